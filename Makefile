@@ -1,0 +1,98 @@
+# sessiondb: everything that one does with a checkout. `make` alone lists the targets.
+#
+# Needs Python >= 3.11 (with venv), git and make. Each target sets up the environment in .venv by itself:
+# the plain package for `demo`, the `dev` extra for the rest, again whenever pyproject.toml changes.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+# Options for pytest, e.g. `make test ARGS="-k compaction"`.
+ARGS  ?=
+# Tests and benchmarks must see the package of this checkout, and nobody's settings.
+unexport PYTHONPATH PYTHONHOME PYTEST_ADDOPTS VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two targets at once would set up one environment twice.
+.NOTPARALLEL:
+.PHONY: help demo test test-fast check lint format types bench bench-smoke wheel clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.run ## import real transcripts, compact under load, kill -9, recover, report (under a minute)
+	@$(BIN)/python -m examples.demo
+
+test: $(VENV)/.dev ## run every test, under asyncio and trio
+	@echo "test: pytest"
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
+	@echo "test: pytest, without the slow ones"
+	@$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+check: lint types test bench-smoke ## all that CI runs: lint, types, test, bench-smoke
+	@echo "check: all good"
+
+lint: $(VENV)/.dev ## look for defects and style (ruff)
+	@echo "lint: ruff"
+	@$(BIN)/ruff check --quiet .
+
+format: $(VENV)/.dev ## sort imports and apply ruff's safe fixes
+	@$(BIN)/ruff check --fix .
+
+types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
+	@echo "types: mypy"
+	@$(BIN)/python -m mypy --no-error-summary
+
+bench: $(VENV)/.dev ## measure, each beside its raw SQLite floor (minutes; wants a quiet machine)
+	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds $(ARGS)
+
+# One round of everything at small sizes: proves that the benchmarks still run, measures nothing.
+bench-smoke: $(VENV)/.dev ## run every benchmark for one small round
+	@echo "bench-smoke: one round each"
+	@SESSIONDB_BENCH=smoke $(BIN)/python -m pytest -q benchmarks --benchmark-disable $(ARGS)
+
+wheel: $(VENV)/.dev ## build the sdist and the wheel into dist/
+	@$(BIN)/python -m hatchling build --clean
+
+clean: ## remove caches and what was built
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print | xargs rm -rf
+
+distclean: clean ## clean, and remove the environment
+	@rm -rf $(VENV)
+
+# The environment. PYTHON=... picks the interpreter; otherwise the first of these that is new enough.
+PYTHON ?=
+PYTHONS = $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# pyvenv.cfg stands for the environment: it is written when one is made, so a new one is filled again.
+$(VENV)/pyvenv.cfg:
+	@for p in $(PYTHONS); do \
+	  if "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$p; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "setup: sessiondb needs Python 3.11 or newer; tried: $(PYTHONS)."; \
+	  echo "       Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; \
+	fi; \
+	echo "setup: environment in $(VENV) ($$("$$found" --version))"; \
+	if ! "$$found" -m venv $(VENV) >$(VENV).log 2>&1; then \
+	  cat $(VENV).log; rm -rf $(VENV) $(VENV).log; \
+	  echo "setup: $$found cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; \
+	fi; rm -f $(VENV).log
+
+# $(1): what to install, $(2): what it is. pip reports its own errors; the hint is for a machine without a network.
+define install
+@echo "setup: installing sessiondb $(2)"
+@$(BIN)/python -m pip install --quiet --editable '$(1)' || \
+  { echo "setup: pip failed (above). It needs a package index or PIP_FIND_LINKS; then run make again."; exit 1; }
+endef
+
+$(VENV)/.run: pyproject.toml $(VENV)/pyvenv.cfg
+	$(call install,.,and what it needs to run)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
+	$(call install,.[dev],with the tools for development)
+	@touch $(VENV)/.run $@

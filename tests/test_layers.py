@@ -1,0 +1,281 @@
+"""Dependencies point down, one library touches the file, and SQL stays in `.sql` files.
+
+    front     cli, __main__, adapters      may import anything but the engine
+    façade    sessiondb, database, sync    database alone names the engine
+    concepts  every module not named here  sessions, transcript, context, compaction, openclaw, verify, ...
+    base      backend, errors, limits, models, instances
+    engine    sqlite                       the only package that imports apsw; knows the base and nothing above it
+
+Read from the syntax tree, so an import inside a function or for type checking counts as much as one at the top. Each rule
+is also shown source that breaks it, and source that looks alike and does not: a check that cannot fail is worth nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "sessiondb"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+FRONT = {"cli", "__main__", "adapters"}
+FACADE = {"", "database", "sync"}  # "": sessiondb/__init__.py
+BASE = {"backend", "errors", "limits", "models", "instances"}
+ENGINE = "sqlite"
+NAMES_THE_ENGINE = "database"
+
+DRIVER = "apsw"
+# The standard library's SQLite, and what would open the live file through it or through one more.
+SECOND_LIBRARIES = {"sqlite3", "_sqlite3", "pysqlite3", "aiosqlite", "sqlalchemy", "libsql", "turso"}
+
+
+def dotted(path: Path) -> str:
+    """Return the name under which a source file is imported."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path) for path in SOURCES}
+
+
+def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
+    """Yield what a source file in `package` imports, each as the dotted name of a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield whole if whole in modules else base
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
+            yield from (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+
+
+def area(module: str) -> str:
+    """Return the part of the package that a module belongs to: the first name after `sessiondb`, or ""."""
+    return [*module.split("."), ""][1]
+
+
+def height(part: str) -> int:
+    """Return how high a part stands; outside the engine, imports go to an equal or a lower one."""
+    return 3 if part in FRONT else 2 if part in FACADE else 0 if part in BASE else 1
+
+
+def broken_rules(source: str, module: str, *, package: str | None = None, modules: set[str] = MODULES) -> list[str]:
+    """Return a sentence for each import in `source` that goes against the layers."""
+    mine, found = area(module), []
+    for name in imported(source, package or module.rpartition(".")[0], modules):
+        theirs = area(name)
+        if name.split(".")[0] in SECOND_LIBRARIES:
+            found.append(f"{module} imports {name}: a second SQLite library in the process drops the first one's locks")
+        elif name.split(".")[0] == DRIVER and mine != ENGINE:
+            found.append(f"{module} imports {name}: only sessiondb.{ENGINE} knows the driver")
+        elif name.split(".")[0] != "sessiondb" or theirs == mine:
+            continue
+        elif theirs == ENGINE and mine != NAMES_THE_ENGINE:
+            found.append(f"{module} imports {name}: only sessiondb.{NAMES_THE_ENGINE} names the engine")
+        elif mine == ENGINE and theirs not in BASE:
+            found.append(f"{module} imports {name or 'sessiondb'}: the engine knows {', '.join(sorted(BASE))} and nothing above")
+        elif theirs != ENGINE and height(theirs) > height(mine):
+            found.append(f"{module} imports {name}: dependencies point down")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_imports_point_down(path: Path) -> None:
+    module = dotted(path)
+    package = module if path.name == "__init__.py" else None
+    assert broken_rules(path.read_text(encoding="utf-8"), module, package=package) == []
+
+
+EXAMPLE_MODULES = {"sessiondb"} | {f"sessiondb.{name}" for name in ("errors", "sqlite", "sqlite.writer", "transcript", "database")}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "reason"),
+    [
+        ("sessiondb.verify", "import sqlite3", "second SQLite library"),
+        ("sessiondb.sqlite.guard", "from sqlite3 import connect", "second SQLite library"),
+        ("sessiondb.adapters.pi", "import aiosqlite", "second SQLite library"),
+        ("sessiondb.verify", "def f():\n    import importlib\n    importlib.import_module('sqlite3')", "second SQLite library"),
+        ("sessiondb.transcript", "import apsw", "knows the driver"),
+        ("sessiondb.database", "from apsw import Connection", "knows the driver"),
+        ("sessiondb.cli", "def f():\n    import apsw.shell", "knows the driver"),
+        ("sessiondb.transcript", "from sessiondb.sqlite import SqliteBackend", "names the engine"),
+        ("sessiondb.cli", "from . import sqlite", "names the engine"),
+        ("sessiondb.sync", "from .sqlite.writer import Writer", "names the engine"),
+        ("sessiondb.sqlite.writer", "from ..transcript import append", "nothing above"),
+        ("sessiondb.sqlite.writer", "from sessiondb import database", "nothing above"),
+        ("sessiondb.transcript", "from sessiondb.database import SessionDB", "point down"),
+        ("sessiondb.transcript", "import sessiondb", "point down"),
+        ("sessiondb.transcript", "from . import open", "point down"),
+        ("sessiondb.transcript", "if TYPE_CHECKING:\n    from .cli import main", "point down"),
+        ("sessiondb.errors", "from .transcript import append", "point down"),
+        ("sessiondb.database", "from sessiondb import cli", ""),
+    ],
+)
+def test_an_import_that_points_up_or_past_the_seam_is_found(module: str, source: str, reason: str) -> None:
+    found = broken_rules(source, module, modules=EXAMPLE_MODULES | {"sessiondb.cli"})
+    assert len(found) == 1
+    assert reason in found[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sessiondb.sqlite.writer", "import apsw\nfrom ..errors import StoreBusy\nfrom sessiondb import errors\nfrom . import writer"),
+        ("sessiondb.database", "from .sqlite import SqliteBackend\nfrom . import transcript, errors"),
+        ("sessiondb.transcript", "from . import errors\nfrom .context import read\nimport json, sqlite_utils"),
+        ("sessiondb.cli", "import sessiondb\nfrom . import database, open\nfrom .transcript import append"),
+        ("sessiondb.sync", "from .database import SessionDB"),
+    ],
+)
+def test_an_import_that_points_down_is_allowed(module: str, source: str) -> None:
+    assert broken_rules(source, module, modules=EXAMPLE_MODULES) == []
+
+
+# A whole statement at the start of a literal, in either case; or an unmistakable clause anywhere, in SQL's capitals. Prose such
+# as "select a session from the list" begins a sentence, so the lower-case shapes ask for what only a statement has.
+STATEMENT = re.compile(
+    r"""^\s*(?: select\s+(?:\*|[\w.,\s()"*]+)\s+from\s+\w+\s*(?:$|;|where\b|order\b|group\b|limit\b|join\b|,)
+            | with\s+(?:recursive\s+)?\w+\s*(?:\([^)]*\))?\s+as\s*\(
+            | (?:insert|replace)\s+(?:or\s+\w+\s+)?into\s+\w+\s*(?:\(|values\b|select\b|default\b)
+            | update\s+(?:or\s+\w+\s+)?\w+\s+set\s+\w+\s*=
+            | delete\s+from\s+\w+\s*(?:$|;|where\b)
+            | create\s+(?:temp(?:orary)?\s+|unique\s+|virtual\s+)?(?:table|index|view|trigger)
+              \s+(?:if\s+not\s+exists\s+)?\w+\s*(?:\(|on\b|as\b|using\b)
+            | (?:drop|alter)\s+(?:table|index|view|trigger)\s+\w+
+            | pragma\s+\w+\s*(?:$|;|=|\()
+            | (?:begin\s+(?:immediate|exclusive|deferred)|savepoint\s+\w+|release\s+\w+|rollback\s+to\b|vacuum\b|attach\s+database\b)
+        )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+CLAUSE = re.compile(
+    r"\bSELECT\b.*\bFROM\b|\bINSERT\s+(?:OR\s+\w+\s+)?INTO\b|\bUPDATE\s+\w+\s+SET\b|\bDELETE\s+FROM\b|\bCREATE\s+(?:TEMP\s+)?(?:TABLE|VIEW)\b"
+    r"|\b(?:WHERE|AND)\s+[\w.]+\s*(?:=|IN\b|IS\b|>|<)|\bORDER\s+BY\b|\bGROUP\s+BY\b",
+    re.DOTALL,
+)
+
+
+def literals(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+    """Yield each string literal but docstrings: its line, its text (an f-string's gaps as `x`), and whether it is put together."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    pieces: set[int] = set()
+    for node in ast.walk(tree):  # breadth first: a whole comes before its pieces
+        if isinstance(node, ast.JoinedStr):
+            pieces.update(id(value) for value in node.values)
+            text = "".join(value.value if isinstance(value, ast.Constant) else "x" for value in node.values)  # type: ignore[misc]
+            yield node.lineno, text, any(isinstance(value, ast.FormattedValue) for value in node.values)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod)):
+            for side in (node.left, node.right):
+                if isinstance(side, ast.Constant) and isinstance(side.value, str):
+                    pieces.add(id(side))
+                    yield side.lineno, side.value, True
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"format", "join", "replace"}:
+            if isinstance(node.func.value, ast.Constant) and isinstance(node.func.value.value, str):
+                pieces.add(id(node.func.value))
+                yield node.lineno, node.func.value.value, True
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces | docstrings:
+            yield node.lineno, node.value, False
+
+
+GAP = re.compile(r"\{[^{}]*\}|%\(?\w*\)?[sdr]")
+
+
+def sql_in(source: str, *, only_put_together: bool = False) -> list[str]:
+    """Return `line: text` for each literal that holds SQL."""
+    return [
+        f"{line}: {text.strip()[:80]}"
+        for line, text, put_together in ((line, GAP.sub("x", text), joined) for line, text, joined in literals(ast.parse(source)))
+        if (put_together or not only_put_together) and (STATEMENT.search(text) or CLAUSE.search(text))
+    ]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if area(dotted(p)) != ENGINE], ids=dotted)
+def test_python_outside_the_engine_holds_no_sql(path: Path) -> None:
+    assert sql_in(path.read_text(encoding="utf-8")) == []
+
+
+def sql_put_together_in(source: str) -> list[str]:
+    """Return the literals that an engine module may not have: all but pragmas, which take no parameters."""
+    return [found for found in sql_in(source, only_put_together=True) if not re.match(r"\d+: pragma\b", found, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if area(dotted(p)) == ENGINE], ids=dotted)
+def test_the_engine_never_puts_a_statement_together_from_strings(path: Path) -> None:
+    assert sql_put_together_in(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'tx.execute("select * from entry")',
+        'tx.execute("SELECT 1 FROM entry WHERE entry_no = ?")',
+        'q = f"select {column} from entry where seq > {seq}"',
+        'q = "delete from entry"',
+        'q = "insert into entry (a) values (1)"',
+        'q = "update session set head_no = 1"',
+        'q = "with recursive p(n) as (select 1)"',
+        'q = "create table t(x)"',
+        'q = base + " ORDER BY seq"',
+        'q = base + " WHERE session_no = %d" % n',
+        'q = "PRAGMA user_version"',
+        'q = """\n    BEGIN IMMEDIATE\n"""',
+        'def f(q="vacuum"):\n    """Docstring."""',
+    ],
+)
+def test_sql_in_a_literal_is_found(source: str) -> None:
+    assert len(sql_in(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""Update session set by set; select * from entry."""',
+        'def f():\n    """Delete from entry where it hurts."""',
+        'raise ValueError("select a session from the list, or update the key")',
+        'help = "Insert into a new database; create a table of contents; with one line as (it was)"',
+        'tx.run("entry.insert", seq=1)',
+        'message = f"delete {name} from {folder} first"',
+        'choices = ["select", "update", "begin", "pragma"]',
+    ],
+)
+def test_prose_and_names_of_statements_are_not_taken_for_sql(source: str) -> None:
+    assert sql_in(source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'f"select {x} from entry"',
+        '"DELETE FROM " + table',
+        '"select x from {}".format(t)',
+        '"SELECT x FROM %s" % t',
+        'base + " ORDER BY seq"',
+        'f"savepoint {name}"',
+    ],
+)
+def test_a_statement_put_together_is_found_in_the_engine(source: str) -> None:
+    assert len(sql_put_together_in(source)) == 1
+
+
+@pytest.mark.parametrize("source", ['"select x from entry where y = :y"', 'f"pragma wal_autocheckpoint = {pages}"', '"BEGIN IMMEDIATE"'])
+def test_a_whole_statement_and_a_pragma_are_the_engines_to_use(source: str) -> None:
+    assert sql_put_together_in(source) == []
+
+
+def test_the_package_was_found() -> None:
+    """Every test above passes on an empty list of sources."""
+    assert {"sessiondb.backend", "sessiondb.errors", "sessiondb.limits"} <= MODULES
