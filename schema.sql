@@ -1,0 +1,312 @@
+-- sessiondb: the whole schema, for a person to read.
+--
+-- A new database is made from this file; numbered migrations bring older files to exactly this state.
+-- Everything here is readable by SQLite 3.40 (`sqlite3 -readonly gateway.db`): JSON is plain text, no
+-- JSONB, no function newer than 3.38. Times are integer milliseconds since 1970 UTC; views show them
+-- as ISO text. Never order by a time: `seq` and `position` order, the clock only tells.
+--
+-- Words. A *session* is one transcript. A *session key* is the address of a conversation, a *binding*
+-- says which session it points at now. An *entry* is one immutable transcript item. The *head* is the
+-- entry that the next append follows. An *epoch* is one generation of the context: compaction, reset,
+-- branch switch and undo each begin a new one. A *boundary* is the compaction or reset entry at which
+-- the context begins.
+
+PRAGMA application_id = 0x53455344;   -- "SESD"
+PRAGMA user_version = 1;
+
+-- One row per process that opened the file for writing. Liveness: same boot_id, then pid and its start
+-- time must match; from another boot or host only expiry counts. Recycled pids do not fool it.
+CREATE TABLE instance (
+  instance_no    INTEGER PRIMARY KEY,
+  host           TEXT    NOT NULL,
+  boot_id        TEXT    NOT NULL,
+  pid            INTEGER NOT NULL,
+  pid_started    INTEGER NOT NULL,              -- kernel ticks since boot: tells a recycled pid apart
+  program        TEXT    NOT NULL,
+  opened_at_ms   INTEGER NOT NULL,
+  closed_at_ms   INTEGER                        -- NULL: running, or died without closing
+) STRICT;
+
+-- A transcript and where it stands. The pointers (head, boundary, first kept, model, thinking) are what
+-- one append needs, so that it reads no other row than this one.
+CREATE TABLE session (
+  session_no       INTEGER PRIMARY KEY CONSTRAINT session_no_fits_entry_no CHECK (session_no BETWEEN 1 AND 2147483647),
+  session_id       TEXT    NOT NULL CONSTRAINT session_id_unique UNIQUE,
+  agent_id         TEXT,                        -- owner by the key's grammar; NULL for a transcript without a key
+  origin           TEXT    NOT NULL CONSTRAINT session_origin_known CHECK (origin IN ('native', 'import', 'fork')),
+  version          INTEGER NOT NULL,            -- of the transcript format (its header), 1 to 4; not of this schema
+  created_at_ms    INTEGER NOT NULL,
+  updated_at_ms    INTEGER NOT NULL,
+  ended_at_ms      INTEGER,                     -- an archived transcript is ended: it accepts no append
+  name             TEXT,                        -- last session_info entry
+  entries          INTEGER NOT NULL DEFAULT 0,  -- last seq given out; seq 0 is the header
+  epoch            INTEGER NOT NULL DEFAULT 0,
+  head_no          INTEGER,                     -- NULL: before the first entry
+  branch_no        INTEGER,                     -- the branch whose tip is the head; NULL: the next append opens one
+  boundary_no      INTEGER,                     -- the context begins here; NULL: at the root
+  first_kept_no    INTEGER,                     -- first entry before the boundary that stays; NULL: none
+  context_tokens   INTEGER NOT NULL DEFAULT 0,
+  tokens_fresh     INTEGER NOT NULL DEFAULT 0,  -- 1: rests on the provider's own count since the boundary; 0: estimate
+  forked_from_no   INTEGER REFERENCES session (session_no)
+) STRICT;
+CREATE INDEX session_by_update ON session (updated_at_ms);
+
+-- Which session a conversation's key points at now. Rebinding keeps the old session.
+CREATE TABLE binding (
+  session_key   TEXT    NOT NULL PRIMARY KEY,
+  session_no    INTEGER NOT NULL REFERENCES session (session_no),
+  agent_id      TEXT    NOT NULL,
+  bound_at_ms   INTEGER NOT NULL,
+  details       TEXT    CONSTRAINT binding_details_json CHECK (details IS NULL OR json_valid(details))  -- the imported index entry, verbatim
+) STRICT, WITHOUT ROWID;
+CREATE INDEX binding_by_session ON binding (session_no);
+
+-- A branch is an unbroken run of entries, each the parent of the next. A path from an entry to its root
+-- is a short list of branches, each up to the entry at which the next one left it. A fork is a branch
+-- whose parent lies in another session: no entry is ever copied.
+CREATE TABLE branch (
+  branch_no          INTEGER PRIMARY KEY,
+  session_no         INTEGER NOT NULL REFERENCES session (session_no),
+  parent_branch_no   INTEGER REFERENCES branch (branch_no),
+  fork_no            INTEGER,                   -- last entry shared with the parent branch; NULL: starts at the root
+  first_no           INTEGER NOT NULL,          -- first entry of its own
+  CONSTRAINT branch_parent_and_fork_together CHECK ((parent_branch_no IS NULL) = (fork_no IS NULL))
+) STRICT;
+CREATE INDEX branch_by_session ON branch (session_no);
+CREATE INDEX branch_by_parent ON branch (parent_branch_no) WHERE parent_branch_no IS NOT NULL;
+
+-- The transcript. entry_no = session_no * 2^32 + seq: clustered by session, in order of arrival. Along any
+-- path it only grows (a fork's session number is greater than its ancestors'), so it also orders a path.
+-- Rows are never changed or renumbered. Small columns come first and the payload last, so a scan that
+-- looks for a cut or counts tokens never reads an overflow page.
+CREATE TABLE entry (
+  entry_no         INTEGER PRIMARY KEY,
+  branch_no        INTEGER,                     -- NULL: not part of the tree (header, leaf and other control records)
+  parent_no        INTEGER,                     -- may lie in another session (fork); NULL: a root
+  position         INTEGER NOT NULL,            -- 1, 2, 3, ... along the path from the root; 0: not part of the tree
+  type             TEXT    NOT NULL,            -- message, compaction, custom, ...
+  role             TEXT,                        -- of a message: user, assistant, toolResult, ...
+  projection       INTEGER NOT NULL             -- how it reaches the model: 0 not at all, 1 its body as it stands, 2 its
+                   CONSTRAINT entry_projection_known CHECK (projection BETWEEN 0 AND 4),
+                                                -- body, but its author excludes it, 3 made from the payload,
+                                                -- 4 body, less a provider's checkpoint when it is kept by a compaction
+  tokens           INTEGER NOT NULL DEFAULT 0,  -- estimate of what it adds to a context
+  tokens_total     INTEGER NOT NULL DEFAULT 0,  -- the same, summed along the path up to and including it
+  usage_tokens     INTEGER,                     -- the provider's count of the whole context, when it reported one
+  open_calls       INTEGER NOT NULL DEFAULT 0,  -- tool calls still without a result after this entry
+  boundary_no      INTEGER,                     -- the boundary that was in force when it was appended
+  first_kept_no    INTEGER,                     -- of a compaction or reset entry
+  model_no         INTEGER,                     -- last entry on the path that set the model ...
+  thinking_no      INTEGER,                     -- ... and the thinking level
+  body_at          INTEGER NOT NULL DEFAULT 0,  -- byte span of the message inside the payload
+  body_bytes       INTEGER NOT NULL DEFAULT 0,
+  appended_at_ms   INTEGER NOT NULL,
+  entry_id         TEXT    NOT NULL,            -- the transcript's own id
+  idempotency_key  TEXT,
+  payload          TEXT    NOT NULL             -- the exact text that was appended or imported
+) STRICT;
+CREATE INDEX entry_by_id ON entry (entry_no >> 32, entry_id);
+CREATE UNIQUE INDEX entry_by_idempotency_key ON entry (entry_no >> 32, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+-- Every generation of every context, for ever. closed_head_no and the pointers rebuild what the model
+-- was sent at the end of that epoch.
+CREATE TABLE epoch (
+  session_no       INTEGER NOT NULL REFERENCES session (session_no),
+  epoch            INTEGER NOT NULL,
+  reason           TEXT    NOT NULL CONSTRAINT epoch_reason_known
+                   CHECK (reason IN ('start', 'compaction', 'reset', 'branch', 'undo', 'fork')),
+  opened_at_ms     INTEGER NOT NULL,
+  boundary_no      INTEGER,
+  first_kept_no    INTEGER,
+  closed_head_no   INTEGER,                     -- the head when the next epoch began; NULL in the current one
+  closed_at_ms     INTEGER,
+  PRIMARY KEY (session_no, epoch)
+) STRICT, WITHOUT ROWID;
+
+-- A compaction is a job with a life cycle. Between its begin and its commit there is this row, not a lock.
+CREATE TABLE compaction (
+  compaction_no    INTEGER PRIMARY KEY,
+  compaction_id    TEXT    NOT NULL CONSTRAINT compaction_id_unique UNIQUE,
+  session_no       INTEGER NOT NULL REFERENCES session (session_no),
+  state            TEXT    NOT NULL CONSTRAINT compaction_state_known CHECK (state IN
+                   ('running', 'committed', 'superseded', 'rejected', 'failed', 'cancelled', 'expired', 'abandoned')),
+  trigger          TEXT    NOT NULL,            -- manual, threshold, overflow, import, ...
+  base_epoch       INTEGER NOT NULL,
+  cut_no           INTEGER,                     -- last entry that the summary covers; NULL: keeps everything
+  first_kept_no    INTEGER,                     -- at begin; NULL: nothing after the cut yet
+  tokens_before    INTEGER NOT NULL,
+  tokens_after     INTEGER,
+  instance_no      INTEGER REFERENCES instance (instance_no),   -- who runs it
+  begun_at_ms      INTEGER NOT NULL,
+  deadline_ms      INTEGER NOT NULL,
+  deadline_max_ms  INTEGER NOT NULL,            -- renewals cannot pass this
+  finished_at_ms   INTEGER,
+  late             INTEGER NOT NULL DEFAULT 0,  -- 1: committed after it had been given up or overtaken
+  epoch            INTEGER,                     -- the epoch that it began
+  entry_no         INTEGER,                     -- its summary entry
+  reason           TEXT,                        -- why it ended as it did
+  summary          TEXT,                        -- kept here only when it did not become an entry
+  CONSTRAINT compaction_committed_is_complete CHECK ((state = 'committed') = (epoch IS NOT NULL AND entry_no IS NOT NULL)),
+  CONSTRAINT compaction_finished_when_not_running CHECK ((state = 'running') = (finished_at_ms IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX compaction_one_running ON compaction (session_no) WHERE state = 'running';
+CREATE INDEX compaction_by_session ON compaction (session_no);
+
+-- What was imported from where: one receipt per file, and how far it was read.
+CREATE TABLE source (
+  source_no         INTEGER PRIMARY KEY,
+  path              TEXT    NOT NULL CONSTRAINT source_path_unique UNIQUE,   -- absolute
+  name              TEXT    NOT NULL,           -- relative to what was imported: where an export writes it again
+  kind              TEXT    NOT NULL CONSTRAINT source_kind_known
+                    CHECK (kind IN ('live', 'reset', 'deleted', 'bak', 'checkpoint', 'corrupt', 'index', 'pi')),
+  session_no        INTEGER REFERENCES session (session_no),                 -- NULL: an index, or no entry in it so far
+  agent_id          TEXT,
+  bytes             INTEGER NOT NULL DEFAULT 0, -- read so far, after decompression
+  lines             INTEGER NOT NULL DEFAULT 0,
+  entries           INTEGER NOT NULL DEFAULT 0,
+  quarantined       INTEGER NOT NULL DEFAULT 0,
+  sha256            TEXT,                       -- of those bytes
+  final_newline     INTEGER NOT NULL DEFAULT 1,
+  inode             TEXT,                       -- device:inode, to see two names of one file
+  imported_at_ms    INTEGER NOT NULL,
+  state             TEXT    NOT NULL CONSTRAINT source_state_known CHECK (state IN ('reading', 'done', 'changed')),
+  note              TEXT,
+  content           BLOB                        -- an index file, whole; NULL for a transcript: its lines are entries
+) STRICT;
+CREATE INDEX source_by_session ON source (session_no) WHERE session_no IS NOT NULL;
+
+-- Lines that are not entries (torn, not JSON, blank), kept as bytes so that nothing is lost and an
+-- export is byte for byte. after_seq: the entry that precedes it in its file. Content includes the line's own end, if it
+-- has one; what is long is kept in several rows, one behind the other by byte_offset.
+CREATE TABLE quarantine (
+  source_no     INTEGER NOT NULL REFERENCES source (source_no),
+  line          INTEGER NOT NULL,               -- 1-based
+  byte_offset   INTEGER NOT NULL,
+  after_seq     INTEGER NOT NULL,               -- -1: before the first entry
+  reason        TEXT    NOT NULL,
+  severity      TEXT    NOT NULL CONSTRAINT quarantine_severity_known CHECK (severity IN ('blank', 'damaged')),
+  content       BLOB    NOT NULL,
+  PRIMARY KEY (source_no, byte_offset)
+) STRICT, WITHOUT ROWID;
+
+-- Views for the shell. They compute everything from the tables above; none is stored.
+
+-- One line per session: who it is, how long, how heavy, and when it last moved.
+CREATE VIEW session_overview AS
+SELECT s.session_id,
+       (SELECT group_concat(b.session_key, ', ') FROM binding AS b WHERE b.session_no = s.session_no) AS session_keys,
+       s.agent_id,
+       CASE WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
+       s.entries,
+       s.epoch,
+       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       s.context_tokens,
+       CASE s.tokens_fresh WHEN 1 THEN 'counted' ELSE 'estimated' END AS tokens_are,
+       s.name,
+       s.origin,
+       (SELECT f.session_id FROM session AS f WHERE f.session_no = s.forked_from_no) AS forked_from,
+       strftime('%Y-%m-%dT%H:%M:%fZ', s.created_at_ms / 1000.0, 'unixepoch') AS created_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at_ms / 1000.0, 'unixepoch') AS updated_at
+FROM session AS s;
+
+-- Everything that was ever said, in order of arrival, with its text. Filter by session_id.
+CREATE VIEW transcript AS
+SELECT s.session_id,
+       e.entry_no & 0xffffffff AS seq,
+       strftime('%Y-%m-%dT%H:%M:%fZ', e.appended_at_ms / 1000.0, 'unixepoch') AS appended_at,
+       e.type,
+       e.role,
+       CASE
+         WHEN json_type(e.payload, '$.message.content') = 'text' THEN e.payload ->> '$.message.content'
+         WHEN json_type(e.payload, '$.message.content') = 'array' THEN
+           (SELECT group_concat(CASE b.value ->> '$.type'
+                      WHEN 'text' THEN b.value ->> '$.text'
+                      WHEN 'toolCall' THEN '[call ' || (b.value ->> '$.name') || ' ' || coalesce(b.value -> '$.arguments', '') || ']'
+                      ELSE '[' || coalesce(b.value ->> '$.type', '?') || ']' END, char(10))
+            FROM json_each(e.payload, '$.message.content') AS b WHERE b.type = 'object')
+         ELSE coalesce(e.payload ->> '$.summary', e.payload ->> '$.message.command', e.payload ->> '$.content', e.payload ->> '$.name')
+       END AS text,
+       e.tokens,
+       e.entry_id,
+       (SELECT p.entry_id FROM entry AS p WHERE p.entry_no = e.parent_no) AS parent_id,
+       e.idempotency_key,
+       e.entry_no
+FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32;
+
+-- What the model would be sent now, in order: the summary, what it kept, and everything since. Filter by
+-- session_id: the path of every session is walked otherwise.
+CREATE VIEW live_context AS
+WITH RECURSIVE path (session_no, branch_no, high_no, start_no) AS (
+  SELECT s.session_no, h.branch_no, s.head_no, coalesce(s.first_kept_no, s.boundary_no, 0)
+  FROM session AS s JOIN entry AS h ON h.entry_no = s.head_no
+  UNION ALL
+  SELECT p.session_no, b.parent_branch_no, b.fork_no, p.start_no
+  FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
+  WHERE b.fork_no >= p.start_no
+), part (session_no, entry_no) AS (
+  SELECT p.session_no, e.entry_no
+  FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
+  JOIN entry AS e ON e.entry_no BETWEEN max(b.first_no, p.start_no) AND p.high_no AND e.branch_no = p.branch_no
+  WHERE e.projection IN (1, 3, 4)
+  UNION ALL
+  SELECT s.session_no, s.boundary_no FROM session AS s JOIN entry AS e ON e.entry_no = s.boundary_no WHERE e.type = 'compaction'
+)
+SELECT t.session_id AS written_in,
+       s.session_id,
+       row_number() OVER (PARTITION BY s.session_no ORDER BY part.entry_no <> ifnull(s.boundary_no, 0), part.entry_no) AS place,
+       CASE WHEN part.entry_no = s.boundary_no THEN 'summary' WHEN part.entry_no < s.boundary_no THEN 'kept' ELSE 'since' END AS why,
+       t.seq, t.appended_at, t.type, t.role, t.tokens, t.text, t.entry_id
+FROM part JOIN session AS s ON s.session_no = part.session_no JOIN transcript AS t ON t.entry_no = part.entry_no;
+
+-- Every compaction job and what became of it.
+CREATE VIEW compaction_log AS
+SELECT c.compaction_id, s.session_id, c.trigger, c.state, c.late, c.base_epoch, c.epoch, c.tokens_before, c.tokens_after,
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.begun_at_ms / 1000.0, 'unixepoch') AS begun_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
+       (c.finished_at_ms - c.begun_at_ms) / 1000.0 AS took_s,
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS deadline,
+       i.pid || '@' || i.host AS owner,
+       c.reason
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no LEFT JOIN instance AS i ON i.instance_no = c.instance_no;
+
+-- Every generation of every context, and what began it.
+CREATE VIEW epoch_log AS
+SELECT s.session_id, e.epoch, e.reason,
+       strftime('%Y-%m-%dT%H:%M:%fZ', e.opened_at_ms / 1000.0, 'unixepoch') AS opened_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', e.closed_at_ms / 1000.0, 'unixepoch') AS closed_at,
+       b.entry_id AS boundary_id, k.entry_id AS first_kept_id, h.entry_id AS closed_head_id
+FROM epoch AS e JOIN session AS s ON s.session_no = e.session_no
+LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
+LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
+LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no;
+
+-- What an operator should look at: jobs past their deadline, and sessions in cool-down.
+CREATE VIEW stuck AS
+SELECT s.session_id, 'compaction overdue' AS what, c.compaction_id,
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS since,
+       NULL AS until,
+       'ends by itself when the next compaction of the session begins; a late commit is still reconciled' AS what_happens
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+WHERE c.state = 'running' AND c.deadline_ms < CAST(strftime('%s', 'now') AS INTEGER) * 1000
+UNION ALL
+SELECT s.session_id, 'compaction cool-down', max(r.compaction_id),
+       strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0, 'unixepoch'),
+       strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0 + 600, 'unixepoch'),
+       'the last three summaries made the context no smaller; compaction is refused until then'
+FROM session AS s JOIN compaction AS r ON r.session_no = s.session_no
+WHERE r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no ORDER BY l.compaction_no DESC LIMIT 3)
+GROUP BY s.session_no
+HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.epoch
+   AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000;
+
+-- One receipt per imported file.
+CREATE VIEW import_log AS
+SELECT f.name, f.kind, f.state, s.session_id, f.bytes, f.lines, f.entries, f.quarantined, f.sha256,
+       strftime('%Y-%m-%dT%H:%M:%fZ', f.imported_at_ms / 1000.0, 'unixepoch') AS imported_at, f.note, f.path
+FROM source AS f LEFT JOIN session AS s ON s.session_no = f.session_no;
+
+-- Lines that could not be read as entries; they come back out on export.
+CREATE VIEW quarantined AS
+SELECT f.path, q.line, q.byte_offset, q.reason, length(q.content) AS bytes, substr(CAST(q.content AS TEXT), 1, 200) AS begins_with
+FROM quarantine AS q JOIN source AS f ON f.source_no = q.source_no
+WHERE q.severity = 'damaged';

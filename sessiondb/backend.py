@@ -1,0 +1,131 @@
+"""The seam between sessiondb's rules and the engine that stores them.
+
+Rules (sessions, transcript, context, compaction, ...) are synchronous functions over a transaction
+handle, `Tx`, and run *named* statements. They know no SQL text, no connection and no driver, so a
+second engine needs only its own `.sql` files and its own `Backend`.
+
+A `Backend` offers five verbs: `read`, `write`, `stats`, `migrate` (done by opening) and `close`. A whole
+transaction body is one request, `fn(tx) -> result`:
+
+* `read(fn)` runs on a reader thread inside one short snapshot;
+* `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT` that it may share with its
+  neighbours (group commit); a savepoint around each body means that one failure spares the others. The
+  result is delivered only after COMMIT.
+
+A body contains SQL and arithmetic, nothing else: no await, no I/O, no JSON decoding that could have been
+done before. It may run only once, and it must not keep `tx` after it returns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+SqlValue = int | float | str | bytes | None
+Row = Any  # a named tuple whose fields are the statement's columns
+
+
+class ReadTx(Protocol):
+    """One snapshot of the database."""
+
+    def one(self, statement: str, /, **params: SqlValue) -> Row | None:
+        """Return the first row of a named statement, or None."""
+
+    def must(self, statement: str, /, **params: SqlValue) -> Row:
+        """Return the first row of a named statement that an invariant says is there.
+
+        Raises:
+            StoreDamaged: it is not: the file is damaged, or was changed by another program.
+        """
+
+    def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
+        """Return every row of a named statement, materialised."""
+
+    def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
+        """Return every row as a plain tuple: for bulk reads, where building named rows would show."""
+
+
+class Tx(ReadTx, Protocol):
+    """One write transaction, or this request's part of it."""
+
+    now_ms: int
+    """Wall clock at the start of the transaction. It labels rows; nothing is ordered by it."""
+
+    instance_no: int
+    """This process's row in `instance`."""
+
+    def run(self, statement: str, /, **params: SqlValue) -> int:
+        """Run a named statement that changes rows; return how many it changed."""
+
+
+class Backend(Protocol):
+    """A storage engine. The only implementation today is `sessiondb.sqlite.SqliteBackend`."""
+
+    async def read(self, fn: Callable[[ReadTx], T], *, op: str) -> T:
+        """Run `fn` in one short snapshot on a reader thread.
+
+        Raises:
+            StoreBusy: every reader is occupied and the queue is full.
+            StoreClosed: the database has been closed.
+        """
+
+    async def write(self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None) -> T:
+        """Run `fn` in a write transaction; return once it is committed and durable.
+
+        `op` names the operation in errors, metrics and logs; `size` is the payload in bytes, for the queue's
+        limit. Cancelled or timed out before it began: not executed. Later: the outcome is awaited, which takes
+        at most one transaction. `errors.outcome_of` tells which, for any exception raised from here.
+
+        Raises:
+            StoreBusy: the queue is full, or another process holds the write lock. Not executed.
+            NotExecuted: the deadline passed before the transaction began.
+            OutcomeUnknown: an I/O error came back from COMMIT; read again, or retry with an idempotency key.
+        """
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters and gauges, keys with their units."""
+
+    async def close(self) -> None:
+        """Finish queued writes, checkpoint, and close. May be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One named statement of a `.sql` file."""
+
+    name: str
+    promise: str
+    sql: str
+
+
+_STATEMENT = re.compile(r"^-- name: (?P<name>[a-z_]+)\n(?P<promise>(?:--[^\n]*\n)+)(?P<sql>.*?);\s*$", re.DOTALL | re.MULTILINE)
+
+
+def load_statements(package: str) -> Mapping[str, Statement]:
+    """Read every `.sql` file in `package`, as `{"file.name": Statement}`.
+
+    The format: `-- name: insert_entry`, then comment lines that say what the statement promises, then one
+    statement ending in a semicolon at the end of a line.
+
+    Raises:
+        ValueError: two statements of a file share a name, or a file holds text outside a statement.
+    """
+    found: dict[str, Statement] = {}
+    for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
+        if not file.name.endswith(".sql"):
+            continue
+        concept, text = file.name.removesuffix(".sql"), file.read_text(encoding="utf-8")
+        for match in _STATEMENT.finditer(text):
+            name = f"{concept}.{match['name']}"
+            if name in found:
+                raise ValueError(f"{file.name}: two statements are named {match['name']}")
+            promise = " ".join(line.removeprefix("--").strip() for line in match["promise"].splitlines())
+            found[name] = Statement(name, promise, match["sql"].strip())
+        if text.count("-- name:") != sum(1 for name in found if name.startswith(f"{concept}.")):
+            raise ValueError(f"{file.name}: a statement has no comment line under its name, or no semicolon")
+    return found

@@ -1,0 +1,205 @@
+"""Every error that sessiondb raises.
+
+    SessionDBError
+    |-- StoreBusy                  full or locked: not executed; retry after `retry_after_ms`
+    |-- NotExecuted                the deadline passed before the transaction began
+    |-- OutcomeUnknown             an I/O error at COMMIT: read again, or retry with the same idempotency key
+    |-- StoreClosed                the database was closed; not executed
+    |-- StoreFull                  the disk is full: rolled back; free space and retry
+    |-- StoreFailed                an I/O error before COMMIT: rolled back; the connection is opened again
+    |-- StoreDamaged               the file fails its own checks: restore a backup
+    |-- StoreReadOnly              a write to a database that was opened for reading
+    |-- ReadTooLong                a snapshot passed its maximum age and was interrupted: read in pages
+    |-- ConstraintFailed           a rule of the schema refused the change; its name is in the error
+    |-- OpenError                  the file cannot be opened
+    |   |-- NotASessionDB          some other file, or damaged
+    |   |-- NewerSchema            written by a newer sessiondb
+    |   |-- UnsafeFilesystem       network or shared file system: WAL would corrupt it
+    |   `-- UnsafeSQLite           a SQLite library with the WAL-reset bug, or a second one in this process
+    |-- NotFound                   no such session, key, entry, epoch or compaction
+    |-- InvalidInput               what was passed cannot be stored; nothing was changed
+    |   `-- InvalidKey             a session key outside the grammar
+    |-- SessionEnded               an archived transcript accepts no append
+    `-- CompactionRefused
+        |-- CompactionRunning      a live job exists: its owner, operation and age are in the error
+        |-- CompactionCoolDown     repeated compactions made no progress; try after `until_ms`
+        |-- NothingToCompact       no entry lies before what must be kept
+        |-- NothingToUndo          the context does not begin at a compaction
+        `-- CompactionTimeout      the job's deadline passed (also a TimeoutError)
+
+The docstring is the default message. `retry` says whether the same call can succeed later without a
+change. Fields carry the data that the message names, for programs. `outcome_of` tells, for any exception
+that a write raised, cancellation included, what became of the write.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+Outcome = Literal["not_executed", "committed", "unknown"]
+
+_OUTCOME = "_sessiondb_outcome"
+
+
+class SessionDBError(Exception):
+    """Something went wrong in sessiondb."""
+
+    retry: ClassVar[bool] = False
+    outcome: ClassVar[Outcome] = "not_executed"
+
+    def __init__(self, message: str | None = None, **fields: Any) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        self.fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["fields"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), str(self), self.fields))
+
+
+def _rebuild(cls: type[SessionDBError], message: str, fields: dict[str, Any]) -> SessionDBError:
+    return cls(message, **fields)
+
+
+class StoreBusy(SessionDBError):
+    """The database cannot take this request now; nothing was changed. Retry after retry_after_ms."""
+
+    retry = True
+
+    def __init__(self, message: str | None = None, *, retry_after_ms: int, **fields: Any) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms, **fields)
+
+
+class NotExecuted(SessionDBError):
+    """The deadline passed before the transaction began; nothing was changed."""
+
+    retry = True
+
+
+class OutcomeUnknown(SessionDBError):
+    """The write may or may not be on disk. Read again, or retry with the same idempotency key."""
+
+    retry = True
+    outcome = "unknown"
+
+
+class StoreClosed(SessionDBError):
+    """The database has been closed; nothing was changed."""
+
+
+class StoreFull(SessionDBError):
+    """The disk is full; the transaction was rolled back. Free space, then retry."""
+
+    retry = True
+
+
+class StoreFailed(SessionDBError):
+    """The disk reported an I/O error; the transaction was rolled back. Check the disk, then retry."""
+
+    retry = True
+
+
+class StoreDamaged(SessionDBError):
+    """The database file is damaged; nothing was changed. Keep the file, and restore a backup."""
+
+
+class StoreReadOnly(SessionDBError):
+    """The database was opened for reading only; nothing was changed."""
+
+
+class ReadTooLong(SessionDBError):
+    """The read was interrupted because its snapshot passed the maximum age. Read in smaller pages."""
+
+
+class ConstraintFailed(SessionDBError):
+    """A constraint of the schema refused the change; nothing was changed."""
+
+
+class OpenError(SessionDBError):
+    """The database cannot be opened."""
+
+
+class NotASessionDB(OpenError):
+    """The file is not a sessiondb database, or it is damaged."""
+
+
+class NewerSchema(OpenError):
+    """The file was written by a newer sessiondb. Upgrade sessiondb to open it."""
+
+
+class UnsafeFilesystem(OpenError):
+    """The file lies on a network or shared file system, where SQLite's WAL mode loses data. Move it to a local disk."""
+
+
+class UnsafeSQLite(OpenError):
+    """This SQLite library cannot be used safely here."""
+
+
+class NotFound(SessionDBError):
+    """There is no such thing in this database."""
+
+
+class InvalidInput(SessionDBError):
+    """The input cannot be stored; nothing was changed."""
+
+
+class InvalidKey(InvalidInput):
+    """The session key is outside the grammar `agent:<agentId>:<rest>`."""
+
+
+class SessionEnded(SessionDBError):
+    """The session has ended; an archived transcript accepts no append."""
+
+
+class CompactionRefused(SessionDBError):
+    """The compaction was refused; nothing was changed."""
+
+
+class CompactionRunning(CompactionRefused):
+    """Another compaction of this session is running."""
+
+    retry = True
+
+
+class CompactionCoolDown(CompactionRefused):
+    """Repeated compactions of this session made no progress; it is in cool-down."""
+
+    retry = True
+
+
+class NothingToCompact(CompactionRefused):
+    """No entry lies before what must be kept."""
+
+
+class NothingToUndo(CompactionRefused):
+    """The context does not begin at a compaction."""
+
+
+class CompactionTimeout(CompactionRefused, TimeoutError):
+    """The compaction's deadline passed. The session goes on; a late commit is still reconciled."""
+
+
+def mark_outcome(error: BaseException, outcome: Outcome) -> None:
+    """Attach what became of a write to the exception that its caller will see."""
+    setattr(error, _OUTCOME, outcome)
+    said = "the write's outcome is unknown" if outcome == "unknown" else f"the write was {outcome.replace('_', ' ')}"
+    error.add_note(f"sessiondb: {said}")
+
+
+def outcome_of(error: BaseException) -> Outcome | None:
+    """Tell what became of the write that raised `error`: "not_executed", "committed" or "unknown".
+
+    Works for every `SessionDBError` and for a cancellation that passed through a sessiondb call; None means that
+    the exception did not come from a write.
+    """
+    marked: Outcome | None = getattr(error, _OUTCOME, None)
+    if marked is None and isinstance(error, SessionDBError):
+        return error.outcome
+    if marked is None and error.__cause__ is not None:
+        # asyncio.timeout() turns the cancellation that carries the mark into a TimeoutError.
+        return outcome_of(error.__cause__)
+    return marked

@@ -1,0 +1,81 @@
+"""Who this process is, and whether another one is still alive.
+
+A pid alone proves nothing: pids are recycled, containers number them afresh, and a reboot reuses them all. An
+identity is therefore host, boot, pid and the kernel's start time of that pid. On the same boot of the same host
+the answer is exact; about any other host nothing can be known from here, and the caller goes by expiry.
+
+Where there is no /proc (macOS) the boot and the start time are empty, and a pid that exists counts as alive: the
+answer errs towards "alive", so a lease is given back late rather than taken from its owner.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+# In /proc/<pid>/stat the start time is field 22; the fields after the command's closing bracket begin with field 3.
+_START_TIME = 22 - 3
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process, told apart from every other that ever had its pid."""
+
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+
+
+def identity() -> Identity:
+    """Return who this process is. Not cached: a forked child is somebody else."""
+    pid = os.getpid()
+    return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
+
+
+def is_alive(host: str, boot_id: str, pid: int, pid_started: int) -> bool | None:
+    """Tell whether that process still runs; None when it cannot be told from here (another host)."""
+    if host != socket.gethostname():
+        return None
+    if boot_id != _boot_id():
+        return False
+    if not _has_proc():
+        return _pid_exists(pid)
+    return _started(pid) == pid_started
+
+
+def _has_proc() -> bool:
+    return (_PROC / "self" / "stat").exists()
+
+
+def _boot_id() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """Return the start time of `pid` in kernel ticks since boot; None when there is no such process."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The command name may hold spaces and brackets, so count from its last bracket.
+    state, *rest = stat.rpartition(")")[2].split()
+    if state in "ZX":  # a zombie keeps its pid until its parent looks, but it holds nothing any more
+        return None
+    return int(rest[_START_TIME - 1])
+
+
+def _pid_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

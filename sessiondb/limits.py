@@ -1,0 +1,76 @@
+"""Every limit, with its arithmetic. Reaching one is a typed error, never silence.
+
+`Limits` holds those that a deployment may change when it opens a database; module constants are part of
+the format or of the design and are not settings.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KIB, MIB = 1024, 1024 * 1024
+
+# The packed entry number leaves 32 bits for seq and 31 for session_no (SQLite integers are signed 64).
+SEQ_BITS = 32
+SEQ_MAX = (1 << SEQ_BITS) - 1
+
+# One entry: OpenClaw has been seen to write 11 MB rows (inline images). SQLite's own limit is 1 GB.
+ENTRY_BYTES_MAX = 64 * MIB
+# Names that become part of an index key.
+SESSION_ID_CHARS_MAX = 255
+SESSION_KEY_CHARS_MAX = 1024
+IDEMPOTENCY_KEY_CHARS_MAX = 512
+# One append call: bounded so that its transaction stays within a few tens of milliseconds.
+APPEND_ENTRIES_MAX = 1_000
+
+# Import works in transactions of at most this size, so that a message waiting behind one waits milliseconds.
+IMPORT_BATCH_ENTRIES = 250
+IMPORT_BATCH_BYTES = 1 * MIB
+
+# A page of history, and the rows that one step of a cut search reads: at first, and at most.
+PAGE_ENTRIES_MAX = 1_000
+CUT_SCAN_ROWS_FIRST = 32
+CUT_SCAN_ROWS = 256
+
+# A summary that is no shorter than what it replaces is rejected. A person who compacts a short conversation
+# by hand is allowed a summary of up to this many tokens; an automatic trigger never is (that would loop).
+MANUAL_SUMMARY_TOKENS_FLOOR = 512
+# Three rejected compactions in a row at one epoch begin a cool-down (openclaw#119824: one on every message).
+COOL_DOWN_AFTER_REJECTIONS = 3
+COOL_DOWN_MS = 10 * 60 * 1000
+# OpenClaw's default is 180 s; a holder may renew to at most ten times what it asked for.
+COMPACTION_TIMEOUT_S = 180.0
+COMPACTION_RENEWAL_FACTOR = 10
+# pi's and OpenClaw's default.
+KEEP_RECENT_TOKENS = 20_000
+
+
+class Limits(BaseModel):
+    """What one open database may use. All values are bounds, none is a reservation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue_items_max: int = Field(default=4_096, ge=1)
+    """Write requests that may wait. At 10k/s this is under half a second of work."""
+    queue_bytes_max: int = Field(default=64 * MIB, ge=1)
+    """Payload bytes that may wait; one request is always admitted to an empty queue."""
+    batch_items_max: int = Field(default=256, ge=1)
+    """Requests that share one COMMIT."""
+    batch_bytes_max: int = Field(default=4 * MIB, ge=1)
+    batch_ms_max: float = Field(default=25.0, gt=0)
+    """A batch takes no further request after this long, so its first caller never waits much more than that."""
+    write_timeout_s: float = Field(default=30.0, gt=0)
+    """A write that has not begun by then fails with NotExecuted."""
+    busy_timeout_s: float = Field(default=5.0, gt=0)
+    """How long the writer retries while another process holds the write lock; then StoreBusy."""
+    readers: int = Field(default=3, ge=1, le=64)
+    """Reader threads: they buy isolation from a slow read, not throughput (row building holds the GIL)."""
+    read_queue_max: int = Field(default=1_024, ge=1)
+    read_age_s_max: float = Field(default=10.0, gt=0)
+    """A snapshot older than this is interrupted, because it pins the WAL."""
+    wal_bytes_max: int = Field(default=16 * MIB, ge=64 * KIB)
+    """Past this the writer pauses to reset the WAL."""
+    wal_reset_ms_max: float = Field(default=500.0, gt=0)
+    """... for at most this long; measured need: twice the longest snapshot."""
+    wal_retry_ms: float = Field(default=1_000.0, ge=0)
+    """After a reset that readers blocked, the next attempt waits this long."""

@@ -1,0 +1,341 @@
+"""The SQLite engine as the rules see it: `SqliteBackend`, a `sessiondb.backend.Backend`.
+
+It joins the parts: one writer thread (`writer.py`), a few readers (`readers.py`), and waiting on the event loop
+(`wake.py`). The event loop's own share of a write is to make a request, put it in the queue and be woken: no SQL, no
+lock that is ever held across SQL, no file access. Opening and closing block for a while and so run on a helper thread.
+
+A database that is not closed is still closed in good order: dropped by the program, when it is collected (with a
+ResourceWarning); at the interpreter's exit, by an `atexit` function that waits for queued writes. The threads are
+daemons, so nothing can keep the interpreter from exiting. A crash needs no closing at all.
+
+A fork's child inherits the object but neither the threads nor the locks: every use of it there is refused, and its
+connections are left alone, because closing them would act on the parent's files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self, TypeVar
+
+import anyio.lowlevel
+import anyio.to_thread
+import apsw
+
+from sessiondb.backend import ReadTx, Tx
+from sessiondb.errors import NewerSchema, NotASessionDB, NotExecuted, OpenError, ReadTooLong, StoreClosed, StoreReadOnly, mark_outcome
+from sessiondb.limits import Limits
+from sessiondb.sqlite import guard as guarding
+from sessiondb.sqlite import maintenance
+from sessiondb.sqlite.connection import (
+    Durability,
+    close_quietly,
+    connect_reader,
+    connect_visitor,
+    explain_cannot_open,
+    log,
+    refuse_unsafe_library,
+    when_unlocked,
+)
+from sessiondb.sqlite.files import make_file
+from sessiondb.sqlite.filesystem import refuse_unsafe_filesystem
+from sessiondb.sqlite.readers import Readers, ReadRequest
+from sessiondb.sqlite.schema import SCHEMA_VERSION, is_new
+from sessiondb.sqlite.wake import new_waiter
+from sessiondb.sqlite.writer import Request, Writer
+
+T = TypeVar("T")
+
+# At exit the queued writes get this long; a disk that takes longer is not going to recover while we wait.
+EXIT_S_MAX = 10.0
+# A backup or a vacuum waits this long for its turn and its end.
+CHORE_S_MAX = 24 * 3600.0
+
+
+class _Parts:
+    """What an open database consists of: apart from the backend object, so that it can outlive it by one clean-up."""
+
+    def __init__(self, path: str, limits: Limits, writer: Writer | None, readers: Readers, guard: guarding.Guard | None) -> None:
+        self.path = path
+        self.limits = limits
+        self.writer = writer
+        self.readers = readers
+        self.guard = guard
+        self.pid = os.getpid()
+        self.closed = False
+
+    def stop(self) -> None:
+        """Ask every thread to finish. Does not wait. May be repeated."""
+        self.closed = True
+        self.readers.stop()
+        if self.writer is not None:
+            self.writer.stop()
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finish queued work and close; return whether all threads ended in time. May be repeated."""
+        self.closed = True
+        # Readers first: the last snapshot gone, the writer can fold the whole WAL away.
+        self.readers.stop()
+        done = self.readers.join(timeout_s)
+        if self.writer is not None:
+            self.writer.stop()
+            done = self.writer.join(timeout_s) and done
+        if self.guard is not None:
+            guarding.unwatch(self.guard)
+        return done
+
+
+_open_parts: weakref.WeakSet[_Parts] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for parts in list(_open_parts):
+        if parts.pid == os.getpid() and not parts.closed and not parts.close(EXIT_S_MAX):
+            log.error("%s: still writing %g s after the program ended; what was acknowledged is safe", parts.path, EXIT_S_MAX)
+
+
+def _dropped(parts: _Parts) -> None:
+    """The backend was collected without close(): let the threads finish by themselves."""
+    if parts.pid == os.getpid() and not parts.closed:
+        parts.stop()
+        if parts.guard is not None:
+            guarding.unwatch(parts.guard)
+        warnings.warn(f"the database {parts.path} was not closed; use `async with` or call close()", ResourceWarning, stacklevel=2)
+
+
+class SqliteBackend:
+    """One open SQLite database. Made by `open`."""
+
+    def __init__(self, parts: _Parts) -> None:
+        self._parts = parts
+        _open_parts.add(parts)
+        self._finalizer = weakref.finalize(self, _dropped, parts)
+        # At exit _close_all does this, and waits.
+        self._finalizer.atexit = False
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        limits: Limits | None = None,
+        durability: Durability = "full",
+        readonly: bool = False,
+        create: bool = True,
+        guard: bool | guarding.Mode = True,
+        program: str = "",
+        allow_unsafe_filesystem: bool = False,
+    ) -> Self:
+        """Open a database, making it when it is new and bringing it up to date when it is older.
+
+        `readonly` neither creates nor writes, and works beside a live gateway. `program` names this process to others.
+        `guard` watches for other code that touches the files (`guard.py`): True warns, "raise" raises, False is off.
+
+        Raises:
+            OpenError: and its subclasses; each says what the file is and what to do.
+            StoreBusy: another process held the lock for longer than `busy_timeout_s`.
+        """
+        limits = limits or Limits()
+        if durability not in ("full", "normal"):
+            raise OpenError(f"durability is {durability!r}; choose 'full' (survives a power cut) or 'normal' (may lose the last commits).")
+
+        def start() -> _Parts:
+            name = _resolve(path)
+            refuse_unsafe_library()
+            if not allow_unsafe_filesystem:
+                refuse_unsafe_filesystem(name)
+            try:
+                return _start_visit(name, limits) if readonly else _start(name, limits, durability, program or _program(), create=create)
+            except apsw.CantOpenError as error:
+                raise explain_cannot_open(name) from error
+            except apsw.ReadOnlyError as error:
+                if readonly:
+                    raise explain_cannot_open(name) from error
+                raise OpenError(f"{name}: this user may not write to it. Run as its owner, or open it with readonly=True.") from error
+
+        started: list[_Parts] = []
+        abandoned = threading.Event()
+
+        def run() -> None:
+            started.append(start())
+            if abandoned.is_set():
+                started[0].stop()
+
+        try:
+            await anyio.to_thread.run_sync(run)
+        except BaseException:
+            # Cancelled: nobody will get the backend. The helper thread may still be opening it, so each side does its part
+            # before it looks at the other's; whichever comes second stops the threads.
+            abandoned.set()
+            for parts in started:
+                parts.stop()
+            raise
+        parts = started[0]
+        if guard is not False and not readonly:
+            parts.guard = guarding.watch(parts.path, "warn" if guard is True else guard)
+        return cls(parts)
+
+    async def close(self) -> None:
+        """Finish queued writes, fold the WAL into the database, and close. May be repeated, and from several tasks."""
+        self._refuse_after_fork()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._parts.close)
+
+    # -- the seam -----------------------------------------------------------------------------------------------------
+
+    async def write(self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None) -> T:
+        """Run `fn` in a write transaction; return once it is committed and durable. See `backend.Backend.write`."""
+        writer = self._writer(op)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        timeout_s = writer.limits.write_timeout_s if timeout_s is None else timeout_s
+        request = Request(fn, op, size, monotonic() + timeout_s, new_waiter())
+        writer.put(request)
+        return await self._outcome(writer, request, timeout_s)  # type: ignore[no-any-return]
+
+    async def read(self, fn: Callable[[ReadTx], T], *, op: str) -> T:
+        """Run `fn` in one short snapshot on a reader thread. See `backend.Backend.read`."""
+        self._refuse_after_fork()
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        readers = self._parts.readers
+        request = ReadRequest(fn, op, new_waiter())
+        readers.put(request)
+        # The watchdog ends a read that runs too long; this bound is for one that waits in the queue as long as that.
+        timeout_s = readers.limits.write_timeout_s + readers.limits.read_age_s_max
+        if not await request.waiter.wait(timeout_s, lambda: readers.abandon(request)):
+            raise ReadTooLong(f"{op}: no answer within {timeout_s:g} s; the readers are occupied. Retry, or raise Limits.readers.")
+        if request.error is not None:
+            raise request.error
+        return request.value  # type: ignore[no-any-return]
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters and gauges; keys carry their units. Cheap, and never blocks on SQL."""
+        parts = self._parts
+        return {
+            "path": parts.path,
+            "sqlite_version": apsw.sqlite_lib_version(),
+            "schema_version": SCHEMA_VERSION,
+            "instance_no": parts.writer.instance_no if parts.writer is not None else None,
+            "database_file_bytes": _file_bytes(parts.path),
+            "wal_file_bytes": _file_bytes(parts.path + "-wal"),
+            "guard_violations": parts.guard.violations if parts.guard is not None else 0,
+            "writer": parts.writer.snapshot() if parts.writer is not None else None,
+            "readers": parts.readers.snapshot(),
+        }
+
+    # -- maintenance --------------------------------------------------------------------------------------------------
+
+    async def backup(self, destination: str | os.PathLike[str]) -> int:
+        """Copy the database to a new file while it is in use; return its size in pages.
+
+        The copy is complete and synced when it appears under its name. Not to be repeated with the same name.
+
+        Raises:
+            InvalidInput: the destination exists.
+        """
+        target = _resolve(destination)
+        return await self._chore("backup", lambda connection: maintenance.backup(connection, target))
+
+    async def incremental_vacuum(self, pages: int) -> int:
+        """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""
+        return await self._chore("incremental_vacuum", lambda connection: maintenance.incremental_vacuum(connection, pages))
+
+    async def _chore(self, op: str, make: Callable[[apsw.Connection], maintenance.Chore]) -> int:
+        writer = self._writer(op)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        request = Request(make, op, 0, monotonic() + CHORE_S_MAX, new_waiter())
+        writer.add_chore(request)
+        rung = await request.waiter.wait(CHORE_S_MAX, lambda: writer.abandon_chore(request))
+        if not rung:
+            raise NotExecuted(f"{op}: not finished after {CHORE_S_MAX:g} s; given up between two steps.")
+        if request.error is not None:
+            raise request.error
+        assert isinstance(request.value, int)
+        return request.value
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    async def _outcome(self, writer: Writer, request: Request, timeout_s: float) -> Any:
+        """Wait for a request and return its value, or raise what became of it, marked with the outcome."""
+        waiter = request.waiter
+        try:
+            rung = await waiter.wait(timeout_s, lambda: writer.withdraw(request))
+        except BaseException as cancelled:
+            mark_outcome(cancelled, "not_executed" if writer.withdraw(request) else "unknown")
+            raise
+        if not rung:
+            raise NotExecuted(f"{request.op}: its deadline passed after {timeout_s:g} s, before it began; nothing was changed. Retry.")
+        if waiter.cancellation is not None:
+            mark_outcome(waiter.cancellation, request.outcome)
+            raise waiter.cancellation
+        if request.error is not None:
+            mark_outcome(request.error, request.outcome)
+            raise request.error
+        return request.value
+
+    def _writer(self, op: str) -> Writer:
+        self._refuse_after_fork()
+        writer = self._parts.writer
+        if writer is None:
+            raise StoreReadOnly(f"{op}: {self._parts.path} was opened with readonly=True; open it for writing.")
+        return writer
+
+    def _refuse_after_fork(self) -> None:
+        if os.getpid() != self._parts.pid:
+            raise StoreClosed(
+                f"{self._parts.path} was opened by process {self._parts.pid}, before a fork; SQLite connections do not survive one. "
+                f"Open the database again in this process ({os.getpid()})."
+            )
+
+
+def _start(path: str, limits: Limits, durability: Durability, program: str, *, create: bool) -> _Parts:
+    make_file(path, create=create)
+    writer = Writer(path, limits, durability, program)
+    writer.start()
+    readers = Readers(path, limits, connect_reader)
+    readers.start()
+    return _Parts(path, limits, writer, readers, None)
+
+
+def _start_visit(path: str, limits: Limits) -> _Parts:
+    """Open for reading: check what the file is on a connection of its own, then start the readers."""
+    make_file(path, create=False)
+    connection = connect_visitor(path)
+    try:
+        if when_unlocked(lambda: is_new(connection, path), timeout_s=limits.busy_timeout_s, what="opening", path=path):
+            raise NotASessionDB(f"{path}: the file is empty. Open it for writing first; that creates the database.")
+        version = connection.pragma("user_version")
+        if version != SCHEMA_VERSION:
+            raise NewerSchema(f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). Open it for writing once.")
+    finally:
+        close_quietly(connection)
+    readers = Readers(path, limits, connect_visitor)
+    readers.start()
+    return _Parts(path, limits, None, readers, None)
+
+
+def _resolve(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if not text or text == ":memory:" or text.startswith("file:"):
+        raise OpenError(f"{text!r} is not the path of a file; sessiondb keeps its data in a file that other processes can read.")
+    return os.path.realpath(text)
+
+
+def _program() -> str:
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+
+
+def _file_bytes(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,130 @@
+"""A guard against a second SQLite library, and against open(), on the files of a live database in this process.
+
+POSIX locks belong to the process, not to the descriptor: when any code closes any descriptor of a file, every lock
+that the process holds on it is gone. SQLite works around that within one library by a table of its own; a second
+library (the standard `sqlite3`, and with it aiosqlite, SQLAlchemy, datasette) or a plain open(), copy or hash of the
+file knows nothing of that table. Reproduced: apsw inside BEGIN IMMEDIATE, `sqlite3` merely opens and reads the file,
+another process gets the write lock, apsw's COMMIT succeeds, and its row is gone. integrity_check says ok. Opening
+the -shm file does the same.
+
+So an audit hook watches the few events by which that happens, and says who did it: a warning with the stack and a
+count in `stats()`, or with `guard="raise"` a RuntimeError where it happens, before any harm.
+
+Python offers no way to remove an audit hook, and calls it for every audited event of the process. It is therefore
+installed once, with the first guarded database, is one dictionary lookup for any event that is not in the table
+(0.3 us measured, nearly all of it the interpreter's call), and does nothing when no database is open. An open() of any
+other file costs four stat() calls (6 us). It sees events of Python code only: a C extension that opens the file by
+itself (apsw does) stays unseen. Names are compared by device and inode, so links are seen through.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+Mode = Literal["warn", "raise"]
+
+log = logging.getLogger("sessiondb.guard")
+
+_SUFFIXES = ("", "-wal", "-shm")
+
+# Audit event -> which of its arguments are paths. Opening and replacing are the harm; stat() and listing are not.
+_EVENTS: Mapping[str, tuple[int, ...]] = {
+    "open": (0,),
+    "sqlite3.connect": (0,),
+    "os.remove": (0,),
+    "os.rename": (0, 1),
+    "os.truncate": (0,),
+}
+
+
+class Guard:
+    """One open database's place in the watch list."""
+
+    def __init__(self, path: str, mode: Mode) -> None:
+        self.path = path
+        self.mode = mode
+        self.violations = 0
+        self.files = [path + suffix for suffix in _SUFFIXES]
+
+
+_lock = threading.Lock()
+_watched: tuple[Guard, ...] = ()
+_installed = False
+
+
+def watch(path: str, mode: Mode) -> Guard:
+    """Begin to watch the files of a database that is open in this process."""
+    global _watched, _installed
+    guard = Guard(path, mode)
+    # Critical section: the tuple is replaced, never changed, so the hook reads it without a lock.
+    with _lock:
+        _watched = (*_watched, guard)
+        if not _installed:
+            sys.addaudithook(_hook)
+            _installed = True
+    return guard
+
+
+def unwatch(guard: Guard) -> None:
+    """Stop watching: the database has been closed. May be repeated."""
+    global _watched
+    with _lock:
+        _watched = tuple(other for other in _watched if other is not guard)
+
+
+def _hook(event: str, arguments: tuple[Any, ...], *, events: Mapping[str, tuple[int, ...]] = _EVENTS) -> None:
+    positions = events.get(event)
+    if positions is not None and _watched:
+        for position in positions:
+            _check(event, arguments[position])
+
+
+def _check(event: str, argument: object) -> None:
+    path = _path_of(event, argument)
+    if path is None or (opened := _inode(path)) is None:
+        return
+    for guard in _watched:
+        if any(_inode(file) == opened for file in guard.files):
+            _report(guard, event, path)
+
+
+def _path_of(event: str, argument: object) -> str | None:
+    """Return the path that an event is about; None for descriptors, memory databases and the like."""
+    if isinstance(argument, os.PathLike):
+        argument = os.fspath(argument)
+    if isinstance(argument, bytes):
+        argument = os.fsdecode(argument)
+    if not isinstance(argument, str) or not argument:
+        return None
+    if event == "sqlite3.connect":
+        if argument == ":memory:":
+            return None
+        if argument.startswith("file:"):
+            return unquote(urlsplit(argument).path) or None
+    return argument
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    """Return what identifies a file under any name; None when it is not there, or its name is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # runs at every open() of the process: no Path objects
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _report(guard: Guard, event: str, path: str, *, warn: Callable[..., None] = log.warning) -> None:
+    guard.violations += 1
+    message = (
+        f"{event}: {path} belongs to a sessiondb database that is open in this process. Touching it with anything but sessiondb drops "
+        "the locks that keep its data safe, without any error. Use sessiondb's own read or backup, or another process."
+    )
+    if guard.mode == "raise":
+        raise RuntimeError(message)
+    warn("%s", message, stack_info=True)

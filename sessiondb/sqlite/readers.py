@@ -1,0 +1,282 @@
+"""The readers: a few threads, each with its own read-only connection, fed from one bounded queue.
+
+A read is one snapshot: BEGIN, the body, END. It is always ended, whatever the body does, because a snapshot that
+stays open pins the WAL. Readers buy isolation from one slow read, not throughput (building rows holds the GIL).
+
+A watchdog thread interrupts a snapshot older than `read_age_s_max`; a caller that is cancelled or out of time
+has its statement interrupted and does not wait for it, since a read leaves nothing behind. An interrupt that
+arrives between two statements is lost, so the handle is marked as well and refuses its next statement.
+
+Locks: `_lock` guards the queue's count and which request each reader is on, so that an interrupt can never hit the
+next request on the same connection. No lock is held while a body runs. Nothing here survives a crash or needs to.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import apsw
+
+from sessiondb.errors import StoreBusy, StoreClosed
+from sessiondb.limits import Limits
+from sessiondb.sqlite.connection import READ_LOCKED_S_MAX, close_quietly, explain_cannot_open, jitter, log
+from sessiondb.sqlite.transaction import Snapshot, reraise
+from sessiondb.sqlite.wake import Waiter, ring_all
+
+
+class ReadRequest:
+    """One read on its way."""
+
+    __slots__ = ("abandoned", "began", "error", "fn", "op", "reader", "snapshot", "taken", "value", "waiter")
+
+    def __init__(self, fn: Callable[[Any], Any], op: str, waiter: Waiter) -> None:
+        self.fn: Callable[[Any], Any] | None = fn
+        self.op = op
+        self.waiter = waiter
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.taken = False
+        self.abandoned = False
+        self.began = 0.0
+        self.reader: _Reader | None = None
+        self.snapshot: Snapshot | None = None
+
+
+class Readers:
+    """The reader threads of one open database."""
+
+    def __init__(self, path: str, limits: Limits, connect: Callable[[str], apsw.Connection]) -> None:
+        self.path = path
+        self.limits = limits
+        self.connect = connect
+        self.lock = threading.Lock()
+        self.queue: SimpleQueue[ReadRequest | None] = SimpleQueue()
+        self.waiting = 0
+        self.reads = 0
+        self.refused = 0
+        self.interrupted = 0
+        self.abandoned = 0
+        self.undelivered = 0
+        self.snapshot_ms_longest = 0.0
+        self.snapshot_longest_op = ""
+        self.current: dict[_Reader, ReadRequest] = {}
+        self._closing = False
+        self._alive = limits.readers
+        self._all_ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=_Reader(self).run, name=f"sessiondb-reader-{number}", daemon=True) for number in range(limits.readers)
+        ]
+        self._watchdog = threading.Thread(target=self._watch, name="sessiondb-watchdog", daemon=True)
+
+    def start(self) -> None:
+        for thread in (*self._threads, self._watchdog):
+            thread.start()
+
+    def put(self, request: ReadRequest) -> None:
+        """Queue a read, or refuse it at once.
+
+        Raises:
+            StoreBusy: every reader is occupied and the queue is full.
+            StoreClosed: the database has been closed.
+        """
+        # Critical section "admission". Invariant: waiting = requests in the queue that no reader has taken and no caller
+        # has given up.
+        with self.lock:
+            if self._closing:
+                raise StoreClosed(f"{self.path}: {request.op} came after the database was closed.", path=self.path)
+            if self.waiting >= self.limits.read_queue_max:
+                self.refused += 1
+                running = ", ".join(sorted(current.op for current in self.current.values()))
+                raise StoreBusy(
+                    f"{request.op} was refused: {self.waiting} reads wait (limit {self.limits.read_queue_max}); running: {running}. Retry.",
+                    retry_after_ms=100,
+                    queue_items=self.waiting,
+                    holder=running,
+                )
+            self.waiting += 1
+            self.queue.put(request)
+
+    def abandon(self, request: ReadRequest) -> bool:
+        """Give a read up: it is taken from the queue, or its statement interrupted. Always succeeds. May be repeated."""
+        # Critical section "interruption": under the lock the reader is provably still on this request.
+        with self.lock:
+            if request.abandoned:
+                return True
+            request.abandoned = True
+            self.abandoned += 1
+            if not request.taken:
+                self.waiting -= 1
+                request.fn = None
+            elif request.reader is not None:
+                self._interrupt(request, f"{request.op}: its caller gave up")
+        return True
+
+    def stop(self) -> None:
+        """Ask the threads to finish what is queued and close. Does not wait. May be repeated."""
+        with self.lock:
+            if self._closing:
+                return
+            self._closing = True
+            for _ in self._threads:
+                self.queue.put(None)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the threads to end; return whether all did."""
+        give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in (*self._threads, self._watchdog):
+            thread.join(None if give_up is None else max(0.0, give_up - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return counters and gauges."""
+        with self.lock:
+            ages = [time.monotonic() - request.began for request in self.current.values()]
+            return {
+                "reads": self.reads,
+                "queue_items": self.waiting,
+                "requests_refused": self.refused,
+                "requests_abandoned": self.abandoned,
+                "requests_undelivered": self.undelivered,
+                "interrupted": self.interrupted,
+                "running": len(ages),
+                "snapshot_age_ms_oldest": max(ages, default=0.0) * 1000,
+                "snapshot_ms_longest": self.snapshot_ms_longest,
+                "snapshot_longest_op": self.snapshot_longest_op,
+            }
+
+    def _watch(self) -> None:
+        """Interrupt snapshots that are too old, until the last reader has ended: closing waits for them."""
+        age_s_max = self.limits.read_age_s_max
+        # The age is checked four times in its length, so a snapshot lives at most a quarter longer than allowed.
+        while not self._all_ended.wait(age_s_max / 4):
+            with self.lock:
+                for request in self.current.values():
+                    if time.monotonic() - request.began > age_s_max:
+                        self.interrupted += 1
+                        self._interrupt(
+                            request,
+                            f"{request.op}: its snapshot is older than {age_s_max:g} s (limit read_age_s_max) and was interrupted, "
+                            "because it keeps the WAL from being reset. Read in smaller pages",
+                        )
+
+    def reader_ended(self) -> None:
+        with self.lock:
+            self._alive -= 1
+            if self._alive == 0:
+                self._all_ended.set()
+
+    def _interrupt(self, request: ReadRequest, why: str) -> None:
+        """Stop the running body at its current or next statement. The caller holds the lock."""
+        if request.snapshot is not None:
+            request.snapshot.interrupted = why
+        if request.reader is not None and request.reader.connection is not None:
+            request.reader.connection.interrupt()
+
+
+class _Reader:
+    """One reader thread and its connection."""
+
+    def __init__(self, readers: Readers) -> None:
+        self.readers = readers
+        self.connection: apsw.Connection | None = None
+
+    def run(self) -> None:
+        while (request := self.readers.queue.get()) is not None:
+            if self._take(request):
+                self._read(request)
+        close_quietly(self.connection)
+        self.connection = None
+        self.readers.reader_ended()
+
+    def _take(self, request: ReadRequest) -> bool:
+        with self.readers.lock:
+            if request.abandoned:
+                return False
+            request.taken = True
+            self.readers.waiting -= 1
+            return True
+
+    def _read(self, request: ReadRequest) -> None:
+        try:
+            if self.connection is None:
+                self.connection = self._connect()
+            self._in_snapshot(self.connection, request)
+        except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
+            request.error = error
+        request.fn = None
+        lost = ring_all([request.waiter])
+        if lost:
+            with self.readers.lock:
+                self.readers.undelivered += lost
+
+    def _connect(self) -> apsw.Connection:
+        path = self.readers.path
+        try:
+            return self.readers.connect(path)
+        except apsw.CantOpenError as error:
+            raise explain_cannot_open(path) from error
+        except apsw.Error as error:
+            reraise(error, f"opening {path} for reading")
+
+    def _in_snapshot(self, connection: apsw.Connection, request: ReadRequest) -> None:
+        """Run the body in one transaction, and end that whatever happens."""
+        snapshot = Snapshot(connection)
+        assert request.fn is not None
+        self._begin(connection, request, snapshot)
+        try:
+            request.value = request.fn(snapshot)
+        finally:
+            self._finish(request)
+            snapshot.end()
+            self._end_snapshot(connection, snapshot)
+
+    def _end_snapshot(self, connection: apsw.Connection, snapshot: Snapshot) -> None:
+        """Let go of the WAL. A connection on which that fails, or that met a failing disk, is given up."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except apsw.Error as error:
+            snapshot.failure = error
+        if snapshot.failure is not None:
+            log.warning("%s: a reading connection is opened again after: %s", self.readers.path, snapshot.failure)
+            self.connection = None
+            close_quietly(connection)
+
+    def _begin(self, connection: apsw.Connection, request: ReadRequest, snapshot: Snapshot) -> None:
+        """Take the snapshot, now: BEGIN alone takes it at the first statement, and that may meet a lock."""
+        give_up = time.monotonic() + READ_LOCKED_S_MAX
+        while True:
+            try:
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                break
+            except apsw.Error as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if isinstance(error, apsw.CantOpenError):
+                    raise explain_cannot_open(self.readers.path) from error
+                if not isinstance(error, (apsw.BusyError, apsw.LockedError)) or time.monotonic() >= give_up:
+                    reraise(error, f"{request.op}: beginning a read")
+            jitter()
+        with self.readers.lock:
+            request.began = time.monotonic()
+            request.snapshot = snapshot
+            request.reader = self
+            self.readers.current[self] = request
+            if request.abandoned:
+                snapshot.interrupted = f"{request.op}: its caller gave up"
+
+    def _finish(self, request: ReadRequest) -> None:
+        # After this no interrupt meant for this request can reach the connection.
+        readers = self.readers
+        with readers.lock:
+            readers.current.pop(self, None)
+            request.reader = None
+            readers.reads += 1
+            took_ms = (time.monotonic() - request.began) * 1000
+            if took_ms > readers.snapshot_ms_longest:
+                readers.snapshot_ms_longest, readers.snapshot_longest_op = took_ms, request.op

@@ -1,0 +1,111 @@
+"""What is in the file: recognised, created or brought up to date.
+
+A new database is made from schema.sql; an older one goes through the numbered migrations. Each is one transaction
+under `BEGIN IMMEDIATE` that looks again once it holds the lock, so any number of processes may open one new path at
+once: one of them creates, the others find it done. A crash in the middle leaves the previous version.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from sessiondb.errors import NewerSchema, NotASessionDB
+from sessiondb.sqlite.connection import drain
+
+APPLICATION_ID = 0x53455344  # "SESD", also in schema.sql
+SCHEMA_VERSION = 1
+"""What this release reads and writes: the number of the last migration."""
+
+_MIGRATION = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
+
+# Other programs' application ids that a person may meet here; the rest are shown as a number.
+_KNOWN_PROGRAMS = {0x0F055112: "Fossil", 0x47504B47: "GeoPackage", 0x4D504258: "MBTiles", 0x42656462: "Bentley"}
+
+
+def schema_text() -> str:
+    """Return schema.sql: inside the package when installed from a wheel, beside it in a checkout."""
+    packaged = resources.files("sessiondb") / "schema.sql"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).resolve().parents[2] / "schema.sql").read_text(encoding="utf-8")
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Return (version, script) of every migration, in order."""
+    files = resources.files("sessiondb.sqlite.migrations").iterdir()
+    found = [(int(match[1]), file.read_text(encoding="utf-8")) for file in files if (match := _MIGRATION.match(file.name))]
+    return sorted(found)
+
+
+def is_new(connection: apsw.Connection, path: str) -> bool:
+    """Look at a file before anything is changed in it; return True when it is empty and may become ours.
+
+    Raises:
+        NotASessionDB: it belongs to something else; says to what, as far as that can be told.
+        NewerSchema: a newer sessiondb wrote it.
+    """
+    try:
+        # Three reads without a snapshot: another process may create the schema between them. Then application_id,
+        # which is read first, still says 0 while the table count says otherwise; so it is asked again at the end.
+        application = _pragma(connection, "application_id")
+        version = _pragma(connection, "user_version")
+        tables = _tables(connection)
+        if application == 0 and tables:
+            application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    except apsw.NotADBError as error:
+        raise NotASessionDB(f"{path}: this is not a SQLite file (or it is encrypted). Check the path.") from error
+    except apsw.CorruptError as error:
+        raise NotASessionDB(f"{path}: this SQLite file is damaged ({error}). Keep it, and restore a backup.") from error
+    if application == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise NewerSchema(
+                f"{path}: written by a newer sessiondb (schema {version}; this one knows up to {SCHEMA_VERSION}). Upgrade sessiondb.",
+                found=version,
+                known=SCHEMA_VERSION,
+            )
+        return False
+    if application == 0 and version == 0 and not tables:
+        return True
+    raise NotASessionDB(f"{path}: this is {_describe(application, tables)}, not a sessiondb database. Choose another path.")
+
+
+def create_or_migrate(connection: apsw.Connection, path: str) -> None:
+    """Bring the file to `SCHEMA_VERSION`. May be repeated; safe against any number of processes doing the same.
+
+    Raises:
+        apsw.BusyError: one of them is at it; call again.
+    """
+    while (version := _pragma(connection, "user_version")) < SCHEMA_VERSION:
+        drain(connection, "BEGIN IMMEDIATE")
+        try:
+            # Critical section: the write lock is ours. Invariant: a script runs only on the version just below it.
+            if is_new(connection, path):
+                drain(connection, schema_text())
+            elif (version := _pragma(connection, "user_version")) < SCHEMA_VERSION:
+                drain(connection, next(script for number, script in migrations() if number == version + 1))
+            drain(connection, "COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                drain(connection, "ROLLBACK")
+            raise
+
+
+def _pragma(connection: apsw.Connection, name: str) -> int:
+    value = connection.pragma(name)
+    assert isinstance(value, int)
+    return value
+
+
+def _tables(connection: apsw.Connection) -> list[str]:
+    return [name for (name,) in drain(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid LIMIT 4")]
+
+
+def _describe(application: int, tables: list[str]) -> str:
+    if application in _KNOWN_PROGRAMS:
+        return f"a SQLite database of {_KNOWN_PROGRAMS[application]}"
+    owner = "a SQLite database of another program" + (f" (application_id {application:#x})" if application else "")
+    return f"{owner} with the tables {', '.join(tables)}" if tables else owner

@@ -1,0 +1,180 @@
+"""The transaction handles that the rules are given, and the translation of SQLite's errors.
+
+A handle runs named statements on the connection of the thread that made it. It is void as soon as the body that
+received it returns: using it later raises, instead of writing into somebody else's transaction.
+
+Rows are named tuples with the statement's column names, one class per statement, made when the statement first
+returns a row. `tuples` skips them for bulk reads. Every statement is run to its end before its method returns: a
+statement left half-way would keep the transaction open (and a script half-way is simply not run).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import apsw
+
+from sessiondb import errors
+from sessiondb.backend import Row, SqlValue, load_statements
+
+# After these a connection is closed and opened again: what it remembers of the file may be wrong.
+SPOILING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError)
+
+_PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class Prepared:
+    """One named statement, its parameters, and the class of its rows once it has returned one."""
+
+    __slots__ = ("make_row", "name", "parameters", "sql")
+
+    def __init__(self, name: str, sql: str) -> None:
+        self.name = name
+        self.sql = sql
+        self.parameters = frozenset(_PARAMETER.findall(sql))
+        self.make_row: Callable[[Any], Row] | None = None
+
+    def describe(self, cursor: apsw.Cursor) -> None:
+        """Make the row class from the columns; a column that is no Python name is a bug of the statement."""
+        try:
+            columns = [column[0] for column in cursor.get_description()]
+        except apsw.ExecutionCompleteError:
+            return  # it returned no row, so nothing is needed yet
+        try:
+            row_class: Any = namedtuple(self.name.replace(".", "_"), columns)  # type: ignore[misc]  # noqa: PYI024  # the columns are data
+        except ValueError as error:
+            raise ValueError(f"statement {self.name}: a column needs a name of its own (AS ...): {error}") from error
+        self.make_row = row_class._make
+
+
+@functools.cache
+def statements() -> dict[str, Prepared]:
+    """Return every statement of this engine by name; read once per process."""
+    return {name: Prepared(name, found.sql) for name, found in load_statements("sessiondb.sqlite.queries").items()}
+
+
+class Snapshot:
+    """A `ReadTx`: one snapshot of the database, on one thread, for as long as its body runs."""
+
+    __slots__ = ("_connection", "failure", "interrupted")
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection: apsw.Connection | None = connection
+        self.interrupted = ""
+        """Set by another thread: why this body must stop. Checked before each statement, because an interrupt
+        that arrives between two statements is lost."""
+        self.failure: apsw.Error | None = None
+        """An error that spoils the connection, remembered even when the body swallows it."""
+
+    def one(self, statement: str, /, **params: SqlValue) -> Row | None:
+        rows = self.all(statement, **params)
+        return rows[0] if rows else None
+
+    def must(self, statement: str, /, **params: SqlValue) -> Row:
+        row = self.one(statement, **params)
+        if row is None:
+            raise errors.StoreDamaged(f"{statement} found no row for {params}, which the schema's rules require. Run `sessiondb verify`.")
+        return row
+
+    def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
+        prepared, cursor = self._start(statement, params)
+        try:
+            if prepared.make_row is None:
+                prepared.describe(cursor)
+            rows = cursor.fetchall()
+        except apsw.Error as error:
+            self._fail(error, statement)
+        make_row = prepared.make_row
+        return list(map(make_row, rows)) if make_row is not None else rows
+
+    def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
+        _, cursor = self._start(statement, params)
+        try:
+            return cursor.fetchall()
+        except apsw.Error as error:
+            self._fail(error, statement)
+
+    def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError(f"{statement}: the transaction has ended; a body must not keep its handle")
+        if self.interrupted:
+            raise errors.ReadTooLong(f"{self.interrupted} (before statement {statement})")
+        try:
+            prepared = statements()[statement]
+        except KeyError:
+            raise LookupError(f"there is no statement named {statement!r} in sessiondb/sqlite/queries") from None
+        if not params.keys() <= prepared.parameters:
+            raise TypeError(f"statement {statement} has no parameter {', '.join(sorted(params.keys() - prepared.parameters))}")
+        try:
+            cursor = connection.execute(prepared.sql, params)
+        except apsw.Error as error:
+            self._fail(error, statement)
+        except (UnicodeEncodeError, OverflowError) as error:  # a lone surrogate, or an integer of more than 64 bits
+            raise errors.InvalidInput(f"statement {statement}: a value cannot be stored: {error}") from error
+        return prepared, cursor
+
+    def _fail(self, error: apsw.Error, statement: str) -> NoReturn:
+        if isinstance(error, SPOILING):
+            self.failure = error
+        reraise(error, f"statement {statement}", self.interrupted)
+
+    def end(self) -> None:
+        """Make the handle void."""
+        self._connection = None
+
+
+class WriteTransaction(Snapshot):
+    """A `Tx`: one request's part of a write transaction."""
+
+    __slots__ = ("instance_no", "now_ms")
+
+    def __init__(self, connection: apsw.Connection, now_ms: int, instance_no: int) -> None:
+        super().__init__(connection)
+        self.now_ms = now_ms
+        self.instance_no = instance_no
+
+    def run(self, statement: str, /, **params: SqlValue) -> int:
+        _, cursor = self._start(statement, params)
+        try:
+            cursor.fetchall()  # a RETURNING clause yields rows
+            assert self._connection is not None
+            return self._connection.changes()
+        except apsw.Error as error:
+            self._fail(error, statement)
+
+
+def reraise(error: apsw.Error, during: str, interrupted: str = "") -> NoReturn:
+    """Raise SQLite's `error` as sessiondb's, so that nothing above the engine needs to know apsw."""
+    translated = translate(error, during, interrupted)
+    if translated is error:
+        raise error
+    raise translated from error
+
+
+def translate(error: apsw.Error, during: str, interrupted: str = "") -> Exception:
+    """Return what sessiondb raises for SQLite's `error`; the same one, with a note, when it is a bug of ours."""
+    said = str(error)
+    match error:
+        case apsw.ConstraintError():
+            # SQLite says "UNIQUE constraint failed: entry.entry_no", and for a CHECK the name that the schema gave it.
+            rule = said.partition("constraint failed: ")[2] or said
+            return errors.ConstraintFailed(f"{during}: the schema refused the change: {said}", constraint=rule)
+        case apsw.FullError():
+            return errors.StoreFull(f"{during}: the disk is full ({said}); rolled back. Free space, then retry.")
+        case apsw.CorruptError() | apsw.NotADBError():
+            return errors.StoreDamaged(
+                f"{during}: the database file is damaged ({said}). Keep the file as it is, run `sessiondb verify`, and restore a backup."
+            )
+        case apsw.IOError():
+            code = getattr(error, "extendedresult", "unknown")  # a VFS written in Python gives none
+            return errors.StoreFailed(f"{during}: I/O error from the disk ({said}, SQLite code {code}); rolled back. Check it, then retry.")
+        case apsw.InterruptError() if interrupted:
+            return errors.ReadTooLong(f"{interrupted} (during {during})")
+        case _:
+            error.add_note(f"sessiondb: {during}")
+            return error

@@ -1,0 +1,170 @@
+"""How a task on an event loop waits for a thread: one wake-up per batch, and one rule for giving up.
+
+A request is made on an event loop and carried out on a thread of ours. The task waits on a `Waiter`; the thread
+calls `ring_all` with the waiters of everything that it finished, which crosses to each event loop once, however
+many tasks it wakes there.
+
+`Waiter.wait` ends in one of three ways:
+
+* it returns True: it was rung, the request is done;
+* it returns False: the time was up, and `withdraw()` took the request back, so it will never be carried out;
+* it raises the cancellation, and `withdraw()` took the request back.
+
+When `withdraw()` answers False the request has begun and its outcome must not be lost, so the wait goes on, shielded,
+until the ring. Then the two kinds of cancellation differ. A cancel scope (anyio, trio) cancels by *level*: the task
+is cancelled again at its next checkpoint, so `wait` returns True and the caller gets its result. `task.cancel()`
+of asyncio cancels by *edge*: swallowed once it would be gone, so it is kept in `cancellation` for the caller of
+`wait` to raise, marked with the outcome. Under scopes, therefore, "cancelled" always means "not executed".
+
+Everything in a waiter happens on its own event loop's thread, so nothing here is locked. trio is looked up in
+`sys.modules`, never imported: whoever runs under it has imported it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+
+class Waiter(Protocol):
+    """One task's place to wait."""
+
+    cancellation: BaseException | None
+    """An asyncio cancellation that arrived after the request had begun; the caller must raise it."""
+
+    @property
+    def loop(self) -> Any:
+        """The event loop: waiters with an equal one are rung together."""
+
+    def send(self, waiters: list[Any]) -> None:
+        """From any thread: have `ring` called for all these waiters of one event loop."""
+
+    def ring(self) -> None:
+        """On the event loop's thread: the request is done."""
+
+    async def wait(self, timeout_s: float, withdraw: Callable[[], bool]) -> bool:
+        """Wait until rung, given up or cancelled (see the module)."""
+
+
+def new_waiter() -> Waiter:
+    """Return a waiter for the event loop that the calling task runs on."""
+    trio = sys.modules.get("trio")
+    # Asked first, because trio may run as a guest on top of an asyncio loop.
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return TrioWaiter(trio)
+    return AsyncioWaiter()
+
+
+def ring_all(waiters: Iterable[Waiter]) -> int:
+    """Wake every waiter, crossing to each event loop once; return how many could not be told.
+
+    A waiter whose event loop has been closed has nobody behind it any more: its task was destroyed with the loop.
+    """
+    by_loop: dict[Any, list[Waiter]] = {}
+    for waiter in waiters:
+        by_loop.setdefault(waiter.loop, []).append(waiter)
+    lost = 0
+    for group in by_loop.values():
+        try:
+            group[0].send(group)
+        except RuntimeError:  # asyncio's "loop is closed"; trio.RunFinishedError is one too
+            lost += len(group)
+    return lost
+
+
+def _ring_each(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        waiter.ring()
+
+
+class AsyncioWaiter:
+    """Waits on a future of the running asyncio loop."""
+
+    __slots__ = ("_future", "_rung", "cancellation", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.cancellation: BaseException | None = None
+        self._future: asyncio.Future[None] | None = None
+        self._rung = False
+
+    def send(self, waiters: list[Waiter]) -> None:
+        self.loop.call_soon_threadsafe(_ring_each, waiters)
+
+    def ring(self) -> None:
+        self._rung = True
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def _pause(self) -> None:
+        self._future = self.loop.create_future()
+        await self._future
+
+    async def wait(self, timeout_s: float, withdraw: Callable[[], bool]) -> bool:
+        timer = self.loop.call_later(timeout_s, self._resume)
+        try:
+            await self._pause()
+            if not self._rung and withdraw():
+                return False
+        except asyncio.CancelledError as cancelled:
+            if withdraw():
+                raise
+            if anyio.current_effective_deadline() != -math.inf:
+                self.cancellation = cancelled  # no scope will repeat it: an edge
+        finally:
+            timer.cancel()
+        if not self._rung:
+            await self._outlast()
+        return True
+
+    async def _outlast(self) -> None:
+        """Wait for the ring whatever happens; the request has begun, so this takes at most one transaction."""
+        with anyio.CancelScope(shield=True):
+            while not self._rung:
+                try:
+                    await self._pause()
+                except asyncio.CancelledError as cancelled:  # the shield stops scopes, so this is an edge
+                    self.cancellation = cancelled
+
+
+class TrioWaiter:
+    """Waits by being descheduled; trio asks once, at the cancellation, whether the wait may be given up."""
+
+    __slots__ = ("_task", "_trio", "cancellation", "loop")
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+        self.loop = trio.lowlevel.current_trio_token()
+        self.cancellation: BaseException | None = None  # trio cancels by level only
+        self._task: Any = None
+
+    def send(self, waiters: list[Waiter]) -> None:
+        self.loop.run_sync_soon(_ring_each, waiters)
+
+    def ring(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            self._trio.lowlevel.reschedule(task)
+
+    async def wait(self, timeout_s: float, withdraw: Callable[[], bool]) -> bool:
+        trio = self._trio
+
+        def give_up(_raise_cancel: object) -> Any:
+            if not withdraw():
+                return trio.lowlevel.Abort.FAILED
+            self._task = None  # a ring that is already under way finds nobody
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(give_up)
+        return not scope.cancelled_caught

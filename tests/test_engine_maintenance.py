@@ -1,0 +1,278 @@
+"""Checkpoints, backup, giving pages back, and reads that are too long."""
+
+# ruff: noqa: ASYNC240  # tests look at files as they please
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import apsw
+import pytest
+
+from engine_support import Hold, count, held_writer, insert, names_in, opened, until
+from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
+from sessiondb.limits import KIB, MIB, Limits
+from sessiondb.sqlite import SqliteBackend
+from sessiondb.sqlite.maintenance import STEP_PAGES, Checkpointer
+
+pytestmark = pytest.mark.anyio
+
+
+def wal_file_bytes(backend: SqliteBackend) -> int:
+    return int(backend.stats()["wal_file_bytes"])
+
+
+async def append_large(backend: SqliteBackend, times: int, size: int = 20_000) -> None:
+    for _ in range(times):
+        await backend.write(lambda tx: tx.run("test.insert_large", size=size), op="append")
+
+
+async def test_the_wal_stays_near_its_limit(tmp_db: Path) -> None:
+    limits = Limits(wal_bytes_max=MIB)
+    async with opened(tmp_db, limits=limits, durability="normal") as backend:
+        await append_large(backend, 300)  # six times the limit
+        assert backend.stats()["writer"]["checkpoint"]["ok"] >= 4
+        assert wal_file_bytes(backend) < 2 * limits.wal_bytes_max
+
+
+async def test_the_wal_stays_bounded_while_readers_follow_one_another_without_a_gap(tmp_db: Path) -> None:
+    limits = Limits(wal_bytes_max=MIB)
+    async with opened(tmp_db, limits=limits, durability="normal") as backend:
+        stop = threading.Event()
+
+        def snapshot(tx: Any) -> int:
+            first = tx.one("test.count_like", pattern="*").n
+            stop.wait(0.005)  # the snapshot is open, and another reader's overlaps with it
+            return int(first)
+
+        async def read() -> None:
+            while not stop.is_set():
+                await backend.read(snapshot, op="snapshot")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(read)
+            await append_large(backend, 400)
+            largest = wal_file_bytes(backend)
+            checkpoint = backend.stats()["writer"]["checkpoint"]
+            stop.set()
+        assert checkpoint["ok"] >= 4
+        assert largest < 4 * limits.wal_bytes_max, checkpoint  # an unbounded WAL would hold all of 8 MB
+
+
+async def test_a_snapshot_that_outlasts_the_budget_is_reported_as_blocking_and_the_wal_is_reset_after_it(tmp_db: Path) -> None:
+    limits = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=5, wal_retry_ms=1)
+    async with opened(tmp_db, limits=limits) as backend:
+        hold = Hold()
+        before = backend.stats()["writer"]["checkpoint"]["ok"]
+
+        def snapshot(tx: Any) -> None:
+            tx.one("test.count_like", pattern="*")
+            hold(tx)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: backend.read(snapshot, op="snapshot"))
+            await until(hold.begun.is_set)
+            await append_large(backend, 10)
+            await until(lambda: backend.stats()["writer"]["checkpoint"]["blocked"] >= 2)  # retried without a further write
+            assert backend.stats()["writer"]["checkpoint"]["blocked_since_ms"] is not None
+            hold.release.set()
+        await until(lambda: backend.stats()["writer"]["checkpoint"]["ok"] > before)
+        await until(lambda: backend.stats()["writer"]["checkpoint"]["blocked_since_ms"] is None)
+        await backend.write(insert("x"), op="append")
+        assert backend.stats()["writer"]["wal_bytes"] < limits.wal_bytes_max
+
+
+def test_attempts_in_a_row_that_are_blocked_pause_the_writer_for_less_and_less() -> None:
+    now = 0.0
+    waits: list[float] = []
+
+    class Blocked(Checkpointer):
+        def _reset(self, connection: apsw.Connection, give_up: float) -> bool:
+            waits.append(give_up - now)
+            return len(waits) == 7
+
+    limits = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=800, wal_retry_ms=1_000)
+    checkpoints = Blocked(limits, clock=lambda: now)
+    connection = apsw.Connection(":memory:")
+    assert checkpoints.due_in_s is None
+    checkpoints.on_commit(connection, "main", 100)
+    for attempt in range(7):
+        assert checkpoints.due_in_s == 0
+        assert checkpoints.run_once(connection) is (attempt == 6)
+        assert checkpoints.due_in_s == (None if attempt == 6 else 1.0)
+        now += 1.0
+    assert [round(wait, 6) for wait in waits] == [0.8, 0.4, 0.2, 0.1, 0.1, 0.1, 0.1]
+    checkpoints.on_commit(connection, "main", 100)
+    checkpoints.run_once(connection)
+    assert round(waits[-1], 6) == 0.8  # a success restores the full time
+
+
+async def test_a_read_that_is_too_long_is_interrupted_and_says_so(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(readers=1, read_age_s_max=0.1)) as backend:
+        with pytest.raises(ReadTooLong, match=r"spin: its snapshot is older than 0\.1 s .*\(during statement test\.spin\)"):
+            await backend.read(lambda tx: tx.one("test.spin", n=10**12), op="spin")
+        assert await count(backend, "x") == 0
+        assert backend.stats()["readers"]["interrupted"] >= 1
+
+
+async def test_closing_waits_for_a_read_but_not_for_one_that_is_too_long(tmp_db: Path) -> None:
+    backend = await SqliteBackend.open(tmp_db, limits=Limits(readers=1, read_age_s_max=0.1))
+    errors: list[ReadTooLong] = []
+
+    async def read() -> None:
+        try:
+            await backend.read(lambda tx: tx.one("test.spin", n=10**12), op="spin")
+        except ReadTooLong as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await until(lambda: backend.stats()["readers"]["running"] == 1)
+        with anyio.fail_after(30):
+            await backend.close()
+    assert len(errors) == 1
+
+
+async def test_a_read_that_is_too_long_between_two_statements_is_stopped_at_the_next(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(readers=1, read_age_s_max=0.1)) as backend:
+
+        def dawdle(tx: Any) -> None:
+            while not tx.interrupted:
+                threading.Event().wait(0.01)
+            tx.all("test.programs")
+
+        with pytest.raises(ReadTooLong, match=r"before statement test\.programs"):
+            await backend.read(dawdle, op="dawdle")
+        assert await count(backend, "x") == 0
+
+
+async def test_reads_are_refused_when_every_reader_is_occupied_and_the_queue_is_full(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(readers=1, read_queue_max=1)) as backend:
+        hold = Hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: backend.read(hold, op="slow"))
+            await until(hold.begun.is_set)
+            tasks.start_soon(count, backend, "x")
+            await until(lambda: backend.stats()["readers"]["queue_items"] == 1)
+            with pytest.raises(StoreBusy, match=r"count was refused: 1 reads wait \(limit 1\); running: slow") as busy:
+                await count(backend, "y")
+            assert busy.value.retry_after_ms > 0
+            hold.release.set()
+
+
+async def test_a_read_is_one_snapshot_and_ends_even_when_its_body_fails(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(readers=1)) as backend:
+        counted, go_on = threading.Event(), threading.Event()
+
+        def twice(tx: Any) -> tuple[int, int]:
+            first = tx.one("test.count", program="x").n
+            counted.set()
+            assert go_on.wait(30)
+            return first, tx.one("test.count", program="x").n
+
+        results: list[Any] = []
+
+        async def read() -> None:
+            results.append(await backend.read(twice, op="twice"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await until(counted.is_set)
+            await backend.write(insert("x"), op="append")
+            go_on.set()
+        assert results == [(0, 0)]
+        with pytest.raises(ZeroDivisionError):
+            await backend.read(lambda tx: tx.one("test.count", program="x").n / 0, op="fail")
+        assert await count(backend, "x") == 1  # a snapshot left open would still say 0
+
+
+# -- backup and vacuum ------------------------------------------------------------------------------------------------
+
+
+async def test_a_backup_is_complete_and_consistent_while_appends_go_on(tmp_db: Path) -> None:
+    copy = tmp_db.with_name("copy.db")
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 200)  # more than ten steps
+        done = anyio.Event()
+        during = 0
+
+        async def append() -> None:
+            nonlocal during
+            while not done.is_set():
+                await backend.write(insert("during"), op="append")
+                during += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append)
+            pages = await backend.backup(copy)
+            done.set()
+        assert pages > 4 * STEP_PAGES
+        assert during > 1  # the steps left room for others
+        with pytest.raises(InvalidInput, match="a backup never overwrites"):
+            await backend.backup(copy)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert sorted(names_in(tmp_db.parent)) == ["copy.db", "gateway.db"]
+    async with opened(copy) as restored:
+        assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
+        assert await restored.read(lambda tx: tx.one("test.count_like", pattern="???????*").n, op="count") >= 200
+
+
+async def test_a_cancelled_backup_leaves_nothing_behind(tmp_db: Path) -> None:
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 50)
+        async with anyio.create_task_group() as tasks:
+
+            async def cancelled() -> None:
+                await backend.backup(tmp_db.with_name("copy.db"))
+
+            async with held_writer(backend):
+                tasks.start_soon(cancelled)
+                await until(lambda: len(backend._parts.writer._chores) == 1)
+                tasks.cancel_scope.cancel()
+        await backend.write(insert("next"), op="append")
+        await until(lambda: not backend._parts.writer._chores)
+        assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
+
+
+async def test_closing_during_a_backup_ends_it_typed_and_cleans_up(tmp_db: Path) -> None:
+    backend = await SqliteBackend.open(tmp_db)
+    await append_large(backend, 200)
+    errors: list[Exception] = []
+
+    async def back_up() -> None:
+        try:
+            await backend.backup(tmp_db.with_name("copy.db"))
+        except StoreClosed as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        hold = Hold()
+        tasks.start_soon(lambda: backend.write(hold, op="hold"))
+        await until(hold.begun.is_set)
+        tasks.start_soon(back_up)
+        await until(lambda: len(backend._parts.writer._chores) == 1)
+        backend._parts.writer.stop()
+        hold.release.set()
+    await backend.close()
+    assert ["backup was done" in str(error) for error in errors] == [True]
+    assert names_in(tmp_db.parent) == [tmp_db.name]
+
+
+async def test_free_pages_are_given_back_in_steps(tmp_db: Path) -> None:
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 200)
+        await backend.write(lambda tx: tx.run("test.delete_large"), op="delete")
+        free = await backend.read(lambda tx: tx._connection.pragma("freelist_count"), op="free")
+        assert free > 3 * STEP_PAGES
+        commits = backend.stats()["writer"]["wal_bytes"]
+        assert commits > 0
+        assert await backend.incremental_vacuum(10) == 10
+        assert await backend.read(lambda tx: tx._connection.pragma("freelist_count"), op="free") == free - 10
+        assert await backend.incremental_vacuum(10**6) == free - 10
+        assert await backend.incremental_vacuum(10**6) == 0
+    assert tmp_db.stat().st_size < 40 * 4096

@@ -1,0 +1,117 @@
+"""schema.sql is what the migrations arrive at, and the distribution's sqlite3 can read it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import apsw
+import pytest
+
+from sessiondb.sqlite import schema
+from sessiondb.sqlite.connection import drain
+
+MIGRATIONS = Path(schema.__file__).parent / "migrations"
+
+
+def objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
+    """Return every object of the schema with its text, less comments and layout."""
+    rows = drain(connection, "SELECT type, name, coalesce(sql, '') FROM sqlite_schema")
+    return {(kind, name): " ".join(re.sub(r"--[^\n]*", "", sql).split()) for kind, name, sql in rows}
+
+
+def from_schema() -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
+    drain(connection, schema.schema_text())
+    return connection
+
+
+def from_migrations() -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
+    for _, script in schema.migrations():
+        drain(connection, script)
+    return connection
+
+
+def test_all_migrations_on_an_empty_file_give_exactly_the_schema() -> None:
+    expected, found = objects(from_schema()), objects(from_migrations())
+    differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    assert not differing, (
+        f"schema.sql and the migrations disagree on {differing}. Before the first release: copy schema.sql over "
+        "sessiondb/sqlite/migrations/0001_initial.sql. After it: write the next numbered migration, and never touch a released one."
+    )
+
+
+def test_a_difference_would_be_noticed() -> None:
+    changed = from_schema()
+    drain(changed, "CREATE INDEX one_more ON instance (pid)")
+    assert objects(changed) != objects(from_schema())
+
+
+@pytest.mark.parametrize("pragma", ["application_id", "user_version"])
+def test_both_mark_the_file_alike(pragma: str) -> None:
+    expected = {"application_id": schema.APPLICATION_ID, "user_version": schema.SCHEMA_VERSION}[pragma]
+    assert from_schema().pragma(pragma) == expected
+    assert from_migrations().pragma(pragma) == expected
+
+
+def test_migrations_are_numbered_without_a_gap_and_each_sets_its_version() -> None:
+    numbers = [number for number, _ in schema.migrations()]
+    assert numbers == list(range(1, schema.SCHEMA_VERSION + 1))
+    assert sorted(file.name for file in MIGRATIONS.glob("*.sql")) == sorted(
+        file.name for file in MIGRATIONS.glob("*.sql") if re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
+    )
+    connection = apsw.Connection(":memory:")
+    for number, script in schema.migrations():
+        drain(connection, script)
+        assert connection.pragma("user_version") == number
+
+
+def test_an_older_file_is_brought_up_to_date_step_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "old.db"))
+    drain(connection, schema.schema_text())
+    version = schema.SCHEMA_VERSION
+    steps = [
+        (version + 1, f"CREATE TABLE later (x INTEGER) STRICT; PRAGMA user_version = {version + 1}"),
+        (version + 2, f"ALTER TABLE later ADD COLUMN y INTEGER; PRAGMA user_version = {version + 2}"),
+    ]
+    monkeypatch.setattr(schema, "migrations", lambda: steps)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 2)
+    schema.create_or_migrate(connection, "old.db")
+    schema.create_or_migrate(connection, "old.db")
+    assert [row[1] for row in drain(connection, "PRAGMA table_info(later)")] == ["x", "y"]
+
+
+def test_a_migration_that_fails_leaves_the_version_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "old.db"))
+    drain(connection, schema.schema_text())
+    version = schema.SCHEMA_VERSION
+    broken = f"CREATE TABLE half (x INTEGER) STRICT; PRAGMA user_version = {version + 1}; INSERT INTO nowhere VALUES (1)"
+    monkeypatch.setattr(schema, "migrations", lambda: [(version + 1, broken)])
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
+    with pytest.raises(apsw.SQLError, match="nowhere"):
+        schema.create_or_migrate(connection, "old.db")
+    assert connection.pragma("user_version") == version
+    assert ("table", "half") not in objects(connection)
+    assert not connection.in_transaction
+
+
+def test_the_distributions_sqlite3_reads_the_schema_and_every_view(tmp_path: Path) -> None:
+    shell = shutil.which("sqlite3")
+    if shell is None:
+        pytest.skip("no sqlite3 command on this machine")
+    path = tmp_path / "gateway.db"
+    connection = apsw.Connection(str(path))
+    drain(connection, "PRAGMA journal_mode = wal")
+    drain(connection, schema.schema_text())
+    readable = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+    names = [name for (name,) in drain(connection, readable)]
+    script = "".join(f'SELECT count(*) FROM "{name}";\n' for name in names)
+    read = subprocess.run([shell, "-readonly", "-bail", str(path)], input=script, capture_output=True, text=True, check=False)
+    assert (read.returncode, read.stderr) == (0, "")
+    assert len(read.stdout.split()) == len(names)
+    load = subprocess.run([shell, "-bail", ":memory:"], input=schema.schema_text(), capture_output=True, text=True, check=False)
+    assert (load.returncode, load.stderr) == (0, "")
+    connection.close()
