@@ -1,0 +1,271 @@
+"""What sessiondb returns: plain frozen records. Times are milliseconds since 1970 UTC, sizes are bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .limits import SEQ_MAX
+
+CompactionOutcome = Literal["committed", "superseded", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where an append put an entry. It is on disk."""
+
+    entry_no: int
+    """The entry's number in the database; also a cursor for paging."""
+    entry_id: str
+    position: int
+    """1-based place along the path from the root; 0 for a record outside the tree."""
+    epoch: int
+    tokens: int
+    """Estimate of what the entry adds to the context."""
+    appended_at_ms: int
+    duplicate: bool
+    """True: an earlier call with the same idempotency key stored it; nothing was changed now."""
+
+    @property
+    def seq(self) -> int:
+        """Order of arrival within the session, from 1."""
+        return self.entry_no & SEQ_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as it is stored."""
+
+    entry_no: int
+    entry_id: str
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    tokens: int
+    usage_tokens: int | None
+    appended_at_ms: int
+    idempotency_key: str | None
+    payload: str
+    """The exact text that was appended or imported."""
+
+    @property
+    def seq(self) -> int:
+        """Order of arrival within the session, from 1; 0 is the header."""
+        return self.entry_no & SEQ_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session's row, with what is derived from others."""
+
+    session_id: str
+    keys: tuple[str, ...]
+    agent_id: str | None
+    origin: str
+    version: int
+    name: str | None
+    entries: int
+    epoch: int
+    compactions: int
+    context_tokens: int
+    tokens_fresh: bool
+    created_at_ms: int
+    updated_at_ms: int
+    ended_at_ms: int | None
+    forked_from: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochInfo:
+    """One generation of a context."""
+
+    epoch: int
+    reason: str
+    opened_at_ms: int
+    closed_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionInfo:
+    """A compaction job as its row tells it."""
+
+    compaction_id: str
+    session_id: str
+    state: str
+    trigger: str
+    base_epoch: int
+    epoch: int | None
+    late: bool
+    tokens_before: int
+    tokens_after: int | None
+    owner: str | None
+    begun_at_ms: int
+    deadline_ms: int
+    finished_at_ms: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionResult:
+    """What became of a commit. The same compaction id always gets the same answer."""
+
+    compaction_id: str
+    session_id: str
+    outcome: CompactionOutcome
+    epoch: int
+    """The epoch that the commit began; when it was not committed, the session's current one."""
+    late: bool
+    """True: committed although the job had been given up, or another compaction had overtaken it."""
+    tokens_before: int
+    tokens_after: int | None
+    entry_id: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken invariant."""
+
+    check: str
+    session_id: str | None
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` looked at and found."""
+
+    sessions: int
+    entries: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when no error was found; warnings do not count."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+FileStatus = Literal["imported", "unchanged", "grown", "changed", "skipped", "failed", "would-import"]
+ExportStatus = Literal["written", "unchanged", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedLine:
+    """A line (or a piece of one) that is no entry: kept as bytes, and exported where it stood."""
+
+    line: int
+    """1-based."""
+    byte_offset: int
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileReceipt:
+    """What became of one file in an import."""
+
+    path: str
+    name: str
+    """Where an export writes it again, relative to its destination."""
+    kind: str
+    """live, reset, deleted, bak, checkpoint, corrupt, pi, index; or other."""
+    status: FileStatus
+    session_id: str | None = None
+    bytes: int = 0
+    """Read so far in all imports, unpacked."""
+    lines: int = 0
+    entries: int = 0
+    """In all imports: lines that became entries, the header not counted. Of an index: its keys."""
+    entries_new: int = 0
+    """In this import. Of an index: keys that were bound now."""
+    sha256: str | None = None
+    damaged: int = 0
+    """Lines kept as bytes in this import because they are no entries."""
+    blank: int = 0
+    quarantined: tuple[QuarantinedLine, ...] = ()
+    """The first hundred of the damaged ones."""
+    notes: tuple[str, ...] = ()
+    verified: bool | None = None
+    """With verify: whether export and context equal the file; what differs is in the notes. None: not asked, or not applicable."""
+
+    @property
+    def note(self) -> str:
+        """The notes as one line."""
+        return "; ".join(self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did: a receipt for every file that it met."""
+
+    root: str
+    files: tuple[FileReceipt, ...]
+    dry_run: bool = False
+
+    def count(self, status: FileStatus) -> int:
+        """Return how many files ended so."""
+        return sum(1 for file in self.files if file.status == status)
+
+    @property
+    def entries_new(self) -> int:
+        """Entries stored by this import (keys of an index are not entries)."""
+        return sum(file.entries_new for file in self.files if file.kind != "index")
+
+    @property
+    def damaged(self) -> int:
+        """Lines quarantined by this import."""
+        return sum(file.damaged for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the files that were read, unpacked."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def ok(self) -> bool:
+        """True when no file failed, none had changed, and none differed from what was stored."""
+        return all(file.status not in ("failed", "changed") and file.verified is not False for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """What became of one file in an export."""
+
+    path: str
+    name: str
+    session_id: str | None
+    status: ExportStatus
+    bytes: int = 0
+    """Of its content, unpacked."""
+    sha256: str | None = None
+    """Of its content, unpacked."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """The notes as one line."""
+        return "; ".join(self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export did: one line for every file."""
+
+    dest: str
+    files: tuple[ExportedFile, ...]
+
+    def count(self, status: ExportStatus) -> int:
+        """Return how many files ended so."""
+        return sum(1 for file in self.files if file.status == status)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of content, unpacked."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def ok(self) -> bool:
+        """True when every file is in place with its content."""
+        return all(file.status in ("written", "unchanged") for file in self.files)

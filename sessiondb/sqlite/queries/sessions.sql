@@ -1,0 +1,55 @@
+-- name: insert
+-- A session's row; the unique session_id settles a race between two creators.
+INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no, boundary_no, first_kept_no,
+                     context_tokens, forked_from_no)
+VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no, :first_kept_no,
+        :context_tokens, :forked_from_no)
+RETURNING session_no;
+
+-- name: end
+-- Make a session an archive: it accepts no append. Once.
+UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ended_at_ms IS NULL;
+
+-- name: by_id
+-- The session with exactly this id.
+SELECT session_no, session_id FROM session WHERE session_id = :session_id;
+
+-- name: by_prefix
+-- Sessions whose id begins with a prefix; two rows are enough to know that it is ambiguous.
+SELECT session_no, session_id FROM session WHERE session_id >= :prefix AND session_id < :prefix_end ORDER BY session_id LIMIT 2;
+
+-- name: by_key
+-- The session that a key is bound to now.
+SELECT s.session_no, s.session_id, s.ended_at_ms FROM binding AS b JOIN session AS s ON s.session_no = b.session_no
+WHERE b.session_key = :session_key;
+
+-- name: bind
+-- Point a key at a session; the last one wins.
+INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms, details)
+VALUES (:session_key, :session_no, :agent_id, :now_ms, :details)
+ON CONFLICT (session_key) DO UPDATE SET session_no = excluded.session_no, agent_id = excluded.agent_id,
+       bound_at_ms = excluded.bound_at_ms, details = coalesce(excluded.details, details);
+
+-- name: unbind
+-- Forget a key; its session stays.
+DELETE FROM binding WHERE session_key = :session_key;
+
+-- name: list
+-- Sessions in the order of their last change, newest first, a page at a time.
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.entries, s.epoch, s.context_tokens, s.tokens_fresh,
+       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, f.session_id AS forked_from,
+       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
+FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
+WHERE (s.updated_at_ms, s.session_no) < (:before_ms, :before_no) AND (:agent_id IS NULL OR s.agent_id = :agent_id)
+  AND (:with_ended OR s.ended_at_ms IS NULL)
+ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
+
+-- name: info
+-- One session, with what is derived from other rows.
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.entries, s.epoch, s.context_tokens, s.tokens_fresh,
+       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, f.session_id AS forked_from,
+       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
+FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
+WHERE s.session_no = :session_no;

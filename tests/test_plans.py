@@ -1,0 +1,118 @@
+"""The plan of every statement is pinned: a key or an index finds its rows, however large the tables are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+
+import apsw
+import pytest
+
+import sessiondb.sqlite.queries
+from sessiondb.backend import load_statements
+from sessiondb.sqlite.schema import schema_text
+from sessiondb.sqlite.transaction import Prepared
+
+STATEMENTS = load_statements(sessiondb.sqlite.queries.__name__)
+
+# A statement that may read a whole table or index, and why that is right.
+ALLOWED = {
+    "instance.by_pid": "one row per process that ever wrote, newest first; asked only when a lock was not released for seconds",
+    "source.agents": "bindings, once per export",
+    "source.by_inode": "receipts of files, once per page of files whose path is new to an import",
+    "source.indexes": "receipts of index files, once per export",
+    "status.compactions": "counts every job, by its nature; a person asked",
+    "status.processes": "one row per process that ever wrote, newest first; a person asked",
+    "status.relations": "the names of tables and views",
+    "status.running": "the partial index of running jobs: as many rows as it returns",
+    "status.stuck": "the partial index of running jobs, and the rows it returns; a person asked",
+    "status.totals": "counts small tables, by its nature; never entries; a person asked",
+}
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[apsw.Connection]:
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute(schema_text()).fetchall()
+        yield connection
+
+
+def plan(connection: apsw.Connection, name: str) -> list[str]:
+    """Return the steps of a statement's plan. Every parameter is NULL, which does not change it."""
+    prepared = Prepared(name, STATEMENTS[name].sql)
+    rows = connection.execute("EXPLAIN QUERY PLAN " + prepared.sql, dict.fromkeys(prepared.parameters)).fetchall()
+    return [str(row[3]) for row in rows]
+
+
+def scans(steps: list[str]) -> list[str]:
+    """Return the steps that read a whole table or index, or build an index first. json_each is a list of the caller's."""
+    real = [step for step in steps if "VIRTUAL TABLE" not in step and step != "SCAN CONSTANT ROW"]
+    return [step for step in real if step.startswith("SCAN ") or "AUTOMATIC" in step]
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS))
+def test_a_statement_finds_its_rows_by_a_key_or_an_index(connection: apsw.Connection, name: str) -> None:
+    found = scans(plan(connection, name))
+    if name in ALLOWED:
+        assert found, f"{name} no longer needs its exception"
+    else:
+        assert found == []
+
+
+def test_every_exception_names_a_statement() -> None:
+    assert ALLOWED.keys() <= STATEMENTS.keys()
+
+
+def test_nothing_reads_all_entries(connection: apsw.Connection) -> None:
+    """Not even what has an exception: the entry table is where the gigabytes are."""
+    for name, statement in STATEMENTS.items():
+        # `entry AS e` is scanned as `e`.
+        names = {"entry", *re.findall(r"\bentry AS (\w+)", statement.sql)}
+        assert not any(step.split()[1] in names for step in scans(plan(connection, name))), name
+
+
+def test_a_scan_is_noticed(connection: apsw.Connection) -> None:
+    rows = connection.execute("EXPLAIN QUERY PLAN SELECT entry_no FROM entry AS e WHERE role = 'user'").fetchall()
+    assert scans([row[3] for row in rows]) == ["SCAN e"]
+
+
+HOT = {
+    # the path of an append
+    "transcript.state": ["SEARCH s USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH h USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"],
+    "transcript.save_state": ["SEARCH session USING INTEGER PRIMARY KEY (rowid=?)"],
+    "transcript.by_no": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid=?)"],
+    "transcript.by_id": ["SEARCH entry USING INDEX entry_by_id (<expr>=? AND entry_id=?)"],
+    "transcript.by_idempotency_key": ["SEARCH entry USING INDEX entry_by_idempotency_key (<expr>=? AND idempotency_key=?)"],
+    "transcript.branch": ["SEARCH branch USING INTEGER PRIMARY KEY (rowid=?)"],
+    # pages of history, and what a model is sent
+    "transcript.span_forward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "transcript.span_backward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "transcript.arrivals": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "context.pointers": ["SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
+    "context.span": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "context.boundary": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid=?)"],
+    # begin and commit of a compaction
+    "compaction.running": [
+        "SEARCH c USING INDEX compaction_one_running (session_no=?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
+    "compaction.recent": ["SEARCH compaction USING INDEX compaction_by_session (session_no=?)"],
+    "compaction.cut_page": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "transcript.close_epoch": ["SEARCH epoch USING PRIMARY KEY (session_no=? AND epoch=?)"],
+    # finding a session
+    "sessions.by_id": ["SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"],
+    "sessions.by_key": ["SEARCH b USING PRIMARY KEY (session_key=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
+    "verify.entries": [
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH b USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SEARCH p USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH q USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_the_plan_of_a_hot_statement_is_pinned(connection: apsw.Connection, name: str) -> None:
+    assert plan(connection, name) == HOT[name]
