@@ -1,0 +1,358 @@
+"""Transcripts for people: `show` prints the current path, `tail` its end, and `tail -f` what arrives.
+
+Everything in an entry was written by a person, a model or a tool, so all of it is escaped. What is long is shortened
+(`--full` is not): thinking, tool calls, tool results and summaries. A path is read in pages, each its own short
+snapshot, so a pager may stand still in the middle of a transcript for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from sessiondb import sync
+from sessiondb.backend import ReadTx
+from sessiondb.entries import decode_object, ms_from_iso
+from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_MAX
+from sessiondb.models import Entry
+from sessiondb.transcript import entry_number, segments, session_of
+
+from .program import database_argument, debug_option, json_option, look_into, session_argument
+from .terminal import at, cells, counted, cut, escape, escape_lines, print_json_array, size, terminal_width, wrap
+
+# Lines that remain of a tool's result, of thinking, of a summary.
+RESULT_LINES, THINKING_LINES, SUMMARY_LINES = 4, 2, 12
+CALL_CELLS = 160
+PAGE = 200
+BRANCHES_SHOWN_MAX = 1_000
+YEAR_9999_MS = 253_370_764_800_000
+
+# How often `tail -f` looks. What it asks is one search of the primary key that finds nothing: microseconds, on a
+# snapshot that is over at once. SQLite has no way to be told of another process's commit; its change counter
+# (PRAGMA data_version) would be polled just the same and says only that something changed, somewhere.
+FOLLOW_S = 0.1
+
+
+# -- what an entry says -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of an entry: its text, how it is marked, and how many lines remain of it when it is shortened."""
+
+    text: str
+    mark: str = ""
+    lines_max: int | None = None
+
+
+@functools.lru_cache(maxsize=1)  # title, time and text of one entry are asked for one after the other
+def _decoded(payload: str) -> dict[str, Any]:
+    fields, _ = decode_object(payload)
+    return fields
+
+
+def parts_of(entry: Entry) -> Iterator[Part]:
+    """Yield what an entry says, in order."""
+    fields = _decoded(entry.payload)
+    match entry.type:
+        case "message":
+            yield from _parts_of_message(fields.get("message"))
+        case "custom_message":
+            yield from _parts_of_content(fields.get("content"))
+        case "compaction" | "branch_summary":
+            yield Part(str(fields.get("summary") or ""), lines_max=SUMMARY_LINES)
+        case "model_change":
+            yield Part(f"{fields.get('provider')}/{fields.get('modelId')}")
+        case "thinking_level_change":
+            yield Part(str(fields.get("thinkingLevel")))
+        case "session_info":
+            yield Part(str(fields.get("name") or ""))
+        case "label":
+            yield Part(f"{fields.get('label') or '(removed)'} on {fields.get('targetId')}")
+        case "leaf":
+            yield Part(f"the head moves to {fields.get('targetId') or 'the root'}")
+        case "reset":
+            yield Part(str(fields.get("reason") or ""))
+        case _:
+            frame = {"type", "id", "parentId", "timestamp"}
+            shown = fields["data"] if "data" in fields else {name: value for name, value in fields.items() if name not in frame}
+            yield Part(cut(json.dumps(shown, ensure_ascii=False), CALL_CELLS))
+
+
+def _parts_of_message(message: Any) -> Iterator[Part]:
+    if not isinstance(message, dict):
+        return
+    if message.get("role") == "bashExecution":
+        yield Part(str(message.get("command")), "$")
+        yield Part(str(message.get("output") or ""), lines_max=RESULT_LINES)
+        return
+    if message.get("role") == "toolResult":
+        for part in _parts_of_content(message.get("content")):
+            yield Part(part.text, part.mark, RESULT_LINES)
+        return
+    yield from _parts_of_content(message.get("content", message.get("summary")))
+    if message.get("errorMessage"):
+        yield Part(str(message["errorMessage"]), "!")
+
+
+def _parts_of_content(content: Any) -> Iterator[Part]:
+    if isinstance(content, str):
+        yield Part(content)
+        return
+    for block in content if isinstance(content, list) else ():
+        if not isinstance(block, dict):
+            continue
+        match block.get("type"):
+            case "text":
+                yield Part(str(block.get("text", "")))
+            case "thinking":
+                yield Part(str(block.get("thinking") or "(not shown by the provider)"), "thinking:", THINKING_LINES)
+            case "toolCall":
+                arguments = json.dumps(block.get("arguments"), ensure_ascii=False)
+                yield Part(f"{block.get('name')} {cut(arguments, CALL_CELLS)}", "->")
+            case "image":
+                data = block.get("data")
+                yield Part(f"[image {block.get('mimeType', '')}, {size(len(data) * 3 // 4 if isinstance(data, str) else 0)}]")
+            case other:
+                yield Part(f"[{other}]")
+
+
+def title_of(entry: Entry) -> str:
+    """Say in a few words who or what an entry is."""
+    if entry.type != "message":
+        return entry.type.replace("_", " ")
+    message = _decoded(entry.payload).get("message")
+    message = message if isinstance(message, dict) else {}
+    role = str(entry.role or message.get("role") or "message")
+    match role:
+        case "assistant":
+            title = f"assistant  {message.get('model') or ''}".rstrip()
+            ended = message.get("stopReason")
+            return f"{title}  ({ended})" if ended in ("error", "aborted", "length") else title
+        case "toolResult":
+            return f"tool result  {message.get('toolName') or ''}".rstrip() + ("  (error)" if message.get("isError") else "")
+        case "bashExecution":
+            code = message.get("exitCode")
+            return f"shell  (exit code {code})" if code else "shell"
+        case "custom":
+            return f"custom  {message.get('customType') or ''}".rstrip()
+    return role + ("  (excluded from the context)" if message.get("excludeFromContext") is True else "")
+
+
+def said_at_ms(entry: Entry) -> int:
+    """Return when an entry was made by its own account; an imported one was stored much later. Else when it was stored."""
+    stamp = _decoded(entry.payload).get("timestamp")
+    made_at_ms = ms_from_iso(stamp) if isinstance(stamp, str) else None
+    return made_at_ms if made_at_ms is not None and 0 < made_at_ms < YEAR_9999_MS else entry.appended_at_ms
+
+
+# -- show ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Places on the path that a reader wants to see."""
+
+    session_no: int
+    start_no: int | None
+    """Where the current context begins; None: at the root."""
+    left_at: dict[int, int]
+    """How many other branches leave the path at an entry."""
+
+
+class Printer:
+    """Prints entries, with what stands between them."""
+
+    def __init__(self, landmarks: Landmarks, *, full: bool) -> None:
+        self.landmarks = landmarks
+        self.full = full
+        self.width = terminal_width()
+        self._inside = landmarks.start_no is None
+        self._last: Entry | None = None
+
+    def entry(self, entry: Entry) -> None:
+        """Print one entry."""
+        self._between(entry)
+        self._last = entry
+        number = f"#{entry.seq}"
+        time_shown = at(said_at_ms(entry))
+        title = escape(title_of(entry))
+        room = (self.width or 80) - len(time_shown) - 2
+        left = cut(f"{number}  {title}", room) if self.width is not None else f"{number}  {title}"
+        click.secho(left + " " * max(2, room + 2 - cells(left)) + time_shown, bold=True)
+        for part in parts_of(entry):
+            self._part(part)
+        click.echo()
+
+    def _part(self, part: Part) -> None:
+        indent = "    " + (f"{part.mark} " if part.mark else "")
+        text = escape_lines(part.text).strip("\n")
+        if not text.strip():
+            return
+        room = self.width - cells(indent) if self.width is not None else None
+        lines = list(wrap(text, max(room, 20) if room is not None else None))
+        hidden = 0
+        if part.lines_max is not None and not self.full and len(lines) > part.lines_max + 1:
+            lines, hidden = lines[: part.lines_max], len(lines) - part.lines_max
+        for index, line in enumerate(lines):
+            click.echo(((indent if index == 0 else " " * cells(indent)) + line).rstrip())
+        if hidden:
+            click.echo(f"{' ' * cells(indent)}... {counted(hidden, 'more line')}")
+
+    def _between(self, entry: Entry) -> None:
+        """Print the marks that belong before an entry."""
+        marks, last = self.landmarks, self._last
+        self._branches_after(last)
+        if last is not None and session_of(last.entry_no) != session_of(entry.entry_no):
+            owner = "this session's own" if session_of(entry.entry_no) == marks.session_no else "of a fork in between"
+            self._rule(f"forked here; what follows is {owner}")
+        if not self._inside and marks.start_no is not None and entry.entry_no >= marks.start_no:
+            self._inside = True
+            self._rule("the current context begins here", "=")
+
+    def finish(self) -> None:
+        """Print what belongs after the last entry."""
+        self._branches_after(self._last)
+
+    def _branches_after(self, entry: Entry | None) -> None:
+        if entry is not None and (count := self.landmarks.left_at.get(entry.entry_no)):
+            self._rule(f"{counted(count, 'other branch', 'other branches')} left here")
+
+    def _rule(self, text: str, line: str = "-") -> None:
+        click.echo(f"{line * 4} {text} ".ljust(self.width or 72, line))
+        click.echo()
+
+
+@click.command(short_help="Print a transcript as people read it.")
+@database_argument
+@session_argument
+@click.option("-n", "--last", type=click.IntRange(min=1, max=PAGE_ENTRIES_MAX), help="Only the last entries of the path.")
+@click.option("--full", is_flag=True, help="Do not shorten thinking, tool results and summaries.")
+@json_option("Print a JSON array: each entry with its place, and its stored text as `payload`.")
+@debug_option
+def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> None:
+    """Print a transcript as people read it: the current path, oldest first."""
+    with look_into(db) as opened:
+        chosen = opened.session_by_id(session)
+        entries = iter(chosen.tail(last)) if last is not None else _path(chosen)
+        if as_json:
+            print_json_array(map(entry_json, entries))
+            return
+        _print_header(chosen)
+        printer = Printer(opened.read("show", lambda tx: _landmarks(tx, chosen.ref.session_no)), full=full)
+        for entry in entries:
+            printer.entry(entry)
+        printer.finish()
+
+
+def _path(session: sync.Session) -> Iterator[Entry]:
+    last: Entry | None = None
+    while page := session.entries(after=last, limit=PAGE):
+        yield from page
+        last = page[-1]
+
+
+def _print_header(session: sync.Session) -> None:
+    info = session.info()
+    tokens = f"{'' if info.tokens_fresh else 'about '}{info.context_tokens:,} tokens"
+    counts = f"{counted(info.entries, 'entry', 'entries')}, {counted(info.compactions, 'compaction')}"
+    facts = [
+        f"session {info.session_id}",
+        *(f"key     {key}" for key in info.keys),
+        *([f"name    {info.name}"] if info.name else []),
+        *([f"fork of {info.forked_from}"] if info.forked_from else []),
+        f"epoch {info.epoch}, {counts}, context of {tokens}"
+        + (f", ended {at(info.ended_at_ms)}" if info.ended_at_ms is not None else ""),
+    ]
+    width = terminal_width()
+    for fact in facts:
+        click.echo(cut(escape(fact), width) if width is not None else escape(fact))
+    click.echo()
+
+
+def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
+    """Find what is worth a mark on the current path, in one snapshot."""
+    pointers = tx.one("context.pointers", session_no=session_no)
+    assert pointers is not None, "the session was found a moment ago, and sessions are never deleted"
+    path = segments(tx, pointers.head_no)
+    on_path = {segment.branch_no for segment in path}
+    left_at: dict[int, int] = {}
+    for branch in tx.all("status.branches", session_no=session_no, limit=BRANCHES_SHOWN_MAX):
+        if branch.fork_no is not None and branch.branch_no not in on_path:
+            left_at[branch.fork_no] = left_at.get(branch.fork_no, 0) + 1
+    for segment in path:
+        # A branch that the path leaves may go on without it: where the head was moved back to.
+        if session_of(segment.high_no) == session_no:
+            beyond = {"low_no": segment.high_no + 1, "high_no": entry_number(session_no, SEQ_MAX)}
+            if tx.one("transcript.first_in_span", branch_no=segment.branch_no, **beyond) is not None:
+                left_at[segment.high_no] = left_at.get(segment.high_no, 0) + 1
+    start_no = pointers.first_kept_no if pointers.first_kept_no is not None else pointers.boundary_no
+    return Landmarks(session_no, start_no, left_at)
+
+
+# -- tail ---------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Print the last entries; with -f what arrives.")
+@database_argument
+@session_argument
+@click.option("-n", "--last", type=click.IntRange(min=0, max=PAGE_ENTRIES_MAX), default=20, show_default=True, help="Begin with this many.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what arrives, from any process, until Ctrl-C.")
+@json_option("Print one JSON object a line: each entry with its place, and its stored text as `payload`.")
+@debug_option
+def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
+    """Print the last entries, one a line; with -f also what arrives.
+
+    First the current path; from then on everything in order of arrival, other branches included.
+    """
+    with look_into(db) as opened:
+        chosen = opened.session_by_id(session)
+        # Read first: an entry that arrives between the two reads belongs to what is followed, not to both.
+        seen = chosen.info().entries
+        for entry in chosen.tail(last) if last else []:
+            if session_of(entry.entry_no) != chosen.ref.session_no or entry.seq <= seen or not follow:
+                _print_line(entry, as_json=as_json)
+        while follow:
+            page = chosen.arrivals(after_seq=seen, limit=PAGE)
+            for entry in page:
+                _print_line(entry, as_json=as_json)
+                seen = entry.seq
+            if not page:
+                time.sleep(FOLLOW_S)
+
+
+def _print_line(entry: Entry, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(entry_json(entry))
+    else:
+        said = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
+        role = entry.role or entry.type
+        line = f"#{entry.seq:<5} {at(said_at_ms(entry))}  {escape(role)}: {escape(said)}"
+        width = terminal_width()
+        click.echo(cut(line, width) if width is not None else line)
+    sys.stdout.flush()
+
+
+def entry_json(entry: Entry) -> str:
+    """Encode an entry with its place; the payload is the stored text itself, not decoded and encoded again."""
+    place = {
+        "seq": entry.seq,
+        "entry_no": entry.entry_no,
+        "entry_id": entry.entry_id,
+        "parent_no": entry.parent_no,
+        "position": entry.position,
+        "type": entry.type,
+        "role": entry.role,
+        "tokens": entry.tokens,
+        "usage_tokens": entry.usage_tokens,
+        "appended_at_ms": entry.appended_at_ms,
+        "idempotency_key": entry.idempotency_key,
+    }
+    return f'{json.dumps(place, ensure_ascii=False)[:-1]}, "payload": {entry.payload}}}'

@@ -1,0 +1,261 @@
+"""What people see: text that cannot harm a terminal, tables that fit one, times, and JSON for programs.
+
+On a terminal a table is fitted to its width: columns that may be cut give way, the widest first. When the output
+goes to a file or a pipe nothing is cut or coloured, because then a program or a search reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import click
+
+GAP = 2
+CUT_MARK = "\u2026"
+
+# C0, DEL and C1 controls drive a terminal; bidirectional marks reorder what is shown; line separators and lone
+# surrogates break lines and encoders. A transcript is written by strangers, so all of them are shown as escapes.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSAFE_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escape(text: str) -> str:
+    """Return text as one line that a terminal shows and does not obey."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def escape_lines(text: str) -> str:
+    """The same, but lines stay lines and tabs become spaces."""
+    return _UNSAFE_IN_LINES.sub(_escaped, text.replace("\r\n", "\n")).expandtabs(4)
+
+
+def escape_json(text: str) -> str:
+    """Return JSON in which whatever a terminal obeys is escaped; it stays the same JSON."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match[0]
+    return _SHORT.get(char) or (f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}")
+
+
+# -- width --------------------------------------------------------------------------------------------------
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None when the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def cells(text: str) -> int:
+    """Count the terminal cells of one line: most characters take one, East Asian wide ones two, marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells_of(char) for char in text)
+
+
+def _cells_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def head_of(text: str, width: int) -> str:
+    """Return as many characters from the front as fit."""
+    used = 0
+    for index, char in enumerate(text):
+        used += _cells_of(char)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def cut(text: str, width: int, where: Literal["end", "middle", "prefix"] = "end") -> str:
+    """Shorten a line to a width. A prefix gets no mark: it can be copied and used as it stands."""
+    if cells(text) <= width:
+        return text
+    if where == "prefix" or width < 3:
+        return head_of(text, width)
+    if where == "end":
+        return head_of(text, width - 1) + CUT_MARK
+    back = (width - 1) // 2
+    return head_of(text, width - 1 - back) + CUT_MARK + head_of(text[::-1], back)[::-1]
+
+
+def wrap(text: str, width: int | None) -> Iterator[str]:
+    """Break text into lines; without a width only where it breaks itself. Long words are cut, indents kept."""
+    for line in text.split("\n"):
+        if width is None or cells(line) <= width:
+            yield line.rstrip()
+        else:
+            yield from _wrap_line(line, width)
+
+
+def _wrap_line(line: str, width: int) -> Iterator[str]:
+    indent = line[: len(line) - len(line.lstrip())][: width // 2]
+    current = indent
+    for word in line.split():
+        joined = f"{current} {word}" if current.strip() else current + word
+        if cells(joined) <= width:
+            current = joined
+            continue
+        if current.strip():
+            yield current
+        current = indent + word
+        while cells(current) > width:
+            piece = head_of(current, width)
+            yield piece
+            current = indent + current[len(piece) :]
+    yield current
+
+
+# -- tables -------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, and how it gives way on a narrow terminal."""
+
+    title: str
+    align: Literal["left", "right"] = "left"
+    cut: Literal["end", "middle", "prefix"] | None = None
+    width_min: int = 8
+    spare: int = 0
+    """When even the narrowest table is too wide, columns go, the highest number first; 0 always stays."""
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print a table; on a terminal, fitted to it. Cells are measured as a terminal shows them, East Asian text included."""
+    if not rows:
+        click.echo(empty, err=True)
+        return
+    for line in table_lines(columns, rows, terminal_width()):
+        click.echo(line)
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int | None) -> Iterator[str]:
+    """Yield the lines of a table; without a width nothing is cut."""
+    texts = [["" if value is None else escape(str(value)) for value in row] for row in rows]
+    if width is not None:
+        columns, texts = _without_spare(columns, texts, width)
+    widths = [max([cells(column.title), *(cells(row[index]) for row in texts)]) for index, column in enumerate(columns)]
+    if width is not None:
+        widths = fit(columns, widths, width)
+    for row in ([column.title for column in columns], ["-" * width for width in widths], *texts):
+        shown = (_padded(cut(text, widths[i], columns[i].cut or "end"), widths[i], columns[i].align) for i, text in enumerate(row))
+        yield (" " * GAP).join(shown).rstrip()
+
+
+def _without_spare(columns: Sequence[Column], rows: list[list[str]], width: int) -> tuple[Sequence[Column], list[list[str]]]:
+    """Leave out the least important columns until the rest, each as narrow as it may be, fits."""
+    while True:
+        narrowest = GAP * (len(columns) - 1)
+        for index, column in enumerate(columns):
+            widest = max([cells(column.title), *(cells(row[index]) for row in rows)])
+            narrowest += min(widest, column.width_min) if column.cut else widest
+        least = max(range(len(columns)), key=lambda i: columns[i].spare)
+        if narrowest <= width or columns[least].spare == 0:
+            return columns, rows
+        columns = [column for index, column in enumerate(columns) if index != least]
+        rows = [[text for index, text in enumerate(row) if index != least] for row in rows]
+
+
+def _padded(text: str, width: int, align: str) -> str:
+    padding = " " * (width - cells(text))
+    return padding + text if align == "right" else text + padding
+
+
+def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
+    """Narrow columns until the table fits: ids first, because a prefix still names them; then always the widest."""
+    widths = list(widths)
+    for _ in range(sum(widths) + GAP * (len(columns) - 1) - width):
+        giving = [i for i, column in enumerate(columns) if column.cut and widths[i] > column.width_min]
+        if not giving:
+            break
+        widths[max(giving, key=lambda i: (columns[i].cut == "prefix", widths[i]))] -= 1
+    return widths
+
+
+# -- values -------------------------------------------------------------------------------------------------
+
+
+def at(ms: int | None) -> str:
+    """Show a time: UTC, to the second."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms is not None else ""
+
+
+def duration(ms: float) -> str:
+    """Show a length of time with its two largest units."""
+    if abs(ms) < 1000:
+        return f"{abs(ms):.0f} ms"
+    seconds = round(abs(ms) / 1000)
+    for size, unit, smaller, lesser in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // smaller
+            return f"{seconds // size} {unit}" + (f" {rest} {lesser}" if rest else "")
+    return f"{seconds} s"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Show a number of things."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def size(count: int) -> str:
+    """Show a number of bytes."""
+    value, units = float(count), ("B", "KiB", "MiB", "GiB", "TiB")
+    index = 0
+    while value >= 1024 and index < len(units) - 1:
+        value, index = value / 1024, index + 1
+    return f"{count} B" if index == 0 else f"{value:.1f} {units[index]}"
+
+
+# -- bytes --------------------------------------------------------------------------------------------------
+
+
+def print_bytes(data: bytes) -> None:
+    """Write bytes to standard output, all of them.
+
+    Under `python -u` the stream is a bare descriptor, which takes what fits into a pipe and returns how much
+    that was; only the next attempt says that the reader has gone.
+    """
+    left = memoryview(data)
+    while left:
+        left = left[sys.stdout.buffer.write(left) :]
+    sys.stdout.buffer.flush()
+
+
+# -- JSON ---------------------------------------------------------------------------------------------------
+
+
+def as_record(value: Any) -> Any:
+    """Turn a frozen record into what JSON can say."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def to_json(value: Any) -> str:
+    """Encode a record on one line."""
+    return json.dumps(as_record(value), ensure_ascii=False, default=str)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(as_record(value), ensure_ascii=False, indent=2, default=str))
+
+
+def print_json_array(items: Iterable[str]) -> None:
+    """Print one JSON array, an item a line, as the items come."""
+    opened = False
+    for item in items:
+        click.echo((",\n " if opened else "[") + item, nl=False)
+        opened = True
+    click.echo("]" if opened else "[]")

@@ -1,0 +1,346 @@
+"""`import`, `export` and `append`: what comes in and goes out.
+
+`append` stores as it reads: whatever has arrived on standard input is one batch, at most `BATCH_LINES` lines in one
+transaction, so a slow producer's line is on disk at once and a fast one shares its commits. A batch with a line that
+is refused is stored line by line, so a bad line never takes a good one with it. Killed in the middle, everything
+acknowledged is stored; with idempotency keys the same input can simply be sent again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import click
+
+from sessiondb import sync
+from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDBError
+from sessiondb.keys import looks_like_key
+from sessiondb.limits import ENTRY_BYTES_MAX
+from sessiondb.models import ExportReport, FileReceipt, ImportReport, Receipt
+
+from .program import (
+    OK,
+    PROBLEMS,
+    Failure,
+    database_argument,
+    debug_option,
+    exit_code_of,
+    json_option,
+    look_into,
+    refuse,
+    session_argument,
+    write_into,
+)
+from .terminal import Column, counted, cut, escape, print_json, print_table, size, terminal_width, to_json, wrap
+
+BATCH_LINES = 100
+READ_BYTES = 256 * 1024
+# Up to this many files each is listed; above it, only those with something to say.
+LISTED_FILES_MAX = 20
+
+
+class Progress:
+    """A bar on the terminal's error stream; nothing anywhere else."""
+
+    def __init__(self, label: str, *, quiet: bool) -> None:
+        self._label = label
+        self._shows = sys.stderr.isatty() and not quiet
+        self._bar: Any = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def __call__(self, files_done: int, files_total: int, bytes_done: int, bytes_total: int, name: str) -> None:
+        if not self._shows:
+            return
+        if self._bar is None:
+            bar = click.progressbar(length=max(bytes_total, 1), label=self._label, file=sys.stderr, item_show_func=_shown_item, width=24)
+            self._bar = self._stack.enter_context(bar)
+        self._bar.length = max(bytes_total, 1)
+        self._bar.update(bytes_done - self._bar.pos, f"{files_done}/{files_total} {escape(name)}")
+
+
+def _shown_item(item: str | None) -> str | None:
+    return cut(item, 24, "middle") if item else None
+
+
+# -- import -------------------------------------------------------------------------------------------------
+
+
+@click.command("import", short_help="Import transcripts of pi and OpenClaw.")
+@database_argument
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would be imported; change nothing.")
+@click.option("--verify", is_flag=True, help="Export every file again in memory, and compare its bytes and its context.")
+@click.option("-v", "--verbose", is_flag=True, help="List every file, and every quarantined line.")
+@json_option()
+@debug_option
+def import_(db: str, paths: tuple[Path, ...], dry_run: bool, verify: bool, verbose: bool, as_json: bool) -> int:
+    """Import transcripts: files and folders of pi, state folders of OpenClaw.
+
+    The files are only read. A second import adds what is new. What cannot be read as an entry is kept as it
+    is, named here, and comes back out on export; then the exit code is 1.
+    """
+    reports = []
+    with ExitStack() as stack:
+        opened = _open_for_import(db, stack, dry_run=dry_run)
+        for path in paths:
+            with Progress("importing", quiet=as_json) as progress:
+                reports.append(opened.import_path(path, dry_run=dry_run, verify=verify, progress=progress))
+            if not as_json:
+                _print_import(reports[-1], verbose=verbose)
+    if as_json:
+        print_json([{**dataclasses.asdict(report), "ok": report.ok} for report in reports])
+    return OK if all(report.ok and not report.damaged for report in reports) else PROBLEMS
+
+
+def _open_for_import(db: str, stack: ExitStack, *, dry_run: bool) -> sync.SessionDB:
+    """Open the database; for a dry run without changing it, and an empty one elsewhere when there is none."""
+    if not dry_run:
+        return stack.enter_context(write_into(db, create=True))
+    if Path(db).exists():
+        return stack.enter_context(look_into(db))
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    return stack.enter_context(write_into(str(Path(folder) / "empty.db"), create=True))
+
+
+def _print_import(report: ImportReport, *, verbose: bool) -> None:
+    lists_all = verbose or len(report.files) <= LISTED_FILES_MAX
+    listed = [file for file in report.files if lists_all or _is_remarkable(file)]
+    columns = [
+        Column("file", cut="middle", width_min=14),
+        Column("status"),
+        Column("session", cut="prefix"),
+        Column("entries", "right"),
+        Column("new", "right"),
+        Column("damaged", "right"),
+        Column("note", cut="end", width_min=6),
+    ]
+    rows = [_import_row(file) for file in listed]
+    if rows:
+        print_table(columns, rows, empty="")
+    if len(listed) < len(report.files):
+        click.echo(f"... and {len(report.files) - len(listed):,} files without a remark; --verbose lists them")
+    _print_quarantined(report, verbose=verbose)
+    counts: dict[str, int] = {}
+    for file in report.files:
+        counts[file.status] = counts.get(file.status, 0) + 1
+    states = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "no transcripts"
+    verified = [file.verified for file in report.files if file.verified is not None]
+    checked = f"; verified: {sum(verified):,} of {len(verified):,} equal" if verified else ""
+    added = f"{counted(report.entries_new, 'new entry', 'new entries')}, {counted(report.damaged, 'damaged line')}"
+    _print_wrapped(f"{escape(report.root)}: {states}; {size(report.bytes)}, {added}{checked}")
+
+
+def _is_remarkable(file: FileReceipt) -> bool:
+    return bool(file.notes or file.damaged or file.verified is False or file.status in ("failed", "changed", "skipped"))
+
+
+def _import_row(file: FileReceipt) -> list[object]:
+    status = file.status + (" DIFFERS" if file.verified is False else "")
+    return [file.name, status, file.session_id, f"{file.entries:,}", f"{file.entries_new:,}", file.damaged or "", file.note]
+
+
+def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
+    """Name each damaged line: file, line, byte offset and reason."""
+    shown_max = None if verbose else LISTED_FILES_MAX
+    lines = [(file, line) for file in report.files for line in file.quarantined]
+    width = terminal_width()
+    for file, line in lines[:shown_max]:
+        text = f"damaged: {escape(file.name)}, line {line.line}, byte {line.byte_offset}, {size(line.bytes)}: {escape(line.reason)}"
+        click.echo(cut(text, width) if width is not None else text)
+    if shown_max is not None and len(lines) > shown_max:
+        click.echo(f"... and {len(lines) - shown_max:,} more; --verbose lists them, and so does the view `quarantined`")
+
+
+# -- export -------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Write transcripts back as files, byte for byte.")
+@database_argument
+@click.argument("dest", metavar="DEST", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--session", metavar="SESSION", help="Only this session; default: all.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there with other content.")
+@json_option()
+@debug_option
+def export(db: str, dest: Path, session: str | None, overwrite: bool, as_json: bool) -> int:
+    """Write transcripts back as files under DEST, as they were imported, byte for byte.
+
+    A file that is there with other content is left alone, unless --overwrite is given; then the exit code is 1.
+    """
+    with look_into(db) as opened:
+        chosen = opened.session_by_id(session) if session is not None else None
+        with Progress("exporting", quiet=as_json) as progress:
+            report = opened.export(dest, session=chosen, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json({**dataclasses.asdict(report), "ok": report.ok})
+    else:
+        _print_export(report)
+    return OK if report.ok else PROBLEMS
+
+
+def _print_export(report: ExportReport) -> None:
+    listed = [file for file in report.files if len(report.files) <= LISTED_FILES_MAX or file.notes or file.status in ("refused", "failed")]
+    columns = [
+        Column("file", cut="middle", width_min=14),
+        Column("status"),
+        Column("session", cut="prefix"),
+        Column("size", "right"),
+        Column("note", cut="end", width_min=6),
+    ]
+    if listed:
+        print_table(columns, [[file.name, file.status, file.session_id, size(file.bytes), file.note] for file in listed], empty="")
+    counts: dict[str, int] = {}
+    for file in report.files:
+        counts[file.status] = counts.get(file.status, 0) + 1
+    states = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "nothing to export"
+    _print_wrapped(f"{escape(report.dest)}: {states}; {size(report.bytes)}")
+
+
+def _print_wrapped(text: str) -> None:
+    for line in wrap(text, terminal_width()):
+        click.echo(line)
+
+
+# -- append -------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Append JSON lines from standard input.")
+@database_argument
+@session_argument
+@click.option("--create", is_flag=True, help="Create the database and, for a key that is not bound, the session.")
+@click.option(
+    "--idempotency-prefix", metavar="PREFIX", help="Line N gets the key PREFIX:N unless it has one, so the same input may be sent again."
+)
+@json_option("Print a receipt for each line: one JSON object a line.")
+@debug_option
+def append(db: str, session: str, create: bool, idempotency_prefix: str | None, as_json: bool) -> int:
+    """Append JSON lines from standard input: each a message (with a role) or an entry (with a type).
+
+    A line's `idempotencyKey` makes it safe to send twice. A line that cannot be stored is reported with its
+    number and does not stop the others; then the exit code is 1.
+    """
+    if create and not looks_like_key(session):
+        refuse(f"--create makes a session for a key, such as agent:main:main; {session!r} is not one.")
+    if sys.stdin is None:
+        refuse("standard input is closed; the lines to append come from there.")
+    counts = Counts(as_json=as_json)
+    with write_into(db, create=create) as opened:
+        chosen = opened.session(session) if create else _existing(opened, session)
+        for batch in _batches(sys.stdin.buffer, counts.refused):
+            try:
+                _store(chosen, batch, idempotency_prefix, counts)
+            except SessionDBError as error:
+                raise Failure(f"line {counts.next_line(batch)} and those after it were not stored: {error}", exit_code_of(error)) from error
+    if not as_json:
+        click.echo(f"{counts.appended:,} appended, {counts.duplicates:,} stored before, {counts.refusals:,} refused")
+    return PROBLEMS if counts.refusals else OK
+
+
+def _existing(db: sync.SessionDB, text: str) -> sync.Session:
+    try:
+        return db.session_by_id(text)
+    except NotFound as error:
+        if looks_like_key(text):
+            raise NotFound(f"{error}, or add --create to make one") from error
+        raise
+
+
+Line = tuple[int, bytes]
+
+
+class Counts:
+    """What became of the lines so far."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.appended = self.duplicates = self.refusals = 0
+        self._as_json = as_json
+        self._settled = 0
+
+    def stored(self, line: int, receipt: Receipt) -> None:
+        self._settled = line
+        self.duplicates += receipt.duplicate
+        self.appended += not receipt.duplicate
+        if self._as_json:
+            click.echo(to_json({"line": line, "seq": receipt.seq, **dataclasses.asdict(receipt)}))
+
+    def refused(self, line: int, reason: str) -> None:
+        self._settled = max(self._settled, line)
+        self.refusals += 1
+        click.echo(f"sessiondb: line {line} was refused: {escape(reason)}", err=True)
+
+    def next_line(self, batch: list[Line]) -> int:
+        """Return the first line of a batch that is not settled."""
+        return max(self._settled + 1, batch[0][0])
+
+
+def _batches(stream: Any, refuse_line: Callable[[int, str], None]) -> Iterator[list[Line]]:
+    """Yield the lines that have arrived, numbered, blank ones left out; a line that is too long is refused, not kept."""
+    number, skipping, carried = 0, False, bytearray()
+    batch: list[Line] = []
+    while data := stream.read1(READ_BYTES):
+        *whole, rest = data.split(b"\n")
+        for piece in whole:
+            number += 1
+            line = bytes(carried) + piece
+            carried.clear()
+            if not skipping and line.strip():
+                batch.append((number, line))
+            skipping = False
+            if len(batch) == BATCH_LINES:
+                yield batch
+                batch = []
+        carried += b"" if skipping else rest
+        if len(carried) > ENTRY_BYTES_MAX:
+            refuse_line(number + 1, f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that fits in one entry")
+            carried.clear()
+            skipping = True
+        if batch:
+            yield batch
+            batch = []
+    if carried.strip():
+        yield [(number + 1, bytes(carried))]
+
+
+def _store(session: sync.Session, batch: list[Line], prefix: str | None, counts: Counts) -> None:
+    """Store a batch in one transaction; when that is refused, nothing of it was stored: then line by line."""
+    keys = [_idempotency_key(number, line, prefix) for number, line in batch]
+    try:
+        receipts = session.append_many([line for _, line in batch], idempotency_keys=keys)
+    except (InvalidInput, NotFound, ConstraintFailed):
+        for (number, line), key in zip(batch, keys, strict=True):
+            try:
+                counts.stored(number, session.append(line, idempotency_key=key))
+            except (InvalidInput, NotFound, ConstraintFailed) as error:
+                counts.refused(number, str(error))
+        return
+    for (number, _), receipt in zip(batch, receipts, strict=True):
+        counts.stored(number, receipt)
+
+
+def _idempotency_key(number: int, line: bytes, prefix: str | None) -> str | None:
+    """Return a line's own key, or one made from its number."""
+    made = f"{prefix}:{number}" if prefix is not None else None
+    if b'"idempotencyKey"' not in line:
+        return made
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None  # it will be refused, with the reason
+    key = fields.get("idempotencyKey") if isinstance(fields, dict) else None
+    if key is None and isinstance(fields, dict) and isinstance(fields.get("message"), dict):
+        key = fields["message"].get("idempotencyKey")
+    return key if isinstance(key, str) and key else made
+
+

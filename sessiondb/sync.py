@@ -1,0 +1,483 @@
+"""The same API for scripts and threads: `with sessiondb.sync.open("gateway.db") as db: ...`
+
+Each open database has one event loop in a thread of its own (an anyio portal); every call here is that call
+there, and waits for it. There is no second copy of any rule, and none of any signature either: a method is made
+from its asynchronous counterpart by one of the small functions below, and type checkers derive its parameters
+from there. An async iterator becomes an iterator, an async context manager a context manager, and the objects
+that come back (`Session`, `CompactionJob`) are wrapped in the classes of this module.
+
+Any thread may call, several at once too; each waits for its own call only. Ctrl-C (or any exception that a
+signal handler raises) in a waiting thread cancels the call, waits for its outcome, which takes at most one
+transaction, and is then raised; `outcome_of` reads from it what became of the write. A second Ctrl-C does not wait.
+
+A compaction's block runs in the caller's thread, which nothing can interrupt from outside. So when its deadline
+passes, the job is given up at that moment, and `CompactionTimeout` is raised where the block ends; a commit made in
+between is late, is reconciled as always, and then counts.
+
+Nothing here is held across calls and nothing survives a crash or needs to. A fork's child has no loop: calls
+there raise `StoreClosed`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+import anyio
+import anyio.from_thread
+
+from . import database
+from .backend import ReadTx, Tx
+from .compaction import Job
+from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
+from .exporter import Progress
+from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
+from .sessions import Ref
+
+__all__ = ["CompactionJob", "Session", "SessionDB", "open"]
+
+T = TypeVar("T")
+A = TypeVar("A")
+F = TypeVar("F", bound=Callable[..., object])
+P = ParamSpec("P")
+
+
+# -- the loop -----------------------------------------------------------------------------------------------
+
+
+class _Call(Generic[T]):
+    """One call on the loop. Its fields are touched by the loop's thread only."""
+
+    def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
+        self.make = make
+        self.scope: anyio.CancelScope | None = None
+        self.is_cancelled = False
+        self.stopped_by: BaseException | None = None
+
+    async def run(self) -> T:
+        with anyio.CancelScope() as self.scope:
+            if self.is_cancelled:
+                self.scope.cancel()
+            try:
+                return await self.make()
+            except anyio.get_cancelled_exc_class() as cancelled:
+                self.stopped_by = cancelled
+                raise
+        raise _Cancelled
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+
+class _Cancelled(Exception):
+    """A call was given up because its caller was interrupted; never leaves this module."""
+
+
+class _Loop:
+    """One event loop in a thread of its own."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pid = os.getpid()
+        self._portal: anyio.from_thread.BlockingPortal | None = None
+        self._stack = ExitStack()
+
+    def start(self) -> None:
+        if self._portal is not None:
+            raise InvalidInput(f"{self._path} is open already; call sessiondb.sync.open again to open it twice")
+        self._pid = os.getpid()
+        self._portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal(backend="asyncio"))
+
+    def stop(self) -> None:
+        """End the loop; calls in flight finish first. May be repeated."""
+        if os.getpid() == self._pid:
+            self._portal = None
+            self._stack.close()
+
+    @property
+    def runs(self) -> bool:
+        return self._portal is not None and os.getpid() == self._pid
+
+    def portal(self) -> anyio.from_thread.BlockingPortal:
+        if self._portal is None:
+            raise StoreClosed(f"{self._path} is not open; use it inside `with sessiondb.sync.open(...) as db`")
+        if os.getpid() != self._pid:
+            raise StoreClosed(
+                f"{self._path} was opened by process {self._pid}, before a fork; open it again in this process ({os.getpid()})"
+            )
+        return self._portal
+
+    def call(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Run a coroutine on the loop and wait for it."""
+        portal, call = self.portal(), _Call(make)
+        future: concurrent.futures.Future[T] | None = None
+        try:
+            future = portal.start_task_soon(call.run)
+            return future.result()
+        except BaseException as error:
+            if future is not None and not _came_from(future, error):
+                self._interrupt(portal, call, future, error)
+            raise
+
+    def _interrupt(
+        self, portal: anyio.from_thread.BlockingPortal, call: _Call[T], future: concurrent.futures.Future[T], interruption: BaseException
+    ) -> None:
+        """The waiting thread was interrupted, not the call: cancel it, and note what became of it."""
+        portal.start_task_soon(call.cancel)
+        error = future.exception()
+        if error is None:
+            mark_outcome(interruption, "committed")
+        elif isinstance(error, _Cancelled):
+            stopped_by = call.stopped_by
+            mark_outcome(interruption, (outcome_of(stopped_by) if stopped_by is not None else None) or "not_executed")
+        elif (outcome := outcome_of(error)) is not None:
+            mark_outcome(interruption, outcome)
+
+
+def _came_from(future: concurrent.futures.Future[Any], error: BaseException) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is error
+
+
+class _Proxy(Generic[A]):
+    """An object of the asynchronous API, and the loop that it lives on."""
+
+    def __init__(self, loop: _Loop, peer: A) -> None:
+        self._loop = loop
+        self._peer = peer
+
+
+def _call(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
+    """Make a blocking method from a coroutine method."""
+
+    @functools.wraps(method)
+    def call(self: _Proxy[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.call(lambda: method(self._peer, *args, **kwargs))
+
+    return call
+
+
+def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, database.Session]]) -> Callable[Concatenate[Any, P], Session]:
+    """Make a blocking method that returns a session."""
+
+    @functools.wraps(method)
+    def call(self: SessionDB | Session, /, *args: P.args, **kwargs: P.kwargs) -> Session:
+        peer: Any = self._peer
+        db = self if isinstance(self, SessionDB) else self.db
+        return Session(db, self._loop.call(lambda: method(peer, *args, **kwargs)))
+
+    return call
+
+
+def _iterator(method: Callable[Concatenate[A, P], AsyncIterator[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """Make a method that returns an iterator from an async generator."""
+
+    @functools.wraps(method)
+    def call(self: _Proxy[A], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return _iterate(self._loop, lambda: method(self._peer, *args, **kwargs))
+
+    return call
+
+
+def _mirrors(method: Callable[..., object]) -> Callable[[F], F]:
+    """Give a method written by hand the name, signature and docstring of its counterpart; type checkers see its own."""
+
+    def mirror(made: F) -> F:
+        functools.update_wrapper(made, method)
+        return made
+
+    return mirror
+
+
+def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+    source: Any = make()
+    try:
+        while True:
+            try:
+                item = loop.call(source.__anext__)
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        if loop.runs:  # otherwise the loop closed its generators when it ended
+            loop.call(source.aclose)
+
+
+def _job(
+    method: Callable[Concatenate[database.Session, P], database.CompactionJob],
+) -> Callable[Concatenate[Any, P], CompactionJob]:
+    """Make a method that returns a compaction job. The job is made on the loop, where its deadline belongs."""
+
+    @functools.wraps(method)
+    def call(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> CompactionJob:
+        async def make() -> database.CompactionJob:
+            return method(self._peer, *args, **kwargs)
+
+        return CompactionJob(self, self._loop.call(make))
+
+    return call
+
+
+class _Host:
+    """One task on the loop that enters and leaves a compaction's block: its cancel scope must not change tasks.
+
+    The caller's thread hands over the exception that its block ended with, and gets back the one that came out.
+    """
+
+    def __init__(self, loop: _Loop, job: database.CompactionJob) -> None:
+        self._loop = loop
+        self._job = job
+        self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._left: concurrent.futures.Future[BaseException | None] | None = None
+        self._leave: anyio.Event | None = None
+        self._exc: BaseException | None = None
+
+    async def _run(self) -> BaseException | None:
+        self._leave = anyio.Event()
+        try:
+            async with self._job:
+                self._entered.set_result(None)
+                await self._leave.wait()
+                if self._exc is not None:
+                    raise self._exc
+        except BaseException as error:  # noqa: BLE001  # handed to the caller's thread
+            # Kept from the loop, which a KeyboardInterrupt of the caller's block would end.
+            if not self._entered.done():
+                self._entered.set_exception(error)
+            return error
+        return None
+
+    def enter(self) -> None:
+        self._left = self._loop.portal().start_task_soon(self._run)
+        try:
+            self._entered.result()
+        except BaseException as error:
+            if not self._entered.done() or self._entered.exception() is not error:
+                self.leave(error)
+            raise
+
+    def leave(self, exc: BaseException | None) -> BaseException | None:
+        """End the block; return what came out of it. Recording a failed job takes one short transaction."""
+        assert self._left is not None, "enter() comes first"
+        self._exc = exc
+        if not self._left.done():
+            self._loop.portal().start_task_soon(self._ring)
+        return self._left.result()
+
+    def _ring(self) -> None:
+        if self._leave is not None:
+            self._leave.set()
+
+
+# -- the API ------------------------------------------------------------------------------------------------
+
+
+class SessionDB(_Proxy[database.SessionDB]):
+    """One open database. Make it with `sessiondb.sync.open`; use it as a context manager."""
+
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(_Loop(os.fspath(path)), database.SessionDB(path, **options))
+
+    def __enter__(self) -> Self:
+        self._loop.start()
+        try:
+            self._loop.call(self._peer.__aenter__)
+        except BaseException:
+            self._loop.stop()
+            raise
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish queued writes, checkpoint and close. May be repeated."""
+        if self._loop.runs:
+            try:
+                self._loop.call(self._peer.close)
+            finally:
+                self._loop.stop()
+
+    @property
+    def path(self) -> str:
+        """Where the database is."""
+        return self._peer.path
+
+    session = _session(database.SessionDB.session)
+    create_session = _session(database.SessionDB.create_session)
+    session_by_id = _session(database.SessionDB.session_by_id)
+    sessions = _iterator(database.SessionDB.sessions)
+    unbind = _call(database.SessionDB.unbind)
+    commit_compaction = _call(database.SessionDB.commit_compaction)
+    fail_compaction = _call(database.SessionDB.fail_compaction)
+    stats = _call(database.SessionDB.stats)
+    status = _call(database.SessionDB.status)
+    import_path = _call(database.SessionDB.import_path)
+
+    # The rest is generic, or takes a Session: one of this module, where the asynchronous method names its own.
+
+    @_mirrors(database.SessionDB.read)
+    def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
+        return self._loop.call(lambda: self._peer.read(op, fn))
+
+    @_mirrors(database.SessionDB.write)
+    def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
+        return self._loop.call(lambda: self._peer.write(op, fn, size=size, timeout_s=timeout_s))
+
+    @_mirrors(database.SessionDB.bind)
+    def bind(self, key: str, session: Session) -> None:
+        self._loop.call(lambda: self._peer.bind(key, _peer_of(session)))
+
+    @_mirrors(database.SessionDB.compactions)
+    def compactions(self, session: Session | None = None) -> Iterator[CompactionInfo]:
+        return _iterate(self._loop, lambda: self._peer.compactions(_peer_of(session)))
+
+    @_mirrors(database.SessionDB.export)
+    def export(
+        self,
+        dest: str | os.PathLike[str],
+        *,
+        session: Session | str | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> ExportReport:
+        chosen = session if isinstance(session, str) else _peer_of(session)
+        return self._loop.call(lambda: self._peer.export(dest, session=chosen, overwrite=overwrite, progress=progress))
+
+    @_mirrors(database.SessionDB.verify)
+    def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:
+        return self._loop.call(lambda: self._peer.verify(_peer_of(session), deep=deep))
+
+
+class Session(_Proxy[database.Session]):
+    """One transcript. A handle: it holds no state, so it never disagrees with the database."""
+
+    def __init__(self, db: SessionDB, peer: database.Session) -> None:
+        super().__init__(_loop_of(db), peer)
+        self.db = db
+
+    def __repr__(self) -> str:
+        return repr(self._peer)
+
+    @property
+    def ref(self) -> Ref:
+        """The session's number and id."""
+        return self._peer.ref
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self._peer.id
+
+    info = _call(database.Session.info)
+    append = _call(database.Session.append)
+    append_many = _call(database.Session.append_many)
+    context = _call(database.Session.context)
+    entries = _call(database.Session.entries)
+    tail = _call(database.Session.tail)
+    arrivals = _call(database.Session.arrivals)
+    epochs = _call(database.Session.epochs)
+    branch = _call(database.Session.branch)
+    reset = _call(database.Session.reset)
+    fork = _session(database.Session.fork)
+    end = _call(database.Session.end)
+    undo_compaction = _call(database.Session.undo_compaction)
+
+    compact = _job(database.Session.compact)
+
+
+class CompactionJob(_Proxy[database.CompactionJob]):
+    """A compaction in progress, as its owner holds it."""
+
+    def __init__(self, session: Session, peer: database.CompactionJob) -> None:
+        super().__init__(_loop_of(session), peer)
+        self.session = session
+        self._host: _Host | None = None
+
+    def __enter__(self) -> Self:
+        if self._host is not None:
+            raise InvalidInput("a compaction job's block is entered once; call session.compact() again")
+        self._host = _Host(self._loop, self._peer)
+        self._host.enter()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        assert self._host is not None, "a block is left after it was entered"
+        raised = self._host.leave(exc)
+        if raised is None or raised is exc:
+            return  # an exception of the block goes on by itself
+        if isinstance(raised, CompactionTimeout) and (exc is not None or self.result is not None):
+            # The deadline passed while the block went on. It committed, late; or it failed for a reason of its own.
+            if exc is not None:
+                exc.add_note(f"sessiondb: {raised}")
+            return
+        raise raised
+
+    @property
+    def job(self) -> Job:
+        """What the job's row says."""
+        return self._peer.job
+
+    @property
+    def id(self) -> str:
+        """The job's id, for `db.commit_compaction` from elsewhere."""
+        return self._peer.id
+
+    @property
+    def base_epoch(self) -> int:
+        """The epoch whose context is summarised."""
+        return self._peer.base_epoch
+
+    @property
+    def keeps_all(self) -> bool:
+        """True: by hand, and nothing but unanswered messages. `messages` are the whole context, and all of it stays."""
+        return self._peer.keeps_all
+
+    @property
+    def tokens_before(self) -> int:
+        """Tokens of the context when the job began."""
+        return self._peer.tokens_before
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """What to summarise: the previous summary, if there is one, then every message up to the cut."""
+        return self._peer.messages
+
+    @property
+    def result(self) -> CompactionResult | None:
+        """What became of the commit; None before it."""
+        return self._peer.result
+
+    @_mirrors(database.CompactionJob.as_json)
+    def as_json(self) -> bytes:
+        return self._peer.as_json()
+
+    renew = _call(database.CompactionJob.renew)
+    commit = _call(database.CompactionJob.commit)
+
+
+def open(path: str | os.PathLike[str], **options: Any) -> SessionDB:
+    """Open a database, creating it when there is none; use the result in `with`. Options as in `sessiondb.open`.
+
+    Raises (on entering):
+        OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.
+    """
+    return SessionDB(path, **options)
+
+
+@overload
+def _peer_of(session: Session) -> database.Session: ...
+@overload
+def _peer_of(session: Session | None) -> database.Session | None: ...
+def _peer_of(session: Session | None) -> database.Session | None:
+    return session._peer if session is not None else None  # noqa: SLF001  # of this module's own class
+
+
+def _loop_of(proxy: SessionDB | Session) -> _Loop:
+    return proxy._loop  # noqa: SLF001  # of this module's own classes

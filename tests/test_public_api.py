@@ -1,0 +1,113 @@
+"""The front door: what it offers, that it is documented and typed, and that the README's examples run as written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import pytest
+
+import sessiondb
+import sessiondb.sync
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_all_is_sorted_and_every_name_in_it_exists() -> None:
+    assert sessiondb.__all__ == sorted(sessiondb.__all__)
+    assert len(set(sessiondb.__all__)) == len(sessiondb.__all__)
+    assert [name for name in sessiondb.__all__ if not hasattr(sessiondb, name)] == []
+
+
+def test_every_public_name_of_the_package_is_in_all() -> None:
+    offered = {name for name, value in vars(sessiondb).items() if not name.startswith("_") and not isinstance(value, ModuleType)}
+    assert offered == set(sessiondb.__all__)
+
+
+def test_every_error_that_a_call_can_raise_can_be_caught_by_its_base() -> None:
+    errors = [value for name in sessiondb.__all__ if isinstance(value := getattr(sessiondb, name), type) and issubclass(value, Exception)]
+    assert len(errors) > 10
+    assert [error for error in errors if not issubclass(error, sessiondb.SessionDBError)] == []
+
+
+def documented(owner: Any, prefix: str) -> dict[str, str | None]:
+    """Return the docstring of a public object and of the public methods and properties that sessiondb gives it."""
+    found = {prefix: owner.__doc__}
+    if isinstance(owner, type):
+        for base in owner.__mro__:
+            if base.__module__.startswith("sessiondb"):
+                for name, member in vars(base).items():
+                    if not name.startswith("_") and (inspect.isroutine(member) or isinstance(member, property)):
+                        found[f"{prefix}.{name}"] = member.__doc__
+    return found
+
+
+def test_every_public_class_method_and_function_has_a_docstring() -> None:
+    found: dict[str, str | None] = {}
+    for module in (sessiondb, sessiondb.sync):
+        for name in module.__all__:
+            found |= documented(getattr(module, name), f"{module.__name__}.{name}")
+    assert len(found) > 100
+    assert [name for name, doc in found.items() if not (doc or "").strip()] == []
+
+
+def test_the_synchronous_module_offers_what_its_all_says() -> None:
+    assert sessiondb.sync.__all__ == sorted(sessiondb.sync.__all__)
+    assert set(sessiondb.sync.__all__) == {"CompactionJob", "Session", "SessionDB", "open"}
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def example(marker: str) -> str:
+    """Return the README's first example that contains a text."""
+    return next(block for block in python_blocks((ROOT / "README.md").read_text(encoding="utf-8")) if marker in block)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_example_of_the_readme_runs_as_written(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[Any] = []
+
+    async def summarise(messages: list[dict[str, Any]]) -> str:
+        seen.append(messages)
+        return "they said hello"
+
+    source = example("session.compact(")
+    names: dict[str, Any] = {"summarise": summarise}
+    exec(compile(source, "README.md", "exec"), names)  # our own text
+    anyio.run(names["main"], backend=backend)
+    assert len(seen) == 1
+    with sessiondb.sync.open("gateway.db", readonly=True) as db:
+        session = db.session_by_id("agent:main:discord:channel:1")
+        [job] = db.compactions(session)
+        assert (job.state, job.epoch) == ("committed", 1)
+        assert session.context().messages[0]["summary"] == "they said hello"
+    anyio.run(names["main"], backend=backend)  # and again: the idempotency key holds
+    with sessiondb.sync.open("gateway.db", readonly=True) as db:
+        assert [entry.role for entry in db.session_by_id("agent:main:discord:channel:1").entries() if entry.role == "user"] == ["user"]
+
+
+def test_the_synchronous_example_of_the_readme_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with sessiondb.sync.open("gateway.db") as db:
+        session = db.session("agent:main:discord:channel:1")
+        session.append({"role": "user", "content": "hello"})
+    exec(compile(example("sessiondb.sync.open("), "README.md", "exec"), {})  # our own text
+    assert session.id in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_type_checkers_see_the_api_as_it_is_meant() -> None:
+    checked = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "tests/typing/api.py"]
+    done = subprocess.run(checked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

@@ -1,0 +1,330 @@
+"""The synchronous façade: the same results as the asynchronous one, from any thread, whatever interrupts it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import sessiondb
+from sessiondb import database, sync
+
+KEY = "agent:main:discord:channel:1"
+
+
+def talk(session: sync.Session, rounds: int = 20) -> None:
+    for number in range(rounds):
+        session.append({"role": "user", "content": f"question {number} " * 20})
+        session.append({"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " * 20}]})
+
+
+# -- the same API -------------------------------------------------------------------------------------------
+
+
+PAIRS = [(database.SessionDB, sync.SessionDB), (database.Session, sync.Session), (database.CompactionJob, sync.CompactionJob)]
+# Offers a transaction on the event loop; a script uses db.read and db.write, which are there.
+ASYNC_ONLY = {"SessionDB.backend"}
+
+
+def public(cls: type) -> set[str]:
+    """Return the public names of a class, annotations included."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("sessiondb")]
+    return {name for base in ours for name in (*vars(base), *inspect.get_annotations(base)) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
+def test_every_public_name_has_its_counterpart(asynchronous: type, synchronous: type) -> None:
+    missing = {name for name in public(asynchronous) - public(synchronous) if f"{asynchronous.__name__}.{name}" not in ASYNC_ONLY}
+    attributes = {"SessionDB": {"path"}, "Session": {"db", "ref"}, "CompactionJob": {"session", "result"}}[asynchronous.__name__]
+    assert missing == set()
+    assert public(synchronous) - public(asynchronous) <= attributes
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
+def test_every_method_has_the_parameters_and_the_docstring_of_its_counterpart(asynchronous: type, synchronous: type) -> None:
+    compared = 0
+    for name in public(asynchronous) & public(synchronous):
+        theirs, ours = getattr(asynchronous, name, None), getattr(synchronous, name)
+        if not inspect.isfunction(theirs):
+            continue
+        assert inspect.signature(ours, follow_wrapped=True).parameters.keys() == inspect.signature(theirs).parameters.keys(), name
+        for written_by_hand in [inspect.signature(ours, follow_wrapped=False)]:
+            names = [parameter for parameter in written_by_hand.parameters if parameter not in ("args", "kwargs")]
+            assert names == ["self"] or names == list(inspect.signature(theirs).parameters), name
+            for parameter, default in ((p.name, p.default) for p in written_by_hand.parameters.values() if p.default is not p.empty):
+                assert inspect.signature(theirs).parameters[parameter].default == default, name
+        if theirs.__doc__:
+            assert ours.__doc__ is not None, name
+            assert ours.__doc__.splitlines()[0] == theirs.__doc__.splitlines()[0], name
+        compared += 1
+    assert compared >= 3
+
+
+def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        fork = session.fork()
+        with session.compact(keep_recent_tokens=100) as job:
+            results = [job.commit("summary"), job.job, job.id, job.messages, job.as_json()]
+        results += [session, fork, db.session_by_id(session.id), session.info(), session.context(), session.entries(), session.tail()]
+        results += [session.arrivals(), session.epochs(), session.undo_compaction(), db.stats(), db.status(), db.verify(session)]
+        results += [*db.sessions(), *db.compactions(session), db.read("test", lambda tx: tx.all("status.compactions"))]
+    assert [type(result) for result in results if inspect.isawaitable(result) or inspect.isasyncgen(result)] == []
+    assert {type(one) for one in results if isinstance(one, (sync.Session, database.Session))} == {sync.Session}
+
+
+# -- what it does -------------------------------------------------------------------------------------------
+
+
+def test_a_script_appends_reads_compacts_and_undoes(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        with session.compact(trigger="manual", keep_recent_tokens=200) as job:
+            session.append({"role": "user", "content": "meanwhile"})
+            assert job.messages[0]["role"] == "user"
+            result = job.commit("what was said")
+        assert (result.outcome, result.epoch, job.result) == ("committed", 1, result)
+        context = session.context()
+        assert context.messages[0]["summary"] == "what was said"
+        assert context.messages[-1]["content"] == "meanwhile"
+        assert session.undo_compaction() == 2
+        assert len(session.context().messages) == 41
+        db.bind("agent:main:discord:channel:2", session)
+        assert db.session("agent:main:discord:channel:2").id == session.id
+        assert [info.session_id for info in db.sessions()] == [session.id]
+        assert [info.state for info in db.compactions(session)] == ["committed"]
+        assert db.unbind(KEY) is True
+    with sync.open(tmp_db, readonly=True) as db:
+        assert db.session_by_id(session.id).info().entries == session_entries(tmp_db)
+
+
+def session_entries(path: Path) -> int:
+    with sync.open(path, readonly=True) as db:
+        return sum(info.entries for info in db.sessions())
+
+
+def test_a_file_is_imported_and_exported(tmp_db: Path, tmp_path: Path, sample: Path) -> None:
+    transcript = next(path for path in sorted(sample.rglob("*.jsonl")) if path.stat().st_size)
+    with sync.open(tmp_db) as db:
+        report = db.import_path(transcript)
+        session = db.session_by_id(report.files[0].session_id or "")
+        written = db.export(tmp_path / "out", session=session)
+    assert report.ok
+    assert [Path(file.path).read_bytes() for file in written.files if file.session_id] == [transcript.read_bytes()]
+
+
+def test_errors_are_those_of_the_asynchronous_api(tmp_db: Path) -> None:
+    with pytest.raises(sessiondb.OpenError):
+        sync.open(tmp_db, create=False).__enter__()
+    with sync.open(tmp_db) as db:
+        with pytest.raises(sessiondb.NotFound):
+            db.session_by_id("nobody")
+        with pytest.raises(sessiondb.InvalidInput):
+            db.session(KEY).append("[]")
+        with pytest.raises(sessiondb.InvalidInput):
+            db.session(KEY).compact(timeout_s=0)
+        with pytest.raises(sessiondb.NothingToCompact), db.session(KEY).compact():
+            raise AssertionError("the block is not entered")
+        assert db.session(KEY).append({"role": "user", "content": "fine"}).seq == 1
+
+
+def test_many_threads_share_one_database(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db, ThreadPoolExecutor(8) as pool:
+        session = db.session(KEY)
+        receipts = list(pool.map(lambda n: session.append({"role": "user", "content": str(n)}), range(100)))
+        assert {receipt.seq for receipt in receipts} == set(range(1, 101))
+        assert len(session.context().messages) == 100
+
+
+def test_two_databases_are_open_at_once(tmp_path: Path) -> None:
+    with sync.open(tmp_path / "a.db") as a, sync.open(tmp_path / "b.db") as b:
+        a.session(KEY).append({"role": "user", "content": "a"})
+        assert b.session(KEY).context().messages == []
+
+
+def test_a_database_that_is_closed_or_not_open_says_so(tmp_db: Path) -> None:
+    db = sync.open(tmp_db)
+    with pytest.raises(sessiondb.StoreClosed, match="not open"):
+        db.session(KEY)
+    with db:
+        session = db.session(KEY)
+        infos = db.sessions()
+        next(infos)
+        with pytest.raises(sessiondb.InvalidInput, match="open already"):
+            db.__enter__()
+        assert session.info().entries == 0  # the second attempt did no harm
+    db.close()
+    with pytest.raises(sessiondb.StoreClosed):
+        session.append({"role": "user", "content": "too late"})
+    infos.close()  # an iterator that outlives its database ends quietly
+    with sync.open(tmp_db) as again:
+        assert again.session_by_id(session.id).id == session.id
+
+
+def test_an_iterator_that_is_left_early_leaves_nothing_behind(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        for number in range(3):
+            db.session(f"agent:main:discord:channel:{number}")
+        for _ in db.sessions():
+            break
+        assert len(list(db.sessions())) == 3
+
+
+def test_a_forks_child_is_refused_and_the_parent_goes_on(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        child = os.fork()
+        if child == 0:
+            # No exception may leave the child: it would run the parent's tests a second time.
+            code = 1
+            try:
+                session.append({"role": "user", "content": "child"})
+            except sessiondb.StoreClosed as error:
+                code = 0 if "fork" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert session.append({"role": "user", "content": "parent"}).seq == 1
+
+
+# -- compaction ---------------------------------------------------------------------------------------------
+
+
+def test_a_block_that_raises_fails_the_job_and_its_own_error_goes_on(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        boom = RuntimeError("the model is down")
+        with pytest.raises(RuntimeError) as caught, session.compact(keep_recent_tokens=100):
+            raise boom
+        assert caught.value is boom
+        [job] = db.compactions(session)
+        assert (job.state, job.reason) == ("failed", "RuntimeError: the model is down")
+        with session.compact(keep_recent_tokens=100) as again:
+            assert again.commit("now").outcome == "committed"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_block_that_is_interrupted_fails_the_job_and_the_loop_lives(tmp_db: Path, error: type[BaseException]) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        with pytest.raises(error), session.compact(keep_recent_tokens=100):
+            raise error
+        assert [job.state for job in db.compactions(session)] == ["failed"]
+        assert session.append({"role": "user", "content": "on we go"}).epoch == 0
+
+
+def test_a_block_left_without_a_commit_fails_the_job(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        with session.compact(keep_recent_tokens=100) as job:
+            pass
+        assert job.result is None
+        assert [info.state for info in db.compactions(session)] == ["failed"]
+
+
+def wait_until_expired(db: sync.SessionDB, session: sync.Session) -> None:
+    """Wait for the deadline to end the job; each look is a transaction, so the loop needs no clock of its own."""
+    while next(info.state for info in db.compactions(session)) == "running":
+        threading.Event().wait(0.005)
+
+
+def test_at_its_deadline_a_job_is_given_up_although_the_block_goes_on(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        with pytest.raises(sessiondb.CompactionTimeout), session.compact(keep_recent_tokens=100, timeout_s=0.05):
+            wait_until_expired(db, session)
+        assert [info.state for info in db.compactions(session)] == ["expired"]
+
+
+def test_a_commit_after_the_deadline_is_late_and_counts(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        with session.compact(keep_recent_tokens=100, timeout_s=0.05) as job:
+            wait_until_expired(db, session)
+            result = job.commit("late")
+        assert (result.outcome, result.late) == ("committed", True)
+
+
+# -- Ctrl-C -------------------------------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    """What a signal handler of a test raises."""
+
+
+@pytest.fixture
+def interruptible() -> object:
+    """Make SIGUSR1 raise in the main thread, as SIGINT does."""
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(tmp_db: Path, interruptible: object) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def body(tx: object) -> str:
+        began.set()
+        assert go_on.wait(30)
+        return "stored"
+
+    def interrupt() -> None:
+        assert began.wait(30)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        go_on.set()
+
+    with sync.open(tmp_db) as db:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(Interrupted) as caught:
+            db.write("test", body)
+        thread.join()
+        assert sessiondb.outcome_of(caught.value) == "committed"
+        assert db.session(KEY).append({"role": "user", "content": "on we go"}).seq == 1
+
+
+def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(tmp_db: Path, interruptible: object) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: object) -> None:
+        began.set()
+        assert go_on.wait(30)
+
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        blocker = threading.Thread(target=lambda: db.write("slow", slow))
+        blocker.start()
+        assert began.wait(30)
+
+        def interrupt() -> None:
+            # Once the append is in the queue behind the slow one, and not before.
+            while db.stats()["writer"]["queue_items"] == 0:
+                threading.Event().wait(0.002)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(Interrupted) as caught:
+            session.append({"role": "user", "content": "never"})
+        thread.join()
+        go_on.set()
+        blocker.join()
+        assert sessiondb.outcome_of(caught.value) == "not_executed"
+        assert session.context().messages == []

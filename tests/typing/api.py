@@ -1,0 +1,83 @@
+"""What type checkers see of the public API. Checked by mypy (tests/test_public_api.py), never run.
+
+`assert_type` states a type; a `type: ignore` with a code states that a mistake is found, because an unused one is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, assert_type
+
+import sessiondb
+import sessiondb.sync
+from sessiondb.models import ExportReport, ImportReport
+from sessiondb.status import DatabaseStatus
+
+
+async def asynchronous() -> None:
+    async with sessiondb.open(Path("gateway.db"), durability="normal") as db:
+        assert_type(db, sessiondb.SessionDB)
+        session = await db.session("agent:main:main")
+        assert_type(session, sessiondb.Session)
+        receipt = await session.append({"role": "user", "content": "hello"}, idempotency_key="k")
+        assert_type(receipt, sessiondb.Receipt)
+        assert_type(receipt.seq, int)
+        assert_type(await session.append_many(["{}", b"{}"]), list[sessiondb.Receipt])
+        context = await session.context(epoch=0)
+        assert_type(context, sessiondb.Context)
+        assert_type(context.messages, list[dict[str, Any]])
+        assert_type(context.as_json(), bytes)
+        async with session.compact(keep_recent_tokens=1) as job:
+            assert_type(job, sessiondb.CompactionJob)
+            assert_type(job.messages, list[dict[str, Any]])
+            result = await job.commit("summary")
+            assert_type(result, sessiondb.CompactionResult)
+        assert_type(await session.entries(after=receipt), list[sessiondb.Entry])
+        assert_type(db.sessions(), AsyncIterator[sessiondb.SessionInfo])
+        assert_type(await session.fork(), sessiondb.Session)
+        assert_type(await db.verify(), sessiondb.VerifyReport)
+        assert_type(await db.status(), DatabaseStatus)
+        assert_type(await db.import_path("folder"), ImportReport)
+        assert_type(await db.export("folder", session=session), ExportReport)
+        await session.append(5)  # type: ignore[arg-type]
+        await session.append({}, idempotency_kye="k")  # type: ignore[call-arg]
+
+
+def synchronous() -> None:
+    with sessiondb.sync.open("gateway.db") as db:
+        assert_type(db, sessiondb.sync.SessionDB)
+        session = db.session("agent:main:main", cwd="/")
+        assert_type(session, sessiondb.sync.Session)
+        receipt = session.append({"role": "user", "content": "hello"}, idempotency_key="k")
+        assert_type(receipt, sessiondb.Receipt)
+        assert_type(session.append_many(["{}", b"{}"]), list[sessiondb.Receipt])
+        context = session.context(epoch=0)
+        assert_type(context, sessiondb.Context)
+        with session.compact(keep_recent_tokens=1) as job:
+            assert_type(job, sessiondb.sync.CompactionJob)
+            assert_type(job.messages, list[dict[str, Any]])
+            assert_type(job.result, sessiondb.CompactionResult | None)
+            assert_type(job.commit("summary"), sessiondb.CompactionResult)
+        assert_type(session.entries(after=receipt), list[sessiondb.Entry])
+        assert_type(db.sessions(with_ended=True), Iterator[sessiondb.SessionInfo])
+        assert_type(db.compactions(session), Iterator[sessiondb.CompactionInfo])
+        assert_type(session.fork(epoch=1), sessiondb.sync.Session)
+        assert_type(session.db.session_by_id("x"), sessiondb.sync.Session)
+        assert_type(db.bind("agent:main:main", session), None)
+        assert_type(db.verify(session), sessiondb.VerifyReport)
+        assert_type(db.status(), DatabaseStatus)
+        assert_type(db.import_path("folder"), ImportReport)
+        assert_type(db.export("folder", session=session), ExportReport)
+        assert_type(db.read("count", lambda tx: len(tx.all("status.stuck", limit=1))), int)
+        session.append(5)  # type: ignore[arg-type]
+        session.append({}, idempotency_kye="k")  # type: ignore[call-arg]
+        session.fork("positional")  # type: ignore[call-arg]
+
+
+def errors(error: Exception) -> None:
+    if isinstance(error, sessiondb.StoreBusy):
+        assert_type(error.retry, bool)
+    if isinstance(error, sessiondb.CompactionTimeout):
+        assert isinstance(error, TimeoutError)
+    assert_type(sessiondb.Limits(readers=2).readers, int)
