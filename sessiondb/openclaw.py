@@ -1,0 +1,209 @@
+"""The layout of transcript folders: OpenClaw's state folders and pi's session folders.
+
+Says of every file what it is, by name alone, and lists what an import reads, in an order that gives a live
+transcript its own id before an archive of it asks for the same. Nothing is followed out of the folder: symbolic
+links are listed and left alone. Paths are plain texts here, because they go into the database as texts. Runs in
+worker threads; knows no database.
+
+Sources: openclaw `src/config/sessions/artifacts.ts`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+INDEX_NAME: Final = "sessions.json"
+Kind = Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
+ENDED_KINDS: Final = frozenset({"reset", "deleted", "bak", "checkpoint", "corrupt"})
+
+# A live transcript takes its own id first, then what was archived of it.
+_ORDER: Final = {kind: place for place, kind in enumerate(("live", "pi", "reset", "deleted", "bak", "checkpoint", "corrupt"))}
+
+# `.reset.2026-05-17T07-35-46.420Z`, with a random part and `.zst` behind it in newer versions; or a plain number; or nothing.
+_ARCHIVE = re.compile(
+    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?", re.IGNORECASE
+)
+_CHECKPOINT = re.compile(r".+\.checkpoint\.[^.]+\.jsonl(?:\.zst)?")
+_CORRUPT = re.compile(r".+\.corrupt-[^/]*\.jsonl(?:\.zst)?")
+_LIVE = re.compile(r".+\.jsonl(?:\.zst)?")
+_LEFT_ALONE = (
+    (re.compile(r".*\.lock"), "a lock file"),
+    (re.compile(r".*\.trajectory\.jsonl(?:\.zst)?"), "a trajectory, not a transcript"),
+    (re.compile(r".*-path\.json"), "a trajectory's pointer"),
+    (re.compile(r"sessions\.json\..+"), "a copy of the index"),
+    (re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?"), "an OpenClaw database, not a transcript"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that an import reads."""
+
+    path: str
+    name: str
+    """Relative to what is imported, with slashes."""
+    kind: Kind
+    agent_id: str | None
+    bytes: int
+    inode: str
+    modified_at_ms: int
+    folder: str
+    index_id: str | None = None
+    """The session id that the folder's index gives this file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is listed and left alone."""
+
+    path: str
+    name: str
+    reason: str
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class Scan:
+    """What lies at a path."""
+
+    root: str
+    transcripts: list[Found] = field(default_factory=list)
+    indexes: list[Found] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def file_name(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
+
+
+def folder_of(path: str) -> str:
+    """Return a path without its last part."""
+    return path.rpartition("/")[0] or "/"
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def kind_of(name: str, *, in_openclaw: bool) -> str:
+    """Tell what a file is by its name; a kind, or why it is left alone (a text with a space)."""
+    if name == INDEX_NAME:
+        return "index"
+    for pattern, reason in _LEFT_ALONE:
+        if pattern.fullmatch(name):
+            return reason
+    if _CHECKPOINT.fullmatch(name):
+        return "checkpoint"
+    if _CORRUPT.fullmatch(name):
+        return "corrupt"
+    if archive := _ARCHIVE.fullmatch(name):
+        kind = archive["kind"].lower()
+        return "bak" if kind == "imported" else kind
+    if _LIVE.fullmatch(name):
+        return "live" if in_openclaw else "pi"
+    return "not a transcript by its name"
+
+
+def stem_of(name: str) -> str:
+    """Return a file's name as a session id: without `.jsonl` and `.zst`, and without what an id cannot hold."""
+    stem = name.removesuffix(".zst")
+    stem = stem.replace(".jsonl", "", 1) if ".jsonl" in stem else stem
+    return re.sub(r"[:/\\\x00-\x1f\x7f]", "-", stem) or "unnamed"
+
+
+def agent_of(folder: str) -> str | None:
+    """Return the agent that a folder belongs to: `.../agents/<agent>/sessions`, or below it."""
+    match = re.search(r"/agents/([^/]+)/sessions(?:/|$)", folder)
+    return match[1].lower() if match else None
+
+
+def scan(path: str) -> Scan:
+    """List what an import of a file or folder reads, and what it leaves alone and why.
+
+    Raises:
+        OSError: there is nothing there, or it may not be read.
+    """
+    root = os.path.realpath(path)
+    if file_name(root) == INDEX_NAME:
+        root = folder_of(root)
+    found = Scan(root)
+    status = Path(root).stat()
+    if stat.S_ISDIR(status.st_mode):
+        base, folders = root, _walk(root, found)
+    else:
+        base, folders = folder_of(root), [(folder_of(root), [(file_name(root), status)])]
+    for folder, files in folders:
+        _classify(base, folder, files, found)
+    found.transcripts.sort(key=lambda file: (_ORDER[file.kind], file.name))
+    found.indexes.sort(key=lambda file: file.name)
+    return found
+
+
+def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_result]]]]:
+    """List a folder and those below it. A folder that may not be read is reported; it is not the end."""
+    listed: list[tuple[str, list[tuple[str, os.stat_result]]]] = []
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        files: list[tuple[str, os.stat_result]] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.is_symlink():
+                        found.skipped.append(_left_alone(root, entry.path, _about_link(root, entry.path)))
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        files.append((entry.name, entry.stat(follow_symlinks=False)))
+        except OSError as error:
+            found.skipped.append(_left_alone(root, folder, f"this folder cannot be read: {error.strerror}", failed=True))
+        listed.append((folder, files))
+    return sorted(listed, key=lambda item: item[0])
+
+
+def _left_alone(base: str, path: str, reason: str, *, failed: bool = False) -> Skipped:
+    return Skipped(_shown(path), _shown(os.path.relpath(path, base)), reason, failed)
+
+
+def _shown(path: str) -> str:
+    """Return a path as text: what in it is not UTF-8 is spelled out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _about_link(root: str, path: str) -> str:
+    target = os.path.realpath(path)
+    if target == root or target.startswith(root + os.sep):
+        return "a symbolic link within the folder; what it points at is imported under its own name"
+    return "a symbolic link out of the folder; it was not followed (import its target itself if it is wanted)"
+
+
+def _classify(base: str, folder: str, files: list[tuple[str, os.stat_result]], found: Scan) -> None:
+    agent_id = agent_of(folder)
+    in_openclaw = agent_id is not None or (Path(folder) / INDEX_NAME).exists()
+    in_openclaw = in_openclaw or any(_ARCHIVE.fullmatch(name) or _CHECKPOINT.fullmatch(name) for name, _ in files)
+    for name, status in files:
+        path = f"{folder.rstrip('/')}/{name}"
+        kind = kind_of(name, in_openclaw=in_openclaw)
+        if " " in kind:
+            found.skipped.append(_left_alone(base, path, kind))
+        elif _shown(path) != path:
+            found.skipped.append(_left_alone(base, path, "its name is not UTF-8; rename it and import again", failed=True))
+        elif not stat.S_ISREG(status.st_mode):
+            found.skipped.append(_left_alone(base, path, "not a regular file"))
+        else:
+            file = Found(
+                path=path,
+                name=os.path.relpath(path, base),
+                kind=kind,  # type: ignore[arg-type]  # a kind has no space
+                agent_id=agent_id,
+                bytes=status.st_size,
+                inode=f"{status.st_dev}:{status.st_ino}",
+                modified_at_ms=status.st_mtime_ns // 1_000_000,
+                folder=folder,
+            )
+            (found.indexes if kind == "index" else found.transcripts).append(file)
