@@ -12,7 +12,7 @@ atomically; nothing is held while a model thinks. `sessiondb.sync` mirrors the A
 from importlib.metadata import version as _version
 
 from .context import Context
-from .database import CompactionJob, Session, SessionDB, open
+from .database import SessionDB, open
 from .errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -37,6 +37,7 @@ from .errors import (
     UnsafeSQLite,
     outcome_of,
 )
+from .handles import CompactionJob, Session
 from .limits import Limits
 from .models import (
     CompactionInfo,

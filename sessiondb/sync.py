@@ -31,7 +31,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 import anyio
 import anyio.from_thread
 
-from . import database
+from . import database, handles
 from .backend import ReadTx, Tx
 from .compaction import Job
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
@@ -163,7 +163,7 @@ def _call(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callab
     return call
 
 
-def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, database.Session]]) -> Callable[Concatenate[Any, P], Session]:
+def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, handles.Session]]) -> Callable[Concatenate[Any, P], Session]:
     """Make a blocking method that returns a session."""
 
     @functools.wraps(method)
@@ -210,13 +210,13 @@ def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
 
 
 def _job(
-    method: Callable[Concatenate[database.Session, P], database.CompactionJob],
+    method: Callable[Concatenate[handles.Session, P], handles.CompactionJob],
 ) -> Callable[Concatenate[Any, P], CompactionJob]:
     """Make a method that returns a compaction job. The job is made on the loop, where its deadline belongs."""
 
     @functools.wraps(method)
     def call(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> CompactionJob:
-        async def make() -> database.CompactionJob:
+        async def make() -> handles.CompactionJob:
             return method(self._peer, *args, **kwargs)
 
         return CompactionJob(self, self._loop.call(make))
@@ -230,7 +230,7 @@ class _Host:
     The caller's thread hands over the exception that its block ended with, and gets back the one that came out.
     """
 
-    def __init__(self, loop: _Loop, job: database.CompactionJob) -> None:
+    def __init__(self, loop: _Loop, job: handles.CompactionJob) -> None:
         self._loop = loop
         self._job = job
         self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -355,10 +355,10 @@ class SessionDB(_Proxy[database.SessionDB]):
         return self._loop.call(lambda: self._peer.verify(_peer_of(session), deep=deep))
 
 
-class Session(_Proxy[database.Session]):
+class Session(_Proxy[handles.Session]):
     """One transcript. A handle: it holds no state, so it never disagrees with the database."""
 
-    def __init__(self, db: SessionDB, peer: database.Session) -> None:
+    def __init__(self, db: SessionDB, peer: handles.Session) -> None:
         super().__init__(_loop_of(db), peer)
         self.db = db
 
@@ -375,27 +375,27 @@ class Session(_Proxy[database.Session]):
         """The session's id."""
         return self._peer.id
 
-    info = _call(database.Session.info)
-    append = _call(database.Session.append)
-    append_many = _call(database.Session.append_many)
-    context = _call(database.Session.context)
-    entries = _call(database.Session.entries)
-    tail = _call(database.Session.tail)
-    arrivals = _call(database.Session.arrivals)
-    epochs = _call(database.Session.epochs)
-    branch = _call(database.Session.branch)
-    reset = _call(database.Session.reset)
-    fork = _session(database.Session.fork)
-    end = _call(database.Session.end)
-    undo_compaction = _call(database.Session.undo_compaction)
+    info = _call(handles.Session.info)
+    append = _call(handles.Session.append)
+    append_many = _call(handles.Session.append_many)
+    context = _call(handles.Session.context)
+    entries = _call(handles.Session.entries)
+    tail = _call(handles.Session.tail)
+    arrivals = _call(handles.Session.arrivals)
+    epochs = _call(handles.Session.epochs)
+    branch = _call(handles.Session.branch)
+    reset = _call(handles.Session.reset)
+    fork = _session(handles.Session.fork)
+    end = _call(handles.Session.end)
+    undo_compaction = _call(handles.Session.undo_compaction)
 
-    compact = _job(database.Session.compact)
+    compact = _job(handles.Session.compact)
 
 
-class CompactionJob(_Proxy[database.CompactionJob]):
+class CompactionJob(_Proxy[handles.CompactionJob]):
     """A compaction in progress, as its owner holds it."""
 
-    def __init__(self, session: Session, peer: database.CompactionJob) -> None:
+    def __init__(self, session: Session, peer: handles.CompactionJob) -> None:
         super().__init__(_loop_of(session), peer)
         self.session = session
         self._host: _Host | None = None
@@ -454,12 +454,12 @@ class CompactionJob(_Proxy[database.CompactionJob]):
         """What became of the commit; None before it."""
         return self._peer.result
 
-    @_mirrors(database.CompactionJob.as_json)
+    @_mirrors(handles.CompactionJob.as_json)
     def as_json(self) -> bytes:
         return self._peer.as_json()
 
-    renew = _call(database.CompactionJob.renew)
-    commit = _call(database.CompactionJob.commit)
+    renew = _call(handles.CompactionJob.renew)
+    commit = _call(handles.CompactionJob.commit)
 
 
 def open(path: str | os.PathLike[str], **options: Any) -> SessionDB:
@@ -472,10 +472,10 @@ def open(path: str | os.PathLike[str], **options: Any) -> SessionDB:
 
 
 @overload
-def _peer_of(session: Session) -> database.Session: ...
+def _peer_of(session: Session) -> handles.Session: ...
 @overload
-def _peer_of(session: Session | None) -> database.Session | None: ...
-def _peer_of(session: Session | None) -> database.Session | None:
+def _peer_of(session: Session | None) -> handles.Session | None: ...
+def _peer_of(session: Session | None) -> handles.Session | None:
     return session._peer if session is not None else None  # noqa: SLF001  # of this module's own class
 
 

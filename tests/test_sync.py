@@ -13,7 +13,7 @@ from types import FrameType
 import pytest
 
 import sessiondb
-from sessiondb import database, sync
+from sessiondb import database, handles, sync
 
 KEY = "agent:main:discord:channel:1"
 
@@ -27,7 +27,7 @@ def talk(session: sync.Session, rounds: int = 20) -> None:
 # -- the same API -------------------------------------------------------------------------------------------
 
 
-PAIRS = [(database.SessionDB, sync.SessionDB), (database.Session, sync.Session), (database.CompactionJob, sync.CompactionJob)]
+PAIRS = [(database.SessionDB, sync.SessionDB), (handles.Session, sync.Session), (handles.CompactionJob, sync.CompactionJob)]
 # Offers a transaction on the event loop; a script uses db.read and db.write, which are there.
 ASYNC_ONLY = {"SessionDB.backend"}
 
@@ -77,7 +77,7 @@ def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db
         results += [session.arrivals(), session.epochs(), session.undo_compaction(), db.stats(), db.status(), db.verify(session)]
         results += [*db.sessions(), *db.compactions(session), db.read("test", lambda tx: tx.all("status.compactions"))]
     assert [type(result) for result in results if inspect.isawaitable(result) or inspect.isasyncgen(result)] == []
-    assert {type(one) for one in results if isinstance(one, (sync.Session, database.Session))} == {sync.Session}
+    assert {type(one) for one in results if isinstance(one, (sync.Session, handles.Session))} == {sync.Session}
 
 
 # -- what it does -------------------------------------------------------------------------------------------

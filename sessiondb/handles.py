@@ -1,0 +1,445 @@
+"""Handles: one session, and one compaction in progress, as a caller holds them.
+
+A `Session` holds no state, so it never disagrees with the database. A `CompactionJob` holds a deadline and the duty to
+say how its job ended: whatever way its block is left, the job's row is given an end, and nothing else waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel
+
+from . import compaction, instances, sessions, transcript
+from .backend import ReadTx, Row, Tx
+from .compaction import GivenUp, Job
+from .context import Context, decode_messages, read_context
+from .entries import Draft, draft_entry, is_large, iso_from_ms
+from .errors import CompactionRunning, CompactionTimeout, InvalidInput, SessionDBError, outcome_of
+from .keys import parse_key
+from .limits import APPEND_ENTRIES_MAX, COMPACTION_TIMEOUT_S, IDEMPOTENCY_KEY_CHARS_MAX, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
+from .messages import message_json
+from .models import CompactionResult, Entry, EpochInfo, Receipt, SessionInfo
+
+if TYPE_CHECKING:
+    from .database import SessionDB
+
+Item = dict[str, Any] | BaseModel | str | bytes
+"""A message or entry as a dict, a typed message (`sessiondb.messages`), or the JSON text of either."""
+
+logger = logging.getLogger("sessiondb")
+
+_EPOCHS_PAGE = 200
+
+
+class Session:
+    """One transcript. A handle: it holds no state, so it never disagrees with the database."""
+
+    def __init__(self, db: SessionDB, ref: sessions.Ref) -> None:
+        self.db = db
+        self.ref = ref
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.ref.session_id
+
+    async def info(self) -> SessionInfo:
+        """Describe the session."""
+        return await self.db.read("session.info", lambda tx: sessions.info(tx, self.ref.session_no))
+
+    # -- append and read ------------------------------------------------------------------------------------
+
+    async def append(self, item: Item, *, idempotency_key: str | None = None, timeout_s: float | None = None) -> Receipt:
+        """Append a message, a typed entry, or the JSON text of either, after the head.
+
+        On disk when it returns. With an idempotency key it may be repeated: the second time returns the first
+        receipt with `duplicate=True`. Never waits for a compaction, an import or a reader.
+
+        Raises:
+            InvalidInput: not JSON, or neither a message (with a role) nor an entry (with a type).
+            StoreBusy: the queue is full; retry after `retry_after_ms`.
+            NotExecuted: `timeout_s` passed before the transaction began.
+            SessionEnded: the session is an archive.
+        """
+        return (await self._append([await prepare(item, idempotency_key)], timeout_s))[0]
+
+    async def append_many(
+        self, items: Sequence[Item], *, idempotency_keys: Sequence[str | None] | None = None, timeout_s: float | None = None
+    ) -> list[Receipt]:
+        """Append several in order: all of them or none. Otherwise like `append`.
+
+        Raises:
+            InvalidInput: one of them cannot be stored (its index is in the message), or too many at once.
+        """
+        if len(items) > APPEND_ENTRIES_MAX:
+            raise InvalidInput(f"{len(items):,} entries in one append; at most {APPEND_ENTRIES_MAX:,} share a transaction")
+        keys = idempotency_keys if idempotency_keys is not None else [None] * len(items)
+        if len(keys) != len(items):
+            raise InvalidInput(f"{len(items)} entries but {len(keys)} idempotency keys")
+        drafts = []
+        for index, (item, key) in enumerate(zip(items, keys, strict=True)):
+            try:
+                drafts.append(await prepare(item, key))
+            except InvalidInput as error:
+                raise InvalidInput(f"item {index}: {error}") from error
+        return await self._append(drafts, timeout_s) if drafts else []
+
+    async def _append(self, drafts: list[Draft], timeout_s: float | None) -> list[Receipt]:
+        return await self.db.write(
+            "append",
+            lambda tx: transcript.append(tx, self.ref.session_no, drafts),
+            size=sum(draft.size for draft in drafts),
+            timeout_s=timeout_s,
+        )
+
+    async def context(self, *, epoch: int | None = None, decode: bool = True) -> Context:
+        """Read what the model is sent now or, with `epoch`, was sent at the end of that epoch.
+
+        Messages are decoded on a reader thread; `decode=False` leaves that out, for callers of `as_json()`.
+
+        Raises:
+            NotFound: no such epoch.
+        """
+
+        def read(tx: ReadTx) -> Context:
+            context = read_context(tx, self.ref.session_no, epoch)
+            if decode:
+                context.messages  # noqa: B018  decoded here, on the reader thread, and kept
+            return context
+
+        return await self.db.read("context", read)
+
+    async def entries(
+        self,
+        *,
+        after: Entry | Receipt | int | None = None,
+        before: Entry | Receipt | int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        """Read one page of the current path: oldest first, or newest first.
+
+        `after` and `before` are entries (or their `entry_no`) that bound the page; both are left out of it. To
+        page on, pass the last entry of a page as `after` (or as `before`, newest first). At most 1,000 a page.
+
+        Raises:
+            NotFound: a bound is not on the current path (the head has moved to another branch).
+        """
+        after_no, before_no = _entry_no(after), _entry_no(before)
+        rows = await self.db.read(
+            "entries",
+            lambda tx: transcript.read_path(
+                tx,
+                transcript.load_state(tx, self.ref.session_no).head_no,
+                after_no=after_no,
+                before_no=before_no,
+                limit=limit,
+                backward=newest_first,
+            ),
+        )
+        return [Entry(**row._asdict()) for row in rows]
+
+    async def tail(self, count: int = 20) -> list[Entry]:
+        """Read the last entries of the current path, oldest first."""
+        newest = await self.entries(limit=min(count, PAGE_ENTRIES_MAX), newest_first=True)
+        return newest[::-1]
+
+    async def arrivals(self, *, after_seq: int = -1, limit: int = 100) -> list[Entry]:
+        """Read one page of everything in order of arrival: all branches, control records, and the header (seq 0)."""
+        rows = await self.db.read(
+            "arrivals", lambda tx: transcript.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit)
+        )
+        return [Entry(**row._asdict()) for row in rows]
+
+    async def epochs(self) -> list[EpochInfo]:
+        """List the generations of the context, oldest first."""
+        found: list[EpochInfo] = []
+        while True:
+            rows = await self.db.read("epochs", _epochs_page(self.ref.session_no, len(found)))
+            found += [EpochInfo(row.epoch, row.reason, row.opened_at_ms, row.closed_at_ms) for row in rows]
+            if len(rows) < _EPOCHS_PAGE:
+                return found
+
+    # -- moving ---------------------------------------------------------------------------------------------
+
+    async def branch(self, entry_id: str | None) -> int:
+        """Make another entry the head, so that the next append follows it; return the epoch. None is the root.
+
+        Durable; moving to the present head changes nothing.
+
+        Raises:
+            NotFound: no such entry.
+        """
+        return await self.db.write("branch", lambda tx: sessions.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.now_ms)))
+
+    async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
+        """Begin the context anew in the same session; return the new epoch. Durable.
+
+        With `keep_from` (an entry id) the conversation from there on stays in the context.
+
+        Raises:
+            NotFound: no such entry.
+            InvalidInput: an unknown reason.
+        """
+        if reason not in sessions.RESET_REASONS:
+            raise InvalidInput(f"{reason!r} is not a reason for a reset; one of {', '.join(sessions.RESET_REASONS)}")
+        return await self.db.write(
+            "reset",
+            lambda tx: sessions.reset(tx, self.ref.session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms)),
+        )
+
+    async def fork(
+        self,
+        *,
+        entry_id: str | None = None,
+        epoch: int | None = None,
+        key: str | None = None,
+        session_id: str | None = None,
+        cwd: str | None = None,
+    ) -> Session:
+        """Create a session that goes on from here, from an entry, or from the end of an epoch. Copies no entry.
+
+        Raises:
+            NotFound: no such entry or epoch.
+            InvalidInput: both an entry and an epoch, or the id is taken.
+        """
+        if entry_id is not None and epoch is not None:
+            raise InvalidInput("fork at an entry or at an epoch, not at both")
+        parsed = parse_key(key) if key is not None else None
+        chosen = sessions.check_session_id(session_id) if session_id is not None else sessions.new_session_id()
+        ref = await self.db.write(
+            "fork",
+            lambda tx: sessions.fork(tx, self.ref.session_no, session_id=chosen, entry_id=entry_id, epoch=epoch, key=parsed, cwd=cwd),
+        )
+        return Session(self.db, ref)
+
+    async def end(self) -> bool:
+        """Make the session an archive: it stays readable and can be forked, but accepts no append."""
+        return await self.db.write("session.end", lambda tx: sessions.end(tx, self.ref.session_no))
+
+    # -- compaction -----------------------------------------------------------------------------------------
+
+    def compact(
+        self, *, trigger: str = "manual", keep_recent_tokens: int = KEEP_RECENT_TOKENS, timeout_s: float = COMPACTION_TIMEOUT_S
+    ) -> CompactionJob:
+        """Return a compaction job, to be used as an async context manager.
+
+        Inside the block nothing is held: `job.messages` is what to summarise, `job.commit(summary)` completes it.
+        Leaving the block without a commit gives the job up, whatever the reason.
+
+        Raises (on entering):
+            CompactionRunning: another job of this session is alive; a dead owner's is taken over.
+            CompactionCoolDown: the last ones made no progress.
+            NothingToCompact: nothing lies before what is to be kept.
+        """
+        return CompactionJob(self, trigger=trigger, keep_recent_tokens=keep_recent_tokens, timeout_s=timeout_s)
+
+    async def undo_compaction(self) -> int:
+        """Return to the context as it was before the last compaction, plus what arrived since; return the new epoch.
+
+        Raises:
+            NothingToUndo: the context does not begin at a compaction of this session.
+        """
+        return await self.db.write("compaction.undo", lambda tx: compaction.undo(tx, self.ref.session_no))
+
+
+class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
+    """A compaction in progress, as its owner holds it."""
+
+    def __init__(self, session: Session, *, trigger: str, keep_recent_tokens: int, timeout_s: float) -> None:
+        if keep_recent_tokens < 0 or timeout_s <= 0:
+            raise InvalidInput("keep_recent_tokens cannot be negative, and timeout_s must be positive")
+        self.session = session
+        self._trigger = trigger
+        self._keep_recent_tokens = keep_recent_tokens
+        self._timeout_s = timeout_s
+        self._job: Job | None = None
+        self._span: list[bytes] = []
+        self._scope = anyio.CancelScope()
+        self.result: CompactionResult | None = None
+
+    @property
+    def job(self) -> Job:
+        """What the job's row says.
+
+        Raises:
+            InvalidInput: the block has not been entered.
+        """
+        if self._job is None:
+            raise InvalidInput("a compaction begins when its block is entered: `async with session.compact() as job`")
+        return self._job
+
+    @property
+    def id(self) -> str:
+        """The job's id, for `db.commit_compaction` from elsewhere."""
+        return self.job.compaction_id
+
+    @property
+    def base_epoch(self) -> int:
+        """The epoch whose context is summarised."""
+        return self.job.base_epoch
+
+    @property
+    def tokens_before(self) -> int:
+        """Tokens of the context when the job began."""
+        return self.job.tokens_before
+
+    def as_json(self) -> bytes:
+        """Return what to summarise as one JSON array, without decoding it."""
+        return b"[" + b",".join(self._span) + b"]"
+
+    @property
+    def keeps_all(self) -> bool:
+        """True: by hand, and nothing but unanswered messages. `messages` are the whole context, and all of it stays."""
+        return self.job.cut_no is None
+
+    messages: list[dict[str, Any]]
+    """What to summarise: the previous summary, if there is one, then every message up to the cut."""
+
+    async def __aenter__(self) -> Self:
+        if self._job is not None:
+            raise InvalidInput("a compaction job's block is entered once; call session.compact() again")
+        try:
+            self._job = await self._begin()
+            await self._read_span(self._job)
+        except BaseException as error:
+            # No job: nothing was begun. Otherwise the job is given up, also one whose begin was cancelled by
+            # asyncio's task.cancel() after its transaction had begun.
+            if self._job is not None:
+                if isinstance(error, anyio.get_cancelled_exc_class()):
+                    await self._give_up("cancelled", "it was cancelled before its block began", error)
+                else:
+                    await self._give_up("failed", f"it could not begin: {error!r}", error)
+            raise
+        self._scope = anyio.CancelScope(deadline=anyio.current_time() + self._timeout_s)
+        self._scope.__enter__()
+        return self
+
+    async def _begin(self) -> Job:
+        db = self.session.db
+
+        def begin(tx: Tx) -> Job:
+            self._job = None
+            job = compaction.begin(
+                tx,
+                self.session.ref.session_no,
+                trigger=self._trigger,
+                keep_recent_tokens=self._keep_recent_tokens,
+                timeout_ms=round(self._timeout_s * 1000),
+            )
+            # Set here and not only by the caller, who may be cancelled while this commits and must then give the job up.
+            # If COMMIT fails there is no such job, and giving it up changes nothing.
+            self._job = job
+            return job
+
+        while True:
+            try:
+                return await db.write("compaction.begin", begin)
+            except CompactionRunning as running:
+                # Asking the kernel is I/O, so it happens here and not in the transaction; give_up is a compare-and-set.
+                owner = running.owner
+                if owner.host is None or instances.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started) is not False:
+                    raise
+                logger.warning("session %s: compaction %s was abandoned by pid %s", self.session.id, running.compaction_id, owner.pid)
+                await db.fail_compaction(running.compaction_id, f"its process (pid {owner.pid}) died", state="abandoned")
+
+    async def _read_span(self, job: Job) -> None:
+        def read(tx: ReadTx) -> tuple[list[bytes], list[dict[str, Any]]]:
+            span = compaction.read_kept(tx, job) if self.keeps_all else compaction.read_span(tx, job)
+            return span, decode_messages(span)
+
+        self._span, self.messages = await self.session.db.read("compaction.span", read)
+
+    async def renew(self, timeout_s: float) -> None:
+        """Move the deadline to `timeout_s` from now, at most to ten times what was asked for at first.
+
+        Raises:
+            CompactionRefused: the job is no longer running.
+        """
+        deadline_ms = await self.session.db.write("compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000)))
+        self._scope.deadline = anyio.current_time() + deadline_ms / 1000 - time.time()
+
+    async def commit(self, summary: str, *, details: object = None, from_hook: bool | None = None) -> CompactionResult:
+        """Complete the job; durable on return. See `SessionDB.commit_compaction`."""
+        self.result = await self.session.db.commit_compaction(self.id, summary, details=details, from_hook=from_hook)
+        return self.result
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool | None:
+        timed_out = self._scope.cancel_called
+        swallowed = self._scope.__exit__(exc_type, exc, tb)
+        if self.result is not None:
+            return swallowed
+        if timed_out:
+            await self._give_up("expired", f"no commit within {self._timeout_s:g} s", exc)
+            error = CompactionTimeout(
+                f"session {self.session.id}: compaction {self.id} made no commit within {self._timeout_s:g} s; the session goes on, "
+                "and a late db.commit_compaction() is still reconciled",
+                session_id=self.session.id,
+                compaction_id=self.id,
+            )
+            if exc is None or swallowed:
+                raise error
+            return swallowed
+        if exc is None:
+            await self._give_up("failed", "its block was left without a commit", None)
+        elif isinstance(exc, anyio.get_cancelled_exc_class()):
+            await self._give_up("cancelled", "its block was cancelled", exc)
+        else:
+            await self._give_up("failed", f"{type(exc).__name__}: {exc}", exc)
+        return swallowed
+
+    async def _give_up(self, state: GivenUp, reason: str, cause: BaseException | None) -> None:
+        """Record that the job ended. If even that cannot be written, its deadline ends it; the cause goes first."""
+        interrupted: BaseException | None = None
+        while True:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self.session.db.fail_compaction(self.id, reason, state=state)
+                break
+            except SessionDBError as error:
+                shown = interrupted or cause
+                if shown is None:
+                    raise
+                shown.add_note(f"sessiondb: compaction {self.id} could not be marked {state} ({error}); it expires at its deadline")
+                break
+            except anyio.get_cancelled_exc_class() as cancelled:
+                # asyncio's task.cancel() passes through a shield, once per call. What was not executed is tried again.
+                interrupted = cancelled
+                if outcome_of(cancelled) != "not_executed":
+                    break
+        if interrupted is not None:
+            raise interrupted
+
+
+async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
+    """Encode what is to be appended, off the event loop when it is large.
+
+    Raises:
+        InvalidInput: it cannot be stored, or the idempotency key is too long.
+    """
+    if idempotency_key is not None and not 0 < len(idempotency_key) <= IDEMPOTENCY_KEY_CHARS_MAX:
+        raise InvalidInput(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(idempotency_key)}")
+    if isinstance(item, BaseModel):
+        item = message_json(item)
+    prepare = partial(draft_entry, item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
+
+
+def _entry_no(bound: Entry | Receipt | int | None) -> int | None:
+    return bound.entry_no if isinstance(bound, Entry | Receipt) else bound
+
+
+def _epochs_page(session_no: int, epoch: int) -> Callable[[ReadTx], list[Row]]:
+    return lambda tx: tx.all("transcript.epochs", session_no=session_no, epoch=epoch, limit=_EPOCHS_PAGE)
