@@ -63,7 +63,7 @@ def test_every_message_of_a_real_transcript_survives_the_models(sample: Path) ->
             if entry.get("type") == "message" and entry["message"]["role"] != "hookMessage":
                 seen += 1
                 assert json.loads(message_json(parse_message(entry["message"]))) == entry["message"]
-    assert seen > 300
+    assert seen > 150, "the sample holds that many"
 
 
 @pytest.mark.anyio
