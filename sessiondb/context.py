@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .backend import ReadTx
+from .backend import ReadTx, Row
 from .entries import Projection, dumps, loads, ms_from_iso
 from .errors import InvalidInput, NotFound
 from .tokens import message_tokens
@@ -45,11 +45,23 @@ class Context:
     tokens: int
     tokens_fresh: bool
     """True: `tokens` rests on the provider's own count since the boundary. False: an estimate."""
-    model: dict[str, Any] | None
-    thinking_level: str
     parts: tuple[bytes, ...]
     excluded: frozenset[int]
     """Indexes into `parts` of messages that their author excluded from the context."""
+    model_entry: str | None
+    """The entry that last set the model, as JSON: a model change or a reply."""
+    thinking_entry: str | None
+    """The entry that last set the thinking level, as JSON."""
+
+    @cached_property
+    def model(self) -> dict[str, Any] | None:
+        """The model in force: its provider and modelId. None before the first was set."""
+        return None if self.model_entry is None else _model(loads(self.model_entry))
+
+    @cached_property
+    def thinking_level(self) -> str:
+        """The thinking level in force; "off" before the first was set."""
+        return "off" if self.thinking_entry is None else str(loads(self.thinking_entry).get("thinkingLevel"))
 
     @property
     def included(self) -> Sequence[bytes]:
@@ -79,48 +91,59 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
     Raises:
         NotFound: no such session or epoch.
     """
-    now = tx.one("context.pointers", session_no=session_no)
-    if now is None:
+    at = tx.one("context.now", session_no=session_no)
+    if at is None:
         raise NotFound(f"there is no session number {session_no}")
-    head_no, boundary_no, first_kept_no = now.head_no, now.boundary_no, now.first_kept_no
-    tokens, fresh = now.context_tokens, bool(now.tokens_fresh)
-    if epoch is not None and epoch != now.epoch:
-        past = tx.one("transcript.epoch", session_no=session_no, epoch=epoch)
-        if past is None:
+    if epoch is not None and epoch != at.epoch:
+        now, at = at, tx.one("context.then", session_no=session_no, epoch=epoch)
+        if at is None:
             raise NotFound(
                 f"session {now.session_id} has no epoch {epoch}; its current epoch is {now.epoch}", session_id=now.session_id, epoch=epoch
             )
-        head_no, boundary_no, first_kept_no = past.closed_head_no, past.boundary_no, past.first_kept_no
-        tokens, fresh = -1, False
-    parts, excluded = read_messages(tx, head_no, boundary_no, first_kept_no)
-    head = tx.one("context.head", entry_no=head_no) if head_no is not None else None
+    parts, excluded = _read_parts(tx, _path(tx, at), at.boundary_no, at.first_kept_no)
     return Context(
-        session_id=now.session_id,
-        epoch=now.epoch if epoch is None else epoch,
-        head_id=head.entry_id if head is not None else None,
-        tokens=tokens if tokens >= 0 else _estimate(parts, excluded),
-        tokens_fresh=fresh,
-        model=_model(head.model_type, head.model_payload) if head is not None else None,
-        thinking_level=_thinking_level(head.thinking_payload) if head is not None else "off",
+        session_id=at.session_id,
+        epoch=at.epoch,
+        head_id=at.head_id,
+        tokens=at.context_tokens if at.context_tokens is not None else _estimate(parts, excluded),
+        tokens_fresh=bool(at.tokens_fresh),
         parts=tuple(parts),
         excluded=excluded,
+        model_entry=at.model_entry,
+        thinking_entry=at.thinking_entry,
     )
+
+
+def _path(tx: ReadTx, at: Row) -> list[Segment]:
+    """Return the ranges of a context; without a look-up when it lies within the branch of its head."""
+    start_no = at.first_kept_no if at.first_kept_no is not None else at.boundary_no
+    if at.first_no is not None and start_no is None and at.parent_branch_no is None:
+        start_no = at.first_no
+    if at.first_no is not None and start_no is not None and start_no >= at.first_no:
+        return [Segment(at.branch_no, start_no, at.head_no)]
+    return segments(tx, at.head_no, stop_no=start_no)
 
 
 def read_messages(
     tx: ReadTx, head_no: int | None, boundary_no: int | None, first_kept_no: int | None
 ) -> tuple[list[bytes], frozenset[int]]:
     """Read the messages between a boundary and a head, which may be any entry of the path."""
+    start_no = first_kept_no if first_kept_no is not None else boundary_no
+    return _read_parts(tx, segments(tx, head_no, stop_no=start_no), boundary_no, first_kept_no)
+
+
+def _read_parts(
+    tx: ReadTx, path: Sequence[Segment], boundary_no: int | None, first_kept_no: int | None
+) -> tuple[list[bytes], frozenset[int]]:
     parts: list[bytes] = []
     excluded: set[int] = set()
     boundary = tx.one("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
     if boundary is not None and boundary.type == "compaction":
         parts.append(_written(_summary_message(loads(boundary.payload))))
-    start_no = first_kept_no if first_kept_no is not None else boundary_no
     # What the boundary kept lies before it, and numbers grow along a path.
     kept_before_no = boundary_no if boundary_no is not None and first_kept_no is not None else 0
     kept_by_reset: list[tuple[int, bytes]] = []
-    for segment in segments(tx, head_no, stop_no=start_no):
+    for segment in path:
         rows = _span(tx, segment)
         kept = bisect_left(rows, (kept_before_no,))
         if boundary is not None and boundary.type == "reset":
@@ -137,10 +160,11 @@ def read_messages(
 
 def _add(parts: list[bytes], excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool) -> None:
     """Add what rows contribute. Almost all are messages as they stand, so those take the short way."""
+    as_they_stand = [content for _, projection, content in rows if projection == _BODY]
+    if len(as_they_stand) == len(rows):
+        parts += as_they_stand
+        return
     for _, projection, content in rows:
-        if projection == _BODY:
-            parts.append(content)
-            continue
         if projection == Projection.EXCLUDED:
             excluded.add(len(parts))
         parts.append(_message(projection, content, retained=retained))
@@ -228,17 +252,10 @@ def _kept_by_reset(rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
         yield _message(projection, content, retained=True)
 
 
-def _model(entry_type: str | None, payload: str | None) -> dict[str, Any] | None:
-    if payload is None:
-        return None
-    entry = loads(payload)
-    if entry_type == "model_change":
+def _model(entry: dict[str, Any]) -> dict[str, Any]:
+    if entry["type"] == "model_change":
         return {"provider": entry.get("provider"), "modelId": entry.get("modelId")}
     return {"provider": entry["message"].get("provider"), "modelId": entry["message"].get("model")}
-
-
-def _thinking_level(payload: str | None) -> str:
-    return "off" if payload is None else str(loads(payload).get("thinkingLevel"))
 
 
 def _estimate(parts: Sequence[bytes], excluded: frozenset[int]) -> int:

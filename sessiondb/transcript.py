@@ -465,17 +465,16 @@ def find_entry(tx: ReadTx, state: State, entry_id: str) -> Row | None:
 
 
 def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> list[Segment]:
-    """Return the path to `head_no` as ranges, root first; with `stop_no`, only from that entry on."""
+    """Return the path to `head_no` as ranges, root first; with `stop_no`, only from that entry of the path on."""
     if head_no is None:
         return []
-    head = tx.must("transcript.by_no", entry_no=head_no)
-    stop = tx.one("transcript.by_no", entry_no=stop_no) if stop_no is not None else None
     found: list[Segment] = []
-    branch_no, high_no = head.branch_no, head_no
+    branch_no, high_no = tx.must("transcript.by_no", entry_no=head_no).branch_no, head_no
     while branch_no is not None:
         branch = tx.must("transcript.branch", branch_no=branch_no)
-        if stop is not None and branch_no == stop.branch_no:
-            found.append(Segment(branch_no, stop.entry_no, high_no))
+        # Numbers grow along a path, so the entry to stop at lies in the first branch that begins no later than it.
+        if stop_no is not None and stop_no >= branch.first_no:
+            found.append(Segment(branch_no, stop_no, high_no))
             break
         found.append(Segment(branch_no, branch.first_no, high_no))
         branch_no, high_no = branch.parent_branch_no, branch.fork_no

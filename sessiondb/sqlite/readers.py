@@ -1,5 +1,8 @@
 """The readers: a few threads, each with its own read-only connection, fed from one bounded queue.
 
+The reader that was idle last is woken first. Each connection has a page cache of its own, so a lone caller's reads then
+find theirs warm; round robin cost a read of 200 messages half as much again.
+
 A read is one snapshot: BEGIN, the body, END. It is always ended, whatever the body does, because a snapshot that
 stays open pins the WAL. Readers buy isolation from one slow read, not throughput (building rows holds the GIL).
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -54,7 +58,8 @@ class Readers:
         self.limits = limits
         self.connect = connect
         self.lock = threading.Lock()
-        self.queue: SimpleQueue[ReadRequest | None] = SimpleQueue()
+        self.queue: deque[ReadRequest] = deque()
+        self.idle: list[_Reader] = []  # the last one became idle last
         self.waiting = 0
         self.reads = 0
         self.refused = 0
@@ -67,8 +72,10 @@ class Readers:
         self._closing = False
         self._alive = limits.readers
         self._all_ended = threading.Event()
+        self._readers = [_Reader(self) for _ in range(limits.readers)]
         self._threads = [
-            threading.Thread(target=_Reader(self).run, name=f"sessiondb-reader-{number}", daemon=True) for number in range(limits.readers)
+            threading.Thread(target=reader.run, name=f"sessiondb-reader-{number}", daemon=True)
+            for number, reader in enumerate(self._readers)
         ]
         self._watchdog = threading.Thread(target=self._watch, name="sessiondb-watchdog", daemon=True)
 
@@ -83,8 +90,8 @@ class Readers:
             StoreBusy: every reader is occupied and the queue is full.
             StoreClosed: the database has been closed.
         """
-        # Critical section "admission". Invariant: waiting = requests in the queue that no reader has taken and no caller
-        # has given up.
+        # Critical section "admission". Invariant: waiting = requests that no reader has taken and no caller has given up;
+        # a request is in the queue only while no reader is idle.
         with self.lock:
             if self._closing:
                 raise StoreClosed(f"{self.path}: {request.op} came after the database was closed.", path=self.path)
@@ -98,7 +105,22 @@ class Readers:
                     holder=running,
                 )
             self.waiting += 1
-            self.queue.put(request)
+            if self.idle:
+                self.idle.pop().wake.put(request)
+            else:
+                self.queue.append(request)
+
+    def next(self, reader: _Reader) -> ReadRequest | None:
+        """Return what a reader is to do next: what has waited longest, or what it is woken for; None: to end."""
+        # Critical section "going idle": nothing in the queue and this reader in the list are one step, so a put in
+        # between wakes it.
+        with self.lock:
+            if self.queue:
+                return self.queue.popleft()
+            if self._closing:
+                return None
+            self.idle.append(reader)
+        return reader.wake.get()
 
     def abandon(self, request: ReadRequest) -> bool:
         """Give a read up: it is taken from the queue, or its statement interrupted. Always succeeds. May be repeated."""
@@ -121,8 +143,8 @@ class Readers:
             if self._closing:
                 return
             self._closing = True
-            for _ in self._threads:
-                self.queue.put(None)
+            while self.idle:
+                self.idle.pop().wake.put(None)
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the threads to end; return whether all did."""
@@ -182,10 +204,11 @@ class _Reader:
 
     def __init__(self, readers: Readers) -> None:
         self.readers = readers
+        self.wake: SimpleQueue[ReadRequest | None] = SimpleQueue()
         self.connection: apsw.Connection | None = None
 
     def run(self) -> None:
-        while (request := self.readers.queue.get()) is not None:
+        while (request := self.readers.next(self)) is not None:
             if self._take(request):
                 self._read(request)
         close_quietly(self.connection)

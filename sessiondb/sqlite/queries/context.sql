@@ -3,13 +3,29 @@
 SELECT s.session_no, s.session_id, s.version, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh
 FROM session AS s WHERE s.session_no = :session_no;
 
--- name: head
--- What the head says about the model; NULLs before the first entry.
-SELECT h.entry_id, h.position, h.tokens_total, m.type AS model_type, m.payload AS model_payload, t.payload AS thinking_payload
-FROM entry AS h
+-- name: now
+-- The same, with what the head says about the model, and the branch that it is the tip of or lies in: everything that
+-- a context needs besides its messages, unless its path crosses branches.
+SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
+       h.entry_id AS head_id, h.branch_no, b.first_no, b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
+FROM session AS s
+LEFT JOIN entry AS h ON h.entry_no = s.head_no
+LEFT JOIN branch AS b ON b.branch_no = h.branch_no
 LEFT JOIN entry AS m ON m.entry_no = h.model_no
 LEFT JOIN entry AS t ON t.entry_no = h.thinking_no
-WHERE h.entry_no = :entry_no;
+WHERE s.session_no = :session_no;
+
+-- name: then
+-- The same at the end of a past epoch; its tokens were not kept.
+SELECT s.session_id, e.epoch, e.closed_head_no AS head_no, e.boundary_no, e.first_kept_no, NULL AS context_tokens, 0 AS tokens_fresh,
+       h.entry_id AS head_id, h.branch_no, b.first_no, b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
+FROM epoch AS e
+JOIN session AS s ON s.session_no = e.session_no
+LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no
+LEFT JOIN branch AS b ON b.branch_no = h.branch_no
+LEFT JOIN entry AS m ON m.entry_no = h.model_no
+LEFT JOIN entry AS t ON t.entry_no = h.thinking_no
+WHERE e.session_no = :session_no AND e.epoch = :epoch AND e.closed_at_ms IS NOT NULL;
 
 -- name: span
 -- What one branch's range adds to a context: the message as bytes where it can be cut out of the payload, else the
