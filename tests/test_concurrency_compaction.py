@@ -195,6 +195,8 @@ async def _compactor(session: sessiondb.Session, plan: list[tuple[int, int, str]
 
 def _span(job: sessiondb.CompactionJob) -> list[str]:
     """Return the messages that a job summarises, a previous summary left out."""
+    if job.keeps_all:
+        return []  # they are shown to the summariser, and all of them stay
     found = []
     for item in job.messages:
         if item["role"] != "compactionSummary":

@@ -490,11 +490,8 @@ def _epoch_not_bumped(patch: pytest.MonkeyPatch) -> None:
 
 def _kept_tail_lost(patch: pytest.MonkeyPatch) -> None:
     """Rebuilding starts after the last compaction instead of at its first kept entry."""
-    patch.setattr(context, "read_messages", _without_kept(context.read_messages))
-
-
-def _without_kept(read: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda tx, head_no, boundary_no, first_kept_no: read(tx, head_no, boundary_no, None if boundary_no else first_kept_no)
+    path = context._path
+    patch.setattr(context, "_path", lambda tx, at: path(tx, at._replace(first_kept_no=None)))
 
 
 def _key_forgotten(patch: pytest.MonkeyPatch) -> None:
