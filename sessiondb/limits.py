@@ -23,9 +23,10 @@ IDEMPOTENCY_KEY_CHARS_MAX = 512
 # One append call: bounded so that its transaction stays within a few tens of milliseconds.
 APPEND_ENTRIES_MAX = 1_000
 
-# Import works in transactions of at most this size, so that a message waiting behind one waits milliseconds.
-IMPORT_BATCH_ENTRIES = 250
-IMPORT_BATCH_BYTES = 1 * MIB
+# Import works in transactions of at most this size, so that a message waiting behind one waits a millisecond or two: an
+# entry takes some 50 us to store. Batches of 250 import a quarter faster, and make an append wait three times as long.
+IMPORT_BATCH_ENTRIES = 50
+IMPORT_BATCH_BYTES = 256 * KIB
 
 # A page of history, and the rows that one step of a cut search reads: at first, and at most.
 PAGE_ENTRIES_MAX = 1_000
