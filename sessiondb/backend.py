@@ -4,7 +4,7 @@ Rules (sessions, transcript, context, compaction, ...) are synchronous functions
 handle, `Tx`, and run *named* statements. They know no SQL text, no connection and no driver, so a
 second engine needs only its own `.sql` files and its own `Backend`.
 
-A `Backend` offers five verbs: `read`, `write`, `stats`, `migrate` (done by opening) and `close`. A whole
+A `Backend` offers few verbs: `read`, `write`, `wait_change`, `stats` and `close` (opening migrates). A whole
 transaction body is one request, `fn(tx) -> result`:
 
 * `read(fn)` runs on a reader thread inside one short snapshot;
@@ -86,6 +86,19 @@ class Backend(Protocol):
             NotExecuted: the deadline passed before the transaction began.
             OutcomeUnknown: an I/O error came back from COMMIT; read again, or retry with an idempotency key.
         """
+
+    @property
+    def change_count(self) -> int:
+        """How many commits have been noticed so far, of this process or another. Only good for comparing."""
+
+    async def wait_change(self, seen: int, timeout_s: float) -> None:
+        """Return when something was committed since `change_count` was `seen`, or after `timeout_s`.
+
+        A commit of this process is noticed at once, one of another within 100 ms; neither by busy reading.
+        """
+
+    async def incremental_vacuum(self, pages: int) -> int:
+        """Give up to `pages` free pages back to the file system; return how many. Others write in between."""
 
     def stats(self) -> dict[str, Any]:
         """Return counters and gauges, keys with their units."""

@@ -2,6 +2,8 @@
 
     SessionDBError
     |-- StoreBusy                  full or locked: not executed; retry after `retry_after_ms`
+    |   `-- SessionBusy            ... because too many messages of the session or its lane are waiting
+    |-- TurnLost                   the turn ended or was taken over; it can write no more
     |-- NotExecuted                the deadline passed before the transaction began
     |-- OutcomeUnknown             an I/O error at COMMIT: read again, or retry with the same idempotency key
     |-- StoreClosed                the database was closed; not executed
@@ -19,7 +21,8 @@
     |-- NotFound                   no such session, key, entry, epoch or compaction
     |-- InvalidInput               what was passed cannot be stored; nothing was changed
     |   `-- InvalidKey             a session key outside the grammar
-    |-- SessionEnded               an archived transcript accepts no append
+    |-- SessionEnded               an ended transcript accepts no append
+    |   `-- SessionArchived        its entries are in an archive: restore it to read or continue it
     `-- CompactionRefused
         |-- CompactionRunning      a live job exists: its owner, operation and age are in the error
         |-- CompactionCoolDown     repeated compactions made no progress; try after `until_ms`
@@ -151,8 +154,20 @@ class InvalidKey(InvalidInput):
     """The session key is outside the grammar `agent:<agentId>:<rest>`."""
 
 
+class SessionBusy(StoreBusy):
+    """Too many messages of this session, or in its lane, are waiting; this one was not accepted. NACK it."""
+
+
+class TurnLost(SessionDBError):
+    """The turn is not running any more: it ended, or was taken over. Nothing was written in its name."""
+
+
 class SessionEnded(SessionDBError):
-    """The session has ended; an archived transcript accepts no append."""
+    """The session has ended; it accepts no append."""
+
+
+class SessionArchived(SessionEnded):
+    """The session is archived. Restore it with `sessiondb restore DB SESSION`, or `db.restore(session_id)`."""
 
 
 class CompactionRefused(SessionDBError):

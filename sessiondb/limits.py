@@ -45,6 +45,30 @@ COMPACTION_RENEWAL_FACTOR = 10
 # pi's and OpenClaw's default.
 KEEP_RECENT_TOKENS = 20_000
 
+# Messages of one session, and in one lane, that may wait. A person sends a handful before they are answered; a lane of
+# 10,000 at a few seconds a turn is hours behind, and its senders had better know.
+SESSION_WAITING_MAX = 100
+LANE_WAITING_MAX = 10_000
+# A message is tried this often; pauses double from the first to the last.
+INBOX_ATTEMPTS_MAX = 3
+OUTBOX_ATTEMPTS_MAX = 8
+RETRY_PAUSE_MS = 1_000
+RETRY_PAUSE_MS_MAX = 60_000
+# A lease outlasts the timeout of its work by this, so that whoever is cut off can still write how it ended.
+LEASE_GRACE_MS = 2_000
+
+# A chunk of an archive: what one transaction stores, and what is decompressed at once.
+ARCHIVE_CHUNK_ROWS = 500
+ARCHIVE_CHUNK_BYTES = 1 * MIB
+# Rows and bytes that one transaction deletes or puts back. Ids are random, so each row may touch an index page of its own: how
+# long that takes depends on the disk and on who else writes. So the rows are halved when a step took longer than this, waiting
+# included, and doubled when it took less than half of it, between the two bounds.
+ARCHIVE_STEP_ROWS = 200
+ARCHIVE_STEP_ROWS_FIRST = 50
+ARCHIVE_STEP_ROWS_MIN = 10
+ARCHIVE_STEP_BYTES = 512 * KIB
+ARCHIVE_STEP_MS = 5.0
+
 
 class Limits(BaseModel):
     """What one open database may use. All values are bounds, none is a reservation."""

@@ -74,6 +74,10 @@ class SessionInfo:
     updated_at_ms: int
     ended_at_ms: int | None
     forked_from: str | None
+    pinned_at_ms: int | None = None
+    """Not None: retention leaves it alone."""
+    archived_at_ms: int | None = None
+    """Not None: its entries are in an archive; `db.restore` brings them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,3 +273,97 @@ class ExportReport:
     def ok(self) -> bool:
         """True when every file is in place with its content."""
         return all(file.status in ("written", "unchanged") for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The receipt of a message. It is on disk."""
+
+    inbox_no: int
+    session_id: str
+    state: str
+    """`queued` for a new one; for a duplicate, what has become of the first."""
+    accepted_at_ms: int
+    ahead: int
+    """Messages of the same session that go before it."""
+    duplicate: bool
+    """True: the same (source, event_id) had been accepted before; nothing was changed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for an operator or for the person who waits."""
+
+    event_no: int
+    kind: str
+    audience: str
+    session_id: str | None
+    at_ms: int
+    text: str
+    """What to say."""
+    data: str
+    """Details, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMessage:
+    """A message that was accepted and is not done: `queued`, `claimed` by a turn, or `held` for the resume plan."""
+
+    inbox_no: int
+    source: str
+    event_id: str
+    session_id: str
+    lane: str
+    state: str
+    accepted_at_ms: int
+    available_at_ms: int
+    attempts: int
+    turn_no: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up."""
+
+    inbox_no: int
+    source: str
+    event_id: str
+    session_id: str
+    lane: str
+    accepted_at_ms: int
+    attempts: int
+    reason: str | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply in the outbox."""
+
+    outbox_no: int
+    session_id: str
+    turn_no: int | None
+    target: str
+    state: str
+    attempts: int
+    created_at_ms: int
+    reason: str | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Something that a process holds: a turn, a compaction, or a reply that it is sending."""
+
+    what: str
+    session_id: str
+    number: int
+    operation: str
+    since_ms: int
+    until_ms: int
+    host: str
+    pid: int
+    program: str
+    alive: bool | None
+    """None: on another host, where it cannot be told from here."""

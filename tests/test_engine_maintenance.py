@@ -275,4 +275,4 @@ async def test_free_pages_are_given_back_in_steps(tmp_db: Path) -> None:
         assert await backend.read(lambda tx: tx._connection.pragma("freelist_count"), op="free") == free - 10
         assert await backend.incremental_vacuum(10**6) == free - 10
         assert await backend.incremental_vacuum(10**6) == 0
-    assert tmp_db.stat().st_size < 40 * 4096
+    assert tmp_db.stat().st_size < 80 * 4096, "what is left is the empty tables of the schema"

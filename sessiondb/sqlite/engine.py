@@ -34,6 +34,7 @@ from sessiondb.errors import NewerSchema, NotASessionDB, NotExecuted, OpenError,
 from sessiondb.limits import Limits
 from sessiondb.sqlite import guard as guarding
 from sessiondb.sqlite import maintenance
+from sessiondb.sqlite.changes import Changes
 from sessiondb.sqlite.connection import (
     Durability,
     close_quietly,
@@ -62,11 +63,14 @@ CHORE_S_MAX = 24 * 3600.0
 class _Parts:
     """What an open database consists of: apart from the backend object, so that it can outlive it by one clean-up."""
 
-    def __init__(self, path: str, limits: Limits, writer: Writer | None, readers: Readers, guard: guarding.Guard | None) -> None:
+    def __init__(
+        self, path: str, limits: Limits, writer: Writer | None, readers: Readers, changes: Changes, guard: guarding.Guard | None
+    ) -> None:
         self.path = path
         self.limits = limits
         self.writer = writer
         self.readers = readers
+        self.changes = changes
         self.guard = guard
         self.pid = os.getpid()
         self.closed = False
@@ -74,6 +78,7 @@ class _Parts:
     def stop(self) -> None:
         """Ask every thread to finish. Does not wait. May be repeated."""
         self.closed = True
+        self.changes.stop()
         self.readers.stop()
         if self.writer is not None:
             self.writer.stop()
@@ -82,8 +87,10 @@ class _Parts:
         """Finish queued work and close; return whether all threads ended in time. May be repeated."""
         self.closed = True
         # Readers first: the last snapshot gone, the writer can fold the whole WAL away.
+        self.changes.stop()
         self.readers.stop()
         done = self.readers.join(timeout_s)
+        done = self.changes.join(timeout_s) and done
         if self.writer is not None:
             self.writer.stop()
             done = self.writer.join(timeout_s) and done
@@ -217,6 +224,17 @@ class SqliteBackend:
             raise request.error
         return request.value  # type: ignore[no-any-return]
 
+    @property
+    def change_count(self) -> int:
+        """How many commits, of this process or another, have been noticed. Only good for comparing."""
+        return self._parts.changes.count
+
+    async def wait_change(self, seen: int, timeout_s: float) -> None:
+        """Return when something was committed since `seen`, or after `timeout_s`. See `backend.Backend.wait_change`."""
+        self._refuse_after_fork()
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._parts.changes.wait(seen, timeout_s)
+
     def stats(self) -> dict[str, Any]:
         """Return counters and gauges; keys carry their units. Cheap, and never blocks on SQL."""
         parts = self._parts
@@ -299,11 +317,13 @@ class SqliteBackend:
 
 def _start(path: str, limits: Limits, durability: Durability, program: str, *, create: bool) -> _Parts:
     make_file(path, create=create)
-    writer = Writer(path, limits, durability, program)
+    changes = Changes(lambda: connect_reader(path))
+    writer = Writer(path, limits, durability, program, changes.notify)
     writer.start()
     readers = Readers(path, limits, connect_reader)
     readers.start()
-    return _Parts(path, limits, writer, readers, None)
+    changes.start()
+    return _Parts(path, limits, writer, readers, changes, None)
 
 
 def _start_visit(path: str, limits: Limits) -> _Parts:
@@ -320,7 +340,9 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
         close_quietly(connection)
     readers = Readers(path, limits, connect_visitor)
     readers.start()
-    return _Parts(path, limits, None, readers, None)
+    changes = Changes(lambda: connect_visitor(path))
+    changes.start()
+    return _Parts(path, limits, None, readers, changes, None)
 
 
 def _resolve(path: str | os.PathLike[str]) -> str:

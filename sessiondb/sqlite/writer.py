@@ -121,8 +121,11 @@ class Batch:
 class Writer:
     """The writer thread of one open database."""
 
-    def __init__(self, path: str, limits: Limits, durability: Durability, program: str) -> None:
+    def __init__(
+        self, path: str, limits: Limits, durability: Durability, program: str, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self.path = path
+        self._on_change = on_change
         self.limits = limits
         self.stats = WriterStats()
         self.checkpoints = Checkpointer(limits)
@@ -403,6 +406,8 @@ class Writer:
         self._measure(batch)
         self._batch = None
         self._deliver(batch.finished)
+        if batch.succeeded:
+            self._on_change()
 
     def _begin(self) -> apsw.Connection | None:
         """Begin a transaction if something is queued; return None when nothing is, or when it could not be begun."""

@@ -6,7 +6,7 @@ FROM session AS s WHERE s.session_no = :session_no;
 -- name: now
 -- The same, with what the head says about the model, and the branch that it is the tip of or lies in: everything that
 -- a context needs besides its messages, unless its path crosses branches.
-SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
+SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.archived_at_ms,
        h.entry_id AS head_id, h.branch_no, b.first_no, b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
 FROM session AS s
 LEFT JOIN entry AS h ON h.entry_no = s.head_no

@@ -37,7 +37,7 @@ DELETE FROM binding WHERE session_key = :session_key;
 -- name: list
 -- Sessions in the order of their last change, newest first, a page at a time.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.entries, s.epoch, s.context_tokens, s.tokens_fresh,
-       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, f.session_id AS forked_from,
+       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
@@ -48,8 +48,24 @@ ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
 -- name: info
 -- One session, with what is derived from other rows.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.entries, s.epoch, s.context_tokens, s.tokens_fresh,
-       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, f.session_id AS forked_from,
+       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
 WHERE s.session_no = :session_no;
+
+-- name: began
+-- When the conversation that a session holds now began: its start, its last reset or its fork; and the reset's entry.
+SELECT opened_at_ms, boundary_no FROM epoch
+WHERE session_no = :session_no AND reason IN ('start', 'reset', 'fork') ORDER BY epoch DESC LIMIT 1;
+
+-- name: heard
+-- When a person was last heard of in a session, among its newest entries; what lane cron brought in was nobody.
+SELECT newest.appended_at_ms FROM (
+  SELECT entry_no, role, idempotency_key, appended_at_ms FROM entry
+  WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no DESC LIMIT :limit
+) AS newest
+WHERE newest.role = 'user' AND NOT EXISTS (
+  SELECT 1 FROM inbox AS i
+  WHERE newest.idempotency_key GLOB 'inbox:[0-9]*' AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER) AND i.lane = 'cron')
+ORDER BY newest.entry_no DESC LIMIT 1;

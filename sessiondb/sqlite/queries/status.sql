@@ -14,6 +14,19 @@ SELECT (SELECT count(*) FROM session) AS sessions,
        (SELECT count(*) FROM quarantine WHERE severity = 'blank') AS lines_blank,
        (SELECT count(*) FROM instance WHERE closed_at_ms IS NULL) AS processes_open;
 
+-- name: work
+-- What a gateway has before it and what it could not finish. Each count reads a partial index of just these rows.
+SELECT (SELECT count(*) FROM inbox WHERE state = 'queued') AS messages_waiting,
+       (SELECT count(*) FROM inbox WHERE state IN ('held', 'dead') AND state = 'held') AS messages_held,
+       (SELECT count(*) FROM inbox WHERE state IN ('held', 'dead') AND state = 'dead') AS messages_dead,
+       (SELECT count(*) FROM turn WHERE state = 'running') AS turns_running,
+       (SELECT count(*) FROM turn WHERE state = 'running' AND expires_at_ms <= :now_ms) AS turns_overdue,
+       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'pending') AS replies_pending,
+       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'sending') AS replies_sending,
+       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'unknown') AS replies_unknown,
+       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'failed') AS replies_failed,
+       (SELECT coalesce(max(event_no), 0) FROM event) AS events;
+
 -- name: compactions
 -- How many jobs are in each state.
 SELECT state, count(*) AS jobs FROM compaction GROUP BY state ORDER BY state;

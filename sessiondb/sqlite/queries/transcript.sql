@@ -1,11 +1,15 @@
 -- name: state
 -- Everything that an append must know, by two primary-key lookups. The columns of transcript.State, in its order.
 SELECT s.session_no, s.session_id, s.version, s.ended_at_ms, s.entries, s.epoch, s.head_no, s.branch_no, s.boundary_no,
-       s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name,
+       s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name, s.archived_at_ms,
        h.entry_id AS head_id, coalesce(h.position, 0) AS position, coalesce(h.tokens_total, 0) AS tokens_total,
        coalesce(h.open_calls, 0) AS open_calls, h.model_no, h.thinking_no
 FROM session AS s LEFT JOIN entry AS h ON h.entry_no = s.head_no
 WHERE s.session_no = :session_no;
+
+-- name: archived
+-- Whether a session's entries are in an archive.
+SELECT session_id, archived_at_ms FROM session WHERE session_no = :session_no;
 
 -- name: save_state
 -- Move a session's pointers; one row.

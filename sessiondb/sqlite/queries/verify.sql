@@ -36,7 +36,7 @@ SELECT entry_no >> 32 AS owner_no FROM entry WHERE entry_no > :after_entry_no OR
 -- One session's row with everything that its pointers must agree with, in one snapshot. :low_no and :high_no bound
 -- the numbers that its entries may have.
 SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.entries, s.epoch, s.head_no, s.branch_no, s.boundary_no,
-       s.first_kept_no, s.context_tokens, s.tokens_fresh, s.forked_from_no,
+       s.first_kept_no, s.context_tokens, s.tokens_fresh, s.forked_from_no, s.archived_at_ms,
        z.type AS header_type,
        (SELECT max(n.entry_no) FROM entry AS n WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no,
        h.entry_no AS found_head_no, h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total, h.boundary_no AS head_boundary_no,
@@ -58,8 +58,14 @@ LEFT JOIN epoch AS o ON o.session_no = s.session_no AND o.epoch = s.epoch
 WHERE s.session_no = :session_no;
 
 -- name: exists
--- Whether a session is still there.
-SELECT session_no FROM session WHERE session_no = :session_no;
+-- Whether a session is still there, and whether its entries are.
+SELECT session_no, archived_at_ms FROM session WHERE session_no = :session_no;
+
+-- name: archive
+-- A session's archive that is not restored, and what is there of it.
+SELECT a.archive_no, a.state, a.encoding, a.rows, a.finished_at_ms,
+       (SELECT coalesce(sum(c.rows), 0) FROM archive_chunk AS c WHERE c.archive_no = a.archive_no) AS found_rows
+FROM archive AS a WHERE a.session_no = :session_no AND a.state <> 'restored';
 
 -- name: branches
 -- A session's branches with the entries that they begin at and left from, a page at a time.
@@ -137,3 +143,31 @@ SELECT r.source_no, r.path, r.lines, r.entries, r.quarantined, s.session_id, s.e
        (SELECT max(q.line) FROM quarantine AS q WHERE q.source_no = r.source_no) AS last_line
 FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.source_no > :after_no ORDER BY r.source_no LIMIT :limit;
+
+-- name: inbox
+-- Messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry.
+SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no, i.entry_no, t.state AS turn_state,
+       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, i.payload ->> '$.role' AS role, e.role AS found_role
+FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no
+WHERE i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;
+
+-- name: turns
+-- Turns with the messages that they work on, a page at a time.
+SELECT t.turn_no, s.session_id, t.state, t.inbox_no, t.expires_at_ms, t.deadline_ms, i.state AS inbox_state, i.turn_no AS inbox_turn_no,
+       CASE WHEN t.state = 'running' THEN
+         (SELECT count(*) FROM turn AS o WHERE o.session_no = t.session_no AND o.state || '' = 'running') ELSE 0 END AS running
+FROM turn AS t LEFT JOIN session AS s ON s.session_no = t.session_no LEFT JOIN inbox AS i ON i.inbox_no = t.inbox_no
+WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
+
+-- name: outbox
+-- Replies with the turns that wrote them, a page at a time.
+SELECT o.outbox_no, o.session_no, s.session_id, o.state, o.turn_no, o.instance_no, o.expires_at_ms, o.finished_at_ms,
+       t.state AS turn_state, t.session_no AS turn_session_no
+FROM outbox AS o LEFT JOIN session AS s ON s.session_no = o.session_no LEFT JOIN turn AS t ON t.turn_no = o.turn_no
+WHERE o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;
+
+-- name: cursors
+-- Consumers that claim to have handled events which were never written.
+SELECT c.consumer, c.event_no, coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0) AS last_no
+FROM event_cursor AS c WHERE c.event_no > coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0) LIMIT :limit;

@@ -1,0 +1,116 @@
+-- name: by_event
+-- The receipt of a message that was accepted before.
+SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+WHERE i.source = :source AND i.event_id = :event_id;
+
+-- name: accept
+-- A message is accepted when this row is committed.
+INSERT INTO inbox (source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+VALUES (:source, :event_id, :session_no, :lane, 'queued', :now_ms, :now_ms, :payload)
+RETURNING inbox_no;
+
+-- name: waiting_in_session
+-- How many messages of a session are waiting or being worked on; counts no further than a limit.
+SELECT count(*) AS waiting FROM (
+  SELECT 1 FROM inbox WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'held') AND state <> 'held' LIMIT :limit
+);
+
+-- name: waiting_in_lane
+-- How many messages wait in a lane; counts no further than a limit.
+SELECT count(*) AS waiting FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
+
+-- name: next
+-- The oldest message of a lane that may run now: its session is idle and nothing of that session goes before it.
+-- A resume lets every other message of its session go first.
+SELECT i.inbox_no, i.session_no, s.session_id, i.source, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
+FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms <= :now_ms
+  AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
+  AND NOT EXISTS (SELECT 1 FROM inbox AS o
+                  WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'held') AND o.state <> 'held' AND o.lane <> 'resume'
+                    AND (o.inbox_no < i.inbox_no OR i.lane = 'resume'))
+ORDER BY i.inbox_no LIMIT 1;
+
+-- name: due
+-- When the next message of a lane that waits for its retry becomes available.
+SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane AND available_at_ms > :now_ms;
+
+-- name: claim
+-- queued -> claimed, once.
+UPDATE inbox SET state = 'claimed', attempts = attempts + 1, turn_no = :turn_no, entry_no = :entry_no
+WHERE inbox_no = :inbox_no AND state = 'queued';
+
+-- name: finish
+-- claimed -> done, by the turn that claimed it.
+UPDATE inbox SET state = 'done', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+
+-- name: retry
+-- claimed -> queued again, not before a time.
+UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms, reason = :reason
+WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+
+-- name: hold
+-- claimed -> held: its turn was interrupted, the resume plan decides.
+UPDATE inbox SET state = 'held', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+
+-- name: bury
+-- -> dead, with the reason.
+UPDATE inbox SET state = 'dead', reason = :reason WHERE inbox_no = :inbox_no AND state IN ('claimed', 'held', 'queued');
+
+-- name: supersede_resumes
+-- A newer message of the session goes on where its interrupted ones stopped; they are in the transcript already.
+UPDATE inbox SET state = 'done', reason = 'a newer message of the session went on from here'
+WHERE session_no = :session_no AND inbox_no < :inbox_no AND (state = 'held' OR (state = 'queued' AND lane = 'resume'));
+
+-- name: waiting
+-- Whether a message waits.
+SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no AND state = 'queued';
+
+-- name: resume
+-- held -> queued in the lane of resumes.
+UPDATE inbox SET state = 'queued', lane = 'resume', available_at_ms = :now_ms, timeout_ms = :timeout_ms WHERE inbox_no = :inbox_no AND state = 'held';
+
+-- name: held
+-- Interrupted messages, newest first, a page at a time; with how the session's turn before went, and whether its import was damaged.
+SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
+       (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
+         AS state_before,
+       EXISTS (SELECT 1 FROM source AS r JOIN quarantine AS q ON q.source_no = r.source_no
+               WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged
+FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+WHERE i.state IN ('held', 'dead') AND i.state = 'held' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
+
+-- name: running_resumes
+-- How many resumes are queued or running now.
+SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
+     + (SELECT count(*) FROM turn WHERE state = 'running' AND lane = 'resume') AS resumes;
+
+-- name: late
+-- Messages whose sender has not been told yet that they have to wait.
+SELECT i.inbox_no, i.session_no, s.session_id, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0 AND i.accepted_at_ms <= :accepted_before_ms ORDER BY i.inbox_no LIMIT :limit;
+
+-- name: mark_delayed
+-- Remember that the sender has been told; once.
+UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
+
+-- name: requeue
+-- dead -> queued, by an operator: from the beginning.
+UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms, reason = 'requeued by an operator'
+WHERE inbox_no = :inbox_no AND state = 'dead';
+
+-- name: drop
+-- dead -> done, by an operator: given up for good.
+UPDATE inbox SET state = 'done', reason = 'dropped by an operator' WHERE inbox_no = :inbox_no AND state = 'dead';
+
+-- name: dead
+-- Dead letters, newest first.
+SELECT i.inbox_no, i.source, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts, i.reason, i.payload
+FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+WHERE i.state IN ('held', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
+
+-- name: open
+-- Messages that are not done and not dead, oldest first, a page at a time; by the partial index that holds just these.
+SELECT i.inbox_no, i.source, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms, i.available_at_ms, i.attempts, i.turn_no, i.reason
+FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
+WHERE i.state IN ('queued', 'claimed', 'held') AND i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;

@@ -1,0 +1,32 @@
+-- name: open_instances
+-- Processes that have not said good-bye, oldest first; a page.
+SELECT instance_no, host, boot_id, pid, pid_started, program, opened_at_ms FROM instance
+WHERE closed_at_ms IS NULL AND instance_no > :after_no ORDER BY instance_no LIMIT :limit;
+
+-- name: bury_instance
+-- A process is known to be dead and everything it held has been given back.
+UPDATE instance SET closed_at_ms = :now_ms, unclean = 1 WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
+
+-- name: running_compactions
+-- Jobs of one process.
+SELECT compaction_id, session_no FROM compaction WHERE state = 'running' AND instance_no = :instance_no LIMIT :limit;
+
+-- name: unclean_starts
+-- How many of the processes that were opened since a time died without closing.
+SELECT count(*) AS starts FROM instance WHERE unclean = 1 AND opened_at_ms >= :since_ms;
+
+-- name: held
+-- Who holds what, since when, until when: turns, compactions and replies under way.
+SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation, t.started_at_ms AS since_ms, t.expires_at_ms AS until_ms,
+       i.host, i.boot_id, i.pid, i.pid_started, i.program
+FROM turn AS t JOIN session AS s ON s.session_no = t.session_no JOIN instance AS i ON i.instance_no = t.instance_no
+WHERE t.state = 'running'
+UNION ALL
+SELECT 'compaction', s.session_id, c.compaction_no, c.trigger, c.begun_at_ms, c.deadline_ms, i.host, i.boot_id, i.pid, i.pid_started, i.program
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no JOIN instance AS i ON i.instance_no = c.instance_no
+WHERE c.state = 'running'
+UNION ALL
+SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target, o.created_at_ms, o.expires_at_ms, i.host, i.boot_id, i.pid, i.pid_started, i.program
+FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no JOIN instance AS i ON i.instance_no = o.instance_no
+WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'sending'
+ORDER BY since_ms;

@@ -1,0 +1,25 @@
+-- name: newest
+-- Sessions in the order of their last change, newest first, a page at a time; archived ones too, so that a page is one page.
+SELECT s.session_no, s.session_id, s.updated_at_ms, s.entries, s.archived_at_ms,
+       (SELECT count(*) FROM binding AS b WHERE b.session_no = s.session_no) AS keys,
+       coalesce((SELECT min(b.agent_id) FROM binding AS b WHERE b.session_no = s.session_no), s.agent_id) AS agent_id,
+       (SELECT max(coalesce(a.finished_at_ms, a.begun_at_ms)) FROM archive AS a WHERE a.session_no = s.session_no AND a.state = 'restored') AS restored_at_ms
+FROM session AS s WHERE (s.updated_at_ms, s.session_no) < (:before_ms, :before_no)
+ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
+
+-- name: oldest
+-- The same, oldest first.
+SELECT s.session_no, s.session_id, s.updated_at_ms, s.entries, s.archived_at_ms,
+       (SELECT count(*) FROM binding AS b WHERE b.session_no = s.session_no) AS keys,
+       coalesce((SELECT min(b.agent_id) FROM binding AS b WHERE b.session_no = s.session_no), s.agent_id) AS agent_id,
+       (SELECT max(coalesce(a.finished_at_ms, a.begun_at_ms)) FROM archive AS a WHERE a.session_no = s.session_no AND a.state = 'restored') AS restored_at_ms
+FROM session AS s WHERE (s.updated_at_ms, s.session_no) > (:after_ms, :after_no)
+ORDER BY s.updated_at_ms, s.session_no LIMIT :limit;
+
+-- name: pin
+-- Have retention leave a session alone; the first time counts.
+UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_no = :session_no;
+
+-- name: unpin
+-- Let retention have it again.
+UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;
