@@ -11,6 +11,7 @@ atomically; nothing is held while a model thinks. `sessiondb.sync` mirrors the A
 
 from importlib.metadata import version as _version
 
+from .archive import Restored
 from .context import Context
 from .database import SessionDB, open
 from .errors import (
@@ -28,34 +29,49 @@ from .errors import (
     NothingToUndo,
     OpenError,
     OutcomeUnknown,
+    SessionArchived,
+    SessionBusy,
     SessionDBError,
     SessionEnded,
     StoreBusy,
     StoreClosed,
     StoreFull,
+    TurnLost,
     UnsafeFilesystem,
     UnsafeSQLite,
     outcome_of,
 )
+from .freshness import ResetPolicy
 from .handles import CompactionJob, Session
 from .limits import Limits
 from .models import (
+    Accepted,
     CompactionInfo,
     CompactionResult,
+    DeadLetter,
     Entry,
     EpochInfo,
+    Event,
     ExportedFile,
     ExportReport,
     FileReceipt,
     Finding,
+    Holding,
     ImportReport,
     QuarantinedLine,
     Receipt,
+    Reply,
     SessionInfo,
     VerifyReport,
 )
+from .outbox import Outgoing
+from .resume import Decision, Recovered, ResumePolicy
+from .retention import RetentionDecision, RetentionPolicy, RetentionReport
+from .worker import Answer, LaneSettings, RefusedBySender, Turn
 
 __all__ = [
+    "Accepted",
+    "Answer",
     "CompactionCoolDown",
     "CompactionInfo",
     "CompactionJob",
@@ -64,15 +80,20 @@ __all__ = [
     "CompactionRunning",
     "CompactionTimeout",
     "Context",
+    "DeadLetter",
+    "Decision",
     "Entry",
     "EpochInfo",
+    "Event",
     "ExportReport",
     "ExportedFile",
     "FileReceipt",
     "Finding",
+    "Holding",
     "ImportReport",
     "InvalidInput",
     "InvalidKey",
+    "LaneSettings",
     "Limits",
     "NewerSchema",
     "NotASessionDB",
@@ -82,9 +103,21 @@ __all__ = [
     "NothingToUndo",
     "OpenError",
     "OutcomeUnknown",
+    "Outgoing",
     "QuarantinedLine",
     "Receipt",
+    "Recovered",
+    "RefusedBySender",
+    "Reply",
+    "ResetPolicy",
+    "Restored",
+    "ResumePolicy",
+    "RetentionDecision",
+    "RetentionPolicy",
+    "RetentionReport",
     "Session",
+    "SessionArchived",
+    "SessionBusy",
     "SessionDB",
     "SessionDBError",
     "SessionEnded",
@@ -92,6 +125,8 @@ __all__ = [
     "StoreBusy",
     "StoreClosed",
     "StoreFull",
+    "Turn",
+    "TurnLost",
     "UnsafeFilesystem",
     "UnsafeSQLite",
     "VerifyReport",

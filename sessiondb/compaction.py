@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from . import events
 from .backend import ReadTx, Row, Tx
 from .context import read_messages
 from .entries import CUT_ROLES, CUT_TYPES, Draft, dumps, new_id
@@ -47,7 +48,19 @@ from .limits import (
 )
 from .models import CompactionOutcome, CompactionResult
 from .tokens import text_tokens
-from .transcript import Segment, State, advance_epoch, estimate_context, load_state, place, save_state, segments, walk_back
+from .transcript import (
+    Segment,
+    State,
+    advance_epoch,
+    estimate_context,
+    load_state,
+    place,
+    require_entries,
+    require_live,
+    save_state,
+    segments,
+    walk_back,
+)
 
 MANUAL = "manual"
 GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]
@@ -107,6 +120,7 @@ def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, tim
         NothingToCompact: no entry lies before what must be kept.
     """
     state = load_state(tx, session_no)
+    require_entries(state.session_id, state.archived_at_ms)
     if state.ended_at_ms is not None:
         raise SessionEnded(f"session {state.session_id} has ended; there is no context to compact", session_id=state.session_id)
     _refuse_second_job(tx, state)
@@ -137,6 +151,7 @@ def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, tim
         deadline_ms=job.deadline_ms,
         deadline_max_ms=tx.now_ms + timeout_ms * COMPACTION_RENEWAL_FACTOR,
     )
+    _tell(tx, _require(tx, job.compaction_id), "compaction_started", f"of about {job.tokens_before:,} tokens began ({trigger})")
     return job
 
 
@@ -294,7 +309,13 @@ def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
 
 def give_up(tx: Tx, compaction_id: str, state: GivenUp, reason: str) -> bool:
     """End a running job without a result; False if it was no longer running. A later commit is still reconciled."""
-    return tx.run("compaction.finish", compaction_id=compaction_id, state=state, reason=reason, now_ms=tx.now_ms) == 1
+    if tx.run("compaction.finish", compaction_id=compaction_id, state=state, reason=reason, now_ms=tx.now_ms) == 0:
+        return False
+    job = _require(tx, compaction_id)
+    _tell(tx, job, "compaction_failed", f"was given up as {state}: {reason}")
+    if state != "cancelled":
+        _tell_person(tx, job, "compaction_failed", "The conversation could not be compacted. Nothing is lost, and you can go on.")
+    return True
 
 
 # -- commit -------------------------------------------------------------------------------------------------
@@ -396,6 +417,12 @@ def _commit(tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: 
         summary=None,
     )
     assert settled == 1, f"compaction {job.compaction_id} was settled twice"
+    sizes = f"began epoch {state.epoch}: about {job.tokens_before:,} tokens before, {state.context_tokens:,} after"
+    if late:
+        _tell(tx, job, "compaction_late", f"came late and {sizes}", epoch=state.epoch)
+        _tell_person(tx, job, "compaction_late", "The conversation has been compacted after all.")
+    else:
+        _tell(tx, job, "compaction_committed", sizes, epoch=state.epoch)
     return _result(tx, _require(tx, job.compaction_id))
 
 
@@ -413,7 +440,20 @@ def _settle(tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: 
         reason=reason,
         summary=summary.text,
     )
+    _tell(tx, job, f"compaction_{outcome}", f"changed nothing: {reason}")
     return _result(tx, _require(tx, job.compaction_id))
+
+
+def _tell(tx: Tx, job: Row, kind: str, what: str, **data: object) -> None:
+    """Tell operators what became of a job, in the transaction in which it did."""
+    text = f"Compaction {job.compaction_id} of session {job.session_id} {what}"
+    events.emit(tx, kind, "operator", text, session_no=job.session_no, compaction_id=job.compaction_id, trigger=job.trigger, **data)
+
+
+def _tell_person(tx: Tx, job: Row, kind: str, text: str) -> None:
+    """Tell the person who asked for a compaction by hand, and waits."""
+    if job.trigger == MANUAL:
+        events.emit(tx, kind, "user", text, session_no=job.session_no, compaction_id=job.compaction_id)
 
 
 def _result(tx: ReadTx, job: Row) -> CompactionResult:
@@ -451,8 +491,7 @@ def undo(tx: Tx, session_no: int) -> int:
         SessionEnded: the session is an archive.
     """
     state = load_state(tx, session_no)
-    if state.ended_at_ms is not None:
-        raise SessionEnded(f"session {state.session_id} has ended", session_id=state.session_id)
+    require_live(state)
     job = tx.one("compaction.by_entry", session_no=session_no, entry_no=state.boundary_no) if state.boundary_no is not None else None
     if job is None:
         raise NothingToUndo(

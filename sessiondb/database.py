@@ -27,12 +27,15 @@ from .backend import Backend, ReadTx, Row, Tx
 from .compaction import GivenUp, Summary
 from .entries import iso_from_ms
 from .errors import InvalidInput
+from .gateway import GatewayCalls
 from .handles import Session
 from .importer import Progress
 from .keys import parse_key
 from .limits import Limits
 from .models import CompactionInfo, CompactionResult, ExportReport, ImportReport, SessionInfo, VerifyReport
+from .retention import RetentionCalls
 from .status import DatabaseStatus
+from .worker import Turn
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -42,7 +45,7 @@ logger = logging.getLogger("sessiondb")
 _PAGE = 200
 
 
-class SessionDB:
+class SessionDB(GatewayCalls, RetentionCalls):
     """One open database. Make it with `sessiondb.open`; use it as an async context manager."""
 
     def __init__(
@@ -59,6 +62,7 @@ class SessionDB:
     ) -> None:
         self.path = os.fspath(path)
         self._backend: Backend | None = None
+        self.running_turns: dict[int, Turn] = {}
         self._options: dict[str, Any] = {
             "durability": durability,
             "limits": limits or Limits(),

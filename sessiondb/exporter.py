@@ -111,7 +111,22 @@ async def export(
 
 
 async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
-    """Yield the bytes of one file."""
+    """Yield the bytes of one file.
+
+    Raises:
+        UnreadableFile: its session is archived, or went into an archive while it was read.
+    """
+    async for part in _readable_content(backend, plan):
+        yield part
+    if plan.session_no is not None and await backend.read(_is_archived(plan.session_no), op="export.archived"):
+        raise UnreadableFile(f"its session is archived; bring it back with `sessiondb restore DB {plan.session_id}`, then export again")
+
+
+def _is_archived(session_no: int) -> Callable[[ReadTx], bool]:
+    return lambda tx: tx.must("transcript.archived", session_no=session_no).archived_at_ms is not None
+
+
+async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
     source = plan.source
     if source is None:
         assert plan.session_no is not None, "a file comes from a source or a session"

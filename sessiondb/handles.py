@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel
 
-from . import compaction, instances, sessions, transcript
+from . import compaction, instances, retention, sessions, transcript
 from .backend import ReadTx, Row, Tx
 from .compaction import GivenUp, Job
 from .context import Context, decode_messages, read_context
@@ -111,6 +111,7 @@ class Session:
 
         Raises:
             NotFound: no such epoch.
+            SessionArchived: its entries are in an archive; `db.restore` brings them back.
         """
 
         def read(tx: ReadTx) -> Context:
@@ -136,19 +137,18 @@ class Session:
 
         Raises:
             NotFound: a bound is not on the current path (the head has moved to another branch).
+            SessionArchived: its entries are in an archive; `db.restore` brings them back.
         """
         after_no, before_no = _entry_no(after), _entry_no(before)
-        rows = await self.db.read(
-            "entries",
-            lambda tx: transcript.read_path(
-                tx,
-                transcript.load_state(tx, self.ref.session_no).head_no,
-                after_no=after_no,
-                before_no=before_no,
-                limit=limit,
-                backward=newest_first,
-            ),
-        )
+
+        def read(tx: ReadTx) -> list[Row]:
+            state = transcript.load_state(tx, self.ref.session_no)
+            transcript.require_entries(state.session_id, state.archived_at_ms)
+            return transcript.read_path(
+                tx, state.head_no, after_no=after_no, before_no=before_no, limit=limit, backward=newest_first
+            )
+
+        rows = await self.db.read("entries", read)
         return [Entry(**row._asdict()) for row in rows]
 
     async def tail(self, count: int = 20) -> list[Entry]:
@@ -228,6 +228,14 @@ class Session:
     async def end(self) -> bool:
         """Make the session an archive: it stays readable and can be forked, but accepts no append."""
         return await self.db.write("session.end", lambda tx: sessions.end(tx, self.ref.session_no))
+
+    async def pin(self) -> None:
+        """Have retention leave the session alone. Durable; may be repeated."""
+        await self.db.write("pin", lambda tx: retention.pin(tx, self.ref.session_no))
+
+    async def unpin(self) -> None:
+        """Let retention have the session again. Durable; may be repeated."""
+        await self.db.write("unpin", lambda tx: retention.unpin(tx, self.ref.session_no))
 
     # -- compaction -----------------------------------------------------------------------------------------
 
@@ -442,4 +450,8 @@ def _entry_no(bound: Entry | Receipt | int | None) -> int | None:
 
 
 def _epochs_page(session_no: int, epoch: int) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all("transcript.epochs", session_no=session_no, epoch=epoch, limit=_EPOCHS_PAGE)
+    def page(tx: ReadTx) -> list[Row]:
+        transcript.require_readable(tx, session_no)
+        return tx.all("transcript.epochs", session_no=session_no, epoch=epoch, limit=_EPOCHS_PAGE)
+
+    return page

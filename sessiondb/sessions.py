@@ -12,11 +12,23 @@ from typing import NamedTuple
 
 from .backend import ReadTx, Row, Tx
 from .entries import NATIVE_VERSION, Draft, dumps, iso_from_ms, new_id
-from .errors import InvalidInput, InvalidKey, NotFound, SessionEnded
+from .errors import InvalidInput, InvalidKey, NotFound
 from .keys import SessionKey, looks_like_key, parse_key
 from .limits import SESSION_ID_CHARS_MAX
 from .models import SessionInfo
-from .transcript import State, estimate_context, find_entry, load_state, move_head, on_path, place, save_state
+from .transcript import (
+    State,
+    estimate_context,
+    find_entry,
+    load_state,
+    move_head,
+    on_path,
+    place,
+    require_entries,
+    require_live,
+    require_readable,
+    save_state,
+)
 
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
@@ -102,6 +114,8 @@ def _info(row: Row) -> SessionInfo:
         updated_at_ms=row.updated_at_ms,
         ended_at_ms=row.ended_at_ms,
         forked_from=row.forked_from,
+        pinned_at_ms=row.pinned_at_ms,
+        archived_at_ms=row.archived_at_ms,
     )
 
 
@@ -190,7 +204,12 @@ def insert(
 
 
 def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -> None:
-    """Point a key at a session. The session it pointed at before stays as it is. May be repeated."""
+    """Point a key at a session. The session it pointed at before stays as it is. May be repeated.
+
+    Raises:
+        SessionArchived: nothing points at a session whose entries are in an archive.
+    """
+    require_readable(tx, session_no)
     tx.run("sessions.bind", session_key=key.text, session_no=session_no, agent_id=key.agent_id, now_ms=tx.now_ms, details=details)
 
 
@@ -277,6 +296,7 @@ def fork(
         InvalidInput: the id is taken.
     """
     source = load_state(tx, session_no)
+    require_entries(source.session_id, source.archived_at_ms)
     start = _state_at(tx, source, entry_id, epoch)
     agent_id = key.agent_id if key is not None else info(tx, session_no).agent_id
     forked_no = insert(
@@ -317,6 +337,5 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
 
 def _live_state(tx: ReadTx, session_no: int) -> State:
     state = load_state(tx, session_no)
-    if state.ended_at_ms is not None:
-        raise SessionEnded(f"session {state.session_id} has ended; fork it to go on from it", session_id=state.session_id)
+    require_live(state)
     return state

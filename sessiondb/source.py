@@ -58,6 +58,8 @@ def store_chunk(tx: Tx, file: Found, chunk: Chunk) -> Stored:
     # two imports at once, one goes on and the other is told.
     if (row.bytes, row.sha256) != (chunk.before.bytes, chunk.before.sha256):
         raise Overtaken(f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done")
+    if chunk.items and row.session_no is not None and tx.one("archive.of_session", session_no=row.session_no) is not None:
+        raise GoneOn(f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`")
     if chunk.items and row.session_entries != row.entries:
         raise GoneOn(_gone_on(row.session_id, row.session_entries - row.entries))
     quarantined = row.quarantined - tx.run("source.drop_tail", source_no=row.source_no, byte_offset=chunk.before.resume_at)
@@ -180,6 +182,9 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
         row = tx.one("sessions.by_key", session_key=binding.key.text)
         if row is not None and row.session_no not in (binding.session_no, binding.before_no):
             notes.append(f"{binding.key.text} is bound to session {row.session_id} in this database; left so")
+            continue
+        if row is None and tx.one("archive.of_session", session_no=binding.session_no) is not None:
+            notes.append(f"{binding.key.text} is not bound: its session is archived; restoring it binds the key")
             continue
         sessions.bind(tx, binding.key, binding.session_no, binding.details)
         bound += 1

@@ -319,6 +319,25 @@ class SessionDB(_Proxy[database.SessionDB]):
     stats = _call(database.SessionDB.stats)
     status = _call(database.SessionDB.status)
     import_path = _call(database.SessionDB.import_path)
+    gc = _call(database.SessionDB.gc)
+    restore = _call(database.SessionDB.restore)
+
+    # What a gateway's loops do is asynchronous by nature (`run_lane`, `run_outbox`); the rest of its calls are here.
+
+    accept = _call(database.SessionDB.accept)
+    dead_letters = _iterator(database.SessionDB.dead_letters)
+    requeue = _call(database.SessionDB.requeue)
+    drop = _call(database.SessionDB.drop)
+    set_lane = _call(database.SessionDB.set_lane)
+    abort_turn = _call(database.SessionDB.abort_turn)
+    held = _call(database.SessionDB.held)
+    replies = _iterator(database.SessionDB.replies)
+    settle_reply = _call(database.SessionDB.settle_reply)
+    events = _iterator(database.SessionDB.events)
+    recover = _call(database.SessionDB.recover)
+    plan_resumes = _call(database.SessionDB.plan_resumes)
+    resume = _call(database.SessionDB.resume)
+    reset_if_due = _call(database.SessionDB.reset_if_due)
 
     # The rest is generic, or takes a Session: one of this module, where the asynchronous method names its own.
 
@@ -387,6 +406,8 @@ class Session(_Proxy[handles.Session]):
     reset = _call(handles.Session.reset)
     fork = _session(handles.Session.fork)
     end = _call(handles.Session.end)
+    pin = _call(handles.Session.pin)
+    unpin = _call(handles.Session.unpin)
     undo_compaction = _call(handles.Session.undo_compaction)
 
     compact = _job(handles.Session.compact)

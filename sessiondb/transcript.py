@@ -25,7 +25,7 @@ from typing import Any
 
 from .backend import ReadTx, Row, Tx
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, Projection, dumps, new_id
-from .errors import InvalidInput, NotFound, SessionEnded
+from .errors import InvalidInput, NotFound, SessionArchived, SessionEnded
 from .limits import PAGE_ENTRIES_MAX, SEQ_BITS, SEQ_MAX
 from .models import Receipt
 
@@ -62,6 +62,7 @@ class State:
     context_tokens: int
     tokens_fresh: int
     name: str | None
+    archived_at_ms: int | None
     head_id: str | None = None
     position: int = 0
     tokens_total: int = 0
@@ -90,6 +91,30 @@ def load_state(tx: ReadTx, session_no: int) -> State:
     if row is None:
         raise NotFound(f"there is no session number {session_no}")
     return State(*row)  # the statement's columns stand in the order of the fields
+
+
+def require_entries(session_id: str, archived_at_ms: int | None) -> None:
+    """Refuse to read or continue a session whose entries are in an archive.
+
+    Raises:
+        SessionArchived: they are.
+    """
+    if archived_at_ms is not None:
+        raise SessionArchived(
+            f"session {session_id} is archived; bring it back with `sessiondb restore DB {session_id}` or db.restore()",
+            session_id=session_id,
+        )
+
+
+def require_live(state: State) -> None:
+    """Refuse to continue a session that has ended.
+
+    Raises:
+        SessionEnded: it has; as SessionArchived if its entries are in an archive.
+    """
+    require_entries(state.session_id, state.archived_at_ms)
+    if state.ended_at_ms is not None:
+        raise SessionEnded(f"session {state.session_id} has ended; fork it to go on from it", session_id=state.session_id)
 
 
 def save_state(tx: Tx, state: State) -> None:
@@ -124,8 +149,7 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
         SessionEnded: the session is an archive.
     """
     state = load_state(tx, session_no)
-    if state.ended_at_ms is not None:
-        raise SessionEnded(f"session {state.session_id} has ended; fork it to go on from it", session_id=state.session_id)
+    require_live(state)
     placed = [place(tx, state, draft) for draft in drafts]
     if not all(receipt.duplicate for receipt in placed):
         save_state(tx, state)
@@ -535,13 +559,25 @@ def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
 
 
 def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) -> list[Row]:
-    """Read one page of everything a session holds, in order of arrival. seq 0 is the header; -1 begins with it."""
+    """Read one page of everything a session holds, in order of arrival. seq 0 is the header; -1 begins with it.
+
+    Raises:
+        SessionArchived: its entries are in an archive.
+    """
+    require_readable(tx, session_no)
     return tx.all(
         "transcript.arrivals",
         low_no=entry_number(session_no, after_seq + 1) if after_seq >= -1 else entry_number(session_no, 0),
         high_no=entry_number(session_no, SEQ_MAX),
         limit=_page_limit(limit),
     )
+
+
+def require_readable(tx: ReadTx, session_no: int) -> None:
+    """The same as `require_entries`, for a caller that has no more than the session's number."""
+    row = tx.one("transcript.archived", session_no=session_no)
+    if row is not None:
+        require_entries(row.session_id, row.archived_at_ms)
 
 
 def walk_back(tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[Row]]) -> Iterator[Row]:

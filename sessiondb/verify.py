@@ -25,9 +25,10 @@ import json
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, Literal
 
+from . import archive
 from .backend import Backend, ReadTx, Row
 from .entries import storable
-from .errors import ReadTooLong, StoreDamaged
+from .errors import InvalidInput, ReadTooLong, StoreDamaged
 from .limits import SEQ_BITS, SEQ_MAX
 from .models import Finding, VerifyReport
 
@@ -74,6 +75,11 @@ ADVICE: Final[dict[str, str]] = {
     "context_tokens": "The next reply with a provider's count, or the next compaction, sets it right.",
     "epoch": _RESTORE,
     "compaction": _RESTORE,
+    "archive": _RESTORE,
+    "inbox": "Look at `sessiondb inbox DB` and the table `turn`; a message that is stuck is sent again by whoever sent it.",
+    "turn": "Its lease ends it: a lane that runs takes the session over, and so does the next start.",
+    "outbox": "Look at `sessiondb outbox DB`, and settle the reply by hand.",
+    "event": "Use another name for the consumer, or restore a backup.",
 }
 """Every check by name, with what to do when it fails."""
 
@@ -122,6 +128,10 @@ class Walk:
         yield from self._guarded("the bindings", self._bindings())
         yield from self._guarded("the receipts of imports", self._sources())
         yield from self._guarded("the owners of entries", self._orphans())
+        yield from self._guarded("the inbox", self._pages("verify.inbox", "inbox_no", self._inbox_item))
+        yield from self._guarded("the turns", self._pages("verify.turns", "turn_no", self._turn))
+        yield from self._guarded("the outbox", self._pages("verify.outbox", "outbox_no", self._reply))
+        yield from self._guarded("the consumers of events", _single(self._cursors))
         yield from self._guarded("the list of sessions", self._each_session())
 
     def add(self, check: str, session_id: str | None, what: str, severity: Literal["error", "warning"] = "error") -> None:
@@ -195,6 +205,58 @@ class Walk:
             self.add(
                 "source", row.session_id, f"{row.entries} entries were read from {row.path}; its session has {row.session_entries}"
             )
+
+    # -- the gateway's tables: each row beside what it must agree with, in one snapshot ----------------------
+
+    def _pages(self, statement: str, number: str, check: Callable[[Row], None]) -> Steps:
+        after_no: int | None = 0
+
+        def step(tx: ReadTx) -> None:
+            nonlocal after_no
+            rows = tx.all(statement, after_no=after_no, limit=PAGE_ROWS)
+            for row in rows:
+                check(row)
+            after_no = getattr(rows[-1], number) if len(rows) == PAGE_ROWS else None
+
+        while after_no is not None:
+            yield step
+
+    def _inbox_item(self, row: Row) -> None:
+        name = f"inbox item {row.inbox_no} is {row.state}, but"
+        if row.state == "claimed" and row.turn_state != "running":
+            self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is {row.turn_state or 'not there'}")
+        if row.state != "claimed" and row.turn_state == "running":
+            self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is running")
+        if row.turn_state is not None and (row.turn_inbox_no != row.inbox_no or row.turn_session_no != row.session_no):
+            self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} worked on item {row.turn_inbox_no}")
+        if row.state in ("claimed", "held") and (row.entry_no is None or row.attempts < 1):
+            self.add("inbox", row.session_id, f"{name} it counts no attempt, or has no entry")
+        if row.entry_no is not None and row.found_role != "user" and row.archived_at_ms is None and row.role == "user":
+            self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} is not in the transcript")
+        if row.entry_no is not None and row.entry_no >> SEQ_BITS != row.session_no:
+            self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} lies in another session")
+
+    def _turn(self, row: Row) -> None:
+        name = f"turn {row.turn_no} is {row.state}, but"
+        if row.state == "running" and (row.inbox_state != "claimed" or row.inbox_turn_no != row.turn_no):
+            self.add("turn", row.session_id, f"{name} its inbox item {row.inbox_no} is {row.inbox_state or 'not there'}")
+        if row.expires_at_ms > row.deadline_ms:
+            self.add("turn", row.session_id, f"{name} its lease runs past its deadline")
+        if row.running > 1:
+            self.add("turn", row.session_id, f"{name} {row.running} turns of its session are running; there can be one")
+
+    def _reply(self, row: Row) -> None:
+        name = f"reply {row.outbox_no} is {row.state}, but"
+        if row.turn_no is not None and (row.turn_state != "completed" or row.turn_session_no != row.session_no):
+            self.add("outbox", row.session_id, f"{name} its turn {row.turn_no} is {row.turn_state}, or another session's")
+        if row.state == "sending" and (row.instance_no is None or row.expires_at_ms is None):
+            self.add("outbox", row.session_id, f"{name} nobody is sending it")
+        if (row.state in ("pending", "sending")) != (row.finished_at_ms is None):
+            self.add("outbox", row.session_id, f"{name} {'it has ended' if row.finished_at_ms is not None else 'it has not ended'}")
+
+    def _cursors(self, tx: ReadTx) -> None:
+        for row in tx.all("verify.cursors", limit=SESSION_FINDINGS_MAX):
+            self.add("event", None, f"consumer {row.consumer!r} has handled event {row.event_no}, but the last one was {row.last_no}")
 
     def _orphans(self) -> Steps:
         """Look for entries of sessions that are not there; the entry table has no foreign key to say so."""
@@ -297,6 +359,9 @@ class SessionWalk:
         yield self._read_row
         if not self.there:
             return
+        if self._row.archived_at_ms is not None:
+            yield from self._archive()
+            return
         yield from self._usage()
         yield from self._branches()
         yield from self._entries()
@@ -305,7 +370,48 @@ class SessionWalk:
         yield self._still_there
 
     def _still_there(self, tx: ReadTx) -> None:
-        self.there = tx.one("verify.exists", session_no=self.session_no) is not None
+        row = tx.one("verify.exists", session_no=self.session_no)
+        self.there = row is not None
+        if row is not None and row.archived_at_ms is not None:
+            self.found.clear()  # its entries went into an archive while they were looked at
+
+    def _archive(self) -> Steps:
+        """The entries are in an archive, or on the way into it or out of it: it is there, and whole."""
+        chunk_no: int | None = None  # the next one to look at
+
+        def count(tx: ReadTx) -> None:
+            nonlocal chunk_no
+            row = tx.one("verify.archive", session_no=self.session_no)
+            archived = tx.must("verify.exists", session_no=self.session_no).archived_at_ms is not None
+            if not archived:
+                return  # restored since
+            if row is None or row.state in ("writing", "complete"):
+                self.add("archive", f"the session is marked as archived, but its archive is {'not there' if row is None else row.state}")
+            elif row.state != "deleted" and row.found_rows != row.rows:
+                self.add("archive", f"its archive counts {row.rows} rows and holds {row.found_rows}")
+            elif row.state != "deleted" and self.deep:
+                chunk_no = 0
+
+        def look(tx: ReadTx) -> None:
+            nonlocal chunk_no
+            row = tx.one("verify.archive", session_no=self.session_no)
+            chunk = tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no) if row is not None else None
+            if row is None or chunk is None:
+                chunk_no = None
+                return
+            try:
+                found = archive.damage(chunk, row.encoding, self.session_id)
+            except InvalidInput as error:
+                self.add("archive", f"its archive cannot be checked here: {error}", "warning")
+                chunk_no = None
+                return
+            chunk_no = chunk.chunk_no + 1
+            if found is not None:
+                self.add("archive", found)
+
+        yield count
+        while chunk_no is not None:
+            yield look
 
     # -- the session's row ----------------------------------------------------------------------------------
 
@@ -315,6 +421,8 @@ class SessionWalk:
         if row is None:
             return
         self.there, self.session_id, self._row = True, row.session_id, row
+        if row.archived_at_ms is not None:
+            return
         self._header(row)
         self._head(row)
         self._pointers(tx, row)

@@ -1,7 +1,7 @@
 """Dependencies point down, one library touches the file, and SQL stays in `.sql` files.
 
     front     cli, __main__, adapters      may import anything but the engine
-    façade    sessiondb, database, handles, sync    database alone names the engine
+    façade    sessiondb, database, gateway, handles, worker, sync    database alone names the engine
     concepts  every module not named here  sessions, transcript, context, compaction, openclaw, verify, ...
     base      backend, errors, limits, models, instances
     engine    sqlite                       the only package that imports apsw; knows the base and nothing above it
@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sessiondb"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 FRONT = {"cli", "__main__", "adapters"}
-FACADE = {"", "database", "handles", "sync"}  # "": sessiondb/__init__.py
+FACADE = {"", "database", "gateway", "handles", "sync", "worker"}  # "": sessiondb/__init__.py
 BASE = {"backend", "errors", "limits", "models", "instances"}
 ENGINE = "sqlite"
 NAMES_THE_ENGINE = "database"

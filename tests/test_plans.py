@@ -18,7 +18,14 @@ STATEMENTS = load_statements(sessiondb.sqlite.queries.__name__)
 
 # A statement that may read a whole table or index, and why that is right.
 ALLOWED = {
+    "inbox.waiting_in_lane": "what it counts is bounded by a limit, and found by an index",
+    "inbox.waiting_in_session": "what it counts is bounded by a limit, and found by an index",
     "instance.by_pid": "one row per process that ever wrote, newest first; asked only when a lock was not released for seconds",
+    "inbox.open": "the partial index of messages that are not done: as many rows as it returns; a person asked",
+    "sessions.heard": "a list of the newest rows of one session, at most as many as the caller says",
+    "resume.held": "the partial indexes of what runs now: as many rows as it returns; a person asked",
+    "resume.running_compactions": "the partial index of running jobs, once for each process that died",
+    "resume.unclean_starts": "one row per process that ever wrote; once per plan",
     "source.agents": "bindings, once per export",
     "source.by_inode": "receipts of files, once per page of files whose path is new to an import",
     "source.indexes": "receipts of index files, once per export",
@@ -27,7 +34,11 @@ ALLOWED = {
     "status.relations": "the names of tables and views",
     "status.running": "the partial index of running jobs: as many rows as it returns",
     "status.stuck": "the partial index of running jobs, and the rows it returns; a person asked",
+    "status.work": "counts, by its nature, each over a partial index of just these rows; a person asked",
     "status.totals": "counts small tables, by its nature; never entries; a person asked",
+    "verify.cursors": "consumers of events: a handful of rows; a person asked",
+    "turns.busier_lane": "lanes: a handful of rows, made by hand",
+    "turns.of_instance": "the partial index of running turns, once for each process that died",
 }
 
 
@@ -99,6 +110,38 @@ HOT = {
     ],
     "compaction.recent": ["SEARCH compaction USING INDEX compaction_by_session (session_no=?)"],
     "compaction.cut_page": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    # what a gateway's loops ask after every commit
+    "inbox.next": [
+        "SEARCH i USING INDEX inbox_waiting (lane=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH t USING COVERING INDEX turn_one_running (session_no=?)",
+        "CORRELATED SCALAR SUBQUERY 2",
+        "SEARCH o USING INDEX inbox_of_session (session_no=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "inbox.late": ["SEARCH i USING INDEX inbox_untold (lane=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
+    "turns.expired": ["SEARCH turn USING COVERING INDEX turn_running (lane=? AND expires_at_ms<?)"],
+    "turns.next_expiry": ["SEARCH turn USING COVERING INDEX turn_running (lane=?)"],
+    "outbox.next": [
+        "SEARCH o USING INDEX outbox_unsent (state=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH e USING INDEX outbox_of_session (session_no=? AND outbox_no<?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "events.last": ["SEARCH event"],
+    # what a start looks at: what is open, never what is done
+    "inbox.held": [
+        "SEARCH i USING INDEX inbox_held (state=? AND inbox_no<?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH t USING INDEX turn_by_session (session_no=?)",
+        "CORRELATED SCALAR SUBQUERY 2",
+        "SEARCH r USING COVERING INDEX source_by_session (session_no=?)",
+        "SEARCH q USING PRIMARY KEY (source_no=?)",
+    ],
+    "turns.of_instance": ["SCAN turn USING INDEX turn_one_running"],
+    "outbox.of_instance": ["SEARCH outbox USING INDEX outbox_unsent (state=?)"],
+    "resume.running_compactions": ["SCAN compaction USING INDEX compaction_one_running"],
     "transcript.close_epoch": ["SEARCH epoch USING PRIMARY KEY (session_no=? AND epoch=?)"],
     # finding a session
     "sessions.by_id": ["SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"],

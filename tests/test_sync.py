@@ -13,7 +13,7 @@ from types import FrameType
 import pytest
 
 import sessiondb
-from sessiondb import database, handles, sync
+from sessiondb import database, handles, sync, turns
 
 KEY = "agent:main:discord:channel:1"
 
@@ -28,8 +28,8 @@ def talk(session: sync.Session, rounds: int = 20) -> None:
 
 
 PAIRS = [(database.SessionDB, sync.SessionDB), (handles.Session, sync.Session), (handles.CompactionJob, sync.CompactionJob)]
-# Offers a transaction on the event loop; a script uses db.read and db.write, which are there.
-ASYNC_ONLY = {"SessionDB.backend"}
+# A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
+ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.running_turns"}
 
 
 def public(cls: type) -> set[str]:
@@ -328,3 +328,31 @@ def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(tmp_db: 
         blocker.join()
         assert sessiondb.outcome_of(caught.value) == "not_executed"
         assert session.context().messages == []
+
+
+# -- a gateway's calls ----------------------------------------------------------------------------------------
+
+
+def test_a_script_accepts_messages_and_looks_after_what_a_gateway_left(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        first = db.accept("cron", "1", KEY, {"role": "user", "content": "hello"})
+        assert (first.state, first.duplicate) == ("queued", False)
+        assert db.accept("cron", "1", KEY, {"role": "user", "content": "hello"}).duplicate
+        db.set_lane("slow", concurrency=1, priority=5)
+        assert db.accept("cron", "2", KEY, {"role": "user", "content": "again"}, lane="slow").ahead == 1
+        db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "nobody is here"))
+        [letter] = db.dead_letters()
+        assert (letter.inbox_no, letter.reason) == (first.inbox_no, "nobody is here")
+        events = db.events("script", from_start=True)
+        assert [next(events).audience for _ in range(2)] == ["user", "operator"]
+        events.close()
+        assert next(db.events("script")).audience == "operator", "handled is what was gone past"
+        db.requeue(first.inbox_no)
+        db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "still nobody"))
+        db.drop(first.inbox_no)
+        assert list(db.dead_letters()) == list(db.replies("unknown")) == db.held() == db.plan_resumes() == db.resume() == []
+        assert db.recover() == sessiondb.Recovered()
+        for call in (lambda: db.settle_reply(1, "sent"), lambda: db.abort_turn(1, "stop")):
+            with pytest.raises(sessiondb.NotFound):
+                call()
+        assert db.verify().ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 import sessiondb
 from core_support import change, load_file, reply, result, user
-from sessiondb import Finding, verify
+from sessiondb import Finding, outbox, verify
 from sessiondb.backend import ReadTx
+from turns_support import claimed, complete, fail, interrupt, say
 
 
 async def fill(path: Path) -> None:
@@ -71,6 +73,30 @@ async def fill(path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             async with failed.compact(keep_recent_tokens=1):
                 raise ZeroDivisionError
+        await db.bind("agent:main:web:1", reset)
+        await work(db)
+
+
+async def work(db: sessiondb.SessionDB) -> None:
+    """Leave messages, turns and replies in every state: inbox items 1 to 5, turns 1 to 5, replies 1 to 3."""
+    for name in ("answered", "failing", "dead", "cut", "waiting"):
+        await say(db, name)
+    answered = await claimed(db)
+    await complete(db, answered.turn_no, "here", replies=[("web:1", "one"), ("web:1", "two"), ("web:1", "three")])
+    sent = await db.write("send", partial(outbox.begin_sending, lease_ms=60_000))
+    assert sent is not None
+    await db.write("sent", lambda tx: outbox.sent(tx, sent, "42"))
+    lost = await db.write("send", partial(outbox.begin_sending, lease_ms=60_000))
+    assert lost is not None
+    await db.write("lost", lambda tx: outbox.lost(tx, lost, "gone"))
+    await fail(db, (await claimed(db)).turn_no, retry=False)
+    await fail(db, (await claimed(db)).turn_no, retry=False)
+    await interrupt(db, (await claimed(db)).turn_no)
+    running = await claimed(db)
+    assert (running.turn_no, running.inbox_no) == (5, 5)
+    async for event in db.events("operator", from_start=True):
+        if event.event_no == 3:
+            break
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +257,20 @@ BREAKS = [
     ("source", "line 9 of /a is quarantined, but only 3", """
         INSERT INTO source (source_no, path, name, kind, lines, quarantined, imported_at_ms, state)
         VALUES (1, '/a', 'a', 'live', 3, 1, 1, 'done'); INSERT INTO quarantine VALUES (1, 9, 0, 0, 'torn', 'damaged', x'00')"""),
+    ("inbox", "item 5 is claimed, but its turn 4 is interrupted",
+     "UPDATE inbox SET turn_no = 4 WHERE inbox_no = 5; UPDATE turn SET state = 'failed', finished_at_ms = 1 WHERE turn_no = 5"),
+    ("inbox", "item 5 is claimed, but it counts no attempt", "UPDATE inbox SET attempts = 0 WHERE inbox_no = 5"),
+    ("inbox", "is not in the transcript", "UPDATE inbox SET entry_no = (session_no << 32) + 999 WHERE inbox_no = 1"),
+    ("inbox", "lies in another session", "UPDATE inbox SET entry_no = #1 WHERE inbox_no = 1"),
+    ("turn", "runs past its deadline", "UPDATE turn SET expires_at_ms = deadline_ms + 1 WHERE turn_no = 1"),
+    ("outbox", "its turn 2 is failed", "UPDATE outbox SET turn_no = 2 WHERE outbox_no = 1"),
+    ("outbox", "nobody is sending it", "UPDATE outbox SET state = 'sending' WHERE outbox_no = 3"),
+    ("outbox", "it has not ended", "UPDATE outbox SET finished_at_ms = NULL WHERE outbox_no = 2"),
+    ("event", "has handled event 999", "UPDATE event_cursor SET event_no = 999"),
+    ("archive", "its archive is not there", "UPDATE session SET archived_at_ms = 1 WHERE session_no = 1"),
+    ("archive", "counts 9 rows and holds 0", """UPDATE session SET archived_at_ms = 1 WHERE session_no = 1;
+        INSERT INTO archive (session_no, state, reason, encoding, begun_at_ms, finished_at_ms, rows, session_keys)
+        VALUES (1, 'archived', '', 'zlib', 1, 1, 9, '[]')"""),
     ("file", "SQLite: ", """PRAGMA writable_schema = on; UPDATE sqlite_schema SET sql = replace(sql, 'updated_at_ms)', 'created_at_ms)')
         WHERE name = 'session_by_update'"""),
 ]  # fmt: skip

@@ -1,0 +1,58 @@
+"""Events: what happened that somebody should know, written with the change itself.
+
+An event is a row in the transaction of the change that it reports, so there is no change without its event and
+no event without its change. Readers follow a cursor: `event_no` is given out under the one write lock, so a
+later commit never carries a lower number, and a consumer that has handled everything up to n will not find a
+new one below n. (A server with concurrent writers would not promise that.) Each consumer's cursor is kept in
+the database; an event is delivered at least once, again if the consumer died before it moved its cursor on.
+
+An event for a *user* says in its text what to tell the person in the channel; one for an *operator* what to
+look at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from .backend import ReadTx, Tx
+from .entries import dumps
+from .models import Event
+
+Audience = Literal["operator", "user"]
+
+PAGE = 200
+
+
+def emit(tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any) -> None:
+    """Record an event; it is delivered after the surrounding transaction has committed."""
+    tx.run("events.emit", kind=kind, audience=audience, session_no=session_no, now_ms=tx.now_ms, text=text, data=dumps(data))
+
+
+def after(tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int = PAGE) -> list[Event]:
+    """Read the events behind a cursor, oldest first."""
+    rows = tx.all("events.after", after_no=event_no, audience=audience, limit=limit)
+    return [Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data) for row in rows]
+
+
+def cursor(tx: ReadTx, consumer: str) -> int | None:
+    """Return up to which event a consumer has handled them; None for a new consumer."""
+    row = tx.one("events.cursor", consumer=consumer)
+    return row.event_no if row is not None else None
+
+
+def last(tx: ReadTx) -> int:
+    """Return the newest event's number, 0 if there is none."""
+    return tx.must("events.last").event_no or 0
+
+
+def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
+    """Return the number behind which the last `count` events begin."""
+    if count == 0:
+        return last(tx)
+    row = tx.one("events.nth_last", audience=audience, skipped=count - 1)
+    return row.event_no - 1 if row is not None else 0
+
+
+def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
+    """Remember that a consumer has handled everything up to an event. May be repeated; never goes back."""
+    tx.run("events.move_cursor", consumer=consumer, event_no=event_no)

@@ -1,0 +1,228 @@
+"""What a gateway calls: accept messages, run lanes, send replies, follow events, start up.
+
+The part of the façade that a gateway's channel adapters and loops use; `SessionDB` inherits it. As everywhere in the
+façade, what can be done before a transaction is done before it, and the rules are elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from pydantic import BaseModel
+
+from . import events, freshness, inbox, instances, outbox, resume, turns, worker
+from .backend import Backend, ReadTx, Tx
+from .errors import InvalidInput
+from .freshness import ResetPolicy, StaleReason
+from .keys import parse_key
+from .limits import SESSION_KEY_CHARS_MAX
+from .models import Accepted, DeadLetter, Event, Holding, Reply
+from .resume import Decision, Recovered, ResumePolicy
+from .sessions import new_session_id
+from .worker import Handler, LaneSettings, Sender
+
+T = TypeVar("T")
+
+_PAGE = 200
+
+
+class GatewayCalls:
+    """The calls of a gateway. Mixed into `SessionDB`, which brings `read`, `write` and `backend`."""
+
+    _resumed = 0  # by this start
+    _told_of_breaker = False
+    running_turns: dict[int, worker.Turn]
+    """The turns whose handlers this object runs, by number."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def backend(self) -> Backend: ...
+
+        async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T: ...
+
+        async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T: ...
+
+    # -- inbox ----------------------------------------------------------------------------------------------
+
+    async def accept(
+        self,
+        source: str,
+        event_id: str,
+        key: str,
+        message: dict[str, Any] | BaseModel | str,
+        *,
+        lane: str = "main",
+        timeout_s: float | None = None,
+    ) -> Accepted:
+        """Accept a message from a channel. On disk when it returns: acknowledge it to the channel only then.
+
+        The same (source, event_id) again gets the first receipt, with `duplicate=True`. `key` says which conversation it
+        belongs to; its session is created when new. `message` is a dict, a typed message, or JSON text, with a role.
+
+        Raises:
+            SessionBusy: too many messages of the session or the lane wait; NACK, and retry after `retry_after_ms`.
+            StoreBusy: the database cannot take it now; likewise.
+            InvalidInput: not a message, or no such lane.
+        """
+        text = await worker.message_text(message)
+        for name, value in (("source", source), ("event_id", event_id)):
+            if not value or len(value) > SESSION_KEY_CHARS_MAX:
+                raise InvalidInput(f"{name} has 1 to {SESSION_KEY_CHARS_MAX} characters, not {len(value)}")
+        incoming = inbox.Incoming(source, event_id, parse_key(key), lane, text, new_session_id())
+        return await self.write("inbox.accept", lambda tx: inbox.accept(tx, incoming), size=len(text), timeout_s=timeout_s)
+
+    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """Iterate over messages that were given up, newest first."""
+        before_no = 2**62
+        while True:
+            page = await self.read("inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=_PAGE))
+            for letter in page:
+                yield letter
+            if len(page) < _PAGE:
+                return
+            before_no = page[-1].inbox_no
+
+    async def requeue(self, inbox_no: int) -> None:
+        """Put a dead letter back into its lane (a resume stays one), from the beginning. Raises NotFound if it is not one."""
+        await self.write("inbox.requeue", lambda tx: inbox.requeue(tx, inbox_no))
+
+    async def drop(self, inbox_no: int) -> None:
+        """Give a dead letter up for good. Raises NotFound if it is not one."""
+        await self.write("inbox.drop", lambda tx: inbox.drop(tx, inbox_no))
+
+    # -- turns ----------------------------------------------------------------------------------------------
+
+    async def set_lane(self, lane: str, *, concurrency: int, priority: int) -> None:
+        """Make a lane or change it: how many turns at once in all processes; a lower priority number goes first."""
+        if not lane or concurrency < 1:
+            raise InvalidInput("a lane needs a name and a concurrency of at least 1")
+        await self.write("lane.set", lambda tx: tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority))
+
+    async def run_lane(self, lane: str, handler: Handler, *, settings: LaneSettings | None = None) -> None:
+        """Run a lane until cancelled: claim messages, hand them to `handler`, record what became of them.
+
+        `handler(turn)` returns an `Answer`; its entries, replies and the end of the turn are one transaction. An exception
+        is retried, up to a bound; the turn's deadline cuts it off. Several processes may run the same lane.
+
+        Raises:
+            NotFound: there is no such lane.
+        """
+        await worker.run_lane(cast("Any", self), lane, handler, settings or LaneSettings())
+
+    async def abort_turn(self, turn_no: int, reason: str) -> None:
+        """Stop a turn on a person's behalf; what it still tries to write is refused. Raises TurnLost if it had ended.
+
+        Its handler is cancelled: at once if this object runs the lane, else when its lease is renewed next.
+        """
+        await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
+        if turn_no in self.running_turns:
+            self.running_turns[turn_no].stop()
+
+    async def held(self) -> list[Holding]:
+        """List who holds what, since when, until when, and whether the holder lives."""
+        rows = await self.read("held", lambda tx: tx.all("resume.held"))
+        return [
+            Holding(
+                row.what, row.session_id, row.number, row.operation, row.since_ms, row.until_ms, row.host, row.pid, row.program,
+                instances.is_alive(row.host, row.boot_id, row.pid, row.pid_started),
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    # -- outbox ---------------------------------------------------------------------------------------------
+
+    async def run_outbox(self, sender: Sender, *, lease_s: float = 30.0, at_once: int = 8) -> None:
+        """Send replies until cancelled: `sender(reply)` calls the channel and returns its receipt, or None.
+
+        Raising `RefusedBySender` says that nothing was sent; any other exception makes the reply `unknown`, because
+        nobody can tell; so does a sender that takes longer than `lease_s`. Replies of one session keep their order; those
+        of different sessions are sent side by side, `at_once` at most, so that a slow channel does not hold up the others.
+        """
+        await worker.run_outbox(cast("Any", self), sender, lease_s=lease_s, at_once=at_once)
+
+    async def replies(self, state: Literal["pending", "sending", "unknown", "failed", "sent"]) -> AsyncIterator[Reply]:
+        """Iterate over replies in a state, oldest first."""
+        after_no = 0
+        while True:
+            page = await self.read("outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=_PAGE))
+            for reply in page:
+                yield reply
+            if len(page) < _PAGE:
+                return
+            after_no = page[-1].outbox_no
+
+    async def settle_reply(self, outbox_no: int, state: Literal["sent", "pending"]) -> None:
+        """Settle an unknown or failed reply by hand: it was sent, or it is to be sent again. Raises NotFound."""
+        await self.write("outbox.decide", lambda tx: outbox.decide(tx, outbox_no, state))
+
+    # -- events ---------------------------------------------------------------------------------------------
+
+    def events(self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False) -> AsyncIterator[Event]:
+        """Iterate over events, now and as they come; never ends by itself.
+
+        Delivered after commit, at least once: `consumer` names the reader, whose position is kept in the database and moves
+        past an event when the next one is asked for. A new consumer begins now, or with the oldest (`from_start`).
+        """
+        return worker.follow_events(cast("Any", self), consumer, audience, from_start=from_start)
+
+    # -- start-up -------------------------------------------------------------------------------------------
+
+    async def recover(self) -> Recovered:
+        """Give back what dead processes held: turns, compactions, replies under way. Bounded steps; may be repeated."""
+        total, after_no = Recovered(), 0
+        while True:
+            page = await self.read("recover.look", partial(resume.open_instances, after_no=after_no))
+            for row in page:
+                if instances.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False:
+                    total = total.plus(await self._give_back(row.instance_no, f"{row.program}, pid {row.pid}"))
+            if len(page) < resume.RECOVER_AT_ONCE:
+                return total
+            after_no = page[-1].instance_no
+
+    async def _give_back(self, instance_no: int, who: str) -> Recovered:
+        total, done = Recovered(), False
+        while not done:
+            part, done = await self.write("recover", lambda tx: resume.give_back(tx, instance_no, who))
+            total = total.plus(part)
+        return total
+
+    async def plan_resumes(self, policy: ResumePolicy | None = None) -> list[Decision]:
+        """Decide which interrupted messages go on, and say why; changes nothing. Looks at the newest 200."""
+        chosen, now_ms = policy or ResumePolicy(), time.time_ns() // 1_000_000
+        return await self.read("resume.plan", lambda tx: resume.plan(tx, chosen, now_ms, spent=self._resumed))
+
+    async def resume(self, policy: ResumePolicy | None = None) -> list[Decision]:
+        """Plan, and carry the plan out; return its decisions. May be repeated: what waits is looked at again.
+
+        One transaction over the newest 200, so call it again now and then while the gateway runs: as resumes end there is
+        room for those that were told `later`, and another process may have died meanwhile (`recover` first).
+        """
+        chosen = policy or ResumePolicy()
+
+        def carry_out(tx: Tx) -> tuple[list[Decision], int]:
+            decisions = resume.plan(tx, chosen, tx.now_ms, spent=self._resumed)
+            return decisions, resume.apply(tx, decisions, chosen, tell_breaker=not self._told_of_breaker)
+
+        decisions, resumed = await self.write("resume", carry_out)
+        self._resumed += resumed
+        self._told_of_breaker = any(decision.action == "breaker" for decision in decisions)
+        return decisions
+
+    async def reset_if_due(self, key: str, policy: ResetPolicy) -> StaleReason | None:
+        """Reset a conversation that has become stale, before a message for it is accepted; return by which rule, or None.
+
+        Writes only when it is due; durable then. May be repeated. A conversation in which a turn runs or messages wait is
+        left alone, and so is one in which nothing was said since it began, and a session that has ended.
+
+        Raises:
+            InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+        """
+        parsed = parse_key(key)
+        chosen, now_ms = policy.for_key(parsed), time.time_ns() // 1_000_000
+        if await self.read("reset.look", lambda tx: freshness.stale(tx, parsed, chosen, now_ms)) is None:
+            return None
+        return await self.write("reset.if_due", lambda tx: freshness.reset_if_due(tx, parsed, chosen))

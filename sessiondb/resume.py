@@ -1,0 +1,169 @@
+"""Start-up: give back what dead processes held, then decide which interrupted messages go on.
+
+`recover` is bounded and resumable: it looks at processes that never said good-bye, a page at a time, asks the kernel
+whether they live (outside any transaction) and for the dead ones interrupts their turns, abandons their
+compactions and makes the replies they were sending `unknown`, in transactions of bounded size. It reads no
+transcript and no finished row: 100,000 sessions cost nothing.
+
+`plan` then decides about each interrupted message, newest first, and says why:
+
+    resume      queued in lane `resume`, below every lane that users wait in
+    later       over the budget of this start, or of what may run at once
+    skip        too old, idle too long, session ended, failed or damaged, attempts used up: dead, and the user is told
+    breaker     too many unclean ends in a short time: nothing is resumed, an operator is told
+
+A message that arrives for a session whose resume is queued goes first, and takes its place.
+Source of the settings' names: openclaw docs, "restart recovery" and `session.maintenance`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from . import compaction, events, outbox, turns
+from .backend import ReadTx, Row, Tx
+from .limits import INBOX_ATTEMPTS_MAX
+
+Action = Literal["resume", "later", "skip", "breaker"]
+Trouble = Literal["failed", "damaged"]
+
+RECOVER_AT_ONCE = 50
+PLAN_AT_ONCE = 200
+
+
+class ResumePolicy(BaseModel):
+    """What may be resumed after a restart. Hours and counts of zero mean: no limit of that kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_concurrent_resumes: int = Field(default=1, ge=0)
+    """Resumes queued or running at once; 0 resumes nothing."""
+    budget_per_start: int = Field(default=20, ge=0)
+    """Resumes that one start may queue in all."""
+    max_age_hours: float = Field(default=24.0, ge=0)
+    """Since the message was accepted."""
+    idle_hours: float = Field(default=0.0, ge=0)
+    """Since the session last moved."""
+    skip_states: frozenset[Trouble] = frozenset({"failed", "damaged"})
+    """Sessions that are left alone: whose turn before failed, or whose import had damaged lines."""
+    attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
+    deadline_s: float = Field(default=60.0, gt=0)
+    """A resume that has not ended by then is cut off."""
+    breaker_unclean_starts: int = Field(default=3, ge=1)
+    breaker_window_s: float = Field(default=300.0, gt=0)
+    """This many unclean ends within the window stop all resuming."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to become of one interrupted message, and why."""
+
+    inbox_no: int
+    session_id: str
+    action: Action
+    reason: str
+    accepted_at_ms: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was given back."""
+
+    instances: int = 0
+    turns: int = 0
+    compactions: int = 0
+    replies: int = 0
+
+    def plus(self, other: Recovered) -> Recovered:
+        """Add up two reports."""
+        return Recovered(
+            self.instances + other.instances,
+            self.turns + other.turns,
+            self.compactions + other.compactions,
+            self.replies + other.replies,
+        )
+
+
+def open_instances(tx: ReadTx, *, after_no: int) -> list[Row]:
+    """Read a page of processes that never said good-bye, this one among them."""
+    return tx.all("resume.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
+
+
+def give_back(tx: Tx, instance_no: int, who: str) -> tuple[Recovered, bool]:
+    """Give back a bounded part of what a dead process held; also return whether that was all of it."""
+    reason = f"its process ({who}) died"
+    held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    jobs = tx.all("resume.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    sending = tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    for row in held:
+        turns.interrupt(tx, row.turn_no, reason)
+    for row in jobs:
+        compaction.give_up(tx, row.compaction_id, "abandoned", reason)
+    for row in sending:
+        outbox.lose_track(tx, row.outbox_no, row.session_no, reason, attempt=row.attempts)
+    done = max(len(held), len(jobs), len(sending)) < RECOVER_AT_ONCE
+    if done:
+        tx.run("resume.bury_instance", instance_no=instance_no, now_ms=tx.now_ms)
+        given_back = f"{len(held)} turns, {len(jobs)} compactions, {len(sending)} replies"
+        events.emit(tx, "recovery_done", "operator", f"{who} died; given back: {given_back}", instance_no=instance_no)
+    return Recovered(int(done), len(held), len(jobs), len(sending)), done
+
+
+def plan(tx: ReadTx, policy: ResumePolicy, now_ms: int, *, spent: int = 0, before_no: int = 2**62) -> list[Decision]:
+    """Decide about interrupted messages, newest first; changes nothing. `spent` is what this start has resumed so far."""
+    held = tx.all("inbox.held", before_no=before_no, limit=PLAN_AT_ONCE)
+    unclean = tx.must("resume.unclean_starts", since_ms=now_ms - round(policy.breaker_window_s * 1000)).starts
+    room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes").resumes
+    budget = policy.budget_per_start - spent
+    decisions = []
+    for row in held:
+        action, reason = _decide(row, policy, now_ms, unclean=unclean, room=room, budget=budget)
+        if action == "resume":
+            room, budget = room - 1, budget - 1
+        decisions.append(Decision(row.inbox_no, row.session_id, action, reason, row.accepted_at_ms, row.attempts))
+    return decisions
+
+
+def _decide(row: Row, policy: ResumePolicy, now_ms: int, *, unclean: int, room: int, budget: int) -> tuple[Action, str]:
+    age_h, idle_h = (now_ms - row.accepted_at_ms) / 3_600_000, (now_ms - row.updated_at_ms) / 3_600_000
+    if row.ended_at_ms is not None:
+        return "skip", "its session has ended"
+    if row.attempts >= policy.attempts_max:
+        return "skip", f"{row.attempts} attempts, the most that are made"
+    if policy.max_age_hours and age_h > policy.max_age_hours:
+        return "skip", f"accepted {age_h:.1f} h ago, more than {policy.max_age_hours:g} h"
+    if policy.idle_hours and idle_h > policy.idle_hours:
+        return "skip", f"idle for {idle_h:.1f} h, more than {policy.idle_hours:g} h"
+    if "failed" in policy.skip_states and row.state_before == "failed":
+        return "skip", "its session's turn before this one failed"
+    if "damaged" in policy.skip_states and row.damaged:
+        return "skip", "its session was imported with damaged lines"
+    if unclean >= policy.breaker_unclean_starts:
+        return "breaker", f"{unclean} unclean ends within {policy.breaker_window_s:g} s; resume by hand, or wait"
+    if budget <= 0:
+        return "later", f"this start's budget of {policy.budget_per_start} is spent"
+    if room <= 0:
+        return "later", f"{policy.max_concurrent_resumes} at once are queued or running"
+    return "resume", f"interrupted {age_h:.1f} h ago: {row.reason}"
+
+
+def apply(tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_breaker: bool = True) -> int:
+    """Carry decisions out, in the transaction that made them; return how many resumes were queued.
+
+    With `tell_breaker` an operator is told when the breaker stops all resuming.
+    """
+    resumed = 0
+    for decision in decisions:
+        if decision.action == "resume":
+            resumed += tx.run("inbox.resume", inbox_no=decision.inbox_no, now_ms=tx.now_ms, timeout_ms=round(policy.deadline_s * 1000))
+        elif decision.action == "skip":
+            session = tx.must("sessions.by_id", session_id=decision.session_id)
+            turns.bury(tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}")
+    stopped = [decision.reason for decision in decisions if decision.action == "breaker"]
+    if stopped and tell_breaker:
+        events.emit(tx, "crash_loop", "operator", f"Nothing is resumed: {stopped[0]}", messages=len(stopped))
+    return resumed

@@ -1,0 +1,293 @@
+"""Turns: one run of the agent over one claimed message, with a lease and a fencing token.
+
+    claim --> running --> completed            entries, replies and the end of the turn in one transaction
+                 |------> failed               the message is retried after a pause, or dead
+                 |------> aborted              a person stopped it
+                 `------> interrupted          its process died or fell silent; the message is held for the resume plan
+
+Claiming a message, appending it to the transcript and starting the turn is one transaction: there is no moment at
+which a message is neither waiting nor being worked on.
+
+Invariants, enforced by the database and so across processes:
+
+* one running turn per session (a partial unique index);
+* a lane runs at most its concurrency, counted from rows under the write lock;
+* a turn's number only grows and is its fencing token: every write of a turn checks, in its own transaction, that
+  the turn is still running. A holder that was taken over cannot write, however late it wakes up.
+
+The lease is a promise to be heard of, renewed while the work goes on and never past the turn's deadline: a holder
+that only renews cannot keep a session for ever. Taking over is one compare-and-set on the turn's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from . import events, transcript
+from .backend import ReadTx, Row, Tx
+from .entries import Draft
+from .errors import NotFound, TurnLost
+from .limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS, RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX
+from .models import Receipt
+
+Ended = Literal["completed", "failed", "aborted", "interrupted"]
+Kind = Literal["message", "resume"]
+
+TAKE_OVER_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that could be claimed; read before the claim so that its JSON is handled outside the transaction."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    source: str
+    event_id: str
+    attempts: int
+    timeout_ms: int | None
+    ended_at_ms: int | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A claimed message and the turn that works on it."""
+
+    turn_no: int
+    session_no: int
+    session_id: str
+    inbox_no: int
+    entry_id: str
+    attempt: int
+    kind: Kind
+    expires_at_ms: int
+    deadline_ms: int
+    timeout_ms: int
+    """The work is cut off after this; the lease can be renewed for a moment longer, to write how it ended."""
+
+
+# -- starting -----------------------------------------------------------------------------------------------
+
+
+def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
+    """Read the next message of a lane that may run, if the lane has room and no lane before it has work."""
+    room = require_lane(tx, lane)
+    if room.running >= room.concurrency or tx.one("turns.busier_lane", lane=lane, now_ms=now_ms) is not None:
+        return None
+    row = tx.one("inbox.next", lane=lane, now_ms=now_ms)
+    return Candidate(**row._asdict()) if row is not None else None
+
+
+def require_lane(tx: ReadTx, lane: str) -> Row:
+    """Return a lane's settings, and how many of its turns run.
+
+    Raises:
+        NotFound: there is no such lane.
+    """
+    row = tx.one("turns.lane", lane=lane)
+    if row is None:
+        raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
+    return row
+
+
+def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int) -> Started | None:
+    """Claim a message: append it to its transcript and start the turn. None if it is not to be run now.
+
+    That is so when another process was faster, or when its session has ended meanwhile: then it is dead, with events.
+    A message that an interrupted turn had appended before is not appended again.
+    """
+    # Critical section "claim". Invariant: what `peek` saw still holds, so a lane never runs more than its concurrency
+    # and a session's messages keep their order, whatever other processes did since.
+    now = peek(tx, lane, tx.now_ms)
+    if now is None or now.inbox_no != candidate.inbox_no:
+        return None
+    if now.ended_at_ms is not None:
+        bury(tx, now.inbox_no, now.session_no, "its session has ended")
+        return None
+    draft.idempotency_key = f"inbox:{candidate.inbox_no}"
+    receipt = transcript.append(tx, candidate.session_no, [draft])[0]
+    kind: Kind = "resume" if lane == "resume" else "message"
+    timeout_ms = min(timeout_ms, now.timeout_ms or timeout_ms)
+    deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
+    expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
+    turn = tx.must(
+        "turns.start",
+        session_no=candidate.session_no,
+        lane=lane,
+        kind=kind,
+        inbox_no=candidate.inbox_no,
+        attempt=now.attempts + 1,
+        operation=f"{kind} from {candidate.source}",
+        instance_no=tx.instance_no,
+        now_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+        deadline_ms=deadline_ms,
+    )
+    claimed = tx.run("inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no)
+    assert claimed == 1, "the message was queued a moment ago, in this transaction"
+    if kind == "message":
+        tx.run("inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no)
+    return Started(
+        turn_no=turn.turn_no,
+        session_no=candidate.session_no,
+        session_id=candidate.session_id,
+        inbox_no=candidate.inbox_no,
+        entry_id=receipt.entry_id,
+        attempt=now.attempts + 1,
+        kind=kind,
+        expires_at_ms=expires_at_ms,
+        deadline_ms=deadline_ms,
+        timeout_ms=timeout_ms,
+    )
+
+
+# -- while it runs ------------------------------------------------------------------------------------------
+
+
+def require_running(tx: ReadTx, turn_no: int) -> Row:
+    """Return a turn's row; the fence before each of its writes.
+
+    Raises:
+        TurnLost: it is not running any more; nothing may be written in its name.
+    """
+    turn = tx.one("turns.get", turn_no=turn_no)
+    if turn is None:
+        raise NotFound(f"there is no turn {turn_no}", turn_no=turn_no)
+    if turn.state != "running":
+        raise TurnLost(
+            f"turn {turn_no} of session {turn.session_id} is {turn.state} ({turn.reason or 'finished'}); it can write no more",
+            turn_no=turn_no,
+            session_id=turn.session_id,
+            state=turn.state,
+        )
+    return turn
+
+
+def append(tx: Tx, turn_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
+    """Append in the name of a turn; refused once the turn was taken over.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    return transcript.append(tx, require_running(tx, turn_no).session_no, drafts)
+
+
+def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
+    """Promise to be heard of again; return until when. Never past the deadline.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    row = tx.one("turns.renew", turn_no=turn_no, now_ms=tx.now_ms, expires_at_ms=tx.now_ms + lease_ms, operation=operation)
+    if row is None:
+        require_running(tx, turn_no)
+    return int(tx.must("turns.get", turn_no=turn_no).expires_at_ms)
+
+
+# -- ending -------------------------------------------------------------------------------------------------
+
+
+def complete(
+    tx: Tx, turn_no: int, drafts: Sequence[Draft], replies: Sequence[tuple[str, str]], *, incomplete: bool, reason: str | None
+) -> list[Receipt]:
+    """End a turn with what it produced: entries, replies for the outbox and the end itself, all or nothing.
+
+    `replies` are (target, JSON). `incomplete` says that there is no usable answer; the user is told.
+
+    Raises:
+        TurnLost: the turn was taken over; nothing is written.
+    """
+    turn = require_running(tx, turn_no)
+    receipts = transcript.append(tx, turn.session_no, drafts) if drafts else []
+    for target, payload in replies:
+        tx.run("outbox.add", session_no=turn.session_no, turn_no=turn_no, target=target, now_ms=tx.now_ms, payload=payload)
+    _finish(tx, turn, "completed", reason, incomplete=incomplete)
+    tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
+    if incomplete:
+        events.emit(
+            tx,
+            "turn_incomplete",
+            "user",
+            "No usable answer came back. Please ask again.",
+            session_no=turn.session_no,
+            turn_no=turn_no,
+            reason=reason,
+        )
+    return receipts
+
+
+def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool) -> None:
+    """End a turn that went wrong; its message is tried again after a pause or, used up, is dead.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    turn = require_running(tx, turn_no)
+    _finish(tx, turn, "failed", reason)
+    if retry and turn.attempt < INBOX_ATTEMPTS_MAX:
+        pause_ms = min(RETRY_PAUSE_MS * 2 ** (turn.attempt - 1), RETRY_PAUSE_MS_MAX)
+        tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=tx.now_ms + pause_ms, reason=reason)
+    else:
+        bury(tx, turn.inbox_no, turn.session_no, reason)
+
+
+def abort(tx: Tx, turn_no: int, reason: str) -> None:
+    """End a turn because a person stopped it. Its message is done.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    turn = require_running(tx, turn_no)
+    _finish(tx, turn, "aborted", reason)
+    tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
+
+
+def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
+    """Take a turn away from a holder that is dead or silent: one compare-and-set. False if it had ended."""
+    turn = tx.must("turns.get", turn_no=turn_no)
+    if turn.state != "running":
+        return False
+    _finish(tx, turn, "interrupted", reason)
+    if turn.attempt < INBOX_ATTEMPTS_MAX:
+        tx.run("inbox.hold", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
+        told = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
+        events.emit(tx, "turn_interrupted", "user", told, session_no=turn.session_no, turn_no=turn_no)
+    else:
+        bury(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INBOX_ATTEMPTS_MAX}")
+    events.emit(
+        tx, "turn_interrupted", "operator", f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}",
+        session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt,
+    )  # fmt: skip
+    return True
+
+
+def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
+    """Give up a waiting message that cannot be worked on at all; False if it is not waiting any more."""
+    if tx.one("inbox.waiting", inbox_no=inbox_no) is None:
+        return False
+    bury(tx, inbox_no, session_no, reason)
+    return True
+
+
+def take_over_expired(tx: Tx, lane: str) -> int:
+    """Interrupt the turns of a lane whose lease ran out; a bounded number at a time; return how many."""
+    expired = tx.all("turns.expired", lane=lane, now_ms=tx.now_ms, limit=TAKE_OVER_AT_ONCE)
+    return sum(interrupt(tx, row.turn_no, "its lease ran out") for row in expired)
+
+
+def bury(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
+    """Give a message up: a dead letter, an event for whoever waits for the answer and one for the operator."""
+    tx.run("inbox.bury", inbox_no=inbox_no, reason=reason)
+    events.emit(
+        tx, "message_dead", "user", "Your message could not be answered. Please send it again.", session_no=session_no, inbox_no=inbox_no
+    )
+    events.emit(tx, "message_dead", "operator", f"Inbox item {inbox_no} is dead: {reason}", session_no=session_no, inbox_no=inbox_no)
+
+
+def _finish(tx: Tx, turn: Row, state: Ended, reason: str | None, *, incomplete: bool = False) -> None:
+    finished = tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
+    assert finished == 1, f"turn {turn.turn_no} was running a moment ago, in this transaction"

@@ -1,0 +1,526 @@
+"""The loops that a gateway runs: take claims from a lane, send replies, follow events.
+
+`run_lane` claims messages while its lane has room and hands each to a handler in a task of its own. While the
+handler works the loop renews the turn's lease; the turn's deadline cuts it off; whatever happens to it (a result, an
+exception, the deadline, a cancellation, the loss of the lease) is recorded before the next message of that session is
+claimed. The loop itself ends only when it is cancelled, and then interrupts the turns it holds, so that another
+process, or the next start, takes them over at once.
+
+Waiting does not poll: a commit of this process wakes the loop at once, a commit of another within 100 ms, and
+otherwise it sleeps until the next retry, lease or notice is due.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field
+
+from . import events, inbox, outbox, turns
+from .backend import ReadTx, Tx
+from .entries import decode_object, draft_entry, dumps, is_large
+from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, TurnLost
+from .handles import Item, Session, prepare
+from .messages import message_json
+from .models import Event, Receipt
+from .sessions import Ref
+
+if TYPE_CHECKING:
+    from .database import SessionDB
+
+logger = logging.getLogger("sessiondb")
+
+# The longest that a loop sleeps without looking, whatever it was told.
+LOOK_S = 5.0
+# What a loop waits before it tries again when the database could not take its request.
+BUSY_PAUSE_S = 0.2
+
+
+class LaneSettings(BaseModel):
+    """How a lane's turns are run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lease_s: float = Field(default=30.0, gt=0)
+    """A turn whose process falls silent is taken over after this; renewed every third of it."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """A turn is cut off after this; its lease cannot be renewed much longer. A resume brings a limit of its own."""
+    delayed_after_s: float = Field(default=10.0, gt=0)
+    """A message that has waited this long gets a `message_delayed` event, once."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a handler returns: entries for the transcript and replies for the outbox, written when the turn completes.
+
+    `replies` are (target, message) pairs. `incomplete` says that there is no usable answer, and why; the user is told.
+    """
+
+    entries: Sequence[Item] = ()
+    replies: Sequence[tuple[str, Any]] = ()
+    incomplete: str | None = None
+
+
+Handler = Callable[["Turn"], Awaitable[Answer | None]]
+Sender = Callable[["outbox.Outgoing"], Awaitable[str | None]]
+
+
+class RefusedBySender(Exception):
+    """Raised by a sender: the channel did not send the reply, for certain. `retry` says whether to try again."""
+
+    def __init__(self, message: str, *, retry: bool = True) -> None:
+        super().__init__(message)
+        self.retry = retry
+
+
+@dataclass(slots=True)
+class Turn:
+    """A turn in progress, as its handler holds it."""
+
+    db: SessionDB
+    session: Session
+    started: turns.Started
+    message: dict[str, Any]
+    settings: LaneSettings
+    stopped: bool = False
+    """True: it was aborted or taken over; nothing can be written in its name any more."""
+    _scope: anyio.CancelScope | None = None
+
+    def __str__(self) -> str:
+        return f"turn {self.number} of session {self.session.id}"
+
+    def stop(self) -> None:
+        """Cancel the handler, because the turn has ended in the database."""
+        self.stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    @property
+    def number(self) -> int:
+        """The turn's number: its fencing token."""
+        return self.started.turn_no
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first attempt at this message."""
+        return self.started.attempt
+
+    async def append(self, item: Item) -> Receipt:
+        """Append to the session in the name of this turn; durable on return.
+
+        Raises:
+            TurnLost: the turn was taken over; nothing was written.
+        """
+        draft = await prepare(item)
+        receipts = await self.db.write("turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size)
+        return receipts[0]
+
+    async def renew(self, operation: str | None = None) -> None:
+        """Renew the lease now, and say what the turn is doing (shown in `held`).
+
+        Raises:
+            TurnLost: the turn was taken over.
+        """
+        lease_ms = round(self.settings.lease_s * 1000)
+        await self.db.write("turn.renew", lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation))
+
+
+async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSettings) -> None:
+    """Run a lane until cancelled. See `SessionDB.run_lane`."""
+    await db.read("lane", lambda tx: turns.require_lane(tx, lane))
+    try:
+        async with anyio.create_task_group() as group:
+            while True:
+                seen = db.backend.change_count
+                try:
+                    look = await db.read("lane.look", partial(_look, lane=lane, settings=settings))
+                    await _look_after(db, lane, look, settings)
+                    turn = await _claim(db, lane, look.candidate, settings) if look.candidate is not None else None
+                    sleep_s = look.sleep_s
+                except SessionDBError as error:
+                    turn, sleep_s = None, _pause_after(error, f"lane {lane}")
+                if turn is not None:
+                    group.start_soon(_run_turn, turn, handler)
+                else:
+                    await db.backend.wait_change(seen, sleep_s)
+    except ExceptionGroup as group_error:
+        raise _innermost(group_error) from group_error
+
+
+def _pause_after(error: SessionDBError, who: str) -> float:
+    """Say how long to wait before trying again after an error that passes; raise any other."""
+    if not error.retry and not isinstance(error, ReadTooLong):
+        raise error
+    logger.warning("%s: %s", who, error)
+    return BUSY_PAUSE_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a lane's loop finds in one snapshot: all that it acts upon."""
+
+    expired: bool
+    late: bool
+    candidate: turns.Candidate | None
+    sleep_s: float
+    """Until something is due without any commit: a retry, a lease that runs out, a notice."""
+
+
+def _look(tx: ReadTx, *, lane: str, settings: LaneSettings) -> _Look:
+    now_ms = _now_ms()
+    expiry_ms = tx.must("turns.next_expiry", lane=lane).at_ms
+    notices_ms = [
+        row.accepted_at_ms + round(settings.delayed_after_s * 1000)
+        for row in tx.all("inbox.late", lane=lane, accepted_before_ms=2**62, limit=1)
+    ]
+    due_ms = [expiry_ms, tx.must("inbox.due", lane=lane, now_ms=now_ms).at_ms, *notices_ms]
+    return _Look(
+        expired=expiry_ms is not None and expiry_ms <= now_ms,
+        late=any(notice_ms <= now_ms for notice_ms in notices_ms),
+        candidate=turns.peek(tx, lane, now_ms),
+        sleep_s=min([LOOK_S, *(max(0.01, (time_ms - now_ms) / 1000) for time_ms in due_ms if time_ms is not None)]),
+    )
+
+
+async def _look_after(db: SessionDB, lane: str, look: _Look, settings: LaneSettings) -> None:
+    """Take over turns whose lease ran out, and tell those who wait; a write only when there is something to do."""
+    if look.expired:
+        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane))
+    if look.late:
+        await db.write("lane.delayed", lambda tx: inbox.tell_delayed(tx, lane, after_ms=round(settings.delayed_after_s * 1000)))
+
+
+async def _claim(db: SessionDB, lane: str, candidate: turns.Candidate, settings: LaneSettings) -> Turn | None:
+    try:
+        draft = await prepare(candidate.payload)
+        message = await _decode(candidate.payload)
+    except InvalidInput as error:
+        # `accept` would have refused it, so it was put there by somebody else. It must not stop its lane.
+        reason = f"it is no message: {error}"
+        await db.write("lane.refuse", lambda tx: turns.refuse(tx, candidate.inbox_no, candidate.session_no, reason))
+        return None
+
+    def claim(tx: Tx) -> turns.Started | None:
+        return turns.claim(
+            tx, lane, candidate, draft, lease_ms=round(settings.lease_s * 1000), timeout_ms=round(settings.timeout_s * 1000)
+        )
+
+    # Cancelled once it has begun, the claim is still known: its turn is interrupted at once, not when its lease runs out.
+    with anyio.CancelScope(shield=True):
+        started = await db.write("lane.claim", claim, size=draft.size)
+    if started is None:
+        return None
+    session = Session(db, Ref(started.session_no, started.session_id))
+    return Turn(db, session, started, message, settings)
+
+
+async def _decode(payload: str) -> dict[str, Any]:
+    message: dict[str, Any] = await anyio.to_thread.run_sync(json.loads, payload) if is_large(payload) else json.loads(payload)
+    return message
+
+
+async def _run_turn(turn: Turn, handler: Handler) -> None:
+    """Run a handler and record what became of it. Nothing escapes but a cancellation of the loop."""
+    running = turn.db.running_turns
+    running[turn.number] = turn
+    answer: Answer | None = None
+    failure: str | None = None
+    retry = True
+    try:
+        async with anyio.create_task_group() as group:
+            turn._scope = group.cancel_scope  # noqa: SLF001  # of this module's own class
+            group.start_soon(_keep_lease, turn)
+            with anyio.move_on_after(turn.started.timeout_ms / 1000) as deadline:
+                answer = await handler(turn)
+            if deadline.cancelled_caught:
+                failure, retry = f"cut off at its deadline of {turn.started.timeout_ms / 1000:g} s", turn.started.kind != "resume"
+            group.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():
+        # The loop is being cancelled. An answer that is there already is not thrown away.
+        with anyio.CancelScope(shield=True):
+            if answer is not None:
+                await _complete(turn, answer)
+            else:
+                await _record(turn, lambda tx: turns.interrupt(tx, turn.number, "its gateway is stopping"))
+        raise
+    except Exception as error:
+        failure = f"{type(_innermost(error)).__name__}: {_innermost(error)}"
+        if not turn.stopped:
+            logger.warning("%s failed: %s", turn, failure, exc_info=_innermost(error))
+    except BaseExceptionGroup as mixed:
+        # trio: the loop is being cancelled, and the handler raised something else on its way out.
+        await _record(turn, lambda tx: turns.interrupt(tx, turn.number, "its gateway is stopping"))
+        await _go_on_cancelling(mixed, str(turn))
+        return
+    finally:
+        del running[turn.number]
+    if turn.stopped:
+        logger.info("%s was stopped: it has ended, or was taken over", turn)
+        return
+    # A cancellation that arrives from here on waits until the end is written: that takes one transaction.
+    with anyio.CancelScope(shield=True):
+        if failure is not None:
+            said, again = failure, retry
+            await _record(turn, lambda tx: turns.fail(tx, turn.number, said, retry=again))
+        else:
+            await _complete(turn, answer or Answer(incomplete="the handler returned nothing"))
+
+
+async def _keep_lease(turn: Turn) -> None:
+    """Renew a turn's lease until cancelled; stop the turn when it is not ours any more."""
+    while True:
+        await anyio.sleep(turn.settings.lease_s / 3)
+        try:
+            await turn.renew()
+        except (TurnLost, StoreClosed) as error:
+            logger.warning("%s", error)
+            turn.stop()
+            return
+        except SessionDBError as error:
+            logger.warning("%s: its lease was not renewed: %s", turn, error)
+
+
+async def _complete(turn: Turn, answer: Answer) -> None:
+    """Write a turn's answer and its end; if the answer cannot be stored, the turn has failed."""
+    try:
+        drafts = [await prepare(item) for item in answer.entries]
+        replies = [(target, dumps(message)) for target, message in answer.replies]
+    except (SessionDBError, TypeError, ValueError) as error:
+        await _refuse_answer(turn, error)
+        return
+
+    def complete(tx: Tx) -> list[Receipt]:
+        return turns.complete(
+            tx, turn.number, drafts, replies, incomplete=answer.incomplete is not None, reason=answer.incomplete
+        )
+
+    refused = await _record(turn, complete)
+    if refused is not None:
+        await _refuse_answer(turn, refused)
+
+
+async def _refuse_answer(turn: Turn, error: Exception) -> None:
+    said = f"its answer cannot be stored: {error}"
+    logger.warning("%s: %s", turn, said)
+    refused = await _record(turn, lambda tx: turns.fail(tx, turn.number, said, retry=False))
+    if refused is not None:
+        logger.error("%s: its end cannot be written (%s); its lease ends it", turn, refused)
+
+
+async def _record(turn: Turn, body: Callable[[Tx], object]) -> SessionDBError | None:
+    """Write a turn's end; shielded, and tried again while that may help, until its lease has run out.
+
+    Returns the error if the database refuses it for good: for what it says, not for the moment.
+    """
+    try:
+        await _write_surely(turn.db, "turn.end", body, for_s=turn.settings.lease_s, who=str(turn))
+    except TurnLost as error:
+        logger.warning("%s", error)
+    except StoreClosed as error:
+        logger.error("%s: its end could not be written (%s); its lease ends it", turn, error)  # noqa: TRY400  # nothing to trace
+    except SessionDBError as error:
+        if not error.retry:
+            return error
+        logger.error("%s: its end could not be written (%s); its lease ends it", turn, error)  # noqa: TRY400  # nothing to trace
+    return None
+
+
+async def _write_surely(db: SessionDB, op: str, body: Callable[[Tx], object], *, for_s: float, who: str) -> None:
+    """Write what has happened already; shielded, and tried again for a while after errors that pass."""
+    give_up = time.monotonic() + for_s
+    with anyio.CancelScope(shield=True):
+        while True:
+            try:
+                await db.write(op, body)
+                return
+            except SessionDBError as error:
+                if not error.retry or time.monotonic() >= give_up:
+                    raise
+                logger.warning("%s: %s", who, error)
+                await anyio.sleep(BUSY_PAUSE_S)
+
+
+async def _go_on_cancelling(mixed: BaseExceptionGroup[BaseException], who: str) -> None:
+    """Let a cancellation go on that came with errors of the one who was cancelled; they are logged, and stop nobody."""
+    _, others = mixed.split(anyio.get_cancelled_exc_class())
+    if others is not None and not isinstance(others, Exception):
+        raise mixed
+    logger.warning("%s: while it was being cancelled: %s", who, others and _innermost(others), exc_info=others)
+    await anyio.lowlevel.checkpoint()
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+# -- replies ------------------------------------------------------------------------------------------------
+
+
+async def run_outbox(db: SessionDB, sender: Sender, *, lease_s: float, at_once: int) -> None:
+    """Send replies until cancelled. See `SessionDB.run_outbox`."""
+    room = anyio.Semaphore(at_once)
+
+    async def send(reply: outbox.Outgoing) -> None:
+        try:
+            await _send(db, reply, sender, lease_s)
+        finally:
+            room.release()
+
+    try:
+        async with anyio.create_task_group() as group:
+            while True:
+                await room.acquire()
+                reply = await _next_reply(db, lease_s)
+                group.start_soon(send, reply)
+    except ExceptionGroup as group_error:
+        raise _innermost(group_error) from group_error
+
+
+async def _next_reply(db: SessionDB, lease_s: float) -> outbox.Outgoing:
+    """Wait for the next reply, and commit to sending it."""
+    while True:
+        seen = db.backend.change_count
+        try:
+            overdue, waiting, sleep_s = await db.read("outbox.look", _look_at_outbox)
+            if overdue:
+                await db.write("outbox.overdue", outbox.give_up_overdue)
+            reply = await _begin_sending(db, lease_s) if waiting else None
+        except SessionDBError as error:
+            reply, sleep_s = None, _pause_after(error, "outbox")
+        if reply is not None:
+            return reply
+        await db.backend.wait_change(seen, sleep_s)
+
+
+def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
+    """Return whether a sender is overdue, whether a reply may be sent, and how long until one may without any commit."""
+    now_ms = _now_ms()
+    overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), tx.one("outbox.next", now_ms=now_ms)
+    at_ms = tx.must("outbox.due", now_ms=now_ms).at_ms
+    sleep_s = LOOK_S if at_ms is None else min(LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
+    return bool(overdue), waiting is not None, sleep_s
+
+
+async def _begin_sending(db: SessionDB, lease_s: float) -> outbox.Outgoing | None:
+    # Cancelled once it has begun, it is still known which reply was taken: it waits again, and is not unknown.
+    with anyio.CancelScope(shield=True):
+        reply = await db.write("outbox.begin", partial(outbox.begin_sending, lease_ms=round(lease_s * 1000)))
+    return reply  # noqa: RET504  # type checkers believe that the scope may swallow an exception
+
+
+async def _send(db: SessionDB, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
+    """Call the channel; record what it said. Anything but a clear answer is `unknown`."""
+    settle: Callable[[Tx], object]
+    try:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+    except anyio.get_cancelled_exc_class():
+        await _settle(db, reply, partial(outbox.put_back, reply=reply, reason="the gateway stopped before it was sent"), lease_s)
+        raise
+    try:
+        with anyio.fail_after(lease_s):
+            receipt = await sender(reply)
+        settle = partial(outbox.sent, reply=reply, receipt=receipt)
+    except RefusedBySender as error:
+        settle = partial(outbox.refused, reply=reply, reason=str(error), retry=error.retry)
+    except anyio.get_cancelled_exc_class():
+        await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, said, exc_info=error)
+        settle = partial(outbox.lost, reply=reply, reason=said)
+    except BaseExceptionGroup as mixed:  # trio, as above
+        await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
+        await _go_on_cancelling(mixed, f"reply {reply.outbox_no} to {reply.target}")
+        return
+    await _settle(db, reply, settle, lease_s)
+
+
+async def _settle(db: SessionDB, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float) -> None:
+    who = f"reply {reply.outbox_no} to {reply.target}"
+    try:
+        await _write_surely(db, "outbox.settle", body, for_s=lease_s, who=who)
+    except SessionDBError as error:
+        # The row says `sending` by this process: it becomes unknown when its time is up, or at the next start.
+        logger.error("%s: what became of it could not be written: %s", who, error)  # noqa: TRY400  # nothing to trace
+
+
+# -- events -------------------------------------------------------------------------------------------------
+
+
+async def follow_events(db: SessionDB, consumer: str, audience: events.Audience | None, *, from_start: bool) -> AsyncIterator[Event]:
+    """Yield events, now and as they come. See `SessionDB.events`."""
+    known, last = await db.read("events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx)))
+    at = known if known is not None else 0 if from_start else last
+    if known is None:
+        await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=at))
+    saved = at
+    while True:
+        seen = db.backend.change_count
+        try:
+            page, last = await db.read("events", partial(_events_page, event_no=at, audience=audience))
+        except SessionDBError as error:
+            await anyio.sleep(_pause_after(error, f"events for {consumer}"))
+            continue
+        for event in page:
+            yield event
+            # Coming back for the next one says that this one has been handled.
+            at = saved = event.event_no
+            await _move_cursor(db, consumer, at)
+        if len(page) < events.PAGE:
+            # What lies between is for another audience: it is not read again, and now and then not kept for us any longer.
+            at = max(at, last)
+            if at - saved >= events.PAGE:
+                saved = at
+                await _move_cursor(db, consumer, at)
+        if not page:
+            await db.backend.wait_change(seen, LOOK_S)
+
+
+async def _move_cursor(db: SessionDB, consumer: str, event_no: int) -> None:
+    try:
+        await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=event_no))
+    except SessionDBError as error:
+        # The cursor moves with the next event, or what was handled comes again after a crash: at least once.
+        _pause_after(error, f"events for {consumer}")
+
+
+def _events_page(tx: ReadTx, *, event_no: int, audience: events.Audience | None) -> tuple[list[Event], int]:
+    return events.after(tx, event_no=event_no, audience=audience), events.last(tx)
+
+
+# -- messages -----------------------------------------------------------------------------------------------
+
+
+async def message_text(message: dict[str, Any] | BaseModel | str) -> str:
+    """Encode a message for the inbox, off the event loop when it is large.
+
+    Raises:
+        InvalidInput: it is no message with a role, or the transcript could not store it.
+    """
+    item = message_json(message) if isinstance(message, BaseModel) else message
+    return await anyio.to_thread.run_sync(_message_text, item) if is_large(item) else _message_text(item)
+
+
+def _message_text(item: dict[str, Any] | str) -> str:
+    text = dumps(item) if isinstance(item, dict) else item.strip()
+    draft_entry(text, now_ms=0)  # whatever a transcript would refuse is refused here, while the sender can be told
+    fields, _ = decode_object(text)
+    if "type" in fields or not isinstance(fields.get("role"), str):
+        raise InvalidInput('a message has a "role" and no "type"; other entries are appended to their session, not accepted')
+    return text
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

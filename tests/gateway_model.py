@@ -1,0 +1,200 @@
+"""What a gateway's inbox, turns and resumes should do, as plainly as it can be said: lists, and a walk over all of them.
+
+No leases are compared, no indexes are used, nothing is bounded: the model looks at everything, every time. Numbers are given
+out in the order of acceptance and of claims, as the database does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ATTEMPTS_MAX = 3
+PAUSE_MS, PAUSE_MS_MAX = 1_000, 60_000
+GRACE_MS = 2_000
+LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
+"""Of each lane: how many turns at once, and its priority."""
+
+
+@dataclass
+class Message:
+    """A message that was accepted."""
+
+    number: int
+    event: str
+    session: int
+    lane: str
+    accepted_ms: int
+    available_ms: int
+    state: str = "queued"
+    attempts: int = 0
+    turn: int | None = None
+    timeout_ms: int | None = None
+
+
+@dataclass
+class Turn:
+    """One run over a message."""
+
+    number: int
+    message: Message
+    lane: str
+    kind: str
+    attempt: int
+    expires_ms: int
+    deadline_ms: int
+    state: str = "running"
+    incomplete: bool = False
+
+
+@dataclass
+class Gateway:
+    """All of it."""
+
+    messages: list[Message] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    said: dict[int, list[str]] = field(default_factory=dict)
+    """Per session, the messages in its transcript, in order."""
+    replies: list[tuple[int, str]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
+
+    # -- inbox ------------------------------------------------------------------------------------------------------
+
+    def accept(self, event: str, session: int, lane: str, now_ms: int) -> tuple[Message, bool]:
+        known = next((message for message in self.messages if message.event == event), None)
+        if known is not None:
+            return known, True
+        message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms)
+        self.messages.append(message)
+        return message, False
+
+    def running(self, session: int | None = None, lane: str | None = None) -> list[Turn]:
+        return [
+            turn
+            for turn in self.turns
+            if turn.state == "running" and (session is None or turn.message.session == session) and (lane is None or turn.lane == lane)
+        ]
+
+    def may_run(self, message: Message, now_ms: int) -> bool:
+        if message.state != "queued" or message.available_ms > now_ms or self.running(session=message.session):
+            return False
+        others = [
+            other
+            for other in self.messages
+            if other is not message and other.session == message.session and other.state in ("queued", "claimed") and other.lane != "resume"
+        ]
+        if message.lane == "resume":
+            return not others
+        return not any(other.number < message.number for other in others)
+
+    def next(self, lane: str, now_ms: int) -> Message | None:
+        concurrency, priority = LANES[lane]
+        if len(self.running(lane=lane)) >= concurrency:
+            return None
+        before = [name for name, (_, other) in LANES.items() if other < priority]
+        if any(message.lane in before and self.may_run(message, now_ms) for message in self.messages):
+            return None
+        return next((message for message in self.messages if message.lane == lane and self.may_run(message, now_ms)), None)
+
+    def claim(self, lane: str, now_ms: int, lease_ms: int, timeout_ms: int) -> Turn | None:
+        message = self.next(lane, now_ms)
+        if message is None:
+            return None
+        if message.session in self.ended:
+            self.bury(message)
+            return None
+        message.state, message.attempts = "claimed", message.attempts + 1
+        kind = "resume" if lane == "resume" else "message"
+        deadline_ms = now_ms + min(timeout_ms, message.timeout_ms or timeout_ms) + GRACE_MS
+        turn = Turn(len(self.turns) + 1, message, lane, kind, message.attempts, min(now_ms + lease_ms, deadline_ms), deadline_ms)
+        message.turn = turn.number
+        self.turns.append(turn)
+        if message.event not in self.said.setdefault(message.session, []):
+            self.said[message.session].append(message.event)
+        if kind == "message":
+            for other in self.messages:
+                waits_for_resume = other.state == "held" or (other.state == "queued" and other.lane == "resume")
+                if other.session == message.session and other.number < message.number and waits_for_resume:
+                    other.state = "done"
+        return turn
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def complete(self, turn: Turn, reply: str, *, incomplete: bool) -> None:
+        turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
+        self.replies.append((turn.message.session, reply))
+        if incomplete:
+            self.events.append("turn_incomplete")
+
+    def fail(self, turn: Turn, now_ms: int, *, retry: bool) -> None:
+        turn.state = "failed"
+        if retry and turn.attempt < ATTEMPTS_MAX:
+            turn.message.state = "queued"
+            turn.message.available_ms = now_ms + min(PAUSE_MS * 2 ** (turn.attempt - 1), PAUSE_MS_MAX)
+        else:
+            self.bury(turn.message)
+
+    def interrupt(self, turn: Turn) -> None:
+        turn.state = "interrupted"
+        if turn.attempt < ATTEMPTS_MAX:
+            turn.message.state = "held"
+            self.events.append("turn_interrupted")
+        else:
+            self.bury(turn.message)
+        self.events.append("turn_interrupted")
+
+    def abort(self, turn: Turn) -> None:
+        turn.state, turn.message.state = "aborted", "done"
+
+    def renew(self, turn: Turn, now_ms: int, lease_ms: int) -> None:
+        turn.expires_ms = min(now_ms + lease_ms, turn.deadline_ms)
+
+    def take_over(self, lane: str, now_ms: int) -> int:
+        expired = sorted((turn for turn in self.running(lane=lane) if turn.expires_ms <= now_ms), key=lambda turn: turn.expires_ms)
+        for turn in expired:
+            self.interrupt(turn)
+        return len(expired)
+
+    def crash(self) -> int:
+        """The process dies, and the next one recovers."""
+        lost = self.running()
+        for turn in lost:
+            self.interrupt(turn)
+        self.events.append("recovery_done")
+        return len(lost)
+
+    def bury(self, message: Message) -> None:
+        message.state = "dead"
+        self.events += ["message_dead", "message_dead"]
+
+    # -- resuming ---------------------------------------------------------------------------------------------------
+
+    def resume(self, now_ms: int, *, at_once: int, max_age_ms: int, deadline_ms: int) -> list[tuple[str, str]]:
+        room = at_once - len(self.running(lane="resume"))
+        room -= sum(message.state == "queued" and message.lane == "resume" for message in self.messages)
+        decisions = []
+        for message in reversed(self.messages):
+            if message.state != "held":
+                continue
+            before = [turn for turn in self.turns if turn.message.session == message.session and turn.message is not message]
+            too_old = now_ms - message.accepted_ms > max_age_ms
+            failed_before = bool(before) and before[-1].state == "failed"
+            if message.session in self.ended or message.attempts >= ATTEMPTS_MAX or too_old or failed_before:
+                action = "skip"
+            elif room <= 0:
+                action = "later"
+            else:
+                action, room = "resume", room - 1
+            decisions.append((message, action))
+        for message, action in decisions:
+            if action == "skip":
+                self.bury(message)
+            elif action == "resume":
+                message.state, message.lane, message.available_ms, message.timeout_ms = "queued", "resume", now_ms, deadline_ms
+        return [(message.event, action) for message, action in decisions]
+
+    def requeue(self, message: Message, now_ms: int) -> None:
+        message.state, message.attempts, message.available_ms = "queued", 0, now_ms
+
+    def drop(self, message: Message) -> None:
+        message.state = "done"

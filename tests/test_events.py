@@ -1,0 +1,281 @@
+"""Events: with their change or not at all; at least once; from a cursor that only moves forward."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import sessiondb
+from core_support import reply, user
+from engine_support import process
+from sessiondb import compaction, events
+from sessiondb.backend import Tx
+from turns_support import KEY, claimed, interrupt, kinds, look, say
+
+pytestmark = pytest.mark.anyio
+
+
+def emit(text: str, audience: events.Audience = "operator") -> Any:
+    return lambda tx: events.emit(tx, "test", audience, text, number=1)
+
+
+async def take(db: sessiondb.SessionDB, consumer: str, count: int, **options: Any) -> list[str]:
+    """Handle `count` events and stop before the last one is said to be handled."""
+    found: list[str] = []
+    with anyio.fail_after(30):
+        async with aclosing(db.events(consumer, **options)) as stream:
+            async for event in stream:
+                found.append(event.text)
+                if len(found) == count:
+                    break
+    return found
+
+
+async def test_there_is_no_event_without_its_change_and_no_change_without_its_event(tmp_db: Path) -> None:
+    def both(tx: Tx) -> None:
+        events.emit(tx, "test", "operator", "said")
+        raise ZeroDivisionError
+
+    async with sessiondb.open(tmp_db) as db:
+        with pytest.raises(ZeroDivisionError):
+            await db.write("both", both)
+        assert await look(db, "events") == []
+        await say(db, "e1")
+        turn = await claimed(db)
+        original = events.emit
+
+        def broken(*args: Any, **options: Any) -> None:
+            raise ZeroDivisionError
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(events, "emit", broken)
+            with pytest.raises(ZeroDivisionError):
+                await interrupt(db, turn.turn_no)
+        assert events.emit is original
+        assert [row.state for row in await look(db, "turns")] == ["running"]
+
+
+async def test_an_event_is_delivered_again_until_it_has_been_handled(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(4):
+            await db.write("emit", emit(str(number)))
+        assert await take(db, "reader", 3, from_start=True) == ["0", "1", "2"]
+        assert await take(db, "reader", 2) == ["2", "3"], "2 was handed out but not handled"
+    async with sessiondb.open(tmp_db) as db:
+        assert await take(db, "reader", 1) == ["3"], "the cursor is in the database"
+        assert await take(db, "another", 4, from_start=True) == ["0", "1", "2", "3"]
+
+
+async def test_a_new_consumer_begins_now_and_an_old_one_where_it_was(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.write("emit", emit("before"))
+        found: list[str] = []
+        listening = anyio.Event()
+
+        async def listen() -> None:
+            async with aclosing(db.events("reader")) as stream:
+                listening.set()
+                async for event in stream:
+                    found.append(event.text)
+                    if len(found) == 2:
+                        return
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(listen)
+                await listening.wait()
+                while not await look(db, "cursors"):  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                await db.write("emit", emit("after"))
+                await db.write("emit", emit("and after that"))
+        assert found == ["after", "and after that"]
+        await db.write("emit", emit("while it was away"))
+        assert await take(db, "reader", 2) == ["and after that", "while it was away"]
+
+
+async def test_a_cursor_never_moves_back(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for event_no in (5, 3, 7, 7, 1):
+            await db.write("move", lambda tx, n=event_no: events.move_cursor(tx, consumer="reader", event_no=n))
+        assert await db.read("cursor", lambda tx: events.cursor(tx, "reader")) == 7
+
+
+async def test_each_audience_gets_its_own_and_what_lies_between_is_not_read_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "PAGE", 10)
+    asked: list[int] = []
+    after = events.after
+
+    def counted(tx: Any, *, event_no: int, **options: Any) -> Any:
+        asked.append(event_no)
+        return after(tx, event_no=event_no, **options)
+
+    monkeypatch.setattr(events, "after", counted)
+    async with sessiondb.open(tmp_db) as db:
+        await db.write("emit", lambda tx: [emit(f"o{number}")(tx) for number in range(25)])
+        await db.write("emit", emit("for the user", "user"))
+        await db.write("emit", lambda tx: [emit(f"o{number}")(tx) for number in range(25)])
+        found: list[str] = []
+
+        async def listen() -> None:
+            async with aclosing(db.events("channel", audience="user", from_start=True)) as stream:
+                async for event in stream:
+                    found.append(event.text)
+                    if event.text == "last":
+                        return
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(listen)
+                while (await _cursor(db)) < 51:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                await db.write("emit", emit("last", "user"))
+        assert found == ["for the user", "last"]
+        assert asked[-1] >= 51, "it does not read the operators' events again"
+
+
+async def _cursor(db: sessiondb.SessionDB) -> int:
+    return sum(row.event_no for row in await look(db, "cursors"))
+
+
+async def test_a_busy_database_ends_no_reader(tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    failures = {"events": 2, "events.cursor": 0}
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(3):
+            await db.write("emit", emit(str(number)))
+        real_read, real_write = db.read, db.write
+
+        async def read(op: str, *args: Any) -> Any:
+            return await _or_busy(failures, op, real_read, *args)
+
+        async def write(op: str, *args: Any) -> Any:
+            return await _or_busy(failures, op, real_write, *args)
+
+        with anyio.fail_after(30):
+            async with aclosing(db.events("reader", from_start=True)) as stream:
+                assert (await anext(stream)).text == "0"
+                monkeypatch.setattr(db, "read", read)
+                monkeypatch.setattr(db, "write", write)
+                failures["events.cursor"] = 2
+                assert [(await anext(stream)).text for _ in range(2)] == ["1", "2"]
+                await real_write("emit", emit("3"))
+                assert (await anext(stream)).text == "3"
+    assert failures == {"events": 0, "events.cursor": 0}
+    assert caplog.text.count("full") == 4
+
+
+async def _or_busy(failures: dict[str, int], op: str, call: Any, *args: Any) -> Any:
+    if failures.get(op, 0) > 0:
+        failures[op] -= 1
+        raise sessiondb.StoreBusy("full", retry_after_ms=1)
+    return await call(op, *args)
+
+
+EMIT = """
+import sys, anyio, sessiondb
+from sessiondb import events
+async def main():
+    async with sessiondb.open(sys.argv[1]) as db:
+        print("open", flush=True)
+        for line in sys.stdin:
+            await db.write("emit", lambda tx: events.emit(tx, "test", "operator", line.strip()))
+anyio.run(main)
+"""
+
+
+async def test_an_event_of_another_process_arrives_while_this_one_sleeps(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        with process(EMIT, tmp_db) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            assert child.stdout.readline() == "open\n"
+            found: list[str] = []
+            with anyio.fail_after(30):
+                async with aclosing(db.events("reader", from_start=True)) as stream:
+                    for number in range(3):
+                        child.stdin.write(f"{number}\n")
+                        child.stdin.flush()
+                        found.append((await anext(stream)).text)
+    assert found == ["0", "1", "2"]
+
+
+# -- compaction ---------------------------------------------------------------------------------------------
+
+
+async def talk(db: sessiondb.SessionDB) -> sessiondb.Session:
+    session = await db.session(KEY)
+    for number in range(6):
+        await session.append_many([user(f"question {number} " * 30), reply(f"answer {number} " * 30)])
+    return session
+
+
+async def begin(db: sessiondb.SessionDB, session: sessiondb.Session, trigger: str = "threshold", timeout_ms: int = 60_000) -> str:
+    job = await db.write(
+        "begin",
+        lambda tx: compaction.begin(tx, session.ref.session_no, trigger=trigger, keep_recent_tokens=50, timeout_ms=timeout_ms),
+    )
+    return job.compaction_id
+
+
+async def test_a_compaction_says_that_it_began_and_how_it_ended(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await talk(db)
+        job = await begin(db, session)
+        for _ in range(3):
+            await db.commit_compaction(job, "summary")
+        assert await kinds(db) == ["compaction_started", "compaction_committed"], "a commit that is repeated says nothing more"
+        committed = (await look(db, "events"))[1]
+        assert json.loads(committed.data) == {"compaction_id": job, "trigger": "threshold", "epoch": 1}
+        assert committed.session_no == session.ref.session_no
+
+
+@pytest.mark.parametrize(("trigger", "told"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])])
+async def test_a_late_commit_is_told_and_a_person_who_waits_too(tmp_db: Path, trigger: str, told: list[str]) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        job = await begin(db, await talk(db), trigger)
+        assert await db.fail_compaction(job, "the deadline passed", state="expired")
+        assert not await db.fail_compaction(job, "again")
+        assert (await db.commit_compaction(job, "summary")).late
+        assert await kinds(db, "operator") == ["compaction_started", "compaction_failed", "compaction_late"]
+        assert await kinds(db, "user") == told
+
+
+async def test_a_job_that_a_person_cancelled_does_not_tell_them(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        job = await begin(db, await talk(db), "manual")
+        await db.fail_compaction(job, "asked to", state="cancelled")
+        assert await kinds(db, "user") == []
+        assert await kinds(db) == ["compaction_started", "compaction_failed"]
+
+
+async def test_a_superseded_and_a_rejected_one_say_so_once(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await talk(db)
+        job = await begin(db, session)
+        await session.reset()
+        for _ in range(2):
+            assert (await db.commit_compaction(job, "summary")).outcome == "superseded"
+        await talk(db)
+        job = await begin(db, session)
+        for _ in range(2):
+            assert (await db.commit_compaction(job, " ")).outcome == "rejected"
+        assert await kinds(db) == ["compaction_started", "compaction_superseded", "compaction_started", "compaction_rejected"]
+
+
+async def test_a_job_found_past_its_deadline_is_told_when_the_next_begins(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await talk(db)
+        await begin(db, session, timeout_ms=0)
+        await begin(db, session)
+        assert await kinds(db) == ["compaction_started", "compaction_failed", "compaction_started"]
+
+
+async def test_importing_old_compactions_says_nothing(tmp_db: Path, sample: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.import_path(sample)
+        assert [job.state async for job in db.compactions()].count("committed") > 0
+        assert await look(db, "events") == []

@@ -1,0 +1,355 @@
+"""Inbox, turns, leases and resumes beside a model that is obviously right (`gateway_model.py`), under asyncio and trio.
+
+A hypothesis state machine accepts (new events and repeated ones), claims, completes, fails, aborts, renews, lets time pass, takes
+expired leases over, lets the process die and recovers, resumes, requeues and drops, and ends a session. Now and then a turn that
+has lost its session tries to write all the same. After every step the states of all messages and turns, every transcript, every
+reply and every event must be the model's; at the end `verify` finds nothing.
+
+`SESSIONDB_HYPOTHESIS=long` runs 1,000 examples of 60 steps for each event loop. `test_a_broken_rule_is_noticed` breaks one rule at
+a time and wants to see it fail.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio.from_thread
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+import sessiondb
+from core_support import user
+from gateway_model import LANES, Gateway, Message, Turn
+from sessiondb import gateway, instances, sessions, turns
+from sessiondb.sqlite import writer
+from turns_support import Clock, claim, complete, fail, inbox_states, look
+
+LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
+EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
+SESSIONS = 3
+LEASE_MS, TIMEOUT_MS = 5_000, 20_000
+
+numbers = st.integers(min_value=0, max_value=1_000_000)
+lanes = st.sampled_from(["main", "main", "main", "cron", "resume", "resume"])
+
+
+class Machine(RuleBasedStateMachine):
+    """The database and the model, side by side."""
+
+    loop = "asyncio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(writer, "_now_ms", self.clock)
+        self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-gateway-")
+        self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)
+        self.portal = self.portal_manager.__enter__()
+        self.model = Gateway()
+        self.deaths = 0
+        self.db: Any = None
+
+    def call(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        async def run() -> Any:
+            return await fn(*args, **options)
+
+        return self.portal.call(run)
+
+    def write(self, body: Callable[[Any], Any]) -> Any:
+        return self.call(self.db.write, "test", body)
+
+    @initialize()
+    def start(self) -> None:
+        self.db = sessiondb.open(Path(self.folder.name) / "gateway.db", durability="normal", guard=False)
+        self.call(self.db.__aenter__)
+        for lane, (concurrency, priority) in LANES.items():
+            self.call(self.db.set_lane, lane, concurrency=concurrency, priority=priority)
+        for number in range(SESSIONS):  # so that session numbers are those of the model
+            self.call(self.db.session, f"agent:main:web:{number + 1}")
+
+    def some_turn(self, pick: int, *, ended: bool = False) -> Turn:
+        of = [turn for turn in self.model.turns if (turn.state != "running") == ended]
+        return of[pick % len(of)]
+
+    # -- rules ------------------------------------------------------------------------------------------------------
+
+    @rule(pick=numbers, lane=st.sampled_from(["main", "main", "main", "cron"]))
+    def accept(self, pick: int, lane: str) -> None:
+        event = f"e{len(self.model.messages)}"
+        self._accept(event, pick % SESSIONS + 1, lane)
+
+    @rule(pick=numbers)
+    @precondition(lambda self: self.model.messages)
+    def accept_again(self, pick: int) -> None:
+        message = self.model.messages[pick % len(self.model.messages)]
+        self._accept(message.event, message.session, message.lane)
+
+    def _accept(self, event: str, session: int, lane: str) -> None:
+        arguments = ("web", event, f"agent:main:web:{session}", user(event))
+        if session in self.model.ended and not any(message.event == event for message in self.model.messages):
+            with pytest.raises(sessiondb.SessionEnded):
+                self.call(self.db.accept, *arguments, lane=lane)
+            return
+        message, duplicate = self.model.accept(event, session, lane, self.clock())
+        accepted = self.call(self.db.accept, *arguments, lane=lane)
+        assert (accepted.inbox_no, accepted.duplicate, accepted.state) == (message.number, duplicate, message.state)
+
+    @rule(lane=lanes)
+    def claim(self, lane: str) -> None:
+        self._claim(lane)
+
+    def _claim(self, lane: str) -> None:
+        wanted = self.model.claim(lane, self.clock(), LEASE_MS, TIMEOUT_MS)
+        started = self.call(claim, self.db, lane, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS)
+        assert (started is None) == (wanted is None)
+        if wanted is not None:
+            found = (started.turn_no, started.inbox_no, started.kind, started.attempt, started.expires_at_ms, started.deadline_ms)
+            assert found == (
+                wanted.number, wanted.message.number, wanted.kind, wanted.attempt, wanted.expires_ms, wanted.deadline_ms
+            )  # fmt: skip
+
+    @rule(picks=st.lists(st.integers(1, SESSIONS), min_size=1, max_size=4))
+    def work(self, picks: list[int]) -> None:
+        """Messages arrive, and every lane takes what it may."""
+        for session in picks:
+            self._accept(f"e{len(self.model.messages)}", session, "main")
+        for lane in ("main", "cron", "resume"):
+            self._claim(lane)
+            self._claim(lane)
+
+    @rule(pick=numbers, how=st.sampled_from(["complete", "complete", "incomplete", "fail", "fail", "fail for good", "abort", "renew"]))
+    @precondition(lambda self: self.model.running())
+    def go_on(self, pick: int, how: str) -> None:
+        """A turn ends, or is heard of; then the lanes go on."""
+        turn = self.some_turn(pick)
+        if how in ("complete", "incomplete"):
+            self._complete(turn, incomplete=how == "incomplete")
+        elif how == "abort":
+            self.model.abort(turn)
+            self.call(self.db.abort_turn, turn.number, "stop")
+        elif how == "renew":
+            self.model.renew(turn, self.clock(), LEASE_MS)
+            until = self.write(lambda tx: turns.renew(tx, turn.number, lease_ms=LEASE_MS, operation=None))
+            assert until == turn.expires_ms
+        else:
+            self.model.fail(turn, self.clock(), retry=how == "fail")
+            self.call(fail, self.db, turn.number, retry=how == "fail")
+
+    @rule(pick=numbers, what=st.sampled_from(["complete", "fail", "renew", "append"]))
+    @precondition(lambda self: any(turn.state != "running" for turn in self.model.turns))
+    def write_too_late(self, pick: int, what: str) -> None:
+        """A holder that was taken over wakes up. The invariant sees that nothing has changed."""
+        number = self.some_turn(pick, ended=True).number
+        late: dict[str, Callable[[], Any]] = {
+            "complete": lambda: self.call(complete, self.db, number, "late", replies=[("web", "late")]),
+            "fail": lambda: self.call(fail, self.db, number),
+            "renew": lambda: self.write(lambda tx: turns.renew(tx, number, lease_ms=LEASE_MS, operation=None)),
+            "append": lambda: self.write(lambda tx: turns.append(tx, number, [])),
+        }
+        with pytest.raises(sessiondb.TurnLost):
+            late[what]()
+
+    @rule(session=st.integers(1, SESSIONS), and_then=st.sampled_from(["", "a newer message"]))
+    def die_when_all_is_quiet(self, session: int, and_then: str) -> None:
+        """Everything that waits is answered; then one more message comes, its process dies, and the next one resumes it."""
+        self.clock.pass_ms(60_000)
+        while True:
+            for turn in self.model.running():
+                self._complete(turn)
+            for lane in LANES:
+                self._claim(lane)
+            if not self.model.running():
+                break
+        self._accept(f"e{len(self.model.messages)}", session, "main")
+        self._claim("main")
+        if not self.model.running():
+            return  # its session has ended
+        self._crash()
+        self._resume(at_once=2, age_s=10_000, deadline_s=3)
+        if and_then:
+            self._accept(f"e{len(self.model.messages)}", session, "main")
+            self._claim("main")
+        self._claim("resume")
+
+    def _complete(self, turn: Turn, *, incomplete: bool = False) -> None:
+        said = f"re {turn.message.event}"
+        self.model.complete(turn, f'"{said}"', incomplete=incomplete)
+        self.call(complete, self.db, turn.number, said, replies=[("web", said)], incomplete="no answer" if incomplete else None)
+
+    @rule(ms=st.sampled_from([500, 1_000, 2_000, 4_900, 20_000, 3_600_000]))
+    def time_passes(self, ms: int) -> None:
+        self.clock.pass_ms(ms)
+
+    @precondition(lambda self: self.model.running())
+    @rule(lane=lanes, ms=st.sampled_from([0, 0, 4_900, 5_000, 22_000]))
+    def take_over(self, lane: str, ms: int) -> None:
+        self.clock.pass_ms(ms)
+        wanted = self.model.take_over(lane, self.clock())
+        assert self.write(lambda tx: turns.take_over_expired(tx, lane)) == wanted
+
+    @rule()
+    @precondition(lambda self: self.model.running())
+    def crash(self) -> None:
+        self._crash()
+
+    def _crash(self) -> None:
+        """Hand everything that runs to a process that is gone, and recover."""
+        lost = self.model.crash()
+        me = instances.identity()
+
+        def die(tx: Any) -> None:
+            row = tx.must("look.dead_process", host=me.host, boot_id="another boot", now_ms=0, closed_at_ms=None, unclean=0)
+            for turn in tx.all("look.turns"):
+                if turn.state == "running":
+                    tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
+
+        self.write(die)
+        assert self.call(self.db.recover) == sessiondb.Recovered(instances=1, turns=lost)
+        assert self.call(self.db.recover) == sessiondb.Recovered(), "a second time there is nothing to do"
+
+    @precondition(lambda self: any(message.state == "held" for message in self.model.messages))
+    @rule(at_once=st.integers(0, 2), age_s=st.sampled_from([10, 10_000]), deadline_s=st.sampled_from([3, 100]))
+    def resume(self, at_once: int, age_s: int, deadline_s: int) -> None:
+        self._resume(at_once=at_once, age_s=age_s, deadline_s=deadline_s)
+        self._claim("resume")
+
+    def _resume(self, *, at_once: int, age_s: int, deadline_s: int) -> None:
+        policy = sessiondb.ResumePolicy(
+            max_concurrent_resumes=at_once, max_age_hours=age_s / 3600, deadline_s=deadline_s, budget_per_start=1_000_000
+        )
+        wanted = self.model.resume(self.clock(), at_once=at_once, max_age_ms=age_s * 1000, deadline_ms=deadline_s * 1000)
+        found = self.call(self.db.resume, policy)
+        assert [(f"e{decision.inbox_no - 1}", decision.action) for decision in found] == wanted
+
+    @rule(pick=numbers, drop=st.booleans())
+    @precondition(lambda self: any(message.state == "dead" for message in self.model.messages))
+    def decide(self, pick: int, drop: bool) -> None:
+        dead = [message for message in self.model.messages if message.state == "dead"]
+        message: Message = dead[pick % len(dead)]
+        if drop:
+            self.model.drop(message)
+            self.call(self.db.drop, message.number)
+        else:
+            self.model.requeue(message, self.clock())
+            self.call(self.db.requeue, message.number)
+
+    @rule(sure=st.integers(0, 9))
+    @precondition(lambda self: not self.model.ended and not self.model.running(session=3))
+    def end(self, sure: int) -> None:
+        if sure == 0:
+            self.write(lambda tx: sessions.end(tx, 3))
+            self.model.ended.add(3)
+
+    # -- the comparison ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def both_agree(self) -> None:
+        if self.db is not None:
+            self.call(self._compare)
+
+    async def _compare(self) -> None:
+        model = self.model
+        assert await inbox_states(self.db) == {message.event: message.state for message in model.messages}
+        found = [(row.attempts, row.turn_no, row.lane, row.available_at_ms) for row in await look(self.db, "inbox")]
+        assert found == [(message.attempts, message.turn, message.lane, message.available_ms) for message in model.messages]
+        rows = await look(self.db, "turns")
+        assert [(row.state, row.inbox_no, bool(row.incomplete), row.expires_at_ms) for row in rows] == [
+            (turn.state, turn.message.number, turn.incomplete, turn.expires_ms) for turn in model.turns
+        ]
+        said: dict[int, list[str]] = {}
+        for row in await look(self.db, "user_entries"):
+            number = int(row.idempotency_key.removeprefix("inbox:"))
+            said.setdefault(row.session_no, []).append(model.messages[number - 1].event)
+        assert said == model.said
+        assert [(row.session_no, row.payload) for row in await look(self.db, "outbox")] == model.replies
+        assert [row.kind for row in await look(self.db, "events")] == model.events
+
+    def teardown(self) -> None:
+        try:
+            if self.db is not None:
+                report = self.call(self.db.verify)
+                assert report.findings == (), report.findings
+        finally:
+            if self.db is not None:
+                self.call(self.db.close)
+            self.portal_manager.__exit__(None, None, None)
+            self.folder.cleanup()
+            self.patch.undo()
+
+
+def run(loop: str, **options: Any) -> None:
+    machine = type("Machine", (Machine,), {"loop": loop})
+    run_state_machine_as_test(
+        machine, settings=settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options)
+    )
+
+
+@pytest.mark.slow
+def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
+    run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
+
+
+# -- teeth ------------------------------------------------------------------------------------------------------------
+
+
+def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(turns, "require_running", lambda tx, turn_no: tx.must("turns.get", turn_no=turn_no))
+
+
+def _message_appended_again(patch: pytest.MonkeyPatch) -> None:
+    append = turns.transcript.append
+
+    def again(tx: Any, session_no: int, drafts: Any) -> Any:
+        for draft in drafts:
+            if draft.idempotency_key is not None:
+                draft.idempotency_key += f":{tx.now_ms}"
+        return append(tx, session_no, drafts)
+
+    patch.setattr(turns.transcript, "append", again)
+
+
+def _interrupted_message_is_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(turns, "INBOX_ATTEMPTS_MAX", 1)
+
+
+def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:
+    class Later:
+        def __init__(self, tx: Any) -> None:
+            self._tx = tx
+            self.now_ms = tx.now_ms + 1_000_000
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tx, name)
+
+    take_over = turns.take_over_expired
+    patch.setattr(turns, "take_over_expired", lambda tx, lane: take_over(Later(tx), lane))
+
+
+def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
+    decide = gateway.resume._decide
+
+    def unlimited(*args: Any, room: int, **options: Any) -> Any:
+        return decide(*args, room=9, **options)
+
+    patch.setattr(gateway.resume, "_decide", unlimited)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "break_rule",
+    [_fence_forgotten, _message_appended_again, _interrupted_message_is_lost, _take_over_too_early, _resumes_without_a_limit],
+    ids=lambda fn: fn.__name__.strip("_"),
+)
+def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
+    break_rule(monkeypatch)
+    with pytest.raises(BaseException) as failure:  # pytest's own failure of `raises` is one, too
+        run("asyncio", max_examples=60, stateful_step_count=40, derandomize=True, phases=[Phase.generate], database=None)
+    assert not isinstance(failure.value, (HypothesisException, KeyboardInterrupt)), "the machine itself is at fault"

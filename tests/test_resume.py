@@ -1,0 +1,377 @@
+"""Start-up: what the dead held is given back, in bounded steps; what is resumed is planned, and every decision has its reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import sessiondb
+from core_support import user
+from engine_support import process
+from sessiondb import instances, resume
+from sessiondb.backend import Tx
+from sessiondb.resume import Decision, ResumePolicy
+from sessiondb.sqlite import writer
+from turns_support import KEY, Clock, claim, claimed, complete, fail, held_message, inbox_states, interrupt, kinds, look, say
+
+HOUR_MS = 3_600_000
+
+
+# -- recover ------------------------------------------------------------------------------------------------
+
+
+CHILD = """
+import os, signal, sys, anyio, sessiondb
+async def sender(reply):
+    await anyio.sleep_forever()
+async def handler(turn):
+    if turn.message["content"] == "first":
+        return sessiondb.Answer(replies=[("web:1", "x")])
+    print("working", flush=True)
+    await anyio.sleep_forever()
+async def compact(db):
+    session = await db.session("agent:main:web:3")
+    for number in range(2):
+        await session.append({"role": "user", "content": "a " * 500})
+        await session.append({"role": "assistant", "content": [{"type": "text", "text": "b"}]})
+    async with session.compact(trigger="manual", keep_recent_tokens=1):
+        print("compacting", flush=True)
+        await anyio.sleep_forever()
+async def main():
+    async with sessiondb.open(sys.argv[1], program="the old gateway") as db, anyio.create_task_group() as group:
+        await db.accept("web", "first", "agent:main:web:1", {"role": "user", "content": "first"})
+        await db.accept("web", "second", "agent:main:web:2", {"role": "user", "content": "second"})
+        group.start_soon(db.run_lane, "main", handler)
+        group.start_soon(db.run_outbox, sender)
+        group.start_soon(compact, db)
+        while [held.what for held in await db.held()].count("reply") < 1:
+            await anyio.sleep(0.005)
+        print("sending", flush=True)
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.anyio
+async def test_what_a_killed_process_held_is_given_back_with_events(tmp_db: Path, anyio_backend: str) -> None:
+    with process(CHILD, tmp_db, anyio_backend) as child:
+        assert child.stdout is not None
+        assert sorted(child.stdout.readline() for _ in range(3)) == ["compacting\n", "sending\n", "working\n"]
+        async with sessiondb.open(tmp_db) as db:
+            assert sorted((held.what, held.alive) for held in await db.held()) == [("compaction", True), ("reply", True), ("turn", True)]
+            assert await db.recover() == sessiondb.Recovered(), "it lives: nothing is taken from it"
+        child.kill()
+        child.wait()
+    async with sessiondb.open(tmp_db) as db:
+        assert {held.alive for held in await db.held()} == {False}
+        assert await db.recover() == sessiondb.Recovered(instances=1, turns=1, compactions=1, replies=1)
+        assert await db.held() == []
+        assert await inbox_states(db) == {"first": "done", "second": "held"}
+        wanted = ["compaction_started", "turn_interrupted", "compaction_failed", "reply_unknown", "recovery_done"]
+        assert await kinds(db, "operator") == wanted
+        assert await kinds(db, "user") == ["turn_interrupted", "compaction_failed"], "a person asked for it, and waits"
+        assert "the old gateway" in (await look(db, "events"))[-1].text
+        assert await db.recover() == sessiondb.Recovered()
+        assert (await db.verify()).ok
+
+
+async def hand_over(db: sessiondb.SessionDB, **identity: Any) -> None:
+    """Say that everything that runs belongs to another process."""
+    me = instances.identity()
+    where = {"host": me.host, "boot_id": "another boot", **identity}
+
+    def body(tx: Tx) -> None:
+        row = tx.must("look.dead_process", now_ms=0, closed_at_ms=None, unclean=0, **where)
+        for turn in tx.all("look.turns"):
+            tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
+        for sending in tx.all("look.outbox"):
+            tx.run("look.move_reply", outbox_no=sending.outbox_no, instance_no=row.instance_no)
+        tx.run("look.move_compaction", instance_no=row.instance_no)
+
+    await db.write("hand over", body)
+
+
+@pytest.mark.anyio
+async def test_nothing_is_taken_from_a_process_on_another_host(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await claimed(db)
+        await hand_over(db, host="elsewhere")
+        assert await db.recover() == sessiondb.Recovered()
+        assert [held.alive for held in await db.held()] == [None]
+
+
+@pytest.mark.anyio
+async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "RECOVER_AT_ONCE", 4)
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("main", concurrency=100, priority=0)
+        for number in range(10):
+            await say(db, f"e{number}", f"agent:main:web:{number}")
+            await claimed(db)
+        await hand_over(db)
+        part, done = await db.write("part", lambda tx: resume.give_back(tx, 2, "it"))
+        assert (part, done) == (sessiondb.Recovered(turns=4), False)
+        steps: list[int] = []
+        give_back = resume.give_back
+
+        def counted(*args: Any) -> Any:
+            found = give_back(*args)
+            steps.append(found[0].turns)
+            return found
+
+        monkeypatch.setattr(resume, "give_back", counted)
+        assert await db.recover() == sessiondb.Recovered(instances=1, turns=6)
+        assert steps == [4, 2]
+        assert set((await inbox_states(db)).values()) == {"held"}
+
+
+# -- the plan, as a table -----------------------------------------------------------------------------------
+
+
+class HeldRow(NamedTuple):
+    """What `plan` reads of an interrupted message."""
+
+    inbox_no: int = 1
+    session_no: int = 1
+    session_id: str = "s"
+    updated_at_ms: int = 100 * HOUR_MS
+    ended_at_ms: int | None = None
+    accepted_at_ms: int = 100 * HOUR_MS
+    attempts: int = 1
+    reason: str = "its process died"
+    state_before: str | None = None
+    damaged: int = 0
+
+
+class Count(NamedTuple):
+    starts: int = 0
+    resumes: int = 0
+
+
+class Rows:
+    """A snapshot that holds just this."""
+
+    def __init__(self, held: list[HeldRow], *, unclean: int = 0, resumes: int = 0) -> None:
+        self.held, self.count = held, Count(unclean, resumes)
+
+    def all(self, statement: str, **params: Any) -> list[HeldRow]:
+        assert statement == "inbox.held"
+        return self.held
+
+    def must(self, statement: str, **params: Any) -> Count:
+        return self.count
+
+
+NOW_MS = 100 * HOUR_MS
+TABLE: list[tuple[HeldRow, dict[str, Any], dict[str, Any], str, str]] = [
+    # the message, the policy, what else is so, the action, and part of the reason
+    (HeldRow(), {}, {}, "resume", "interrupted 0.0 h ago: its process died"),
+    (HeldRow(ended_at_ms=1), {}, {}, "skip", "its session has ended"),
+    (HeldRow(attempts=3), {}, {}, "skip", "3 attempts, the most that are made"),
+    (HeldRow(attempts=2), {"attempts_max": 2}, {}, "skip", "2 attempts"),
+    (HeldRow(accepted_at_ms=NOW_MS - 24 * HOUR_MS), {}, {}, "resume", "24.0 h ago"),
+    (HeldRow(accepted_at_ms=NOW_MS - 25 * HOUR_MS), {}, {}, "skip", "accepted 25.0 h ago, more than 24 h"),
+    (HeldRow(accepted_at_ms=0), {"max_age_hours": 0}, {}, "resume", "100.0 h ago"),
+    (HeldRow(updated_at_ms=NOW_MS - 3 * HOUR_MS), {}, {}, "resume", ""),
+    (HeldRow(updated_at_ms=NOW_MS - 3 * HOUR_MS), {"idle_hours": 2}, {}, "skip", "idle for 3.0 h, more than 2 h"),
+    (HeldRow(state_before="failed"), {}, {}, "skip", "turn before this one failed"),
+    (HeldRow(state_before="failed"), {"skip_states": frozenset({"damaged"})}, {}, "resume", ""),
+    (HeldRow(state_before="completed"), {}, {}, "resume", ""),
+    (HeldRow(damaged=1), {}, {}, "skip", "imported with damaged lines"),
+    (HeldRow(damaged=1), {"skip_states": frozenset()}, {}, "resume", ""),
+    (HeldRow(), {}, {"unclean": 3}, "breaker", "3 unclean ends within 300 s"),
+    (HeldRow(), {}, {"unclean": 2}, "resume", ""),
+    (HeldRow(), {"breaker_unclean_starts": 1}, {"unclean": 1}, "breaker", "1 unclean"),
+    (HeldRow(ended_at_ms=1), {}, {"unclean": 9}, "skip", "ended"),
+    (HeldRow(), {"budget_per_start": 5}, {"spent": 5}, "later", "this start's budget of 5 is spent"),
+    (HeldRow(), {"budget_per_start": 0}, {}, "later", "budget of 0"),
+    (HeldRow(), {}, {"resumes": 1}, "later", "1 at once are queued or running"),
+    (HeldRow(), {"max_concurrent_resumes": 0}, {}, "later", "0 at once"),
+    (HeldRow(), {"max_concurrent_resumes": 3}, {"resumes": 2}, "resume", ""),
+]
+
+
+@pytest.mark.parametrize(("row", "policy", "world", "action", "reason"), TABLE, ids=[f"{action}: {reason}" for *_, action, reason in TABLE])
+def test_every_decision_has_its_reason(row: HeldRow, policy: dict[str, Any], world: dict[str, Any], action: str, reason: str) -> None:
+    rows = Rows([row], unclean=world.get("unclean", 0), resumes=world.get("resumes", 0))
+    [decision] = resume.plan(rows, ResumePolicy(**policy), NOW_MS, spent=world.get("spent", 0))  # type: ignore[arg-type]
+    assert decision.action == action
+    assert reason in decision.reason
+
+
+def test_the_newest_go_first_and_room_and_budget_are_used_up_by_them() -> None:
+    held = [HeldRow(inbox_no=number, session_id=str(number)) for number in (9, 7, 5, 3, 1)]
+    held[1] = held[1]._replace(ended_at_ms=1)
+    decisions = resume.plan(Rows(held), ResumePolicy(max_concurrent_resumes=2), NOW_MS)  # type: ignore[arg-type]
+    assert [decision.action for decision in decisions] == ["resume", "skip", "resume", "later", "later"]
+    decisions = resume.plan(Rows(held), ResumePolicy(max_concurrent_resumes=9, budget_per_start=4), NOW_MS, spent=3)  # type: ignore[arg-type]
+    assert [decision.action for decision in decisions] == ["resume", "skip", "later", "later", "later"]
+
+
+# -- the plan, carried out ----------------------------------------------------------------------------------
+
+
+def actions(decisions: list[Decision]) -> list[str]:
+    return [decision.action for decision in decisions]
+
+
+@pytest.mark.anyio
+async def test_a_plan_changes_nothing_and_what_is_carried_out_is_what_it_said(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("main", concurrency=9, priority=0)
+        for number in range(4):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+        await (await db.session("agent:main:web:1")).end()
+        planned = await db.plan_resumes()
+        assert actions(planned) == ["resume", "later", "skip", "later"]
+        assert set((await inbox_states(db)).values()) == {"held"}
+        assert await db.resume() == planned
+        assert await inbox_states(db) == {"e0": "held", "e1": "dead", "e2": "held", "e3": "queued"}
+        assert (await kinds(db))[-2:] == ["message_dead", "message_dead"]
+        assert actions(await db.resume()) == ["later", "later"], "one is queued, so there is no room"
+        turn = await claimed(db, "resume")
+        assert (turn.kind, turn.attempt) == ("resume", 2)
+        assert actions(await db.plan_resumes()) == ["later", "later"], "it runs: still no room"
+        await complete(db, turn.turn_no, "went on")
+        assert actions(await db.resume()) == ["resume", "later"]
+
+
+@pytest.mark.anyio
+async def test_a_start_resumes_no_more_than_its_budget(tmp_db: Path) -> None:
+    policy = ResumePolicy(max_concurrent_resumes=9, budget_per_start=2)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(4):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+        assert actions(await db.resume(policy)) == ["resume", "resume", "later", "later"]
+        assert actions(await db.resume(policy)) == ["later", "later"]
+    async with sessiondb.open(tmp_db) as db:
+        assert actions(await db.resume(policy)) == ["resume", "resume"], "the next start has its own"
+
+
+@pytest.mark.anyio
+async def test_a_turn_before_that_failed_and_a_damaged_import_are_found_in_the_tables(tmp_db: Path, tmp_path: Path) -> None:
+    lines = [
+        {"type": "session", "version": 3, "id": "damaged", "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/"},
+        {"type": "message", "id": "a", "parentId": None, "timestamp": "2026-01-01T00:00:00.000Z", "message": user("hello")},
+    ]
+    folder = tmp_path / "transcripts"
+    folder.mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"type":"message","torn\n'
+    (folder / "2026-01-01T00-00-00-000Z_damaged.jsonl").write_text(text)
+    async with sessiondb.open(tmp_db) as db:
+        await db.import_path(folder)
+        await db.bind("agent:main:web:7", await db.session_by_id("damaged"))
+        await held_message(db, "in a damaged one", "agent:main:web:7")
+        await say(db, "failed")
+        await fail(db, (await claimed(db)).turn_no, retry=False)
+        await held_message(db, "after a failure")
+        assert [(decision.action, decision.reason) for decision in await db.plan_resumes()] == [
+            ("skip", "its session's turn before this one failed"),
+            ("skip", "its session was imported with damaged lines"),
+        ]
+        keep_all = ResumePolicy(skip_states=frozenset(), max_concurrent_resumes=9)
+        assert actions(await db.plan_resumes(keep_all)) == ["resume", "resume"]
+
+
+@pytest.mark.anyio
+async def test_a_newer_message_takes_the_place_of_a_queued_resume(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "old")
+        await db.resume()
+        await say(db, "new")
+        assert await claim(db, "resume") is None, "the person who waits goes first"
+        turn = await claimed(db)
+        assert await inbox_states(db) == {"old": "done", "new": "claimed"}
+        assert "a newer message" in (await look(db, "inbox"))[0].reason
+        await complete(db, turn.turn_no, "to both")
+        assert await claim(db, "resume") is None
+        context = await (await db.session(KEY)).context()
+    assert [message["content"] for message in context.messages if message["role"] == "user"] == ["old", "new"]
+
+
+@pytest.mark.anyio
+async def test_a_resume_waits_until_no_user_waits_anywhere(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "old")
+        await db.resume()
+        await say(db, "somebody else", "agent:main:web:2")
+        assert await claim(db, "resume") is None
+        await claimed(db)
+        assert (await claimed(db, "resume")).kind == "resume"
+
+
+@pytest.mark.anyio
+async def test_a_resume_goes_on_in_the_transcript_and_gets_the_policys_deadline(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "e1")
+        await db.resume(ResumePolicy(deadline_s=60, max_age_hours=0))
+        turn = await claimed(db, "resume", timeout_ms=600_000)
+        assert (turn.timeout_ms, turn.deadline_ms - clock()) == (60_000, 62_000)
+        await complete(db, turn.turn_no, "went on")
+        assert len(await look(db, "user_entries")) == 1
+        await held_message(db, "e2")
+        await db.resume(ResumePolicy(deadline_s=60, max_age_hours=0))
+        assert (await claimed(db, "resume", timeout_ms=5_000)).timeout_ms == 5_000, "a lane may be stricter"
+
+
+@pytest.mark.anyio
+async def test_attempts_end_the_resuming_too(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "e1")
+        for state in ("held", "dead"):
+            await db.resume(ResumePolicy(skip_states=frozenset()))
+            await interrupt(db, (await claimed(db, "resume")).turn_no)
+            assert await inbox_states(db) == {"e1": state}
+
+
+async def unclean(db: sessiondb.SessionDB, count: int, *, ago_ms: int) -> None:
+    """Leave processes that died, opened so long ago."""
+
+    def body(tx: Tx) -> None:
+        for _ in range(count):
+            tx.run("look.dead_process", host="h", boot_id="b", now_ms=tx.now_ms - ago_ms, closed_at_ms=tx.now_ms, unclean=1)
+
+    await db.write("unclean", body)
+
+
+@pytest.mark.anyio
+async def test_after_repeated_unclean_ends_nothing_is_resumed_and_an_operator_is_told_once(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "e1")
+        await unclean(db, 5, ago_ms=301_000)
+        assert actions(await db.plan_resumes()) == ["resume"], "long ago"
+        await unclean(db, 3, ago_ms=10_000)
+        for _ in range(3):
+            assert actions(await db.resume()) == ["breaker"]
+        assert (await kinds(db)).count("crash_loop") == 1
+        assert await inbox_states(db) == {"e1": "held"}, "it can be resumed later"
+        assert actions(await db.resume(ResumePolicy(breaker_unclean_starts=100))) == ["resume"]
+
+
+@pytest.mark.anyio
+async def test_a_crash_loop_of_real_processes_trips_the_breaker(tmp_db: Path) -> None:
+    child_code = """
+import os, signal, sys, anyio, sessiondb
+async def main():
+    async with sessiondb.open(sys.argv[1]) as db:
+        await db.recover()
+        print([decision.action for decision in await db.resume()], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+anyio.run(main)
+"""
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(3):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+    said = []
+    for _ in range(4):
+        with process(child_code, tmp_db) as child:
+            said.append(child.communicate(timeout=60)[0].strip())
+    assert said == ["['resume', 'later', 'later']", "['later', 'later']", "['later', 'later']", "['breaker', 'breaker']"]
+    async with sessiondb.open(tmp_db) as db:
+        assert (await db.recover()).instances == 1, "each found the one before it"
+        assert await kinds(db) == ["turn_interrupted"] * 6 + ["recovery_done"] * 3 + ["crash_loop", "recovery_done"]

@@ -1,0 +1,474 @@
+"""The loop that runs a lane: whatever a handler does, what became of its turn is recorded, and the lane goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import sessiondb
+from core_support import reply
+from engine_support import PATIENCE_S, process
+from sessiondb import turns, worker
+from sessiondb.errors import OutcomeUnknown, StoreBusy
+from sessiondb.worker import Answer, LaneSettings, Turn
+from turns_support import KEY, eventually, inbox_states, kinds, look, running, say
+
+pytestmark = pytest.mark.anyio
+
+QUICK = LaneSettings(lease_s=0.3, timeout_s=0.2)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Failures are on purpose here: they fill no log, and are tried again at once."""
+    caplog.set_level(logging.CRITICAL, "sessiondb")
+    monkeypatch.setattr(turns, "RETRY_PAUSE_MS", 1)
+    monkeypatch.setattr(worker, "BUSY_PAUSE_S", 0.01)
+
+
+async def nothing_open(db: sessiondb.SessionDB) -> bool:
+    return set((await inbox_states(db)).values()) <= {"done", "dead"}
+
+
+def answer(turn: Turn) -> Answer:
+    said = f"re {turn.message['content']}"
+    return Answer(entries=[reply(said)], replies=[("web:1", {"text": said})])
+
+
+async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcript_and_in_the_outbox(tmp_db: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def handler(turn: Turn) -> Answer:
+        seen.append((turn.session.id, turn.message["content"]))
+        await turn.append(reply("thinking"))
+        await anyio.lowlevel.checkpoint()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        async with running(partial(db.run_lane, "main", handler)):
+            for number in range(12):
+                await say(db, f"e{number}", f"agent:main:web:{number % 3}")
+            await eventually(partial(nothing_open, db))
+        for number in range(3):
+            session = await db.session(f"agent:main:web:{number}")
+            context = await session.context()
+            wanted = [[f"e{n}", "thinking", f"re e{n}"] for n in range(number, 12, 3)]
+            said = [found["content"] if found["role"] == "user" else found["content"][0]["text"] for found in context.messages]
+            assert said == [text for one in wanted for text in one]
+            assert [text for where, text in seen if where == session.id] == [one[0] for one in wanted]
+        assert len(await look(db, "outbox")) == 12
+        assert (await db.verify()).ok
+
+
+async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead(tmp_db: Path) -> None:
+    attempts: list[int] = []
+
+    async def handler(turn: Turn) -> Answer:
+        attempts.append(turn.attempt)
+        raise ValueError("the model is down")
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert attempts == [1, 2, 3]
+        assert [(row.state, row.reason) for row in await look(db, "turns")] == [("failed", "ValueError: the model is down")] * 3
+        assert await kinds(db) == ["message_dead", "message_dead"]
+
+
+async def test_a_handler_that_hangs_is_cut_off_at_its_deadline(tmp_db: Path) -> None:
+    async def handler(turn: Turn) -> Answer:
+        if turn.attempt == 1:
+            await anyio.sleep_forever()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler, settings=QUICK)):
+            await eventually(partial(nothing_open, db))
+        assert [(row.state, row.reason) for row in await look(db, "turns")] == [
+            ("failed", "cut off at its deadline of 0.2 s"),
+            ("completed", None),
+        ]
+
+
+async def test_a_handler_that_returns_nothing_leaves_an_incomplete_turn_that_the_person_is_told_of(tmp_db: Path) -> None:
+    async def handler(turn: Turn) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        [turn] = await look(db, "turns")
+        assert (turn.state, turn.incomplete, turn.reason) == ("completed", 1, "the handler returned nothing")
+        assert await kinds(db, "user") == ["turn_incomplete"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Answer(entries=[{"no": "role"}]),
+        Answer(entries=["{not json"]),
+        Answer(replies=[("web:1", float("nan"))]),
+        Answer(replies=[("web:1", object())]),
+        Answer(replies=[("\ud800", "x")]),
+    ],
+)
+async def test_an_answer_that_cannot_be_stored_fails_the_turn_once_and_the_lane_goes_on(tmp_db: Path, bad: Answer) -> None:
+    async def handler(turn: Turn) -> Answer:
+        return bad if turn.message["content"] == "bad" else answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "bad")
+        await say(db, "good")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"bad": "dead", "good": "done"}
+        assert "its answer cannot be stored" in (await look(db, "turns"))[0].reason
+        assert len(await look(db, "outbox")) == 1
+
+
+async def test_a_session_that_ends_meanwhile_fails_the_turn_and_the_lane_goes_on(tmp_db: Path) -> None:
+    async def handler(turn: Turn) -> Answer:
+        if turn.message["content"] == "bad":
+            await turn.session.end()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "bad")
+        await say(db, "good", "agent:main:web:2")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"bad": "dead", "good": "done"}
+
+
+async def test_a_lane_that_is_stopped_interrupts_its_turns_at_once(tmp_db: Path) -> None:
+    begun = anyio.Event()
+
+    async def handler(turn: Turn) -> Answer:
+        begun.set()
+        await anyio.sleep_forever()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            with anyio.fail_after(30):
+                await begun.wait()
+        assert await inbox_states(db) == {"e1": "held"}
+        [turn] = await look(db, "turns")
+        assert (turn.state, turn.reason) == ("interrupted", "its gateway is stopping")
+        assert await db.held() == []
+
+
+async def test_a_handler_or_a_sender_that_raises_while_it_is_stopped_leaves_nothing_running(tmp_db: Path) -> None:
+    begun = anyio.Event()
+
+    async def untidy() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            begun.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("on the way out")
+
+    async def handler(turn: Turn) -> Answer:
+        if turn.message["content"] == "e2":
+            await untidy()
+        return answer(turn)
+
+    async def sender(out: sessiondb.outbox.Outgoing) -> None:
+        await untidy()
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        for text, loop in (("e2", partial(db.run_lane, "main", handler)), ("", partial(db.run_outbox, sender))):
+            if text:
+                await say(db, text)
+            begun = anyio.Event()
+            async with running(loop):
+                with anyio.fail_after(30):
+                    await begun.wait()
+            assert await db.held() == []
+        assert (await look(db, "turns"))[1].state in ("interrupted", "failed")
+        assert [row.state for row in await look(db, "outbox")] == ["unknown"]
+
+
+async def test_an_aborted_turns_handler_is_cancelled_at_once(tmp_db: Path) -> None:
+    begun, cancelled = anyio.Event(), anyio.Event()
+
+    async def handler(turn: Turn) -> Answer:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            with anyio.fail_after(30):
+                await begun.wait()
+                await db.abort_turn(1, "asked to stop")
+                await cancelled.wait()
+            await say(db, "e2")
+            await eventually(partial(_running_turn, db, 2))
+            assert [row.state for row in await look(db, "turns")] == ["aborted", "running"]
+            assert await inbox_states(db) == {"e1": "done", "e2": "claimed"}
+
+
+async def _running_turn(db: sessiondb.SessionDB, turn_no: int) -> bool:
+    return turn_no in db.running_turns
+
+
+async def test_a_handler_whose_turn_was_taken_over_is_cancelled_and_writes_nothing(tmp_db: Path) -> None:
+    begun, cancelled = anyio.Event(), anyio.Event()
+
+    async def handler(turn: Turn) -> Answer:
+        if turn.attempt > 1:
+            return answer(turn)
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+        return Answer(entries=[reply("too late")])
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))):
+            with anyio.fail_after(30):
+                await begun.wait()
+                await db.write("take", lambda tx: turns.interrupt(tx, 1, "somebody thought it was dead"))
+                await cancelled.wait()
+            assert await inbox_states(db) == {"e1": "held"}
+        assert [row.state for row in await look(db, "turns")] == ["interrupted"]
+        assert (await (await db.session(KEY)).info()).entries == 1
+
+
+async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody renews, so the lane itself takes it over when it runs out; what the handler returns then is refused."""
+    release = anyio.Event()
+
+    async def no_renewal(turn: Turn) -> None:
+        await anyio.sleep_forever()
+
+    async def handler(turn: Turn) -> Answer:
+        await release.wait()
+        return answer(turn)
+
+    monkeypatch.setattr(worker, "_keep_lease", no_renewal)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))):
+            await eventually(partial(_is, db, {"e1": "held"}))
+            release.set()
+            await eventually(partial(_no_turns, db))
+        [turn] = await look(db, "turns")
+        assert (turn.state, turn.reason) == ("interrupted", "its lease ran out")
+        assert await look(db, "outbox") == []
+        assert await inbox_states(db) == {"e1": "held"}
+
+
+async def _is(db: sessiondb.SessionDB, wanted: dict[str, str]) -> bool:
+    return await inbox_states(db) == wanted
+
+
+async def _no_turns(db: sessiondb.SessionDB) -> bool:
+    return not db.running_turns
+
+
+async def test_a_lease_is_renewed_while_the_work_goes_on(tmp_db: Path) -> None:
+    renewals: list[int] = []
+
+    async def handler(turn: Turn) -> Answer:
+        while len(renewals) < 4:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        original = turns.renew
+
+        def counted(*args: Any, **options: Any) -> int:
+            renewals.append(original(*args, **options))
+            return renewals[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(turns, "renew", counted)
+            await say(db, "e1")
+            async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.2))):
+                await eventually(partial(nothing_open, db))
+    assert renewals == sorted(set(renewals))
+
+
+async def test_a_busy_database_stops_no_lane_and_loses_no_end(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = {"lane.claim": 2, "turn.end": 3, "outbox.begin": 2, "outbox.settle": 2}
+    sent: list[str] = []
+
+    async def handler(turn: Turn) -> Answer:
+        return answer(turn)
+
+    async def sender(out: sessiondb.outbox.Outgoing) -> None:
+        sent.append(out.payload)
+
+    async with sessiondb.open(tmp_db) as db:
+        real_write = db.write
+
+        async def write(op: str, *args: Any, **options: Any) -> Any:
+            if failures.get(op, 0) > 0:
+                failures[op] -= 1
+                raise StoreBusy("full", retry_after_ms=1) if failures[op] else OutcomeUnknown("who knows")
+            return await real_write(op, *args, **options)
+
+        monkeypatch.setattr(db, "write", write)
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler), partial(db.run_outbox, sender)):
+            await eventually(partial(nothing_open, db))
+            await eventually(partial(_sent, db))
+        assert failures == dict.fromkeys(failures, 0)
+        assert len(sent) == 1
+        assert [row.state for row in await look(db, "turns")] == ["completed"]
+
+
+async def _sent(db: sessiondb.SessionDB) -> bool:
+    return [row.state for row in await look(db, "outbox")] == ["sent"]
+
+
+async def test_a_message_that_is_none_is_dead_and_the_lane_goes_on(tmp_db: Path) -> None:
+    """`accept` refuses such a thing; but some other program may have written the row."""
+
+    async def handler(turn: Turn) -> Answer:
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "bad")
+        await say(db, "good")
+        with pytest.MonkeyPatch.context() as patch:
+            from sessiondb.sqlite import transaction
+            from sessiondb.sqlite.transaction import Prepared
+
+            spoil = "UPDATE inbox SET payload = '{broken' WHERE event_id = 'bad'"
+            patch.setitem(transaction.statements(), "test.spoil", Prepared("test.spoil", spoil))
+            await db.write("spoil", lambda tx: tx.run("test.spoil"))
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"bad": "dead", "good": "done"}
+
+
+async def test_a_lane_that_is_not_there_is_said_so(tmp_db: Path) -> None:
+    async def handler(turn: Turn) -> Answer:
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        with pytest.raises(sessiondb.NotFound, match="no lane 'fast'"):
+            await db.run_lane("fast", handler)
+
+
+async def test_a_message_that_has_waited_long_gets_its_notice_from_the_loop(tmp_db: Path) -> None:
+    release = anyio.Event()
+
+    async def handler(turn: Turn) -> Answer:
+        await release.wait()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await say(db, "e2")
+        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(delayed_after_s=0.05))):
+            await eventually(partial(_was_told, db, 2))
+            release.set()
+            await eventually(partial(nothing_open, db))
+        assert set(await kinds(db)) == {"message_delayed"}
+
+
+async def _was_told(db: sessiondb.SessionDB, inbox_no: int) -> bool:
+    return any(json.loads(event.data)["inbox_no"] == inbox_no for event in await look(db, "events"))
+
+
+async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it_hangs(tmp_db: Path) -> None:
+    async def handler(turn: Turn) -> Answer:
+        await anyio.sleep_forever()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        begun = anyio.Event()
+
+        async def first(turn: Turn) -> Answer:
+            begun.set()
+            return await handler(turn)
+
+        async with running(partial(db.run_lane, "main", first)):
+            with anyio.fail_after(30):
+                await begun.wait()
+        [decision] = await db.resume(sessiondb.ResumePolicy(deadline_s=0.1))
+        assert decision.action == "resume"
+        async with running(partial(db.run_lane, "resume", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"e1": "dead"}
+        resumed = (await look(db, "turns"))[1]
+        assert (resumed.kind, resumed.state, resumed.reason) == ("resume", "failed", "cut off at its deadline of 0.1 s")
+
+
+# -- two processes ------------------------------------------------------------------------------------------
+
+
+CHILD = """
+import sys, anyio, sessiondb
+from sessiondb import Answer
+async def handler(turn):
+    running = await turn.db.read("count", lambda tx: tx.must("turns.lane", lane="main").running)
+    print(f"{running} {turn.message['content']}", flush=True)
+    await anyio.sleep(0.01)
+    return Answer(replies=[("web:1", turn.message["content"])])
+async def main():
+    async with sessiondb.open(sys.argv[1]) as db:
+        print("open", flush=True)
+        sys.stdin.readline()
+        async with anyio.create_task_group() as group:
+            group.start_soon(db.run_lane, "main", handler)
+            await anyio.to_thread.run_sync(sys.stdin.readline)
+            group.cancel_scope.cancel()
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+async def test_two_processes_share_a_lane_and_no_message_is_claimed_twice(tmp_db: Path, anyio_backend: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("main", concurrency=3, priority=0)
+        for number in range(60):
+            await say(db, f"e{number}", f"agent:main:web:{number % 10}")
+        with process(CHILD, tmp_db, anyio_backend) as one, process(CHILD, tmp_db, anyio_backend) as other:
+            for child in (one, other):
+                assert child.stdout is not None
+                assert child.stdout.readline() == "open\n"
+            for child in (one, other):
+                assert child.stdin is not None
+                child.stdin.write("go\n")
+                child.stdin.flush()
+            total = 60
+            with anyio.fail_after(PATIENCE_S):
+                while len({turn.instance_no for turn in await look(db, "turns")}) < 2:
+                    await say(db, f"e{total}", f"agent:main:web:{total % 10}")  # until both have had a share
+                    total += 1
+            await eventually(partial(nothing_open, db))
+            outs = [child.communicate("stop\n", timeout=60)[0] for child in (one, other)]
+        lines = [line.split() for out in outs for line in out.splitlines()]
+        assert max(int(count) for count, _ in lines) <= 3, "the limit holds in sum"
+        assert sorted(event for _, event in lines) == sorted(f"e{number}" for number in range(total)), "each was handled once"
+        by_session: dict[int, list[int]] = {}
+        for row in await look(db, "turns"):
+            by_session.setdefault(row.session_no, []).append(row.inbox_no)
+        assert all(numbers == sorted(numbers) for numbers in by_session.values()), "first come, first served"
+        assert len(await look(db, "outbox")) == total
+        assert (await db.verify()).ok
