@@ -58,6 +58,26 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What a gateway has before it, and what it could not finish: counts of rows."""
+
+    messages_waiting: int
+    messages_held: int
+    """Interrupted; the resume plan decides."""
+    messages_dead: int
+    turns_running: int
+    turns_overdue: int
+    """Running, but their lease ran out: the lane's loop takes them over."""
+    replies_pending: int
+    replies_sending: int
+    replies_unknown: int
+    """Nobody knows whether they were sent; a person decides."""
+    replies_failed: int
+    events: int
+    """The newest event's number."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseStatus:
     """The condition of a database. Sizes in bytes, times in milliseconds since 1970 UTC."""
 
@@ -82,11 +102,13 @@ class DatabaseStatus:
     processes: tuple[Process, ...]
     processes_open: int
     """Registrations that were never closed; `processes` lists the newest."""
+    gateway: Work
 
     @property
     def needs_attention(self) -> bool:
-        """True when something is overdue, in cool-down, or belongs to a process that died."""
-        return bool(self.stuck) or any(job.owner_alive is False for job in self.running)
+        """True when something is overdue, in cool-down, belongs to a process that died, or waits for a person's decision."""
+        waits_for_a_person = bool(self.gateway.messages_dead or self.gateway.replies_unknown or self.gateway.replies_failed)
+        return bool(self.stuck) or waits_for_a_person or any(job.owner_alive is False for job in self.running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +157,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         lines_blank=totals.lines_blank,
         processes=tuple(Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None) for row in open_rows),
         processes_open=totals.processes_open,
+        gateway=Work(*tx.must("status.work", now_ms=now_ms)),
     )
     identities = {row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started) for row in (*open_rows, *jobs) if row.pid is not None}
     return Snapshot(status, identities, {row.compaction_id: row.instance_no for row in jobs if row.pid is not None})

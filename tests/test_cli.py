@@ -157,7 +157,7 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
     after = json.loads(ok("status", db, "--json"))
     assert after["compactions"] == {"committed": 1, "failed": 1}
     assert (after["running"], after["processes"], after["entries"]) == ([], [], 30)
-    assert (after["schema_version"], after["sessions"], after["keys"]) == (1, 3, 2)
+    assert (after["schema_version"], after["sessions"], after["keys"]) == (2, 3, 2)
     assert after["file_bytes"] == db.stat().st_size
 
 
@@ -471,7 +471,7 @@ def test_text_that_is_no_unicode_is_printed_all_the_same(tmp_db: Path, tmp_path:
 
 
 def test_a_wrong_name_is_answered_with_the_right_ones(db: Path) -> None:
-    assert "the views are compaction_log" in fails(2, "query", db, "select * from overview")
+    assert "the views are archive_log, compaction_log" in fails(2, "query", db, "select * from overview")
     assert "no such column: nope" in fails(2, "query", db, "select nope from session_overview")
     fails(2, "query", db, "select :missing")
     assert "no table format 'x'" in fails(2, "query", db, "select 1", "--fmt", "x")
@@ -568,6 +568,8 @@ def test_help_has_the_table_of_exit_codes_and_every_command_has_help() -> None:
         assert "--json" in ok(name, "--help")
     assert set(program.commands) == {
         *("import", "export", "sessions", "show", "context", "tail", "append", "compactions", "query", "verify", "status"),
+        *("events", "held", "inbox", "dead", "outbox", "resume"),
+        *("gc", "restore", "pin", "unpin"),
     }
 
 

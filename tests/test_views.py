@@ -8,9 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import anyio
 import pytest
 
 import sessiondb
+from sessiondb import turns
+from sessiondb.backend import ReadTx
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VIEWS = re.findall(r"^CREATE VIEW (\w+)", (REPOSITORY / "schema.sql").read_text(), re.MULTILINE)
@@ -34,6 +37,7 @@ def write_with_shell(path: Path, sql: str) -> None:
 
 async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Session]:
     """One session of each shape that a view has to describe."""
+    await db.accept("web", "waiting", "agent:main:waiting", {"role": "user", "content": "is anybody there?"})
     made = {name: await db.session(f"agent:main:{name}") for name in ("plain", "compacted", "branched", "reset", "cooling", "overdue")}
     for session in made.values():
         for number in range(6):
@@ -116,8 +120,118 @@ async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_d
 async def test_the_readmes_queries_work_as_printed(tmp_db: Path) -> None:
     assert QUERIES is not None
     queries = [query.strip() for query in QUERIES[1].split(";") if query.strip()]
-    assert len(queries) == 5
+    assert len(queries) == 6
     async with sessiondb.open(tmp_db) as db:
         await a_bit_of_everything(db)
         answers = [shell(tmp_db, query) for query in queries]
         assert all(answers), "each query finds something in a database that holds something of everything"
+
+
+# -- a gateway's work ---------------------------------------------------------------------------------------
+
+
+class Stuck(Exception):
+    """What the test's channel raises: nobody knows whether the reply arrived."""
+
+
+async def a_gateways_day(db: sessiondb.SessionDB) -> None:
+    """One message of each fate: answered and sent, answered and unknown, refused, incomplete, dead, and waiting."""
+
+    async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
+        said = turn.message["content"]
+        if said == "nothing":
+            return sessiondb.Answer(incomplete="the model said nothing")
+        return sessiondb.Answer(entries=[{"role": "assistant", "content": f"re {said}"}], replies=[(f"web:{said}", {"text": said})])
+
+    async def send(reply: object) -> str:
+        target = getattr(reply, "target", "")
+        if target == "web:refused":
+            raise sessiondb.RefusedBySender("no such channel", retry=False)
+        if target == "web:unknown":
+            raise Stuck("the line was cut")
+        return "id of the channel"
+
+    for said in ("sent", "refused", "unknown", "nothing"):
+        await db.accept("web", said, f"agent:main:web:direct:{said}", {"role": "user", "content": said})
+    dead = await db.accept("web", "dead", "agent:main:web:direct:dead", {"role": "user", "content": "dead"}, lane="cron")
+    waiting = await db.session("agent:main:web:direct:dead")
+    await db.write("test.bury", lambda tx: turns.bury(tx, dead.inbox_no, waiting.ref.session_no, "made to die"))
+    await db.accept("web", "waiting", "agent:main:web:direct:waiting", {"role": "user", "content": "waiting"}, lane="cron")
+    async with anyio.create_task_group() as group:
+        group.start_soon(db.run_lane, "main", answer)
+        group.start_soon(db.run_outbox, send)
+        with anyio.fail_after(60):
+            while not await db.read("test.quiet", is_quiet):
+                await db.backend.wait_change(db.backend.change_count, 0.05)
+        group.cancel_scope.cancel()
+
+
+def is_quiet(tx: ReadTx) -> bool:
+    """Tell whether everything but the message in lane `cron` has come to its end."""
+    work = tx.must("status.work", now_ms=0)
+    return (work.messages_waiting, work.turns_running, work.replies_pending, work.replies_sending, work.replies_unknown) == (1, 0, 0, 0, 1)
+
+
+async def test_the_views_of_a_gateway_tell_what_became_of_each_message(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await a_gateways_day(db)
+        open_ones = {row["event_id"]: row for row in shell(tmp_db, "SELECT * FROM inbox_open")}
+        assert {name: row["state"] for name, row in open_ones.items()} == {"dead": "dead", "waiting": "queued"}
+        assert open_ones["dead"]["reason"] == "made to die"
+        assert '"waiting"' in open_ones["waiting"]["begins_with"]
+
+        ended = shell(tmp_db, "SELECT * FROM turn_log ORDER BY turn_no")
+        assert [(row["state"], row["lane"], row["attempt"]) for row in ended] == [("completed", "main", 1)] * 4
+        assert [row["reason"] for row in ended if row["incomplete"]] == ["the model said nothing"]
+        assert all(row["took_s"] >= 0 and row["owner"] for row in ended)
+
+        replies = {row["target"]: row for row in shell(tmp_db, "SELECT * FROM outbox_open")}
+        assert {target: row["state"] for target, row in replies.items()} == {"web:refused": "failed", "web:unknown": "unknown"}
+        assert "no such channel" in replies["web:refused"]["reason"]
+        assert "the line was cut" in replies["web:unknown"]["reason"]
+
+        told = shell(tmp_db, "SELECT * FROM event_log ORDER BY event_no")
+        assert {(row["kind"], row["audience"]) for row in told} == {
+            ("message_dead", "user"), ("message_dead", "operator"), ("turn_incomplete", "user"), ("reply_failed", "operator"),
+            ("reply_unknown", "operator"),
+        }  # fmt: skip
+        assert all(row["text"] and row["at"] and json.loads(row["data"]) is not None for row in told)
+        assert shell(tmp_db, "SELECT * FROM held") == []
+
+
+async def test_held_shows_turns_compactions_and_replies_as_the_api_does(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        both = {"turn", "reply", "compaction"}
+        busy = anyio.Event()
+
+        async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
+            if turn.message["content"] == "answer":
+                return sessiondb.Answer(replies=[("web:1", {"text": "hi"})])
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(_reply: object) -> str:
+            busy.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        await db.accept("web", "1", "agent:main:a", {"role": "user", "content": "answer"})
+        await db.accept("web", "2", "agent:main:b", {"role": "user", "content": "think"})
+        session = await db.session("agent:main:c")
+        for _ in range(6):
+            await session.append({"role": "user", "content": "question " * 30})
+            await session.append({"role": "assistant", "content": "answer " * 30})
+        async with anyio.create_task_group() as group, session.compact(keep_recent_tokens=100):
+            group.start_soon(db.run_lane, "main", answer)
+            group.start_soon(db.run_outbox, send)
+            with anyio.fail_after(60):
+                await busy.wait()
+                while {holding.what for holding in await db.held()} != both:
+                    await db.backend.wait_change(db.backend.change_count, 0.05)
+            shown = shell(tmp_db, "SELECT * FROM held ORDER BY what")
+            known = sorted(await db.held(), key=lambda holding: holding.what)
+            assert [(row["what"], row["session_id"], row["number"], row["operation"], row["owner"]) for row in shown] == [
+                (holding.what, holding.session_id, holding.number, holding.operation, f"{holding.pid}@{holding.host}") for holding in known
+            ]
+            assert all(row["since"] <= row["until"] for row in shown)
+            group.cancel_scope.cancel()

@@ -72,7 +72,8 @@ def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
         f"{about}{info.context_tokens:,}",
         at(info.updated_at_ms)[:16],
     ]
-    return [*row, at(info.ended_at_ms)[:10]] if with_ended else row
+    ended = at(info.ended_at_ms)[:10] + (" archived" if info.archived_at_ms is not None else "")
+    return [*row, ended] if with_ended else row
 
 
 @click.command()
@@ -211,6 +212,14 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         died = "; its process died" if job.owner_alive is False else ""
         lines.append(("", f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}, {when}"))
         lines.append(("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"))
+    work = found.gateway
+    unsent = work.replies_pending + work.replies_sending
+    overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
+    lines += [
+        ("messages", f"{work.messages_waiting:,} waiting, {work.messages_held:,} interrupted, {work.messages_dead:,} dead"),
+        ("turns", f"{work.turns_running:,} running{overdue}"),
+        ("replies", f"{unsent:,} to send, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
+    ]
     for line in found.stuck:
         until = f" until {line.until}" if line.until else ""
         lines.append(("stuck", f"{line.what} of {line.session_id[:13]}, since {line.since}{until}"))

@@ -22,7 +22,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.entries import decode_object, ms_from_iso
 from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_MAX
 from sessiondb.models import Entry
-from sessiondb.transcript import entry_number, segments, session_of
+from sessiondb.transcript import entry_number, require_readable, segments, session_of
 
 from .program import database_argument, debug_option, json_option, look_into, session_argument
 from .terminal import at, cells, counted, cut, escape, escape_lines, print_json_array, size, terminal_width, wrap
@@ -279,6 +279,7 @@ def _print_header(session: sync.Session) -> None:
 
 def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
     """Find what is worth a mark on the current path, in one snapshot."""
+    require_readable(tx, session_no)
     pointers = tx.one("context.pointers", session_no=session_no)
     assert pointers is not None, "the session was found a moment ago, and sessions are never deleted"
     path = segments(tx, pointers.head_no)

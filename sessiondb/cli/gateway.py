@@ -1,0 +1,326 @@
+"""Commands about the work of a gateway: what waits, who holds what, what went wrong, and what to do about it.
+
+Looking opens the file read-only. What an operator decides (`dead --requeue`, `outbox --sent`, `resume --run`, a
+named consumer of `events`) is one short write transaction each, beside a gateway that may be running; it notices
+at once. Who lives is asked of the kernel, so `held` can only tell for processes of this machine.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
+
+import click
+
+from sessiondb import events as event_rules
+from sessiondb import inbox as inbox_rules
+from sessiondb import sync
+from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
+from sessiondb.resume import Decision, ResumePolicy
+
+from .program import database_argument, debug_option, json_option, look_into, refuse, write_into
+from .terminal import Column, at, counted, cut, escape, print_json, print_json_array, print_table, terminal_width, to_json
+
+# How often `events -f` looks: one search of a primary key that finds nothing. See `tail -f` (show.py).
+FOLLOW_S = 0.1
+PAGE = 200
+ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
+OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed")
+
+
+# -- events -------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Print what happened; with -f what happens.")
+@database_argument
+@click.option("-n", "--last", type=click.IntRange(min=0), default=20, show_default=True, help="Begin with this many.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens, in any process, until Ctrl-C.")
+@click.option("--audience", type=click.Choice(["operator", "user"]), help="Only events for an operator, or for the person who waits.")
+@click.option("--consumer", metavar="NAME", help="Go on where NAME stopped, and remember how far it got. Without: change nothing.")
+@json_option("Print one JSON object a line.")
+@debug_option
+def events(db: str, last: int, follow: bool, audience: event_rules.Audience | None, consumer: str | None, as_json: bool) -> None:
+    """Print events, oldest first, one a line.
+
+    With --consumer the position is kept in the database and moves on after a page has been printed: at least
+    once, again after a crash. A new consumer begins with the last ones (-n).
+    """
+    if consumer is not None and not consumer.strip():
+        refuse("--consumer needs a name.")
+    with look_into(db) if consumer is None else write_into(db, create=False) as opened:
+        seen = _begin(opened, consumer, audience, last)
+        while True:
+            page = opened.read("events", partial(event_rules.after, event_no=seen, audience=audience, limit=PAGE))
+            for event in page:
+                _print_event(event, as_json=as_json)
+            sys.stdout.flush()
+            if page:
+                seen = page[-1].event_no
+                _remember(opened, consumer, seen)
+            elif not follow:
+                return
+            else:
+                time.sleep(FOLLOW_S)
+
+
+def _begin(opened: sync.SessionDB, consumer: str | None, audience: event_rules.Audience | None, last: int) -> int:
+    """Return the event before the first one to print."""
+    known = opened.read("events.cursor", lambda tx: event_rules.cursor(tx, consumer)) if consumer is not None else None
+    if known is not None:
+        return known
+    begin = opened.read("events.begin", lambda tx: event_rules.before_last(tx, count=last, audience=audience))
+    _remember(opened, consumer, begin)
+    return begin
+
+
+def _remember(opened: sync.SessionDB, consumer: str | None, event_no: int) -> None:
+    if consumer is not None:
+        name = consumer
+        opened.write("events.cursor", lambda tx: event_rules.move_cursor(tx, consumer=name, event_no=event_no))
+
+
+def _print_event(event: Event, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json(event))
+        return
+    whose = f"  {event.session_id[:13]}" if event.session_id else ""
+    line = f"#{event.event_no:<5} {at(event.at_ms)}  {event.audience:<8}  {escape(event.kind)}{escape(whose)}: {escape(event.text)}"
+    width = terminal_width()
+    click.echo(cut(line, width) if width is not None else line)
+
+
+# -- held ---------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Show who holds what, and whether the holder lives.")
+@database_argument
+@json_option("Print a JSON array.")
+@debug_option
+def held(db: str, as_json: bool) -> None:
+    """Show who holds what, since when, until when, and whether the holder lives: turns, compactions, replies being sent.
+
+    What a dead process holds is given back by the next start's recover(); a turn also once its time is over.
+    """
+    with look_into(db) as opened:
+        found = opened.held()
+    if as_json:
+        print_json_array(to_json(holding) for holding in found)
+        return
+    columns = [
+        Column("what"),
+        Column("session", cut="prefix", width_min=8),
+        Column("operation", cut="end", width_min=10),
+        Column("owner", cut="end", width_min=9),
+        Column("alive?"),
+        Column("since (UTC)", spare=1),
+        Column("until (UTC)"),
+    ]
+    print_table(columns, [_held_row(holding) for holding in found], empty="nothing is held")
+
+
+def _held_row(holding: Holding) -> list[object]:
+    alive = {True: "yes", False: "DEAD", None: "unknown"}[holding.alive]
+    owner = f"pid {holding.pid} on {holding.host}, {holding.program}"
+    what = f"{holding.what} {holding.number}"
+    return [what, holding.session_id, holding.operation, owner, alive, at(holding.since_ms), at(holding.until_ms)]
+
+
+# -- resume -------------------------------------------------------------------------------------------------
+
+_DEFAULTS = ResumePolicy()
+
+
+@click.command(short_help="Show what a start would resume, and why.")
+@database_argument
+@click.option("--plan", is_flag=True, help="Show every decision with its reason; change nothing.")
+@click.option("--run", is_flag=True, help="Carry it out: give back what dead processes hold, queue what is to be resumed.")
+@click.option("--max-concurrent", "max_concurrent_resumes", type=click.IntRange(min=0), default=_DEFAULTS.max_concurrent_resumes,
+              show_default=True, help="Resumes queued or running at once.")  # fmt: skip
+@click.option("--budget", "budget_per_start", type=click.IntRange(min=0), default=_DEFAULTS.budget_per_start, show_default=True,
+              help="Resumes in all.")  # fmt: skip
+@click.option("--max-age-hours", type=click.FloatRange(min=0), default=_DEFAULTS.max_age_hours, show_default=True,
+              help="Older messages are given up; 0: none is.")  # fmt: skip
+@click.option("--idle-hours", type=click.FloatRange(min=0), default=_DEFAULTS.idle_hours, show_default=True,
+              help="So are those of sessions that have not moved for so long; 0: none is.")  # fmt: skip
+@click.option("--attempts", "attempts_max", type=click.IntRange(min=1), default=_DEFAULTS.attempts_max, show_default=True,
+              help="So are those that were tried this often.")  # fmt: skip
+@json_option("Print a JSON array of decisions.")
+@debug_option
+def resume(db: str, plan: bool, run: bool, as_json: bool, **policy: Any) -> None:
+    """Show what would become of each interrupted message, and why.
+
+    A gateway resumes by itself when it starts, with its own policy; the options here are for asking "what if".
+    """
+    if plan == run:
+        refuse(
+            "say --plan to see what would be resumed, and why; nothing is changed. Carrying it out belongs to the gateway, which does "
+            "it when it starts; --run queues the resumes from here, for a gateway that is running."
+        )
+    chosen = ResumePolicy(**policy)
+    with look_into(db) if plan else write_into(db, create=False) as opened:
+        if run:
+            opened.recover()
+        decisions = opened.resume(chosen) if run else opened.plan_resumes(chosen)
+        orphans = sum(holding.what == "turn" and holding.alive is False for holding in opened.held())
+    if orphans:
+        click.echo(f"{counted(orphans, 'turn')} of dead processes will be decided about too, once a start has given them back", err=True)
+    if as_json:
+        print_json_array(to_json(decision) for decision in decisions)
+        return
+    columns = [
+        Column("inbox", "right"),
+        Column("session", cut="prefix", width_min=8),
+        Column("decision"),
+        Column("accepted (UTC)", spare=1),
+        Column("attempts", "right", spare=2),
+        Column("reason", cut="end", width_min=12),
+    ]
+    print_table(columns, [_decision_row(decision) for decision in decisions], empty="no message was interrupted")
+
+
+def _decision_row(decision: Decision) -> list[object]:
+    return [decision.inbox_no, decision.session_id, decision.action, at(decision.accepted_at_ms), decision.attempts, decision.reason]
+
+
+# -- inbox and dead letters ---------------------------------------------------------------------------------
+
+
+@click.command(short_help="List messages that are waiting, being worked on, or interrupted.")
+@database_argument
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@json_option("Print a JSON array.")
+@debug_option
+def inbox(db: str, limit: int | None, as_json: bool) -> None:
+    """List messages that were accepted and are not done: waiting, being worked on, interrupted. Oldest first."""
+    with look_into(db) as opened:
+        found = _open_messages(opened, limit)
+        if as_json:
+            print_json_array(to_json(message) for message in found)
+            return
+        rows = [_inbox_row(message) for message in found]
+    columns = [
+        Column("inbox", "right"),
+        Column("session", cut="prefix", width_min=8),
+        Column("state"),
+        Column("lane", cut="end", width_min=6),
+        Column("from", cut="middle", width_min=8),
+        Column("accepted (UTC)"),
+        Column("attempts", "right", spare=2),
+        Column("reason", cut="end", width_min=8, spare=1),
+    ]
+    print_table(columns, rows, empty="nothing waits; `sessiondb dead DB` lists what was given up")
+
+
+def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMessage]:
+    after_no, left = 0, limit
+    while left is None or left > 0:
+        count = PAGE if left is None else min(left, PAGE)
+        page = opened.read("inbox.open", partial(inbox_rules.open_messages, after_no=after_no, limit=count))
+        yield from page
+        if len(page) < count:
+            return
+        after_no, left = page[-1].inbox_no, None if left is None else left - count
+
+
+def _inbox_row(message: OpenMessage) -> list[object]:
+    whose = f"{message.source} {message.event_id}"
+    accepted = at(message.accepted_at_ms)
+    return [message.inbox_no, message.session_id, message.state, message.lane, whose, accepted, message.attempts, message.reason]
+
+
+@click.command(short_help="List messages that were given up; requeue or drop them.")
+@database_argument
+@click.option("--requeue", type=int, multiple=True, metavar="N", help="Put inbox item N back into its lane, its attempts forgotten.")
+@click.option("--drop", type=int, multiple=True, metavar="N", help="Give inbox item N up for good.")
+@json_option("Print a JSON array; of a decision, an object.")
+@debug_option
+def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool) -> None:
+    """List messages that were given up, newest first, with the reason; or decide about them."""
+    if requeue or drop:
+        with write_into(db, create=False) as opened:
+            for number in requeue:
+                opened.requeue(number)
+                _say(f"inbox item {number} waits in its lane again", quiet=as_json)
+            for number in drop:
+                opened.drop(number)
+                _say(f"inbox item {number} is dropped", quiet=as_json)
+        if as_json:
+            print_json({"requeued": requeue, "dropped": drop})
+        return
+    with look_into(db) as opened:
+        if as_json:
+            print_json_array(to_json(letter) for letter in opened.dead_letters())
+            return
+        rows = [_dead_row(letter) for letter in opened.dead_letters()]
+    columns = [
+        Column("inbox", "right"),
+        Column("session", cut="prefix", width_min=8),
+        Column("lane", cut="end", width_min=6, spare=3),
+        Column("from", cut="middle", width_min=8),
+        Column("accepted (UTC)", spare=1),
+        Column("attempts", "right", spare=2),
+        Column("reason", cut="end", width_min=12),
+    ]
+    print_table(columns, rows, empty="no dead letters")
+
+
+def _dead_row(letter: DeadLetter) -> list[object]:
+    whose = f"{letter.source} {letter.event_id}"
+    return [letter.inbox_no, letter.session_id, letter.lane, whose, at(letter.accepted_at_ms), letter.attempts, letter.reason]
+
+
+# -- outbox -------------------------------------------------------------------------------------------------
+
+
+@click.command(short_help="List replies that are not sent; settle those that nobody knows about.")
+@database_argument
+@click.option("--state", type=click.Choice([*OPEN_REPLIES, "sent"]), help="Only replies in this state; default: all but sent ones.")
+@click.option("--sent", type=int, multiple=True, metavar="N", help="Reply N (unknown or failed) has reached its reader.")
+@click.option("--resend", type=int, multiple=True, metavar="N", help="Reply N (unknown or failed) is to be sent again.")
+@json_option("Print a JSON array; of a decision, an object.")
+@debug_option
+def outbox(db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tuple[int, ...], as_json: bool) -> None:
+    """List replies that are not sent, by state, oldest first; or settle some by hand.
+
+    `unknown` means that the sender died, or could not tell, between sending and hearing back. Such a reply is
+    never sent again by itself: look into the channel, then say --sent or --resend.
+    """
+    if sent or resend:
+        with write_into(db, create=False) as opened:
+            for number in sent:
+                opened.settle_reply(number, "sent")
+                _say(f"reply {number} is noted as sent", quiet=as_json)
+            for number in resend:
+                opened.settle_reply(number, "pending")
+                _say(f"reply {number} will be sent again", quiet=as_json)
+        if as_json:
+            print_json({"sent": sent, "resent": resend})
+        return
+    with look_into(db) as opened:
+        found = (reply for one in ((state,) if state else OPEN_REPLIES) for reply in opened.replies(one))
+        if as_json:
+            print_json_array(to_json(reply) for reply in found)
+            return
+        rows = [_reply_row(reply) for reply in found]
+    columns = [
+        Column("reply", "right"),
+        Column("session", cut="prefix", width_min=8),
+        Column("state"),
+        Column("to", cut="middle", width_min=8),
+        Column("written (UTC)", spare=1),
+        Column("attempts", "right", spare=2),
+        Column("reason", cut="end", width_min=8),
+    ]
+    print_table(columns, rows, empty="no such replies" if state else "every reply is sent")
+
+
+def _reply_row(reply: Reply) -> list[object]:
+    return [reply.outbox_no, reply.session_id, reply.state, reply.target, at(reply.created_at_ms), reply.attempts, reply.reason]
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        click.echo(text)
