@@ -1,7 +1,7 @@
 # sessiondb: everything that one does with a checkout. `make` alone lists the targets.
 #
 # Needs Python >= 3.11 (with venv), git and make. Each target sets up the environment in .venv by itself:
-# the plain package for `demo`, the `dev` extra for the rest, again whenever pyproject.toml changes.
+# the plain package for `demo`, the `gateway` extra for `gateway`, the `dev` extra for the rest, again whenever pyproject.toml changes.
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -15,13 +15,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo test test-fast check lint format types bench bench-smoke wheel clean distclean
+.PHONY: help demo gateway test test-fast kills check lint format types bench bench-smoke wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.run ## import real transcripts, compact under load, kill -9, recover, report (under a minute)
 	@$(BIN)/python -m examples.demo
+
+gateway: $(VENV)/.gateway ## run the reference gateway: a web chat with a scripted model (ARGS="--port 9000 --help")
+	@$(BIN)/python -m examples.gateway $(or $(DB),gateway.db) $(ARGS)
 
 test: $(VENV)/.dev ## run every test, under asyncio and trio
 	@echo "test: pytest"
@@ -30,6 +33,10 @@ test: $(VENV)/.dev ## run every test, under asyncio and trio
 test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
 	@echo "test: pytest, without the slow ones"
 	@$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
+	@echo "kills: $(or $(KILLS),200) of them"
+	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_gateway_kills.py $(ARGS)
 
 check: lint types test bench-smoke ## all that CI runs: lint, types, test, bench-smoke
 	@echo "check: all good"
@@ -93,6 +100,10 @@ $(VENV)/.run: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.,and what it needs to run)
 	@touch $@
 
+$(VENV)/.gateway: pyproject.toml $(VENV)/pyvenv.cfg
+	$(call install,.[gateway],with a web server for the reference gateway)
+	@touch $(VENV)/.run $@
+
 $(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.[dev],with the tools for development)
-	@touch $(VENV)/.run $@
+	@touch $(VENV)/.run $(VENV)/.gateway $@

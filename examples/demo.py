@@ -167,7 +167,7 @@ class Gateway:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "examples.gateway",
+            "examples.demo_gateway",
             str(self.database),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,

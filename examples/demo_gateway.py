@@ -1,6 +1,6 @@
 """A small agent gateway: many conversations, a scripted model, and a summariser that takes seconds.
 
-    python -m examples.gateway DATABASE
+    python -m examples.demo_gateway DATABASE
 
 It speaks JSON lines: commands on stdin, events on stdout. It is the child process of the demo, which kills it without
 warning, so everything that it promises is in the order of two lines: a message is acknowledged after `append` returned.

@@ -1,0 +1,372 @@
+"""What a gateway does with sessiondb. Everything else in this folder is HTTP, HTML and a model.
+
+    a message    db.accept, then acknowledge               on disk first; the same event again gets the same receipt
+    an answer    db.run_lane(lane, handler)                one turn per session, retried, cut off, taken over
+    a reply      db.run_outbox(sender)                     sent from a row that the end of the turn wrote
+    a notice     db.events(consumer, audience="user")      what to tell whoever waits
+    compaction   session.compact() in a task of its own    no turn waits for it, and no message
+    start        db.recover, db.resume, then the lanes     users first, resumes within their budget
+
+What is in memory is what pages are open and what this process is busy with: a kill -9 loses nothing that anybody was
+promised. Several of these processes may share one database.
+
+Not shown: tools, streaming, accounts. A page that is open on one process is not told what another one does, except by the
+events; it reads the conversation again when it is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from sessiondb import (
+    Accepted,
+    Answer,
+    CompactionRefused,
+    CompactionTimeout,
+    Decision,
+    LaneSettings,
+    Outgoing,
+    Recovered,
+    RefusedBySender,
+    ResumePolicy,
+    Session,
+    SessionDB,
+    SessionDBError,
+    Turn,
+    TurnLost,
+)
+
+from .model import Model, text_of
+
+log = logging.getLogger("gateway")
+
+AGENTS = {
+    "main": "You are a helpful assistant. Be brief.",
+    "coder": "You are a careful programmer. Answer with code where code is an answer.",
+    "writer": "You are an editor. Prefer short words.",
+}
+COMMANDS = "/status, /compact [what matters], /new, /stop"
+# Replies of different conversations go out side by side; those of one keep their order whatever this is.
+SENDERS = 4
+# A page that does not read its notices is closed; it connects again and reads the conversation.
+NOTICES_WAITING_MAX = 500
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line may change."""
+
+    threshold_tokens: int = 4_000
+    """A context larger than this is compacted in the background."""
+    keep_tokens: int = 1_000
+    compaction_timeout_s: float = 60.0
+    late_s: float = 600.0
+    """A summary that outlasts its block by less than this is still committed."""
+    summaries_max: int = 2
+    """Summarisers at work at once, in this process."""
+    lane: LaneSettings = field(default_factory=lambda: LaneSettings(timeout_s=120.0, delayed_after_s=5.0))
+    resume: ResumePolicy = field(default_factory=ResumePolicy)
+    care_every_s: float = 2.0
+    channel_log: Path | None = None
+    """Where the simulated channels note what they were sent: their users' memory, which outlives this process."""
+    send_delay_s: float = 0.0
+
+
+Notice = dict[str, Any]
+
+
+class Gateway:
+    """What runs between start and stop."""
+
+    def __init__(self, db: SessionDB, model: Model, settings: Settings) -> None:
+        self.db, self.model, self.settings = db, model, settings
+        self.recovered = Recovered()
+        self.decisions: list[Decision] = []
+        self.working: dict[str, Turn] = {}
+        self.compacting: dict[str, anyio.CancelScope] = {}
+        self._pages: defaultdict[str, set[asyncio.Queue[Notice | None]]] = defaultdict(set)
+        self._summaries = asyncio.Semaphore(settings.summaries_max)
+
+    async def start(self, tasks: TaskGroup) -> None:
+        """Give back what dead processes held, decide what is resumed, then begin to work."""
+        self._tasks = tasks
+        self.recovered = await self.db.recover()
+        self.decisions = await self.db.resume(self.settings.resume)
+        for decision in self.decisions:
+            log.info("interrupted message %s: %s, because: %s", decision.inbox_no, decision.action, decision.reason)
+        # Users first: lane resume has the lowest priority, and a resume the deadline that its policy gave it.
+        for lane in ("main", "cron", "resume"):
+            tasks.start_soon(partial(self.db.run_lane, lane, self.answer, settings=self.settings.lane))
+        tasks.start_soon(partial(self.db.run_outbox, self.send, at_once=SENDERS))
+        tasks.start_soon(self._again, self._tell_users)
+        tasks.start_soon(self._again, self._tell_operators)
+        tasks.start_soon(self._again, self._take_care)
+
+    # -- a message comes in -----------------------------------------------------------------------------------
+
+    async def receive(self, channel: str, agent: str, conversation: str, event_id: str, text: str) -> Accepted:
+        """Accept a message. When this returns it is on disk, and only then may its sender be told so."""
+        key = session_key(channel, agent, conversation)
+        via = {"event_id": event_id, "agent": agent, "target": f"{channel}:{conversation}"}
+        message = {"role": "user", "content": text, "timestamp": round(time.time() * 1000), "via": via}
+        accepted = await self.db.accept(channel, event_id, key, message, lane="cron" if channel == "cron" else "main")
+        if not accepted.duplicate:
+            self.tell(accepted.session_id, "accepted", event_id=event_id, inbox_no=accepted.inbox_no, ahead=accepted.ahead, text=text)
+        return accepted
+
+    # -- a turn -----------------------------------------------------------------------------------------------
+
+    async def answer(self, turn: Turn) -> Answer:
+        """Answer one message. Whatever happens here, `run_lane` records it; a crash is found by the next start."""
+        session, via, inbox_no = turn.session, turn.message["via"], turn.started.inbox_no
+        self.working[session.id] = turn
+        self.tell(session.id, "thinking", inbox_no=inbox_no, attempt=turn.attempt, resumed=turn.started.kind == "resume")
+        try:
+            text, entries = await self._think(turn)
+        except Exception as error:
+            self.tell(session.id, "failed", inbox_no=inbox_no, attempt=turn.attempt, reason=str(error))
+            raise
+        finally:
+            if self.working.get(session.id) is turn:  # a turn that was stopped may end after the next one has begun
+                del self.working[session.id]
+        if not text.strip():
+            return Answer(incomplete="the model answered with nothing")
+        # One transaction: the entry, the reply's row, and the end of the turn.
+        reply = {"text": text, "event_id": via["event_id"], "inbox_no": inbox_no}
+        return Answer(entries=entries, replies=[(via["target"], reply)])
+
+    async def _think(self, turn: Turn) -> tuple[str, list[dict[str, Any]]]:
+        if text_of(turn.message).split(maxsplit=1)[0] == "/new":
+            # In line with the messages before and behind it. Its turn is asked for first: one that was taken over may not.
+            await turn.renew("begins a new conversation")
+            await turn.session.reset("new")
+            return "A new conversation. What was said before is kept, and not part of it.", []
+        context = await turn.session.context()
+        if context.tokens > self.settings.threshold_tokens:
+            self.compact_soon(turn.session, "threshold")
+        system = AGENTS.get(turn.message["via"]["agent"], AGENTS["main"])
+        message = await self.model.answer(system, context.messages, attempt=turn.attempt)
+        return text_of(message), [{**message, "answers": turn.message["via"]["event_id"]}]
+
+    # -- a reply goes out -------------------------------------------------------------------------------------
+
+    async def send(self, reply: Outgoing) -> str | None:
+        """Hand a reply to its channel; return the channel's receipt. Not knowing is an exception, and is recorded as that."""
+        message = json.loads(reply.payload)
+        channel = reply.target.partition(":")[0]
+        if channel == "web":
+            # A page that is not open reads the reply in the conversation later: that counts as sent.
+            return f"shown on {self.tell(reply.session_id, 'reply', **message)} pages"
+        if "!refuse" in message["text"]:
+            raise RefusedBySender("the simulated channel does not take this message", retry=False)
+        await asyncio.sleep(self.settings.send_delay_s)
+        if self.settings.channel_log is not None:
+            line = {"target": reply.target, "outbox_no": reply.outbox_no, "attempt": reply.attempt, **message}
+            await anyio.to_thread.run_sync(append_line, self.settings.channel_log, line)
+        if "!vanish" in message["text"]:
+            raise ConnectionError("the simulated channel hung up before it answered")
+        self.tell(reply.session_id, "reply", **message)
+        return f"{channel}-{reply.outbox_no}"
+
+    # -- compaction -------------------------------------------------------------------------------------------
+
+    def compact_soon(self, session: Session, trigger: str, focus: str = "") -> bool:
+        """Compact beside the conversation; False if this process is at it already."""
+        if session.id in self.compacting:
+            return False
+        self.compacting[session.id] = anyio.CancelScope()
+        self._tasks.start_soon(self._compact, session, trigger, focus)
+        return True
+
+    async def _compact(self, session: Session, trigger: str, focus: str) -> None:
+        told: Notice = {"outcome": "cancelled", "text": "The compaction was stopped. Nothing is lost."}
+        job = session.compact(
+            trigger=trigger, keep_recent_tokens=self.settings.keep_tokens, timeout_s=self.settings.compaction_timeout_s
+        )
+        summary: asyncio.Future[str] | None = None
+        try:
+            with self.compacting[session.id]:
+                async with self._summaries, job:
+                    self.tell(session.id, "compacting", trigger=trigger, tokens=job.tokens_before)
+                    summary = asyncio.ensure_future(self.model.summarise(job.messages, focus))
+                    result = await job.commit(await asyncio.shield(summary))
+                    told = _outcome(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
+        except CompactionTimeout as error:
+            # Nobody waits for it any more, and the session goes on; but the summariser is still at work, and paid for.
+            told = {"outcome": "expired", "text": "The compaction takes too long. The conversation goes on; it is finished when it can be."}
+            log.warning("%s", error)
+            if summary is not None:
+                self._tasks.start_soon(self._commit_late, session, job.id, summary)
+                summary = None
+        except CompactionRefused as refused:  # another process is at it, or there is nothing to do
+            told = {"outcome": "refused", "text": f"Not compacted: {refused}"}
+            log.info("%s", refused)
+        except Exception as error:
+            # The model failed, or the database was busy. The job's row says why; the next message starts another attempt.
+            told = {"outcome": "failed", "text": f"Not compacted: {error}"}
+            log.warning("session %s: compaction failed", session.id, exc_info=error)
+        finally:
+            if summary is not None:
+                summary.cancel()
+            del self.compacting[session.id]
+            self.tell(session.id, "compacted", trigger=trigger, **told)
+
+    async def _commit_late(self, session: Session, compaction_id: str, summary: asyncio.Future[str]) -> None:
+        """Commit a summary whose block is long over: sessiondb decides whether it is still of use."""
+        try:
+            with anyio.fail_after(self.settings.late_s):
+                text = await asyncio.shield(summary)
+            result = await self.db.commit_compaction(compaction_id, text)
+        except Exception as error:
+            log.warning("session %s: compaction %s gets no late summary", session.id, compaction_id, exc_info=error)
+        else:
+            told = _outcome(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
+            self.tell(session.id, "compacted", trigger="late", **told)
+        finally:
+            summary.cancel()
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    async def command(self, session: Session, text: str) -> str | None:
+        """Carry out a command at once, whatever the conversation is busy with; None if it is none of these.
+
+        `/new` is not among them: it goes through the inbox, so that it comes after what was said before it.
+        """
+        word, _, rest = text.strip().partition(" ")
+        match word:
+            case "/status":
+                return await self._status_text(session)
+            case "/compact":
+                if self.compact_soon(session, "manual", rest.strip()):
+                    return "Compacting, in the background. You can go on."
+                return "A compaction is at work already."
+            case "/stop":
+                return await self._stop(session)
+            case "/help":
+                return COMMANDS
+        return None
+
+    async def _status_text(self, session: Session) -> str:
+        info = await session.info()
+        mine = [holding for holding in await self.db.held() if holding.session_id == session.id]
+        now_ms = time.time() * 1000
+        return "\n".join(
+            [
+                f"🤖 {info.agent_id or 'main'} · {self.model.name}",
+                f"📚 Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/{self.settings.threshold_tokens:,} tokens",
+                f"🧹 Compactions: {info.compactions} · epoch {info.epoch}",
+                f"🧵 {info.session_id} · {info.entries:,} entries",
+                *(f"⏳ {held.operation or held.what}, {(now_ms - held.since_ms) / 1000:.0f} s" for held in mine),
+            ]
+        )
+
+    async def _stop(self, session: Session) -> str:
+        stopped = 0
+        for held in await self.db.held():
+            if held.session_id == session.id and held.what == "turn":
+                turn = self.working.get(session.id)
+                try:
+                    # In this process the handler is cancelled; in another one, its writes are refused.
+                    await self.db.abort_turn(held.number, "stopped by its user")
+                except TurnLost:
+                    continue  # it ended by itself a moment ago
+                stopped += 1
+                if turn is not None and turn.number == held.number:
+                    self.tell(session.id, "stopped", inbox_no=turn.started.inbox_no)
+        if session.id in self.compacting:
+            self.compacting[session.id].cancel()
+            stopped += 1
+        return "Stopped." if stopped else "Nothing is running."
+
+    # -- whoever waits, and whoever looks after it ------------------------------------------------------------
+
+    def watch(self, session_id: str) -> asyncio.Queue[Notice | None]:
+        """Return a queue that gets a session's notices from now on; None in it: come again."""
+        page: asyncio.Queue[Notice | None] = asyncio.Queue(NOTICES_WAITING_MAX)
+        self._pages[session_id].add(page)
+        return page
+
+    def unwatch(self, session_id: str, page: asyncio.Queue[Notice | None]) -> None:
+        """Forget a page."""
+        self._pages[session_id].discard(page)
+        if not self._pages[session_id]:
+            del self._pages[session_id]
+
+    def tell(self, session_id: str, kind: str, /, **details: Any) -> int:
+        """Tell every open page of a session; return how many there are. Never waits."""
+        told = 0
+        for page in list(self._pages.get(session_id, ())):
+            if page.qsize() < NOTICES_WAITING_MAX - 1:
+                page.put_nowait({**details, "type": kind, "at_ms": round(time.time() * 1000)})
+                told += 1
+            elif not page.full():
+                page.put_nowait(None)
+        return told
+
+    async def _tell_users(self) -> None:
+        async for event in self.db.events("pages", audience="user"):
+            if event.session_id is not None:
+                self.tell(event.session_id, "notice", **{**json.loads(event.data), "event": event.kind, "text": event.text})
+
+    async def _tell_operators(self) -> None:
+        async for event in self.db.events("log", audience="operator"):
+            log.info("%s: %s", event.kind, event.text)
+
+    async def _take_care(self) -> None:
+        """Look after what other processes leave behind while this one runs, and let resumes go on as room is made."""
+        while True:
+            await asyncio.sleep(self.settings.care_every_s)
+            self.recovered = self.recovered.plus(await self.db.recover())
+            # Planning only reads. Most of the time there is nothing to carry out.
+            if any(decision.action in ("resume", "skip") for decision in await self.db.plan_resumes(self.settings.resume)):
+                await self.db.resume(self.settings.resume)
+
+    async def _again(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop for ever; a database that is busy, or a disk that is full, is a reason to wait and not to stop."""
+        while True:
+            try:
+                await loop()
+            except SessionDBError as error:
+                if not error.retry:
+                    raise
+                log.warning("%s", error)
+                await asyncio.sleep(1.0)
+
+
+def session_key(channel: str, agent: str, conversation: str) -> str:
+    """Return the key of a conversation."""
+    return f"agent:{agent}:{channel}:direct:{conversation}"
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append a line of JSON in one write, so that a kill leaves all of it or nothing."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    finally:
+        os.close(file)
+
+
+def _outcome(outcome: str, before: int, after: int | None, *, late: bool) -> Notice:
+    match outcome:
+        case "committed":
+            text = f"Compacted{', late' if late else ''}: from about {before:,} to {after or 0:,} tokens."
+        case "superseded":
+            text = "The conversation had moved on; the summary was not needed."
+        case _:
+            text = "Not compacted: the summary would have been no shorter."
+    return {"outcome": outcome, "late": late, "text": text}

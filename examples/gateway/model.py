@@ -1,0 +1,165 @@
+"""Models: one that follows a script and needs no network, and any OpenAI-compatible chat endpoint.
+
+Both answer and both summarise, as coroutines that may be cancelled at any await. Neither knows anything of sessiondb:
+a context is a list of messages, as `session.context()` returns it.
+
+The scripted model obeys words in what it is told, so that a person (or a test) can see each thing go wrong:
+
+    !fail       raises             !empty     answers with nothing        !slow 3    takes 3 s
+    !flaky      raises, but only at the first attempt                     !hang      never returns
+
+In a message they act on the answer; behind `/compact` on the summary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+Message = dict[str, Any]
+
+_CONTROL = re.compile(r"!(fail|flaky|empty|hang|slow)\b(?: +([0-9.]+))?")
+_SUMMARY_CHARS_PER_MESSAGE = 60
+_ASK_FOR_SUMMARY = (
+    "Summarise the conversation so far for yourself: what was asked, what was decided, names and numbers that still matter, "
+    "what is open. At most 300 words. "
+)
+
+
+class ModelError(Exception):
+    """The model gave no answer."""
+
+
+class Model(Protocol):
+    """What the gateway asks of a model."""
+
+    name: str
+
+    async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
+        """Return the assistant's message to a conversation."""
+        ...
+
+    async def summarise(self, messages: list[Message], focus: str) -> str:
+        """Return a summary of the messages."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+def text_of(message: Message) -> str:
+    """Return the text of a message of any role."""
+    content = message.get("summary") or message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(block["text"] for block in content if block.get("type") == "text")
+
+
+def assistant(text: str, **fields: Any) -> Message:
+    """Make an assistant's message."""
+    return {"role": "assistant", "content": [{"type": "text", "text": text}], "timestamp": round(time.time() * 1000), **fields}
+
+
+@dataclass
+class ScriptedModel:
+    """Echoes after a delay, and does as it is told in order to fail."""
+
+    delay_s: float = 0.8
+    summary_delay_s: float = 4.0
+    summary_script: str = ""
+    """Acts on every summary, as the words behind `/compact` act on one."""
+    name: str = "scripted"
+
+    async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
+        """Repeat what was said, and how much of the conversation it was shown."""
+        del system
+        said = next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
+        if await _obey(said, self.delay_s, attempt):
+            return assistant("")
+        summarised = any(message["role"] == "compactionSummary" for message in messages)
+        remembers = f"{len(messages)} message{'s' * (len(messages) > 1)}" + (" with a summary of earlier ones" if summarised else "")
+        return assistant(f"You said: {said}\n(I was shown {remembers}.)", provider="scripted", model=self.name, stopReason="stop")
+
+    async def summarise(self, messages: list[Message], focus: str) -> str:
+        """List how the first few messages begin."""
+        if await _obey(f"{self.summary_script} {focus}", self.summary_delay_s, attempt=1):
+            return ""
+        begins = "; ".join(text_of(message)[:_SUMMARY_CHARS_PER_MESSAGE] for message in messages[:3])
+        return f"{len(messages)} earlier messages. They begin: {begins}"
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def _obey(text: str, delay_s: float, attempt: int) -> bool:
+    """Take the time, and do what the text says; True if the answer is to be empty."""
+    found = _CONTROL.search(text)
+    word, number = (found[1], found[2]) if found is not None else ("", None)
+    if word == "hang":
+        await asyncio.Event().wait()
+    await asyncio.sleep(float(number) if word == "slow" and number else delay_s)
+    if word == "fail" or (word == "flaky" and attempt == 1):
+        raise ModelError(f"the script says !{word}")
+    return word == "empty"
+
+
+@dataclass
+class ChatEndpoint:
+    """Any endpoint that speaks OpenAI's chat completions, local or remote."""
+
+    client: httpx.AsyncClient
+    name: str
+
+    @classmethod
+    def at(cls, url: str, name: str, *, timeout_s: float = 300.0) -> ChatEndpoint:
+        """Return the model of that name at a base URL such as http://localhost:11434/v1; its key is in GATEWAY_API_KEY."""
+        key = os.environ.get("GATEWAY_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return cls(httpx.AsyncClient(base_url=url.rstrip("/") + "/", headers=headers, timeout=timeout_s), name)
+
+    async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
+        """Ask for the next message; what the provider counted becomes its `usage`."""
+        del attempt
+        text, usage = await self._complete([{"role": "system", "content": system}, *map(_as_openai, messages)])
+        return assistant(text, provider="openai-compatible", model=self.name, stopReason="stop", **({"usage": usage} if usage else {}))
+
+    async def summarise(self, messages: list[Message], focus: str) -> str:
+        """Ask for a summary."""
+        ask = {"role": "user", "content": _ASK_FOR_SUMMARY + (f"Mind this above all: {focus}" if focus else "")}
+        return (await self._complete([*map(_as_openai, messages), ask]))[0]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+    async def _complete(self, messages: list[dict[str, str]]) -> tuple[str, dict[str, int] | None]:
+        try:
+            response = await self.client.post("chat/completions", json={"model": self.name, "messages": messages})
+            response.raise_for_status()
+            said = response.json()
+            text = said["choices"][0]["message"]["content"] or ""
+        except httpx.HTTPStatusError as error:
+            raise ModelError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}") from error
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise ModelError(f"no answer from {self.client.base_url}: {type(error).__name__}: {error}") from error
+        counted = said.get("usage") or {}
+        if not counted.get("total_tokens"):
+            return text, None
+        return text, {
+            "input": counted.get("prompt_tokens", 0),
+            "output": counted.get("completion_tokens", 0),
+            "totalTokens": counted["total_tokens"],
+        }
+
+
+def _as_openai(message: Message) -> dict[str, str]:
+    if message["role"] == "compactionSummary":
+        return {"role": "user", "content": f"(A summary of what was said before.)\n{text_of(message)}"}
+    return {"role": "assistant" if message["role"] == "assistant" else "user", "content": text_of(message)}

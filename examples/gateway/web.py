@@ -1,0 +1,247 @@
+"""HTTP and WebSocket: what pages and adapters talk to.
+
+    POST /messages                 202 and a receipt once the message is on disk; 429 or 503 with Retry-After when it was not taken
+    WS   /ws/{conversation}        what happens to it: accepted, thinking, compacting, compacted, failed, notice, reply
+    GET  /conversations/{name}     what was said, from the transcript
+    GET  /status  /held  /health   for operators
+
+A client makes up an `event_id` for each message and may send it again, with the same one, as often as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import uuid
+from dataclasses import asdict
+from importlib.resources import files
+from time import time
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from sessiondb import InvalidInput, NotExecuted, NotFound, Session, SessionDBError, StoreBusy
+
+from .gateway import AGENTS, Gateway, Notice, session_key
+from .model import text_of
+
+TEXT_CHARS_MAX = 100_000
+HISTORY_MAX = 1_000
+# 1012, "service restart": the page connects again, and reads what it missed.
+COME_AGAIN = 1012
+
+
+def make_app(gateway: Gateway, close: asyncio.Event) -> Starlette:
+    """Return the application of a gateway that has been started."""
+    web = Web(gateway, close)
+    return Starlette(
+        routes=[
+            Route("/", web.page),
+            Route("/messages", web.messages, methods=["POST"]),
+            Route("/conversations/{conversation}", web.conversation),
+            Route("/status", web.status),
+            Route("/held", web.held),
+            Route("/health", web.health),
+            WebSocketRoute("/ws/{conversation}", web.socket),
+        ],
+        exception_handlers={SessionDBError: refuse, InvalidInput: reject},
+    )
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """Say that a message was not taken, who holds its session, and when to come again. Its sender still has it.
+
+    429: too much is waiting. 503: the disk is full, or what became of it is not known; the same event may be sent again.
+    """
+    del request
+    assert isinstance(error, SessionDBError)
+    if not error.retry:
+        raise error
+    retry_ms = error.retry_after_ms if isinstance(error, StoreBusy) else 1_000
+    answer = {"error": str(error), "retry_after_ms": retry_ms, "holder": error.fields.get("holder")}
+    status = 429 if isinstance(error, StoreBusy | NotExecuted) else 503
+    return JSONResponse(answer, status_code=status, headers={"Retry-After": str(math.ceil(retry_ms / 1000))})
+
+
+async def reject(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request."""
+    del request
+    return JSONResponse({"error": str(error)}, status_code=400)
+
+
+class Web:
+    """The endpoints."""
+
+    def __init__(self, gateway: Gateway, close: asyncio.Event) -> None:
+        self.gateway, self.db = gateway, gateway.db
+        self.close = close
+        self.started_at_ms = round(time() * 1000)
+
+    async def page(self, request: Request) -> Response:
+        del request
+        return HTMLResponse(files(__package__).joinpath("page.html").read_text("utf-8"))
+
+    async def messages(self, request: Request) -> Response:
+        if is_foreign(request):
+            return JSONResponse({"error": "a page of another site may not write here"}, status_code=403)
+        said = await self._read(request)
+        session_of = (said["channel"], said["agent"], said["conversation"])
+        word = said["text"].split(maxsplit=1)[0]
+        if word.startswith("/") and word != "/new":
+            reply = await self.gateway.command(await self._session(*session_of), said["text"])
+            if reply is not None:
+                return JSONResponse({"command": word, "text": reply})
+        accepted = await self.gateway.receive(*session_of, said["event_id"], said["text"])
+        # The message is on disk. This line is what everything else is for: it must not move up.
+        return JSONResponse({**asdict(accepted), "event_id": said["event_id"]}, status_code=202)
+
+    async def _read(self, request: Request) -> dict[str, str]:
+        try:
+            said = await request.json()
+        except ValueError as error:
+            raise InvalidInput(f"the body is not JSON: {error}") from error
+        if not isinstance(said, dict):
+            raise InvalidInput("the body is a JSON object with a text, a conversation, and an event_id")
+        fields = {"channel": "web", "agent": "main", "conversation": "lobby", "event_id": str(uuid.uuid4()), "text": "", **said}
+        for name in ("channel", "agent", "conversation", "event_id", "text"):
+            if not isinstance(fields[name], str) or not fields[name].strip():
+                raise InvalidInput(f"{name} must be a text that is not empty")
+            if any("\ud800" <= char <= "\udfff" for char in fields[name]):  # half of a surrogate pair: no page could be sent it
+                raise InvalidInput(f"{name} is not valid Unicode")
+        if len(fields["text"]) > TEXT_CHARS_MAX:
+            raise InvalidInput(f"a text has at most {TEXT_CHARS_MAX:,} characters, not {len(fields['text']):,}")
+        if fields["agent"] not in AGENTS:
+            raise InvalidInput(f"there is no agent {fields['agent']!r}; there are {', '.join(AGENTS)}")
+        return fields
+
+    async def _session(self, channel: str, agent: str, conversation: str) -> Session:
+        return await self.db.session(session_key(channel, agent, conversation))
+
+    async def conversation(self, request: Request) -> Response:
+        query = request.query_params
+        limit, before = number(query, "limit", 200), number(query, "before", 0)
+        key = session_key(query.get("channel", "web"), query.get("agent", "main"), request.path_params["conversation"])
+        try:
+            session = await self.db.session_by_id(key)
+        except NotFound:  # looking makes nothing
+            return JSONResponse({"session_id": None, "epoch": 0, "context_tokens": 0, "said": [], "before": None})
+        newest = await session.entries(limit=min(limit, HISTORY_MAX), before=before or None, newest_first=True)
+        said = []
+        for entry in reversed(newest):
+            stored = json.loads(entry.payload)
+            message = stored.get("message", stored)
+            if entry.type in ("compaction", "reset") or entry.role in ("user", "assistant"):
+                via = message.get("via", {})
+                said.append(
+                    {
+                        "what": entry.role or entry.type,
+                        "text": text_of(message),
+                        "at_ms": entry.appended_at_ms,
+                        "event_id": via.get("event_id"),
+                        "answers": message.get("answers"),
+                        "entry_id": entry.entry_id,
+                    }
+                )
+        info = await session.info()
+        known = {"session_id": session.id, "epoch": info.epoch, "context_tokens": info.context_tokens}
+        # The page before this one is asked for with what it says here.
+        before_no = newest[-1].entry_no if len(newest) == min(limit, HISTORY_MAX) else None
+        return JSONResponse({**known, "said": said, "before": before_no})
+
+    async def status(self, request: Request) -> Response:
+        del request
+        gateway, database = self.gateway, await self.db.status()
+        return JSONResponse(
+            {
+                "pid": os.getpid(),
+                "started_at_ms": self.started_at_ms,
+                "model": gateway.model.name,
+                "threshold_tokens": gateway.settings.threshold_tokens,
+                "agents": list(AGENTS),
+                "working": len(gateway.working),
+                "compacting": len(gateway.compacting),
+                "dead_letters": [asdict(letter) async for letter in self.db.dead_letters()][:100],
+                "unknown_replies": [asdict(reply) async for reply in self.db.replies("unknown")][:100],
+                "recovered": asdict(gateway.recovered),
+                "decisions": [asdict(decision) for decision in gateway.decisions],
+                "database": asdict(database),
+            }
+        )
+
+    async def held(self, request: Request) -> Response:
+        del request
+        return JSONResponse([asdict(holding) for holding in await self.db.held()])
+
+    async def health(self, request: Request) -> Response:
+        del request
+        return JSONResponse({"ok": True, "pid": os.getpid()})
+
+    async def socket(self, socket: WebSocket) -> None:
+        if is_foreign(socket):
+            await socket.close(1008)  # "policy violation"; before it is accepted, that is a 403
+            return
+        query = socket.query_params
+        try:
+            session = await self._session(query.get("channel", "web"), query.get("agent", "main"), socket.path_params["conversation"])
+        except InvalidInput as error:
+            await socket.close(1008, str(error))
+            return
+        await socket.accept()
+        page = self.gateway.watch(session.id)
+        tasks = [asyncio.ensure_future(work) for work in (self._tell(socket, session, page), _until_gone(socket), self.close.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except WebSocketDisconnect:
+            return
+        finally:
+            self.gateway.unwatch(session.id, page)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await socket.close(COME_AGAIN)
+
+    async def _tell(self, socket: WebSocket, session: Session, page: asyncio.Queue[Notice | None]) -> None:
+        turn = self.gateway.working.get(session.id)
+        await socket.send_json(
+            {
+                "type": "hello",
+                "session_id": session.id,
+                "thinking": turn.started.inbox_no if turn is not None else None,
+                "compacting": session.id in self.gateway.compacting,
+            }
+        )
+        while (notice := await page.get()) is not None:
+            await socket.send_json(notice)
+
+
+def is_foreign(connection: HTTPConnection) -> bool:
+    """Tell whether a browser speaks for another site's page: there are no accounts here that would keep it out."""
+    origin = connection.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
+
+
+def number(query: QueryParams, name: str, default: int) -> int:
+    """Return a number of a query.
+
+    Raises:
+        InvalidInput: it is none, or negative.
+    """
+    text = query.get(name, str(default))
+    if not text.isdecimal():
+        raise InvalidInput(f"{name} is a number, not {text!r}")
+    return int(text)
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    """Read, and ignore, until the page is closed: messages come by POST, which has an answer."""
+    while True:
+        await socket.receive_text()
