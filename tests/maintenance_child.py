@@ -1,0 +1,66 @@
+"""Maintenance without a pause, in a process of its own, for a test that kills it: everything that ever held a lock elsewhere.
+
+    python tests/maintenance_child.py DATABASE FOLDER KEY...
+
+The sessions of the keys are pinned. Each round imports a transcript of 2,000 entries, makes a backup, archives all sessions but
+a few and those that are pinned (retention), and gives pages back to the file system; then it prints the round's number.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+
+import sessiondb
+from sessiondb import StoreBusy
+from sessiondb.retention import RetentionPolicy
+
+ENTRIES = 2_000
+KEEP_SESSIONS = 3
+
+
+def transcript(number: int) -> str:
+    """Return a transcript as a file-based gateway writes one."""
+    at = "2026-05-04T08:12:03.110Z"
+    lines = [{"type": "session", "version": 3, "id": f"imported-{number}", "timestamp": at}]
+    for entry in range(ENTRIES):
+        message = {"role": "user", "content": f"line {entry} of file {number}, which somebody may want to read again one day"}
+        parent = f"e{entry - 1}" if entry else None
+        lines.append({"type": "message", "id": f"e{entry}", "parentId": parent, "timestamp": at, "message": message})
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+async def insist(step: Callable[[], Awaitable[object]]) -> None:
+    """Take a step of maintenance; when the gateway is writing just then it is maintenance that waits, and tries again."""
+    while True:
+        try:
+            await step()
+            return
+        except StoreBusy as busy:
+            await anyio.sleep(busy.retry_after_ms / 1000)
+
+
+async def main(path: str, folder: Path, keep: list[str]) -> None:
+    async with sessiondb.open(path, program="maintenance") as db:
+        for key in keep:
+            await (await db.session(key)).pin()
+        number = 0
+        while True:
+            number += 1
+            source, copy = folder / f"imported-{number}.jsonl", folder.parent / f"copy-{number}.db"
+            await anyio.Path(source).write_text(transcript(number))
+            await insist(lambda source=source: db.import_path(source))
+            await insist(lambda copy=copy: db.backend.backup(copy))  # type: ignore[attr-defined]  # the engine's own
+            await anyio.Path(copy).unlink()
+            await insist(lambda: db.gc(RetentionPolicy(max_sessions=KEEP_SESSIONS, idle_days=0)))
+            await insist(lambda: db.backend.incremental_vacuum(1_000))  # type: ignore[attr-defined]
+            sys.stdout.write(f"{number}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
