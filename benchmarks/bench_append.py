@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from time import perf_counter
 from typing import Any
 
 import pytest
 from floor import Raw, SlowSync
-from measure import ENTRY_PAYLOAD, USER_MESSAGE, Bench, latencies, percentile, size
+from measure import ENTRY_PAYLOAD, USER_MESSAGE, Bench, latencies, percentile, running, size
 
 from sessiondb import Session, SessionDB
 
@@ -67,7 +66,7 @@ def test_a_running_compaction_does_not_slow_appends(bench: Bench, db: SessionDB,
     count = size(3_000, 30)
 
     async def beside(work: Callable[[Session], Coroutine[Any, Any, None]]) -> list[float]:
-        async with _running(work(other)):
+        async with running(work(other)):
             return await latencies(lambda: session.append(USER_MESSAGE), count)
 
     pairs = bench.rounds(lambda: beside(_feed), lambda: beside(_feed_and_compact), 10)
@@ -109,19 +108,6 @@ async def _throughput(callers: list[Callable[[], Awaitable[object]]], each: int)
     began = perf_counter()
     await asyncio.gather(*(call(operation) for operation in callers))
     return len(callers) * each / (perf_counter() - began)
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have something run beside the block; what it raises is raised."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
 
 
 async def _feed(session: Session) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
@@ -122,6 +123,19 @@ async def latencies(operation: Callable[[], Coroutine[Any, Any, Any]], count: in
         await operation()
         samples.append((perf_counter() - began) * 1e6)
     return samples
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something run beside the block; what it raises is raised."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 # -- what it is measured on -------------------------------------------------------------------------------------------

@@ -1,0 +1,318 @@
+"""A gateway's work: what accepting, claiming and completing cost, what they do not wait for, and what a start costs.
+
+Messages are settled between blocks, outside the measured time, so that every block finds a lane of the same length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+from floor import Raw
+from measure import ASSISTANT_MESSAGE, ENTRY_PAYLOAD, USER_MESSAGE, Bench, latencies, percentile, running, size
+
+import sessiondb
+from sessiondb import SessionDB, sessions, transcript, turns
+from sessiondb.backend import Tx
+from sessiondb.handles import prepare
+from sessiondb.retention import RetentionPolicy
+
+CONVERSATIONS = 64
+# A conversation takes at most 100 messages that wait, a lane 10,000.
+MESSAGES = size(200, 20)
+SUMMARISER_S = 0.5
+NEWS = [USER_MESSAGE, {"role": "assistant", "content": "noted"}] * 10
+REPLY = json.dumps({"text": "noted"})
+
+_events = count(1)
+
+
+def test_accepting_beside_a_raw_transaction(bench: Bench, raw: Raw, db: SessionDB) -> None:
+    """The floor is one row in one durable transaction; an accept looks for a duplicate, counts what waits, and inserts."""
+
+    async def ours() -> list[float]:
+        accept = _accepting(db)
+        samples = await latencies(accept, MESSAGES)
+        await _settle(db)
+        return samples
+
+    bench.run(_open_conversations(db))
+    pairs = bench.rounds(lambda: latencies(lambda: raw.append(ENTRY_PAYLOAD), MESSAGES), ours, 20)
+    bench.say("accept, one caller, p50", _at(pairs, 0.5), unit="us")
+    bench.say("accept, one caller, p99", _at(pairs, 0.99), unit="us")
+
+
+def test_accepting_into_a_long_lane(bench: Bench, db: SessionDB) -> None:
+    """The floor is the same in an empty lane: the limit of a lane is counted at every accept."""
+    waiting = size(5_000, 40)
+
+    async def ours() -> list[float]:
+        accept = _accepting(db)
+        for _ in range(waiting):
+            await accept()
+        samples = await latencies(accept, MESSAGES)
+        await _settle(db)
+        return samples
+
+    async def floor() -> list[float]:
+        samples = await latencies(_accepting(db), MESSAGES)
+        await _settle(db)
+        return samples
+
+    bench.run(_open_conversations(db))
+    bench.say(f"accept with {waiting:,} waiting to none, p50", _at(bench.rounds(floor, ours, 3), 0.5), unit="us")
+
+
+def test_claiming_and_completing_beside_a_raw_transaction(bench: Bench, raw: Raw, db: SessionDB) -> None:
+    """A claim appends the message and begins the turn; completing appends the answer, a reply and the turn's end."""
+    took: dict[str, list[float]] = {}
+
+    async def ours() -> dict[str, list[float]]:
+        accept = _accepting(db)
+        for _ in range(MESSAGES):
+            await accept()
+        took.update(claim=[], complete=[])
+        for _ in range(MESSAGES):
+            began = perf_counter()
+            turn = await _claim(db)
+            claimed = perf_counter()
+            await _complete(db, turn)
+            took["claim"].append((claimed - began) * 1e6)
+            took["complete"].append((perf_counter() - claimed) * 1e6)
+        return dict(took)
+
+    bench.run(_open_conversations(db))
+    pairs = bench.rounds(lambda: latencies(lambda: raw.append(ENTRY_PAYLOAD), MESSAGES), ours, 15)
+    for what in ("claim", "complete"):
+        bench.say(f"{what}, one caller, p50", [(percentile(floor, 0.5), percentile(done[what], 0.5)) for floor, done in pairs], unit="us")
+
+
+def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionDB) -> None:
+    """The floor: the same messages accepted, and the same news arriving in the other session, without a compaction."""
+    other = bench.run(db.session("agent:main:bench:compacts"))
+    accepts = size(2_000, 30)
+
+    async def feed() -> None:
+        while True:
+            await other.append_many(NEWS)
+            await asyncio.sleep(SUMMARISER_S)
+
+    async def feed_and_compact() -> None:
+        while True:
+            await other.append_many(NEWS)
+            async with other.compact(trigger="threshold", keep_recent_tokens=500) as job:
+                await asyncio.sleep(SUMMARISER_S)
+                await job.commit("A short summary of what was said so far.")
+
+    async def beside(work: Callable[[], Coroutine[Any, Any, None]]) -> list[float]:
+        async with running(work()):
+            samples = await latencies(_accepting(db), accepts)
+        await _settle(db)
+        return samples
+
+    bench.run(_open_conversations(db))
+    pairs = bench.rounds(lambda: beside(feed), lambda: beside(feed_and_compact), 8)
+    bench.say("accept p99 while a session compacts", _at(pairs, 0.99), unit="us", target="<= 1.5")
+
+
+def test_an_import_does_not_slow_accepting(bench: Bench, db: SessionDB, folders: Iterator[Path]) -> None:
+    """The floor: the same messages accepted while nothing else is done."""
+
+    async def ours() -> list[float]:
+        samples = await _accept_during(db, db.import_path(next(folders)))
+        await _settle(db)
+        return samples
+
+    bench.run(_open_conversations(db))
+    pairs = bench.rounds(lambda: _idle(db), ours, 3)
+    bench.say("accept p99 during an import", _at(pairs, 0.99), unit="us", target="<= 1.5")
+    bench.say("accept p50 during an import", _at(pairs, 0.5), unit="us")
+
+
+def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
+    """The floor: the same messages accepted while nothing else is done. Each round archives one long session."""
+    entries = size(1_000_000, 300)
+    everything = RetentionPolicy(max_age_days=0, idle_days=0)
+    rounds = count(1)
+    longest: list[float] = []
+
+    async def ours() -> tuple[list[float], list[float]]:
+        """In a database of its own, so that its longest transaction is one of this round's."""
+        path = tmp_path / f"retention-{next(rounds)}.db"
+        async with sessiondb.open(path, durability="normal") as db:
+            await _build_session(await db.session("agent:main:bench:long"), entries)
+        async with sessiondb.open(path) as db:
+            await _open_conversations(db)
+            idle = await _idle(db)
+            samples = await _accept_during(db, db.gc(everything))
+            longest.append((await db.stats())["writer"]["transaction_ms_longest"])
+            assert (await db.status()).entries == entries, "the session's own row stays, and says how many it had"
+        path.unlink()
+        return idle, samples
+
+    async def nothing() -> None:
+        return
+
+    both = [ours for _, ours in bench.rounds(nothing, ours, 2)]
+    bench.say(f"accept p99 during retention of {entries:,} entries", _at(both, 0.99), unit="us", target="<= 1.5")
+    bench.say("longest transaction then, to its bound", [(25.0, milliseconds) for milliseconds in longest], unit="ms", target="<= 1")
+
+
+def test_a_start_costs_the_same_whatever_the_number_of_entries(bench: Bench, tmp_path: Path) -> None:
+    """Open, recover and plan: 100,000 sessions of five entries beside as many of none, with messages that were interrupted."""
+    many, interrupted = size(100_000, 50), size(100, 10)
+    paths = {entries: tmp_path / f"start-{entries}.db" for entries in (0, 5)}
+    for entries, path in paths.items():
+        bench.run(_build_start(path, many, entries, interrupted))
+
+    async def start(entries: int) -> float:
+        began = perf_counter()
+        async with sessiondb.open(paths[entries]) as db:
+            await db.recover()
+            plan = await db.plan_resumes()
+            took_ms = (perf_counter() - began) * 1000
+        assert len(plan) == interrupted
+        return took_ms
+
+    pairs = bench.rounds(lambda: start(0), lambda: start(5), 10)
+    bench.say(f"open, recover, plan: {many:,} sessions, with entries to without", pairs, unit="ms", target="<= 1.5")
+
+
+# -- what is measured -------------------------------------------------------------------------------------------------
+
+
+def _key(number: int) -> str:
+    return f"agent:main:bench:{number % CONVERSATIONS}"
+
+
+def _at(pairs: list[tuple[list[float], list[float]]], share: float) -> list[tuple[float, float]]:
+    return [(percentile(floor, share), percentile(ours, share)) for floor, ours in pairs]
+
+
+def _accepting(db: SessionDB) -> Callable[[], Coroutine[Any, Any, Any]]:
+    """Return what accepts one message more, of the next conversation."""
+
+    def accept() -> Coroutine[Any, Any, Any]:
+        number = next(_events)
+        return db.accept("bench", str(number), _key(number), USER_MESSAGE)
+
+    return accept
+
+
+async def _idle(db: SessionDB) -> list[float]:
+    samples = await latencies(_accepting(db), size(2_000, 20))
+    await _settle(db)
+    return samples
+
+
+async def _accept_during(db: SessionDB, work: Awaitable[Any]) -> list[float]:
+    """Accept messages for as long as something runs; settle them now and then, so that the lane stays short."""
+    task, accept, samples = asyncio.ensure_future(work), _accepting(db), list[float]()
+    while not task.done():
+        samples += await latencies(accept, 100)
+        await _settle(db)
+    await task
+    return samples
+
+
+async def _settle(db: SessionDB) -> None:
+    """Give up everything that waits, in transactions of a few rows."""
+
+    def settle(tx: Tx) -> int:
+        rows = tx.all("inbox.open", after_no=0, limit=200)
+        for row in rows:
+            tx.run("inbox.bury", inbox_no=row.inbox_no, reason="settled")
+            tx.run("inbox.drop", inbox_no=row.inbox_no)
+        return len(rows)
+
+    while await db.write("bench.settle", settle):
+        pass
+
+
+async def _claim(db: SessionDB) -> int:
+    """Claim the next message as `run_lane` does; return the turn."""
+    candidate = await db.read("bench.peek", lambda tx: turns.peek(tx, "main", 2**62))
+    assert candidate is not None
+    draft = await prepare(candidate.payload)
+    started = await db.write("bench.claim", lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=600_000))
+    assert started is not None
+    return started.turn_no
+
+
+async def _complete(db: SessionDB, turn_no: int) -> None:
+    draft = await prepare(ASSISTANT_MESSAGE)
+    replies = [("bench", REPLY)]
+    await db.write("bench.complete", lambda tx: turns.complete(tx, turn_no, [draft], replies, incomplete=False, reason=None))
+
+
+# -- what it is measured on -------------------------------------------------------------------------------------------
+
+
+async def _open_conversations(db: SessionDB) -> None:
+    for number in range(CONVERSATIONS):
+        await (await db.session(_key(number))).pin()  # whatever retention does beside them
+
+
+async def _build_session(session: sessiondb.Session, entries: int) -> None:
+    for start in range(0, entries, 500):
+        await session.append_many([USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE for number in range(min(500, entries - start))])
+
+
+async def _build_start(path: Path, many: int, entries: int, interrupted: int) -> None:
+    """Make sessions with some entries each, and interrupted messages in a few of them."""
+    per_transaction = 100
+
+    def create(drafts: list[list[Any]], first: int, tx: Tx) -> None:
+        for number, own in enumerate(drafts, first):
+            ref = sessions.create(tx, f"session-{number}")
+            if own:
+                transcript.append(tx, ref.session_no, own)
+
+    async with sessiondb.open(path, durability="normal") as db:
+        for first in range(0, many, per_transaction):
+            drafts = [[await prepare(NEWS[entry % 2]) for entry in range(entries)] for _ in range(min(per_transaction, many - first))]
+            await db.write("bench.create", partial(create, drafts, first))
+        await db.set_lane("main", concurrency=interrupted, priority=0)
+        for number in range(interrupted):
+            await db.accept("bench", f"start-{number}", f"agent:main:start:{number}", USER_MESSAGE)
+            turn_no = await _claim(db)
+            await db.write("bench.interrupt", partial(_interrupt, turn_no))
+
+
+def _interrupt(turn_no: int, tx: Tx) -> None:
+    turns.interrupt(tx, turn_no, "its process died")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[Path]:
+    """Folders of transcripts to import, each with others in it, made when they are asked for."""
+
+    def make() -> Iterator[Path]:
+        for folder in count():
+            made = tmp_path / f"transcripts-{folder}"
+            made.mkdir()
+            for number in range(size(10, 2)):
+                _write_transcript(made, f"{folder:08d}-0000-4000-8000-{number:012d}", size(4_000, 20))
+            yield made
+            shutil.rmtree(made)
+
+    return make()
+
+
+def _write_transcript(folder: Path, session_id: str, entries: int) -> None:
+    header = {"type": "session", "version": 3, "id": session_id, "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/work"}
+    lines: list[dict[str, Any]] = [header]
+    for number in range(entries):
+        parent = f"{number - 1:08x}" if number else None
+        entry = {"type": "message", "id": f"{number:08x}", "parentId": parent, "timestamp": "2026-01-01T00:00:01.000Z"}
+        lines.append({**entry, "message": USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE})
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    (folder / f"2026-01-01T00-00-00-000Z_{session_id}.jsonl").write_text(text, encoding="utf-8")
