@@ -139,7 +139,7 @@ def test_an_import_does_not_slow_accepting(bench: Bench, db: SessionDB, folders:
 
 def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
     """The floor: the same messages accepted while nothing else is done. Each round archives one long session."""
-    entries = size(1_000_000, 300)
+    entries = size(100_000, 300)
     everything = RetentionPolicy(max_age_days=0, idle_days=0)
     rounds = count(1)
     longest: list[float] = []

@@ -24,7 +24,7 @@ IDEMPOTENCY_KEY_CHARS_MAX = 512
 APPEND_ENTRIES_MAX = 1_000
 
 # Import works in transactions of at most this size, so that a message waiting behind one waits a millisecond or two: an
-# entry takes some 50 us to store. Batches of 250 import a quarter faster, and make an append wait three times as long.
+# entry takes some 50 us to store. Batches of 250 import nearly twice as fast, and make an append wait three times as long.
 IMPORT_BATCH_ENTRIES = 50
 IMPORT_BATCH_BYTES = 256 * KIB
 
