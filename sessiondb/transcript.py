@@ -18,7 +18,6 @@ Invariants, checked by `verify` over a real database:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -599,10 +598,3 @@ def _sessions_on_path(tx: ReadTx, head_no: int) -> list[int]:
         if session_no not in found:
             found.append(session_no)
     return found
-
-
-def decode_payload(payload: str) -> dict[str, Any]:
-    """Decode a stored entry. It was valid when it was stored, so a failure here is damage."""
-    value = json.loads(payload)
-    assert isinstance(value, dict), "a stored entry is a JSON object"
-    return value

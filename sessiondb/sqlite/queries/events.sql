@@ -25,9 +25,3 @@ SELECT event_no FROM event_cursor WHERE consumer = :consumer;
 -- Move it, forward only.
 INSERT INTO event_cursor (consumer, event_no) VALUES (:consumer, :event_no)
 ON CONFLICT (consumer) DO UPDATE SET event_no = max(event_no, excluded.event_no);
-
--- name: prune
--- Forget old events that every consumer has handled; a chunk.
-DELETE FROM event WHERE event_no IN (
-  SELECT event_no FROM event WHERE at_ms < :before_ms AND event_no <= coalesce((SELECT min(event_no) FROM event_cursor), 9223372036854775807)
-  ORDER BY event_no LIMIT :limit);

@@ -23,11 +23,6 @@ WHERE r.path = :path;
 -- Receipts of files with these inodes, by whatever path.
 SELECT source_no, path, inode FROM source WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY source_no;
 
--- name: by_paths
--- Which of some paths have a receipt, with their sessions.
-SELECT r.path, r.session_no, s.session_id FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
-WHERE r.path IN (SELECT value FROM json_each(:paths));
-
 -- name: insert
 -- Begin a file's receipt, before anything of it is stored.
 INSERT INTO source (path, name, kind, agent_id, inode, imported_at_ms, sha256, state, note)

@@ -53,10 +53,6 @@ SELECT entry_no, branch_no, parent_no, position, type, role, tokens, tokens_tota
        thinking_no, entry_id
 FROM entry WHERE entry_no = :entry_no;
 
--- name: payload
--- One entry's text.
-SELECT type, payload FROM entry WHERE entry_no = :entry_no;
-
 -- name: span_forward
 -- Entries of one branch between two numbers, oldest first: one page of history.
 SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id, idempotency_key, payload
