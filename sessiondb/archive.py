@@ -44,13 +44,11 @@ from .errors import InvalidInput, NotFound, StoreBusy, StoreDamaged
 from .limits import (
     ARCHIVE_CHUNK_BYTES,
     ARCHIVE_CHUNK_ROWS,
-    ARCHIVE_STEP_BYTES,
-    ARCHIVE_STEP_MS,
-    ARCHIVE_STEP_ROWS,
-    ARCHIVE_STEP_ROWS_FIRST,
-    ARCHIVE_STEP_ROWS_MIN,
     SEQ_MAX,
+    STEP_BYTES,
+    STEP_ROWS,
 )
+from .pace import Pace
 from .transcript import entry_number
 
 T = TypeVar("T")
@@ -60,8 +58,8 @@ Encoding = Literal["zstd", "zlib", "none"]
 SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
 PAGED: Final = (BRANCH, EPOCH, ENTRY)
 # Worker threads share the interpreter's lock with the event loop: after so many rows they let go of it for a moment.
-SLICE_ROWS: Final = 40
-SLICE_PAUSE_S: Final = 0.0002
+SLICE_ROWS: Final = 10
+SLICE_PAUSE_S: Final = 0.00005
 _KEY: Final = {BRANCH: 0, EPOCH: 1, ENTRY: 0}  # the column that orders a table's rows
 
 
@@ -264,7 +262,7 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
             tx.run("archive.forget_name", session_no=session_no)
         return int(row.archive_no), None
 
-    return await backend.write(body, op="archive.begin", size=sum(len(chunk.content) for chunk in chunks))
+    return (await backend.step(body, op="archive.begin", size=sum(len(chunk.content) for chunk in chunks))).value
 
 
 def _put_chunk(tx: Tx, archive_no: int, chunk: _Chunk) -> None:
@@ -315,7 +313,7 @@ async def _write(backend: Backend, row: Row) -> None:
     except StoreDamaged:
         await _give_up(backend, row)
         raise
-    await backend.write(lambda tx: _move(tx, row, "complete"), op="archive.complete")
+    await backend.step(lambda tx: _move(tx, row, "complete"), op="archive.complete")
 
 
 async def _write_chunks(backend: Backend, row: Row) -> None:
@@ -324,7 +322,7 @@ async def _write_chunks(backend: Backend, row: Row) -> None:
         after = after if table == what else _first(table, row.session_no)
         while page := await backend.read(_reading(table, row.session_no, after), op="archive.read"):
             chunk = await anyio.to_thread.run_sync(_encode, table, page, row.encoding)
-            await backend.write(_storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content))
+            await backend.step(_storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content))
             chunk_no, after = chunk_no + 1, page[-1][_KEY[table]]
 
 
@@ -415,7 +413,7 @@ async def _release(backend: Backend, row: Row) -> None:
         tx.run("archive.hide_session", session_no=row.session_no, now_ms=tx.now_ms)
         return True
 
-    if not await backend.write(body, op="archive.release"):
+    if not (await backend.step(body, op="archive.release")).value:
         await _give_up(backend, row)
 
 
@@ -434,7 +432,7 @@ async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[d
 async def _give_up(backend: Backend, row: Row) -> None:
     """Give up an archive before anything was deleted: the session goes on as it was."""
     session, bindings = await _tombstone(backend, row)
-    await backend.write(lambda tx: _reopen(tx, row, session, bindings), op="archive.give_up")
+    await backend.step(lambda tx: _reopen(tx, row, session, bindings), op="archive.give_up")
 
 
 def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, Any]]) -> None:
@@ -458,33 +456,18 @@ def _overtaken(row: Row) -> StoreBusy:
 # -- deleting -----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Pace:
-    """How many rows a step handles: as many as take a few milliseconds here and now, so that others wait no longer than that."""
-
-    rows: int = ARCHIVE_STEP_ROWS_FIRST
-
-    def took(self, seconds: float) -> None:
-        """Learn from a step, its waiting for other writers included: a busy database gets smaller steps."""
-        if seconds * 1000 > ARCHIVE_STEP_MS:
-            self.rows = max(ARCHIVE_STEP_ROWS_MIN, self.rows // 2)
-        elif seconds * 2000 < ARCHIVE_STEP_MS:
-            self.rows = min(ARCHIVE_STEP_ROWS, self.rows * 2)
-
-
 async def _delete(backend: Backend, row: Row) -> None:
     """Delete the rows that the archive holds, a few at a time; then it is done."""
     low_no, high_no = entry_number(row.session_no, 0), entry_number(row.session_no, SEQ_MAX)
 
-    pace = _Pace()
+    pace = Pace()
 
     def sizes(tx: ReadTx) -> list[Row]:
         return tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=pace.rows)
 
     while found := await backend.read(sizes, op="archive.sizes"):
-        began = time.monotonic()
-        await backend.write(_deleting_entries(row, low_no, _fitting(found, ARCHIVE_STEP_BYTES)), op="archive.delete")
-        pace.took(time.monotonic() - began)
+        step = await backend.step(_deleting_entries(row, low_no, _fitting(found, STEP_BYTES)), op="archive.delete")
+        pace.learn(step.held_ms)
     small = ["archive.delete_branches", "archive.delete_epochs"]
     small += ["archive.delete_compactions"] if row.encoding == "none" else []
     for statement in small:
@@ -495,7 +478,7 @@ async def _delete(backend: Backend, row: Row) -> None:
         if not tx.run("archive.finish", archive_no=row.archive_no, from_state="deleting", to_state=last, now_ms=tx.now_ms):
             raise _overtaken(row)
 
-    await backend.write(finish, op="archive.finish")
+    await backend.step(finish, op="archive.finish")
 
 
 def _deleting_entries(row: Row, low_no: int, high_no: int) -> Any:
@@ -507,14 +490,14 @@ def _deleting_entries(row: Row, low_no: int, high_no: int) -> Any:
 
 
 async def _delete_all(backend: Backend, row: Row, statement: str) -> None:
-    while await backend.write(_deleting(row, statement), op="archive.delete") == ARCHIVE_STEP_ROWS:
+    while (await backend.step(_deleting(row, statement), op="archive.delete")).value == STEP_ROWS:
         pass
 
 
 def _deleting(row: Row, statement: str) -> Any:
     def body(tx: Tx) -> int:
         _require_state(tx, row)
-        return tx.run(statement, session_no=row.session_no, limit=ARCHIVE_STEP_ROWS)
+        return tx.run(statement, session_no=row.session_no, limit=STEP_ROWS)
 
     return body
 
@@ -566,7 +549,7 @@ async def _restore_one(backend: Backend, row: Row) -> None:
     if row.state in ("writing", "complete"):
         await _give_up(backend, row)
     elif row.state in ("deleting", "archived"):
-        await backend.write(lambda tx: _begin_restoring(tx, row), op="restore.begin")
+        await backend.step(lambda tx: _begin_restoring(tx, row), op="restore.begin")
     await carry_on(backend, row.archive_no)
 
 
@@ -592,15 +575,14 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
 
 async def _put_back(backend: Backend, row: Row) -> None:
     """Put the rows back, compare them with the archive, and open the session again."""
-    chunk_no, pace = 0, _Pace()
+    chunk_no, pace = 0, Pace()
     while (found := await _chunk(backend, row, chunk_no)) is not None:
         what, columns, rows = found
         chunk_no, done = chunk_no + 1, 0
         while what in PAGED and done < len(rows):
             step = rows[done : done + _step(what, rows, done, pace.rows)]
-            began = time.monotonic()
-            await backend.write(_putting(row, what, columns, step), op="restore.rows")
-            pace.took(time.monotonic() - began)
+            written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
+            pace.learn(written.held_ms)
             done += len(step)
     await _compare(backend, row)
     session, bindings = await _tombstone(backend, row)
@@ -609,7 +591,7 @@ async def _put_back(backend: Backend, row: Row) -> None:
         _reopen(tx, row, session, bindings)
         events.emit(tx, "session_restored", "operator", f"Session {row.session_id} was restored", session_no=row.session_no, rows=row.rows)
 
-    await backend.write(finish, op="restore.finish")
+    await backend.step(finish, op="restore.finish")
 
 
 def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
@@ -617,7 +599,7 @@ def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
     size = 0
     for count, row in enumerate(rows[first : first + rows_max]):
         size += len(row[-1]) if what == ENTRY else 0
-        if count and size > ARCHIVE_STEP_BYTES:
+        if count and size > STEP_BYTES:
             return count
     return min(rows_max, len(rows) - first)
 
@@ -648,7 +630,7 @@ async def drop(backend: Backend, row: Row) -> str | None:
         tx.run("archive.forget_name", session_no=row.session_no)
         return None
 
-    held = await backend.write(body, op="archive.drop")
+    held = (await backend.step(body, op="archive.drop")).value
     if held is None:
         await carry_on(backend, row.archive_no)
     return held
@@ -667,5 +649,5 @@ async def _forget_chunks(backend: Backend, row: Row) -> None:
         tx.run("archive.finish", archive_no=row.archive_no, from_state=row.state, to_state=row.state, now_ms=tx.now_ms)
         return False
 
-    while await backend.write(body, op="archive.forget"):
+    while (await backend.step(body, op="archive.forget")).value:
         pass

@@ -4,13 +4,14 @@ Rules (sessions, transcript, context, compaction, ...) are synchronous functions
 handle, `Tx`, and run *named* statements. They know no SQL text, no connection and no driver, so a
 second engine needs only its own `.sql` files and its own `Backend`.
 
-A `Backend` offers few verbs: `read`, `write`, `wait_change`, `stats` and `close` (opening migrates). A whole
+A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `stats` and `close` (opening migrates). A whole
 transaction body is one request, `fn(tx) -> result`:
 
 * `read(fn)` runs on a reader thread inside one short snapshot;
 * `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT` that it may share with its
   neighbours (group commit); a savepoint around each body means that one failure spares the others. The
-  result is delivered only after COMMIT.
+  result is delivered only after COMMIT;
+* `step(fn)` is a write of background work: a transaction of its own, which gives way to all that `write` asks for.
 
 A body contains SQL and arithmetic, nothing else: no await, no I/O, no JSON decoding that could have been
 done before. It may run only once, and it must not keep `tx` after it returns.
@@ -22,7 +23,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -63,6 +64,14 @@ class Tx(ReadTx, Protocol):
         """Run a named statement that changes rows; return how many it changed."""
 
 
+class Step(NamedTuple, Generic[T]):
+    """What a step of background work returned, and how long others had to wait for it."""
+
+    value: T
+    held_ms: float
+    """From BEGIN to the end of COMMIT."""
+
+
 class Backend(Protocol):
     """A storage engine. The only implementation today is `sessiondb.sqlite.SqliteBackend`."""
 
@@ -85,6 +94,13 @@ class Backend(Protocol):
             StoreBusy: the queue is full, or another process holds the write lock. Not executed.
             NotExecuted: the deadline passed before the transaction began.
             OutcomeUnknown: an I/O error came back from COMMIT; read again, or retry with an idempotency key.
+        """
+
+    async def step(self, fn: Callable[[Tx], T], *, op: str, size: int = 0) -> Step[T]:
+        """Run `fn` as one step of background work: in a transaction of its own, paced so that callers of `write` do not notice.
+
+        While others write, steps get a small part of the writer's time; they come to their turn in any case. The caller keeps
+        a step to a few milliseconds, by what `held_ms` says. Otherwise like `write`.
         """
 
     @property

@@ -266,10 +266,10 @@ class _Import:
             self.progress(self.files_done, self.files_total, self.bytes_done + within, self.bytes_total, file.name)
 
     async def _write(self, fn: Callable[[Tx], T], *, size: int = 0) -> T:
-        """Write when the database has room. An import can wait; it never makes others wait for it."""
+        """Write as a step of background work, when the database has room."""
         for attempt in range(RETRIES_MAX):
             try:
-                return await self.backend.write(fn, op="import", size=size)
+                return (await self.backend.step(fn, op="import", size=size)).value
             except StoreBusy as busy:
                 if attempt == RETRIES_MAX - 1:
                     raise

@@ -23,10 +23,9 @@ IDEMPOTENCY_KEY_CHARS_MAX = 512
 # One append call: bounded so that its transaction stays within a few tens of milliseconds.
 APPEND_ENTRIES_MAX = 1_000
 
-# Import works in transactions of at most this size, so that a message waiting behind one waits a millisecond or two: an
-# entry takes some 50 us to store. Batches of 250 import nearly twice as fast, and make an append wait three times as long.
-IMPORT_BATCH_ENTRIES = 50
-IMPORT_BATCH_BYTES = 256 * KIB
+# Import works in transactions of at most this size: some 5 ms, an entry takes about 50 us to store.
+IMPORT_BATCH_ENTRIES = 100
+IMPORT_BATCH_BYTES = 512 * KIB
 
 # A page of history, and the rows that one step of a cut search reads: at first, and at most.
 PAGE_ENTRIES_MAX = 1_000
@@ -60,14 +59,14 @@ LEASE_GRACE_MS = 2_000
 # A chunk of an archive: what one transaction stores, and what is decompressed at once.
 ARCHIVE_CHUNK_ROWS = 500
 ARCHIVE_CHUNK_BYTES = 1 * MIB
-# Rows and bytes that one transaction deletes or puts back. Ids are random, so each row may touch an index page of its own: how
-# long that takes depends on the disk and on who else writes. So the rows are halved when a step took longer than this, waiting
-# included, and doubled when it took less than half of it, between the two bounds.
-ARCHIVE_STEP_ROWS = 200
-ARCHIVE_STEP_ROWS_FIRST = 50
-ARCHIVE_STEP_ROWS_MIN = 10
-ARCHIVE_STEP_BYTES = 512 * KIB
-ARCHIVE_STEP_MS = 5.0
+# Rows and bytes that one step of background work deletes or puts back. Where ids are random (imported ones often are) each row may touch an
+# index page of its own, and how long that takes depends on the disk. So the rows are halved when a step held the write lock for
+# longer than this, and doubled when for less than half of it, between the two bounds; at the lower one syncing is all there is.
+STEP_ROWS = 400
+STEP_ROWS_FIRST = 50
+STEP_ROWS_MIN = 25
+STEP_BYTES = 512 * KIB
+STEP_MS = 5.0
 
 
 class Limits(BaseModel):

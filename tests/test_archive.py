@@ -20,7 +20,8 @@ import sessiondb.sync
 from core_support import change, query, reply, result, texts, user
 from sessiondb import archive, retention
 from sessiondb.errors import InvalidInput, NotFound, SessionArchived, SessionEnded, StoreBusy, StoreDamaged
-from sessiondb.limits import ARCHIVE_STEP_BYTES, ARCHIVE_STEP_ROWS, ARCHIVE_STEP_ROWS_MIN
+from sessiondb.limits import STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
+from sessiondb.pace import Pace
 from sessiondb.retention import RetentionPolicy
 
 KEY = "agent:main:web:1"
@@ -45,12 +46,12 @@ class Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
-    async def write(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
+    async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
         if self.left == 0:
             raise Killed
         self.left -= 1
         self.ops.append(op)
-        return await self.backend.write(fn, op=op, **options)
+        return await self.backend.step(fn, op=op, **options)
 
 
 def dump(path: Path, *tables: str) -> dict[str, list[Any]]:
@@ -260,10 +261,10 @@ path, writes = sys.argv[1], int(sys.argv[2])
 class Dying:
     def __init__(self, backend): self.backend, self.left = backend, writes
     def __getattr__(self, name): return getattr(self.backend, name)
-    async def write(self, fn, **options):
+    async def step(self, fn, **options):
         if not self.left: os.kill(os.getpid(), 9)
         self.left -= 1
-        return await self.backend.write(fn, **options)
+        return await self.backend.step(fn, **options)
 async def main():
     async with sessiondb.open(path) as db:
         await retention.gc(Dying(db.backend), RetentionPolicy(max_sessions=0, idle_days=0))
@@ -361,11 +362,11 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
         dying = Dying(two.backend, 1)
 
         class Racing(Dying):
-            async def write(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
+            async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
                 if op == "archive.chunk" and not dying.ops:
                     with pytest.raises(Killed):
                         await archive.carry_on(dying, archive_no)
-                return await self.backend.write(fn, op=op, **options)
+                return await self.backend.step(fn, op=op, **options)
 
         with pytest.raises(StoreBusy, match="another process"):
             await archive.carry_on(Racing(one.backend, -1), archive_no)
@@ -452,7 +453,7 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
         changed: dict[str, list[tuple[int, int]]] = {}
 
         class Counting(Dying):
-            async def write(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
+            async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
                 def counting(tx: Any) -> Any:
                     connection = tx._connection
                     low = session.ref.session_no << 32
@@ -463,7 +464,7 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
                     changed.setdefault(op, []).append((abs(after[0] - before[0]), abs(after[1] - before[1])))
                     return value
 
-                return await self.backend.write(counting, op=op, **options)
+                return await self.backend.step(counting, op=op, **options)
 
         counting = Counting(db.backend, -1)
         archive_no, _ = await archive.begin(counting, session.ref.session_no, "for the test")
@@ -472,8 +473,8 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
         await archive.restore(counting, session.ref.session_no)
     for op, total in (("archive.delete", 1_506), ("restore.rows", 1_506)):
         assert sum(rows for rows, _ in changed[op]) == total
-        assert max(rows for rows, _ in changed[op]) <= ARCHIVE_STEP_ROWS
-        assert max(size for _, size in changed[op]) <= ARCHIVE_STEP_BYTES
+        assert max(rows for rows, _ in changed[op]) <= STEP_ROWS
+        assert max(size for _, size in changed[op]) <= STEP_BYTES
     assert all(rows == 0 for op, counts in changed.items() if op not in ("archive.delete", "restore.rows") for rows, _ in counts)
 
 
@@ -590,12 +591,12 @@ def live(db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session, step: st
 
 
 def test_a_step_that_took_long_makes_the_next_ones_smaller_and_quick_ones_larger_within_bounds() -> None:
-    pace = archive._Pace()
+    pace = Pace()
     for _ in range(10):
-        pace.took(1.0)
-    assert pace.rows == ARCHIVE_STEP_ROWS_MIN
-    pace.took(0.004)  # neither long nor quick
-    assert pace.rows == ARCHIVE_STEP_ROWS_MIN
+        pace.learn(STEP_MS * 2)
+    assert pace.rows == STEP_ROWS_MIN
+    pace.learn(STEP_MS * 0.8)  # neither long nor quick
+    assert pace.rows == STEP_ROWS_MIN
     for _ in range(10):
-        pace.took(0.0)
-    assert pace.rows == ARCHIVE_STEP_ROWS
+        pace.learn(0.1)
+    assert pace.rows == STEP_ROWS

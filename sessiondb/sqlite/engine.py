@@ -29,7 +29,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import apsw
 
-from sessiondb.backend import ReadTx, Tx
+from sessiondb.backend import ReadTx, Step, Tx
 from sessiondb.errors import NewerSchema, NotASessionDB, NotExecuted, OpenError, ReadTooLong, StoreClosed, StoreReadOnly, mark_outcome
 from sessiondb.limits import Limits
 from sessiondb.sqlite import guard as guarding
@@ -208,6 +208,15 @@ class SqliteBackend:
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter())
         writer.put(request)
         return await self._outcome(writer, request, timeout_s)  # type: ignore[no-any-return]
+
+    async def step(self, fn: Callable[[Tx], T], *, op: str, size: int = 0) -> Step[T]:
+        """Run `fn` as one step of background work. See `backend.Backend.step`."""
+        writer = self._writer(op)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        timeout_s = writer.limits.write_timeout_s
+        request = Request(fn, op, size, monotonic() + timeout_s, new_waiter(), in_background=True)
+        writer.put(request)
+        return Step(await self._outcome(writer, request, timeout_s), request.held_ms)
 
     async def read(self, fn: Callable[[ReadTx], T], *, op: str) -> T:
         """Run `fn` in one short snapshot on a reader thread. See `backend.Backend.read`."""

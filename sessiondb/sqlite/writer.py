@@ -11,6 +11,8 @@ What it promises
 * The life of a request is `QUEUED -> WITHDRAWN` or `QUEUED -> BEGUN -> DONE`, decided under one lock. Withdrawn means
   never executed. So a caller that gives up learns which of the two it was, without a gap.
 * The queue is bounded in requests and bytes; a put never blocks.
+* A step of background work is a transaction of its own, and steps are paced (`pacing.py`): between two of them the
+  writer serves everything else that is queued.
 
 What survives a crash: every delivered result, and perhaps the batch that was in COMMIT; never a part of a batch.
 
@@ -44,6 +46,7 @@ from sessiondb.limits import Limits
 from sessiondb.sqlite.connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
 from sessiondb.sqlite.files import lock_holder_pid
 from sessiondb.sqlite.maintenance import Checkpointer, Chore, truncate
+from sessiondb.sqlite.pacing import Pacing
 from sessiondb.sqlite.schema import create_or_migrate, is_new
 from sessiondb.sqlite.transaction import SPOILING, WriteTransaction, reraise, translate
 from sessiondb.sqlite.wake import Waiter, ring_all
@@ -61,14 +64,21 @@ RETRY_MS = (1, 60_000)
 class Request:
     """One transaction body on its way through the writer."""
 
-    __slots__ = ("chore", "deadline", "enqueued", "error", "fn", "op", "outcome", "size", "state", "value", "waiter")
+    __slots__ = (
+        "chore", "deadline", "enqueued", "error", "fn", "held_ms", "in_background", "op", "outcome", "size", "state", "value", "waiter",
+    )  # fmt: skip
 
-    def __init__(self, fn: Callable[[Any], Any], op: str, size: int, deadline: float, waiter: Waiter) -> None:
+    def __init__(
+        self, fn: Callable[[Any], Any], op: str, size: int, deadline: float, waiter: Waiter, *, in_background: bool = False
+    ) -> None:
         self.fn: Callable[[Any], Any] | None = fn
         self.op = op
         self.size = size
         self.deadline = deadline
         self.waiter = waiter
+        self.in_background = in_background
+        self.held_ms = 0.0
+        """Of a step: how long its transaction took, COMMIT included."""
         self.enqueued = 0.0
         self.state = QUEUED
         self.value: Any = None
@@ -101,6 +111,10 @@ class WriterStats:
     transaction_ms_last: float = 0.0
     transaction_ms_longest: float = 0.0
     transaction_longest_op: str = ""
+    steps: int = 0
+    """Transactions of background work; they are counted above too."""
+    step_ms_longest: float = 0.0
+    step_longest_op: str = ""
 
 
 @dataclass(slots=True)
@@ -116,6 +130,7 @@ class Batch:
     slowest_ms: float = 0.0
     slowest_op: str = ""
     is_over: bool = False
+    in_background: bool = False
 
 
 class Writer:
@@ -134,7 +149,8 @@ class Writer:
         self._program = program
         self._lock = threading.Lock()
         self._queue: OrderedDict[Request, None] = OrderedDict()
-        self._queue_bytes = 0
+        self._steps: OrderedDict[Request, None] = OrderedDict()  # of background work: one per job that is under way
+        self._queue_bytes = 0  # of both
         self._running = ""  # the operation that is being executed, for error messages
         self._idle = False
         self._closing = False
@@ -147,6 +163,8 @@ class Writer:
         self._reopen_error = ""
         self._batch: Batch | None = None
         self._chores: list[Request] = []
+        self._pacing = Pacing()
+        self._data_version = 0
         self._request_cost_s = 0.0005
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="sessiondb-writer", daemon=True)
@@ -166,17 +184,20 @@ class Writer:
             StoreClosed: the database has been closed.
         """
         request.enqueued = time.monotonic()
-        # Critical section "admission". Invariant: _queue holds exactly the requests that are QUEUED, and _queue_bytes is
-        # the sum of their sizes; if the writer is idle and something is queued, its bell has been rung.
+        queue = self._queue_of(request)
+        # Critical section "admission". Invariant: _queue and _steps hold exactly the requests that are QUEUED, and
+        # _queue_bytes is the sum of their sizes; if the writer is idle and something is queued, its bell has been rung.
         with self._lock:
             if self._closing:
                 raise StoreClosed(f"{self.path}: {request.op} came after the database was closed; nothing was changed.", path=self.path)
-            full = len(self._queue) >= self.limits.queue_items_max or (
-                self._queue_bytes + request.size > self.limits.queue_bytes_max and len(self._queue) > 0
+            full = len(queue) >= self.limits.queue_items_max or (
+                self._queue_bytes + request.size > self.limits.queue_bytes_max and len(queue) > 0
             )
             if not full:
-                self._queue[request] = None
+                queue[request] = None
                 self._queue_bytes += request.size
+                if not request.in_background:
+                    self._pacing.heard()
                 self._ring_if_idle()
                 return
             self.stats.requests_refused += 1
@@ -190,8 +211,9 @@ class Writer:
             if request.state == QUEUED:
                 request.state = WITHDRAWN
                 request.fn = None  # the payload may be large and the caller may keep the request
-                if request in self._queue:
-                    del self._queue[request]
+                queue = self._queue_of(request)
+                if request in queue:
+                    del queue[request]
                     self._queue_bytes -= request.size
             return request.state == WITHDRAWN
 
@@ -228,7 +250,7 @@ class Writer:
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
         with self._lock:
-            queued, queued_bytes, running = len(self._queue), self._queue_bytes, self._running
+            queued, queued_bytes, running = len(self._queue) + len(self._steps), self._queue_bytes, self._running
         return {
             **asdict(self.stats),
             "queue_items": queued,
@@ -238,6 +260,9 @@ class Writer:
             "wal_bytes": self.checkpoints.wal_bytes,
             "checkpoint": asdict(self.checkpoints.stats),
         }
+
+    def _queue_of(self, request: Request) -> OrderedDict[Request, None]:
+        return self._steps if request.in_background else self._queue
 
     def _ring_if_idle(self) -> None:
         if self._idle:
@@ -271,8 +296,8 @@ class Writer:
         self._ready.set_result(None)
         try:
             while self._wait_for_work():
-                self._write_batch()
-                self._step_chore()
+                self._write_batch(self._queue)
+                self._step_in_background()
                 self._checkpoint_if_due()
         except BaseException as error:
             log.critical("the writer of %s stopped: %s", self.path, error, exc_info=True)
@@ -284,13 +309,18 @@ class Writer:
         """Sleep until there is something to do; return False when the database is closing and nothing is left."""
         # Critical section "going idle": nothing queued and _idle set are one step, or a put in between would ring nobody.
         with self._lock:
-            if self._queue or (self._chores and not self._closing):
+            if self._queue:
                 return True
             if self._closing:
-                return False
+                return bool(self._steps)
+            # A WAL that readers kept from being reset is tried again even when nobody writes.
+            due_in_s = self.checkpoints.due_in_s
+            if self._steps or self._chores:
+                paced_s = self._pacing.due_in_s
+                due_in_s = paced_s if due_in_s is None else min(paced_s, due_in_s)
+            if due_in_s == 0.0:
+                return True
             self._idle = True
-        # A WAL that readers kept from being reset is tried again even when nobody writes.
-        due_in_s = self.checkpoints.due_in_s
         if not self._doorbell.acquire(timeout=-1 if due_in_s is None else due_in_s):
             # Critical section "waking up by myself". Invariant: after it, _idle is off and the bell is silent.
             with self._lock:
@@ -312,6 +342,7 @@ class Writer:
             when_unlocked(lambda: create_or_migrate(connection, self.path), timeout_s=timeout_s, what="setting up", path=self.path)
             # The hook also switches SQLite's automatic checkpoints off, whose implementation is such a hook.
             connection.set_wal_hook(self.checkpoints.on_commit)
+            self._data_version = int(connection.pragma("data_version"))
         except BaseException:
             close_quietly(connection)
             raise
@@ -369,9 +400,10 @@ class Writer:
             self._deliver(self._batch.finished)
         with self._lock:
             self._closing = True
-            left = [request for request in (*self._queue, *self._chores) if request.state != WITHDRAWN]
+            left = [request for request in (*self._queue, *self._steps, *self._chores) if request.state != WITHDRAWN]
             begun = [request.chore for request in self._chores if request.chore is not None]
             self._queue.clear()
+            self._steps.clear()
             self._chores.clear()
             self._queue_bytes = 0
             for request in left:
@@ -395,12 +427,12 @@ class Writer:
 
     # -- one batch ----------------------------------------------------------------------------------------------------
 
-    def _write_batch(self) -> None:
-        connection = self._begin()
+    def _write_batch(self, queue: OrderedDict[Request, None]) -> None:
+        connection = self._begin(queue)
         if connection is None:
             return
-        self._batch = batch = Batch(time.monotonic(), _now_ms())
-        while (request := self._take(batch)) is not None:
+        self._batch = batch = Batch(time.monotonic(), _now_ms(), in_background=queue is self._steps)
+        while (request := self._take(batch, queue)) is not None:
             self._execute(connection, request, batch)
         self._commit(connection, batch)
         self._measure(batch)
@@ -409,9 +441,9 @@ class Writer:
         if batch.succeeded:
             self._on_change()
 
-    def _begin(self) -> apsw.Connection | None:
+    def _begin(self, queue: OrderedDict[Request, None]) -> apsw.Connection | None:
         """Begin a transaction if something is queued; return None when nothing is, or when it could not be begun."""
-        if not self._queue:
+        if not queue:
             return None
         connection = self._connection or self._reopen()
         if connection is None or not self._is_same_file():
@@ -419,7 +451,7 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            return connection if self._outwait(connection) else None
+            return connection if self._outwait(connection, queue) else None
         except apsw.Error as error:
             self._give_up_connection(error)
             return None
@@ -440,7 +472,7 @@ class Writer:
         )
         return False
 
-    def _outwait(self, connection: apsw.Connection) -> bool:
+    def _outwait(self, connection: apsw.Connection, queue: OrderedDict[Request, None]) -> bool:
         """Another process holds the write lock: try again until it is ours or nobody waits for it any more.
 
         The requests stay QUEUED meanwhile, so that their callers can withdraw them and are told at their deadlines.
@@ -448,7 +480,7 @@ class Writer:
         self.stats.busy_waits += 1
         self._running = f"waiting for {self._holder()}, which holds the write lock"
         refuse_from = time.monotonic() + self.limits.busy_timeout_s
-        while self._queue:
+        while queue:
             jitter()
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -496,20 +528,21 @@ class Writer:
             row = None
         return f"pid {pid} ({row.program})" if row is not None and row.program else f"pid {pid}"
 
-    def _take(self, batch: Batch) -> Request | None:
-        """Take the next request into the batch; None when the batch is full or the queue is empty."""
+    def _take(self, batch: Batch, queue: OrderedDict[Request, None]) -> Request | None:
+        """Take the next request into the batch; None when the batch is full or the queue is empty. A step is a batch."""
         limits = self.limits
         now = time.monotonic()
-        if batch.is_over or len(batch.finished) >= limits.batch_items_max or (now - batch.began) * 1000 >= limits.batch_ms_max:
+        items_max = 1 if batch.in_background else limits.batch_items_max
+        if batch.is_over or len(batch.finished) >= items_max or (now - batch.began) * 1000 >= limits.batch_ms_max:
             return None
         # Critical section "beginning": the counterpart of withdraw(). Invariant: a request leaves QUEUED here or there,
         # never both, and what has begun is no longer in the queue.
         with self._lock:
-            while self._queue:
-                request = next(iter(self._queue))
+            while queue:
+                request = next(iter(queue))
                 if batch.succeeded and batch.size + request.size > limits.batch_bytes_max:
                     return None
-                del self._queue[request]
+                del queue[request]
                 self._queue_bytes -= request.size
                 if request.deadline > now:
                     request.state = BEGUN
@@ -528,9 +561,9 @@ class Writer:
     def _take_queued(self, enqueued_before: float) -> list[Request]:
         """Take out, as DONE, every queued request that is older than that; the caller fails and delivers them."""
         with self._lock:
-            taken = [request for request in self._queue if request.enqueued <= enqueued_before]
+            taken = [request for queue in (self._queue, self._steps) for request in queue if request.enqueued <= enqueued_before]
             for request in taken:
-                del self._queue[request]
+                del self._queue_of(request)[request]
                 self._queue_bytes -= request.size
                 request.state = DONE
         return taken
@@ -643,7 +676,13 @@ class Writer:
         stats.transaction_ms_last = took_s * 1000
         if stats.transaction_ms_last > stats.transaction_ms_longest:
             stats.transaction_ms_longest, stats.transaction_longest_op = stats.transaction_ms_last, batch.slowest_op
-        if items:
+        if batch.in_background:
+            stats.steps += 1
+            if stats.transaction_ms_last > stats.step_ms_longest:
+                stats.step_ms_longest, stats.step_longest_op = stats.transaction_ms_last, batch.slowest_op
+            for request in batch.finished:
+                request.held_ms = stats.transaction_ms_last
+        elif items:
             self._request_cost_s += DRAIN_WEIGHT * (took_s / items - self._request_cost_s)
 
     def _deliver(self, requests: list[Request]) -> None:
@@ -703,7 +742,31 @@ class Writer:
             request.fail(make(request.op))
         self._deliver(waiting)
 
-    # -- chores -------------------------------------------------------------------------------------------------------
+    # -- background work ----------------------------------------------------------------------------------------------
+
+    def _step_in_background(self) -> None:
+        """Take the next step of background work, if there is one and its time has come."""
+        if not (self._steps or self._chores) or (self._pacing.due_in_s > 0.0 and not self._closing):
+            return
+        began = time.monotonic()
+        beside_processes = self._others_committed()
+        if self._steps:
+            self._write_batch(self._steps)
+        else:
+            self._step_chore()
+        self._pacing.took(time.monotonic() - began, beside_processes=beside_processes)
+
+    def _others_committed(self) -> bool:
+        """Say whether another process has committed since this was asked last."""
+        if self._connection is None:
+            return False
+        try:
+            now = int(self._connection.pragma("data_version"))
+        except apsw.Error as error:
+            log.info("the data version of %s cannot be read: %s", self.path, error)
+            return False
+        moved, self._data_version = now != self._data_version, now
+        return moved
 
     def _step_chore(self) -> None:
         """Take one step of the oldest chore, if there is one."""

@@ -1,0 +1,57 @@
+"""When background work may take its next step: import, retention, restore, vacuum and backup.
+
+Such work is cut into steps of a few milliseconds. While nobody else writes, one follows the other. Beside callers of
+this process it takes a fiftieth of the writer's time: after a step of 2 ms it pauses for 98. So of the writes that come
+meanwhile a few in a thousand meet a step, and each of those waits for no more than one; their 99th percentile does not
+move. It is never put off for longer than the pause, so it always comes to its end.
+
+Commits of another process are seen too, but nobody can tell its callers from its background work, and two imports must
+not hold each other up: beside them it takes a quarter.
+
+The pause follows from what is known now: when the callers have gone, a step that was to wait begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+# A caller was here less than this ago: there will be more. People write seconds apart, the writes of one turn come together.
+QUIET_S = 0.25
+SHARE_BESIDE_CALLERS = 0.02
+SHARE_BESIDE_PROCESSES = 0.25
+# A step on a slow disk, or one that waited for another process, does not stop the work for longer than this.
+PAUSE_S_MAX = 2.0
+
+
+class Pacing:
+    """Used by the writer thread, but for `heard`, which is one assignment and may come from any."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heard_at = -QUIET_S
+        self._ended_at = 0.0
+        self._took_s = 0.0
+        self._beside_processes = False
+
+    def heard(self) -> None:
+        """A caller asks for a write."""
+        self._heard_at = self._clock()
+
+    def took(self, seconds: float, *, beside_processes: bool) -> None:
+        """A step has ended; another process committed since the one before, or not."""
+        self._ended_at, self._took_s, self._beside_processes = self._clock(), seconds, beside_processes
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until the next step may begin; 0 means now."""
+        now = self._clock()
+        quiet_in_s = self._heard_at + QUIET_S - now
+        alone_s = self._pause_s(SHARE_BESIDE_PROCESSES if self._beside_processes else 1.0) + self._ended_at - now
+        if quiet_in_s <= 0:
+            return max(0.0, alone_s)
+        beside_s = self._pause_s(SHARE_BESIDE_CALLERS) + self._ended_at - now
+        return max(0.0, min(beside_s, max(quiet_in_s, alone_s)))
+
+    def _pause_s(self, share: float) -> float:
+        return min(PAUSE_S_MAX, self._took_s * (1 / share - 1))
