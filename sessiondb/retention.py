@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import archive, events, sessions
+from . import archive, events, pruning, sessions
 from .archive import Restored
 from .backend import Backend, ReadTx, Row, Tx
 from .errors import InvalidInput, SessionDBError, StoreBusy, StoreClosed, StoreFull, StoreReadOnly
@@ -77,6 +77,8 @@ class RetentionPolicy(BaseModel):
     """False: what goes is deleted, without an archive, and cannot be restored."""
     archive_days: float | None = Field(default=None, ge=0)
     """An archive older than this is deleted for good; None keeps archives."""
+    prune_days: float | None = Field(default=None, ge=0)
+    """Done messages, sent replies, ended turns and events older than this are deleted (`pruning.py` says what ends with them)."""
     enforce: bool = True
     """False: decide and report, change nothing."""
 
@@ -104,6 +106,7 @@ class RetentionPolicy(BaseModel):
         fields: dict[str, Any] = {
             "enforce": found.get("mode", "enforce") == "enforce",
             "max_age_days": _days(found, "pruneAfter"),
+            "prune_days": _days(found, "pruneAfter"),
             "archive_days": _days(found, "resetArchiveRetention"),
             "max_sessions": _limit(found, "maxEntries"),
             "max_bytes": _bytes(found, "maxDiskBytes"),
@@ -237,6 +240,8 @@ class RetentionReport:
     """The database's size; equal in a dry run."""
     bytes_free: int
     """Of that, pages free for what comes next."""
+    pruned: dict[str, int]
+    """Rows of finished work that were deleted, or in a dry run would be, by table; empty without `prune_days`."""
     dry_run: bool
 
     def count(self, outcome: Outcome) -> int:
@@ -448,14 +453,18 @@ async def gc(
         for index, decision in enumerate(decisions):
             if decision.outcome == "planned":
                 decisions[index] = await _carry_out(backend, policy, decision)
+    pruned: dict[str, int] = {}
+    if policy.prune_days is not None:
+        pruned = await pruning.prune(backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run)
+    if not dry_run:
         await give_space_back(backend)
     after = before if dry_run else await _size(backend)
     gone = sum(1 for made in decisions if made.action in ("archive", "delete") and made.outcome in ("planned", "done"))
     report = RetentionReport(
-        (*failed, *decisions), walk.sessions, walk.sessions - gone, carried_on, before.bytes, after.bytes, after.free, dry_run
+        (*failed, *decisions), walk.sessions, walk.sessions - gone, carried_on, before.bytes, after.bytes, after.free, pruned, dry_run
     )
-    if not dry_run and (carried_on or report.count("done") or report.count("failed")):
-        await backend.write(lambda tx: _report(tx, report), op="retention.report")
+    if not dry_run and (carried_on or report.count("done") or report.count("failed") or any(pruned.values())):
+        await backend.step(lambda tx: _report(tx, report), op="retention.report")
     return report
 
 
@@ -549,6 +558,7 @@ def _report(tx: Tx, report: RetentionReport) -> None:
         done=dict(done),
         failed=report.count("failed"),
         carried_on=report.carried_on,
+        pruned=report.pruned,
         bytes_before=report.bytes_before,
         bytes_after=report.bytes_after,
     )

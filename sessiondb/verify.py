@@ -247,7 +247,8 @@ class Walk:
 
     def _reply(self, row: Row) -> None:
         name = f"reply {row.outbox_no} is {row.state}, but"
-        if row.turn_no is not None and (row.turn_state != "completed" or row.turn_session_no != row.session_no):
+        # No row of its turn: that was pruned, and the reply still waits to be sent or settled.
+        if row.turn_state is not None and (row.turn_state != "completed" or row.turn_session_no != row.session_no):
             self.add("outbox", row.session_id, f"{name} its turn {row.turn_no} is {row.turn_state}, or another session's")
         if row.state == "sending" and (row.instance_no is None or row.expires_at_ms is None):
             self.add("outbox", row.session_id, f"{name} nobody is sending it")

@@ -46,6 +46,7 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
     "--high-water", metavar="SHARE", type=click.FloatRange(0, 1, min_open=True), help="Of --max-bytes: go down to that.  [default: 0.8]"
 )
 @click.option("--drop-archives", metavar="TIME", callback=_days, help="Delete archives that are older, for good.")
+@click.option("--prune", metavar="TIME", callback=_days, help="Delete done messages, sent replies, ended turns, events that are older.")
 @click.option("--delete", is_flag=True, help="Delete instead of archiving: nothing can be restored.")
 @click.option("--openclaw", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Take the limits from OpenClaw's settings.")
 @click.option("--all", "every", is_flag=True, help="List sessions within every limit too.")
@@ -79,9 +80,13 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
     names = {
         "max_age": "max_age_days", "idle": "idle_days", "max_sessions": "max_sessions", "max_bindings": "max_bindings_per_agent",
         "max_bytes": "max_bytes", "high_water": "high_water", "drop_archives": "archive_days",
+        "prune": "prune_days",
     }  # fmt: skip
     said = {name: limits[option] for option, name in names.items() if limits[option] is not None}
     return policy.model_copy(update=said | ({"archive": False} if limits["delete"] else {}))
+
+
+_ROWS = {"outbox": "replies", "inbox": "messages", "turn": "turns", "event": "events"}
 
 
 def _print_report(report: RetentionReport) -> None:
@@ -100,6 +105,9 @@ def _print_report(report: RetentionReport) -> None:
     verb = "would go" if report.dry_run else "done"
     failed = f", {report.count('failed'):,} failed" if report.count("failed") else ""
     click.echo(f"{counted(report.sessions, 'session')}: {going:,} {verb}{failed}, {report.kept:,} kept{carried_on}", err=True)
+    if report.pruned:
+        rows = ", ".join(f"{_ROWS[table]} {count:,}" for table, count in report.pruned.items())
+        click.echo(f"rows of finished work {'that would go' if report.dry_run else 'deleted'}: {rows}", err=True)
     if report.dry_run:
         click.echo(f"database: {size(report.bytes_before)}; nothing was changed", err=True)
     else:

@@ -51,7 +51,7 @@ CREATE TABLE inbox (
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
   attempts          INTEGER NOT NULL DEFAULT 0,
-  turn_no           INTEGER REFERENCES turn (turn_no),     -- the last one that claimed it
+  turn_no           INTEGER,                    -- the last one that claimed it
   entry_no          INTEGER,                    -- its user entry, once it was claimed
   delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user has been told to wait
   timeout_ms        INTEGER,                    -- of a resume: its turn is cut off after this; NULL: as its lane says
@@ -69,7 +69,7 @@ CREATE INDEX inbox_held ON inbox (state, inbox_no) WHERE state IN ('held', 'dead
 CREATE TABLE outbox (
   outbox_no         INTEGER PRIMARY KEY AUTOINCREMENT,
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
-  turn_no           INTEGER REFERENCES turn (turn_no),
+  turn_no           INTEGER,                    -- whose answer it is; that row may have been pruned
   target            TEXT    NOT NULL,           -- the channel's address for this reply
   state             TEXT    NOT NULL CONSTRAINT outbox_state_known
                     CHECK (state IN ('pending', 'sending', 'sent', 'unknown', 'failed')),
