@@ -191,26 +191,52 @@ class GatewayCalls:
         return total
 
     async def plan_resumes(self, policy: ResumePolicy | None = None) -> list[Decision]:
-        """Decide which interrupted messages go on, and say why; changes nothing. Looks at the newest 200."""
+        """Decide which interrupted messages go on, newest first, and say why; changes nothing."""
         chosen, now_ms = policy or ResumePolicy(), time.time_ns() // 1_000_000
-        return await self.read("resume.plan", lambda tx: resume.plan(tx, chosen, now_ms, spent=self._resumed))
+        decisions: list[Decision] = []
+        before_no = 2**62
+        while True:
+            ahead = sum(1 for decision in decisions if decision.action == "resume")
+            look = partial(resume.plan, policy=chosen, now_ms=now_ms, spent=self._resumed, ahead=ahead, before_no=before_no)
+            page = await self.read("resume.plan", look)
+            decisions += page
+            if len(page) < resume.PLAN_AT_ONCE:
+                return decisions
+            before_no = page[-1].inbox_no
 
     async def resume(self, policy: ResumePolicy | None = None) -> list[Decision]:
-        """Plan, and carry the plan out; return its decisions. May be repeated: what waits is looked at again.
+        """Plan, and carry the plan out, a page per transaction; return its decisions. Durable. May be repeated.
 
-        One transaction over the newest 200, so call it again now and then while the gateway runs: as resumes end there is
-        room for those that were told `later`, and another process may have died meanwhile (`recover` first).
+        As resumes end there is room for those that were told `later`, and another process may have died meanwhile:
+        `run_resumes` calls `recover` and this now and then.
         """
         chosen = policy or ResumePolicy()
+        decisions: list[Decision] = []
+        before_no, stopped = 2**62, False
+        while True:
+            page, resumed = await self.write("resume", self._resuming(chosen, before_no))
+            decisions += page
+            self._resumed += resumed
+            stopped = stopped or any(decision.action == "breaker" for decision in page)
+            self._told_of_breaker = self._told_of_breaker or stopped
+            if len(page) < resume.PLAN_AT_ONCE:
+                self._told_of_breaker = stopped
+                return decisions
+            before_no = page[-1].inbox_no
 
-        def carry_out(tx: Tx) -> tuple[list[Decision], int]:
-            decisions = resume.plan(tx, chosen, tx.now_ms, spent=self._resumed)
-            return decisions, resume.apply(tx, decisions, chosen, tell_breaker=not self._told_of_breaker)
+    def _resuming(self, policy: ResumePolicy, before_no: int) -> Callable[[Tx], tuple[list[Decision], int]]:
+        def body(tx: Tx) -> tuple[list[Decision], int]:
+            decisions = resume.plan(tx, policy, tx.now_ms, spent=self._resumed, before_no=before_no)
+            return decisions, resume.apply(tx, decisions, policy, tell_breaker=not self._told_of_breaker)
 
-        decisions, resumed = await self.write("resume", carry_out)
-        self._resumed += resumed
-        self._told_of_breaker = any(decision.action == "breaker" for decision in decisions)
-        return decisions
+        return body
+
+    async def run_resumes(self, policy: ResumePolicy | None = None, *, every_s: float = 5.0) -> None:
+        """Recover and resume until cancelled: at once, then every `every_s` seconds.
+
+        Writes only while something was interrupted. The resumes themselves are turns of lane `resume`: somebody runs that lane.
+        """
+        await worker.run_resumes(cast("Any", self), policy or ResumePolicy(), every_s=every_s)
 
     async def reset_if_due(self, key: str, policy: ResetPolicy) -> StaleReason | None:
         """Reset a conversation that has become stale, before a message for it is accepted; return by which rule, or None.

@@ -193,8 +193,7 @@ class Session:
             NotFound: no such entry.
             InvalidInput: an unknown reason.
         """
-        if reason not in sessions.RESET_REASONS:
-            raise InvalidInput(f"{reason!r} is not a reason for a reset; one of {', '.join(sessions.RESET_REASONS)}")
+        sessions.check_reset_reason(reason)
         return await self.db.write(
             "reset",
             lambda tx: sessions.reset(tx, self.ref.session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms)),

@@ -112,7 +112,11 @@ def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
 
 def replies(tx: ReadTx, *, state: str, after_no: int, limit: int) -> list[Reply]:
     """List replies in a state, oldest first."""
-    return [Reply(**row._asdict()) for row in tx.all("outbox.list", state=state, after_no=after_no, limit=limit)]
+    if state == "sent":
+        rows = tx.all("outbox.list_sent", after_no=after_no, limit=limit)
+    else:
+        rows = tx.all("outbox.list", state=state, after_no=after_no, limit=limit)
+    return [Reply(**row._asdict()) for row in rows]
 
 
 def _settle(tx: Tx, reply: Outgoing, state: str, *, receipt: str | None, reason: str | None) -> bool:

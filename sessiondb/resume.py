@@ -113,12 +113,17 @@ def give_back(tx: Tx, instance_no: int, who: str) -> tuple[Recovered, bool]:
     return Recovered(int(done), len(held), len(jobs), len(sending)), done
 
 
-def plan(tx: ReadTx, policy: ResumePolicy, now_ms: int, *, spent: int = 0, before_no: int = 2**62) -> list[Decision]:
-    """Decide about interrupted messages, newest first; changes nothing. `spent` is what this start has resumed so far."""
+def plan(
+    tx: ReadTx, policy: ResumePolicy, now_ms: int, *, spent: int = 0, ahead: int = 0, before_no: int = 2**62
+) -> list[Decision]:
+    """Decide about a page of interrupted messages, newest first; changes nothing.
+
+    `spent` is what this start has resumed so far, `ahead` what the pages before this one want to resume.
+    """
     held = tx.all("inbox.held", before_no=before_no, limit=PLAN_AT_ONCE)
     unclean = tx.must("resume.unclean_starts", since_ms=now_ms - round(policy.breaker_window_s * 1000)).starts
-    room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes").resumes
-    budget = policy.budget_per_start - spent
+    room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes").resumes - ahead
+    budget = policy.budget_per_start - spent - ahead
     decisions = []
     for row in held:
         action, reason = _decide(row, policy, now_ms, unclean=unclean, room=room, budget=budget)

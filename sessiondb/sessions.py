@@ -238,6 +238,12 @@ def _write_header(tx: Tx, session_no: int, session_id: str, *, cwd: str | None, 
 # -- moving -------------------------------------------------------------------------------------------------
 
 
+def check_reset_reason(reason: str) -> None:
+    """Raise InvalidInput unless `reason` is one that transcripts know."""
+    if reason not in RESET_REASONS:
+        raise InvalidInput(f"{reason!r} is not a reason for a reset; one of {', '.join(RESET_REASONS)}")
+
+
 def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timestamp: str) -> int:
     """Begin the context anew, in the same session, with a `reset` entry; return the new epoch.
 

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from . import events, transcript
+from . import events, sessions, transcript
 from .backend import ReadTx, Row, Tx
-from .entries import Draft
+from .entries import Draft, iso_from_ms
 from .errors import NotFound, TurnLost
 from .limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS, RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX
 from .models import Receipt
@@ -174,6 +174,16 @@ def append(tx: Tx, turn_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
         TurnLost: the turn is not running any more.
     """
     return transcript.append(tx, require_running(tx, turn_no).session_no, drafts)
+
+
+def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
+    """Begin the context anew in the name of a turn; refused once the turn was taken over. Return the new epoch.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    session_no = require_running(tx, turn_no).session_no
+    return sessions.reset(tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms))
 
 
 def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:

@@ -32,7 +32,8 @@ from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, Turn
 from .handles import Item, Session, prepare
 from .messages import message_json
 from .models import Event, Receipt
-from .sessions import Ref
+from .resume import ResumePolicy
+from .sessions import Ref, check_reset_reason
 
 if TYPE_CHECKING:
     from .database import SessionDB
@@ -124,6 +125,17 @@ class Turn:
         receipts = await self.db.write("turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size)
         return receipts[0]
 
+    async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
+        """Begin the session's context anew in the name of this turn, as for `/new`; return the new epoch. Durable on return.
+
+        What the turn appends or answers from here on belongs to the new context. Otherwise like `Session.reset`.
+
+        Raises:
+            TurnLost: the turn was taken over; nothing was changed.
+        """
+        check_reset_reason(reason)
+        return await self.db.write("turn.reset", lambda tx: turns.reset(tx, self.number, reason=reason, keep_from=keep_from))
+
     async def renew(self, operation: str | None = None) -> None:
         """Renew the lease now, and say what the turn is doing (shown in `held`).
 
@@ -154,6 +166,19 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
                     await db.backend.wait_change(seen, sleep_s)
     except ExceptionGroup as group_error:
         raise _innermost(group_error) from group_error
+
+
+async def run_resumes(db: SessionDB, policy: ResumePolicy, *, every_s: float) -> None:
+    """Recover and resume until cancelled. See `SessionDB.run_resumes`."""
+    while True:
+        sleep_s = every_s
+        try:
+            await db.recover()
+            if any(decision.action != "later" for decision in await db.plan_resumes(policy)):
+                await db.resume(policy)
+        except SessionDBError as error:
+            sleep_s = min(every_s, _pause_after(error, "the resumes"))
+        await anyio.sleep(sleep_s)
 
 
 def _pause_after(error: SessionDBError, who: str) -> float:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import sessiondb
-from core_support import user
+from core_support import reply, user
 from engine_support import process
 from sessiondb import instances, resume
 from sessiondb.backend import Tx
 from sessiondb.resume import Decision, ResumePolicy
 from sessiondb.sqlite import writer
-from turns_support import KEY, Clock, claim, claimed, complete, fail, held_message, inbox_states, interrupt, kinds, look, say
+from turns_support import (
+    KEY,
+    Clock,
+    claim,
+    claimed,
+    complete,
+    eventually,
+    fail,
+    held_message,
+    inbox_states,
+    interrupt,
+    kinds,
+    look,
+    running,
+    say,
+)
 
 HOUR_MS = 3_600_000
 
@@ -237,6 +253,82 @@ async def test_a_plan_changes_nothing_and_what_is_carried_out_is_what_it_said(tm
         assert actions(await db.plan_resumes()) == ["later", "later"], "it runs: still no room"
         await complete(db, turn.turn_no, "went on")
         assert actions(await db.resume()) == ["resume", "later"]
+
+
+@pytest.mark.anyio
+async def test_a_plan_looks_at_every_interrupted_message_a_page_at_a_time(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "PLAN_AT_ONCE", 2)
+    policy = ResumePolicy(max_concurrent_resumes=3, budget_per_start=9)
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("main", concurrency=9, priority=0)
+        for number in range(7):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+        await (await db.session("agent:main:web:0")).end()
+        planned = await db.plan_resumes(policy)
+        assert actions(planned) == ["resume", "resume", "resume", "later", "later", "later", "skip"], "room is shared by the pages"
+        assert await db.resume(policy) == planned
+        assert (await inbox_states(db))["e0"] == "dead", "the oldest is told, whatever waits before it"
+
+
+@pytest.mark.anyio
+async def test_the_breaker_is_told_once_over_all_pages(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "PLAN_AT_ONCE", 1)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(3):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+        now_ms = writer._now_ms()
+        for _ in range(3):
+            await db.write(
+                "crash",
+                lambda tx: tx.one("look.dead_process", host="h", boot_id="b", now_ms=now_ms, closed_at_ms=now_ms, unclean=1),
+            )
+        assert actions(await db.resume()) == ["breaker"] * 3
+        assert actions(await db.resume()) == ["breaker"] * 3
+        assert (await kinds(db)).count("crash_loop") == 1
+
+
+@pytest.mark.anyio
+async def test_resumes_go_on_as_room_is_made_until_the_loop_is_cancelled(tmp_db: Path) -> None:
+    answered: list[str] = []
+
+    async def handler(turn: sessiondb.Turn) -> sessiondb.Answer:
+        answered.append(turn.message["content"])
+        return sessiondb.Answer(entries=[reply("went on")])
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(3):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+
+        async def all_done() -> bool:
+            return set((await inbox_states(db)).values()) == {"done"}
+
+        async with running(partial(db.run_lane, "resume", handler), partial(db.run_resumes, every_s=0.01)):
+            await eventually(all_done)
+        assert answered == ["e2", "e1", "e0"], "one at once, the newest first"
+
+
+@pytest.mark.anyio
+async def test_the_loop_of_resumes_writes_nothing_while_there_is_nothing_to_resume(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        policy = ResumePolicy(max_concurrent_resumes=0)
+        await held_message(db, "e1")
+        before = (await db.stats())["writer"]["requests"]
+        looked = 0
+        read = db.read
+
+        async def counted(op: str, *args: Any) -> Any:
+            nonlocal looked
+            looked += op == "resume.plan"
+            return await read(op, *args)
+
+        db.read = counted  # type: ignore[method-assign]
+
+        async def three_times() -> bool:
+            return looked >= 3
+
+        async with running(partial(db.run_resumes, policy, every_s=0.001)):
+            await eventually(three_times)
+        assert (await db.stats())["writer"]["requests"] == before
 
 
 @pytest.mark.anyio

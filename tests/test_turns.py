@@ -133,6 +133,7 @@ async def test_a_turn_that_was_taken_over_can_write_nothing(tmp_db: Path, clock:
         draft = await prepare(user("late"))
         writes = [
             lambda tx: turns.append(tx, old.turn_no, [draft]),
+            lambda tx: turns.reset(tx, old.turn_no, reason="new", keep_from=None),
             lambda tx: turns.renew(tx, old.turn_no, lease_ms=5_000, operation="late"),
             lambda tx: turns.complete(tx, old.turn_no, [draft], [("web", "{}")], incomplete=False, reason=None),
             lambda tx: turns.fail(tx, old.turn_no, "late", retry=True),
@@ -146,6 +147,7 @@ async def test_a_turn_that_was_taken_over_can_write_nothing(tmp_db: Path, clock:
         assert await look(db, "outbox") == []
         assert len(await look(db, "user_entries")) == 1
         assert await kinds(db, "operator") == await kinds(db, "user") == ["turn_interrupted"]
+        assert len(await (await db.session(KEY)).epochs()) == 1, "nor begin its context anew"
 
 
 async def test_a_lease_is_renewed_at_most_until_the_deadline(tmp_db: Path, clock: Clock) -> None:

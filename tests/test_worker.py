@@ -227,6 +227,23 @@ async def test_an_aborted_turns_handler_is_cancelled_at_once(tmp_db: Path) -> No
             assert await inbox_states(db) == {"e1": "done", "e2": "claimed"}
 
 
+async def test_a_handler_begins_a_new_conversation_in_the_name_of_its_turn(tmp_db: Path) -> None:
+    async def handler(turn: Turn) -> Answer:
+        with pytest.raises(sessiondb.InvalidInput, match="is not a reason"):
+            await turn.reset("because")
+        assert await turn.reset("new") == 1
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(KEY)
+        await session.append({"role": "user", "content": "long ago"})
+        await say(db, "/new")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"/new": "done"}
+        assert [message["role"] for message in (await session.context()).messages] == ["assistant"]
+
+
 async def _running_turn(db: sessiondb.SessionDB, turn_no: int) -> bool:
     return turn_no in db.running_turns
 

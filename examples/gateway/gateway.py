@@ -114,7 +114,8 @@ class Gateway:
         tasks.start_soon(partial(self.db.run_outbox, self.send, at_once=SENDERS))
         tasks.start_soon(self._again, self._tell_users)
         tasks.start_soon(self._again, self._tell_operators)
-        tasks.start_soon(self._again, self._take_care)
+        # Looks after what other processes leave behind while this one runs, and lets resumes go on as room is made.
+        tasks.start_soon(partial(self.db.run_resumes, self.settings.resume, every_s=self.settings.care_every_s))
 
     # -- a message comes in -----------------------------------------------------------------------------------
 
@@ -151,9 +152,8 @@ class Gateway:
 
     async def _think(self, turn: Turn) -> tuple[str, list[dict[str, Any]]]:
         if text_of(turn.message).split(maxsplit=1)[0] == "/new":
-            # In line with the messages before and behind it. Its turn is asked for first: one that was taken over may not.
-            await turn.renew("begins a new conversation")
-            await turn.session.reset("new")
+            # In line with the messages before and behind it, and in the name of this turn: one that was taken over may not.
+            await turn.reset("new")
             return "A new conversation. What was said before is kept, and not part of it.", []
         context = await turn.session.context()
         if context.tokens > self.settings.threshold_tokens:
@@ -325,15 +325,6 @@ class Gateway:
     async def _tell_operators(self) -> None:
         async for event in self.db.events("log", audience="operator"):
             log.info("%s: %s", event.kind, event.text)
-
-    async def _take_care(self) -> None:
-        """Look after what other processes leave behind while this one runs, and let resumes go on as room is made."""
-        while True:
-            await asyncio.sleep(self.settings.care_every_s)
-            self.recovered = self.recovered.plus(await self.db.recover())
-            # Planning only reads. Most of the time there is nothing to carry out.
-            if any(decision.action in ("resume", "skip") for decision in await self.db.plan_resumes(self.settings.resume)):
-                await self.db.resume(self.settings.resume)
 
     async def _again(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run a loop for ever; a database that is busy, or a disk that is full, is a reason to wait and not to stop."""

@@ -51,4 +51,10 @@ WHERE outbox_no = :outbox_no AND state IN ('unknown', 'failed');
 -- Replies in a state, oldest first.
 SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts, o.created_at_ms, o.reason, o.payload
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
-WHERE o.state = :state AND o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;
+WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = :state AND o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;
+
+-- name: list_sent
+-- Replies that were sent, oldest first. They have no index: most replies are.
+SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts, o.created_at_ms, o.reason, o.payload
+FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
+WHERE o.state = 'sent' AND o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;
