@@ -155,7 +155,22 @@ def killed_in_a_turn(folder: Path) -> None:
         assert resumed
         assert gateway.answer_to(cut_off["event_id"], "alice")
     row("mid-stream", f"resumes {shown(resumed_s)} after the restart began; a message sent meanwhile is accepted, and answered after it")
-    row("mid-tool", "the reference gateway has no tools: as mid-stream")
+
+
+def killed_in_a_tool(folder: Path) -> None:
+    with GatewayProcess(folder / "killed-tool.db", **MANUAL) as gateway:
+        with gateway.page("alice") as alice:
+            cut_off = gateway.say("!tool 30", conversation="alice")
+            alice.next("thinking")
+            gateway.wait_for(lambda: query(gateway.database, "SELECT turn_no FROM turn WHERE operation = 'tool wait'"))
+        gateway.kill()
+        begun = perf_counter()
+        gateway.start()
+        answer = gateway.wait_for(lambda: gateway.answer_to(cut_off["event_id"], "alice"))
+        answered_s = perf_counter() - begun
+        assert "cut off" in answer, answer
+    cell = f"the tool is not run again; the model is told that it was cut off, and answers {shown(answered_s)} after the restart began"
+    row("mid-tool", cell)
 
 
 def start_to_health(folder: Path, sessions: int) -> None:
@@ -211,6 +226,7 @@ def main() -> None:
         sys.stdout.write("\nAfter kill -9\n\n")
         killed_in_a_compaction(folder)
         killed_in_a_turn(folder)
+        killed_in_a_tool(folder)
         for sessions in (48, 54, 100_000):
             start_to_health(folder, sessions)
         sys.stdout.write("\nOne process, one session: append p50 / p99, open + build context p50\n\n")

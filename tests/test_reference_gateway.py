@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import anyio
 import pytest
@@ -27,6 +28,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import sessiondb
+from core_support import query
+from examples.gateway.model import assistant, tool_call
+from examples.gateway.tools import use_tool, with_results
 from gateway_support import PATIENCE_S, GatewayProcess, gateway_process
 from sessiondb.limits import SESSION_WAITING_MAX
 
@@ -294,6 +298,9 @@ class Endpoint(BaseHTTPRequestHandler):
         self.send_response(500 if "fail" in last else 200)
         self.end_headers()
         answer = {"choices": [{"message": {"content": f"it is about {last}"}}], "usage": {"prompt_tokens": 70, "total_tokens": 77}}
+        if last == "what time is it":
+            call = {"id": "call-1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+            answer["choices"] = [{"message": {"content": None, "tool_calls": [call]}}]
         self.wfile.write(b"overloaded" if "fail" in last else json.dumps(answer).encode())
 
     def log_message(self, *args: object) -> None:
@@ -332,6 +339,62 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
         assert "answered 500: overloaded" in page.next("failed")["reason"]
     gateway.ask("second", "other")
     assert "summary" in next(body for _, _, body in asked if body["messages"][-1]["content"] == "fail")["messages"][1]["content"]
+
+
+def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
+    gateway_process: Start, endpoint: tuple[str, list[Any]]
+) -> None:
+    url, asked = endpoint
+    gateway = gateway_process(endpoint=url, model="small")
+    assert re.fullmatch(r"it is about \d{4}-\d\d-\d\dT[0-9:]+\+00:00", gateway.ask("what time is it"))
+    assert {tool["function"]["name"] for tool in asked[0][2]["tools"]} == {"clock", "wait"}
+    assert [message["role"] for message in asked[1][2]["messages"]] == ["system", "user", "assistant", "tool"]
+    assert [message.get("tool_call_id") for message in asked[1][2]["messages"]][-1] == "call-1"
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    assert gateway.ask("!tool 0.01 please") == "The tool said: waited for 0.01 s"
+    entries = query(gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no")
+    assert entries == ["user", "assistant", "toolResult", "assistant"]
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant"], "a page shows what was said"
+
+
+def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    event_id = gateway.say("!tool 60")["event_id"]
+    gateway.wait_for(lambda: [held for held in gateway.held() if held["operation"] == "tool wait"])
+    gateway.kill()
+    gateway.start()
+    answer = gateway.wait_for(lambda: gateway.answer_to(event_id))
+    assert answer.startswith("The tool said: This was cut off")
+    assert query(gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no") == ["user", "assistant", "assistant"]
+
+
+def test_every_call_of_a_context_has_a_result() -> None:
+    call = tool_call("wait", {"seconds": 1}, "a")
+    done = {"role": "toolResult", "toolCallId": "a", "content": []}
+    assert with_results([assistant("", [call]), done]) == [assistant("", [call]) | {"timestamp": ANY}, done]
+    asked, told, later = with_results([assistant("", [call]), {"role": "user", "content": "and?"}])
+    assert (asked["role"], told["role"], told["toolCallId"], told["isError"], later["role"]) == (
+        "assistant", "toolResult", "a", True, "user",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (tool_call("fly", {}), "there is no tool 'fly'"),
+        (tool_call("wait", {"seconds": "long"}), "wait cannot do that"),
+    ],
+)
+def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], said: str) -> None:
+    result = anyio.run(use_tool, call)
+    assert result["isError"]
+    assert said in result["content"][0]["text"]
 
 
 # -- stopping, killing, starting --------------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
     a message    db.accept, then acknowledge               on disk first; the same event again gets the same receipt
     an answer    db.run_lane(lane, handler)                one turn per session, retried, cut off, taken over
+    a tool       turn.append                               what was asked, then what came of it, each as it happens
     a reply      db.run_outbox(sender)                     sent from a row that the end of the turn wrote
     a notice     db.events(consumer, audience="user")      what to tell whoever waits
     compaction   session.compact() in a task of its own    no turn waits for it, and no message
-    start        db.recover, db.resume, then the lanes     users first, resumes within their budget
+    start        db.recover, db.run_resumes, the lanes     users first, resumes within their budget
 
 What is in memory is what pages are open and what this process is busy with: a kill -9 loses nothing that anybody was
 promised. Several of these processes may share one database.
 
-Not shown: tools, streaming, accounts. A page that is open on one process is not told what another one does, except by the
+Not shown: streaming, accounts. A page that is open on one process is not told what another one does, except by the
 events; it reads the conversation again when it is opened.
 """
 
@@ -51,6 +52,7 @@ from sessiondb import (
 )
 
 from .model import Model, text_of
+from .tools import calls_of, use_tool, with_results
 
 log = logging.getLogger("gateway")
 
@@ -159,8 +161,19 @@ class Gateway:
         if context.tokens > self.settings.threshold_tokens:
             self.compact_soon(turn.session, "threshold")
         system = AGENTS.get(turn.message["via"]["agent"], AGENTS["main"])
-        message = await self.model.answer(system, context.messages, attempt=turn.attempt)
+        message = await self.model.answer(system, with_results(context.messages), attempt=turn.attempt)
+        while calls_of(message):  # the turn's deadline is the bound
+            messages = await self._use_tools(turn, message)
+            message = await self.model.answer(system, with_results(messages), attempt=turn.attempt)
         return text_of(message), [{**message, "answers": turn.message["via"]["event_id"]}]
+
+    async def _use_tools(self, turn: Turn, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Carry out what the model asked for; return the conversation with it. Each step is on disk before the next one."""
+        await turn.append(message)
+        for call in calls_of(message):
+            await turn.renew(f"tool {call['name']}")  # `held` shows it
+            await turn.append(await use_tool(call))
+        return (await turn.session.context()).messages
 
     # -- a reply goes out -------------------------------------------------------------------------------------
 
@@ -345,7 +358,7 @@ def session_key(channel: str, agent: str, conversation: str) -> str:
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
     """Append a line of JSON in one write, so that a kill leaves all of it or nothing."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
     finally:

@@ -7,6 +7,7 @@ The scripted model obeys words in what it is told, so that a person (or a test) 
 
     !fail       raises             !empty     answers with nothing        !slow 3    takes 3 s
     !flaky      raises, but only at the first attempt                     !hang      never returns
+    !tool 3     asks for the tool `wait`, 3 s, and then says what came of it
 
 In a message they act on the answer; behind `/compact` on the summary.
 """
@@ -14,17 +15,23 @@ In a message they act on the answer; behind `/compact` on the summary.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import time
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
 
+from .tools import TOOLS, calls_of
+
 Message = dict[str, Any]
 
 _CONTROL = re.compile(r"!(fail|flaky|empty|hang|slow)\b(?: +([0-9.]+))?")
+_TOOL = re.compile(r"!tool\b(?: +([0-9.]+))?")
 _SUMMARY_CHARS_PER_MESSAGE = 60
 _ASK_FOR_SUMMARY = (
     "Summarise the conversation so far for yourself: what was asked, what was decided, names and numbers that still matter, "
@@ -62,9 +69,15 @@ def text_of(message: Message) -> str:
     return "\n".join(block["text"] for block in content if block.get("type") == "text")
 
 
-def assistant(text: str, **fields: Any) -> Message:
-    """Make an assistant's message."""
-    return {"role": "assistant", "content": [{"type": "text", "text": text}], "timestamp": round(time.time() * 1000), **fields}
+def assistant(text: str, calls: Sequence[Message] = (), **fields: Any) -> Message:
+    """Make an assistant's message: what it says, and the tools that it asks for."""
+    content = [*([{"type": "text", "text": text}] if text or not calls else []), *calls]
+    return {"role": "assistant", "content": content, "timestamp": round(time.time() * 1000), **fields}
+
+
+def tool_call(name: str, arguments: Message, call_id: str | None = None) -> Message:
+    """Make the part of a message that asks for a tool."""
+    return {"type": "toolCall", "id": call_id or f"call-{uuid.uuid4().hex[:12]}", "name": name, "arguments": arguments}
 
 
 @dataclass
@@ -83,6 +96,11 @@ class ScriptedModel:
         said = next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
         if await _obey(said, self.delay_s, attempt):
             return assistant("")
+        if messages[-1]["role"] == "toolResult":
+            return assistant(f"The tool said: {text_of(messages[-1])}", provider="scripted", model=self.name, stopReason="stop")
+        if (wanted := _TOOL.search(said)) is not None:
+            call = tool_call("wait", {"seconds": float(wanted[1] or 1)})
+            return assistant("", [call], provider="scripted", model=self.name, stopReason="toolUse")
         summarised = any(message["role"] == "compactionSummary" for message in messages)
         remembers = f"{len(messages)} message{'s' * (len(messages) > 1)}" + (" with a summary of earlier ones" if summarised else "")
         return assistant(f"You said: {said}\n(I was shown {remembers}.)", provider="scripted", model=self.name, stopReason="stop")
@@ -127,8 +145,11 @@ class ChatEndpoint:
     async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
         """Ask for the next message; what the provider counted becomes its `usage`."""
         del attempt
-        text, usage = await self._complete([{"role": "system", "content": system}, *map(_as_openai, messages)])
-        return assistant(text, provider="openai-compatible", model=self.name, stopReason="stop", **({"usage": usage} if usage else {}))
+        text, calls, usage = await self._complete([{"role": "system", "content": system}, *map(_as_openai, messages)], tools=_OFFERED)
+        fields: Message = {"usage": usage} if usage else {}
+        return assistant(
+            text, calls, provider="openai-compatible", model=self.name, stopReason="toolUse" if calls else "stop", **fields
+        )
 
     async def summarise(self, messages: list[Message], focus: str) -> str:
         """Ask for a summary."""
@@ -139,27 +160,47 @@ class ChatEndpoint:
         """Close the connections."""
         await self.client.aclose()
 
-    async def _complete(self, messages: list[dict[str, str]]) -> tuple[str, dict[str, int] | None]:
+    async def _complete(self, messages: list[Message], **options: Any) -> tuple[str, list[Message], dict[str, int] | None]:
         try:
-            response = await self.client.post("chat/completions", json={"model": self.name, "messages": messages})
+            response = await self.client.post("chat/completions", json={"model": self.name, "messages": messages, **options})
             response.raise_for_status()
             said = response.json()
-            text = said["choices"][0]["message"]["content"] or ""
+            message = said["choices"][0]["message"]
+            text = message["content"] or ""
+            asked = [(call["function"], call["id"]) for call in message.get("tool_calls") or ()]
+            calls = [tool_call(function["name"], json.loads(function["arguments"] or "{}"), call_id) for function, call_id in asked]
         except httpx.HTTPStatusError as error:
             raise ModelError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}") from error
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise ModelError(f"no answer from {self.client.base_url}: {type(error).__name__}: {error}") from error
         counted = said.get("usage") or {}
         if not counted.get("total_tokens"):
-            return text, None
-        return text, {
+            return text, calls, None
+        return text, calls, {
             "input": counted.get("prompt_tokens", 0),
             "output": counted.get("completion_tokens", 0),
             "totalTokens": counted["total_tokens"],
         }
 
 
-def _as_openai(message: Message) -> dict[str, str]:
-    if message["role"] == "compactionSummary":
-        return {"role": "user", "content": f"(A summary of what was said before.)\n{text_of(message)}"}
-    return {"role": "assistant" if message["role"] == "assistant" else "user", "content": text_of(message)}
+_OFFERED = [
+    {"type": "function", "function": {"name": name, "description": tool.description, "parameters": tool.parameters}}
+    for name, tool in TOOLS.items()
+]
+
+
+def _as_openai(message: Message) -> Message:
+    text = text_of(message)
+    match message["role"]:
+        case "compactionSummary":
+            return {"role": "user", "content": f"(A summary of what was said before.)\n{text}"}
+        case "toolResult":
+            return {"role": "tool", "tool_call_id": message["toolCallId"], "content": text}
+        case "assistant":
+            calls = [
+                {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])}}
+                for call in calls_of(message)
+            ]
+            return {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
+        case _:
+            return {"role": "user", "content": text}

@@ -1,0 +1,85 @@
+"""Tools that the model may ask for, and what it is told of one that was cut off.
+
+What the model asks for is in the transcript before it is carried out, and what came of it as soon as there is something,
+each in the name of the turn. So after a crash the transcript says what was asked for. Whether it was done nobody knows; it
+is not done again by itself: the model is shown that it was cut off, and decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+Message = dict[str, Any]
+
+WAIT_S_MAX = 60.0
+CUT_OFF = "This was cut off: nobody knows how far it came. It has not been tried again."
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What a model is told of a tool, and how it is carried out."""
+
+    description: str
+    parameters: dict[str, Any]
+    use: Callable[[dict[str, Any]], Awaitable[str]]
+
+
+async def _clock(arguments: dict[str, Any]) -> str:
+    del arguments
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+async def _wait(arguments: dict[str, Any]) -> str:
+    seconds = min(max(float(arguments.get("seconds", 1)), 0.0), WAIT_S_MAX)
+    await asyncio.sleep(seconds)
+    return f"waited for {seconds:g} s"
+
+
+TOOLS = {
+    "clock": Tool("The time now, UTC.", {"type": "object", "properties": {}}, _clock),
+    "wait": Tool("Wait for some seconds.", {"type": "object", "properties": {"seconds": {"type": "number"}}}, _wait),
+}
+
+
+def calls_of(message: Message) -> list[dict[str, Any]]:
+    """Return what a message of the model asks for: blocks with an id, a name and arguments."""
+    content = message.get("content")
+    return [block for block in content if block.get("type") == "toolCall"] if isinstance(content, list) else []
+
+
+async def use_tool(call: dict[str, Any]) -> Message:
+    """Carry a call out; return the message for the transcript. A tool that fails says so to the model."""
+    tool = TOOLS.get(call["name"])
+    if tool is None:
+        return _result(call, f"there is no tool {call['name']!r}; there are {', '.join(TOOLS)}", is_error=True)
+    try:
+        return _result(call, await tool.use(call["arguments"]))
+    except (TypeError, ValueError) as error:
+        return _result(call, f"{call['name']} cannot do that: {error}", is_error=True)
+
+
+def with_results(messages: Sequence[Message]) -> list[Message]:
+    """Return a context in which every call has a result: where there is none, a message that says it was cut off."""
+    done = {message["toolCallId"] for message in messages if message["role"] == "toolResult"}
+    shown: list[Message] = []
+    for message in messages:
+        shown.append(message)
+        if message["role"] == "assistant":
+            shown += [_result(call, CUT_OFF, is_error=True) for call in calls_of(message) if call["id"] not in done]
+    return shown
+
+
+def _result(call: dict[str, Any], text: str, *, is_error: bool = False) -> Message:
+    return {
+        "role": "toolResult",
+        "toolCallId": call["id"],
+        "toolName": call["name"],
+        "content": [{"type": "text", "text": text}],
+        "isError": is_error,
+        "timestamp": round(time.time() * 1000),
+    }
