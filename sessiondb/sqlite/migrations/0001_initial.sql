@@ -65,7 +65,7 @@ CREATE INDEX binding_by_session ON binding (session_no);
 -- is a short list of branches, each up to the entry at which the next one left it. A fork is a branch
 -- whose parent lies in another session: no entry is ever copied.
 CREATE TABLE branch (
-  branch_no          INTEGER PRIMARY KEY,
+  branch_no          INTEGER PRIMARY KEY AUTOINCREMENT,  -- an archive remembers it: never given out again
   session_no         INTEGER NOT NULL REFERENCES session (session_no),
   parent_branch_no   INTEGER REFERENCES branch (branch_no),
   fork_no            INTEGER,                   -- last entry shared with the parent branch; NULL: starts at the root
