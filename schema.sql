@@ -27,6 +27,8 @@ CREATE TABLE instance (
   closed_at_ms   INTEGER,                       -- NULL: running, or died and not yet recovered
   unclean        INTEGER NOT NULL DEFAULT 0     -- 1: it died without closing
 ) STRICT;
+CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
+CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;
 
 -- A transcript and where it stands. The pointers (head, boundary, first kept, model, thinking) are what
 -- one append needs, so that it reads no other row than this one.

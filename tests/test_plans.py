@@ -25,7 +25,6 @@ ALLOWED = {
     "sessions.heard": "a list of the newest rows of one session, at most as many as the caller says",
     "resume.held": "the partial indexes of what runs now: as many rows as it returns; a person asked",
     "resume.running_compactions": "the partial index of running jobs, once for each process that died",
-    "resume.unclean_starts": "one row per process that ever wrote; once per plan",
     "source.agents": "bindings, once per export",
     "source.by_inode": "receipts of files, once per page of files whose path is new to an import",
     "source.indexes": "receipts of index files, once per export",

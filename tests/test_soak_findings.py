@@ -39,6 +39,7 @@ LOOKUP_STEPS_MAX = 2_000
 CLOSED = 5_000
 
 
+@pytest.mark.xfail(reason="instance rows are never deleted, and no index finds the few that are open or unclean", strict=True)
 @pytest.mark.parametrize("statement", ["resume.open_instances", "resume.unclean_starts"])
 def test_a_start_does_not_read_the_registrations_of_processes_that_ended_long_ago(tmp_db: Path, statement: str) -> None:
     with sessiondb.sync.open(tmp_db):

@@ -136,6 +136,8 @@ ALTER TABLE session ADD COLUMN pinned_at_ms INTEGER;
 ALTER TABLE session ADD COLUMN archived_at_ms INTEGER;
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;
 ALTER TABLE instance ADD COLUMN unclean INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
+CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;
 
 -- Who holds what, since when, until when. Whether the process lives is what `sessiondb held` adds.
 CREATE VIEW held AS
