@@ -37,13 +37,23 @@ from . import events
 from .backend import ReadTx, Row, Tx
 from .context import read_messages
 from .entries import CUT_ROLES, CUT_TYPES, Draft, dumps, new_id
-from .errors import CompactionCoolDown, CompactionRefused, CompactionRunning, NotFound, NothingToCompact, NothingToUndo, SessionEnded
+from .errors import (
+    CompactionCoolDown,
+    CompactionRefused,
+    CompactionRunning,
+    InvalidInput,
+    NotFound,
+    NothingToCompact,
+    NothingToUndo,
+    SessionEnded,
+)
 from .limits import (
     COMPACTION_RENEWAL_FACTOR,
     COOL_DOWN_AFTER_REJECTIONS,
     COOL_DOWN_MS,
     CUT_SCAN_ROWS,
     CUT_SCAN_ROWS_FIRST,
+    ENTRY_BYTES_MAX,
     MANUAL_SUMMARY_TOKENS_FLOOR,
 )
 from .models import CompactionOutcome, CompactionResult
@@ -101,10 +111,14 @@ class Summary:
 
     @classmethod
     def of(cls, text: str, details: object = None, *, from_hook: bool | None = None) -> Summary:
-        """Encode a summary. Raises InvalidInput if `details` has no JSON form."""
+        """Encode a summary. Raises InvalidInput if `details` has no JSON form, or if the entry would be too large."""
         extra = f',"details":{dumps(details)}' if details is not None else ""
         extra += f',"fromHook":{dumps(from_hook)}' if from_hook is not None else ""
-        return cls(text=text, text_json=dumps(text), tokens=text_tokens(text), extra_json=extra)
+        text_json = dumps(text)
+        size = len(text_json.encode()) + len(extra.encode())
+        if size > ENTRY_BYTES_MAX:
+            raise InvalidInput(f"the summary and its details have {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one entry")
+        return cls(text=text, text_json=text_json, tokens=text_tokens(text), extra_json=extra)
 
 
 # -- begin --------------------------------------------------------------------------------------------------
@@ -179,7 +193,8 @@ def _refuse_in_cool_down(tx: Tx, state: State) -> None:
     if len(recent) < COOL_DOWN_AFTER_REJECTIONS or any(row.state != "rejected" or row.base_epoch != state.epoch for row in recent):
         return
     until_ms = max(row.finished_at_ms for row in recent) + COOL_DOWN_MS
-    if tx.now_ms < until_ms:
+    # Further ahead than it is long: the clock has been set back since, and nobody waits until it has come round again.
+    if tx.now_ms < until_ms <= tx.now_ms + COOL_DOWN_MS:
         raise CompactionCoolDown(
             f"session {state.session_id}: the last {len(recent)} compactions made its context no smaller; "
             f"the next may begin in {(until_ms - tx.now_ms) / 1000:.0f} s",

@@ -121,7 +121,7 @@ def plan(
     `spent` is what this start has resumed so far, `ahead` what the pages before this one want to resume.
     """
     held = tx.all("inbox.held", before_no=before_no, limit=PLAN_AT_ONCE)
-    unclean = tx.must("resume.unclean_starts", since_ms=now_ms - round(policy.breaker_window_s * 1000)).starts
+    unclean = tx.must("resume.unclean_starts", since_ms=now_ms - round(policy.breaker_window_s * 1000), now_ms=now_ms).starts
     room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes").resumes - ahead
     budget = policy.budget_per_start - spent - ahead
     decisions = []

@@ -283,9 +283,12 @@ def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
     return True
 
 
-def take_over_expired(tx: Tx, lane: str) -> int:
-    """Interrupt the turns of a lane whose lease ran out; a bounded number at a time; return how many."""
-    expired = tx.all("turns.expired", lane=lane, now_ms=tx.now_ms, limit=TAKE_OVER_AT_ONCE)
+def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
+    """Interrupt the turns of a lane whose lease ran out; a bounded number at a time; return how many.
+
+    `alive` are turns (a JSON array) that the caller knows to be alive by another clock than the one that leases are told by.
+    """
+    expired = tx.all("turns.expired", lane=lane, now_ms=tx.now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE)
     return sum(interrupt(tx, row.turn_no, "its lease ran out") for row in expired)
 
 

@@ -30,6 +30,7 @@ from .backend import ReadTx, Tx
 from .entries import decode_object, draft_entry, dumps, is_large
 from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, TurnLost
 from .handles import Item, Session, prepare
+from .limits import LEASE_GRACE_MS
 from .messages import message_json
 from .models import Event, Receipt
 from .resume import ResumePolicy
@@ -94,7 +95,17 @@ class Turn:
     settings: LaneSettings
     stopped: bool = False
     """True: it was aborted or taken over; nothing can be written in its name any more."""
+    alive_until: float = 0.0
+    """On this process's own clock, which nobody sets: until then its lease holds here, whatever the wall clock says."""
+    _ends: float = 0.0
     _scope: anyio.CancelScope | None = None
+
+    def __post_init__(self) -> None:
+        self._ends = time.monotonic() + (self.started.timeout_ms + LEASE_GRACE_MS) / 1000
+        self._hold()
+
+    def _hold(self) -> None:
+        self.alive_until = min(time.monotonic() + self.settings.lease_s, self._ends)
 
     def __str__(self) -> str:
         return f"turn {self.number} of session {self.session.id}"
@@ -144,6 +155,7 @@ class Turn:
         """
         lease_ms = round(self.settings.lease_s * 1000)
         await self.db.write("turn.renew", lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation))
+        self._hold()
 
 
 async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSettings) -> None:
@@ -153,14 +165,16 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
         async with anyio.create_task_group() as group:
             while True:
                 seen = db.backend.change_count
+                alive = _alive(db)
                 try:
-                    look = await db.read("lane.look", partial(_look, lane=lane, settings=settings))
-                    await _look_after(db, lane, look, settings)
+                    look = await db.read("lane.look", partial(_look, lane=lane, settings=settings, alive=alive))
+                    await _look_after(db, lane, look, settings, alive)
                     turn = await _claim(db, lane, look.candidate, settings) if look.candidate is not None else None
                     sleep_s = look.sleep_s
                 except SessionDBError as error:
                     turn, sleep_s = None, _pause_after(error, f"lane {lane}")
                 if turn is not None:
+                    db.running_turns[turn.number] = turn  # here: its task begins only after the next look has been asked for
                     group.start_soon(_run_turn, turn, handler)
                 else:
                     await db.backend.wait_change(seen, sleep_s)
@@ -200,9 +214,15 @@ class _Look:
     """Until something is due without any commit: a retry, a lease that runs out, a notice."""
 
 
-def _look(tx: ReadTx, *, lane: str, settings: LaneSettings) -> _Look:
+def _alive(db: SessionDB) -> str:
+    """List the turns whose leases this process itself has renewed in time, by a clock that is never set."""
+    now = time.monotonic()
+    return json.dumps([number for number, turn in db.running_turns.items() if now < turn.alive_until])
+
+
+def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look:
     now_ms = _now_ms()
-    expiry_ms = tx.must("turns.next_expiry", lane=lane).at_ms
+    expiry_ms = tx.must("turns.next_expiry", lane=lane, alive=alive).at_ms
     notices_ms = [
         row.accepted_at_ms + round(settings.delayed_after_s * 1000)
         for row in tx.all("inbox.late", lane=lane, accepted_before_ms=2**62, limit=1)
@@ -216,10 +236,10 @@ def _look(tx: ReadTx, *, lane: str, settings: LaneSettings) -> _Look:
     )
 
 
-async def _look_after(db: SessionDB, lane: str, look: _Look, settings: LaneSettings) -> None:
+async def _look_after(db: SessionDB, lane: str, look: _Look, settings: LaneSettings, alive: str) -> None:
     """Take over turns whose lease ran out, and tell those who wait; a write only when there is something to do."""
     if look.expired:
-        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane))
+        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=alive))
     if look.late:
         await db.write("lane.delayed", lambda tx: inbox.tell_delayed(tx, lane, after_ms=round(settings.delayed_after_s * 1000)))
 
@@ -256,7 +276,6 @@ async def _decode(payload: str) -> dict[str, Any]:
 async def _run_turn(turn: Turn, handler: Handler) -> None:
     """Run a handler and record what became of it. Nothing escapes but a cancellation of the loop."""
     running = turn.db.running_turns
-    running[turn.number] = turn
     answer: Answer | None = None
     failure: str | None = None
     retry = True

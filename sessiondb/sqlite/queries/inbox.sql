@@ -21,10 +21,11 @@ SELECT count(*) AS waiting FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND 
 
 -- name: next
 -- The oldest message of a lane that may run now: its session is idle and nothing of that session goes before it.
--- A resume lets every other message of its session go first.
+-- A resume lets every other message of its session go first. A pause is a minute at most: a time further ahead is of a clock that
+-- has been set back since, and is not waited for.
 SELECT i.inbox_no, i.session_no, s.session_id, i.source, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms <= :now_ms
+WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms NOT BETWEEN :now_ms + 1 AND :now_ms + 60000
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM inbox AS o
                   WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'held') AND o.state <> 'held' AND o.lane <> 'resume'
@@ -33,7 +34,8 @@ ORDER BY i.inbox_no LIMIT 1;
 
 -- name: due
 -- When the next message of a lane that waits for its retry becomes available.
-SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane AND available_at_ms > :now_ms;
+SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane
+  AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
 -- name: claim
 -- queued -> claimed, once.
@@ -60,7 +62,8 @@ UPDATE inbox SET state = 'dead', reason = :reason WHERE inbox_no = :inbox_no AND
 -- name: supersede_resumes
 -- A newer message of the session goes on where its interrupted ones stopped; they are in the transcript already.
 UPDATE inbox SET state = 'done', reason = 'a newer message of the session went on from here'
-WHERE session_no = :session_no AND inbox_no < :inbox_no AND (state = 'held' OR (state = 'queued' AND lane = 'resume'));
+WHERE session_no = :session_no AND inbox_no < :inbox_no AND state IN ('queued', 'claimed', 'held')
+  AND (state = 'held' OR (state = 'queued' AND lane = 'resume'));
 
 -- name: waiting
 -- Whether a message waits.

@@ -4,15 +4,18 @@ INSERT INTO outbox (session_no, turn_no, target, state, created_at_ms, available
 VALUES (:session_no, :turn_no, :target, 'pending', :now_ms, :now_ms, :payload);
 
 -- name: next
--- The oldest reply that may be sent now; replies of one session keep their order.
+-- The oldest reply that may be sent now; replies of one session keep their order. A pause is a minute at most: a time
+-- further ahead is of a clock that has been set back since, and is not waited for.
 SELECT o.outbox_no, s.session_id, o.session_no, o.target, o.attempts, o.payload FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
-WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'pending' AND o.available_at_ms <= :now_ms
+WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'pending'
+  AND o.available_at_ms NOT BETWEEN :now_ms + 1 AND :now_ms + 60000
   AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.session_no = o.session_no AND e.state IN ('pending', 'sending') AND e.outbox_no < o.outbox_no)
 ORDER BY o.outbox_no LIMIT 1;
 
 -- name: due
 -- When the next reply that waits for its retry becomes available.
-SELECT min(available_at_ms) AS at_ms FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'pending' AND available_at_ms > :now_ms;
+SELECT min(available_at_ms) AS at_ms FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'pending'
+  AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
 -- name: begin_sending
 -- pending -> sending, once: from here on a crash makes it unknown.

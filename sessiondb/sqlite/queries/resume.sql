@@ -12,8 +12,9 @@ UPDATE instance SET closed_at_ms = :now_ms, unclean = 1 WHERE instance_no = :ins
 SELECT compaction_id, session_no FROM compaction WHERE state = 'running' AND instance_no = :instance_no LIMIT :limit;
 
 -- name: unclean_starts
--- How many of the processes that were opened since a time died without closing.
-SELECT count(*) AS starts FROM instance WHERE unclean = 1 AND opened_at_ms >= :since_ms;
+-- How many of the processes that were opened between two times died without closing. What lies ahead was told by a clock
+-- that has been set back since.
+SELECT count(*) AS starts FROM instance WHERE unclean = 1 AND opened_at_ms BETWEEN :since_ms AND :now_ms;
 
 -- name: held
 -- Who holds what, since when, until when: turns, compactions and replies under way.

@@ -11,7 +11,7 @@ ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = 
 -- name: busier_lane
 -- A lane that goes before this one and has a message that could run now, if there is one.
 SELECT l.lane FROM lane AS l WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
-  AND EXISTS (SELECT 1 FROM inbox AS i WHERE i.state = 'queued' AND i.lane = l.lane AND i.available_at_ms <= :now_ms
+  AND EXISTS (SELECT 1 FROM inbox AS i WHERE i.state = 'queued' AND i.lane = l.lane AND i.available_at_ms NOT BETWEEN :now_ms + 1 AND :now_ms + 60000
                 AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
                 AND NOT EXISTS (SELECT 1 FROM inbox AS o
                                 WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'held') AND o.state <> 'held'
@@ -47,13 +47,15 @@ UPDATE turn SET state = :state, finished_at_ms = :now_ms, incomplete = :incomple
 WHERE turn_no = :turn_no AND state = 'running';
 
 -- name: expired
--- Running turns whose owner has not been heard of in time.
-SELECT turn_no FROM turn WHERE state = 'running' AND lane = :lane AND expires_at_ms <= :now_ms ORDER BY expires_at_ms LIMIT :limit;
+-- Running turns whose owner has not been heard of in time, less those that the caller knows to be alive.
+SELECT turn_no FROM turn WHERE state = 'running' AND lane = :lane AND expires_at_ms <= :now_ms
+  AND turn_no NOT IN (SELECT value FROM json_each(:alive)) ORDER BY expires_at_ms LIMIT :limit;
 
 -- name: of_instance
--- Running turns of one process.
-SELECT turn_no FROM turn WHERE state = 'running' AND instance_no = :instance_no LIMIT :limit;
+-- Running turns of one process, oldest first.
+SELECT turn_no FROM turn INDEXED BY turn_one_running WHERE state = 'running' AND instance_no = :instance_no ORDER BY turn_no LIMIT :limit;
 
 -- name: next_expiry
--- When the next lease of a lane runs out.
-SELECT min(expires_at_ms) AS at_ms FROM turn WHERE state = 'running' AND lane = :lane;
+-- When the next lease of a lane runs out, less those of turns that the caller knows to be alive.
+SELECT min(expires_at_ms) AS at_ms FROM turn WHERE state = 'running' AND lane = :lane
+  AND turn_no NOT IN (SELECT value FROM json_each(:alive));
