@@ -8,19 +8,37 @@ learnt here is learnt by os.stat() and from /proc.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from sessiondb.errors import OpenError
+from sessiondb.folders import make_folder
 
 # SQLite locks byte 120 of the -shm file while it writes to the WAL (WAL_WRITE_LOCK, part of its file format).
 _WRITE_LOCK_BYTE = 120
+# ... and a snapshot that rests on the WAL holds one of these (WAL_READ_LOCK 1 to 4) for as long as it lives.
+_SNAPSHOT_BYTES = (124, 127)
+
+
+def resolved(path: str) -> str:
+    """Return a path without links, as SQLite can be given it.
+
+    Raises:
+        OpenError: it holds a NUL or is not UTF-8.
+    """
+    try:
+        found = os.path.realpath(path)
+        found.encode()
+    except ValueError as error:
+        raise OpenError(f"{path!r}: a database's path is UTF-8 without NUL; this one is not ({error}). Rename it or its folder.") from error
+    return found
 
 
 def make_file(path: str, *, create: bool) -> bool:
     """Create an empty file for nobody but its owner, and its folder if that is missing; return False when it was there.
 
     -wal and -shm inherit the mode. The descriptor is opened and closed only when the file is new, so no lock
-    can hang on it.
+    can hang on it. The file's own name is synced by SQLite, with the WAL's.
 
     Raises:
         OpenError: there is no such file and `create` is off, it is not a plain file, or its folder cannot be made.
@@ -37,8 +55,7 @@ def make_file(path: str, *, create: bool) -> bool:
     if not create:
         raise OpenError(f"{path}: there is no such file. Check the path, or open it for writing to create it.")
     try:
-        if not file.parent.exists():
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(file.parent)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return False  # another process opening the same new path came first
@@ -47,34 +64,72 @@ def make_file(path: str, *, create: bool) -> bool:
     return True
 
 
-def lock_holder(path: str) -> str | None:
-    """Name the process that holds the write lock, as "pid 123 (python)"; None when the system does not tell.
+def reread_wal(path: str) -> None:
+    """Have the system read what is left of a WAL from its disk again, not from memory. Before this process opens the database.
 
-    /proc/locks lists the lock by the -shm file's device and inode, so nothing of the database is opened.
+    When a sync fails Linux may take what it could not write for written, and go on showing it. A process that is killed then
+    leaves a commit that is in memory only: the next one would find it, build on it, and lose it with everything after it when
+    the power goes. What merely waits to be written stays. The WAL carries no locks; all the same, whoever opens the database a
+    second time in one process does without.
     """
-    pid = lock_holder_pid(path)
-    if pid is None:
-        return None
+    if sys.platform != "linux":
+        return
     try:
-        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text(encoding='utf-8', errors='replace').strip()})"
+        descriptor = os.open(path + "-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return f"pid {pid}"
+        return  # there is none; or SQLite, which opens it next, says what is the matter with it
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def lock_holder(path: str) -> str | None:
+    """Name the process that holds the write lock, as "pid 123 (python)"; None when the system does not tell."""
+    pid = lock_holder_pid(path)
+    return None if pid is None else _name(pid)
 
 
 def lock_holder_pid(path: str) -> int | None:
     """Return the pid of the process that holds the WAL write lock; None when nobody does or the system does not tell."""
+    for pid, kind, first, last in _wal_locks(path):
+        if kind == "WRITE" and first <= _WRITE_LOCK_BYTE <= last:
+            return pid
+    return None
+
+
+def snapshot_holders(path: str) -> list[str]:
+    """Name the processes whose snapshots rest on the WAL and keep it from being reset; none when the system does not tell."""
+    first_byte, last_byte = _SNAPSHOT_BYTES
+    pids = {pid for pid, kind, first, last in _wal_locks(path) if kind == "READ" and first <= last_byte and last >= first_byte}
+    return ["this process" if pid == os.getpid() else _name(pid) for pid in sorted(pids)]
+
+
+def _wal_locks(path: str) -> list[tuple[int, str, int, float]]:
+    """Return the locks on a database's -shm file: pid, READ or WRITE, first and last byte.
+
+    /proc/locks lists them by the file's device and inode, so nothing of the database is opened.
+    """
     try:
         shm = Path(path + "-shm").stat()
         locks = Path("/proc/locks").read_text(encoding="ascii")
     except OSError:
-        return None
+        return []
     inode = f"{os.major(shm.st_dev):02x}:{os.minor(shm.st_dev):02x}:{shm.st_ino}"
+    found = []
     for line in locks.splitlines():
         # "1: POSIX  ADVISORY  WRITE 4711 fe:00:1234 120 120"; a waiting request has "->" as its second field.
         fields = line.split()
-        if len(fields) == 8 and fields[3] == "WRITE" and fields[5] == inode and int(fields[6]) <= _WRITE_LOCK_BYTE <= _last(fields[7]):
-            return int(fields[4])
-    return None
+        if len(fields) == 8 and fields[5] == inode:
+            found.append((int(fields[4]), fields[3], int(fields[6]), _last(fields[7])))
+    return found
+
+
+def _name(pid: int) -> str:
+    try:
+        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text(encoding='utf-8', errors='replace').strip()})"
+    except OSError:
+        return f"pid {pid}"
 
 
 def _last(field: str) -> float:
