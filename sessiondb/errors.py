@@ -9,7 +9,7 @@
     |-- StoreClosed                the database was closed; not executed
     |-- StoreFull                  the disk is full: rolled back; free space and retry
     |-- StoreFailed                an I/O error before COMMIT: rolled back; the connection is opened again
-    |-- StoreDamaged               the file fails its own checks: restore a backup
+    |-- StoreDamaged               the file fails its own checks: salvage it, or restore a backup
     |-- StoreReadOnly              a write to a database that was opened for reading
     |-- ReadTooLong                a snapshot passed its maximum age and was interrupted: read in pages
     |-- ConstraintFailed           a rule of the schema refused the change; its name is in the error
@@ -73,8 +73,9 @@ class StoreBusy(SessionDBError):
 
     retry = True
 
-    def __init__(self, message: str | None = None, *, retry_after_ms: int, **fields: Any) -> None:
-        super().__init__(message, retry_after_ms=retry_after_ms, **fields)
+    def __init__(self, message: str | None = None, *, retry_after_ms: int, holder: str = "unknown", **fields: Any) -> None:
+        # Both are always there, so that whoever catches it need not ask first: when to come back, and who is in the way.
+        super().__init__(message, retry_after_ms=retry_after_ms, holder=holder, **fields)
 
 
 class NotExecuted(SessionDBError):
@@ -107,7 +108,7 @@ class StoreFailed(SessionDBError):
 
 
 class StoreDamaged(SessionDBError):
-    """The database file is damaged; nothing was changed. Keep the file, and restore a backup."""
+    """The database file is damaged; nothing was changed. `sessiondb salvage DB NEW` gets out what can be read."""
 
 
 class StoreReadOnly(SessionDBError):

@@ -13,8 +13,11 @@ count in `stats()`, or with `guard="raise"` a RuntimeError where it happens, bef
 Python offers no way to remove an audit hook, and calls it for every audited event of the process. It is therefore
 installed once, with the first guarded database, is one dictionary lookup for any event that is not in the table
 (0.3 us measured, nearly all of it the interpreter's call), and does nothing when no database is open. An open() of any
-other file costs four stat() calls (6 us). It sees events of Python code only: a C extension that opens the file by
-itself (apsw does) stays unseen. Names are compared by device and inode, so links are seen through.
+other file costs four stat() calls (6 us). Names are compared by device and inode, so links are seen through.
+
+What it cannot see, because no event tells of it: C code that opens the file by itself (apsw does, and so would a second
+copy of SQLite in another extension), ATTACH through a connection to some other file, and `os.open(name, dir_fd=...)`,
+whose event has the name without its folder.
 """
 
 from __future__ import annotations
@@ -33,13 +36,14 @@ log = logging.getLogger("sessiondb.guard")
 
 _SUFFIXES = ("", "-wal", "-shm")
 
-# Audit event -> which of its arguments are paths. Opening and replacing are the harm; stat() and listing are not.
-_EVENTS: Mapping[str, tuple[int, ...]] = {
-    "open": (0,),
-    "sqlite3.connect": (0,),
-    "os.remove": (0,),
-    "os.rename": (0, 1),
-    "os.truncate": (0,),
+# Audit event -> which of its arguments are paths, each with the one that says in which folder (`dir_fd`, or -1: as it stands).
+# shutil.rmtree() removes files that way. Opening and replacing are the harm; stat() and listing are not.
+_EVENTS: Mapping[str, tuple[tuple[int, int | None], ...]] = {
+    "open": ((0, None),),
+    "sqlite3.connect": ((0, None),),
+    "os.remove": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.truncate": ((0, None),),
 }
 
 
@@ -78,16 +82,16 @@ def unwatch(guard: Guard) -> None:
         _watched = tuple(other for other in _watched if other is not guard)
 
 
-def _hook(event: str, arguments: tuple[Any, ...], *, events: Mapping[str, tuple[int, ...]] = _EVENTS) -> None:
+def _hook(event: str, arguments: tuple[Any, ...], *, events: Mapping[str, tuple[tuple[int, int | None], ...]] = _EVENTS) -> None:
     positions = events.get(event)
     if positions is not None and _watched:
-        for position in positions:
-            _check(event, arguments[position])
+        for position, folder in positions:
+            _check(event, arguments[position], -1 if folder is None else arguments[folder])
 
 
-def _check(event: str, argument: object) -> None:
+def _check(event: str, argument: object, folder: int) -> None:
     path = _path_of(event, argument)
-    if path is None or (opened := _inode(path)) is None:
+    if path is None or (opened := _inode(path, folder)) is None:
         return
     for guard in _watched:
         if any(_inode(file) == opened for file in guard.files):
@@ -110,10 +114,10 @@ def _path_of(event: str, argument: object) -> str | None:
     return argument
 
 
-def _inode(path: str) -> tuple[int, int] | None:
+def _inode(path: str, folder: int = -1) -> tuple[int, int] | None:
     """Return what identifies a file under any name; None when it is not there, or its name is none."""
     try:
-        found = os.stat(path)  # noqa: PTH116  # runs at every open() of the process: no Path objects
+        found = os.stat(path, dir_fd=None if folder == -1 else folder)  # at every open() of the process: no Path objects
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino

@@ -25,7 +25,7 @@ from typing import Any
 
 import apsw
 
-from sessiondb.errors import StoreBusy, StoreClosed
+from sessiondb.errors import StoreBusy, StoreClosed, StoreFailed
 from sessiondb.limits import Limits
 from sessiondb.sqlite.connection import READ_LOCKED_S_MAX, close_quietly, explain_cannot_open, jitter, log
 from sessiondb.sqlite.transaction import Snapshot, reraise
@@ -97,7 +97,7 @@ class Readers:
                 raise StoreClosed(f"{self.path}: {request.op} came after the database was closed.", path=self.path)
             if self.waiting >= self.limits.read_queue_max:
                 self.refused += 1
-                running = ", ".join(sorted(current.op for current in self.current.values()))
+                running = ", ".join(sorted(current.op for current in self.current.values())) or "reads that are just beginning"
                 raise StoreBusy(
                     f"{request.op} was refused: {self.waiting} reads wait (limit {self.limits.read_queue_max}); running: {running}. Retry.",
                     retry_after_ms=100,
@@ -241,7 +241,7 @@ class _Reader:
         try:
             return self.readers.connect(path)
         except apsw.CantOpenError as error:
-            raise explain_cannot_open(path) from error
+            raise _cannot_open_now(path, error) from error
         except apsw.Error as error:
             reraise(error, f"opening {path} for reading")
 
@@ -281,9 +281,9 @@ class _Reader:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if isinstance(error, apsw.CantOpenError):
-                    raise explain_cannot_open(self.readers.path) from error
+                    raise _cannot_open_now(self.readers.path, error) from error
                 if not isinstance(error, (apsw.BusyError, apsw.LockedError)) or time.monotonic() >= give_up:
-                    reraise(error, f"{request.op}: beginning a read")
+                    reraise(error, f"{request.op}: beginning a read", path=self.readers.path)
             jitter()
         with self.readers.lock:
             request.began = time.monotonic()
@@ -303,3 +303,8 @@ class _Reader:
             took_ms = (time.monotonic() - request.began) * 1000
             if took_ms > readers.snapshot_ms_longest:
                 readers.snapshot_ms_longest, readers.snapshot_longest_op = took_ms, request.op
+
+
+def _cannot_open_now(path: str, error: apsw.Error) -> StoreFailed:
+    """Say why a database that is open cannot be opened by one more reader. Unlike at opening it may pass: files, memory, a mount."""
+    return StoreFailed(f"{explain_cannot_open(path)} Or too many files are open (ulimit -n). Nothing was read ({error}); retry.")
