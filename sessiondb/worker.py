@@ -28,9 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import events, inbox, outbox, turns
 from .backend import ReadTx, Tx
 from .entries import decode_object, draft_entry, dumps, is_large
-from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, TurnLost
+from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, StoreDamaged, TurnLost
 from .handles import Item, Session, prepare
-from .limits import LEASE_GRACE_MS
+from .limits import ENTRY_BYTES_MAX, LEASE_GRACE_MS, SESSION_KEY_CHARS_MAX
 from .messages import message_json
 from .models import Event, Receipt
 from .resume import ResumePolicy
@@ -160,13 +160,16 @@ class Turn:
 
 async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSettings) -> None:
     """Run a lane until cancelled. See `SessionDB.run_lane`."""
-    await db.read("lane", lambda tx: turns.require_lane(tx, lane))
+    known = False
     try:
         async with anyio.create_task_group() as group:
             while True:
                 seen = db.backend.change_count
                 alive = _alive(db)
                 try:
+                    if not known:
+                        await db.read("lane", lambda tx: turns.require_lane(tx, lane))
+                        known = True
                     look = await db.read("lane.look", partial(_look, lane=lane, settings=settings, alive=alive))
                     await _look_after(db, lane, look, settings, alive)
                     turn = await _claim(db, lane, look.candidate, settings) if look.candidate is not None else None
@@ -196,7 +199,13 @@ async def run_resumes(db: SessionDB, policy: ResumePolicy, *, every_s: float) ->
 
 
 def _pause_after(error: SessionDBError, who: str) -> float:
-    """Say how long to wait before trying again after an error that passes; raise any other."""
+    """Say how long to wait before trying again after an error that passes; raise any other.
+
+    A page that cannot be read looks like damage, and may be read the next time; and if it is damage, the other sessions go on.
+    """
+    if isinstance(error, StoreDamaged):
+        logger.error("%s: %s", who, error)
+        return LOOK_S
     if not error.retry and not isinstance(error, ReadTooLong):
         raise error
     logger.warning("%s: %s", who, error)
@@ -337,7 +346,7 @@ async def _complete(turn: Turn, answer: Answer) -> None:
     """Write a turn's answer and its end; if the answer cannot be stored, the turn has failed."""
     try:
         drafts = [await prepare(item) for item in answer.entries]
-        replies = [(target, dumps(message)) for target, message in answer.replies]
+        replies = [_encoded_reply(target, message) for target, message in answer.replies]
     except (SessionDBError, TypeError, ValueError) as error:
         await _refuse_answer(turn, error)
         return
@@ -350,6 +359,13 @@ async def _complete(turn: Turn, answer: Answer) -> None:
     refused = await _record(turn, complete)
     if refused is not None:
         await _refuse_answer(turn, refused)
+
+
+def _encoded_reply(target: str, message: Any) -> tuple[str, str]:
+    text = dumps(message)
+    if len(target) > SESSION_KEY_CHARS_MAX or len(text.encode()) > ENTRY_BYTES_MAX:
+        raise InvalidInput(f"a reply of {len(text):,} characters to {target[:80]!r}: at most {ENTRY_BYTES_MAX:,} bytes fit")
+    return target, text
 
 
 async def _refuse_answer(turn: Turn, error: Exception) -> None:
@@ -554,6 +570,8 @@ async def message_text(message: dict[str, Any] | BaseModel | str) -> str:
         InvalidInput: it is no message with a role, or the transcript could not store it.
     """
     item = message_json(message) if isinstance(message, BaseModel) else message
+    if not isinstance(item, dict | str):
+        raise InvalidInput(f"a message is a dict, a typed message, or JSON text, not {type(item).__name__}")
     return await anyio.to_thread.run_sync(_message_text, item) if is_large(item) else _message_text(item)
 
 

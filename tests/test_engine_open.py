@@ -461,7 +461,7 @@ with start_blocking_portal() as portal:
 async def test_use_after_a_fork_says_which_process_opened_it(tmp_db: Path) -> None:
     async with opened(tmp_db) as backend:
         backend._parts.pid += 1
-        with pytest.raises(StoreClosed, match="Open the database again in this process"):
+        with pytest.raises(StoreClosed, match="Open the database in a process that was started afresh"):
             await backend.write(insert("x"), op="append")
         backend._parts.pid -= 1
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import apsw
 
+from sessiondb.errors import SessionDBError
 from sessiondb.sqlite.connection import close_quietly, log
 from sessiondb.sqlite.wake import Waiter, new_waiter, ring_all
 
@@ -90,7 +91,7 @@ class Changes:
                     if connection is None:
                         connection = self._connect()
                     version = connection.pragma("data_version")
-                except apsw.Error as error:
+                except (SessionDBError, apsw.Error) as error:
                     log.warning("watching for other processes' commits failed (%s); trying again", error)
                     close_quietly(connection)
                     connection = None

@@ -42,13 +42,17 @@ from sessiondb.sqlite.connection import (
     connect_visitor,
     explain_cannot_open,
     log,
+    note_closed,
+    note_open,
     refuse_unsafe_library,
     when_unlocked,
 )
-from sessiondb.sqlite.files import make_file
+from sessiondb.sqlite.files import make_file, reread_wal, resolved
 from sessiondb.sqlite.filesystem import refuse_unsafe_filesystem
+from sessiondb.sqlite.privacy import concerns, refuse_planted
 from sessiondb.sqlite.readers import Readers, ReadRequest
 from sessiondb.sqlite.schema import SCHEMA_VERSION, is_new
+from sessiondb.sqlite.transaction import reraise
 from sessiondb.sqlite.wake import new_waiter
 from sessiondb.sqlite.writer import Request, Writer
 
@@ -74,6 +78,8 @@ class _Parts:
         self.guard = guard
         self.pid = os.getpid()
         self.closed = False
+        # What is dropped without close() stays noted: when its connections have ended is not known.
+        self.note = note_open(path)
 
     def stop(self) -> None:
         """Ask every thread to finish. Does not wait. May be repeated."""
@@ -96,6 +102,9 @@ class _Parts:
             done = self.writer.join(timeout_s) and done
         if self.guard is not None:
             guarding.unwatch(self.guard)
+        note, self.note = (self.note, None) if done else (None, self.note)
+        if note is not None:
+            note_closed(note)
         return done
 
 
@@ -151,6 +160,7 @@ class SqliteBackend:
         Raises:
             OpenError: and its subclasses; each says what the file is and what to do.
             StoreBusy: another process held the lock for longer than `busy_timeout_s`.
+            StoreFailed, StoreFull, StoreDamaged: the disk failed meanwhile, is full, or the file is damaged.
         """
         limits = limits or Limits()
         if durability not in ("full", "normal"):
@@ -158,6 +168,7 @@ class SqliteBackend:
 
         def start() -> _Parts:
             name = _resolve(path)
+            refuse_planted(os.fspath(path), name)
             refuse_unsafe_library()
             if not allow_unsafe_filesystem:
                 refuse_unsafe_filesystem(name)
@@ -169,6 +180,8 @@ class SqliteBackend:
                 if readonly:
                     raise explain_cannot_open(name) from error
                 raise OpenError(f"{name}: this user may not write to it. Run as its owner, or open it with readonly=True.") from error
+            except apsw.Error as error:
+                reraise(error, f"opening {name}")
 
         started: list[_Parts] = []
         abandoned = threading.Event()
@@ -188,6 +201,9 @@ class SqliteBackend:
                 parts.stop()
             raise
         parts = started[0]
+        if not readonly:
+            for concern in concerns(parts.path):
+                log.warning("%s", concern)
         if guard is not False and not readonly:
             parts.guard = guarding.watch(parts.path, "warn" if guard is True else guard)
         return cls(parts)
@@ -254,6 +270,7 @@ class SqliteBackend:
             "instance_no": parts.writer.instance_no if parts.writer is not None else None,
             "database_file_bytes": _file_bytes(parts.path),
             "wal_file_bytes": _file_bytes(parts.path + "-wal"),
+            "concerns": concerns(parts.path),
             "guard_violations": parts.guard.violations if parts.guard is not None else 0,
             "writer": parts.writer.snapshot() if parts.writer is not None else None,
             "readers": parts.readers.snapshot(),
@@ -319,13 +336,15 @@ class SqliteBackend:
     def _refuse_after_fork(self) -> None:
         if os.getpid() != self._parts.pid:
             raise StoreClosed(
-                f"{self._parts.path} was opened by process {self._parts.pid}, before a fork; SQLite connections do not survive one. "
-                f"Open the database again in this process ({os.getpid()})."
+                f"{self._parts.path} was opened by process {self._parts.pid}, before a fork; SQLite's connections and locks do not survive "
+                f"one. Open the database in a process that was started afresh, or fork before opening it; this one is {os.getpid()}."
             )
 
 
 def _start(path: str, limits: Limits, durability: Durability, program: str, *, create: bool) -> _Parts:
     make_file(path, create=create)
+    if not any(parts.path == path and not parts.closed for parts in list(_open_parts)):
+        reread_wal(path)
     changes = Changes(lambda: connect_reader(path))
     writer = Writer(path, limits, durability, program, changes.notify)
     writer.start()
@@ -358,7 +377,7 @@ def _resolve(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or text == ":memory:" or text.startswith("file:"):
         raise OpenError(f"{text!r} is not the path of a file; sessiondb keeps its data in a file that other processes can read.")
-    return os.path.realpath(text)
+    return resolved(text)
 
 
 def _program() -> str:

@@ -22,7 +22,7 @@ from sessiondb import errors
 from sessiondb.backend import Row, SqlValue, load_statements
 
 # After these a connection is closed and opened again: what it remembers of the file may be wrong.
-SPOILING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError)
+SPOILING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError)
 
 _PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -86,7 +86,7 @@ class Snapshot:
             if prepared.make_row is None:
                 prepared.describe(cursor)
             rows = cursor.fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             self._fail(error, statement)
         make_row = prepared.make_row
         return list(map(make_row, rows)) if make_row is not None else rows
@@ -95,7 +95,7 @@ class Snapshot:
         _, cursor = self._start(statement, params)
         try:
             return cursor.fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             self._fail(error, statement)
 
     def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
@@ -118,10 +118,20 @@ class Snapshot:
             raise errors.InvalidInput(f"statement {statement}: a value cannot be stored: {error}") from error
         return prepared, cursor
 
-    def _fail(self, error: apsw.Error, statement: str) -> NoReturn:
+    def _fail(self, error: apsw.Error | UnicodeDecodeError, statement: str) -> NoReturn:
+        path = self._connection.filename if self._connection is not None else ""
+        if isinstance(error, UnicodeDecodeError):  # every text was UTF-8 when it was stored
+            raise errors.StoreDamaged(
+                f"statement {statement}: a text in {path} is damaged: {error}. Run `sessiondb verify {path}`; then `sessiondb salvage "
+                f"{path} NEW` gets out what can be read."
+            ) from error
+        if isinstance(error, apsw.ReadOnlyError) and not isinstance(self, WriteTransaction):
+            # A body that was given to read() wants to write: a defect of the body, and nothing of the disk.
+            error.add_note(f"sessiondb: statement {statement}")
+            raise error
         if isinstance(error, SPOILING):
             self.failure = error
-        reraise(error, f"statement {statement}", self.interrupted)
+        reraise(error, f"statement {statement}", self.interrupted, path)
 
     def end(self) -> None:
         """Make the handle void."""
@@ -148,15 +158,15 @@ class WriteTransaction(Snapshot):
             self._fail(error, statement)
 
 
-def reraise(error: apsw.Error, during: str, interrupted: str = "") -> NoReturn:
+def reraise(error: apsw.Error, during: str, interrupted: str = "", path: str = "") -> NoReturn:
     """Raise SQLite's `error` as sessiondb's, so that nothing above the engine needs to know apsw."""
-    translated = translate(error, during, interrupted)
+    translated = translate(error, during, interrupted, path)
     if translated is error:
         raise error
     raise translated from error
 
 
-def translate(error: apsw.Error, during: str, interrupted: str = "") -> Exception:
+def translate(error: apsw.Error, during: str, interrupted: str = "", path: str = "") -> Exception:
     """Return what sessiondb raises for SQLite's `error`; the same one, with a note, when it is a bug of ours."""
     said = str(error)
     match error:
@@ -167,12 +177,31 @@ def translate(error: apsw.Error, during: str, interrupted: str = "") -> Exceptio
         case apsw.FullError():
             return errors.StoreFull(f"{during}: the disk is full ({said}); rolled back. Free space, then retry.")
         case apsw.CorruptError() | apsw.NotADBError():
+            # SQLite reports a page that the kernel cannot read (EIO) in a running statement as damage, too.
             return errors.StoreDamaged(
-                f"{during}: the database file is damaged ({said}). Keep the file as it is, run `sessiondb verify`, and restore a backup."
+                f"{during}: the database file {path or 'DB'} is damaged, or the disk could not read it ({said}). If the system's log shows "
+                "I/O errors, check the disk and retry. Otherwise stop the gateway, keep the file as it is, and run "
+                f"`sessiondb salvage {path or 'DB'} NEW` to get out what can be read, or restore a backup."
             )
         case apsw.IOError():
             code = getattr(error, "extendedresult", "unknown")  # a VFS written in Python gives none
             return errors.StoreFailed(f"{during}: I/O error from the disk ({said}, SQLite code {code}); rolled back. Check it, then retry.")
+        case apsw.MismatchError():
+            return errors.InvalidInput(f"{during}: a value has the wrong type ({said}); nothing was changed.")
+        case apsw.CantOpenError():
+            return errors.StoreFailed(
+                f"{during}: a file that SQLite needs cannot be opened ({said}); rolled back. Check the folder, its permissions and the "
+                "limit of open files (ulimit -n), then retry."
+            )
+        case apsw.ReadOnlyError():
+            return errors.StoreFailed(
+                f"{during}: the file can only be read at present ({said}); rolled back. Check whether its file system was remounted "
+                "read-only, then retry."
+            )
+        case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
+            return errors.StoreBusy(f"{during}: another process holds a lock ({said}). Nothing was changed; retry.", retry_after_ms=100)
+        case apsw.NoMemError():
+            return errors.StoreFailed(f"{during}: SQLite could not get memory ({said}); rolled back. Free some, then retry.")
         case apsw.InterruptError() if interrupted:
             return errors.ReadTooLong(f"{interrupted} (during {during})")
         case _:

@@ -143,7 +143,7 @@ class Writer:
         self._on_change = on_change
         self.limits = limits
         self.stats = WriterStats()
-        self.checkpoints = Checkpointer(limits)
+        self.checkpoints = Checkpointer(limits, path)
         self.instance_no = 0
         self._durability = durability
         self._program = program
@@ -401,15 +401,15 @@ class Writer:
         with self._lock:
             self._closing = True
             left = [request for request in (*self._queue, *self._steps, *self._chores) if request.state != WITHDRAWN]
-            begun = [request.chore for request in self._chores if request.chore is not None]
+            begun = [request for request in self._chores if request.chore is not None]
             self._queue.clear()
             self._steps.clear()
             self._chores.clear()
             self._queue_bytes = 0
             for request in left:
                 request.state = DONE
-        for chore in begun:
-            chore.close()  # its clean-up runs, while the connection is still open
+        for request in begun:
+            _close_chore(request)  # its clean-up runs, while the connection is still open
         for request in left:
             request.fail(StoreClosed(f"{self.path}: the database was closed before {request.op} was done."))
         self._deliver(left)
@@ -580,14 +580,14 @@ class Writer:
                 connection.execute("SAVEPOINT request")
             request.value = _result(request.fn(tx), request.op)
             if tx.failure is not None:  # the body swallowed an error after which nothing can be relied on
-                reraise(tx.failure, request.op)
+                reraise(tx.failure, request.op, path=self.path)
             if not connection.in_transaction:
                 raise RuntimeError(f"{request.op}: the body ended the transaction that it was given")
             if nested:
                 connection.execute("RELEASE request")
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             failure = tx.failure or (error if isinstance(error, SPOILING) else None)
-            request.fail(translate(error, request.op) if isinstance(error, apsw.Error) else error)
+            request.fail(translate(error, request.op, path=self.path) if isinstance(error, apsw.Error) else error)
             self._undo(connection, request, batch, nested=nested, failure=failure)
         else:
             batch.succeeded.append(request)
@@ -703,6 +703,7 @@ class Writer:
         if self._connection is None:
             return
         log.error("%s: %s; the connection is opened again", self.path, error)
+        self._drop_begun_chores(error)
         close_quietly(self._connection)
         self._connection = None
         self._reopen_error = str(error)
@@ -775,19 +776,20 @@ class Writer:
                 return
             request = self._chores[0]
             given_up = request.state == WITHDRAWN
-            if given_up:
-                self._chores.pop(0)
-            else:
+            if not given_up:
                 request.state = BEGUN
                 self._running = request.op
         if given_up:
-            if request.chore is not None:
-                request.chore.close()  # runs its clean-up
+            _close_chore(request)  # before it leaves the list: who sees an empty one sees nothing left behind
+            with self._lock:
+                self._chores.remove(request)
             return
         connection = self._connection or self._reopen()
+        failure: apsw.Error | None = None
         try:
             if connection is None:
-                raise StoreBusy(f"{request.op}: {self.path} cannot be opened again yet ({self._reopen_error}).", retry_after_ms=1_000)
+                message = f"{request.op}: {self.path} failed and cannot be opened again yet ({self._reopen_error}). Nothing was done; "
+                raise StoreBusy(message + "retry in 1,000 ms, and check the disk.", retry_after_ms=1_000)
             if request.chore is None:
                 assert request.fn is not None
                 request.chore = request.fn(connection)
@@ -798,12 +800,26 @@ class Writer:
             request.value = finished.value
             request.outcome = "committed"
         except apsw.Error as error:
-            request.fail(translate(error, request.op))
+            request.fail(translate(error, request.op, path=self.path))
+            failure = error if isinstance(error, SPOILING) else None
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             request.fail(error)
         with self._lock:
             self._chores.remove(request)
         self._deliver([request])
+        if failure is not None:
+            self._give_up_connection(failure)
+
+    def _drop_begun_chores(self, error: apsw.Error) -> None:
+        """Fail what works in steps on a connection that is being given up: it cannot go on on another one."""
+        with self._lock:
+            begun = [request for request in self._chores if request.chore is not None]
+            for request in begun:
+                self._chores.remove(request)
+        for request in begun:
+            _close_chore(request)
+            request.fail(StoreFailed(f"{request.op}: the disk failed between two steps ({error}). Check it, then retry."))
+        self._deliver(begun)
 
 
 def _result(value: Any, op: str) -> Any:
@@ -811,6 +827,16 @@ def _result(value: Any, op: str) -> Any:
         value.close()
         raise TypeError(f"{op}: a transaction body must be a plain function, not a coroutine: nothing may wait inside a transaction")
     return value
+
+
+def _close_chore(request: Request) -> None:
+    """Run the clean-up of a chore that is given up. What it has to say changes nothing for anybody, so it is only logged."""
+    if request.chore is None:
+        return
+    try:
+        request.chore.close()
+    except (apsw.Error, OSError) as error:
+        log.warning("%s: its clean-up failed: %s", request.op, error)
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
