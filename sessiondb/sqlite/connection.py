@@ -98,6 +98,62 @@ def drain(connection: apsw.Connection, script: str) -> list[Any]:
     return connection.execute(script).fetchall()
 
 
+# -- forks ------------------------------------------------------------------------------------------------------------
+
+# Which databases are open, by the process that opened them: (pid, device, inode). A fork's child inherits the list.
+_open_files: list[tuple[int, int, int]] = []
+
+
+def note_open(path: str) -> tuple[int, int, int] | None:
+    """Remember that this process has a database open; return what `note_closed` wants. None: the file has vanished."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # no Path objects for one stat()
+    except FileNotFoundError:
+        return None
+    note = (os.getpid(), found.st_dev, found.st_ino)
+    _open_files.append(note)
+    return note
+
+
+def note_closed(note: tuple[int, int, int]) -> None:
+    """Forget it again, once per `note_open`: every connection has been closed."""
+    _open_files.remove(note)
+
+
+def is_open_here(path: str) -> bool:
+    """Tell whether this process has a database open: closing any other descriptor of its files would drop its locks."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # as above
+    except OSError:
+        return False
+    return (os.getpid(), found.st_dev, found.st_ino) in _open_files
+
+
+def refuse_inherited(path: str) -> None:
+    """Refuse to open a database that was open in the process of which this one is a fork.
+
+    SQLite keeps a table of the locks that "this process" holds, and a fork's child inherits the table without the locks. A
+    connection that it opens there takes part in locks that nobody holds. Reproduced: the parent closes, believes itself
+    the last, and deletes the WAL that the child goes on committing into; whoever opens the file next sees none of it.
+
+    Raises:
+        OpenError: says how else to get there.
+    """
+    if all(pid == os.getpid() for pid, _, _ in _open_files):
+        return
+    try:
+        found = os.stat(path)  # noqa: PTH116  # as above
+    except FileNotFoundError:
+        return
+    for pid, device, inode in _open_files:
+        if pid != os.getpid() and (device, inode) == (found.st_dev, found.st_ino):
+            raise OpenError(
+                f"{path} was open in process {pid} when this one ({os.getpid()}) was forked from it, and SQLite would take that process's "
+                "locks for its own: what is written here could be lost. Open it in a process that was started afresh (subprocess, "
+                "or multiprocessing with 'spawn' or 'forkserver'), or fork before the database is opened."
+            )
+
+
 # -- settings, one per function ---------------------------------------------------------------------------------------
 
 
@@ -145,6 +201,11 @@ def _defensive(connection: apsw.Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
 
 
+def _no_triggers(connection: apsw.Connection) -> None:
+    """The schema has none. One that is there was put there by somebody else, and would change rows behind our statements."""
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+
+
 def _cell_size_check(connection: apsw.Connection) -> None:
     """Notices a damaged page when it is read, before its damage is copied elsewhere. One pass over the cell pointers."""
     drain(connection, "PRAGMA cell_size_check = on")
@@ -160,6 +221,13 @@ def _no_autocheckpoint(connection: apsw.Connection) -> None:
 def _journal_size_limit(connection: apsw.Connection) -> None:
     """Without it a WAL that once grew stays that size on disk for ever."""
     drain(connection, f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+
+
+def _secure_delete(connection: apsw.Connection) -> None:
+    """Deleted text is overwritten where that costs no further write: without it one in a hundred could still be read in
+    pages that were kept (measured). It costs only deletes.
+    """
+    drain(connection, "PRAGMA secure_delete = fast")
 
 
 def _no_busy_timeout(connection: apsw.Connection) -> None:
@@ -186,6 +254,7 @@ def _common(connection: apsw.Connection) -> None:
     _no_busy_timeout(connection)
     _no_mmap(connection)
     _defensive(connection)
+    _no_triggers(connection)
     _cell_size_check(connection)
     _stable_plans(connection)
 
@@ -209,6 +278,7 @@ def connect_writer(path: str, durability: Durability, timeout_s: float, *, is_ne
         _foreign_keys(connection)
         _no_autocheckpoint(connection)
         _journal_size_limit(connection)
+        _secure_delete(connection)
 
     return _connect(path, apsw.SQLITE_OPEN_READWRITE, set_up, timeout_s)
 
@@ -246,6 +316,7 @@ def _connect(path: str, flags: int, set_up: Callable[[apsw.Connection], None], t
     Even a setting may need to read the file, and meet the lock of a process that is just making or recovering it. Every
     setting can be repeated, so they are repeated together until the lock is gone.
     """
+    refuse_inherited(path)
     connection = apsw.Connection(path, flags=flags, statementcachesize=STATEMENT_CACHE)
     try:
         when_unlocked(lambda: set_up(connection), timeout_s=timeout_s, what="opening", path=path)

@@ -80,7 +80,7 @@ ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, lines = excluded.lines,
 
 -- name: index_content
 -- An index file as it was imported.
-SELECT content, sha256 FROM source WHERE path = :path AND kind = 'index';
+SELECT content, sha256, note FROM source WHERE path = :path AND kind = 'index';
 
 -- name: in_folder
 -- Transcripts that were imported from one folder: where an index entry can point.
@@ -88,12 +88,14 @@ SELECT r.path, r.kind, r.session_no, s.session_id FROM source AS r JOIN session 
 WHERE r.path > :folder || '/' AND r.path < :folder || '0' ORDER BY r.path;
 
 -- name: files
--- Imported files in the order of their import, a page at a time: what an export writes again.
+-- Imported files in the order of their import, a page at a time: what an export writes again. Of all sessions: less those
+-- that were deleted without an archive, of which nothing is left to be written.
 SELECT r.source_no, r.path, r.name, r.kind, r.agent_id, r.session_no, s.session_id, s.entries AS session_entries, r.bytes, r.entries,
        r.final_newline, r.state,
        coalesce((SELECT min(p.source_no) FROM source AS p WHERE p.session_no = r.session_no), r.source_no) AS first_source_no
 FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.source_no > :after_no AND r.kind <> 'index' AND (:session_no IS NULL OR r.session_no = :session_no)
+  AND (:session_no IS NOT NULL OR NOT EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = r.session_no AND a.state = 'deleted'))
 ORDER BY r.source_no LIMIT :limit;
 
 -- name: indexes
@@ -101,10 +103,11 @@ ORDER BY r.source_no LIMIT :limit;
 SELECT source_no, path, name, agent_id FROM source WHERE kind = 'index' ORDER BY source_no;
 
 -- name: sessions_without_file
--- Sessions that were not imported, a page at a time.
+-- Sessions that were not imported, a page at a time. Of all sessions: less those that were deleted without an archive.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.forked_from_no FROM session AS s
 WHERE s.session_no > :after_no AND (:session_no IS NULL OR s.session_no = :session_no)
   AND NOT EXISTS (SELECT 1 FROM source AS r WHERE r.session_no = s.session_no)
+  AND (:session_no IS NOT NULL OR NOT EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = s.session_no AND a.state = 'deleted'))
 ORDER BY s.session_no LIMIT :limit;
 
 -- name: bindings_of_agent
@@ -132,7 +135,7 @@ WHERE source_no = :source_no AND byte_offset > :after_offset ORDER BY byte_offse
 
 -- name: kept
 -- Kept pieces of a file within a range of offsets.
-SELECT byte_offset, after_seq, content FROM quarantine
+SELECT byte_offset, after_seq, content, reason FROM quarantine
 WHERE source_no = :source_no AND byte_offset > :after_offset AND byte_offset <= :last_offset ORDER BY byte_offset;
 
 -- name: foreign_parents
