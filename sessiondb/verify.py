@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 
 from . import archive
 from .backend import Backend, ReadTx, Row
-from .entries import storable
+from .entries import int_or_float, storable
 from .errors import InvalidInput, ReadTooLong, StoreDamaged
 from .limits import SEQ_BITS, SEQ_MAX
 from .models import Finding, VerifyReport
@@ -48,8 +48,12 @@ _REBUILD = "Export the session and import the file into a new database: this is 
 _RESTORE = "Keep the file as it is and restore this session from a backup."
 _POINTERS = "Fork the session at its last good entry and go on in the fork."
 
+# What reading a damaged page can raise. Tables are STRICT, so a value of another type than its column's is damage too: a page
+# that was overwritten with one of another table.
+UNREADABLE: Final = (StoreDamaged, UnicodeDecodeError, TypeError, MemoryError)
+
 ADVICE: Final[dict[str, str]] = {
-    "file": "Keep the file as it is, restore a backup, or save what is readable with `sqlite3 FILE .recover`.",
+    "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to get out what can be read, or restore a backup.",
     "foreign_key": "Some other program changed the file; restore a backup.",
     "binding": "Bind the key again (it gets a new session), or restore a backup.",
     "orphan": _RESTORE,
@@ -91,6 +95,9 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
         StoreBusy: every reader is occupied and the queue is full; start again later.
     """
     walk = Walk(session_no, deep=deep)
+    for concern in backend.stats().get("concerns", ()) if session_no is None else ():
+        # Of the files, not of what is in them: no invariant, so it is none of the checks.
+        walk.findings.append(Finding("access", None, f"{concern}. Transcripts hold what people said in confidence.", "warning"))
     steps = walk.steps()
     failure: Exception | None = None
     while True:
@@ -101,7 +108,7 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
         failure = None
         try:
             await backend.read(step, op="verify")
-        except (StoreDamaged, ReadTooLong, UnicodeDecodeError) as error:
+        except (*UNREADABLE, ReadTooLong) as error:
             failure = error  # handed to the walk, which knows what it was about to read
 
 
@@ -145,7 +152,7 @@ class Walk:
         """Run steps; a part that cannot be read is a finding and ends these steps, not the walk."""
         try:
             yield from steps
-        except (StoreDamaged, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             self.add("file", None, f"{what} cannot be read: {error}")
         except ReadTooLong as error:
             self.add("file", None, f"{what} could not be checked in time: {error}", "warning")
@@ -223,6 +230,8 @@ class Walk:
 
     def _inbox_item(self, row: Row) -> None:
         name = f"inbox item {row.inbox_no} is {row.state}, but"
+        if not row.is_json and row.state not in ("done", "dead"):
+            self.add("inbox", row.session_id, f"{name} its text is not JSON: no turn can work on it")
         if row.state == "claimed" and row.turn_state != "running":
             self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is {row.turn_state or 'not there'}")
         if row.state != "claimed" and row.turn_state == "running":
@@ -231,7 +240,7 @@ class Walk:
             self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} worked on item {row.turn_inbox_no}")
         if row.state in ("claimed", "held") and (row.entry_no is None or row.attempts < 1):
             self.add("inbox", row.session_id, f"{name} it counts no attempt, or has no entry")
-        if row.entry_no is not None and row.found_role != "user" and row.archived_at_ms is None and row.role == "user":
+        if row.entry_no is not None and row.found_role != "user" and row.archived_at_ms is None and row.is_users:
             self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} is not in the transcript")
         if row.entry_no is not None and row.entry_no >> SEQ_BITS != row.session_no:
             self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} lies in another session")
@@ -305,7 +314,7 @@ class Walk:
         walk = SessionWalk(session_no, deep=self.deep)
         try:
             yield from walk.steps()
-        except (StoreDamaged, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             walk.add("file", f"the session cannot be read to its end: {error}")
         except ReadTooLong as error:
             walk.add("file", f"the session could not be checked to its end: {error}", "warning")
@@ -928,7 +937,7 @@ def _decode(text: bytes) -> Any:
     except ValueError as error:
         if "integer string conversion" not in str(error):
             raise
-    return json.loads(text.decode(), parse_constant=_no_constant, parse_int=float)
+    return json.loads(text.decode(), parse_constant=_no_constant, parse_int=int_or_float)
 
 
 def _no_constant(name: str) -> Any:

@@ -569,7 +569,7 @@ def test_help_has_the_table_of_exit_codes_and_every_command_has_help() -> None:
     assert set(program.commands) == {
         *("import", "export", "sessions", "show", "context", "tail", "append", "compactions", "query", "verify", "status"),
         *("events", "held", "inbox", "dead", "outbox", "resume"),
-        *("gc", "restore", "pin", "unpin"),
+        *("gc", "restore", "pin", "unpin", "salvage"),
     }
 
 

@@ -8,6 +8,7 @@
     show.py       show, tail: transcripts for people
     transfer.py   import, export, append
     query.py      query: SQL of one's own
+    salvage.py    salvage: what can be read of a damaged file
 
 Commands that only look open the file read-only and hold no snapshot while they print, so a slow terminal or a pager
 never keeps a gateway's WAL from being reset. What comes out of the database is escaped before it reaches a
@@ -22,6 +23,7 @@ from .keep import gc, pin, restore, unpin
 from .look import compactions, context, sessions, status, verify
 from .program import program
 from .query import query
+from .salvage import salvage
 from .show import show, tail
 from .transfer import append, export, import_
 
@@ -31,7 +33,7 @@ for _command in (import_, export, sessions, show, context, tail, append, compact
     program.add_command(_command)
 for _command in (events, held, inbox, dead, outbox, resume):
     program.add_command(_command)
-for _command in (gc, restore, pin, unpin):
+for _command in (gc, restore, pin, unpin, salvage):
     program.add_command(_command)
 
 

@@ -8,6 +8,7 @@ one transaction) and ends with 130.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import traceback
@@ -20,7 +21,7 @@ import click
 from sessiondb import database, sync
 from sessiondb.errors import InvalidKey, NotFound, OpenError, SessionDBError, StoreDamaged, outcome_of
 
-from .terminal import escape
+from .terminal import escape, escape_lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +48,7 @@ agent:main:discord:channel:1. Times are UTC.
 """
 
 _DEBUG = "sessiondb.debug"
+_DB = "sessiondb.db"
 
 
 class Failure(click.ClickException):
@@ -82,15 +84,21 @@ class Program(click.Group):
             raise click.Abort from interrupt  # click would print a line of its own first
         except (SessionDBError, OSError) as error:
             if ctx.meta.get(_DEBUG):
-                traceback.print_exc()
+                _print_traceback()
             code = exit_code_of(error) if isinstance(error, SessionDBError) else PROBLEMS
             raise Failure(str(error), code) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             if ctx.meta.get(_DEBUG):
-                traceback.print_exc()
+                _print_traceback()
             what = f"{type(error).__name__}: {error}"
+            db = ctx.meta.get(_DB)
+            damage = _damage_of(db) if db is not None else None
+            if damage is not None:
+                said = f"{db}: the file is damaged, and {ctx.invoked_subcommand} cannot go on ({what}). {damage}"
+                way_out = f"Keep it as it is, and run `sessiondb salvage {db} NEW`, or restore a backup."
+                raise Failure(f"{said} {way_out}", CANNOT_OPEN) from error
             raise Failure(f"this is a bug: {what}. Run it again with --debug, and report what that prints.", BUG) from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
@@ -146,6 +154,11 @@ def _complain(message: str) -> None:
     click.echo(f"sessiondb: {escape(' '.join(message.split()))}", err=True)
 
 
+def _print_traceback() -> None:
+    """An error's message quotes what it is about, and that was written by strangers."""
+    click.echo(escape_lines(traceback.format_exc()), err=True, nl=False)
+
+
 def _say_what_became_of_it(abort: click.Abort) -> None:
     """Ctrl-C in mid-write: say whether the write happened, if it did or may have."""
     outcome = outcome_of(abort.__cause__) if abort.__cause__ is not None else None
@@ -175,6 +188,21 @@ def _remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) ->
         ctx.meta[_DEBUG] = True
 
 
+def _remember_db(ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    ctx.meta[_DB] = value
+    return value
+
+
+def _damage_of(db: str) -> str | None:
+    """Say what is wrong with a database in which something unexpected happened; None if it is sound, so the bug is ours."""
+    try:
+        with look_into(db) as opened:
+            report = opened.verify(deep=False)
+    except (SessionDBError, OSError) as error:
+        return str(error)
+    return next((finding.message for finding in report.findings if finding.severity == "error"), None)
+
+
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
@@ -186,8 +214,18 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember_debug, is_eager=True, help="Show the traceback of an error."
 )
-database_argument = click.argument("db", metavar="DB")
+database_argument = click.argument("db", metavar="DB", callback=_remember_db)
 session_argument = click.argument("session", metavar="SESSION")
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range. "nan" is in every range that compares, and "inf" is no number of seconds or hours."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 def json_option(what: str = "Print JSON.") -> Callable[[F], F]:

@@ -19,13 +19,13 @@ import click
 
 from sessiondb import sync
 from sessiondb.backend import ReadTx
-from sessiondb.entries import decode_object, ms_from_iso
+from sessiondb.entries import DamagedLine, decode_object, ms_from_iso
 from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_MAX
 from sessiondb.models import Entry
 from sessiondb.transcript import entry_number, require_readable, segments, session_of
 
 from .program import database_argument, debug_option, json_option, look_into, session_argument
-from .terminal import at, cells, counted, cut, escape, escape_lines, print_json_array, size, terminal_width, wrap
+from .terminal import at, cells, counted, cut, escape, escape_json, escape_lines, print_json_array, size, terminal_width, wrap
 
 # Lines that remain of a tool's result, of thinking, of a summary.
 RESULT_LINES, THINKING_LINES, SUMMARY_LINES = 4, 2, 12
@@ -52,15 +52,25 @@ class Part:
     lines_max: int | None = None
 
 
+_DAMAGED: dict[str, Any] = {}
+"""Stands for a text that is not JSON any more: the file is damaged there."""
+
+
 @functools.lru_cache(maxsize=1)  # title, time and text of one entry are asked for one after the other
 def _decoded(payload: str) -> dict[str, Any]:
-    fields, _ = decode_object(payload)
+    try:
+        fields, _ = decode_object(payload)
+    except DamagedLine:
+        return _DAMAGED
     return fields
 
 
 def parts_of(entry: Entry) -> Iterator[Part]:
     """Yield what an entry says, in order."""
     fields = _decoded(entry.payload)
+    if fields is _DAMAGED:
+        yield Part(entry.payload, "damaged, run `sessiondb verify`:", RESULT_LINES)
+        return
     match entry.type:
         case "message":
             yield from _parts_of_message(fields.get("message"))
@@ -243,7 +253,7 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
         chosen = opened.session_by_id(session)
         entries = iter(chosen.tail(last)) if last is not None else _path(chosen)
         if as_json:
-            print_json_array(map(entry_json, entries))
+            print_json_array(map(_shown_json, entries))
             return
         _print_header(chosen)
         printer = Printer(opened.read("show", lambda tx: _landmarks(tx, chosen.ref.session_no)), full=full)
@@ -331,7 +341,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
 
 def _print_line(entry: Entry, *, as_json: bool) -> None:
     if as_json:
-        click.echo(entry_json(entry))
+        click.echo(_shown_json(entry))
     else:
         said = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
         role = entry.role or entry.type
@@ -339,6 +349,11 @@ def _print_line(entry: Entry, *, as_json: bool) -> None:
         width = terminal_width()
         click.echo(cut(line, width) if width is not None else line)
     sys.stdout.flush()
+
+
+def _shown_json(entry: Entry) -> str:
+    """A program gets the text as it is; a terminal the same JSON, with what it would obey escaped."""
+    return escape_json(entry_json(entry)) if sys.stdout.isatty() else entry_json(entry)
 
 
 def entry_json(entry: Entry) -> str:

@@ -57,9 +57,14 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
         if application == 0 and tables:
             application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     except apsw.NotADBError as error:
-        raise NotASessionDB(f"{path}: this is not a SQLite file (or it is encrypted). Check the path.") from error
+        raise NotASessionDB(
+            f"{path}: this is not a SQLite file, or its beginning is destroyed. Check the path; if it was a database, "
+            f"`sessiondb salvage {path} NEW` gets out what can be read."
+        ) from error
     except apsw.CorruptError as error:
-        raise NotASessionDB(f"{path}: this SQLite file is damaged ({error}). Keep it, and restore a backup.") from error
+        raise NotASessionDB(
+            f"{path}: this SQLite file is damaged ({error}). Keep it, and run `sessiondb salvage {path} NEW`, or restore a backup."
+        ) from error
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise NewerSchema(

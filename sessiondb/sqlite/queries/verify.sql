@@ -145,9 +145,13 @@ FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.source_no > :after_no ORDER BY r.source_no LIMIT :limit;
 
 -- name: inbox
--- Messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry.
+-- Messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry. A role is
+-- compared here and not returned: it may be half an emoji, which is no text. Of two roles the last one counts.
 SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no, i.entry_no, t.state AS turn_state,
-       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, i.payload ->> '$.role' AS role, e.role AS found_role
+       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, json_valid(i.payload) AS is_json,
+       CASE WHEN json_valid(i.payload) THEN
+         (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role' ORDER BY r.id DESC LIMIT 1) END AS is_users,
+       e.role AS found_role
 FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no LEFT JOIN turn AS t ON t.turn_no = i.turn_no
 LEFT JOIN entry AS e ON e.entry_no = i.entry_no
 WHERE i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;

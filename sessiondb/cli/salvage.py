@@ -1,0 +1,115 @@
+"""The command for a damaged file: salvage."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from sessiondb import database
+from sessiondb.errors import SessionDBError
+from sessiondb.salvage import SalvageReport
+
+from .program import OK, PROBLEMS, USAGE, Failure, database_argument, debug_option, json_option
+from .terminal import Column, as_record, counted, escape, print_json, print_table, size, terminal_width, wrap
+
+COULD_NOT_START = USAGE
+# Of what is listed one by one; --json has more.
+SHOWN = 20
+
+
+@click.command(short_help="Get what can be read out of a damaged file.")
+@database_argument
+@click.argument("new", metavar="NEW")
+@click.option("--without-wal", is_flag=True, help="Leave out the -wal beside DB: it is another database's.")
+@json_option()
+@debug_option
+def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
+    """Get every readable entry out of the damaged file DB into the new database NEW, and say what is missing.
+
+    DB is read page by page and never written, so it may be damaged anywhere; stop the gateway first. NEW appears when
+    it is complete and verified. Where an entry is lost, a mark stands in its place. Exit codes: 0 everything is
+    out, 1 something is missing or was changed, 2 it could not start and NEW was not made.
+    """
+    try:
+        report = database.salvage(db, new, use_wal=not without_wal, said=_say)
+    except (SessionDBError, OSError) as error:
+        raise Failure(str(error), COULD_NOT_START) from error
+    if as_json:
+        print_json({**as_record(report), "missing_entries": report.missing_entries, "complete": report.complete})
+    else:
+        _print(report)
+    return OK if report.complete else PROBLEMS
+
+
+def _say(what: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"sessiondb: {escape(what)} ...", err=True)
+
+
+def _print(report: SalvageReport) -> None:
+    wal = f"{report.wal} ({counted(report.wal_frames, 'page')})" if report.wal_frames else report.wal
+    click.echo(f"{counted(report.pages, 'page')} of {size(report.page_size)}, WAL: {wal}")
+    columns = [Column("table"), *(Column(name, "right") for name in ("found", "expected", "broken", "left out", "made again"))]
+    rows: list[list[object]] = []
+    for table in report.tables:
+        expected = "" if table.expected is None else f"{table.expected:,}"
+        rows.append([table.table, f"{table.found:,}", expected, *map(_some, (table.broken, table.left_out, table.made))])
+    print_table(columns, rows, empty="no rows")
+    _print_sessions(report)
+    pages = counted(len({spot.page for spot in report.unreadable}), "page")
+    lines = [f"page {spot.page}, {spot.table or 'no table'}: {spot.what}" for spot in report.unreadable]
+    _list(f"{pages} that could not be read whole", lines)
+    _list("gone or changed", report.lost)
+    _list("notes", report.notes)
+    _list("verify", [finding.message for finding in report.findings])
+    if report.more:
+        click.echo(f"... and {report.more:,} more things that are not listed")
+    click.echo()
+    click.echo(escape(_verdict(report)))
+
+
+def _some(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def _print_sessions(report: SalvageReport) -> None:
+    if not report.damaged_sessions:
+        return
+    click.echo()
+    columns = [
+        Column("session", cut="prefix", width_min=8),
+        Column("found", "right"),
+        Column("of", "right"),
+        Column("missing seq", cut="end", width_min=12),
+        Column("outcome"),
+    ]
+    rows: list[list[object]] = [
+        [session.session_id, f"{session.found:,}", f"{session.expected:,}", _ranges(session.missing), session.outcome]
+        for session in report.damaged_sessions
+    ]
+    print_table(columns, rows, empty="")
+
+
+def _ranges(missing: tuple[tuple[int, int], ...]) -> str:
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in missing)
+
+
+def _list(title: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    click.echo(f"\n{title}:")
+    width = terminal_width()
+    for line in lines[:SHOWN]:
+        for part in wrap(escape(line), width - 4 if width else None):
+            click.echo(f"    {part}")
+    if len(lines) > SHOWN:
+        click.echo(f"    ... and {len(lines) - SHOWN:,} more; --json lists them")
+
+
+def _verdict(report: SalvageReport) -> str:
+    got = f"{report.destination}: {counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}"
+    if report.complete:
+        return f"{got}: everything is out"
+    missing = report.missing_entries
+    return f"{got}: {counted(missing, 'entry is', 'entries are')} missing" if missing else f"{got}: see above for what is not as it was"
