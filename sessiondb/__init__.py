@@ -65,6 +65,7 @@ from .models import (
     VerifyReport,
 )
 from .outbox import Outgoing
+from .redaction import Redactor
 from .resume import Decision, Recovered, ResumePolicy
 from .retention import RetentionDecision, RetentionPolicy, RetentionReport
 from .worker import Answer, LaneSettings, RefusedBySender, Turn
@@ -107,6 +108,7 @@ __all__ = [
     "QuarantinedLine",
     "Receipt",
     "Recovered",
+    "Redactor",
     "RefusedBySender",
     "Reply",
     "ResetPolicy",

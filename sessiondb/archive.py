@@ -41,9 +41,11 @@ import anyio.to_thread
 from . import events
 from .backend import Backend, ReadTx, Row, Tx
 from .errors import InvalidInput, NotFound, StoreBusy, StoreDamaged
+from .keys import parse_key
 from .limits import (
     ARCHIVE_CHUNK_BYTES,
     ARCHIVE_CHUNK_ROWS,
+    ENTRY_BYTES_MAX,
     SEQ_MAX,
     STEP_BYTES,
     STEP_ROWS,
@@ -53,6 +55,8 @@ from .transcript import entry_number
 
 T = TypeVar("T")
 Encoding = Literal["zstd", "zlib", "none"]
+# A chunk is at most ARCHIVE_CHUNK_BYTES of rows, or a single row: an entry, whose quotes and backslashes are escaped once more.
+UNPACKED_BYTES_MAX = ARCHIVE_CHUNK_BYTES + 2 * ENTRY_BYTES_MAX
 
 # In the order in which they are written and put back: a row comes after those that it refers to.
 SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
@@ -174,16 +178,28 @@ def damage(chunk: Row, encoding: str, session_id: str) -> str | None:
 
 
 def _decompressed(content: bytes, encoding: str, where: str) -> bytes:
+    """Unpack a chunk up to a bound: a database may have been written by anybody, and 100 KB can claim to be gigabytes."""
+    too_much = ValueError(f"it unpacks to more than {UNPACKED_BYTES_MAX:,} bytes")
     if encoding == "zlib":
-        return zlib.decompress(content)
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(content, UNPACKED_BYTES_MAX)
+        if unpacker.unconsumed_tail:
+            raise too_much
+        if not unpacker.eof:
+            raise ValueError("it ends too early")
+        return text
     try:
         import zstandard
     except ImportError as error:
         raise InvalidInput(f"{where} is compressed with zstd; to read it, install the extra: pip install 'sessiondb[zstd]'") from error
     try:
-        return zstandard.ZstdDecompressor().decompress(content)
+        with zstandard.ZstdDecompressor().stream_reader(content) as stream:
+            text = stream.read(UNPACKED_BYTES_MAX + 1)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
+    if len(text) > UNPACKED_BYTES_MAX:
+        raise too_much
+    return text
 
 
 # -- pages of a session's rows ------------------------------------------------------------------------------
@@ -441,6 +457,12 @@ def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, 
     tx.run("archive.reopen_session", session_no=row.session_no, ended_at_ms=session["ended_at_ms"])
     for binding in bindings:
         tx.run("archive.rebind", **binding)
+    # Keys that an import has brought since it was archived are in its row only.
+    known = {binding["session_key"] for binding in bindings}
+    for key in json.loads(row.session_keys):
+        if key not in known:
+            agent_id = parse_key(key).agent_id
+            tx.run("archive.rebind", session_key=key, session_no=row.session_no, agent_id=agent_id, bound_at_ms=tx.now_ms, details=None)
 
 
 def _move(tx: Tx, row: Row, to_state: str) -> None:

@@ -19,6 +19,7 @@ done before. It may run only once, and it must not keep `tx` after it returns.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -111,6 +112,13 @@ class Backend(Protocol):
         """Return when something was committed since `change_count` was `seen`, or after `timeout_s`.
 
         A commit of this process is noticed at once, one of another within 100 ms; neither by busy reading.
+        """
+
+    async def backup(self, destination: str | os.PathLike[str]) -> int:
+        """Copy the database to a new file while it is in use; return its size in pages. Others write in between.
+
+        Raises:
+            InvalidInput: the destination exists.
         """
 
     async def incremental_vacuum(self, pages: int) -> int:

@@ -11,6 +11,7 @@ begun, the call returns its result and the cancellation arrives at the next awai
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -23,6 +24,7 @@ import anyio
 import anyio.to_thread
 
 from . import compaction, exporter, importer, sessions, status, verify
+from . import salvage as salvaging
 from .backend import Backend, ReadTx, Row, Tx
 from .compaction import GivenUp, Summary
 from .entries import iso_from_ms
@@ -33,6 +35,7 @@ from .importer import Progress
 from .keys import parse_key
 from .limits import Limits
 from .models import CompactionInfo, CompactionResult, ExportReport, ImportReport, SessionInfo, VerifyReport
+from .redaction import Redactor
 from .retention import RetentionCalls
 from .status import DatabaseStatus
 from .worker import Turn
@@ -214,19 +217,28 @@ class SessionDB(GatewayCalls, RetentionCalls):
     # -- the database ---------------------------------------------------------------------------------------
 
     async def import_path(
-        self, path: str | os.PathLike[str], *, dry_run: bool = False, verify: bool = False, progress: Progress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        verify: bool = False,
+        progress: Progress | None = None,
+        redactor: Redactor | None = None,
     ) -> ImportReport:
         """Import a transcript, or a folder of them: pi's or OpenClaw's. Reads only; a receipt for every file.
 
         Durable on return. May be repeated: the same bytes change nothing, a file that has grown gives what is new,
         and an import that was interrupted goes on. Appends never wait for it. With `verify`, each file is compared
         with its export and its context with an independent reader's. `progress` is called with files done, files in
-        all, bytes done, bytes in all, and the current file's name.
+        all, bytes done, bytes in all, and the current file's name. With a `redactor`, entries are stored without the
+        secrets that it finds, for good; the receipts say how many.
 
         Raises:
             InvalidInput: there is nothing at the path, or it may not be read.
         """
-        return await importer.import_path(self.backend, path, dry_run=dry_run, verify=verify, progress=progress)
+        return await importer.import_path(
+            self.backend, path, dry_run=dry_run, verify=verify, progress=progress, redactor=redactor, protect=self._own_files()
+        )
 
     async def export(
         self,
@@ -235,11 +247,13 @@ class SessionDB(GatewayCalls, RetentionCalls):
         session: Session | str | None = None,
         overwrite: bool = False,
         progress: Progress | None = None,
+        redactor: Redactor | None = None,
     ) -> ExportReport:
         """Write every session, or one, as files that pi and OpenClaw read; imported ones under their own names.
 
         Each file is on disk when it appears. May be repeated. A file that is there already and differs is left alone
-        and reported, unless `overwrite`. `session` may be an id, a unique prefix of one, or a key.
+        and reported, unless `overwrite`. `session` may be an id, a unique prefix of one, or a key. With a `redactor`, the
+        files are without the secrets that it finds; the database is not changed.
 
         Raises:
             InvalidInput: the destination cannot be made.
@@ -247,9 +261,31 @@ class SessionDB(GatewayCalls, RetentionCalls):
         """
         if isinstance(session, str):
             session = await self.session_by_id(session)
-        own = [str(self.backend.stats()["path"]) + suffix for suffix in ("", "-wal", "-shm", "-journal")]
         session_no = session.ref.session_no if session is not None else None
-        return await exporter.export(self.backend, dest, session_no=session_no, overwrite=overwrite, progress=progress, protect=own)
+        return await exporter.export(
+            self.backend,
+            dest,
+            session_no=session_no,
+            overwrite=overwrite,
+            progress=progress,
+            protect=self._own_files(),
+            redactor=redactor,
+        )
+
+    def _own_files(self) -> list[str]:
+        """Return the files that no import may read and no export may touch."""
+        return [str(self.backend.stats()["path"]) + suffix for suffix in ("", "-wal", "-shm", "-journal")]
+
+    async def backup(self, destination: str | os.PathLike[str]) -> int:
+        """Copy the database to a new file, complete as of its end, while it is in use; return its size in pages.
+
+        The copy and its name are on disk on return; an unfinished one has another name. Appends never wait for it, and it pins
+        no WAL. To be called in the process that writes most: commits of another process make it start over.
+
+        Raises:
+            InvalidInput: the destination exists; a backup never overwrites a file.
+        """
+        return await self.backend.backup(destination)
 
     async def stats(self) -> dict[str, Any]:
         """Return counters and gauges of this process's use of the database; keys carry their units."""
@@ -257,11 +293,13 @@ class SessionDB(GatewayCalls, RetentionCalls):
 
     async def status(self) -> DatabaseStatus:
         """Describe the database's condition: counts, running and stuck compactions, processes, space."""
-        wal_bytes, limits, now_ms = self.backend.stats()["wal_file_bytes"], self._options["limits"], time.time_ns() // 1_000_000
+        stats, limits, now_ms = self.backend.stats(), self._options["limits"], time.time_ns() // 1_000_000
+        wal_bytes = stats["wal_file_bytes"]
         found = await self.read(
             "status", lambda tx: status.read_status(tx, path=self.path, wal_bytes=wal_bytes, limits=limits, now_ms=now_ms)
         )
-        return await anyio.to_thread.run_sync(status.with_liveness, found)
+        described = await anyio.to_thread.run_sync(status.with_liveness, found)
+        return dataclasses.replace(described, concerns=stats["concerns"])
 
 
 def open(path: str | os.PathLike[str], **options: Any) -> SessionDB:  # noqa: A001  `sessiondb.open`, as `gzip.open`
@@ -328,6 +366,37 @@ def query(
     from .sqlite import adhoc
 
     return adhoc.query(os.path.realpath(path), sql, parameters or {}, timeout_s=timeout_s, is_unwanted=is_unwanted)
+
+
+def salvage(
+    path: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    use_wal: bool = True,
+    said: Callable[[str], None] = lambda _: None,
+) -> salvaging.SalvageReport:
+    """Get every readable entry out of a damaged file, into a new database, and say what is missing. Blocks until done.
+
+    The file is read page by page and never written; nobody else may have it open. The new database appears under its
+    name when it is complete and verified. `said` hears what is being done.
+
+    Raises:
+        OpenError: the file cannot be read, or nothing in it is sessiondb's.
+        StoreBusy: a process has it open.
+        InvalidInput: the destination exists.
+    """
+    from .sqlite import damaged, rebuild
+
+    with damaged.DamagedFile(os.path.realpath(path), use_wal=use_wal) as source:
+        with rebuild.NewDatabase(os.path.realpath(destination)) as target:
+            return salvaging.run(source, target, said=said)
+
+
+def bound_query_memory(limit_bytes: int) -> None:
+    """Bound what `query` may take, and everything else that the engine does in this process. For a process of one's own."""
+    from .sqlite import adhoc
+
+    adhoc.bound_memory(limit_bytes)
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from .backend import ReadTx, Tx
 from .entries import dumps
+from .errors import InvalidInput
+from .limits import CONSUMER_CHARS_MAX
 from .models import Event
 
 Audience = Literal["operator", "user"]
@@ -54,5 +56,11 @@ def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
 
 
 def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
-    """Remember that a consumer has handled everything up to an event. May be repeated; never goes back."""
+    """Remember that a consumer has handled everything up to an event. May be repeated; never goes back.
+
+    Raises:
+        InvalidInput: the name cannot be a consumer's.
+    """
+    if not 0 < len(consumer) <= CONSUMER_CHARS_MAX:
+        raise InvalidInput(f"the name of a consumer has 1 to {CONSUMER_CHARS_MAX} characters, not {len(consumer)}")
     tx.run("events.move_cursor", consumer=consumer, event_no=event_no)

@@ -23,6 +23,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,16 +35,22 @@ import anyio.to_thread
 
 from .backend import Backend, ReadTx, Row
 from .errors import InvalidInput
-from .index import new_row, renew_index, write_index
+from .folders import make_folder, sync_folder
+from .index import keys_in, new_row, renew_index, write_index
 from .jsonl import UnreadableFile, open_transcript
 from .limits import MIB
 from .models import ExportedFile, ExportReport, ExportStatus
-from .openclaw import INDEX_NAME, file_name, stem_of
+from .openclaw import INDEX_NAME, file_name, inodes_of, stem_of
+from .redaction import Redactor, Shape, counted
 from .rendering import appended_lines, imported_bytes, own_entries, shared_lines
 
 Progress = Callable[[int, int, int, int, str], None]
 
+FOLDERS_MAX: Final = 100
+"""A name in a database may claim any number of folders; each would be made, and synced."""
 _PAGE: Final = 200
+# What common file systems allow for one name.
+NAME_BYTES_MAX: Final = 255
 
 
 # -- which files ----------------------------------------------------------------------------------------------------
@@ -71,6 +78,7 @@ async def export(
     overwrite: bool = False,
     progress: Progress | None = None,
     protect: Sequence[str] = (),
+    redactor: Redactor | None = None,
 ) -> ExportReport:
     """Write sessions as files; see the module's beginning. Each is on disk when it appears. May be repeated.
 
@@ -81,15 +89,15 @@ async def export(
     """
     try:
         folder, single = await anyio.to_thread.run_sync(_destination, os.fspath(dest), session_no is not None)
-    except OSError as error:
-        message = f"{os.fspath(dest)}: cannot export there: {error.strerror}. Choose another folder."
+    except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
+        message = f"{os.fspath(dest)}: cannot export there: {getattr(error, 'strerror', None) or error}. Choose another folder."
         raise InvalidInput(message, path=os.fspath(dest)) from error
     plans = await _plan(backend, session_no)
     if single is not None:
         del plans[1:]
         for plan in plans:
             plan.name = single
-    writer = _Files(folder, overwrite=overwrite, protect=frozenset(protect))
+    writer = _Files(folder, overwrite=overwrite, protect=frozenset(protect), redactor=redactor)
     report: list[ExportedFile] = []
     total = sum(plan.bytes for plan in plans)
     done = 0
@@ -202,8 +210,17 @@ def _name_safely(plan: _Plan, taken: set[str], *, ending: str = ".jsonl") -> Non
 
 def safe_name(name: str) -> str:
     """Return a relative path that stays below the destination, whatever was recorded."""
-    parts = [part.replace("\0", "-") for part in name.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or "unnamed.jsonl"
+    parts = [_shortened(part.replace("\0", "-")) for part in name.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts[-FOLDERS_MAX:]) or "unnamed.jsonl"
+
+
+def _shortened(part: str) -> str:
+    """Return a name that a file system takes: of one that is too long a part, and a digest of the whole."""
+    if len(part.encode()) <= NAME_BYTES_MAX:
+        return part
+    ending = ".jsonl" if part.endswith(".jsonl") else ""
+    tail = f"~{hashlib.sha256(part.encode()).hexdigest()[:8]}{ending}"
+    return part.encode()[: NAME_BYTES_MAX - len(tail)].decode(errors="ignore") + tail
 
 
 # -- the index ------------------------------------------------------------------------------------------------------
@@ -213,10 +230,16 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
     """Return the index files to write: the imported ones with what has changed since, and those of other agents."""
     found: list[tuple[str, bytes]] = []
     seen: set[str] = set()
+    said: set[str] = set()
     for row in await backend.read(lambda tx: tx.all("source.indexes"), op="export.index"):
         content = await backend.read(_index_content(row.path), op="export.index")
         first_of_agent = row.agent_id is not None and row.agent_id not in seen
-        bindings = await _bindings(backend, row.agent_id) if row.agent_id is not None else {}
+        # One index may hold the keys of several agents, whoever's folder it lies in.
+        keys = await anyio.to_thread.run_sync(keys_in, content, row.agent_id)
+        bindings: dict[str, Row] = {}
+        for agent_id in sorted({row.agent_id, *(key.agent_id for key in keys)} - {None}):
+            bindings |= await _bindings(backend, agent_id)
+        said |= {key.text for key in keys}
         folder = safe_name(row.name).rpartition("/")[0]
         renewed = partial(renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent)
         found.append((safe_name(row.name), await anyio.to_thread.run_sync(renewed)))
@@ -224,8 +247,10 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
     for (agent_id,) in await backend.read(lambda tx: tx.tuples("source.agents"), op="export.index"):
         if agent_id not in seen:
             folder = f"agents/{stem_of(agent_id)}/sessions"
-            rows = {key: new_row(row, None, names, folder) for key, row in (await _bindings(backend, agent_id)).items()}
-            found.append((f"{folder}/{INDEX_NAME}", write_index("", [], {}, rows).encode()))
+            bindings = {key: row for key, row in (await _bindings(backend, agent_id)).items() if key not in said}
+            rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
+            if rows:
+                found.append((f"{folder}/{INDEX_NAME}", write_index("", [], {}, rows).encode()))
     return found
 
 
@@ -254,25 +279,16 @@ def _destination(dest: str, one_session: bool) -> tuple[str, str | None]:
     path = Path(dest).absolute()
     single = path.name if one_session and not path.is_dir() and path.name.removesuffix(".zst").endswith(".jsonl") else None
     folder = path.parent if single is not None else path
-    _make_folder(folder)
+    make_folder(folder)
     return str(folder.resolve(strict=True)), single
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, each for its owner only."""
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class _Files:
     """Writes complete files below one folder."""
 
-    def __init__(self, folder: str, *, overwrite: bool, protect: frozenset[str]) -> None:
+    def __init__(self, folder: str, *, overwrite: bool, protect: frozenset[str], redactor: Redactor | None) -> None:
         self.folder = folder
+        self.redactor = redactor
         self.overwrite = overwrite
         self.protect = protect
 
@@ -304,18 +320,23 @@ class _Files:
             if output is not None:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(output.discard)
-        return ExportedFile(path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes)
+        redacted = counted(output.redacted)
+        return ExportedFile(path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes, redacted)
 
 
 class _Output:
     """One file in the making: under a name of its own in the folder that it will stand in."""
 
-    def __init__(self, path: Path, temporary: Path, file: IO[bytes], *, overwrite: bool) -> None:
+    def __init__(self, path: Path, temporary: Path, file: IO[bytes], files: _Files) -> None:
         self.path = path
         self.temporary = temporary
         self.file = file
         self.sink: Any = _compressor(file) if path.name.endswith(".zst") else file
-        self.overwrite = overwrite
+        self.overwrite = files.overwrite
+        self.own = inodes_of(files.protect)
+        self.redactor = files.redactor
+        self.shape: Shape = "index" if path.name.endswith(".json") else "entry"
+        self.redacted: Counter[str] = Counter()
         self.digest = hashlib.sha256()
         self.bytes = 0
 
@@ -335,15 +356,16 @@ class _Output:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         file = os.fdopen(descriptor, "wb")
         try:
-            return cls(path, temporary, file, overwrite=files.overwrite)
+            return cls(path, temporary, file, files)
         except BaseException:
             file.close()
             temporary.unlink()
             raise
 
     def add(self, parts: list[bytes]) -> None:
-        """Write the next bytes."""
-        for content in parts:
+        """Write the next bytes: lines, or pieces of a line that is no entry."""
+        for part in parts:
+            content = part if self.redactor is None else self.redactor.line(part, self.redacted, shape=self.shape)
             self.digest.update(content)
             self.bytes += len(content)
             self.sink.write(content)
@@ -367,7 +389,7 @@ class _Output:
             if not self.overwrite:
                 raise
             self.temporary.replace(self.path)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         return "written"
 
     def discard(self) -> None:
@@ -377,8 +399,9 @@ class _Output:
 
     def _is_there_already(self) -> bool:
         """Tell whether the file in the way holds the same content."""
-        if not stat.S_ISREG(self.path.lstat().st_mode):
-            return False
+        there = self.path.lstat()
+        if not stat.S_ISREG(there.st_mode) or f"{there.st_dev}:{there.st_ino}" in self.own:
+            return False  # to open and close a file of the database would drop its locks
         digest = hashlib.sha256()
         try:
             with open_transcript(str(self.path)) as file:
@@ -394,8 +417,7 @@ def _make_below(top: Path, folder: Path) -> None:
     current = top
     for part in folder.relative_to(top).parts:
         current = current / part
-        if not current.is_dir():
-            current.mkdir(mode=0o700, exist_ok=True)
+        make_folder(current)
         if not current.resolve().is_relative_to(top):
             raise PermissionError(1, "its folder is a symbolic link out of the destination")
 
@@ -406,11 +428,3 @@ def _compressor(file: IO[bytes]) -> Any:
     except ImportError as error:
         raise UnreadableFile("compressed; to write it, install the extra: pip install 'sessiondb[zstd]'") from error
     return zstandard.ZstdCompressor().stream_writer(file, closefd=False)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

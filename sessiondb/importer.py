@@ -18,9 +18,9 @@ What it does not do. It does not follow a live file, and it does not read OpenCl
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ from .jsonl import Chunk, PrefixChanged, UnreadableFile, read_chunks
 from .limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from .models import FileReceipt, FileStatus, ImportReport, QuarantinedLine
 from .openclaw import Found, file_name, scan
+from .redaction import Mark, Redactor, counted, mark_in
 from .source import GoneOn, Overtaken, Stored, bind_keys, place_of, shortened, store_chunk
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ Progress = Callable[[int, int, int, int, str], None]
 LISTED_MAX: Final = 100  # damaged lines and notes that a receipt spells out; the rest is counted
 RETRIES_MAX: Final = 200
 _PATHS_PAGE: Final = 500
+_REDACTED_BEFORE: Final = "what was imported of it is redacted; to import what is new too, import with --redact again"
 # These end the import: the next file would meet them too.
 _FATAL = (OutcomeUnknown, StoreClosed, StoreDamaged, StoreFull, StoreReadOnly)
 
@@ -94,11 +96,11 @@ class _Job:
     first_path: str | None = None  # a further name of this file: it is not read again
 
 
-def _packs(jobs: Sequence[_Job]) -> Generator[_Pack, None, None]:
+def _packs(jobs: Sequence[_Job], redactor: Redactor | None = None) -> Generator[_Pack, None, None]:
     """Read files; yield what fits one transaction each."""
     pack: _Pack = []
     entries = size = 0
-    for event in (event for job in jobs for event in _events(job)):
+    for event in (event for job in jobs for event in _events(job, redactor)):
         more = (len(event.chunk.items), event.chunk.size) if isinstance(event, _Piece) else (1, 0)
         if pack and (entries + more[0] > IMPORT_BATCH_ENTRIES or size + more[1] > IMPORT_BATCH_BYTES):
             yield pack
@@ -109,10 +111,15 @@ def _packs(jobs: Sequence[_Job]) -> Generator[_Pack, None, None]:
         yield pack
 
 
-def _events(job: _Job) -> Iterator[_Piece | _Outcome]:
+def _events(job: _Job, redactor: Redactor | None) -> Iterator[_Piece | _Outcome]:
     file, row = job.file, job.known
+    earlier = job.known or job.renamed_from
     try:
-        for chunk in read_chunks(file.path, place_of(job.known or job.renamed_from)):
+        for chunk in read_chunks(file.path, place_of(earlier), redactor):
+            if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
+                # Entries are never changed, so a secret that comes in by oversight could not be taken out again.
+                yield _Outcome(file, "failed", _REDACTED_BEFORE)
+                return
             if row is not None and row.first_source_no != row.source_no:
                 yield _Outcome(file, "changed", "it was a hard link and is a file of its own now; copy it to a new name and import that")
                 return
@@ -172,7 +179,8 @@ class _Open:
     sha256: str | None = None
     damaged: int = 0
     blank: int = 0
-    last_kept_line: int = -1
+    redacted: Counter[str] = field(default_factory=Counter)
+    last_kept: tuple[int, str] = (-1, "")
     listed: list[QuarantinedLine] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     chunks: int = 0
@@ -183,13 +191,14 @@ class _Open:
         """Take in a chunk that was stored, or that would be."""
         self.chunks += 1
         self.bytes, self.lines, self.sha256 = chunk.bytes, chunk.lines, chunk.sha256
+        self.redacted.update(chunk.redacted or {})
         for item in chunk.items:
             if isinstance(item, Draft):
                 is_header = item.type == "session" and self.entries == 0 and self.session_id is None
                 self.entries += dry_run and not is_header
                 self.entries_new += dry_run and not is_header
-            elif item.line != self.last_kept_line:
-                self.last_kept_line = item.line
+            elif (item.line, item.severity) != self.last_kept:  # once, however many pieces it is kept in
+                self.last_kept = item.line, item.severity
                 self.damaged += item.severity == "damaged"
                 self.blank += item.severity == "blank"
                 if item.severity == "damaged" and len(self.listed) < LISTED_MAX:
@@ -211,12 +220,20 @@ class _Open:
             blank=self.blank,
             quarantined=tuple(self.listed),
             notes=tuple(list(dict.fromkeys(self.notes))[:LISTED_MAX]),
+            redacted=counted(self.redacted),
             verified=self.verified,
         )
 
 
 async def import_path(
-    backend: Backend, path: str | os.PathLike[str], *, dry_run: bool = False, verify: bool = False, progress: Progress | None = None
+    backend: Backend,
+    path: str | os.PathLike[str],
+    *,
+    dry_run: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
+    redactor: Redactor | None = None,
+    protect: Sequence[str] = (),
 ) -> ImportReport:
     """Import a file or a folder; see the module's beginning. Durable on return; may be repeated and interrupted.
 
@@ -225,14 +242,15 @@ async def import_path(
         StoreFull, OutcomeUnknown, ...: the database failed; import again to go on.
     """
     try:
-        scanned = await anyio.to_thread.run_sync(scan, os.fspath(path))
-    except OSError as error:
-        raise InvalidInput(f"{os.fspath(path)}: cannot be imported: {error.strerror}. Check the path.", path=os.fspath(path)) from error
-    indexes = await anyio.to_thread.run_sync(read_indexes, scanned.indexes)
+        scanned = await anyio.to_thread.run_sync(scan, os.fspath(path), protect)
+    except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{os.fspath(path)}: cannot be imported: {why}. Check the path.", path=os.fspath(path)) from error
+    indexes = await anyio.to_thread.run_sync(read_indexes, scanned.indexes, redactor)
     files = _with_index_ids(scanned.transcripts, indexes)
     everything = [*files, *scanned.indexes]
     total = (len(everything), sum(file.bytes for file in everything))
-    run = _Import(backend, dry_run=dry_run, progress=progress, total=total)
+    run = _Import(backend, dry_run=dry_run, progress=progress, total=total, redactor=redactor)
     await run.transcripts(files)
     for index in indexes:
         await run.index(index)
@@ -248,8 +266,11 @@ async def import_path(
 class _Import:
     """One run of an import."""
 
-    def __init__(self, backend: Backend, *, dry_run: bool, progress: Progress | None, total: tuple[int, int]) -> None:
+    def __init__(
+        self, backend: Backend, *, dry_run: bool, progress: Progress | None, total: tuple[int, int], redactor: Redactor | None
+    ) -> None:
         self.backend = backend
+        self.redactor = redactor
         self.dry_run = dry_run
         self.progress = progress
         self.files_total, self.bytes_total = total
@@ -288,7 +309,7 @@ class _Import:
         for state in self.open.values():
             _recall(state)
         await self._adopt([job for job in jobs if job.renamed_from is not None])
-        with contextlib.closing(_packs([job for job in jobs if job.first_path is None])) as packs:  # it holds a file open
+        with contextlib.closing(_packs([job for job in jobs if job.first_path is None], self.redactor)) as packs:  # it holds a file open
             pack = await anyio.to_thread.run_sync(next, packs, None)
             while pack is not None:
                 pack = await self._commit_and_read_on(pack, packs)
@@ -375,11 +396,12 @@ class _Import:
             if outcome.note is not None:
                 state.notes.append(outcome.note)
         if not self.dry_run and known is not None:
-            if state.status == "changed" and (known.state, known.note) != ("changed", shortened(state.notes)):
-                note = shortened(state.notes)
+            mark = mark_in(known.note)
+            note = shortened([*([str(mark)] if mark is not None else []), *(state.notes if state.status == "changed" else [])])
+            if state.status == "changed" and (known.state, known.note) != ("changed", note):
                 await self._write(lambda tx: tx.run("source.mark_changed", path=file.path, note=note))
             elif state.status == "unchanged" and known.state == "changed":
-                await self._write(lambda tx: tx.run("source.mark_done", path=file.path, note=None))
+                await self._write(lambda tx: tx.run("source.mark_done", path=file.path, note=note))
         self._report(file)
 
     # -- names ----------------------------------------------------------------------------------------------
@@ -446,9 +468,16 @@ class _Import:
             state.status = "failed"
             self._report(file)
             return
-        state.bytes, state.lines, state.entries = len(index.content), index.content.count(b"\n"), len(index.entries)
-        state.sha256 = await anyio.to_thread.run_sync(_sha256, index.content)
+        state.bytes, state.sha256 = index.size, index.sha256
         before = await self.backend.read(lambda tx: tx.one("source.index_content", path=file.path), op="import.index")
+        if self.redactor is None and before is not None and mark_in(before.note) is not None:
+            if before.sha256 != index.sha256:
+                state.status = "failed"
+                state.notes.append(_REDACTED_BEFORE)
+                self._report(file)
+                return
+            await anyio.to_thread.run_sync(index.take, before.content)
+        state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
         targets = Targets(await self.backend.read(_all("source.in_folder", "folder", file.folder), op="import.index"))
         is_new = {opened.session_id for opened in self.open.values() if opened.entries_new and opened.session_id is not None}
         agent_id = file.agent_id or agent_in(index.entries)
@@ -463,8 +492,10 @@ class _Import:
             bound, notes = await self._bind(page)
             state.entries_new += bound
             state.notes += notes
-        if before is None or before.sha256 != state.sha256:
-            note = shortened(state.notes)
+        if before is None or before.sha256 != state.sha256 or (self.redactor is not None and before.content != index.content):
+            state.redacted = index.redacted
+            mark = [str(Mark(0, index.redacted))] if self.redactor is not None else []
+            note = shortened([*mark, *state.notes])
             await self._write(_save_index(index, state, agent_id, note), size=len(index.content))
         elif not state.entries_new:
             state.status = "unchanged"
@@ -487,7 +518,7 @@ class _Import:
         """Compare every transcript that was imported with its file: the bytes of an export, and the context."""
         for state in self.open.values():
             if state.file.kind != "index" and state.session_id is not None and state.status in ("imported", "grown", "unchanged"):
-                differences = await compare_with_file(self.backend, state.file.path)
+                differences = await compare_with_file(self.backend, state.file.path, self.redactor)
                 state.verified = not differences
                 state.notes += differences
 
@@ -590,7 +621,3 @@ def _pages(bindings: Sequence[Binding]) -> Iterator[list[Binding]]:
         size += len(binding.details)
     if page:
         yield page
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

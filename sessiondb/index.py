@@ -10,21 +10,23 @@ Pure functions: nothing here reads the database; `Row`s are handed in.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .backend import Row
-from .entries import DamagedLine, decode_object, dumps, storable
+from .entries import DamagedLine, decode_object, dumps_again, loads, storable
 from .errors import InvalidKey
+from .jsonl import UnreadableFile, open_transcript
 from .keys import SessionKey, parse_key
-from .limits import ENTRY_BYTES_MAX
-from .openclaw import Found, file_name
+from .limits import ENTRY_BYTES_MAX, MIB
+from .openclaw import Found, file_name, kind_of
+from .redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def read_index(content: bytes) -> tuple[str, list[IndexEntry]]:
     """
     try:
         text = content.decode("utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8")
-        decode_object(text)
+        decode_object(text, values_max=ENTRY_BYTES_MAX)  # of many sessions; its size is limited
     except (UnicodeDecodeError, DamagedLine) as error:
         raise UnreadableIndex(str(error)) from error
     return text, list(_rows(text))
@@ -135,28 +137,51 @@ class Index:
 
     file: Found
     content: bytes = b""
+    """Without the secrets in it, if that was asked for."""
+    size: int = 0
+    sha256: str = ""
+    """Of the file, as it lies there."""
+    redacted: Counter[str] = field(default_factory=Counter)
     entries: list[IndexEntry] = field(default_factory=list)
     failure: str | None = None
     note: str | None = None
 
+    def take(self, content: bytes) -> None:
+        """Take this for its content; one that is no index has no rows, and a note."""
+        self.content, self.entries, self.note = content, [], None
+        try:
+            _, self.entries = read_index(content)
+        except UnreadableIndex as error:
+            self.note = f"not an index: {error}; no key was bound, and the file is kept as it is"
 
-def read_indexes(files: Sequence[Found]) -> list[Index]:
+
+def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> list[Index]:
     """Read index files; what cannot be read is said in its `failure` or `note`."""
     found = []
     for file in files:
         index = Index(file)
         found.append(index)
         try:
-            if file.bytes > ENTRY_BYTES_MAX:
-                index.failure = f"an index of {file.bytes:,} bytes; at most {ENTRY_BYTES_MAX:,} can be read"
-                continue
-            index.content = Path(file.path).read_bytes()
-            _, index.entries = read_index(index.content)
+            content = _bytes_of(file.path)
+            index.size, index.sha256 = len(content), hashlib.sha256(content).hexdigest()
+            index.take(redactor.line(content, index.redacted, shape="index") if redactor is not None else content)
+        except UnreadableFile as error:
+            index.failure = str(error)
         except OSError as error:
             index.failure = f"it cannot be read: {error.strerror or error}"
-        except UnreadableIndex as error:
-            index.note = f"not an index: {error}; no key was bound, and the file is kept as it is"
     return found
+
+
+def _bytes_of(path: str) -> bytes:
+    """Return a whole file, through no symbolic link and up to a bound, whatever has become of it since it was listed."""
+    parts, size = [], 0
+    with open_transcript(path) as file:
+        while block := file.read(MIB):
+            parts.append(block)
+            size += len(block)
+            if size > ENTRY_BYTES_MAX:
+                raise UnreadableFile(f"an index of more than {ENTRY_BYTES_MAX:,} bytes, the most that can be read")
+    return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,33 +219,48 @@ class Planned:
 def plan_keys(index: Index, before: bytes | None, targets: Targets, agent_id: str, is_new: set[str]) -> Planned:
     """Compare an index with what was imported of it before; plan the keys whose row, or whose transcript, is new."""
     planned = Planned()
-    earlier: dict[str, IndexEntry] = {}
+    earlier: dict[str, _Wanted] = {}
     if before is not None:
         try:
-            earlier = {entry.key: entry for entry in read_index(before)[1]}
+            earlier = _wanted(read_index(before)[1], targets, agent_id, [])
         except UnreadableIndex:
             earlier = {}  # nothing was bound from it
-    chosen: dict[str, Binding] = {}
-    for entry in index.entries:
+    for text, wanted in _wanted(index.entries, targets, agent_id, planned.notes).items():
+        old = earlier.get(text)
+        if old is None or old.row != wanted.row or wanted.target.session_id in is_new:
+            before_no = old.target.session_no if old is not None else None
+            planned.bindings.append(Binding(wanted.key, wanted.target.session_no, wanted.row, before_no))
+    return planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What an index says of a key."""
+
+    key: SessionKey
+    target: Row
+    row: str
+
+
+def _wanted(entries: Iterable[IndexEntry], targets: Targets, agent_id: str, notes: list[str]) -> dict[str, _Wanted]:
+    """Return what an index asks for, by key. Of several rows for one key, however it is written, the last one counts."""
+    found: dict[str, _Wanted] = {}
+    for entry in entries:
         try:
             key = parse_key(entry.key, agent_id=agent_id)
         except InvalidKey as error:
-            planned.notes.append(f"{entry.key}: not bound: {error}")
+            notes.append(f"{entry.key}: not bound: {error}")
             continue
-        target, old = targets.of(entry), earlier.get(entry.key)
+        target = targets.of(entry)
         if target is None:
-            planned.notes.append(_about_missing(entry))
+            notes.append(_about_missing(entry))
             continue
         if entry.session_id is not None and entry.session_id != target.session_id:
-            planned.notes.append(f"{entry.key}: the index says session {entry.session_id}; its file is stored as {target.session_id}")
-        if old is not None and old.text == entry.text and target.session_id not in is_new:
-            continue
-        old_target = targets.of(old) if old is not None else None
-        if key.text in chosen:
-            planned.notes.append(f"{key.text}: in the index more than once; the last one is bound")
-        chosen[key.text] = Binding(key, target.session_no, entry.text, old_target.session_no if old_target is not None else None)
-    planned.bindings = list(chosen.values())
-    return planned
+            notes.append(f"{entry.key}: the index says session {entry.session_id}; its file is stored as {target.session_id}")
+        if key.text in found:
+            notes.append(f"{key.text}: in the index more than once; the last one is bound")
+        found[key.text] = _Wanted(key, target, entry.text)
+    return found
 
 
 def _about_missing(entry: IndexEntry) -> str:
@@ -250,7 +290,9 @@ def renew_index(
     for entry in entries:
         if (key := _key_of(entry, agent_id)) is not None:
             by_key.setdefault(key, []).append(entry)
-    beside = {file_name(name) for name in names.values() if name.rpartition("/")[0] == folder}
+    # Only a live transcript is ever bound; a row that names an archive is left as it is.
+    found = {file_name(name) for name in names.values() if name.rpartition("/")[0] == folder}
+    beside = {name for name in found if kind_of(name, in_openclaw=True) == "live"}
     changes: dict[int, str | None] = {}
     for key, rows in by_key.items():
         binding = bindings.get(key)
@@ -259,17 +301,32 @@ def renew_index(
             changes |= {entry.start: None for entry in rows if file_for(entry, beside) is not None}
         elif not any(_means(entry, binding, names) for entry in rows):
             changes[rows[-1].start] = new_row(binding, rows[-1], names, folder)
-    added = {key: new_row(row, None, names, folder) for key, row in bindings.items() if with_new and key not in by_key}
+    own = {key: row for key, row in bindings.items() if key not in by_key and key.startswith(f"agent:{agent_id}:")}
+    added = {key: new_row(row, None, names, folder) for key, row in own.items() if with_new}
     if not changes and not added:
         return content
     return write_index(text, entries, changes, added).encode()
 
 
-def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
+def keys_in(content: bytes, agent_id: str | None) -> list[SessionKey]:
+    """Return the keys that an index names; those without an agent belong to `agent_id`."""
     try:
-        return parse_key(entry.key, agent_id=agent_id).text
+        entries = read_index(content)[1]
+    except UnreadableIndex:
+        return []
+    return [key for entry in entries if (key := _parsed(entry, agent_id)) is not None]
+
+
+def _parsed(entry: IndexEntry, agent_id: str | None) -> SessionKey | None:
+    try:
+        return parse_key(entry.key, agent_id=agent_id)
     except InvalidKey:
         return None  # a key outside the grammar is bound to nothing; its row stays as it is
+
+
+def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
+    key = _parsed(entry, agent_id)
+    return key.text if key is not None else None
 
 
 def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
@@ -280,11 +337,12 @@ def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
 
 def new_row(binding: Row, entry: IndexEntry | None, names: dict[int, str], folder: str) -> str:
     """Return an index row for a binding; with the old row, its other fields stay."""
-    row: dict[str, Any] = json.loads(entry.text) if entry is not None else {}
+    before = loads(entry.text) if entry is not None else {}
+    row: dict[str, Any] = before if isinstance(before, dict) else {}
     row |= {"sessionId": binding.session_id, "updatedAt": binding.updated_at_ms}
     name = names.get(binding.session_no)
     if entry is not None and entry.session_file is not None and name is not None:
         row["sessionFile"] = entry.session_file.removesuffix(entry.file_name or "") + file_name(name)
     elif name is not None and name != f"{folder}/{binding.session_id}.jsonl":
         row["sessionFile"] = os.path.relpath(name, folder or ".")
-    return dumps(row)
+    return dumps_again(row)

@@ -16,10 +16,15 @@ SEQ_MAX = (1 << SEQ_BITS) - 1
 
 # One entry: OpenClaw has been seen to write 11 MB rows (inline images). SQLite's own limit is 1 GB.
 ENTRY_BYTES_MAX = 64 * MIB
+# Values in one entry. A list in a list takes three bytes of text and seventy of memory once it is decoded, so without this 64 MiB
+# of them would take 1.5 GB. A message has hundreds, one with a thousand tool calls some ten thousand.
+ENTRY_VALUES_MAX = 1_000_000
 # Names that become part of an index key.
 SESSION_ID_CHARS_MAX = 255
 SESSION_KEY_CHARS_MAX = 1024
 IDEMPOTENCY_KEY_CHARS_MAX = 512
+LANE_CHARS_MAX = 255
+CONSUMER_CHARS_MAX = 255
 # One append call: bounded so that its transaction stays within a few tens of milliseconds.
 APPEND_ENTRIES_MAX = 1_000
 
@@ -63,10 +68,21 @@ ARCHIVE_CHUNK_BYTES = 1 * MIB
 # index page of its own, and how long that takes depends on the disk. So the rows are halved when a step held the write lock for
 # longer than this, and doubled when for less than half of it, between the two bounds; at the lower one syncing is all there is.
 STEP_ROWS = 400
-STEP_ROWS_FIRST = 50
-STEP_ROWS_MIN = 25
+STEP_ROWS_FIRST = 100
+STEP_ROWS_MIN = 100
 STEP_BYTES = 512 * KIB
 STEP_MS = 5.0
+
+
+# `sessiondb query`. A value: twice the largest entry, so that hex() of one still fits. Memory of SQLite: what a sort or a
+# subquery of a person's own may take. Output: what waits in an unlinked file for a pager. Rows of a table: all are in memory.
+QUERY_VALUE_BYTES_MAX = 2 * ENTRY_BYTES_MAX
+QUERY_MEMORY_BYTES_MAX = 1024 * MIB
+QUERY_OUTPUT_BYTES_MAX = 16 * 1024 * MIB
+QUERY_TABLE_ROWS_MAX = 100_000
+# A statement is interrupted between two steps. A single function can take longer (instr() of two large values is quadratic):
+# this long after the time limit the command ends all the same.
+QUERY_STOP_S = 5.0
 
 
 class Limits(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .limits import SEQ_MAX
@@ -191,6 +191,8 @@ class FileReceipt:
     quarantined: tuple[QuarantinedLine, ...] = ()
     """The first hundred of the damaged ones."""
     notes: tuple[str, ...] = ()
+    redacted: dict[str, int] = field(default_factory=dict)
+    """With a redactor: how many secrets were replaced in this import, per rule."""
     verified: bool | None = None
     """With verify: whether export and context equal the file; what differs is in the notes. None: not asked, or not applicable."""
 
@@ -246,6 +248,8 @@ class ExportedFile:
     sha256: str | None = None
     """Of its content, unpacked."""
     notes: tuple[str, ...] = ()
+    redacted: dict[str, int] = field(default_factory=dict)
+    """With a redactor: how many secrets were replaced in it, per rule."""
 
     @property
     def note(self) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -24,19 +25,20 @@ ENDED_KINDS: Final = frozenset({"reset", "deleted", "bak", "checkpoint", "corrup
 # A live transcript takes its own id first, then what was archived of it.
 _ORDER: Final = {kind: place for place, kind in enumerate(("live", "pi", "reset", "deleted", "bak", "checkpoint", "corrupt"))}
 
+# A file's name may hold a line feed, so the dot stands for that too.
 # `.reset.2026-05-17T07-35-46.420Z`, with a random part and `.zst` behind it in newer versions; or a plain number; or nothing.
 _ARCHIVE = re.compile(
-    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?", re.IGNORECASE
+    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?", re.IGNORECASE | re.DOTALL
 )
-_CHECKPOINT = re.compile(r".+\.checkpoint\.[^.]+\.jsonl(?:\.zst)?")
-_CORRUPT = re.compile(r".+\.corrupt-[^/]*\.jsonl(?:\.zst)?")
-_LIVE = re.compile(r".+\.jsonl(?:\.zst)?")
+_CHECKPOINT = re.compile(r".+\.checkpoint\.[^.]+\.jsonl(?:\.zst)?", re.DOTALL)
+_CORRUPT = re.compile(r".+\.corrupt-[^/]*\.jsonl(?:\.zst)?", re.DOTALL)
+_LIVE = re.compile(r".+\.jsonl(?:\.zst)?", re.DOTALL)
 _LEFT_ALONE = (
-    (re.compile(r".*\.lock"), "a lock file"),
-    (re.compile(r".*\.trajectory\.jsonl(?:\.zst)?"), "a trajectory, not a transcript"),
-    (re.compile(r".*-path\.json"), "a trajectory's pointer"),
-    (re.compile(r"sessions\.json\..+"), "a copy of the index"),
-    (re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?"), "an OpenClaw database, not a transcript"),
+    (re.compile(r".*\.lock", re.DOTALL), "a lock file"),
+    (re.compile(r".*\.trajectory\.jsonl(?:\.zst)?", re.DOTALL), "a trajectory, not a transcript"),
+    (re.compile(r".*-path\.json", re.DOTALL), "a trajectory's pointer"),
+    (re.compile(r"sessions\.json\..+", re.DOTALL), "a copy of the index"),
+    (re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?", re.DOTALL), "an OpenClaw database, not a transcript"),
 )
 
 
@@ -122,8 +124,23 @@ def agent_of(folder: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def scan(path: str) -> Scan:
+def inodes_of(paths: Iterable[str]) -> frozenset[str]:
+    """Return what identifies some files under any name; those that are not there are left out."""
+    found = set()
+    for path in paths:
+        try:
+            status = Path(path).stat()
+        except OSError:
+            continue
+        found.add(f"{status.st_dev}:{status.st_ino}")
+    return frozenset(found)
+
+
+def scan(path: str, own: Iterable[str] = ()) -> Scan:
     """List what an import of a file or folder reads, and what it leaves alone and why.
+
+    `own` are the database's files. A hard link gives one of them the name of a transcript: to open and close it would drop
+    the locks that keep the database's writers apart.
 
     Raises:
         OSError: there is nothing there, or it may not be read.
@@ -138,7 +155,7 @@ def scan(path: str) -> Scan:
     else:
         base, folders = folder_of(root), [(folder_of(root), [(file_name(root), status)])]
     for folder, files in folders:
-        _classify(base, folder, files, found)
+        _classify(base, folder, files, found, inodes_of(own))
     found.transcripts.sort(key=lambda file: (_ORDER[file.kind], file.name))
     found.indexes.sort(key=lambda file: file.name)
     return found
@@ -154,12 +171,15 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
         try:
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.is_symlink():
-                        found.skipped.append(_left_alone(root, entry.path, _about_link(root, entry.path)))
-                    elif entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        files.append((entry.name, entry.stat(follow_symlinks=False)))
+                    try:
+                        if entry.is_symlink():
+                            found.skipped.append(_left_alone(root, entry.path, _about_link(root, entry.path)))
+                        elif entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        else:
+                            files.append((entry.name, entry.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue  # it has gone since the folder was listed: the folder is what it is now
         except OSError as error:
             found.skipped.append(_left_alone(root, folder, f"this folder cannot be read: {error.strerror}", failed=True))
         listed.append((folder, files))
@@ -182,9 +202,10 @@ def _about_link(root: str, path: str) -> str:
     return "a symbolic link out of the folder; it was not followed (import its target itself if it is wanted)"
 
 
-def _classify(base: str, folder: str, files: list[tuple[str, os.stat_result]], found: Scan) -> None:
+def _classify(base: str, folder: str, files: list[tuple[str, os.stat_result]], found: Scan, own: frozenset[str]) -> None:
     agent_id = agent_of(folder)
-    in_openclaw = agent_id is not None or (Path(folder) / INDEX_NAME).exists()
+    # os.path.exists says no where the folder may not be searched; Path.exists would raise, and end the import.
+    in_openclaw = agent_id is not None or os.path.exists(f"{folder}/{INDEX_NAME}")  # noqa: PTH110
     in_openclaw = in_openclaw or any(_ARCHIVE.fullmatch(name) or _CHECKPOINT.fullmatch(name) for name, _ in files)
     for name, status in files:
         path = f"{folder.rstrip('/')}/{name}"
@@ -195,6 +216,8 @@ def _classify(base: str, folder: str, files: list[tuple[str, os.stat_result]], f
             found.skipped.append(_left_alone(base, path, "its name is not UTF-8; rename it and import again", failed=True))
         elif not stat.S_ISREG(status.st_mode):
             found.skipped.append(_left_alone(base, path, "not a regular file"))
+        elif f"{status.st_dev}:{status.st_ino}" in own:
+            found.skipped.append(_left_alone(base, path, "this is the database's own file under another name", failed=True))
         else:
             file = Found(
                 path=path,

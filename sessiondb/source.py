@@ -11,6 +11,7 @@ A session gets the best id that is free: the one its folder's index gives it, it
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -23,6 +24,7 @@ from .index import Binding
 from .jsonl import BEHIND_ENTRY, Chunk, Identity, Kept, Place
 from .limits import SESSION_ID_CHARS_MAX
 from .openclaw import ENDED_KINDS, Found, file_name, stem_of
+from .redaction import Mark, mark_in, without_mark
 from .transcript import load_state, place, save_state
 
 NOTES_MAX: Final = 100  # that a receipt spells out
@@ -94,9 +96,19 @@ def store_chunk(tx: Tx, file: Found, chunk: Chunk) -> Stored:
         inode=file.inode,
         now_ms=tx.now_ms,
         state="done" if chunk.last else "reading",
-        note=shortened([*([row.note] if row.note else []), *notes]),
+        note=_note_of(row, chunk, notes),
     )
     return Stored(state.session_id if state is not None else None, entries, notes)
+
+
+def _note_of(row: Row, chunk: Chunk, notes: Sequence[str]) -> str | None:
+    """Return what the receipt notes, first of all from where on it is without its secrets, and how many they were."""
+    mark = mark_in(row.note)
+    if chunk.redacted is not None:
+        from_byte, counts = (mark.from_byte, mark.counts) if mark is not None else (chunk.before.resume_at, Counter[str]())
+        mark = Mark(from_byte, counts + chunk.redacted)
+    rest = without_mark(row.note)
+    return shortened([*([str(mark)] if mark is not None else []), *([rest] if rest else []), *notes])
 
 
 def _begin_source(tx: Tx, file: Found) -> Row:
@@ -183,7 +195,12 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
         if row is not None and row.session_no not in (binding.session_no, binding.before_no):
             notes.append(f"{binding.key.text} is bound to session {row.session_id} in this database; left so")
             continue
-        if row is None and tx.one("archive.of_session", session_no=binding.session_no) is not None:
+        kept = tx.one("archive.of_session", session_no=binding.session_no) if row is None else None
+        if kept is not None and (kept.encoding == "none" or kept.state == "deleted"):
+            notes.append(f"{binding.key.text} is not bound: its session was deleted")
+            continue
+        if kept is not None:
+            tx.run("archive.add_key", session_no=binding.session_no, session_key=binding.key.text)
             notes.append(f"{binding.key.text} is not bound: its session is archived; restoring it binds the key")
             continue
         sessions.bind(tx, binding.key, binding.session_no, binding.details)

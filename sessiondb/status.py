@@ -103,6 +103,8 @@ class DatabaseStatus:
     processes_open: int
     """Registrations that were never closed; `processes` lists the newest."""
     gateway: Work
+    concerns: tuple[str, ...] = ()
+    """What lets others than the owner read or change the files."""
 
     @property
     def needs_attention(self) -> bool:

@@ -37,6 +37,7 @@ from .compaction import Job
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
 from .exporter import Progress
 from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
+from .redaction import Redactor
 from .sessions import Ref
 
 __all__ = ["CompactionJob", "Session", "SessionDB", "open"]
@@ -110,7 +111,7 @@ class _Loop:
             raise StoreClosed(f"{self._path} is not open; use it inside `with sessiondb.sync.open(...) as db`")
         if os.getpid() != self._pid:
             raise StoreClosed(
-                f"{self._path} was opened by process {self._pid}, before a fork; open it again in this process ({os.getpid()})"
+                f"{self._path} was opened by process {self._pid}, before a fork; open it in one that was started afresh"
             )
         return self._portal
 
@@ -319,10 +320,11 @@ class SessionDB(_Proxy[database.SessionDB]):
     stats = _call(database.SessionDB.stats)
     status = _call(database.SessionDB.status)
     import_path = _call(database.SessionDB.import_path)
+    backup = _call(database.SessionDB.backup)
     gc = _call(database.SessionDB.gc)
     restore = _call(database.SessionDB.restore)
 
-    # What a gateway's loops do is asynchronous by nature (`run_lane`, `run_outbox`); the rest of its calls are here.
+    # What a gateway's loops do is asynchronous by nature (`run_lane`, `run_outbox`, `run_resumes`); the rest of its calls are here.
 
     accept = _call(database.SessionDB.accept)
     dead_letters = _iterator(database.SessionDB.dead_letters)
@@ -365,9 +367,12 @@ class SessionDB(_Proxy[database.SessionDB]):
         session: Session | str | None = None,
         overwrite: bool = False,
         progress: Progress | None = None,
+        redactor: Redactor | None = None,
     ) -> ExportReport:
         chosen = session if isinstance(session, str) else _peer_of(session)
-        return self._loop.call(lambda: self._peer.export(dest, session=chosen, overwrite=overwrite, progress=progress))
+        return self._loop.call(
+            lambda: self._peer.export(dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor)
+        )
 
     @_mirrors(database.SessionDB.verify)
     def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:

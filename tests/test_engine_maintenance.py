@@ -13,6 +13,7 @@ import anyio
 import apsw
 import pytest
 
+import sessiondb
 from engine_support import Hold, count, held_writer, insert, names_in, opened, until
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
 from sessiondb.limits import KIB, MIB, Limits
@@ -276,3 +277,17 @@ async def test_free_pages_are_given_back_in_steps(tmp_db: Path) -> None:
         assert await backend.incremental_vacuum(10**6) == free - 10
         assert await backend.incremental_vacuum(10**6) == 0
     assert tmp_db.stat().st_size < 80 * 4096, "what is left is the empty tables of the schema"
+
+
+async def test_a_database_is_copied_through_the_front_door_while_it_is_written(tmp_db: Path, tmp_path: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session("agent:main:web:1")
+        await session.append({"role": "user", "content": "before"})
+        assert await db.backup(tmp_path / "copy.db") > 0
+        await session.append({"role": "user", "content": "after"})
+        with pytest.raises(sessiondb.InvalidInput, match="never overwrites"):
+            await db.backup(tmp_path / "copy.db")
+    async with sessiondb.open(tmp_path / "copy.db") as copy:
+        context = await (await copy.session("agent:main:web:1")).context()
+        assert [message["content"] for message in context.messages] == ["before"]
+        assert (await copy.verify()).ok

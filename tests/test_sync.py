@@ -29,7 +29,7 @@ def talk(session: sync.Session, rounds: int = 20) -> None:
 
 PAIRS = [(database.SessionDB, sync.SessionDB), (handles.Session, sync.Session), (handles.CompactionJob, sync.CompactionJob)]
 # A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
-ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.running_turns"}
+ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.run_resumes", "SessionDB.running_turns"}
 
 
 def public(cls: type) -> set[str]:

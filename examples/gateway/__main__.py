@@ -25,7 +25,7 @@ from sessiondb import LaneSettings, ResumePolicy
 
 from .gateway import Gateway, Settings
 from .model import ChatEndpoint, Model, ScriptedModel
-from .web import make_app
+from .web import CONNECTIONS_MAX, LOOPBACK, SOCKET_MESSAGE_BYTES_MAX, make_app
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -39,6 +39,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("database", metavar="DB", help="the database; it is made when there is none")
     option("host", str, "127.0.0.1", "where to listen")
     option("port", int, 8765, "0: any that is free")
+    option("allow-host", str, "", "names that it may be called by besides localhost, with commas: of a proxy, or of this machine")
     option("endpoint", str, None, "base URL of an OpenAI-compatible endpoint; its key comes from GATEWAY_API_KEY")
     option("model", str, "scripted", "the endpoint's model")
     option("model-delay", float, 0.8, "seconds that the scripted model takes to answer")
@@ -103,8 +104,16 @@ async def serve(options: argparse.Namespace) -> None:
             async with anyio.create_task_group() as tasks:
                 gateway, closing = Gateway(db, model, settings_from(options)), asyncio.Event()
                 await gateway.start(tasks)
+                hosts = LOOPBACK | {name.strip().lower() for name in (options.host, *options.allow_host.split(",")) if name.strip()}
                 server = Server(
-                    uvicorn.Config(make_app(gateway, closing), log_level="warning", lifespan="off", timeout_graceful_shutdown=3)
+                    uvicorn.Config(
+                        make_app(gateway, closing, hosts),
+                        log_level="warning",
+                        lifespan="off",
+                        timeout_graceful_shutdown=3,
+                        limit_concurrency=CONNECTIONS_MAX,
+                        ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+                    )
                 )
                 stop_on_signal(server, closing)
                 host, port = listener.getsockname()[:2]

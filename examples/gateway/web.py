@@ -6,25 +6,36 @@
     GET  /status  /held  /health   for operators
 
 A client makes up an `event_id` for each message and may send it again, with the same one, as often as it likes.
+
+There are no accounts: whoever reaches the port may read and write. So it listens on this machine only, unless told
+otherwise, and keeps out what a browser on this machine can be made to do by other sites: a request under a host name
+that is not ours (a name of theirs that resolves to 127.0.0.1 would make their page one of ours), and any that a page of
+theirs sends. What people and models say reaches the page as text, never as HTML, and the page may run its own script only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import math
 import os
+import re
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict
 from importlib.resources import files
 from time import time
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.datastructures import QueryParams
+from starlette.datastructures import Headers, QueryParams
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sessiondb import InvalidInput, NotExecuted, NotFound, Session, SessionDBError, StoreBusy
@@ -33,13 +44,19 @@ from .gateway import AGENTS, Gateway, Notice, session_key
 from .model import text_of
 
 TEXT_CHARS_MAX = 100_000
+# A text of that length, each character escaped as two halves of six bytes, and the rest of the message.
+BODY_BYTES_MAX = 12 * TEXT_CHARS_MAX + 64 * 1024
+# A page says nothing over its socket; what it says is ignored.
+SOCKET_MESSAGE_BYTES_MAX = 4 * 1024
+CONNECTIONS_MAX = 1_000
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HISTORY_MAX = 1_000
 # 1012, "service restart": the page connects again, and reads what it missed.
 COME_AGAIN = 1012
 
 
-def make_app(gateway: Gateway, close: asyncio.Event) -> Starlette:
-    """Return the application of a gateway that has been started."""
+def make_app(gateway: Gateway, close: asyncio.Event, hosts: Collection[str] = LOOPBACK) -> Starlette:
+    """Return the application of a gateway that has been started; `hosts` are the names that it may be called by."""
     web = Web(gateway, close)
     return Starlette(
         routes=[
@@ -52,7 +69,25 @@ def make_app(gateway: Gateway, close: asyncio.Event) -> Starlette:
             WebSocketRoute("/ws/{conversation}", web.socket),
         ],
         exception_handlers={SessionDBError: refuse, InvalidInput: reject},
+        middleware=[Middleware(OnlyOurHosts, hosts=frozenset(hosts))],
     )
+
+
+class OnlyOurHosts:
+    """Refuses what was sent under another host name than ours, HTTP or WebSocket."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname if scope["type"] in ("http", "websocket") else ""
+        if scope["type"] == "lifespan" or host in self.hosts:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).close(1008)
+        else:
+            answer = JSONResponse({"error": "this gateway does not go by that host name; start it with --allow-host"}, status_code=421)
+            await answer(scope, receive, send)
 
 
 async def refuse(request: Request, error: Exception) -> Response:
@@ -86,7 +121,8 @@ class Web:
 
     async def page(self, request: Request) -> Response:
         del request
-        return HTMLResponse(files(__package__).joinpath("page.html").read_text("utf-8"))
+        text = files(__package__).joinpath("page.html").read_text("utf-8")
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy(text), "X-Content-Type-Options": "nosniff"})
 
     async def messages(self, request: Request) -> Response:
         if is_foreign(request):
@@ -103,9 +139,14 @@ class Web:
         return JSONResponse({**asdict(accepted), "event_id": said["event_id"]}, status_code=202)
 
     async def _read(self, request: Request) -> dict[str, str]:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > BODY_BYTES_MAX:
+                raise InvalidInput(f"a message has at most {BODY_BYTES_MAX:,} bytes")
         try:
-            said = await request.json()
-        except ValueError as error:
+            said = json.loads(body)
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"the body is not JSON: {error}") from error
         if not isinstance(said, dict):
             raise InvalidInput("the body is a JSON object with a text, a conversation, and an event_id")
@@ -137,7 +178,7 @@ class Web:
         for entry in reversed(newest):
             stored = json.loads(entry.payload)
             message = stored.get("message", stored)
-            if entry.type in ("compaction", "reset") or entry.role in ("user", "assistant"):
+            if entry.type in ("compaction", "reset") or (entry.role in ("user", "assistant") and text_of(message)):
                 via = message.get("via", {})
                 said.append(
                     {
@@ -221,6 +262,20 @@ class Web:
         )
         while (notice := await page.get()) is not None:
             await socket.send_json(notice)
+
+
+def policy(page: str) -> str:
+    """Return what a browser may do for the page: run the script and apply the styles that are in it, and talk to us."""
+
+    def of(tag: str) -> str:
+        found = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        assert found is not None, f"the page has one {tag}"
+        return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {of('script')}; style-src {of('style')}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def is_foreign(connection: HTTPConnection) -> bool:

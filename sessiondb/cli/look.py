@@ -220,6 +220,7 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         ("turns", f"{work.turns_running:,} running{overdue}"),
         ("replies", f"{unsent:,} to send, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
     ]
+    lines += [("access", concern) for concern in found.concerns]
     for line in found.stuck:
         until = f" until {line.until}" if line.until else ""
         lines.append(("stuck", f"{line.what} of {line.session_id[:13]}, since {line.since}{until}"))

@@ -8,7 +8,7 @@ at: formatting them. Its module is imported, its SQLite is never given a file.
 A snapshot keeps a gateway's WAL from being reset, and the reader of this output may be a pager that stands still.
 So one thread takes the rows at full speed into an unlinked temporary file, and another prints from it at the reader's
 own pace; memory stays small, the first rows appear at once, and the snapshot ends when the query does, at the latest
-after `--timeout`.
+after `--timeout`. What neither can interrupt, one function call that goes on and on, ends with the process a little later.
 Tables (`--table`, `--fmt`) need every row before the first line can be laid out, and keep them in memory.
 """
 
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -27,8 +29,9 @@ import click
 
 from sessiondb import database
 from sessiondb.errors import InvalidInput
+from sessiondb.limits import QUERY_MEMORY_BYTES_MAX, QUERY_OUTPUT_BYTES_MAX, QUERY_STOP_S, QUERY_TABLE_ROWS_MAX
 
-from .program import USAGE, Failure, database_argument, debug_option, json_option, look_into, refuse
+from .program import BUSY, USAGE, Failure, FiniteRange, database_argument, debug_option, json_option, look_into, refuse
 from .terminal import GAP, Column, escape_json, escape_lines, print_bytes, table_lines, terminal_width
 
 CHUNK_BYTES = 64 * 1024
@@ -49,7 +52,13 @@ class Spool:
         self._unwanted = False
 
     def write(self, data: bytes) -> bool:
-        """Add bytes; False when nobody will read them."""
+        """Add bytes; False when nobody will read them.
+
+        Raises:
+            InvalidInput: there are too many.
+        """
+        if self._written + len(data) > QUERY_OUTPUT_BYTES_MAX:
+            raise InvalidInput(f"the output is longer than {QUERY_OUTPUT_BYTES_MAX:,} bytes; ask for it in parts")
         start = 0
         while start < len(data):
             start += os.pwrite(self._descriptor, data[start:], self._written + start)
@@ -73,13 +82,18 @@ class Spool:
         """Tell whether the reader has gone."""
         return self._unwanted
 
-    def read(self) -> Iterator[bytes]:
-        """Yield bytes as they come, to the end."""
+    def read(self, give_up: float) -> Iterator[bytes]:
+        """Yield bytes as they come, to the end.
+
+        Raises:
+            Failure: the writer has added nothing more and is not done at `give_up`, by the monotonic clock.
+        """
         position = 0
         while True:
             with self._changed:
                 while self._written <= position and not self._done:
-                    self._changed.wait()
+                    if not self._changed.wait(max(0.0, give_up - time.monotonic())) and time.monotonic() >= give_up:
+                        raise Failure("query: it could not be stopped: a single function of it takes this long. Narrow it.", BUSY)
                 available = self._written
             while position < available:
                 data = os.pread(self._descriptor, min(CHUNK_BYTES, available - position), position)
@@ -102,7 +116,7 @@ class Spool:
 @click.option("-t", "--table", "as_table", is_flag=True, help="A table; on a terminal, cut to fit it.")
 @click.option("--fmt", metavar="FORMAT", help="A table in one of tabulate's formats, such as github or outline.")
 @click.option("--json-cols", is_flag=True, help="Decode columns that hold JSON.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds to allow.")
+@click.option("--timeout", "timeout_s", type=FiniteRange(0, 86400, min_open=True), default=60.0, show_default=True, help="Seconds allowed.")
 @json_option("The default: a JSON array of objects.")
 @debug_option
 def query(db: str, sql: str, param: tuple[tuple[str, str], ...], timeout_s: float, as_json: bool, **shape: Any) -> None:
@@ -131,6 +145,7 @@ def query(db: str, sql: str, param: tuple[tuple[str, str], ...], timeout_s: floa
 
 def _run(db: str, sql: str, parameters: dict[str, str], timeout_s: float, shape: dict[str, Any]) -> None:
     failed: list[BaseException] = []
+    database.bound_query_memory(QUERY_MEMORY_BYTES_MAX)
     made_safe = _made_safe(shape) if sys.stdout.isatty() else str
 
     def produce(spool: Spool) -> None:
@@ -154,11 +169,11 @@ def _run(db: str, sql: str, parameters: dict[str, str], timeout_s: float, shape:
         thread = threading.Thread(target=produce, args=(spool,), name="sessiondb-query", daemon=True)
         thread.start()
         try:
-            for data in spool.read():
+            for data in spool.read(time.monotonic() + timeout_s + QUERY_STOP_S):
                 print_bytes(data)
         finally:
             spool.abandon()
-            thread.join()
+            thread.join(QUERY_STOP_S)  # a daemon: one that does not come back ends with the process
     if failed:
         raise failed[0]
 
@@ -177,7 +192,7 @@ def _lines(columns: list[str], rows: Iterator[tuple[Any, ...]], shape: dict[str,
         width = terminal_width()
         if width is not None and not shape["fmt"]:
             width_min = min(4, max(1, width // len(columns) - GAP))
-            lines = table_lines([Column(column, cut="end", width_min=width_min) for column in columns], list(rows), width)
+            lines = table_lines([Column(column, cut="end", width_min=width_min) for column in columns], _all(rows), width)
             yield from (line + "\n" for index, line in enumerate(lines) if index > 1 or not shape["no_headers"])
         else:
             yield _table(columns, rows, shape["fmt"] or "simple", with_headers=not shape["no_headers"]) + "\n"
@@ -190,6 +205,14 @@ def _lines(columns: list[str], rows: Iterator[tuple[Any, ...]], shape: dict[str,
             # Of no rows sqlite-utils makes an empty array; one object a line of no rows is no line.
             if line != "[]" or not shape["nl"]:
                 yield line + "\n"
+
+
+def _all(rows: Iterator[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return every row, for a table: its columns are as wide as the widest of them."""
+    found = list(itertools.islice(rows, QUERY_TABLE_ROWS_MAX + 1))
+    if len(found) > QUERY_TABLE_ROWS_MAX:
+        raise InvalidInput(f"a table holds at most {QUERY_TABLE_ROWS_MAX:,} rows; narrow the query, or ask for --csv or --nl")
+    return found
 
 
 def _separated(columns: list[str], rows: Iterator[tuple[Any, ...]], dialect: str, *, with_headers: bool) -> Iterator[str]:
@@ -210,4 +233,4 @@ def _table(columns: list[str], rows: Iterator[tuple[Any, ...]], fmt: str, *, wit
 
     if fmt not in tabulate.tabulate_formats:
         refuse(f"there is no table format {fmt!r}; one of {', '.join(tabulate.tabulate_formats)}.")
-    return tabulate.tabulate(list(rows), headers=columns if with_headers else (), tablefmt=fmt)
+    return tabulate.tabulate(_all(rows), headers=columns if with_headers else (), tablefmt=fmt)

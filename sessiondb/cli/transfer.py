@@ -12,10 +12,11 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import click
 
@@ -23,7 +24,8 @@ from sessiondb import sync
 from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDBError
 from sessiondb.keys import looks_like_key
 from sessiondb.limits import ENTRY_BYTES_MAX
-from sessiondb.models import ExportReport, FileReceipt, ImportReport, Receipt
+from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportReport, Receipt
+from sessiondb.redaction import Redactor, redactor_from
 
 from .program import (
     OK,
@@ -39,6 +41,8 @@ from .program import (
     write_into,
 )
 from .terminal import Column, counted, cut, escape, print_json, print_table, size, terminal_width, to_json, wrap
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 BATCH_LINES = 100
 READ_BYTES = 256 * 1024
@@ -75,6 +79,43 @@ def _shown_item(item: str | None) -> str | None:
     return cut(item, 24, "middle") if item else None
 
 
+# -- redaction ----------------------------------------------------------------------------------------------
+
+
+def redact_options(verb: str) -> Callable[[F], F]:
+    """Return the options that choose rules."""
+    options = [
+        click.option("--redact", is_flag=True, help=f"{verb} no secret that has a known shape (keys, tokens, passwords in URLs)."),
+        click.option("--redact-emails", is_flag=True, help="... and without e-mail addresses."),
+        click.option(
+            "--redact-rules",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="... and without what the rules of this file match: one a line, `name = regular expression`.",
+        ),
+    ]
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _redactor(redact: bool, emails: bool, rules_file: Path | None) -> Redactor | None:
+    """Return the rules that were asked for; rules without --redact ask for it, too."""
+    return redactor_from(emails=emails, rules_file=rules_file) if redact or emails or rules_file is not None else None
+
+
+def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
+    """Say how much was redacted, by rule."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        counts.update(file.redacted)
+    return f"; redacted: {', '.join(f'{count:,} {rule}' for rule, count in sorted(counts.items()))}" if counts else ""
+
+
 # -- import -------------------------------------------------------------------------------------------------
 
 
@@ -84,20 +125,32 @@ def _shown_item(item: str | None) -> str | None:
 @click.option("--dry-run", is_flag=True, help="Say what would be imported; change nothing.")
 @click.option("--verify", is_flag=True, help="Export every file again in memory, and compare its bytes and its context.")
 @click.option("-v", "--verbose", is_flag=True, help="List every file, and every quarantined line.")
+@redact_options("Store")
 @json_option()
 @debug_option
-def import_(db: str, paths: tuple[Path, ...], dry_run: bool, verify: bool, verbose: bool, as_json: bool) -> int:
+def import_(
+    db: str,
+    paths: tuple[Path, ...],
+    dry_run: bool,
+    verify: bool,
+    verbose: bool,
+    redact: bool,
+    redact_emails: bool,
+    redact_rules: Path | None,
+    as_json: bool,
+) -> int:
     """Import transcripts: files and folders of pi, state folders of OpenClaw.
 
     The files are only read. A second import adds what is new. What cannot be read as an entry is kept as it
     is, named here, and comes back out on export; then the exit code is 1.
     """
+    redactor = _redactor(redact, redact_emails, redact_rules)
     reports = []
     with ExitStack() as stack:
         opened = _open_for_import(db, stack, dry_run=dry_run)
         for path in paths:
             with Progress("importing", quiet=as_json) as progress:
-                reports.append(opened.import_path(path, dry_run=dry_run, verify=verify, progress=progress))
+                reports.append(opened.import_path(path, dry_run=dry_run, verify=verify, progress=progress, redactor=redactor))
             if not as_json:
                 _print_import(reports[-1], verbose=verbose)
     if as_json:
@@ -140,7 +193,7 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
     verified = [file.verified for file in report.files if file.verified is not None]
     checked = f"; verified: {sum(verified):,} of {len(verified):,} equal" if verified else ""
     added = f"{counted(report.entries_new, 'new entry', 'new entries')}, {counted(report.damaged, 'damaged line')}"
-    _print_wrapped(f"{escape(report.root)}: {states}; {size(report.bytes)}, {added}{checked}")
+    _print_wrapped(f"{escape(report.root)}: {states}; {size(report.bytes)}, {added}{checked}{_redacted(report.files)}")
 
 
 def _is_remarkable(file: FileReceipt) -> bool:
@@ -172,17 +225,28 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
 @click.argument("dest", metavar="DEST", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--session", metavar="SESSION", help="Only this session; default: all.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there with other content.")
+@redact_options("Write")
 @json_option()
 @debug_option
-def export(db: str, dest: Path, session: str | None, overwrite: bool, as_json: bool) -> int:
+def export(
+    db: str,
+    dest: Path,
+    session: str | None,
+    overwrite: bool,
+    redact: bool,
+    redact_emails: bool,
+    redact_rules: Path | None,
+    as_json: bool,
+) -> int:
     """Write transcripts back as files under DEST, as they were imported, byte for byte.
 
     A file that is there with other content is left alone, unless --overwrite is given; then the exit code is 1.
     """
+    redactor = _redactor(redact, redact_emails, redact_rules)
     with look_into(db) as opened:
         chosen = opened.session_by_id(session) if session is not None else None
         with Progress("exporting", quiet=as_json) as progress:
-            report = opened.export(dest, session=chosen, overwrite=overwrite, progress=progress)
+            report = opened.export(dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor)
     if as_json:
         print_json({**dataclasses.asdict(report), "ok": report.ok})
     else:
@@ -205,7 +269,7 @@ def _print_export(report: ExportReport) -> None:
     for file in report.files:
         counts[file.status] = counts.get(file.status, 0) + 1
     states = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "nothing to export"
-    _print_wrapped(f"{escape(report.dest)}: {states}; {size(report.bytes)}")
+    _print_wrapped(f"{escape(report.dest)}: {states}; {size(report.bytes)}{_redacted(report.files)}")
 
 
 def _print_wrapped(text: str) -> None:

@@ -6,7 +6,10 @@ Two dangers, and what stands against each:
   reading, functions and the pragmas that only show something. Everything else, ATTACH, temporary tables and the
   loading of extensions included, is refused while the statement is compiled. There is one statement, not a script.
 * **Disturbing a live gateway.** A snapshot keeps the WAL from being reset. So a statement has a time limit, enforced
-  while it runs, and whoever reads the rows must not let a slow consumer (a pager) hold them up.
+  while it runs, and whoever reads the rows must not let a slow consumer (a pager) hold them up. A single function call
+  cannot be interrupted; values are bounded in size, and the command line ends the process when that is not enough.
+* **Filling the machine.** A value has a largest size; with `bound_memory`, which the command line calls because it is
+  the process's own limit and not one statement's, so has all that SQLite keeps, and sorting stays within it.
 
 The rows come from apsw's SQLite, not from the standard library's, whose version on many machines has the WAL-reset bug and which
 must never meet a file that is open through apsw in the same process. sqlite-utils, which formats them, opens nothing.
@@ -31,7 +34,9 @@ import apsw
 import apsw.ext
 
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreDamaged
+from sessiondb.limits import MIB, QUERY_VALUE_BYTES_MAX
 from sessiondb.sqlite.connection import connect_visitor, drain, when_unlocked
+from sessiondb.sqlite.privacy import refuse_planted
 
 # How many steps of SQLite's machine pass between two looks at the clock: well under a millisecond.
 STEPS_PER_LOOK = 10_000
@@ -74,6 +79,15 @@ _SHOWING = frozenset(
 _SETTABLE = frozenset({"application_id", "encoding", "page_size", "schema_version", "user_version"})
 
 
+# Those that do more than compute. SQLite's shell has some of them, apsw's SQLite has not; but a host program may add its own.
+_FORBIDDEN_FUNCTIONS = frozenset({"edit", "fts3_tokenizer", "load_extension", "readfile", "sqlite_log", "writefile"})
+
+
+def bound_memory(limit_bytes: int) -> None:
+    """Bound what SQLite may take in this process, all connections together. For a process of one's own."""
+    apsw.hard_heap_limit(limit_bytes)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the driver and of its SQLite."""
     return {"apsw": apsw.apsw_version(), "SQLite": apsw.sqlite_lib_version()}
@@ -84,13 +98,17 @@ def query(
     path: str, sql: str, parameters: Mapping[str, str], *, timeout_s: float, is_unwanted: Callable[[], bool]
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Compile one statement, and yield its columns and its rows. See `sessiondb.database.query`."""
+    refuse_planted(path, path)
     connection = connect_visitor(path)
     try:
+        connection.limit(apsw.SQLITE_LIMIT_LENGTH, QUERY_VALUE_BYTES_MAX)
+        if apsw.hard_heap_limit(-1):
+            drain(connection, "PRAGMA temp_store = memory")  # where the limit holds; a temporary file would have none
         drain(connection, "BEGIN")  # one snapshot, should the statement have to be run twice; it ends with the connection
         connection.authorizer = _authorize
         give_up = time.monotonic() + timeout_s
         connection.set_progress_handler(lambda: is_unwanted() or time.monotonic() >= give_up, STEPS_PER_LOOK)
-        with _explained(sql, timeout_s):
+        with _explained(path, sql, timeout_s):
             only, columns = when_unlocked(lambda: _compile(connection, sql, parameters), timeout_s=LOCKED_S_MAX, what="querying", path=path)
         yield columns, _rows(connection, only, parameters, timeout_s, len(columns))
     finally:
@@ -125,7 +143,7 @@ def _without_semicolon(connection: apsw.Connection, sql: str, parameters: Mappin
 def _rows(
     connection: apsw.Connection, sql: str, parameters: Mapping[str, str], timeout_s: float, count: int
 ) -> Iterator[tuple[Any, ...]]:
-    with _explained(sql, timeout_s):
+    with _explained(connection.filename, sql, timeout_s):
         done = 0
         try:
             for row in connection.execute(sql, dict(parameters)):
@@ -162,7 +180,7 @@ def _authorize(operation: int, first: str | None, second: str | None, _database:
     if operation in _READING:
         return apsw.SQLITE_OK
     if operation == apsw.SQLITE_FUNCTION:
-        return apsw.SQLITE_DENY if (second or "").lower() in {"load_extension", "fts3_tokenizer"} else apsw.SQLITE_OK
+        return apsw.SQLITE_DENY if (second or "").lower() in _FORBIDDEN_FUNCTIONS else apsw.SQLITE_OK
     if operation == apsw.SQLITE_PRAGMA:
         name = (first or "").lower()
         return apsw.SQLITE_OK if name in _SHOWING and (second is None or name not in _SETTABLE) else apsw.SQLITE_DENY
@@ -170,7 +188,7 @@ def _authorize(operation: int, first: str | None, second: str | None, _database:
 
 
 @contextmanager
-def _explained(sql: str, timeout_s: float) -> Iterator[None]:
+def _explained(path: str, sql: str, timeout_s: float) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
@@ -184,6 +202,13 @@ def _explained(sql: str, timeout_s: float) -> Iterator[None]:
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StoreBusy("the database is locked by a process that is closing or recovering it. Retry.", retry_after_ms=1_000) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
-        raise StoreDamaged(f"the file cannot be read: {error}. Run `sessiondb verify`; keep the file, and restore a backup.") from error
-    except (apsw.Error, KeyError) as error:
+        raise StoreDamaged(
+            f"{path}: the file cannot be read: {error}. Keep it as it is, and run `sessiondb salvage {path} NEW`, or restore a backup."
+        ) from error
+    except (apsw.NoMemError, apsw.TooBigError, MemoryError) as error:
+        raise InvalidInput(
+            f"{sql.strip()[:60]!r} needs more memory than a query may have, or a value of more than "
+            f"{QUERY_VALUE_BYTES_MAX // MIB} MiB. Narrow it."
+        ) from error
+    except (apsw.Error, KeyError, UnicodeEncodeError) as error:
         raise InvalidInput(f"SQLite does not accept {sql.strip()[:60]!r}: {error}") from error

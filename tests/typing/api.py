@@ -39,6 +39,8 @@ async def asynchronous() -> None:
         assert_type(await db.verify(), sessiondb.VerifyReport)
         assert_type(await db.status(), DatabaseStatus)
         assert_type(await db.import_path("folder"), ImportReport)
+        assert_type(await db.import_path("folder", redactor=sessiondb.Redactor(emails=True)), ImportReport)
+        assert_type(await db.backup("copy.db"), int)
         assert_type(await db.export("folder", session=session), ExportReport)
         await session.append(5)  # type: ignore[arg-type]
         await session.append({}, idempotency_kye="k")  # type: ignore[call-arg]

@@ -99,6 +99,12 @@ UPDATE archive SET state = :to_state, finished_at_ms = NULL WHERE archive_no = :
 UPDATE archive SET state = :to_state, finished_at_ms = :now_ms
 WHERE archive_no = :archive_no AND state = :from_state AND finished_at_ms IS NULL;
 
+-- name: add_key
+-- A key that an index names for a session that is archived already: bound when it is restored.
+UPDATE archive SET session_keys = json_insert(session_keys, '$[#]', :session_key)
+WHERE session_no = :session_no AND state <> 'restored'
+  AND NOT EXISTS (SELECT 1 FROM json_each(session_keys) AS k WHERE k.value = :session_key);
+
 -- name: empty
 -- Its chunks are gone.
 UPDATE archive SET bytes_stored = 0 WHERE archive_no = :archive_no;
