@@ -12,8 +12,9 @@ Sources: pi `core/session-manager.ts`; openclaw `packages/agent-core/src/harness
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import math
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,15 +23,19 @@ import anyio.to_thread
 
 from .backend import Backend
 from .context import read_context
-from .jsonl import PrefixChanged, UnreadableFile, open_transcript
+from .jsonl import BOM, PrefixChanged, UnreadableFile, open_transcript, raw_lines
 from .limits import MIB
+from .redaction import Redactor, mark_in
 from .rendering import imported_bytes
 
 _CHECKPOINTS: Final = {"anthropic-compaction", "openai-responses-compaction", "openai-responses-retained-compaction"}
 
 
-async def compare_with_file(backend: Backend, path: str) -> list[str]:
-    """Return how a stored transcript differs from its file; nothing, if both agree."""
+async def compare_with_file(backend: Backend, path: str, redactor: Redactor | None = None) -> list[str]:
+    """Return how a stored transcript differs from its file; nothing, if both agree.
+
+    What was imported with a redactor is compared with what the same rules make of the file now.
+    """
     row = await backend.read(lambda tx: tx.one("source.by_path", path=path), op="import.verify")
     if row is None or row.session_no is None:
         return []
@@ -43,6 +48,10 @@ async def compare_with_file(backend: Backend, path: str) -> list[str]:
         content = await anyio.to_thread.run_sync(_read, path, row.bytes)
     except (PrefixChanged, UnreadableFile, OSError) as error:
         return [f"not verified: {error}"]
+    if (mark := mark_in(row.note)) is not None:
+        if redactor is None:
+            return ["not verified: it was imported with --redact; verify with the same options"]
+        content = await anyio.to_thread.run_sync(_redacted, content, mark.from_byte, redactor)
     differences = []
     if digest.digest() != hashlib.sha256(content).digest():
         differences.append("its export differs from the file")
@@ -68,6 +77,14 @@ def _read(path: str, count: int) -> bytes:
             parts.append(block)
             count -= len(block)
     return b"".join(parts)
+
+
+def _redacted(content: bytes, from_byte: int, redactor: Redactor) -> bytes:
+    """Return a file's content as it is stored when the rules are applied from a place on."""
+    stream = io.BytesIO(content[from_byte:])
+    begins = BOM if from_byte == 0 and content.startswith(BOM) else b""
+    stream.seek(len(begins))
+    return b"".join([content[:from_byte], begins, *(redactor.line(line, Counter()) for line, _, _ in raw_lines(stream.read))])
 
 
 def _decoded(parts: tuple[bytes, ...]) -> list[Any]:
@@ -112,7 +129,10 @@ def _loads(text: str | bytes) -> Any:
 
 
 def _number(text: str) -> int | float:
-    return int(text) if len(text) < 4_000 else float(text)  # the interpreter refuses to convert longer ones exactly
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)  # the interpreter refuses to convert long ones exactly
 
 
 def _refuse(name: str) -> Any:
@@ -121,11 +141,7 @@ def _refuse(name: str) -> Any:
 
 def _finite(value: Any) -> Any:
     """Return a value as JavaScript writes it: a number that is too large for one becomes null."""
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,12 +175,14 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 index = line["firstKeptEntryIndex"]
                 kept = nodes[index - 1][0] if 0 < index <= len(nodes) else None
                 line = {**line, "kept": kept}
-            if version < 3 and isinstance(line.get("message"), dict) and line["message"].get("role") == "hookMessage":
-                line = {**line, "message": {**line["message"], "role": "custom"}}
+            message = line.get("message")
+            sent = message if isinstance(message, dict) and message.get("excludeFromContext") is not True else {}
+            if version < 3 and sent.get("role") == "hookMessage":
+                line = {**line, "message": _finite({**sent, "role": "custom"})}
             nodes.append((line, parent))
             if line.get("appendMode") != "side":
                 leaf = len(nodes) - 1
-        if isinstance(line.get("id"), str):
+        if isinstance(line.get("id"), str) and line["id"]:  # an empty id names nothing
             newest[line["id"]] = len(nodes) - 1
     path = []
     while leaf is not None:
@@ -195,7 +213,7 @@ def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, str]:
         messages.append(
             {
                 "role": "compactionSummary",
-                "summary": boundary.get("summary"),
+                "summary": _finite(boundary.get("summary")),
                 "tokensBefore": _finite(boundary.get("tokensBefore")),
                 "timestamp": _ms(boundary.get("timestamp")),
             }
@@ -211,7 +229,7 @@ def _is_first_kept(boundary: dict[str, Any], entry: dict[str, Any]) -> bool:
     if boundary.get("kept") is not None:
         return entry is boundary["kept"]
     wanted = boundary.get("firstKeptEntryId")
-    return isinstance(wanted, str) and entry.get("id") == wanted
+    return isinstance(wanted, str) and bool(wanted) and entry.get("id") == wanted
 
 
 def _message(entry: dict[str, Any]) -> Any:
@@ -222,7 +240,7 @@ def _message(entry: dict[str, Any]) -> Any:
         case "custom_message":
             return {
                 "role": "custom",
-                "customType": entry.get("customType"),
+                "customType": _finite(entry.get("customType")),
                 "content": _finite(entry.get("content")),
                 **{name: _finite(entry[name]) for name in ("display", "details") if name in entry},
                 "timestamp": _ms(entry.get("timestamp")),
@@ -230,8 +248,8 @@ def _message(entry: dict[str, Any]) -> Any:
         case "branch_summary" if entry.get("summary"):
             return {
                 "role": "branchSummary",
-                "summary": entry["summary"],
-                "fromId": entry.get("fromId"),
+                "summary": _finite(entry["summary"]),
+                "fromId": _finite(entry.get("fromId")),
                 "timestamp": _ms(entry.get("timestamp")),
             }
     return None
@@ -239,7 +257,8 @@ def _message(entry: dict[str, Any]) -> Any:
 
 def _without_replay(message: Any) -> Any:
     replay = message.get("providerReplay")
-    if message.get("role") != "assistant" or not isinstance(replay, dict) or replay.get("type") not in _CHECKPOINTS:
+    kind = replay.get("type") if isinstance(replay, dict) else None
+    if message.get("role") != "assistant" or not isinstance(kind, str) or kind not in _CHECKPOINTS:
         return message
     return {name: value for name, value in message.items() if name != "providerReplay"}
 

@@ -15,7 +15,7 @@ The rules are those of the programs that wrote the transcript. Sources: pi `buil
 
 from __future__ import annotations
 
-import math
+import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from functools import cached_property
 from typing import Any
 
 from .backend import ReadTx, Row
-from .entries import Projection, dumps, loads, ms_from_iso
-from .errors import InvalidInput, NotFound
+from .entries import Projection, dumps, dumps_again, loads, ms_from_iso
+from .errors import NotFound
 from .tokens import message_tokens
 from .transcript import Segment, require_entries, segments
 
@@ -81,7 +81,7 @@ class Context:
 
     def as_pi_json(self) -> bytes:
         """Return what pi's own reader computes: an object with messages, thinkingLevel and model."""
-        state = f',"thinkingLevel":{dumps(self.thinking_level)},"model":{dumps(self.model)}}}'
+        state = f',"thinkingLevel":{dumps(self.thinking_level)},"model":{dumps_again(self.model)}}}'
         return b'{"messages":[' + b",".join(self.parts) + b"]" + state.encode()
 
 
@@ -190,19 +190,7 @@ def _message(projection: int, content: bytes, *, retained: bool) -> bytes:
 
 
 def _written(message: dict[str, Any]) -> bytes:
-    """Encode a message that was decoded. A number too large for a float has become infinite: null, as JavaScript writes it."""
-    try:
-        return dumps(message).encode()
-    except InvalidInput:
-        return dumps(_without_infinity(message)).encode()
-
-
-def _without_infinity(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_infinity(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_infinity(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return dumps_again(message).encode()
 
 
 def _made_message(entry: dict[str, Any]) -> dict[str, Any]:
@@ -241,17 +229,24 @@ def _kept_by_reset(rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
         message = loads(content)
         role = message.get("role")
         if role == "assistant":
-            for block in message.get("content") or ():
+            blocks = message.get("content")
+            for block in blocks if isinstance(blocks, list) else ():
                 if isinstance(block, dict) and block.get("type") == "toolCall":
-                    waiting[block.get("id")] = waiting.get(block.get("id"), 0) + 1
+                    call = _call_id(block.get("id"))
+                    waiting[call] = waiting.get(call, 0) + 1
         elif role == "toolResult":
-            call = message.get("toolCallId")
+            call = _call_id(message.get("toolCallId"))
             if not waiting.get(call):
                 continue
             waiting[call] -= 1
         elif role != "user":
             continue
         yield _message(projection, content, retained=True)
+
+
+def _call_id(value: Any) -> Any:
+    """Return what a tool call is known by; an id that is no plain value stands for its text."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _model(entry: dict[str, Any]) -> dict[str, Any]:

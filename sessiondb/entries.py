@@ -21,10 +21,11 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
+from itertools import islice
 from typing import Any, Final
 
-from .errors import InvalidInput
-from .limits import ENTRY_BYTES_MAX, SEQ_MAX
+from .errors import InvalidInput, StoreDamaged
+from .limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, SEQ_MAX
 from .tokens import message_tokens, text_tokens, usage_tokens
 
 NATIVE_VERSION: Final = 3
@@ -159,6 +160,14 @@ def dumps(value: Any) -> str:
     return text
 
 
+def dumps_again(value: Any) -> str:
+    """Encode what was decoded. A number too large for a float has become infinite: null, as JavaScript writes it."""
+    try:
+        return dumps(value)
+    except InvalidInput:
+        return dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
+
+
 # -- reading ------------------------------------------------------------------------------------------------
 
 
@@ -171,51 +180,72 @@ def _no_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
-# Integers past the interpreter's digit limit are legal JSON; as floats they are at least readable.
-_lenient_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=float)
+
+
+def int_or_float(digits: str) -> int | float:
+    """Integers past the interpreter's digit limit are legal JSON; as floats they are at least readable."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+_lenient_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=int_or_float)
 _SPACE = " \t\r"
 
 # What was accepted must be readable later, by a thread that is deeper in its own calls. Half of the interpreter's limit.
 NESTING_MAX: Final = 500
-_structure = re.compile(r'"(?:[^"\\]+|\\.)*"|[\[\]{}]')
-_key_value = re.compile(r"[ \t\r]*:[ \t\r]*")
+# Possessive, and a string that nothing ends goes to the end of the text: a torn line is looked at once, not in every
+# way that it could be cut into pieces (which took for ever at sixty characters).
+_structure = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_beginnings = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
+_key_value = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
 
 # The layout that every known program writes: scalar fields, then "message", then the closing brace. Matching it
 # lets the message be decoded where it stands, which gives its span for free.
 _usual_layout = re.compile(
-    r'[ \t\r]*\{(?P<fields>(?:[ \t\r]*"\w+"[ \t\r]*:[ \t\r]*(?:"[^"\\\x00-\x1f]*"|null|true|false|-?\d{1,18})[ \t\r]*,)*)'
+    r'[ \t\r]*\{(?P<fields>(?:[ \t\r]*"\w+"[ \t\r]*:[ \t\r]*(?:"[^"\\\x00-\x1f]*"|null|true|false|-?\d{1,18})[ \t\r]*,)*+)'
     r'[ \t\r]*"message"[ \t\r]*:[ \t\r]*(?=\{)'
 )
 
 
-def decode_object(text: str) -> tuple[dict[str, Any], tuple[int, int] | None]:
+def decode_object(text: str, *, values_max: int = ENTRY_VALUES_MAX) -> tuple[dict[str, Any], tuple[int, int] | None]:
     """Decode one line; return its fields and the character span of its `message` value.
 
     Raises:
-        DamagedLine: the text is not one JSON object.
+        DamagedLine: the text is not one JSON object, or too much of one.
     """
-    if text.count("[") + text.count("{") > NESTING_MAX and _nesting(text) > NESTING_MAX:
+    brackets = text.count("[") + text.count("{")
+    if brackets > NESTING_MAX and _nesting(text) > NESTING_MAX:
         raise DamagedLine(f"nested too deeply: more than {NESTING_MAX} levels")
-    try:
-        return _decode(text, _decoder)
-    except DamagedLine:
-        raise
-    except RecursionError:
-        raise DamagedLine("nested too deeply") from None
-    except ValueError as error:
-        if "integer string conversion" not in str(error):
-            raise DamagedLine(f"not JSON: {error}") from None
-    return _decode(text, _lenient_decoder)
+    if brackets + text.count(",") > values_max and _has_more_values(text, values_max):
+        raise DamagedLine(f"made of too many values: more than {values_max:,}")
+    for decoder in (_decoder, _lenient_decoder):
+        try:
+            return _decode(text, decoder)
+        except DamagedLine:
+            raise
+        except RecursionError:
+            raise DamagedLine("nested too deeply") from None
+        except ValueError as error:
+            if "integer string conversion" not in str(error):
+                raise DamagedLine(f"not JSON: {error}") from None
+    raise AssertionError("the lenient decoder refuses no number")
 
 
 def loads(text: str | bytes) -> Any:
-    """Decode JSON that is stored. An integer that the interpreter refuses to convert comes as a float."""
+    """Decode JSON that is stored. An integer that the interpreter refuses to convert comes as a float.
+
+    Raises:
+        StoreDamaged: it is not JSON any more; only JSON is ever stored.
+    """
     try:
         return json.loads(text)
     except ValueError as error:
         if "integer string conversion" not in str(error):
-            raise
-    return json.loads(text, parse_int=float)
+            message = f"a stored text is damaged: it is not JSON ({error}). Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+            raise StoreDamaged(message) from error
+    return json.loads(text, parse_int=int_or_float)
 
 
 def _nesting(text: str) -> int:
@@ -227,6 +257,12 @@ def _nesting(text: str) -> int:
         elif token[0] in "]}":
             depth -= 1
     return deepest
+
+
+def _has_more_values(text: str, values_max: int) -> bool:
+    """Tell whether a text holds more values than a number, without decoding it: each follows a bracket or a comma."""
+    found = (token for token in _beginnings.finditer(text) if token[0][0] != '"')
+    return next(islice(found, values_max, None), None) is not None
 
 
 def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple[int, int] | None]:
@@ -336,7 +372,7 @@ def _describe_message(draft: Draft, message: dict[str, Any], version: int) -> No
         if isinstance(content, list):
             draft.calls = sum(1 for block in content if isinstance(block, dict) and block.get("type") == "toolCall")
         replay = message.get("providerReplay")
-        if isinstance(replay, dict) and replay.get("type") in _CHECKPOINT_TYPES:
+        if isinstance(replay, dict) and isinstance(replay.get("type"), str) and replay["type"] in _CHECKPOINT_TYPES:
             draft.projection = Projection.CHECKPOINT
     key = message.get("idempotencyKey")
     draft.idempotency_key = _text_or_none(key) or None
@@ -375,8 +411,9 @@ def draft_entry(item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_
         InvalidInput: not JSON, neither a message nor an entry, too large, or a header.
     """
     text = dumps(item) if isinstance(item, dict) else _as_text(item)
-    if len(text) > ENTRY_BYTES_MAX:
-        raise InvalidInput(f"the entry has {len(text):,} characters; at most {ENTRY_BYTES_MAX:,} fit in one")
+    size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
+    if size > ENTRY_BYTES_MAX:
+        raise InvalidInput(f"the entry has {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one")
     try:
         fields, _ = decode_object(text)
     except DamagedLine as error:

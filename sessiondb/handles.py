@@ -7,6 +7,7 @@ say how its job ended: whatever way its block is left, the job's row is given an
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -266,8 +267,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     """A compaction in progress, as its owner holds it."""
 
     def __init__(self, session: Session, *, trigger: str, keep_recent_tokens: int, timeout_s: float) -> None:
-        if keep_recent_tokens < 0 or timeout_s <= 0:
-            raise InvalidInput("keep_recent_tokens cannot be negative, and timeout_s must be positive")
+        if keep_recent_tokens < 0 or not 0 < timeout_s < math.inf:
+            raise InvalidInput("keep_recent_tokens cannot be negative, and timeout_s must be positive and finite")
         self.session = session
         self._trigger = trigger
         self._keep_recent_tokens = keep_recent_tokens
@@ -375,6 +376,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         Raises:
             CompactionRefused: the job is no longer running.
         """
+        if not 0 < timeout_s < math.inf:
+            raise InvalidInput("timeout_s must be positive and finite")
         deadline_ms = await self.session.db.write("compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000)))
         self._scope.deadline = anyio.current_time() + deadline_ms / 1000 - time.time()
 
@@ -436,16 +439,23 @@ async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
     Raises:
         InvalidInput: it cannot be stored, or the idempotency key is too long.
     """
+    if idempotency_key is not None and not isinstance(idempotency_key, str):
+        raise InvalidInput(f"an idempotency key is a text, not {type(idempotency_key).__name__}")
     if idempotency_key is not None and not 0 < len(idempotency_key) <= IDEMPOTENCY_KEY_CHARS_MAX:
         raise InvalidInput(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(idempotency_key)}")
     if isinstance(item, BaseModel):
         item = message_json(item)
+    if not isinstance(item, dict | str | bytes):
+        raise InvalidInput(f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}")
     prepare = partial(draft_entry, item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
     return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
 
 
 def _entry_no(bound: Entry | Receipt | int | None) -> int | None:
-    return bound.entry_no if isinstance(bound, Entry | Receipt) else bound
+    entry_no = bound.entry_no if isinstance(bound, Entry | Receipt) else bound
+    if entry_no is not None and not isinstance(entry_no, int):
+        raise InvalidInput(f"a page is bounded by an entry or its number, not by {type(entry_no).__name__}")
+    return entry_no
 
 
 def _epochs_page(session_no: int, epoch: int) -> Callable[[ReadTx], list[Row]]:

@@ -20,6 +20,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,14 +28,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from .entries import DamagedLine, Draft, decode_object, ms_from_iso, parse_line, storable
 from .limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
+from .redaction import Redactor
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 BLOCK_BYTES: Final = MIB
 PIECE_BYTES: Final = IMPORT_BATCH_BYTES
-# A compressed file that unpacks to more than this is a mistake or an attack; whoever means it unpacks it first.
+# A compressed file that unpacks to more than this is a mistake or an attack; whoever means it unpacks it first. Transcripts
+# become ten times smaller, with one image in them many times a hundred; a bomb becomes ten thousand times smaller.
 UNPACKED_BYTES_MAX: Final = 4 * 1024 * MIB
+UNPACKED_BYTES_FREE: Final = 16 * MIB
+UNPACKED_RATIO_MAX: Final = 200
 VERSION_MAX: Final = 4
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -57,7 +62,7 @@ class UnreadableFile(Exception):
 
 @dataclass(slots=True)
 class Kept:
-    """Bytes of a file that are not an entry."""
+    """Bytes of a file that are not an entry; without the secrets in them, if that was asked for."""
 
     line: int
     byte_offset: int
@@ -108,6 +113,8 @@ class Chunk:
     identity: Identity | None = None
     size: int = 0
     last: bool = False
+    redacted: Counter[str] | None = None
+    """How many secrets were replaced in it, per rule; None: none were looked for."""
 
 
 class PrefixChanged(Exception):
@@ -135,7 +142,8 @@ def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
             file.seek(at)
             yield _Bounded(file, found.st_size - at)
             return
-        with _unpack(_Bounded(file, found.st_size)) as unpacked:
+        limit = min(UNPACKED_BYTES_MAX, UNPACKED_BYTES_FREE + UNPACKED_RATIO_MAX * found.st_size)
+        with _unpack(_Bounded(file, found.st_size), limit) as unpacked:
             while at and (skipped := unpacked.read(min(at, BLOCK_BYTES))):
                 at -= len(skipped)
             yield unpacked
@@ -155,22 +163,23 @@ class _Bounded:
 
 
 @contextmanager
-def _unpack(file: _Bounded) -> Iterator[_Unpacked]:
+def _unpack(file: _Bounded, limit: int) -> Iterator[_Unpacked]:
     try:
         import zstandard
     except ImportError as error:
         raise UnreadableFile("compressed; to read it, install the extra: pip install 'sessiondb[zstd]'") from error
     packed: Any = file  # all that the reader asks of it is read()
     with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False) as stream:
-        yield _Unpacked(stream, zstandard.ZstdError)
+        yield _Unpacked(stream, zstandard.ZstdError, limit)
 
 
 class _Unpacked:
     """An unpacked stream with a bound; damage in it is an `UnreadableFile`."""
 
-    def __init__(self, stream: Stream, error: type[Exception]) -> None:
+    def __init__(self, stream: Stream, error: type[Exception], limit: int) -> None:
         self._stream = stream
         self._error = error
+        self._limit = limit
         self._total = 0
 
     def read(self, count: int, /) -> bytes:
@@ -179,18 +188,19 @@ class _Unpacked:
         except self._error as error:
             raise UnreadableFile(f"its compression is damaged ({error}); restore it from a backup, or repair it with zstd") from error
         self._total += len(data)
-        if self._total > UNPACKED_BYTES_MAX:
-            raise UnreadableFile(f"it unpacks to more than {UNPACKED_BYTES_MAX:,} bytes; if that is meant, unpack it and import the result")
+        if self._total > self._limit:
+            raise UnreadableFile(f"it unpacks to more than {self._limit:,} bytes; if that is meant, unpack it and import the result")
         return data
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_chunks(path: str, known: Place) -> Iterator[Chunk]:
+def read_chunks(path: str, known: Place, redactor: Redactor | None = None) -> Iterator[Chunk]:
     """Yield what a file holds beyond a place, in chunks that fit one transaction each. The last one says so.
 
-    A file with nothing new yields nothing. Using a place costs hashing what was read before.
+    A file with nothing new yields nothing. Using a place costs hashing what was read before. With a redactor the items
+    are without their secrets; places, sizes and hashes are the file's all the same.
 
     Raises:
         PrefixChanged: the known part is no longer the same.
@@ -200,15 +210,18 @@ def read_chunks(path: str, known: Place) -> Iterator[Chunk]:
         digest, has_more = _check_prefix(stream, known)
     if not has_more:
         if not known.finished:  # new and empty, or interrupted after its last byte: it still has to be marked as done
-            yield _end_at(known)
+            yield _end_at(known, redactor)
         return
     with open_transcript(path, at=known.resume_at) as stream:
-        yield from _Reader(stream, known, digest).chunks()
+        yield from _Reader(stream, known, digest, redactor).chunks()
 
 
-def _end_at(known: Place) -> Chunk:
+def _end_at(known: Place, redactor: Redactor | None) -> Chunk:
     whole = replace(known, resume_at=known.bytes)
-    return Chunk(whole, bytes=known.bytes, lines=known.lines, sha256=known.sha256, final_newline=known.final_newline, last=True)
+    redacted = Counter[str]() if redactor is not None else None
+    end = Chunk(whole, bytes=known.bytes, lines=known.lines, sha256=known.sha256, final_newline=known.final_newline, redacted=redacted)
+    end.last = True
+    return end
 
 
 def _check_prefix(stream: Stream, known: Place) -> tuple[_Hash, bool]:
@@ -261,9 +274,11 @@ def raw_lines(read: Callable[[int], bytes], line_bytes_max: int = ENTRY_BYTES_MA
 class _Reader:
     """Turns one stream into chunks."""
 
-    def __init__(self, stream: Stream, known: Place, digest: _Hash) -> None:
+    def __init__(self, stream: Stream, known: Place, digest: _Hash, redactor: Redactor | None) -> None:
         self.stream = stream
         self.digest = digest
+        self.redactor = redactor
+        self.redacted: Counter[str] = Counter()
         self.version = known.version
         self.identity: Identity | None = None
         self.line = known.resume_lines
@@ -292,12 +307,14 @@ class _Reader:
         chunk = self.chunk
         chunk.bytes, chunk.lines, chunk.sha256 = self.offset, self.line, self.digest.hexdigest()
         chunk.final_newline, chunk.identity, chunk.last = self.final_newline, self.identity, last
+        if self.redactor is not None:
+            chunk.redacted, self.redacted = self.redacted, Counter()
         # The next chunk asks for exactly this place, so that of two imports of one file only one goes on.
         self.chunk = Chunk(Place(chunk.bytes, chunk.lines, chunk.sha256, chunk.bytes, chunk.lines))
         return chunk
 
     def _items(self, raw: bytes, *, begins: bool, fits: bool) -> Iterator[tuple[Draft | Kept | None, bytes]]:
-        """Yield each item with the bytes that it stands for; together they are `raw`."""
+        """Yield each item with the bytes of the file that it stands for; together they are `raw`."""
         if self.mid_line:
             if begins and raw == b"\n":
                 yield None, raw  # the line end that the last entry lacked
@@ -314,25 +331,35 @@ class _Reader:
         else:
             yield from self._entry(raw)
 
+    def _without_secrets(self, raw: bytes) -> bytes:
+        return self.redactor.line(raw, self.redacted) if self.redactor is not None else raw
+
     def _entry(self, raw: bytes) -> Iterator[tuple[Draft | Kept, bytes]]:
         whole = raw.endswith(b"\n")
+        stored = self._without_secrets(raw)
         try:
-            text = (raw[:-1] if whole else raw).decode()
+            text = (stored[:-1] if whole else stored).decode()
             if self.version is None:
                 self.identity = identify(text)
                 self.version = self.identity.version
             draft = parse_line(text, self.version)
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
             reason = _reason(error)
-            yield from self._kept(raw, reason if whole else f"torn: the file ends inside this line ({reason})", "damaged")
+            reason = reason if whole else f"torn: the file ends inside this line ({reason})"
+            yield from self._kept(raw, reason, "damaged", stored=stored)
         else:
             yield draft, raw
 
-    def _kept(self, raw: bytes, reason: str, severity: Severity) -> Iterator[tuple[Kept, bytes]]:
-        """Keep bytes as they are; a long line in pieces, so that no transaction holds more than one of them."""
-        for at in range(0, len(raw), PIECE_BYTES):
-            piece = raw[at : at + PIECE_BYTES]
-            yield Kept(self.line, self.offset, reason, severity, piece), piece
+    def _kept(self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None) -> Iterator[tuple[Kept, bytes]]:
+        """Keep bytes as they are, or as `stored`; long ones in pieces, so that no transaction holds more than one of them."""
+        if stored is None:
+            stored = self._without_secrets(raw)
+        # As many pieces of what is stored as of the file, because each has a place in the file for its name.
+        count = -(-len(raw) // PIECE_BYTES)
+        size = PIECE_BYTES if stored is raw else -(-len(stored) // count)
+        for at in range(count):
+            piece = raw[at * PIECE_BYTES : (at + 1) * PIECE_BYTES]
+            yield Kept(self.line, self.offset, reason, severity, stored[at * size : (at + 1) * size]), piece
 
 
 def _reason(error: Exception) -> str:

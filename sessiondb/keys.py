@@ -47,6 +47,8 @@ def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
     Raises:
         InvalidKey: outside the grammar.
     """
+    if not isinstance(text, str):
+        raise InvalidKey(f"a session key is a text, not {type(text).__name__}")
     if len(text) > SESSION_KEY_CHARS_MAX:
         raise InvalidKey(f"a session key of {len(text):,} characters; at most {SESSION_KEY_CHARS_MAX:,} are allowed", key=text[:80])
     if any(ord(char) < 0x20 for char in text):

@@ -6,13 +6,13 @@ pages of different moments fit together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .backend import Backend, ReadTx, Row
-from .entries import dumps
+from .entries import dumps_again, loads
+from .jsonl import BEHIND_ENTRY
 from .limits import MIB, SEQ_MAX
 from .transcript import entry_number, segments, seq_of, session_of
 
@@ -25,6 +25,7 @@ class _Kept:
     byte_offset: int
     after_seq: int
     content: bytes
+    reason: str
 
 
 async def imported_bytes(
@@ -33,20 +34,17 @@ async def imported_bytes(
     """Yield the bytes of an imported file as they were.
 
     Entries and kept pieces are merged by where they stood. A line end follows an entry unless the next piece
-    begins right behind it, or the file ended there.
+    began right behind it (its reason says so: after a redaction no length would), or the file ended there.
     """
     kept = _KeptPages(backend, source_no)
-    position, waiting = 0, await kept.next()
+    waiting = await kept.next()
     async for seq, content in own_entries(backend, session_no, 0, last_seq) if session_no is not None else _nothing():
         while waiting is not None and waiting.after_seq < seq:
             yield waiting.content
-            position, waiting = waiting.byte_offset + len(waiting.content), await kept.next()
-        position += len(content)
-        behind = waiting is not None and waiting.after_seq == seq and waiting.byte_offset == position
+            waiting = await kept.next()
+        behind = waiting is not None and waiting.after_seq == seq and waiting.reason == BEHIND_ENTRY
         at_end = seq == last_seq and waiting is None and not final_newline
-        newline = b"" if behind or at_end else b"\n"
-        yield content + newline
-        position += len(newline)
+        yield content if behind or at_end else content + b"\n"
     while waiting is not None:
         yield waiting.content
         waiting = await kept.next()
@@ -162,7 +160,7 @@ def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx]
 def _as_current(row: Row) -> bytes:
     """Return an entry's line for a file of the current version: as it is, unless it comes from version 1 or 2."""
     content = bytes(row.content)
-    entry: dict[str, Any] = json.loads(content)
+    entry: dict[str, Any] = loads(content)
     message = entry.get("message")
     old_role = isinstance(message, dict) and message.get("role") == "hookMessage"
     if "id" in entry and "parentId" in entry and not old_role and "firstKeptEntryIndex" not in entry:
@@ -172,4 +170,4 @@ def _as_current(row: Row) -> bytes:
         entry["message"] = {**entry["message"], "role": "custom"}
     if entry.pop("firstKeptEntryIndex", None) is not None and row.first_kept_id is not None:
         entry["firstKeptEntryId"] = row.first_kept_id
-    return dumps(entry).encode()
+    return dumps_again(entry).encode()

@@ -133,6 +133,8 @@ def check_session_id(session_id: str) -> str:
     Raises:
         InvalidInput: empty, too long, or with a colon (that would be a key) or a control character.
     """
+    if not isinstance(session_id, str):
+        raise InvalidInput(f"a session id is a text, not {type(session_id).__name__}")
     if not session_id or len(session_id) > SESSION_ID_CHARS_MAX or looks_like_key(session_id) or any(ord(c) < 0x20 for c in session_id):
         raise InvalidInput(
             f"{session_id[:80]!r} cannot be a session id: 1 to {SESSION_ID_CHARS_MAX} characters, no colon, no control character"

@@ -57,7 +57,7 @@ def usage_tokens(message: dict[str, Any]) -> int | None:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value < 2**53:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:  # NaN is not, either
         return 0
     return int(value)
 

@@ -545,9 +545,9 @@ def read_path(tx: ReadTx, head_no: int | None, *, after_no: int | None, before_n
     return rows
 
 
-def _page_limit(limit: int) -> int:
-    if limit < 0:
-        raise InvalidInput(f"a page cannot hold {limit} entries")  # SQL would read it as no limit
+def _page_limit(limit: Any) -> int:
+    if not isinstance(limit, int) or limit < 0:
+        raise InvalidInput(f"a page cannot hold {limit!r} entries")  # SQL would read it as no limit
     return min(limit, PAGE_ENTRIES_MAX)
 
 

@@ -21,7 +21,7 @@ from sessiondb import sync
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
 from sessiondb.resume import Decision, ResumePolicy
 
-from .program import database_argument, debug_option, json_option, look_into, refuse, write_into
+from .program import FiniteRange, database_argument, debug_option, json_option, look_into, refuse, write_into
 from .terminal import Column, at, counted, cut, escape, print_json, print_json_array, print_table, terminal_width, to_json
 
 # How often `events -f` looks: one search of a primary key that finds nothing. See `tail -f` (show.py).
@@ -141,9 +141,9 @@ _DEFAULTS = ResumePolicy()
               show_default=True, help="Resumes queued or running at once.")  # fmt: skip
 @click.option("--budget", "budget_per_start", type=click.IntRange(min=0), default=_DEFAULTS.budget_per_start, show_default=True,
               help="Resumes in all.")  # fmt: skip
-@click.option("--max-age-hours", type=click.FloatRange(min=0), default=_DEFAULTS.max_age_hours, show_default=True,
+@click.option("--max-age-hours", type=FiniteRange(min=0), default=_DEFAULTS.max_age_hours, show_default=True,
               help="Older messages are given up; 0: none is.")  # fmt: skip
-@click.option("--idle-hours", type=click.FloatRange(min=0), default=_DEFAULTS.idle_hours, show_default=True,
+@click.option("--idle-hours", type=FiniteRange(min=0), default=_DEFAULTS.idle_hours, show_default=True,
               help="So are those of sessions that have not moved for so long; 0: none is.")  # fmt: skip
 @click.option("--attempts", "attempts_max", type=click.IntRange(min=1), default=_DEFAULTS.attempts_max, show_default=True,
               help="So are those that were tried this often.")  # fmt: skip

@@ -15,8 +15,19 @@ import click
 from sessiondb.errors import InvalidInput
 from sessiondb.retention import RetentionDecision, RetentionPolicy, RetentionReport, parse_bytes, parse_days
 
-from .program import OK, PROBLEMS, database_argument, debug_option, json_option, look_into, refuse, session_argument, write_into
-from .terminal import Column, as_record, at, counted, print_json, print_table, size
+from .program import (
+    OK,
+    PROBLEMS,
+    FiniteRange,
+    database_argument,
+    debug_option,
+    json_option,
+    look_into,
+    refuse,
+    session_argument,
+    write_into,
+)
+from .terminal import Column, as_record, at, counted, escape, print_json, print_table, size
 
 
 def _days(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -43,7 +54,7 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
 @click.option("--max-bindings", metavar="N", type=click.IntRange(min=0), help="... beyond so many keys of one agent.")
 @click.option("--max-bytes", metavar="SIZE", callback=_bytes, help="... while the database is larger, such as 10gb.")
 @click.option(
-    "--high-water", metavar="SHARE", type=click.FloatRange(0, 1, min_open=True), help="Of --max-bytes: go down to that.  [default: 0.8]"
+    "--high-water", metavar="SHARE", type=FiniteRange(0, 1, min_open=True), help="Of --max-bytes: go down to that.  [default: 0.8]"
 )
 @click.option("--drop-archives", metavar="TIME", callback=_days, help="Delete archives that are older, for good.")
 @click.option("--prune", metavar="TIME", callback=_days, help="Delete done messages, sent replies, ended turns, events that are older.")
@@ -137,11 +148,11 @@ def restore(db: str, session: str, as_json: bool) -> None:
         print_json(report)
         return
     keys = f", reached by {', '.join(report.keys_bound)}" if report.keys_bound else ""
-    click.echo(f"{report.session_id} is back: {counted(report.entries, 'entry', 'entries')}{keys}")
+    click.echo(escape(f"{report.session_id} is back: {counted(report.entries, 'entry', 'entries')}{keys}"))
     for key in report.keys_taken:
-        click.echo(f"{key} points at another session by now, and was left so", err=True)
+        click.echo(escape(f"{key} points at another session by now, and was left so"), err=True)
     for parent in report.parents:
-        click.echo(f"{parent}, which it was forked from, came back with it", err=True)
+        click.echo(escape(f"{parent}, which it was forked from, came back with it"), err=True)
 
 
 @click.command()
@@ -174,4 +185,4 @@ def _set_pin(db: str, session: str, as_json: bool, *, pinned: bool) -> None:
     if as_json:
         print_json({"session_id": found.id, "pinned": pinned})
     else:
-        click.echo(f"{found.id} is {'pinned' if pinned else 'no longer pinned'}")
+        click.echo(escape(f"{found.id} is {'pinned' if pinned else 'no longer pinned'}"))

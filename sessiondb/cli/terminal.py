@@ -25,6 +25,7 @@ CUT_MARK = "\u2026"
 # surrogates break lines and encoders. A transcript is written by strangers, so all of them are shown as escapes.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _UNSAFE_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_JSON_SPACE = {ord(char): " " for char in "\t\r\n"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -39,8 +40,9 @@ def escape_lines(text: str) -> str:
 
 
 def escape_json(text: str) -> str:
-    """Return JSON in which whatever a terminal obeys is escaped; it stays the same JSON."""
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    """Return JSON as one line in which whatever a terminal obeys is escaped; it stays the same JSON."""
+    # Tabs and line ends cannot stand in a JSON string as themselves, so these are between values.
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text.translate(_JSON_SPACE))
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -189,8 +191,11 @@ def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
 
 
 def at(ms: int | None) -> str:
-    """Show a time: UTC, to the second."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms is not None else ""
+    """Show a time: UTC, to the second. A file may claim one that no calendar has: as it is, in milliseconds."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms is not None else ""
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
 
 
 def duration(ms: float) -> str:
@@ -243,13 +248,14 @@ def as_record(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Encode a record on one line."""
-    return json.dumps(as_record(value), ensure_ascii=False, default=str)
+    """Encode a record on one line, with nothing in it that a terminal obeys."""
+    return escape_json(json.dumps(as_record(value), ensure_ascii=False, default=str))
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(as_record(value), ensure_ascii=False, indent=2, default=str))
+    """Print one JSON document, with nothing in it that a terminal obeys."""
+    for line in json.dumps(as_record(value), ensure_ascii=False, indent=2, default=str).split("\n"):
+        click.echo(escape_json(line))
 
 
 def print_json_array(items: Iterable[str]) -> None:
