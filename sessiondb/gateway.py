@@ -18,7 +18,7 @@ from .backend import Backend, ReadTx, Tx
 from .errors import InvalidInput
 from .freshness import ResetPolicy, StaleReason
 from .keys import parse_key
-from .limits import SESSION_KEY_CHARS_MAX
+from .limits import LANE_CHARS_MAX, SESSION_KEY_CHARS_MAX
 from .models import Accepted, DeadLetter, Event, Holding, Reply
 from .resume import Decision, Recovered, ResumePolicy
 from .sessions import new_session_id
@@ -69,9 +69,10 @@ class GatewayCalls:
             InvalidInput: not a message, or no such lane.
         """
         text = await worker.message_text(message)
-        for name, value in (("source", source), ("event_id", event_id)):
-            if not value or len(value) > SESSION_KEY_CHARS_MAX:
-                raise InvalidInput(f"{name} has 1 to {SESSION_KEY_CHARS_MAX} characters, not {len(value)}")
+        given: tuple[tuple[str, object], ...] = (("source", source), ("event_id", event_id))  # some channels have numbers
+        for name, value in given:
+            if not isinstance(value, str) or not 0 < len(value) <= SESSION_KEY_CHARS_MAX:
+                raise InvalidInput(f"{name} is a text of 1 to {SESSION_KEY_CHARS_MAX} characters, not {value!r:.80}")
         incoming = inbox.Incoming(source, event_id, parse_key(key), lane, text, new_session_id())
         return await self.write("inbox.accept", lambda tx: inbox.accept(tx, incoming), size=len(text), timeout_s=timeout_s)
 
@@ -98,8 +99,10 @@ class GatewayCalls:
 
     async def set_lane(self, lane: str, *, concurrency: int, priority: int) -> None:
         """Make a lane or change it: how many turns at once in all processes; a lower priority number goes first."""
-        if not lane or concurrency < 1:
-            raise InvalidInput("a lane needs a name and a concurrency of at least 1")
+        numbers: tuple[object, ...] = (concurrency, priority)
+        if not 0 < len(lane) <= LANE_CHARS_MAX or not all(isinstance(number, int) for number in numbers) or concurrency < 1:
+            said = f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least 1, and a number as its priority"
+            raise InvalidInput(said)
         await self.write("lane.set", lambda tx: tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority))
 
     async def run_lane(self, lane: str, handler: Handler, *, settings: LaneSettings | None = None) -> None:

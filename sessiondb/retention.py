@@ -447,16 +447,15 @@ async def gc(
     chosen_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     dry_run = dry_run or not policy.enforce
     before = await _size(backend)
+    pruned: dict[str, int] = {}
+    if policy.prune_days is not None:  # first: it is soon done, and archiving may take hours
+        pruned = await pruning.prune(backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run)
     carried_on, failed = (0, []) if dry_run else await finish(backend)
     walk, decisions = await _plan(backend, policy, chosen_ms, every=every)
     if not dry_run:
         for index, decision in enumerate(decisions):
             if decision.outcome == "planned":
                 decisions[index] = await _carry_out(backend, policy, decision)
-    pruned: dict[str, int] = {}
-    if policy.prune_days is not None:
-        pruned = await pruning.prune(backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run)
-    if not dry_run:
         await give_space_back(backend)
     after = before if dry_run else await _size(backend)
     gone = sum(1 for made in decisions if made.action in ("archive", "delete") and made.outcome in ("planned", "done"))

@@ -12,7 +12,15 @@ from engine_support import count, held_writer, insert, opened, until
 from sessiondb.errors import StoreBusy, StoreClosed, outcome_of
 from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend
-from sessiondb.sqlite.pacing import PAUSE_S_MAX, QUIET_S, SHARE_BESIDE_CALLERS, SHARE_BESIDE_PROCESSES, Pacing
+from sessiondb.sqlite.pacing import (
+    PAUSE_S_MAX,
+    QUIET_S,
+    SHARE_BESIDE_CALLERS,
+    SHARE_BESIDE_CALLERS_MAX,
+    SHARE_BESIDE_PROCESSES,
+    STRETCH_GAP_S,
+    Pacing,
+)
 
 
 class Clock:
@@ -52,6 +60,24 @@ def test_beside_callers_a_step_is_followed_by_a_pause_in_proportion() -> None:
     assert pacing.due_in_s == pytest.approx(0.002 * (1 / SHARE_BESIDE_CALLERS - 1))
     clock.now += 0.098
     assert pacing.due_in_s == pytest.approx(0.0, abs=1e-9)
+
+
+def test_work_that_goes_on_for_minutes_gets_more_and_the_next_piece_begins_anew() -> None:
+    clock = Clock()
+    pacing = Pacing(clock)
+    pauses = []
+    for _ in range(300):  # a step each second, callers all the time
+        clock.now += 1.0
+        pacing.heard()
+        pacing.took(0.002, beside_processes=False)
+        pauses.append(pacing.due_in_s)
+    assert pauses[0] == pytest.approx(0.002 * (1 / SHARE_BESIDE_CALLERS - 1))
+    assert pauses == sorted(pauses, reverse=True)
+    assert pauses[-1] == pytest.approx(0.002 * (1 / SHARE_BESIDE_CALLERS_MAX - 1))
+    clock.now += PAUSE_S_MAX + STRETCH_GAP_S + 1.0
+    pacing.heard()
+    pacing.took(0.002, beside_processes=False)
+    assert pacing.due_in_s == pytest.approx(pauses[0])
 
 
 def test_the_pause_ends_when_the_callers_have_gone() -> None:

@@ -120,7 +120,7 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
             await say(db, "e1", lane="fast")
         with pytest.raises(sessiondb.InvalidKey):
             await say(db, "e1", "discord:1")
-        with pytest.raises(sessiondb.InvalidInput, match="event_id has 1 to"):
+        with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
             await say(db, "", text="x")
         assert await look(db, "inbox") == []
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Star
         ({"text": 7}, "text must be a text"),
         ({"text": "x" * 100_001}, "at most 100,000 characters"),
         ({"text": "x", "conversation": "a\nb"}, "control character"),
-        ({"text": "x", "event_id": "e" * 2_000}, "event_id has 1 to"),
+        ({"text": "x", "event_id": "e" * 2_000}, "event_id is a text of 1 to"),
         ({"text": "half of a pair: \ud83d"}, "text is not valid Unicode"),
         (["x"], "JSON object"),
         ("{", "not JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import sessiondb
 import sessiondb.sqlite.queries
 import sessiondb.sync
 from core_support import query, texts, user
+from import_support import by_name, transcript, write
 from sessiondb.backend import load_statements
 from sessiondb.retention import RetentionPolicy
 from sessiondb.sqlite.schema import schema_text
@@ -98,3 +100,20 @@ def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
             if walks and "LIMIT" not in prepared.sql:
                 found.append(f"{name}: {walks}")
     assert found == []
+
+
+@pytest.mark.anyio
+async def test_a_key_whose_session_was_archived_when_its_index_was_imported_is_bound_by_restoring_it(
+    tmp_db: Path, tmp_path: Path, anyio_backend: str
+) -> None:
+    folder = write(tmp_path / "sessions", {"s-1.jsonl": transcript(3)})
+    index = {"agent:main:web:1": {"sessionId": "s-1", "sessionFile": "s-1.jsonl", "updatedAt": 1}}
+    async with sessiondb.open(tmp_db) as db:
+        await db.import_path(folder)
+        assert (await db.gc(EVERYTHING)).count("done") == 1
+        write(folder, {"sessions.json": json.dumps(index).encode()})
+        notes = by_name(await db.import_path(folder))["sessions.json"].notes
+        assert notes == ("agent:main:web:1 is not bound: its session is archived; restoring it binds the key",)
+        await db.restore("s-1")
+        await db.import_path(folder)
+    assert query(tmp_db, "SELECT session_key FROM binding") == ["agent:main:web:1"]

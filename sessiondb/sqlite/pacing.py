@@ -3,7 +3,9 @@
 Such work is cut into steps of a few milliseconds. While nobody else writes, one follows the other. Beside callers of
 this process it takes a fiftieth of the writer's time: after a step of 2 ms it pauses for 98. So of the writes that come
 meanwhile a few in a thousand meet a step, and each of those waits for no more than one; their 99th percentile does not
-move. It is never put off for longer than the pause, so it always comes to its end.
+move. It is never put off for longer than the pause, so it always comes to its end. Work that goes on for longer than a
+minute gets more, doubled each minute up to a twelfth: otherwise retention would fall behind for good on a machine that is
+slow, or busy all day.
 
 Commits of another process are seen too, but nobody can tell its callers from its background work, and two imports must
 not hold each other up: beside them it takes a quarter.
@@ -19,6 +21,10 @@ from collections.abc import Callable
 # A caller was here less than this ago: there will be more. People write seconds apart, the writes of one turn come together.
 QUIET_S = 0.25
 SHARE_BESIDE_CALLERS = 0.02
+SHARE_BESIDE_CALLERS_MAX = 0.08
+SHARE_DOUBLES_IN_S = 60.0
+# Steps that are further apart than this, beside the pause, belong to different pieces of work.
+STRETCH_GAP_S = 5.0
 SHARE_BESIDE_PROCESSES = 0.25
 # A step on a slow disk, or one that waited for another process, does not stop the work for longer than this.
 PAUSE_S_MAX = 2.0
@@ -33,6 +39,7 @@ class Pacing:
         self._ended_at = 0.0
         self._took_s = 0.0
         self._beside_processes = False
+        self._since = 0.0  # when the work that is going on began
 
     def heard(self) -> None:
         """A caller asks for a write."""
@@ -40,7 +47,10 @@ class Pacing:
 
     def took(self, seconds: float, *, beside_processes: bool) -> None:
         """A step has ended; another process committed since the one before, or not."""
-        self._ended_at, self._took_s, self._beside_processes = self._clock(), seconds, beside_processes
+        now = self._clock()
+        if now - seconds - self._ended_at > PAUSE_S_MAX + STRETCH_GAP_S:
+            self._since = now - seconds
+        self._ended_at, self._took_s, self._beside_processes = now, seconds, beside_processes
 
     @property
     def due_in_s(self) -> float:
@@ -50,8 +60,12 @@ class Pacing:
         alone_s = self._pause_s(SHARE_BESIDE_PROCESSES if self._beside_processes else 1.0) + self._ended_at - now
         if quiet_in_s <= 0:
             return max(0.0, alone_s)
-        beside_s = self._pause_s(SHARE_BESIDE_CALLERS) + self._ended_at - now
+        beside_s = self._pause_s(self._share()) + self._ended_at - now
         return max(0.0, min(beside_s, max(quiet_in_s, alone_s)))
+
+    def _share(self) -> float:
+        doubled = int(max(0.0, self._ended_at - self._since) // SHARE_DOUBLES_IN_S)
+        return min(SHARE_BESIDE_CALLERS_MAX, SHARE_BESIDE_CALLERS * 2.0 ** min(doubled, 10))
 
     def _pause_s(self, share: float) -> float:
         return min(PAUSE_S_MAX, self._took_s * (1 / share - 1))
