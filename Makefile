@@ -7,6 +7,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 # Options for pytest, e.g. `make test ARGS="-k compaction"`.
 ARGS  ?=
+# Test files run beside one another; many of their tests wait for a process most of the time. WORKERS=0: one after the other.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 # Tests and benchmarks must see the package of this checkout, and nobody's settings.
 unexport PYTHONPATH PYTHONHOME PYTEST_ADDOPTS VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -15,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast kills check lint format types bench bench-smoke wheel clean distclean
+.PHONY: help demo gateway test test-fast kills crash fuzz soak check lint format types bench bench-smoke wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,16 +29,43 @@ gateway: $(VENV)/.gateway ## run the reference gateway: a web chat with a script
 	@$(BIN)/python -m examples.gateway $(or $(DB),gateway.db) $(ARGS)
 
 test: $(VENV)/.dev ## run every test, under asyncio and trio
-	@echo "test: pytest"
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@echo "test: pytest, in $(WORKERS) processes"
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
 	@echo "test: pytest, without the slow ones"
-	@$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
 	@echo "kills: $(or $(KILLS),200) of them"
 	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_gateway_kills.py $(ARGS)
+
+# The long versions of the proofs in docs/reliability.md. Each prints its seed; SEED=... repeats a course.
+crash: $(VENV)/.dev ## power cuts, disk faults, kills, storms, damage: the long versions (hours; CUTS=, FAULTS=, CRASHES=, STORM=, DAMAGE=, SEED=)
+	@echo "crash: power cuts"
+	@SESSIONDB_POWER_CUTS=$(or $(CUTS),20000) $(if $(SEED),SESSIONDB_POWER_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_power_loss.py $(ARGS)
+	@echo "crash: disk faults"
+	@SESSIONDB_FAULTS=$(or $(FAULTS),40) $(if $(SEED),SESSIONDB_FAULTS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_faults.py $(ARGS)
+	@echo "crash: kills"
+	@SESSIONDB_CRASHES=$(or $(CRASHES),2000) $(if $(SEED),SESSIONDB_CRASHES_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
+	  tests/test_crash_steps.py tests/test_crash_stops.py tests/test_crash_clocks.py tests/test_crash_findings.py $(ARGS)
+	@echo "crash: eight writers and eight readers"
+	@SESSIONDB_STORM=$(or $(STORM),12000) $(if $(SEED),SESSIONDB_STORM_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_process_storm.py $(ARGS)
+	@echo "crash: damaged files"
+	@SESSIONDB_DAMAGE=$(or $(DAMAGE),2000) $(if $(SEED),SESSIONDB_DAMAGE_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
+	  tests/test_salvage.py tests/test_damaged.py $(ARGS)
+
+fuzz: $(VENV)/.dev ## bad input for the importer, the API, the command line and `query` (many minutes; FUZZ=inputs, SEED=)
+	@echo "fuzz: $(or $(FUZZ),20000) inputs"
+	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
+	  tests/test_fuzz_import.py tests/test_fuzz_api.py tests/test_fuzz_cli.py tests/test_hostile_files.py $(ARGS)
+	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
+	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/test_redaction.py $(ARGS)
+
+soak: $(VENV)/.dev ## an hour of everything at once, with bounds on what may grow (SOAK_MINUTES=60; ARGS="--help")
+	@echo "soak: $(or $(SOAK_MINUTES),60) minutes"
+	@SOAK_TEETH=1 $(BIN)/python -m pytest -q tests/test_soak.py
+	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: lint types test bench-smoke ## all that CI runs: lint, types, test, bench-smoke
 	@echo "check: all good"
