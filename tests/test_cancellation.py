@@ -52,10 +52,10 @@ class Gate:
         self.reached = threading.Event()
         begin, commit = Writer._begin, Writer._commit
 
-        def held_begin(writer: Writer) -> Any:
+        def held_begin(writer: Writer, queue: Any) -> Any:
             if writer._queue:
                 self.stop("queued")
-            return begin(writer)
+            return begin(writer, queue)
 
         def held_commit(writer: Writer, connection: Any, batch: Any) -> None:
             if batch.succeeded:

@@ -18,6 +18,9 @@ from sessiondb.sqlite.maintenance import Checkpointer
 
 pytestmark = pytest.mark.anyio
 
+# A batch takes what is queued however long the test holds it: nothing here is about that bound.
+PATIENT = Limits(batch_ms_max=60_000)
+
 
 class Faults:
     """What the disk does wrong at the moment."""
@@ -90,7 +93,7 @@ async def test_a_failed_sync_at_commit_means_outcome_unknown_and_a_new_connectio
 
 
 async def test_every_request_of_the_failed_batch_learns_that_its_outcome_is_unknown(tmp_db: Path, faults: Faults) -> None:
-    async with opened(tmp_db) as backend:
+    async with opened(tmp_db, limits=PATIENT) as backend:
         outcomes: list[Any] = []
 
         async def write() -> None:
@@ -135,7 +138,7 @@ async def test_when_sqlite_rolls_the_whole_transaction_back_the_neighbours_are_t
         tx._connection.execute("ROLLBACK")  # what SQLite does by itself on some full disks
         raise ValueError("the disk is full, say")
 
-    async with opened(tmp_db) as backend:
+    async with opened(tmp_db, limits=PATIENT) as backend:
         errors: list[NotExecuted] = []
 
         async def write(name: str) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_requests_that_wait_together_share_one_commit(tmp_db: Path) -> None:
-    async with opened(tmp_db) as backend:
+    async with opened(tmp_db, limits=Limits(batch_ms_max=60_000)) as backend:
         before = backend.stats()["writer"]["commits"]
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
@@ -165,12 +165,12 @@ async def test_a_deadline_that_passes_after_the_beginning_waits_for_the_outcome(
         results: list[int] = []
 
         async def write() -> None:
-            results.append(await backend.write(hold, op="append", timeout_s=0.02))
+            results.append(await backend.write(hold, op="append", timeout_s=0.2))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write)
             await until(hold.begun.is_set)
-            deadline = monotonic() + 0.05
+            deadline = monotonic() + 0.25
             await until(lambda: monotonic() > deadline)
             assert results == []
             hold.release.set()
