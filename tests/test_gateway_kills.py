@@ -145,6 +145,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+OF_TURN_3 = "SELECT t.inbox_no FROM turn AS t WHERE t.turn_no = 3"
 LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
 
 
@@ -163,7 +164,7 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
         ("never accepted", "DELETE FROM inbox WHERE inbox_no = 4", "acknowledged and not in the inbox"),
         ("forgotten", "UPDATE inbox SET state = 'held' WHERE inbox_no = 4", "not settled"),
         ("still held", "UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4", "still held"),
-        ("answered twice", "UPDATE turn SET inbox_no = 3 WHERE turn_no = 4", "completed twice"),
+        ("answered twice", f"UPDATE turn SET inbox_no = ({OF_TURN_3}) WHERE turn_no = 4", "completed twice"),
         ("two at once", "UPDATE turn SET started_at_ms = 0, session_no = 1", "turns of one session overlap"),
         ("not sent", "UPDATE outbox SET state = 'pending' WHERE outbox_no = 4", "a reply is not settled"),
         ("sent twice", "twice", "delivered twice"),

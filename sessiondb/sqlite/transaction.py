@@ -39,11 +39,8 @@ class Prepared:
         self.make_row: Callable[[Any], Row] | None = None
 
     def describe(self, cursor: apsw.Cursor) -> None:
-        """Make the row class from the columns; a column that is no Python name is a bug of the statement."""
-        try:
-            columns = [column[0] for column in cursor.get_description()]
-        except apsw.ExecutionCompleteError:
-            return  # it returned no row, so nothing is needed yet
+        """Make the row class from the columns of a row just read; a column that is no Python name is a bug of the statement."""
+        columns = [column[0] for column in cursor.get_description()]
         try:
             row_class: Any = namedtuple(self.name.replace(".", "_"), columns)  # type: ignore[misc]  # noqa: PYI024  # the columns are data
         except ValueError as error:
@@ -84,12 +81,18 @@ class Snapshot:
         prepared, cursor = self._start(statement, params)
         try:
             if prepared.make_row is None:
-                prepared.describe(cursor)
-            rows = cursor.fetchall()
+                first = cursor.fetchone()
+                if first is None:
+                    return []  # so its columns are not needed yet
+                prepared.describe(cursor)  # while it is at a row: at its end a cursor knows no columns
+                rows = [first, *cursor.fetchall()]
+            else:
+                rows = cursor.fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
             self._fail(error, statement)
         make_row = prepared.make_row
-        return list(map(make_row, rows)) if make_row is not None else rows
+        assert make_row is not None
+        return list(map(make_row, rows))
 
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
         _, cursor = self._start(statement, params)
