@@ -125,9 +125,8 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
     print(f"\n{KILLS} kills, seed {SEED}; said again after a kill: {client.repeated}; last seen before each: {dict(died)}\n{dict(counted)}")
     # The kills did hit: turns were cut off and went on, whatever the number of kills.
     assert counted["turns interrupted"] > 0
-    assert counted["resumes"] > 0
     if KILLS >= 100:
-        assert {"replies unknown", "compactions abandoned", "compactions committed"} <= (+counted).keys()
+        assert {"resumes", "replies unknown", "compactions abandoned", "compactions committed"} <= (+counted).keys()
 
 
 @pytest.fixture(scope="module")
