@@ -30,7 +30,7 @@ CONVERSATIONS = 64
 # A conversation takes at most 100 messages that wait, a lane 10,000.
 MESSAGES = size(200, 20)
 SUMMARISER_S = 0.5
-LOAD_S = 2.0
+LOAD_S = 10.0
 NEWS = [USER_MESSAGE, {"role": "assistant", "content": "noted"}] * 10
 REPLY = json.dumps({"text": "noted"})
 
@@ -145,7 +145,7 @@ def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None
     Callers come for LOAD_S without a gap, then leave it alone for as long: its steps are paced beside them, and each phase of it
     meets them. Without the gaps a million entries would take a quarter of an hour.
     """
-    entries = size(30_000, 300)
+    entries = size(1_000_000, 300)
     everything = RetentionPolicy(max_age_days=0, idle_days=0)
     rounds = count(1)
     longest: list[float] = []

@@ -64,6 +64,8 @@ PAGED: Final = (BRANCH, EPOCH, ENTRY)
 # Worker threads share the interpreter's lock with the event loop: after so many rows they let go of it for a moment.
 SLICE_ROWS: Final = 10
 SLICE_PAUSE_S: Final = 0.00005
+# Beside callers nobody waits for this work: its next step is paced, and comes later than the pauses add up to.
+SLICE_PAUSE_BUSY_S: Final = 0.001
 _KEY: Final = {BRANCH: 0, EPOCH: 1, ENTRY: 0}  # the column that orders a table's rows
 
 
@@ -122,16 +124,21 @@ def best_encoding() -> Encoding:
     return "zstd"
 
 
-def _in_slices(items: Iterable[T]) -> Iterator[T]:
+def _in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]:
     """Yield items, with a pause now and then in which another thread may run: it would wait for 5 ms otherwise."""
     for index, item in enumerate(items, 1):
         yield item
         if index % SLICE_ROWS == 0:
-            time.sleep(SLICE_PAUSE_S)
+            time.sleep(pause_s)
 
 
-def _encode(what: str, rows: Sequence[Row], encoding: str) -> _Chunk:
-    lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in _in_slices((rows[0]._fields, *rows))]
+def _pause_s(backend: Backend) -> float:
+    return SLICE_PAUSE_BUSY_S if backend.is_busy else SLICE_PAUSE_S
+
+
+def _encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> _Chunk:
+    values = _in_slices((rows[0]._fields, *rows), pause_s)
+    lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values]
     text = "".join(f"{line}\n" for line in lines).encode()
     return _Chunk(what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding))
 
@@ -144,7 +151,7 @@ def _compressed(text: bytes, encoding: str) -> bytes:
     return zstandard.ZstdCompressor(level=6).compress(text)
 
 
-def _decode(chunk: Row, encoding: str, session_id: str) -> tuple[list[str], list[list[Any]]]:
+def _decode(chunk: Row, encoding: str, session_id: str, pause_s: float = SLICE_PAUSE_S) -> tuple[list[str], list[list[Any]]]:
     """Return a chunk's column names and rows.
 
     Raises:
@@ -158,7 +165,7 @@ def _decode(chunk: Row, encoding: str, session_id: str) -> tuple[list[str], list
         raise StoreDamaged(f"{where} cannot be decompressed ({error}). Keep the file as it is, and restore a backup.") from error
     if hashlib.sha256(text).hexdigest() != chunk.sha256:
         raise StoreDamaged(f"{where} is not what was written: its hash differs. Keep the file as it is, and restore a backup.")
-    columns, *rows = [json.loads(line) for line in _in_slices(text.split(b"\n")[:-1])]
+    columns, *rows = [json.loads(line) for line in _in_slices(text.split(b"\n")[:-1], pause_s)]
     if len(rows) != chunk.rows:
         raise StoreDamaged(f"{where} has {len(rows)} rows instead of {chunk.rows}. Keep the file as it is, and restore a backup.")
     return columns, rows
@@ -337,7 +344,7 @@ async def _write_chunks(backend: Backend, row: Row) -> None:
     for table in PAGED[PAGED.index(what) :]:
         after = after if table == what else _first(table, row.session_no)
         while page := await backend.read(_reading(table, row.session_no, after), op="archive.read"):
-            chunk = await anyio.to_thread.run_sync(_encode, table, page, row.encoding)
+            chunk = await anyio.to_thread.run_sync(_encode, table, page, row.encoding, _pause_s(backend))
             await backend.step(_storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content))
             chunk_no, after = chunk_no + 1, page[-1][_KEY[table]]
 
@@ -376,7 +383,7 @@ async def _chunk(backend: Backend, row: Row, chunk_no: int) -> tuple[str, list[s
     chunk = await backend.read(lambda tx: tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no), op="archive.chunk")
     if chunk is None:
         return None
-    columns, rows = await anyio.to_thread.run_sync(_decode, chunk, row.encoding, row.session_id)
+    columns, rows = await anyio.to_thread.run_sync(_decode, chunk, row.encoding, row.session_id, _pause_s(backend))
     return chunk.what, columns, rows
 
 
@@ -394,7 +401,7 @@ async def _compare(backend: Backend, row: Row) -> None:
         if what not in PAGED:
             continue
         page = await backend.read(_reading(what, row.session_no, after[what]), op="archive.compare")
-        if not await anyio.to_thread.run_sync(_same, columns, rows, page):
+        if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
             raise _differs(row, f"rows of {what} after {after[what]}")
         after[what] = rows[-1][_KEY[what]]
     for what in PAGED:
@@ -405,10 +412,10 @@ async def _compare(backend: Backend, row: Row) -> None:
         raise _differs(row, f"it counts {counted} rows and holds {total}")
 
 
-def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row]) -> bool:
+def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_s: float) -> bool:
     if len(page) != len(rows) or list(page[0]._fields) != columns:
         return False
-    return all(list(found) == row for found, row in _in_slices(zip(page, rows, strict=True)))
+    return all(list(found) == row for found, row in _in_slices(zip(page, rows, strict=True), pause_s))
 
 
 def _differs(row: Row, what: str) -> StoreDamaged:

@@ -105,6 +105,10 @@ class Backend(Protocol):
         """
 
     @property
+    def is_busy(self) -> bool:
+        """Whether callers of `write` were here a moment ago: background work on other threads then lets go more often, too."""
+
+    @property
     def change_count(self) -> int:
         """How many commits have been noticed so far, of this process or another. Only good for comparing."""
 

@@ -62,7 +62,7 @@ RETRY_PAUSE_MS_MAX = 60_000
 LEASE_GRACE_MS = 2_000
 
 # A chunk of an archive: what one transaction stores, and what is decompressed at once.
-ARCHIVE_CHUNK_ROWS = 500
+ARCHIVE_CHUNK_ROWS = 200
 ARCHIVE_CHUNK_BYTES = 1 * MIB
 # Rows and bytes that one step of background work deletes or puts back. Where ids are random (imported ones often are) each row may touch an
 # index page of its own, and how long that takes depends on the disk. So the rows are halved when a step held the write lock for

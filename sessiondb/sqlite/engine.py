@@ -250,6 +250,11 @@ class SqliteBackend:
         return request.value  # type: ignore[no-any-return]
 
     @property
+    def is_busy(self) -> bool:
+        """Whether callers of this process have written a moment ago. See `backend.Backend.is_busy`."""
+        return self._parts.writer is not None and self._parts.writer.is_busy
+
+    @property
     def change_count(self) -> int:
         """How many commits, of this process or another, have been noticed. Only good for comparing."""
         return self._parts.changes.count

@@ -41,6 +41,11 @@ class Pacing:
         self._beside_processes = False
         self._since = 0.0  # when the work that is going on began
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a caller was here a moment ago."""
+        return self._clock() - self._heard_at < QUIET_S
+
     def heard(self) -> None:
         """A caller asks for a write."""
         self._heard_at = self._clock()

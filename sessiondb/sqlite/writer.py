@@ -261,6 +261,11 @@ class Writer:
             "checkpoint": asdict(self.checkpoints.stats),
         }
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether callers, not background work, have written a moment ago."""
+        return self._pacing.is_busy
+
     def _queue_of(self, request: Request) -> OrderedDict[Request, None]:
         return self._steps if request.in_background else self._queue
 
