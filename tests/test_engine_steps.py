@@ -74,10 +74,24 @@ def test_work_that_goes_on_for_minutes_gets_more_and_the_next_piece_begins_anew(
     assert pauses[0] == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
     assert pauses == sorted(pauses, reverse=True)
     assert pauses[-1] == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS_MAX - 1))
-    clock.now += PAUSE_S_MAX + STRETCH_GAP_S + 1.0
+    clock.now += STRETCH_GAP_S / 2  # it has come to its end, and comes again: it had not caught up
+    pacing.heard()
+    pacing.took(0.001, beside_processes=False)
+    assert pacing.due_in_s == pytest.approx(pauses[-1], abs=1e-6)
+    clock.now += STRETCH_GAP_S + 1.0
     pacing.heard()
     pacing.took(0.001, beside_processes=False)
     assert pacing.due_in_s == pytest.approx(pauses[0])
+
+
+def test_the_share_does_not_grow_while_nobody_is_beside_the_work() -> None:
+    clock = Clock()
+    pacing = Pacing(clock)
+    for _ in range(900):
+        clock.now += 1.0
+        pacing.took(0.001, beside_processes=False)
+    pacing.heard()
+    assert pacing.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
 
 
 def test_the_pause_ends_when_the_callers_have_gone() -> None:

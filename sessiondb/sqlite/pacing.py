@@ -4,8 +4,9 @@ Such work is cut into steps of a few milliseconds. While nobody else writes, one
 this process it takes a two-hundredth of the writer's time: after a step of 2 ms it pauses for 398. A caller meets a step
 when it comes while one runs, or begins its own write just before one: of writes of 0.7 ms, one after the other without a
 gap, 2.7 in 400. So their 99th percentile does not move; at a fiftieth it was 2.5 times as high. A step is never put off
-for longer than the pause, so the work always comes to its end. Work that goes on for minutes gets more, doubled every
-three up to a twelfth: otherwise retention would fall behind for good on a machine that is slow, or busy all day.
+for longer than the pause, so the work always comes to its end. Work that has been kept waiting like this for minutes gets
+more, doubled every 90 s up to a twelfth, and keeps that when it comes again within a minute: otherwise retention would fall
+behind for good on a machine that is slow, or busy all day.
 
 Commits of another process are seen too, but nobody can tell its callers from its background work, and two imports must
 not hold each other up: beside them it takes a quarter.
@@ -22,9 +23,9 @@ from collections.abc import Callable
 QUIET_S = 0.25
 SHARE_BESIDE_CALLERS = 0.005
 SHARE_BESIDE_CALLERS_MAX = 0.08
-SHARE_DOUBLES_IN_S = 180.0
-# Steps that are further apart than this, beside the pause, belong to different pieces of work.
-STRETCH_GAP_S = 5.0
+SHARE_DOUBLES_IN_S = 90.0
+# Steps that are further apart than this belong to different pieces of work. One that comes again sooner has not caught up.
+STRETCH_GAP_S = 60.0
 SHARE_BESIDE_PROCESSES = 0.25
 # A step on a slow disk, or one that waited for another process, does not stop the work for longer than this.
 PAUSE_S_MAX = 2.0
@@ -39,7 +40,7 @@ class Pacing:
         self._ended_at = 0.0
         self._took_s = 0.0
         self._beside_processes = False
-        self._since = 0.0  # when the work that is going on began
+        self._beside_s = 0.0  # how long the work that is going on has had callers beside it
 
     @property
     def is_busy(self) -> bool:
@@ -53,8 +54,11 @@ class Pacing:
     def took(self, seconds: float, *, beside_processes: bool) -> None:
         """A step has ended; another process committed since the one before, or not."""
         now = self._clock()
-        if now - seconds - self._ended_at > PAUSE_S_MAX + STRETCH_GAP_S:
-            self._since = now - seconds
+        since_s = now - self._ended_at
+        if since_s > STRETCH_GAP_S:
+            self._beside_s = 0.0
+        elif self.is_busy:
+            self._beside_s += since_s
         self._ended_at, self._took_s, self._beside_processes = now, seconds, beside_processes
 
     @property
@@ -69,7 +73,7 @@ class Pacing:
         return max(0.0, min(beside_s, max(quiet_in_s, alone_s)))
 
     def _share(self) -> float:
-        doubled = int(max(0.0, self._ended_at - self._since) // SHARE_DOUBLES_IN_S)
+        doubled = int(self._beside_s // SHARE_DOUBLES_IN_S)
         return min(SHARE_BESIDE_CALLERS_MAX, SHARE_BESIDE_CALLERS * 2.0 ** min(doubled, 10))
 
     def _pause_s(self, share: float) -> float:
