@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from . import events
+from . import events, instances
 from .backend import ReadTx, Row, Tx
 from .context import read_messages
 from .entries import CUT_ROLES, CUT_TYPES, Draft, dumps, new_id
@@ -74,6 +74,18 @@ from .transcript import (
 
 MANUAL = "manual"
 GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]
+
+# What a person who asked for a compaction by hand is told when it has ended: whatever became of it, once.
+_TOLD = {
+    "committed": "The conversation has been compacted.",
+    "superseded": "The conversation moved on while it was being compacted, so nothing was changed. You can go on.",
+    "rejected": "Compacting would not have made the conversation any shorter, so nothing was changed. You can go on.",
+    "cancelled": "Compacting the conversation was stopped. Nothing is lost, and you can go on.",
+    "failed": "The conversation could not be compacted. Nothing is lost, and you can go on.",
+    "expired": "The conversation could not be compacted in time. Nothing is lost, and you can go on.",
+    "abandoned": "The conversation could not be compacted. Nothing is lost, and you can go on.",
+    "late": "The conversation has been compacted after all.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +190,14 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
         return
     age_s, left_s = (tx.now_ms - running.begun_at_ms) / 1000, (running.deadline_ms - tx.now_ms) / 1000
     raise CompactionRunning(
-        f"session {state.session_id}: compaction {running.compaction_id} ({running.trigger}) is running since {age_s:.0f} s "
+        f"session {state.session_id}: compaction {running.compaction_id} ({running.trigger}) has been running for {age_s:.0f} s "
         f"in {running.program}, pid {running.pid} on {running.host}; its deadline is in {left_s:.0f} s",
         session_id=state.session_id,
         compaction_id=running.compaction_id,
-        owner=running,
+        # Plain values: the error may be pickled, and outlives this snapshot.
+        owner=None
+        if running.host is None
+        else instances.Identity(running.host, running.boot_id, running.pid, running.pid_started),
         retry_after_ms=running.deadline_ms - tx.now_ms,
     )
 
@@ -328,8 +343,7 @@ def give_up(tx: Tx, compaction_id: str, state: GivenUp, reason: str) -> bool:
         return False
     job = _require(tx, compaction_id)
     _tell(tx, job, "compaction_failed", f"was given up as {state}: {reason}")
-    if state != "cancelled":
-        _tell_person(tx, job, "compaction_failed", "The conversation could not be compacted. Nothing is lost, and you can go on.")
+    _tell_person(tx, job, "compaction_failed", _TOLD[state])
     return True
 
 
@@ -435,9 +449,10 @@ def _commit(tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: 
     sizes = f"began epoch {state.epoch}: about {job.tokens_before:,} tokens before, {state.context_tokens:,} after"
     if late:
         _tell(tx, job, "compaction_late", f"came late and {sizes}", epoch=state.epoch)
-        _tell_person(tx, job, "compaction_late", "The conversation has been compacted after all.")
+        _tell_person(tx, job, "compaction_late", _TOLD["late"])
     else:
         _tell(tx, job, "compaction_committed", sizes, epoch=state.epoch)
+        _tell_person(tx, job, "compaction_committed", _TOLD["committed"])
     return _result(tx, _require(tx, job.compaction_id))
 
 
@@ -456,6 +471,8 @@ def _settle(tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: 
         summary=summary.text,
     )
     _tell(tx, job, f"compaction_{outcome}", f"changed nothing: {reason}")
+    if job.state == "running":  # else they were told when it was given up, and that has not changed
+        _tell_person(tx, job, f"compaction_{outcome}", _TOLD[outcome])
     return _result(tx, _require(tx, job.compaction_id))
 
 
@@ -466,7 +483,7 @@ def _tell(tx: Tx, job: Row, kind: str, what: str, **data: object) -> None:
 
 
 def _tell_person(tx: Tx, job: Row, kind: str, text: str) -> None:
-    """Tell the person who asked for a compaction by hand, and waits."""
+    """Tell the person who asked for a compaction by hand, and waits. Nobody waits for an automatic one: it holds nothing up."""
     if job.trigger == MANUAL:
         events.emit(tx, kind, "user", text, session_no=job.session_no, compaction_id=job.compaction_id)
 

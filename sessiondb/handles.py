@@ -358,7 +358,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             except CompactionRunning as running:
                 # Asking the kernel is I/O, so it happens here and not in the transaction; give_up is a compare-and-set.
                 owner = running.owner
-                if owner.host is None or instances.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started) is not False:
+                if owner is None or instances.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started) is not False:
                     raise
                 logger.warning("session %s: compaction %s was abandoned by pid %s", self.session.id, running.compaction_id, owner.pid)
                 await db.fail_compaction(running.compaction_id, f"its process (pid {owner.pid}) died", state="abandoned")

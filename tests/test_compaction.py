@@ -7,6 +7,7 @@ the summary's span or in the context, never in both and never in neither.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import sessiondb.sync
 from core_support import change, query, reply, result, texts, user
 from engine_support import process
 from model import message
+from sessiondb import instances
 from sessiondb.errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -385,11 +387,14 @@ async def test_a_second_job_is_refused_and_told_whose_the_first_is(db: sessiondb
     session = await talk(db)
     compaction_id = await begin(session)
     clock.now_ms += MINUTE_MS
-    with pytest.raises(CompactionRunning, match="is running since 60 s") as refused:
+    with pytest.raises(CompactionRunning, match="has been running for 60 s") as refused:
         await begin(session, trigger="manual")
     assert refused.value.compaction_id == compaction_id
     assert refused.value.retry_after_ms == 2 * MINUTE_MS
+    assert refused.value.owner == instances.identity(), "plain values, no row of the database"
     assert f"pid {refused.value.owner.pid}" in str(refused.value)
+    again = pickle.loads(pickle.dumps(refused.value))  # our own bytes
+    assert (str(again), again.fields) == (str(refused.value), refused.value.fields)
     assert [state for state, _, _ in await jobs(session)] == ["running"]
 
 

@@ -244,12 +244,48 @@ async def test_a_late_commit_is_told_and_a_person_who_waits_too(tmp_db: Path, tr
         assert await kinds(db, "user") == told
 
 
-async def test_a_job_that_a_person_cancelled_does_not_tell_them(tmp_db: Path) -> None:
+@pytest.mark.parametrize("trigger", ["manual", "threshold"])
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("committed", "has been compacted"),
+        ("superseded", "moved on"),
+        ("rejected", "any shorter"),
+        ("cancelled", "was stopped"),
+        ("failed", "could not be compacted"),
+        ("expired", "in time"),
+        ("abandoned", "could not be compacted"),
+    ],
+)
+async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(tmp_db: Path, trigger: str, outcome: Any, words: str) -> None:
     async with sessiondb.open(tmp_db) as db:
-        job = await begin(db, await talk(db), "manual")
-        await db.fail_compaction(job, "asked to", state="cancelled")
-        assert await kinds(db, "user") == []
-        assert await kinds(db) == ["compaction_started", "compaction_failed"]
+        session = await talk(db)
+        job = await begin(db, session, trigger)
+        if outcome == "superseded":
+            await session.reset()
+        if outcome in ("committed", "superseded", "rejected"):
+            for _ in range(2):
+                assert (await db.commit_compaction(job, " " if outcome == "rejected" else "summary")).outcome == outcome
+        else:
+            await db.fail_compaction(job, "for a reason", state=outcome)
+        told = [event for event in await look(db, "events") if event.audience == "user"]
+        if trigger == "manual":
+            [event] = told
+            assert event.kind == (f"compaction_{outcome}" if outcome in ("committed", "superseded", "rejected") else "compaction_failed")
+            assert words in event.text
+            assert event.session_no == session.ref.session_no
+        else:
+            assert told == [], "nobody waits for it"
+
+
+async def test_what_changes_nothing_after_it_was_given_up_is_not_told_again(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await talk(db)
+        job = await begin(db, session, "manual")
+        await db.fail_compaction(job, "too slow", state="expired")
+        await session.reset()
+        assert (await db.commit_compaction(job, "summary")).outcome == "superseded"
+        assert await kinds(db, "user") == ["compaction_failed"]
 
 
 async def test_a_superseded_and_a_rejected_one_say_so_once(tmp_db: Path) -> None:
