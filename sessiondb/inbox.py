@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import events, sessions
+from . import events, sessions, turns
 from .backend import ReadTx, Tx
 from .errors import InvalidInput, NotFound, SessionBusy, SessionEnded
 from .keys import SessionKey
@@ -44,14 +44,19 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     Raises:
         SessionBusy: too many messages of this session, or in this lane, are waiting.
         SessionEnded: the key is bound to a session that has ended; nothing can be said in it any more.
-        InvalidInput: no such lane.
+        NotFound: no such lane.
+        InvalidInput: the lane is the one of resumes.
     """
     known = tx.one("inbox.by_event", source=incoming.source, event_id=incoming.event_id)
     if known is not None:
         return Accepted(known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True)
-    lane = tx.one("turns.lane", lane=incoming.lane)
-    if lane is None:
-        raise InvalidInput(f"there is no lane {incoming.lane!r}; make it with db.set_lane()", lane=incoming.lane)
+    turns.require_lane(tx, incoming.lane)
+    if incoming.lane == turns.RESUME_LANE:
+        raise InvalidInput(
+            f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts there: one that is accepted would wait "
+            "behind every other, be cut off and not be tried again. Accept it into lane 'main', or one made with db.set_lane()",
+            lane=incoming.lane,
+        )
     _refuse_when_ended(tx, incoming.key)
     ref = sessions.open_by_key(tx, incoming.key, session_id=incoming.session_id, cwd=None)
     ahead = _refuse_when_full(tx, ref, incoming)

@@ -36,6 +36,8 @@ Ended = Literal["completed", "failed", "aborted", "interrupted"]
 Kind = Literal["message", "resume"]
 
 TAKE_OVER_AT_ONCE = 50
+RESUME_LANE = "resume"
+"""A turn in this lane is a resume; only the resume plan puts messages there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
         return None
     draft.idempotency_key = f"inbox:{candidate.inbox_no}"
     receipt = transcript.append(tx, candidate.session_no, [draft])[0]
-    kind: Kind = "resume" if lane == "resume" else "message"
+    kind: Kind = "resume" if lane == RESUME_LANE else "message"
     timeout_ms = min(timeout_ms, now.timeout_ms or timeout_ms)
     deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
     expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)

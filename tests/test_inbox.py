@@ -116,8 +116,10 @@ async def test_what_a_transcript_would_refuse_is_refused_while_the_sender_can_be
 
 async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        with pytest.raises(sessiondb.InvalidInput, match=r"no lane 'fast'; make it with db\.set_lane"):
+        with pytest.raises(sessiondb.NotFound, match=r"no lane 'fast'; make it with db\.set_lane"):
             await say(db, "e1", lane="fast")
+        with pytest.raises(sessiondb.InvalidInput, match="lane 'resume' is for interrupted messages"):
+            await say(db, "e1", lane="resume")
         with pytest.raises(sessiondb.InvalidKey):
             await say(db, "e1", "discord:1")
         with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
