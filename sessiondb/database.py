@@ -292,7 +292,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         return self.backend.stats()
 
     async def status(self) -> DatabaseStatus:
-        """Describe the database's condition: counts, running and stuck compactions, processes, space."""
+        """Describe the database's condition: counts, running and stuck compactions, who holds what, processes, space.
+
+        One snapshot, so that what it says of turns and what `held` lists agree; liveness is asked of the kernel after it.
+        """
         stats, limits, now_ms = self.backend.stats(), self._options["limits"], time.time_ns() // 1_000_000
         wal_bytes = stats["wal_file_bytes"]
         found = await self.read(

@@ -7,18 +7,19 @@ façade, what can be done before a transaction is done before it, and the rules 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+import anyio.to_thread
 from pydantic import BaseModel
 
-from . import events, freshness, inbox, instances, outbox, resume, turns, worker
-from .backend import Backend, ReadTx, Tx
+from . import events, freshness, inbox, instances, outbox, resume, status, turns, worker
+from .backend import Backend, ReadTx, Row, Tx
 from .errors import InvalidInput
 from .freshness import ResetPolicy, StaleReason
 from .keys import parse_key
-from .limits import LANE_CHARS_MAX, SESSION_KEY_CHARS_MAX
+from .limits import LANE_CHARS_MAX, RESUME_BUDGET_S, SESSION_KEY_CHARS_MAX
 from .models import Accepted, DeadLetter, Event, Holding, Reply
 from .resume import Decision, Recovered, ResumePolicy
 from .sessions import new_session_id
@@ -32,7 +33,7 @@ _PAGE = 200
 class GatewayCalls:
     """The calls of a gateway. Mixed into `SessionDB`, which brings `read`, `write` and `backend`."""
 
-    _resumed = 0  # by this start
+    _resumed: tuple[tuple[float, int], ...] = ()  # when, by a clock that nobody sets, and how many; of the last hour
     _told_of_breaker = False
     running_turns: dict[int, worker.Turn]
     """The turns whose handlers this object runs, by number."""
@@ -66,7 +67,8 @@ class GatewayCalls:
         Raises:
             SessionBusy: too many messages of the session or the lane wait; NACK, and retry after `retry_after_ms`.
             StoreBusy: the database cannot take it now; likewise.
-            InvalidInput: not a message, or no such lane.
+            NotFound: no such lane.
+            InvalidInput: not a message, or lane `resume`, which is the resume plan's.
         """
         text = await worker.message_text(message)
         given: tuple[tuple[str, object], ...] = (("source", source), ("event_id", event_id))  # some channels have numbers
@@ -128,13 +130,7 @@ class GatewayCalls:
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""
         rows = await self.read("held", lambda tx: tx.all("resume.held"))
-        return [
-            Holding(
-                row.what, row.session_id, row.number, row.operation, row.since_ms, row.until_ms, row.host, row.pid, row.program,
-                instances.is_alive(row.host, row.boot_id, row.pid, row.pid_started),
-            )
-            for row in rows
-        ]  # fmt: skip
+        return await anyio.to_thread.run_sync(status.holdings, rows)
 
     # -- outbox ---------------------------------------------------------------------------------------------
 
@@ -175,32 +171,63 @@ class GatewayCalls:
     # -- start-up -------------------------------------------------------------------------------------------
 
     async def recover(self) -> Recovered:
-        """Give back what dead processes held: turns, compactions, replies under way. Bounded steps; may be repeated."""
-        total, after_no = Recovered(), 0
+        """Give back what dead processes held: turns, compactions, replies under way. Bounded steps; may be repeated.
+
+        A compaction whose deadline is over is ended too, whoever runs it: its owner may be on another host, or have failed to say so.
+        """
+        total = Recovered()
+        for row in await self._dead_instances():
+            total = total.plus(await self._give_back(row.instance_no, resume.who(row)))
+        return total.plus(await self._expire_compactions())
+
+    async def _dead_instances(self) -> list[Row]:
+        """Read the processes that never said good-bye, and keep those that the kernel says are dead."""
+        dead: list[Row] = []
+        after_no = 0
         while True:
             page = await self.read("recover.look", partial(resume.open_instances, after_no=after_no))
-            for row in page:
-                if instances.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False:
-                    total = total.plus(await self._give_back(row.instance_no, f"{row.program}, pid {row.pid}"))
+            dead += await anyio.to_thread.run_sync(_dead_of, page)
             if len(page) < resume.RECOVER_AT_ONCE:
-                return total
+                return dead
             after_no = page[-1].instance_no
 
     async def _give_back(self, instance_no: int, who: str) -> Recovered:
         total, done = Recovered(), False
         while not done:
-            part, done = await self.write("recover", lambda tx: resume.give_back(tx, instance_no, who))
+            part, done = await self.write("recover", partial(resume.give_back, instance_no=instance_no, who=who, so_far=total))
+            total = total.plus(part)
+        return total
+
+    async def _expire_compactions(self) -> Recovered:
+        total = Recovered()
+        while await self.read("recover.overdue", lambda tx: resume.overdue_compactions(tx, time.time_ns() // 1_000_000)):
+            part = await self.write("recover.overdue", resume.expire_compactions)
+            if not part.compactions:  # somebody was faster, or the clock was set back meanwhile
+                break
             total = total.plus(part)
         return total
 
     async def plan_resumes(self, policy: ResumePolicy | None = None) -> list[Decision]:
-        """Decide which interrupted messages go on, newest first, and say why; changes nothing."""
+        """Decide which interrupted messages go on, newest first, and say why; changes nothing.
+
+        What dead processes work on is decided about as if `recover` had been called: held, and their ends counted.
+        """
         chosen, now_ms = policy or ResumePolicy(), time.time_ns() // 1_000_000
+        dead, instance_no = await self._dead_instances(), self.backend.stats()["instance_no"]
         decisions: list[Decision] = []
         before_no = 2**62
         while True:
             ahead = sum(1 for decision in decisions if decision.action == "resume")
-            look = partial(resume.plan, policy=chosen, now_ms=now_ms, spent=self._resumed, ahead=ahead, before_no=before_no)
+            look = partial(
+                resume.plan,
+                policy=chosen,
+                now_ms=now_ms,
+                spent=self._spent(),
+                ahead=ahead,
+                before_no=before_no,
+                instance_no=instance_no,
+                dead=dead,
+            )
             page = await self.read("resume.plan", look)
             decisions += page
             if len(page) < resume.PLAN_AT_ONCE:
@@ -219,7 +246,8 @@ class GatewayCalls:
         while True:
             page, resumed = await self.write("resume", self._resuming(chosen, before_no))
             decisions += page
-            self._resumed += resumed
+            if resumed:
+                self._resumed = (*self._resumed, (time.monotonic(), resumed))
             stopped = stopped or any(decision.action == "breaker" for decision in page)
             self._told_of_breaker = self._told_of_breaker or stopped
             if len(page) < resume.PLAN_AT_ONCE:
@@ -227,9 +255,17 @@ class GatewayCalls:
                 return decisions
             before_no = page[-1].inbox_no
 
+    def _spent(self) -> int:
+        """Return how many resumes this process has queued in the last hour; forget those before."""
+        since = time.monotonic() - RESUME_BUDGET_S
+        self._resumed = tuple((at, count) for at, count in self._resumed if at > since)
+        return sum(count for _, count in self._resumed)
+
     def _resuming(self, policy: ResumePolicy, before_no: int) -> Callable[[Tx], tuple[list[Decision], int]]:
+        spent = self._spent()
+
         def body(tx: Tx) -> tuple[list[Decision], int]:
-            decisions = resume.plan(tx, policy, tx.now_ms, spent=self._resumed, before_no=before_no)
+            decisions = resume.plan(tx, policy, tx.now_ms, spent=spent, before_no=before_no, instance_no=tx.instance_no)
             return decisions, resume.apply(tx, decisions, policy, tell_breaker=not self._told_of_breaker)
 
         return body
@@ -255,3 +291,8 @@ class GatewayCalls:
         if await self.read("reset.look", lambda tx: freshness.stale(tx, parsed, chosen, now_ms)) is None:
             return None
         return await self.write("reset.if_due", lambda tx: freshness.reset_if_due(tx, parsed, chosen))
+
+
+def _dead_of(rows: Sequence[Row]) -> list[Row]:
+    """Keep the processes that are certainly dead. Reads /proc: not for the event loop's thread."""
+    return [row for row in rows if instances.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False]

@@ -15,6 +15,9 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+COMMAND_LINE = "sessiondb"
+"""The name under which our own commands register; those of gateways are their own."""
+
 _PROC = Path("/proc")
 # In /proc/<pid>/stat the start time is field 22; the fields after the command's closing bracket begin with field 3.
 _START_TIME = 22 - 3

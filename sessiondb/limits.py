@@ -58,6 +58,9 @@ INBOX_ATTEMPTS_MAX = 3
 OUTBOX_ATTEMPTS_MAX = 8
 RETRY_PAUSE_MS = 1_000
 RETRY_PAUSE_MS_MAX = 60_000
+# What was resumed longer ago than this is not counted against the budget of resumes any more. A budget is there against the storm after a
+# start, which is over in minutes; a process that lives for weeks meets interruptions one by one, and must not run out of it.
+RESUME_BUDGET_S = 60 * 60.0
 # A lease outlasts the timeout of its work by this, so that whoever is cut off can still write how it ended.
 LEASE_GRACE_MS = 2_000
 

@@ -2,19 +2,21 @@
 
 Every number is a sum over small tables or a figure that SQLite keeps in the file's header; the entries themselves are
 never counted one by one. Whether a process lives is asked of the kernel, outside the snapshot. Nothing is changed: a job past
-its deadline is reported as overdue, and is ended by the next compaction of its session.
+its deadline is reported as overdue, and is ended by the next `recover` or by the next compaction of its session.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from . import instances
 from .backend import ReadTx, Row
 from .limits import Limits
+from .models import Holding
 
-# As many jobs and processes as a person reads; the counts beside them are complete.
+# As many jobs, processes and holdings as a person reads; the counts beside them are complete.
 LISTED_MAX = 100
 
 
@@ -103,6 +105,8 @@ class DatabaseStatus:
     processes_open: int
     """Registrations that were never closed; `processes` lists the newest."""
     gateway: Work
+    held: tuple[Holding, ...] = ()
+    """Who holds what, longest first: turns, compactions, replies under way. Of the same snapshot as the counts."""
     concerns: tuple[str, ...] = ()
     """What lets others than the owner read or change the files."""
 
@@ -120,6 +124,7 @@ class Snapshot:
     status: DatabaseStatus
     identities: dict[int, tuple[str, str, int, int]]
     owners: dict[str, int]
+    held: list[Row]
 
 
 def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
@@ -162,7 +167,19 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         gateway=Work(*tx.must("status.work", now_ms=now_ms)),
     )
     identities = {row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started) for row in (*open_rows, *jobs) if row.pid is not None}
-    return Snapshot(status, identities, {row.compaction_id: row.instance_no for row in jobs if row.pid is not None})
+    owners = {row.compaction_id: row.instance_no for row in jobs if row.pid is not None}
+    return Snapshot(status, identities, owners, tx.all("resume.held")[:LISTED_MAX])
+
+
+def holdings(rows: Sequence[Row]) -> list[Holding]:
+    """Ask the kernel which of the holders live. Reads /proc: not for the event loop's thread."""
+    return [
+        Holding(
+            row.what, row.session_id, row.number, row.operation, row.since_ms, row.until_ms, row.host, row.pid, row.program,
+            instances.is_alive(row.host, row.boot_id, row.pid, row.pid_started),
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
@@ -173,6 +190,7 @@ def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
         status,
         running=tuple(replace(job, owner_alive=alive.get(snapshot.owners.get(job.compaction_id, 0))) for job in status.running),
         processes=tuple(replace(process, alive=alive[process.instance_no]) for process in status.processes),
+        held=tuple(holdings(snapshot.held)),
     )
 
 

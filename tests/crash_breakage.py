@@ -55,7 +55,7 @@ def completes_without_looking_at_its_fence() -> None:
 def buries_the_dead_without_releasing_their_claims() -> None:
     """`recover` says that a dead process has been dealt with, and leaves its turns running."""
 
-    def give_back(tx: Tx, instance_no: int, who: str) -> tuple[Recovered, bool]:
+    def give_back(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
         tx.run("resume.bury_instance", instance_no=instance_no, now_ms=tx.now_ms)
         return Recovered(instances=1), True
 

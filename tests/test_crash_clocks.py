@@ -272,7 +272,7 @@ def test_what_a_dead_process_held_is_given_back_at_once_whatever_the_clock_did_s
 async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_until_it_comes_round_again(
     tmp_db: Path, wall: Wall
 ) -> None:
-    async with sessiondb.open(tmp_db) as db:
+    async with sessiondb.open(tmp_db, program="gone") as db:
         await held_message(db, "first")
         me = instances.identity()
         for _ in range(3):

@@ -24,7 +24,10 @@ ALLOWED = {
     "inbox.open": "the partial index of messages that are not done: as many rows as it returns; a person asked",
     "sessions.heard": "a list of the newest rows of one session, at most as many as the caller says",
     "resume.held": "the partial indexes of what runs now: as many rows as it returns; a person asked",
+    "inbox.held_by": "the partial index of running turns; for a plan that somebody asks for while dead processes have turns",
+    "resume.overdue_compactions": "the partial index of running jobs: as many rows as run now, once for each recovery",
     "resume.running_compactions": "the partial index of running jobs, once for each process that died",
+    "resume.unclean_starts": "counts again what two searches have found: processes that died in the last minutes",
     "source.agents": "bindings, once per export",
     "source.by_inode": "receipts of files, once per page of files whose path is new to an import",
     "source.indexes": "receipts of index files, once per export",
@@ -143,6 +146,7 @@ HOT = {
     "turns.of_instance": ["SCAN turn USING INDEX turn_one_running", "USE TEMP B-TREE FOR ORDER BY"],
     "outbox.of_instance": ["SEARCH outbox USING INDEX outbox_unsent (state=?)"],
     "resume.running_compactions": ["SCAN compaction USING INDEX compaction_one_running"],
+    "resume.overdue_compactions": ["SCAN compaction USING INDEX compaction_one_running"],
     "transcript.close_epoch": ["SEARCH epoch USING PRIMARY KEY (session_no=? AND epoch=?)"],
     # finding a session
     "sessions.by_id": ["SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"],

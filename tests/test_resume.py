@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ import pytest
 import sessiondb
 from core_support import reply, user
 from engine_support import process
-from sessiondb import instances, resume
+from sessiondb import compaction, gateway, instances, resume, turns
 from sessiondb.backend import Tx
+from sessiondb.limits import INBOX_ATTEMPTS_MAX, RESUME_BUDGET_S
 from sessiondb.resume import Decision, ResumePolicy
 from sessiondb.sqlite import writer
 from turns_support import (
@@ -34,6 +36,20 @@ from turns_support import (
 )
 
 HOUR_MS = 3_600_000
+
+
+class Time:
+    """The module `time` as the gateway sees it: a wall clock, and one that nobody sets; a test moves each."""
+
+    def __init__(self, wall: Clock | None = None) -> None:
+        self.wall = wall or writer._now_ms
+        self.at_s = 1_000.0
+
+    def time_ns(self) -> int:
+        return self.wall() * 1_000_000
+
+    def monotonic(self) -> float:
+        return self.at_s
 
 
 # -- recover ------------------------------------------------------------------------------------------------
@@ -96,10 +112,10 @@ async def test_what_a_killed_process_held_is_given_back_with_events(tmp_db: Path
 async def hand_over(db: sessiondb.SessionDB, **identity: Any) -> None:
     """Say that everything that runs belongs to another process."""
     me = instances.identity()
-    where = {"host": me.host, "boot_id": "another boot", **identity}
+    where = {"host": me.host, "boot_id": "another boot", "now_ms": 0, "closed_at_ms": None, "unclean": 0, **identity}
 
     def body(tx: Tx) -> None:
-        row = tx.must("look.dead_process", now_ms=0, closed_at_ms=None, unclean=0, **where)
+        row = tx.must("look.dead_process", **where)
         for turn in tx.all("look.turns"):
             tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
         for sending in tx.all("look.outbox"):
@@ -133,8 +149,8 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_d
         steps: list[int] = []
         give_back = resume.give_back
 
-        def counted(*args: Any) -> Any:
-            found = give_back(*args)
+        def counted(*args: Any, **options: Any) -> Any:
+            found = give_back(*args, **options)
             steps.append(found[0].turns)
             return found
 
@@ -142,6 +158,87 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_d
         assert await db.recover() == sessiondb.Recovered(instances=1, turns=6)
         assert steps == [4, 2]
         assert set((await inbox_states(db)).values()) == {"held"}
+        [done] = [event for event in await look(db, "events") if event.kind == "recovery_done"]
+        assert done.text == "gone, pid 1 died; this recovery gave back 6 turns, 0 compactions, 0 replies", "of all its steps, and its own"
+        assert json.loads(done.data) == {"instance_no": 2, "turns": 6, "compactions": 0, "replies": 0}
+        assert (await kinds(db, "operator")).count("turn_interrupted") == 10, "what the one before gave back is told turn by turn"
+
+
+async def running_compaction(db: sessiondb.SessionDB, number: int) -> None:
+    session = await db.session(f"agent:main:web:{number}")
+    await session.append_many([user("a " * 500), reply("b"), user("a " * 500), reply("b")])
+    begin = partial(compaction.begin, trigger="threshold", keep_recent_tokens=1, timeout_ms=180_000)
+    await db.write("begin", lambda tx: begin(tx, session.ref.session_no))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("owner", ["elsewhere", "closed", "here"])
+async def test_a_compaction_past_its_deadline_is_ended_whoever_runs_it(
+    tmp_db: Path, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    monkeypatch.setattr(gateway, "time", Time(clock))
+    monkeypatch.setattr(resume, "RECOVER_AT_ONCE", 2)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(3):
+            await running_compaction(db, number)
+        if owner == "elsewhere":
+            await hand_over(db, host="elsewhere")
+        elif owner == "closed":
+            await hand_over(db, closed_at_ms=1)
+        clock.pass_ms(181_000)
+        assert await db.recover() == sessiondb.Recovered(), "a live owner has a moment to say so itself"
+        clock.pass_ms(1_000)
+        assert await db.recover() == sessiondb.Recovered(compactions=3), "in steps of two"
+        assert await db.held() == []
+        assert [job.state async for job in db.compactions()] == ["expired"] * 3
+        assert (await kinds(db)).count("compaction_failed") == 3
+        requests = (await db.stats())["writer"]["requests"]
+        assert await db.recover() == sessiondb.Recovered()
+        assert (await db.stats())["writer"]["requests"] == requests, "it writes only when there is something to end"
+
+
+@pytest.mark.anyio
+async def test_a_status_and_what_is_held_are_of_one_snapshot(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        turn = await claimed(db)
+        await running_compaction(db, 2)
+        found = await db.status()
+        assert list(found.held) == await db.held()
+        assert [(holding.what, holding.number, holding.alive) for holding in found.held][:1] == [("turn", turn.turn_no, True)]
+        assert (found.gateway.turns_running, len(found.running)) == (1, 1)
+        looked: list[str] = []
+        read = db.read
+
+        async def noted(op: str, *args: Any) -> Any:
+            looked.append(op)
+            return await read(op, *args)
+
+        db.read = noted  # type: ignore[method-assign]
+        await db.status()
+        assert looked == ["status"]
+
+
+@pytest.mark.anyio
+async def test_who_lives_is_never_asked_on_the_event_loops_thread(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+    is_alive = instances.is_alive
+
+    def noted(*identity: Any) -> bool | None:
+        asked.add(threading.get_ident())
+        return is_alive(*identity)
+
+    monkeypatch.setattr(instances, "is_alive", noted)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await claimed(db)
+        for call in (db.held, db.recover, db.plan_resumes, db.status):
+            asked.clear()
+            await call()
+            assert asked, f"{call} asks"
+            assert threading.get_ident() not in asked
 
 
 # -- the plan, as a table -----------------------------------------------------------------------------------
@@ -160,6 +257,7 @@ class HeldRow(NamedTuple):
     reason: str = "its process died"
     state_before: str | None = None
     damaged: int = 0
+    holder_no: int | None = None
 
 
 class Count(NamedTuple):
@@ -202,7 +300,7 @@ TABLE: list[tuple[HeldRow, dict[str, Any], dict[str, Any], str, str]] = [
     (HeldRow(), {}, {"unclean": 2}, "resume", ""),
     (HeldRow(), {"breaker_unclean_starts": 1}, {"unclean": 1}, "breaker", "1 unclean"),
     (HeldRow(ended_at_ms=1), {}, {"unclean": 9}, "skip", "ended"),
-    (HeldRow(), {"budget_per_start": 5}, {"spent": 5}, "later", "this start's budget of 5 is spent"),
+    (HeldRow(), {"budget_per_start": 5}, {"spent": 5}, "later", "the budget of 5 a start, and an hour after it, is spent"),
     (HeldRow(), {"budget_per_start": 0}, {}, "later", "budget of 0"),
     (HeldRow(), {}, {"resumes": 1}, "later", "1 at once are queued or running"),
     (HeldRow(), {"max_concurrent_resumes": 0}, {}, "later", "0 at once"),
@@ -273,7 +371,7 @@ async def test_a_plan_looks_at_every_interrupted_message_a_page_at_a_time(tmp_db
 @pytest.mark.anyio
 async def test_the_breaker_is_told_once_over_all_pages(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "PLAN_AT_ONCE", 1)
-    async with sessiondb.open(tmp_db) as db:
+    async with sessiondb.open(tmp_db, program="gone") as db:
         for number in range(3):
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
         now_ms = writer._now_ms()
@@ -341,6 +439,38 @@ async def test_a_start_resumes_no_more_than_its_budget(tmp_db: Path) -> None:
         assert actions(await db.resume(policy)) == ["later", "later"]
     async with sessiondb.open(tmp_db) as db:
         assert actions(await db.resume(policy)) == ["resume", "resume"], "the next start has its own"
+
+
+@pytest.mark.anyio
+async def test_a_budget_is_for_a_start_and_an_hour_and_not_for_the_life_of_a_process(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Time()
+    monkeypatch.setattr(gateway, "time", clock)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(ResumePolicy().budget_per_start + 1):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+            assert actions(await db.plan_resumes()) == ["resume"], f"interruption {number + 1} of one every four minutes"
+            assert actions(await db.resume()) == ["resume"]
+            await complete(db, (await claimed(db, "resume")).turn_no, "went on")
+            clock.at_s += 240
+
+
+@pytest.mark.anyio
+async def test_a_burst_is_bounded_by_the_budget_until_its_hour_is_over(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Time()
+    monkeypatch.setattr(gateway, "time", clock)
+    policy = ResumePolicy(max_concurrent_resumes=9, budget_per_start=2)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(5):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+        assert actions(await db.resume(policy)) == ["resume", "resume", "later", "later", "later"]
+        clock.at_s += RESUME_BUDGET_S - 1
+        [first, *_] = await db.resume(policy)
+        assert first.reason == "the budget of 2 a start, and an hour after it, is spent"
+        clock.at_s += 1
+        assert actions(await db.resume(policy)) == ["resume", "resume", "later"]
+        assert actions(await db.resume(policy)) == ["later"]
 
 
 @pytest.mark.anyio
@@ -422,7 +552,7 @@ async def test_attempts_end_the_resuming_too(tmp_db: Path) -> None:
 
 
 async def unclean(db: sessiondb.SessionDB, count: int, *, ago_ms: int) -> None:
-    """Leave processes that died, opened so long ago."""
+    """Leave processes that died, opened so long ago; their program is called "gone"."""
 
     def body(tx: Tx) -> None:
         for _ in range(count):
@@ -433,7 +563,7 @@ async def unclean(db: sessiondb.SessionDB, count: int, *, ago_ms: int) -> None:
 
 @pytest.mark.anyio
 async def test_after_repeated_unclean_ends_nothing_is_resumed_and_an_operator_is_told_once(tmp_db: Path) -> None:
-    async with sessiondb.open(tmp_db) as db:
+    async with sessiondb.open(tmp_db, program="gone") as db:
         await held_message(db, "e1")
         await unclean(db, 5, ago_ms=301_000)
         assert actions(await db.plan_resumes()) == ["resume"], "long ago"
@@ -443,6 +573,77 @@ async def test_after_repeated_unclean_ends_nothing_is_resumed_and_an_operator_is
         assert (await kinds(db)).count("crash_loop") == 1
         assert await inbox_states(db) == {"e1": "held"}, "it can be resumed later"
         assert actions(await db.resume(ResumePolicy(breaker_unclean_starts=100))) == ["resume"]
+
+
+@pytest.mark.anyio
+async def test_only_unclean_ends_of_the_same_program_count(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db, program="a gateway") as db:
+        await held_message(db, "e1")
+        await unclean(db, 3, ago_ms=10_000)
+        assert actions(await db.plan_resumes()) == ["resume"], "it is not this program that dies again and again"
+    async with sessiondb.open(tmp_db, readonly=True) as db:
+        assert actions(await db.plan_resumes()) == ["breaker"], "a reader foresees what the program that dies most would decide"
+    async with sessiondb.open(tmp_db, program=instances.COMMAND_LINE) as db:
+        assert actions(await db.plan_resumes()) == ["breaker"], "the command line asks on behalf of a gateway"
+        await db.write("rename", lambda tx: tx.run("look.rename_processes", program=instances.COMMAND_LINE))
+        assert actions(await db.plan_resumes()) == ["resume"], "commands that were killed are no crash loop"
+    async with sessiondb.open(tmp_db, readonly=True) as db:
+        assert actions(await db.plan_resumes()) == ["resume"]
+
+
+@pytest.mark.anyio
+async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_them(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "PLAN_AT_ONCE", 2)
+    policy = ResumePolicy(max_concurrent_resumes=2, attempts_max=9)
+    async with sessiondb.open(tmp_db, program="gone") as db:
+        await db.set_lane("main", concurrency=9, priority=0)
+        await held_message(db, "held", "agent:main:web:0")
+        await held_message(db, "resumed", "agent:main:web:1")
+        await db.resume()
+        await claimed(db, "resume")
+        for number in range(2, 5):
+            await say(db, f"e{number}", f"agent:main:web:{number}")
+            await claimed(db)
+        for _ in range(INBOX_ATTEMPTS_MAX):
+            await say(db, "last", "agent:main:web:5")
+            await fail_or_keep(db, await claimed(db))
+        await hand_over(db)
+        async with sessiondb.open(tmp_db, readonly=True) as reader:
+            planned = await reader.plan_resumes(policy)
+            assert [(decision.inbox_no, decision.action) for decision in planned] == [
+                (6, "skip"), (5, "resume"), (4, "resume"), (3, "later"), (2, "later"), (1, "later"),
+            ], "newest first over both kinds and all pages; the resume that a dead process runs takes up no room"  # fmt: skip
+            assert planned[0].reason == "3 attempts, the most that are made", "recovery gives it up, whatever the policy"
+            assert "its process (gone, pid 1) died" in planned[1].reason
+        assert set((await inbox_states(db)).values()) == {"held", "claimed"}, "a plan changes nothing"
+        await db.recover()
+        assert (await inbox_states(db))["last"] == "dead"
+        carried_out = await db.resume(policy)
+        assert [(decision.inbox_no, decision.action) for decision in carried_out] == [
+            (decision.inbox_no, decision.action) for decision in planned[1:]
+        ]
+
+
+async def fail_or_keep(db: sessiondb.SessionDB, turn: turns.Started) -> None:
+    """Let an attempt fail, but not the last one."""
+    if turn.attempt < INBOX_ATTEMPTS_MAX:
+        await fail(db, turn.turn_no)
+        await db.write("now", lambda tx: tx.run("look.hurry"))
+
+
+@pytest.mark.anyio
+async def test_a_plan_foresees_the_breaker_before_anybody_has_buried_the_dead(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db, program="gone") as db:
+        await held_message(db, "e1")
+        for seconds in (400, 200, 100):
+            await hand_over(db, now_ms=writer._now_ms() - seconds * 1000)
+        assert actions(await db.plan_resumes()) == ["resume"], "one was opened before the window"
+        await hand_over(db, now_ms=writer._now_ms() - 1_000)
+        async with sessiondb.open(tmp_db, readonly=True) as reader:
+            [decision] = await reader.plan_resumes()
+            assert (decision.action, decision.reason[:12]) == ("breaker", "3 unclean en")
+        await db.recover()
+        assert actions(await db.plan_resumes()) == ["breaker"]
 
 
 @pytest.mark.anyio

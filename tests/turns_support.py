@@ -32,6 +32,8 @@ LOOK = {
     "look.user_entries": "SELECT entry_no >> 32 AS session_no, idempotency_key, payload FROM entry WHERE role = 'user' ORDER BY entry_no",
     "look.dead_process": "INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms, closed_at_ms, unclean) "
     "VALUES (:host, :boot_id, 1, 1, 'gone', :now_ms, :closed_at_ms, :unclean) RETURNING instance_no",
+    "look.rename_processes": "UPDATE instance SET program = :program WHERE unclean = 1",
+    "look.hurry": "UPDATE inbox SET available_at_ms = 0 WHERE state = 'queued'",
     "look.requeue": "UPDATE inbox SET state = 'queued'",
     "look.move_turn": "UPDATE turn SET instance_no = :instance_no WHERE turn_no = :turn_no",
     "look.move_reply": "UPDATE outbox SET instance_no = :instance_no WHERE outbox_no = :outbox_no",

@@ -79,14 +79,29 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
        EXISTS (SELECT 1 FROM source AS r JOIN quarantine AS q ON q.source_no = r.source_no
-               WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged
+               WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
+       NULL AS holder_no
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state IN ('held', 'dead') AND i.state = 'held' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
 
+-- name: held_by
+-- The same of messages that turns of some processes (a JSON array) work on, for a plan that takes these for dead. Found among the
+-- running turns only.
+SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
+       (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
+         AS state_before,
+       EXISTS (SELECT 1 FROM source AS r JOIN quarantine AS q ON q.source_no = r.source_no
+               WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
+       w.instance_no AS holder_no
+FROM turn AS w INDEXED BY turn_one_running CROSS JOIN inbox AS i ON i.inbox_no = w.inbox_no JOIN session AS s ON s.session_no = i.session_no
+WHERE w.state = 'running' AND w.instance_no IN (SELECT value FROM json_each(:instances)) AND i.state = 'claimed' AND i.inbox_no < :before_no
+ORDER BY i.inbox_no DESC LIMIT :limit;
+
 -- name: running_resumes
--- How many resumes are queued or running now.
+-- How many resumes are queued or running now, less those that run in processes (a JSON array) that are dead.
 SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
-     + (SELECT count(*) FROM turn WHERE state = 'running' AND lane = 'resume') AS resumes;
+     + (SELECT count(*) FROM turn
+        WHERE state = 'running' AND lane = 'resume' AND instance_no NOT IN (SELECT value FROM json_each(:dead))) AS resumes;
 
 -- name: late
 -- Messages whose sender has not been told yet that they have to wait.

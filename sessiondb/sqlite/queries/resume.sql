@@ -11,10 +11,26 @@ UPDATE instance SET closed_at_ms = :now_ms, unclean = 1 WHERE instance_no = :ins
 -- Jobs of one process.
 SELECT compaction_id, session_no FROM compaction WHERE state = 'running' AND instance_no = :instance_no LIMIT :limit;
 
+-- name: overdue_compactions
+-- Running jobs whose deadline is over, whoever runs them; found among the running ones only.
+SELECT compaction_id FROM compaction INDEXED BY compaction_one_running WHERE state = 'running' AND deadline_ms <= :before_ms LIMIT :limit;
+
 -- name: unclean_starts
--- How many of the processes that were opened between two times died without closing. What lies ahead was told by a clock
--- that has been set back since.
-SELECT count(*) AS starts FROM instance WHERE unclean = 1 AND opened_at_ms BETWEEN :since_ms AND :now_ms;
+-- How many of the processes of one program that were opened between two times died without closing; known to be dead, or found to be
+-- (a JSON array). The program of whoever asks, or for a reader or the command line the one with most. What lies ahead was
+-- told by a clock that has been set back since.
+SELECT coalesce(max(starts), 0) AS starts FROM (
+  SELECT count(*) AS starts FROM (
+    SELECT program FROM instance WHERE unclean = 1 AND opened_at_ms BETWEEN :since_ms AND :now_ms
+    UNION ALL
+    SELECT program FROM instance
+    WHERE instance_no IN (SELECT value FROM json_each(:dead)) AND unclean = 0 AND opened_at_ms BETWEEN :since_ms AND :now_ms
+  ) AS ended
+  WHERE program <> :command_line
+    AND program = coalesce((SELECT own.program FROM instance AS own WHERE own.instance_no = :instance_no AND own.program <> :command_line),
+                           program)
+  GROUP BY program
+);
 
 -- name: held
 -- Who holds what, since when, until when: turns, compactions and replies under way.
