@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sessiondb import events, sync, turns
+from sessiondb.backend import ReadTx
 from sessiondb.cli import program
 from sessiondb.cli.terminal import cells
+from sessiondb.entries import draft_entry
+from sessiondb.models import Event
 from test_cli_process import on_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,6 +97,28 @@ def bury(db: Path, inbox_no: int, reason: str) -> None:
     with sync.open(db) as opened:
         session_no = opened.session(KEY).ref.session_no
         opened.write("test.bury", lambda tx: turns.bury(tx, inbox_no, session_no, reason))
+
+
+def hold(db: Path, text: str, *, failing: bool = False) -> None:
+    """Leave an interrupted message; of a session whose turn before failed, if that is asked for."""
+    key = f"agent:main:web:direct:{text}"
+    for number in range(1 + failing):
+        accept(db, f"{text} {number}", key=key)
+        with sync.open(db) as opened:
+            turn_no = _claim(opened).turn_no
+            if number < failing:
+                opened.write("test.fail", partial(turns.fail, turn_no=turn_no, reason="no luck", retry=False))
+            else:
+                opened.write("test.interrupt", partial(turns.interrupt, turn_no=turn_no, reason="by the test"))
+
+
+def _claim(opened: sync.SessionDB) -> turns.Started:
+    candidate = opened.read("test.peek", lambda tx: turns.peek(tx, "main", time.time_ns() // 1_000_000))
+    assert candidate is not None
+    draft = draft_entry(candidate.payload, now_ms=0)
+    started = opened.write("test.claim", lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000))
+    assert started is not None
+    return started
 
 
 def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
@@ -234,6 +261,38 @@ def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db:
     assert fails(2, "events", tmp_db, "--consumer", " ")
 
 
+def test_what_is_for_the_other_audience_is_not_read_again_and_a_consumers_position_moves_past_it(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit(tmp_db, "for a person", audience="user")
+    emit(tmp_db, *(f"for operators {number}" for number in range(5)))
+    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user", "--consumer", "pages")] == ["for a person"]
+    assert found("query", tmp_db, "select event_no from event_cursor") == [{"event_no": 6}]
+
+    looked: list[int] = []
+    after = events.after
+
+    def noted(tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int) -> list[Event]:
+        looked.append(event_no)
+        return after(tx, event_no=event_no, audience=audience, limit=limit)
+
+    rounds = 0
+
+    def sleep(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            raise KeyboardInterrupt
+        emit(tmp_db, "another for operators")
+
+    monkeypatch.setattr(events, "after", noted)
+    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
+    monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 2)
+    assert run("events", tmp_db, "-f", "-n", "1", "--audience", "user", "--consumer", "follower").exit_code == 130
+    assert looked == [0, 6, 6, 7], "each look begins where the one before it ended"
+    assert found("query", tmp_db, "select event_no from event_cursor where consumer = 'follower'") == [{"event_no": 8}]
+
+
 def test_events_f_follows_a_gateway_in_another_process(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
     accept(tmp_db, "hang")
     running = gateway()
@@ -285,13 +344,14 @@ def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
     kill(running)
     assert {holding["alive"] for holding in found("held", tmp_db)} == {False}
     assert ok("held", tmp_db).count("DEAD") == 2
-    plan = run("resume", tmp_db, "--plan", "--json")
-    assert (plan.exit_code, json.loads(plan.stdout)) == (0, [])
-    assert "1 turn of dead processes" in plan.stderr
+    [planned] = found("resume", tmp_db, "--plan")
+    assert (planned["action"], planned["attempts"]) == ("resume", 1), "as recovery will hold it"
+    assert f"its process (test gateway, pid {running.pid}) died" in planned["reason"]
+    assert [decision["action"] for decision in found("resume", tmp_db, "--plan", "--breaker", 1)] == ["breaker"]
     assert {holding["alive"] for holding in found("held", tmp_db)} == {False}, "a plan changes nothing"
 
     [decision] = found("resume", tmp_db, "--run")
-    assert (decision["action"], decision["attempts"]) == ("resume", 1)
+    assert decision == planned
     assert found("held", tmp_db) == []
     assert [(message["state"], message["lane"]) for message in found("inbox", tmp_db)] == [("queued", "resume")]
     after = found("status", tmp_db)["gateway"]
@@ -317,6 +377,8 @@ def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(tmp_db: Pat
     assert [action for action, _ in plan("--max-concurrent", 9, "--budget", 2)] == ["resume", "resume", "later"]
     assert all(reason for _, reason in plan())
     assert {action for action, _ in plan("--attempts", 1)} == {"skip"}
+    assert {action for action, _ in plan("--breaker", 1)} == {"breaker"}
+    assert [action for action, _ in plan("--breaker", 1, "--breaker-window", "0.001")] == ["resume", "later", "later"]
     assert all("attempt" in reason for _, reason in plan("--attempts", 1))
     table = ok("resume", tmp_db, "--plan")
     assert table.count("later") >= 2
@@ -332,6 +394,36 @@ def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> 
         assert "--plan" in complaint
     with sync.open(tmp_db, readonly=True) as opened:
         assert opened.status().gateway.messages_waiting == 1
+
+
+def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(tmp_db: Path, tmp_path: Path) -> None:
+    hold(tmp_db, "one")
+    file = tmp_path / "openclaw.json"
+    file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": 1e-9}}}))
+    [decision] = found("resume", tmp_db, "--plan", "--openclaw", file)
+    assert (decision["action"], decision["reason"][:8]) == ("skip", "accepted")
+    assert [decision["action"] for decision in found("resume", tmp_db, "--plan", "--openclaw", file, "--max-age-hours", 1)] == ["resume"]
+    file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": "never"}}}))
+    assert "session.threadBindings.maxAgeHours" in fails(1, "resume", tmp_db, "--plan", "--openclaw", file)
+    file.write_text("{")
+    assert "is not JSON" in fails(2, "resume", tmp_db, "--plan", "--openclaw", file)
+
+
+def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path) -> None:
+    hold(tmp_db, "one")
+    hold(tmp_db, "two", failing=True)
+
+    def plan(*options: object) -> list[str]:
+        return [decision["action"] for decision in found("resume", tmp_db, "--plan", "--max-concurrent", 9, *options)]
+
+    assert plan() == ["skip", "resume"]
+    assert plan("--skip", "failed") == ["skip", "resume"]
+    assert plan("--skip", "damaged") == ["resume", "resume"]
+    assert plan("--skip", "none") == ["resume", "resume"]
+    assert "say it alone" in fails(2, "resume", tmp_db, "--plan", "--skip", "none", "--skip", "failed")
+    assert "--deadline" in fails(2, "resume", tmp_db, "--plan", "--deadline", 0)
+    found("resume", tmp_db, "--run", "--deadline", 7, "--skip", "none")
+    assert found("query", tmp_db, "select timeout_ms from inbox where lane = 'resume'") == [{"timeout_ms": 7_000}]
 
 
 def test_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:

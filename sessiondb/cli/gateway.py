@@ -18,11 +18,13 @@ import click
 from sessiondb import events as event_rules
 from sessiondb import inbox as inbox_rules
 from sessiondb import sync
+from sessiondb.backend import ReadTx
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
 from sessiondb.resume import Decision, ResumePolicy
+from sessiondb.settings import resume_policy
 
-from .program import FiniteRange, database_argument, debug_option, json_option, look_into, refuse, write_into
-from .terminal import Column, at, counted, cut, escape, print_json, print_json_array, print_table, terminal_width, to_json
+from .program import FiniteRange, database_argument, debug_option, json_option, look_into, read_settings, refuse, write_into
+from .terminal import Column, at, cut, escape, print_json, print_json_array, print_table, terminal_width, to_json
 
 # How often `events -f` looks: one search of a primary key that finds nothing. See `tail -f` (show.py).
 FOLLOW_S = 0.1
@@ -46,24 +48,32 @@ def events(db: str, last: int, follow: bool, audience: event_rules.Audience | No
     """Print events, oldest first, one a line.
 
     With --consumer the position is kept in the database and moves on after a page has been printed: at least
-    once, again after a crash. A new consumer begins with the last ones (-n).
+    once, again after a crash. It moves past events for others than --audience too. A new consumer begins with the last ones (-n).
     """
     if consumer is not None and not consumer.strip():
         refuse("--consumer needs a name.")
     with look_into(db) if consumer is None else write_into(db, create=False) as opened:
-        seen = _begin(opened, consumer, audience, last)
+        seen = kept = _begin(opened, consumer, audience, last)
         while True:
-            page = opened.read("events", partial(event_rules.after, event_no=seen, audience=audience, limit=PAGE))
+            page, seen = opened.read("events", partial(_page, seen=seen, audience=audience))
             for event in page:
                 _print_event(event, as_json=as_json)
             sys.stdout.flush()
-            if page:
-                seen = page[-1].event_no
-                _remember(opened, consumer, seen)
-            elif not follow:
+            ends = not page and not follow
+            # What is for the other audience is not read again; that it was looked at is kept now and then, and at the end.
+            if page or seen - kept >= PAGE or (ends and seen > kept):
+                kept = seen
+                _remember(opened, consumer, kept)
+            if ends:
                 return
-            else:
+            if not page:
                 time.sleep(FOLLOW_S)
+
+
+def _page(tx: ReadTx, *, seen: int, audience: event_rules.Audience | None) -> tuple[list[Event], int]:
+    """Read events behind a number, and up to which number there is nothing else to print, in one snapshot."""
+    page = event_rules.after(tx, event_no=seen, audience=audience, limit=PAGE)
+    return page, page[-1].event_no if len(page) == PAGE else max(seen, event_rules.last(tx))
 
 
 def _begin(opened: sync.SessionDB, consumer: str | None, audience: event_rules.Audience | None, last: int) -> int:
@@ -137,36 +147,43 @@ _DEFAULTS = ResumePolicy()
 @database_argument
 @click.option("--plan", is_flag=True, help="Show every decision with its reason; change nothing.")
 @click.option("--run", is_flag=True, help="Carry it out: give back what dead processes hold, queue what is to be resumed.")
-@click.option("--max-concurrent", "max_concurrent_resumes", type=click.IntRange(min=0), default=_DEFAULTS.max_concurrent_resumes,
-              show_default=True, help="Resumes queued or running at once.")  # fmt: skip
-@click.option("--budget", "budget_per_start", type=click.IntRange(min=0), default=_DEFAULTS.budget_per_start, show_default=True,
-              help="Resumes in all.")  # fmt: skip
-@click.option("--max-age-hours", type=FiniteRange(min=0), default=_DEFAULTS.max_age_hours, show_default=True,
-              help="Older messages are given up; 0: none is.")  # fmt: skip
-@click.option("--idle-hours", type=FiniteRange(min=0), default=_DEFAULTS.idle_hours, show_default=True,
-              help="So are those of sessions that have not moved for so long; 0: none is.")  # fmt: skip
-@click.option("--attempts", "attempts_max", type=click.IntRange(min=1), default=_DEFAULTS.attempts_max, show_default=True,
-              help="So are those that were tried this often.")  # fmt: skip
+@click.option("--openclaw", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Take the ages from OpenClaw's settings.")
+@click.option("--max-concurrent", "max_concurrent_resumes", type=click.IntRange(min=0),
+              help=f"Resumes queued or running at once. [default: {_DEFAULTS.max_concurrent_resumes}]")  # fmt: skip
+@click.option("--budget", "budget_per_start", type=click.IntRange(min=0),
+              help=f"Resumes of a start, and of an hour after it. [default: {_DEFAULTS.budget_per_start}]")  # fmt: skip
+@click.option("--max-age-hours", type=FiniteRange(min=0),
+              help=f"Older messages are given up; 0: none is. [default: {_DEFAULTS.max_age_hours:g}]")  # fmt: skip
+@click.option("--idle-hours", type=FiniteRange(min=0),
+              help=f"So are those of sessions that have not moved for so long. [default: {_DEFAULTS.idle_hours:g}, no limit]")  # fmt: skip
+@click.option("--attempts", "attempts_max", type=click.IntRange(min=1),
+              help=f"So are those that were tried this often. [default: {_DEFAULTS.attempts_max}]")  # fmt: skip
+@click.option("--skip", "skip_states", type=click.Choice(["failed", "damaged", "none"]), multiple=True,
+              help="So are those of sessions whose turn before failed, or whose import was damaged. [default: both]")  # fmt: skip
+@click.option("--deadline", "deadline_s", type=FiniteRange(min=0, min_open=True), metavar="SECONDS",
+              help=f"A resume that takes longer is cut off. [default: {_DEFAULTS.deadline_s:g}]")  # fmt: skip
+@click.option("--breaker", "breaker_unclean_starts", type=click.IntRange(min=1),
+              help=f"So many unclean ends of one program stop all resuming. [default: {_DEFAULTS.breaker_unclean_starts}]")  # fmt: skip
+@click.option("--breaker-window", "breaker_window_s", type=FiniteRange(min=0, min_open=True), metavar="SECONDS",
+              help=f"... if they began within so long. [default: {_DEFAULTS.breaker_window_s:g}]")  # fmt: skip
 @json_option("Print a JSON array of decisions.")
 @debug_option
-def resume(db: str, plan: bool, run: bool, as_json: bool, **policy: Any) -> None:
+def resume(db: str, plan: bool, run: bool, openclaw: str | None, as_json: bool, **policy: Any) -> None:
     """Show what would become of each interrupted message, and why.
 
-    A gateway resumes by itself when it starts, with its own policy; the options here are for asking "what if".
+    What dead processes were working on is planned as if a start had given it back. A gateway resumes by itself when it
+    starts, with its own policy; the options here are for asking "what if".
     """
     if plan == run:
         refuse(
             "say --plan to see what would be resumed, and why; nothing is changed. Carrying it out belongs to the gateway, which does "
             "it when it starts; --run queues the resumes from here, for a gateway that is running."
         )
-    chosen = ResumePolicy(**policy)
+    chosen = _resume_policy(openclaw, policy)
     with look_into(db) if plan else write_into(db, create=False) as opened:
         if run:
             opened.recover()
         decisions = opened.resume(chosen) if run else opened.plan_resumes(chosen)
-        orphans = sum(holding.what == "turn" and holding.alive is False for holding in opened.held())
-    if orphans:
-        click.echo(f"{counted(orphans, 'turn')} of dead processes will be decided about too, once a start has given them back", err=True)
     if as_json:
         print_json_array(to_json(decision) for decision in decisions)
         return
@@ -179,6 +196,16 @@ def resume(db: str, plan: bool, run: bool, as_json: bool, **policy: Any) -> None
         Column("reason", cut="end", width_min=12),
     ]
     print_table(columns, [_decision_row(decision) for decision in decisions], empty="no message was interrupted")
+
+
+def _resume_policy(openclaw: str | None, options: dict[str, Any]) -> ResumePolicy:
+    """Return the policy of the settings' file, with what the command line says in its place."""
+    policy = resume_policy(read_settings(openclaw)) if openclaw is not None else _DEFAULTS
+    skip = set(options.pop("skip_states"))
+    if "none" in skip and len(skip) > 1:
+        refuse("--skip none leaves nothing to skip; say it alone, or name what to skip.")
+    said = {name: value for name, value in options.items() if value is not None}
+    return policy.model_copy(update=said | ({"skip_states": frozenset(skip - {"none"})} if skip else {}))
 
 
 def _decision_row(decision: Decision) -> list[object]:

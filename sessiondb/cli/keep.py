@@ -6,8 +6,6 @@ and why. A gateway may go on meanwhile: every step is a short transaction.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -23,7 +21,7 @@ from .program import (
     debug_option,
     json_option,
     look_into,
-    refuse,
+    read_settings,
     session_argument,
     write_into,
 )
@@ -84,10 +82,7 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
     """Return the policy of the settings' file, with what the command line says in its place."""
     policy = RetentionPolicy()
     if openclaw is not None:
-        try:
-            policy = RetentionPolicy.from_openclaw(json.loads(Path(openclaw).read_text(encoding="utf-8")))
-        except ValueError as error:
-            refuse(f"{openclaw} is not JSON: {error}")
+        policy = RetentionPolicy.from_openclaw(read_settings(openclaw))
     names = {
         "max_age": "max_age_days", "idle": "idle_days", "max_sessions": "max_sessions", "max_bindings": "max_bindings_per_agent",
         "max_bytes": "max_bytes", "high_water": "high_water", "drop_archives": "archive_days",

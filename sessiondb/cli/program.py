@@ -8,18 +8,21 @@ one transaction) and ends with 130.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from sessiondb import database, sync
 from sessiondb.errors import InvalidKey, NotFound, OpenError, SessionDBError, StoreDamaged, outcome_of
+from sessiondb.instances import COMMAND_LINE
 
 from .terminal import escape, escape_lines
 
@@ -250,12 +253,20 @@ def program() -> None:
 
 def look_into(db: str) -> sync.SessionDB:
     """Open a database for reading, beside a gateway that may have it open."""
-    return sync.open(db, readonly=True, program="sessiondb")
+    return sync.open(db, readonly=True, program=COMMAND_LINE)
 
 
 def write_into(db: str, *, create: bool) -> sync.SessionDB:
     """Open a database for writing."""
-    return sync.open(db, create=create, program="sessiondb")
+    return sync.open(db, create=create, program=COMMAND_LINE)
+
+
+def read_settings(path: str) -> Any:
+    """Read a settings' file of OpenClaw; wrong usage if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        refuse(f"{path} is not JSON: {error}")
 
 
 def refuse(message: str) -> NoReturn:
