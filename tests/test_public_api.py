@@ -15,6 +15,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
+from sessiondb import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,10 +32,18 @@ def test_every_public_name_of_the_package_is_in_all() -> None:
 
 
 def test_every_error_that_a_call_can_raise_can_be_caught_by_its_base() -> None:
-    errors = [value for name in sessiondb.__all__ if isinstance(value := getattr(sessiondb, name), type) and issubclass(value, Exception)]
-    assert len(errors) > 10
+    offered = [value for name in sessiondb.__all__ if isinstance(value := getattr(sessiondb, name), type) and issubclass(value, Exception)]
+    assert len(offered) > 10
     raised_by_callers = {sessiondb.RefusedBySender}
-    assert {error for error in errors if not issubclass(error, sessiondb.SessionDBError)} == raised_by_callers
+    assert {error for error in offered if not issubclass(error, sessiondb.SessionDBError)} == raised_by_callers
+
+
+def test_every_error_of_the_tree_is_offered_by_the_package() -> None:
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert len(tree) > 25
+    assert tree - set(sessiondb.__all__) == set()
+    drawn = set(re.findall(r"^\s*[|` -]*(\w+)", (errors.__doc__ or "").split("\n\n")[1], re.MULTILINE))
+    assert drawn == tree
 
 
 def documented(owner: Any, prefix: str) -> dict[str, str | None]:
