@@ -68,7 +68,10 @@ class GatewayCalls:
             SessionBusy: too many messages of the session or the lane wait; NACK, and retry after `retry_after_ms`.
             StoreBusy: the database cannot take it now; likewise.
             NotFound: no such lane.
-            InvalidInput: not a message, or lane `resume`, which is the resume plan's.
+            InvalidInput: not a message, lane `resume`, which is the resume plan's, or a `source` or `event_id` that is no text; as
+                InvalidKey: outside the grammar `agent:<agentId>:<rest>`. The same call never succeeds.
+            SessionEnded: the key's session has ended. `unbind` the key, and the next message begins a new session.
+            NotExecuted: `timeout_s` passed before the transaction began.
         """
         text = await worker.message_text(message)
         given: tuple[tuple[str, object], ...] = (("source", source), ("event_id", event_id))  # some channels have numbers

@@ -30,14 +30,15 @@ def test_the_gateway_of_the_readme_runs_as_written(backend: str, tmp_path: Path,
     monkeypatch.setattr("sessiondb.inbox.SESSION_WAITING_MAX", 2)
     acknowledged: list[str] = []
     refused: list[tuple[str, int]] = []
+    rejected: list[tuple[str, str]] = []
     sent: list[tuple[str, str]] = []
 
     async def main() -> None:
         enough, full = anyio.Event(), anyio.Event()
 
         async def channel() -> AsyncIterator[tuple[str, str, str]]:
-            for event in ("1 ann hello", "1 ann hello", "2 ann again", "3 ann more", "4 bob hi"):
-                event_id, user, text = event.split()
+            for event in ("1 ann hello", "1 ann hello", "2 ann again", "3 ann more", "5 eve late", "6 a\x07b ring", "4 bob hi"):
+                event_id, user, text = event.split(" ")
                 yield event_id, user, text
             full.set()
 
@@ -57,7 +58,12 @@ def test_the_gateway_of_the_readme_runs_as_written(backend: str, tmp_path: Path,
         async def nack(event_id: str, retry_after_ms: int) -> None:
             refused.append((event_id, retry_after_ms))
 
-        names: dict[str, Any] = {"channel": channel(), "model": model, "send": send, "ack": ack, "nack": nack}
+        async def reject(event_id: str, why: str) -> None:
+            rejected.append((event_id, why))
+
+        async with sessiondb.open("gateway.db") as db:
+            await (await db.session("agent:main:web:direct:eve")).end()
+        names: dict[str, Any] = {"channel": channel(), "model": model, "send": send, "ack": ack, "nack": nack, "reject": reject}
         [source] = [block for block in python_blocks(README) if "run_lane" in block]
         exec(compile(source, "README.md", "exec"), names)  # our own text
         async with anyio.create_task_group() as group:
@@ -70,6 +76,8 @@ def test_the_gateway_of_the_readme_runs_as_written(backend: str, tmp_path: Path,
     assert acknowledged == ["1", "1", "2", "4"]
     assert [event_id for event_id, _ in refused] == ["3"]
     assert refused[0][1] > 0
+    assert [event_id for event_id, _ in rejected] == ["5", "6"], "one for a session that has ended, one whose key cannot be one"
+    assert "unbind the key" in rejected[0][1]
     assert len(sent) == 3
     with sessiondb.sync.open("gateway.db") as db:
         said = [message["content"] for message in db.session("agent:main:web:direct:ann").context().messages]
