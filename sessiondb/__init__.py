@@ -13,7 +13,7 @@ from importlib.metadata import version as _version
 
 from .archive import Restored
 from .context import Context
-from .database import SessionDB, open
+from .database import OpenOptions, SessionDB, open
 from .errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -109,6 +109,7 @@ __all__ = [
     "NothingToCompact",
     "NothingToUndo",
     "OpenError",
+    "OpenOptions",
     "OutcomeUnknown",
     "Outgoing",
     "QuarantinedLine",

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
@@ -46,6 +46,18 @@ Durability = Literal["full", "normal"]
 logger = logging.getLogger("sessiondb")
 
 _PAGE = 200
+
+
+class OpenOptions(TypedDict, total=False):
+    """What `sessiondb.open` and `sessiondb.sync.open` take besides a path; `SessionDB` has the defaults."""
+
+    durability: Durability
+    limits: Limits | None
+    readonly: bool
+    create: bool
+    guard: bool | Literal["raise"]
+    allow_unsafe_filesystem: bool
+    program: str | None
 
 
 class SessionDB(GatewayCalls, RetentionCalls):
@@ -305,14 +317,23 @@ class SessionDB(GatewayCalls, RetentionCalls):
         return dataclasses.replace(described, concerns=stats["concerns"])
 
 
-def open(path: str | os.PathLike[str], **options: Any) -> SessionDB:  # noqa: A001  `sessiondb.open`, as `gzip.open`
+def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  `sessiondb.open`, as `gzip.open`
     """Open a database, creating it when there is none; use the result in `async with`.
 
-    Options: `durability` ("full": accepted is on disk; "normal": a power cut may lose the last moments),
-    `limits`, `readonly`, `create`, `guard`, `allow_unsafe_filesystem`, `program`.
+    `durability`: "full" (the default): what returned is on disk; "normal": a power cut may lose the last moments.
+    `limits`: other bounds than the defaults of `Limits`.
+    `readonly`: neither create nor write; works beside a live gateway. A write raises StoreReadOnly.
+    `create`: whether a file that is not there is made (the default) or is an OpenError.
+    `guard`: whether to watch for other code of this process that opens, replaces or removes the live files, because that can take
+    SQLite's locks away, and committed rows with them. True (the default): a warning in the log and a count in `stats()`; "raise": a
+    RuntimeError in that code, before any harm; False: off. A read-only database is not watched.
+    `allow_unsafe_filesystem`: open on a network or shared file system all the same, where WAL mode loses data.
+    `program`: what this process is called in `held`, `status` and in errors that name a holder; by default the script's name.
 
     Raises (on entering):
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.
+        StoreBusy: another process holds the write lock for longer than `Limits.busy_timeout_s`.
+        StoreFailed, StoreFull, StoreDamaged: the disk failed, is full, or the file is damaged.
     """
     return SessionDB(path, **options)
 

@@ -26,7 +26,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio
 import anyio.from_thread
@@ -34,6 +34,7 @@ import anyio.from_thread
 from . import database, handles
 from .backend import ReadTx, Tx
 from .compaction import Job
+from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
 from .exporter import Progress
 from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
@@ -282,7 +283,7 @@ class _Host:
 class SessionDB(_Proxy[database.SessionDB]):
     """One open database. Make it with `sessiondb.sync.open`; use it as a context manager."""
 
-    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         super().__init__(_Loop(os.fspath(path)), database.SessionDB(path, **options))
 
     def __enter__(self) -> Self:
@@ -488,8 +489,8 @@ class CompactionJob(_Proxy[handles.CompactionJob]):
     commit = _call(handles.CompactionJob.commit)
 
 
-def open(path: str | os.PathLike[str], **options: Any) -> SessionDB:
-    """Open a database, creating it when there is none; use the result in `with`. Options as in `sessiondb.open`.
+def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:
+    """Open a database, creating it when there is none; use the result in `with`. Options and errors as in `sessiondb.open`.
 
     Raises (on entering):
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import anyio
 import pytest
@@ -70,6 +70,13 @@ def test_every_public_class_method_and_function_has_a_docstring() -> None:
 def test_the_synchronous_module_offers_what_its_all_says() -> None:
     assert sessiondb.sync.__all__ == sorted(sessiondb.sync.__all__)
     assert set(sessiondb.sync.__all__) == {"CompactionJob", "Session", "SessionDB", "open"}
+
+
+def test_the_options_of_open_are_those_of_the_database_and_each_is_described() -> None:
+    declared = get_type_hints(sessiondb.OpenOptions)
+    taken = get_type_hints(sessiondb.SessionDB.__init__)
+    assert {name: taken[name] for name in taken if name not in ("path", "return")} == declared
+    assert [name for name in declared if f"`{name}`:" not in (sessiondb.open.__doc__ or "")] == []
 
 
 def python_blocks(text: str) -> list[str]:

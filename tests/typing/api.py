@@ -77,6 +77,17 @@ def synchronous() -> None:
         session.fork("positional")  # type: ignore[call-arg]
 
 
+def options() -> None:
+    chosen: sessiondb.OpenOptions = {"guard": "raise", "program": "adapter", "limits": sessiondb.Limits(readers=1)}
+    assert_type(sessiondb.open("gateway.db", **chosen), sessiondb.SessionDB)
+    assert_type(sessiondb.sync.open("gateway.db", **chosen), sessiondb.sync.SessionDB)
+    sessiondb.open("gateway.db", read_only=True)  # type: ignore[call-arg]
+    sessiondb.open("gateway.db", durability="fast")  # type: ignore[arg-type]
+    sessiondb.sync.open("gateway.db", gaurd="raise")  # type: ignore[call-arg]
+    sessiondb.sync.open("gateway.db", guard="warn")  # type: ignore[arg-type]
+    sessiondb.sync.SessionDB("gateway.db", durability=1)  # type: ignore[arg-type]
+
+
 def errors(error: Exception) -> None:
     if isinstance(error, sessiondb.StoreBusy):
         assert_type(error.retry, bool)
