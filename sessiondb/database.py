@@ -117,11 +117,24 @@ class SessionDB(GatewayCalls, RetentionCalls):
         return self._backend
 
     async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
-        """Run `fn` in one short snapshot, on a reader thread. For code that brings its own rules; see `backend`."""
+        """Run `fn` in one short snapshot, on a reader thread. For code that brings its own rules; see `backend`.
+
+        Raises:
+            StoreBusy: every reader is occupied and the queue is full.
+            ReadTooLong: it took longer than `Limits.read_age_s_max`; read in pages.
+        """
         return await self.backend.read(fn, op=op)
 
     async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
-        """Run `fn` in a write transaction, on the writer thread; durable on return. See `backend`."""
+        """Run `fn` in a write transaction, on the writer thread; durable on return. See `backend`.
+
+        Raises:
+            StoreBusy: the queue is full, or another process holds the write lock; retry after `retry_after_ms`.
+            NotExecuted: `timeout_s` (by default `Limits.write_timeout_s`) passed before the transaction began.
+            StoreFull, StoreFailed: the disk is full or failed; rolled back.
+            OutcomeUnknown: the disk failed in COMMIT. Read again, or retry with the same idempotency key.
+            StoreReadOnly: the database was opened for reading.
+        """
         return await self.backend.write(fn, op=op, size=size, timeout_s=timeout_s)
 
     # -- sessions -------------------------------------------------------------------------------------------
@@ -145,7 +158,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
         return Session(self, ref)
 
     async def create_session(self, session_id: str | None = None, *, agent_id: str | None = None, cwd: str | None = None) -> Session:
-        """Create a session that no key points at. Durable on return.
+        """Create a session that no key points at. Durable on return. Each call makes another; one repeated with its id is refused.
 
         Raises:
             InvalidInput: the id is taken, or cannot be one.
@@ -172,12 +185,23 @@ class SessionDB(GatewayCalls, RetentionCalls):
                 return
 
     async def bind(self, key: str, session: Session) -> None:
-        """Point a conversation's key at a session. The one it pointed at before stays. Durable; may be repeated."""
+        """Point a conversation's key at a session. The one it pointed at before stays. Durable; may be repeated.
+
+        Raises:
+            InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+            SessionArchived: its entries are in an archive; `restore` brings them back.
+        """
         parsed = parse_key(key)
         await self.write("bind", lambda tx: sessions.bind(tx, parsed, session.ref.session_no))
 
     async def unbind(self, key: str) -> bool:
-        """Forget a key; its session stays. False if it was not bound."""
+        """Forget a key; its session stays, and the next message for the key begins a new one. False if it was not bound.
+
+        Durable; may be repeated.
+
+        Raises:
+            InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+        """
         parsed = parse_key(key)
         return await self.write("unbind", lambda tx: sessions.unbind(tx, parsed))
 
@@ -190,6 +214,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
 
         Raises:
             NotFound: no such compaction.
+            InvalidInput: the summary is no text, `details` has no JSON form, or both are too large for one entry.
         """
         if not isinstance(summary, str):
             raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
@@ -201,7 +226,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         )
 
     async def fail_compaction(self, compaction_id: str, reason: str, *, state: GivenUp = "failed") -> bool:
-        """Give a running job up; False if it was no longer running. A later commit is still reconciled."""
+        """Give a running job up; False if it was no longer running, or there is none. A later commit is still reconciled.
+
+        Durable; may be repeated. `state` says how: "failed", "cancelled", "expired" or "abandoned".
+        """
         return await self.write("compaction.fail", lambda tx: compaction.give_up(tx, compaction_id, state, reason))
 
     async def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:

@@ -93,17 +93,31 @@ class GatewayCalls:
             before_no = page[-1].inbox_no
 
     async def requeue(self, inbox_no: int) -> None:
-        """Put a dead letter back into its lane (a resume stays one), from the beginning. Raises NotFound if it is not one."""
+        """Put a dead letter back into its lane (a resume stays one), its attempts forgotten. Durable.
+
+        Raises:
+            NotFound: it is not a dead letter, or not any more.
+        """
         await self.write("inbox.requeue", lambda tx: inbox.requeue(tx, inbox_no))
 
     async def drop(self, inbox_no: int) -> None:
-        """Give a dead letter up for good. Raises NotFound if it is not one."""
+        """Give a dead letter up for good; the same event is still known, and not accepted again. Durable.
+
+        Raises:
+            NotFound: it is not a dead letter, or not any more.
+        """
         await self.write("inbox.drop", lambda tx: inbox.drop(tx, inbox_no))
 
     # -- turns ----------------------------------------------------------------------------------------------
 
     async def set_lane(self, lane: str, *, concurrency: int, priority: int) -> None:
-        """Make a lane or change it: how many turns at once in all processes; a lower priority number goes first."""
+        """Make a lane or change it: how many turns at once in all processes; a lower priority number goes first.
+
+        Durable; may be repeated. Turns that run go on.
+
+        Raises:
+            InvalidInput: an empty or too long name, a concurrency below 1, or no number.
+        """
         numbers: tuple[object, ...] = (concurrency, priority)
         if not 0 < len(lane) <= LANE_CHARS_MAX or not all(isinstance(number, int) for number in numbers) or concurrency < 1:
             said = f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least 1, and a number as its priority"
@@ -122,9 +136,13 @@ class GatewayCalls:
         await worker.run_lane(cast("Any", self), lane, handler, settings or LaneSettings())
 
     async def abort_turn(self, turn_no: int, reason: str) -> None:
-        """Stop a turn on a person's behalf; what it still tries to write is refused. Raises TurnLost if it had ended.
+        """Stop a turn on a person's behalf; what it still tries to write is refused. Durable.
 
         Its handler is cancelled: at once if this object runs the lane, else when its lease is renewed next.
+
+        Raises:
+            TurnLost: it had ended.
+            NotFound: there is no such turn.
         """
         await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
         if turn_no in self.running_turns:
@@ -158,7 +176,11 @@ class GatewayCalls:
             after_no = page[-1].outbox_no
 
     async def settle_reply(self, outbox_no: int, state: Literal["sent", "pending"]) -> None:
-        """Settle an unknown or failed reply by hand: it was sent, or it is to be sent again. Raises NotFound."""
+        """Settle an unknown or failed reply by hand: it was sent, or it is to be sent again. Durable.
+
+        Raises:
+            NotFound: it is neither unknown nor failed, or not any more.
+        """
         await self.write("outbox.decide", lambda tx: outbox.decide(tx, outbox_no, state))
 
     # -- events ---------------------------------------------------------------------------------------------
@@ -168,6 +190,9 @@ class GatewayCalls:
 
         Delivered after commit, at least once: `consumer` names the reader, whose position is kept in the database and moves
         past an event when the next one is asked for. A new consumer begins now, or with the oldest (`from_start`).
+
+        Raises:
+            InvalidInput: the name of a new consumer is empty or too long.
         """
         return worker.follow_events(cast("Any", self), consumer, audience, from_start=from_start)
 

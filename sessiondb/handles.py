@@ -57,7 +57,7 @@ class Session:
         return self.ref.session_id
 
     async def info(self) -> SessionInfo:
-        """Describe the session."""
+        """Describe the session: its keys, sizes and times, as of one snapshot. For one that has ended or is archived too."""
         return await self.db.read("session.info", lambda tx: sessions.info(tx, self.ref.session_no))
 
     # -- append and read ------------------------------------------------------------------------------------
@@ -72,7 +72,8 @@ class Session:
             InvalidInput: not JSON, or neither a message (with a role) nor an entry (with a type).
             StoreBusy: the queue is full; retry after `retry_after_ms`.
             NotExecuted: `timeout_s` passed before the transaction began.
-            SessionEnded: the session is an archive.
+            NotFound: the entry names a parent that is not in the transcript.
+            SessionEnded: the session has ended; fork it to go on. As SessionArchived: restore it first.
         """
         return (await self._append([await prepare(item, idempotency_key)], timeout_s))[0]
 
@@ -83,6 +84,7 @@ class Session:
 
         Raises:
             InvalidInput: one of them cannot be stored (its index is in the message), or too many at once.
+            StoreBusy, NotExecuted, NotFound, SessionEnded: as of `append`; none of them was stored.
         """
         if len(items) > APPEND_ENTRIES_MAX:
             raise InvalidInput(f"{len(items):,} entries in one append; at most {APPEND_ENTRIES_MAX:,} share a transaction")
@@ -153,19 +155,29 @@ class Session:
         return [Entry(**row._asdict()) for row in rows]
 
     async def tail(self, count: int = 20) -> list[Entry]:
-        """Read the last entries of the current path, oldest first."""
+        """Read the last entries of the current path, oldest first; at most 1,000. Raises SessionArchived, as `entries`."""
         newest = await self.entries(limit=min(count, PAGE_ENTRIES_MAX), newest_first=True)
         return newest[::-1]
 
     async def arrivals(self, *, after_seq: int = -1, limit: int = 100) -> list[Entry]:
-        """Read one page of everything in order of arrival: all branches, control records, and the header (seq 0)."""
+        """Read one page of everything in order of arrival: all branches, control records, and the header (seq 0).
+
+        To page on, pass the last entry's `seq`. At most 1,000 a page.
+
+        Raises:
+            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+        """
         rows = await self.db.read(
             "arrivals", lambda tx: transcript.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit)
         )
         return [Entry(**row._asdict()) for row in rows]
 
     async def epochs(self) -> list[EpochInfo]:
-        """List the generations of the context, oldest first."""
+        """List the generations of the context, oldest first.
+
+        Raises:
+            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+        """
         found: list[EpochInfo] = []
         while True:
             rows = await self.db.read("epochs", _epochs_page(self.ref.session_no, len(found)))
@@ -182,17 +194,19 @@ class Session:
 
         Raises:
             NotFound: no such entry.
+            SessionEnded: the session has ended; `fork(entry_id=...)` goes on from there.
         """
         return await self.db.write("branch", lambda tx: sessions.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.now_ms)))
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
-        """Begin the context anew in the same session; return the new epoch. Durable.
+        """Begin the context anew in the same session; return the new epoch. Durable. Each call begins another epoch.
 
         With `keep_from` (an entry id) the conversation from there on stays in the context.
 
         Raises:
-            NotFound: no such entry.
+            NotFound: no such entry on the current path.
             InvalidInput: an unknown reason.
+            SessionEnded: the session has ended.
         """
         sessions.check_reset_reason(reason)
         return await self.db.write(
@@ -211,9 +225,13 @@ class Session:
     ) -> Session:
         """Create a session that goes on from here, from an entry, or from the end of an epoch. Copies no entry.
 
+        Durable on return. Each call makes another; one repeated with its `session_id` is refused. `key` is bound to it. A
+        session that has ended can be forked.
+
         Raises:
             NotFound: no such entry or epoch.
-            InvalidInput: both an entry and an epoch, or the id is taken.
+            InvalidInput: both an entry and an epoch, or the id is taken; as InvalidKey: `key` is not a session key.
+            SessionArchived: its entries are in an archive; `db.restore` brings them back.
         """
         if entry_id is not None and epoch is not None:
             raise InvalidInput("fork at an entry or at an epoch, not at both")
@@ -226,7 +244,10 @@ class Session:
         return Session(self.db, ref)
 
     async def end(self) -> bool:
-        """Make the session an archive: it stays readable and can be forked, but accepts no append."""
+        """End the session: it stays readable and can be forked, but accepts no append. False if it had ended.
+
+        Durable; may be repeated. Its keys stay bound, so messages for them are refused until `db.unbind`.
+        """
         return await self.db.write("session.end", lambda tx: sessions.end(tx, self.ref.session_no))
 
     async def pin(self) -> None:
@@ -248,6 +269,7 @@ class Session:
         Leaving the block without a commit gives the job up, whatever the reason.
 
         Raises (on entering):
+            SessionEnded: the session has ended.
             CompactionRunning: another job of this session is alive; a dead owner's is taken over.
             CompactionCoolDown: the last ones made no progress.
             NothingToCompact: nothing lies before what is to be kept.
@@ -257,7 +279,10 @@ class Session:
     async def undo_compaction(self) -> int:
         """Return to the context as it was before the last compaction, plus what arrived since; return the new epoch.
 
+        Durable. Repeated, it undoes the compaction before that one.
+
         Raises:
+            SessionEnded: the session has ended.
             NothingToUndo: the context does not begin at a compaction of this session.
         """
         return await self.db.write("compaction.undo", lambda tx: compaction.undo(tx, self.ref.session_no))
@@ -371,9 +396,10 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         self._span, self.messages = await self.session.db.read("compaction.span", read)
 
     async def renew(self, timeout_s: float) -> None:
-        """Move the deadline to `timeout_s` from now, at most to ten times what was asked for at first.
+        """Move the deadline to `timeout_s` from now, at most to ten times what was asked for at first. Durable; may be repeated.
 
         Raises:
+            InvalidInput: `timeout_s` is not positive and finite, or the block has not been entered.
             CompactionRefused: the job is no longer running.
         """
         if not 0 < timeout_s < math.inf:

@@ -583,7 +583,10 @@ class RetentionCalls:
         """Archive what a policy does not keep, and give the space back; report every decision with its reason.
 
         Appends and turns never wait for it. With `dry_run` nothing changes; with `every` the report also lists what no limit
-        asks for. May be repeated: what was interrupted goes on.
+        asks for. Durable, step by step. May be repeated: what was interrupted goes on.
+
+        Raises:
+            StoreFull: the disk is full; what was done stays done. What fails for one session only is in the report.
         """
         return await gc(self.backend, policy, dry_run=dry_run, every=every)
 
@@ -595,6 +598,8 @@ class RetentionCalls:
         Raises:
             NotFound: no such session, or it was deleted without an archive.
             InvalidInput: it is not archived.
+            StoreDamaged: the archive is not what was written.
+            StoreFull: the disk is full; called again it goes on.
         """
         ref = await self.read("restore.find", lambda tx: sessions.resolve(tx, session_id))
         return await archive.restore(self.backend, ref.session_no)

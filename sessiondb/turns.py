@@ -155,6 +155,7 @@ def require_running(tx: ReadTx, turn_no: int) -> Row:
 
     Raises:
         TurnLost: it is not running any more; nothing may be written in its name.
+        NotFound: there is no such turn.
     """
     turn = tx.one("turns.get", turn_no=turn_no)
     if turn is None:
