@@ -38,6 +38,7 @@ from .transcript import entry_number
 T = TypeVar("T")
 Action = Literal["archive", "delete", "drop", "keep"]
 Outcome = Literal["planned", "done", "kept", "failed"]
+Rule = Literal["age", "count", "bindings", "bytes", "archive_age", "none"]
 
 logger = logging.getLogger("sessiondb")
 
@@ -221,6 +222,8 @@ class RetentionDecision:
     outcome: Outcome = "planned"
     note: str = ""
     """Why it was kept after all, or what went wrong."""
+    rule: Rule = "none"
+    """Which limit asks for it: `max_age_days`, `max_sessions`, `max_bindings_per_agent`, `max_bytes`, `archive_days`, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,28 +292,29 @@ class _Walk:
             return
         self.sessions += 1
         self.bound[row.agent_id] += row.keys
-        why = self._over(row)
-        if why is not None:
-            self.decide(tx, row, why)
+        rule, why = self._over(row)
+        if rule != "none":
+            self.decide(tx, row, rule, why)
         elif self.every:
-            self.decisions[row.session_no] = _decision(row, "keep", "within every limit", "kept")
+            self.decisions[row.session_no] = _decision(row, "keep", why, "kept", rule)
 
-    def decide(self, tx: ReadTx, row: Row, why: str) -> None:
+    def decide(self, tx: ReadTx, row: Row, rule: Rule, why: str) -> None:
         """A limit asks for a session: it goes, unless something protects it."""
         held = self.protected(tx, row)
         action: Action = "keep" if held is not None else "archive" if self.policy.archive else "delete"
         reason = f"{why}, but {held}" if held is not None else why
-        self.decisions[row.session_no] = _decision(row, action, reason, "kept" if held is not None else "planned")
+        self.decisions[row.session_no] = _decision(row, action, reason, "kept" if held is not None else "planned", rule)
 
-    def _over(self, row: Row) -> str | None:
+    def _over(self, row: Row) -> tuple[Rule, str]:
+        """Return the first limit that a session is over, and the reason to give."""
         policy, age_days = self.policy, (self.now_ms - row.updated_at_ms) / DAY_MS
         if policy.max_age_days is not None and age_days > policy.max_age_days:
-            return f"has not changed for {_in_days(round(age_days))} (limit {policy.max_age_days:g})"
+            return "age", f"has not changed for {_in_days(round(age_days))} (limit {policy.max_age_days:g})"
         if policy.max_sessions is not None and self.sessions > policy.max_sessions:
-            return f"it is number {self.sessions:,} by last change (limit {policy.max_sessions:,})"
+            return "count", f"it is number {self.sessions:,} by last change (limit {policy.max_sessions:,})"
         if policy.max_bindings_per_agent is not None and row.keys and self.bound[row.agent_id] > policy.max_bindings_per_agent:
-            return f"agent {row.agent_id} has more than {policy.max_bindings_per_agent:,} keys that were used later"
-        return None
+            return "bindings", f"agent {row.agent_id} has more than {policy.max_bindings_per_agent:,} keys that were used later"
+        return "none", "within every limit"
 
     def protected(self, tx: ReadTx, row: Row) -> str | None:
         idle_ms = self.policy.idle_days * DAY_MS
@@ -325,8 +329,10 @@ def _in_days(days: float) -> str:
     return f"{days:g} day{'' if days == 1 else 's'}"
 
 
-def _decision(row: Row, action: Action, reason: str, outcome: Outcome) -> RetentionDecision:
-    return RetentionDecision(row.session_id, row.session_no, action, reason, row.updated_at_ms, row.keys, row.entries, outcome=outcome)
+def _decision(row: Row, action: Action, reason: str, outcome: Outcome, rule: Rule) -> RetentionDecision:
+    return RetentionDecision(
+        row.session_id, row.session_no, action, reason, row.updated_at_ms, row.keys, row.entries, outcome=outcome, rule=rule
+    )
 
 
 async def _plan(backend: Backend, policy: RetentionPolicy, now_ms: int, *, every: bool) -> tuple[_Walk, list[RetentionDecision]]:
@@ -380,7 +386,7 @@ async def _plan_bytes(backend: Backend, walk: _Walk, max_bytes: int) -> None:
         return
     policy, target = walk.policy, walk.policy.high_water * max_bytes
     left = used - target - sum(_freed(made, policy) for made in walk.decisions.values() if made.outcome == "planned")
-    why = f"{_BYTES_REASON} {used:,} bytes (limit {max_bytes:,})"
+    why = f"the database holds {used:,} bytes (limit {max_bytes:,})"
     after: tuple[int, int] | None = (-(2**62), 0)
 
     def page(tx: ReadTx) -> list[Row]:
@@ -393,7 +399,7 @@ async def _plan_bytes(backend: Backend, walk: _Walk, max_bytes: int) -> None:
             made = walk.decisions.get(row.session_no)
             if left <= 0:
                 return
-            if row.archived_at_ms is not None or (made is not None and made.reason != "within every limit"):
+            if row.archived_at_ms is not None or (made is not None and made.rule != "none"):
                 continue
             await backend.read(_deciding(walk, row, why), op="retention.plan")
             made = walk.decisions[row.session_no]
@@ -403,11 +409,8 @@ async def _plan_bytes(backend: Backend, walk: _Walk, max_bytes: int) -> None:
         after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE else None
 
 
-_BYTES_REASON = "the database holds"
-
-
 def _deciding(walk: _Walk, row: Row, why: str) -> Callable[[ReadTx], None]:
-    return lambda tx: walk.decide(tx, row, why)
+    return lambda tx: walk.decide(tx, row, "bytes", why)
 
 
 async def _plan_archives(backend: Backend, policy: RetentionPolicy, now_ms: int) -> list[RetentionDecision]:
@@ -424,9 +427,8 @@ async def _plan_archives(backend: Backend, policy: RetentionPolicy, now_ms: int)
             age_days = (now_ms - row.finished_at_ms) / DAY_MS
             if age_days > policy.archive_days:
                 reason = f"archived {_in_days(round(age_days))} ago (limit {policy.archive_days:g})"
-                found.append(
-                    RetentionDecision(row.session_id, row.session_no, "drop", reason, row.updated_at_ms, 0, row.entries, row.bytes_stored)
-                )
+                made = RetentionDecision(row.session_id, row.session_no, "drop", reason, row.updated_at_ms, 0, row.entries)
+                found.append(replace(made, bytes=row.bytes_stored, rule="archive_age"))
         after_no = rows[-1].archive_no
     return found
 
@@ -479,7 +481,7 @@ async def _carry_out(backend: Backend, policy: RetentionPolicy, decision: Retent
 
 
 async def _archive(backend: Backend, policy: RetentionPolicy, decision: RetentionDecision) -> str | None:
-    for_space = policy.max_bytes is not None and decision.reason.startswith(_BYTES_REASON)
+    for_space = decision.rule == "bytes" and policy.max_bytes is not None
     if for_space and (await _size(backend)).used <= policy.high_water * (policy.max_bytes or 0):
         return "enough has been freed by now"
     moved = await backend.read(lambda tx: tx.must("archive.session", session_no=decision.session_no), op="retention.look")

@@ -400,6 +400,26 @@ async def test_a_plan_reads_sessions_a_page_at_a_time_and_no_entry_of_those_that
         assert rows["archive.protection"] == [1]
 
 
+@pytest.mark.anyio
+async def test_a_decision_names_the_limit_that_asks_for_it(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for days in (0, 5, 40):
+            await aged(db, f"d{days}", days)
+
+        async def rules(**limits: Any) -> list[tuple[str, str]]:
+            report = await retention.gc(db.backend, RetentionPolicy(**limits), dry_run=True, every=True)
+            return [(made.action, made.rule) for made in report.decisions]
+
+        assert await rules() == [("keep", "none")] * 3
+        assert await rules(max_age_days=30) == [("archive", "age"), ("keep", "none"), ("keep", "none")]
+        assert await rules(max_age_days=30, max_sessions=1) == [("archive", "age"), ("archive", "count"), ("keep", "none")]
+        assert await rules(max_bindings_per_agent=0) == [("archive", "bindings"), ("archive", "bindings"), ("keep", "bindings")]
+        assert await rules(max_age_days=30, max_bytes=1) == [("archive", "age"), ("archive", "bytes"), ("keep", "bytes")]
+        await db.gc(RetentionPolicy(max_age_days=30))
+        report = await retention.gc(db.backend, RetentionPolicy(archive_days=1), dry_run=True, now_ms=now_ms() + 2 * DAY_MS)
+        assert [(made.action, made.rule) for made in report.decisions] == [("drop", "archive_age")]
+
+
 # -- settings -----------------------------------------------------------------------------------------------
 
 
