@@ -72,7 +72,8 @@ from .models import (
 from .outbox import Outgoing
 from .redaction import Redactor
 from .resume import Decision, Recovered, ResumePolicy
-from .retention import RetentionDecision, RetentionPolicy, RetentionReport
+from .retention import RetentionReport
+from .retention_plan import RetentionDecision, RetentionPolicy
 from .worker import Answer, LaneSettings, RefusedBySender, Turn
 
 __all__ = [

@@ -31,8 +31,7 @@ from fuzz_support import INPUTS, SEED, Broken, watched
 from import_support import NOT_COMPARED
 from sessiondb import entries
 from sessiondb.errors import SessionDBError, outcome_of
-from sessiondb.retention import RetentionPolicy
-from sessiondb.settings import reset_policy, resume_policy
+from sessiondb.settings import reset_policy, resume_policy, retention_policy
 
 pytestmark = pytest.mark.anyio
 
@@ -394,7 +393,7 @@ def test_any_settings_make_a_policy_or_a_typed_error() -> None:
     made = refused = 0
     for number in range(INPUTS or 800):
         draw = Draw(random.Random(SEED * 15_485_863 + number))
-        for make in (reset_policy, resume_policy, RetentionPolicy.from_openclaw):
+        for make in (reset_policy, resume_policy, retention_policy):
             given = settings(draw)
             try:
                 make(given)

@@ -15,7 +15,8 @@ import sessiondb.sync
 from core_support import change, query, reply, user
 from sessiondb import archive, retention
 from sessiondb.errors import InvalidInput, StoreBusy
-from sessiondb.retention import DAY_MS, RetentionPolicy, parse_bytes, parse_days
+from sessiondb.retention_plan import DAY_MS, RetentionPolicy
+from sessiondb.settings import parse_bytes, parse_days, retention_policy
 from sessiondb.worker import Answer
 from test_archive import Dying, dump
 
@@ -432,23 +433,23 @@ def test_openclaws_settings_become_a_policy() -> None:
         enforce=False, max_age_days=30, max_sessions=500, max_bytes=10 * 1024**3, high_water=0.8, archive_days=84, idle_days=1.5,
             prune_days=30,
     )
-    assert RetentionPolicy.from_openclaw({"session": {"maintenance": maintenance}}) == expected
-    assert RetentionPolicy.from_openclaw({"maintenance": maintenance}) == expected
+    assert retention_policy({"session": {"maintenance": maintenance}}) == expected
+    assert retention_policy({"maintenance": maintenance}) == expected
 
 
 @pytest.mark.parametrize("settings", [{}, {"session": {}}, {"session": {"maintenance": {}}}])
 def test_settings_that_say_nothing_limit_nothing(settings: dict[str, Any]) -> None:
-    assert RetentionPolicy.from_openclaw(settings) == RetentionPolicy()
+    assert retention_policy(settings) == RetentionPolicy()
 
 
 def test_a_limit_that_is_false_or_zero_is_off() -> None:
     off = {"pruneAfter": False, "maxEntries": 0, "maxDiskBytes": False, "resetArchiveRetention": False, "preserveRecent": False}
-    assert RetentionPolicy.from_openclaw({"session": {"maintenance": off}}) == RetentionPolicy(idle_days=0)
+    assert retention_policy({"session": {"maintenance": off}}) == RetentionPolicy(idle_days=0)
 
 
 @pytest.mark.parametrize(("said", "share"), [("80%", 0.8), (512, 0.5), ("0.5kb", 0.5)])
 def test_the_high_water_mark_is_a_size_or_a_share(said: Any, share: float) -> None:
-    policy = RetentionPolicy.from_openclaw({"maintenance": {"maxDiskBytes": 1024, "highWaterBytes": said}})
+    policy = retention_policy({"maintenance": {"maxDiskBytes": 1024, "highWaterBytes": said}})
     assert policy.high_water == share
 
 
@@ -468,13 +469,13 @@ def test_the_high_water_mark_is_a_size_or_a_share(said: Any, share: float) -> No
 )
 def test_a_setting_that_cannot_be_meant_is_an_error_that_names_it(key: str, value: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message) as caught:
-        RetentionPolicy.from_openclaw({"session": {"maintenance": {key: value}}})
+        retention_policy({"session": {"maintenance": {key: value}}})
     assert f"session.maintenance.{key}" in str(caught.value)
 
 
 def test_a_high_water_mark_above_the_limit_is_an_error() -> None:
     with pytest.raises(InvalidInput, match=r"session\.maintenance\.highWaterBytes"):
-        RetentionPolicy.from_openclaw({"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "2gb"}}})
+        retention_policy({"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "2gb"}}})
 
 
 @pytest.mark.parametrize(("text", "days"), [("30d", 30), ("36h", 1.5), ("1w", 7), ("7", 7), (" 1.5 D ", 1.5), ("90m", 0.0625), ("0", 0)])

@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from sessiondb.errors import InvalidInput
-from sessiondb.retention import RetentionDecision, RetentionPolicy, RetentionReport, parse_bytes, parse_days
+from sessiondb.retention import RetentionReport
+from sessiondb.retention_plan import RetentionDecision, RetentionPolicy
+from sessiondb.settings import parse_bytes, parse_days, retention_policy
 
 from .program import (
     OK,
@@ -82,7 +84,7 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
     """Return the policy of the settings' file, with what the command line says in its place."""
     policy = RetentionPolicy()
     if openclaw is not None:
-        policy = RetentionPolicy.from_openclaw(read_settings(openclaw))
+        policy = retention_policy(read_settings(openclaw))
     names = {
         "max_age": "max_age_days", "idle": "idle_days", "max_sessions": "max_sessions", "max_bindings": "max_bindings_per_agent",
         "max_bytes": "max_bytes", "high_water": "high_water", "drop_archives": "archive_days",
