@@ -140,7 +140,7 @@ def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, tim
     """Start a job: choose the cut and write its row.
 
     Raises:
-        SessionEnded: the session is an archive.
+        SessionEnded: the session has ended; fork it to go on.
         CompactionRunning: a live job exists; the fields name its owner, age and deadline.
         CompactionCoolDown: the last ones made no progress.
         NothingToCompact: no entry lies before what must be kept.
@@ -506,7 +506,7 @@ def _result(tx: ReadTx, job: Row) -> CompactionResult:
 def _require(tx: ReadTx, compaction_id: str) -> Row:
     job = tx.one("compaction.by_id", compaction_id=compaction_id)
     if job is None:
-        raise NotFound(f"there is no compaction {compaction_id!r}", compaction_id=compaction_id)
+        raise NotFound(f"there is no compaction {compaction_id!r}; list them with `sessiondb compactions DB`", compaction_id=compaction_id)
     return job
 
 
@@ -520,7 +520,7 @@ def undo(tx: Tx, session_no: int) -> int:
 
     Raises:
         NothingToUndo: the context does not begin at a compaction.
-        SessionEnded: the session is an archive.
+        SessionEnded: the session has ended; fork it to go on.
     """
     state = load_state(tx, session_no)
     require_live(state)

@@ -26,7 +26,7 @@ from .backend import ReadTx, Row
 from .entries import Projection, dumps, dumps_again, loads, ms_from_iso
 from .errors import NotFound
 from .tokens import message_tokens
-from .transcript import Segment, require_entries, segments
+from .transcript import Segment, no_session, require_entries, segments
 
 # Decoding in slices lets the interpreter switch threads between them: one long C call would hold the GIL, and
 # with it the event loop, for as long as it takes (measured: 84 ms).
@@ -94,7 +94,7 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
     """
     at = tx.one("context.now", session_no=session_no)
     if at is None:
-        raise NotFound(f"there is no session number {session_no}")
+        raise no_session(session_no)
     require_entries(at.session_id, at.archived_at_ms)
     if epoch is not None and epoch != at.epoch:
         now, at = at, tx.one("context.then", session_no=session_no, epoch=epoch)

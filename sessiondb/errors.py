@@ -164,7 +164,7 @@ class TurnLost(SessionDBError):
 
 
 class SessionEnded(SessionDBError):
-    """The session has ended; it accepts no append."""
+    """The session has ended; it accepts no append. Fork it to go on from it, or unbind its key to begin a new one."""
 
 
 class SessionArchived(SessionEnded):

@@ -22,6 +22,8 @@ from .transcript import (
     find_entry,
     load_state,
     move_head,
+    no_entry,
+    no_session,
     on_path,
     place,
     require_entries,
@@ -81,7 +83,7 @@ def info(tx: ReadTx, session_no: int) -> SessionInfo:
     """
     row = tx.one("sessions.info", session_no=session_no)
     if row is None:
-        raise NotFound(f"there is no session number {session_no}")
+        raise no_session(session_no)
     return _info(row)
 
 
@@ -221,7 +223,7 @@ def unbind(tx: Tx, key: SessionKey) -> bool:
 
 
 def end(tx: Tx, session_no: int) -> bool:
-    """Make a session an archive; False if it was one. Its running compaction, if any, will be superseded."""
+    """End a session: it accepts no append; False if it had ended. Its running compaction, if any, will be superseded."""
     return tx.run("sessions.end", session_no=session_no, now_ms=tx.now_ms) == 1
 
 
@@ -253,17 +255,13 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
 
     Raises:
         NotFound: `keep_from` is not on the current path.
-        SessionEnded: the session is an archive.
+        SessionEnded: the session has ended; fork it to go on.
     """
     state = _live_state(tx, session_no)
     if keep_from is not None:
         kept_entry = find_entry(tx, state, keep_from)
         if kept_entry is None or kept_entry.branch_no is None or state.head_no is None or not on_path(tx, kept_entry, state.head_no):
-            raise NotFound(
-                f"session {state.session_id} has no entry {keep_from!r} on its current path to keep from",
-                session_id=state.session_id,
-                entry_id=keep_from,
-            )
+            raise no_entry(state.session_id, keep_from, " on its current path to keep from")
     entry_id = new_id()
     kept = f',"firstKeptEntryId":{dumps(keep_from)}' if keep_from is not None else ""
     draft = Draft(
@@ -284,7 +282,7 @@ def branch(tx: Tx, session_no: int, entry_id: str | None, timestamp: str) -> int
 
     Raises:
         NotFound: no such entry.
-        SessionEnded: the session is an archive.
+        SessionEnded: the session has ended; fork it to go on.
     """
     state = _live_state(tx, session_no)
     move_head(tx, state, entry_id, timestamp)
@@ -322,11 +320,7 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
     if entry_id is not None:
         entry = find_entry(tx, source, entry_id)
         if entry is None or entry.branch_no is None:
-            raise NotFound(
-                f"session {source.session_id} has no entry {entry_id!r} to fork at",
-                session_id=source.session_id,
-                entry_id=entry_id,
-            )
+            raise no_entry(source.session_id, entry_id, " to fork at")
         start.head_no, start.tokens_total, start.boundary_no = entry.entry_no, entry.tokens_total, entry.boundary_no
         boundary = tx.one("transcript.by_no", entry_no=entry.boundary_no) if entry.boundary_no is not None else None
         start.first_kept_no = boundary.first_kept_no if boundary is not None else None

@@ -88,8 +88,25 @@ def load_state(tx: ReadTx, session_no: int) -> State:
     """
     row = tx.one("transcript.state", session_no=session_no)
     if row is None:
-        raise NotFound(f"there is no session number {session_no}")
+        raise no_session(session_no)
     return State(*row)  # the statement's columns stand in the order of the fields
+
+
+def no_session(session_no: int) -> NotFound:
+    """Return the error that says that there is no such session: sessions are never deleted, so the number is from elsewhere."""
+    return NotFound(
+        f"there is no session number {session_no} in this database; a session's handle is good for the database that it came from. "
+        "List sessions with `sessiondb sessions DB --all`"
+    )
+
+
+def no_entry(session_id: str, entry_id: str, wanted: str = "") -> NotFound:
+    """Return the error that says that a session has no such entry, or none where it is wanted."""
+    return NotFound(
+        f"session {session_id} has no entry {entry_id!r}{wanted}; list its entries with `sessiondb show DB {session_id} --json`",
+        session_id=session_id,
+        entry_id=entry_id,
+    )
 
 
 def require_entries(session_id: str, archived_at_ms: int | None) -> None:
@@ -145,7 +162,7 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
 
     Raises:
         NotFound: no such session, or a parent that a caller named is not in the transcript.
-        SessionEnded: the session is an archive.
+        SessionEnded: the session has ended; fork it to go on. As SessionArchived: restore it first.
     """
     state = load_state(tx, session_no)
     require_live(state)
@@ -301,7 +318,7 @@ def move_head(tx: Tx, state: State, entry_id: str | None, timestamp: str) -> Non
     if entry_id is not None:
         target = find_entry(tx, state, entry_id)
         if target is None or target.type in OFF_TREE_TYPES:
-            raise NotFound(f"session {state.session_id} has no entry {entry_id!r}", session_id=state.session_id, entry_id=entry_id)
+            raise no_entry(state.session_id, entry_id)
     target_json, leaf_id = dumps(entry_id), new_id()
     text = f'{{"type":"leaf","id":"{leaf_id}","parentId":{target_json},"timestamp":"{timestamp}","targetId":{target_json}}}'
     _place_off_tree(tx, state, Draft(type="leaf", before=text, entry_id=leaf_id, target_id=entry_id))
@@ -420,11 +437,7 @@ def _named_parent(tx: ReadTx, state: State, draft: Draft, *, lenient: bool) -> R
         return None
     parent = find_entry(tx, state, draft.parent_id)
     if parent is None and not lenient:
-        raise NotFound(
-            f"session {state.session_id} has no entry {draft.parent_id!r} to append to",
-            session_id=state.session_id,
-            entry_id=draft.parent_id,
-        )
+        raise no_entry(state.session_id, draft.parent_id, " to append to")
     if parent is None:
         state.notes.append(f"entry {draft.entry_id}: its parent {draft.parent_id!r} is not in the transcript; it starts a new root")
     return _in_tree(tx, parent) if parent is not None else None

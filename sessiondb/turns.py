@@ -159,7 +159,7 @@ def require_running(tx: ReadTx, turn_no: int) -> Row:
     """
     turn = tx.one("turns.get", turn_no=turn_no)
     if turn is None:
-        raise NotFound(f"there is no turn {turn_no}", turn_no=turn_no)
+        raise NotFound(f"there is no turn {turn_no}; list those that run with `sessiondb held DB`", turn_no=turn_no)
     if turn.state != "running":
         raise TurnLost(
             f"turn {turn_no} of session {turn.session_id} is {turn.state} ({turn.reason or 'finished'}); it can write no more",

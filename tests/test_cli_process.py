@@ -89,6 +89,7 @@ def test_output_that_cannot_be_written_is_an_error(db: Path) -> None:
             done = subprocess.run(command(args[0], db, *args[1:]), stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
         assert done.returncode == 1
         assert b"No space left" in done.stderr
+        assert b"send it elsewhere" in done.stderr
         assert done.stderr.count(b"\n") == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -13,7 +14,8 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 import sessiondb
 from core_support import query, texts, user
-from sessiondb import InvalidInput, InvalidKey, NotFound
+from sessiondb import InvalidInput, InvalidKey, NotFound, Session
+from sessiondb.sessions import Ref
 
 KEY = "agent:main:discord:channel:1"
 
@@ -170,3 +172,31 @@ async def test_processes_that_want_the_same_new_keys_get_the_same_sessions(tmp_d
     assert answers[0] == answers[1]
     assert len(answers[0]) == len(set(answers[0])) == 20
     assert query(tmp_db, "SELECT count(*) FROM session") == [20]
+
+
+@pytest.mark.anyio
+async def test_what_is_not_there_is_said_with_what_lists_what_is_there(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("here")
+        await session.append(user("a"))
+        foreign = Session(db, Ref(7, "of-another-database"))
+        side = {"type": "custom", "customType": "note", "id": "e9", "parentId": "nowhere", "timestamp": "2026-01-01T00:00:00.000Z"}
+        calls: list[tuple[Callable[[], Awaitable[object]], str]] = [
+            (lambda: db.session_by_id("nobody"), "`sessiondb sessions DB`"),
+            (foreign.info, "`sessiondb sessions DB --all`"),
+            (foreign.context, "`sessiondb sessions DB --all`"),
+            (lambda: foreign.append(user("x")), "`sessiondb sessions DB --all`"),
+            (lambda: session.branch("nowhere"), "`sessiondb show DB here --json`"),
+            (lambda: session.append(side), "`sessiondb show DB here --json`"),
+            (lambda: session.fork(entry_id="nowhere"), "`sessiondb show DB here --json`"),
+            (lambda: session.reset(keep_from="nowhere"), "`sessiondb show DB here --json`"),
+            (lambda: session.context(epoch=9), "its current epoch is 0"),
+            (lambda: db.commit_compaction("none", "summary"), "`sessiondb compactions DB`"),
+            (lambda: db.abort_turn(5, "stop"), "`sessiondb held DB`"),
+            (lambda: db.requeue(5), "`sessiondb dead DB`"),
+            (lambda: db.settle_reply(5, "sent"), "`sessiondb outbox DB`"),
+        ]
+        for call, hint in calls:
+            with pytest.raises(NotFound) as caught:
+                await call()
+            assert hint in str(caught.value)

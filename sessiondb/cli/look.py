@@ -32,7 +32,7 @@ from .terminal import (
 
 @click.command()
 @database_argument
-@click.option("--all", "with_ended", is_flag=True, help="Include ended sessions (archives).")
+@click.option("--all", "with_ended", is_flag=True, help="Include sessions that have ended, archived ones too.")
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
 @json_option("Print a JSON array.")

@@ -140,7 +140,8 @@ class Program(click.Group):
         except OSError as error:
             # What was still in the buffer could not be written: a full disk behind `> file`.
             silence_stdout()
-            _complain(f"the output could not be written: {error.strerror}")
+            way_out = "Free space there, or send it elsewhere; what the command has stored stays stored."
+            _complain(f"the output could not be written: {error.strerror}. {way_out}")
             return PROBLEMS
         return code if isinstance(code, int) else OK
 
