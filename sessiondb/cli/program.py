@@ -8,6 +8,7 @@ one transaction) and ends with 130.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -50,6 +51,9 @@ SESSION is a session id, a unique prefix of one, or a session key such as
 agent:main:discord:channel:1. Times are UTC.
 """
 
+# What writing a file or a pipe can fail with for no fault of the command.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 _DEBUG = "sessiondb.debug"
 _DB = "sessiondb.db"
 
@@ -89,7 +93,7 @@ class Program(click.Group):
             if ctx.meta.get(_DEBUG):
                 _print_traceback()
             code = exit_code_of(error) if isinstance(error, SessionDBError) else PROBLEMS
-            raise Failure(str(error), code) from error
+            raise Failure(_unwritten(error) if isinstance(error, OSError) and error.errno in _DISK else str(error), code) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -140,10 +144,16 @@ class Program(click.Group):
         except OSError as error:
             # What was still in the buffer could not be written: a full disk behind `> file`.
             silence_stdout()
-            way_out = "Free space there, or send it elsewhere; what the command has stored stays stored."
-            _complain(f"the output could not be written: {error.strerror}. {way_out}")
+            _complain(_unwritten(error))
             return PROBLEMS
         return code if isinstance(code, int) else OK
+
+
+def _unwritten(error: OSError) -> str:
+    """Say that output (the database's own disk has errors of its own) found no room, or a disk that fails."""
+    where = f" to {error.filename}" if error.filename else ""
+    way_out = "Free space there, or send it elsewhere; what the command has stored stays stored."
+    return f"the output could not be written{where}: {error.strerror}. {way_out}"
 
 
 def _print_whatever_comes() -> None:
