@@ -50,7 +50,7 @@ from .limits import (
     STEP_BYTES,
     STEP_ROWS,
 )
-from .pace import Pace
+from .pace import Pace, last_fitting
 from .transcript import entry_number
 
 T = TypeVar("T")
@@ -226,18 +226,7 @@ def _page(tx: ReadTx, what: str, session_no: int, after: int) -> list[Row]:
     sizes = tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS)
     if not sizes:
         return []
-    return tx.all("archive.entries", low_no=low_no, high_no=_fitting(sizes, ARCHIVE_CHUNK_BYTES))
-
-
-def _fitting(sizes: Sequence[Row], bytes_max: int) -> int:
-    """Return the number of the last entry that fits; the first one always does."""
-    total, last_no = 0, sizes[0].entry_no
-    for row in sizes:
-        total += row.bytes
-        if total > bytes_max and row is not sizes[0]:
-            break
-        last_no = row.entry_no
-    return int(last_no)
+    return tx.all("archive.entries", low_no=low_no, high_no=last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no)
 
 
 # -- begin --------------------------------------------------------------------------------------------------
@@ -495,7 +484,7 @@ async def _delete(backend: Backend, row: Row) -> None:
         return tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=pace.rows)
 
     while found := await backend.read(sizes, op="archive.sizes"):
-        step = await backend.step(_deleting_entries(row, low_no, _fitting(found, STEP_BYTES)), op="archive.delete")
+        step = await backend.step(_deleting_entries(row, low_no, last_fitting(found, STEP_BYTES).entry_no), op="archive.delete")
         pace.learn(step.held_ms)
     small = ["archive.delete_branches", "archive.delete_epochs"]
     small += ["archive.delete_compactions"] if row.encoding == "none" else []

@@ -62,6 +62,7 @@ from .transcript import (
     Segment,
     State,
     advance_epoch,
+    context_start,
     estimate_context,
     load_state,
     place,
@@ -253,7 +254,7 @@ def _search(tx: ReadTx, state: State, keep_tokens: int) -> tuple[Cut | None, int
     after it. The chosen one is the first that keeps enough or, where the entry that reaches the budget is a tool
     result, the last one after it (pi's rule: the budget is not overrun by a long result).
     """
-    start_no = state.first_kept_no if state.first_kept_no is not None else state.boundary_no
+    start_no = context_start(state.boundary_no, state.first_kept_no)
     kept_tokens, answered, waiting = 0, False, False
     candidate: Cut | None = None
     chosen: Cut | None = None
@@ -384,7 +385,7 @@ def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
     if moved is not None:
         return f"{moved.reason} began epoch {moved.epoch}"
     # Numbers grow along a path, so the context's first entry tells what the newer compactions cover.
-    starts_no = state.first_kept_no if state.first_kept_no is not None else state.boundary_no
+    starts_no = context_start(state.boundary_no, state.first_kept_no)
     if job.cut_no is None or starts_no is None or starts_no > job.cut_no:
         return f"a compaction that covers as much began epoch {state.epoch}"
     return None

@@ -26,7 +26,7 @@ from .backend import ReadTx, Row
 from .entries import Projection, dumps, dumps_again, loads, ms_from_iso
 from .errors import NotFound
 from .tokens import message_tokens
-from .transcript import Segment, no_session, require_entries, segments
+from .transcript import Segment, context_start, no_session, require_entries, segments
 
 # Decoding in slices lets the interpreter switch threads between them: one long C call would hold the GIL, and
 # with it the event loop, for as long as it takes (measured: 84 ms).
@@ -118,7 +118,7 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
 
 def _path(tx: ReadTx, at: Row) -> list[Segment]:
     """Return the ranges of a context; without a look-up when it lies within the branch of its head."""
-    start_no = at.first_kept_no if at.first_kept_no is not None else at.boundary_no
+    start_no = context_start(at.boundary_no, at.first_kept_no)
     if at.first_no is not None and start_no is None and at.parent_branch_no is None:
         start_no = at.first_no
     if at.first_no is not None and start_no is not None and start_no >= at.first_no:
@@ -130,8 +130,8 @@ def read_messages(
     tx: ReadTx, head_no: int | None, boundary_no: int | None, first_kept_no: int | None
 ) -> tuple[list[bytes], frozenset[int]]:
     """Read the messages between a boundary and a head, which may be any entry of the path."""
-    start_no = first_kept_no if first_kept_no is not None else boundary_no
-    return _read_parts(tx, segments(tx, head_no, stop_no=start_no), boundary_no, first_kept_no)
+    path = segments(tx, head_no, stop_no=context_start(boundary_no, first_kept_no))
+    return _read_parts(tx, path, boundary_no, first_kept_no)
 
 
 def _read_parts(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -26,6 +25,7 @@ import anyio.to_thread
 from . import compaction, exporter, importer, sessions, status, verify
 from . import salvage as salvaging
 from .backend import Backend, ReadTx, Row, Tx
+from .clock import now_ms
 from .compaction import GivenUp, Summary
 from .entries import iso_from_ms
 from .errors import InvalidInput
@@ -33,7 +33,7 @@ from .gateway import GatewayCalls
 from .handles import Session
 from .importer import Progress
 from .keys import parse_key
-from .limits import Limits
+from .limits import PAGE_ROWS, Limits
 from .models import CompactionInfo, CompactionResult, ExportReport, ImportReport, SessionInfo, VerifyReport
 from .redaction import Redactor
 from .retention import RetentionCalls
@@ -44,8 +44,6 @@ T = TypeVar("T")
 Durability = Literal["full", "normal"]
 
 logger = logging.getLogger("sessiondb")
-
-_PAGE = 200
 
 
 class OpenOptions(TypedDict, total=False):
@@ -239,7 +237,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
             rows = await self.read("compactions", _compactions_page(session.ref.session_no if session else None, before_no))
             for row in rows:
                 yield _compaction_info(row)
-            if len(rows) < _PAGE:
+            if len(rows) < PAGE_ROWS:
                 return
             before_no = rows[-1].compaction_no
 
@@ -336,10 +334,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
 
         One snapshot, so that what it says of turns and what `held` lists agree; liveness is asked of the kernel after it.
         """
-        stats, limits, now_ms = self.backend.stats(), self._options["limits"], time.time_ns() // 1_000_000
+        stats, limits, at_ms = self.backend.stats(), self._options["limits"], now_ms()
         wal_bytes = stats["wal_file_bytes"]
         found = await self.read(
-            "status", lambda tx: status.read_status(tx, path=self.path, wal_bytes=wal_bytes, limits=limits, now_ms=now_ms)
+            "status", lambda tx: status.read_status(tx, path=self.path, wal_bytes=wal_bytes, limits=limits, now_ms=at_ms)
         )
         described = await anyio.to_thread.run_sync(status.with_liveness, found)
         return dataclasses.replace(described, concerns=stats["concerns"])
@@ -369,13 +367,13 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Sessio
 def _sessions_page(
     before: tuple[int, int] | None, agent_id: str | None, with_ended: bool
 ) -> Callable[[ReadTx], tuple[list[SessionInfo], tuple[int, int] | None]]:
-    return lambda tx: sessions.page(tx, before=before, limit=_PAGE, agent_id=agent_id, with_ended=with_ended)
+    return lambda tx: sessions.page(tx, before=before, limit=PAGE_ROWS, agent_id=agent_id, with_ended=with_ended)
 
 
 def _compactions_page(session_no: int | None, before_no: int) -> Callable[[ReadTx], list[Row]]:
     if session_no is None:
-        return lambda tx: tx.all("compaction.list", before_no=before_no, limit=_PAGE)
-    return lambda tx: tx.all("compaction.list_of_session", session_no=session_no, before_no=before_no, limit=_PAGE)
+        return lambda tx: tx.all("compaction.list", before_no=before_no, limit=PAGE_ROWS)
+    return lambda tx: tx.all("compaction.list_of_session", session_no=session_no, before_no=before_no, limit=PAGE_ROWS)
 
 
 def _compaction_info(row: Row) -> CompactionInfo:

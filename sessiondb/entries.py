@@ -55,6 +55,11 @@ class Projection(IntEnum):
     MADE = 3
     CHECKPOINT = 4
 
+    @property
+    def counts(self) -> bool:
+        """Whether its tokens are part of the context's: the model is sent it, and its author did not exclude it."""
+        return self in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT)
+
 
 @dataclass(slots=True)
 class Draft:

@@ -38,7 +38,7 @@ from .errors import InvalidInput
 from .folders import make_folder, sync_folder
 from .index import keys_in, new_row, renew_index, write_index
 from .jsonl import UnreadableFile, open_transcript
-from .limits import MIB
+from .limits import MIB, PAGE_ROWS
 from .models import ExportedFile, ExportReport, ExportStatus
 from .openclaw import INDEX_NAME, file_name, inodes_of, stem_of
 from .redaction import Redactor, Shape, counted
@@ -48,7 +48,6 @@ Progress = Callable[[int, int, int, int, str], None]
 
 FOLDERS_MAX: Final = 100
 """A name in a database may claim any number of folders; each would be made, and synced."""
-_PAGE: Final = 200
 # What common file systems allow for one name.
 NAME_BYTES_MAX: Final = 255
 
@@ -184,7 +183,7 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
 
 
 def _page(statement: str, after_no: int, session_no: int | None) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all(statement, after_no=after_no, session_no=session_no, limit=_PAGE)
+    return lambda tx: tx.all(statement, after_no=after_no, session_no=session_no, limit=PAGE_ROWS)
 
 
 async def _agent_folders(backend: Backend) -> dict[str, str]:
@@ -268,7 +267,7 @@ async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
 
 
 def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all("source.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=_PAGE)
+    return lambda tx: tx.all("source.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS)
 
 
 # -- writing: on a worker thread ------------------------------------------------------------------------------------

@@ -16,18 +16,17 @@ from pydantic import BaseModel
 
 from . import events, freshness, inbox, instances, outbox, resume, status, turns, worker
 from .backend import Backend, ReadTx, Row, Tx
+from .clock import now_ms
 from .errors import InvalidInput
 from .freshness import ResetPolicy, StaleReason
 from .keys import parse_key
-from .limits import LANE_CHARS_MAX, RESUME_BUDGET_S, SESSION_KEY_CHARS_MAX
+from .limits import LANE_CHARS_MAX, PAGE_ROWS, RESUME_BUDGET_S, SESSION_KEY_CHARS_MAX
 from .models import Accepted, DeadLetter, Event, Holding, Reply
 from .resume import Decision, Recovered, ResumePolicy
 from .sessions import new_session_id
 from .worker import Handler, LaneSettings, Sender
 
 T = TypeVar("T")
-
-_PAGE = 200
 
 
 class GatewayCalls:
@@ -85,10 +84,10 @@ class GatewayCalls:
         """Iterate over messages that were given up, newest first."""
         before_no = 2**62
         while True:
-            page = await self.read("inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=_PAGE))
+            page = await self.read("inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=PAGE_ROWS))
             for letter in page:
                 yield letter
-            if len(page) < _PAGE:
+            if len(page) < PAGE_ROWS:
                 return
             before_no = page[-1].inbox_no
 
@@ -168,10 +167,10 @@ class GatewayCalls:
         """Iterate over replies in a state, oldest first."""
         after_no = 0
         while True:
-            page = await self.read("outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=_PAGE))
+            page = await self.read("outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=PAGE_ROWS))
             for reply in page:
                 yield reply
-            if len(page) < _PAGE:
+            if len(page) < PAGE_ROWS:
                 return
             after_no = page[-1].outbox_no
 
@@ -240,7 +239,7 @@ class GatewayCalls:
 
         What dead processes work on is decided about as if `recover` had been called: held, and their ends counted.
         """
-        chosen, now_ms = policy or ResumePolicy(), time.time_ns() // 1_000_000
+        chosen, at_ms = policy or ResumePolicy(), now_ms()
         dead, instance_no = await self._dead_instances(), self.backend.stats()["instance_no"]
         decisions: list[Decision] = []
         before_no = 2**62
@@ -249,7 +248,7 @@ class GatewayCalls:
             look = partial(
                 resume.plan,
                 policy=chosen,
-                now_ms=now_ms,
+                now_ms=at_ms,
                 spent=self._spent(),
                 ahead=ahead,
                 before_no=before_no,
@@ -315,8 +314,8 @@ class GatewayCalls:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        chosen, now_ms = policy.for_key(parsed), time.time_ns() // 1_000_000
-        if await self.read("reset.look", lambda tx: freshness.stale(tx, parsed, chosen, now_ms)) is None:
+        chosen, at_ms = policy.for_key(parsed), now_ms()
+        if await self.read("reset.look", lambda tx: freshness.stale(tx, parsed, chosen, at_ms)) is None:
             return None
         return await self.write("reset.if_due", lambda tx: freshness.reset_if_due(tx, parsed, chosen))
 

@@ -32,6 +32,9 @@ APPEND_ENTRIES_MAX = 1_000
 IMPORT_BATCH_ENTRIES = 100
 IMPORT_BATCH_BYTES = 512 * KIB
 
+# A page of a list: sessions, compactions, replies, archives, entries to be printed. Some hundred bytes a row, and a snapshot of its own
+# for each page: a fraction of a millisecond.
+PAGE_ROWS = 200
 # A page of history, and the rows that one step of a cut search reads: at first, and at most.
 PAGE_ENTRIES_MAX = 1_000
 CUT_SCAN_ROWS_FIRST = 32

@@ -1,9 +1,11 @@
-"""How many rows one step of background work handles: as many as take a few milliseconds here and now."""
+"""How many rows one step of background work handles: as many as take a few milliseconds here and now, and fit in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .backend import Row
 from .limits import STEP_MS, STEP_ROWS, STEP_ROWS_FIRST, STEP_ROWS_MIN
 
 
@@ -19,3 +21,14 @@ class Pace:
             self.rows = max(STEP_ROWS_MIN, self.rows // 2)
         elif held_ms < STEP_MS / 2:
             self.rows = min(STEP_ROWS, self.rows * 2)
+
+
+def last_fitting(sizes: Sequence[Row], bytes_max: int) -> Row:
+    """Return the last of the rows that together have no more `bytes` than that; the first one always fits."""
+    last, total = sizes[0], sizes[0].bytes
+    for row in sizes[1:]:
+        total += row.bytes
+        if total > bytes_max:
+            break
+        last = row
+    return last

@@ -6,7 +6,7 @@ pages of different moments fit together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from .backend import Backend, ReadTx, Row
 from .entries import dumps_again, loads
 from .jsonl import BEHIND_ENTRY
 from .limits import MIB, SEQ_MAX
+from .pace import last_fitting
 from .transcript import entry_number, segments, seq_of, session_of
 
 PAGE_BYTES: Final = 4 * MIB
@@ -72,19 +73,9 @@ class _KeptPages:
         sizes = tx.all("source.kept_sizes", source_no=self._source_no, after_offset=self._after, limit=PAGE_ROWS)
         if not sizes:
             return []
-        last_offset = sizes[_fitting([row.bytes for row in sizes]) - 1].byte_offset
+        last_offset = last_fitting(sizes, PAGE_BYTES).byte_offset
         rows = tx.all("source.kept", source_no=self._source_no, after_offset=self._after, last_offset=last_offset)
         return [_Kept(*row) for row in rows]
-
-
-def _fitting(sizes: Sequence[int]) -> int:
-    """Return how many rows fit a page; at least one does."""
-    total = 0
-    for count, size in enumerate(sizes):
-        total += size
-        if total > PAGE_BYTES:
-            return max(count, 1)
-    return len(sizes)
 
 
 async def own_entries(backend: Backend, session_no: int, first_seq: int, last_seq: int) -> AsyncIterator[tuple[int, bytes]]:
@@ -104,7 +95,7 @@ def _entry_page(low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
         sizes = tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
         if not sizes:
             return []
-        return tx.all("source.payloads", low_no=low_no, high_no=sizes[_fitting([row.bytes for row in sizes]) - 1].entry_no)
+        return tx.all("source.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no)
 
     return read
 
@@ -151,7 +142,7 @@ def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx]
         sizes = tx.all("source.shared_sizes", branch_no=branch_no, low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
         if not sizes:
             return []
-        last_no = sizes[_fitting([row.bytes for row in sizes]) - 1].entry_no
+        last_no = last_fitting(sizes, PAGE_BYTES).entry_no
         return tx.all("source.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no)
 
     return read

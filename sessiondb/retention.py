@@ -14,17 +14,17 @@ across another; appends and turns go in between. Killed at any point it leaves n
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from . import archive, events, pruning, sessions
+from . import archive, clock, events, pruning, sessions
 from .archive import Restored
 from .backend import Backend, ReadTx, Row, Tx
 from .errors import SessionDBError, StoreBusy, StoreClosed, StoreFull, StoreReadOnly
-from .retention_plan import DAY_MS, PAGE, Outcome, RetentionDecision, RetentionPolicy, make_plan, measure
+from .limits import PAGE_ROWS
+from .retention_plan import DAY_MS, Outcome, RetentionDecision, RetentionPolicy, make_plan, measure
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ async def gc(
     Raises:
         StoreFull: the disk is full. What was done stays done.
     """
-    chosen_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    chosen_ms = clock.now_ms() if now_ms is None else now_ms
     dry_run = dry_run or not policy.enforce
     before = await measure(backend)
     pruned: dict[str, int] = {}
@@ -143,7 +143,7 @@ async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
     failed: list[RetentionDecision] = []
 
     def page(tx: ReadTx) -> list[Row]:
-        return tx.all("archive.unfinished", after_no=after_no, limit=PAGE)
+        return tx.all("archive.unfinished", after_no=after_no, limit=PAGE_ROWS)
 
     while rows := await backend.read(page, op="retention.unfinished"):
         for row in rows:

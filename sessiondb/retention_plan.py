@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from . import archive
 from .backend import Backend, ReadTx, Row
-from .limits import SEQ_MAX
+from .limits import PAGE_ROWS, SEQ_MAX
 from .transcript import entry_number
 
 Action = Literal["archive", "delete", "drop", "keep"]
@@ -29,7 +29,6 @@ Outcome = Literal["planned", "done", "kept", "failed"]
 Rule = Literal["age", "count", "bindings", "bytes", "archive_age", "none"]
 
 DAY_MS = 86_400_000
-PAGE = 200
 # What one snapshot weighs of a session's entries: it reads lengths, a few megabytes of pages.
 WEIGH_ROWS = 5_000
 # What a row and its index entries take beside its text; and what compression leaves of a text, as transcripts usually go.
@@ -178,10 +177,10 @@ async def make_plan(backend: Backend, policy: RetentionPolicy, now_ms: int, *, e
 
     def page(tx: ReadTx) -> tuple[int, int] | None:
         assert before is not None
-        rows = tx.all("retention.newest", before_ms=before[0], before_no=before[1], limit=PAGE)
+        rows = tx.all("retention.newest", before_ms=before[0], before_no=before[1], limit=PAGE_ROWS)
         for row in rows:
             walk.look(tx, row)
-        return (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE else None
+        return (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
     while before is not None:
         before = await backend.read(page, op="retention.plan")
@@ -227,7 +226,7 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
 
     def page(tx: ReadTx) -> list[Row]:
         assert after is not None
-        return tx.all("retention.oldest", after_ms=after[0], after_no=after[1], limit=PAGE)
+        return tx.all("retention.oldest", after_ms=after[0], after_no=after[1], limit=PAGE_ROWS)
 
     while left > 0 and after is not None:
         rows = await backend.read(page, op="retention.plan")
@@ -242,7 +241,7 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
             if made.outcome == "planned":
                 made = walk.decisions[row.session_no] = replace(made, bytes=await _weigh(backend, row.session_no))
                 left -= _freed(made, policy)
-        after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE else None
+        after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
 
 def _deciding(walk: Walk, row: Row, why: str) -> Callable[[ReadTx], None]:
@@ -256,7 +255,7 @@ async def _plan_archives(backend: Backend, policy: RetentionPolicy, now_ms: int)
     after_no = 0
 
     def page(tx: ReadTx) -> list[Row]:
-        return tx.all("archive.kept", after_no=after_no, limit=PAGE)
+        return tx.all("archive.kept", after_no=after_no, limit=PAGE_ROWS)
 
     while rows := await backend.read(page, op="retention.archives"):
         for row in rows:

@@ -29,7 +29,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +38,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from . import transcript, verify
 from .backend import Row, Tx
+from .clock import now_ms
 from .entries import DamagedLine, Draft, dumps, iso_from_ms, new_id, parse_line
 from .errors import ConstraintFailed, InvalidInput, InvalidKey, NotASessionDB
 from .keys import parse_key
@@ -200,7 +200,7 @@ def run(source: Source, target: Target, *, said: Callable[[str], None] = lambda 
 class _Salvage:
     def __init__(self, source: Source, target: Target, said: Callable[[str], None]) -> None:
         self.source, self.target, self.said = source, target, said
-        self.now_ms = time.time_ns() // 1_000_000
+        self.now_ms = now_ms()
         self.report = SalvageReport(source.path, target.path)
         self.tables: dict[str, TableReport] = {}
         self.numbers: Counter[str] = Counter()  # the highest number given out, by table

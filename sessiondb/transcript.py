@@ -71,6 +71,11 @@ class State:
     notes: list[str] = field(default_factory=list)  # what was odd about imported entries; nothing is refused for it
 
 
+def context_start(boundary_no: int | None, first_kept_no: int | None) -> int | None:
+    """Return the entry that a context begins at: the first that its boundary kept, else the boundary. None: the root."""
+    return first_kept_no if first_kept_no is not None else boundary_no
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One branch's part of a path: its entries from low_no to high_no, both included."""
@@ -205,7 +210,7 @@ def _place_in_tree(tx: Tx, state: State, draft: Draft, *, lenient: bool) -> Rece
     if state.branch_no is None or draft.side or parent_no is None:
         state.branch_no = _open_branch(tx, state.session_no, parent_no, entry_no)
     state.position += 1
-    if draft.projection in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT):
+    if draft.projection.counts:
         state.tokens_total += draft.tokens
     state.open_calls = _open_calls(state.open_calls, draft)
     if draft.type == "thinking_level_change":
@@ -252,7 +257,7 @@ def _place_in_tree(tx: Tx, state: State, draft: Draft, *, lenient: bool) -> Rece
             _record_compaction(tx, state, draft, entry_no, first_kept_no)
     elif draft.usage_tokens is not None:
         state.context_tokens, state.tokens_fresh = draft.usage_tokens, 1
-    elif draft.projection in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT):
+    elif draft.projection.counts:
         state.context_tokens += draft.tokens
     if side_of is not None:
         side_of.restore(state)

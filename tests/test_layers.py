@@ -3,7 +3,7 @@
     front     cli, __main__, adapters      may import anything but the engine
     façade    sessiondb, database, gateway, handles, worker, sync    database alone names the engine
     concepts  every module not named here  sessions, transcript, context, compaction, openclaw, verify, ...
-    base      backend, errors, folders, limits, models, instances
+    base      backend, clock, errors, folders, limits, models, instances
     engine    sqlite                       the only package that imports apsw; knows the base and nothing above it
 
 Read from the syntax tree, so an import inside a function or for type checking counts as much as one at the top. Each rule
@@ -24,7 +24,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 FRONT = {"cli", "__main__", "adapters"}
 FACADE = {"", "database", "gateway", "handles", "sync", "worker"}  # "": sessiondb/__init__.py
-BASE = {"backend", "errors", "folders", "limits", "models", "instances"}
+BASE = {"backend", "clock", "errors", "folders", "limits", "models", "instances"}
 ENGINE = "sqlite"
 NAMES_THE_ENGINE = "database"
 

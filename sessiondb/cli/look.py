@@ -15,13 +15,13 @@ from .terminal import (
     as_record,
     at,
     counted,
-    cut,
     duration,
     escape,
     escape_json,
     print_bytes,
     print_json,
     print_json_array,
+    print_line,
     print_table,
     size,
     terminal_width,
@@ -189,10 +189,8 @@ def status(db: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    width = terminal_width()
     for name, value in _status_lines(found):
-        line = f"{name + ':' if name else '':<14}{escape(value)}"
-        click.echo(cut(line, width) if width is not None else line)
+        print_line(f"{name + ':' if name else '':<14}{escape(value)}")
 
 
 def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:

@@ -20,17 +20,29 @@ import click
 from sessiondb import sync
 from sessiondb.backend import ReadTx
 from sessiondb.entries import DamagedLine, decode_object, ms_from_iso
-from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_MAX
+from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
-from sessiondb.transcript import entry_number, require_readable, segments, session_of
+from sessiondb.transcript import context_start, entry_number, require_readable, segments, session_of
 
 from .program import database_argument, debug_option, json_option, look_into, session_argument
-from .terminal import at, cells, counted, cut, escape, escape_json, escape_lines, print_json_array, size, terminal_width, wrap
+from .terminal import (
+    at,
+    cells,
+    counted,
+    cut,
+    escape,
+    escape_json,
+    escape_lines,
+    print_json_array,
+    print_line,
+    size,
+    terminal_width,
+    wrap,
+)
 
 # Lines that remain of a tool's result, of thinking, of a summary.
 RESULT_LINES, THINKING_LINES, SUMMARY_LINES = 4, 2, 12
 CALL_CELLS = 160
-PAGE = 200
 BRANCHES_SHOWN_MAX = 1_000
 YEAR_9999_MS = 253_370_764_800_000
 
@@ -264,7 +276,7 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
 
 def _path(session: sync.Session) -> Iterator[Entry]:
     last: Entry | None = None
-    while page := session.entries(after=last, limit=PAGE):
+    while page := session.entries(after=last, limit=PAGE_ROWS):
         yield from page
         last = page[-1]
 
@@ -281,9 +293,8 @@ def _print_header(session: sync.Session) -> None:
         f"epoch {info.epoch}, {counts}, context of {tokens}"
         + (f", ended {at(info.ended_at_ms)}" if info.ended_at_ms is not None else ""),
     ]
-    width = terminal_width()
     for fact in facts:
-        click.echo(cut(escape(fact), width) if width is not None else escape(fact))
+        print_line(escape(fact))
     click.echo()
 
 
@@ -304,8 +315,7 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
             beyond = {"low_no": segment.high_no + 1, "high_no": entry_number(session_no, SEQ_MAX)}
             if tx.one("transcript.first_in_span", branch_no=segment.branch_no, **beyond) is not None:
                 left_at[segment.high_no] = left_at.get(segment.high_no, 0) + 1
-    start_no = pointers.first_kept_no if pointers.first_kept_no is not None else pointers.boundary_no
-    return Landmarks(session_no, start_no, left_at)
+    return Landmarks(session_no, context_start(pointers.boundary_no, pointers.first_kept_no), left_at)
 
 
 # -- tail ---------------------------------------------------------------------------------------------------
@@ -331,7 +341,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
             if session_of(entry.entry_no) != chosen.ref.session_no or entry.seq <= seen or not follow:
                 _print_line(entry, as_json=as_json)
         while follow:
-            page = chosen.arrivals(after_seq=seen, limit=PAGE)
+            page = chosen.arrivals(after_seq=seen, limit=PAGE_ROWS)
             for entry in page:
                 _print_line(entry, as_json=as_json)
                 seen = entry.seq
@@ -345,9 +355,7 @@ def _print_line(entry: Entry, *, as_json: bool) -> None:
     else:
         said = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
         role = entry.role or entry.type
-        line = f"#{entry.seq:<5} {at(said_at_ms(entry))}  {escape(role)}: {escape(said)}"
-        width = terminal_width()
-        click.echo(cut(line, width) if width is not None else line)
+        print_line(f"#{entry.seq:<5} {at(said_at_ms(entry))}  {escape(role)}: {escape(said)}")
     sys.stdout.flush()
 
 

@@ -93,6 +93,12 @@ def cut(text: str, width: int, where: Literal["end", "middle", "prefix"] = "end"
     return head_of(text, width - 1 - back) + CUT_MARK + head_of(text[::-1], back)[::-1]
 
 
+def print_line(text: str) -> None:
+    """Print one line: cut to the terminal's width, whole where the output goes elsewhere."""
+    width = terminal_width()
+    click.echo(cut(text, width) if width is not None else text)
+
+
 def wrap(text: str, width: int | None) -> Iterator[str]:
     """Break text into lines; without a width only where it breaks itself. Long words are cut, indents kept."""
     for line in text.split("\n"):

@@ -40,7 +40,7 @@ from .program import (
     session_argument,
     write_into,
 )
-from .terminal import Column, counted, cut, escape, print_json, print_table, size, terminal_width, to_json, wrap
+from .terminal import Column, counted, cut, escape, print_json, print_line, print_table, size, terminal_width, to_json, wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -209,10 +209,9 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
     """Name each damaged line: file, line, byte offset and reason."""
     shown_max = None if verbose else LISTED_FILES_MAX
     lines = [(file, line) for file in report.files for line in file.quarantined]
-    width = terminal_width()
     for file, line in lines[:shown_max]:
-        text = f"damaged: {escape(file.name)}, line {line.line}, byte {line.byte_offset}, {size(line.bytes)}: {escape(line.reason)}"
-        click.echo(cut(text, width) if width is not None else text)
+        where = f"{escape(file.name)}, line {line.line}, byte {line.byte_offset}, {size(line.bytes)}"
+        print_line(f"damaged: {where}: {escape(line.reason)}")
     if shown_max is not None and len(lines) > shown_max:
         click.echo(f"... and {len(lines) - shown_max:,} more; --verbose lists them, and so does the view `quarantined`")
 

@@ -32,6 +32,7 @@ from pathlib import Path
 
 import apsw
 
+from sessiondb.clock import now_ms
 from sessiondb.errors import InvalidInput, StoreBusy
 from sessiondb.folders import sync_folder
 from sessiondb.limits import Limits
@@ -152,7 +153,7 @@ class Checkpointer:
         self.stats.blocked += 1
         self.stats.blocked_by = ", ".join(snapshot_holders(self.path))
         if self.stats.blocked_since_ms is None:
-            self.stats.blocked_since_ms = time.time_ns() // 1_000_000
+            self.stats.blocked_since_ms = now_ms()
             holders = self.stats.blocked_by or "a reader, or other writers,"
             log.warning("the WAL (%d bytes) could not be reset for %.0f ms: %s held it", self.wal_bytes, took_ms, holders)
 

@@ -41,6 +41,7 @@ from typing import Any
 import apsw
 
 from sessiondb import instances
+from sessiondb.clock import now_ms as _now_ms
 from sessiondb.errors import ConstraintFailed, NotExecuted, Outcome, OutcomeUnknown, SessionDBError, StoreBusy, StoreClosed, StoreFailed
 from sessiondb.limits import Limits
 from sessiondb.sqlite.connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
@@ -816,7 +817,7 @@ class Writer:
             self._give_up_connection(failure)
 
     def _drop_begun_chores(self, error: apsw.Error) -> None:
-        """Fail what works in steps on a connection that is being given up: it cannot go on on another one."""
+        """Fail what works in steps on a connection that is being given up: it cannot continue on another one."""
         with self._lock:
             begun = [request for request in self._chores if request.chore is not None]
             for request in begun:
@@ -850,7 +851,3 @@ def _file_id(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
