@@ -66,7 +66,8 @@ class Session:
         """Append a message, a typed entry, or the JSON text of either, after the head.
 
         On disk when it returns. With an idempotency key it may be repeated: the second time returns the first
-        receipt with `duplicate=True`. Never waits for a compaction, an import or a reader.
+        receipt with `duplicate=True`. Never waits for a compaction or an import; a slow
+        reader costs it at most `Limits.wal_reset_ms_max`, while the WAL is reset.
 
         Raises:
             InvalidInput: not JSON, or neither a message (with a role) nor an entry (with a type).
