@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
@@ -27,7 +28,7 @@ from . import salvage as salvaging
 from .backend import Backend, ReadTx, Row, Tx
 from .clock import now_ms
 from .compaction import GivenUp, Summary
-from .entries import iso_from_ms
+from .entries import is_large, iso_from_ms
 from .errors import InvalidInput
 from .gateway import GatewayCalls
 from .handles import Session
@@ -216,7 +217,9 @@ class SessionDB(GatewayCalls, RetentionCalls):
         """
         if not isinstance(summary, str):
             raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
-        prepared = Summary.of(summary, details, from_hook=from_hook)
+        encode = partial(Summary.of, summary, details, from_hook=from_hook)
+        # What `details` hold is not known before they are encoded; a compaction can afford the way to a thread.
+        prepared = await anyio.to_thread.run_sync(encode) if details is not None or is_large(summary) else encode()
         return await self.write(
             "compaction.commit",
             lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.now_ms)),

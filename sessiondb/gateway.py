@@ -227,7 +227,7 @@ class GatewayCalls:
 
     async def _expire_compactions(self) -> Recovered:
         total = Recovered()
-        while await self.read("recover.overdue", lambda tx: resume.overdue_compactions(tx, time.time_ns() // 1_000_000)):
+        while await self.read("recover.overdue", lambda tx: resume.overdue_compactions(tx, now_ms())):
             part = await self.write("recover.overdue", resume.expire_compactions)
             if not part.compactions:  # somebody was faster, or the clock was set back meanwhile
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from core_support import change, query, reply, result, texts, user
 from engine_support import process
 from model import message
 from sessiondb import instances
+from sessiondb.compaction import Summary
 from sessiondb.errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -763,6 +765,26 @@ async def test_a_reset_keeps_nothing_that_is_not_on_its_path(db: sessiondb.Sessi
     with pytest.raises(NotFound, match="on its current path"):
         await session.reset(keep_from=leaf.entry_id)
     assert (await session.info()).epoch == 1
+
+
+@pytest.mark.parametrize(("text", "details"), [("s" * 2_000_000, None), ("short", {"files": ["a"] * 100_000})])
+async def test_a_large_summary_is_encoded_off_the_event_loop(
+    db: sessiondb.SessionDB, monkeypatch: pytest.MonkeyPatch, text: str, details: object
+) -> None:
+    encoded_in: list[int] = []
+    of = Summary.of
+
+    def noting(text: str, details: object = None, *, from_hook: bool | None = None) -> Summary:
+        encoded_in.append(threading.get_ident())
+        return of(text, details, from_hook=from_hook)
+
+    monkeypatch.setattr(Summary, "of", noting)
+    session = await talk(db)
+    job_id = await begin(session)
+    assert (await db.commit_compaction(job_id, "short")).outcome == "committed"
+    assert encoded_in == [threading.get_ident()], "a short one is not worth the way"
+    assert (await db.commit_compaction(job_id, text, details=details)).outcome == "committed", "the same answer again"
+    assert encoded_in[1] != threading.get_ident()
 
 
 # -- undo -------------------------------------------------------------------------------------------------------------
