@@ -89,7 +89,7 @@ def _refuse_when_full(tx: Tx, ref: sessions.Ref, incoming: Incoming) -> int:
         holder = f"{busy.operation} (turn {busy.turn_no}, pid {busy.pid} on {busy.host})" if busy is not None else "no turn"
         retry_after_ms = max(1_000, busy.expires_at_ms - tx.now_ms) if busy is not None else 1_000
         raise SessionBusy(
-            f"session {ref.session_id}: {ahead} messages are waiting, the most that may; it is busy with {holder}. "
+            f"session {ref.session_id}: {ahead} messages are waiting, which is the limit; it is busy with {holder}. "
             f"Not accepted; retry in {retry_after_ms} ms.",
             session_id=ref.session_id,
             holder=holder,
@@ -98,7 +98,7 @@ def _refuse_when_full(tx: Tx, ref: sessions.Ref, incoming: Incoming) -> int:
     waiting = tx.must("inbox.waiting_in_lane", lane=incoming.lane, limit=LANE_WAITING_MAX).waiting
     if waiting >= LANE_WAITING_MAX:
         raise SessionBusy(
-            f"lane {incoming.lane}: {waiting:,} messages are waiting, the most that may. Not accepted; retry in 5,000 ms.",
+            f"lane {incoming.lane}: {waiting:,} messages are waiting, which is the limit. Not accepted; retry in 5,000 ms.",
             session_id=ref.session_id,
             holder=f"lane {incoming.lane}",
             retry_after_ms=5_000,

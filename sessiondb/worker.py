@@ -259,7 +259,7 @@ async def _claim(db: SessionDB, lane: str, candidate: turns.Candidate, settings:
         message = await _decode(candidate.payload)
     except InvalidInput as error:
         # `accept` would have refused it, so it was put there by somebody else. It must not stop its lane.
-        reason = f"it is no message: {error}"
+        reason = f"not a message: {error}"
         await db.write("lane.refuse", lambda tx: turns.refuse(tx, candidate.inbox_no, candidate.session_no, reason))
         return None
 
@@ -567,7 +567,7 @@ async def message_text(message: dict[str, Any] | BaseModel | str) -> str:
     """Encode a message for the inbox, off the event loop when it is large.
 
     Raises:
-        InvalidInput: it is no message with a role, or the transcript could not store it.
+        InvalidInput: not a message with a role, or the transcript could not store it.
     """
     item = message_json(message) if isinstance(message, BaseModel) else message
     if not isinstance(item, dict | str):

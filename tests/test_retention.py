@@ -467,7 +467,7 @@ def test_the_high_water_mark_is_a_size_or_a_share(said: Any, share: float) -> No
         ("pruneafter", "30d", "no such setting"),
     ],
 )
-def test_a_setting_that_cannot_be_meant_is_an_error_that_names_it(key: str, value: Any, message: str) -> None:
+def test_an_impossible_setting_is_an_error_that_names_it(key: str, value: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message) as caught:
         retention_policy({"session": {"maintenance": {key: value}}})
     assert f"session.maintenance.{key}" in str(caught.value)

@@ -1,4 +1,4 @@
-"""OpenClaw's settings become policies; what cannot be meant is refused by name."""
+"""OpenClaw's settings become policies; an impossible value is refused by name."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_ages_of_threads_become_the_resume_policys(threads: dict[str, Any] | Non
         ({"session": []}, "session is an object, not list"),
     ],
 )
-def test_a_reset_setting_that_cannot_be_meant_is_named(settings: dict[str, Any], named: str) -> None:
+def test_an_impossible_reset_setting_is_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         reset_policy(settings)
     assert named in str(caught.value)
 
 
 @pytest.mark.parametrize("threads", [{"maxAgeHours": -1}, {"idleHours": "a day"}, ["maxAgeHours"]])
-def test_a_resume_setting_that_cannot_be_meant_is_named(threads: Any) -> None:
+def test_an_impossible_resume_setting_is_named(threads: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^session\.threadBindings( is|\.(maxAge|idle)Hours)"):
         resume_policy({"session": {"threadBindings": threads}})
