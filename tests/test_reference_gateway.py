@@ -28,6 +28,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import sessiondb
+import sessiondb.sync
 from core_support import query
 from examples.gateway.model import assistant, tool_call
 from examples.gateway.tools import use_tool, with_results
@@ -109,6 +110,19 @@ def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Star
         response = gateway.http.post(gateway.url + "/messages", content=content)
         assert (response.status_code, says in response.json()["error"]) == (400, True), response.text
     assert gateway.status()["database"]["sessions"] == 0
+
+
+def test_a_message_for_a_session_that_has_ended_is_refused_for_good(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    session_id = gateway.say("hello")["session_id"]
+    with sessiondb.sync.open(gateway.database) as db:
+        session = db.session_by_id(session_id)
+        [key] = session.info().keys
+        session.end()
+        refused = gateway.post("and on")
+        assert (refused.status_code, "unbind the key" in refused.json()["error"]) == (400, True)
+        db.unbind(key)
+    assert gateway.say("and on")["session_id"] != session_id
 
 
 def test_a_full_disk_is_a_reason_to_come_again_and_a_closed_database_is_not() -> None:

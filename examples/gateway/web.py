@@ -38,7 +38,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sessiondb import InvalidInput, NotExecuted, NotFound, Session, SessionDBError, StoreBusy
+from sessiondb import InvalidInput, NotExecuted, NotFound, Session, SessionDBError, SessionEnded, StoreBusy
 
 from .gateway import AGENTS, Gateway, Notice, session_key
 from .model import text_of
@@ -68,7 +68,7 @@ def make_app(gateway: Gateway, close: asyncio.Event, hosts: Collection[str] = LO
             Route("/health", web.health),
             WebSocketRoute("/ws/{conversation}", web.socket),
         ],
-        exception_handlers={SessionDBError: refuse, InvalidInput: reject},
+        exception_handlers={SessionDBError: refuse, InvalidInput: reject, SessionEnded: reject},
         middleware=[Middleware(OnlyOurHosts, hosts=frozenset(hosts))],
     )
 
@@ -106,7 +106,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 async def reject(request: Request, error: Exception) -> Response:
-    """Say what is wrong with a request."""
+    """Say what is wrong with a request: sent again it would be no better."""
     del request
     return JSONResponse({"error": str(error)}, status_code=400)
 
