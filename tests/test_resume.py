@@ -39,14 +39,10 @@ HOUR_MS = 3_600_000
 
 
 class Time:
-    """The module `time` as the gateway sees it: a wall clock, and one that nobody sets; a test moves each."""
+    """The module `time` as the gateway sees it: a clock that nobody sets, and that a test moves."""
 
-    def __init__(self, wall: Clock | None = None) -> None:
-        self.wall = wall or writer._now_ms
+    def __init__(self) -> None:
         self.at_s = 1_000.0
-
-    def time_ns(self) -> int:
-        return self.wall() * 1_000_000
 
     def monotonic(self) -> float:
         return self.at_s
@@ -178,7 +174,7 @@ async def test_a_compaction_past_its_deadline_is_ended_whoever_runs_it(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
-    monkeypatch.setattr(gateway, "time", Time(clock))
+    monkeypatch.setattr(gateway, "now_ms", clock)
     monkeypatch.setattr(resume, "RECOVER_AT_ONCE", 2)
     async with sessiondb.open(tmp_db) as db:
         for number in range(3):
