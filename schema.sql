@@ -180,6 +180,7 @@ CREATE TABLE source (
   content           BLOB                        -- an index file, whole; NULL for a transcript: its lines are entries
 ) STRICT;
 CREATE INDEX source_by_session ON source (session_no) WHERE session_no IS NOT NULL;
+CREATE INDEX source_by_inode ON source (inode) WHERE inode IS NOT NULL;
 
 -- Lines that are not entries (torn, not JSON, blank), kept as bytes so that nothing is lost and an
 -- export is byte for byte. after_seq: the entry that precedes it in its file. Content includes the line's own end, if it
@@ -247,11 +248,12 @@ CREATE TABLE inbox (
   entry_no          INTEGER,                    -- its user entry, once it was claimed
   delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user has been told to wait
   timeout_ms        INTEGER,                    -- of a resume: its turn is cut off after this; NULL: as its lane says
+  lane_before       TEXT,                       -- of a resume: the lane that it was accepted in
   reason            TEXT,
   payload           TEXT    NOT NULL,           -- the message, as JSON
   CONSTRAINT inbox_event_once UNIQUE (source, event_id)
 ) STRICT;
-CREATE INDEX inbox_waiting ON inbox (lane, inbox_no) WHERE state = 'queued';
+CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';   -- what is due is sought, not looked for
 CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no) WHERE state IN ('queued', 'claimed', 'held');
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
 CREATE INDEX inbox_held ON inbox (state, inbox_no) WHERE state IN ('held', 'dead');
@@ -265,11 +267,13 @@ CREATE TABLE outbox (
   target            TEXT    NOT NULL,           -- the channel's address for this reply
   state             TEXT    NOT NULL CONSTRAINT outbox_state_known
                     CHECK (state IN ('pending', 'sending', 'sent', 'unknown', 'failed')),
-  attempts          INTEGER NOT NULL DEFAULT 0,
+  attempts          INTEGER NOT NULL DEFAULT 0, -- only grows: which attempt it is fences what an older one still says
+  attempts_before   INTEGER NOT NULL DEFAULT 0, -- of these, before an operator asked for it again
   instance_no       INTEGER REFERENCES instance (instance_no),   -- who is sending it
   expires_at_ms     INTEGER,                    -- ... and until when it is believed to
   created_at_ms     INTEGER NOT NULL,
-  available_at_ms   INTEGER NOT NULL,
+  available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
+  asked_at_ms       INTEGER,                    -- when an operator asked for it again: how long it is tried counts from then
   finished_at_ms    INTEGER,
   receipt           TEXT,                       -- the channel's id of what was sent
   reason            TEXT,
@@ -277,6 +281,7 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_unsent ON outbox (state, outbox_no) WHERE state IN ('pending', 'sending', 'unknown', 'failed');
 CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no) WHERE state IN ('pending', 'sending');
+CREATE INDEX outbox_waiting ON outbox (available_at_ms) WHERE state = 'pending';
 
 -- What happened that somebody should know: an operator, or the person who waits. Written in the
 -- transaction of the change itself, read from a cursor.
@@ -289,6 +294,7 @@ CREATE TABLE event (
   text              TEXT    NOT NULL,           -- what to say
   data              TEXT    NOT NULL CONSTRAINT event_data_json CHECK (json_valid(data))
 ) STRICT;
+CREATE INDEX event_by_audience ON event (audience, event_no);
 CREATE TABLE event_cursor (
   consumer          TEXT    NOT NULL PRIMARY KEY,
   event_no          INTEGER NOT NULL            -- everything up to this has been handled

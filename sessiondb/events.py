@@ -32,7 +32,10 @@ def emit(tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | 
 
 def after(tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int = PAGE) -> list[Event]:
     """Read the events behind a cursor, oldest first."""
-    rows = tx.all("events.after", after_no=event_no, audience=audience, limit=limit)
+    if audience is None:
+        rows = tx.all("events.after", after_no=event_no, limit=limit)
+    else:
+        rows = tx.all("events.after_for", after_no=event_no, audience=audience, limit=limit)
     return [Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data) for row in rows]
 
 
@@ -51,7 +54,10 @@ def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
     """Return the number behind which the last `count` events begin."""
     if count == 0:
         return last(tx)
-    row = tx.one("events.nth_last", audience=audience, skipped=count - 1)
+    if audience is None:
+        row = tx.one("events.nth_last", skipped=count - 1)
+    else:
+        row = tx.one("events.nth_last_for", audience=audience, skipped=count - 1)
     return row.event_no - 1 if row is not None else 0
 
 

@@ -7,7 +7,13 @@ INSERT INTO event (kind, audience, session_no, at_ms, text, data) VALUES (:kind,
 -- never carries a lower number. (It would not be on a server with concurrent writers.)
 SELECT e.event_no, e.kind, e.audience, s.session_id, e.at_ms, e.text, e.data
 FROM event AS e LEFT JOIN session AS s ON s.session_no = e.session_no
-WHERE e.event_no > :after_no AND (:audience IS NULL OR e.audience = :audience) ORDER BY e.event_no LIMIT :limit;
+WHERE e.event_no > :after_no ORDER BY e.event_no LIMIT :limit;
+
+-- name: after_for
+-- The same for one audience; however many there are for the other in between.
+SELECT e.event_no, e.kind, e.audience, s.session_id, e.at_ms, e.text, e.data
+FROM event AS e LEFT JOIN session AS s ON s.session_no = e.session_no
+WHERE e.audience = :audience AND e.event_no > :after_no ORDER BY e.event_no LIMIT :limit;
 
 -- name: last
 -- The newest event's number.
@@ -15,7 +21,11 @@ SELECT max(event_no) AS event_no FROM event;
 
 -- name: nth_last
 -- The number of the n-th event from the end.
-SELECT event_no FROM event WHERE event_no > 0 AND (:audience IS NULL OR audience = :audience) ORDER BY event_no DESC LIMIT 1 OFFSET :skipped;
+SELECT event_no FROM event WHERE event_no > 0 ORDER BY event_no DESC LIMIT 1 OFFSET :skipped;
+
+-- name: nth_last_for
+-- The same for one audience.
+SELECT event_no FROM event WHERE audience = :audience ORDER BY event_no DESC LIMIT 1 OFFSET :skipped;
 
 -- name: cursor
 -- Up to where a consumer has handled events.

@@ -86,17 +86,17 @@ ON CONFLICT DO NOTHING;
 -- name: put_inbox
 -- One row as it was read; the first one of a key stays.
 INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts,
-        turn_no, entry_no, delayed, timeout_ms, reason, payload)
+        turn_no, entry_no, delayed, timeout_ms, lane_before, reason, payload)
 VALUES (:inbox_no, :source, :event_id, :session_no, :lane, :state, :accepted_at_ms, :available_at_ms, :attempts,
-        :turn_no, :entry_no, :delayed, :timeout_ms, :reason, :payload)
+        :turn_no, :entry_no, :delayed, :timeout_ms, :lane_before, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_outbox
 -- One row as it was read; the first one of a key stays.
-INSERT INTO outbox (outbox_no, session_no, turn_no, target, state, attempts, instance_no, expires_at_ms,
-        created_at_ms, available_at_ms, finished_at_ms, receipt, reason, payload)
-VALUES (:outbox_no, :session_no, :turn_no, :target, :state, :attempts, :instance_no, :expires_at_ms, :created_at_ms,
-        :available_at_ms, :finished_at_ms, :receipt, :reason, :payload)
+INSERT INTO outbox (outbox_no, session_no, turn_no, target, state, attempts, attempts_before, instance_no, expires_at_ms,
+        created_at_ms, available_at_ms, asked_at_ms, finished_at_ms, receipt, reason, payload)
+VALUES (:outbox_no, :session_no, :turn_no, :target, :state, :attempts, :attempts_before, :instance_no, :expires_at_ms,
+        :created_at_ms, :available_at_ms, :asked_at_ms, :finished_at_ms, :receipt, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_event

@@ -21,7 +21,8 @@ WHERE r.path = :path;
 
 -- name: by_inode
 -- Receipts of files with these inodes, by whatever path.
-SELECT source_no, path, inode FROM source WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY source_no;
+SELECT source_no, path, inode FROM source INDEXED BY source_by_inode
+WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY source_no;
 
 -- name: insert
 -- Begin a file's receipt, before anything of it is stored.
