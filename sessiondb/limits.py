@@ -56,14 +56,31 @@ KEEP_RECENT_TOKENS = 20_000
 # 10,000 at a few seconds a turn is hours behind, and its senders had better know.
 SESSION_WAITING_MAX = 100
 LANE_WAITING_MAX = 10_000
-# A message is tried this often; pauses double from the first to the last.
-INBOX_ATTEMPTS_MAX = 3
-OUTBOX_ATTEMPTS_MAX = 8
+# Replies that may wait to be sent. At a few KB each that is some 50 MB, and a channel that takes one a second is three hours behind.
+# From there on no message is claimed, so the lanes fill, and whoever accepts is told: an answer that nobody can be sent helps nobody.
+# Turns that run by then still add theirs: as many more as all lanes together run at once, times the replies of a turn.
+OUTBOX_WAITING_MAX = 10_000
+# A message whose turn failed is tried this often, after pauses of 1, 4, 16 and 60 s: a model that is away for a minute answers it
+# late, and one that is away for longer makes dead letters of which people are told.
+INBOX_ATTEMPTS_MAX = 5
+INBOX_PAUSE_GROWTH = 4
+# A turn that was interrupted (its process died, most likely) counts more: a message that kills its process is not tried for long.
+INTERRUPTED_ATTEMPTS_MAX = 3
+# A reply that the channel did not take is tried for a day, after pauses that double to a minute, since it was created or an operator asked
+# for it again: a channel that is away for hours is nobody's decision. It is tried eight times (two minutes) however old it is, so that
+# a gateway that was off for the weekend does not give up at the first refusal.
+REPLY_RETRY_MS_MAX = 24 * 60 * 60 * 1000
+REPLY_ATTEMPTS_MIN = 8
+REPLY_PAUSE_GROWTH = 2
 RETRY_PAUSE_MS = 1_000
 RETRY_PAUSE_MS_MAX = 60_000
 # What was resumed longer ago than this is not counted against the budget of resumes any more. A budget is there against the storm after a
 # start, which is over in minutes; a process that lives for weeks meets interruptions one by one, and must not run out of it.
 RESUME_BUDGET_S = 60 * 60.0
+# A message that has been available for longer than this is not held back any more by lanes that go before its own. In a burst those
+# come first: a minute is ten times what a person waits for an answer. For longer it would be for good, whenever one of them is
+# always busy, or nobody runs it.
+PRIORITY_WAIT_MS_MAX = 60_000
 # A lease outlasts the timeout of its work by this, so that whoever is cut off can still write how it ended.
 LEASE_GRACE_MS = 2_000
 
@@ -89,6 +106,12 @@ QUERY_TABLE_ROWS_MAX = 100_000
 # A statement is interrupted between two steps. A single function can take longer (instr() of two large values is quadratic):
 # this long after the time limit the command ends all the same.
 QUERY_STOP_S = 5.0
+
+
+def retry_pause_ms(attempt: int, growth: int) -> int:
+    """Return how long to wait after an attempt (1: the first) that failed: `growth` times as long as before it, at most a minute."""
+    grown: int = RETRY_PAUSE_MS * growth ** min(attempt - 1, 16)
+    return min(grown, RETRY_PAUSE_MS_MAX)
 
 
 class Limits(BaseModel):

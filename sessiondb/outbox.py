@@ -1,7 +1,7 @@
 """The outbox: replies, written in the transaction that completes their turn, sent from rows.
 
     pending --> sending --> sent
-       ^           |------> failed     the channel refused it for good
+       ^           |------> failed     the channel refused it for good, or for a day
        |-- retry --|------> unknown    the sender died, or could not tell: shown, never blindly repeated
 
 "Sending" is committed before the channel is called. So after a crash in between, the row says `sending` by a process
@@ -17,7 +17,15 @@ from typing import Literal
 from . import events
 from .backend import ReadTx, Tx
 from .errors import NotFound
-from .limits import LEASE_GRACE_MS, OUTBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX
+from .limits import (
+    LEASE_GRACE_MS,
+    REPLY_ATTEMPTS_MIN,
+    REPLY_PAUSE_GROWTH,
+    REPLY_RETRY_MS_MAX,
+    RETRY_PAUSE_MS_MAX,
+    SESSION_WAITING_MAX,
+    retry_pause_ms,
+)
 from .models import Reply
 
 
@@ -31,18 +39,36 @@ class Outgoing:
     target: str
     attempt: int
     payload: str
+    tries: int = 1
+    """Attempts since it was created, or since an operator asked for it again; this one is counted."""
+    asked_at_ms: int = 0
+    """When that was."""
+
+
+def next_no(tx: ReadTx, now_ms: int) -> int | None:
+    """Return the number of the reply to be sent now; None if there is none.
+
+    A pause is a minute at most: a time further ahead is of a clock that has been set back since, and is not waited for. What is
+    older goes first then, because every later reply seems to be due before it.
+    """
+    ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
+    found = [tx.one("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    return min((row.outbox_no for row in found if row is not None), default=None)
 
 
 def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
     """Take the next reply and commit to sending it; None if there is none."""
-    row = tx.one("outbox.next", now_ms=tx.now_ms)
-    if row is None:
+    outbox_no = next_no(tx, tx.now_ms)
+    if outbox_no is None:
         return None
+    row = tx.must("outbox.candidate", outbox_no=outbox_no)
     taken = tx.run(
         "outbox.begin_sending", outbox_no=row.outbox_no, instance_no=tx.instance_no, expires_at_ms=tx.now_ms + lease_ms + LEASE_GRACE_MS
     )
     assert taken == 1, "the reply was pending a moment ago, in this transaction"
-    return Outgoing(row.outbox_no, row.session_no, row.session_id, row.target, row.attempts + 1, row.payload)
+    attempt = row.attempts + 1
+    tries = attempt - row.attempts_before
+    return Outgoing(row.outbox_no, row.session_no, row.session_id, row.target, attempt, row.payload, tries, row.asked_at_ms)
 
 
 def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
@@ -51,10 +77,12 @@ def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
 
 
 def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
-    """Record that the channel did not send a reply: it is tried again after a pause, or failed for good."""
-    if retry and reply.attempt < OUTBOX_ATTEMPTS_MAX:
-        pause_ms = min(RETRY_PAUSE_MS * 2 ** (reply.attempt - 1), RETRY_PAUSE_MS_MAX)
-        return put_back(tx, reply, reason, pause_ms=pause_ms)
+    """Record that the channel did not send a reply: it is tried again after a pause, or failed for good.
+
+    A channel that is away is no reason to give up: it is tried for a day, and a few times however old it is.
+    """
+    if retry and (reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX):
+        return put_back(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
     if not _settle(tx, reply, "failed", receipt=None, reason=reason):
         return False
     events.emit(
@@ -74,6 +102,14 @@ def put_back(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool
         available_at_ms=tx.now_ms + pause_ms,
         reason=reason,
     )
+    if put and pause_ms:
+        tx.run(
+            "outbox.wait_behind",
+            session_no=reply.session_no,
+            outbox_no=reply.outbox_no,
+            available_at_ms=tx.now_ms + pause_ms,
+            limit=SESSION_WAITING_MAX,
+        )
     return put == 1
 
 

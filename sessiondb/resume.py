@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from . import compaction, events, instances, outbox, turns
 from .backend import ReadTx, Row, Tx
-from .limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS
+from .limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
 
 Action = Literal["resume", "later", "skip", "breaker"]
 Trouble = Literal["failed", "damaged"]
@@ -57,7 +57,7 @@ class ResumePolicy(BaseModel):
     """Since the session last moved."""
     skip_states: frozenset[Trouble] = frozenset({"failed", "damaged"})
     """Sessions that are left alone: whose turn before failed, or whose import had damaged lines."""
-    attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
+    attempts_max: int = Field(default=INTERRUPTED_ATTEMPTS_MAX, ge=1)
     deadline_s: float = Field(default=60.0, gt=0)
     """A resume that has not ended by then is cut off."""
     breaker_unclean_starts: int = Field(default=3, ge=1)
@@ -192,7 +192,7 @@ def plan(
 
 def _decide(row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: int, room: int, budget: int) -> tuple[Action, str]:
     # What a dead process still holds is given up by `recover`, whatever the policy, when its last attempt was that one.
-    attempts_max = min(policy.attempts_max, INBOX_ATTEMPTS_MAX) if row.holder_no is not None else policy.attempts_max
+    attempts_max = min(policy.attempts_max, INTERRUPTED_ATTEMPTS_MAX) if row.holder_no is not None else policy.attempts_max
     age_h, idle_h = (now_ms - row.accepted_at_ms) / 3_600_000, (now_ms - row.updated_at_ms) / 3_600_000
     if row.ended_at_ms is not None:
         return "skip", "its session has ended"

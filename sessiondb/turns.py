@@ -29,7 +29,16 @@ from . import events, sessions, transcript
 from .backend import ReadTx, Row, Tx
 from .entries import Draft, iso_from_ms
 from .errors import NotFound, TurnLost
-from .limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS, RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX
+from .limits import (
+    INBOX_ATTEMPTS_MAX,
+    INBOX_PAUSE_GROWTH,
+    INTERRUPTED_ATTEMPTS_MAX,
+    LEASE_GRACE_MS,
+    OUTBOX_WAITING_MAX,
+    PRIORITY_WAIT_MS_MAX,
+    RETRY_PAUSE_MS_MAX,
+    retry_pause_ms,
+)
 from .models import Receipt
 
 Ended = Literal["completed", "failed", "aborted", "interrupted"]
@@ -76,12 +85,27 @@ class Started:
 
 
 def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
-    """Read the next message of a lane that may run, if the lane has room and no lane before it has work."""
+    """Read the next message of a lane that may run, if the lane has room and the outbox too.
+
+    While a lane before it has a message that could run, only one that has waited for `PRIORITY_WAIT_MS_MAX`.
+    """
     room = require_lane(tx, lane)
-    if room.running >= room.concurrency or tx.one("turns.busier_lane", lane=lane, now_ms=now_ms) is not None:
+    if room.running >= room.concurrency or tx.one("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None:
         return None
-    row = tx.one("inbox.next", lane=lane, now_ms=now_ms)
-    return Candidate(**row._asdict()) if row is not None else None
+    held_back = any(_next_no(tx, row.lane, now_ms) is not None for row in tx.all("turns.lanes_before", lane=lane))
+    inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
+    return Candidate(**tx.must("inbox.candidate", inbox_no=inbox_no)._asdict()) if inbox_no is not None else None
+
+
+def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
+    """Return the number of the message of a lane that is to run next, of those that have waited for so long; None if there is none.
+
+    A pause is a minute at most: a time further ahead is of a clock that has been set back since, and is not waited for. What is
+    older goes first then, because every later message seems to have been due before it.
+    """
+    ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
+    found = [tx.one("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    return min((row.inbox_no for row in found if row is not None), default=None)
 
 
 def require_lane(tx: ReadTx, lane: str) -> Row:
@@ -233,7 +257,7 @@ def complete(
     return receipts
 
 
-def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool) -> None:
+def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = INBOX_ATTEMPTS_MAX) -> None:
     """End a turn that went wrong; its message is tried again after a pause or, used up, is dead.
 
     Raises:
@@ -241,9 +265,11 @@ def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool) -> None:
     """
     turn = require_running(tx, turn_no)
     _finish(tx, turn, "failed", reason)
-    if retry and turn.attempt < INBOX_ATTEMPTS_MAX:
-        pause_ms = min(RETRY_PAUSE_MS * 2 ** (turn.attempt - 1), RETRY_PAUSE_MS_MAX)
-        tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=tx.now_ms + pause_ms, reason=reason)
+    if retry and turn.attempt < attempts_max:
+        at_ms = tx.now_ms + retry_pause_ms(turn.attempt, INBOX_PAUSE_GROWTH)
+        tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=at_ms, reason=reason)
+        if turn.kind == "message":  # a resume holds nothing up
+            tx.run("inbox.wait_behind", session_no=turn.session_no, inbox_no=turn.inbox_no, available_at_ms=at_ms)
     else:
         bury(tx, turn.inbox_no, turn.session_no, reason)
 
@@ -265,12 +291,12 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     if turn.state != "running":
         return False
     _finish(tx, turn, "interrupted", reason)
-    if turn.attempt < INBOX_ATTEMPTS_MAX:
+    if turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
         tx.run("inbox.hold", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
         told = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
         events.emit(tx, "turn_interrupted", "user", told, session_no=turn.session_no, turn_no=turn_no)
     else:
-        bury(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INBOX_ATTEMPTS_MAX}")
+        bury(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
     events.emit(
         tx, "turn_interrupted", "operator", f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}",
         session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt,

@@ -30,7 +30,7 @@ from .backend import ReadTx, Tx
 from .entries import decode_object, draft_entry, dumps, is_large
 from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, StoreDamaged, TurnLost
 from .handles import Item, Session, prepare
-from .limits import ENTRY_BYTES_MAX, LEASE_GRACE_MS, SESSION_KEY_CHARS_MAX
+from .limits import ENTRY_BYTES_MAX, INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS, SESSION_KEY_CHARS_MAX
 from .messages import message_json
 from .models import Event, Receipt
 from .resume import ResumePolicy
@@ -58,6 +58,8 @@ class LaneSettings(BaseModel):
     """A turn is cut off after this; its lease cannot be renewed much longer. A resume brings a limit of its own."""
     delayed_after_s: float = Field(default=10.0, gt=0)
     """A message that has waited this long gets a `message_delayed` event, once."""
+    attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
+    """A message whose turn fails is tried this often, after pauses of 1, 4, 16 and then 60 s; then it is a dead letter."""
 
 
 @dataclass(slots=True)
@@ -322,8 +324,8 @@ async def _run_turn(turn: Turn, handler: Handler) -> None:
     # A cancellation that arrives from here on waits until the end is written: that takes one transaction.
     with anyio.CancelScope(shield=True):
         if failure is not None:
-            said, again = failure, retry
-            await _record(turn, lambda tx: turns.fail(tx, turn.number, said, retry=again))
+            said, again, attempts_max = failure, retry, turn.settings.attempts_max
+            await _record(turn, lambda tx: turns.fail(tx, turn.number, said, retry=again, attempts_max=attempts_max))
         else:
             await _complete(turn, answer or Answer(incomplete="the handler returned nothing"))
 
@@ -466,7 +468,7 @@ async def _next_reply(db: SessionDB, lease_s: float) -> outbox.Outgoing:
 def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
     """Return whether a sender is overdue, whether a reply may be sent, and how long until one may without any commit."""
     now_ms = _now_ms()
-    overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), tx.one("outbox.next", now_ms=now_ms)
+    overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), outbox.next_no(tx, now_ms)
     at_ms = tx.must("outbox.due", now_ms=now_ms).at_ms
     sleep_s = LOOK_S if at_ms is None else min(LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
     return bool(overdue), waiting is not None, sleep_s

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ATTEMPTS_MAX = 3
-PAUSE_MS, PAUSE_MS_MAX = 1_000, 60_000
+ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX = 5, 3
+PAUSES_MS = (1_000, 4_000, 16_000, 60_000)
+PRIORITY_WAIT_MS = 60_000
 GRACE_MS = 2_000
 LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
 """Of each lane: how many turns at once, and its priority."""
@@ -92,9 +93,11 @@ class Gateway:
         if len(self.running(lane=lane)) >= concurrency:
             return None
         before = [name for name, (_, other) in LANES.items() if other < priority]
-        if any(message.lane in before and self.may_run(message, now_ms) for message in self.messages):
-            return None
-        return next((message for message in self.messages if message.lane == lane and self.may_run(message, now_ms)), None)
+        held_back = any(message.lane in before and self.may_run(message, now_ms) for message in self.messages)
+        available_by_ms = now_ms - PRIORITY_WAIT_MS if held_back else now_ms
+        mine = [message for message in self.messages if message.lane == lane and self.may_run(message, now_ms)]
+        mine = [message for message in mine if message.available_ms <= available_by_ms]
+        return min(mine, key=lambda message: (message.available_ms, message.number), default=None)
 
     def claim(self, lane: str, now_ms: int, lease_ms: int, timeout_ms: int) -> Turn | None:
         message = self.next(lane, now_ms)
@@ -130,13 +133,17 @@ class Gateway:
         turn.state = "failed"
         if retry and turn.attempt < ATTEMPTS_MAX:
             turn.message.state = "queued"
-            turn.message.available_ms = now_ms + min(PAUSE_MS * 2 ** (turn.attempt - 1), PAUSE_MS_MAX)
+            turn.message.available_ms = now_ms + PAUSES_MS[turn.attempt - 1]
+            behind = [other for other in self.messages if other.session == turn.message.session and other.number > turn.message.number]
+            for other in behind:
+                if turn.kind == "message" and other.state == "queued" and other.lane != "resume":
+                    other.available_ms = max(other.available_ms, turn.message.available_ms)
         else:
             self.bury(turn.message)
 
     def interrupt(self, turn: Turn) -> None:
         turn.state = "interrupted"
-        if turn.attempt < ATTEMPTS_MAX:
+        if turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
             turn.message.state = "held"
             self.events.append("turn_interrupted")
         else:
@@ -179,7 +186,7 @@ class Gateway:
             before = [turn for turn in self.turns if turn.message.session == message.session and turn.message is not message]
             too_old = now_ms - message.accepted_ms > max_age_ms
             failed_before = bool(before) and before[-1].state == "failed"
-            if message.session in self.ended or message.attempts >= ATTEMPTS_MAX or too_old or failed_before:
+            if message.session in self.ended or message.attempts >= INTERRUPTED_ATTEMPTS_MAX or too_old or failed_before:
                 action = "skip"
             elif room <= 0:
                 action = "later"

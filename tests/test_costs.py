@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import apsw
 import pytest
 
 import sessiondb
-from sessiondb import compaction
+from sessiondb import compaction, events, outbox, turns
 from sessiondb.backend import Row
 from sessiondb.entries import draft_entry
-from sessiondb.limits import CUT_SCAN_ROWS_FIRST
+from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
+from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
+from sessiondb.sqlite.schema import schema_text
 
 PAGE_BYTES = 4096
 QUESTION = {"role": "user", "content": "a question of ordinary length " * 10}
@@ -100,3 +104,81 @@ def test_a_message_that_speaks_of_messages_is_still_a_message(content: str) -> N
     """A message is looked into as an entry only when its text could be one; looking must not change what it is."""
     draft = draft_entry({"role": "user", "content": content}, now_ms=0)
     assert (draft.type, draft.role) == ("message", "user")
+
+
+# -- what grows with nothing ----------------------------------------------------------------------------------
+
+NOW_MS = 1_800_000_000_000
+ROWS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < :rows) "
+INSERT_SESSIONS = "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) "
+SESSIONS = ROWS + INSERT_SESSIONS + "SELECT 's' || i, 'native', 3, i, i FROM n"
+INSERT_MESSAGES = "INSERT INTO inbox (source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload) "
+# One message of each session has failed and waits for its retry.
+MESSAGES_IN_RETRY = ROWS + INSERT_MESSAGES + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms + 1 + i % 60000, 1, '{}' FROM n"
+# Every message could run.
+MESSAGES_READY = ROWS + INSERT_MESSAGES + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms - i, 0, '{}' FROM n"
+INSERT_REPLIES = "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, payload) "
+REPLIES_IN_RETRY = ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms + 1 + i % 60000, '{}' FROM n"
+REPLIES_READY = ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms - i, '{}' FROM n"
+# Sent long ago, and one that waits.
+REPLIES_SENT = ROWS + INSERT_REPLIES + "SELECT i, 't', iif(i = 1, 'pending', 'sent'), 1, :now_ms, :now_ms - i, '{}' FROM n"
+EVENTS = ROWS + "INSERT INTO event (kind, audience, at_ms, text, data) SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
+INSERT_FILES = "INSERT INTO source (path, name, kind, inode, imported_at_ms, state) "
+FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
+
+
+def look_of_lane(tx: Any) -> object:
+    return tx.must("inbox.due", lane="main", now_ms=NOW_MS), turns.peek(tx, "main", NOW_MS), turns.peek(tx, "resume", NOW_MS)
+
+
+def look_of_outbox(tx: Any) -> object:
+    return tx.must("outbox.due", now_ms=NOW_MS), outbox.next_no(tx, NOW_MS)
+
+
+def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
+    """Return how many instructions of SQLite's machine some rules take over a database with so many rows."""
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute(schema_text()).fetchall()
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the engine's connections: the plan depends on no value
+        for history in (SESSIONS, *histories):
+            connection.execute(history, {"rows": rows, "now_ms": NOW_MS}, can_cache=False).fetchall()
+        tx = transaction.Snapshot(connection)
+        body(tx)  # prepared, and the schema is known
+        connection.set_progress_handler(count, 1)
+        body(tx)
+        connection.set_progress_handler(None)
+    return steps
+
+
+ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "lane, in retry": (look_of_lane, MESSAGES_IN_RETRY),
+    "lane, ready": (look_of_lane, MESSAGES_READY),
+    "outbox, in retry": (look_of_outbox, REPLIES_IN_RETRY),
+    "outbox, ready": (look_of_outbox, REPLIES_READY),
+    "outbox, sent": (look_of_outbox, REPLIES_SENT),
+    "claim, replies sent": (lambda tx: turns.peek(tx, "main", NOW_MS), REPLIES_SENT),
+    "events": (lambda tx: events.after(tx, event_no=1, audience="user"), EVENTS),
+    "last events": (lambda tx: events.before_last(tx, count=1, audience="user"), EVENTS),
+    "files": (lambda tx: tx.all("source.by_inode", inodes='["1:7"]'), FILES),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_rows(what: str) -> None:
+    body, history = ASKED[what]
+    few, many = steps_of(body, 300, history), steps_of(body, 3_000, history)
+    assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
+
+
+def test_asking_whether_the_outbox_is_full_reads_no_further_than_its_limit() -> None:
+    def full(tx: Any) -> object:
+        return tx.one("outbox.full", fewer=OUTBOX_WAITING_MAX // 100)
+
+    assert steps_of(full, 3_000, REPLIES_IN_RETRY) == steps_of(full, 300, REPLIES_IN_RETRY)

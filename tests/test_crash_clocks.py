@@ -199,7 +199,7 @@ async def test_a_reply_that_waits_for_its_retry_does_not_wait_for_the_clock_to_c
         assert (await db.write("begin", begin)) is not None
 
 
-@pytest.mark.parametrize("statement", ["outbox.next", "outbox.due", "inbox.next", "inbox.due", "turns.busier_lane"])
+@pytest.mark.parametrize("statement", ["outbox.due", "inbox.due"])
 def test_the_statements_know_the_longest_pause_that_there_is(statement: str) -> None:
     assert f":now_ms + {RETRY_PAUSE_MS_MAX}" in transaction.statements()[statement].sql
 

@@ -317,7 +317,7 @@ def _message_appended_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def _interrupted_message_is_lost(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(turns, "INBOX_ATTEMPTS_MAX", 1)
+    patch.setattr(turns, "INTERRUPTED_ATTEMPTS_MAX", 1)
 
 
 def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ import anyio
 import pytest
 
 import sessiondb
+from core_support import reply as said
 from engine_support import process
-from sessiondb import outbox
-from sessiondb.limits import LEASE_GRACE_MS, OUTBOX_ATTEMPTS_MAX
+from sessiondb import limits, outbox, turns
+from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
-from turns_support import Clock, claimed, complete, eventually, kinds, look, running, say
+from sessiondb.worker import Answer, Turn
+from turns_support import Clock, claimed, complete, eventually, inbox_states, kinds, look, running, say
 
 pytestmark = pytest.mark.anyio
 
@@ -48,25 +50,67 @@ async def test_replies_of_a_session_are_sent_in_order_and_of_others_side_by_side
         assert [(row.state, row.receipt) for row in await look(db, "outbox")] == [("sent", "id-1"), ("sending", None), ("sending", None)]
 
 
-async def test_a_refused_reply_is_tried_again_after_doubling_pauses_and_then_failed(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def refuse_once(db: sessiondb.SessionDB, clock: Clock) -> int:
+    """Take the next reply, have the channel refuse it, and go to the time of its retry; return the pause."""
+    reply = await begin(db)
+    assert json.loads(reply.payload) == "a1"
+    await db.write("refused", partial(outbox.refused, reply=reply, reason="not connected", retry=True))
+    row, *behind = await look(db, "outbox")
+    pause_ms = row.available_at_ms - clock()
+    if row.state == "pending":
+        assert all(other.available_at_ms == row.available_at_ms for other in behind), "what cannot be sent yet is not looked at"
+        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, "a2 waits behind the retry"
+    clock.at_ms = max(clock(), row.available_at_ms)
+    return pause_ms
+
+
+async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_minute(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
     async with sessiondb.open(tmp_db) as db:
         await write_replies(db, "a1", "a2")
-        pauses = []
-        for attempt in range(1, OUTBOX_ATTEMPTS_MAX + 1):
-            reply = await begin(db)
-            assert (json.loads(reply.payload), reply.attempt) == ("a1", attempt)
-            await db.write("refused", partial(outbox.refused, reply=reply, reason="rate limit", retry=True))
-            row = (await look(db, "outbox"))[0]
-            pauses.append(row.available_at_ms - clock())
-            if attempt < OUTBOX_ATTEMPTS_MAX:
-                assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, "a2 waits behind the retry"
-            clock.at_ms = max(clock(), row.available_at_ms)
-        assert pauses[:-1] == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000]
+        pauses = [await refuse_once(db, clock) for _ in range(20)]
+        assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 14], "a channel that is away is nobody's decision"
+        clock.pass_ms(REPLY_RETRY_MS_MAX)
+        await refuse_once(db, clock)
         assert await states(db) == ["failed", "pending"]
         assert await kinds(db) == ["reply_failed"]
         assert json.loads((await begin(db)).payload) == "a2", "a reply that failed holds nothing up"
+
+
+async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        for _ in range(REPLY_ATTEMPTS_MIN):
+            await refuse_once(db, clock)
+        clock.pass_ms(REPLY_RETRY_MS_MAX)
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed"]
+        await db.settle_reply(1, "pending")
+        assert [await refuse_once(db, clock) for _ in range(10)] == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 4]
+        clock.pass_ms(REPLY_RETRY_MS_MAX)
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed"]
+        assert (await look(db, "outbox"))[0].attempts == 9 + 11, "counted on: an older attempt must not be taken for a new one"
+
+
+async def test_a_reply_that_is_old_when_its_gateway_starts_is_not_given_up_at_the_first_refusal(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        clock.pass_ms(3 * REPLY_RETRY_MS_MAX)
+        for _ in range(REPLY_ATTEMPTS_MIN - 1):
+            await refuse_once(db, clock)
+            assert await states(db) == ["pending"]
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed"]
 
 
 async def test_a_reply_refused_for_good_is_failed_at_once(tmp_db: Path) -> None:
@@ -153,7 +197,7 @@ async def test_the_loop_records_what_the_channel_says(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "sessiondb")
-    monkeypatch.setattr(outbox, "RETRY_PAUSE_MS", 1)
+    monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
     tries: list[str] = []
 
     async def sender(reply: outbox.Outgoing) -> str | None:
@@ -179,6 +223,37 @@ async def test_the_loop_records_what_the_channel_says(
         reasons = [row.reason for row in await look(db, "outbox")]
         assert reasons[2:] == ["blocked", "ConnectionResetError: in the middle", "TimeoutError: "]
         assert sorted(await kinds(db)) == ["reply_failed", "reply_unknown", "reply_unknown"]
+
+
+async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "OUTBOX_WAITING_MAX", 3)
+    connected = False
+
+    async def handler(turn: Turn) -> Answer:
+        return Answer(entries=[said("yes")], replies=[("web:1", turn.message["content"])])
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        if not connected:
+            raise sessiondb.RefusedBySender("not connected")
+
+    async def sent(number: int) -> bool:
+        return (await states(db)).count("sent") == number
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(10):
+            await say(db, f"e{number}", f"agent:main:web:{number}")
+        await db.set_lane("main", concurrency=1, priority=0)
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(lambda: _count(db, "pending", 3))
+            async with running(partial(db.run_outbox, sender)):
+                await anyio.sleep(0.1)  # for a claim that should not be; what follows does not depend on how long
+                waiting = [state for state in (await inbox_states(db)).values() if state == "queued"]
+                assert len(waiting) == 7, "what cannot be sent is not asked for"
+                monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
+                connected = True
+                await eventually(partial(sent, 10))
+        assert set((await inbox_states(db)).values()) == {"done"}
+        assert (await db.verify()).ok
 
 
 async def test_a_slow_channel_does_not_hold_up_the_others_and_at_once_bounds_them(tmp_db: Path) -> None:

@@ -23,13 +23,13 @@ ALLOWED = {
     "instance.by_pid": "one row per process that ever wrote, newest first; asked only when a lock was not released for seconds",
     "inbox.open": "the partial index of messages that are not done: as many rows as it returns; a person asked",
     "sessions.heard": "a list of the newest rows of one session, at most as many as the caller says",
+    "outbox.full": "what it counts is bounded by a limit, and found by an index",
     "resume.held": "the partial indexes of what runs now: as many rows as it returns; a person asked",
     "inbox.held_by": "the partial index of running turns; for a plan that somebody asks for while dead processes have turns",
     "resume.overdue_compactions": "the partial index of running jobs: as many rows as run now, once for each recovery",
     "resume.running_compactions": "the partial index of running jobs, once for each process that died",
     "resume.unclean_starts": "counts again what two searches have found: processes that died in the last minutes",
     "source.agents": "bindings, once per export",
-    "source.by_inode": "receipts of files, once per page of files whose path is new to an import",
     "source.indexes": "receipts of index files, once per export",
     "status.compactions": "counts every job, by its nature; a person asked",
     "status.processes": "one row per process that ever wrote, newest first; a person asked",
@@ -39,7 +39,7 @@ ALLOWED = {
     "status.work": "counts, by its nature, each over a partial index of just these rows; a person asked",
     "status.totals": "counts small tables, by its nature; never entries; a person asked",
     "verify.cursors": "consumers of events: a handful of rows; a person asked",
-    "turns.busier_lane": "lanes: a handful of rows, made by hand",
+    "turns.lanes_before": "lanes: a handful of rows, made by hand",
     "turns.of_instance": "the partial index of running turns, once for each process that died",
 }
 
@@ -116,21 +116,29 @@ HOT = {
     "compaction.cut_page": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     # what a gateway's loops ask after every commit
     "inbox.next": [
-        "SEARCH i USING INDEX inbox_waiting (lane=?)",
+        "SEARCH i USING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)",
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH t USING COVERING INDEX turn_one_running (session_no=?)",
         "CORRELATED SCALAR SUBQUERY 2",
         "SEARCH o USING INDEX inbox_of_session (session_no=?)",
-        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
     ],
+    "inbox.candidate": ["SEARCH i USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
+    "inbox.due": ["SEARCH inbox USING COVERING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)"],
     "inbox.late": ["SEARCH i USING INDEX inbox_untold (lane=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
     "turns.expired": ["SEARCH turn USING COVERING INDEX turn_running (lane=? AND expires_at_ms<?)", *GIVEN_LIST],
     "turns.next_expiry": ["SEARCH turn USING COVERING INDEX turn_running (lane=?)", *GIVEN_LIST],
     "outbox.next": [
-        "SEARCH o USING INDEX outbox_unsent (state=?)",
+        "SEARCH o USING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)",
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH e USING INDEX outbox_of_session (session_no=? AND outbox_no<?)",
-        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "outbox.candidate": ["SEARCH o USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
+    "outbox.due": ["SEARCH outbox USING COVERING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)"],
+    "outbox.full": ["SCAN outbox USING INDEX outbox_of_session"],
+    "events.after": ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"],
+    "events.after_for": [
+        "SEARCH e USING INDEX event_by_audience (audience=? AND event_no>?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
     "events.last": ["SEARCH event"],
     # what a start looks at: what is open, never what is done
@@ -148,6 +156,13 @@ HOT = {
     "resume.running_compactions": ["SCAN compaction USING INDEX compaction_one_running"],
     "resume.overdue_compactions": ["SCAN compaction USING INDEX compaction_one_running"],
     "transcript.close_epoch": ["SEARCH epoch USING PRIMARY KEY (session_no=? AND epoch=?)"],
+    # an import's question about files whose path is new
+    "source.by_inode": [
+        "SEARCH source USING INDEX source_by_inode (inode=?)",
+        "LIST SUBQUERY 1",
+        "SCAN json_each VIRTUAL TABLE INDEX 1:",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ],
     # finding a session
     "sessions.by_id": ["SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"],
     "sessions.by_key": ["SEARCH b USING PRIMARY KEY (session_key=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],

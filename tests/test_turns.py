@@ -14,6 +14,7 @@ from core_support import user
 from sessiondb import transcript, turns
 from sessiondb.backend import Tx
 from sessiondb.handles import prepare
+from sessiondb.limits import INBOX_ATTEMPTS_MAX, PRIORITY_WAIT_MS_MAX
 from sessiondb.sqlite import writer
 from turns_support import KEY, Clock, claim, claimed, complete, fail, inbox_states, interrupt, kinds, look, say
 
@@ -52,7 +53,7 @@ async def test_a_claim_is_the_append_and_the_start_of_the_turn_or_nothing(tmp_db
 async def test_a_message_is_appended_once_however_often_it_is_tried(tmp_db: Path, clock: Clock) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        for pause_ms in (1_000, 2_000):
+        for pause_ms in (1_000, 4_000):
             turn = await claimed(db)
             await fail(db, turn.turn_no)
             clock.pass_ms(pause_ms - 1)
@@ -66,9 +67,13 @@ async def test_a_message_is_appended_once_however_often_it_is_tried(tmp_db: Path
 async def test_after_its_attempts_a_message_is_dead_and_both_sides_are_told(tmp_db: Path, clock: Clock) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        for _ in range(3):
+        pauses = []
+        for _ in range(INBOX_ATTEMPTS_MAX):
             await fail(db, (await claimed(db)).turn_no, "the model is down")
-            clock.pass_ms(60_000)
+            [row] = await look(db, "inbox")
+            pauses.append(row.available_at_ms - clock())
+            clock.at_ms = max(clock(), row.available_at_ms)
+        assert pauses[:-1] == [1_000, 4_000, 16_000, 60_000]
         assert await inbox_states(db) == {"e1": "dead"}
         user_event, operator_event = await look(db, "events")
     assert (user_event.kind, user_event.audience) == ("message_dead", "user")
@@ -101,6 +106,94 @@ async def test_a_lane_waits_while_one_before_it_has_work_that_could_run(tmp_db: 
         await fail(db, turn.turn_no)
         await say(db, "cron 2", "agent:main:cron:1", lane="cron")
         assert await claim(db, "cron") is not None, "what waits for a retry, and what waits behind it, could not run"
+
+
+async def test_a_lane_below_one_that_is_always_busy_is_served_after_a_bounded_wait(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "cron", "agent:main:cron:1", lane="cron")
+        await say(db, "cron 2", "agent:main:cron:2", lane="cron")
+        for number in range(6):
+            await say(db, f"chat {number}", f"agent:main:web:{number}")
+            await complete(db, (await claimed(db)).turn_no, "x")
+            await say(db, f"waits {number}", f"agent:main:web:{number}")
+            assert await claim(db, "cron") is None, "main always has something that could run"
+            clock.pass_ms(PRIORITY_WAIT_MS_MAX // 6)
+        cron = await claimed(db, "cron")
+        assert cron.inbox_no == 1
+        assert await claim(db, "cron") is None, "its own concurrency still holds"
+        assert await claim(db) is not None
+
+
+async def test_a_message_behind_its_sessions_cron_message_does_not_wait_for_good(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "cron", KEY, lane="cron")
+        behind = await say(db, "a person's", KEY)
+        for number in range(9):
+            await say(db, f"busy {number}", f"agent:main:web:{10 + number}")
+        for _ in range(4):
+            assert (await claimed(db)).session_id != behind.session_id, "first come, first served"
+        assert await claim(db, "cron") is None
+        clock.pass_ms(PRIORITY_WAIT_MS_MAX)
+        cron = await claimed(db, "cron")
+        await complete(db, cron.turn_no, "tick")
+        await db.set_lane("main", concurrency=5, priority=0)
+        assert (await claimed(db)).inbox_no == behind.inbox_no
+
+
+async def test_a_lane_that_nobody_runs_holds_the_others_back_for_a_bounded_time(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("urgent", concurrency=1, priority=-1)
+        await say(db, "for nobody", "agent:main:web:2", lane="urgent")
+        await say(db, "a person's")
+        assert await claim(db) is None
+        clock.pass_ms(PRIORITY_WAIT_MS_MAX - 1)
+        assert await claim(db) is None
+        clock.pass_ms(1)
+        assert await claim(db) is not None
+
+
+async def test_a_resume_waits_from_when_it_was_queued_and_not_from_when_its_message_was_accepted(tmp_db: Path, clock: Clock) -> None:
+    """In the burst after a restart people come first, however old what was interrupted is."""
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "old")
+        await interrupt(db, (await claimed(db)).turn_no)
+        for number in range(3):
+            await say(db, f"waited over the restart {number}", f"agent:main:web:{10 + number}")
+        clock.pass_ms(10 * PRIORITY_WAIT_MS_MAX)
+        await db.resume()
+        for _ in range(3):
+            assert await claim(db, "resume") is None
+            await complete(db, (await claimed(db)).turn_no, "x")
+        assert (await claimed(db, "resume")).kind == "resume"
+
+
+async def test_what_is_due_is_served_by_when_it_became_due_and_an_old_clock_holds_nothing_back(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "retried")
+        await say(db, "before the clock was set back", "agent:main:web:2")
+        await fail(db, (await claimed(db)).turn_no)
+        clock.pass_ms(1_000)
+        assert (await claimed(db)).inbox_no == 2, "it has waited for longer"
+        await say(db, "also before", "agent:main:web:3")
+        clock.pass_ms(-86_400_000)
+        await say(db, "after", "agent:main:web:4")
+        assert [(await claimed(db)).inbox_no for _ in range(3)] == [1, 3, 4], "first come, first served"
+
+
+async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for event in ("e1", "e2", "e3"):
+            await say(db, event)
+        other = await say(db, "other", "agent:main:web:2")
+        await fail(db, (await claimed(db)).turn_no)
+        waits = {row.event_id: row.available_at_ms - clock() for row in await look(db, "inbox")}
+        assert waits == {"e1": 1_000, "e2": 1_000, "e3": 1_000, "other": 0}
+        assert (await claimed(db)).inbox_no == other.inbox_no
+        clock.pass_ms(1_000)
+        again = await claimed(db)
+        assert again.inbox_no == 1
+        await fail(db, again.turn_no, retry=False)
+        assert (await claimed(db)).inbox_no == 2, "what is dead holds nothing up"
 
 
 async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:

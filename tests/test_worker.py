@@ -15,7 +15,7 @@ import pytest
 import sessiondb
 from core_support import reply
 from engine_support import PATIENCE_S, process
-from sessiondb import turns, worker
+from sessiondb import limits, turns, worker
 from sessiondb.errors import OutcomeUnknown, StoreBusy
 from sessiondb.worker import Answer, LaneSettings, Turn
 from turns_support import KEY, eventually, inbox_states, kinds, look, running, say
@@ -29,7 +29,7 @@ QUICK = LaneSettings(lease_s=0.3, timeout_s=0.2)
 def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Failures are on purpose here: they fill no log, and are tried again at once."""
     caplog.set_level(logging.CRITICAL, "sessiondb")
-    monkeypatch.setattr(turns, "RETRY_PAUSE_MS", 1)
+    monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
     monkeypatch.setattr(worker, "BUSY_PAUSE_S", 0.01)
 
 
@@ -78,9 +78,13 @@ async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead
         await say(db, "e1")
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
-        assert attempts == [1, 2, 3]
-        assert [(row.state, row.reason) for row in await look(db, "turns")] == [("failed", "ValueError: the model is down")] * 3
+        assert attempts == [1, 2, 3, 4, 5]
+        assert [(row.state, row.reason) for row in await look(db, "turns")] == [("failed", "ValueError: the model is down")] * 5
         assert await kinds(db) == ["message_dead", "message_dead"]
+        await say(db, "e2")
+        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(attempts_max=2))):
+            await eventually(partial(nothing_open, db))
+        assert attempts[5:] == [1, 2]
 
 
 async def test_a_handler_that_hangs_is_cut_off_at_its_deadline(tmp_db: Path) -> None:

@@ -20,20 +20,24 @@ SELECT count(*) AS waiting FROM (
 SELECT count(*) AS waiting FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
 
 -- name: next
--- The oldest message of a lane that may run now: its session is idle and nothing of that session goes before it.
--- A resume lets every other message of its session go first. A pause is a minute at most: a time further ahead is of a clock that
--- has been set back since, and is not waited for.
-SELECT i.inbox_no, i.session_no, s.session_id, i.source, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
-FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms NOT BETWEEN :now_ms + 1 AND :now_ms + 60000
+-- The message of a lane that became available first within some time, and may run: its session is idle and nothing of that session
+-- goes before it. A resume lets every other message of its session go first. What waits for its retry is not even looked at.
+SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
+WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM inbox AS o
                   WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'held') AND o.state <> 'held' AND o.lane <> 'resume'
                     AND (o.inbox_no < i.inbox_no OR i.lane = 'resume'))
-ORDER BY i.inbox_no LIMIT 1;
+ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
+
+-- name: candidate
+-- What is needed of a message to claim it.
+SELECT i.inbox_no, i.session_no, s.session_id, i.source, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
+FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: due
--- When the next message of a lane that waits for its retry becomes available.
+-- When the next message of a lane that waits for its retry becomes available. A pause is a minute at most: a time further ahead is
+-- of a clock that has been set back since, and is not waited for.
 SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane
   AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
@@ -50,6 +54,13 @@ UPDATE inbox SET state = 'done', reason = :reason WHERE inbox_no = :inbox_no AND
 -- claimed -> queued again, not before a time.
 UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms, reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+
+-- name: wait_behind
+-- What is queued behind a message of its session that waits for its retry waits as long: it could not run anyway, and is not looked
+-- at in vain. No more rows than may wait in a session.
+UPDATE inbox SET available_at_ms = :available_at_ms
+WHERE session_no = :session_no AND inbox_no > :inbox_no AND state IN ('queued', 'claimed', 'held') AND state = 'queued'
+  AND lane <> 'resume' AND available_at_ms < :available_at_ms;
 
 -- name: hold
 -- claimed -> held: its turn was interrupted, the resume plan decides.
@@ -70,8 +81,10 @@ WHERE session_no = :session_no AND inbox_no < :inbox_no AND state IN ('queued', 
 SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no AND state = 'queued';
 
 -- name: resume
--- held -> queued in the lane of resumes.
-UPDATE inbox SET state = 'queued', lane = 'resume', available_at_ms = :now_ms, timeout_ms = :timeout_ms WHERE inbox_no = :inbox_no AND state = 'held';
+-- held -> queued in the lane of resumes. Its sender was told of the interruption, and is not told again that it waits.
+UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), lane = 'resume', available_at_ms = :now_ms,
+       timeout_ms = :timeout_ms, delayed = 1
+WHERE inbox_no = :inbox_no AND state = 'held';
 
 -- name: held
 -- Interrupted messages, newest first, a page at a time; with how the session's turn before went, and whether its import was damaged.

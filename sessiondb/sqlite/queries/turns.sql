@@ -8,15 +8,9 @@ FROM lane AS l WHERE l.lane = :lane;
 INSERT INTO lane (lane, concurrency, priority) VALUES (:lane, :concurrency, :priority)
 ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority;
 
--- name: busier_lane
--- A lane that goes before this one and has a message that could run now, if there is one.
-SELECT l.lane FROM lane AS l WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
-  AND EXISTS (SELECT 1 FROM inbox AS i WHERE i.state = 'queued' AND i.lane = l.lane AND i.available_at_ms NOT BETWEEN :now_ms + 1 AND :now_ms + 60000
-                AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
-                AND NOT EXISTS (SELECT 1 FROM inbox AS o
-                                WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'held') AND o.state <> 'held'
-                                  AND o.lane <> 'resume' AND (o.inbox_no < i.inbox_no OR i.lane = 'resume')))
-LIMIT 1;
+-- name: lanes_before
+-- The lanes that go before this one.
+SELECT l.lane FROM lane AS l WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane) ORDER BY l.priority;
 
 -- name: start
 -- A turn begins. The partial unique index refuses a second one of its session.
