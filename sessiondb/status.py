@@ -13,7 +13,7 @@ from typing import Literal
 
 from . import instances
 from .backend import ReadTx, Row
-from .limits import Limits
+from .limits import OUTBOX_WAITING_MAX, Limits
 from .models import Holding
 
 # As many jobs, processes and holdings as a person reads; the counts beside them are complete.
@@ -78,6 +78,11 @@ class Work:
     events: int
     """The newest event's number."""
 
+    @property
+    def outbox_full(self) -> bool:
+        """True when so many replies wait to be sent that no message is claimed until some are."""
+        return self.replies_pending + self.replies_sending >= OUTBOX_WAITING_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
@@ -112,8 +117,12 @@ class DatabaseStatus:
 
     @property
     def needs_attention(self) -> bool:
-        """True when something is overdue, in cool-down, belongs to a process that died, or waits for a person's decision."""
-        waits_for_a_person = bool(self.gateway.messages_dead or self.gateway.replies_unknown or self.gateway.replies_failed)
+        """True when something is overdue, in cool-down, belongs to a process that died, or waits for a person's decision.
+
+        So it is when the outbox is full: some channel takes nothing.
+        """
+        work = self.gateway
+        waits_for_a_person = bool(work.messages_dead or work.replies_unknown or work.replies_failed or work.outbox_full)
         return bool(self.stuck) or waits_for_a_person or any(job.owner_alive is False for job in self.running)
 
 

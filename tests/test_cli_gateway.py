@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sessiondb import events, sync, turns
+from core_support import change
+from sessiondb import events, status, sync, turns
 from sessiondb.backend import ReadTx
 from sessiondb.cli import program
 from sessiondb.cli.terminal import cells
@@ -448,6 +449,21 @@ def test_status_counts_what_waits_and_what_a_person_must_decide(tmp_db: Path) ->
         assert (after.gateway.messages_waiting, after.gateway.messages_dead, after.needs_attention) == (1, 1, True)
         assert after.gateway.events == 2
     assert "1 waiting, 0 interrupted, 1 dead" in ok("status", tmp_db)
+
+
+def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sync.open(tmp_db):
+        pass
+    monkeypatch.setattr(status, "OUTBOX_WAITING_MAX", 1)
+    assert "0 to send, 0 unknown" in ok("status", tmp_db)
+    change(
+        tmp_db,
+        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) VALUES ('s', 'native', 3, 1, 1)",
+        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload) VALUES (1, 't', 'pending', 1, 1, '{}')",
+    )
+    assert "1 to send (full: no message is claimed until some are sent" in ok("status", tmp_db)
+    with sync.open(tmp_db, readonly=True) as opened:
+        assert opened.status().needs_attention
 
 
 @pytest.mark.slow

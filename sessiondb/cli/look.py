@@ -212,11 +212,12 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         lines.append(("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"))
     work = found.gateway
     unsent = work.replies_pending + work.replies_sending
+    full = " (full: no message is claimed until some are sent; look at `outbox`)" if work.outbox_full else ""
     overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
     lines += [
         ("messages", f"{work.messages_waiting:,} waiting, {work.messages_held:,} interrupted, {work.messages_dead:,} dead"),
         ("turns", f"{work.turns_running:,} running{overdue}"),
-        ("replies", f"{unsent:,} to send, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
+        ("replies", f"{unsent:,} to send{full}, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
     ]
     lines += [("access", concern) for concern in found.concerns]
     for line in found.stuck:
