@@ -15,6 +15,7 @@ import pytest
 import sessiondb
 from sessiondb.freshness import ResetPolicy, channel_of, conversation_of, day_began_at_ms, reset_due
 from sessiondb.keys import parse_key
+from turns_support import claimed, complete, interrupt, look, say
 
 KEY = "agent:main:discord:channel:1"
 HOUR_MS = 3_600_000
@@ -215,6 +216,25 @@ async def test_replies_compactions_and_what_cron_brought_in_keep_nothing_alive(t
     async with sessiondb.open(tmp_db) as db:
         await (await db.session(KEY)).append({"role": "user", "content": "a person"})
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None
+
+
+@pytest.mark.anyio
+async def test_a_cron_message_that_is_resumed_is_still_nobody(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await (await db.session(KEY)).append({"role": "user", "content": "a person"})
+    age(tmp_db, 1)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "tick", KEY, lane="cron")
+        await interrupt(db, (await claimed(db, "cron")).turn_no)
+        for again in (True, False):  # the second time it is a resume that was interrupted
+            await db.resume(sessiondb.ResumePolicy(skip_states=frozenset()))
+            [waiting] = await look(db, "inbox")
+            assert (waiting.lane, waiting.delayed) == ("resume", 1), "its sender is not told late that it waits"
+            turn = await claimed(db, "resume")
+            if again:
+                await interrupt(db, turn.turn_no)
+        await complete(db, turn.turn_no, "tock")
+        assert await db.reset_if_due(KEY, HALF_AN_HOUR) == "idle"
 
 
 @pytest.mark.anyio

@@ -67,5 +67,6 @@ SELECT newest.appended_at_ms FROM (
 ) AS newest
 WHERE newest.role = 'user' AND NOT EXISTS (
   SELECT 1 FROM inbox AS i
-  WHERE newest.idempotency_key GLOB 'inbox:[0-9]*' AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER) AND i.lane = 'cron')
+  WHERE newest.idempotency_key GLOB 'inbox:[0-9]*' AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER)
+    AND coalesce(i.lane_before, i.lane) = 'cron')
 ORDER BY newest.entry_no DESC LIMIT 1;
