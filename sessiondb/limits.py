@@ -64,7 +64,8 @@ OUTBOX_WAITING_MAX = 10_000
 # late, and one that is away for longer makes dead letters of which people are told.
 INBOX_ATTEMPTS_MAX = 5
 INBOX_PAUSE_GROWTH = 4
-# A turn that was interrupted (its process died, most likely) counts more: a message that kills its process is not tried for long.
+# A turn that was interrupted (its process died, most likely) or cut off counts more: a message that kills its process, or hangs for all of
+# its time while its session waits, is not tried for long.
 INTERRUPTED_ATTEMPTS_MAX = 3
 # A reply that the channel did not take is tried for a day, after pauses that double to a minute, since it was created or an operator asked
 # for it again: a channel that is away for hours is nobody's decision. It is tried eight times (two minutes) however old it is, so that

@@ -30,7 +30,7 @@ from .backend import ReadTx, Tx
 from .entries import decode_object, draft_entry, dumps, is_large
 from .errors import InvalidInput, ReadTooLong, SessionDBError, StoreClosed, StoreDamaged, TurnLost
 from .handles import Item, Session, prepare
-from .limits import ENTRY_BYTES_MAX, INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS, SESSION_KEY_CHARS_MAX
+from .limits import ENTRY_BYTES_MAX, INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, SESSION_KEY_CHARS_MAX
 from .messages import message_json
 from .models import Event, Receipt
 from .resume import ResumePolicy
@@ -59,7 +59,9 @@ class LaneSettings(BaseModel):
     delayed_after_s: float = Field(default=10.0, gt=0)
     """A message that has waited this long gets a `message_delayed` event, once."""
     attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
-    """A message whose turn fails is tried this often, after pauses of 1, 4, 16 and then 60 s; then it is a dead letter."""
+    """A message whose turn fails is tried this often, after pauses of 1, 4, 16 and then 60 s; then it is a dead letter.
+
+    One whose turn is cut off or interrupted: three times at most."""
 
 
 @dataclass(slots=True)
@@ -289,7 +291,7 @@ async def _run_turn(turn: Turn, handler: Handler) -> None:
     running = turn.db.running_turns
     answer: Answer | None = None
     failure: str | None = None
-    retry = True
+    retry, attempts_max = True, turn.settings.attempts_max
     try:
         async with anyio.create_task_group() as group:
             turn._scope = group.cancel_scope  # noqa: SLF001  # of this module's own class
@@ -298,6 +300,7 @@ async def _run_turn(turn: Turn, handler: Handler) -> None:
                 answer = await handler(turn)
             if deadline.cancelled_caught:
                 failure, retry = f"cut off at its deadline of {turn.started.timeout_ms / 1000:g} s", turn.started.kind != "resume"
+                attempts_max = min(attempts_max, INTERRUPTED_ATTEMPTS_MAX)
             group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
         # The loop is being cancelled. An answer that is there already is not thrown away.
@@ -324,8 +327,8 @@ async def _run_turn(turn: Turn, handler: Handler) -> None:
     # A cancellation that arrives from here on waits until the end is written: that takes one transaction.
     with anyio.CancelScope(shield=True):
         if failure is not None:
-            said, again, attempts_max = failure, retry, turn.settings.attempts_max
-            await _record(turn, lambda tx: turns.fail(tx, turn.number, said, retry=again, attempts_max=attempts_max))
+            end = partial(turns.fail, turn_no=turn.number, reason=failure, retry=retry, attempts_max=attempts_max)
+            await _record(turn, end)
         else:
             await _complete(turn, answer or Answer(incomplete="the handler returned nothing"))
 

@@ -103,6 +103,20 @@ async def test_a_handler_that_hangs_is_cut_off_at_its_deadline(tmp_db: Path) -> 
         ]
 
 
+async def test_a_handler_that_always_hangs_is_not_tried_for_long(tmp_db: Path) -> None:
+    attempts: list[int] = []
+
+    async def handler(turn: Turn) -> None:
+        attempts.append(turn.attempt)
+        await anyio.sleep_forever()
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(timeout_s=0.02))):
+            await eventually(partial(nothing_open, db))
+        assert attempts == [1, 2, 3]
+
+
 async def test_a_handler_that_returns_nothing_leaves_an_incomplete_turn_that_the_person_is_told_of(tmp_db: Path) -> None:
     async def handler(turn: Turn) -> None:
         await anyio.lowlevel.checkpoint()
