@@ -15,7 +15,7 @@ from core_support import reply, user
 from engine_support import process
 from sessiondb import compaction, gateway, instances, resume, turns
 from sessiondb.backend import Tx
-from sessiondb.limits import INBOX_ATTEMPTS_MAX, RESUME_BUDGET_S
+from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, RESUME_BUDGET_S
 from sessiondb.resume import Decision, ResumePolicy
 from sessiondb.sqlite import writer
 from turns_support import (
@@ -600,7 +600,7 @@ async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_
         for number in range(2, 5):
             await say(db, f"e{number}", f"agent:main:web:{number}")
             await claimed(db)
-        for _ in range(INBOX_ATTEMPTS_MAX):
+        for _ in range(INTERRUPTED_ATTEMPTS_MAX):
             await say(db, "last", "agent:main:web:5")
             await fail_or_keep(db, await claimed(db))
         await hand_over(db)
@@ -622,7 +622,7 @@ async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_
 
 async def fail_or_keep(db: sessiondb.SessionDB, turn: turns.Started) -> None:
     """Let an attempt fail, but not the last one."""
-    if turn.attempt < INBOX_ATTEMPTS_MAX:
+    if turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
         await fail(db, turn.turn_no)
         await db.write("now", lambda tx: tx.run("look.hurry"))
 
