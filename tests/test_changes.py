@@ -14,6 +14,7 @@ import pytest
 import sessiondb
 from engine_support import process, until
 from sessiondb import events
+from sessiondb.errors import StoreFailed
 from sessiondb.sqlite.changes import Changes
 
 pytestmark = pytest.mark.anyio
@@ -219,3 +220,41 @@ async def test_ten_tasks_wait_with_one_thread(tmp_db: Path) -> None:
             await until(lambda: len(db.backend._parts.changes._waiters) == 10)  # type: ignore[attr-defined]
             assert threading.active_count() <= before
             await db.write("emit", lambda tx: events.emit(tx, "test", "operator", "x"))
+
+
+async def test_what_keeps_failing_is_said_once_and_after_it_everything_may_have_changed(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slept: list[float] = []
+    failures = 8
+
+    def connect() -> Counting:
+        if len(slept) in range(2, 2 + failures):
+            raise StoreFailed("no disk")
+        return counting
+
+    changes = Changes(connect)  # type: ignore[arg-type]
+    lock = changes._lock
+    original = lock.wait_for
+
+    def wait_for(predicate: object, timeout: float | None = None) -> object:
+        if timeout is not None:
+            slept.append(timeout)
+            timeout = 0.001
+        return original(predicate, timeout)  # type: ignore[arg-type]
+
+    def pragma(name: str) -> int:
+        if len(slept) == 2:
+            raise apsw.IOError("no disk")
+        return 1  # what the connection before said, too
+
+    lock.wait_for = wait_for  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(counting, "pragma", pragma)
+    changes.start()
+    with anyio.fail_after(30):
+        await changes.wait(0, LONG_S)
+        await changes.wait(1, LONG_S)  # woken, although the number is the same
+    await stop(changes)
+    assert slept[2:9] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert slept[2 + failures - 1 :][0] == 5.0
+    assert caplog.text.count("no disk") == 1

@@ -21,6 +21,8 @@ from sessiondb.sqlite.connection import close_quietly, log
 from sessiondb.sqlite.wake import Waiter, new_waiter, ring_all
 
 FOREIGN_POLL_S = 0.05
+# While it cannot be asked, pauses double up to this.
+FAILED_PAUSE_S_MAX = 5.0
 
 
 class Changes:
@@ -32,6 +34,7 @@ class Changes:
         self._count = 0
         self._waiters: list[Waiter] = []
         self._closing = False
+        self._pause_s = FOREIGN_POLL_S  # of the thread
         self._thread = threading.Thread(target=self._watch, name="sessiondb-changes", daemon=True)
 
     def start(self) -> None:
@@ -84,7 +87,7 @@ class Changes:
 
     def _watch(self) -> None:
         connection: apsw.Connection | None = None
-        known = 0
+        known, said = 0, ""
         try:
             while self._sleep():
                 try:
@@ -92,10 +95,15 @@ class Changes:
                         connection = self._connect()
                     version = connection.pragma("data_version")
                 except (SessionDBError, apsw.Error) as error:
-                    log.warning("watching for other processes' commits failed (%s); trying again", error)
+                    if str(error) != said:
+                        said = str(error)
+                        log.warning("watching for other processes' commits failed (%s); trying again", error)
                     close_quietly(connection)
-                    connection = None
+                    # A connection's numbers are its own: with the next one's first answer everything may have changed.
+                    connection, known = None, 0
+                    self._pause_s = min(FAILED_PAUSE_S_MAX, self._pause_s * 2)
                     continue
+                said, self._pause_s = "", FOREIGN_POLL_S
                 if version != known:
                     known = version
                     self.notify()
@@ -107,5 +115,5 @@ class Changes:
         with self._lock:
             if not self._waiters:
                 self._lock.wait_for(lambda: self._closing or bool(self._waiters))
-            self._lock.wait_for(lambda: self._closing, timeout=FOREIGN_POLL_S)
+            self._lock.wait_for(lambda: self._closing, timeout=self._pause_s)
             return not self._closing
