@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any, Final
 
 from .errors import InvalidInput, StoreDamaged
-from .limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, SEQ_MAX
+from .limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, SEQ_MAX
 from .tokens import message_tokens, text_tokens, usage_tokens
 
 NATIVE_VERSION: Final = 3
@@ -33,6 +33,9 @@ NATIVE_VERSION: Final = 3
 
 # Encoding and checking this much takes about a millisecond: longer ones are prepared on a worker thread.
 LARGE_ITEM_CHARS: Final = 64 * 1024
+# So does preparing this many values, or this many short messages.
+LARGE_ITEM_VALUES: Final = 1_000
+LARGE_ITEMS: Final = 20
 
 BOUNDARY_TYPES: Final = frozenset({"compaction", "reset"})
 OFF_TREE_TYPES: Final = frozenset({"session", "leaf"})
@@ -92,11 +95,12 @@ class Draft:
     by_job: bool = False  # ... and that has a row of its own
     tokens_before: int = 0
     idempotency_key: str | None = None
+    wide: int = 0  # bytes of the payload beyond one a character, where they were counted: of what is appended, not of what is imported
 
     @property
     def size(self) -> int:
-        """Characters of the payload: close enough to bytes for a queue's limit."""
-        return len(self.before) + len(self.after)
+        """Bytes of the payload; of an imported one characters: close enough for a queue's limit."""
+        return len(self.before) + len(self.after) + self.wide
 
 
 # Ids must differ, not be secret. Asking the kernel for each would let go of the GIL inside every append, and a busy
@@ -413,10 +417,12 @@ def draft_entry(item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_
     `timestamp` are added in front; what was given as text is otherwise kept character for character.
 
     Raises:
-        InvalidInput: not JSON, neither a message nor an entry, too large, or a header.
+        InvalidInput: not JSON, neither a message nor an entry, too large, a header, or an idempotency key (given, or the message's own)
+            that is too long or reserved.
     """
     text = dumps(item) if isinstance(item, dict) else _as_text(item)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
+    wide = size - len(text)
     if size > ENTRY_BYTES_MAX:
         raise InvalidInput(f"the entry has {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one")
     try:
@@ -432,19 +438,51 @@ def draft_entry(item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_
         draft = _draft_typed(text, fields, now_ms)
     if idempotency_key is not None:
         draft.idempotency_key = idempotency_key
+    draft.wide = wide
+    trouble = key_trouble(draft.idempotency_key)
+    if trouble is not None:
+        raise InvalidInput(f"{trouble}; choose another")
     return draft
 
 
-def is_large(item: dict[str, Any] | str | bytes) -> bool:
-    """Tell whether preparing an item takes long enough to be kept off the event loop. Looks at its texts, not into them."""
-    if not isinstance(item, dict):
-        return len(item) > LARGE_ITEM_CHARS
-    message = item.get("message")
-    content = message.get("content") if isinstance(message, dict) else item.get("content")
-    if not isinstance(content, list):
-        return len(content) > LARGE_ITEM_CHARS if isinstance(content, str) else False
-    texts = (value for block in content if isinstance(block, dict) for value in block.values() if isinstance(value, str))
-    return len(content) > LARGE_ITEM_CHARS // 64 or sum(map(len, texts)) > LARGE_ITEM_CHARS
+_RESERVED_KEY = re.compile(r"inbox:[0-9]+")
+
+
+def key_trouble(key: str | None) -> str | None:
+    """Say why a text cannot be the idempotency key of what somebody else than sessiondb appends; None if it can, or is none.
+
+    `inbox:<number>` is under what a claim appends an accepted message: given to something else, that message would pass for appended.
+    """
+    if key is None:
+        return None
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX:
+        return f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(key):,}"
+    return f"the idempotency key {key!r} is reserved for the messages of the inbox" if _RESERVED_KEY.fullmatch(key) else None
+
+
+def is_large(item: object) -> bool:
+    """Tell whether encoding an item takes long enough to be kept off the event loop.
+
+    Adds up the lengths of its texts, of a typed message too, and looks no further than that takes to be a lot.
+    """
+    chars, values = LARGE_ITEM_CHARS, LARGE_ITEM_VALUES
+    stack = [item]
+    while stack:
+        value = stack.pop()
+        inside: Any = ()
+        if isinstance(value, str | bytes):
+            chars -= len(value)
+        elif isinstance(value, dict):
+            inside = value.values()
+        elif isinstance(value, list | tuple):
+            inside = value
+        elif hasattr(value, "__dict__"):
+            inside = (*vars(value).values(), getattr(value, "__pydantic_extra__", None))
+        values -= len(inside)
+        if chars < 0 or values < 0:
+            return True
+        stack.extend(inside)
+    return False
 
 
 def _as_text(item: str | bytes) -> str:

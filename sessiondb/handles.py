@@ -23,10 +23,10 @@ from . import compaction, instances, retention, sessions, transcript
 from .backend import ReadTx, Row, Tx
 from .compaction import GivenUp, Job
 from .context import Context, decode_messages, read_context
-from .entries import Draft, draft_entry, is_large, iso_from_ms
+from .entries import LARGE_ITEMS, Draft, draft_entry, is_large, iso_from_ms
 from .errors import CompactionRunning, CompactionTimeout, InvalidInput, SessionDBError, outcome_of
 from .keys import parse_key
-from .limits import APPEND_ENTRIES_MAX, COMPACTION_TIMEOUT_S, IDEMPOTENCY_KEY_CHARS_MAX, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
+from .limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
 from .messages import message_json
 from .models import CompactionResult, Entry, EpochInfo, Receipt, SessionInfo
 
@@ -87,25 +87,18 @@ class Session:
             InvalidInput: one of them cannot be stored (its index is in the message), or too many at once.
             StoreBusy, NotExecuted, NotFound, SessionEnded: as of `append`; none of them was stored.
         """
-        if len(items) > APPEND_ENTRIES_MAX:
-            raise InvalidInput(f"{len(items):,} entries in one append; at most {APPEND_ENTRIES_MAX:,} share a transaction")
+        check_append(len(items), 0)
         keys = idempotency_keys if idempotency_keys is not None else [None] * len(items)
         if len(keys) != len(items):
             raise InvalidInput(f"{len(items)} entries but {len(keys)} idempotency keys")
-        drafts = []
-        for index, (item, key) in enumerate(zip(items, keys, strict=True)):
-            try:
-                drafts.append(await prepare(item, key))
-            except InvalidInput as error:
-                raise InvalidInput(f"item {index}: {error}") from error
+        drafts = await prepare_all(items, keys)
         return await self._append(drafts, timeout_s) if drafts else []
 
     async def _append(self, drafts: list[Draft], timeout_s: float | None) -> list[Receipt]:
+        size = sum(draft.size for draft in drafts)
+        check_append(len(drafts), size)
         return await self.db.write(
-            "append",
-            lambda tx: transcript.append(tx, self.ref.session_no, drafts),
-            size=sum(draft.size for draft in drafts),
-            timeout_s=timeout_s,
+            "append", lambda tx: transcript.append(tx, self.ref.session_no, drafts), size=size, timeout_s=timeout_s
         )
 
     async def context(self, *, epoch: int | None = None, decode: bool = True) -> Context:
@@ -145,15 +138,15 @@ class Session:
         """
         after_no, before_no = _entry_no(after), _entry_no(before)
 
-        def read(tx: ReadTx) -> list[Row]:
+        def read(tx: ReadTx) -> list[Entry]:
             state = transcript.load_state(tx, self.ref.session_no)
             transcript.require_entries(state.session_id, state.archived_at_ms)
-            return transcript.read_path(
+            rows = transcript.read_path(
                 tx, state.head_no, after_no=after_no, before_no=before_no, limit=limit, backward=newest_first
             )
+            return _entries(rows)
 
-        rows = await self.db.read("entries", read)
-        return [Entry(**row._asdict()) for row in rows]
+        return await self.db.read("entries", read)
 
     async def tail(self, count: int = 20) -> list[Entry]:
         """Read the last entries of the current path, oldest first; at most 1,000. Raises SessionArchived, as `entries`."""
@@ -168,10 +161,9 @@ class Session:
         Raises:
             SessionArchived: its entries are in an archive; `db.restore` brings them back.
         """
-        rows = await self.db.read(
-            "arrivals", lambda tx: transcript.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit)
+        return await self.db.read(
+            "arrivals", lambda tx: _entries(transcript.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit))
         )
-        return [Entry(**row._asdict()) for row in rows]
 
     async def epochs(self) -> list[EpochInfo]:
         """List the generations of the context, oldest first.
@@ -410,7 +402,13 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
 
     async def commit(self, summary: str, *, details: object = None, from_hook: bool | None = None) -> CompactionResult:
         """Complete the job; durable on return. See `SessionDB.commit_compaction`."""
-        self.result = await self.session.db.commit_compaction(self.id, summary, details=details, from_hook=from_hook)
+        # From here on there is no deadline: what the block does after its commit is its own business, and not to be cut off.
+        deadline, self._scope.deadline = self._scope.deadline, math.inf
+        try:
+            self.result = await self.session.db.commit_compaction(self.id, summary, details=details, from_hook=from_hook)
+        finally:
+            if self.result is None:
+                self._scope.deadline = deadline
         return self.result
 
     async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool | None:
@@ -466,16 +464,60 @@ async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
     Raises:
         InvalidInput: it cannot be stored, or the idempotency key is too long.
     """
-    if idempotency_key is not None and not isinstance(idempotency_key, str):
-        raise InvalidInput(f"an idempotency key is a text, not {type(idempotency_key).__name__}")
-    if idempotency_key is not None and not 0 < len(idempotency_key) <= IDEMPOTENCY_KEY_CHARS_MAX:
-        raise InvalidInput(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(idempotency_key)}")
+    _check_key(idempotency_key)
+    prepare = partial(_prepare, item, idempotency_key)
+    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
+
+
+def _check_key(key: object) -> None:
+    if key is not None and not isinstance(key, str):
+        raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
+
+
+def _prepare(item: Item, idempotency_key: str | None) -> Draft:
     if isinstance(item, BaseModel):
         item = message_json(item)
     if not isinstance(item, dict | str | bytes):
         raise InvalidInput(f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}")
-    prepare = partial(draft_entry, item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
-    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
+    return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+
+
+async def prepare_all(items: Sequence[Item], keys: Sequence[str | None] | None = None) -> list[Draft]:
+    """Encode what is to be appended together, off the event loop when it is much.
+
+    Raises:
+        InvalidInput: one of them cannot be stored; its index is in the message.
+    """
+    prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
+    return await anyio.to_thread.run_sync(prepare) if len(items) > LARGE_ITEMS or any(map(is_large, items)) else prepare()
+
+
+def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draft]:
+    drafts = []
+    for index, (item, key) in enumerate(zip(items, keys, strict=True)):
+        try:
+            _check_key(key)
+            drafts.append(_prepare(item, key))
+        except InvalidInput as error:
+            raise InvalidInput(f"item {index}: {error}") from error
+    return drafts
+
+
+def check_append(count: int, size: int) -> None:
+    """Refuse what is too much for one transaction: an append, or a turn's answer.
+
+    Raises:
+        InvalidInput: too many, or too many bytes.
+    """
+    if count > APPEND_ENTRIES_MAX:
+        raise InvalidInput(f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction")
+    if size > APPEND_BYTES_MAX:
+        raise InvalidInput(f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction")
+
+
+def _entries(rows: Sequence[Row]) -> list[Entry]:
+    """Make a page's entries, on the reader thread."""
+    return [Entry(**row._asdict()) for row in rows]
 
 
 def _entry_no(bound: Entry | Receipt | int | None) -> int | None:

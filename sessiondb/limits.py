@@ -25,8 +25,11 @@ SESSION_KEY_CHARS_MAX = 1024
 IDEMPOTENCY_KEY_CHARS_MAX = 512
 LANE_CHARS_MAX = 255
 CONSUMER_CHARS_MAX = 255
-# One append call: bounded so that its transaction stays within a few tens of milliseconds.
+# One append call, and a turn's answer (entries and replies together): bounded so that its transaction stays within a few tens of
+# milliseconds. Its bytes: the largest entry must fit, with what is put around it and a short reply beside it. So much takes some 0.3 s to
+# write; an answer of a megabyte, which is a long one, 5 ms.
 APPEND_ENTRIES_MAX = 1_000
+APPEND_BYTES_MAX = ENTRY_BYTES_MAX + 1 * MIB
 
 # Import works in transactions of at most this size: some 5 ms, an entry takes about 50 us to store.
 IMPORT_BATCH_ENTRIES = 100

@@ -18,7 +18,7 @@ from typing import Final
 
 from . import sessions
 from .backend import Row, Tx
-from .entries import Draft, storable
+from .entries import Draft, key_trouble, storable
 from .errors import InvalidInput
 from .index import Binding
 from .jsonl import BEHIND_ENTRY, Chunk, Identity, Kept, Place
@@ -71,6 +71,10 @@ def store_chunk(tx: Tx, file: Found, chunk: Chunk) -> Stored:
         if isinstance(item, Draft):
             if state is None:
                 state = load_state(tx, _create_session(tx, file, chunk.identity, notes))
+            trouble = key_trouble(item.idempotency_key)
+            if trouble is not None:  # the text keeps it; no claim of a message may take it for its own
+                state.notes.append(f"entry {item.entry_id}: {trouble}; left out")
+                item.idempotency_key = None
             place(tx, state, item, lenient=True)
         else:
             _keep(tx, row.source_no, item, after_seq=-1 if state is None else state.entries)

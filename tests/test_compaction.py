@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -885,3 +886,22 @@ async def test_no_past_epoch_ever_changes(db: sessiondb.SessionDB) -> None:
     await check()
     assert len(known) == (await session.info()).epoch == 10
     assert (await db.verify()).findings == ()
+
+
+async def test_what_a_block_does_after_its_commit_is_not_cut_off_by_the_deadline(tmp_db: Path) -> None:
+    reached: list[str] = []
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        for _ in range(3):
+            await session.append(user("question " + "x" * 80))
+            await session.append(reply("answer " + "x" * 80))
+        async with session.compact(keep_recent_tokens=10) as job:
+            deadline = job._scope.deadline
+            with pytest.raises(sessiondb.InvalidInput):
+                await job.commit(None)  # type: ignore[arg-type]
+            assert job._scope.deadline == deadline, "without a commit it holds"
+            job._scope.deadline = anyio.current_time() + 0.02
+            assert (await job.commit("they talked")).outcome == "committed"
+            await anyio.sleep(0.05)
+            reached.append("the end")
+    assert reached == ["the end"]

@@ -188,3 +188,24 @@ async def test_a_path_with_nothing_there_is_refused_with_its_name(tmp_db: Path, 
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(sessiondb.InvalidInput, match=r"nowhere.*No such file.*Check the path"):
             await db.import_path(tmp_path / "nowhere")
+
+
+async def test_a_key_that_no_caller_may_give_stays_in_the_text_only(tmp_path: Path, tmp_db: Path) -> None:
+    file = tmp_path / "given" / "a.jsonl"
+    file.parent.mkdir()
+    keys = ["inbox:1", "k" * 513, "good"]
+    lines = ['{"type":"session","version":3,"id":"a","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}']
+    for number, key in enumerate(keys):
+        message = {"role": "user", "content": "hello", "idempotencyKey": key}
+        parent = f"e{number - 1}" if number else None
+        lines.append(json.dumps({"type": "message", "id": f"e{number}", "parentId": parent, "message": message}))
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    async with sessiondb.open(tmp_db) as db:
+        report = await db.import_path(file, verify=True)
+        [receipt] = report.files
+        assert any("entry e0: the idempotency key 'inbox:1' is reserved" in note for note in receipt.notes)
+        assert any("entry e1: an idempotency key has 1 to 512 characters" in note for note in receipt.notes)
+        session = await db.session_by_id("a")
+        assert [entry.idempotency_key for entry in await session.entries()] == [None, None, "good"]
+        await db.export(tmp_path / "out")
+        assert [found.read_bytes() for found in (tmp_path / "out").rglob("*.jsonl")] == [file.read_bytes()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 import sessiondb
 from core_support import ids_of, load_lines, reply, texts, user
-from sessiondb import Entry, InvalidInput, NotFound, SessionEnded
-from sessiondb.limits import APPEND_ENTRIES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_ENTRIES_MAX
+from sessiondb import Entry, InvalidInput, NotFound, SessionEnded, handles
+from sessiondb.entries import draft_entry
+from sessiondb.limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_ENTRIES_MAX
+from sessiondb.messages import UserMessage
 
 SIDE = {"type": "custom", "customType": "note", "data": {}, "appendMode": "side"}
 
@@ -405,3 +408,53 @@ async def test_a_repeated_id_means_the_newest(tmp_db: Path) -> None:
         await session.branch("twin")
         assert texts(await session.context()) == ["first", "second"]
         assert (await db.verify()).findings == ()
+
+
+@pytest.mark.anyio
+async def test_a_messages_own_idempotency_key_is_as_long_as_one_that_is_given(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        await session.append({**user("a"), "idempotencyKey": "k" * IDEMPOTENCY_KEY_CHARS_MAX})
+        with pytest.raises(InvalidInput, match="has 1 to 512 characters, not 513"):
+            await session.append({**user("b"), "idempotencyKey": "k" * (IDEMPOTENCY_KEY_CHARS_MAX + 1)})
+        assert (await session.info()).entries == 1
+
+
+@pytest.mark.anyio
+async def test_an_append_of_too_many_bytes_is_refused_and_the_largest_entry_fits(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    envelope = draft_entry(user("中" * 1_000), now_ms=0).size - len("中".encode()) * 1_000
+    assert 0 < envelope < 1_000, "the size is in bytes"
+    assert ENTRY_BYTES_MAX + envelope <= APPEND_BYTES_MAX
+    monkeypatch.setattr(handles, "APPEND_BYTES_MAX", 2_000)
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        await session.append(user("x" * 1_500))
+        with pytest.raises(InvalidInput, match="bytes in one append; at most 2,000"):
+            await session.append_many([user("x" * 1_000), user("x" * 1_000)])
+        assert (await session.info()).entries == 1
+
+
+@pytest.mark.anyio
+async def test_a_large_typed_message_is_encoded_and_a_page_is_made_off_the_event_loop(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"encode": set(), "page": set()}
+    encode, page = handles.message_json, handles._entries
+
+    def noted(what: str, call: Any) -> Any:
+        def run(*args: Any) -> Any:
+            threads[what].add(threading.get_ident())
+            return call(*args)
+
+        return run
+
+    monkeypatch.setattr(handles, "message_json", noted("encode", encode))
+    monkeypatch.setattr(handles, "_entries", noted("page", page))
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        await session.append(UserMessage(content="x" * 100_000))
+        await session.append_many([UserMessage(content="x")] * 30)
+        assert len(await session.entries()) == len(await session.arrivals(after_seq=0)) == 31
+    for found in threads.values():
+        assert found
+        assert threading.get_ident() not in found
