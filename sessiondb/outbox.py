@@ -27,6 +27,7 @@ from .limits import (
     retry_pause_ms,
 )
 from .models import Reply
+from .turns import require_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ class Outgoing:
     target: str
     attempt: int
     payload: str
-    tries: int = 1
+    expires_at_ms: int
+    """After this it is `unknown`, unless what became of it is recorded."""
+    tries: int
     """Attempts since it was created, or since an operator asked for it again; this one is counted."""
-    asked_at_ms: int = 0
+    asked_at_ms: int
     """When that was."""
 
 
@@ -62,13 +65,21 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
     if outbox_no is None:
         return None
     row = tx.must("outbox.candidate", outbox_no=outbox_no)
-    taken = tx.run(
-        "outbox.begin_sending", outbox_no=row.outbox_no, instance_no=tx.instance_no, expires_at_ms=tx.now_ms + lease_ms + LEASE_GRACE_MS
-    )
-    assert taken == 1, "the reply was pending a moment ago, in this transaction"
+    expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
+    taken = tx.run("outbox.begin_sending", outbox_no=outbox_no, instance_no=tx.instance_no, expires_at_ms=expires_at_ms)
+    require_one(taken, f"reply {outbox_no} was pending")
     attempt = row.attempts + 1
-    tries = attempt - row.attempts_before
-    return Outgoing(row.outbox_no, row.session_no, row.session_id, row.target, attempt, row.payload, tries, row.asked_at_ms)
+    return Outgoing(
+        outbox_no=outbox_no,
+        session_no=row.session_no,
+        session_id=row.session_id,
+        target=row.target,
+        attempt=attempt,
+        payload=row.payload,
+        expires_at_ms=expires_at_ms,
+        tries=attempt - row.attempts_before,
+        asked_at_ms=row.asked_at_ms,
+    )
 
 
 def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
@@ -111,6 +122,21 @@ def put_back(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool
             limit=SESSION_WAITING_MAX,
         )
     return put == 1
+
+
+def put_back_unsent(tx: Tx, reply: Outgoing, reason: str) -> bool:
+    """Make a reply wait again whose sending may have been committed to, and whose sender was not called; False if it was not.
+
+    The time tells it from the same attempt by another loop of this process, which may take it if it was not committed to here.
+    """
+    there = tx.one(
+        "outbox.begun",
+        outbox_no=reply.outbox_no,
+        instance_no=tx.instance_no,
+        attempt=reply.attempt,
+        expires_at_ms=reply.expires_at_ms,
+    )
+    return there is not None and put_back(tx, reply, reason)
 
 
 def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:

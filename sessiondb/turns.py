@@ -28,7 +28,7 @@ from typing import Literal
 from . import events, sessions, transcript
 from .backend import ReadTx, Row, Tx
 from .entries import Draft, iso_from_ms
-from .errors import NotFound, TurnLost
+from .errors import NotFound, StoreDamaged, TurnLost
 from .limits import (
     INBOX_ATTEMPTS_MAX,
     INBOX_PAUSE_GROWTH,
@@ -79,6 +79,9 @@ class Started:
     deadline_ms: int
     timeout_ms: int
     """The work is cut off after this; the lease can be renewed for a moment longer, to write how it ended."""
+    accepted_at_ms: int
+    told: bool
+    """True: the sender has been told that it takes longer."""
 
 
 # -- starting -----------------------------------------------------------------------------------------------
@@ -154,7 +157,8 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
         deadline_ms=deadline_ms,
     )
     claimed = tx.run("inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no)
-    assert claimed == 1, "the message was queued a moment ago, in this transaction"
+    require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
+    told = tx.must("inbox.told", inbox_no=candidate.inbox_no)
     if kind == "message":
         tx.run("inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no)
     return Started(
@@ -168,7 +172,20 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
         timeout_ms=timeout_ms,
+        accepted_at_ms=told.accepted_at_ms,
+        told=bool(told.delayed),
     )
+
+
+def is_there(tx: ReadTx, made: Started) -> bool:
+    """Tell whether a turn whose claim may or may not have been committed is running, and is this process's.
+
+    Its number alone does not say so: if it was not committed, the number may have been given to another turn since.
+    """
+    row = tx.one("turns.get", turn_no=made.turn_no)
+    if row is None or row.state != "running":
+        return False
+    return (row.inbox_no, row.attempt, row.deadline_ms) == (made.inbox_no, made.attempt, made.deadline_ms)
 
 
 # -- while it runs ------------------------------------------------------------------------------------------
@@ -225,6 +242,21 @@ def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
     return int(tx.must("turns.get", turn_no=turn_no).expires_at_ms)
 
 
+def tell_delayed(tx: Tx, turn_no: int) -> None:
+    """Emit an event, once for a message, because the answer takes long.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    turn = require_running(tx, turn_no)
+    if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: told while it waited
+        waited_ms = tx.now_ms - tx.must("inbox.told", inbox_no=turn.inbox_no).accepted_at_ms
+        events.emit(
+            tx, "message_delayed", "user", "Your message is being worked on; the answer takes longer than usual.",
+            session_no=turn.session_no, inbox_no=turn.inbox_no, turn_no=turn_no, waited_ms=waited_ms,
+        )  # fmt: skip
+
+
 # -- ending -------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +275,7 @@ def complete(
     for target, payload in replies:
         tx.run("outbox.add", session_no=turn.session_no, turn_no=turn_no, target=target, now_ms=tx.now_ms, payload=payload)
     _finish(tx, turn, "completed", reason, incomplete=incomplete)
-    tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
+    require_one(tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
     if incomplete:
         events.emit(
             tx,
@@ -267,7 +299,8 @@ def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = 
     _finish(tx, turn, "failed", reason)
     if retry and turn.attempt < attempts_max:
         at_ms = tx.now_ms + retry_pause_ms(turn.attempt, INBOX_PAUSE_GROWTH)
-        tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=at_ms, reason=reason)
+        put = tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=at_ms, reason=reason)
+        require_one(put, _claimed_by(turn))
         if turn.kind == "message":  # a resume holds nothing up
             tx.run("inbox.wait_behind", session_no=turn.session_no, inbox_no=turn.inbox_no, available_at_ms=at_ms)
     else:
@@ -282,7 +315,7 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
     """
     turn = require_running(tx, turn_no)
     _finish(tx, turn, "aborted", reason)
-    tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
+    require_one(tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
 
 
 def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
@@ -291,16 +324,20 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     if turn.state != "running":
         return False
     _finish(tx, turn, "interrupted", reason)
-    if turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
-        tx.run("inbox.hold", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason)
+    said = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
+    message = tx.one("inbox.told", inbox_no=turn.inbox_no)
+    if message is None or (message.state, message.turn_no) != ("claimed", turn_no):
+        # Another program did that. An error here would keep a lane, or a start, from all other turns; an operator is told.
+        said += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
+    elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
+        require_one(tx.run("inbox.hold", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
         told = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
         events.emit(tx, "turn_interrupted", "user", told, session_no=turn.session_no, turn_no=turn_no)
     else:
         bury(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
     events.emit(
-        tx, "turn_interrupted", "operator", f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}",
-        session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt,
-    )  # fmt: skip
+        tx, "turn_interrupted", "operator", said, session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt
+    )
     return True
 
 
@@ -323,7 +360,7 @@ def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
 
 def bury(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
     """Give a message up: a dead letter, an event for whoever waits for the answer and one for the operator."""
-    tx.run("inbox.bury", inbox_no=inbox_no, reason=reason)
+    require_one(tx.run("inbox.bury", inbox_no=inbox_no, reason=reason), f"inbox item {inbox_no} was open")
     events.emit(
         tx, "message_dead", "user", "Your message could not be answered. Please send it again.", session_no=session_no, inbox_no=inbox_no
     )
@@ -332,4 +369,19 @@ def bury(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
 
 def _finish(tx: Tx, turn: Row, state: Ended, reason: str | None, *, incomplete: bool = False) -> None:
     finished = tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
-    assert finished == 1, f"turn {turn.turn_no} was running a moment ago, in this transaction"
+    require_one(finished, f"turn {turn.turn_no} was running")
+
+
+def _claimed_by(turn: Row) -> str:
+    return f"inbox item {turn.inbox_no} was claimed by turn {turn.turn_no} of session {turn.session_id}"
+
+
+def require_one(changed: int, what: str) -> None:
+    """Check that a change of state found its one row, which this transaction has seen or the schema's rules require.
+
+    Raises:
+        StoreDamaged: it did not; nothing is written.
+    """
+    if changed != 1:
+        message = f"{what}, as the turn's rules require, and is not: the file is damaged, or was changed by another program. Nothing was "
+        raise StoreDamaged(message + "written. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.")

@@ -165,7 +165,7 @@ async def test_a_busy_database_ends_no_reader(tmp_db: Path, monkeypatch: pytest.
                 await real_write("emit", emit("3"))
                 assert (await anext(stream)).text == "3"
     assert failures == {"events": 0, "events.cursor": 0}
-    assert caplog.text.count("full") == 4
+    assert caplog.text.count("full") == 2, "said once for the reading and once for the cursor, not at each attempt"
 
 
 async def _or_busy(failures: dict[str, int], op: str, call: Any, *args: Any) -> Any:

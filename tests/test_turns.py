@@ -13,6 +13,7 @@ import sessiondb
 from core_support import user
 from sessiondb import transcript, turns
 from sessiondb.backend import Tx
+from sessiondb.errors import StoreDamaged
 from sessiondb.handles import prepare
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, PRIORITY_WAIT_MS_MAX
 from sessiondb.sqlite import writer
@@ -354,3 +355,44 @@ async def test_the_schema_refuses_a_second_running_turn_of_a_session(tmp_db: Pat
 
         with pytest.raises(sessiondb.errors.ConstraintFailed):
             await db.write("second", second)
+
+
+async def test_a_key_that_claims_append_under_is_given_to_nothing_else(tmp_db: Path) -> None:
+    """Else the message's own append would pass for a repetition, and nobody would ever see it."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(KEY)
+        own = {**user("hello"), "idempotencyKey": "inbox:1"}
+        with pytest.raises(sessiondb.InvalidInput, match="reserved"):
+            await session.append(user("hello"), idempotency_key="inbox:1")
+        with pytest.raises(sessiondb.InvalidInput, match="reserved"):
+            await session.append(own)
+        with pytest.raises(sessiondb.InvalidInput, match=r"item 1: .*reserved"):
+            await session.append_many([user("a"), user("b")], idempotency_keys=[None, "inbox:007"])
+        with pytest.raises(sessiondb.InvalidInput, match="reserved"):
+            await db.accept("web", "e0", KEY, own)
+        for free in ("inbox:", "inbox:1a", "my inbox:1"):
+            await session.append(user(free), idempotency_key=free)
+        await say(db, "e1")
+        turn = await claimed(db)
+        assert [row.idempotency_key for row in await look(db, "user_entries")][-1] == f"inbox:{turn.inbox_no}"
+        assert (await session.tail(1))[0].entry_id == turn.entry_id
+
+
+async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writes_nothing(tmp_db: Path) -> None:
+    """Some other program made the message wait while its turn runs."""
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        turn = await claimed(db)
+        await db.write("spoil", lambda tx: tx.run("look.requeue"))
+        said = f"inbox item 1 was claimed by turn {turn.turn_no}"
+        with pytest.raises(StoreDamaged, match=said):
+            await complete(db, turn.turn_no, "answer")
+        with pytest.raises(StoreDamaged, match=said):
+            await fail(db, turn.turn_no)
+        with pytest.raises(StoreDamaged, match=said):
+            await db.abort_turn(turn.turn_no, "stop")
+        assert [row.state for row in await look(db, "turns")] == ["running"]
+        assert await interrupt(db, turn.turn_no), "who takes over is told, and is not stopped"
+        assert [(row.kind, row.audience) for row in await look(db, "events")] == [("turn_interrupted", "operator")]
+        assert "is not claimed by it" in (await look(db, "events"))[0].text
+        assert await inbox_states(db) == {"e1": "queued"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pytest
 import sessiondb
 from core_support import reply
 from engine_support import PATIENCE_S, process
-from sessiondb import limits, turns, worker
+from sessiondb import handles, limits, turns, worker
 from sessiondb.errors import OutcomeUnknown, StoreBusy
 from sessiondb.worker import Answer, LaneSettings, Turn
-from turns_support import KEY, eventually, inbox_states, kinds, look, running, say
+from turns_support import KEY, eventually, held_message, inbox_states, kinds, look, running, say
 
 pytestmark = pytest.mark.anyio
 
@@ -453,6 +454,161 @@ async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it
         assert await inbox_states(db) == {"e1": "dead"}
         resumed = (await look(db, "turns"))[1]
         assert (resumed.kind, resumed.state, resumed.reason) == ("resume", "failed", "cut off at its deadline of 0.1 s")
+
+
+async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is_written(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewals: list[str] = []
+    at_the_end: list[int] = []
+    protected: list[str] = []
+
+    async def keep(turn: Turn) -> None:
+        while True:
+            renewals.append(str(turn))
+            await anyio.sleep(0.001)
+
+    async def handler(turn: Turn) -> Answer:
+        turn.alive_until = 0.0  # no renewal has got through for long
+        return answer(turn)
+
+    monkeypatch.setattr(worker, "_keep_lease", keep)
+    async with sessiondb.open(tmp_db) as db:
+        real_write = db.write
+
+        async def write(op: str, *args: Any, **options: Any) -> Any:
+            if op == "turn.end":
+                protected.append(worker._alive(db))
+                at_the_end.append(len(renewals))
+                if len(renewals) < at_the_end[0] + 3:
+                    raise StoreBusy("full", retry_after_ms=1)
+            return await real_write(op, *args, **options)
+
+        monkeypatch.setattr(db, "write", write)
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert [row.state for row in await look(db, "turns")] == ["completed"]
+        assert set(protected) == {"[1]"}
+        assert db.running_turns == {}
+
+
+@pytest.mark.parametrize("what", ["entries", "replies", "bytes"])
+async def test_an_answer_that_is_too_much_for_one_transaction_fails_the_turn_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    bad = {
+        "entries": Answer(entries=[reply("x")] * 1_001),
+        "replies": Answer(entries=[reply("x")] * 500, replies=[("web:1", "x")] * 501),
+        "bytes": Answer(entries=[reply("x" * 600)], replies=[("web:1", "\u4e2d" * 200)]),
+    }[what]
+    if what == "bytes":
+        monkeypatch.setattr(handles, "APPEND_BYTES_MAX", 1_200)
+
+    async def handler(turn: Turn) -> Answer:
+        return bad if turn.message["content"] == "bad" else answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "bad")
+        await say(db, "good")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"bad": "dead", "good": "done"}
+        assert "in one append; at most" in (await look(db, "turns"))[0].reason
+        assert len(await look(db, "outbox")) == 1
+
+
+async def test_the_queue_is_told_how_large_an_answer_is(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    async def handler(turn: Turn) -> Answer:
+        return Answer(entries=[reply("x" * 1_000)], replies=[("web:1", "\u4e2d" * 1_000)])
+
+    async with sessiondb.open(tmp_db) as db:
+        real_write = db.write
+
+        async def write(op: str, *args: Any, **options: Any) -> Any:
+            if op == "turn.end":
+                sizes.append(options["size"])
+            return await real_write(op, *args, **options)
+
+        monkeypatch.setattr(db, "write", write)
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert 4_000 < sizes[0] < 5_000
+
+
+async def test_a_large_answer_is_encoded_off_the_event_loop(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[int] = set()
+    real = worker.dumps
+
+    def noted(value: Any) -> str:
+        threads.add(threading.get_ident())
+        return real(value)
+
+    async def handler(turn: Turn) -> Answer:
+        return Answer(replies=[("web:1", {"nested": {"text": "x" * 100_000}})])
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        monkeypatch.setattr(worker, "dumps", noted)
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resume(tmp_db: Path) -> None:
+    release = anyio.Event()
+    settings = LaneSettings(delayed_after_s=0.02)
+
+    async def handler(turn: Turn) -> Answer:
+        await release.wait()
+        return answer(turn)
+
+    async def quick(turn: Turn) -> Answer:
+        await anyio.sleep(0.1)
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler, settings=settings)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(worker.inbox, "tell_delayed", lambda *_, **__: 0)  # it may have to wait on a busy machine
+                await eventually(partial(_was_told, db, 1))
+            assert await inbox_states(db) == {"e1": "claimed"}
+            await say(db, "e2")  # is told while it waits, and not again while it is worked on
+            await eventually(partial(_was_told, db, 2))
+            release.set()
+            await eventually(partial(nothing_open, db))
+        async with running(partial(db.run_lane, "main", quick, settings=settings)):
+            await say(db, "e3")
+            await eventually(partial(nothing_open, db))
+        assert [json.loads(event.data)["inbox_no"] for event in await look(db, "events")] == [1, 2, 3]
+        await held_message(db, "e4")
+        before = len(await look(db, "events"))
+        await db.resume(sessiondb.ResumePolicy())
+        async with running(partial(db.run_lane, "resume", quick, settings=settings)):
+            await eventually(partial(nothing_open, db))
+        assert not any("being worked on" in event.text for event in (await look(db, "events"))[before:])
+
+
+def test_the_same_trouble_is_said_once_and_waited_out_longer_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "sessiondb")
+    trouble = worker._Trouble("lane main")
+    busy = StoreBusy("the disk is busy", retry_after_ms=1)
+    pauses = [trouble.pause_after(busy) for _ in range(12)]
+    assert pauses[:3] == [0.01, 0.02, 0.04]
+    assert pauses[-1] == worker.LOOK_S
+    assert caplog.messages == ["lane main: the disk is busy"]
+    trouble.pause_after(OutcomeUnknown("who knows"))
+    assert caplog.messages[1:] == ["lane main: who knows"]
+    trouble.is_over()
+    assert trouble.pause_after(busy) == 0.01
+    assert len(caplog.messages) == 3
+    with pytest.raises(sessiondb.InvalidInput):
+        trouble.pause_after(sessiondb.InvalidInput("no"))
 
 
 # -- two processes ------------------------------------------------------------------------------------------

@@ -121,6 +121,10 @@ SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
 SELECT i.inbox_no, i.session_no, s.session_id, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0 AND i.accepted_at_ms <= :accepted_before_ms ORDER BY i.inbox_no LIMIT :limit;
 
+-- name: told
+-- When a message was accepted, whether its sender has been told that it takes longer, and who works on it.
+SELECT accepted_at_ms, delayed, state, turn_no FROM inbox WHERE inbox_no = :inbox_no;
+
 -- name: mark_delayed
 -- Remember that the sender has been told; once.
 UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;

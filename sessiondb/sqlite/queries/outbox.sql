@@ -31,6 +31,11 @@ SELECT min(available_at_ms) AS at_ms FROM outbox WHERE state = 'pending' AND ava
 UPDATE outbox SET state = 'sending', attempts = attempts + 1, instance_no = :instance_no, expires_at_ms = :expires_at_ms
 WHERE outbox_no = :outbox_no AND state = 'pending';
 
+-- name: begun
+-- Whether a reply is being sent, or was given up as unknown, by just this attempt.
+SELECT outbox_no FROM outbox WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
+  AND attempts = :attempt AND expires_at_ms = :expires_at_ms;
+
 -- name: settle
 -- -> sent or failed, by the attempt that was sending it; also when it had been given up as unknown: now it is known.
 UPDATE outbox SET state = :state, finished_at_ms = :now_ms, receipt = :receipt, reason = :reason
