@@ -19,7 +19,19 @@ from core_support import change
 from soak.__main__ import main, run
 from soak.audit import Ledger, compare, text_of
 from soak.finish import check_channel, check_rows
-from soak.judge import Broken, Reader, growth, judge_processes, judge_space, judge_wal, only_grows
+from soak.judge import (
+    Broken,
+    Reader,
+    as_felt,
+    growth,
+    judge_lag,
+    judge_processes,
+    judge_space,
+    judge_transactions,
+    judge_wal,
+    only_grows,
+    percentile,
+)
 from soak.load import Soak
 from soak.plan import BREAKABLE, MIB, Plan, short
 from soak.report import WIDTH, record, table
@@ -56,6 +68,8 @@ NAMES = {
     "checkpoints": "wal",
     "acknowledgement": "lost",
     "reply": "reply sent twice",
+    "loop": "lag",
+    "transaction": "transaction",
 }
 
 
@@ -76,7 +90,7 @@ def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_eac
     assert all(f"BROKEN {name} at" in drawn for name in NAMES.values())
 
 
-@pytest.mark.skipif("SOAK_TEETH" not in os.environ, reason="six soaks; `make soak` runs them (SOAK_TEETH=1)")
+@pytest.mark.skipif("SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)")
 @pytest.mark.parametrize("broken", BREAKABLE)
 def test_each_of_these_alone_is_called_by_its_name_and_nothing_else_is(tmp_path: Path, broken: str) -> None:
     soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
@@ -172,6 +186,48 @@ def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
     made = Series({"wal_bytes": [(1.0, MIB), (50.0, size)]})
     found = judge_wal(plan, made, [Reader(*span, "test") for span in held])
     assert [(one.bound, one.when_s) for one in found] == ([("wal", 50.0)] if broken else [])
+
+
+# Tenths of a millisecond, and how often: an hour of sleeps of 10 ms, of which a few took longer.
+@pytest.mark.parametrize(
+    ("load", "idle", "broken"),
+    [
+        ({10: 360_000}, {5: 360_000}, False),
+        ({10: 350_000, 1_500: 5_000}, {5: 360_000}, False),  # 150 ms, again and again: a busy machine
+        ({10: 350_000, 4_000: 50}, {5: 360_000}, False),  # 400 ms, now and then
+        ({10: 300_000, 10_000: 100}, {5: 360_000}, True),  # blocked for a second, 100 times: 0.03 % of all sleeps, and 3 % of the time
+        ({10: 300_000, 4_000: 5_000}, {5: 360_000}, True),
+        ({10: 300_000, 4_000: 5_000}, {5: 300_000, 600: 5_000}, False),  # an idle process is late as well
+        ({}, {}, False),
+    ],
+)
+def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one(
+    plan: Plan, load: dict[int, int], idle: dict[int, int], broken: bool
+) -> None:
+    assert [found.bound for found in judge_lag(plan, load, idle, 100.0)] == (["lag"] if broken else [])
+
+
+def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> None:
+    assert as_felt({5: 10, 350: 2}) == {5: 10, 350: 2, 250: 2, 150: 2, 50: 2}
+    assert percentile(as_felt({0: 100, 10_000: 1}), 0.99) > 9_000
+    assert percentile({0: 100, 10_000: 1}, 0.99) == 0  # which is why
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "idle", "broken"),
+    [
+        (60.0, {5: 100}, False),
+        (501.0, {5: 100}, False),
+        (502.0, {5: 100}, True),
+        (1_200.0, {5: 100, 4_000: 1}, False),
+        (1_300.5, {5: 100, 4_000: 1}, True),
+    ],
+)
+def test_the_longest_transaction_is_judged_and_not_what_held_up_an_idle_process(
+    plan: Plan, took_ms: float, idle: dict[int, int], broken: bool
+) -> None:
+    found = judge_transactions(plan, ("append", took_ms), idle, 100.0)
+    assert [one.bound for one in found] == (["transaction"] if broken else [])
 
 
 def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:

@@ -11,5 +11,6 @@ What is looked at: `watch.py` samples, `judge.py` has the bounds and draws the t
 one and every backup) with what people remember. A bound that is broken is named with the moment; the exit code is then 1.
 
 What is not modelled: power cuts and failing disks (other harnesses do that), other hosts, a clock that jumps, a channel that is
-slow for minutes. Times are reported and never judged: the machine is shared. What is judged are bytes, counts, states and trends.
+slow for minutes. What is judged are bytes, counts, states and trends; of times only how late the gateways' event loops are, against an idle
+process beside them, and the longest transaction without its sync, both generously: the machine is shared.
 """

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .finish import finish
-from .judge import judge_processes, judge_space, judge_wal
+from .judge import judge_lag, judge_processes, judge_space, judge_transactions, judge_wal
 from .load import Soak
 from .plan import BREAKABLE, Plan
 from .processes import GatewayFailed
@@ -47,6 +47,8 @@ def judge(soak: Soak) -> None:
         *judge_wal(soak.plan, soak.series, soak.readers),
         *judge_processes(soak.plan, soak.series, began_s, ended_s),
         *judge_space(soak.plan, soak.series, began_s, ended_s),
+        *judge_lag(soak.plan, soak.lags.get("load", {}), soak.lags.get("control", {}), ended_s),
+        *judge_transactions(soak.plan, soak.held, soak.lags.get("control", {}), ended_s),
     ):
         soak.broken.append(broken)
 

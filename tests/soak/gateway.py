@@ -13,6 +13,8 @@ A message may tell the model what to do: !flaky (raise at the first attempt), !s
     checkpoints                      the WAL is never reset
     acknowledgement                  every tenth message is acknowledged and not accepted
     reply                            every tenth reply is sent twice
+    loop                             every tenth turn blocks the event loop
+    transaction                      every tenth turn writes with a body that takes its time
 """
 
 from __future__ import annotations
@@ -41,11 +43,14 @@ from sessiondb.sqlite.maintenance import Checkpointer
 from sessiondb.sqlite.writer import Writer
 from sessiondb.worker import Answer, LaneSettings, Turn
 
+from .lag import measure
+
 DAY_S = 86_400.0
-LAG_STEP_S = 0.01
 # The bound of one write transaction (design, section 10). A longer one is reported with its operation.
 TRANSACTION_MS_MAX = 25.0
 LEFT_BEHIND_BYTES = 4 * 1024 * 1024
+# For how long a gateway that is broken blocks its loop, or holds a transaction; twice what `short` plans allow.
+BLOCKS_S = 2.5
 # What becomes of a compaction, and how often.
 SUMMARIES = {"quick": 50, "slow": 15, "failing": 10, "timing out": 10, "late": 10, "empty": 5}
 
@@ -73,6 +78,8 @@ class Slow:
     def __init__(self) -> None:
         self.found: list[tuple[str, float]] = []
         self.longest: tuple[str, float] = ("", 0.0)
+        self.held: tuple[str, float] = ("", 0.0)
+        """The longest transaction without its COMMIT: from when the write lock was ours, to where only the disk is waited for."""
 
     def note(self, op: str, took_ms: float) -> None:
         if took_ms > self.longest[1]:
@@ -82,7 +89,13 @@ class Slow:
 
     def watch(self) -> None:
         """Have every writer of this process tell us of its transactions and of its chores' steps."""
-        measure, step = Writer._measure, Writer._step_chore
+        commit, measure, step = Writer._commit, Writer._measure, Writer._step_chore
+
+        def committed(writer: Writer, connection: Any, batch: Any) -> None:
+            took_ms = (time.monotonic() - batch.began) * 1000
+            if took_ms > self.held[1]:
+                self.held = (batch.slowest_op or "nothing", round(took_ms, 1))
+            commit(writer, connection, batch)
 
         def measured(writer: Writer, batch: Any) -> None:
             measure(writer, batch)
@@ -95,7 +108,7 @@ class Slow:
             if chore:
                 self.note(f"a step of {chore}", (time.monotonic() - began) * 1000)
 
-        Writer._measure, Writer._step_chore = measured, stepped  # type: ignore[method-assign]
+        Writer._commit, Writer._measure, Writer._step_chore = committed, measured, stepped  # type: ignore[method-assign]
 
 
 class SoakGateway(Child):
@@ -108,12 +121,13 @@ class SoakGateway(Child):
         self.slow = slow
         self.lags_us: list[int] = []
         self.left_behind: list[Any] = []
-        self.counted = 0
+        self.counted = self.turns = 0
 
     async def obey(self) -> None:
         assert self.group is not None
-        for work in (self.pulse, self.measure_lag, self.care, self.retain, self.follow):
+        for work in (self.pulse, self.care, self.retain, self.follow):
             self.group.start_soon(work)
+        self.group.start_soon(measure, self.lags_us)
         lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0, delayed_after_s=2.0)
         self.group.start_soon(partial(self.db.run_lane, "cron", self.think, settings=lanes))
         reader = asyncio.StreamReader(limit=2**24)  # a message is a line
@@ -179,6 +193,7 @@ class SoakGateway(Child):
     async def think(self, turn: Turn) -> Answer:
         started, text = turn.started, turn.message["content"]
         self.leave_something_behind()
+        await self.take_its_time()
         say("turn", id=text.split(maxsplit=1)[0], kind=started.kind, attempt=started.attempt)
         context = await turn.session.context()
         if "!flaky" in text and started.attempt == 1:
@@ -274,16 +289,11 @@ class SoakGateway(Child):
                 say("event out of order", event_no=event.event_no, after=last)
             last = event.event_no
 
-    async def measure_lag(self) -> None:
-        while True:
-            began = time.perf_counter()
-            await anyio.sleep(LAG_STEP_S)
-            self.lags_us.append(round((time.perf_counter() - began - LAG_STEP_S) * 1e6))
-
     async def pulse(self) -> None:
         while True:
             await anyio.sleep(self.settings.pulse_s)
-            lags, self.lags_us = self.lags_us, []
+            lags = self.lags_us.copy()
+            self.lags_us.clear()
             slow, self.slow.found = self.slow.found, []
             writer = self.db.backend.stats()["writer"]
             say(
@@ -291,6 +301,7 @@ class SoakGateway(Child):
                 lags_us=lags,
                 slow=slow,
                 longest=self.slow.longest,
+                held=self.slow.held,
                 queue=writer["queue_items"],
                 commits=writer["commits"],
                 busy_waits=writer["busy_waits"],
@@ -311,6 +322,15 @@ class SoakGateway(Child):
             self.left_behind.append(thread)
         if "memory" in self.settings.broken:
             self.left_behind.append(b"x" * LEFT_BEHIND_BYTES)
+
+    async def take_its_time(self) -> None:
+        self.turns += 1
+        if self.turns % 10:
+            return
+        if "loop" in self.settings.broken:
+            time.sleep(BLOCKS_S)  # noqa: ASYNC251  # that is what is wrong with it
+        if "transaction" in self.settings.broken:
+            await self.db.write("dawdle", lambda tx: time.sleep(BLOCKS_S))
 
 
 def never_reset(checkpointer: Checkpointer, connection: object) -> bool:

@@ -6,10 +6,12 @@ quarter is compared, which what comes and goes does not lift and a leak does; fo
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from .lag import LAG_STEP_S
 from .plan import MIB, Plan
 from .watch import Sample, Series
 
@@ -20,6 +22,7 @@ TOMBSTONES = ("session", "archive")
 RETAINED = ("entry", "branch", "epoch", "binding", "archive_chunk", "turn", "inbox", "outbox", "event")
 RETAINED_FACTOR, RETAINED_SLACK = 1.5, 500
 QUEUE_FACTOR, QUEUE_SLACK = 3.0, 50
+LAG_STEP_TENTHS = round(LAG_STEP_S * 10_000)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,36 @@ def judge_space(plan: Plan, series: Series, began_s: float, ended_s: float) -> l
     if before and after and median(after) > QUEUE_FACTOR * median(before) + QUEUE_SLACK:
         found.append(Broken("queue", ended_s, f"{median(before):g} messages in the second quarter, {median(after):g} in the last"))
     return found
+
+
+def as_felt(lags: dict[int, int]) -> Counter[int]:
+    """Return what callbacks waited that became due at any moment; `lags` (tenths of a millisecond) has one value for each sleep.
+
+    A loop that is blocked for a second is late once by a second, says one sleep. Whatever became due meanwhile waited, too.
+    """
+    felt: Counter[int] = Counter(lags)
+    for late, times in lags.items():
+        for left in range(late - LAG_STEP_TENTHS, 0, -LAG_STEP_TENTHS):
+            felt[left] += times
+    return felt
+
+
+def judge_lag(plan: Plan, load: dict[int, int], idle: dict[int, int], ended_s: float) -> list[Broken]:
+    """No event loop of a gateway is late for long, compared with a loop that does nothing on the same machine in the same time."""
+    lag_ms, idle_ms = (percentile(as_felt(lags), 0.99) / 10 for lags in (load, idle))
+    allowed_ms = max(plan.lag_ms_max, plan.lag_factor_max * idle_ms)
+    if lag_ms <= allowed_ms:
+        return []
+    return [Broken("lag", ended_s, f"p99 {lag_ms:.0f} ms, {allowed_ms:.0f} allowed; in an idle process {idle_ms:.0f} ms")]
+
+
+def judge_transactions(plan: Plan, held: tuple[str, float], idle: dict[int, int], ended_s: float) -> list[Broken]:
+    """No transaction holds the write lock for long before it commits."""
+    op, took_ms = held
+    allowed_ms = plan.transaction_ms_max + 2 * max(idle, default=0) / 10
+    if took_ms <= allowed_ms:
+        return []
+    return [Broken("transaction", ended_s, f"{op} held the write lock for {took_ms:.0f} ms before its COMMIT, {allowed_ms:.0f} allowed")]
 
 
 def growth(series: Series, table: str, began_s: float, ended_s: float) -> tuple[float, float, float, float]:

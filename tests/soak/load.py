@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine_support import CHECKOUT
+
 from .audit import Findings, Ledger
 from .files import GrowingFolder
 from .judge import Broken, Reader
 from .people import People
 from .plan import Plan, Span
-from .processes import Commands, Line, Member
+from .processes import ENVIRONMENT, Commands, Line, Member
 from .watch import Looker, Series, hold_snapshot, process, wal_bytes
 
 HEAVY_QUERY = "SELECT role, count(*), sum(length(text)), max(seq) FROM transcript GROUP BY role"
@@ -49,10 +51,11 @@ class Soak:
     readers: list[Reader] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
-    lags: dict[str, Counter[int]] = field(default_factory=dict)  # idle, load: tenths of a millisecond
+    lags: dict[str, Counter[int]] = field(default_factory=dict)  # idle, load, control: tenths of a millisecond
     slow: Counter[str] = field(default_factory=Counter)  # operations over the bound of a transaction
     slow_ms: dict[str, float] = field(default_factory=dict)
     longest: tuple[str, float] = ("", 0.0)
+    held: tuple[str, float] = ("", 0.0)  # the longest transaction without its COMMIT
     gc_s: list[float] = field(default_factory=list)
     audited: dict[str, int] = field(default_factory=dict)
     load_began_s: float = 0.0
@@ -139,8 +142,10 @@ class Soak:
             self.slow_ms[op] = max(self.slow_ms.get(op, 0.0), took_ms)
         if line["longest"][1] > self.longest[1]:
             self.longest = (line["longest"][0], line["longest"][1])
+        if line["held"][1] > self.held[1]:
+            self.held = (line["held"][0], line["held"][1])
         self.series.add(f"{member.name} queue", self.now_s, line["queue"])
-        told_elsewhere = ("saw", "lags_us", "slow", "longest")
+        told_elsewhere = ("saw", "lags_us", "slow", "longest", "held")
         self.lives[f"{member.name} {member.lives}"] = {name: line[name] for name in line if name not in told_elsewhere}
 
     # -- a run ----------------------------------------------------------------------------------------------
@@ -151,23 +156,24 @@ class Soak:
         await self.elder.start()
         await self.mortal.start()
         self.looker = Looker(plan.database)
-        watching = asyncio.create_task(self._watch())
+        watching, comparing = asyncio.create_task(self._watch()), asyncio.create_task(self._compare())
         await asyncio.sleep(plan.idle_s)
         self.load_began_s = self.now_s
         work = (self._kill, self._look_on, self._read_long, self._import, self._restore, self._back_up, self._operate, self._follow_events)
         beside = [asyncio.create_task(each(), name=each.__name__) for each in work]
         talking = asyncio.create_task(self.people.run())
         try:
-            await self._wait_while_well([watching, talking, *beside], plan.seconds)
-            await self._wait_while_well([watching, talking, *beside], plan.settle_s, until=self._has_seen_enough)
+            await self._wait_while_well([watching, comparing, talking, *beside], plan.seconds)
+            await self._wait_while_well([watching, comparing, talking, *beside], plan.settle_s, until=self._has_seen_enough)
         finally:
             self.load_ended_s = self.now_s
             self.over.set()
             self.people.over.set()
         await self._wait_while_well([talking, *beside], plan.settle_s, until_done=True)
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in (watching, comparing):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await self._sample(rows=True)
 
     def _has_seen_enough(self) -> bool:
@@ -220,6 +226,22 @@ class Soak:
             if rows:
                 rows_at = self.now_s + self.plan.rows_s
             await asyncio.sleep(self.plan.sample_s)
+
+    async def _compare(self) -> None:
+        """Listen to a process that does nothing: how late its event loop is while there is load is not the gateways' doing."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "soak.lag",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, cwd=CHECKOUT, env=ENVIRONMENT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            async for line in process.stdout:
+                if self.load_began_s and not self.load_ended_s:
+                    self.lags.setdefault("control", Counter()).update(round(lag_us / 100) for lag_us in json.loads(line))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     async def _sample(self, *, rows: bool) -> None:
         assert self.looker is not None
