@@ -9,8 +9,9 @@ from typing import Any
 from sessiondb import resume, turns
 from sessiondb.backend import ReadTx, Row, Tx
 from sessiondb.resume import Recovered
-from sessiondb.sqlite import schema
+from sessiondb.sqlite import schema, transaction
 from sessiondb.sqlite.connection import drain
+from sessiondb.sqlite.transaction import Prepared
 from sessiondb.sqlite.writer import Batch, Writer
 
 # Set by a process that has passed on what it was told. A build that tells too early waits for that, so that its lie is heard.
@@ -71,6 +72,19 @@ def migrates_without_a_transaction() -> None:
     schema.drain = unprotected  # type: ignore[attr-defined]
 
 
+def miscounting() -> Prepared:
+    """Return the statement that saves a session's pointers, with a count of entries that an append raises by one too many."""
+    save = transaction.statements()["transcript.save_state"]
+    counted = save.sql.replace("entries = :entries", "entries = :entries + (:entries > entries)")
+    assert counted != save.sql
+    return Prepared(save.name, counted)
+
+
+def counts_an_append_twice() -> None:
+    """The count in the session's row runs ahead; an entry has the number that its caller was told."""
+    transaction.statements().update({"transcript.save_state": miscounting()})
+
+
 BREAKAGES: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
@@ -78,5 +92,6 @@ BREAKAGES: dict[str, Callable[[], None]] = {
         completes_without_looking_at_its_fence,
         buries_the_dead_without_releasing_their_claims,
         migrates_without_a_transaction,
+        counts_an_append_twice,
     )
 }

@@ -39,6 +39,7 @@ import anyio
 import anyio.lowlevel
 
 import sessiondb
+from crash_breakage import counts_an_append_twice
 from sessiondb import comparison, turns
 from sessiondb.backend import ReadTx
 from sessiondb.compaction import GivenUp
@@ -789,6 +790,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
     "early acknowledgement": _early_acknowledgement,
     "lost lock": _lost_lock,
     "split snapshot": _split_snapshot,
+    "counted twice": counts_an_append_twice,
 }
 
 

@@ -263,6 +263,14 @@ def test_a_build_that_acknowledges_before_it_commits_is_caught(templates: Templa
         world.check()
 
 
+def test_a_build_that_counts_an_append_twice_is_caught_by_verify(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
+    world = templates.world("talk", tmp_path / "world")
+    death = world.hear(zygote.live(world.order("after COMMIT of append", 2, broken="counts_an_append_twice")))
+    assert death.killed
+    with pytest.raises(AssertionError, match=r"verify: .*the session's last seq is \d+, but its last entry has \d+"):
+        world.check()
+
+
 def test_a_build_that_migrates_without_a_transaction_is_caught(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
     world = templates.world("migrate", tmp_path / "world")
     death = world.hear(zygote.live(world.order("schema statement", 12, broken="migrates_without_a_transaction")))

@@ -31,9 +31,10 @@ from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 import sessiondb
+from crash_breakage import miscounting
 from model import Item, Job, Refused, Session, message, shown
 from sessiondb import compaction, context, errors, sessions, transcript
-from sessiondb.sqlite import writer
+from sessiondb.sqlite import transaction, writer
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_500, 50) if LONG else (25, 30)
@@ -468,14 +469,7 @@ def _overtaken_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
 
 
 def _entries_counted_twice(patch: pytest.MonkeyPatch) -> None:
-    number = transcript._next_number
-
-    def twice(state: transcript.State) -> int:
-        found = number(state)
-        state.entries += 1
-        return found
-
-    patch.setattr(transcript, "_next_number", twice)
+    patch.setitem(transaction.statements(), "transcript.save_state", miscounting())
 
 
 def _epoch_not_bumped(patch: pytest.MonkeyPatch) -> None:
@@ -517,6 +511,14 @@ def _undo_forgets_the_boundary_before(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+# By which check of verify those are noticed that the model does not see first.
+NOTICED_BY = {
+    _entries_counted_twice: "Finding.check='sequence'",
+    _epoch_not_bumped: "Finding.check='epoch'",
+    _summary_counted_twice: "Finding.check='context_tokens'",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "break_rule",
@@ -535,7 +537,7 @@ def _undo_forgets_the_boundary_before(patch: pytest.MonkeyPatch) -> None:
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
     break_rule(monkeypatch)
-    with pytest.raises(Exception) as failure:
+    with pytest.raises(Exception, match=NOTICED_BY.get(break_rule)) as failure:
         # Always the same examples, and no search for a smaller one.
         run("asyncio", max_examples=80, stateful_step_count=30, derandomize=True, phases=[Phase.generate], database=None)
     assert not isinstance(failure.value, HypothesisException), "the machine itself is at fault"

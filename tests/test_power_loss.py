@@ -25,6 +25,7 @@ import pytest
 
 import sessiondb
 from core_support import user
+from crash_breakage import miscounting
 from engine_support import PATIENCE_S
 from power import Believe, Disk, FailedSync, Log, Loss, Mark, Name, Sync, SyncFolder, Truncate, Write, commits
 from power_support import EVERYTHING, Ledger, Verdict, Workload, after_a_cut, after_a_kill, judge, record
@@ -33,7 +34,7 @@ from sessiondb import archive, exporter, folders, handles
 from sessiondb.backend import Tx
 from sessiondb.limits import Limits
 from sessiondb.retention import RetentionPolicy
-from sessiondb.sqlite import connection, engine, files, maintenance, writer
+from sessiondb.sqlite import connection, engine, files, maintenance, transaction, writer
 
 CUTS = int(os.environ.get("SESSIONDB_POWER_CUTS", "240"))
 SEED = int(os.environ.get("SESSIONDB_POWER_SEED", "20261120"))
@@ -213,6 +214,48 @@ def test_found_a_disk_that_says_synced_when_it_is_not(lies_about: set[str], outc
     workload = Workload("a lying disk", create, folder="new") if lies_about == {"folder"} else Workload("a lying disk", talk)
     verdict = run(workload, disk, believe=lambda kind, path: kind not in lies_about)
     assert outcomes & verdict.counts.keys()
+
+
+def test_found_a_disk_that_drops_a_single_sync_of_the_wal(disk: Path) -> None:
+    """The next one covers what it should have; until then one acknowledged append is not on disk."""
+    is_next = threading.Event()
+    since: list[int] = []
+    dropped: list[str] = []
+
+    def believe(kind: str, path: str) -> bool:
+        if kind != "wal" or not is_next.is_set():
+            return True
+        is_next.clear()
+        dropped.append(path)
+        return False
+
+    async def appends(path: Path, ledger: Ledger) -> None:
+        async with opened(path, limits=Limits()) as db:
+            session = await db.session("agent:main:web:1")
+            for number in range(6):
+                if number == 4:
+                    since.append(ledger.now())
+                    is_next.set()
+                await append(ledger, session, f"message {number}")
+
+    taken = record(Workload("one sync dropped", appends), disk / "live", SEED, believe=believe)
+    verdict = tried(judge(taken, 4 * TEETH_CUTS, SEED, disk, since=since[0], verify_every=1_000))
+    assert len(dropped) == 1
+    assert verdict.counts["lost"] > 0
+    assert verdict.bad == verdict.counts["lost"]
+    assert all("'append message 4' acknowledged" in problem for problem in verdict.problems), verdict
+
+
+def test_found_a_build_that_counts_an_append_twice(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(transaction.statements(), "transcript.save_state", miscounting())
+
+    async def appends(path: Path, ledger: Ledger) -> None:
+        async with opened(path) as db:
+            await append(ledger, await db.session("agent:main:web:1"), "a message")
+
+    taken = record(Workload("counted twice", appends), disk / "live", SEED)
+    verdict = tried(judge(taken, TEETH_CUTS, SEED, disk))
+    assert any("the session's last seq is 2, but its last entry has 1" in problem for problem in verdict.problems), verdict
 
 
 def test_found_a_build_that_answers_before_commit(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

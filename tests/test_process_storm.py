@@ -254,6 +254,7 @@ BROKEN = {
     "early acknowledgement": {"writers": 3, "readers": 3, "entries": 100, "messages": 0},
     "lost lock": {"writers": 3, "readers": 1, "entries": 60, "messages": 0},
     "split snapshot": {"writers": 3, "readers": 3, "entries": 100, "messages": 0},
+    "counted twice": {"writers": 3, "readers": 1, "entries": 60, "messages": 0},
 }
 
 
@@ -294,6 +295,13 @@ def test_the_storm_finds_a_snapshot_that_is_split_over_two_transactions(broken: 
     storm = broken["split snapshot"]
     assert any("its row says" in what or "its context has" in what or "its pointers" in what for what in storm.violations), storm.violations
     assert compare_entries(storm) == [], "nothing is wrong with the file"
+
+
+def test_the_storm_finds_a_count_that_is_raised_twice(broken: dict[str, Storm]) -> None:
+    storm = broken["counted twice"]
+    assert any("its row says" in what for what in storm.violations), storm.violations
+    assert any(what.startswith("verify: sequence: the session's last seq is") for what in compare(storm))
+    assert compare_entries(storm) == [], "every entry is there once, under the number that was told"
 
 
 def found_in(storm: Storm) -> list[str]:
