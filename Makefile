@@ -55,9 +55,9 @@ crash: $(VENV)/.dev ## power cuts, disk faults, kills, storms, damage: the long 
 	@SESSIONDB_DAMAGE=$(or $(DAMAGE),2000) $(if $(SEED),SESSIONDB_DAMAGE_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
 	  tests/test_salvage.py tests/test_damaged.py $(ARGS)
 
-fuzz: $(VENV)/.dev ## bad input for the importer, the API, the command line and `query` (many minutes; FUZZ=inputs, SEED=)
-	@echo "fuzz: $(or $(FUZZ),20000) inputs"
-	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
+fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input for the importer, the API, the command line and `query` (many minutes; FUZZ=inputs, SEED=, COVERAGE=no)
+	@echo "fuzz: $(or $(FUZZ),20000) inputs$(if $(filter no,$(COVERAGE)),; NOT guided by coverage (COVERAGE=no))"
+	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) SESSIONDB_FUZZ_COVERAGE=$(COVERAGE) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
 	  tests/test_fuzz_import.py tests/test_fuzz_api.py tests/test_fuzz_cli.py tests/test_hostile_files.py $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
 	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/test_redaction.py $(ARGS)
@@ -136,3 +136,11 @@ $(VENV)/.gateway: pyproject.toml $(VENV)/pyvenv.cfg
 $(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.[dev],with the tools for development)
 	@touch $(VENV)/.run $(VENV)/.gateway $@
+
+# Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.
+$(VENV)/.fuzz: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev
+	@echo "setup: installing the coverage-guided fuzzer (atheris)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]' || \
+	  { echo "setup: NO COVERAGE-GUIDED FUZZER: atheris cannot be installed here (above); it has wheels for some Pythons on Linux and macOS only."; \
+	    echo "       make fuzz COVERAGE=no runs everything else."; exit 1; }
+	@touch $@

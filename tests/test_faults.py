@@ -73,8 +73,8 @@ REST: tuple[tuple[Kind, How], ...] = (
     ("mmap()", "ENOMEM"),
 )
 SWEEPS = (*SHORT, *REST) if LONG else SHORT
-# No read needs any of these.
-READS_NEED_NONE: tuple[Kind, ...] = ("write", "sync", "truncate", "delete", "ftruncate()", "unlink()")
+# No read needs any of these. (A reader, too, makes the -shm longer with pwrite(); but only for 4,096 frames more, which no run reaches.)
+READS_NEED_NONE: tuple[Kind, ...] = ("write", "sync", "truncate", "delete", "ftruncate()", "unlink()", "pwrite()")
 JOBS = ("import", "gc", "backup")
 
 STATEMENTS = {
@@ -193,7 +193,12 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
     seen: Counter[str] = Counter()
     struck = runs = 0
     wrong: list[str] = []
-    for n, lasting in places(calls, index):
+    chosen = places(calls, index)
+    if not LONG:
+        chosen.append((1, True))  # only if the first place was not reached: a run makes fewer calls when its batches are larger
+    for n, lasting in chosen:
+        if struck and not LONG:
+            break
         fault = Fault(kind, n, how, lasting)
 
         def arm(disk: Disk, fault: Fault = fault) -> None:
@@ -214,7 +219,7 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
         wrong += [f"{fault}, seed {SEED + n}: {violation}" for violation in run.violations]
     print(f"\n{kind} {how}: {calls} calls in a healthy run; {runs} runs, {struck} struck, seed {SEED}; told: {dict(seen)}")
     assert not wrong, f"{len(wrong)} violations:\n" + "\n".join(wrong)
-    assert struck > 0 or not LONG
+    assert struck > 0
 
 
 def test_a_disk_that_is_full_for_a_while_stops_nothing_but_writes(field: Field) -> None:

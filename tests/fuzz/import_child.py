@@ -1,9 +1,10 @@
 """A process that imports a path into a database under a limit of memory, and says what it cost: for `test_fuzz_import.py`.
 
-    python import_child.py DB PATH LIMIT_MIB [BROKEN]
+    python import_child.py DB PATH LIMIT_MIB [BROKEN [EXPORT_TO]]
 
 Prints one JSON object. `peak_mib` is how far the process's resident memory rose above what it was before the import
-(the kernel's own high-water mark). BROKEN names a way in which the importer is broken first, so that a test can see that it shows.
+(the kernel's own high-water mark). BROKEN names a way in which the importer is broken first, so that a test can see that it shows. What was
+imported is exported again, if there is a folder for it; that counts as well.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def peak_mib() -> float:
     return int(kib) / 1024
 
 
-def main(db: str, path: str, limit_mib: str, broken: str = "") -> None:
+def main(db: str, path: str, limit_mib: str, broken: str = "", export_to: str = "") -> None:
     if broken:
         break_importer(broken)
     with sessiondb.sync.open(db, durability="normal") as opened:
@@ -55,6 +56,8 @@ def main(db: str, path: str, limit_mib: str, broken: str = "") -> None:
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + int(limit_mib) * 1024 * 1024,) * 2)
         report = opened.import_path(path)
+        if export_to:
+            assert opened.export(export_to).ok
         peak = peak_mib() - before
         findings = opened.verify().findings
         said = opened.session("agent:main:neighbour").context().messages
