@@ -134,10 +134,11 @@ def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
     """
     # O_NONBLOCK: a named pipe must not stop the import; it is refused below, as is everything that is not a file.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)  # by hand: no file object can be made of a folder, and the attempt leaves it open
+        raise UnreadableFile("not a regular file; it was left alone")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableFile("not a regular file; it was left alone")
         if not path.endswith(".zst"):
             file.seek(at)
             yield _Bounded(file, found.st_size - at)

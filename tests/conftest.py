@@ -3,16 +3,22 @@
 * `anyio_backend`: a test marked `@pytest.mark.anyio` runs twice, under asyncio and under trio.
 * `tmp_db`: a path for a database that does not exist yet, in a folder of its own.
 * `sample`: the project's own transcripts (tests/sample), always there.
+* `nothing_left`: fails a test after which a file below its folder is still open, or a thread of ours alive.
 * `corpus`: the large collection of real transcripts beside the checkout; without it the test is skipped and says so.
   It has the layout of `sample`, so a test can be parametrised over `transcripts`, which is whichever folders exist.
 """
 
 from __future__ import annotations
 
+import gc
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from faults_workload import descriptors
 
 TESTS = Path(__file__).resolve().parent
 SAMPLE = TESTS / "sample"
@@ -34,6 +40,21 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 def tmp_db(tmp_path: Path) -> Path:
     """Return where a new database may be made; neither the file nor its folder's other files exist."""
     return tmp_path / "gateway.db"
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Compare descriptors and threads with what there was before; asked for first, it looks when everything else has been closed."""
+    before = threads_of_ours()
+    yield
+    gc.collect()  # a traceback may hold what it went through
+    assert descriptors(tmp_path) == [], "left open"
+    assert threads_of_ours() - before == set(), "left alive"
+
+
+def threads_of_ours() -> set[threading.Thread]:
+    """Return the threads that sessiondb began; anyio's own workers live for a while, and are not ours."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("sessiondb")}
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ says which lines are entries. Every one of those must be stored verbatim and in 
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import itertools
 import json
@@ -18,6 +19,7 @@ import os
 import random
 import re
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +49,11 @@ SEED = int(os.environ.get("SESSIONDB_FUZZ_SEED", "20261120"))
 HANG_CPU_S = 30.0
 """A hang is what takes so much of this process's own processor time for an input of some kilobytes, which takes milliseconds.
 A busy machine does not move that clock."""
+HANG_WALL_S = 300.0
+"""What waits for ever uses no processor time: a pipe that nobody writes into, a lock. So there is this limit too, which no machine is
+busy enough for."""
+CLEAN_UP_S = 60.0
+"""Being stopped may wait for what hangs, such as a thread. After this long the whole process ends, with everybody's traceback."""
 EPOCHS_READ_MAX = 20
 GOING_ON_STEPS = 6
 NOW_MS = 1_767_225_600_000
@@ -72,19 +79,24 @@ class Hung(BaseException):
 
 
 @contextmanager
-def watched() -> Iterator[None]:
-    """Stop what takes too much processor time."""
+def watched(*, cpu: bool = True) -> Iterator[None]:
+    """Stop what takes too much processor time (unless that is no measure for it), or does not end at all."""
 
-    def stop(*_: object) -> None:
-        raise Hung
+    def stop(number: int, _: object) -> None:
+        raise Hung(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_CPU_S)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGVTALRM, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_CPU_S if cpu else 0)
+    signal.setitimer(signal.ITIMER_REAL, HANG_WALL_S)
+    faulthandler.dump_traceback_later(HANG_WALL_S + CLEAN_UP_S, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # -- the judge ------------------------------------------------------------------------------------------------------

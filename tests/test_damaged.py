@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from core_support import change, query, user
+from fuzz_support import watched
 from salvage_support import PAGE, Truth, break_it, copy_of, make
 from sessiondb import sync
 from sessiondb.cli import program
@@ -75,7 +76,8 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
 
 def run(arguments: list[str], stdin: str = "") -> tuple[int, str]:
     """Run a command in this process; return its exit code and its complaint. Whatever else escapes fails the test."""
-    result = CliRunner().invoke(program, arguments, input=stdin)
+    with watched(cpu=False):
+        result = CliRunner().invoke(program, arguments, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stderr

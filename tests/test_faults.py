@@ -32,9 +32,9 @@ import pytest
 import sessiondb
 from engine_support import opened, until
 from faults import Disk, Fault, How, Kind, Level, faulty_disk
-from faults_workload import CHECKOUT, PATIENCE_S, Examiner, Run, make_template
+from faults_workload import CHATS, CHECKOUT, LIMITS, PATIENCE_S, Examiner, Run, make_template, said
 from sessiondb import worker
-from sessiondb.errors import NotExecuted, OpenError, StoreBusy, StoreDamaged, StoreFailed, StoreFull
+from sessiondb.errors import NotExecuted, OpenError, SessionDBError, StoreBusy, StoreDamaged, StoreFailed, StoreFull
 from sessiondb.sqlite import SqliteBackend, changes, engine, maintenance, readers, transaction, writer
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.sqlite.writer import Batch, Writer
@@ -232,6 +232,61 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing_but_writes(field: Field) 
         assert run.violations == []
         assert run.disk.injected > 0
         assert run.reads > 3
+
+
+# With the pauses that the library has, up to five seconds, and not the short ones of the other runs.
+FULL_S = 60.0
+
+
+@pytest.mark.skipif(not LONG, reason="a minute of waiting; `make crash` runs it (SESSIONDB_FAULTS)")
+def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_being_freed(tmp_path: Path) -> None:
+    told: Counter[str] = Counter()
+
+    async def fill_and_free(disk: Disk) -> None:
+        async with sessiondb.open(tmp_path / "gateway.db", limits=LIMITS) as db, anyio.create_task_group() as group:
+            session = await db.session(CHATS[0])
+            await session.append(said("first"))
+
+            async def read() -> None:
+                while True:
+                    assert (await session.tail(1))[0].payload
+                    told["reads"] += 1
+                    await anyio.sleep(0.02)
+
+            async def append(mark: str) -> int:
+                """Return for how long it is to be left alone, in milliseconds; 0 if it is stored."""
+                try:
+                    await session.append(said(mark, "x" * 20_000), idempotency_key=mark)
+                except SessionDBError as error:
+                    told[type(error).__name__] += 1
+                    return max(1, getattr(error, "retry_after_ms", 1))
+                told["acknowledged"] += 1
+                return 0
+
+            group.start_soon(read)
+            disk.is_full = True
+            with anyio.move_on_after(FULL_S):
+                while True:
+                    pause_ms = await append(f"full {told.total()}")
+                    told["longest pause, ms"] = max(told["longest pause, ms"], pause_ms)
+                    await anyio.sleep(min(pause_ms, 500) / 1000)
+            acknowledged, read_meanwhile = told["acknowledged"], told["reads"]
+            disk.heal()
+            # Refused at most once more, with the time that is left of the pause; then it is stored.
+            if pause_ms := await append("freed"):
+                assert pause_ms <= 1000 * writer.REOPEN_PAUSE_S[1]
+                await anyio.sleep(pause_ms / 1000)
+                assert await append("freed") == 0
+            assert told["acknowledged"] == acknowledged + 1
+            assert read_meanwhile > 20
+            assert told["StoreBusy"] > 3
+            group.cancel_scope.cancel()
+
+    with faulty_disk("vfs") as disk:
+        anyio.run(fill_and_free, disk)
+    print(f"\nfull for {FULL_S:g} s: {dict(told)}")
+    with sessiondb.sync.open(tmp_path / "gateway.db") as db:
+        assert db.verify().ok
 
 
 @pytest.mark.parametrize("late", [True, False], ids=["while it is open", "when it is opened"])

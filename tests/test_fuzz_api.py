@@ -33,7 +33,7 @@ from sessiondb import entries
 from sessiondb.errors import SessionDBError, outcome_of
 from sessiondb.settings import reset_policy, resume_policy, retention_policy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
 
 COURSES = max(2, INPUTS // 5_000)
 CALLS = 120 if INPUTS else 60

@@ -25,10 +25,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import sessiondb.sync
-from fuzz_support import INPUTS, MEANT, OBEYED, SEED, Broken
+from fuzz_support import INPUTS, MEANT, OBEYED, SEED, Broken, watched
 from import_support import header, message, write
 from sessiondb.cli import program
 from sessiondb.cli.terminal import at
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 CALLS = INPUTS // 10 or 70
 CODES = {0, 1, 2, 3, 4, 5}
@@ -45,7 +47,8 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*arguments: str, stdin: bytes = b"") -> Result:
     """Run a command; escape sequences are not taken out, as they would be for a file."""
-    return CliRunner().invoke(program, list(arguments), input=stdin, color=True)
+    with watched(cpu=False):
+        return CliRunner().invoke(program, list(arguments), input=stdin, color=True)
 
 
 def problem_of(result: Result, arguments: list[str]) -> str | None:

@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+import conftest
 import sessiondb
 from fuzz_inputs import IDS, KEYS, NUMBERS, TESTS, TYPES, Chance
 from fuzz_support import INPUTS, SEED, Bench, Broken, Hung, sort_lines, watched
@@ -32,6 +34,8 @@ from sessiondb import entries, jsonl, source
 from sessiondb.entries import Draft, dumps
 from sessiondb.index import read_index
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 FOLDERS = max(5, INPUTS // 100)
 
@@ -435,6 +439,51 @@ def test_a_pattern_that_takes_for_ever_over_a_torn_line_is_found_out(bench: Benc
     monkeypatch.setattr(entries, "_structure", re.compile(r'"(?:[^"\\]+|\\.)*"|[\[\]{}]'))
     monkeypatch.setattr("fuzz_support.HANG_CPU_S", 0.5)
     assert problem_of(bench, b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b"torn " * 12) == "Hung"
+
+
+def test_what_waits_for_ever_without_using_the_processor_is_a_hang_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr("fuzz_support.HANG_WALL_S", 0.2)
+    with pytest.raises(Hung, match="SIGALRM"), watched():
+        (tmp_path / "pipe").read_bytes()
+    with watched():
+        pass  # and it is over
+
+
+def test_what_cannot_even_be_stopped_ends_the_process_with_a_traceback() -> None:
+    stuck = """
+import fuzz_support, threading
+fuzz_support.HANG_WALL_S = fuzz_support.CLEAN_UP_S = 0.2
+def wait_for_ever():
+    try:
+        threading.Event().wait()
+    finally:
+        threading.Event().wait()  # a clean-up that waits for a thread, say
+with fuzz_support.watched():
+    wait_for_ever()
+"""
+    done = subprocess.run([sys.executable, "-c", stuck], capture_output=True, text=True, check=False, cwd=TESTS)
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    assert "wait_for_ever" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["descriptor", "thread"])
+def test_what_a_test_leaves_open_or_alive_fails_it(tmp_path: Path, what: str) -> None:
+    fixture = conftest.nothing_left.__wrapped__(tmp_path)
+    next(fixture)
+    over = threading.Event()
+    descriptor = os.open(tmp_path, os.O_RDONLY) if what == "descriptor" else None
+    thread = threading.Thread(target=over.wait, name="sessiondb-left")
+    if what == "thread":
+        thread.start()
+    with pytest.raises(AssertionError, match="left open" if descriptor is not None else "left alive"):
+        next(fixture)
+    over.set()
+    if descriptor is not None:
+        os.close(descriptor)
+    else:
+        thread.join()
 
 
 # -- what was found, each with the shortest input that showed it ------------------------------------------------------

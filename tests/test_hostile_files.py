@@ -26,12 +26,12 @@ from click.testing import CliRunner
 
 import sessiondb
 import sessiondb.sync
-from fuzz_support import MEANT, OBEYED, Broken
+from fuzz_support import MEANT, OBEYED, Broken, watched
 from import_support import by_name, header, message, transcript, write
 from sessiondb import openclaw
 from sessiondb.cli import program
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
 
 
 @pytest.fixture
@@ -91,8 +91,10 @@ def fill(folder: Path) -> dict[str, bytes]:
     os.mkfifo(folder / "fifo.jsonl")
     os.mkfifo(folder / "sessions.json")
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"/proc/self/fd/{os.open(folder, os.O_PATH)}/socket.jsonl")  # the whole path may be too long for a socket
+    place = os.open(folder, os.O_PATH)
+    listener.bind(f"/proc/self/fd/{place}/socket.jsonl")  # the whole path may be too long for a socket
     listener.close()
+    os.close(place)
     (folder / "hard.jsonl").hardlink_to(folder / "CON.jsonl")
     (folder / "folder.jsonl").mkdir()
     write(folder / "folder.jsonl", {"inner.jsonl": transcript(1, "inner")})
@@ -147,7 +149,8 @@ def test_no_name_in_a_hostile_folder_drives_the_terminal(tmp_path: Path, monkeyp
         ["export", db, str(tmp_path / "out"), "--json"],
         ["query", db, "select * from import_log", "-t"],
     ):
-        result = CliRunner().invoke(program, call, color=True)
+        with watched(cpu=False):
+            result = CliRunner().invoke(program, call, color=True)
         assert result.exit_code in (0, 1), (call, result.output)
         found = OBEYED.search(MEANT.sub("", result.output))
         assert found is None, (call, result.output[max(0, found.start() - 80) : found.end() + 80] if found else "")
@@ -294,7 +297,8 @@ async def test_a_file_that_claims_a_time_that_no_calendar_has_is_imported_and_li
         assert (await opened.import_path(tmp_path / "in")).ok
         await opened.write("age", lambda tx: tx.run("source.date_session", session_no=1, created_at_ms=-(2**62), updated_at_ms=2**62))
     for command in (["sessions", db], ["show", db, "s-1"], ["status", db], ["gc", db, "--max-age", "1d"]):
-        result = CliRunner().invoke(program, command)
+        with watched(cpu=False):
+            result = CliRunner().invoke(program, command)
         if result.exit_code != 0:
             raise Broken(f"{command}: exit code {result.exit_code}: {result.output}")
 
