@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast kills crash fuzz soak check lint format types bench bench-smoke wheel clean distclean
+.PHONY: help demo gateway test test-fast kills crash fuzz soak audit check lint format types bench bench-smoke wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,14 @@ soak: $(VENV)/.dev ## an hour of everything at once, with bounds on what may gro
 	@echo "soak: $(or $(SOAK_MINUTES),60) minutes"
 	@SOAK_TEETH=1 $(BIN)/python -m pytest -q tests/test_soak.py
 	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+audit: $(VENV)/.run ## ask an advisory service about everything that sessiondb needs to run (needs a network)
+	@echo "audit: pip-audit, in an environment of its own"
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python tests/closure.py >"$$folder/closure.txt" && \
+	  $(BIN)/python -m venv "$$folder/venv" && "$$folder/venv/bin/python" -m pip install --quiet pip-audit && \
+	  "$$folder/venv/bin/pip-audit" --strict --no-deps --disable-pip --progress-spinner off --requirement "$$folder/closure.txt" || \
+	  { echo "audit: NOT CLEAN, or no advisory service answered (above). Nothing is known about what it could not look up."; exit 1; }
+	@echo "audit: no known advisory"
 
 check: lint types test bench-smoke ## all that CI runs: lint, types, test, bench-smoke
 	@echo "check: all good"

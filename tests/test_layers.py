@@ -140,6 +140,55 @@ def test_an_import_that_points_down_is_allowed(module: str, source: str) -> None
     assert broken_rules(source, module, modules=EXAMPLE_MODULES) == []
 
 
+# What opens a connection, or is there to. Allowed are `socket` for the machine's name, `urllib.parse` for taking names apart, and
+# asyncio for its loop.
+NETWORK = {
+    "aiohttp", "ftplib", "http", "httpcore", "httpx", "imaplib", "poplib", "requests", "smtplib", "socketserver", "ssl",
+    "starlette", "urllib", "urllib3", "uvicorn", "webbrowser", "websockets", "xmlrpc",
+}  # fmt: skip
+OF_SOCKET = {"gethostname"}
+CONNECTS = re.compile(
+    r"\b(?:anyio\.(?:connect|create)_(?:tcp|udp|unix|connected)|asyncio\.(?:open|start)_|\w+\.create_(?:connection|server)\b)"
+)
+
+
+def network_in(source: str) -> list[str]:
+    """Return what a source file has that could reach a network."""
+    tree = ast.parse(source)
+    found = [name for name in imported(source, "sessiondb", MODULES) if name.split(".")[0] in NETWORK and name != "urllib.parse"]
+    found += [f"from socket import {alias.name}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "socket"
+              for alias in node.names]  # fmt: skip
+    uses = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return found + [use for use in uses if CONNECTS.match(use) or (use.startswith("socket.") and use.split(".")[1] not in OF_SOCKET)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_the_library_reaches_no_network(path: Path) -> None:
+    assert network_in(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import httpx",
+        "from urllib.request import urlopen",
+        "def f():\n    import ssl",
+        "import socket\nsocket.create_connection(('host', 1))",
+        "from socket import socket",
+        "import asyncio\nasyncio.open_connection('host', 1)",
+        "loop.create_connection(f)",
+        "await anyio.connect_tcp('host', 1)",
+    ],
+)
+def test_what_reaches_a_network_is_found(source: str) -> None:
+    assert network_in(source) != []
+
+
+def test_asking_for_the_machines_name_reaches_none() -> None:
+    source = "from urllib.parse import unquote\nimport socket\nsocket.gethostname()\nimport json, anyio\nanyio.create_task_group()"
+    assert network_in(source) == []
+
+
 # A whole statement at the start of a literal, in either case; or an unmistakable clause anywhere, in SQL's capitals. Prose such
 # as "select a session from the list" begins a sentence, so the lower-case shapes ask for what only a statement has.
 STATEMENT = re.compile(

@@ -6,6 +6,7 @@ Built through the build backend's own interface (PEP 517) with the hatchling of 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from closure import closure
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = "import sys, hatchling.build as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
@@ -111,3 +114,9 @@ def test_a_database_can_be_made_from_the_wheel_alone(wheel: Path, tmp_path: Path
     origin, messages = run("-c", OPEN, str(tmp_path / "gateway.db"), cwd=tmp_path, PYTHONPATH=str(installed)).split()
     assert Path(origin).is_relative_to(installed)
     assert messages == "1"
+
+
+def test_everything_that_sessiondb_needs_to_run_is_in_the_written_audit_and_nothing_else() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
+    audited = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)
+    assert sorted(audited) == sorted(closure()), "SECURITY.md, Dependencies: look at what came, and say which bytes of a stranger it sees"
