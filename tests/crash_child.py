@@ -31,7 +31,7 @@ import sessiondb
 from crash_breakage import break_build, spoke
 from crash_steps import Steps, install
 from gateway_child import assistant
-from sessiondb import InvalidInput, StoreBusy, archive
+from sessiondb import InvalidInput, StoreBusy, archive, instances
 from sessiondb.limits import Limits
 from sessiondb.outbox import Outgoing
 from sessiondb.resume import ResumePolicy
@@ -391,6 +391,12 @@ def set_clock(offset_s: float) -> None:
     time.time_ns = lambda: real_ns() + round(offset_s * 1_000_000_000)
 
 
+def set_boot(boot_id: str) -> None:
+    """Have this process run after another start of the machine; nothing for no name."""
+    if boot_id:
+        instances._boot_id = lambda: boot_id  # type: ignore[assignment]
+
+
 def live(order: Order) -> int:
     """Be a child: live a scenario, and die where the order says so. Returns the exit code of one that survives."""
     steps = Steps(order.step, order.nth, order.how)
@@ -398,6 +404,7 @@ def live(order: Order) -> int:
         install(steps)
         break_build(order.broken)
         set_clock(order.options.get("clock_s", 0.0))
+        set_boot(order.options.get("boot", ""))
         anyio.run(SCENARIOS[order.scenario], Life(order, steps))
     except Exception as error:  # noqa: BLE001  # the test is told, whatever it is
         # In one write: whoever kills it now must not see half a reason.

@@ -358,6 +358,54 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
     assert (turns, held) == ((3, 0) if given_back else (0, 5)), "three turns, a compaction and a reply that is being sent"
 
 
+def give_its_number_away(path: Path) -> None:
+    """Give whoever is not closed the number and start time of this test's process: only the machine's start can tell them apart."""
+    me = instances.identity()
+    change(path, f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE closed_at_ms IS NULL")
+
+
+@pytest.mark.parametrize("boot", ["first", "second"])
+def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_on_although_the_number_lives(
+    boot: str, templates: Templates, zygote: Zygote, tmp_path: Path
+) -> None:
+    world = templates.world("gateway", tmp_path / "world")
+    world.scenario = "recover"
+    assert world.hear(zygote.live(world.order("holding", scenario="hold", options={"boot": "first"}))).killed
+    give_its_number_away(world.path)
+    death = world.hear(zygote.live(world.order(options={"boot": boot})))
+    assert death.code == 0
+    [told] = [line for line in death.lines if line["saw"] == "recovered"]
+    if boot == "first":  # as far as can be told it lives
+        assert (told["turns"], told["compactions"], told["replies"]) == (0, 0, 0)
+        assert len(query(world.path, "SELECT what FROM held")) == 5
+        return
+    assert (told["turns"], told["compactions"], told["replies"]) == (3, 1, 1)
+    # The machine starts once more in the middle of what it had begun to do about it.
+    options = {"boot": "second", "accept": False}
+    assert world.hear(zygote.live(world.order("before COMMIT of turn.end", 2, scenario="gateway", options=options))).killed
+    give_its_number_away(world.path)
+    assert world.hear(zygote.live(world.order(scenario="gateway", options={**options, "boot": "third"}))).code == 0
+    world.check_end()  # the summary of the first start's compaction comes last, and counts
+    assert set(query(world.path, "SELECT DISTINCT boot_id FROM instance")) >= {"first", "second", "third"}
+
+
+@pytest.mark.parametrize("step", ["compacting", "before COMMIT of compaction.commit", "after COMMIT of compaction.begin"])
+def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
+    step: str, templates: Templates, zygote: Zygote, tmp_path: Path
+) -> None:
+    world = templates.world("talk", tmp_path / "world")
+    assert world.hear(zygote.live(world.order(step, options={"boot": "first"}))).killed
+    give_its_number_away(world.path)
+    death = world.hear(zygote.live(world.order(options={"boot": "second"})))
+    assert death.code == 0, death
+    world.check_end()
+    # The first start's job was given back, not waited for; the second's has the compaction.
+    states = query(world.path, "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY compaction_no")
+    assert [boot for _, boot in states] == ["first", "second"]
+    assert states[-1] == ("committed", "second")
+    assert states[0][0] != "running"
+
+
 def test_what_a_process_of_another_host_held_ends_with_its_lease(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
     """Nothing can be known about it from here, so its leases are waited for, and then taken over once."""
     world = templates.world("recover", tmp_path / "world")
