@@ -538,6 +538,7 @@ NOTICED_BY = {
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
     break_rule(monkeypatch)
     with pytest.raises(Exception, match=NOTICED_BY.get(break_rule)) as failure:
-        # Always the same examples, and no search for a smaller one.
-        run("asyncio", max_examples=80, stateful_step_count=30, derandomize=True, phases=[Phase.generate], database=None)
+        # Always the same examples with one version of hypothesis, and no search for a smaller one. It ends with the first that shows it:
+        # most are among the first ten, the last one (two compactions, an undo) was not among eighty with every version.
+        run("asyncio", max_examples=640, stateful_step_count=30, derandomize=True, phases=[Phase.generate], database=None)
     assert not isinstance(failure.value, HypothesisException), "the machine itself is at fault"
