@@ -350,9 +350,14 @@ def test_a_million_tiny_entries_and_a_line_of_100_mb_come_in_and_go_out_byte_for
 )
 def test_an_importer_that_takes_memory_or_disk_without_a_bound_is_found_out(tmp_path: Path, broken: str) -> None:
     pytest.importorskip("zstandard")
-    # Everything that the sound importer is given, and the same bound; one that holds whole files is found by a large one.
-    large = {"a.jsonl": b"x" * 300 * MIB} if broken == "holds a whole file" else {}
-    found = cost_of(tmp_path, large or long_line() | dense_line() | tiny_lines() | bombs() | claims(), broken=broken)
+    # The bound of the sound importer. What unpacks everything gets bombs that fit on the disk, what holds whole files a large one.
+    if broken == "unpacks without a bound":
+        files = bombs(100)
+    elif broken == "holds a whole file":
+        files = {"a.jsonl": b"x" * 300 * MIB}
+    else:
+        files = long_line() | dense_line() | tiny_lines() | bombs() | claims()
+    found = cost_of(tmp_path, files, broken=broken)
     with pytest.raises(AssertionError, match=r"memory|disk"):
         check_cost(found, PEAK_MIB)
 
