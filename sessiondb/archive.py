@@ -28,24 +28,24 @@ have numbers, deletions and insertions may be repeated, and each change of state
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import anyio.to_thread
 
-from . import events
+from . import chunks, events
 from .backend import Backend, ReadTx, Row, Tx
-from .errors import InvalidInput, NotFound, StoreBusy, StoreDamaged
+from .chunks import BINDING, BRANCH, ENTRY, EPOCH, KEY, SESSION, SLICE_PAUSE_S, Chunk, damaged, in_slices
+from .entries import has_more_values
+from .errors import ConstraintFailed, InvalidInput, InvalidKey, NotFound, StoreBusy, StoreDamaged
 from .keys import parse_key
 from .limits import (
+    ARCHIVE_BINDINGS_MAX,
     ARCHIVE_CHUNK_BYTES,
     ARCHIVE_CHUNK_ROWS,
-    ENTRY_BYTES_MAX,
+    ENTRY_VALUES_MAX,
     SEQ_MAX,
     STEP_BYTES,
     STEP_ROWS,
@@ -53,20 +53,10 @@ from .limits import (
 from .pace import Pace, last_fitting
 from .transcript import entry_number
 
-T = TypeVar("T")
 Encoding = Literal["zstd", "zlib", "none"]
-# A chunk is at most ARCHIVE_CHUNK_BYTES of rows, or a single row: an entry, whose quotes and backslashes are escaped once more.
-UNPACKED_BYTES_MAX = ARCHIVE_CHUNK_BYTES + 2 * ENTRY_BYTES_MAX
-
-# In the order in which they are written and put back: a row comes after those that it refers to.
-SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
 PAGED: Final = (BRANCH, EPOCH, ENTRY)
-# Worker threads share the interpreter's lock with the event loop: after so many rows they let go of it for a moment.
-SLICE_ROWS: Final = 10
-SLICE_PAUSE_S: Final = 0.00005
 # Beside callers nobody waits for this work: its next step is paced, and comes later than the pauses add up to.
 SLICE_PAUSE_BUSY_S: Final = 0.001
-_KEY: Final = {BRANCH: 0, EPOCH: 1, ENTRY: 0}  # the column that orders a table's rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +93,7 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
     return next((reason for holds, reason in reasons if holds), None)
 
 
-# -- chunks: encoded and decoded on worker threads ----------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    what: str
-    rows: int
-    size: int
-    sha256: str
-    content: bytes
+# -- how it is encoded ---------------------------------------------------------------------------------------
 
 
 def best_encoding() -> Encoding:
@@ -124,89 +105,8 @@ def best_encoding() -> Encoding:
     return "zstd"
 
 
-def _in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]:
-    """Yield items, with a pause now and then in which another thread may run: it would wait for 5 ms otherwise."""
-    for index, item in enumerate(items, 1):
-        yield item
-        if index % SLICE_ROWS == 0:
-            time.sleep(pause_s)
-
-
 def _pause_s(backend: Backend) -> float:
     return SLICE_PAUSE_BUSY_S if backend.is_busy else SLICE_PAUSE_S
-
-
-def _encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> _Chunk:
-    values = _in_slices((rows[0]._fields, *rows), pause_s)
-    lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values]
-    text = "".join(f"{line}\n" for line in lines).encode()
-    return _Chunk(what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding))
-
-
-def _compressed(text: bytes, encoding: str) -> bytes:
-    if encoding == "zlib":
-        return zlib.compress(text, 6)
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=6).compress(text)
-
-
-def _decode(chunk: Row, encoding: str, session_id: str, pause_s: float = SLICE_PAUSE_S) -> tuple[list[str], list[list[Any]]]:
-    """Return a chunk's column names and rows.
-
-    Raises:
-        StoreDamaged: it is not what was written.
-        InvalidInput: it is compressed with a module that is not installed here.
-    """
-    where = f"chunk {chunk.chunk_no} of the archive of session {session_id}"
-    try:
-        text = _decompressed(chunk.content, encoding, where)
-    except (ValueError, zlib.error) as error:
-        raise StoreDamaged(f"{where} cannot be decompressed ({error}). Keep the file as it is, and restore a backup.") from error
-    if hashlib.sha256(text).hexdigest() != chunk.sha256:
-        raise StoreDamaged(f"{where} is not what was written: its hash differs. Keep the file as it is, and restore a backup.")
-    columns, *rows = [json.loads(line) for line in _in_slices(text.split(b"\n")[:-1], pause_s)]
-    if len(rows) != chunk.rows:
-        raise StoreDamaged(f"{where} has {len(rows)} rows instead of {chunk.rows}. Keep the file as it is, and restore a backup.")
-    return columns, rows
-
-
-def damage(chunk: Row, encoding: str, session_id: str) -> str | None:
-    """Say how a chunk differs from what was written; None if it does not.
-
-    Raises:
-        InvalidInput: it is compressed with a module that is not installed here.
-    """
-    try:
-        _decode(chunk, encoding, session_id)
-    except StoreDamaged as error:
-        return str(error).partition(". ")[0]
-    return None
-
-
-def _decompressed(content: bytes, encoding: str, where: str) -> bytes:
-    """Unpack a chunk up to a bound: a database may have been written by anybody, and 100 KB can claim to be gigabytes."""
-    too_much = ValueError(f"it unpacks to more than {UNPACKED_BYTES_MAX:,} bytes")
-    if encoding == "zlib":
-        unpacker = zlib.decompressobj()
-        text = unpacker.decompress(content, UNPACKED_BYTES_MAX)
-        if unpacker.unconsumed_tail:
-            raise too_much
-        if not unpacker.eof:
-            raise ValueError("it ends too early")
-        return text
-    try:
-        import zstandard
-    except ImportError as error:
-        raise InvalidInput(f"{where} is compressed with zstd; to read it, install the extra: pip install 'sessiondb[zstd]'") from error
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(content) as stream:
-            text = stream.read(UNPACKED_BYTES_MAX + 1)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from error
-    if len(text) > UNPACKED_BYTES_MAX:
-        raise too_much
-    return text
 
 
 # -- pages of a session's rows ------------------------------------------------------------------------------
@@ -243,11 +143,13 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
 
     encoding = best_encoding() if keep_archive else "none"
     session, bindings = await backend.read(look, op="archive.look")
+    if keep_archive and len(bindings) > ARCHIVE_BINDINGS_MAX:
+        return None, f"{len(bindings):,} keys point at it; an archive holds {ARCHIVE_BINDINGS_MAX:,}"
 
-    def encode() -> list[_Chunk]:
-        return [_encode(what, rows, encoding) for what, rows in ((SESSION, [session]), (BINDING, bindings)) if rows]
+    def encode() -> list[Chunk]:
+        return [chunks.encode(what, rows, encoding) for what, rows in ((SESSION, [session]), (BINDING, bindings)) if rows]
 
-    chunks = await anyio.to_thread.run_sync(encode) if keep_archive else []
+    made = await anyio.to_thread.run_sync(encode) if keep_archive else []
     keys = json.dumps([row.session_key for row in bindings], ensure_ascii=False)
 
     def body(tx: Tx) -> tuple[int | None, str | None]:
@@ -267,17 +169,17 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
         row = tx.must(
             "archive.insert", session_no=session_no, state=state, reason=reason, encoding=encoding, now_ms=tx.now_ms, session_keys=keys
         )
-        for chunk in chunks:
+        for chunk in made:
             _put_chunk(tx, row.archive_no, chunk)
         if not keep_archive:
             tx.run("archive.hide_session", session_no=session_no, now_ms=tx.now_ms)
             tx.run("archive.forget_name", session_no=session_no)
         return int(row.archive_no), None
 
-    return (await backend.step(body, op="archive.begin", size=sum(len(chunk.content) for chunk in chunks))).value
+    return (await backend.step(body, op="archive.begin", size=sum(len(chunk.content) for chunk in made))).value
 
 
-def _put_chunk(tx: Tx, archive_no: int, chunk: _Chunk) -> None:
+def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
     chunk_no = tx.must("archive.next_chunk", archive_no=archive_no).chunk_no
     tx.run(
         "archive.put_chunk",
@@ -333,16 +235,16 @@ async def _write_chunks(backend: Backend, row: Row) -> None:
     for table in PAGED[PAGED.index(what) :]:
         after = after if table == what else _first(table, row.session_no)
         while page := await backend.read(_reading(table, row.session_no, after), op="archive.read"):
-            chunk = await anyio.to_thread.run_sync(_encode, table, page, row.encoding, _pause_s(backend))
+            chunk = await anyio.to_thread.run_sync(chunks.encode, table, page, row.encoding, _pause_s(backend))
             await backend.step(_storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content))
-            chunk_no, after = chunk_no + 1, page[-1][_KEY[table]]
+            chunk_no, after = chunk_no + 1, page[-1][KEY[table]]
 
 
 def _reading(what: str, session_no: int, after: int) -> Any:
     return lambda tx: _page(tx, what, session_no, after)
 
 
-def _storing(row: Row, chunk_no: int, chunk: _Chunk) -> Any:
+def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
     def body(tx: Tx) -> None:
         # Two processes at one archive: the one that comes second finds that its chunk is not the next.
         state = tx.must("archive.get", archive_no=row.archive_no).state
@@ -363,8 +265,8 @@ async def _where(backend: Backend, row: Row) -> tuple[str, int, int]:
     chunk_no, chunk = await backend.read(last, op="archive.where")
     if chunk is None or chunk.what not in PAGED:
         return PAGED[0], _first(PAGED[0], row.session_no), chunk_no
-    _, rows = await anyio.to_thread.run_sync(_decode, chunk, row.encoding, row.session_id)
-    return chunk.what, rows[-1][_KEY[chunk.what]], chunk_no
+    _, rows = await anyio.to_thread.run_sync(chunks.decode, chunk, row.encoding, row.session_no, row.session_id)
+    return chunk.what, rows[-1][KEY[chunk.what]], chunk_no
 
 
 async def _chunk(backend: Backend, row: Row, chunk_no: int) -> tuple[str, list[str], list[list[Any]]] | None:
@@ -372,7 +274,7 @@ async def _chunk(backend: Backend, row: Row, chunk_no: int) -> tuple[str, list[s
     chunk = await backend.read(lambda tx: tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no), op="archive.chunk")
     if chunk is None:
         return None
-    columns, rows = await anyio.to_thread.run_sync(_decode, chunk, row.encoding, row.session_id, _pause_s(backend))
+    columns, rows = await anyio.to_thread.run_sync(chunks.decode, chunk, row.encoding, row.session_no, row.session_id, _pause_s(backend))
     return chunk.what, columns, rows
 
 
@@ -392,7 +294,7 @@ async def _compare(backend: Backend, row: Row) -> None:
         page = await backend.read(_reading(what, row.session_no, after[what]), op="archive.compare")
         if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
             raise _differs(row, f"rows of {what} after {after[what]}")
-        after[what] = rows[-1][_KEY[what]]
+        after[what] = rows[-1][KEY[what]]
     for what in PAGED:
         if await backend.read(_reading(what, row.session_no, after[what]), op="archive.compare"):
             raise _differs(row, f"there are rows of {what} after {after[what]} that it does not hold")
@@ -404,7 +306,7 @@ async def _compare(backend: Backend, row: Row) -> None:
 def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_s: float) -> bool:
     if len(page) != len(rows) or list(page[0]._fields) != columns:
         return False
-    return all(list(found) == row for found, row in _in_slices(zip(page, rows, strict=True), pause_s))
+    return all(list(found) == row for found, row in in_slices(zip(page, rows, strict=True), pause_s))
 
 
 def _differs(row: Row, what: str) -> StoreDamaged:
@@ -433,7 +335,7 @@ async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[d
     """Return the session's row as it was before it was archived, and its bindings."""
     first, second = await _chunk(backend, row, 0), await _chunk(backend, row, 1)
     if first is None or first[0] != SESSION:
-        raise StoreDamaged(f"the archive of session {row.session_id} has no first chunk. Keep the file as it is, and restore a backup.")
+        raise damaged(row.session_id, f"the archive of session {row.session_id} has no first chunk")
     _, columns, [values] = first
     bindings: list[dict[str, Any]] = []
     if second is not None and second[0] == BINDING:
@@ -455,10 +357,27 @@ def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, 
         tx.run("archive.rebind", **binding)
     # Keys that an import has brought since it was archived are in its row only.
     known = {binding["session_key"] for binding in bindings}
-    for key in json.loads(row.session_keys):
+    for key in keys_of(row.session_keys, row.session_id):
         if key not in known:
             agent_id = parse_key(key).agent_id
             tx.run("archive.rebind", session_key=key, session_no=row.session_no, agent_id=agent_id, bound_at_ms=tx.now_ms, details=None)
+
+
+def keys_of(session_keys: str, session_id: str) -> list[str]:
+    """Return the keys that pointed at an archived session, from the text in its archive's row.
+
+    Raises:
+        StoreDamaged: it is no list of session keys.
+    """
+    try:
+        keys = json.loads(session_keys) if not has_more_values(session_keys, ENTRY_VALUES_MAX) else None
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("it is not a list of texts")
+        for key in keys:
+            parse_key(key)
+    except (ValueError, RecursionError, InvalidKey) as error:
+        raise damaged(session_id, f"the list of keys in the archive of session {session_id} is damaged ({error})") from error
+    return keys
 
 
 def _move(tx: Tx, row: Row, to_state: str) -> None:
@@ -543,6 +462,8 @@ async def restore(backend: Backend, session_no: int) -> Restored:
     if not chain or chain[0].session_no != session_no:
         session = await backend.read(lambda tx: tx.must("archive.session", session_no=session_no), op="restore.look")
         raise InvalidInput(f"session {session.session_id} is not archived; there is nothing to restore", session_id=session.session_id)
+    for row in chain:
+        keys_of(row.session_keys, row.session_id)  # needed last; a list that cannot be read is better found first
     for row in reversed(chain):
         await _restore_one(backend, row)
     return await backend.read(lambda tx: _restored(tx, chain), op="restore.look")
@@ -580,7 +501,7 @@ def _begin_restoring(tx: Tx, row: Row) -> None:
 def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
     own, *parents = chain
     session = tx.must("archive.session", session_no=own.session_no)
-    keys: list[str] = json.loads(own.session_keys)
+    keys = keys_of(own.session_keys, own.session_id)
     bound = {key.session_key for key in tx.all("archive.bindings", session_no=own.session_no)}
     return Restored(
         session.session_id,
@@ -593,13 +514,21 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
 
 async def _put_back(backend: Backend, row: Row) -> None:
     """Put the rows back, compare them with the archive, and open the session again."""
-    chunk_no, pace = 0, Pace()
+    chunk_no, pace, order = 0, Pace(), chunks.Order()
     while (found := await _chunk(backend, row, chunk_no)) is not None:
         what, columns, rows = found
+        try:
+            order.take(what, rows)
+        except chunks.Wrong as error:
+            raise damaged(row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}") from error
         chunk_no, done = chunk_no + 1, 0
         while what in PAGED and done < len(rows):
             step = rows[done : done + _step(what, rows, done, pace.rows)]
-            written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
+            try:
+                written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
+            except (ConstraintFailed, InvalidInput) as error:
+                where = f"chunk {chunk_no - 1} of the archive of session {row.session_id}"
+                raise damaged(row.session_id, f"{where} cannot be put back: {error}") from error
             pace.learn(written.held_ms)
             done += len(step)
     await _compare(backend, row)

@@ -227,7 +227,7 @@ def decode_object(text: str, *, values_max: int = ENTRY_VALUES_MAX) -> tuple[dic
     brackets = text.count("[") + text.count("{")
     if brackets > NESTING_MAX and _nesting(text) > NESTING_MAX:
         raise DamagedLine(f"nested too deeply: more than {NESTING_MAX} levels")
-    if brackets + text.count(",") > values_max and _has_more_values(text, values_max):
+    if has_more_values(text, values_max):
         raise DamagedLine(f"made of too many values: more than {values_max:,}")
     for decoder in (_decoder, _lenient_decoder):
         try:
@@ -248,8 +248,15 @@ def loads(text: str | bytes) -> Any:
     Raises:
         StoreDamaged: it is not JSON any more; only JSON is ever stored.
     """
+    # Twice the bound: several stored texts may come as one (`context.decode_messages`), of which only the last can be large.
+    most = 2 * ENTRY_VALUES_MAX
+    if len(text) > most and has_more_values(text if isinstance(text, str) else text.decode("utf-8", "replace"), most):
+        raise StoreDamaged(f"a stored text is damaged: it is made of more than {ENTRY_VALUES_MAX:,} values. Run `sessiondb verify DB`.")
     try:
         return json.loads(text)
+    except RecursionError as error:
+        message = "a stored text is damaged: it is nested too deeply. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+        raise StoreDamaged(message) from error
     except ValueError as error:
         if "integer string conversion" not in str(error):
             message = f"a stored text is damaged: it is not JSON ({error}). Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
@@ -268,8 +275,10 @@ def _nesting(text: str) -> int:
     return deepest
 
 
-def _has_more_values(text: str, values_max: int) -> bool:
+def has_more_values(text: str, values_max: int) -> bool:
     """Tell whether a text holds more values than a number, without decoding it: each follows a bracket or a comma."""
+    if len(text) <= values_max or text.count("[") + text.count("{") + text.count(",") <= values_max:
+        return False
     found = (token for token in _beginnings.finditer(text) if token[0][0] != '"')
     return next(islice(found, values_max, None), None) is not None
 

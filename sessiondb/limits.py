@@ -91,6 +91,14 @@ LEASE_GRACE_MS = 2_000
 # A chunk of an archive: what one transaction stores, and what is decompressed at once.
 ARCHIVE_CHUNK_ROWS = 200
 ARCHIVE_CHUNK_BYTES = 1 * MIB
+# Its text: a payload whose quotes and backslashes are escaped once more, the columns that repeat parts of it (type, role, ids), and 17
+# numbers and an idempotency key that is escaped, 4 KiB. Of a single row, which may be larger than a chunk: the largest entry's payload.
+ARCHIVE_PAGE_BYTES_MAX = 4 * ARCHIVE_CHUNK_BYTES + 4 * KIB * ARCHIVE_CHUNK_ROWS
+ARCHIVE_ROW_BYTES_MAX = ARCHIVE_CHUNK_BYTES + 2 * ENTRY_BYTES_MAX
+# Keys that point at one session when it is archived: they are one chunk, and go back in one transaction. A conversation has a handful.
+ARCHIVE_BINDINGS_MAX = 10_000
+# What a chunk may have zstd look back over: at the level that we write with it is 2 MiB, and a claim of 128 MiB would be set aside.
+ARCHIVE_WINDOW_BYTES_MAX = 8 * MIB
 # Rows and bytes that one step of background work deletes or puts back. Where ids are random (imported ones often are) each row may touch an
 # index page of its own, and how long that takes depends on the disk. So the rows are halved when a step held the write lock for
 # longer than this, and doubled when for less than half of it, between the two bounds; at the lower one syncing is all there is.

@@ -29,20 +29,19 @@ from __future__ import annotations
 import json
 import re
 import socket
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
-from . import transcript, verify
+from . import chunks, transcript, verify
 from .backend import Row, Tx
 from .clock import now_ms
 from .entries import DamagedLine, Draft, dumps, iso_from_ms, new_id, parse_line
 from .errors import ConstraintFailed, InvalidInput, InvalidKey, NotASessionDB
 from .keys import parse_key
-from .limits import ENTRY_BYTES_MAX, SEQ_BITS, SEQ_MAX
+from .limits import SEQ_BITS, SEQ_MAX
 from .models import Finding
 
 T = TypeVar("T")
@@ -589,7 +588,7 @@ class _Salvage:
         if archive is None:
             self.lose(f"session {session_id}: its archive is lost")
             return
-        rows = self._put_chunks(archive.archive_no)
+        rows = self._put_chunks(archive.archive_no, session_no, session_id)
         self._drop_archive(archive.archive_no)
         self.lose(f"session {session_id}: its archive was damaged; {rows:,} rows were put back into their tables")
 
@@ -600,17 +599,28 @@ class _Salvage:
     def _open_chunks_without_archive(self) -> None:
         for row in self.owners("next_chunk_owner", "archive_no"):
             if row.found_archive_no is None:
-                rows = self._put_chunks(row.archive_no)
+                rows = self._put_chunks(row.archive_no, None, None)
                 self.change("drop_chunks", archive_no=row.archive_no)
                 self.lose(f"archive {row.archive_no}: its row is lost; {rows:,} rows were put back into their tables")
 
-    def _put_chunks(self, archive_no: int) -> int:
+    def _put_chunks(self, archive_no: int, session_no: int | None, session_id: str | None) -> int:
+        """Put back the rows of an archive that are whole, and its session's; where its row is lost, those of any."""
         after, count = -1, 0
         while (chunk := self.target.read(lambda tx: tx.one("salvage.chunk", archive_no=archive_no, after=after))) is not None:  # noqa: B023
             after = chunk.chunk_no
-            for batch in _batches(_rows_of(chunk)):
+            for batch in _batches(self._sound_rows(chunk, session_no, session_id)):
                 count += self.write(lambda tx: sum(self._put_row(tx, table, values) for table, values in batch))  # noqa: B023
         return count
+
+    def _sound_rows(self, chunk: Row, session_no: int | None, session_id: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        for values in chunks.rows_of(chunk):
+            try:
+                chunks.check_row(chunk.what, values, session_no, session_id)
+            except chunks.Wrong as error:
+                self.table(chunk.what).left_out += 1
+                self.lose(f"a row of {chunk.what} in an archive was left out: it {error}")
+            else:
+                yield chunk.what, dict(zip(chunks.COLUMNS[chunk.what], values, strict=True))
 
     def _put_row(self, tx: Tx, table: str, values: dict[str, Any]) -> int:
         try:
@@ -714,8 +724,8 @@ class _Salvage:
         while (chunk := self.target.read(lambda tx: tx.one("salvage.chunk", archive_no=archive_no, after=after))) is not None:  # noqa: B023
             after = chunk.chunk_no
             if chunk.what == "branch":
-                for _, values in _rows_of(chunk):
-                    self._given_out("branch", values.get("branch_no"))
+                for values in chunks.rows_of(chunk):
+                    self._given_out("branch", values[chunks.KEY[chunks.BRANCH]])
 
     # -- verify, and tell
 
@@ -1029,54 +1039,6 @@ def _take_steps(target: Target, steps: Any) -> None:
             target.read(step)
         except verify.UNREADABLE as error:
             failure = error
-
-
-def _rows_of(chunk: Row) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of an archive's chunk, as far as it can be decompressed and its lines are JSON."""
-    columns: list[str] | None = None
-    for line in _decompressed(bytes(chunk.content)).split(b"\n"):
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(values, list):
-            continue
-        if columns is None:
-            columns = [str(name) for name in values]
-        elif len(values) == len(columns):
-            yield chunk.what, dict(zip(columns, values, strict=True))
-
-
-def _decompressed(content: bytes) -> bytes:
-    """Decompress as much of a chunk as there is, and no more than one entry can be large."""
-    most = 4 * ENTRY_BYTES_MAX
-    if content[:4] != b"\x28\xb5\x2f\xfd":
-        try:
-            return zlib.decompressobj().decompress(content, most)
-        except zlib.error:
-            return _as_far_as_it_goes(content)
-    try:
-        import zstandard
-    except ImportError as error:
-        message = "an archive in it is compressed with zstd; to read it, install the extra: pip install 'sessiondb[zstd]'"
-        raise InvalidInput(message) from error
-    out, reader = bytearray(), zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(content)
-    try:
-        while len(out) < most and (part := reader.read(64 * 1024)):
-            out += part
-    except zstandard.ZstdError:
-        return bytes(out)
-    return bytes(out)
-
-
-def _as_far_as_it_goes(content: bytes) -> bytes:
-    stream, out = zlib.decompressobj(), bytearray()
-    try:
-        for at in range(0, len(content), 256):
-            out += stream.decompress(content[at : at + 256])
-    except zlib.error:
-        return bytes(out)
-    return bytes(out)
 
 
 def _object(text: Any) -> dict[str, Any]:

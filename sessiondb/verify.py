@@ -25,11 +25,11 @@ import json
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, Literal
 
-from . import archive
+from . import archive, chunks
 from .backend import Backend, ReadTx, Row
-from .entries import int_or_float, storable
+from .entries import has_more_values, int_or_float, storable
 from .errors import InvalidInput, ReadTooLong, StoreDamaged
-from .limits import SEQ_BITS, SEQ_MAX
+from .limits import ENTRY_VALUES_MAX, SEQ_BITS, SEQ_MAX
 from .models import Finding, VerifyReport
 
 Step = Callable[[ReadTx], None]
@@ -50,7 +50,7 @@ _POINTERS = "Fork the session at its last good entry and go on in the fork."
 
 # What reading a damaged page can raise. Tables are STRICT, so a value of another type than its column's is damage too: a page
 # that was overwritten with one of another table.
-UNREADABLE: Final = (StoreDamaged, UnicodeDecodeError, TypeError, MemoryError)
+UNREADABLE: Final = (StoreDamaged, UnicodeDecodeError, TypeError, ValueError, RecursionError, MemoryError)
 
 ADVICE: Final[dict[str, str]] = {
     "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to get out what can be read, or restore a backup.",
@@ -388,6 +388,7 @@ class SessionWalk:
     def _archive(self) -> Steps:
         """The entries are in an archive, or on the way into it or out of it: it is there, and whole."""
         chunk_no: int | None = None  # the next one to look at
+        order, seen = chunks.Order(), 0
 
         def count(tx: ReadTx) -> None:
             nonlocal chunk_no
@@ -399,29 +400,37 @@ class SessionWalk:
                 self.add("archive", f"the session is marked as archived, but its archive is {'not there' if row is None else row.state}")
             elif row.state != "deleted" and row.found_rows != row.rows:
                 self.add("archive", f"its archive counts {row.rows} rows and holds {row.found_rows}")
-            elif row.state != "deleted" and self.deep:
-                chunk_no = 0
+            elif row.state != "deleted":
+                try:
+                    archive.keys_of(row.session_keys, self.session_id)
+                except StoreDamaged as error:
+                    self.add("archive", str(error).partition(". ")[0])
+                chunk_no = 0 if self.deep else None
 
         def look(tx: ReadTx) -> None:
-            nonlocal chunk_no
+            nonlocal chunk_no, seen
             row = tx.one("verify.archive", session_no=self.session_no)
             chunk = tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no) if row is not None else None
             if row is None or chunk is None:
+                if row is not None and row.state != "deleted" and seen != row.found_rows:  # else it was restored or dropped meanwhile
+                    self.add("archive", f"chunk {chunk_no} of its archive is not there; {row.found_rows - seen} rows are behind it")
                 chunk_no = None
                 return
             try:
-                found = archive.damage(chunk, row.encoding, self.session_id)
+                found = chunks.damage(chunk, row.encoding, self.session_no, self.session_id, order)
             except InvalidInput as error:
                 self.add("archive", f"its archive cannot be checked here: {error}", "warning")
                 chunk_no = None
                 return
-            chunk_no = chunk.chunk_no + 1
+            chunk_no, seen = chunk.chunk_no + 1, seen + chunk.rows
             if found is not None:
                 self.add("archive", found)
 
         yield count
         while chunk_no is not None:
             yield look
+        for low, high in order.gaps:
+            self.add("archive", f"entries {low} to {high} are missing in its archive")
 
     # -- the session's row ----------------------------------------------------------------------------------
 
@@ -932,12 +941,15 @@ def _text(value: Any) -> str | None:
 
 def _decode(text: bytes) -> Any:
     """Decode JSON as strictly as the format is: no NaN; integers past the interpreter's limit become floats."""
+    said = text.decode()
+    if has_more_values(said, ENTRY_VALUES_MAX):
+        raise ValueError(f"it is made of too many values: more than {ENTRY_VALUES_MAX:,}")
     try:
-        return json.loads(text.decode(), parse_constant=_no_constant)
+        return json.loads(said, parse_constant=_no_constant)
     except ValueError as error:
         if "integer string conversion" not in str(error):
             raise
-    return json.loads(text.decode(), parse_constant=_no_constant, parse_int=int_or_float)
+    return json.loads(said, parse_constant=_no_constant, parse_int=int_or_float)
 
 
 def _no_constant(name: str) -> Any:

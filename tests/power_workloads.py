@@ -24,7 +24,7 @@ from conftest import SAMPLE
 from core_support import reply, user
 from engine_support import Hold, until
 from power_support import Copy, Ledger, Workload
-from sessiondb import archive, database
+from sessiondb import chunks, database
 from sessiondb.errors import NotExecuted, OutcomeUnknown, StoreBusy, StoreFailed
 from sessiondb.limits import KIB, Limits
 from sessiondb.outbox import Outgoing
@@ -394,9 +394,10 @@ _RESTORED = """SELECT count(*) FROM session JOIN archive USING (session_no) WHER
 
 
 class _Chunk(NamedTuple):
-    """What `archive` decodes."""
+    """What `chunks` decodes."""
 
     chunk_no: int
+    what: str
     rows: int
     sha256: str
     content: bytes
@@ -414,9 +415,9 @@ def _all_there(session_no: int, entries: int, connection: apsw.Connection) -> bo
     archives = "SELECT archive_no, encoding FROM archive WHERE session_no = ? AND state IN ('deleting', 'archived', 'restoring')"
     found = 0
     for archive_no, encoding in connection.execute(archives, (session_no,)).fetchall():
-        chunks = "SELECT chunk_no, rows, sha256, content FROM archive_chunk WHERE archive_no = ? AND what = 'entry'"
-        for values in connection.execute(chunks, (archive_no,)).fetchall():
-            found += len(archive._decode(_Chunk(*values), encoding, "s")[1])
+        stored = "SELECT chunk_no, what, rows, sha256, content FROM archive_chunk WHERE archive_no = ? AND what = 'entry'"
+        for values in connection.execute(stored, (archive_no,)).fetchall():
+            found += len(chunks.decode(_Chunk(*values), encoding, session_no, "s")[1])
     return found >= entries
 
 

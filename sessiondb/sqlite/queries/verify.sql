@@ -63,7 +63,7 @@ SELECT session_no, archived_at_ms FROM session WHERE session_no = :session_no;
 
 -- name: archive
 -- A session's archive that is not restored, and what is there of it.
-SELECT a.archive_no, a.state, a.encoding, a.rows, a.finished_at_ms,
+SELECT a.archive_no, a.state, a.encoding, a.rows, a.finished_at_ms, a.session_keys,
        (SELECT coalesce(sum(c.rows), 0) FROM archive_chunk AS c WHERE c.archive_no = a.archive_no) AS found_rows
 FROM archive AS a WHERE a.session_no = :session_no AND a.state <> 'restored';
 
