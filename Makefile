@@ -55,10 +55,10 @@ crash: $(VENV)/.dev ## power cuts, disk faults, kills, storms, damage: the long 
 	@SESSIONDB_DAMAGE=$(or $(DAMAGE),2000) $(if $(SEED),SESSIONDB_DAMAGE_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
 	  tests/test_salvage.py tests/test_damaged.py $(ARGS)
 
-fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input for the importer, the API, the command line and `query` (many minutes; FUZZ=inputs, SEED=, COVERAGE=no)
+fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input for importer, API, command line, `query` and stored values (many minutes; FUZZ=inputs, SEED=, COVERAGE=no)
 	@echo "fuzz: $(or $(FUZZ),20000) inputs$(if $(filter no,$(COVERAGE)),; NOT guided by coverage (COVERAGE=no))"
 	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) SESSIONDB_FUZZ_COVERAGE=$(COVERAGE) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
-	  tests/test_fuzz_import.py tests/test_fuzz_api.py tests/test_fuzz_cli.py tests/test_hostile_files.py $(ARGS)
+	  tests/test_fuzz_import.py tests/test_fuzz_api.py tests/test_fuzz_cli.py tests/test_fuzz_values.py tests/test_hostile_files.py $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
 	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/test_redaction.py $(ARGS)
 

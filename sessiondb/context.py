@@ -23,7 +23,7 @@ from functools import cached_property
 from typing import Any
 
 from .backend import ReadTx, Row
-from .entries import Projection, dumps, dumps_again, loads, ms_from_iso
+from .entries import Projection, dumps, dumps_again, loads, ms_from_iso, stored_text
 from .errors import NotFound
 from .tokens import message_tokens
 from .transcript import Segment, context_start, no_session, require_entries, segments
@@ -54,11 +54,13 @@ class Context:
     """The entry that last set the thinking level, as JSON."""
 
     @cached_property
+    @stored_text()
     def model(self) -> dict[str, Any] | None:
         """The model in force: its provider and modelId. None before the first was set."""
         return None if self.model_entry is None else _model(loads(self.model_entry))
 
     @cached_property
+    @stored_text()
     def thinking_level(self) -> str:
         """The thinking level in force; "off" before the first was set."""
         return "off" if self.thinking_entry is None else str(loads(self.thinking_entry).get("thinkingLevel"))
@@ -134,6 +136,7 @@ def read_messages(
     return _read_parts(tx, path, boundary_no, first_kept_no)
 
 
+@stored_text()
 def _read_parts(
     tx: ReadTx, path: Sequence[Segment], boundary_no: int | None, first_kept_no: int | None
 ) -> tuple[list[bytes], frozenset[int]]:
@@ -255,10 +258,12 @@ def _model(entry: dict[str, Any]) -> dict[str, Any]:
     return {"provider": entry["message"].get("provider"), "modelId": entry["message"].get("model")}
 
 
+@stored_text()
 def _estimate(parts: Sequence[bytes], excluded: frozenset[int]) -> int:
     return sum(message_tokens(loads(part)) for index, part in enumerate(parts) if index not in excluded)
 
 
+@stored_text()
 def decode_messages(parts: Sequence[bytes]) -> list[dict[str, Any]]:
     """Decode messages, in slices that let other threads run in between."""
     found: list[dict[str, Any]] = []

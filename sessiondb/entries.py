@@ -18,6 +18,8 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -240,6 +242,20 @@ def decode_object(text: str, *, values_max: int = ENTRY_VALUES_MAX) -> tuple[dic
             if "integer string conversion" not in str(error):
                 raise DamagedLine(f"not JSON: {error}") from None
     raise AssertionError("the lenient decoder refuses no number")
+
+
+@contextmanager
+def stored_text() -> Iterator[None]:
+    """Around code that takes stored JSON for what only a sound entry is: what a stranger stored instead is damage, not a bug of ours.
+
+    Raises:
+        StoreDamaged: in place of whatever that raised.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, KeyError, IndexError, ValueError, RecursionError) as error:
+        message = f"a stored entry is damaged: it is not what its type says ({type(error).__name__}: {str(error)[:200]})"
+        raise StoreDamaged(f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.") from error
 
 
 def loads(text: str | bytes) -> Any:

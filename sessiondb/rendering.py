@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .backend import Backend, ReadTx, Row
-from .entries import dumps_again, loads
+from .entries import dumps_again, loads, stored_text
 from .jsonl import BEHIND_ENTRY
 from .limits import MIB, SEQ_MAX
 from .pace import last_fitting
@@ -148,6 +148,7 @@ def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx]
     return read
 
 
+@stored_text()
 def _as_current(row: Row) -> bytes:
     """Return an entry's line for a file of the current version: as it is, unless it comes from version 1 or 2."""
     content = bytes(row.content)

@@ -49,6 +49,9 @@ T = TypeVar("T")
 # Rows of one transaction, and of one page.
 BATCH_ROWS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
+SESSION_NO_MAX: Final = (1 << 31) - 1
+# Below this no number can be; tables are read from here on. (Entries that are set aside have negative numbers.)
+FIRST_NUMBER: Final = -(1 << 62)
 # What is told one by one; the rest is counted.
 TOLD_MAX: Final = 1_000
 # A missing number is marked only where the file is large enough to have held so many rows.
@@ -209,6 +212,7 @@ class _Salvage:
         self.lost_inputs: dict[int, int] = {}  # entry number -> message, for entries that are not there
         self.entries_expected = 0
         self.made_sessions: set[int] = set()
+        self.homeless_no: int | None = None  # the session of what names none that can be
         self.lost_entries: dict[int, dict[int, str]] = {}  # by session, by seq: the ids that the index still has
         self.lost_sessions: dict[int, str] = {}
         # However many numbers are missing in a row, the file had room for no more rows than this.
@@ -227,6 +231,8 @@ class _Salvage:
         self.said("settling messages, turns and replies")
         self._settle()
         self._raise_numbers()
+        if count := self.change("cap_cursors"):
+            self.lose(f"{count} consumers of events had handled events that were never written; they go on with the next one")
         self.said("verifying the new database")
         self._verify()
         self._tell()
@@ -252,7 +258,7 @@ class _Salvage:
         changed: int = self.write(lambda tx: tx.run(f"salvage.{statement}", **params))
         return changed
 
-    def pages(self, statement: str, key: str, first: Any = -(1 << 62)) -> Iterator[Row]:
+    def pages(self, statement: str, key: str, first: Any = FIRST_NUMBER - 1) -> Iterator[Row]:
         """Yield every row of a paged statement; the table may change meanwhile."""
         after = first
         while True:
@@ -264,7 +270,7 @@ class _Salvage:
 
     def owners(self, statement: str, key: str) -> Iterator[Row]:
         """Yield the rows of a statement that finds the next owner of something."""
-        after = -(1 << 62)
+        after = FIRST_NUMBER - 1
         while True:
             row = self.target.read(lambda tx: tx.one(f"salvage.{statement}", after=after))  # noqa: B023  # run at once
             if row is None:
@@ -297,6 +303,11 @@ class _Salvage:
             self.sequences.add(values["name"])
             return
         number = _NUMBERED.get(row.table)
+        first = next(iter(values.values()))
+        if isinstance(first, int) and first < FIRST_NUMBER:
+            self.table(row.table).left_out += 1
+            self.lose(f"a row of {row.table} ({_name(row.table, values)}) was left out: its number was never given out")
+            return
         try:
             added = tx.run(f"salvage.put_{row.table}", **values)
         except (ConstraintFailed, InvalidInput) as error:
@@ -389,14 +400,14 @@ class _Salvage:
                 self._make_session(row, "entries")
         for row in self.pages("inbox", "inbox_no"):
             if row.found_session_no is None and not self._make_session(row.session_no, f"message {row.inbox_no}"):
-                self.lose(f"message {row.inbox_no} names session number {row.session_no}, which cannot be one")
+                self._take_in("inbox", row.inbox_no, row.session_no)
             if row.found_lane is None:
                 self._make_lane(row.lane)
             if row.entry_no is not None and row.found_entry_no is None and row.archived_at_ms is None:
                 self.lost_inputs[row.entry_no] = row.inbox_no
         for row in self.pages("outbox", "outbox_no"):
-            if row.found_session_no is None:
-                self._make_session(row.session_no, f"reply {row.outbox_no}")
+            if row.found_session_no is None and not self._make_session(row.session_no, f"reply {row.outbox_no}"):
+                self._take_in("outbox", row.outbox_no, row.session_no)
         for row in self.pages("archives", "archive_no"):
             if row.found_session_no is None:
                 self._make_session(row.session_no, f"archive {row.archive_no}")
@@ -415,7 +426,7 @@ class _Salvage:
 
     def _make_session(self, session_no: int, why: str) -> bool:
         """Make the row of a lost session; its entries, if there are any, say the rest."""
-        if not 1 <= session_no <= (1 << 31) - 1:
+        if not 1 <= session_no <= SESSION_NO_MAX:
             return False
         if self.target.read(lambda tx: tx.one("salvage.session", session_no=session_no)) is not None:
             return True
@@ -434,6 +445,15 @@ class _Salvage:
         self.made_sessions.add(session_no)
         self.lose(f"the row of session number {session_no} is lost; made again as {session_id} for its {why}")
         return True
+
+    def _take_in(self, table: str, number: int, session_no: int) -> None:
+        """Give a message or a reply another session: the number of its own cannot be one's."""
+        if self.homeless_no is None:
+            last_no = self.target.read(lambda tx: tx.must("verify.last_session")).session_no
+            self.homeless_no = last_no + 1 if last_no < SESSION_NO_MAX else last_no
+            self._make_session(self.homeless_no, "messages and replies that have no other")
+        self.change(f"move_{table}", number=number, session_no=self.homeless_no)
+        self.lose(f"row {number} of {table} named session number {session_no}, which cannot be one; it has number {self.homeless_no} now")
 
     def _make_lane(self, lane: str) -> None:
         if self.change("make_lane", lane=lane):
@@ -665,7 +685,7 @@ class _Salvage:
         running = own_turn and row.turn_state == "running"
         if state == "claimed" and not running:
             state = "held"
-        if state == "held" and (entry_no is None or row.attempts < 1):
+        if state in ("claimed", "held") and (entry_no is None or row.attempts < 1):
             state, turn_no = "queued", None
         if running and state != "claimed":
             self.change("interrupt_turn", turn_no=row.turn_no, reason="salvaged: its message was settled")

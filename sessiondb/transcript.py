@@ -24,7 +24,7 @@ from typing import Any
 
 from .backend import ReadTx, Row, Tx
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, Projection, dumps, new_id
-from .errors import InvalidInput, NotFound, SessionArchived, SessionEnded
+from .errors import InvalidInput, NotFound, SessionArchived, SessionEnded, StoreDamaged
 from .limits import PAGE_ENTRIES_MAX, SEQ_BITS, SEQ_MAX
 from .models import Receipt
 
@@ -518,9 +518,18 @@ def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> 
             found.append(Segment(branch_no, stop_no, high_no))
             break
         found.append(Segment(branch_no, branch.first_no, high_no))
-        branch_no, high_no = branch.parent_branch_no, branch.fork_no
+        branch_no, high_no = _left_at(branch_no, branch)
     found.reverse()
     return found
+
+
+def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
+    """Return a branch's parent, and the entry at which it left that. A parent is always older: without that a path might never end."""
+    parent_no, fork_no = branch.parent_branch_no, branch.fork_no
+    if parent_no is not None and (fork_no is None or parent_no >= branch_no):
+        message = f"branch {branch_no} is damaged: it cannot have left branch {parent_no} at entry {fork_no}"
+        raise StoreDamaged(f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.")
+    return parent_no, fork_no or 0
 
 
 def on_path(tx: ReadTx, entry: Row, head_no: int) -> bool:
@@ -530,8 +539,7 @@ def on_path(tx: ReadTx, entry: Row, head_no: int) -> bool:
     while branch_no is not None:
         if branch_no == entry.branch_no:
             return bool(entry.entry_no <= high_no)
-        branch = tx.must("transcript.branch", branch_no=branch_no)
-        branch_no, high_no = branch.parent_branch_no, branch.fork_no
+        branch_no, high_no = _left_at(branch_no, tx.must("transcript.branch", branch_no=branch_no))
     return False
 
 

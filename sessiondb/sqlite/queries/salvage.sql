@@ -111,6 +111,11 @@ INSERT INTO event_cursor (consumer, event_no)
 VALUES (:consumer, :event_no)
 ON CONFLICT DO NOTHING;
 
+-- name: cap_cursors
+-- A consumer can have handled no more than what was written: its number is damaged, and it would miss all that comes.
+UPDATE event_cursor SET event_no = coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0)
+WHERE event_no > coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0);
+
 -- name: put_archive
 -- One row as it was read; the first one of a key stays.
 INSERT INTO archive (archive_no, session_no, state, reason, encoding, begun_at_ms, finished_at_ms, rows, bytes,
@@ -312,6 +317,14 @@ WHERE i.inbox_no > :after ORDER BY i.inbox_no LIMIT :limit;
 -- name: inbox_payload
 -- The text of a message.
 SELECT inbox_no, payload FROM inbox WHERE inbox_no = :inbox_no;
+
+-- name: move_inbox
+-- A message whose session's number cannot be one, in another session: accepted, it is never dropped.
+UPDATE inbox SET session_no = :session_no, entry_no = NULL WHERE inbox_no = :number;
+
+-- name: move_outbox
+-- Likewise a reply.
+UPDATE outbox SET session_no = :session_no, turn_no = NULL WHERE outbox_no = :number;
 
 -- name: set_inbox
 -- A message in the state that the rest of what was read allows. Accepted, it is never dropped.
