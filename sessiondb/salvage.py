@@ -62,6 +62,8 @@ FRAGMENTS_CHARS: Final = 16 * 1024 * 1024
 # How far behind a lost entry its successor is looked for.
 LOOK_AHEAD: Final = 1_000
 
+NO_HEADER_KNOWN: Final = "whether its file had a header, seq 0, is not known"
+
 MARK: Final = "sessiondb.salvage"
 """The `customType` of the entry that stands for a lost one."""
 
@@ -533,7 +535,12 @@ class _Salvage:
         if not errors and not missing and outcome == "rebuilt":
             self.report.entries += seen
             return
-        notes = _Rebuild(self, row.session_no, inputs).run()
+        rebuild = _Rebuild(self, row.session_no, inputs)
+        notes = rebuild.run()
+        if rebuild.damaged:
+            seen, missing = seen - len(rebuild.damaged), _with(missing, rebuild.damaged)
+        if row.origin == "import" and any(low <= 1 for low, _ in missing) and not self.had_header(row.session_no):
+            notes = [NO_HEADER_KNOWN, *notes]
         still = [f"{check}: {what}" for check, what, severity in self._findings(row.session_no) if severity == "error"]
         if still:
             self._leave_out(row)
@@ -580,7 +587,9 @@ class _Salvage:
 
     def had_header(self, session_no: int) -> bool:
         """Tell whether an imported session is known to have had a header: its file may have come without one."""
-        return 0 in self.lost_entries.get(session_no, ()) or session_no << SEQ_BITS in self.fragments
+        if 0 in self.lost_entries.get(session_no, ()) or session_no << SEQ_BITS in self.fragments:
+            return True
+        return self.target.read(lambda tx: tx.one("salvage.counted_header", session_no=session_no)) is not None
 
     def _may_be(self, row: Any, seq: int) -> bool:
         """Tell whether a number that an index names can have been given out: the index may be damaged itself."""
@@ -780,6 +789,7 @@ class _Rebuild:
         self.low_no, self.high_no = session_no << SEQ_BITS, session_no << SEQ_BITS | SEQ_MAX
         self.inputs = sorted(inputs)
         self.notes: list[str] = []
+        self.damaged: list[int] = []  # by seq: entries that were read, and whose text is not what it was
         self.session: Any = None
         self.state: Any = None
         self.undone: list[int] = []
@@ -893,6 +903,8 @@ class _Rebuild:
         elif row is None and self.session.origin == "import" and not self.salvage.had_header(self.session_no):
             return  # an imported file may have come without one
         else:
+            if row is not None:
+                self.damaged.append(0)
             tx.now_ms = self.session.created_at_ms
             draft = self._made_header()
         # A fork's head lies in its ancestor: the header still is seq 0.
@@ -910,6 +922,8 @@ class _Rebuild:
         state, number = self.state, self.low_no | seq
         draft = self._draft(tx, row) if row is not None else None
         if draft is None:
+            if row is not None:
+                self.damaged.append(seq)
             draft = self._made(tx, number, row)
         first = draft.type == "session" and state.entries == 0 and state.head_no is None
         if first and tx.one("transcript.by_no", entry_no=self.low_no) is None:  # it would be taken for the header
@@ -1022,6 +1036,17 @@ _JOB: Final = (
 
 
 # -- small functions -------------------------------------------------------------------------------------------
+
+
+def _with(ranges: list[tuple[int, int]], numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Add single numbers to ranges; return them in order, joined where they touch."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted([*ranges, *((number, number) for number in numbers)]):
+        if joined and low <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+        else:
+            joined.append((low, high))
+    return joined
 
 
 def _batches(rows: Iterable[T]) -> Iterator[list[T]]:

@@ -20,7 +20,7 @@ import apsw
 import sessiondb
 from core_support import reply, user
 from sessiondb import archive, database, sync
-from sessiondb.salvage import MARK, SalvageReport
+from sessiondb.salvage import MARK, NO_HEADER_KNOWN, SalvageReport
 from test_verify import fill
 from turns_support import say
 
@@ -145,7 +145,9 @@ def reported(report: SalvageReport) -> set[int]:
 def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport) -> list[str]:
     """Compare a salvage with the truth; return a sentence for each promise that it broke."""
     found, said = rows_of(new), reported(report)
-    changed = {session.session_no for session in report.damaged_sessions}
+    # Whatever the report says it does not know by number: all of a session that was left out, and some headers of imported files.
+    unknown = {session.session_no << 32 for session in report.damaged_sessions if NO_HEADER_KNOWN in session.notes}
+    left_out = {session.session_no for session in report.damaged_sessions if session.outcome == "left out"}
     wrong: list[str] = []
     for (table, number), row in truth.rows.items():
         now = found.get((table, number))
@@ -155,7 +157,7 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
         if spared:
             where = sorted(truth.pages[table, number])
             wrong.append(f"{table} {number} lies on pages {where}, which are whole, and came out as {str(now)[:200]}")
-        elif table == "entry" and (now is None or is_mark(now)) and number not in said and number >> 32 not in changed:
+        elif table == "entry" and (now is None or is_mark(now)) and number not in said | unknown and number >> 32 not in left_out:
             wrong.append(f"entry {number} is lost and nothing says so")
         elif table != "entry" and now is None and report.complete:
             wrong.append(f"{table} {number} is lost and nothing says so")

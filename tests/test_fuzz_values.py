@@ -80,8 +80,9 @@ def test_a_message_whose_session_cannot_be_one_comes_out_in_another(hostile: Pat
 
 def test_a_text_of_millions_of_lists_is_damage_to_verify_and_to_a_context(hostile: Path) -> None:
     lists = '{"role":"user","content":[' + "[]," * 3_000_000 + "0]}"
-    change(hostile, "UPDATE entry SET payload = '" + lists + f"', body_at = 0, body_bytes = {len(lists)} WHERE projection = 1 AND entry_no IN"
-           " (SELECT head_no FROM session WHERE archived_at_ms IS NULL)")  # fmt: skip
+    heads = "SELECT head_no FROM session WHERE archived_at_ms IS NULL"
+    values = f"payload = '{lists}', body_at = 0, body_bytes = {len(lists)}"
+    change(hostile, f"UPDATE entry SET {values} WHERE projection = 1 AND entry_no IN ({heads})")
     with sync.open(hostile) as db:
         [session_id, *_] = query(hostile, "SELECT session_id FROM session JOIN entry ON entry_no = head_no WHERE length(payload) > 1000000")
         assert any("too many values" in finding.message for finding in db.verify(db.session_by_id(session_id)).findings)

@@ -7,6 +7,7 @@ both. Teeth: a salvage that leaves out a page in silence, that drops the WAL, or
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -597,7 +598,11 @@ def test_a_report_that_does_not_say_what_is_missing_is_found_out(sound: Truth, b
     put_page(broken, first_leaf(sound), bytes(PAGE))
     report = salvaged(broken, new)
     assert complaints(sound, {first_leaf(sound)}, new, report) == []
-    report.damaged_sessions.clear()
+    said = report.damaged_sessions[:]
+    report.damaged_sessions[:] = [dataclasses.replace(session, missing=()) for session in said]
+    assert any("nothing says so" in sentence for sentence in complaints(sound, {first_leaf(sound)}, new, report))
+    [*first, (low, high)] = said[0].missing  # nor does one number too few pass
+    report.damaged_sessions[:] = [dataclasses.replace(said[0], missing=(*first, *([(low, high - 1)] if high > low else []))), *said[1:]]
     assert any("nothing says so" in sentence for sentence in complaints(sound, {first_leaf(sound)}, new, report))
 
 

@@ -111,6 +111,11 @@ INSERT INTO event_cursor (consumer, event_no)
 VALUES (:consumer, :event_no)
 ON CONFLICT DO NOTHING;
 
+-- name: counted_header
+-- Whether a receipt counts one entry more than the session has: the header, which is none of them.
+SELECT 1 AS found FROM source AS r JOIN session AS s ON s.session_no = r.session_no
+WHERE r.session_no = :session_no AND r.entries > s.entries LIMIT 1;
+
 -- name: cap_cursors
 -- A consumer can have handled no more than what was written: its number is damaged, and it would miss all that comes.
 UPDATE event_cursor SET event_no = coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0)
