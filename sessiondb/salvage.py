@@ -306,7 +306,8 @@ class _Salvage:
             return
         number = _NUMBERED.get(row.table)
         first = next(iter(values.values()))
-        if isinstance(first, int) and first < FIRST_NUMBER:
+        # What stands behind the last number that SQLite can count to leaves none to give out.
+        if isinstance(first, int) and (first < FIRST_NUMBER or (number is not None and first >= -FIRST_NUMBER)):
             self.table(row.table).left_out += 1
             self.lose(f"a row of {row.table} ({_name(row.table, values)}) was left out: its number was never given out")
             return
