@@ -23,6 +23,8 @@ from .models import Event
 Audience = Literal["operator", "user"]
 
 PAGE = 200
+# A session's events have no index of their own: they are looked for among the newest of all, by number; a few milliseconds.
+LOOK_BACK = 5_000
 
 
 def emit(tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any) -> None:
@@ -37,6 +39,12 @@ def after(tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int = 
     else:
         rows = tx.all("events.after_for", after_no=event_no, audience=audience, limit=limit)
     return [Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data) for row in rows]
+
+
+def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -> list[Event]:
+    """Read a session's newest events, oldest first; what lies further back than the newest `LOOK_BACK` of all is not looked for."""
+    rows = tx.all("events.of_session", session_no=session_no, audience=audience, among=LOOK_BACK, limit=limit)
+    return [Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data) for row in reversed(rows)]
 
 
 def cursor(tx: ReadTx, consumer: str) -> int | None:

@@ -80,16 +80,17 @@ class GatewayCalls:
         incoming = inbox.Incoming(source, event_id, parse_key(key), lane, text, new_session_id())
         return await self.write("inbox.accept", lambda tx: inbox.accept(tx, incoming), size=len(text), timeout_s=timeout_s)
 
-    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
-        """Iterate over messages that were given up, newest first."""
-        before_no = 2**62
-        while True:
-            page = await self.read("inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=PAGE_ROWS))
+    async def dead_letters(self, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
+        """Iterate over messages that were given up, newest first; over `limit` at most, and no more than those are read."""
+        before_no, left = 2**62, 2**62 if limit is None else limit
+        while left > 0:
+            size = min(left, PAGE_ROWS)
+            page = await self.read("inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=size))
             for letter in page:
                 yield letter
-            if len(page) < PAGE_ROWS:
+            if len(page) < size:
                 return
-            before_no = page[-1].inbox_no
+            before_no, left = page[-1].inbox_no, left - size
 
     async def requeue(self, inbox_no: int) -> None:
         """Put a dead letter back into its lane (a resume stays one), its attempts forgotten. Durable.
@@ -163,16 +164,19 @@ class GatewayCalls:
         """
         await worker.run_outbox(cast("Any", self), sender, lease_s=lease_s, at_once=at_once)
 
-    async def replies(self, state: Literal["pending", "sending", "unknown", "failed", "sent"]) -> AsyncIterator[Reply]:
-        """Iterate over replies in a state, oldest first."""
-        after_no = 0
-        while True:
-            page = await self.read("outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=PAGE_ROWS))
+    async def replies(
+        self, state: Literal["pending", "sending", "unknown", "failed", "sent"], *, limit: int | None = None
+    ) -> AsyncIterator[Reply]:
+        """Iterate over replies in a state, oldest first; over `limit` at most, and no more than those are read."""
+        after_no, left = 0, 2**62 if limit is None else limit
+        while left > 0:
+            size = min(left, PAGE_ROWS)
+            page = await self.read("outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=size))
             for reply in page:
                 yield reply
-            if len(page) < PAGE_ROWS:
+            if len(page) < size:
                 return
-            after_no = page[-1].outbox_no
+            after_no, left = page[-1].outbox_no, left - size
 
     async def settle_reply(self, outbox_no: int, state: Literal["sent", "pending"]) -> None:
         """Settle an unknown or failed reply by hand: it was sent, or it is to be sent again. Durable.
@@ -194,6 +198,21 @@ class GatewayCalls:
             InvalidInput: the name of a new consumer is empty or too long.
         """
         return worker.follow_events(cast("Any", self), consumer, audience, from_start=from_start)
+
+    async def pass_on(self, event: Event, consumer: str, target: str, message: Any) -> bool:
+        """Put an event into the outbox of its session, as a reply that no turn made, and move `consumer` past it. Durable.
+
+        One transaction, so it is done once however many processes follow under that name; False if it had been done. From
+        there it is sent like any reply (`run_outbox`).
+
+        Raises:
+            InvalidInput: the event is about no session, or the message is no JSON or too large.
+        """
+        try:
+            (target, payload), size = worker.encoded_reply(target, message)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"event {event.event_no} cannot be passed on to {target!r:.80}: {error}") from error
+        return await self.write("event.pass_on", lambda tx: outbox.pass_on(tx, event, consumer, target, payload), size=size)
 
     # -- start-up -------------------------------------------------------------------------------------------
 

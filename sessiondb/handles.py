@@ -19,16 +19,17 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel
 
-from . import compaction, instances, retention, sessions, transcript
+from . import compaction, events, instances, retention, sessions, transcript
 from .backend import ReadTx, Row, Tx
 from .compaction import GivenUp, Job
 from .context import Context, decode_messages, read_context
 from .entries import LARGE_ITEMS, Draft, draft_entry, is_large, iso_from_ms
 from .errors import CompactionRunning, CompactionTimeout, InvalidInput, SessionDBError, outcome_of
+from .events import Audience
 from .keys import parse_key
 from .limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
 from .messages import message_json
-from .models import CompactionResult, Entry, EpochInfo, Receipt, SessionInfo
+from .models import CompactionResult, Entry, EpochInfo, Event, Receipt, SessionInfo
 
 if TYPE_CHECKING:
     from .database import SessionDB
@@ -177,6 +178,10 @@ class Session:
             found += [EpochInfo(row.epoch, row.reason, row.opened_at_ms, row.closed_at_ms) for row in rows]
             if len(rows) < _EPOCHS_PAGE:
                 return found
+
+    async def events(self, *, audience: Audience = "user", limit: int = 50) -> list[Event]:
+        """Read the session's newest events, oldest first: for a page that is opened late. Bounded: old ones are not looked for."""
+        return await self.db.read("session.events", lambda tx: events.of_session(tx, self.ref.session_no, audience=audience, limit=limit))
 
     # -- moving ---------------------------------------------------------------------------------------------
 

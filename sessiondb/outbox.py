@@ -1,4 +1,4 @@
-"""The outbox: replies, written in the transaction that completes their turn, sent from rows.
+"""The outbox: replies, written in the transaction that completes their turn (or passes an event on), sent from rows.
 
     pending --> sending --> sent
        ^           |------> failed     the channel refused it for good, or for a day
@@ -16,7 +16,7 @@ from typing import Literal
 
 from . import events
 from .backend import ReadTx, Tx
-from .errors import NotFound
+from .errors import InvalidInput, NotFound
 from .limits import (
     LEASE_GRACE_MS,
     REPLY_ATTEMPTS_MIN,
@@ -26,7 +26,7 @@ from .limits import (
     SESSION_WAITING_MAX,
     retry_pause_ms,
 )
-from .models import Reply
+from .models import Event, Reply
 from .turns import require_one
 
 
@@ -57,6 +57,25 @@ def next_no(tx: ReadTx, now_ms: int) -> int | None:
     ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
     found = [tx.one("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
     return min((row.outbox_no for row in found if row is not None), default=None)
+
+
+def pass_on(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
+    """Make an event something to send, and move a consumer past it: in one transaction, so once, whoever else follows.
+
+    False if the consumer has moved past it already: then it was passed on, by another process or before a crash.
+
+    Raises:
+        InvalidInput: the event is not one of a session; or the name cannot be a consumer's.
+    """
+    if event.session_id is None:
+        raise InvalidInput(f"event {event.event_no} ({event.kind}) is about no session, so there is nobody to send it to")
+    handled = events.cursor(tx, consumer)
+    if handled is not None and handled >= event.event_no:
+        return False
+    session_no = tx.must("sessions.by_id", session_id=event.session_id).session_no
+    tx.run("outbox.add", session_no=session_no, turn_no=None, target=target, now_ms=tx.now_ms, payload=payload)
+    events.move_cursor(tx, consumer=consumer, event_no=event.event_no)
+    return True
 
 
 def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:

@@ -517,10 +517,16 @@ async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, 
 
 
 def _encoded_replies(messages: Sequence[tuple[str, Any]]) -> list[tuple[tuple[str, str], int]]:
-    return [_encoded_reply(target, message) for target, message in messages]
+    return [encoded_reply(target, message) for target, message in messages]
 
 
-def _encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
+def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
+    """Encode what the outbox is to send; return it and its bytes.
+
+    Raises:
+        InvalidInput: it is too large.
+        TypeError, ValueError: it is no JSON.
+    """
     text = dumps(message)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
     if len(target) > SESSION_KEY_CHARS_MAX or size > ENTRY_BYTES_MAX:

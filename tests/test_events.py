@@ -315,3 +315,61 @@ async def test_importing_old_compactions_says_nothing(tmp_db: Path, sample: Path
         await db.import_path(sample)
         assert [job.state async for job in db.compactions()].count("committed") > 0
         assert await look(db, "events") == []
+
+
+# -- passed on to a channel -------------------------------------------------------------------------------------------
+
+
+async def user_event(db: sessiondb.SessionDB, text: str) -> sessiondb.Event:
+    """Emit an event for the user of a session, and return it as a reader has it."""
+    session = await db.session(KEY)
+    await db.write("emit", lambda tx: events.emit(tx, "test", "user", text, session_no=session.ref.session_no))
+    return (await session.events())[-1]
+
+
+async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_follow(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
+        first, second = await user_event(db, "one"), await user_event(db, "two")
+        assert await db.pass_on(first, "notices", "web:1", {"text": "one"})
+        assert not await other.pass_on(first, "notices", "web:1", {"text": "one"})
+        assert await other.pass_on(second, "notices", "web:1", {"text": "two"})
+        assert not await db.pass_on(second, "notices", "web:1", {"text": "two"})
+        assert not await db.pass_on(first, "notices", "web:1", {"text": "one"}), "the one before it was passed on before it"
+        found = [(reply.turn_no, reply.target, json.loads(reply.payload)["text"]) async for reply in db.replies("pending")]
+        assert found == [(None, "web:1", "one"), (None, "web:1", "two")]
+        assert (await look(db, "cursors"))[0].event_no == second.event_no
+        assert (await db.verify()).ok
+
+
+async def test_an_event_that_cannot_be_passed_on_leaves_the_consumer_where_it_was(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.write("emit", emit("of no session"))
+        [of_nobody] = [event async for event in _one(db)]
+        event = await user_event(db, "one")
+        for refused, message in ((of_nobody, {}), (event, object()), (event, "x" * (65 * 1024 * 1024))):
+            with pytest.raises(sessiondb.InvalidInput):
+                await db.pass_on(refused, "notices", "web:1", message)
+        assert [row.consumer for row in await look(db, "cursors")] == ["one"]
+        assert await look(db, "outbox") == []
+
+
+async def _one(db: sessiondb.SessionDB) -> Any:
+    async with aclosing(db.events("one", from_start=True)) as stream:
+        async for event in stream:
+            yield event
+            return
+
+
+async def test_a_sessions_newest_events_are_read_oldest_first_and_no_further_back_than_is_looked(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(4):
+            await user_event(db, f"number {number}")
+            await db.write("emit", emit("somebody else's"))
+        session = await db.session(KEY)
+        assert [event.text for event in await session.events()] == [f"number {number}" for number in range(4)]
+        assert [event.text for event in await session.events(limit=2)] == ["number 2", "number 3"]
+        assert await session.events(audience="operator") == []
+        monkeypatch.setattr(events, "LOOK_BACK", 4)
+        assert [event.text for event in await session.events()] == ["number 2", "number 3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import sessiondb
 from core_support import query, user
 from engine_support import process
-from sessiondb import inbox, turns
+from sessiondb import gateway, inbox, turns
 from sessiondb.sqlite import writer
 from turns_support import KEY, Clock, claim, claimed, complete, fail, inbox_states, kinds, look, say
 
@@ -201,6 +202,32 @@ async def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> Non
                 await db.drop(number)
         assert (await say(db, "e2")).duplicate, "a dropped event is never accepted again"
         assert (await db.verify()).ok
+
+
+async def test_a_bounded_list_reads_no_more_than_its_bound(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(5):
+            await say(db, f"dead {number}")
+            turn = await claimed(db)
+            await fail(db, turn.turn_no, retry=False)
+            await say(db, f"answered {number}", "agent:main:web:2")
+            await complete(db, (await claimed(db)).turn_no, "x", replies=[("web:2", str(number))])
+        read: list[int] = []
+        def spied(whole: Callable[..., Any]) -> Callable[..., Any]:
+            def spy(tx: Any, *, limit: int, **where: Any) -> Any:
+                read.append(limit)
+                return whole(tx, limit=limit, **where)
+
+            return spy
+
+        monkeypatch.setattr(gateway.inbox, "dead_letters", spied(inbox.dead_letters))
+        monkeypatch.setattr(gateway.outbox, "replies", spied(gateway.outbox.replies))
+        monkeypatch.setattr(gateway, "_PAGE", 2)
+        assert [letter.event_id async for letter in db.dead_letters(limit=3)] == ["dead 4", "dead 3", "dead 2"]
+        assert [json.loads(reply.payload) async for reply in db.replies("pending", limit=3)] == ["0", "1", "2"]
+        assert read == [2, 1, 2, 1]
+        assert [letter async for letter in db.dead_letters(limit=0)] == []
+        assert len([letter async for letter in db.dead_letters()]) == len([reply async for reply in db.replies("pending")]) == 5
 
 
 async def test_who_waits_long_is_told_once(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

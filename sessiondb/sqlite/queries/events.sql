@@ -15,6 +15,13 @@ SELECT e.event_no, e.kind, e.audience, s.session_id, e.at_ms, e.text, e.data
 FROM event AS e LEFT JOIN session AS s ON s.session_no = e.session_no
 WHERE e.audience = :audience AND e.event_no > :after_no ORDER BY e.event_no LIMIT :limit;
 
+-- name: of_session
+-- A session's events for one audience among the newest of all, newest first; reads `among` rows at most.
+SELECT e.event_no, e.kind, e.audience, s.session_id, e.at_ms, e.text, e.data
+FROM event AS e JOIN session AS s ON s.session_no = e.session_no
+WHERE e.event_no > (SELECT max(event_no) FROM event) - :among AND e.session_no = :session_no AND e.audience = :audience
+ORDER BY e.event_no DESC LIMIT :limit;
+
 -- name: last
 -- The newest event's number.
 SELECT max(event_no) AS event_no FROM event;
