@@ -158,7 +158,14 @@ class GatewayProcess:
         return held
 
     def delivered(self) -> list[dict[str, Any]]:
-        """Return what the simulated channels were sent, in order: target, outbox_no, attempt, event_id, text."""
+        """Return the answers that the simulated channels were sent, in order: target, outbox_no, attempt, event_id, text."""
+        return [line for line in self._sent() if "event_no" not in line]
+
+    def noticed(self) -> list[dict[str, Any]]:
+        """Return the notices that the simulated channels were sent, in order: target, outbox_no, attempt, event, event_no, text."""
+        return [line for line in self._sent() if "event_no" in line]
+
+    def _sent(self) -> list[dict[str, Any]]:
         if not self.channel_log.exists():
             return []
         return [json.loads(line) for line in self.channel_log.read_text("utf-8").splitlines()]

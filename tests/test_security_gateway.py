@@ -21,7 +21,8 @@ import httpx
 
 import sessiondb
 from examples.gateway import web
-from examples.gateway.gateway import Gateway, Settings, append_line
+from examples.gateway.channels import append_line
+from examples.gateway.gateway import Gateway, Settings
 from examples.gateway.model import ScriptedModel
 
 PAGE = (Path(web.__file__).parent / "page.html").read_text(encoding="utf-8")

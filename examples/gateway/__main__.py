@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -16,12 +17,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import uvicorn
 
 import sessiondb
-from sessiondb import LaneSettings, ResumePolicy
+from sessiondb import LaneSettings, ResumePolicy, RetentionPolicy
+from sessiondb.settings import reset_policy, resume_policy
 
 from .gateway import Gateway, Settings
 from .model import ChatEndpoint, Model, ScriptedModel
@@ -50,6 +53,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("compaction-timeout", float, 60.0, "seconds that a compaction's block may take")
     option("late", float, 600.0, "seconds after that in which a summary is still committed")
     option("summaries", int, 2, "summarisers at work at once")
+    option("compaction-pause", float, 60.0, "seconds after a compaction that failed in which no other one begins by itself")
+    option("openclaw", Path, None, "OpenClaw's settings (JSON): its session.reset*, maintenance and threadBindings hold")
+    option("gc-every", float, 3_600.0, "seconds between two runs of retention, if the settings have a session.maintenance")
     option("turn-timeout", float, 120.0, "seconds after which a turn is cut off")
     option("lease", float, 30.0, "seconds after which a silent turn is taken over")
     option("delayed-after", float, 5.0, "seconds after which a waiting user is told so")
@@ -65,8 +71,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def openclaw_settings(file: Path | None) -> dict[str, Any]:
+    """Read OpenClaw's settings: the `session` part, whether the file is that or the whole."""
+    if file is None:
+        return {}
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        session: dict[str, Any] = found.get("session", found)
+    except (ValueError, AttributeError) as error:
+        raise sessiondb.InvalidInput(f"{file} is not an object in JSON: {error}") from error
+    return session
+
+
 def settings_from(options: argparse.Namespace) -> Settings:
-    """Put the command line into the gateway's words."""
+    """Put the command line, and OpenClaw's settings, into the gateway's words."""
+    openclaw = openclaw_settings(options.openclaw)
     return Settings(
         threshold_tokens=options.threshold,
         keep_tokens=options.keep,
@@ -81,7 +100,11 @@ def settings_from(options: argparse.Namespace) -> Settings:
             idle_hours=options.resume_idle,
             deadline_s=options.resume_timeout,
             breaker_unclean_starts=options.breaker,
-        ),
+        ).model_copy(update=resume_policy(openclaw).model_dump(exclude_unset=True)),
+        compaction_pause_s=options.compaction_pause,
+        reset=reset_policy(openclaw) if openclaw else None,
+        retention=RetentionPolicy.from_openclaw(openclaw) if "maintenance" in openclaw else None,
+        gc_every_s=options.gc_every,
         care_every_s=options.care_every,
         channel_log=options.channel_log,
         send_delay_s=options.send_delay,
@@ -97,12 +120,12 @@ def model_from(options: argparse.Namespace) -> Model:
 
 async def serve(options: argparse.Namespace) -> None:
     """Run until a signal. If a loop of the gateway fails, so does the process: a supervisor starts it again."""
-    model = model_from(options)
+    model, settings = model_from(options), settings_from(options)
     listener = socket.create_server((options.host, options.port))
     async with sessiondb.open(options.database, program="gateway") as db:
         try:
             async with anyio.create_task_group() as tasks:
-                gateway, closing = Gateway(db, model, settings_from(options)), asyncio.Event()
+                gateway, closing = Gateway(db, model, settings), asyncio.Event()
                 await gateway.start(tasks)
                 hosts = LOOPBACK | {name.strip().lower() for name in (options.host, *options.allow_host.split(",")) if name.strip()}
                 server = Server(

@@ -4,15 +4,16 @@
     an answer    db.run_lane(lane, handler)                one turn per session, retried, cut off, taken over
     a tool       turn.append                               what was asked, then what came of it, each as it happens
     a reply      db.run_outbox(sender)                     sent from a row that the end of the turn wrote
-    a notice     db.events(consumer, audience="user")      what to tell whoever waits
+    a notice     db.events, db.pass_on                     what to tell whoever waits: open pages at once, a channel by the outbox
     compaction   session.compact() in a task of its own    no turn waits for it, and no message
     start        db.recover, db.run_resumes, the lanes     users first, resumes within their budget
+    ever after   db.reset_if_due, db.gc                    a stale conversation begins anew; what is old is archived
 
 What is in memory is what pages are open and what this process is busy with: a kill -9 loses nothing that anybody was
 promised. Several of these processes may share one database.
 
-Not shown: streaming, accounts. A page that is open on one process is not told what another one does, except by the
-events; it reads the conversation again when it is opened.
+Not shown: streaming, accounts. A page that is open on one process is not told what another one does, except by notices; it
+reads the conversation, and the notices that it missed, when it is opened.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from sessiondb import (
@@ -39,11 +37,13 @@ from sessiondb import (
     CompactionRefused,
     CompactionTimeout,
     Decision,
+    Event,
     LaneSettings,
     Outgoing,
     Recovered,
-    RefusedBySender,
+    ResetPolicy,
     ResumePolicy,
+    RetentionPolicy,
     Session,
     SessionDB,
     SessionDBError,
@@ -51,6 +51,7 @@ from sessiondb import (
     TurnLost,
 )
 
+from .channels import Notice, Pages, SimulatedChannel, in_words, session_key, target_of
 from .model import Model, text_of
 from .tools import calls_of, use_tool, with_results
 
@@ -61,11 +62,13 @@ AGENTS = {
     "coder": "You are a careful programmer. Answer with code where code is an answer.",
     "writer": "You are an editor. Prefer short words.",
 }
-COMMANDS = "/status, /compact [what matters], /new, /stop"
+COMMANDS = "/status, /compact [what matters], /new or /reset, /stop"
+# These wait their turn in the inbox, so that they come after what was said before them; the other commands act at once.
+RESETS = ("/new", "/reset")
 # Replies of different conversations go out side by side; those of one keep their order whatever this is.
 SENDERS = 4
-# A page that does not read its notices is closed; it connects again and reads the conversation.
-NOTICES_WAITING_MAX = 500
+# The reader of events whose position says which notices have been passed on; all processes share it.
+NOTICES = "notices"
 
 
 @dataclass(frozen=True)
@@ -79,16 +82,20 @@ class Settings:
     late_s: float = 600.0
     """A summary that outlasts its block by less than this is still committed."""
     summaries_max: int = 2
-    """Summarisers at work at once, in this process."""
+    """Summarisers at work at once, in this process; one that nobody waits for any more is one of them."""
+    compaction_pause_s: float = 60.0
+    """After a summariser failed or took too long, a session is not compacted by itself for so long."""
+    reset: ResetPolicy | None = None
+    """When a conversation is stale; None: never."""
+    retention: RetentionPolicy | None = None
+    """What is kept; None: everything, for ever."""
+    gc_every_s: float = 3_600.0
     lane: LaneSettings = field(default_factory=lambda: LaneSettings(timeout_s=120.0, delayed_after_s=5.0))
     resume: ResumePolicy = field(default_factory=ResumePolicy)
     care_every_s: float = 2.0
     channel_log: Path | None = None
     """Where the simulated channels note what they were sent: their users' memory, which outlives this process."""
     send_delay_s: float = 0.0
-
-
-Notice = dict[str, Any]
 
 
 class Gateway:
@@ -100,8 +107,11 @@ class Gateway:
         self.decisions: list[Decision] = []
         self.working: dict[str, Turn] = {}
         self.compacting: dict[str, anyio.CancelScope] = {}
-        self._pages: defaultdict[str, set[asyncio.Queue[Notice | None]]] = defaultdict(set)
+        self.pages = Pages()
+        self.tell = self.pages.tell
+        self.channel = SimulatedChannel(settings.channel_log, settings.send_delay_s)
         self._summaries = asyncio.Semaphore(settings.summaries_max)
+        self._paused: dict[str, float] = {}
 
     async def start(self, tasks: TaskGroup) -> None:
         """Give back what dead processes held, decide what is resumed, then begin to work."""
@@ -116,6 +126,8 @@ class Gateway:
         tasks.start_soon(partial(self.db.run_outbox, self.send, at_once=SENDERS))
         tasks.start_soon(self._again, self._tell_users)
         tasks.start_soon(self._again, self._tell_operators)
+        if self.settings.retention is not None:
+            tasks.start_soon(self._again, partial(self._keep_small, self.settings.retention))
         # Looks after what other processes leave behind while this one runs, and lets resumes go on as room is made.
         tasks.start_soon(partial(self.db.run_resumes, self.settings.resume, every_s=self.settings.care_every_s))
 
@@ -126,7 +138,10 @@ class Gateway:
         key = session_key(channel, agent, conversation)
         via = {"event_id": event_id, "agent": agent, "target": f"{channel}:{conversation}"}
         message = {"role": "user", "content": text, "timestamp": round(time.time() * 1000), "via": via}
+        stale = await self.db.reset_if_due(key, self.settings.reset) if self.settings.reset is not None else None
         accepted = await self.db.accept(channel, event_id, key, message, lane="cron" if channel == "cron" else "main")
+        if stale is not None:
+            self.tell(accepted.session_id, "reset", reason=stale)
         if not accepted.duplicate:
             self.tell(accepted.session_id, "accepted", event_id=event_id, inbox_no=accepted.inbox_no, ahead=accepted.ahead, text=text)
         return accepted
@@ -153,9 +168,9 @@ class Gateway:
         return Answer(entries=entries, replies=[(via["target"], reply)])
 
     async def _think(self, turn: Turn) -> tuple[str, list[dict[str, Any]]]:
-        if text_of(turn.message).split(maxsplit=1)[0] == "/new":
+        if (word := text_of(turn.message).split(maxsplit=1)[0]) in RESETS:
             # In line with the messages before and behind it, and in the name of this turn: one that was taken over may not.
-            await turn.reset("new")
+            await turn.reset(word.removeprefix("/"))
             return "A new conversation. What was said before is kept, and not part of it.", []
         context = await turn.session.context()
         if context.tokens > self.settings.threshold_tokens:
@@ -180,26 +195,20 @@ class Gateway:
     async def send(self, reply: Outgoing) -> str | None:
         """Hand a reply to its channel; return the channel's receipt. Not knowing is an exception, and is recorded as that."""
         message = json.loads(reply.payload)
-        channel = reply.target.partition(":")[0]
-        if channel == "web":
-            # A page that is not open reads the reply in the conversation later: that counts as sent.
-            return f"shown on {self.tell(reply.session_id, 'reply', **message)} pages"
-        if "!refuse" in message["text"]:
-            raise RefusedBySender("the simulated channel does not take this message", retry=False)
-        await asyncio.sleep(self.settings.send_delay_s)
-        if self.settings.channel_log is not None:
-            line = {"target": reply.target, "outbox_no": reply.outbox_no, "attempt": reply.attempt, **message}
-            await anyio.to_thread.run_sync(append_line, self.settings.channel_log, line)
-        if "!vanish" in message["text"]:
-            raise ConnectionError("the simulated channel hung up before it answered")
-        self.tell(reply.session_id, "reply", **message)
-        return f"{channel}-{reply.outbox_no}"
+        if not reply.target.startswith("web:"):
+            # Its number goes with it: a channel that knows idempotency keys can be asked about it, or told to send it again.
+            await self.channel.send({"target": reply.target, "outbox_no": reply.outbox_no, "attempt": reply.attempt, **message})
+        if "event_no" in message:  # a notice: open pages have been told by `_tell_users`
+            return f"notice-{reply.outbox_no}"
+        # A page that is not open reads the reply in the conversation later: that counts as sent.
+        return f"reply-{reply.outbox_no}, shown on {self.tell(reply.session_id, 'reply', **message)} pages"
 
     # -- compaction -------------------------------------------------------------------------------------------
 
     def compact_soon(self, session: Session, trigger: str, focus: str = "") -> bool:
-        """Compact beside the conversation; False if this process is at it already."""
-        if session.id in self.compacting:
+        """Compact beside the conversation; False if this process is at it already, or failed at it a moment ago."""
+        paused = trigger != "manual" and time.monotonic() < self._paused.get(session.id, 0.0)
+        if paused or session.id in self.compacting:
             return False
         self.compacting[session.id] = anyio.CancelScope()
         self._tasks.start_soon(self._compact, session, trigger, focus)
@@ -207,36 +216,47 @@ class Gateway:
 
     async def _compact(self, session: Session, trigger: str, focus: str) -> None:
         told: Notice = {"outcome": "cancelled", "text": "The compaction was stopped. Nothing is lost."}
-        job = session.compact(
-            trigger=trigger, keep_recent_tokens=self.settings.keep_tokens, timeout_s=self.settings.compaction_timeout_s
-        )
-        summary: asyncio.Future[str] | None = None
         try:
             with self.compacting[session.id]:
-                async with self._summaries, job:
-                    self.tell(session.id, "compacting", trigger=trigger, tokens=job.tokens_before)
-                    summary = asyncio.ensure_future(self.model.summarise(job.messages, focus))
-                    result = await job.commit(await asyncio.shield(summary))
-                    told = _outcome(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
+                await self._summaries.acquire()  # given back when the summariser has ended, which may be after the block
+                told = await self._summarise_and_commit(session, trigger, focus)
+        finally:
+            del self.compacting[session.id]
+            if told["outcome"] in ("failed", "expired"):  # not again on every message; a person may all the same
+                self._paused[session.id] = time.monotonic() + self.settings.compaction_pause_s
+            self.tell(session.id, "compacted", trigger=trigger, **told)
+
+    async def _summarise_and_commit(self, session: Session, trigger: str, focus: str) -> Notice:
+        settings = self.settings
+        job = session.compact(trigger=trigger, keep_recent_tokens=settings.keep_tokens, timeout_s=settings.compaction_timeout_s)
+        summary: asyncio.Future[str] | None = None
+        late = False
+        try:
+            async with job:
+                self.tell(session.id, "compacting", trigger=trigger, tokens=job.tokens_before)
+                summary = asyncio.ensure_future(self.model.summarise(job.messages, focus))
+                result = await job.commit(await asyncio.shield(summary))
         except CompactionTimeout as error:
             # Nobody waits for it any more, and the session goes on; but the summariser is still at work, and paid for.
-            told = {"outcome": "expired", "text": "The compaction takes too long. The conversation goes on; it is finished when it can be."}
             log.warning("%s", error)
-            if summary is not None:
+            if late := summary is not None:
                 self._tasks.start_soon(self._commit_late, session, job.id, summary)
-                summary = None
+            return {"outcome": "expired", "text": "The compaction takes too long. The conversation goes on; it is finished when it can be."}
         except CompactionRefused as refused:  # another process is at it, or there is nothing to do
-            told = {"outcome": "refused", "text": f"Not compacted: {refused}"}
             log.info("%s", refused)
+            return {"outcome": "refused", "text": f"Not compacted: {refused}"}
         except Exception as error:
-            # The model failed, or the database was busy. The job's row says why; the next message starts another attempt.
-            told = {"outcome": "failed", "text": f"Not compacted: {error}"}
+            # The model failed, or the database was busy. The job's row says why; after a pause a message starts another attempt.
             log.warning("session %s: compaction failed", session.id, exc_info=error)
+            return {"outcome": "failed", "text": f"Not compacted: {error}"}
         finally:
-            if summary is not None:
-                summary.cancel()
-            del self.compacting[session.id]
-            self.tell(session.id, "compacted", trigger=trigger, **told)
+            if summary is None:
+                self._summaries.release()
+            else:
+                if not late:
+                    summary.cancel()
+                summary.add_done_callback(lambda _: self._summaries.release())
+        return in_words(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
 
     async def _commit_late(self, session: Session, compaction_id: str, summary: asyncio.Future[str]) -> None:
         """Commit a summary whose block is long over: sessiondb decides whether it is still of use."""
@@ -247,7 +267,7 @@ class Gateway:
         except Exception as error:
             log.warning("session %s: compaction %s gets no late summary", session.id, compaction_id, exc_info=error)
         else:
-            told = _outcome(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
+            told = in_words(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
             self.tell(session.id, "compacted", trigger="late", **told)
         finally:
             summary.cancel()
@@ -255,10 +275,7 @@ class Gateway:
     # -- commands ---------------------------------------------------------------------------------------------
 
     async def command(self, session: Session, text: str) -> str | None:
-        """Carry out a command at once, whatever the conversation is busy with; None if it is none of these.
-
-        `/new` is not among them: it goes through the inbox, so that it comes after what was said before it.
-        """
+        """Carry out a command at once, whatever the conversation is busy with; None if it is none of these."""
         word, _, rest = text.strip().partition(" ")
         match word:
             case "/status":
@@ -274,7 +291,7 @@ class Gateway:
         return None
 
     async def _status_text(self, session: Session) -> str:
-        info = await session.info()
+        info = await session.info()  # one snapshot: these figures agree. Who holds what is the next one's.
         mine = [holding for holding in await self.db.held() if holding.session_id == session.id]
         now_ms = time.time() * 1000
         return "\n".join(
@@ -307,37 +324,28 @@ class Gateway:
 
     # -- whoever waits, and whoever looks after it ------------------------------------------------------------
 
-    def watch(self, session_id: str) -> asyncio.Queue[Notice | None]:
-        """Return a queue that gets a session's notices from now on; None in it: come again."""
-        page: asyncio.Queue[Notice | None] = asyncio.Queue(NOTICES_WAITING_MAX)
-        self._pages[session_id].add(page)
-        return page
-
-    def unwatch(self, session_id: str, page: asyncio.Queue[Notice | None]) -> None:
-        """Forget a page."""
-        self._pages[session_id].discard(page)
-        if not self._pages[session_id]:
-            del self._pages[session_id]
-
-    def tell(self, session_id: str, kind: str, /, **details: Any) -> int:
-        """Tell every open page of a session; return how many there are. Never waits."""
-        told = 0
-        for page in list(self._pages.get(session_id, ())):
-            if page.qsize() < NOTICES_WAITING_MAX - 1:
-                page.put_nowait({**details, "type": kind, "at_ms": round(time.time() * 1000)})
-                told += 1
-            elif not page.full():
-                page.put_nowait(None)
-        return told
-
     async def _tell_users(self) -> None:
-        async for event in self.db.events("pages", audience="user"):
-            if event.session_id is not None:
-                self.tell(event.session_id, "notice", **{**json.loads(event.data), "event": event.kind, "text": event.text})
+        """Tell people what events say: pages that are open here, and its channel, once, whichever process is first."""
+        # From the start: a process may have died before anybody ever read its events.
+        async for event in self.db.events(NOTICES, audience="user", from_start=True):
+            if event.session_id is None:
+                continue
+            self.tell(event.session_id, "notice", **notice_of(event))
+            info = await (await self.db.session_by_id(event.session_id)).info()
+            targets = [target_of(key) for key in info.keys]
+            if targets and not targets[0].startswith("web:"):  # a page reads what it missed; a channel is sent it, like a reply
+                await self.db.pass_on(event, NOTICES, targets[0], notice_of(event))
 
     async def _tell_operators(self) -> None:
         async for event in self.db.events("log", audience="operator"):
             log.info("%s: %s", event.kind, event.text)
+
+    async def _keep_small(self, policy: RetentionPolicy) -> None:
+        while True:
+            report = await self.db.gc(policy)
+            if report.decisions:
+                log.info("retention: %s sessions went, %s failed", report.count("done"), report.count("failed"))
+            await asyncio.sleep(self.settings.gc_every_s)
 
     async def _again(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run a loop for ever; a database that is busy, or a disk that is full, is a reason to wait and not to stop."""
@@ -351,26 +359,6 @@ class Gateway:
                 await asyncio.sleep(1.0)
 
 
-def session_key(channel: str, agent: str, conversation: str) -> str:
-    """Return the key of a conversation."""
-    return f"agent:{agent}:{channel}:direct:{conversation}"
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append a line of JSON in one write, so that a kill leaves all of it or nothing."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
-    finally:
-        os.close(file)
-
-
-def _outcome(outcome: str, before: int, after: int | None, *, late: bool) -> Notice:
-    match outcome:
-        case "committed":
-            text = f"Compacted{', late' if late else ''}: from about {before:,} to {after or 0:,} tokens."
-        case "superseded":
-            text = "The conversation had moved on; the summary was not needed."
-        case _:
-            text = "Not compacted: the summary would have been no shorter."
-    return {"outcome": outcome, "late": late, "text": text}
+def notice_of(event: Event) -> Notice:
+    """Return what a page or a channel is told of an event. Its number lets them see that they have it already."""
+    return {**json.loads(event.data), "event": event.kind, "event_no": event.event_no, "text": event.text, "at_ms": event.at_ms}

@@ -21,7 +21,8 @@ from typing import Any
 
 import httpx
 
-from .gateway import AGENTS, append_line
+from .channels import append_line
+from .gateway import AGENTS
 
 CHANNELS = ("discord", "telegram", "feishu")
 WORDS = ("deploy", "failed", "again", "lunch", "please", "look", "log", "whether", "lock", "held", "slow", "queue", "merge", "test")

@@ -1,8 +1,8 @@
 """HTTP and WebSocket: what pages and adapters talk to.
 
     POST /messages                 202 and a receipt once the message is on disk; 429 or 503 with Retry-After when it was not taken
-    WS   /ws/{conversation}        what happens to it: accepted, thinking, compacting, compacted, failed, notice, reply
-    GET  /conversations/{name}     what was said, from the transcript
+    WS   /ws/{conversation}        what happens to it: accepted, thinking, compacting, compacted, failed, reset, notice, reply
+    GET  /conversations/{name}     what was said, from the transcript, and what its user was told besides
     GET  /status  /held  /health   for operators
 
 A client makes up an `event_id` for each message and may send it again, with the same one, as often as it likes.
@@ -27,6 +27,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from importlib.resources import files
 from time import time
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -38,9 +39,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sessiondb import InvalidInput, NotExecuted, NotFound, Session, SessionDBError, SessionEnded, StoreBusy
+from sessiondb import DeadLetter, InvalidInput, NotExecuted, NotFound, Reply, Session, SessionDBError, SessionEnded, StoreBusy
 
-from .gateway import AGENTS, Gateway, Notice, session_key
+from .channels import Notice, session_key
+from .gateway import AGENTS, RESETS, Gateway, notice_of
 from .model import text_of
 
 TEXT_CHARS_MAX = 100_000
@@ -51,6 +53,9 @@ SOCKET_MESSAGE_BYTES_MAX = 4 * 1024
 CONNECTIONS_MAX = 1_000
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HISTORY_MAX = 1_000
+NOTICES_MAX = 20
+# Dead letters and unknown replies that operators are shown; all of them: `sessiondb dead`, `sessiondb outbox`.
+SHOWN_MAX = 20
 # 1012, "service restart": the page connects again, and reads what it missed.
 COME_AGAIN = 1012
 
@@ -130,7 +135,7 @@ class Web:
         said = await self._read(request)
         session_of = (said["channel"], said["agent"], said["conversation"])
         word = said["text"].split(maxsplit=1)[0]
-        if word.startswith("/") and word != "/new":
+        if word.startswith("/") and word not in RESETS:
             reply = await self.gateway.command(await self._session(*session_of), said["text"])
             if reply is not None:
                 return JSONResponse({"command": word, "text": reply})
@@ -172,7 +177,8 @@ class Web:
         try:
             session = await self.db.session_by_id(key)
         except NotFound:  # looking makes nothing
-            return JSONResponse({"session_id": None, "epoch": 0, "context_tokens": 0, "said": [], "before": None})
+            nothing = {"session_id": None, "epoch": 0, "context_tokens": 0, "said": [], "notices": [], "before": None}
+            return JSONResponse({**nothing, "agents": list(AGENTS)})
         newest = await session.entries(limit=min(limit, HISTORY_MAX), before=before or None, newest_first=True)
         said = []
         for entry in reversed(newest):
@@ -191,14 +197,18 @@ class Web:
                     }
                 )
         info = await session.info()
-        known = {"session_id": session.id, "epoch": info.epoch, "context_tokens": info.context_tokens}
+        known = {"session_id": session.id, "epoch": info.epoch, "context_tokens": info.context_tokens, "agents": list(AGENTS)}
+        # For a page that was not open when they were told, here or on another process.
+        notices = [notice_of(event) for event in await session.events(limit=NOTICES_MAX)]
         # The page before this one is asked for with what it says here.
         before_no = newest[-1].entry_no if len(newest) == min(limit, HISTORY_MAX) else None
-        return JSONResponse({**known, "said": said, "before": before_no})
+        return JSONResponse({**known, "said": said, "notices": notices, "before": before_no})
 
     async def status(self, request: Request) -> Response:
         del request
-        gateway, database = self.gateway, await self.db.status()
+        gateway, database = self.gateway, await self.db.status()  # the counts; below, the newest of those that wait for a person
+        letters = [without_payload(letter) async for letter in self.db.dead_letters(limit=SHOWN_MAX)]
+        unknown = [without_payload(reply) async for reply in self.db.replies("unknown", limit=SHOWN_MAX)]
         return JSONResponse(
             {
                 "pid": os.getpid(),
@@ -208,8 +218,8 @@ class Web:
                 "agents": list(AGENTS),
                 "working": len(gateway.working),
                 "compacting": len(gateway.compacting),
-                "dead_letters": [asdict(letter) async for letter in self.db.dead_letters()][:100],
-                "unknown_replies": [asdict(reply) async for reply in self.db.replies("unknown")][:100],
+                "dead_letters": letters,
+                "unknown_replies": unknown,
                 "recovered": asdict(gateway.recovered),
                 "decisions": [asdict(decision) for decision in gateway.decisions],
                 "database": asdict(database),
@@ -235,7 +245,7 @@ class Web:
             await socket.close(1008, str(error))
             return
         await socket.accept()
-        page = self.gateway.watch(session.id)
+        page = self.gateway.pages.watch(session.id)
         tasks = [asyncio.ensure_future(work) for work in (self._tell(socket, session, page), _until_gone(socket), self.close.wait())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -244,7 +254,7 @@ class Web:
         except WebSocketDisconnect:
             return
         finally:
-            self.gateway.unwatch(session.id, page)
+            self.gateway.pages.unwatch(session.id, page)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -282,6 +292,11 @@ def is_foreign(connection: HTTPConnection) -> bool:
     """Tell whether a browser speaks for another site's page: there are no accounts here that would keep it out."""
     origin = connection.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
+
+
+def without_payload(row: DeadLetter | Reply) -> dict[str, Any]:
+    """Return what is known of a message or a reply, but not what it says."""
+    return {name: value for name, value in asdict(row).items() if name != "payload"}
 
 
 def number(query: QueryParams, name: str, default: int) -> int:

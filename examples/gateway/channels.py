@@ -1,0 +1,99 @@
+"""Where people are: pages that are open, and simulated channels. Of sessiondb there is only the key of a conversation here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from sessiondb import RefusedBySender
+
+Notice = dict[str, Any]
+
+# A page that does not read its notices is closed; it connects again and reads the conversation.
+NOTICES_WAITING_MAX = 500
+
+
+def session_key(channel: str, agent: str, conversation: str) -> str:
+    """Return the key of a conversation."""
+    return f"agent:{agent}:{channel}:direct:{conversation}"
+
+
+def target_of(key: str) -> str:
+    """Return the address that a conversation's replies go to: its channel, and its name there."""
+    _, _, channel, _, conversation = key.split(":", 4)
+    return f"{channel}:{conversation}"
+
+
+class Pages:
+    """The pages that are open on this process."""
+
+    def __init__(self) -> None:
+        self._open: defaultdict[str, set[asyncio.Queue[Notice | None]]] = defaultdict(set)
+
+    def watch(self, session_id: str) -> asyncio.Queue[Notice | None]:
+        """Return a queue that gets a session's notices from now on; None in it: come again."""
+        page: asyncio.Queue[Notice | None] = asyncio.Queue(NOTICES_WAITING_MAX)
+        self._open[session_id].add(page)
+        return page
+
+    def unwatch(self, session_id: str, page: asyncio.Queue[Notice | None]) -> None:
+        """Forget a page."""
+        self._open[session_id].discard(page)
+        if not self._open[session_id]:
+            del self._open[session_id]
+
+    def tell(self, session_id: str, kind: str, /, **details: Any) -> int:
+        """Tell every open page of a session; return how many there are. Never waits."""
+        told = 0
+        for page in list(self._open.get(session_id, ())):
+            if page.qsize() < NOTICES_WAITING_MAX - 1:
+                page.put_nowait({"at_ms": round(time.time() * 1000), **details, "type": kind})
+                told += 1
+            elif not page.full():
+                page.put_nowait(None)
+        return told
+
+
+class SimulatedChannel:
+    """Does as the messages say, and notes what it was sent in a file: its users' memory, which outlives the gateway."""
+
+    def __init__(self, log: Path | None, delay_s: float) -> None:
+        self.log, self.delay_s = log, delay_s
+
+    async def send(self, line: dict[str, Any]) -> None:
+        """Send; or refuse (`!refuse`), or hang up after it was sent (`!vanish`)."""
+        if "!refuse" in line["text"]:
+            raise RefusedBySender("the simulated channel does not take this message", retry=False)
+        await asyncio.sleep(self.delay_s)
+        if self.log is not None:
+            await anyio.to_thread.run_sync(append_line, self.log, line)
+        if "!vanish" in line["text"]:
+            raise ConnectionError("the simulated channel hung up before it answered")
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append a line of JSON in one write, so that a kill leaves all of it or nothing."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    finally:
+        os.close(file)
+
+
+def in_words(outcome: str, before: int, after: int | None, *, late: bool) -> Notice:
+    """Say how a compaction ended."""
+    match outcome:
+        case "committed":
+            text = f"Compacted{', late' if late else ''}: from about {before:,} to {after or 0:,} tokens."
+        case "superseded":
+            text = "The conversation had moved on; the summary was not needed."
+        case _:
+            text = "Not compacted: the summary would have been no shorter."
+    return {"outcome": outcome, "late": late, "text": text}
