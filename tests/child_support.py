@@ -18,6 +18,7 @@ from typing import Any
 from core_support import query
 from engine_support import CHECKOUT
 from gateway_child import Settings
+from sessiondb.worker import LOOK_S
 
 # No wait lasts this long unless the test fails; it turns a deadlock into a failure.
 PATIENCE_S = 60.0
@@ -141,6 +142,27 @@ def delivered(channel: Path) -> list[Line]:
     return [json.loads(line) for line in channel.read_bytes().split(b"\n")[:-1]]
 
 
+# Turns that completed with an answer, and have not both of it: an entry of the assistant in their session, written in the transaction
+# that ended them (so at the same millisecond), and a reply of their own.
+WITHOUT_ANSWER = """
+SELECT t.turn_no, t.inbox_no, (SELECT count(*) FROM outbox AS o WHERE o.turn_no = t.turn_no AND o.session_no = t.session_no) AS replies,
+       (SELECT count(*) FROM entry AS e WHERE e.entry_no BETWEEN t.session_no << 32 AND (t.session_no << 32) + 4294967295
+          AND e.role = 'assistant' AND e.appended_at_ms = t.finished_at_ms) AS entries
+FROM turn AS t WHERE t.state = 'completed' AND NOT t.incomplete AND (replies < 1 OR entries < 1)"""
+
+
+# A lane's loop looks at least this often; the rest is for a machine that is busy with other tests.
+TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
+
+
+def check_leases(path: Path) -> None:
+    """Check that no turn was held for longer than its lease and what taking over may take."""
+    outlived = query(
+        path, "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > expires_at_ms + ?", TAKE_OVER_MS
+    )
+    assert outlived == [], f"held after their leases had run out, ms: {outlived}"
+
+
 def check_promises(
     path: Path, channel: Path, sent: dict[str, list[str]], acknowledged: set[str], *, key: str = "agent:main:fake:channel:{}"
 ) -> Counter[str]:
@@ -172,6 +194,9 @@ def check_promises(
            WHERE b.started_at_ms < a.finished_at_ms""",
     )
     assert overlapping == [], f"turns of one session overlap: {overlapping}"
+    # What was answered has its answer: in the transcript, and in the outbox, both with the end of the turn.
+    unanswered = query(path, WITHOUT_ANSWER)
+    assert unanswered == [], f"completed, without its entry or its reply: {unanswered}"
     # Nothing outlives its owner: every turn, job and reply of a process that died has been given back.
     held = query(path, "SELECT what, number, owner FROM held")
     assert held == [], f"still held: {held}"
@@ -191,6 +216,7 @@ def check_promises(
 
     counted: Counter[str] = Counter()
     counted["messages"] = len(inbox)
+    counted["notices"] = query(path, "SELECT count(*) FROM outbox WHERE turn_no IS NULL")[0]
     counted["dead"] = sum(state == "dead" for state in states.values())
     counted["replies unknown"] = sum(state == "unknown" for state in outbox.values())
     counted["unknown, and delivered"] = sum(state == "unknown" and no in times for no, state in outbox.items())

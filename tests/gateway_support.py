@@ -83,6 +83,29 @@ class GatewayProcess:
         assert self.get("/health")["pid"] == self.process.pid
         return self
 
+    def kill_at_start(self, step: str) -> bool:
+        """Start it and kill it at its first call of a step, `open`, `recover`, `resume` or `serve`; True if it came so far.
+
+        Where in the step is a matter of chance: the process says that it begins, and goes on until it is dead.
+        """
+        assert self.process is None, "it is running"
+        flags = {"port": 0, "channel_log": self.channel_log, **self.options}
+        with self.log.open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "tests" / "starting_child.py"), step, str(self.database)]
+                + [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert process.stdout is not None
+        begun = process.stdout.readline().startswith("begins")
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+        return begun
+
     @property
     def pid(self) -> int:
         """The process's id."""

@@ -1,7 +1,7 @@
 """Kill -9 at random moments, under load: what was acknowledged is in its transcript once, in order, and nothing stays held.
 
 A client talks in several conversations at once and remembers what was acknowledged. The gateway is killed again and
-again: while it opens, recovers, accepts, thinks, compacts, sends. The client says again what was not acknowledged, under
+again: while it opens, recovers, resumes, accepts, thinks, compacts, sends. The client says again what was not acknowledged, under
 the same event id, as channels do. The channel is a file outside the process, so it knows what it received.
 
 Once with a gateway that is as small as one can be (`gateway_child.py`: its channel refuses, its answers come in parts), and
@@ -25,7 +25,7 @@ import httpx
 import pytest
 
 import sessiondb.sync
-from child_support import Gateway, Line, Settings, check_promises
+from child_support import Gateway, Line, Settings, check_leases, check_promises
 from core_support import change, query
 from gateway_support import GatewayProcess
 
@@ -117,6 +117,7 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
     gateway.stop()
 
     counted = check_promises(path, channel, client.sent, client.acknowledged)
+    check_leases(path)
     assert client.acknowledged == {f"{talk}:{number}" for talk, texts in client.sent.items() for number in range(1, len(texts) + 1)}
     assert query(path, "SELECT count(*) FROM instance WHERE closed_at_ms IS NULL") == [0]
     with sessiondb.sync.open(path, readonly=True) as db:
@@ -163,8 +164,12 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
         ("never accepted", "DELETE FROM inbox WHERE inbox_no = 4", "acknowledged and not in the inbox"),
         ("forgotten", "UPDATE inbox SET state = 'held' WHERE inbox_no = 4", "not settled"),
         ("still held", "UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4", "still held"),
+        ("held too long", "UPDATE turn SET expires_at_ms = finished_at_ms - 60000 WHERE turn_no = 4", "after their leases had run out"),
         ("answered twice", f"UPDATE turn SET inbox_no = ({OF_TURN_3}) WHERE turn_no = 4", "completed twice"),
         ("two at once", "UPDATE turn SET started_at_ms = 0, session_no = 1", "turns of one session overlap"),
+        ("answered in no transcript", "DELETE FROM entry WHERE entry_no = (SELECT max(entry_no) FROM entry)", "without its entry"),
+        ("answered to nobody", "DELETE FROM outbox WHERE outbox_no = 4", "without its entry or its reply"),
+        ("every answer is dropped", "DELETE FROM outbox", "without its entry or its reply"),
         ("not sent", "UPDATE outbox SET state = 'pending' WHERE outbox_no = 4", "a reply is not settled"),
         ("sent twice", "twice", "delivered twice"),
         ("sent to nobody", "not at all", "the channel has not got them"),
@@ -183,9 +188,15 @@ def test_the_check_itself_notices_what_is(settled: Path, tmp_path: Path, broken:
     acknowledged = {f"{talk}:{number}" for talk in sent for number in (1, 2)}
     if not noticed:
         assert check_promises(path, channel, sent, acknowledged)["turns completed"] == 4, broken
+        check_leases(path)
         return
-    with pytest.raises(AssertionError, match=noticed):
+    with pytest.raises(AssertionError, match=noticed):  # noqa: PT012  # whichever of the two it is
         check_promises(path, channel, sent, acknowledged)
+        check_leases(path)
+
+
+# What the reference gateway does before it serves.
+STARTING = ["open", "recover", "resume", "serve"]
 
 
 class Talker(threading.Thread):
@@ -226,6 +237,7 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
     path = tmp_path / "gateway.db"
     options = {"model_delay": 0.02, "summary_delay": 0.3, "threshold": 300, "keep": 100, "breaker": 1_000_000, "resume_budget": 1_000}
     kills = KILLS if KILLS >= 100 else 3
+    started: Counter[str] = Counter()
     with GatewayProcess(path, send_delay=0.005, care_every=0.1, **options) as gateway:
         talkers = [Talker(gateway, f"talker{number}", over) for number in range(4)]
         for talker in talkers:
@@ -234,6 +246,9 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
             for life in range(kills):
                 time.sleep(chance.choice([chance.uniform(0.0, 0.2), chance.uniform(0.2, 1.0)]))  # the random moment itself
                 gateway.kill()
+                # And while it starts: it opens, recovers, resumes, and may have begun to serve.
+                for step in chance.sample(STARTING, chance.choice([0, 1, 1, 2])) if life else STARTING:
+                    started[step] += gateway.kill_at_start(step)
                 gateway.start()
                 # It answers: what the dead one held has been given back.
                 assert still_held_by_the_dead(path, gateway.pid) == [], f"life {life}: recovered, and yet"
@@ -250,10 +265,12 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
     sent = {talker.name: talker.sent for talker in talkers}
     acknowledged = set().union(*(talker.acknowledged for talker in talkers))
     counted = check_promises(path, gateway.channel_log, sent, acknowledged, key="agent:main:sim:direct:{}")
+    check_leases(path)
     assert len(acknowledged) == counted["messages"] == sum(len(texts) for texts in sent.values())
     with sessiondb.sync.open(path, readonly=True) as db:
         report = db.verify()
     assert report.ok, report
     repeated = sum(talker.repeated for talker in talkers)
-    print(f"\nreference gateway: {kills} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}")
+    print(f"\nreference gateway: {kills} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}\nat start: {dict(started)}")
+    assert {"open", "recover", "resume"} <= (+started).keys(), "it was killed in each step of its start"
     assert counted["turns interrupted"] > 0

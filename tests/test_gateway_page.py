@@ -163,13 +163,34 @@ def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_
     person.wait(lambda: "away" in person.status)
     person.say("said while it was away")
     person.wait(lambda: person.state("said while it was away") == "unsent")
+    assert person.state("!slow 1.5 interrupted") == "accepted", "nobody is thinking about it now"
     person.picture("away")
     gateway.start(port=port)
     person.wait(lambda: person.state("said while it was away") == "answered")
     # The interrupted one was resumed and answered before it, or this one was sooner and took its place.
-    assert person.state("!slow 1.5 interrupted") in ("answered", "incomplete")
+    person.wait(lambda: person.state("!slow 1.5 interrupted") in ("answered", "incomplete"))
     assert person.written().count("said while it was away") == 1
     assert person.written().count("!slow 1.5 interrupted") == 1
+    assert person.complaints() == []
+
+
+def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!empty", conversation="alice")
+    gateway.wait_for(lambda: gateway.get("/conversations/alice")["notices"])
+    gateway.ask("and this?", "alice")
+    person = Person(browser, gateway, "alice")
+    person.wait(lambda: person.state("and this?") == "answered")
+    assert person.notes().count("Please ask again") == 1
+    assert person.state("!empty") == "incomplete"
+    person.say("!empty too")
+    person.wait(lambda: person.state("!empty too") == "incomplete")
+    assert person.notes().count("Please ask again") == 2
+    person.say("/status")
+    person.wait(lambda: "Context:" in person.notes())
+    person.picture("notices")
     assert person.complaints() == []
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from child_support import PATIENCE_S, Gateway, Settings, check_promises, delivered
+from child_support import PATIENCE_S, Gateway, Settings, check_leases, check_promises, delivered
 from core_support import query
 from gateway_support import GatewayProcess
 from sessiondb.worker import Answer, Turn
@@ -102,6 +102,7 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
     assert {line["re"] for line in delivered(channel)} == {1, 2, 3, 4}, "everybody was answered, by the second"
     late = query(path, "SELECT turn_no FROM turn WHERE state = 'interrupted' AND finished_at_ms < expires_at_ms")
     assert late == [], "taken over before the lease had run out"
+    check_leases(path)
 
 
 def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) -> None:
@@ -123,6 +124,7 @@ def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) 
     second.stop()
 
     counted = check_promises(path, channel, {"c0": [text]}, {"c0:1"})
+    check_leases(path)
     assert (counted["turns interrupted"], counted["turns completed"], counted["resumes"]) == (1, 1, 1)
     assert b"is interrupted (its lease ran out); it can write no more" in sleeper.errors
     with sessiondb.sync.open(path, readonly=True) as db:
@@ -171,9 +173,35 @@ def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other
         stays.stop()
 
     asked.append(cut_off["event_id"])
-    assert Counter(line["event_id"] for line in delivered(first.channel_log)) == Counter(asked)
+    assert Counter(line["event_id"] for line in stays.delivered()) == Counter(asked)
+    check_leases(path)
     sent = {f"c{talk}": [f"message {number}" for number in range(20) if number % 5 == talk] for talk in range(5)}
     sent["c0"].append("!slow 2 this one takes longer")
     counted = check_promises(path, first.channel_log, sent, set(asked), key="agent:main:sim:direct:{}")
     assert (counted["turns interrupted"], counted["resumes"], counted["turns completed"]) == (1, 1, 21)
     assert len(query(path, "SELECT DISTINCT instance_no FROM turn")) == 2, "both took part"
+
+
+def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_both_and_lose_none_with_one_of_them(tmp_path: Path) -> None:
+    options = {"model_delay": 0.02, "care_every": 0.1}
+    with GatewayProcess(tmp_path / "gateway.db", **options) as first, GatewayProcess(tmp_path / "gateway.db", **options) as second:
+        where = {"channel": "sim", "conversation": "alice"}
+        with first.page("alice", channel="sim") as here, second.page("alice", channel="sim") as there:
+            first.say("!empty", **where)
+            assert here.next("notice")["event_no"] == there.next("notice")["event_no"]
+        for number in range(10):
+            (first, second)[number % 2].say(f"!empty {number}", channel="sim", conversation=f"c{number}")
+        second.kill()  # some of them are its own, and some notices it has read and not passed on
+        first.wait_for(lambda: first.held() == [] and first.status()["database"]["gateway"]["messages_waiting"] == 0)
+        first.wait_for(lambda: query(first.database, "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')") == [0])
+        incomplete = query(first.database, "SELECT event_no FROM event WHERE kind = 'turn_incomplete' ORDER BY event_no")
+        first.wait_for(lambda: query(first.database, "SELECT event_no FROM event_cursor WHERE consumer = 'notices'")[0] >= incomplete[-1])
+        first.wait_for(lambda: query(first.database, "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')") == [0])
+    passed_on = query(first.database, "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL")
+    users = query(first.database, "SELECT event_no FROM event WHERE audience = 'user'")
+    assert sorted(passed_on) == sorted(users), "each once"
+    assert len(incomplete) == 11
+    sent = Counter(line["event_no"] for line in first.noticed())
+    assert set(sent.values()) == {1}
+    unknown = set(query(first.database, "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL AND state = 'unknown'"))
+    assert set(users) - set(sent) <= unknown, "what was not sent may only be one that was being sent when its process died"

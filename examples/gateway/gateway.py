@@ -296,11 +296,11 @@ class Gateway:
         now_ms = time.time() * 1000
         return "\n".join(
             [
-                f"🤖 {info.agent_id or 'main'} · {self.model.name}",
-                f"📚 Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/{self.settings.threshold_tokens:,} tokens",
-                f"🧹 Compactions: {info.compactions} · epoch {info.epoch}",
-                f"🧵 {info.session_id} · {info.entries:,} entries",
-                *(f"⏳ {held.operation or held.what}, {(now_ms - held.since_ms) / 1000:.0f} s" for held in mine),
+                f"Agent: {info.agent_id or 'main'} · {self.model.name}",
+                f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/{self.settings.threshold_tokens:,} tokens",
+                f"Compactions: {info.compactions} · epoch {info.epoch}",
+                f"Session: {info.session_id} · {info.entries:,} entries",
+                *(f"Busy: {held.operation or held.what}, {(now_ms - held.since_ms) / 1000:.0f} s" for held in mine),
             ]
         )
 
