@@ -288,9 +288,10 @@ class GatewayCalls:
         """
         chosen = policy or ResumePolicy()
         decisions: list[Decision] = []
-        before_no, stopped = 2**62, False
+        before_no, stopped, full = 2**62, False, False
         while True:
-            page, resumed = await self.write("resume", self._resuming(chosen, before_no))
+            page, resumed = await self.write("resume", self._resuming(chosen, before_no, full=full))
+            full = full or any(decision.action == "later" for decision in page)
             decisions += page
             if resumed:
                 self._resumed = (*self._resumed, (time.monotonic(), resumed))
@@ -307,11 +308,11 @@ class GatewayCalls:
         self._resumed = tuple((at, count) for at, count in self._resumed if at > since)
         return sum(count for _, count in self._resumed)
 
-    def _resuming(self, policy: ResumePolicy, before_no: int) -> Callable[[Tx], tuple[list[Decision], int]]:
+    def _resuming(self, policy: ResumePolicy, before_no: int, *, full: bool) -> Callable[[Tx], tuple[list[Decision], int]]:
         spent = self._spent()
 
         def body(tx: Tx) -> tuple[list[Decision], int]:
-            decisions = resume.plan(tx, policy, tx.now_ms, spent=spent, before_no=before_no, instance_no=tx.instance_no)
+            decisions = resume.plan(tx, policy, tx.now_ms, spent=spent, before_no=before_no, full=full, instance_no=tx.instance_no)
             return decisions, resume.apply(tx, decisions, policy, tell_breaker=not self._told_of_breaker)
 
         return body

@@ -156,13 +156,15 @@ def plan(
     spent: int = 0,
     ahead: int = 0,
     before_no: int = 2**62,
+    full: bool = False,
     instance_no: int | None = None,
     dead: Sequence[Row] = (),
 ) -> list[Decision]:
     """Decide about a page of interrupted messages, newest first; changes nothing.
 
-    `spent` is what this process has resumed lately, `ahead` what the pages before this one want to resume. `instance_no` is who
-    plans, None for a reader; `dead` are processes whose turns count as interrupted although nobody has given them back yet.
+    `spent` is what this process has resumed lately, `ahead` what the pages before this one want to resume. `full`: a page before
+    this one had to say `later`, so nothing older goes before that, whatever has ended since. `instance_no` is who plans, None for a
+    reader; `dead` are processes whose turns count as interrupted although nobody has given them back yet.
     """
     holders = {row.instance_no: who(row) for row in dead}
     numbers = json.dumps(list(holders))
@@ -179,6 +181,7 @@ def plan(
         command_line=instances.COMMAND_LINE,
     ).starts
     room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes", dead=numbers).resumes - ahead
+    room = min(room, 0) if full else room
     budget = policy.budget_per_start - spent - ahead
     decisions = []
     for row in held:

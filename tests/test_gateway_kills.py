@@ -43,6 +43,7 @@ class Client:
     chance: random.Random
     sent: dict[str, list[str]] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
     repeated: int = 0
 
     def resume(self, gateway: Gateway, talks: list[str], *, go_on: bool) -> None:
@@ -61,10 +62,16 @@ class Client:
         gateway.accept(f"{talk}:{len(texts)}", talk, texts[-1])
 
     def hear(self, gateway: Gateway, line: Line | None, *, go_on: bool) -> None:
-        """Remember an acknowledgement. Say the next thing once the last one is being answered, and sometimes sooner."""
+        """Remember an acknowledgement. Say the next thing once the last one is being answered, and sometimes sooner.
+
+        Its turn may begin before the acknowledgement is heard; whoever waited for a turn that is over would wait for ever.
+        """
+        if line is not None and line["saw"] == "turn":
+            self.begun.add(line["text"])
         if line is not None and line["saw"] == "accepted":
             self.acknowledged.add(line["id"])
-            if go_on and self.impatient() and line["id"] == f"{line['talk']}:{len(self.sent[line['talk']])}":
+            texts = self.sent[line["talk"]]
+            if go_on and line["id"] == f"{line['talk']}:{len(texts)}" and (self.impatient() or texts[-1] in self.begun):
                 self.say_next(gateway, line["talk"])
         elif line is not None and line["saw"] == "turn" and go_on:
             talk = line["text"].split("conversation ")[1].split(",")[0]

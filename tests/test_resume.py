@@ -664,3 +664,29 @@ anyio.run(main)
     async with sessiondb.open(tmp_db) as db:
         assert (await db.recover()).instances == 1, "each found the one before it"
         assert await kinds(db) == ["turn_interrupted"] * 6 + ["recovery_done"] * 3 + ["crash_loop", "recovery_done"]
+
+
+@pytest.mark.anyio
+async def test_nothing_older_is_resumed_before_what_had_to_wait_though_room_is_made_between_two_pages(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "PLAN_AT_ONCE", 2)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(5):
+            await held_message(db, f"e{number}", f"agent:main:web:{number}")
+        await db.resume()
+        running = await claimed(db, "resume")
+        pages = 0
+        plan = resume.plan
+
+        def spy(tx: Any, *args: Any, **options: Any) -> list[sessiondb.Decision]:
+            nonlocal pages
+            pages += 1
+            if pages == 2:  # the running one ends between the first page and the second
+                turns.abort(tx, running.turn_no, "stopped")
+            return plan(tx, *args, **options)
+
+        monkeypatch.setattr(resume, "plan", spy)
+        assert [decision.action for decision in await db.resume()] == ["later"] * 4
+        monkeypatch.undo()
+        assert [decision.action for decision in await db.resume()] == ["resume", "later", "later", "later"], "the newest of them"
