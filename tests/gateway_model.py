@@ -12,6 +12,9 @@ ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX = 5, 3
 PAUSES_MS = (1_000, 4_000, 16_000, 60_000)
 PRIORITY_WAIT_MS = 60_000
 GRACE_MS = 2_000
+SENDS_MAX = 8
+WAITING_MAX = 5
+"""Messages of a session that may wait: the test lowers the real limit to it, so that it is reached."""
 LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
 """Of each lane: how many turns at once, and its priority."""
 
@@ -48,6 +51,19 @@ class Turn:
 
 
 @dataclass
+class Reply:
+    """Something to send."""
+
+    number: int
+    session: int
+    payload: str
+    available_ms: int
+    state: str = "pending"
+    attempts: int = 0
+    expires_ms: int | None = None
+
+
+@dataclass
 class Gateway:
     """All of it."""
 
@@ -55,19 +71,26 @@ class Gateway:
     turns: list[Turn] = field(default_factory=list)
     said: dict[int, list[str]] = field(default_factory=dict)
     """Per session, the messages in its transcript, in order."""
-    replies: list[tuple[int, str]] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
 
     # -- inbox ------------------------------------------------------------------------------------------------------
 
-    def accept(self, event: str, session: int, lane: str, now_ms: int) -> tuple[Message, bool]:
+    def accept(self, event: str, session: int, lane: str, now_ms: int) -> tuple[Message | None, bool]:
+        """Return the message and whether it was known; None if its session has as many waiting as it may."""
         known = next((message for message in self.messages if message.event == event), None)
         if known is not None:
             return known, True
+        if self.is_full(session):
+            return None, False
         message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms)
         self.messages.append(message)
         return message, False
+
+    def is_full(self, session: int) -> bool:
+        waiting = [message for message in self.messages if message.session == session and message.state in ("queued", "claimed")]
+        return len(waiting) >= WAITING_MAX
 
     def running(self, session: int | None = None, lane: str | None = None) -> list[Turn]:
         return [
@@ -99,9 +122,10 @@ class Gateway:
         mine = [message for message in mine if message.available_ms <= available_by_ms]
         return min(mine, key=lambda message: (message.available_ms, message.number), default=None)
 
-    def claim(self, lane: str, now_ms: int, lease_ms: int, timeout_ms: int) -> Turn | None:
+    def claim(self, lane: str, candidate: int | None, now_ms: int, lease_ms: int, timeout_ms: int) -> Turn | None:
+        """Claim what was chosen before, if it is still what would be chosen."""
         message = self.next(lane, now_ms)
-        if message is None:
+        if message is None or message.number != candidate:
             return None
         if message.session in self.ended:
             self.bury(message)
@@ -123,9 +147,9 @@ class Gateway:
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
-    def complete(self, turn: Turn, reply: str, *, incomplete: bool) -> None:
+    def complete(self, turn: Turn, reply: str, now_ms: int, *, incomplete: bool) -> None:
         turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
-        self.replies.append((turn.message.session, reply))
+        self.replies.append(Reply(len(self.replies) + 1, turn.message.session, reply, now_ms))
         if incomplete:
             self.events.append("turn_incomplete")
 
@@ -173,6 +197,48 @@ class Gateway:
     def bury(self, message: Message) -> None:
         message.state = "dead"
         self.events += ["message_dead", "message_dead"]
+
+    # -- replies ----------------------------------------------------------------------------------------------------
+
+    def next_reply(self, now_ms: int) -> Reply | None:
+        open_ones = [reply for reply in self.replies if reply.state in ("pending", "sending")]
+        for reply in open_ones:
+            first = next(other for other in open_ones if other.session == reply.session)
+            if reply is first and reply.state == "pending" and reply.available_ms <= now_ms:
+                return reply
+        return None
+
+    def begin_sending(self, now_ms: int, lease_ms: int) -> Reply | None:
+        reply = self.next_reply(now_ms)
+        if reply is not None:
+            reply.state, reply.attempts, reply.expires_ms = "sending", reply.attempts + 1, now_ms + lease_ms + GRACE_MS
+        return reply
+
+    def settle(self, reply: Reply, attempt: int, how: str, now_ms: int) -> bool:
+        """The sender of an attempt says what became of it; False if somebody has decided meanwhile."""
+        if reply.attempts != attempt or reply.state not in (("sending",) if how == "lost" else ("sending", "unknown")):
+            return False
+        if how == "sent":
+            reply.state = "sent"
+        elif how == "lost":
+            reply.state = "unknown"
+            self.events.append("reply_unknown")
+        elif how == "refused" and attempt < SENDS_MAX:
+            reply.state, reply.available_ms = "pending", now_ms + min(PAUSE_MS * 2 ** (attempt - 1), PAUSE_MS_MAX)
+        else:
+            reply.state = "failed"
+            self.events.append("reply_failed")
+        return True
+
+    def give_up_overdue(self, now_ms: int) -> int:
+        overdue = [reply for reply in self.replies if reply.state == "sending" and (reply.expires_ms or 0) <= now_ms]
+        return sum(self.settle(reply, reply.attempts, "lost", now_ms) for reply in overdue)
+
+    def decide(self, reply: Reply, state: str, now_ms: int) -> bool:
+        if reply.state not in ("unknown", "failed"):
+            return False
+        reply.state, reply.available_ms = state, now_ms
+        return True
 
     # -- resuming ---------------------------------------------------------------------------------------------------
 

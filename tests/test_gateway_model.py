@@ -1,9 +1,11 @@
 """Inbox, turns, leases and resumes beside a model that is obviously right (`gateway_model.py`), under asyncio and trio.
 
-A hypothesis state machine accepts (new events and repeated ones), claims, completes, fails, aborts, renews, lets time pass, takes
-expired leases over, lets the process die and recovers, resumes, requeues and drops, and ends a session. Now and then a turn that
-has lost its session tries to write all the same. After every step the states of all messages and turns, every transcript, every
-reply and every event must be the model's; at the end `verify` finds nothing.
+A hypothesis state machine accepts (new events and repeated ones, until a session is full), chooses and claims, completes, fails,
+aborts, renews, lets time pass, takes expired leases over, lets the process die and recovers, resumes, requeues and drops, and ends a
+session. What was chosen may be stale when it is claimed. Now and then a turn that has lost its session tries to write all the same.
+Replies are begun, sent, refused, lost, overdue, decided about and sent again, by senders that may be too late. Two handles are open
+on the file, and either may take any step. After every step the states of all messages, turns and replies, every transcript and every
+event must be the model's; at the end `verify` finds nothing.
 
 `SESSIONDB_HYPOTHESIS=long` runs 1,000 examples of 60 steps for each event loop. `test_a_broken_rule_is_noticed` breaks one rule at
 a time and wants to see it fail.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import sessiondb
 from core_support import user
-from gateway_model import LANES, Gateway, Message, Turn
-from sessiondb import gateway, instances, sessions, turns
+from gateway_model import LANES, WAITING_MAX, Gateway, Message, Reply, Turn
+from sessiondb import gateway, inbox, instances, outbox, sessions, turns
+from sessiondb.handles import prepare
 from sessiondb.sqlite import writer
-from turns_support import Clock, claim, complete, fail, inbox_states, look
+from turns_support import Clock, complete, fail, inbox_states, look
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
@@ -50,12 +54,18 @@ class Machine(RuleBasedStateMachine):
         self.clock = Clock()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(writer, "_now_ms", self.clock)
+        self.patch.setattr(inbox, "SESSION_WAITING_MAX", WAITING_MAX)
         self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-gateway-")
         self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)
         self.portal = self.portal_manager.__enter__()
         self.model = Gateway()
         self.deaths = 0
         self.db: Any = None
+        self.handles: list[Any] = []
+        self.chosen: list[tuple[str, Any, int | None]] = []
+        """Candidates that somebody has looked up and not tried to claim yet: lane, candidate, the model's number of it."""
+        self.sending: list[tuple[Any, outbox.Outgoing, Reply]] = []
+        """What senders believe that they are sending: by which handle, what, and the model's."""
 
     def call(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async def run() -> Any:
@@ -68,12 +78,19 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.db = sessiondb.open(Path(self.folder.name) / "gateway.db", durability="normal", guard=False)
-        self.call(self.db.__aenter__)
+        for _ in range(2):
+            self.handles.append(sessiondb.open(Path(self.folder.name) / "gateway.db", durability="normal", guard=False))
+            self.call(self.handles[-1].__aenter__)
+        self.db = self.handles[0]
         for lane, (concurrency, priority) in LANES.items():
             self.call(self.db.set_lane, lane, concurrency=concurrency, priority=priority)
         for number in range(SESSIONS):  # so that session numbers are those of the model
             self.call(self.db.session, f"agent:main:web:{number + 1}")
+
+    @rule(which=st.integers(0, 1))
+    def change_sides(self, which: int) -> None:
+        """Go on with the other handle: another connection, another writer, another instance."""
+        self.db = self.handles[which]
 
     def some_turn(self, pick: int, *, ended: bool = False) -> Turn:
         of = [turn for turn in self.model.turns if (turn.state != "running") == ended]
@@ -99,6 +116,11 @@ class Machine(RuleBasedStateMachine):
                 self.call(self.db.accept, *arguments, lane=lane)
             return
         message, duplicate = self.model.accept(event, session, lane, self.clock())
+        if message is None:
+            with pytest.raises(sessiondb.SessionBusy) as busy:
+                self.call(self.db.accept, *arguments, lane=lane)
+            assert busy.value.retry_after_ms > 0
+            return
         accepted = self.call(self.db.accept, *arguments, lane=lane)
         assert (accepted.inbox_no, accepted.duplicate, accepted.state) == (message.number, duplicate, message.state)
 
@@ -106,9 +128,33 @@ class Machine(RuleBasedStateMachine):
     def claim(self, lane: str) -> None:
         self._claim(lane)
 
+    @rule(lane=lanes)
+    def choose(self, lane: str) -> None:
+        self._choose(lane)
+
+    def _choose(self, lane: str) -> None:
+        wanted = self.model.next(lane, self.clock())
+        candidate = self.call(self.db.read, "peek", lambda tx: turns.peek(tx, lane, self.clock()))
+        assert (candidate and candidate.inbox_no) == (wanted and wanted.number)
+        if candidate is not None:
+            self.chosen.append((lane, candidate, candidate.inbox_no))
+
+    @rule(pick=numbers)
+    @precondition(lambda self: self.chosen)
+    def claim_what_was_chosen(self, pick: int) -> None:
+        self._claim_chosen(pick % len(self.chosen))
+
     def _claim(self, lane: str) -> None:
-        wanted = self.model.claim(lane, self.clock(), LEASE_MS, TIMEOUT_MS)
-        started = self.call(claim, self.db, lane, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS)
+        known = len(self.chosen)
+        self._choose(lane)
+        if len(self.chosen) > known:
+            self._claim_chosen(known)
+
+    def _claim_chosen(self, index: int) -> None:
+        lane, candidate, number = self.chosen.pop(index)
+        wanted = self.model.claim(lane, number, self.clock(), LEASE_MS, TIMEOUT_MS)
+        draft = self.call(prepare, candidate.payload)
+        started = self.write(lambda tx: turns.claim(tx, lane, candidate, draft, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS))
         assert (started is None) == (wanted is None)
         if wanted is not None:
             found = (started.turn_no, started.inbox_no, started.kind, started.attempt, started.expires_at_ms, started.deadline_ms)
@@ -181,8 +227,80 @@ class Machine(RuleBasedStateMachine):
 
     def _complete(self, turn: Turn, *, incomplete: bool = False) -> None:
         said = f"re {turn.message.event}"
-        self.model.complete(turn, f'"{said}"', incomplete=incomplete)
+        self.model.complete(turn, f'"{said}"', self.clock(), incomplete=incomplete)
         self.call(complete, self.db, turn.number, said, replies=[("web", said)], incomplete="no answer" if incomplete else None)
+
+    # -- replies ----------------------------------------------------------------------------------------------------
+
+    @rule()
+    @precondition(lambda self: any(reply.state == "pending" for reply in self.model.replies))
+    def begin_sending(self) -> None:
+        self._begin_sending()
+
+    def _begin_sending(self) -> None:
+        wanted = self.model.begin_sending(self.clock(), LEASE_MS)
+        begun = self.write(lambda tx: outbox.begin_sending(tx, lease_ms=LEASE_MS))
+        assert (begun and (begun.outbox_no, begun.attempt)) == (wanted and (wanted.number, wanted.attempts))
+        if begun is not None and wanted is not None:
+            self.sending.append((self.db, begun, wanted))
+
+    @rule(session=st.integers(1, SESSIONS), how=st.sampled_from(["sent", "refused", "refused for good", "lost", "too late"]))
+    @precondition(lambda self: not self.model.ended)
+    def answer_and_send(self, session: int, how: str) -> None:
+        """A message is answered, and a sender takes the oldest reply that waits."""
+        self._accept(f"e{len(self.model.messages)}", session, "main")
+        self._claim("main")
+        for turn in self.model.running():
+            self._complete(turn)
+        known = len(self.sending)
+        self._begin_sending()
+        if len(self.sending) == known:
+            return
+        if how == "too late":  # it is given up, and an operator has it sent again, before the first sender says that it did
+            reply = self.sending[known][2]
+            self._give_up_overdue(LEASE_MS + 2_000)
+            self._settle_by_hand(reply, "pending")
+            self._begin_sending()
+            how = "sent"
+        self._settle(known, how)
+
+    @rule(pick=numbers, how=st.sampled_from(["sent", "sent", "refused", "refused for good", "lost"]))
+    @precondition(lambda self: self.sending)
+    def settle(self, pick: int, how: str) -> None:
+        """A sender says what became of it; it may have been given up, decided about, or be sent by somebody else by now."""
+        self._settle(pick % len(self.sending), how)
+
+    def _settle(self, index: int, how: str) -> None:
+        handle, begun, reply = self.sending.pop(index)
+        wanted = self.model.settle(reply, begun.attempt, how, self.clock())
+        ends: dict[str, Callable[[Any], bool]] = {
+            "sent": lambda tx: outbox.sent(tx, begun, "a receipt"),
+            "refused": lambda tx: outbox.refused(tx, begun, "busy", retry=True),
+            "refused for good": lambda tx: outbox.refused(tx, begun, "never", retry=False),
+            "lost": lambda tx: outbox.lost(tx, begun, "no answer"),
+        }
+        assert self.call(handle.write, "test", ends[how]) == wanted
+
+    @rule(ms=st.sampled_from([0, LEASE_MS + 2_000]))
+    @precondition(lambda self: any(reply.state == "sending" for reply in self.model.replies))
+    def give_up_overdue(self, ms: int) -> None:
+        self._give_up_overdue(ms)
+
+    def _give_up_overdue(self, ms: int) -> None:
+        self.clock.pass_ms(ms)
+        assert self.write(outbox.give_up_overdue) == self.model.give_up_overdue(self.clock())
+
+    @rule(pick=numbers, state=st.sampled_from(["sent", "pending"]))
+    @precondition(lambda self: self.model.replies)
+    def settle_by_hand(self, pick: int, state: Any) -> None:
+        self._settle_by_hand(self.model.replies[pick % len(self.model.replies)], state)
+
+    def _settle_by_hand(self, reply: Reply, state: Any) -> None:
+        if self.model.decide(reply, state, self.clock()):
+            self.call(self.db.settle_reply, reply.number, state)
+        else:
+            with pytest.raises(sessiondb.NotFound):
+                self.call(self.db.settle_reply, reply.number, state)
 
     @rule(ms=st.sampled_from([500, 1_000, 2_000, 4_900, 20_000, 3_600_000]))
     def time_passes(self, ms: int) -> None:
@@ -269,7 +387,8 @@ class Machine(RuleBasedStateMachine):
             number = int(row.idempotency_key.removeprefix("inbox:"))
             said.setdefault(row.session_no, []).append(model.messages[number - 1].event)
         assert said == model.said
-        assert [(row.session_no, row.payload) for row in await look(self.db, "outbox")] == model.replies
+        found = [(row.session_no, row.payload, row.state, row.attempts, row.available_at_ms) for row in await look(self.db, "outbox")]
+        assert found == [(reply.session, reply.payload, reply.state, reply.attempts, reply.available_ms) for reply in model.replies]
         assert [row.kind for row in await look(self.db, "events")] == model.events
 
     def teardown(self) -> None:
@@ -278,8 +397,8 @@ class Machine(RuleBasedStateMachine):
                 report = self.call(self.db.verify)
                 assert report.findings == (), report.findings
         finally:
-            if self.db is not None:
-                self.call(self.db.close)
+            for handle in self.handles:
+                self.call(handle.close)
             self.portal_manager.__exit__(None, None, None)
             self.folder.cleanup()
             self.patch.undo()
@@ -342,10 +461,66 @@ def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gateway.resume, "_decide", unlimited)
 
 
+def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
+    peek = turns.peek
+
+    def same(tx: Any, lane: str, now_ms: int) -> Any:
+        """Nothing is looked up again in the transaction of a claim: whatever was chosen is taken."""
+        found = peek(tx, lane, now_ms)
+        return found if found is None or not hasattr(tx, "run") else _Any(found)
+
+    patch.setattr(turns, "peek", same)
+
+
+class _Any:
+    """A candidate that is whichever message it is compared with."""
+
+    class _Number(int):
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = int.__hash__
+
+    def __init__(self, found: turns.Candidate) -> None:
+        self._found = found
+        self.inbox_no = self._Number(found.inbox_no)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found, name)
+
+
+def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
+    settle = outbox._settle
+
+    def last_word(tx: Any, reply: outbox.Outgoing, state: str, **how: Any) -> bool:
+        row = tx.one("look.reply", outbox_no=reply.outbox_no)
+        return settle(tx, replace(reply, attempt=row.attempts), state, **how)
+
+    patch.setattr(outbox, "_settle", last_word)
+
+
+def _unknown_is_sent_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outbox, "lost", lambda tx, reply, reason: outbox.put_back(tx, reply, reason))
+
+
+def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inbox, "_refuse_when_full", lambda tx, ref, incoming: 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "break_rule",
-    [_fence_forgotten, _message_appended_again, _interrupted_message_is_lost, _take_over_too_early, _resumes_without_a_limit],
+    [
+        _fence_forgotten,
+        _message_appended_again,
+        _interrupted_message_is_lost,
+        _take_over_too_early,
+        _resumes_without_a_limit,
+        _stale_candidate_is_claimed,
+        _late_sender_has_the_last_word,
+        _unknown_is_sent_again,
+        _session_is_never_full,
+    ],
     ids=lambda fn: fn.__name__.strip("_"),
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:

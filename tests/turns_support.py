@@ -27,6 +27,7 @@ LOOK = {
     "deadline_ms, incomplete, reason FROM turn ORDER BY turn_no",
     "look.outbox": "SELECT outbox_no, session_no, target, state, attempts, receipt, reason, payload, available_at_ms "
     "FROM outbox ORDER BY outbox_no",
+    "look.reply": "SELECT attempts FROM outbox WHERE outbox_no = :outbox_no",
     "look.events": "SELECT event_no, kind, audience, session_no, text, data FROM event ORDER BY event_no",
     "look.cursors": "SELECT consumer, event_no FROM event_cursor ORDER BY consumer",
     "look.user_entries": "SELECT entry_no >> 32 AS session_no, idempotency_key, payload FROM entry WHERE role = 'user' ORDER BY entry_no",
