@@ -156,7 +156,10 @@ TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
 
 
 def check_leases(path: Path) -> None:
-    """Check that no turn was held for longer than its lease and what taking over may take."""
+    """Check that no turn was held for longer than its lease and what taking over may take.
+
+    Where a process was there all the while to take over. Where one is killed after the other, nothing is held once one is ready.
+    """
     outlived = query(
         path, "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > expires_at_ms + ?", TAKE_OVER_MS
     )

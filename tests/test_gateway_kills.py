@@ -124,7 +124,6 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
     gateway.stop()
 
     counted = check_promises(path, channel, client.sent, client.acknowledged)
-    check_leases(path)
     assert client.acknowledged == {f"{talk}:{number}" for talk, texts in client.sent.items() for number in range(1, len(texts) + 1)}
     assert query(path, "SELECT count(*) FROM instance WHERE closed_at_ms IS NULL") == [0]
     with sessiondb.sync.open(path, readonly=True) as db:
@@ -272,7 +271,6 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
     sent = {talker.name: talker.sent for talker in talkers}
     acknowledged = set().union(*(talker.acknowledged for talker in talkers))
     counted = check_promises(path, gateway.channel_log, sent, acknowledged, key="agent:main:sim:direct:{}")
-    check_leases(path)
     assert len(acknowledged) == counted["messages"] == sum(len(texts) for texts in sent.values())
     with sessiondb.sync.open(path, readonly=True) as db:
         report = db.verify()
