@@ -101,7 +101,7 @@ class GatewayProcess:
                 text=True,
             )
         assert process.stdout is not None
-        begun = process.stdout.readline().startswith("begins")
+        begun = any(line.startswith("begins") for line in process.stdout)  # reads no further than that line
         process.kill()
         process.communicate(timeout=PATIENCE_S)
         return begun
