@@ -12,7 +12,7 @@ ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX = 5, 3
 PAUSES_MS = (1_000, 4_000, 16_000, 60_000)
 PRIORITY_WAIT_MS = 60_000
 GRACE_MS = 2_000
-SENDS_MAX = 8
+SENDS_MIN, SENDS_FOR_MS = 8, 24 * 3_600_000
 WAITING_MAX = 5
 """Messages of a session that may wait: the test lowers the real limit to it, so that it is reached."""
 LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
@@ -58,9 +58,15 @@ class Reply:
     session: int
     payload: str
     available_ms: int
+    asked_ms: int
     state: str = "pending"
     attempts: int = 0
+    attempts_before: int = 0
     expires_ms: int | None = None
+
+    @property
+    def tries(self) -> int:
+        return self.attempts - self.attempts_before
 
 
 @dataclass
@@ -149,7 +155,7 @@ class Gateway:
 
     def complete(self, turn: Turn, reply: str, now_ms: int, *, incomplete: bool) -> None:
         turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
-        self.replies.append(Reply(len(self.replies) + 1, turn.message.session, reply, now_ms))
+        self.replies.append(Reply(len(self.replies) + 1, turn.message.session, reply, now_ms, now_ms))
         if incomplete:
             self.events.append("turn_incomplete")
 
@@ -202,11 +208,9 @@ class Gateway:
 
     def next_reply(self, now_ms: int) -> Reply | None:
         open_ones = [reply for reply in self.replies if reply.state in ("pending", "sending")]
-        for reply in open_ones:
-            first = next(other for other in open_ones if other.session == reply.session)
-            if reply is first and reply.state == "pending" and reply.available_ms <= now_ms:
-                return reply
-        return None
+        firsts = [next(other for other in open_ones if other.session == session) for session in {reply.session for reply in open_ones}]
+        due = [reply for reply in firsts if reply.state == "pending" and reply.available_ms <= now_ms]
+        return min(due, key=lambda reply: (reply.available_ms, reply.number), default=None)
 
     def begin_sending(self, now_ms: int, lease_ms: int) -> Reply | None:
         reply = self.next_reply(now_ms)
@@ -223,8 +227,11 @@ class Gateway:
         elif how == "lost":
             reply.state = "unknown"
             self.events.append("reply_unknown")
-        elif how == "refused" and attempt < SENDS_MAX:
-            reply.state, reply.available_ms = "pending", now_ms + min(PAUSE_MS * 2 ** (attempt - 1), PAUSE_MS_MAX)
+        elif how == "refused" and (reply.tries < SENDS_MIN or now_ms - reply.asked_ms < SENDS_FOR_MS):
+            reply.state, reply.available_ms = "pending", now_ms + min(1_000 * 2 ** (reply.tries - 1), 60_000)
+            for other in self.replies:
+                if other.session == reply.session and other.number > reply.number and other.state == "pending":
+                    other.available_ms = max(other.available_ms, reply.available_ms)
         else:
             reply.state = "failed"
             self.events.append("reply_failed")
@@ -238,6 +245,8 @@ class Gateway:
         if reply.state not in ("unknown", "failed"):
             return False
         reply.state, reply.available_ms = state, now_ms
+        if state == "pending":
+            reply.asked_ms, reply.attempts_before = now_ms, reply.attempts
         return True
 
     # -- resuming ---------------------------------------------------------------------------------------------------
