@@ -50,6 +50,7 @@ def completes_without_looking_at_its_fence() -> None:
         tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
 
     turns.require_running = require_running  # type: ignore[assignment]
+    turns.require_one = lambda _changed, _what: None  # the second fence: the message is not claimed by this turn any more
     turns._finish = finish  # type: ignore[assignment]
 
 

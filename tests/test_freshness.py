@@ -208,10 +208,8 @@ async def test_replies_compactions_and_what_cron_brought_in_keep_nothing_alive(t
         async with session.compact(keep_recent_tokens=100) as job:
             await job.commit("they talked")
         await session.append({"role": "assistant", "content": "a late thought"})
-        accepted = await db.accept("cron", "tick", KEY, {"role": "user", "content": "heartbeat"}, lane="cron")
-        # As a claim appends it.
-        await session.append({"role": "user", "content": "heartbeat"}, idempotency_key=f"inbox:{accepted.inbox_no}")
-        await db.write("test.finish", lambda tx: tx.run("inbox.bury", inbox_no=accepted.inbox_no, reason="done with"))
+        await say(db, "tick", KEY, lane="cron")
+        await complete(db, (await claimed(db, "cron")).turn_no)
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) == "idle"
     async with sessiondb.open(tmp_db) as db:
         await (await db.session(KEY)).append({"role": "user", "content": "a person"})

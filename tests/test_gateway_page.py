@@ -200,7 +200,7 @@ def test_a_narrow_dark_screen_shows_everything_without_scrolling_sideways(
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
     try:
-        person = Person(browser, gateway_process(model_delay=0.05), "alice")
+        person = Person(browser, gateway_process(model_delay=0.05, attempts=2), "alice")
         person.say("a-word-without-any-space-" * 10)
         person.wait(lambda: len(person.written()) == 2)
         person.say("!fail please")

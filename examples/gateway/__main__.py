@@ -23,8 +23,8 @@ import anyio
 import uvicorn
 
 import sessiondb
-from sessiondb import LaneSettings, ResumePolicy, RetentionPolicy
-from sessiondb.settings import reset_policy, resume_policy
+from sessiondb import LaneSettings, ResumePolicy
+from sessiondb.settings import reset_policy, resume_policy, retention_policy
 
 from .gateway import Gateway, Settings
 from .model import ChatEndpoint, Model, ScriptedModel
@@ -59,6 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("turn-timeout", float, 120.0, "seconds after which a turn is cut off")
     option("lease", float, 30.0, "seconds after which a silent turn is taken over")
     option("delayed-after", float, 5.0, "seconds after which a waiting user is told so")
+    option("attempts", int, 5, "how often a message is tried whose turn fails")
     option("care-every", float, 2.0, "seconds between looks for what other processes left behind")
     option("resume-timeout", float, 60.0, "seconds after which a resumed turn is cut off")
     option("resumes", int, 1, "resumes at once")
@@ -92,7 +93,9 @@ def settings_from(options: argparse.Namespace) -> Settings:
         compaction_timeout_s=options.compaction_timeout,
         late_s=options.late,
         summaries_max=options.summaries,
-        lane=LaneSettings(lease_s=options.lease, timeout_s=options.turn_timeout, delayed_after_s=options.delayed_after),
+        lane=LaneSettings(
+            lease_s=options.lease, timeout_s=options.turn_timeout, delayed_after_s=options.delayed_after, attempts_max=options.attempts
+        ),
         resume=ResumePolicy(
             max_concurrent_resumes=options.resumes,
             budget_per_start=options.resume_budget,
@@ -103,7 +106,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         ).model_copy(update=resume_policy(openclaw).model_dump(exclude_unset=True)),
         compaction_pause_s=options.compaction_pause,
         reset=reset_policy(openclaw) if openclaw else None,
-        retention=RetentionPolicy.from_openclaw(openclaw) if "maintenance" in openclaw else None,
+        retention=retention_policy(openclaw) if "maintenance" in openclaw else None,
         gc_every_s=options.gc_every,
         care_every_s=options.care_every,
         channel_log=options.channel_log,
