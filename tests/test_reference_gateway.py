@@ -658,7 +658,7 @@ def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_l
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "gateway").glob("*.py")), ids=lambda path: path.stem)
 def test_it_uses_the_public_api_only(path: Path) -> None:
-    allowed = {"sessiondb": sessiondb.__all__, "sessiondb.settings": ["reset_policy", "resume_policy"]}
+    allowed = {"sessiondb": sessiondb.__all__, "sessiondb.settings": ["reset_policy", "resume_policy", "retention_policy"]}
     tree = ast.parse(path.read_text("utf-8"))
     imported = [
         (node.module, alias.name)
