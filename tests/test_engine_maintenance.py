@@ -14,10 +14,10 @@ import apsw
 import pytest
 
 import sessiondb
-from engine_support import Hold, count, held_writer, insert, names_in, opened, until
+from engine_support import PATIENCE_S, Hold, count, held_writer, insert, names_in, opened, until
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
 from sessiondb.limits import KIB, MIB, Limits
-from sessiondb.sqlite import SqliteBackend
+from sessiondb.sqlite import SqliteBackend, maintenance
 from sessiondb.sqlite.maintenance import STEP_PAGES, Checkpointer
 
 pytestmark = pytest.mark.anyio
@@ -221,6 +221,90 @@ async def test_a_backup_is_complete_and_consistent_while_appends_go_on(tmp_db: P
     async with opened(copy) as restored:
         assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
         assert await restored.read(lambda tx: tx.one("test.count_like", pattern="???????*").n, op="count") >= 200
+
+
+async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_stops_writing(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit of another process starts a copy in steps over, and one comes between any two steps."""
+    copy = tmp_db.with_name("copy.db")
+    monkeypatch.setattr(maintenance, "STEP_PAGES", 1)  # a thousand steps
+    async with opened(tmp_db) as backend, opened(tmp_db) as other:
+        await append_large(backend, 200)
+        done = anyio.Event()
+        began = anyio.Event()
+
+        async def append() -> None:
+            while not done.is_set():
+                await other.write(insert("during"), op="append")
+                began.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append)
+            await began.wait()
+            with anyio.fail_after(PATIENCE_S):
+                assert await backend.backup(copy) > 1_000
+            done.set()
+    async with opened(copy) as restored:
+        assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
+        assert await restored.read(lambda tx: tx.one("test.count_like", pattern="???????*").n, op="count") >= 200
+
+
+async def test_a_copy_in_steps_that_others_start_over_is_given_up_and_leaves_nothing_behind(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "STEP_PAGES", 8)
+    copy = tmp_db.with_name("copy.db")
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 50)
+        connection = apsw.Connection(str(tmp_db))
+        try:
+            steps = maintenance.backup(connection, str(copy))
+            with pytest.raises(maintenance.StartedOver):  # noqa: PT012  # at one of its next steps
+                for _ in range(2 * maintenance.RESTARTS_MAX):
+                    next(steps)
+                    await backend.write(insert("by another connection"), op="append")
+        finally:
+            connection.close()
+        assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
+
+
+async def test_a_backup_from_one_snapshot_that_is_cancelled_leaves_nothing_behind(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "AT_ONCE_PAGES", 1)
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 200)
+        with anyio.CancelScope() as scope:
+
+            async def cancel() -> None:
+                await until(lambda: "copy.db.partial" in names_in(tmp_db.parent))
+                scope.cancel()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cancel)
+                await backend._backup_at_once(str(tmp_db.with_name("copy.db")))
+        assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
+
+
+async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "STEP_PAGES", 8)
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 200)
+        done = anyio.Event()
+        steps = 0
+
+        async def work() -> None:
+            nonlocal steps
+            while not done.is_set():
+                await backend.step(insert("step"), op="work")
+                steps += 1
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):  # one is always queued
+                tasks.start_soon(work)
+            with anyio.fail_after(PATIENCE_S):
+                pages = await backend.backup(tmp_db.with_name("copy.db"))
+            done.set()
+        assert steps < 1.5 * pages / 8, "between two steps of the backup there was one of the work"
 
 
 async def test_a_cancelled_backup_leaves_nothing_behind(tmp_db: Path) -> None:

@@ -292,7 +292,35 @@ class SqliteBackend:
             InvalidInput: the destination exists.
         """
         target = _resolve(destination)
-        return await self._chore("backup", lambda connection: maintenance.backup(connection, target))
+        try:
+            return await self._chore("backup", lambda connection: maintenance.backup(connection, target))
+        except maintenance.StartedOver:
+            log.info("backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile", self._parts.path)
+        return await self._backup_at_once(target)
+
+    async def _backup_at_once(self, target: str) -> int:
+        """Copy from one snapshot, on a thread of its own that ends before this returns, cancelled or not."""
+        path, abandoned, ended = self._parts.path, threading.Event(), threading.Event()
+
+        def run() -> int:
+            try:
+                connection = connect_reader(path)
+                try:
+                    return maintenance.backup_at_once(connection, target, abandoned)
+                finally:
+                    close_quietly(connection)
+            except apsw.Error as error:
+                reraise(error, "backup", path=path)
+            finally:
+                ended.set()
+
+        try:
+            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+        except anyio.get_cancelled_exc_class():
+            abandoned.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(ended.wait)
+            raise
 
     async def incremental_vacuum(self, pages: int) -> int:
         """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""

@@ -16,8 +16,9 @@ each writes and syncs pages that the reset then writes again.
 
 **Chores** (`incremental_vacuum`, `backup`) are generators over the writer's connection. Each step is bounded, and the
 writer takes one step, then serves its queue, then the next. Backup steps from this connection because SQLite then
-carries the writer's own changes along; from any other connection each commit starts the copy over (measured: never
-finished).
+carries the writer's own changes along; a commit of any other connection starts the copy over. Beside another process that
+writes it would never end, so there it is given up and made from one snapshot instead (`backup_at_once`): that pins the WAL
+for as long as the disk takes, a second or two for a gigabyte, and so is not what a single gateway does.
 
 No lock is held between steps. A crash during a backup leaves a partial file under a temporary name.
 """
@@ -25,15 +26,17 @@ No lock is held between steps. A crash during a backup leaves a partial file und
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import apsw
 
 from sessiondb.clock import now_ms
-from sessiondb.errors import InvalidInput, StoreBusy
+from sessiondb.errors import InvalidInput, NotExecuted, StoreBusy
 from sessiondb.folders import sync_folder
 from sessiondb.limits import Limits
 from sessiondb.sqlite.connection import PAGE_BYTES, drain, log
@@ -41,6 +44,10 @@ from sessiondb.sqlite.files import make_file, snapshot_holders
 
 # Pages that one step of a chore handles: 1 MiB, a few milliseconds on an ordinary disk.
 STEP_PAGES = 256
+# A copy that began anew so often will go on doing so: others commit more often than the writer takes a step.
+RESTARTS_MAX = 3
+# Pages between two looks at whether a copy from one snapshot is still wanted: 16 MiB.
+AT_ONCE_PAGES = 4_096
 # Between two attempts to reset the WAL: a fraction of an ordinary read, so the first gap is found.
 RESET_SLEEP_S = 0.002
 # After this many blocked attempts in a row the pause is not halved further ...
@@ -187,11 +194,53 @@ def incremental_vacuum(connection: apsw.Connection, pages: int) -> Chore:
     return freed
 
 
-def backup(connection: apsw.Connection, destination: str) -> Chore:
-    """Copy the whole database to a new file, consistent as of the last step; return its pages.
+class StartedOver(Exception):
+    """A copy that is made in steps began anew too often: others write to the database."""
 
-    The copy appears under its name only when it is complete and synced. It still names this process as running in
-    `instance`; a gateway that opens it elsewhere, or after this process has ended, sees through that.
+
+def backup(connection: apsw.Connection, destination: str) -> Chore:
+    """Copy the whole database to a new file in steps, consistent as of the last one; return its pages.
+
+    Raises:
+        StartedOver: it makes no progress, because other connections commit between two steps; nothing is left of it.
+    """
+    with _copy_of(connection, destination) as steps:
+        left, restarts = steps.page_count, 0
+        while not steps.done:
+            steps.step(STEP_PAGES)
+            restarts += 0 < left <= steps.remaining
+            if restarts == RESTARTS_MAX:
+                raise StartedOver
+            left = steps.remaining
+            yield
+        return steps.page_count
+
+
+def backup_at_once(connection: apsw.Connection, destination: str, abandoned: threading.Event) -> int:
+    """Copy the whole database to a new file from one snapshot of a connection of its own; return its pages.
+
+    Raises:
+        NotExecuted: whoever asked for it has gone; nothing is left of it.
+    """
+    with _copy_of(connection, destination) as steps:
+        drain(connection, "BEGIN")
+        try:
+            drain(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")  # here the snapshot begins: nothing starts the copy over
+            while not steps.done:
+                if abandoned.is_set():
+                    raise NotExecuted("backup: given up before it was complete; nothing is left of it.")
+                steps.step(AT_ONCE_PAGES)
+        finally:
+            drain(connection, "COMMIT")
+        return steps.page_count
+
+
+@contextmanager
+def _copy_of(connection: apsw.Connection, destination: str) -> Iterator[apsw.Backup]:
+    """Have the copy appear under its name only when it is complete and synced.
+
+    It still names this process as running in `instance`; a gateway that opens it elsewhere, or after this process has ended,
+    sees through that.
     """
     if os.path.lexists(destination):
         raise InvalidInput(f"{destination}: there is a file already; a backup never overwrites one. Choose another name.")
@@ -202,14 +251,10 @@ def backup(connection: apsw.Connection, destination: str) -> Chore:
         copy = apsw.Connection(partial, flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             with copy.backup("main", connection, "main") as steps:
-                while not steps.done:
-                    steps.step(STEP_PAGES)
-                    yield
-                pages = steps.page_count
+                yield steps
         finally:
             copy.close(True)
         os.link(partial, destination)  # unlike a rename it fails when somebody took the name meanwhile
     finally:
         Path(partial).unlink()
     sync_folder(Path(destination).parent)  # the content was synced by SQLite; now its name is, too
-    return pages

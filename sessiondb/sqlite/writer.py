@@ -164,6 +164,7 @@ class Writer:
         self._reopen_error = ""
         self._batch: Batch | None = None
         self._chores: list[Request] = []
+        self._chore_is_next = False
         self._pacing = Pacing()
         self._data_version = 0
         self._request_cost_s = 0.0005
@@ -757,10 +758,13 @@ class Writer:
             return
         began = time.monotonic()
         beside_processes = self._others_committed()
-        if self._steps:
-            self._write_batch(self._steps)
-        else:
+        # In turns: whichever there is always more of would otherwise keep the other from ever being done.
+        self._chore_is_next = bool(self._chores) and (self._chore_is_next or not self._steps)
+        if self._chore_is_next:
             self._step_chore()
+        else:
+            self._write_batch(self._steps)
+        self._chore_is_next = not self._chore_is_next
         self._pacing.took(time.monotonic() - began, beside_processes=beside_processes)
 
     def _others_committed(self) -> bool:
