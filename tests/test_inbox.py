@@ -222,7 +222,7 @@ async def test_a_bounded_list_reads_no_more_than_its_bound(tmp_db: Path, monkeyp
 
         monkeypatch.setattr(gateway.inbox, "dead_letters", spied(inbox.dead_letters))
         monkeypatch.setattr(gateway.outbox, "replies", spied(gateway.outbox.replies))
-        monkeypatch.setattr(gateway, "_PAGE", 2)
+        monkeypatch.setattr(gateway, "PAGE_ROWS", 2)
         assert [letter.event_id async for letter in db.dead_letters(limit=3)] == ["dead 4", "dead 3", "dead 2"]
         assert [json.loads(reply.payload) async for reply in db.replies("pending", limit=3)] == ["0", "1", "2"]
         assert read == [2, 1, 2, 1]

@@ -29,6 +29,7 @@ ALLOWED = {
     "resume.overdue_compactions": "the partial index of running jobs: as many rows as run now, once for each recovery",
     "resume.running_compactions": "the partial index of running jobs, once for each process that died",
     "resume.unclean_starts": "counts again what two searches have found: processes that died in the last minutes",
+    "salvage.cap_cursors": "consumers of events: a handful of rows; once for each salvage",
     "source.agents": "bindings, once per export",
     "source.indexes": "receipts of index files, once per export",
     "status.compactions": "counts every job, by its nature; a person asked",
