@@ -48,6 +48,7 @@ from .errors import (
 )
 from .freshness import ResetPolicy
 from .handles import CompactionJob, Session
+from .lanes import Answer, LaneSettings, Turn
 from .limits import Limits
 from .models import (
     Accepted,
@@ -74,7 +75,7 @@ from .redaction import Redactor
 from .resume import Decision, Recovered, ResumePolicy
 from .retention import RetentionReport
 from .retention_plan import RetentionDecision, RetentionPolicy
-from .worker import Answer, LaneSettings, RefusedBySender, Turn
+from .sending import RefusedBySender
 
 __all__ = [
     "Accepted",

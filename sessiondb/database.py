@@ -34,12 +34,12 @@ from .gateway import GatewayCalls
 from .handles import Session
 from .importer import Progress
 from .keys import parse_key
+from .lanes import Turn
 from .limits import PAGE_ROWS, Limits
 from .models import CompactionInfo, CompactionResult, ExportReport, ImportReport, SessionInfo, VerifyReport
 from .redaction import Redactor
 from .retention import RetentionCalls
 from .status import DatabaseStatus
-from .worker import Turn
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]

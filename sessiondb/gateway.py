@@ -11,20 +11,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+import anyio
 import anyio.to_thread
 from pydantic import BaseModel
 
-from . import events, freshness, inbox, instances, outbox, resume, status, turns, worker
+from . import events, following, freshness, inbox, instances, lanes, loops, outbox, resume, sending, status, turns
 from .backend import Backend, ReadTx, Row, Tx
 from .clock import now_ms
-from .errors import InvalidInput
+from .entries import is_large
+from .errors import InvalidInput, SessionDBError
 from .freshness import ResetPolicy, StaleReason
 from .keys import parse_key
+from .lanes import Handler, LaneSettings, Turn
 from .limits import LANE_CHARS_MAX, PAGE_ROWS, RESUME_BUDGET_S, SESSION_KEY_CHARS_MAX
 from .models import Accepted, DeadLetter, Event, Holding, Reply
 from .resume import Decision, Recovered, ResumePolicy
+from .sending import Sender
 from .sessions import new_session_id
-from .worker import Handler, LaneSettings, Sender
 
 T = TypeVar("T")
 
@@ -34,7 +37,7 @@ class GatewayCalls:
 
     _resumed: tuple[tuple[float, int], ...] = ()  # when, by a clock that nobody sets, and how many; of the last hour
     _told_of_breaker = False
-    running_turns: dict[int, worker.Turn]
+    running_turns: dict[int, Turn]
     """The turns whose handlers this object runs, by number."""
 
     if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class GatewayCalls:
             SessionEnded: the key's session has ended. `unbind` the key, and the next message begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
         """
-        text = await worker.message_text(message)
+        text = await anyio.to_thread.run_sync(inbox.message_text, message) if is_large(message) else inbox.message_text(message)
         given: tuple[tuple[str, object], ...] = (("source", source), ("event_id", event_id))  # some channels have numbers
         for name, value in given:
             if not isinstance(value, str) or not 0 < len(value) <= SESSION_KEY_CHARS_MAX:
@@ -133,7 +136,7 @@ class GatewayCalls:
         Raises:
             NotFound: there is no such lane.
         """
-        await worker.run_lane(cast("Any", self), lane, handler, settings or LaneSettings())
+        await lanes.run_lane(cast("Any", self), lane, handler, settings or LaneSettings())
 
     async def abort_turn(self, turn_no: int, reason: str) -> None:
         """Stop a turn on a person's behalf; what it still tries to write is refused. Durable.
@@ -162,7 +165,7 @@ class GatewayCalls:
         nobody can tell; so does a sender that takes longer than `lease_s`. Replies of one session keep their order; those
         of different sessions are sent side by side, `at_once` at most, so that a slow channel does not hold up the others.
         """
-        await worker.run_outbox(cast("Any", self), sender, lease_s=lease_s, at_once=at_once)
+        await sending.run_outbox(cast("Any", self), sender, lease_s=lease_s, at_once=at_once)
 
     async def replies(
         self, state: Literal["pending", "sending", "unknown", "failed", "sent"], *, limit: int | None = None
@@ -197,7 +200,7 @@ class GatewayCalls:
         Raises:
             InvalidInput: the name of a new consumer is empty or too long.
         """
-        return worker.follow_events(cast("Any", self), consumer, audience, from_start=from_start)
+        return following.follow_events(cast("Any", self), consumer, audience, from_start=from_start)
 
     async def pass_on(self, event: Event, consumer: str, target: str, message: Any) -> bool:
         """Put an event into the outbox of its session, as a reply that no turn made, and move `consumer` past it. Durable.
@@ -209,7 +212,7 @@ class GatewayCalls:
             InvalidInput: the event is about no session, or the message is no JSON or too large.
         """
         try:
-            (target, payload), size = worker.encoded_reply(target, message)
+            (target, payload), size = outbox.encoded_reply(target, message)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"event {event.event_no} cannot be passed on to {target!r:.80}: {error}") from error
         return await self.write("event.pass_on", lambda tx: outbox.pass_on(tx, event, consumer, target, payload), size=size)
@@ -322,7 +325,17 @@ class GatewayCalls:
 
         Writes only while something was interrupted. The resumes themselves are turns of lane `resume`: somebody runs that lane.
         """
-        await worker.run_resumes(cast("Any", self), policy or ResumePolicy(), every_s=every_s)
+        trouble = loops.Trouble("the resumes")
+        while True:
+            sleep_s = every_s
+            try:
+                await self.recover()
+                if any(decision.action != "later" for decision in await self.plan_resumes(policy)):
+                    await self.resume(policy)
+                trouble.is_over()
+            except SessionDBError as error:
+                sleep_s = min(every_s, trouble.pause_after(error))
+            await anyio.sleep(sleep_s)
 
     async def reset_if_due(self, key: str, policy: ResetPolicy) -> StaleReason | None:
         """Reset a conversation that has become stale, before a message for it is accepted; return by which rule, or None.

@@ -17,12 +17,17 @@ the interrupted one stopped, because that is in the transcript already.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
 
 from . import events, sessions, turns
 from .backend import ReadTx, Tx
+from .entries import decode_object, draft_entry, dumps
 from .errors import InvalidInput, NotFound, SessionBusy, SessionEnded
 from .keys import SessionKey
 from .limits import LANE_WAITING_MAX, SESSION_WAITING_MAX
+from .messages import message_json
 from .models import Accepted, DeadLetter, OpenMessage
 
 
@@ -36,6 +41,23 @@ class Incoming:
     lane: str
     payload: str
     session_id: str  # for a session that does not exist yet
+
+
+def message_text(message: dict[str, Any] | BaseModel | str) -> str:
+    """Encode a message for the inbox.
+
+    Raises:
+        InvalidInput: not a message with a role, or the transcript could not store it.
+    """
+    if not isinstance(message, dict | str | BaseModel):
+        raise InvalidInput(f"a message is a dict, a typed message, or JSON text, not {type(message).__name__}")
+    item = message_json(message) if isinstance(message, BaseModel) else message
+    text = dumps(item) if isinstance(item, dict) else item.strip()
+    draft_entry(text, now_ms=0)  # whatever a transcript would refuse is refused here, while the sender can be told
+    fields, _ = decode_object(text)
+    if "type" in fields or not isinstance(fields.get("role"), str):
+        raise InvalidInput('a message has a "role" and no "type"; other entries are appended to their session, not accepted')
+    return text
 
 
 def accept(tx: Tx, incoming: Incoming) -> Accepted:

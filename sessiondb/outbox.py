@@ -12,17 +12,20 @@ operator's decision. Replies of one session keep their order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from . import events
 from .backend import ReadTx, Tx
+from .entries import dumps
 from .errors import InvalidInput, NotFound
 from .limits import (
+    ENTRY_BYTES_MAX,
     LEASE_GRACE_MS,
     REPLY_ATTEMPTS_MIN,
     REPLY_PAUSE_GROWTH,
     REPLY_RETRY_MS_MAX,
     RETRY_PAUSE_MS_MAX,
+    SESSION_KEY_CHARS_MAX,
     SESSION_WAITING_MAX,
     retry_pause_ms,
 )
@@ -46,6 +49,20 @@ class Outgoing:
     """Attempts since it was created, or since an operator asked for it again; this one is counted."""
     asked_at_ms: int
     """When that was."""
+
+
+def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
+    """Encode what the outbox is to send; return it and its bytes.
+
+    Raises:
+        InvalidInput: it is too large.
+        TypeError, ValueError: it is no JSON.
+    """
+    text = dumps(message)
+    size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
+    if len(target) > SESSION_KEY_CHARS_MAX or size > ENTRY_BYTES_MAX:
+        raise InvalidInput(f"a reply of {size:,} bytes to {target[:80]!r}: at most {ENTRY_BYTES_MAX:,} bytes fit")
+    return (target, text), size
 
 
 def next_no(tx: ReadTx, now_ms: int) -> int | None:

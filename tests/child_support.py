@@ -18,7 +18,7 @@ from typing import Any
 from core_support import query
 from engine_support import CHECKOUT
 from gateway_child import Settings
-from sessiondb.worker import LOOK_S
+from sessiondb.loops import LOOK_S
 
 # No wait lasts this long unless the test fails; it turns a deadlock into a failure.
 PATIENCE_S = 60.0

@@ -32,13 +32,13 @@ from crash_breakage import break_build, spoke
 from crash_steps import Steps, install
 from gateway_child import assistant
 from sessiondb import InvalidInput, StoreBusy, archive, instances
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from sessiondb.limits import Limits
 from sessiondb.outbox import Outgoing
 from sessiondb.resume import ResumePolicy
 from sessiondb.retention import RetentionPolicy
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
-from sessiondb.worker import Answer, LaneSettings, Turn
 
 # Beside those of gateway_child.py.
 STATEMENTS = {"child.accepted": "SELECT count(*) AS n FROM inbox WHERE event_id GLOB :events"}

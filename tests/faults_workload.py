@@ -41,11 +41,11 @@ import sessiondb
 import sessiondb.sync
 from faults import Disk, Fault
 from sessiondb.errors import CompactionRefused, SessionDBError, StoreDamaged, outcome_of
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from sessiondb.limits import Limits
 from sessiondb.outbox import Outgoing
 from sessiondb.resume import ResumePolicy
 from sessiondb.retention import RetentionPolicy
-from sessiondb.worker import Answer, LaneSettings, Turn
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # A run that takes longer than this hangs. It takes a fraction of a second on a quiet machine.

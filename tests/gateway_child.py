@@ -29,11 +29,12 @@ import anyio
 
 import sessiondb
 from sessiondb import CompactionRefused, Session
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from sessiondb.outbox import Outgoing
 from sessiondb.resume import ResumePolicy
+from sessiondb.sending import RefusedBySender
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
-from sessiondb.worker import Answer, LaneSettings, RefusedBySender, Turn
 
 COMPACT_AT_TOKENS = 400
 KEEP_TOKENS = 100

@@ -26,6 +26,7 @@ from engine_support import Hold, until
 from power_support import Copy, Ledger, Workload
 from sessiondb import chunks, database
 from sessiondb.errors import NotExecuted, OutcomeUnknown, StoreBusy, StoreFailed
+from sessiondb.lanes import Answer, Turn
 from sessiondb.limits import KIB, Limits
 from sessiondb.outbox import Outgoing
 from sessiondb.resume import ResumePolicy
@@ -33,7 +34,6 @@ from sessiondb.retention import RetentionPolicy
 from sessiondb.sqlite import writer
 from sessiondb.sqlite.connection import drain
 from sessiondb.sqlite.schema import migrations
-from sessiondb.worker import Answer, Turn
 
 # No workload waits this long unless something hangs.
 PATIENCE_S = 120.0

@@ -45,6 +45,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.compaction import GivenUp
 from sessiondb.context import Context, read_context
 from sessiondb.errors import CompactionRefused, SessionEnded, StoreBusy, TurnLost
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from sessiondb.limits import KIB, SEQ_BITS, SEQ_MAX, Limits
 from sessiondb.models import Receipt
 from sessiondb.outbox import Outgoing
@@ -53,7 +54,6 @@ from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import drain
 from sessiondb.sqlite.transaction import Prepared, Snapshot, WriteTransaction
 from sessiondb.sqlite.writer import Writer
-from sessiondb.worker import Answer, LaneSettings, Turn
 
 T = TypeVar("T")
 

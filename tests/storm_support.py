@@ -21,8 +21,8 @@ import anyio
 import apsw
 
 import sessiondb
+from sessiondb.lanes import Answer, Turn
 from sessiondb.outbox import Outgoing
-from sessiondb.worker import Answer, Turn
 
 AGENTS = ("main", "coder", "writer")
 HOUR_MS = 3_600_000

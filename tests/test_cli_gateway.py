@@ -33,7 +33,7 @@ TIMEOUT_S = 60
 # A gateway that does what messages say: `hang` holds its turn, `stick` its reply, anything else is answered and sent.
 GATEWAY = """
 import sys, anyio, sessiondb
-from sessiondb.worker import Answer
+from sessiondb.lanes import Answer
 
 async def main():
     async with sessiondb.open(sys.argv[1], program="test gateway") as db:

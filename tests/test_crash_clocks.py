@@ -22,11 +22,11 @@ from core_support import change, query, reply, texts, user
 from crash_support import Templates, Zygote, zygote
 from engine_support import PATIENCE_S
 from sessiondb import CompactionCoolDown, instances, outbox
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from sessiondb.limits import COOL_DOWN_AFTER_REJECTIONS, INBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS_MAX
 from sessiondb.resume import ResumePolicy
 from sessiondb.retention import RetentionPolicy
 from sessiondb.sqlite import transaction
-from sessiondb.worker import Answer, LaneSettings, Turn
 from turns_support import KEY, LEASE_MS, claim, claimed, complete, eventually, fail, held_message, look, running, say
 
 DAY_S = 86_400.0

@@ -33,8 +33,9 @@ import sessiondb
 from engine_support import opened, until
 from faults import Disk, Fault, How, Kind, Level, faulty_disk
 from faults_workload import CHATS, CHECKOUT, LIMITS, PATIENCE_S, Examiner, Run, make_template, said
-from sessiondb import worker
+from sessiondb import loops
 from sessiondb.errors import NotExecuted, OpenError, SessionDBError, StoreBusy, StoreDamaged, StoreFailed, StoreFull
+from sessiondb.lanes import Answer, Turn
 from sessiondb.sqlite import SqliteBackend, changes, engine, maintenance, readers, transaction, writer
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.sqlite.writer import Batch, Writer
@@ -147,7 +148,7 @@ def field(module_field: Field, monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
         monkeypatch.setitem(transaction.statements(), name, Prepared(name, sql))
     caplog.set_level(logging.CRITICAL, logger="sessiondb")  # it has much to say about such a disk
     monkeypatch.setattr(writer, "REOPEN_PAUSE_S", (0.001, 0.02))
-    monkeypatch.setattr(worker, "BUSY_PAUSE_S", 0.01)
+    monkeypatch.setattr(loops, "BUSY_PAUSE_S", 0.01)
     return module_field
 
 
@@ -618,9 +619,9 @@ async def test_a_lane_goes_on_when_the_disk_does(tmp_db: Path, monkeypatch: pyte
                 raise raised
             return await real(name, fn)
 
-        async def think(turn: worker.Turn) -> worker.Answer:
+        async def think(turn: Turn) -> Answer:
             answered.set()
-            return worker.Answer([{"role": "assistant", "content": []}])
+            return Answer([{"role": "assistant", "content": []}])
 
         monkeypatch.setattr(db, "read", read)
         async with anyio.create_task_group() as tasks:

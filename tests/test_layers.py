@@ -1,7 +1,9 @@
 """Dependencies point down, one library touches the file, and SQL stays in `.sql` files.
 
     front     cli, __main__, adapters      may import anything but the engine
-    façade    sessiondb, database, gateway, handles, worker, sync    database alone names the engine
+    façade    sessiondb, database, gateway,  database alone names the engine
+              handles, lanes, sending,
+              following, loops, sync
     concepts  every module not named here  sessions, transcript, context, compaction, openclaw, verify, ...
     base      backend, clock, errors, folders, limits, models, instances
     engine    sqlite                       the only package that imports apsw; knows the base and nothing above it
@@ -23,7 +25,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sessiondb"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 FRONT = {"cli", "__main__", "adapters"}
-FACADE = {"", "database", "gateway", "handles", "sync", "worker"}  # "": sessiondb/__init__.py
+FACADE = {"", "database", "following", "gateway", "handles", "lanes", "loops", "sending", "sync"}  # "": sessiondb/__init__.py
 BASE = {"backend", "clock", "errors", "folders", "limits", "models", "instances"}
 ENGINE = "sqlite"
 NAMES_THE_ENGINE = "database"

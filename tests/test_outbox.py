@@ -14,9 +14,9 @@ import sessiondb
 from core_support import reply as said
 from engine_support import process
 from sessiondb import limits, outbox, turns
+from sessiondb.lanes import Answer, Turn
 from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
-from sessiondb.worker import Answer, Turn
 from turns_support import Clock, claimed, complete, eventually, inbox_states, kinds, look, running, say
 
 pytestmark = pytest.mark.anyio

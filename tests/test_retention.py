@@ -15,9 +15,9 @@ import sessiondb.sync
 from core_support import change, query, reply, user
 from sessiondb import archive, retention
 from sessiondb.errors import InvalidInput, StoreBusy
+from sessiondb.lanes import Answer
 from sessiondb.retention_plan import DAY_MS, RetentionPolicy
 from sessiondb.settings import parse_bytes, parse_days, retention_policy
-from sessiondb.worker import Answer
 from test_archive import Dying, dump
 
 ALL_TABLES = (

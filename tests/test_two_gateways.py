@@ -16,7 +16,7 @@ import sessiondb.sync
 from child_support import PATIENCE_S, Gateway, Settings, check_leases, check_promises, delivered
 from core_support import query
 from gateway_support import GatewayProcess
-from sessiondb.worker import Answer, Turn
+from sessiondb.lanes import Answer, Turn
 
 pytestmark = pytest.mark.slow
 

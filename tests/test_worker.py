@@ -16,9 +16,9 @@ import pytest
 import sessiondb
 from core_support import reply
 from engine_support import PATIENCE_S, process
-from sessiondb import handles, limits, turns, worker
+from sessiondb import handles, lanes, limits, loops, outbox, turns
 from sessiondb.errors import OutcomeUnknown, StoreBusy
-from sessiondb.worker import Answer, LaneSettings, Turn
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from turns_support import KEY, eventually, held_message, inbox_states, kinds, look, running, say
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     """Failures are on purpose here: they fill no log, and are tried again at once."""
     caplog.set_level(logging.CRITICAL, "sessiondb")
     monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
-    monkeypatch.setattr(worker, "BUSY_PAUSE_S", 0.01)
+    monkeypatch.setattr(loops, "BUSY_PAUSE_S", 0.01)
 
 
 async def nothing_open(db: sessiondb.SessionDB) -> bool:
@@ -303,7 +303,7 @@ async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(tm
         await release.wait()
         return answer(turn)
 
-    monkeypatch.setattr(worker, "_keep_lease", no_renewal)
+    monkeypatch.setattr(lanes, "_keep_lease", no_renewal)
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))):
@@ -472,13 +472,13 @@ async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is
         turn.alive_until = 0.0  # no renewal has got through for long
         return answer(turn)
 
-    monkeypatch.setattr(worker, "_keep_lease", keep)
+    monkeypatch.setattr(lanes, "_keep_lease", keep)
     async with sessiondb.open(tmp_db) as db:
         real_write = db.write
 
         async def write(op: str, *args: Any, **options: Any) -> Any:
             if op == "turn.end":
-                protected.append(worker._alive(db))
+                protected.append(lanes._alive(db))
                 at_the_end.append(len(renewals))
                 if len(renewals) < at_the_end[0] + 3:
                     raise StoreBusy("full", retry_after_ms=1)
@@ -541,7 +541,7 @@ async def test_the_queue_is_told_how_large_an_answer_is(tmp_db: Path, monkeypatc
 
 async def test_a_large_answer_is_encoded_off_the_event_loop(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: set[int] = set()
-    real = worker.dumps
+    real = outbox.dumps
 
     def noted(value: Any) -> str:
         threads.add(threading.get_ident())
@@ -552,7 +552,7 @@ async def test_a_large_answer_is_encoded_off_the_event_loop(tmp_db: Path, monkey
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        monkeypatch.setattr(worker, "dumps", noted)
+        monkeypatch.setattr(outbox, "dumps", noted)
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
     assert threads
@@ -575,7 +575,7 @@ async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resu
         await say(db, "e1")
         async with running(partial(db.run_lane, "main", handler, settings=settings)):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(worker.inbox, "tell_delayed", lambda *_, **__: 0)  # it may have to wait on a busy machine
+                patch.setattr(lanes.inbox, "tell_delayed", lambda *_, **__: 0)  # it may have to wait on a busy machine
                 await eventually(partial(_was_told, db, 1))
             assert await inbox_states(db) == {"e1": "claimed"}
             await say(db, "e2")  # is told while it waits, and not again while it is worked on
@@ -596,11 +596,11 @@ async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resu
 
 def test_the_same_trouble_is_said_once_and_waited_out_longer_each_time(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "sessiondb")
-    trouble = worker._Trouble("lane main")
+    trouble = loops.Trouble("lane main")
     busy = StoreBusy("the disk is busy", retry_after_ms=1)
     pauses = [trouble.pause_after(busy) for _ in range(12)]
     assert pauses[:3] == [0.01, 0.02, 0.04]
-    assert pauses[-1] == worker.LOOK_S
+    assert pauses[-1] == loops.LOOK_S
     assert caplog.messages == ["lane main: the disk is busy"]
     trouble.pause_after(OutcomeUnknown("who knows"))
     assert caplog.messages[1:] == ["lane main: who knows"]

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -19,9 +20,9 @@ import pytest
 
 import sessiondb
 from core_support import reply
-from sessiondb import worker
+from sessiondb import lanes, loops, sending
 from sessiondb.errors import OutcomeUnknown
-from sessiondb.worker import Answer, Turn
+from sessiondb.lanes import Answer, Turn
 from test_cancellation import WHERE, Gate, by_scope, by_task, cancelled_at, gate  # noqa: F401  # a fixture
 from turns_support import claimed, complete, eventually, inbox_states, look, running, say
 
@@ -37,8 +38,8 @@ WAITS = 5
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "sessiondb")
-    monkeypatch.setattr(worker, "BUSY_PAUSE_S", 0.01)
-    monkeypatch.setattr(worker, "LOOK_S", 0.02)  # a loop that sleeps gets to its next wait
+    monkeypatch.setattr(loops, "BUSY_PAUSE_S", 0.01)
+    monkeypatch.setattr(loops, "LOOK_S", 0.02)  # a loop that sleeps gets to its next wait
 
 
 async def for_ever(turn: Turn) -> Answer:
@@ -98,10 +99,10 @@ async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_s
                 assert states == {no: "unknown" if no in called else "pending" for no in states}
 
 
-async def cancel_all_behind(step: str, loop: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+async def cancel_all_behind(module: ModuleType, step: str, loop: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a loop and cancel all its tasks, as `asyncio.run` does at its end, when the task that follows a step has just been made."""
     before = asyncio.all_tasks()
-    real = getattr(worker, step)
+    real = getattr(module, step)
 
     def cancel_all() -> None:
         for task in asyncio.all_tasks() - before:
@@ -113,7 +114,7 @@ async def cancel_all_behind(step: str, loop: Callable[[], Awaitable[None]], monk
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, step, stepped)
+        patch.setattr(module, step, stepped)
         await asyncio.gather(asyncio.create_task(loop()), return_exceptions=True)  # type: ignore[arg-type]
 
 
@@ -127,11 +128,11 @@ async def test_a_turn_and_a_reply_whose_tasks_are_cancelled_before_their_first_s
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        await cancel_all_behind("_claim", partial(db.run_lane, "main", never), monkeypatch)
+        await cancel_all_behind(lanes, "_claim", partial(db.run_lane, "main", never), monkeypatch)
         await nobody_holds_anything(db)
         assert await inbox_states(db) == {"e1": "held"}
         await reply_waits(db, 2)
-        await cancel_all_behind("_next_reply", partial(db.run_outbox, never), monkeypatch)
+        await cancel_all_behind(sending, "_next_reply", partial(db.run_outbox, never), monkeypatch)
         assert [row.state for row in await look(db, "outbox")] == ["pending"]
 
 

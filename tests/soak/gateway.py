@@ -37,11 +37,11 @@ import sessiondb
 from gateway_child import KEEP_TOKENS, Child, Settings, assistant, say
 from sessiondb import CompactionRefused, Limits, NotFound, Session, StoreBusy
 from sessiondb.errors import CompactionTimeout, NotExecuted, SessionEnded
+from sessiondb.lanes import Answer, LaneSettings, Turn
 from sessiondb.outbox import Outgoing
 from sessiondb.retention import RetentionPolicy, gc
 from sessiondb.sqlite.maintenance import Checkpointer
 from sessiondb.sqlite.writer import Writer
-from sessiondb.worker import Answer, LaneSettings, Turn
 
 from .lag import measure
 
