@@ -51,7 +51,7 @@ from .limits import (
     STEP_ROWS,
 )
 from .pace import Pace, last_fitting
-from .transcript import entry_number
+from .paths import entry_number
 
 Encoding = Literal["zstd", "zlib", "none"]
 PAGED: Final = (BRANCH, EPOCH, ENTRY)

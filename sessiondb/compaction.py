@@ -57,21 +57,9 @@ from .limits import (
     MANUAL_SUMMARY_TOKENS_FLOOR,
 )
 from .models import CompactionOutcome, CompactionResult
+from .paths import Segment, context_start, require_entries, segments, walk_back
 from .tokens import text_tokens
-from .transcript import (
-    Segment,
-    State,
-    advance_epoch,
-    context_start,
-    estimate_context,
-    load_state,
-    place,
-    require_entries,
-    require_live,
-    save_state,
-    segments,
-    walk_back,
-)
+from .transcript import State, advance_epoch, estimate_context, load_state, place, require_live, save_state
 
 MANUAL = "manual"
 GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]

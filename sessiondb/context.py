@@ -25,8 +25,9 @@ from typing import Any
 from .backend import ReadTx, Row
 from .entries import Projection, dumps, dumps_again, loads, ms_from_iso, stored_text
 from .errors import NotFound
+from .paths import Segment, context_start, require_entries, segments
 from .tokens import message_tokens
-from .transcript import Segment, context_start, no_session, require_entries, segments
+from .transcript import no_session
 
 # Decoding in slices lets the interpreter switch threads between them: one long C call would hold the GIL, and
 # with it the event loop, for as long as it takes (measured: 84 ms).

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel
 
-from . import compaction, events, instances, retention, sessions, transcript
+from . import compaction, events, instances, paths, retention, sessions, transcript
 from .backend import ReadTx, Row, Tx
 from .compaction import GivenUp, Job
 from .context import Context, decode_messages, read_context
@@ -141,8 +141,8 @@ class Session:
 
         def read(tx: ReadTx) -> list[Entry]:
             state = transcript.load_state(tx, self.ref.session_no)
-            transcript.require_entries(state.session_id, state.archived_at_ms)
-            rows = transcript.read_path(
+            paths.require_entries(state.session_id, state.archived_at_ms)
+            rows = paths.read_path(
                 tx, state.head_no, after_no=after_no, before_no=before_no, limit=limit, backward=newest_first
             )
             return _entries(rows)
@@ -163,7 +163,7 @@ class Session:
             SessionArchived: its entries are in an archive; `db.restore` brings them back.
         """
         return await self.db.read(
-            "arrivals", lambda tx: _entries(transcript.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit))
+            "arrivals", lambda tx: _entries(paths.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit))
         )
 
     async def epochs(self) -> list[EpochInfo]:
@@ -534,7 +534,7 @@ def _entry_no(bound: Entry | Receipt | int | None) -> int | None:
 
 def _epochs_page(session_no: int, epoch: int) -> Callable[[ReadTx], list[Row]]:
     def page(tx: ReadTx) -> list[Row]:
-        transcript.require_readable(tx, session_no)
+        paths.require_readable(tx, session_no)
         return tx.all("transcript.epochs", session_no=session_no, epoch=epoch, limit=_EPOCHS_PAGE)
 
     return page

@@ -15,7 +15,7 @@ from .entries import dumps_again, loads, stored_text
 from .jsonl import BEHIND_ENTRY
 from .limits import MIB, SEQ_MAX
 from .pace import last_fitting
-from .transcript import entry_number, segments, seq_of, session_of
+from .paths import entry_number, segments, seq_of, session_of
 
 PAGE_BYTES: Final = 4 * MIB
 PAGE_ROWS: Final = 500

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import archive
 from .backend import Backend, ReadTx, Row
 from .limits import PAGE_ROWS, SEQ_MAX
-from .transcript import entry_number
+from .paths import entry_number
 
 Action = Literal["archive", "delete", "drop", "keep"]
 Outcome = Literal["planned", "done", "kept", "failed"]

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
-from . import chunks, transcript, verify
+from . import chunks, paths, transcript, verify
 from .backend import Row, Tx
 from .clock import now_ms
 from .entries import DamagedLine, Draft, dumps, iso_from_ms, new_id, parse_line
@@ -840,7 +840,7 @@ class _Rebuild:
         epoch = tx.one("salvage.fork_epoch", session_no=self.session_no)
         boundary_no = epoch.boundary_no if epoch is not None else head.boundary_no
         boundary = tx.one("transcript.by_no", entry_no=boundary_no) if boundary_no is not None else None
-        if boundary is not None and not (boundary.type in ("compaction", "reset") and transcript.on_path(tx, boundary, head.entry_no)):
+        if boundary is not None and not (boundary.type in ("compaction", "reset") and paths.on_path(tx, boundary, head.entry_no)):
             boundary = None
         if session.forked_from_no is None:
             tx.run("salvage.set_origin", session_no=self.session_no, forked_from_no=head.entry_no >> SEQ_BITS)

@@ -16,6 +16,7 @@ from .errors import InvalidInput, InvalidKey, NotFound
 from .keys import SessionKey, looks_like_key, parse_key
 from .limits import SESSION_ID_CHARS_MAX
 from .models import SessionInfo
+from .paths import on_path, require_entries, require_readable
 from .transcript import (
     State,
     estimate_context,
@@ -24,11 +25,8 @@ from .transcript import (
     move_head,
     no_entry,
     no_session,
-    on_path,
     place,
-    require_entries,
     require_live,
-    require_readable,
     save_state,
 )
 

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from sessiondb import compaction, comparison, jsonl, sessions, source, transcript, verify
+from sessiondb import compaction, comparison, jsonl, paths, sessions, source, transcript, verify
 from sessiondb.cli.show import entry_json, parts_of, said_at_ms, title_of
 from sessiondb.cli.terminal import _UNSAFE_IN_LINES, at, escape, escape_lines
 from sessiondb.context import read_context
@@ -388,7 +388,7 @@ class Bench:
         require(set(json.loads(context.as_pi_json(), parse_int=len)) == {"messages", "thinkingLevel", "model"}, "pi's context is not one")
 
     def _check_shown(self, session_no: int) -> None:
-        rows = self.backend.look(lambda tx: transcript.read_arrivals(tx, session_no, after_seq=-1, limit=1_000))
+        rows = self.backend.look(lambda tx: paths.read_arrivals(tx, session_no, after_seq=-1, limit=1_000))
         for entry in (Entry(**row._asdict()) for row in rows):
             said = [escape(title_of(entry)), at(said_at_ms(entry)), *(escape_lines(part.text) for part in parts_of(entry))]
             require(not any(_UNSAFE_IN_LINES.search(text) for text in said), "a control character reaches the terminal", said)

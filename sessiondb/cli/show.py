@@ -22,7 +22,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.entries import DamagedLine, decode_object, ms_from_iso
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
-from sessiondb.transcript import context_start, entry_number, require_readable, segments, session_of
+from sessiondb.paths import context_start, entry_number, require_readable, segments, session_of
 
 from .program import database_argument, debug_option, json_option, look_into, session_argument
 from .terminal import (

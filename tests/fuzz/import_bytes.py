@@ -31,7 +31,7 @@ except ImportError:
 INSTRUMENTED = ("jsonl", "entries", "source", "transcript", "context", "rendering", "comparison", "tokens", "verify", "index", "cli.show")
 
 with atheris.instrument_imports(include=[f"sessiondb.{name}" for name in INSTRUMENTED]):
-    from sessiondb import comparison, context, entries, jsonl, rendering, source, transcript, verify  # noqa: F401  # to be instrumented
+    from sessiondb import comparison, context, entries, jsonl, paths, rendering, source, transcript, verify  # noqa: F401  # to be instrumented
 
 from fuzz_inputs import Chance, real_lines, real_transcripts  # noqa: E402  # after the instrumentation
 from fuzz_support import Bench  # noqa: E402
