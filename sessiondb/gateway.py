@@ -165,7 +165,7 @@ class GatewayCalls:
         nobody can tell; so does a sender that takes longer than `lease_s`. Replies of one session keep their order; those
         of different sessions are sent side by side, `at_once` at most, so that a slow channel does not hold up the others.
         """
-        await sending.run_outbox(cast("Any", self), sender, lease_s=lease_s, at_once=at_once)
+        await sending.run_outbox(self, sender, lease_s=lease_s, at_once=at_once)
 
     async def replies(
         self, state: Literal["pending", "sending", "unknown", "failed", "sent"], *, limit: int | None = None
@@ -200,7 +200,7 @@ class GatewayCalls:
         Raises:
             InvalidInput: the name of a new consumer is empty or too long.
         """
-        return following.follow_events(cast("Any", self), consumer, audience, from_start=from_start)
+        return following.follow_events(self, consumer, audience, from_start=from_start)
 
     async def pass_on(self, event: Event, consumer: str, target: str, message: Any) -> bool:
         """Put an event into the outbox of its session, as a reply that no turn made, and move `consumer` past it. Durable.

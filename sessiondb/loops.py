@@ -11,16 +11,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from .backend import Tx
+from .backend import Backend, ReadTx, Tx
 from .errors import ReadTooLong, SessionDBError, StoreDamaged, outcome_of
 
-if TYPE_CHECKING:
-    from .database import SessionDB
+T = TypeVar("T")
 
 logger = logging.getLogger("sessiondb")
 
@@ -28,6 +27,20 @@ logger = logging.getLogger("sessiondb")
 LOOK_S = 5.0
 # What a loop waits before it tries again when the database could not take its request.
 BUSY_PAUSE_S = 0.2
+
+
+class Database(Protocol):
+    """What a loop asks of an open database. `SessionDB` is one; loops need not know it."""
+
+    @property
+    def backend(self) -> Backend:
+        """To be woken by its commits."""
+
+    async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
+        """As `SessionDB.read`."""
+
+    async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
+        """As `SessionDB.write`."""
 
 
 class Trouble:
@@ -57,7 +70,7 @@ class Trouble:
         return self._pause_s
 
 
-async def write_surely(db: SessionDB, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0) -> None:
+async def write_surely(db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0) -> None:
     """Write what has happened already; shielded, and tried again for a while after errors that pass.
 
     The body may run again after it was committed. asyncio's task.cancel() passes through a shield, once per call: what was not
