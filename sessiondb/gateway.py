@@ -1,7 +1,8 @@
 """What a gateway calls: accept messages, run lanes, send replies, follow events, start up.
 
 The part of the façade that a gateway's channel adapters and loops use; `SessionDB` inherits it. As everywhere in the
-façade, what can be done before a transaction is done before it, and the rules are elsewhere.
+façade, what can be done before a transaction is done before it, and the rules are elsewhere. So are the loops: `lanes`,
+`sending` and `following`.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ async def running(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 
 class Clock:
-    """The writer's clock, and the worker's; a test moves it."""
+    """The writer's clock, and the loops'; a test moves it."""
 
     def __init__(self, at_ms: int = 1_800_000_000_000) -> None:
         self.at_ms = at_ms
