@@ -21,8 +21,8 @@ import pytest
 from engine_support import CHECKOUT, PATIENCE_S, count, insert, names_in, opened, process, until
 from sessiondb import instances
 from sessiondb.errors import NewerSchema, NotASessionDB, OpenError, StoreClosed, StoreFailed, StoreReadOnly, UnsafeFilesystem, UnsafeSQLite
-from sessiondb.sqlite import SqliteBackend, engine
-from sessiondb.sqlite.connection import refuse_unsafe_library
+from sessiondb.sqlite import SqliteBackend, engine, guard
+from sessiondb.sqlite.connection import is_open_here, refuse_unsafe_library
 from sessiondb.sqlite.filesystem import mount_of, refuse_unsafe_filesystem
 from sessiondb.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
 
@@ -31,6 +31,12 @@ def run_python(code: str, *arguments: object, timeout: float = 60) -> subprocess
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=CHECKOUT, timeout=timeout, check=False
     )
+
+
+async def still_registered(backend: SqliteBackend) -> int:
+    """Return how many openings of this database have not signed off."""
+    sql = "SELECT count(*) FROM instance WHERE closed_at_ms IS NULL"
+    return int(await backend.read(lambda tx: tx._connection.execute(sql).get, op="look"))  # type: ignore[attr-defined]
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -394,6 +400,50 @@ atexit.register(release.set)
     assert answer.returncode == 0, answer.stderr
     found = apsw.Connection(str(tmp_db))
     assert found.execute("SELECT count(*) FROM instance WHERE program = 'queued'").fetchall() == [(10,)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("missing", ["writer", "reader-0", "reader-2", "watchdog", "changes"])
+async def test_an_opening_that_gets_too_few_threads_ends_those_that_it_has(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == f"sessiondb-{missing}":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async with opened(tmp_db):
+        pass
+    for readonly in (False, True):
+        if readonly and missing == "writer":
+            continue
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await SqliteBackend.open(tmp_db, readonly=readonly)
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")] == []
+        assert not is_open_here(str(tmp_db))
+    async with opened(tmp_db) as backend:
+        assert await still_registered(backend) == 1
+
+
+@pytest.mark.anyio
+async def test_an_opening_that_cannot_be_guarded_closes_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no more hooks")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "_installed", False)
+        patch.setattr(guard.sys, "addaudithook", refuse)
+        with pytest.raises(RuntimeError, match="no more hooks"):
+            await SqliteBackend.open(tmp_db)
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")] == []
+    assert guard._watched == ()
+    assert not is_open_here(str(tmp_db))
+    async with opened(tmp_db) as backend:
+        assert await still_registered(backend) == 1
 
 
 @pytest.mark.anyio

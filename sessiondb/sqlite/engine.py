@@ -21,6 +21,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self, TypeVar
@@ -201,12 +202,17 @@ class SqliteBackend:
                 parts.stop()
             raise
         parts = started[0]
-        if not readonly:
-            for concern in concerns(parts.path):
-                log.warning("%s", concern)
-        if guard is not False and not readonly:
-            parts.guard = guarding.watch(parts.path, "warn" if guard is True else guard)
-        return cls(parts)
+        try:
+            if not readonly:
+                for concern in concerns(parts.path):
+                    log.warning("%s", concern)
+            if guard is not False and not readonly:
+                parts.guard = guarding.watch(parts.path, "warn" if guard is True else guard)
+            return cls(parts)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(parts.close)
+            raise
 
     async def close(self) -> None:
         """Finish queued writes, fold the WAL into the database, and close. May be repeated, and from several tasks."""
@@ -380,11 +386,21 @@ def _start(path: str, limits: Limits, durability: Durability, program: str, *, c
         reread_wal(path)
     changes = Changes(lambda: connect_reader(path))
     writer = Writer(path, limits, durability, program, changes.notify)
-    writer.start()
     readers = Readers(path, limits, connect_reader)
-    readers.start()
-    changes.start()
-    return _Parts(path, limits, writer, readers, changes, None)
+    with ExitStack() as started:
+        _start_one(started, writer)
+        _start_one(started, readers)
+        _start_one(started, changes)
+        parts = _Parts(path, limits, writer, readers, changes, None)
+        started.pop_all()
+    return parts
+
+
+def _start_one(started: ExitStack, part: Writer | Readers | Changes) -> None:
+    """Start a part's threads. If a later one cannot be started, for want of memory or of a limit, this one ends: it holds the file open."""
+    part.start()
+    started.callback(part.join)
+    started.callback(part.stop)
 
 
 def _start_visit(path: str, limits: Limits) -> _Parts:
@@ -400,10 +416,13 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
     finally:
         close_quietly(connection)
     readers = Readers(path, limits, connect_visitor)
-    readers.start()
     changes = Changes(lambda: connect_visitor(path))
-    changes.start()
-    return _Parts(path, limits, None, readers, changes, None)
+    with ExitStack() as started:
+        _start_one(started, readers)
+        _start_one(started, changes)
+        parts = _Parts(path, limits, None, readers, changes, None)
+        started.pop_all()
+    return parts
 
 
 def _resolve(path: str | os.PathLike[str]) -> str:

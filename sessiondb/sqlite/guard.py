@@ -68,10 +68,10 @@ def watch(path: str, mode: Mode) -> Guard:
     guard = Guard(path, mode)
     # Critical section: the tuple is replaced, never changed, so the hook reads it without a lock.
     with _lock:
-        _watched = (*_watched, guard)
         if not _installed:
-            sys.addaudithook(_hook)
+            sys.addaudithook(_hook)  # another hook may forbid it; then nothing is watched
             _installed = True
+        _watched = (*_watched, guard)
     return guard
 
 

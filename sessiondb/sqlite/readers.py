@@ -80,8 +80,14 @@ class Readers:
         self._watchdog = threading.Thread(target=self._watch, name="sessiondb-watchdog", daemon=True)
 
     def start(self) -> None:
-        for thread in (*self._threads, self._watchdog):
-            thread.start()
+        """Start the threads: all of them, or, if the system has none left, none."""
+        try:
+            for thread in (*self._threads, self._watchdog):
+                thread.start()
+        except BaseException:
+            self.stop()
+            self.join()
+            raise
 
     def put(self, request: ReadRequest) -> None:
         """Queue a read, or refuse it at once.
@@ -151,6 +157,8 @@ class Readers:
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in (*self._threads, self._watchdog):
             thread.join(None if give_up is None else max(0.0, give_up - time.monotonic()))
+            if thread.ident is None:
+                continue  # it could not be started
         return not any(thread.is_alive() for thread in self._threads)
 
     def snapshot(self) -> dict[str, Any]:
