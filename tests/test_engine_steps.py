@@ -256,9 +256,10 @@ async def test_steps_have_a_bound_of_their_own(tmp_db: Path) -> None:
             for number in range(2):
                 tasks.start_soon(lambda n=number: backend.step(insert(f"step {n}"), op="import"))
             await until(lambda: backend.stats()["writer"]["queue_items"] == 2)
-            with pytest.raises(StoreBusy) as refused:
+            with pytest.raises(StoreBusy, match="import was refused: 2 steps of background work are waiting") as refused:
                 await backend.step(insert("one too many"), op="import")
             assert refused.value.retry_after_ms >= 1
+            assert refused.value.queue_items == 2
             await backend.write(insert("caller"), op="append")  # whose queue is empty
             clock.now += PAUSE_S_MAX
 

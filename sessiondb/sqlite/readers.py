@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -58,7 +58,7 @@ class Readers:
         self.limits = limits
         self.connect = connect
         self.lock = threading.Lock()
-        self.queue: deque[ReadRequest] = deque()
+        self.queue: OrderedDict[ReadRequest, None] = OrderedDict()
         self.idle: list[_Reader] = []  # the last one became idle last
         self.waiting = 0
         self.reads = 0
@@ -114,7 +114,7 @@ class Readers:
             if self.idle:
                 self.idle.pop().wake.put(request)
             else:
-                self.queue.append(request)
+                self.queue[request] = None
 
     def next(self, reader: _Reader) -> ReadRequest | None:
         """Return what a reader is to do next: what has waited longest, or what it is woken for; None: to end."""
@@ -122,7 +122,7 @@ class Readers:
         # between wakes it.
         with self.lock:
             if self.queue:
-                return self.queue.popleft()
+                return self.queue.popitem(last=False)[0]
             if self._closing:
                 return None
             self.idle.append(reader)
@@ -139,6 +139,7 @@ class Readers:
             if not request.taken:
                 self.waiting -= 1
                 request.fn = None
+                self.queue.pop(request, None)  # it is not there if a reader is just coming for it
             elif request.reader is not None:
                 self._interrupt(request, f"{request.op}: its caller gave up")
         return True

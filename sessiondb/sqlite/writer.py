@@ -43,7 +43,7 @@ import apsw
 from sessiondb import instances
 from sessiondb.clock import now_ms as _now_ms
 from sessiondb.errors import ConstraintFailed, NotExecuted, Outcome, OutcomeUnknown, SessionDBError, StoreBusy, StoreClosed, StoreFailed
-from sessiondb.limits import Limits
+from sessiondb.limits import CHORES_MAX, Limits
 from sessiondb.sqlite.connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
 from sessiondb.sqlite.files import lock_holder_pid
 from sessiondb.sqlite.maintenance import Checkpointer, Chore, truncate
@@ -60,6 +60,8 @@ REOPEN_PAUSE_S = (0.05, 5.0)
 DRAIN_WEIGHT = 0.1
 # What a refused caller is told to wait, at least and at most.
 RETRY_MS = (1, 60_000)
+# ... and who asks for a backup or a vacuum when too many are asked for: a vacuum takes about that long, a backup longer.
+CHORE_RETRY_MS = 5_000
 
 
 class Request:
@@ -203,7 +205,7 @@ class Writer:
                 self._ring_if_idle()
                 return
             self.stats.requests_refused += 1
-            raise self._queue_full(request.op)
+            raise self._queue_full(request, queue)
 
     def withdraw(self, request: Request) -> bool:
         """Take a queued request back; return whether it is now certain that it never runs. May be repeated."""
@@ -223,17 +225,30 @@ class Writer:
         """Queue work that is done in steps between batches. `request.fn(connection)` makes the chore.
 
         Raises:
+            StoreBusy: too many wait.
             StoreClosed: the database has been closed.
         """
         with self._lock:
             if self._closing:
                 raise StoreClosed(f"{self.path}: {request.op} came after the database was closed; nothing was done.", path=self.path)
+            if len(self._chores) >= CHORES_MAX:
+                self.stats.requests_refused += 1
+                holder = self._chores[0].op
+                raise StoreBusy(
+                    f"{request.op} was refused: {len(self._chores)} backups and vacuums are running or waiting (limit {CHORES_MAX}); "
+                    f"running: {holder}. Nothing was done; retry in {CHORE_RETRY_MS} ms.",
+                    retry_after_ms=CHORE_RETRY_MS,
+                    queue_items=len(self._chores),
+                    holder=holder,
+                )
             self._chores.append(request)
             self._ring_if_idle()
 
     def abandon_chore(self, request: Request) -> bool:
-        """Have a chore dropped before its next step. Always succeeds. May be repeated."""
+        """Have a chore dropped: now, or before its next step if it has begun. Always succeeds. May be repeated."""
         with self._lock:
+            if request.state == QUEUED:
+                self._chores.remove(request)  # it has nothing to clean up, and takes no place from others
             if request.state != DONE:
                 request.state = WITHDRAWN
         return True
@@ -276,15 +291,17 @@ class Writer:
             self._idle = False
             self._doorbell.release()
 
-    def _queue_full(self, op: str) -> StoreBusy:
+    def _queue_full(self, request: Request, queue: OrderedDict[Request, None]) -> StoreBusy:
         low, high = RETRY_MS
-        retry_after_ms = min(high, max(low, round(len(self._queue) * self._request_cost_s * 1000)))
+        retry_after_ms = min(high, max(low, round(len(queue) * self._request_cost_s * 1000)))
         holder = self._running or "nothing"
+        waiting = "steps of background work" if request.in_background else "writes"
         return StoreBusy(
-            f"{op} was refused: {len(self._queue)} writes with {self._queue_bytes} bytes are waiting (limits {self.limits.queue_items_max} "
-            f"and {self.limits.queue_bytes_max}); running: {holder}. Nothing was changed; retry in {retry_after_ms} ms.",
+            f"{request.op} was refused: {len(queue)} {waiting} are waiting, and {self._queue_bytes} bytes in all (limits "
+            f"{self.limits.queue_items_max} and {self.limits.queue_bytes_max}); running: {holder}. "
+            f"Nothing was changed; retry in {retry_after_ms} ms.",
             retry_after_ms=retry_after_ms,
-            queue_items=len(self._queue),
+            queue_items=len(queue),
             queue_bytes=self._queue_bytes,
             holder=holder,
         )
