@@ -324,7 +324,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
         no WAL. To be called in the process that writes most: commits of another process make it start over.
 
         Raises:
-            InvalidInput: the destination exists; a backup never overwrites a file.
+            InvalidInput: the destination exists, and a backup never overwrites a file; or its file system has no hard links.
         """
         return await self.backend.backup(destination)
 
@@ -436,7 +436,7 @@ def salvage(
     Raises:
         OpenError: the file cannot be read, or nothing in it is sessiondb's.
         StoreBusy: a process has it open.
-        InvalidInput: the destination exists.
+        InvalidInput: the destination exists, or its file system has no hard links.
     """
     from .sqlite import damaged, rebuild
 

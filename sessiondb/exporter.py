@@ -35,7 +35,7 @@ import anyio.to_thread
 
 from .backend import Backend, ReadTx, Row
 from .errors import InvalidInput
-from .folders import make_folder, sync_folder
+from .folders import NO_LINKS, lacks_links, make_folder, sync_folder
 from .index import keys_in, new_row, renew_index, write_index
 from .jsonl import UnreadableFile, open_transcript
 from .limits import MIB, PAGE_ROWS
@@ -374,6 +374,7 @@ class _Output:
 
         Raises:
             FileExistsError: a different file has the name.
+            OSError: it cannot be given one, for example because the file system has no hard links.
         """
         if self.sink is not self.file:
             self.sink.close()
@@ -388,6 +389,10 @@ class _Output:
             if not self.overwrite:
                 raise
             self.temporary.replace(self.path)
+        except OSError as error:
+            if lacks_links(error):
+                raise OSError(error.errno, NO_LINKS) from error
+            raise
         sync_folder(self.path.parent)
         return "written"
 

@@ -2,6 +2,8 @@
 
 Syncing a file says nothing about its name. A name is on disk when the folder that holds it has been synced, and a
 folder's own name when the folder above it has. SQLite syncs the folder in which it makes a WAL, and no other.
+
+A finished file gets its name by a hard link, because unlike a rename that fails when the name is taken. FAT and exFAT have no such links.
 """
 
 from __future__ import annotations
@@ -13,6 +15,15 @@ from pathlib import Path
 # A folder may take new files and not be readable, and some file systems (those that a host shares with a virtual machine) do not
 # sync single folders. Then all that this machine has not written yet goes to its disks.
 _NOT_ONE_BY_ONE = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
+
+# Linux says EPERM for a file system without hard links; others, and drivers in user space, say one of the rest.
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_LINKS = "this file system has no hard links; choose another destination"
+
+
+def lacks_links(error: OSError) -> bool:
+    """Tell whether a hard link failed because there are none on that file system."""
+    return error.errno in _WITHOUT_LINKS
 
 
 def make_folder(folder: Path) -> None:

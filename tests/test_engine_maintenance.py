@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import threading
 from pathlib import Path
@@ -16,9 +18,9 @@ import pytest
 import sessiondb
 from engine_support import PATIENCE_S, Hold, count, held_writer, insert, names_in, opened, until
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
-from sessiondb.limits import KIB, MIB, Limits
+from sessiondb.limits import CHORES_MAX, KIB, MIB, Limits
 from sessiondb.sqlite import SqliteBackend, maintenance
-from sessiondb.sqlite.maintenance import STEP_PAGES, Checkpointer
+from sessiondb.sqlite.maintenance import STEP_PAGES, Checkpointer, backup
 
 pytestmark = pytest.mark.anyio
 
@@ -166,6 +168,24 @@ async def test_reads_are_refused_when_every_reader_is_occupied_and_the_queue_is_
             hold.release.set()
 
 
+async def test_a_read_that_was_given_up_leaves_the_queue_at_once(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(readers=1)) as backend:
+        hold, readers = Hold(), backend._parts.readers
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: backend.read(hold, op="slow"))
+            await until(hold.begun.is_set)
+            with anyio.CancelScope() as given_up:
+                async with anyio.create_task_group() as waiting:
+                    for name in ("x", "y"):
+                        waiting.start_soon(count, backend, name)
+                    await until(lambda: len(readers.queue) == 2)
+                    given_up.cancel()
+            assert (len(readers.queue), readers.waiting) == (0, 0)
+            hold.release.set()
+        assert await count(backend, "x") == 0
+        assert backend.stats()["readers"]["queue_items"] == 0
+
+
 async def test_a_read_is_one_snapshot_and_ends_even_when_its_body_fails(tmp_db: Path) -> None:
     async with opened(tmp_db, limits=Limits(readers=1)) as backend:
         counted, go_on = threading.Event(), threading.Event()
@@ -305,6 +325,51 @@ async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(t
                 pages = await backend.backup(tmp_db.with_name("copy.db"))
             done.set()
         assert steps < 1.5 * pages / 8, "between two steps of the backup there was one of the work"
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+async def test_a_backup_to_a_file_system_without_hard_links_is_refused_before_a_page_is_copied(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    async with opened(tmp_db) as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", refuse)
+            patch.setattr(apsw, "Connection", None)  # what the copy would be opened with
+            with pytest.raises(InvalidInput, match="no hard links; choose another destination"):
+                await backend.backup(tmp_db.with_name("copy.db"))
+        assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
+        assert await backend.backup(tmp_db.with_name("copy.db")) > 0
+
+
+async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_the_file_alone(tmp_db: Path) -> None:
+    copy = tmp_db.with_name("copy.db")
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 50)
+        chore = backup(backend._parts.writer._connection, str(copy))
+        next(chore)
+        copy.write_text("mine")
+        with pytest.raises(InvalidInput, match="a backup never overwrites"):
+            list(chore)
+        assert copy.read_text() == "mine"
+        assert not copy.with_name("copy.db.partial").exists()
+
+
+async def test_backups_are_refused_beyond_a_limit_and_one_that_is_given_up_makes_room(tmp_db: Path) -> None:
+    async with opened(tmp_db) as backend:
+        writer = backend._parts.writer
+        async with held_writer(backend), anyio.create_task_group() as tasks:
+            for number in range(CHORES_MAX):
+                tasks.start_soon(backend.backup, tmp_db.with_name(f"copy{number}.db"))
+            await until(lambda: len(writer._chores) == CHORES_MAX)
+            with pytest.raises(StoreBusy, match=r"incremental_vacuum was refused: 16 backups .* \(limit 16\); running: backup") as busy:
+                await backend.incremental_vacuum(1)
+            assert (busy.value.queue_items, busy.value.holder) == (CHORES_MAX, "backup")
+            assert busy.value.retry_after_ms > 0
+            assert writer.stats.requests_refused == 1
+            tasks.cancel_scope.cancel()
+        assert writer._chores == []
+        assert await backend.incremental_vacuum(1) == 0
 
 
 async def test_a_cancelled_backup_leaves_nothing_behind(tmp_db: Path) -> None:

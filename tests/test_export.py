@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -284,6 +286,24 @@ async def test_long_sessions_and_large_entries_are_read_in_pages(tmp_path: Path)
     assert report.ok
     assert [file.verified for file in report.files] == [True] * 3
     assert differing(tmp_path / "in", tmp_path / "out") == []
+
+
+async def test_a_file_system_without_hard_links_is_named_in_the_report(
+    tmp_path: Path, tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    async with sessiondb.open(tmp_db) as db:
+        await db.create_session("lone")
+        monkeypatch.setattr(os, "link", refuse)
+        report = await db.export(tmp_path / "out")
+    [file] = report.files
+    assert (file.status, file.note) == (
+        "failed",
+        "it cannot be written: this file system has no hard links; choose another destination",
+    )
+    assert not list((tmp_path / "out").iterdir())
 
 
 async def test_a_cancelled_export_leaves_no_half_file(tmp_path: Path) -> None:

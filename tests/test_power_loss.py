@@ -34,7 +34,7 @@ from sessiondb import archive, exporter, folders, handles
 from sessiondb.backend import Tx
 from sessiondb.limits import Limits
 from sessiondb.retention import RetentionPolicy
-from sessiondb.sqlite import connection, engine, files, maintenance, transaction, writer
+from sessiondb.sqlite import connection, engine, files, transaction, writer
 
 CUTS = int(os.environ.get("SESSIONDB_POWER_CUTS", "240"))
 SEED = int(os.environ.get("SESSIONDB_POWER_SEED", "20261120"))
@@ -339,7 +339,7 @@ def test_found_folders_that_are_made_and_not_synced(disk: Path, monkeypatch: pyt
     assert verdict.counts["lost"] > 0
 
 
-@pytest.mark.parametrize(("module", "what"), [(maintenance, "copy.db"), (exporter, "exported/")], ids=["backup", "export"])
+@pytest.mark.parametrize(("module", "what"), [(files, "copy.db"), (exporter, "exported/")], ids=["backup", "export"])
 def test_found_copies_whose_names_are_not_synced(module: Any, what: str, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sync_folder", lambda folder: None)
     taken = record(Workload("copies", copies), disk / "live", SEED)

@@ -8,6 +8,7 @@ both. Teeth: a salvage that leaves out a page in silence, that drops the WAL, or
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -517,6 +518,29 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_left_behind(broken: Path
     with pytest.raises(InvalidInput, match="interrupted"):
         sessiondb.database.salvage(broken, new)
     assert sorted(file.name for file in new.parent.iterdir()) == ["broken.db", "new.db.partial"]
+
+
+def test_a_salvage_to_a_file_system_without_hard_links_is_refused_before_anything_is_read(
+    broken: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(salvage, "run", None)
+    with pytest.raises(InvalidInput, match="no hard links; choose another destination"):
+        sessiondb.database.salvage(broken, new)
+    assert list(new.parent.glob("new*")) == []
+
+
+def test_a_name_that_is_taken_while_a_salvage_runs_is_left_alone(broken: Path, new: Path) -> None:
+    def take(_: str) -> None:
+        new.write_text("mine")
+
+    with pytest.raises(InvalidInput, match="there is a file already"):
+        sessiondb.database.salvage(broken, new, said=take)
+    assert new.read_text() == "mine"
+    assert [file.name for file in new.parent.glob("new*")] == ["new.db"]
 
 
 def test_a_salvage_that_fails_in_the_middle_leaves_nothing(broken: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,7 +295,8 @@ class SqliteBackend:
         The copy is complete and synced when it appears under its name. Not to be repeated with the same name.
 
         Raises:
-            InvalidInput: the destination exists.
+            InvalidInput: the destination exists, or its file system has no hard links.
+            StoreBusy: `CHORES_MAX` backups and vacuums are running or wait.
         """
         target = _resolve(destination)
         try:

@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from sessiondb.errors import OpenError
-from sessiondb.folders import make_folder
+from sessiondb.errors import InvalidInput, OpenError
+from sessiondb.folders import NO_LINKS, lacks_links, make_folder, sync_folder
 
 # SQLite locks byte 120 of the -shm file while it writes to the WAL (WAL_WRITE_LOCK, part of its file format).
 _WRITE_LOCK_BYTE = 120
@@ -62,6 +62,65 @@ def make_file(path: str, *, create: bool) -> bool:
     except OSError as error:
         raise OpenError(f"{path}: the file cannot be created: {error.strerror}. Check the folder and its permissions.") from error
     return True
+
+
+def make_partial(path: str, what: str) -> str:
+    """Create the empty file in which a new database is built before it gets its name; return its path.
+
+    `what` builds it. Whether the file can be given its name is found out here, before there is anything in it.
+
+    Raises:
+        InvalidInput: the name is taken, or a file is in the way that was left by a run before; or there are no hard links.
+    """
+    if os.path.lexists(path):
+        raise _taken(path, what)
+    partial = path + ".partial"
+    if not make_file(partial, create=True):
+        raise InvalidInput(f"{partial}: left by a {what} that was interrupted, or being written. Remove it if no {what} is running.")
+    try:
+        _try_link(partial, path)
+    except BaseException:
+        Path(partial).unlink()
+        raise
+    return partial
+
+
+def _try_link(partial: str, path: str) -> None:
+    probe = Path(path + ".link")
+    try:
+        probe.hardlink_to(partial)
+    except FileExistsError:
+        return  # a run that was killed here has left it, so there are links; and if it is another's, `place` finds out
+    except OSError as error:
+        _refuse_without_links(path, error)
+        raise
+    probe.unlink()
+
+
+def place(partial: str, path: str, what: str) -> None:
+    """Give a finished and synced file its name, instead of the one it was built under: on disk when this returns.
+
+    Raises:
+        InvalidInput: somebody took the name meanwhile, or there are no hard links.
+    """
+    try:
+        Path(path).hardlink_to(partial)  # unlike a rename it fails when the name is taken
+    except FileExistsError as error:
+        raise _taken(path, what) from error
+    except OSError as error:
+        _refuse_without_links(path, error)
+        raise
+    Path(partial).unlink()
+    sync_folder(Path(path).parent)
+
+
+def _taken(path: str, what: str) -> InvalidInput:
+    return InvalidInput(f"{path}: there is a file already; a {what} never overwrites one. Choose another name.")
+
+
+def _refuse_without_links(path: str, error: OSError) -> None:
+    if lacks_links(error):
+        raise InvalidInput(f"{path}: {NO_LINKS}. Nothing is left of it.") from error
 
 
 def reread_wal(path: str) -> None:

@@ -25,7 +25,6 @@ No lock is held between steps. A crash during a backup leaves a partial file und
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -36,11 +35,10 @@ from pathlib import Path
 import apsw
 
 from sessiondb.clock import now_ms
-from sessiondb.errors import InvalidInput, NotExecuted, StoreBusy
-from sessiondb.folders import sync_folder
+from sessiondb.errors import NotExecuted, StoreBusy
 from sessiondb.limits import Limits
 from sessiondb.sqlite.connection import PAGE_BYTES, drain, log
-from sessiondb.sqlite.files import make_file, snapshot_holders
+from sessiondb.sqlite.files import make_partial, place, snapshot_holders
 
 # Pages that one step of a chore handles: 1 MiB, a few milliseconds on an ordinary disk.
 STEP_PAGES = 256
@@ -242,11 +240,7 @@ def _copy_of(connection: apsw.Connection, destination: str) -> Iterator[apsw.Bac
     It still names this process as running in `instance`; a gateway that opens it elsewhere, or after this process has ended,
     sees through that.
     """
-    if os.path.lexists(destination):
-        raise InvalidInput(f"{destination}: there is a file already; a backup never overwrites one. Choose another name.")
-    partial = destination + ".partial"
-    if not make_file(partial, create=True):
-        raise InvalidInput(f"{partial}: left by a backup that was interrupted, or being written. Remove it if no backup is running.")
+    partial = make_partial(destination, "backup")
     try:
         copy = apsw.Connection(partial, flags=apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -254,7 +248,6 @@ def _copy_of(connection: apsw.Connection, destination: str) -> Iterator[apsw.Bac
                 yield steps
         finally:
             copy.close(True)
-        os.link(partial, destination)  # unlike a rename it fails when somebody took the name meanwhile
+        place(partial, destination, "backup")  # the content was synced by SQLite
     finally:
-        Path(partial).unlink()
-    sync_folder(Path(destination).parent)  # the content was synced by SQLite; now its name is, too
+        Path(partial).unlink(missing_ok=True)

@@ -157,9 +157,9 @@ class Readers:
         """Wait for the threads to end; return whether all did."""
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in (*self._threads, self._watchdog):
-            thread.join(None if give_up is None else max(0.0, give_up - time.monotonic()))
             if thread.ident is None:
                 continue  # it could not be started
+            thread.join(None if give_up is None else max(0.0, give_up - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def snapshot(self) -> dict[str, Any]:

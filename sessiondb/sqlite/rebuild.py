@@ -14,10 +14,8 @@ from typing import Any, Self, TypeVar
 
 import apsw
 
-from sessiondb.errors import InvalidInput
-from sessiondb.folders import sync_folder
 from sessiondb.sqlite.connection import PAGE_BYTES, close_quietly, drain, refuse_unsafe_library
-from sessiondb.sqlite.files import make_file, resolved
+from sessiondb.sqlite.files import make_partial, place, resolved
 from sessiondb.sqlite.filesystem import refuse_unsafe_filesystem
 from sessiondb.sqlite.schema import create_or_migrate
 from sessiondb.sqlite.transaction import Snapshot, WriteTransaction, reraise
@@ -32,12 +30,8 @@ class NewDatabase:
         path = resolved(path)
         refuse_unsafe_library()
         refuse_unsafe_filesystem(path)
-        if os.path.lexists(path):
-            raise InvalidInput(f"{path}: there is a file already; salvage never overwrites one. Choose another name.")
         self.path = path
-        self._partial = path + ".partial"
-        if not make_file(self._partial, create=True):
-            raise InvalidInput(f"{self._partial}: left by a run that was interrupted, or being written. Remove it if none is running.")
+        self._partial = make_partial(path, "salvage")
         self._connection: apsw.Connection | None = None
 
     def __enter__(self) -> Self:
@@ -111,9 +105,7 @@ class NewDatabase:
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.link(self._partial, self.path)  # unlike a rename it fails when somebody took the name meanwhile
-        Path(self._partial).unlink()
-        sync_folder(Path(self.path).parent)
+        place(self._partial, self.path, "salvage")
 
     def _remove(self) -> None:
         close_quietly(self._connection)
