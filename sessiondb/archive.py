@@ -488,8 +488,42 @@ async def _restore_one(backend: Backend, row: Row) -> None:
     if row.state in ("writing", "complete"):
         await _give_up(backend, row)
     elif row.state in ("deleting", "archived"):
+        if row.state == "archived":
+            await _look_through(backend, row)
         await backend.step(lambda tx: _begin_restoring(tx, row), op="restore.begin")
     await carry_on(backend, row.archive_no)
+
+
+async def _look_through(backend: Backend, row: Row) -> None:
+    """Look at the whole archive before a row is put back: what cannot be restored stays `archived`, and nobody tries it again and again.
+
+    Not while its rows are being deleted: then a restore that begins, even one that fails, keeps those that are left.
+
+    Raises:
+        StoreDamaged: the archive is not what was written.
+    """
+    order, total, chunk_no = chunks.Order(), 0, 0
+    while (found := await _chunk(backend, row, chunk_no)) is not None:
+        _follow(order, row, chunk_no, found)
+        total, chunk_no = total + len(found[2]), chunk_no + 1
+    if total != row.rows:
+        raise damaged(row.session_id, f"the archive of session {row.session_id} counts {row.rows} rows and holds {total}")
+    for branch_no in await backend.read(lambda tx: missing_branches(tx, order), op="restore.look"):
+        message = f"the archive of session {row.session_id} has a branch that leaves from branch {branch_no}, which is not there"
+        raise damaged(row.session_id, message)
+
+
+def _follow(order: chunks.Order, row: Row, chunk_no: int, found: tuple[str, list[str], list[list[Any]]]) -> None:
+    what, _, rows = found
+    try:
+        order.take(what, rows)
+    except chunks.Wrong as error:
+        raise damaged(row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}") from error
+
+
+def missing_branches(tx: ReadTx, order: chunks.Order) -> list[int]:
+    """Return the branches that those in an archive leave from and that are nowhere: its parent has been restored, or never was archived."""
+    return [branch_no for branch_no in sorted(order.branches_elsewhere) if tx.one("archive.branch", branch_no=branch_no) is None]
 
 
 def _begin_restoring(tx: Tx, row: Row) -> None:
@@ -517,10 +551,7 @@ async def _put_back(backend: Backend, row: Row) -> None:
     chunk_no, pace, order = 0, Pace(), chunks.Order()
     while (found := await _chunk(backend, row, chunk_no)) is not None:
         what, columns, rows = found
-        try:
-            order.take(what, rows)
-        except chunks.Wrong as error:
-            raise damaged(row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}") from error
+        _follow(order, row, chunk_no, found)
         chunk_no, done = chunk_no + 1, 0
         while what in PAGED and done < len(rows):
             step = rows[done : done + _step(what, rows, done, pace.rows)]

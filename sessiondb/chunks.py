@@ -45,6 +45,7 @@ SLICE_PAUSE_S: Final = 0.00005
 
 _ROWS_MAX: Final = {SESSION: 1, BINDING: ARCHIVE_BINDINGS_MAX, **dict.fromkeys((BRANCH, EPOCH, ENTRY), ARCHIVE_CHUNK_ROWS)}
 _GAPS_MAX: Final = 100
+_NOTED_MAX: Final = 100_000  # idempotency keys, and branches, of one archive that are remembered: some 9 MB of each
 _READ_BYTES: Final = 256 * 1024
 _FED_BYTES: Final = 256  # so that of a stream that breaks off all that came before the break is read
 _WAY_OUT: Final = "Keep the file as it is; `sessiondb salvage DB NEW` gets out what can be read, or restore a backup."
@@ -76,6 +77,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 }
 """The columns of each table in the order in which they are archived, with their types; `?`: may be NULL. As the schema has them."""
 
+_IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
 _TYPES: Final[dict[str, set[type]]] = {"INTEGER": {int}, "INTEGER?": {int, type(None)}, "TEXT": {str}, "TEXT?": {str, type(None)}}
 _ALLOWED: Final = {table: [_TYPES[kind] for kind in columns.values()] for table, columns in COLUMNS.items()}
 
@@ -364,12 +366,20 @@ def _is_json(text: str) -> bool:
 
 
 class Order:
-    """What the chunks of one archive were so far: tables follow one another, and the keys of a table only grow."""
+    """What the chunks of one archive were so far: tables follow one another, and the keys of a table only grow.
+
+    An idempotency key comes once, and a branch after the one that it leaves from: what the database would refuse to put back.
+    """
 
     def __init__(self) -> None:
         self._table = -1
         self._last: Any = None
         self._skipped = False
+        self._keys: set[bytes] = set()  # hashes: a key that somebody planted may be long
+        self._branches: set[int] = set()
+        self._knows_branches = True
+        self.branches_elsewhere: set[int] = set()
+        """Branches that others leave from and that are not in the archive: of the session that this one was forked from, or of none."""
         self.gaps: list[tuple[int, int]] = []
         """Entries that are not there: ranges of seq, both ends included. They do not keep the rest from being restored."""
 
@@ -386,11 +396,33 @@ class Order:
                 raise Wrong(f"is out of order: {_number(what, key)} comes after {_number(what, self._last)}")
             if what == ENTRY:
                 self._miss(key)
+                self._note_key(values)
+            elif what == BRANCH:
+                self._note_branch(values[0], values[2])
             self._last, self._skipped = key, False
 
     def skip(self) -> None:
         """Note a chunk that is damaged: what it held, and so what is missing behind it, is not known."""
         self._table, self._last, self._skipped = max(self._table, 0), None, True
+        self._knows_branches = False
+
+    def _note_key(self, values: list[Any]) -> None:
+        text = values[_IDEMPOTENCY_KEY]
+        if text is None or len(self._keys) >= _NOTED_MAX:
+            return
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        if key in self._keys:
+            raise Wrong(f"has an idempotency key twice: {_number(ENTRY, values[0])} has that of an entry before it")
+        self._keys.add(key)
+
+    def _note_branch(self, branch_no: int, parent_no: int | None) -> None:
+        if len(self._branches) >= _NOTED_MAX:
+            self._knows_branches = False
+        if not self._knows_branches:
+            return
+        if parent_no is not None and parent_no not in self._branches and len(self.branches_elsewhere) < _GAPS_MAX:
+            self.branches_elsewhere.add(parent_no)
+        self._branches.add(branch_no)
 
     def _miss(self, entry_no: int) -> None:
         seq, due = entry_no & SEQ_MAX, 0 if self._last is None else (self._last & SEQ_MAX) + 1

@@ -426,11 +426,19 @@ class SessionWalk:
             if found is not None:
                 self.add("archive", found)
 
+        def look_for_branches(tx: ReadTx) -> None:
+            if tx.one("verify.archive_of_parent", session_no=self.session_no) is not None:
+                return  # they are in that archive, or not; a restore brings it back first, and looks then
+            for branch_no in archive.missing_branches(tx, order):
+                self.add("archive", f"a branch in its archive leaves from branch {branch_no}, which is not there")
+
         yield count
         while chunk_no is not None:
             yield look
         for low, high in order.gaps:
             self.add("archive", f"entries {low} to {high} are missing in its archive")
+        if order.branches_elsewhere:
+            yield look_for_branches
 
     # -- the session's row ----------------------------------------------------------------------------------
 

@@ -397,6 +397,13 @@ async def test_a_damaged_archive_is_noticed_and_nothing_is_opened(tmp_db: Path, 
             await db.restore(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
+        assert list((await db.gc(EVERYTHING)).decisions) == []  # it is archived, as before
+    change(tmp_db, "UPDATE archive SET state = 'restoring', finished_at_ms = NULL")  # as if it had been damaged in the middle
+    async with sessiondb.open(tmp_db) as db:
+        with pytest.raises(StoreDamaged, match=session.id):
+            await db.restore(session.id)
+        with pytest.raises(SessionArchived):
+            await (await db.session_by_id(session.id)).context()
         report = await db.gc(EVERYTHING)
         assert [(made.session_id, made.outcome) for made in report.decisions] == [(session.id, "failed")]
 

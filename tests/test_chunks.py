@@ -136,6 +136,8 @@ def is_noticed(path: Path, session_id: str, new: Path) -> None:
         with pytest.raises(StoreDamaged, match=session_id) as caught:
             db.restore(session_id)
         assert "Run `sessiondb verify`" in str(caught.value) or "sessiondb salvage" in str(caught.value)
+        assert query(path, "SELECT archive_no FROM archive WHERE state <> 'archived' OR finished_at_ms IS NULL") == []
+        assert query(path, "SELECT count(*) FROM branch JOIN session USING (session_no) WHERE session_id = ?", session_id) == [0]
     report = salvaged(path, new)
     assert (report.findings, report.complete) == ([], False)
     assert [(one.session_id, one.outcome) for one in report.damaged_sessions] == [(session_id, "archive opened")]
@@ -159,6 +161,24 @@ def swap(lines: list[Any]) -> None:
 
 def twice(lines: list[Any]) -> None:
     lines.insert(3, lines[3])
+
+
+def same_key(lines: list[Any]) -> None:
+    at = lines[0].index("idempotency_key")
+    lines[2][at] = lines[4][at] = "the same"
+
+
+def leaves_from(lines: list[Any], parent_branch_no: int) -> None:
+    for column, value in (("parent_branch_no", parent_branch_no), ("fork_no", lines[1][lines[0].index("first_no")])):
+        lines[1][lines[0].index(column)] = value
+
+
+def from_nowhere(lines: list[Any]) -> None:
+    leaves_from(lines, 12_345)
+
+
+def from_itself(lines: list[Any]) -> None:
+    leaves_from(lines, lines[1][0])
 
 
 def leave_out(lines: list[Any]) -> None:
@@ -185,6 +205,9 @@ ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
     "another session's row": ("session", changed("session_id", "other", 1)),
     "a time that is none": ("session", changed("ended_at_ms", "now", 1)),
     "another session's key": ("binding", changed("session_no", 3, 1)),
+    "an idempotency key twice": ("entry", same_key),
+    "a branch that leaves from one that is not there": ("branch", from_nowhere),
+    "a branch that leaves from itself": ("branch", from_itself),
     "details that are not JSON": ("binding", changed("details", "{", 1)),
 }
 

@@ -151,6 +151,10 @@ DELETE FROM compaction WHERE compaction_no IN (SELECT c.compaction_no FROM compa
 -- The name was said in the transcript.
 UPDATE session SET name = NULL WHERE session_no = :session_no;
 
+-- name: branch
+-- A branch, if it is there.
+SELECT branch_no FROM branch WHERE branch_no = :branch_no;
+
 -- name: put_branch
 -- Put a branch back; it may be there already, after an interruption.
 INSERT INTO branch (branch_no, session_no, parent_branch_no, fork_no, first_no)

@@ -67,6 +67,11 @@ SELECT a.archive_no, a.state, a.encoding, a.rows, a.finished_at_ms, a.session_ke
        (SELECT coalesce(sum(c.rows), 0) FROM archive_chunk AS c WHERE c.archive_no = a.archive_no) AS found_rows
 FROM archive AS a WHERE a.session_no = :session_no AND a.state <> 'restored';
 
+-- name: archive_of_parent
+-- The archive of the session that this one was forked from, if that is archived.
+SELECT a.archive_no FROM session AS s JOIN archive AS a ON a.session_no = s.forked_from_no
+WHERE s.session_no = :session_no AND a.state <> 'restored';
+
 -- name: branches
 -- A session's branches with the entries that they begin at and left from, a page at a time.
 SELECT b.branch_no, b.parent_branch_no, b.fork_no, b.first_no, f.branch_no AS first_branch_no, f.parent_no AS first_parent_no,
