@@ -76,7 +76,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
     ) -> None:
         self.path = os.fspath(path)
         self._backend: Backend | None = None
-        self.running_turns: dict[int, Turn] = {}
+        self._running_turns: dict[int, Turn] = {}
         self._options: dict[str, Any] = {
             "durability": durability,
             "limits": limits or Limits(),

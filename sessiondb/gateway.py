@@ -38,7 +38,7 @@ class GatewayCalls:
 
     _resumed: tuple[tuple[float, int], ...] = ()  # when, by a clock that nobody sets, and how many; of the last hour
     _told_of_breaker = False
-    running_turns: dict[int, Turn]
+    _running_turns: dict[int, Turn]
     """The turns whose handlers this object runs, by number."""
 
     if TYPE_CHECKING:
@@ -149,8 +149,8 @@ class GatewayCalls:
             NotFound: there is no such turn.
         """
         await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
-        if turn_no in self.running_turns:
-            self.running_turns[turn_no].stop()
+        if turn_no in self._running_turns:
+            self._running_turns[turn_no].stop()
 
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""

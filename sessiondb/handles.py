@@ -48,6 +48,7 @@ class Session:
     def __init__(self, db: SessionDB, ref: sessions.Ref) -> None:
         self.db = db
         self.ref = ref
+        """The session's number and id (`session_no`, `session_id`): the number is what names it in the tables."""
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -302,7 +303,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         self.result: CompactionResult | None = None
 
     @property
-    def job(self) -> Job:
+    def _begun(self) -> Job:
         """What the job's row says.
 
         Raises:
@@ -315,17 +316,17 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     @property
     def id(self) -> str:
         """The job's id, for `db.commit_compaction` from elsewhere."""
-        return self.job.compaction_id
+        return self._begun.compaction_id
 
     @property
     def base_epoch(self) -> int:
         """The epoch whose context is summarised."""
-        return self.job.base_epoch
+        return self._begun.base_epoch
 
     @property
     def tokens_before(self) -> int:
         """Tokens of the context when the job began."""
-        return self.job.tokens_before
+        return self._begun.tokens_before
 
     def as_json(self) -> bytes:
         """Return what to summarise as one JSON array, without decoding it."""
@@ -334,7 +335,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     @property
     def keeps_all(self) -> bool:
         """True: by hand, and nothing but unanswered messages. `messages` are the whole context, and all of it stays."""
-        return self.job.cut_no is None
+        return self._begun.cut_no is None
 
     messages: list[dict[str, Any]]
     """What to summarise: the previous summary, if there is one, then every message up to the cut."""

@@ -77,12 +77,12 @@ class Turn:
 
     db: SessionDB
     session: Session
-    started: turns.Started
+    _started: turns.Started
     message: dict[str, Any]
-    settings: LaneSettings
+    _settings: LaneSettings
     stopped: bool = False
     """True: it was aborted or taken over; nothing can be written in its name any more."""
-    alive_until: float = 0.0
+    _alive_until: float = 0.0
     """On this process's own clock, which nobody sets: until then its lease holds here, whatever the wall clock says."""
     ending: bool = False
     """True: its work is over and its end is being written. This process does not take it over meanwhile."""
@@ -91,11 +91,11 @@ class Turn:
     _scope: anyio.CancelScope | None = None
 
     def __post_init__(self) -> None:
-        self._ends = time.monotonic() + (self.started.timeout_ms + LEASE_GRACE_MS) / 1000
+        self._ends = time.monotonic() + (self._started.timeout_ms + LEASE_GRACE_MS) / 1000
         self._hold()
 
     def _hold(self) -> None:
-        self.alive_until = min(time.monotonic() + self.settings.lease_s, self._ends)
+        self._alive_until = min(time.monotonic() + self._settings.lease_s, self._ends)
 
     def __str__(self) -> str:
         return f"turn {self.number} of session {self.session.id}"
@@ -109,12 +109,22 @@ class Turn:
     @property
     def number(self) -> int:
         """The turn's number: its fencing token."""
-        return self.started.turn_no
+        return self._started.turn_no
 
     @property
     def attempt(self) -> int:
         """1 at the first attempt at this message."""
-        return self.started.attempt
+        return self._started.attempt
+
+    @property
+    def inbox_no(self) -> int:
+        """The message's number, as `accept` returned it."""
+        return self._started.inbox_no
+
+    @property
+    def kind(self) -> turns.Kind:
+        """`message`, or `resume`: it goes on with what another turn of this message had begun."""
+        return self._started.kind
 
     async def append(self, item: Item) -> Receipt:
         """Append to the session in the name of this turn; durable on return.
@@ -143,7 +153,7 @@ class Turn:
         Raises:
             TurnLost: the turn was taken over.
         """
-        lease_ms = round(self.settings.lease_s * 1000)
+        lease_ms = round(self._settings.lease_s * 1000)
         await self.db.write("turn.renew", lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation))
         self._hold()
 
@@ -171,7 +181,7 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
                     turn, sleep_s = None, trouble.pause_after(error)
                 if turn is not None:
                     # Here: its task begins only after the next look has been asked for.
-                    db.running_turns[turn.number] = claimed[turn.number] = turn
+                    db._running_turns[turn.number] = claimed[turn.number] = turn
                     group.start_soon(_run_turn, turn, handler, claimed)
                 else:
                     await db.backend.wait_change(seen, sleep_s)
@@ -181,7 +191,7 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
         # asyncio throws a task away that is cancelled before its first step, as `asyncio.run` does with all that are left.
         for turn in claimed.values():
             await _record(turn, _stopping(turn))
-            db.running_turns.pop(turn.number, None)
+            db._running_turns.pop(turn.number, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +208,7 @@ class _Look:
 def _alive(db: SessionDB) -> str:
     """List the turns whose leases this process itself has renewed in time, by a clock that is never set, or whose end it is writing."""
     now = time.monotonic()
-    return json.dumps([number for number, turn in db.running_turns.items() if turn.ending or now < turn.alive_until])
+    return json.dumps([number for number, turn in db._running_turns.items() if turn.ending or now < turn._alive_until])
 
 
 def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look:
@@ -330,30 +340,30 @@ async def _run_turn(turn: Turn, handler: Handler, claimed: dict[int, Turn]) -> N
             except anyio.get_cancelled_exc_class():
                 # asyncio's task.cancel() passes through shields: it may have ended the encoding of an answer. If the end is written
                 # after all, this changes nothing.
-                if not turn._ended:  # noqa: SLF001
+                if not turn._ended:
                     await _record(turn, _stopping(turn))
                 raise
             finally:
                 keeping.cancel()
     finally:
-        del turn.db.running_turns[turn.number]
+        del turn.db._running_turns[turn.number]
 
 
 async def _work(turn: Turn, handler: Handler) -> None:
     answer: Answer | None = None
     failure: str | None = None
-    retry, attempts_max = True, turn.settings.attempts_max
+    retry, attempts_max = True, turn._settings.attempts_max
     try:
         async with anyio.create_task_group() as group:
-            turn._scope = group.cancel_scope  # noqa: SLF001  # of this module's own class
+            turn._scope = group.cancel_scope
             if turn.stopped:
                 group.cancel_scope.cancel()
-            if turn.started.kind == "message" and not turn.started.told:
+            if turn._started.kind == "message" and not turn._started.told:
                 group.start_soon(_tell_delay, turn)
-            with anyio.move_on_after(turn.started.timeout_ms / 1000) as deadline:
+            with anyio.move_on_after(turn._started.timeout_ms / 1000) as deadline:
                 answer = await handler(turn)
             if deadline.cancelled_caught:
-                failure, retry = f"cut off at its deadline of {turn.started.timeout_ms / 1000:g} s", turn.started.kind != "resume"
+                failure, retry = f"cut off at its deadline of {turn._started.timeout_ms / 1000:g} s", turn._started.kind != "resume"
                 attempts_max = min(attempts_max, INTERRUPTED_ATTEMPTS_MAX)
             group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
@@ -391,11 +401,11 @@ async def _work(turn: Turn, handler: Handler) -> None:
 async def _keep_lease(turn: Turn) -> None:
     """Renew a turn's lease until cancelled; stop the turn when it is not ours any more."""
     while True:
-        await anyio.sleep(turn.settings.lease_s / 3)
+        await anyio.sleep(turn._settings.lease_s / 3)
         try:
             await turn.renew()
         except (TurnLost, StoreClosed) as error:
-            if not turn._ended:  # noqa: SLF001
+            if not turn._ended:
                 logger.warning("%s", error)
                 turn.stop()
             return
@@ -405,8 +415,8 @@ async def _keep_lease(turn: Turn) -> None:
 
 async def _tell_delay(turn: Turn) -> None:
     """Tell the sender, once, when the answer takes longer than `delayed_after_s` since the message was accepted."""
-    delayed_after_s = turn.settings.delayed_after_s
-    waited_s = (clock.now_ms() - turn.started.accepted_at_ms) / 1000
+    delayed_after_s = turn._settings.delayed_after_s
+    waited_s = (clock.now_ms() - turn._started.accepted_at_ms) / 1000
     await anyio.sleep(min(max(0.0, delayed_after_s - waited_s), delayed_after_s))
     trouble = loops.Trouble(f"{turn}: its sender cannot be told that it takes longer")
     while True:
@@ -475,7 +485,7 @@ async def _record(turn: Turn, body: Callable[[Tx], object], *, size: int = 0) ->
     Returns the error if the database refuses it for good: for what it says, not for the moment.
     """
     try:
-        await loops.write_surely(turn.db, "turn.end", body, size=size, for_s=turn.settings.lease_s, who=str(turn))
+        await loops.write_surely(turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, who=str(turn))
     except TurnLost as error:
         logger.warning("%s", error)
     except StoreClosed as error:
@@ -484,5 +494,5 @@ async def _record(turn: Turn, body: Callable[[Tx], object], *, size: int = 0) ->
         if not error.retry:
             return error
         logger.error("%s: its end could not be written (%s); its lease ends it", turn, error)  # noqa: TRY400  # nothing to trace
-    turn._ended = True  # noqa: SLF001
+    turn._ended = True
     return None

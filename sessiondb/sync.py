@@ -33,7 +33,6 @@ import anyio.from_thread
 
 from . import database, handles
 from .backend import ReadTx, Tx
-from .compaction import Job
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
 from .exporter import Progress
@@ -447,11 +446,6 @@ class CompactionJob(_Proxy[handles.CompactionJob]):
                 exc.add_note(f"sessiondb: {raised}")
             return
         raise raised
-
-    @property
-    def job(self) -> Job:
-        """What the job's row says."""
-        return self._peer.job
 
     @property
     def id(self) -> str:

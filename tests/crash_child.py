@@ -189,7 +189,7 @@ async def gateway(life: Life) -> None:
                 await db.write("dawdle", lambda tx: None)
                 life.steps.turns -= 1
             life.steps.arrive("handler ends")
-            reply = {"re": turn.started.inbox_no, "text": turn.message["content"]}
+            reply = {"re": turn.inbox_no, "text": turn.message["content"]}
             return Answer([assistant(f"an answer to {turn.message['content']}")], [(turn.session.id, reply)])
 
         async def deliver(reply: Outgoing) -> str:
@@ -257,7 +257,7 @@ async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
             ),
         )
         # Also what this process believes to be working on, whatever has become of it meanwhile.
-        if accepted >= expected and waiting is None and unsent is None and not db.running_turns:
+        if accepted >= expected and waiting is None and unsent is None and not db._running_turns:
             return
         await db.backend.wait_change(seen, LOOK_AGAIN_S)
 
@@ -271,7 +271,7 @@ async def hold(life: Life) -> None:
 
         async def think(turn: Turn) -> Answer:
             if turn.message["content"] == gateway_text(life.order.prefix, 0, 0):
-                return Answer([assistant("yes")], [(turn.session.id, {"re": turn.started.inbox_no, "text": "yes"})])
+                return Answer([assistant("yes")], [(turn.session.id, {"re": turn.inbox_no, "text": "yes"})])
             turns.append(turn.number)
             await anyio.sleep_forever()
             raise AssertionError("it sleeps for ever")

@@ -140,14 +140,13 @@ class Child:
     # -- the model, the summariser, the channel -------------------------------------------------------------
 
     async def think(self, turn: Turn) -> Answer:
-        started = turn.started
-        lane = "resume" if started.kind == "resume" else "main"
+        lane = "resume" if turn.kind == "resume" else "main"
         running = await self.db.read("look", lambda tx: tx.must("turns.lane", lane=lane).running)
         text = turn.message["content"]
-        say("turn", turn=turn.number, inbox_no=started.inbox_no, attempt=started.attempt, kind=started.kind, text=text, running=running)
+        say("turn", turn=turn.number, inbox_no=turn.inbox_no, attempt=turn.attempt, kind=turn.kind, text=text, running=running)
         context = await turn.session.context()
         if "hang once" in text:
-            if started.attempt == 1:
+            if turn.attempt == 1:
                 await anyio.sleep_forever()
         elif "hang" in text:
             await anyio.sleep_forever()
@@ -159,7 +158,7 @@ class Child:
             assert self.group is not None
             self.compacting.add(turn.session.id)
             self.group.start_soon(self.compact, turn.session)
-        return Answer([assistant(f"an answer to {text}")], [(turn.session.id, {"re": started.inbox_no, "text": text})])
+        return Answer([assistant(f"an answer to {text}")], [(turn.session.id, {"re": turn.inbox_no, "text": text})])
 
     async def compact(self, session: Session) -> None:
         try:

@@ -402,7 +402,7 @@ class WritingProcess(Process):
                 self.note("accepted", event_id=event_id, inbox_no=accepted.inbox_no, duplicate=accepted.duplicate)
 
     async def think(self, turn: Turn) -> Answer:
-        inbox_no = turn.started.inbox_no
+        inbox_no = turn.inbox_no
         self.note("turn", turn_no=turn.number, inbox_no=inbox_no, attempt=turn.attempt, event=turn.message["content"])
         try:
             await turn.append(answer(f"looking into {inbox_no}"))

@@ -751,7 +751,7 @@ async def test_a_job_reads_the_same_span_whatever_has_happened_since(db: session
         await session.branch((await session.entries(limit=1))[0].entry_id)
         await say(session, "elsewhere")
         await session.reset()
-        await job._read_span(job.job)
+        await job._read_span(job._begun)
         assert job.as_json() == before
         await job.commit("S1")
 

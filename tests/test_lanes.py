@@ -68,6 +68,22 @@ async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcrip
         assert (await db.verify()).ok
 
 
+async def test_a_handler_is_told_which_message_it_works_on(tmp_db: Path) -> None:
+    told: list[tuple[int, str, int]] = []
+
+    async def handler(turn: Turn) -> Answer:
+        told.append((turn.inbox_no, turn.kind, turn.attempt))
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        accepted = [await say(db, "e1"), await say(db, "e2")]
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        numbers = [row.inbox_no for row in await look(db, "inbox")]
+        assert len(accepted) == len(numbers) == 2
+        assert told == [(number, "message", 1) for number in numbers]
+
+
 async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead(tmp_db: Path) -> None:
     attempts: list[int] = []
 
@@ -264,7 +280,7 @@ async def test_a_handler_begins_a_new_conversation_in_the_name_of_its_turn(tmp_d
 
 
 async def _running_turn(db: sessiondb.SessionDB, turn_no: int) -> bool:
-    return turn_no in db.running_turns
+    return turn_no in db._running_turns
 
 
 async def test_a_handler_whose_turn_was_taken_over_is_cancelled_and_writes_nothing(tmp_db: Path) -> None:
@@ -321,7 +337,7 @@ async def _is(db: sessiondb.SessionDB, wanted: dict[str, str]) -> bool:
 
 
 async def _no_turns(db: sessiondb.SessionDB) -> bool:
-    return not db.running_turns
+    return not db._running_turns
 
 
 async def test_a_lease_is_renewed_while_the_work_goes_on(tmp_db: Path) -> None:
@@ -432,7 +448,10 @@ async def _was_told(db: sessiondb.SessionDB, inbox_no: int) -> bool:
 
 
 async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it_hangs(tmp_db: Path) -> None:
+    kinds_seen: list[str] = []
+
     async def handler(turn: Turn) -> Answer:
+        kinds_seen.append(turn.kind)
         await anyio.sleep_forever()
         return answer(turn)
 
@@ -453,6 +472,7 @@ async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it
             await eventually(partial(nothing_open, db))
         assert await inbox_states(db) == {"e1": "dead"}
         resumed = (await look(db, "turns"))[1]
+        assert kinds_seen == ["message", "resume"]
         assert (resumed.kind, resumed.state, resumed.reason) == ("resume", "failed", "cut off at its deadline of 0.1 s")
 
 
@@ -469,7 +489,7 @@ async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is
             await anyio.sleep(0.001)
 
     async def handler(turn: Turn) -> Answer:
-        turn.alive_until = 0.0  # no renewal has got through for long
+        turn._alive_until = 0.0  # no renewal has got through for long
         return answer(turn)
 
     monkeypatch.setattr(lanes, "_keep_lease", keep)
@@ -490,7 +510,7 @@ async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is
             await eventually(partial(nothing_open, db))
         assert [row.state for row in await look(db, "turns")] == ["completed"]
         assert set(protected) == {"[1]"}
-        assert db.running_turns == {}
+        assert db._running_turns == {}
 
 
 @pytest.mark.parametrize("what", ["entries", "replies", "bytes"])

@@ -49,7 +49,7 @@ async def for_ever(turn: Turn) -> Answer:
 
 async def nobody_holds_anything(db: sessiondb.SessionDB) -> None:
     assert [row.state for row in await look(db, "turns") if row.state == "running"] == []
-    assert db.running_turns == {}
+    assert db._running_turns == {}
     assert await db.held() == []
 
 

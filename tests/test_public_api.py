@@ -79,6 +79,13 @@ def test_the_options_of_open_are_those_of_the_database_and_each_is_described() -
     assert [name for name in declared if f"`{name}`:" not in (sessiondb.open.__doc__ or "")] == []
 
 
+def test_what_a_handle_keeps_for_itself_has_no_public_name() -> None:
+    handles = (sessiondb.SessionDB, sessiondb.Session, sessiondb.CompactionJob, sessiondb.Turn, sessiondb.sync.CompactionJob)
+    names = {(one.__name__, name) for one in handles for name in (*vars(one), *inspect.get_annotations(one)) if not name.startswith("_")}
+    assert {name for _, name in names} & {"started", "settings", "alive_until", "job", "running_turns"} == set()
+    assert {("Turn", name) for name in ("number", "attempt", "inbox_no", "kind", "message", "session")} <= names
+
+
 def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 

@@ -29,7 +29,7 @@ def talk(session: sync.Session, rounds: int = 20) -> None:
 
 PAIRS = [(database.SessionDB, sync.SessionDB), (handles.Session, sync.Session), (handles.CompactionJob, sync.CompactionJob)]
 # A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
-ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.run_resumes", "SessionDB.running_turns"}
+ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.run_resumes"}
 
 
 def public(cls: type) -> set[str]:
@@ -72,7 +72,7 @@ def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db
         talk(session)
         fork = session.fork()
         with session.compact(keep_recent_tokens=100) as job:
-            results = [job.commit("summary"), job.job, job.id, job.messages, job.as_json()]
+            results = [job.commit("summary"), job.id, job.messages, job.as_json()]
         results += [session, fork, db.session_by_id(session.id), session.info(), session.context(), session.entries(), session.tail()]
         results += [session.arrivals(), session.epochs(), session.undo_compaction(), db.stats(), db.status(), db.verify(session)]
         results += [*db.sessions(), *db.compactions(session), db.read("test", lambda tx: tx.all("status.compactions"))]

@@ -150,9 +150,9 @@ class Gateway:
 
     async def answer(self, turn: Turn) -> Answer:
         """Answer one message. Whatever happens here, `run_lane` records it; a crash is found by the next start."""
-        session, via, inbox_no = turn.session, turn.message["via"], turn.started.inbox_no
+        session, via, inbox_no = turn.session, turn.message["via"], turn.inbox_no
         self.working[session.id] = turn
-        self.tell(session.id, "thinking", inbox_no=inbox_no, attempt=turn.attempt, resumed=turn.started.kind == "resume")
+        self.tell(session.id, "thinking", inbox_no=inbox_no, attempt=turn.attempt, resumed=turn.kind == "resume")
         try:
             text, entries = await self._think(turn)
         except Exception as error:
@@ -316,7 +316,7 @@ class Gateway:
                     continue  # it ended by itself a moment ago
                 stopped += 1
                 if turn is not None and turn.number == held.number:
-                    self.tell(session.id, "stopped", inbox_no=turn.started.inbox_no)
+                    self.tell(session.id, "stopped", inbox_no=turn.inbox_no)
         if session.id in self.compacting:
             self.compacting[session.id].cancel()
             stopped += 1

@@ -266,7 +266,7 @@ class Web:
             {
                 "type": "hello",
                 "session_id": session.id,
-                "thinking": turn.started.inbox_no if turn is not None else None,
+                "thinking": turn.inbox_no if turn is not None else None,
                 "compacting": session.id in self.gateway.compacting,
             }
         )

@@ -191,12 +191,12 @@ class SoakGateway(Child):
     # -- the model, the summariser, the channel -------------------------------------------------------------
 
     async def think(self, turn: Turn) -> Answer:
-        started, text = turn.started, turn.message["content"]
+        text = turn.message["content"]
         self.leave_something_behind()
         await self.take_its_time()
-        say("turn", id=text.split(maxsplit=1)[0], kind=started.kind, attempt=started.attempt)
+        say("turn", id=text.split(maxsplit=1)[0], kind=turn.kind, attempt=turn.attempt)
         context = await turn.session.context()
-        if "!flaky" in text and started.attempt == 1:
+        if "!flaky" in text and turn.attempt == 1:
             raise RuntimeError("the script says !flaky")
         await self.pause(self.settings.slow_s if "!slow" in text else self.settings.model_s)
         if "!empty" in text:
@@ -208,7 +208,7 @@ class SoakGateway(Child):
             assert self.group is not None
             self.compacting.add(turn.session.id)
             self.group.start_soon(self.compact, turn.session)
-        return Answer([assistant(f"an answer to {text}")], [(turn.session.id, {"re": started.inbox_no})])
+        return Answer([assistant(f"an answer to {text}")], [(turn.session.id, {"re": turn.inbox_no})])
 
     async def compact(self, session: Session) -> None:
         kind = self.random.choices(list(SUMMARIES), list(SUMMARIES.values()))[0]
