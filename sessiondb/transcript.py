@@ -228,8 +228,7 @@ def _place_off_tree(tx: Tx, state: State, draft: Draft) -> Receipt:
     target, known_leaf = None, draft.type == "leaf" and not draft.side
     if draft.type == "leaf" and draft.target_id is not None:
         target = find_entry(tx, state, draft.target_id)
-        if target is None or target.type == "session":  # a header is no entry, whatever its id; the root is named by null
-            target = None
+        if target is None:
             state.notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} is not in the transcript; ignored")
             known_leaf = False
         else:
