@@ -167,7 +167,7 @@ def _uses(db: sync.SessionDB, folder: Path) -> Iterator[tuple[str, Callable[[], 
     yield "export", lambda: db.export(folder / "out")
 
 
-def library(path: Path, folder: Path) -> Iterator[str]:
+def calls_of_the_api(path: Path, folder: Path) -> Iterator[str]:
     """Use a database as a program does; yield what came out that is no error of ours."""
     limits = Limits(read_age_s_max=5.0, busy_timeout_s=1.0)
     for readonly in (True, False):
@@ -249,7 +249,7 @@ def broken_by(base: Path, folder: Path, name: str) -> tuple[str, list[str]]:
     path = copy_of(base, folder / "hostile.db")
     stored = spoil(path, rng)
     found = list(salvage(path, folder))
-    found += library(copy_of(path, folder / "library.db"), folder)
+    found += calls_of_the_api(copy_of(path, folder / "library.db"), folder)
     found += commands(path, folder, rng)
     return stored, found
 

@@ -305,6 +305,16 @@ async def test_a_backup_from_one_snapshot_that_is_cancelled_leaves_nothing_behin
         assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
 
 
+async def test_a_backup_from_one_snapshot_that_is_cancelled_before_it_begins_ends_at_once(tmp_db: Path) -> None:
+    async with opened(tmp_db) as backend:
+        await append_large(backend, 50)
+        with anyio.fail_after(PATIENCE_S), anyio.CancelScope() as scope:
+            scope.cancel()
+            await backend._backup_at_once(str(tmp_db.with_name("copy.db")))
+        assert scope.cancelled_caught
+        assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy.db.p")]
+
+
 async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "STEP_PAGES", 8)
     async with opened(tmp_db) as backend:

@@ -45,7 +45,7 @@ def test_whatever_values_a_database_holds_only_errors_of_ours_come_of_it(sound: 
 def test_a_reader_that_trusts_what_is_stored_is_found_out(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change(hostile, "UPDATE archive SET session_keys = '5'")
     monkeypatch.setattr("sessiondb.archive.keys_of", lambda session_keys, session_id: list(json.loads(session_keys)))
-    assert any("TypeError" in found for found in fuzz_values.library(hostile, tmp_path))
+    assert any("TypeError" in found for found in fuzz_values.calls_of_the_api(hostile, tmp_path))
 
 
 FOUND = [
@@ -68,7 +68,7 @@ FOUND = [
 def test_what_the_fuzzer_found_stays_found(hostile: Path, tmp_path: Path, statement: str) -> None:
     change(hostile, statement)
     assert list(fuzz_values.salvage(hostile, tmp_path)) == []
-    assert list(fuzz_values.library(hostile, tmp_path)) == []
+    assert list(fuzz_values.calls_of_the_api(hostile, tmp_path)) == []
 
 
 def test_a_message_whose_session_cannot_be_one_comes_out_in_another(hostile: Path, tmp_path: Path) -> None:

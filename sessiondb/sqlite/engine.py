@@ -21,6 +21,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -53,7 +54,7 @@ from sessiondb.sqlite.filesystem import refuse_unsafe_filesystem
 from sessiondb.sqlite.privacy import concerns, refuse_planted
 from sessiondb.sqlite.readers import Readers, ReadRequest
 from sessiondb.sqlite.schema import SCHEMA_VERSION, is_new
-from sessiondb.sqlite.transaction import reraise
+from sessiondb.sqlite.transaction import reraise, translate
 from sessiondb.sqlite.wake import new_waiter
 from sessiondb.sqlite.writer import Request, Writer
 
@@ -307,26 +308,26 @@ class SqliteBackend:
 
     async def _backup_at_once(self, target: str) -> int:
         """Copy from one snapshot, on a thread of its own that ends before this returns, cancelled or not."""
-        path, abandoned, ended = self._parts.path, threading.Event(), threading.Event()
+        path, abandoned, outcome = self._parts.path, threading.Event(), Future[int]()
 
-        def run() -> int:
+        def run() -> None:
             try:
                 connection = connect_reader(path)
                 try:
-                    return maintenance.backup_at_once(connection, target, abandoned)
+                    outcome.set_result(maintenance.backup_at_once(connection, target, abandoned))
                 finally:
                     close_quietly(connection)
-            except apsw.Error as error:
-                reraise(error, "backup", path=path)
-            finally:
-                ended.set()
+            except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
+                outcome.set_exception(translate(error, "backup", path=path) if isinstance(error, apsw.Error) else error)
 
+        # A worker thread of anyio might never begin, if this is cancelled just now; then nobody would say that it has ended.
+        threading.Thread(target=run, name="sessiondb-backup", daemon=True).start()
         try:
-            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(outcome.result, abandon_on_cancel=True)
         except anyio.get_cancelled_exc_class():
             abandoned.set()
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(ended.wait)
+                await anyio.to_thread.run_sync(outcome.exception)
             raise
 
     async def incremental_vacuum(self, pages: int) -> int:
