@@ -314,11 +314,13 @@ class SqliteBackend:
             try:
                 connection = connect_reader(path)
                 try:
-                    outcome.set_result(maintenance.backup_at_once(connection, target, abandoned))
+                    pages = maintenance.backup_at_once(connection, target, abandoned)
                 finally:
                     close_quietly(connection)
             except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
                 outcome.set_exception(translate(error, "backup", path=path) if isinstance(error, apsw.Error) else error)
+            else:
+                outcome.set_result(pages)
 
         # A worker thread of anyio might never begin, if this is cancelled just now; then nobody would say that it has ended.
         threading.Thread(target=run, name="sessiondb-backup", daemon=True).start()
