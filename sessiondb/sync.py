@@ -20,11 +20,13 @@ there raise `StoreClosed`.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import functools
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -89,12 +91,14 @@ class _Loop:
         self._pid = os.getpid()
         self._portal: anyio.from_thread.BlockingPortal | None = None
         self._stack = ExitStack()
+        self._left: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 
     def start(self) -> None:
         if self._portal is not None:
             raise InvalidInput(f"{self._path} is open already; call sessiondb.sync.open again to open it twice")
         self._pid = os.getpid()
         self._portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal(backend="asyncio"))
+        self._asyncio = self._portal.call(asyncio.get_running_loop)
 
     def stop(self) -> None:
         """End the loop; calls in flight finish first. May be repeated."""
@@ -126,6 +130,17 @@ class _Loop:
             if future is not None and not _came_from(future, error):
                 self._interrupt(portal, call, future, error)
             raise
+
+    def leave(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have a coroutine run on the loop without waiting for it; any thread may, the loop's own too."""
+
+        def begin() -> None:
+            task = self._asyncio.create_task(make())
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+
+        with suppress(RuntimeError):  # the loop ended meanwhile, and closed its generators
+            self._asyncio.call_soon_threadsafe(begin)
 
     def _interrupt(
         self, portal: anyio.from_thread.BlockingPortal, call: _Call[T], future: concurrent.futures.Future[T], interruption: BaseException
@@ -198,16 +213,22 @@ def _mirrors(method: Callable[..., object]) -> Callable[[F], F]:
 
 def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
     source: Any = make()
+    thread = threading.get_ident()
     try:
         while True:
+            thread = threading.get_ident()
             try:
                 item = loop.call(source.__anext__)
             except StopAsyncIteration:
                 return
             yield item
     finally:
-        if loop.runs:  # otherwise the loop closed its generators when it ended
+        # When the loop has ended, it has closed its generators. One that was abandoned is closed by whichever thread the garbage
+        # collector happens to run on. If that is the loop's, or one that the loop waits for, waiting here would be for ever.
+        if loop.runs and threading.get_ident() == thread:
             loop.call(source.aclose)
+        elif loop.runs:
+            loop.leave(source.aclose)
 
 
 def _job(

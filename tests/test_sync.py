@@ -6,14 +6,18 @@ import inspect
 import os
 import signal
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 import sessiondb
 from sessiondb import database, handles, sync, turns
+from sessiondb.sync import _iterate
 
 KEY = "agent:main:discord:channel:1"
 
@@ -331,6 +335,48 @@ def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(tmp_db: 
 
 
 # -- a gateway's calls ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_the_loop", [True, False])
+def test_an_abandoned_iterator_that_the_garbage_collector_finds_on_another_thread_is_closed_without_waiting(
+    tmp_db: Path, on_the_loop: bool
+) -> None:
+    """The collector runs on any thread: on the loop's own, a call that waits for the loop would fail, or wait for ever."""
+    closed = threading.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await anyio.lowlevel.checkpoint()  # closing one may take more than a step
+            closed.set()
+
+    with sync.open(tmp_db) as db:
+        abandoned = [_iterate(db._loop, items)]
+        assert next(abandoned[0]) == 1
+        if on_the_loop:
+            db._loop.portal().call(abandoned.clear)
+        else:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(abandoned.clear).result(timeout=10)
+        assert closed.wait(timeout=10)
+
+
+def test_an_iterator_that_its_own_thread_leaves_is_closed_when_the_loop_over_it_ends(tmp_db: Path) -> None:
+    closed = threading.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await anyio.sleep(0.05)
+            closed.set()
+
+    with sync.open(tmp_db) as db:
+        for _ in _iterate(db._loop, items):
+            break
+        assert closed.is_set()
 
 
 def test_a_script_accepts_messages_and_looks_after_what_a_gateway_left(tmp_db: Path) -> None:
