@@ -224,15 +224,20 @@ def _place_in_tree(tx: Tx, state: State, draft: Draft, *, lenient: bool) -> Rece
 
 
 def _place_off_tree(tx: Tx, state: State, draft: Draft) -> Receipt:
-    """Store a header or a leaf record. A leaf record moves the head; neither becomes a parent."""
+    """Store a header or a leaf record. A leaf record moves the head; neither becomes a parent.
+
+    Only a null names the root. A leaf record whose target is no entry is ignored, as by OpenClaw's session reader: a header is none,
+    and neither is a leaf record of the root, which nothing here tells from one that was ignored itself. Of the two mistakes, keeping
+    a context is the better one.
+    """
     target, known_leaf = None, draft.type == "leaf" and not draft.side
     if draft.type == "leaf" and draft.target_id is not None:
-        target = find_entry(tx, state, draft.target_id)
+        found = find_entry(tx, state, draft.target_id)
+        target = _in_tree(tx, found) if found is not None else None
         if target is None:
-            state.notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} is not in the transcript; ignored")
+            why = "is not in the transcript" if found is None else "is no entry of the tree"
+            state.notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored")
             known_leaf = False
-        else:
-            target = _in_tree(tx, target)
     header_no = entry_number(state.session_no, 0)
     is_header = draft.type == "session" and state.entries == 0 and state.head_no is None
     is_header = is_header and tx.one("transcript.by_no", entry_no=header_no) is None  # a damaged file may begin with two

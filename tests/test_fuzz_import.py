@@ -504,6 +504,14 @@ FOUND = {
     "a replay state whose type is a list ended the import": (
         b'{"type":"message","id":"a","message":{"role":"assistant","providerReplay":{"type":[]}}}'
     ),
+    "a leaf record that names the header's id emptied the context": (
+        b'{"type":"session","id":"h","version":3}\n{"type":"message","id":"a","parentId":null,"message":{"role":"user","content":"x"}}\n'
+        b'{"type":"leaf","id":"l","parentId":"a","targetId":"h"}'
+    ),
+    "a leaf record that names an ignored one emptied the context": (
+        b'{"type":"session","id":"h","version":3}\n{"type":"message","id":"a","parentId":null,"message":{"role":"user","content":"x"}}\n'
+        b'{"type":"leaf","id":"l","parentId":"a","targetId":"lost"}\n{"type":"leaf","id":"m","parentId":"a","targetId":"l"}'
+    ),
     "a content that is a number could not be read after a reset": (
         b'{"type":"message","id":"a","message":{"role":"assistant","content":5}}\n{"type":"reset","id":"r","parentId":"a","firstKeptEntryId":"a"}'
     ),
