@@ -239,8 +239,11 @@ async def _nothing() -> None:
 
 
 async def _idle(db: SessionDB) -> list[float]:
-    samples = await latencies(_accepting(db), size(2_000, 20))
-    await _settle(db)
+    """Accept messages while nothing else is done, and settle them as `_accept_during` does: that fills the WAL, too."""
+    accept, samples = _accepting(db), list[float]()
+    while len(samples) < size(4_000, 20):
+        samples += await latencies(accept, size(100, 20))
+        await _settle(db)
     return samples
 
 

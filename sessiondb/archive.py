@@ -29,10 +29,12 @@ have numbers, deletions and insertions may be repeated, and each change of state
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import anyio
 import anyio.to_thread
 
 from . import chunks, events
@@ -57,6 +59,10 @@ Encoding = Literal["zstd", "zlib", "none"]
 PAGED: Final = (BRANCH, EPOCH, ENTRY)
 # Beside callers nobody waits for this work: its next step is paced, and comes later than the pauses add up to.
 SLICE_PAUSE_BUSY_S: Final = 0.001
+# A page of entries is read in pieces of so many rows: SQLite's rows become Python's with the interpreter's lock held.
+READ_ROWS: Final = 40
+# Comparing takes no steps that could be paced. Beside callers a chunk, some 25 ms of a thread, is followed by so long a pause.
+COMPARE_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def _first(what: str, session_no: int) -> int:
     return {BRANCH: 0, EPOCH: -1, ENTRY: entry_number(session_no, 0) - 1}[what]
 
 
-def _page(tx: ReadTx, what: str, session_no: int, after: int) -> list[Row]:
+def _page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) -> list[Row]:
     """Read the next rows of a table, bounded in number and bytes: the same ones whenever it is asked."""
     if what != ENTRY:
         statement = "archive.branches" if what == BRANCH else "archive.epochs"
@@ -126,7 +132,14 @@ def _page(tx: ReadTx, what: str, session_no: int, after: int) -> list[Row]:
     sizes = tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS)
     if not sizes:
         return []
-    return tx.all("archive.entries", low_no=low_no, high_no=last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no)
+    last_no = last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no
+    numbers, rows = [size.entry_no for size in sizes if size.entry_no <= last_no], list[Row]()
+    for at in range(0, len(numbers), READ_ROWS):
+        if rows:
+            time.sleep(pause_s)
+        piece = numbers[at : at + READ_ROWS]
+        rows += tx.all("archive.entries", low_no=piece[0], high_no=piece[-1])
+    return rows
 
 
 # -- begin --------------------------------------------------------------------------------------------------
@@ -234,14 +247,14 @@ async def _write_chunks(backend: Backend, row: Row) -> None:
     what, after, chunk_no = await _where(backend, row)
     for table in PAGED[PAGED.index(what) :]:
         after = after if table == what else _first(table, row.session_no)
-        while page := await backend.read(_reading(table, row.session_no, after), op="archive.read"):
+        while page := await backend.read(_reading(backend, table, row.session_no, after), op="archive.read"):
             chunk = await anyio.to_thread.run_sync(chunks.encode, table, page, row.encoding, _pause_s(backend))
             await backend.step(_storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content))
             chunk_no, after = chunk_no + 1, page[-1][KEY[table]]
 
 
-def _reading(what: str, session_no: int, after: int) -> Any:
-    return lambda tx: _page(tx, what, session_no, after)
+def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
+    return lambda tx: _page(tx, what, session_no, after, _pause_s(backend))
 
 
 def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
@@ -291,12 +304,14 @@ async def _compare(backend: Backend, row: Row) -> None:
         total, chunk_no = total + len(rows), chunk_no + 1
         if what not in PAGED:
             continue
-        page = await backend.read(_reading(what, row.session_no, after[what]), op="archive.compare")
+        page = await backend.read(_reading(backend, what, row.session_no, after[what]), op="archive.compare")
         if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
             raise _differs(row, f"rows of {what} after {after[what]}")
         after[what] = rows[-1][KEY[what]]
+        if backend.is_busy:
+            await anyio.sleep(COMPARE_PAUSE_S)
     for what in PAGED:
-        if await backend.read(_reading(what, row.session_no, after[what]), op="archive.compare"):
+        if await backend.read(_reading(backend, what, row.session_no, after[what]), op="archive.compare"):
             raise _differs(row, f"there are rows of {what} after {after[what]} that it does not hold")
     counted = await backend.read(lambda tx: tx.must("archive.get", archive_no=row.archive_no).rows, op="archive.compare")
     if counted != total:

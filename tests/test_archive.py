@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
 import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,8 +22,9 @@ import sessiondb.sync
 from core_support import change, query, reply, result, texts, user
 from sessiondb import archive, retention
 from sessiondb.errors import InvalidInput, NotFound, SessionArchived, SessionEnded, StoreBusy, StoreDamaged
-from sessiondb.limits import STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
+from sessiondb.limits import ARCHIVE_CHUNK_ROWS, STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
 from sessiondb.pace import Pace
+from sessiondb.paths import entry_number
 from sessiondb.retention import RetentionPolicy
 
 KEY = "agent:main:web:1"
@@ -483,6 +486,73 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
         assert max(rows for rows, _ in changed[op]) <= STEP_ROWS
         assert max(size for _, size in changed[op]) <= STEP_BYTES
     assert all(rows == 0 for op, counts in changed.items() if op not in ("archive.delete", "restore.rows") for rows, _ in counts)
+
+
+class Watched:
+    """A backend that says whether callers are beside it, and notes when an archive was read to be compared."""
+
+    def __init__(self, backend: Any, *, is_busy: bool) -> None:
+        self.backend = backend
+        self.is_busy = is_busy
+        self.compared_at: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    async def read(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
+        if op == "archive.compare":
+            self.compared_at.append(anyio.current_time())
+        return await self.backend.read(fn, op=op, **options)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("is_busy", "pause_s"), [(True, 0.05), (False, 3_600.0)])
+async def test_a_comparison_pauses_after_each_chunk_beside_callers_only(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, is_busy: bool, pause_s: float
+) -> None:
+    """It takes no steps that could be paced, and for a million entries it reads five thousand pages."""
+    monkeypatch.setattr(archive, "COMPARE_PAUSE_S", pause_s)
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(KEY)
+        await session.append_many([user(f"{number}") for number in range(700)])
+        watched = Watched(db.backend, is_busy=is_busy)
+        assert await archive.begin(db.backend, session.ref.session_no, "old") == (1, None)
+        with anyio.fail_after(30):
+            await archive.carry_on(watched, 1)  # type: ignore[arg-type]
+        gaps = [later - earlier for earlier, later in pairwise(watched.compared_at)]
+        assert len(gaps) >= 4
+        if is_busy:
+            # Of branches, epochs and entries each page is followed by a pause; then come three reads of what is behind the last ones.
+            assert min(gaps[: -len(archive.PAGED)]) >= 0.05
+        assert (await db.verify()).findings == ()
+
+
+@pytest.mark.anyio
+async def test_a_page_of_entries_is_read_in_pieces_and_is_what_one_read_gives(tmp_db: Path) -> None:
+    """SQLite's rows become Python's with the interpreter's lock held: 200 at once kept every accept beside them waiting."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(KEY)
+        await session.append_many([user(f"{number}") for number in range(300)])
+        number = session.ref.session_no
+        first = entry_number(number, 0)
+
+        def read(tx: Any) -> tuple[list[Any], list[Any], list[int]]:
+            counted: list[int] = []
+
+            class Counting:
+                def all(self, statement: str, **params: Any) -> list[Any]:
+                    rows: list[Any] = tx.all(statement, **params)
+                    if statement == "archive.entries":
+                        counted.append(len(rows))
+                    return rows
+
+            page = archive._page(Counting(), archive.ENTRY, number, first - 1, 0.0)  # type: ignore[arg-type]
+            return page, tx.all("archive.entries", low_no=page[0].entry_no, high_no=page[-1].entry_no), counted
+
+        page, at_once, counted = await db.read("look", read)
+        assert page == at_once
+        assert len(page) == ARCHIVE_CHUNK_ROWS
+        assert max(counted) == archive.READ_ROWS
 
 
 @pytest.mark.anyio

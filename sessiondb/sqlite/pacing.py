@@ -3,10 +3,11 @@
 Such work is cut into steps of a few milliseconds. While nobody else writes, one follows the other. Beside callers of
 this process it takes a two-hundredth of the writer's time: after a step of 2 ms it pauses for 398. A caller meets a step
 when it comes while one runs, or begins its own write just before one: of writes of 0.7 ms, one after the other without a
-gap, 2.7 in 400. Their median does not move, and their 99th percentile is 1.6 to 1.9 times an idle gateway's; at a fiftieth it
-was more than two. A step is never put off for longer than the pause, so the work always comes to its end. Work that has been
-kept waiting like this for minutes gets more, doubled every 90 s up to a twelfth, and keeps that when it comes again within a
-minute: otherwise retention would fall behind for good on a machine that is slow, or busy all day.
+gap, 2.7 in 400. Their median does not move, and their 99th percentile is 1.2 times an idle gateway's
+(docs/benchmarks.md); at a fiftieth it was more than two. A step is never put off for longer than the pause, so the work
+always comes to its end. Work that has been kept waiting like this for minutes gets more, doubled every 90 s up to a
+twelfth, and keeps that when it comes again within a minute: otherwise retention would fall behind for good on a machine
+that is slow, or busy all day.
 
 Commits of another process are seen too, but nobody can tell its callers from its background work, and two imports must
 not hold each other up: beside them it takes a quarter.
