@@ -54,18 +54,29 @@ P = ParamSpec("P")
 
 
 class _Call(Generic[T]):
-    """One call on the loop. Its fields are touched by the loop's thread only."""
+    """One call on the loop. What is not its future is touched by the loop's thread only.
+
+    The future is made before the call is handed to the loop, because an interrupt can come between the two.
+    """
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self.make = make
+        self.future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self.scope: anyio.CancelScope | None = None
-        self.is_cancelled = False
         self.stopped_by: BaseException | None = None
 
-    async def run(self) -> T:
+    async def run(self) -> None:
+        try:
+            result = await self._run()
+        except BaseException as error:
+            self.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.future.set_result(result)
+
+    async def _run(self) -> T:
         with anyio.CancelScope() as self.scope:
-            if self.is_cancelled:
-                self.scope.cancel()
             try:
                 return await self.make()
             except anyio.get_cancelled_exc_class() as cancelled:
@@ -74,9 +85,11 @@ class _Call(Generic[T]):
         raise _Cancelled
 
     def cancel(self) -> None:
-        self.is_cancelled = True
+        """Cancel it. The loop begins tasks in the order in which they came: if it has not begun now, it never came."""
         if self.scope is not None:
             self.scope.cancel()
+        else:
+            self.future.set_exception(_Cancelled())
 
 
 class _Cancelled(Exception):
@@ -99,6 +112,7 @@ class _Loop:
         self._pid = os.getpid()
         self._portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal(backend="asyncio"))
         self._asyncio = self._portal.call(asyncio.get_running_loop)
+        self._thread = self._portal.call(threading.get_ident)
 
     def stop(self) -> None:
         """End the loop; calls in flight finish first. May be repeated."""
@@ -117,18 +131,19 @@ class _Loop:
             raise StoreClosed(
                 f"{self._path} was opened by process {self._pid}, before a fork; open it in one that was started afresh"
             )
+        if threading.get_ident() == self._thread:
+            raise InvalidInput(f"a callback called {self._path}, and would wait for itself; call when the callback is over")
         return self._portal
 
     def call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine on the loop and wait for it."""
         portal, call = self.portal(), _Call(make)
-        future: concurrent.futures.Future[T] | None = None
         try:
-            future = portal.start_task_soon(call.run)
-            return future.result()
+            portal.start_task_soon(call.run)
+            return call.future.result()
         except BaseException as error:
-            if future is not None and not _came_from(future, error):
-                self._interrupt(portal, call, future, error)
+            if not _came_from(call.future, error):
+                self._interrupt(portal, call, error)
             raise
 
     def leave(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -142,12 +157,10 @@ class _Loop:
         with suppress(RuntimeError):  # the loop ended meanwhile, and closed its generators
             self._asyncio.call_soon_threadsafe(begin)
 
-    def _interrupt(
-        self, portal: anyio.from_thread.BlockingPortal, call: _Call[T], future: concurrent.futures.Future[T], interruption: BaseException
-    ) -> None:
+    def _interrupt(self, portal: anyio.from_thread.BlockingPortal, call: _Call[Any], interruption: BaseException) -> None:
         """The waiting thread was interrupted, not the call: cancel it, and note what became of it."""
         portal.start_task_soon(call.cancel)
-        error = future.exception()
+        error = call.future.exception()
         if error is None:
             mark_outcome(interruption, "committed")
         elif isinstance(error, _Cancelled):
@@ -256,11 +269,11 @@ class _Host:
         self._loop = loop
         self._job = job
         self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._left: concurrent.futures.Future[BaseException | None] | None = None
+        self._ended: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
         self._leave: anyio.Event | None = None
         self._exc: BaseException | None = None
 
-    async def _run(self) -> BaseException | None:
+    async def _run(self) -> None:
         self._leave = anyio.Event()
         try:
             async with self._job:
@@ -272,29 +285,32 @@ class _Host:
             # Kept from the loop, which a KeyboardInterrupt of the caller's block would end.
             if not self._entered.done():
                 self._entered.set_exception(error)
-            return error
-        return None
+            self._ended.set_result(error)
+        else:
+            self._ended.set_result(None)
 
     def enter(self) -> None:
-        self._left = self._loop.portal().start_task_soon(self._run)
+        portal = self._loop.portal()
         try:
+            portal.start_task_soon(self._run)
             self._entered.result()
         except BaseException as error:
-            if not self._entered.done() or self._entered.exception() is not error:
+            if not _came_from(self._entered, error):
                 self.leave(error)
             raise
 
     def leave(self, exc: BaseException | None) -> BaseException | None:
         """End the block; return what came out of it. Recording a failed job takes one short transaction."""
-        assert self._left is not None, "enter() comes first"
         self._exc = exc
-        if not self._left.done():
+        if not self._ended.done():
             self._loop.portal().start_task_soon(self._ring)
-        return self._left.result()
+        return self._ended.result()
 
     def _ring(self) -> None:
         if self._leave is not None:
             self._leave.set()
+        else:
+            self._ended.set_result(None)  # an interrupt came before the task was handed to the loop (see `_Call.cancel`)
 
 
 # -- the API ------------------------------------------------------------------------------------------------

@@ -6,14 +6,16 @@ import inspect
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.from_thread import BlockingPortal
 
 import sessiondb
 from sessiondb import database, handles, sync, turns
@@ -302,6 +304,60 @@ def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(tmp_
         thread.join()
         assert sessiondb.outcome_of(caught.value) == "committed"
         assert db.session(KEY).append({"role": "user", "content": "on we go"}).seq == 1
+
+
+@pytest.fixture(params=["before it is handed over", "while the loop takes it"])
+def interrupted_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Return a function that makes the next call be interrupted while it is handed to the loop, and says whether it came there."""
+    hand_over = BlockingPortal.start_task_soon
+    armed: list[bool] = []
+    comes = request.param == "while the loop takes it"
+
+    def interrupt(self: BlockingPortal, *args: Any, **kwargs: Any) -> Any:
+        if not armed:
+            return hand_over(self, *args, **kwargs)
+        armed.clear()
+        if comes:
+            hand_over(self, *args, **kwargs)
+        raise Interrupted
+
+    monkeypatch.setattr(BlockingPortal, "start_task_soon", interrupt)
+
+    def arm() -> bool:
+        armed.append(True)
+        return comes
+
+    return arm
+
+
+def test_an_interrupt_while_a_call_is_handed_to_the_loop_tells_its_outcome_too(tmp_db: Path, interrupted_once: Callable[[], bool]) -> None:
+    """Nobody waited for such a call: it went on, and was neither cancelled nor told of."""
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        comes = interrupted_once()
+        with pytest.raises(Interrupted) as caught:
+            session.append({"role": "user", "content": "stored or not"})
+        outcome = sessiondb.outcome_of(caught.value)
+        assert outcome in (("committed", "not_executed") if comes else ("not_executed",))
+        assert len(session.context().messages) == (outcome == "committed")
+
+
+def test_an_interrupt_while_a_block_is_handed_to_the_loop_fails_its_job(tmp_db: Path, interrupted_once: Callable[[], bool]) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session(KEY)
+        talk(session)
+        job = session.compact(keep_recent_tokens=100)
+        comes = interrupted_once()
+        with pytest.raises(Interrupted), job:
+            raise AssertionError("not reached")
+        assert [info.state for info in db.compactions(session)] == (["failed"] if comes else [])
+        with session.compact(keep_recent_tokens=100) as again:
+            assert again.commit("nothing is left behind").outcome == "committed"
+
+
+def test_a_callback_that_calls_its_database_is_told_instead_of_waiting_for_itself(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db, pytest.raises(sessiondb.InvalidInput, match="callback is over"):
+        db._loop.portal().call(db.status)
 
 
 def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(tmp_db: Path, interruptible: object) -> None:
