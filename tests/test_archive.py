@@ -629,7 +629,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_archive_and_restore_together_change_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("any") / "gateway.db"

@@ -249,7 +249,9 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
         for talker in talkers:
             talker.start()
         try:
-            for life in range(kills):
+            life = 0
+            # A slow machine may work on no message at the moments of so few kills.
+            while life < kills or (life < 20 and query(path, "SELECT count(*) FROM turn WHERE state = 'interrupted'") == [0]):
                 time.sleep(chance.choice([chance.uniform(0.0, 0.2), chance.uniform(0.2, 1.0)]))  # the random moment itself
                 gateway.kill()
                 # And while it starts: it opens, recovers, resumes, and may have begun to serve.
@@ -258,6 +260,7 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
                 gateway.start()
                 # It answers: what the dead one held has been given back.
                 assert still_held_by_the_dead(path, gateway.pid) == [], f"life {life}: recovered, and yet"
+                life += 1
         finally:
             over.set()
             for talker in talkers:
@@ -276,6 +279,6 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
         report = db.verify()
     assert report.ok, report
     repeated = sum(talker.repeated for talker in talkers)
-    print(f"\nreference gateway: {kills} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}\nat start: {dict(started)}")
+    print(f"\nreference gateway: {life} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}\nat start: {dict(started)}")
     assert set(STARTING) == (+started).keys(), "it was killed in each step of its start"
     assert counted["turns interrupted"] > 0

@@ -19,6 +19,7 @@ import sessiondb
 from import_support import by_name, export_of, header, message, tables, transcript, write
 from sessiondb import importer
 from sessiondb.limits import IMPORT_BATCH_ENTRIES, MIB
+from sessiondb.sqlite import pacing
 
 pytestmark = pytest.mark.anyio
 
@@ -254,8 +255,9 @@ def test_an_import_killed_anywhere_goes_on_and_ends_like_an_undisturbed_one(tmp_
     assert killed_rows == whole_rows
 
 
-async def test_an_append_goes_between_the_chunks_of_an_import(tmp_path: Path) -> None:
+async def test_an_append_goes_between_the_chunks_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: an append is asked for after every chunk, and the answers keep up with the chunks."""
+    monkeypatch.setattr(pacing, "SHARE_BESIDE_CALLERS", 0.25)  # the order is what counts, not the pauses
     source = write(tmp_path / "in", {"big.jsonl": transcript(IMPORT_BATCH_ENTRIES * 24)})
     order: list[str] = []
     async with sessiondb.open(tmp_path / "one.db") as db:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -432,8 +432,9 @@ class Machine(RuleBasedStateMachine):
                 assert await observe(await visitor.session_by_id(pair.model.session_id)) == expected(pair.model)
 
 
-def run(loop: str, **options: Any) -> None:
-    machine = type("Machine", (Machine,), {"loop": loop})
+def run(loop: str, without: Collection[str] = (), **options: Any) -> None:
+    """Run the machine, on one of the event loops; `without` some of its rules."""
+    machine = type("Machine", (Machine,), {"loop": loop, **dict.fromkeys(without)})
     run_state_machine_as_test(
         machine, settings=settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options)
     )
@@ -511,6 +512,8 @@ def _undo_forgets_the_boundary_before(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+BESIDE_AN_UNDO = ("begin", "commit", "commit_late", "commit_again", "overtake", "give_up", "branch", "reset", "fork", "end", "reopen")
+
 # By which check of verify those are noticed that the model does not see first.
 NOTICED_BY = {
     _entries_counted_twice: "Finding.check='sequence'",
@@ -537,8 +540,9 @@ NOTICED_BY = {
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
     break_rule(monkeypatch)
+    # The last one takes two compactions and an undo, in a row: with all rules they were not among eighty examples with every version.
+    without = BESIDE_AN_UNDO if break_rule is _undo_forgets_the_boundary_before else ()
     with pytest.raises(Exception, match=NOTICED_BY.get(break_rule)) as failure:
-        # Always the same examples with one version of hypothesis, and no search for a smaller one. It ends with the first that shows it:
-        # most are among the first ten, the last one (two compactions, an undo) was not among eighty with every version.
-        run("asyncio", max_examples=640, stateful_step_count=30, derandomize=True, phases=[Phase.generate], database=None)
+        # Always the same examples with one version of hypothesis, and no search for a smaller one. It ends with the first that shows it.
+        run("asyncio", without, max_examples=320, stateful_step_count=30, derandomize=True, phases=[Phase.generate], database=None)
     assert not isinstance(failure.value, HypothesisException), "the machine itself is at fault"

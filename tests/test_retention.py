@@ -18,6 +18,7 @@ from sessiondb.errors import InvalidInput, StoreBusy
 from sessiondb.lanes import Answer
 from sessiondb.retention_plan import DAY_MS, RetentionPolicy
 from sessiondb.settings import parse_bytes, parse_days, retention_policy
+from sessiondb.sqlite import pacing
 from test_archive import Dying, dump
 
 ALL_TABLES = (
@@ -322,7 +323,9 @@ async def test_a_dry_run_decides_the_same_and_changes_nothing(tmp_db: Path, opti
 
 
 @pytest.mark.anyio
-async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(tmp_db: Path) -> None:
+async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "SHARE_BESIDE_CALLERS", 0.25)  # what is shown here needs no long pauses
+    monkeypatch.setattr(archive, "COMPARE_PAUSE_S", 0.01)
     async with sessiondb.open(tmp_db) as db:
         old = await aged(db, "old", 90)
         for _ in range(3):
