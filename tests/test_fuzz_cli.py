@@ -261,7 +261,7 @@ def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_
         if problem is not None:
             raise Broken(f"call {number} of seed {SEED}: sessiondb {[argument[:200] for argument in arguments]}: {problem}")
     print(f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {dict(sorted(told.items()))}")
-    assert told[0] > CALLS // 10
+    assert told[0] > CALLS // 50, "calls that get somewhere"
     assert told[2] > CALLS // 10
 
 
