@@ -104,7 +104,7 @@ class _Loop:
         self._pid = os.getpid()
         self._portal: anyio.from_thread.BlockingPortal | None = None
         self._stack = ExitStack()
-        self._left: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
+        self._posted: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 
     def start(self) -> None:
         if self._portal is not None:
@@ -146,13 +146,13 @@ class _Loop:
                 self._interrupt(portal, call, error)
             raise
 
-    def leave(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def post(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have a coroutine run on the loop without waiting for it; any thread may, the loop's own too."""
 
         def begin() -> None:
             task = self._asyncio.create_task(make())
-            self._left.add(task)
-            task.add_done_callback(self._left.discard)
+            self._posted.add(task)
+            task.add_done_callback(self._posted.discard)
 
         with suppress(RuntimeError):  # the loop ended meanwhile, and closed its generators
             self._asyncio.call_soon_threadsafe(begin)
@@ -241,7 +241,7 @@ def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
         if loop.runs and threading.get_ident() == thread:
             loop.call(source.aclose)
         elif loop.runs:
-            loop.leave(source.aclose)
+            loop.post(source.aclose)
 
 
 def _job(
