@@ -327,7 +327,10 @@ class Soak:
             else:
                 limits = ("--max-age", f"{self.plan.max_age_s}s", "--idle", f"{self.plan.idle_age_s}s", "--json")
                 code, out = await self.commands.run("gc", self.plan.database, *limits, codes=(0, 1), kill_after_s=kill_after_s)
-                for made in json.loads(out)["decisions"] if code in (0, 1) and out.startswith("{") else ():
+                if code == 1 and not out.startswith("{"):
+                    self.fail("retention", f"gc ended with 1 and said {out[:200]!r}")
+                    return
+                for made in json.loads(out)["decisions"] if code in (0, 1) else ():
                     self.counted["sessions archived by commands"] += made["outcome"] == "done"
                     if made["outcome"] == "failed":
                         self._gc_failed(made["note"])
