@@ -243,33 +243,21 @@ async def test_an_imported_entry_without_its_parent_starts_a_root_and_leaves_a_n
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("target", "context"), [("l1", ["a", "c"]), ("s", ["a", "c"]), ("b", ["a", "b", "c"])])
-async def test_a_leaf_record_never_makes_a_control_record_the_head(tmp_db: Path, target: str, context: list[str]) -> None:
-    """A leaf that names another leaf means what that one names; one that names the header, which is no entry, means nothing."""
-    async with sessiondb.open(tmp_db) as db:
-        session, _ = await load_lines(
-            db,
-            "s",
-            [
-                '{"type":"session","version":3,"id":"s","timestamp":"t","cwd":"/"}',
-                '{"type":"message","id":"a","parentId":null,"message":{"role":"user","content":"a"}}',
-                '{"type":"message","id":"b","parentId":"a","message":{"role":"user","content":"b"}}',
-                '{"type":"leaf","id":"l1","parentId":"a","targetId":"a"}',
-                f'{{"type":"leaf","id":"l2","parentId":"l1","targetId":"{target}"}}',
-            ],
-        )
-        await session.append(user("c"))
-        assert texts(await session.context()) == context
-        assert (await db.verify()).findings == ()
-
-
-@pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("first", "context"),
-    [('"a"', ["a", "c"]), ("null", ["c"]), ('"lost"', ["a", "b", "c"]), ('"s"', ["a", "b", "c"])],
+    ("first", "second", "context", "ignored"),
+    [
+        ('"a"', "l1", ["a", "c"], []),
+        ('"a"', "b", ["a", "b", "c"], []),
+        ('"a"', "s", ["a", "c"], ["leaf l2"]),
+        ("null", "l1", ["c"], ["leaf l2"]),
+        ('"lost"', "l1", ["a", "b", "c"], ["leaf l1", "leaf l2"]),
+        ('"s"', "l1", ["a", "b", "c"], ["leaf l1", "leaf l2"]),
+    ],
 )
-async def test_only_a_null_in_a_leaf_record_empties_a_context(tmp_db: Path, first: str, context: list[str]) -> None:
-    """A leaf record that names nothing does not, and neither does one that names such a record."""
+async def test_a_leaf_record_never_makes_a_control_record_the_head_and_only_a_null_empties_a_context(
+    tmp_db: Path, first: str, second: str, context: list[str], ignored: list[str]
+) -> None:
+    """One that names another leaf means what that one names; one that names no entry (a header is none), or such a record, nothing."""
     async with sessiondb.open(tmp_db) as db:
         session, notes = await load_lines(
             db,
@@ -279,10 +267,10 @@ async def test_only_a_null_in_a_leaf_record_empties_a_context(tmp_db: Path, firs
                 '{"type":"message","id":"a","parentId":null,"message":{"role":"user","content":"a"}}',
                 '{"type":"message","id":"b","parentId":"a","message":{"role":"user","content":"b"}}',
                 f'{{"type":"leaf","id":"l1","parentId":"b","targetId":{first}}}',
-                '{"type":"leaf","id":"l2","parentId":"b","targetId":"l1"}',
+                f'{{"type":"leaf","id":"l2","parentId":"b","targetId":"{second}"}}',
             ],
         )
-        assert [note.split(":")[0] for note in notes] == {'"a"': [], "null": ["leaf l2"]}.get(first, ["leaf l1", "leaf l2"])
+        assert [note.split(":")[0] for note in notes] == ignored
         await session.append(user("c"))
         assert texts(await session.context()) == context
         assert (await db.verify()).findings == ()
