@@ -23,7 +23,7 @@ from measure import ASSISTANT_MESSAGE, ENTRY_PAYLOAD, USER_MESSAGE, Bench, laten
 import sessiondb
 from sessiondb import SessionDB, sessions, transcript, turns
 from sessiondb.backend import Tx
-from sessiondb.handles import prepare
+from sessiondb.entries import prepare
 from sessiondb.retention import RetentionPolicy
 
 CONVERSATIONS = 64

@@ -40,8 +40,8 @@ import anyio.to_thread
 from . import chunks, events
 from .backend import Backend, ReadTx, Row, Tx
 from .chunks import BINDING, BRANCH, ENTRY, EPOCH, KEY, SESSION, SLICE_PAUSE_S, Chunk, damaged, in_slices
-from .entries import has_more_values
 from .errors import ConstraintFailed, InvalidInput, InvalidKey, NotFound, StoreBusy, StoreDamaged
+from .json_text import has_more_values
 from .keys import parse_key
 from .limits import (
     ARCHIVE_BINDINGS_MAX,

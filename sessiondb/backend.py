@@ -135,6 +135,20 @@ class Backend(Protocol):
         """Finish queued writes, checkpoint, and close. May be repeated."""
 
 
+class Database(Protocol):
+    """What handles and loops ask of an open database. `SessionDB` is one; they need not know it."""
+
+    @property
+    def backend(self) -> Backend:
+        """The engine: a loop is woken by its commits."""
+
+    async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
+        """As `SessionDB.read`."""
+
+    async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
+        """As `SessionDB.write`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One named statement of a `.sql` file."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from .backend import Row
-from .entries import has_more_values
 from .errors import InvalidInput, StoreDamaged
+from .json_text import has_more_values
 from .limits import (
     ARCHIVE_BINDINGS_MAX,
     ARCHIVE_CHUNK_ROWS,

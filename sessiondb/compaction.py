@@ -36,7 +36,7 @@ from typing import Literal
 from . import events, instances
 from .backend import ReadTx, Row, Tx
 from .context import read_messages
-from .entries import CUT_ROLES, CUT_TYPES, Draft, dumps, new_id
+from .entries import CUT_ROLES, CUT_TYPES, Draft, new_id
 from .errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -47,6 +47,7 @@ from .errors import (
     NothingToUndo,
     SessionEnded,
 )
+from .json_text import dumps
 from .limits import (
     COMPACTION_RENEWAL_FACTOR,
     COOL_DOWN_AFTER_REJECTIONS,

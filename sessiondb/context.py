@@ -23,8 +23,10 @@ from functools import cached_property
 from typing import Any
 
 from .backend import ReadTx, Row
-from .entries import Projection, dumps, dumps_again, loads, ms_from_iso, stored_text
+from .clock import ms_from_iso
+from .entries import Projection
 from .errors import NotFound
+from .json_text import dumps, dumps_again, loads, stored_text
 from .paths import Segment, context_start, require_entries, segments
 from .tokens import message_tokens
 from .transcript import no_session

@@ -16,19 +16,17 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
 
-from . import compaction, exporter, importer, sessions, status, verify
+from . import exporter, handles, importer, sessions, status, verify
 from . import salvage as salvaging
 from .backend import Backend, ReadTx, Row, Tx
 from .clock import now_ms
-from .compaction import GivenUp, Summary
-from .entries import is_large, iso_from_ms
+from .compaction import GivenUp
 from .errors import InvalidInput
 from .gateway import GatewayCalls
 from .handles import Session
@@ -215,23 +213,14 @@ class SessionDB(GatewayCalls, RetentionCalls):
             NotFound: no such compaction.
             InvalidInput: the summary is no text, `details` has no JSON form, or both are too large for one entry.
         """
-        if not isinstance(summary, str):
-            raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
-        encode = partial(Summary.of, summary, details, from_hook=from_hook)
-        # What `details` hold is not known before they are encoded; a compaction can afford the way to a thread.
-        prepared = await anyio.to_thread.run_sync(encode) if details is not None or is_large(summary) else encode()
-        return await self.write(
-            "compaction.commit",
-            lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.now_ms)),
-            size=len(prepared.text_json),
-        )
+        return await handles.commit_compaction(self, compaction_id, summary, details=details, from_hook=from_hook)
 
     async def fail_compaction(self, compaction_id: str, reason: str, *, state: GivenUp = "failed") -> bool:
         """Give a running job up; False if it was no longer running, or there is none. A later commit is still reconciled.
 
         Durable; may be repeated. `state` says how: "failed", "cancelled", "expired" or "abandoned".
         """
-        return await self.write("compaction.fail", lambda tx: compaction.give_up(tx, compaction_id, state, reason))
+        return await handles.give_up_compaction(self, compaction_id, state, reason)
 
     async def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:
         """Iterate over compaction jobs, newest first; of one session or of all."""

@@ -13,22 +13,28 @@ version 4). Sources: pi `docs/session.md` and `core/session-manager.ts`; opencla
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import IntEnum
-from itertools import islice
+from functools import partial
 from typing import Any, Final
 
-from .errors import InvalidInput, StoreDamaged
-from .limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, SEQ_MAX
+import anyio.to_thread
+from pydantic import BaseModel
+
+from .clock import iso_from_ms
+from .errors import InvalidInput
+from .json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
+from .limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, SEQ_MAX
+from .messages import message_json
 from .tokens import message_tokens, text_tokens, usage_tokens
+
+Item = dict[str, Any] | BaseModel | str | bytes
+"""A message or entry as a dict, a typed message (`sessiondb.messages`), or the JSON text of either."""
 
 NATIVE_VERSION: Final = 3
 """The format that new sessions are written in: the newest that both pi and every OpenClaw read."""
@@ -131,211 +137,7 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000 << ID_COUNT_BITS | next(_ids) & (1 << ID_COUNT_BITS) - 1:016x}"
 
 
-def iso_from_ms(ms: int) -> str:
-    """Return the ISO text that transcripts use: UTC, milliseconds, `Z`."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def ms_from_iso(text: Any) -> int | None:
-    """Return milliseconds since 1970 for an ISO text, or None if it is not one."""
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
-
-
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def dumps(value: Any) -> str:
-    """Encode as the transcript programs do: compact, and text as itself rather than escaped.
-
-    Raises:
-        InvalidInput: not JSON: a type without a JSON form, NaN, or an infinity.
-    """
-    try:
-        text = _encoder.encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"the entry cannot be written as JSON: {error}") from error
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form; its escape does
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text
-
-
-def dumps_again(value: Any) -> str:
-    """Encode what was decoded. A number too large for a float has become infinite: null, as JavaScript writes it."""
-    try:
-        return dumps(value)
-    except InvalidInput:
-        return dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
-
-
 # -- reading ------------------------------------------------------------------------------------------------
-
-
-class DamagedLine(ValueError):
-    """A line that is not an entry; its message is the reason."""
-
-
-def _no_constant(name: str) -> Any:
-    raise DamagedLine(f"{name} is not JSON")
-
-
-_decoder = json.JSONDecoder(parse_constant=_no_constant)
-
-
-def int_or_float(digits: str) -> int | float:
-    """Integers past the interpreter's digit limit are legal JSON; as floats they are at least readable."""
-    try:
-        return int(digits)
-    except ValueError:
-        return float(digits)
-
-
-_lenient_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=int_or_float)
-_SPACE = " \t\r"
-
-# What was accepted must be readable later, by a thread that is deeper in its own calls. Half of the interpreter's limit.
-NESTING_MAX: Final = 500
-# Possessive, and a string that nothing ends goes to the end of the text: a torn line is looked at once, not in every
-# way that it could be cut into pieces (which took for ever at sixty characters).
-_structure = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-_beginnings = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
-_key_value = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
-
-# The layout that every known program writes: scalar fields, then "message", then the closing brace. Matching it
-# lets the message be decoded where it stands, which gives its span for free.
-_usual_layout = re.compile(
-    r'[ \t\r]*\{(?P<fields>(?:[ \t\r]*"\w+"[ \t\r]*:[ \t\r]*(?:"[^"\\\x00-\x1f]*"|null|true|false|-?\d{1,18})[ \t\r]*,)*+)'
-    r'[ \t\r]*"message"[ \t\r]*:[ \t\r]*(?=\{)'
-)
-
-
-def decode_object(text: str, *, values_max: int = ENTRY_VALUES_MAX) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    """Decode one line; return its fields and the character span of its `message` value.
-
-    Raises:
-        DamagedLine: the text is not one JSON object, or too much of one.
-    """
-    brackets = text.count("[") + text.count("{")
-    if brackets > NESTING_MAX and _nesting(text) > NESTING_MAX:
-        raise DamagedLine(f"nested too deeply: more than {NESTING_MAX} levels")
-    if has_more_values(text, values_max):
-        raise DamagedLine(f"made of too many values: more than {values_max:,}")
-    for decoder in (_decoder, _lenient_decoder):
-        try:
-            return _decode(text, decoder)
-        except DamagedLine:
-            raise
-        except RecursionError:
-            raise DamagedLine("nested too deeply") from None
-        except ValueError as error:
-            if "integer string conversion" not in str(error):
-                raise DamagedLine(f"not JSON: {error}") from None
-    raise AssertionError("the lenient decoder refuses no number")
-
-
-@contextmanager
-def stored_text() -> Iterator[None]:
-    """Around code that takes stored JSON for what only a sound entry is: what a stranger stored instead is damage, not a bug of ours.
-
-    Raises:
-        StoreDamaged: in place of whatever that raised.
-    """
-    try:
-        yield
-    except (TypeError, AttributeError, KeyError, IndexError, ValueError, RecursionError) as error:
-        message = f"a stored entry is damaged: it is not what its type says ({type(error).__name__}: {str(error)[:200]})"
-        raise StoreDamaged(f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.") from error
-
-
-def loads(text: str | bytes) -> Any:
-    """Decode JSON that is stored. An integer that the interpreter refuses to convert comes as a float.
-
-    Raises:
-        StoreDamaged: it is not JSON any more; only JSON is ever stored.
-    """
-    # Twice the bound: several stored texts may come as one (`context.decode_messages`), of which only the last can be large.
-    most = 2 * ENTRY_VALUES_MAX
-    if len(text) > most and has_more_values(text if isinstance(text, str) else text.decode("utf-8", "replace"), most):
-        raise StoreDamaged(f"a stored text is damaged: it is made of more than {ENTRY_VALUES_MAX:,} values. Run `sessiondb verify DB`.")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        message = "a stored text is damaged: it is nested too deeply. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
-        raise StoreDamaged(message) from error
-    except ValueError as error:
-        if "integer string conversion" not in str(error):
-            message = f"a stored text is damaged: it is not JSON ({error}). Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
-            raise StoreDamaged(message) from error
-    return json.loads(text, parse_int=int_or_float)
-
-
-def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for token in _structure.finditer(text):
-        if token[0] in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token[0] in "]}":
-            depth -= 1
-    return deepest
-
-
-def has_more_values(text: str, values_max: int) -> bool:
-    """Tell whether a text holds more values than a number, without decoding it: each follows a bracket or a comma."""
-    if len(text) <= values_max or text.count("[") + text.count("{") + text.count(",") <= values_max:
-        return False
-    found = (token for token in _beginnings.finditer(text) if token[0][0] != '"')
-    return next(islice(found, values_max, None), None) is not None
-
-
-def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    # Without the cheap test first, a long message that is appended bare is scanned twice.
-    usual = _usual_layout.match(text) if '"message"' in text else None
-    if usual:
-        message, end = decoder.raw_decode(text, usual.end())
-        if text[end:].strip(_SPACE) == "}":
-            fields = decoder.decode("{" + usual["fields"].rstrip(", \t\r") + "}")
-            fields["message"] = message
-            return fields, (usual.end(), end)
-    value = decoder.decode(text)
-    if not isinstance(value, dict):
-        raise DamagedLine(f"a JSON {type(value).__name__}, not an object")
-    return value, _span_of_message(text, decoder) if isinstance(value.get("message"), dict) else None
-
-
-def _span_of_message(text: str, decoder: json.JSONDecoder) -> tuple[int, int] | None:
-    """Walk the top level of an object that is known to be valid; the last `message` wins, as in every parser."""
-    span = None
-    at = text.index("{") + 1
-    while (at := _skip_space(text, at)) < len(text) and text[at] != "}":
-        key, at = decoder.raw_decode(text, at)
-        separator = _key_value.match(text, at)
-        assert separator is not None, "a valid object has a colon after each key"
-        start = separator.end()
-        _, at = decoder.raw_decode(text, start)
-        if key == "message":
-            span = (start, at)
-        at = _skip_space(text, at)
-        if at < len(text) and text[at] == ",":
-            at += 1
-    return span
-
-
-def _skip_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _SPACE + "\n":
-        at += 1
-    return at
 
 
 def parse_line(text: str, version: int) -> Draft:
@@ -423,11 +225,6 @@ def _text_or_none(value: Any) -> str | None:
     return storable(value) if isinstance(value, str) else None
 
 
-def storable(text: str) -> str:
-    """Return a text as a column can hold it: half an emoji (a lone surrogate, from a cut name) has no UTF-8 form."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def _int_or_zero(value: Any) -> int:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0
 
@@ -454,7 +251,7 @@ def draft_entry(item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_
         fields, _ = decode_object(text)
     except DamagedLine as error:
         raise InvalidInput(f"the entry is {error}") from error
-    text = text.strip(_SPACE + "\n")
+    text = text.strip(JSON_SPACE + "\n")
     if "\n" in text:
         raise InvalidInput("an entry's JSON must be on one line: transcripts hold one entry a line")
     if "type" not in fields and isinstance(fields.get("role"), str):
@@ -571,3 +368,63 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
         # `shown` lost its brace; in front of it stands a comma (parent filled in) or the added fields.
         draft.body_at = body_at if fills_parent else body_at - 1 + len(prefix)
     return draft
+
+
+# -- preparing ----------------------------------------------------------------------------------------------
+
+
+async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
+    """Encode what is to be appended, off the event loop when it is large.
+
+    Raises:
+        InvalidInput: it cannot be stored, or the idempotency key is too long.
+    """
+    _check_key(idempotency_key)
+    prepare = partial(_prepare, item, idempotency_key)
+    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
+
+
+def _check_key(key: object) -> None:
+    if key is not None and not isinstance(key, str):
+        raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
+
+
+def _prepare(item: Item, idempotency_key: str | None) -> Draft:
+    if isinstance(item, BaseModel):
+        item = message_json(item)
+    if not isinstance(item, dict | str | bytes):
+        raise InvalidInput(f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}")
+    return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+
+
+async def prepare_all(items: Sequence[Item], keys: Sequence[str | None] | None = None) -> list[Draft]:
+    """Encode what is to be appended together, off the event loop when it is much.
+
+    Raises:
+        InvalidInput: one of them cannot be stored; its index is in the message.
+    """
+    prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
+    return await anyio.to_thread.run_sync(prepare) if len(items) > LARGE_ITEMS or any(map(is_large, items)) else prepare()
+
+
+def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draft]:
+    drafts = []
+    for index, (item, key) in enumerate(zip(items, keys, strict=True)):
+        try:
+            _check_key(key)
+            drafts.append(_prepare(item, key))
+        except InvalidInput as error:
+            raise InvalidInput(f"item {index}: {error}") from error
+    return drafts
+
+
+def check_append(count: int, size: int) -> None:
+    """Refuse what is too much for one transaction: an append, or a turn's answer.
+
+    Raises:
+        InvalidInput: too many, or too many bytes.
+    """
+    if count > APPEND_ENTRIES_MAX:
+        raise InvalidInput(f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction")
+    if size > APPEND_BYTES_MAX:
+        raise InvalidInput(f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction")

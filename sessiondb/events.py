@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from .backend import ReadTx, Tx
-from .entries import dumps
 from .errors import InvalidInput
+from .json_text import dumps
 from .limits import CONSUMER_CHARS_MAX
 from .models import Event
 

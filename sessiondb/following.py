@@ -11,12 +11,12 @@ from functools import partial
 import anyio
 
 from . import events, loops
-from .backend import ReadTx
+from .backend import Database, ReadTx
 from .errors import SessionDBError
 from .models import Event
 
 
-async def follow_events(db: loops.Database, consumer: str, audience: events.Audience | None, *, from_start: bool) -> AsyncIterator[Event]:
+async def follow_events(db: Database, consumer: str, audience: events.Audience | None, *, from_start: bool) -> AsyncIterator[Event]:
     """Yield events, now and as they come. See `SessionDB.events`."""
     known, last = await db.read("events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx)))
     at = known if known is not None else 0 if from_start else last
@@ -47,7 +47,7 @@ async def follow_events(db: loops.Database, consumer: str, audience: events.Audi
             await db.backend.wait_change(seen, loops.LOOK_S)
 
 
-async def _move_cursor(db: loops.Database, consumer: str, event_no: int, trouble: loops.Trouble) -> None:
+async def _move_cursor(db: Database, consumer: str, event_no: int, trouble: loops.Trouble) -> None:
     try:
         await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=event_no))
         trouble.is_over()

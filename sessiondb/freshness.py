@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from . import sessions, transcript
 from .backend import ReadTx, Tx
-from .entries import iso_from_ms
+from .clock import iso_from_ms
 from .keys import SessionKey
 from .limits import SEQ_BITS, SEQ_MAX
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -137,7 +137,7 @@ class GatewayCalls:
         Raises:
             NotFound: there is no such lane.
         """
-        await lanes.run_lane(cast("Any", self), lane, handler, settings or LaneSettings())
+        await lanes.run_lane(self, lane, handler, settings or LaneSettings(), self._running_turns)
 
     async def abort_turn(self, turn_no: int, reason: str) -> None:
         """Stop a turn on a person's behalf; what it still tries to write is refused. Durable.

@@ -13,29 +13,22 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel
 
-from . import compaction, events, instances, paths, retention, sessions, transcript
-from .backend import ReadTx, Row, Tx
-from .compaction import GivenUp, Job
+from . import compaction, events, instances, paths, sessions, transcript
+from .backend import Database, ReadTx, Row, Tx
+from .clock import iso_from_ms
+from .compaction import GivenUp, Job, Summary
 from .context import Context, decode_messages, read_context
-from .entries import LARGE_ITEMS, Draft, draft_entry, is_large, iso_from_ms
+from .entries import Draft, Item, check_append, is_large, prepare, prepare_all
 from .errors import CompactionRunning, CompactionTimeout, InvalidInput, SessionDBError, outcome_of
 from .events import Audience
 from .keys import parse_key
-from .limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
-from .messages import message_json
+from .limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
 from .models import CompactionResult, Entry, EpochInfo, Event, Receipt, SessionInfo
-
-if TYPE_CHECKING:
-    from .database import SessionDB
-
-Item = dict[str, Any] | BaseModel | str | bytes
-"""A message or entry as a dict, a typed message (`sessiondb.messages`), or the JSON text of either."""
 
 logger = logging.getLogger("sessiondb")
 
@@ -45,7 +38,7 @@ _EPOCHS_PAGE = 200
 class Session:
     """One transcript. A handle: it holds no state, so it never disagrees with the database."""
 
-    def __init__(self, db: SessionDB, ref: sessions.Ref) -> None:
+    def __init__(self, db: Database, ref: sessions.Ref) -> None:
         self.db = db
         self.ref = ref
         """The session's number and id (`session_no`, `session_id`): the number is what names it in the tables."""
@@ -251,11 +244,11 @@ class Session:
 
     async def pin(self) -> None:
         """Have retention leave the session alone. Durable; may be repeated."""
-        await self.db.write("pin", lambda tx: retention.pin(tx, self.ref.session_no))
+        await self.db.write("pin", lambda tx: sessions.pin(tx, self.ref.session_no))
 
     async def unpin(self) -> None:
         """Let retention have the session again. Durable; may be repeated."""
-        await self.db.write("unpin", lambda tx: retention.unpin(tx, self.ref.session_no))
+        await self.db.write("unpin", lambda tx: sessions.unpin(tx, self.ref.session_no))
 
     # -- compaction -----------------------------------------------------------------------------------------
 
@@ -385,7 +378,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 if owner is None or instances.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started) is not False:
                     raise
                 logger.warning("session %s: compaction %s was abandoned by pid %s", self.session.id, running.compaction_id, owner.pid)
-                await db.fail_compaction(running.compaction_id, f"its process (pid {owner.pid}) died", state="abandoned")
+                await give_up_compaction(db, running.compaction_id, "abandoned", f"its process (pid {owner.pid}) died")
 
     async def _read_span(self, job: Job) -> None:
         def read(tx: ReadTx) -> tuple[list[bytes], list[dict[str, Any]]]:
@@ -411,7 +404,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         # From here on there is no deadline: what the block does after its commit is its own business, and not to be cut off.
         deadline, self._scope.deadline = self._scope.deadline, math.inf
         try:
-            self.result = await self.session.db.commit_compaction(self.id, summary, details=details, from_hook=from_hook)
+            self.result = await commit_compaction(self.session.db, self.id, summary, details=details, from_hook=from_hook)
         finally:
             if self.result is None:
                 self._scope.deadline = deadline
@@ -447,7 +440,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         while True:
             try:
                 with anyio.CancelScope(shield=True):
-                    await self.session.db.fail_compaction(self.id, reason, state=state)
+                    await give_up_compaction(self.session.db, self.id, state, reason)
                 break
             except SessionDBError as error:
                 shown = interrupted or cause
@@ -464,61 +457,25 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             raise interrupted
 
 
-async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
-    """Encode what is to be appended, off the event loop when it is large.
-
-    Raises:
-        InvalidInput: it cannot be stored, or the idempotency key is too long.
-    """
-    _check_key(idempotency_key)
-    prepare = partial(_prepare, item, idempotency_key)
-    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
-
-
-def _check_key(key: object) -> None:
-    if key is not None and not isinstance(key, str):
-        raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
-
-
-def _prepare(item: Item, idempotency_key: str | None) -> Draft:
-    if isinstance(item, BaseModel):
-        item = message_json(item)
-    if not isinstance(item, dict | str | bytes):
-        raise InvalidInput(f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}")
-    return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+async def commit_compaction(
+    db: Database, compaction_id: str, summary: str, *, details: object = None, from_hook: bool | None = None
+) -> CompactionResult:
+    """Complete a compaction. See `SessionDB.commit_compaction`."""
+    if not isinstance(summary, str):
+        raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
+    encode = partial(Summary.of, summary, details, from_hook=from_hook)
+    # What `details` hold is not known before they are encoded; a compaction can afford the way to a thread.
+    prepared = await anyio.to_thread.run_sync(encode) if details is not None or is_large(summary) else encode()
+    return await db.write(
+        "compaction.commit",
+        lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.now_ms)),
+        size=len(prepared.text_json),
+    )
 
 
-async def prepare_all(items: Sequence[Item], keys: Sequence[str | None] | None = None) -> list[Draft]:
-    """Encode what is to be appended together, off the event loop when it is much.
-
-    Raises:
-        InvalidInput: one of them cannot be stored; its index is in the message.
-    """
-    prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
-    return await anyio.to_thread.run_sync(prepare) if len(items) > LARGE_ITEMS or any(map(is_large, items)) else prepare()
-
-
-def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draft]:
-    drafts = []
-    for index, (item, key) in enumerate(zip(items, keys, strict=True)):
-        try:
-            _check_key(key)
-            drafts.append(_prepare(item, key))
-        except InvalidInput as error:
-            raise InvalidInput(f"item {index}: {error}") from error
-    return drafts
-
-
-def check_append(count: int, size: int) -> None:
-    """Refuse what is too much for one transaction: an append, or a turn's answer.
-
-    Raises:
-        InvalidInput: too many, or too many bytes.
-    """
-    if count > APPEND_ENTRIES_MAX:
-        raise InvalidInput(f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction")
-    if size > APPEND_BYTES_MAX:
-        raise InvalidInput(f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction")
+async def give_up_compaction(db: Database, compaction_id: str, state: GivenUp, reason: str) -> bool:
+    """Give a running job up. See `SessionDB.fail_compaction`."""
+    return await db.write("compaction.fail", lambda tx: compaction.give_up(tx, compaction_id, state, reason))
 
 
 def _entries(rows: Sequence[Row]) -> list[Entry]:

@@ -23,8 +23,9 @@ from pydantic import BaseModel
 
 from . import events, sessions, turns
 from .backend import ReadTx, Tx
-from .entries import decode_object, draft_entry, dumps
+from .entries import draft_entry
 from .errors import InvalidInput, NotFound, SessionBusy, SessionEnded
+from .json_text import decode_object, dumps
 from .keys import SessionKey
 from .limits import LANE_WAITING_MAX, SESSION_WAITING_MAX
 from .messages import message_json

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backend import Row
-from .entries import DamagedLine, decode_object, dumps_again, loads, storable
 from .errors import InvalidKey
+from .json_text import DamagedLine, decode_object, dumps_again, loads, storable
 from .jsonl import UnreadableFile, open_transcript
 from .keys import SessionKey, parse_key
 from .limits import ENTRY_BYTES_MAX, MIB

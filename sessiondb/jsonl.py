@@ -26,7 +26,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from .entries import DamagedLine, Draft, decode_object, ms_from_iso, parse_line, storable
+from .clock import ms_from_iso
+from .entries import Draft, parse_line
+from .json_text import DamagedLine, decode_object, storable
 from .limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
 from .redaction import Redactor
 

@@ -17,24 +17,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import clock, inbox, loops, turns
-from .backend import ReadTx, Tx
-from .entries import LARGE_ITEMS, Draft, is_large
+from .backend import Database, ReadTx, Tx
+from .entries import LARGE_ITEMS, Draft, Item, check_append, is_large, prepare, prepare_all
 from .errors import InvalidInput, OutcomeUnknown, SessionDBError, StoreClosed, TurnLost, outcome_of
-from .handles import Item, Session, check_append, prepare, prepare_all
+from .handles import Session
 from .limits import INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
 from .models import Receipt
 from .outbox import encoded_reply
 from .sessions import Ref, check_reset_reason
-
-if TYPE_CHECKING:
-    from .database import SessionDB
 
 logger = logging.getLogger("sessiondb")
 
@@ -75,7 +72,7 @@ Handler = Callable[["Turn"], Awaitable[Answer | None]]
 class Turn:
     """A turn in progress, as its handler holds it."""
 
-    db: SessionDB
+    db: Database
     session: Session
     _started: turns.Started
     message: dict[str, Any]
@@ -158,8 +155,13 @@ class Turn:
         self._hold()
 
 
-async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSettings) -> None:
-    """Run a lane until cancelled. See `SessionDB.run_lane`."""
+async def run_lane(
+    db: Database, lane: str, handler: Handler, settings: LaneSettings, running: dict[int, Turn]
+) -> None:
+    """Run a lane until cancelled. See `SessionDB.run_lane`.
+
+    `running` is what all lanes of this process have in hand, by the turn's number: a lane takes over no turn that is in it and alive.
+    """
     known = False
     trouble = loops.Trouble(f"lane {lane}")
     claimed: dict[int, Turn] = {}  # by this loop, and not begun yet
@@ -167,7 +169,7 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
         async with anyio.create_task_group() as group:
             while True:
                 seen = db.backend.change_count
-                alive = _alive(db)
+                alive = _alive(running)
                 try:
                     if not known:
                         await db.read("lane", lambda tx: turns.require_lane(tx, lane))
@@ -181,8 +183,8 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
                     turn, sleep_s = None, trouble.pause_after(error)
                 if turn is not None:
                     # Here: its task begins only after the next look has been asked for.
-                    db._running_turns[turn.number] = claimed[turn.number] = turn
-                    group.start_soon(_run_turn, turn, handler, claimed)
+                    running[turn.number] = claimed[turn.number] = turn
+                    group.start_soon(_run_turn, turn, handler, claimed, running)
                 else:
                     await db.backend.wait_change(seen, sleep_s)
     except ExceptionGroup as group_error:
@@ -191,7 +193,7 @@ async def run_lane(db: SessionDB, lane: str, handler: Handler, settings: LaneSet
         # asyncio throws a task away that is cancelled before its first step, as `asyncio.run` does with all that are left.
         for turn in claimed.values():
             await _record(turn, _stopping(turn))
-            db._running_turns.pop(turn.number, None)
+            running.pop(turn.number, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +207,10 @@ class _Look:
     """Until something is due without any commit: a retry, a lease that runs out, a notice."""
 
 
-def _alive(db: SessionDB) -> str:
+def _alive(running: dict[int, Turn]) -> str:
     """List the turns whose leases this process itself has renewed in time, by a clock that is never set, or whose end it is writing."""
     now = time.monotonic()
-    return json.dumps([number for number, turn in db._running_turns.items() if turn.ending or now < turn._alive_until])
+    return json.dumps([number for number, turn in running.items() if turn.ending or now < turn._alive_until])
 
 
 def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look:
@@ -227,7 +229,7 @@ def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look
     )
 
 
-async def _look_after(db: SessionDB, lane: str, look: _Look, settings: LaneSettings, alive: str) -> None:
+async def _look_after(db: Database, lane: str, look: _Look, settings: LaneSettings, alive: str) -> None:
     """Take over turns whose lease ran out, and tell those who wait; a write only when there is something to do."""
     if look.expired:
         await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=alive))
@@ -235,7 +237,7 @@ async def _look_after(db: SessionDB, lane: str, look: _Look, settings: LaneSetti
         await db.write("lane.delayed", lambda tx: inbox.tell_delayed(tx, lane, after_ms=round(settings.delayed_after_s * 1000)))
 
 
-async def _claim(db: SessionDB, lane: str, candidate: turns.Candidate, settings: LaneSettings) -> Turn | None:
+async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: LaneSettings) -> Turn | None:
     try:
         draft = await prepare(candidate.payload)
         message = await _decode(candidate.payload)
@@ -273,7 +275,7 @@ async def _claim(db: SessionDB, lane: str, candidate: turns.Candidate, settings:
     return Turn(db, session, started, message, settings)
 
 
-async def _give_back(db: SessionDB, made: turns.Started, settings: LaneSettings) -> None:
+async def _give_back(db: Database, made: turns.Started, settings: LaneSettings) -> None:
     """Interrupt a turn that was claimed and never begun, if it is there."""
     who = f"turn {made.turn_no} of session {made.session_id}"
 
@@ -287,7 +289,7 @@ async def _give_back(db: SessionDB, made: turns.Started, settings: LaneSettings)
         logger.error("%s: it was claimed and not begun, and cannot be given back (%s); its lease ends it", who, error)  # noqa: TRY400  # as below
 
 
-async def _find_claim(db: SessionDB, made: turns.Started, settings: LaneSettings) -> turns.Started | None:
+async def _find_claim(db: Database, made: turns.Started, settings: LaneSettings) -> turns.Started | None:
     """After a claim whose outcome is unknown: go on with its turn if it is there after all; None if it is not.
 
     It is asked in a write, whose success says that the disk took what it saw.
@@ -320,7 +322,7 @@ def _stopping(turn: Turn) -> Callable[[Tx], object]:
     return lambda tx: turns.interrupt(tx, turn.number, _STOPPING)
 
 
-async def _run_turn(turn: Turn, handler: Handler, claimed: dict[int, Turn]) -> None:
+async def _run_turn(turn: Turn, handler: Handler, claimed: dict[int, Turn], running: dict[int, Turn]) -> None:
     """Run a handler and record what became of it. Nothing escapes but a cancellation of the loop.
 
     Until its end is written the turn is this process's and its lease is renewed, also while the loop is being cancelled.
@@ -346,7 +348,7 @@ async def _run_turn(turn: Turn, handler: Handler, claimed: dict[int, Turn]) -> N
             finally:
                 keeping.cancel()
     finally:
-        del turn.db._running_turns[turn.number]
+        del running[turn.number]
 
 
 async def _work(turn: Turn, handler: Handler) -> None:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from .backend import Backend, ReadTx, Tx
+from .backend import Database, Tx
 from .errors import ReadTooLong, SessionDBError, StoreDamaged, outcome_of
-
-T = TypeVar("T")
 
 logger = logging.getLogger("sessiondb")
 
@@ -27,20 +24,6 @@ logger = logging.getLogger("sessiondb")
 LOOK_S = 5.0
 # What a loop waits before it tries again when the database could not take its request.
 BUSY_PAUSE_S = 0.2
-
-
-class Database(Protocol):
-    """What a loop asks of an open database. `SessionDB` is one; loops need not know it."""
-
-    @property
-    def backend(self) -> Backend:
-        """To be woken by its commits."""
-
-    async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
-        """As `SessionDB.read`."""
-
-    async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
-        """As `SessionDB.write`."""
 
 
 class Trouble:

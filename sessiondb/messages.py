@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
 
-from .entries import dumps
+from .json_text import dumps
 
 
 class _Shape(BaseModel):

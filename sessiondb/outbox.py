@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from . import events
 from .backend import ReadTx, Tx
-from .entries import dumps
 from .errors import InvalidInput, NotFound
+from .json_text import dumps
 from .limits import (
     ENTRY_BYTES_MAX,
     LEASE_GRACE_MS,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .backend import Backend, ReadTx, Row, Tx
-from .entries import dumps
+from .json_text import dumps
 from .pace import Pace
 
 # The statements that walk a table and delete from it. Messages before turns: a turn goes only when its message has gone.

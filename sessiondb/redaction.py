@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from .entries import DamagedLine, decode_object, dumps, loads
 from .errors import InvalidInput
+from .json_text import DamagedLine, decode_object, dumps, loads
 from .limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX
 
 KEY_BLOCK_CHARS_MAX: Final = 64 * 1024

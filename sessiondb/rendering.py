@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .backend import Backend, ReadTx, Row
-from .entries import dumps_again, loads, stored_text
+from .json_text import dumps_again, loads, stored_text
 from .jsonl import BEHIND_ENTRY
 from .limits import MIB, SEQ_MAX
 from .pace import last_fitting

@@ -239,13 +239,3 @@ class RetentionCalls:
         """
         ref = await self.read("restore.find", lambda tx: sessions.resolve(tx, session_id))
         return await archive.restore(self.backend, ref.session_no)
-
-
-def pin(tx: Tx, session_no: int) -> None:
-    """Have retention leave a session alone. May be repeated."""
-    tx.run("retention.pin", session_no=session_no, now_ms=tx.now_ms)
-
-
-def unpin(tx: Tx, session_no: int) -> None:
-    """Let retention have a session again. May be repeated."""
-    tx.run("retention.unpin", session_no=session_no)

@@ -37,9 +37,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 from . import chunks, paths, transcript, verify
 from .backend import Row, Tx
-from .clock import now_ms
-from .entries import DamagedLine, Draft, dumps, iso_from_ms, new_id, parse_line
+from .clock import iso_from_ms, now_ms
+from .entries import Draft, new_id, parse_line
 from .errors import ConstraintFailed, InvalidInput, InvalidKey, NotASessionDB
+from .json_text import DamagedLine, dumps
 from .keys import parse_key
 from .limits import SEQ_BITS, SEQ_MAX
 from .models import Finding

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from . import clock, loops, outbox
-from .backend import ReadTx, Tx
+from .backend import Database, ReadTx, Tx
 from .errors import OutcomeUnknown, SessionDBError, outcome_of
 
 logger = logging.getLogger("sessiondb")
@@ -29,7 +29,7 @@ class RefusedBySender(Exception):
         self.retry = retry
 
 
-async def run_outbox(db: loops.Database, sender: Sender, *, lease_s: float, at_once: int) -> None:
+async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: int) -> None:
     """Send replies until cancelled. See `SessionDB.run_outbox`."""
     room = anyio.Semaphore(at_once)
     trouble = loops.Trouble("outbox")
@@ -59,7 +59,7 @@ async def run_outbox(db: loops.Database, sender: Sender, *, lease_s: float, at_o
 _NOT_SENT = "the gateway stopped before it was sent"
 
 
-async def _next_reply(db: loops.Database, lease_s: float, trouble: loops.Trouble) -> outbox.Outgoing:
+async def _next_reply(db: Database, lease_s: float, trouble: loops.Trouble) -> outbox.Outgoing:
     """Wait for the next reply, and commit to sending it."""
     while True:
         seen = db.backend.change_count
@@ -85,7 +85,7 @@ def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
     return bool(overdue), waiting is not None, sleep_s
 
 
-async def _begin_sending(db: loops.Database, lease_s: float) -> outbox.Outgoing | None:
+async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None:
     made: outbox.Outgoing | None = None
 
     def begin(tx: Tx) -> outbox.Outgoing | None:
@@ -105,7 +105,7 @@ async def _begin_sending(db: loops.Database, lease_s: float) -> outbox.Outgoing 
     return reply
 
 
-async def _send(db: loops.Database, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
+async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
     """Call the channel; record what it said. Anything but a clear answer is `unknown`."""
     settle: Callable[[Tx], object]
     try:
@@ -133,7 +133,7 @@ async def _send(db: loops.Database, reply: outbox.Outgoing, sender: Sender, leas
     await _settle(db, reply, settle, lease_s)
 
 
-async def _settle(db: loops.Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float) -> None:
+async def _settle(db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float) -> None:
     who = f"reply {reply.outbox_no} to {reply.target}"
     try:
         await loops.write_surely(db, "outbox.settle", body, for_s=lease_s, who=who)

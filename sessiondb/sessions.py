@@ -11,8 +11,10 @@ import uuid
 from typing import NamedTuple
 
 from .backend import ReadTx, Row, Tx
-from .entries import NATIVE_VERSION, Draft, dumps, iso_from_ms, new_id
+from .clock import iso_from_ms
+from .entries import NATIVE_VERSION, Draft, new_id
 from .errors import InvalidInput, InvalidKey, NotFound
+from .json_text import dumps
 from .keys import SessionKey, looks_like_key, parse_key
 from .limits import SESSION_ID_CHARS_MAX
 from .models import SessionInfo
@@ -223,6 +225,16 @@ def unbind(tx: Tx, key: SessionKey) -> bool:
 def end(tx: Tx, session_no: int) -> bool:
     """End a session: it accepts no append; False if it had ended. Its running compaction, if any, will be superseded."""
     return tx.run("sessions.end", session_no=session_no, now_ms=tx.now_ms) == 1
+
+
+def pin(tx: Tx, session_no: int) -> None:
+    """Have retention leave a session alone. May be repeated."""
+    tx.run("sessions.pin", session_no=session_no, now_ms=tx.now_ms)
+
+
+def unpin(tx: Tx, session_no: int) -> None:
+    """Let retention have a session again. May be repeated."""
+    tx.run("sessions.unpin", session_no=session_no)
 
 
 def _write_header(tx: Tx, session_no: int, session_id: str, *, cwd: str | None, parent_session: str | None) -> None:

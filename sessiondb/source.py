@@ -18,9 +18,10 @@ from typing import Final
 
 from . import sessions
 from .backend import Row, Tx
-from .entries import Draft, key_trouble, storable
+from .entries import Draft, key_trouble
 from .errors import InvalidInput
 from .index import Binding
+from .json_text import storable
 from .jsonl import BEHIND_ENTRY, Chunk, Identity, Kept, Place
 from .limits import SESSION_ID_CHARS_MAX
 from .openclaw import ENDED_KINDS, Found, file_name, stem_of

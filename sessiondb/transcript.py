@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backend import ReadTx, Row, Tx
-from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, Projection, dumps, new_id
+from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, Projection, new_id
 from .errors import NotFound, SessionEnded
+from .json_text import dumps
 from .limits import SEQ_MAX
 from .models import Receipt
 from .paths import entry_number, on_path, require_entries, segments, session_of

@@ -27,7 +27,8 @@ from typing import Literal
 
 from . import events, sessions, transcript
 from .backend import ReadTx, Row, Tx
-from .entries import Draft, iso_from_ms
+from .clock import iso_from_ms
+from .entries import Draft
 from .errors import NotFound, StoreDamaged, TurnLost
 from .limits import (
     INBOX_ATTEMPTS_MAX,

@@ -27,8 +27,8 @@ from typing import Any, Final, Literal
 
 from . import archive, chunks
 from .backend import Backend, ReadTx, Row
-from .entries import has_more_values, int_or_float, storable
 from .errors import InvalidInput, ReadTooLong, StoreDamaged
+from .json_text import has_more_values, int_or_float, storable
 from .limits import ENTRY_VALUES_MAX, SEQ_BITS, SEQ_MAX
 from .models import Finding, VerifyReport
 

@@ -13,7 +13,8 @@ import apsw
 import sessiondb
 from sessiondb import sessions, transcript
 from sessiondb.backend import Tx
-from sessiondb.entries import DamagedLine, Draft, parse_line
+from sessiondb.entries import Draft, parse_line
+from sessiondb.json_text import DamagedLine
 
 
 def user(text: str) -> dict[str, Any]:

@@ -32,8 +32,9 @@ from sessiondb import compaction, comparison, jsonl, paths, sessions, source, tr
 from sessiondb.cli.show import entry_json, parts_of, said_at_ms, title_of
 from sessiondb.cli.terminal import _UNSAFE_IN_LINES, at, escape, escape_lines
 from sessiondb.context import read_context
-from sessiondb.entries import NESTING_MAX, draft_entry
+from sessiondb.entries import draft_entry
 from sessiondb.errors import SessionDBError
+from sessiondb.json_text import NESTING_MAX
 from sessiondb.models import Entry
 from sessiondb.openclaw import Found
 from sessiondb.rendering import imported_bytes

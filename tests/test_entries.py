@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import sessiondb
 from core_support import user
 from sessiondb import InvalidInput
-from sessiondb.entries import NESTING_MAX, DamagedLine, Draft, Projection, draft_entry, dumps, iso_from_ms, ms_from_iso, parse_line
+from sessiondb.clock import iso_from_ms, ms_from_iso
+from sessiondb.entries import Draft, Projection, draft_entry, parse_line
+from sessiondb.json_text import NESTING_MAX, DamagedLine, dumps
 
 NOW_MS = 1_800_000_000_000
 

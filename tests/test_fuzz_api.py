@@ -29,7 +29,7 @@ import sessiondb
 from fuzz_inputs import Chance
 from fuzz_support import INPUTS, SEED, Broken, watched
 from import_support import NOT_COMPARED
-from sessiondb import entries
+from sessiondb import entries, json_text
 from sessiondb.errors import SessionDBError, outcome_of
 from sessiondb.settings import reset_policy, resume_policy, retention_policy
 
@@ -366,7 +366,7 @@ async def test_a_call_that_leaves_half_of_its_work_behind_is_found_out(tmp_path:
 
 
 async def test_a_call_that_lets_another_librarys_error_through_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "dumps", entries._encoder.encode)
+    monkeypatch.setattr(entries, "dumps", json_text._encoder.encode)
     monkeypatch.setattr("test_fuzz_api.calls", lambda db, talk, draw, work: {"append": lambda: talk.append(draw.item())})
     with pytest.raises(Broken, match=r"append: (Value|Recursion|Unicode)"):
         await run_course(random.Random(SEED), tmp_path / "one.db", Counter())

@@ -30,9 +30,10 @@ import sessiondb
 from fuzz_inputs import IDS, KEYS, NUMBERS, TESTS, TYPES, Chance
 from fuzz_support import INPUTS, SEED, Bench, Broken, Hung, sort_lines, watched
 from import_support import by_name, header, message, write
-from sessiondb import entries, jsonl, source
-from sessiondb.entries import Draft, dumps
+from sessiondb import entries, json_text, jsonl, source
+from sessiondb.entries import Draft
 from sessiondb.index import read_index
+from sessiondb.json_text import dumps
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -386,7 +387,7 @@ def normalising_what_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def neat(text: str, version: int) -> Draft:
         draft = parse(text, version)
-        draft.before = dumps(entries.loads(text)) if draft.body_bytes == 0 else text
+        draft.before = dumps(json_text.loads(text)) if draft.body_bytes == 0 else text
         return draft
 
     monkeypatch.setattr(jsonl, "parse_line", neat)
@@ -441,7 +442,7 @@ def test_an_importer_that_is_broken_on_purpose_is_found_out_by(bench: Bench, mon
 
 
 def test_a_pattern_that_takes_for_ever_over_a_torn_line_is_found_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "_structure", re.compile(r'"(?:[^"\\]+|\\.)*"|[\[\]{}]'))
+    monkeypatch.setattr(json_text, "_structure", re.compile(r'"(?:[^"\\]+|\\.)*"|[\[\]{}]'))
     monkeypatch.setattr("fuzz_support.HANG_CPU_S", 0.5)
     assert problem_of(bench, b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b"torn " * 12) == "Hung"
 
@@ -595,10 +596,10 @@ def fuzz(tmp_path: Path, *options: str, first: str = "") -> subprocess.Completed
 
 
 BREAK = """
-from sessiondb import entries, jsonl
+from sessiondb import json_text, jsonl
 def neat(text, version, parse=jsonl.parse_line):
     draft = parse(text, version)
-    draft.before = entries.dumps_again(entries.loads(text)) if draft.body_bytes == 0 else text
+    draft.before = json_text.dumps_again(json_text.loads(text)) if draft.body_bytes == 0 else text
     return draft
 jsonl.parse_line = neat
 """

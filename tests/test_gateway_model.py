@@ -31,7 +31,7 @@ import sessiondb
 from core_support import user
 from gateway_model import LANES, WAITING_MAX, Gateway, Message, Reply, Turn
 from sessiondb import gateway, inbox, instances, outbox, sessions, turns
-from sessiondb.handles import prepare
+from sessiondb.entries import prepare
 from sessiondb.sqlite import writer
 from turns_support import Clock, complete, fail, inbox_states, look
 

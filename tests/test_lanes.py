@@ -16,7 +16,7 @@ import pytest
 import sessiondb
 from core_support import reply
 from engine_support import PATIENCE_S, process
-from sessiondb import handles, lanes, limits, loops, outbox, turns
+from sessiondb import entries, lanes, limits, loops, outbox, turns
 from sessiondb.errors import OutcomeUnknown, StoreBusy
 from sessiondb.lanes import Answer, LaneSettings, Turn
 from turns_support import KEY, eventually, held_message, inbox_states, kinds, look, running, say
@@ -498,7 +498,7 @@ async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is
 
         async def write(op: str, *args: Any, **options: Any) -> Any:
             if op == "turn.end":
-                protected.append(lanes._alive(db))
+                protected.append(lanes._alive(db._running_turns))
                 at_the_end.append(len(renewals))
                 if len(renewals) < at_the_end[0] + 3:
                     raise StoreBusy("full", retry_after_ms=1)
@@ -523,7 +523,7 @@ async def test_an_answer_that_is_too_much_for_one_transaction_fails_the_turn_onc
         "bytes": Answer(entries=[reply("x" * 600)], replies=[("web:1", "\u4e2d" * 200)]),
     }[what]
     if what == "bytes":
-        monkeypatch.setattr(handles, "APPEND_BYTES_MAX", 1_200)
+        monkeypatch.setattr(entries, "APPEND_BYTES_MAX", 1_200)
 
     async def handler(turn: Turn) -> Answer:
         return bad if turn.message["content"] == "bad" else answer(turn)

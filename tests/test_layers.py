@@ -5,7 +5,7 @@
               handles, lanes, sending,
               following, loops, sync
     concepts  every module not named here  sessions, transcript, context, compaction, openclaw, verify, ...
-    base      backend, clock, errors, folders, limits, models, instances
+    base      backend, clock, errors, folders, json_text, limits, models, instances
     engine    sqlite                       the only package that imports apsw; knows the base and nothing above it
 
 Read from the syntax tree, so an import inside a function or for type checking counts as much as one at the top. Each rule
@@ -26,7 +26,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 FRONT = {"cli", "__main__", "adapters"}
 FACADE = {"", "database", "following", "gateway", "handles", "lanes", "loops", "sending", "sync"}  # "": sessiondb/__init__.py
-BASE = {"backend", "clock", "errors", "folders", "limits", "models", "instances"}
+BASE = {"backend", "clock", "errors", "folders", "json_text", "limits", "models", "instances"}
 ENGINE = "sqlite"
 NAMES_THE_ENGINE = "database"
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import sessiondb
 from core_support import ids_of, load_lines, reply, texts, user
-from sessiondb import Entry, InvalidInput, NotFound, SessionEnded, handles
+from sessiondb import Entry, InvalidInput, NotFound, SessionEnded, entries, handles
 from sessiondb.entries import draft_entry
 from sessiondb.limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_ENTRIES_MAX
 from sessiondb.messages import UserMessage
@@ -438,7 +438,7 @@ async def test_an_append_of_too_many_bytes_is_refused_and_the_largest_entry_fits
     envelope = draft_entry(user("中" * 1_000), now_ms=0).size - len("中".encode()) * 1_000
     assert 0 < envelope < 1_000, "the size is in bytes"
     assert ENTRY_BYTES_MAX + envelope <= APPEND_BYTES_MAX
-    monkeypatch.setattr(handles, "APPEND_BYTES_MAX", 2_000)
+    monkeypatch.setattr(entries, "APPEND_BYTES_MAX", 2_000)
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session()
         await session.append(user("x" * 1_500))
@@ -452,7 +452,7 @@ async def test_a_large_typed_message_is_encoded_and_a_page_is_made_off_the_event
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: dict[str, set[int]] = {"encode": set(), "page": set()}
-    encode, page = handles.message_json, handles._entries
+    encode, page = entries.message_json, handles._entries
 
     def noted(what: str, call: Any) -> Any:
         def run(*args: Any) -> Any:
@@ -461,7 +461,7 @@ async def test_a_large_typed_message_is_encoded_and_a_page_is_made_off_the_event
 
         return run
 
-    monkeypatch.setattr(handles, "message_json", noted("encode", encode))
+    monkeypatch.setattr(entries, "message_json", noted("encode", encode))
     monkeypatch.setattr(handles, "_entries", noted("page", page))
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session()

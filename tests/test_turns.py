@@ -13,8 +13,8 @@ import sessiondb
 from core_support import user
 from sessiondb import transcript, turns
 from sessiondb.backend import Tx
+from sessiondb.entries import prepare
 from sessiondb.errors import StoreDamaged
-from sessiondb.handles import prepare
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, PRIORITY_WAIT_MS_MAX
 from sessiondb.sqlite import writer
 from turns_support import KEY, Clock, claim, claimed, complete, fail, inbox_states, interrupt, kinds, look, say

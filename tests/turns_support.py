@@ -13,7 +13,7 @@ import sessiondb
 from core_support import reply, user
 from engine_support import PATIENCE_S
 from sessiondb import turns
-from sessiondb.handles import prepare
+from sessiondb.entries import prepare
 from sessiondb.sqlite import transaction, writer
 from sessiondb.sqlite.transaction import Prepared
 

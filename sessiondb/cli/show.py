@@ -19,7 +19,8 @@ import click
 
 from sessiondb import sync
 from sessiondb.backend import ReadTx
-from sessiondb.entries import DamagedLine, decode_object, ms_from_iso
+from sessiondb.clock import ms_from_iso
+from sessiondb.json_text import DamagedLine, decode_object
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
 from sessiondb.paths import context_start, entry_number, require_readable, segments, session_of

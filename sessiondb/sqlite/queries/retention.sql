@@ -15,11 +15,3 @@ SELECT s.session_no, s.session_id, s.updated_at_ms, s.entries, s.archived_at_ms,
        (SELECT max(coalesce(a.finished_at_ms, a.begun_at_ms)) FROM archive AS a WHERE a.session_no = s.session_no AND a.state = 'restored') AS restored_at_ms
 FROM session AS s WHERE (s.updated_at_ms, s.session_no) > (:after_ms, :after_no)
 ORDER BY s.updated_at_ms, s.session_no LIMIT :limit;
-
--- name: pin
--- Have retention leave a session alone; the first time counts.
-UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_no = :session_no;
-
--- name: unpin
--- Let retention have it again.
-UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;

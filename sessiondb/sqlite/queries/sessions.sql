@@ -70,3 +70,11 @@ WHERE newest.role = 'user' AND NOT EXISTS (
   WHERE newest.idempotency_key GLOB 'inbox:[0-9]*' AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER)
     AND coalesce(i.lane_before, i.lane) = 'cron')
 ORDER BY newest.entry_no DESC LIMIT 1;
+
+-- name: pin
+-- Have retention leave a session alone; the first time counts.
+UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_no = :session_no;
+
+-- name: unpin
+-- Let retention have it again.
+UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;
