@@ -40,38 +40,38 @@ test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds ea
 
 kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
 	@echo "kills: $(or $(KILLS),200) of them"
-	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_gateway_kills.py $(ARGS)
+	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_gateway_kills.py $(ARGS)
 
 # The long versions of the proofs in docs/reliability.md. Each prints its seed; SEED=... repeats a course.
 crash: $(VENV)/.dev ## power cuts, disk faults, kills, storms, damage: the long versions (hours; CUTS=, FAULTS=, CRASHES=, STORM=, DAMAGE=, SEED=)
 	@echo "crash: power cuts"
-	@SESSIONDB_POWER_CUTS=$(or $(CUTS),20000) $(if $(SEED),SESSIONDB_POWER_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_power_loss.py $(ARGS)
+	@SESSIONDB_POWER_CUTS=$(or $(CUTS),20000) $(if $(SEED),SESSIONDB_POWER_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/power/test_power_loss.py $(ARGS)
 	@echo "crash: disk faults"
-	@SESSIONDB_FAULTS=$(or $(FAULTS),40) $(if $(SEED),SESSIONDB_FAULTS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_faults.py $(ARGS)
+	@SESSIONDB_FAULTS=$(or $(FAULTS),40) $(if $(SEED),SESSIONDB_FAULTS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_faults.py $(ARGS)
 	@echo "crash: kills"
 	@SESSIONDB_CRASHES=$(or $(CRASHES),2000) $(if $(SEED),SESSIONDB_CRASHES_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
-	  tests/test_crash_steps.py tests/test_crash_stops.py tests/test_crash_clocks.py tests/test_crash_findings.py $(ARGS)
+	  tests/proofs/crash/test_steps.py tests/proofs/crash/test_stops.py tests/proofs/crash/test_clocks.py tests/proofs/crash/test_findings.py $(ARGS)
 	@echo "crash: eight writers and eight readers"
-	@SESSIONDB_STORM=$(or $(STORM),12000) $(if $(SEED),SESSIONDB_STORM_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/test_process_storm.py $(ARGS)
+	@SESSIONDB_STORM=$(or $(STORM),12000) $(if $(SEED),SESSIONDB_STORM_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_process_storm.py $(ARGS)
 	@echo "crash: damaged files"
 	@SESSIONDB_DAMAGE=$(or $(DAMAGE),2000) $(if $(SEED),SESSIONDB_DAMAGE_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
-	  tests/test_salvage.py tests/test_damaged.py $(ARGS)
+	  tests/salvage/test_pipeline.py tests/cli/test_damaged_databases.py $(ARGS)
 
 fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input for importer, API, command line, `query` and stored values (many minutes; FUZZ=inputs, SEED=, COVERAGE=no)
 	@echo "fuzz: $(or $(FUZZ),20000) inputs$(if $(filter no,$(COVERAGE)),; NOT guided by coverage (COVERAGE=no))"
 	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) SESSIONDB_FUZZ_COVERAGE=$(COVERAGE) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
-	  tests/test_fuzz_import.py tests/test_fuzz_api.py tests/test_fuzz_cli.py tests/test_fuzz_values.py tests/test_hostile_files.py $(ARGS)
+	  tests/proofs/fuzz/test_import.py tests/proofs/fuzz/test_api.py tests/proofs/fuzz/test_cli.py tests/proofs/fuzz/test_values.py tests/proofs/fuzz/test_hostile_files.py $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
-	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/test_redaction.py $(ARGS)
+	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/transfer/test_redaction.py $(ARGS)
 
 soak: $(VENV)/.dev ## an hour of everything at once, with bounds on what may grow (SOAK_MINUTES=60; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),60) minutes"
-	@SOAK_TEETH=1 $(BIN)/python -m pytest -q tests/test_soak.py
-	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(SOAK_MINUTES),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@SOAK_TEETH=1 $(BIN)/python -m pytest -q tests/proofs/soak/test_soak.py
+	@$(BIN)/python -m tests.proofs.soak --minutes $(or $(SOAK_MINUTES),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 audit: $(VENV)/.run ## ask an advisory service about everything that sessiondb needs to run (needs a network)
 	@echo "audit: pip-audit, in an environment of its own"
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python tests/closure.py >"$$folder/closure.txt" && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python tests/support/closure.py >"$$folder/closure.txt" && \
 	  $(BIN)/python -m venv "$$folder/venv" && "$$folder/venv/bin/python" -m pip install --quiet pip-audit && \
 	  "$$folder/venv/bin/pip-audit" --strict --no-deps --disable-pip --progress-spinner off --requirement "$$folder/closure.txt" || \
 	  { echo "audit: NOT CLEAN, or no advisory service answered (above). Nothing is known about what it could not look up."; exit 1; }

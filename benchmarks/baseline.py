@@ -17,16 +17,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent.parent / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import gateway_support  # noqa: E402
-import sessiondb  # noqa: E402
-import storm_support  # noqa: E402
-from core_support import query  # noqa: E402
-from gateway_support import GatewayProcess, Page  # noqa: E402
+import sessiondb
+from tests.support import interrupted_sessions, reference_gateway
+from tests.support.core import query
+from tests.support.reference_gateway import GatewayProcess, Page
 
 # The tests' patience is shorter than some summaries here.
-gateway_support.PATIENCE_S = 180.0
+reference_gateway.PATIENCE_S = 180.0
 
 MODEL_S = 0.3
 LONG = "We talked about the boiler, the garden fence, who feeds the cat in August, and what the plumber said about all of it. "
@@ -175,7 +174,7 @@ def killed_in_a_tool(folder: Path) -> None:
 
 def start_to_health(folder: Path, sessions: int) -> None:
     path = folder / f"start-{sessions}.db"
-    storm_support.build(path, storm_support.Storm(sessions=sessions, bindings=sessions + 10))
+    interrupted_sessions.build(path, interrupted_sessions.Storm(sessions=sessions, bindings=sessions + 10))
     times = []
     for _ in range(3):
         begun = perf_counter()

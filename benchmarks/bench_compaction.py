@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from measure import HISTORY, Bench, history_key, size
 
-from sessiondb import SessionDB, compaction
+from sessiondb import SessionDB
+from sessiondb.transcript import compaction
 
 # About thirteen of the history's messages: what a cut search reads is what is kept, not what is summarised.
 OPTIONS: dict[str, Any] = {"trigger": "manual", "keep_recent_tokens": 2_000, "timeout_ms": 60_000}

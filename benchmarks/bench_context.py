@@ -12,8 +12,9 @@ import pytest
 from floor import Raw, insert_one, read_last
 from measure import HISTORY, Bench, history_key, latencies, percentile, size
 
-from sessiondb import Session, SessionDB, compaction
-from sessiondb.context import read_context
+from sessiondb import Session, SessionDB
+from sessiondb.transcript import compaction
+from sessiondb.transcript.context import read_context
 
 LAST = 200
 SHORTEST = HISTORY[1]  # of those longer than what is read

@@ -21,10 +21,12 @@ from floor import Raw
 from measure import ASSISTANT_MESSAGE, ENTRY_PAYLOAD, USER_MESSAGE, Bench, latencies, percentile, running, size
 
 import sessiondb
-from sessiondb import SessionDB, sessions, transcript, turns
+from sessiondb import SessionDB
 from sessiondb.backend import Tx
-from sessiondb.entries import prepare
-from sessiondb.retention import RetentionPolicy
+from sessiondb.gateway import turns
+from sessiondb.maintenance.retention import RetentionPolicy
+from sessiondb.transcript import append, registry
+from sessiondb.transcript.entries import prepare
 
 CONVERSATIONS = 64
 # A conversation takes at most 100 messages that wait, a lane 10,000.
@@ -309,9 +311,9 @@ async def _build_start(path: Path, many: int, entries: int, interrupted: int) ->
 
     def create(drafts: list[list[Any]], first: int, tx: Tx) -> None:
         for number, own in enumerate(drafts, first):
-            ref = sessions.create(tx, f"session-{number}")
+            ref = registry.create(tx, f"session-{number}")
             if own:
-                transcript.append(tx, ref.session_no, own)
+                append.append(tx, ref.session_no, own)
 
     async with sessiondb.open(path, durability="normal") as db:
         for first in range(0, many, per_transaction):

@@ -29,8 +29,8 @@ from time import perf_counter
 from typing import Any, TextIO
 
 import sessiondb
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "tests" / "sample"
 TRANSCRIPTS = ("pi-0.74.2/sessions", "openclaw-2026.5.18/agents", "openclaw-2026.5.18/after-kill9")
 CONVERSATIONS = 24

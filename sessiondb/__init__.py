@@ -11,8 +11,6 @@ atomically; nothing is held while a model thinks. `sessiondb.sync` mirrors the A
 
 from importlib.metadata import version as _version
 
-from .archive import Restored
-from .context import Context
 from .database import OpenOptions, SessionDB, open
 from .errors import (
     CompactionCoolDown,
@@ -46,10 +44,14 @@ from .errors import (
     UnsafeSQLite,
     outcome_of,
 )
-from .freshness import ResetPolicy
-from .handles import CompactionJob, Session
-from .lanes import Answer, LaneSettings, Turn
+from .gateway.dispatcher import RefusedBySender
+from .gateway.outbox import Outgoing
+from .gateway.recovery import Decision, Recovered, ResumePolicy
+from .gateway.worker import Answer, LaneSettings, Turn
 from .limits import Limits
+from .maintenance.archive import Restored
+from .maintenance.retention import RetentionReport
+from .maintenance.retention_plan import RetentionDecision, RetentionPolicy
 from .models import (
     Accepted,
     CompactionInfo,
@@ -70,12 +72,10 @@ from .models import (
     SessionInfo,
     VerifyReport,
 )
-from .outbox import Outgoing
-from .redaction import Redactor
-from .resume import Decision, Recovered, ResumePolicy
-from .retention import RetentionReport
-from .retention_plan import RetentionDecision, RetentionPolicy
-from .sending import RefusedBySender
+from .transcript.context import Context
+from .transcript.reset_policy import ResetPolicy
+from .transcript.session import CompactionJob, Session
+from .transfer.redaction import Redactor
 
 __all__ = [
     "Accepted",

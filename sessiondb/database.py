@@ -22,22 +22,24 @@ from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 import anyio
 import anyio.to_thread
 
-from . import exporter, handles, importer, sessions, status, verify
-from . import salvage as salvaging
 from .backend import Backend, ReadTx, Row, Tx
 from .clock import now_ms
-from .compaction import GivenUp
 from .errors import InvalidInput
-from .gateway import GatewayCalls
-from .handles import Session
-from .importer import Progress
-from .keys import parse_key
-from .lanes import Turn
+from .gateway.worker import Turn
+from .gateway_calls import GatewayCalls
 from .limits import PAGE_ROWS, Limits
+from .maintenance import status, verify
+from .maintenance.retention import RetentionCalls
+from .maintenance.status import DatabaseStatus
 from .models import CompactionInfo, CompactionResult, ExportReport, ImportReport, SessionInfo, VerifyReport
-from .redaction import Redactor
-from .retention import RetentionCalls
-from .status import DatabaseStatus
+from .salvage import pipeline as salvaging
+from .transcript import registry
+from .transcript.compaction import GivenUp
+from .transcript.keys import parse_key
+from .transcript.session import Session, commit_compaction, give_up_compaction
+from .transfer import exporter, importer
+from .transfer.importer import Progress
+from .transfer.redaction import Redactor
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -147,10 +149,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         parsed = parse_key(key)
         bound = await self.read("session", lambda tx: tx.one("sessions.by_key", session_key=parsed.text))
         if bound is not None:
-            return Session(self, sessions.Ref(bound.session_no, bound.session_id))
-        session_id = sessions.new_session_id()
+            return Session(self, registry.Ref(bound.session_no, bound.session_id))
+        session_id = registry.new_session_id()
         ref = await self.write(
-            "session.create", lambda tx: sessions.open_by_key(tx, parsed, session_id=session_id, cwd=cwd)
+            "session.create", lambda tx: registry.open_by_key(tx, parsed, session_id=session_id, cwd=cwd)
         )
         return Session(self, ref)
 
@@ -160,8 +162,8 @@ class SessionDB(GatewayCalls, RetentionCalls):
         Raises:
             InvalidInput: the id is taken, or cannot be one.
         """
-        chosen = sessions.check_session_id(session_id) if session_id is not None else sessions.new_session_id()
-        return Session(self, await self.write("session.create", lambda tx: sessions.create(tx, chosen, agent_id=agent_id, cwd=cwd)))
+        chosen = registry.check_session_id(session_id) if session_id is not None else registry.new_session_id()
+        return Session(self, await self.write("session.create", lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd)))
 
     async def session_by_id(self, session_id: str) -> Session:
         """Return a session by its id, a unique prefix of it, or a key that is bound.
@@ -169,7 +171,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
         Raises:
             NotFound: none, or more than one.
         """
-        return Session(self, await self.read("session.find", lambda tx: sessions.resolve(tx, session_id)))
+        return Session(self, await self.read("session.find", lambda tx: registry.resolve(tx, session_id)))
 
     async def sessions(self, *, agent_id: str | None = None, with_ended: bool = False) -> AsyncIterator[SessionInfo]:
         """Iterate over sessions, last changed first. Holds no snapshot between pages."""
@@ -189,7 +191,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
             SessionArchived: its entries are in an archive; `restore` brings them back.
         """
         parsed = parse_key(key)
-        await self.write("bind", lambda tx: sessions.bind(tx, parsed, session.ref.session_no))
+        await self.write("bind", lambda tx: registry.bind(tx, parsed, session.ref.session_no))
 
     async def unbind(self, key: str) -> bool:
         """Forget a key; its session stays, and the next message for the key begins a new one. False if it was not bound.
@@ -200,7 +202,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        return await self.write("unbind", lambda tx: sessions.unbind(tx, parsed))
+        return await self.write("unbind", lambda tx: registry.unbind(tx, parsed))
 
     # -- compactions ----------------------------------------------------------------------------------------
 
@@ -213,14 +215,14 @@ class SessionDB(GatewayCalls, RetentionCalls):
             NotFound: no such compaction.
             InvalidInput: the summary is no text, `details` has no JSON form, or both are too large for one entry.
         """
-        return await handles.commit_compaction(self, compaction_id, summary, details=details, from_hook=from_hook)
+        return await commit_compaction(self, compaction_id, summary, details=details, from_hook=from_hook)
 
     async def fail_compaction(self, compaction_id: str, reason: str, *, state: GivenUp = "failed") -> bool:
         """Give a running job up; False if it was no longer running, or there is none. A later commit is still reconciled.
 
         Durable; may be repeated. `state` says how: "failed", "cancelled", "expired" or "abandoned".
         """
-        return await handles.give_up_compaction(self, compaction_id, state, reason)
+        return await give_up_compaction(self, compaction_id, state, reason)
 
     async def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:
         """Iterate over compaction jobs, newest first; of one session or of all."""
@@ -359,7 +361,7 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Sessio
 def _sessions_page(
     before: tuple[int, int] | None, agent_id: str | None, with_ended: bool
 ) -> Callable[[ReadTx], tuple[list[SessionInfo], tuple[int, int] | None]]:
-    return lambda tx: sessions.page(tx, before=before, limit=PAGE_ROWS, agent_id=agent_id, with_ended=with_ended)
+    return lambda tx: registry.page(tx, before=before, limit=PAGE_ROWS, agent_id=agent_id, with_ended=with_ended)
 
 
 def _compactions_page(session_no: int | None, before_no: int) -> Callable[[ReadTx], list[Row]]:
@@ -405,9 +407,9 @@ def query(
         InvalidInput: not one statement, not SQL, or something else than a query.
         ReadTooLong: `timeout_s` passed.
     """
-    from .sqlite import adhoc
+    from .sqlite import user_query
 
-    return adhoc.query(os.path.realpath(path), sql, parameters or {}, timeout_s=timeout_s, is_unwanted=is_unwanted)
+    return user_query.query(os.path.realpath(path), sql, parameters or {}, timeout_s=timeout_s, is_unwanted=is_unwanted)
 
 
 def salvage(
@@ -427,22 +429,22 @@ def salvage(
         StoreBusy: a process has it open.
         InvalidInput: the destination exists, or its file system has no hard links.
     """
-    from .sqlite import damaged, rebuild
+    from .sqlite import damaged_file, new_database
 
-    with damaged.DamagedFile(os.path.realpath(path), use_wal=use_wal) as source:
-        with rebuild.NewDatabase(os.path.realpath(destination)) as target:
+    with damaged_file.DamagedFile(os.path.realpath(path), use_wal=use_wal) as source:
+        with new_database.NewDatabase(os.path.realpath(destination)) as target:
             return salvaging.run(source, target, said=said)
 
 
 def bound_query_memory(limit_bytes: int) -> None:
     """Bound what `query` may take, and everything else that the engine does in this process. For a process of one's own."""
-    from .sqlite import adhoc
+    from .sqlite import user_query
 
-    adhoc.bound_memory(limit_bytes)
+    user_query.bound_memory(limit_bytes)
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the engine's parts."""
-    from .sqlite import adhoc
+    from .sqlite import user_query
 
-    return adhoc.versions()
+    return user_query.versions()

@@ -33,14 +33,16 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, 
 import anyio
 import anyio.from_thread
 
-from . import database, handles
+from . import database
 from .backend import ReadTx, Tx
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
-from .exporter import Progress
 from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
-from .redaction import Redactor
-from .sessions import Ref
+from .transcript.registry import Ref
+from .transcript.session import CompactionJob as AsyncCompactionJob
+from .transcript.session import Session as AsyncSession
+from .transfer.exporter import Progress
+from .transfer.redaction import Redactor
 
 __all__ = ["CompactionJob", "Session", "SessionDB", "open"]
 
@@ -192,7 +194,7 @@ def _call(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callab
     return call
 
 
-def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, handles.Session]]) -> Callable[Concatenate[Any, P], Session]:
+def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, AsyncSession]]) -> Callable[Concatenate[Any, P], Session]:
     """Make a blocking method that returns a session."""
 
     @functools.wraps(method)
@@ -245,13 +247,13 @@ def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
 
 
 def _job(
-    method: Callable[Concatenate[handles.Session, P], handles.CompactionJob],
+    method: Callable[Concatenate[AsyncSession, P], AsyncCompactionJob],
 ) -> Callable[Concatenate[Any, P], CompactionJob]:
     """Make a method that returns a compaction job. The job is made on the loop, where its deadline belongs."""
 
     @functools.wraps(method)
     def call(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> CompactionJob:
-        async def make() -> handles.CompactionJob:
+        async def make() -> AsyncCompactionJob:
             return method(self._peer, *args, **kwargs)
 
         return CompactionJob(self, self._loop.call(make))
@@ -265,7 +267,7 @@ class _Host:
     The caller's thread hands over the exception that its block ended with, and gets back the one that came out.
     """
 
-    def __init__(self, loop: _Loop, job: handles.CompactionJob) -> None:
+    def __init__(self, loop: _Loop, job: AsyncCompactionJob) -> None:
         self._loop = loop
         self._job = job
         self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -417,10 +419,10 @@ class SessionDB(_Proxy[database.SessionDB]):
         return self._loop.call(lambda: self._peer.verify(_peer_of(session), deep=deep))
 
 
-class Session(_Proxy[handles.Session]):
+class Session(_Proxy[AsyncSession]):
     """One transcript. A handle: it holds no state, so it never disagrees with the database."""
 
-    def __init__(self, db: SessionDB, peer: handles.Session) -> None:
+    def __init__(self, db: SessionDB, peer: AsyncSession) -> None:
         super().__init__(_loop_of(db), peer)
         self.db = db
 
@@ -437,30 +439,30 @@ class Session(_Proxy[handles.Session]):
         """The session's id."""
         return self._peer.id
 
-    info = _call(handles.Session.info)
-    append = _call(handles.Session.append)
-    append_many = _call(handles.Session.append_many)
-    context = _call(handles.Session.context)
-    entries = _call(handles.Session.entries)
-    tail = _call(handles.Session.tail)
-    arrivals = _call(handles.Session.arrivals)
-    epochs = _call(handles.Session.epochs)
-    events = _call(handles.Session.events)
-    branch = _call(handles.Session.branch)
-    reset = _call(handles.Session.reset)
-    fork = _session(handles.Session.fork)
-    end = _call(handles.Session.end)
-    pin = _call(handles.Session.pin)
-    unpin = _call(handles.Session.unpin)
-    undo_compaction = _call(handles.Session.undo_compaction)
+    info = _call(AsyncSession.info)
+    append = _call(AsyncSession.append)
+    append_many = _call(AsyncSession.append_many)
+    context = _call(AsyncSession.context)
+    entries = _call(AsyncSession.entries)
+    tail = _call(AsyncSession.tail)
+    arrivals = _call(AsyncSession.arrivals)
+    epochs = _call(AsyncSession.epochs)
+    events = _call(AsyncSession.events)
+    branch = _call(AsyncSession.branch)
+    reset = _call(AsyncSession.reset)
+    fork = _session(AsyncSession.fork)
+    end = _call(AsyncSession.end)
+    pin = _call(AsyncSession.pin)
+    unpin = _call(AsyncSession.unpin)
+    undo_compaction = _call(AsyncSession.undo_compaction)
 
-    compact = _job(handles.Session.compact)
+    compact = _job(AsyncSession.compact)
 
 
-class CompactionJob(_Proxy[handles.CompactionJob]):
+class CompactionJob(_Proxy[AsyncCompactionJob]):
     """A compaction in progress, as its owner holds it."""
 
-    def __init__(self, session: Session, peer: handles.CompactionJob) -> None:
+    def __init__(self, session: Session, peer: AsyncCompactionJob) -> None:
         super().__init__(_loop_of(session), peer)
         self.session = session
         self._host: _Host | None = None
@@ -514,12 +516,12 @@ class CompactionJob(_Proxy[handles.CompactionJob]):
         """What became of the commit; None before it."""
         return self._peer.result
 
-    @_mirrors(handles.CompactionJob.as_json)
+    @_mirrors(AsyncCompactionJob.as_json)
     def as_json(self) -> bytes:
         return self._peer.as_json()
 
-    renew = _call(handles.CompactionJob.renew)
-    commit = _call(handles.CompactionJob.commit)
+    renew = _call(AsyncCompactionJob.renew)
+    commit = _call(AsyncCompactionJob.commit)
 
 
 def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:
@@ -532,10 +534,10 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Sessio
 
 
 @overload
-def _peer_of(session: Session) -> handles.Session: ...
+def _peer_of(session: Session) -> AsyncSession: ...
 @overload
-def _peer_of(session: Session | None) -> handles.Session | None: ...
-def _peer_of(session: Session | None) -> handles.Session | None:
+def _peer_of(session: Session | None) -> AsyncSession | None: ...
+def _peer_of(session: Session | None) -> AsyncSession | None:
     return session._peer if session is not None else None  # noqa: SLF001  # of this module's own class
 
 

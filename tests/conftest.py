@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from faults_workload import descriptors
+from tests import ROOT, TESTS
+from tests.proofs.crash.faults_workload import descriptors
 
-TESTS = Path(__file__).resolve().parent
 SAMPLE = TESTS / "sample"
-CORPUS = TESTS.parent.parent / "shared" / "corpus"
+CORPUS = ROOT.parent / "shared" / "corpus"
+
+# Children of the tests find the package of this checkout, and the helpers beside these tests.
+os.environ["PYTHONPATH"] = str(ROOT)
 
 # Hypothesis would fail an example for being slow (200 ms by default): a timed assertion, on a machine that is shared.
 settings.register_profile("sessiondb", deadline=None, print_blob=True)

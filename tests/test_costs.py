@@ -13,13 +13,15 @@ import apsw
 import pytest
 
 import sessiondb
-from sessiondb import compaction, events, outbox, turns
+from sessiondb import events
 from sessiondb.backend import Row
-from sessiondb.entries import draft_entry
+from sessiondb.gateway import outbox, turns
 from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
 from sessiondb.sqlite.schema import schema_text
+from sessiondb.transcript import compaction
+from sessiondb.transcript.entries import draft_entry
 
 PAGE_BYTES = 4096
 QUESTION = {"role": "user", "content": "a question of ordinary length " * 10}
@@ -86,7 +88,7 @@ async def test_no_connection_prepares_a_statement_anew_because_a_parameter_chang
 def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
     script = """if True:
         import os
-        from sessiondb.entries import new_id
+        from sessiondb.transcript.entries import new_id
         reader, writer = os.pipe()
         if os.fork() == 0:
             os.write(writer, new_id().encode())

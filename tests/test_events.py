@@ -11,11 +11,12 @@ import anyio
 import pytest
 
 import sessiondb
-from core_support import reply, user
-from engine_support import process
-from sessiondb import compaction, events
+from sessiondb import events
 from sessiondb.backend import Tx
-from turns_support import KEY, claimed, interrupt, kinds, look, say
+from sessiondb.transcript import compaction
+from tests.support.core import reply, user
+from tests.support.engine import other_process
+from tests.support.gateway import KEY, claimed, interrupt, kinds, look, say
 
 pytestmark = pytest.mark.anyio
 
@@ -189,7 +190,7 @@ anyio.run(main)
 
 async def test_an_event_of_another_process_arrives_while_this_one_sleeps(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        with process(EMIT, tmp_db) as child:
+        with other_process(EMIT, tmp_db) as child:
             assert child.stdin is not None
             assert child.stdout is not None
             assert child.stdout.readline() == "open\n"

@@ -1,12 +1,14 @@
 """Dependencies point down, one library touches the file, and SQL stays in `.sql` files.
 
-    front     cli, __main__, adapters      may import anything but the engine
-    façade    sessiondb, database, gateway,  database alone names the engine
-              handles, lanes, sending,
-              following, loops, sync
-    concepts  every module not named here  sessions, transcript, context, compaction, openclaw, verify, ...
-    base      backend, clock, errors, folders, json_text, limits, models, instances
-    engine    sqlite                       the only package that imports apsw; knows the base and nothing above it
+    doors      cli, server, adapters              may import anything but an engine
+    front      sessiondb, sync                    what a program imports
+    façade     database                           one asynchronous class; it alone names the engine
+    above      salvage, openclaw_settings         use the packages below; nothing but the façade and the doors uses them
+    packages   gateway, transfer, maintenance     never import one another
+    core       transcript                         one session's entries; knows none of the packages above it
+    shared     batching, events, messages
+    base       backend, clock, errors, limits, ...
+    engine     sqlite                             the only package that imports apsw; knows the base and nothing above it
 
 Read from the syntax tree, so an import inside a function or for type checking counts as much as one at the top. Each rule
 is also shown source that breaks it, and source that looks alike and does not: a check that cannot fail is worth nothing.
@@ -21,12 +23,25 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "sessiondb"
+from tests import ROOT
+
+PACKAGE = ROOT / "sessiondb"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-FRONT = {"cli", "__main__", "adapters"}
-FACADE = {"", "database", "following", "gateway", "handles", "lanes", "loops", "sending", "sync"}  # "": sessiondb/__init__.py
-BASE = {"backend", "clock", "errors", "folders", "json_text", "limits", "models", "instances"}
+# From the ground up; an import goes to the same floor or a lower one. Rooms are packages, or modules that lie at the top.
+FLOORS: list[set[str]] = [
+    {"backend", "clock", "durable_files", "errors", "json_text", "limits", "models", "process"},
+    {"batching", "events", "messages"},
+    {"transcript"},
+    {"gateway", "transfer", "maintenance"},
+    {"salvage", "openclaw_settings"},
+    {"database", "gateway_calls"},
+    {"sync", ""},  # "": sessiondb/__init__.py, the front door
+    {"cli", "server", "adapters", "__main__"},
+]
+PLANNED = {"server", "adapters"}
+BASE = FLOORS[0]
+PACKAGES = {"transcript", "gateway", "transfer", "maintenance", "salvage"}
 ENGINE = "sqlite"
 NAMES_THE_ENGINE = "database"
 
@@ -59,21 +74,21 @@ def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
             yield from (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
-def area(module: str) -> str:
-    """Return the part of the package that a module belongs to: the first name after `sessiondb`, or ""."""
+def room(module: str) -> str:
+    """Return the package that a module is in, or its own name if it lies at the top: `transcript`, `database`; "" is the front door."""
     return [*module.split("."), ""][1]
 
 
-def height(part: str) -> int:
-    """Return how high a part stands; outside the engine, imports go to an equal or a lower one."""
-    return 3 if part in FRONT else 2 if part in FACADE else 0 if part in BASE else 1
+def floor(name: str) -> int:
+    """Return which floor a room is on."""
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
 
 
 def broken_rules(source: str, module: str, *, package: str | None = None, modules: set[str] = MODULES) -> list[str]:
     """Return a sentence for each import in `source` that goes against the layers."""
-    mine, found = area(module), []
+    mine, found = room(module), []
     for name in imported(source, package or module.rpartition(".")[0], modules):
-        theirs = area(name)
+        theirs = room(name)
         if name.split(".")[0] in SECOND_LIBRARIES:
             found.append(f"{module} imports {name}: a second SQLite library in the process drops the first one's locks")
         elif name.split(".")[0] == DRIVER and mine != ENGINE:
@@ -82,10 +97,29 @@ def broken_rules(source: str, module: str, *, package: str | None = None, module
             continue
         elif theirs == ENGINE and mine != NAMES_THE_ENGINE:
             found.append(f"{module} imports {name}: only sessiondb.{NAMES_THE_ENGINE} names the engine")
-        elif mine == ENGINE and theirs not in BASE:
-            found.append(f"{module} imports {name or 'sessiondb'}: the engine knows {', '.join(sorted(BASE))} and nothing above")
-        elif theirs != ENGINE and height(theirs) > height(mine):
+        elif theirs == ENGINE:
+            continue
+        elif mine == ENGINE:
+            if theirs not in BASE:
+                found.append(f"{module} imports {name}: the engine knows {', '.join(sorted(BASE))} and nothing above")
+        elif floor(theirs) > floor(mine):
             found.append(f"{module} imports {name}: dependencies point down")
+        elif floor(theirs) == floor(mine) and mine in PACKAGES and theirs in PACKAGES:
+            found.append(f"{module} imports {name}: the packages of one floor do not know one another")
+    return found
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return every set of modules that import one another in a circle."""
+    found: list[list[str]] = []
+    left = {module: set(theirs) for module, theirs in edges.items()}
+    while left:
+        free = {module for module, theirs in left.items() if not theirs & left.keys()}
+        used = set().union(*left.values())
+        free |= {module for module in left if module not in used}
+        if not free:
+            return [*found, sorted(left)]
+        left = {module: theirs for module, theirs in left.items() if module not in free}
     return found
 
 
@@ -96,34 +130,66 @@ def test_imports_point_down(path: Path) -> None:
     assert broken_rules(path.read_text(encoding="utf-8"), module, package=package) == []
 
 
-EXAMPLE_MODULES = {"sessiondb"} | {f"sessiondb.{name}" for name in ("errors", "sqlite", "sqlite.writer", "transcript", "database")}
+def test_every_module_is_in_a_room_that_has_a_floor() -> None:
+    rooms = {room(module) for module in MODULES} - {ENGINE}
+    assert rooms == set().union(*FLOORS) - set(PLANNED)
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    edges: dict[str, set[str]] = {}
+    for path in SOURCES:
+        module = dotted(path)
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        names = imported(path.read_text(encoding="utf-8"), package, MODULES)
+        edges[module] = {name for name in names if name in MODULES and name != module}
+    assert circles(edges) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
+EXAMPLE_MODULES = {"sessiondb"} | {
+    f"sessiondb.{name}"
+    for name in (
+        "errors", "sqlite", "sqlite.writer", "transcript", "transcript.append", "gateway", "gateway.turns", "transfer",
+        "transfer.importer", "maintenance", "maintenance.verify", "salvage", "salvage.pipeline", "database", "sync", "cli",
+    )
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("module", "source", "reason"),
     [
-        ("sessiondb.verify", "import sqlite3", "second SQLite library"),
+        ("sessiondb.maintenance.verify", "import sqlite3", "second SQLite library"),
         ("sessiondb.sqlite.guard", "from sqlite3 import connect", "second SQLite library"),
         ("sessiondb.adapters.pi", "import aiosqlite", "second SQLite library"),
-        ("sessiondb.verify", "def f():\n    import importlib\n    importlib.import_module('sqlite3')", "second SQLite library"),
-        ("sessiondb.transcript", "import apsw", "knows the driver"),
+        ("sessiondb.maintenance.verify", "def f():\n    import importlib\n    importlib.import_module('sqlite3')", "second SQLite library"),
+        ("sessiondb.transcript.append", "import apsw", "knows the driver"),
         ("sessiondb.database", "from apsw import Connection", "knows the driver"),
-        ("sessiondb.cli", "def f():\n    import apsw.shell", "knows the driver"),
-        ("sessiondb.transcript", "from sessiondb.sqlite import SqliteBackend", "names the engine"),
-        ("sessiondb.cli", "from . import sqlite", "names the engine"),
+        ("sessiondb.cli.query", "def f():\n    import apsw.shell", "knows the driver"),
+        ("sessiondb.transcript.append", "from sessiondb.sqlite import SqliteBackend", "names the engine"),
+        ("sessiondb.cli.query", "from sessiondb import sqlite", "names the engine"),
         ("sessiondb.sync", "from .sqlite.writer import Writer", "names the engine"),
         ("sessiondb.sqlite.writer", "from ..transcript import append", "nothing above"),
         ("sessiondb.sqlite.writer", "from sessiondb import database", "nothing above"),
-        ("sessiondb.transcript", "from sessiondb.database import SessionDB", "point down"),
-        ("sessiondb.transcript", "import sessiondb", "point down"),
-        ("sessiondb.transcript", "from . import open", "point down"),
-        ("sessiondb.transcript", "if TYPE_CHECKING:\n    from .cli import main", "point down"),
+        ("sessiondb.transcript.append", "from sessiondb.database import SessionDB", "point down"),
+        ("sessiondb.transcript.append", "import sessiondb", "point down"),
+        ("sessiondb.transcript.append", "from .. import open", "point down"),
+        ("sessiondb.transcript.append", "if TYPE_CHECKING:\n    from sessiondb.cli import main", "point down"),
+        ("sessiondb.transcript.append", "from sessiondb.gateway import turns", "point down"),
         ("sessiondb.errors", "from .transcript import append", "point down"),
-        ("sessiondb.database", "from sessiondb import cli", ""),
+        ("sessiondb.database", "from sessiondb import cli", "point down"),
+        ("sessiondb.database", "from . import sync", "point down"),
+        ("sessiondb.gateway.turns", "from sessiondb.transfer import importer", "do not know one another"),
+        ("sessiondb.maintenance.verify", "from sessiondb.gateway.turns import claim", "do not know one another"),
+        ("sessiondb.transfer.importer", "def f():\n    from sessiondb.maintenance import verify", "do not know one another"),
+        ("sessiondb.maintenance.verify", "from sessiondb.salvage import pipeline", "point down"),
     ],
 )
 def test_an_import_that_points_up_or_past_the_seam_is_found(module: str, source: str, reason: str) -> None:
-    found = broken_rules(source, module, modules=EXAMPLE_MODULES | {"sessiondb.cli"})
+    found = broken_rules(source, module, modules=EXAMPLE_MODULES)
     assert len(found) == 1
     assert reason in found[0]
 
@@ -132,9 +198,11 @@ def test_an_import_that_points_up_or_past_the_seam_is_found(module: str, source:
     ("module", "source"),
     [
         ("sessiondb.sqlite.writer", "import apsw\nfrom ..errors import StoreBusy\nfrom sessiondb import errors\nfrom . import writer"),
-        ("sessiondb.database", "from .sqlite import SqliteBackend\nfrom . import transcript, errors"),
-        ("sessiondb.transcript", "from . import errors\nfrom .context import read\nimport json, sqlite_utils"),
-        ("sessiondb.cli", "import sessiondb\nfrom . import database, open\nfrom .transcript import append"),
+        ("sessiondb.database", "from .sqlite import SqliteBackend\nfrom . import errors\nfrom .gateway import turns"),
+        ("sessiondb.transcript.append", "from sessiondb import errors\nfrom .context import read\nimport json, sqlite_utils"),
+        ("sessiondb.gateway.turns", "from sessiondb.transcript import append\nfrom . import inbox"),
+        ("sessiondb.salvage.pipeline", "from sessiondb.maintenance import verify\nfrom sessiondb.transcript import append"),
+        ("sessiondb.cli.query", "import sessiondb\nfrom sessiondb import database, open\nfrom sessiondb.transcript import append"),
         ("sessiondb.sync", "from .database import SessionDB"),
     ],
 )
@@ -254,7 +322,7 @@ def sql_in(source: str, *, only_put_together: bool = False) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if area(dotted(p)) != ENGINE], ids=dotted)
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) != ENGINE], ids=dotted)
 def test_python_outside_the_engine_holds_no_sql(path: Path) -> None:
     assert sql_in(path.read_text(encoding="utf-8")) == []
 
@@ -264,7 +332,7 @@ def sql_put_together_in(source: str) -> list[str]:
     return [found for found in sql_in(source, only_put_together=True) if not re.match(r"\d+: pragma\b", found, re.IGNORECASE)]
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if area(dotted(p)) == ENGINE], ids=dotted)
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) == ENGINE], ids=dotted)
 def test_the_engine_never_puts_a_statement_together_from_strings(path: Path) -> None:
     assert sql_put_together_in(path.read_text(encoding="utf-8")) == []
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from closure import closure
+from tests import ROOT
+from tests.support.closure import closure
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILD = "import sys, hatchling.build as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
 
 

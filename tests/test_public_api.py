@@ -16,8 +16,7 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb import errors
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
 
 
 def test_all_is_sorted_and_every_name_in_it_exists() -> None:

@@ -29,14 +29,16 @@ from click.testing import CliRunner
 
 import sessiondb
 import sessiondb.sync
-from import_support import header, transcript, write
-from sessiondb import compaction, database, entries, exporter, limits
+from sessiondb import database, limits
 from sessiondb.cli.program import program
 from sessiondb.errors import InvalidInput, OpenError, ReadTooLong, SessionDBError
 from sessiondb.limits import Limits
-from sessiondb.sqlite import adhoc, connection, engine, privacy
+from sessiondb.sqlite import connection, engine, permissions, user_query
+from sessiondb.transcript import compaction, entries
+from sessiondb.transfer import exporter
+from tests import ROOT
+from tests.support.transfer import header, transcript, write
 
-ROOT = Path(__file__).resolve().parent.parent
 ATTACKS = int(os.environ.get("SESSIONDB_ATTACKS", "200"))
 IS_LONG = ATTACKS > 1_000
 SEED = int(os.environ.get("SESSIONDB_ATTACKS_SEED", "20261120"))
@@ -125,7 +127,7 @@ async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_v
     verified = run("verify", db)
     assert (verified.exit_code, "everybody may write to this folder" in verified.output) == (0, True)
     db.parent.chmod(0o700)
-    assert privacy.concerns(str(db)) == ()  # nobody else gets as far as the file
+    assert permissions.concerns(str(db)) == ()  # nobody else gets as far as the file
 
 
 def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(db: Path) -> None:
@@ -137,7 +139,7 @@ def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(d
         (0o604, "everybody may read it"),
     ):
         db.chmod(mode)
-        found = privacy.concerns(str(db))
+        found = permissions.concerns(str(db))
         assert [said in one for one in found] == [True] * bool(said)
 
 
@@ -166,14 +168,14 @@ def planted_wal(db: Path) -> Path:
 
 
 def test_a_wal_that_another_user_has_put_beside_a_database_is_not_taken_for_its_own(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(privacy, "_lstat", owned_by(4711, planted_wal(db)))
+    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
     for readonly in (True, False):
         with pytest.raises(OpenError, match="SQLite would take its content for"):
             sessiondb.sync.open(db, readonly=readonly).__enter__()
 
 
 def test_without_that_refusal_the_planted_message_is_in_the_database(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(privacy, "_lstat", owned_by(4711, planted_wal(db)))
+    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
     monkeypatch.setattr(engine, "refuse_planted", lambda given, path: None)
     with sessiondb.sync.open(db, readonly=True) as opened:
         assert [info.name for info in opened.sessions()] == ["planted by somebody"] * 2
@@ -196,19 +198,19 @@ def test_what_another_user_has_put_in_the_way_is_refused(db: Path, monkeypatch: 
     link, wal = db.parent / "link.db", Path(f"{db}-wal")
     link.symlink_to(db)
     fill(link)  # one's own link is followed
-    monkeypatch.setattr(privacy, "_lstat", owned_by(4711, link))
+    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, link))
     with pytest.raises(OpenError, match="a symbolic link that another user \\(uid 4711\\) has made"):
         fill(link)
     fill(db)
     wal.touch(mode=0o600)
-    monkeypatch.setattr(privacy, "_lstat", owned_by(4711, wal))
+    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, wal))
     with pytest.raises(OpenError, match="belongs to uid 4711, and the database does not"):
         fill(db)
-    monkeypatch.setattr(privacy, "_lstat", owned_by(4711, wal, db))  # all of it is another user's: root looks at it
+    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, wal, db))  # all of it is another user's: root looks at it
     fill(db)
     db.parent.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
-    assert any("belongs to another user (uid 4711)" in concern for concern in privacy.concerns(str(db)))
+    assert any("belongs to another user (uid 4711)" in concern for concern in permissions.concerns(str(db)))
 
 
 # -- SQL is never made of input -------------------------------------------------------------------------------------
@@ -217,17 +219,17 @@ PACKAGE = ROOT / "sessiondb"
 RUNS_SQL = {"execute", "executemany", "drain", "query_info", "pragma", "trace_v2", "blob_open"}
 # What is run and is no constant, a named statement or a pragma with a number of ours: each with its reason.
 NAMED_EXCEPTIONS = {
-    "sqlite/adhoc.py _compile sql": "the person's own statement; the authorizer looks at it while it is compiled",
-    "sqlite/adhoc.py _without_semicolon sql[:at]": "... less a semicolon",
-    "sqlite/adhoc.py _rows sql": "... run",
-    "sqlite/adhoc.py _rows _with_text_as_bytes(sql, count)": "... inside a template of adhoc.sql, for text that is not Unicode",
+    "sqlite/user_query.py _compile sql": "the person's own statement; the authorizer looks at it while it is compiled",
+    "sqlite/user_query.py _without_semicolon sql[:at]": "... less a semicolon",
+    "sqlite/user_query.py _rows sql": "... run",
+    "sqlite/user_query.py _rows _with_text_as_bytes(sql, count)": "... inside a template of user_query.sql, for text that is not Unicode",
     "sqlite/connection.py drain script": "what its callers pass, which are looked at here one by one",
     "sqlite/schema.py create_or_migrate schema_text()": "schema.sql",
     "sqlite/schema.py create_or_migrate next((script for number, script in migrations() if number == version + 1))": "a migration's file",
     "sqlite/schema.py _pragma name": "called with constants of schema.py",
     "sqlite/transaction.py _start prepared.sql": "a named statement of a .sql file",
-    "sqlite/damaged.py shapes schema_text()": "schema.sql, in memory",
-    "sqlite/rebuild.py __enter__ f'PRAGMA {setting}'": "called with constants of rebuild.py",
+    "sqlite/damaged_file.py shapes schema_text()": "schema.sql, in memory",
+    "sqlite/new_database.py __enter__ f'PRAGMA {setting}'": "called with constants of new_database.py",
 }
 
 
@@ -545,13 +547,13 @@ def test_no_pragma_given_to_query_changes_anything(db: Path) -> None:
 def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ("query_only", "temp_store", "cache_size", "mmap_size", "trusted_schema", "writable_schema", "busy_timeout", "journal_mode")
     opened: list[apsw.Connection] = []
-    connect = adhoc.connect_visitor
+    connect = user_query.connect_visitor
 
     def visitor(path: str) -> apsw.Connection:
         opened.append(connect(path))
         return opened[-1]
 
-    monkeypatch.setattr(adhoc, "connect_visitor", visitor)
+    monkeypatch.setattr(user_query, "connect_visitor", visitor)
     for name in settings:
         for sql in (f"select * from pragma_{name}(1)", f"pragma {name} = 1", f"pragma {name}"):
             try:
@@ -566,14 +568,14 @@ def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(db:
 
 
 def test_without_the_authorizer_attacks_that_are_no_writes_succeed_and_are_reported(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adhoc, "_authorize", lambda *_: apsw.SQLITE_OK)
+    monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
     reported = {sql for sql in WRITES if attack(db, sql)}
     assert any(sql.startswith("select sqlite_log") for sql in reported) or any("fts3_tokenizer('simple')" in sql for sql in reported)
     assert "delete from entry returning entry_id" not in reported  # query_only stands behind it
 
 
 def test_without_the_authorizer_and_query_only_the_writes_succeed_and_are_reported(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adhoc, "_authorize", lambda *_: apsw.SQLITE_OK)
+    monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
     monkeypatch.setattr(connection, "_query_only", lambda opened: None)
     reported = {sql for sql in WRITES if attack(db, sql)}
     assert {"delete from entry returning entry_id", "update session set epoch = 99 returning session_id"} <= reported
@@ -704,7 +706,7 @@ def test_a_value_of_a_gigabyte_is_refused_before_it_is_made(db: Path, sql: str) 
 def test_the_largest_entry_that_can_be_stored_can_be_queried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits.QUERY_VALUE_BYTES_MAX >= 2 * limits.ENTRY_BYTES_MAX
     monkeypatch.setattr(entries, "ENTRY_BYTES_MAX", 300_000)
-    monkeypatch.setattr(adhoc, "QUERY_VALUE_BYTES_MAX", 600_000)
+    monkeypatch.setattr(user_query, "QUERY_VALUE_BYTES_MAX", 600_000)
     with sessiondb.sync.open(tmp_path / "large.db") as opened:
         opened.create_session().append({"role": "user", "content": "x" * 299_500})
     with database.query(tmp_path / "large.db", "select max(length(hex(payload))), max(payload) from entry") as (_, rows):
@@ -836,7 +838,7 @@ def test_with_triggers_switched_on_that_attack_succeeds_and_is_reported(
 
 def test_a_schema_of_an_attacker_calls_no_function_that_acts_even_without_the_authorizer(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(db, PLANTS["a view that registers a tokenizer"])
-    monkeypatch.setattr(adhoc, "_authorize", lambda *_: apsw.SQLITE_OK)
+    monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
     with pytest.raises(InvalidInput, match="unsafe use of fts3_tokenizer"), database.query(db, "select * from stuck"):
         pass
 

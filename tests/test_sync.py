@@ -18,7 +18,8 @@ import pytest
 from anyio.from_thread import BlockingPortal
 
 import sessiondb
-from sessiondb import database, handles, sync, turns
+from sessiondb import database, sync
+from sessiondb.gateway import turns
 from sessiondb.sync import _iterate
 
 KEY = "agent:main:discord:channel:1"
@@ -33,7 +34,7 @@ def talk(session: sync.Session, rounds: int = 20) -> None:
 # -- the same API -------------------------------------------------------------------------------------------
 
 
-PAIRS = [(database.SessionDB, sync.SessionDB), (handles.Session, sync.Session), (handles.CompactionJob, sync.CompactionJob)]
+PAIRS = [(database.SessionDB, sync.SessionDB), (sessiondb.Session, sync.Session), (sessiondb.CompactionJob, sync.CompactionJob)]
 # A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
 ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.run_resumes"}
 
@@ -83,7 +84,7 @@ def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db
         results += [session.arrivals(), session.epochs(), session.undo_compaction(), db.stats(), db.status(), db.verify(session)]
         results += [*db.sessions(), *db.compactions(session), db.read("test", lambda tx: tx.all("status.compactions"))]
     assert [type(result) for result in results if inspect.isawaitable(result) or inspect.isasyncgen(result)] == []
-    assert {type(one) for one in results if isinstance(one, (sync.Session, handles.Session))} == {sync.Session}
+    assert {type(one) for one in results if isinstance(one, (sync.Session, sessiondb.Session))} == {sync.Session}
 
 
 # -- what it does -------------------------------------------------------------------------------------------

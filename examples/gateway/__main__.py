@@ -24,7 +24,7 @@ import uvicorn
 
 import sessiondb
 from sessiondb import LaneSettings, ResumePolicy
-from sessiondb.settings import reset_policy, resume_policy, retention_policy
+from sessiondb.openclaw_settings import reset_policy, resume_policy, retention_policy
 
 from .gateway import Gateway, Settings
 from .model import ChatEndpoint, Model, ScriptedModel

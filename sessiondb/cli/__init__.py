@@ -19,10 +19,10 @@ left behind.
 from __future__ import annotations
 
 from .gateway import dead, events, held, inbox, outbox, resume
-from .keep import gc, pin, restore, unpin
-from .look import compactions, context, sessions, status, verify
+from .overview import compactions, context, sessions, status, verify
 from .program import program
 from .query import query
+from .retention import gc, pin, restore, unpin
 from .salvage import salvage
 from .show import show, tail
 from .transfer import append, export, import_

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import click
 
 from sessiondb import events as event_rules
-from sessiondb import inbox as inbox_rules
 from sessiondb import sync
 from sessiondb.backend import ReadTx
+from sessiondb.gateway import inbox as inbox_rules
+from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
-from sessiondb.resume import Decision, ResumePolicy
-from sessiondb.settings import resume_policy
+from sessiondb.openclaw_settings import resume_policy
 
 from .program import FiniteRange, database_argument, debug_option, json_option, look_into, read_settings, refuse, write_into
 from .terminal import Column, at, cut, escape, print_json, print_json_array, print_table, terminal_width, to_json

@@ -23,7 +23,7 @@ import click
 
 from sessiondb import database, sync
 from sessiondb.errors import InvalidKey, NotFound, OpenError, SessionDBError, StoreDamaged, outcome_of
-from sessiondb.instances import COMMAND_LINE
+from sessiondb.process import COMMAND_LINE
 
 from .terminal import escape, escape_lines
 

@@ -2,7 +2,7 @@
 
 Which SQLite? sqlite-utils would open the file with the standard library's, which on many machines (Debian 12's 3.40
 among them) has the WAL-reset bug, and would open it for writing. So the statement runs in sessiondb's own engine, on a
-read-only connection behind an authorizer (`sqlite/adhoc.py`), and sqlite-utils gets the rows and does what it is good
+read-only connection behind an authorizer (`sqlite/user_query.py`), and sqlite-utils gets the rows and does what it is good
 at: formatting them. Its module is imported, its SQLite is never given a file.
 
 A snapshot keeps a gateway's WAL from being reset, and the reader of this output may be a pager that stands still.

@@ -8,7 +8,7 @@ import click
 
 from sessiondb import database
 from sessiondb.errors import SessionDBError
-from sessiondb.salvage import SalvageReport
+from sessiondb.salvage.pipeline import SalvageReport
 
 from .program import OK, PROBLEMS, USAGE, Failure, database_argument, debug_option, json_option
 from .terminal import Column, as_record, counted, escape, print_json, print_table, size, terminal_width, wrap

@@ -23,7 +23,7 @@ from sessiondb.clock import ms_from_iso
 from sessiondb.json_text import DamagedLine, decode_object
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
-from sessiondb.paths import context_start, entry_number, require_readable, segments, session_of
+from sessiondb.transcript.paths import context_start, entry_number, require_readable, segments, session_of
 
 from .program import database_argument, debug_option, json_option, look_into, session_argument
 from .terminal import (

@@ -22,10 +22,10 @@ import click
 
 from sessiondb import sync
 from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDBError
-from sessiondb.keys import looks_like_key
 from sessiondb.limits import ENTRY_BYTES_MAX
 from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportReport, Receipt
-from sessiondb.redaction import Redactor, redactor_from
+from sessiondb.transcript.keys import looks_like_key
+from sessiondb.transfer.redaction import Redactor, redactor_from
 
 from .program import (
     OK,

@@ -1,5 +1,5 @@
 """The SQLite engine: one file in WAL mode, one writer thread, a few reader threads. Nothing else imports apsw."""
 
-from sessiondb.sqlite.engine import SqliteBackend
+from .engine import SqliteBackend
 
 __all__ = ["SqliteBackend"]

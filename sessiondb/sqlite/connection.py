@@ -21,7 +21,8 @@ from typing import Any, Literal, TypeVar
 import apsw
 
 from sessiondb.errors import OpenError, StoreBusy, UnsafeSQLite
-from sessiondb.sqlite.files import lock_holder
+
+from .files import lock_holder
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]

@@ -34,10 +34,10 @@ import apsw
 from sessiondb.backend import ReadTx, Step, Tx
 from sessiondb.errors import NewerSchema, NotASessionDB, NotExecuted, OpenError, ReadTooLong, StoreClosed, StoreReadOnly, mark_outcome
 from sessiondb.limits import Limits
-from sessiondb.sqlite import guard as guarding
-from sessiondb.sqlite import maintenance
-from sessiondb.sqlite.changes import Changes
-from sessiondb.sqlite.connection import (
+
+from . import checkpoint
+from . import guard as guarding
+from .connection import (
     Durability,
     close_quietly,
     connect_reader,
@@ -49,14 +49,15 @@ from sessiondb.sqlite.connection import (
     refuse_unsafe_library,
     when_unlocked,
 )
-from sessiondb.sqlite.files import make_file, reread_wal, resolved
-from sessiondb.sqlite.filesystem import refuse_unsafe_filesystem
-from sessiondb.sqlite.privacy import concerns, refuse_planted
-from sessiondb.sqlite.readers import Readers, ReadRequest
-from sessiondb.sqlite.schema import SCHEMA_VERSION, is_new
-from sessiondb.sqlite.transaction import reraise, translate
-from sessiondb.sqlite.wake import new_waiter
-from sessiondb.sqlite.writer import Request, Writer
+from .files import make_file, reread_wal, resolved
+from .filesystem import refuse_unsafe_filesystem
+from .notifier import Changes
+from .permissions import concerns, refuse_planted
+from .readers import Readers, ReadRequest
+from .schema import SCHEMA_VERSION, is_new
+from .transaction import reraise, translate
+from .waiter import new_waiter
+from .writer import Request, Writer
 
 T = TypeVar("T")
 
@@ -301,8 +302,8 @@ class SqliteBackend:
         """
         target = _resolve(destination)
         try:
-            return await self._chore("backup", lambda connection: maintenance.backup(connection, target))
-        except maintenance.StartedOver:
+            return await self._chore("backup", lambda connection: checkpoint.backup(connection, target))
+        except checkpoint.StartedOver:
             log.info("backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile", self._parts.path)
         return await self._backup_at_once(target)
 
@@ -314,7 +315,7 @@ class SqliteBackend:
             try:
                 connection = connect_reader(path)
                 try:
-                    pages = maintenance.backup_at_once(connection, target, abandoned)
+                    pages = checkpoint.backup_at_once(connection, target, abandoned)
                 finally:
                     close_quietly(connection)
             except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
@@ -334,9 +335,9 @@ class SqliteBackend:
 
     async def incremental_vacuum(self, pages: int) -> int:
         """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""
-        return await self._chore("incremental_vacuum", lambda connection: maintenance.incremental_vacuum(connection, pages))
+        return await self._chore("incremental_vacuum", lambda connection: checkpoint.incremental_vacuum(connection, pages))
 
-    async def _chore(self, op: str, make: Callable[[apsw.Connection], maintenance.Chore]) -> int:
+    async def _chore(self, op: str, make: Callable[[apsw.Connection], checkpoint.Chore]) -> int:
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
         request = Request(make, op, 0, monotonic() + CHORE_S_MAX, new_waiter())

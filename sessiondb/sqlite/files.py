@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput, OpenError
-from sessiondb.folders import NO_LINKS, lacks_links, make_folder, sync_folder
 
 # SQLite locks byte 120 of the -shm file while it writes to the WAL (WAL_WRITE_LOCK, part of its file format).
 _WRITE_LOCK_BYTE = 120

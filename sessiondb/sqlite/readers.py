@@ -27,9 +27,10 @@ import apsw
 
 from sessiondb.errors import StoreBusy, StoreClosed, StoreFailed
 from sessiondb.limits import Limits
-from sessiondb.sqlite.connection import READ_LOCKED_S_MAX, close_quietly, explain_cannot_open, jitter, log
-from sessiondb.sqlite.transaction import Snapshot, reraise
-from sessiondb.sqlite.wake import Waiter, ring_all
+
+from .connection import READ_LOCKED_S_MAX, close_quietly, explain_cannot_open, jitter, log
+from .transaction import Snapshot, reraise
+from .waiter import Waiter, ring_all
 
 
 class ReadRequest:

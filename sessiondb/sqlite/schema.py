@@ -14,7 +14,8 @@ from pathlib import Path
 import apsw
 
 from sessiondb.errors import NewerSchema, NotASessionDB
-from sessiondb.sqlite.connection import drain
+
+from .connection import drain
 
 APPLICATION_ID = 0x53455344  # "SESD", also in schema.sql
 SCHEMA_VERSION = 2

@@ -11,7 +11,7 @@ What it promises
 * The life of a request is `QUEUED -> WITHDRAWN` or `QUEUED -> BEGUN -> DONE`, decided under one lock. Withdrawn means
   never executed. So a caller that gives up learns which of the two it was, without a gap.
 * The queue is bounded in requests and bytes; a put never blocks.
-* A step of background work is a transaction of its own, and steps are paced (`pacing.py`): between two of them the
+* A step of background work is a transaction of its own, and steps are paced (`throttle.py`): between two of them the
   writer serves everything else that is queued.
 
 What survives a crash: every delivered result, and perhaps the batch that was in COMMIT; never a part of a batch.
@@ -40,17 +40,18 @@ from typing import Any
 
 import apsw
 
-from sessiondb import instances
+from sessiondb import process
 from sessiondb.clock import now_ms as _now_ms
 from sessiondb.errors import ConstraintFailed, NotExecuted, Outcome, OutcomeUnknown, SessionDBError, StoreBusy, StoreClosed, StoreFailed
 from sessiondb.limits import CHORES_MAX, Limits
-from sessiondb.sqlite.connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
-from sessiondb.sqlite.files import lock_holder_pid
-from sessiondb.sqlite.maintenance import Checkpointer, Chore, truncate
-from sessiondb.sqlite.pacing import Pacing
-from sessiondb.sqlite.schema import create_or_migrate, is_new
-from sessiondb.sqlite.transaction import SPOILING, WriteTransaction, reraise, translate
-from sessiondb.sqlite.wake import Waiter, ring_all
+
+from .checkpoint import Checkpointer, Chore, truncate
+from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
+from .files import lock_holder_pid
+from .schema import create_or_migrate, is_new
+from .throttle import Pacing
+from .transaction import SPOILING, WriteTransaction, reraise, translate
+from .waiter import Waiter, ring_all
 
 QUEUED, WITHDRAWN, BEGUN, DONE = "queued", "withdrawn", "begun", "done"
 
@@ -375,7 +376,7 @@ class Writer:
 
     def _register(self) -> None:
         """Write this process's row, before any request: leases and jobs will name it."""
-        who = instances.identity()
+        who = process.identity()
 
         def insert(tx: WriteTransaction) -> int:
             row = tx.one(
@@ -543,7 +544,7 @@ class Writer:
         pid = lock_holder_pid(self.path)
         if pid is None or self._connection is None:
             return "another process"
-        me = instances.identity()
+        me = process.identity()
         snapshot = WriteTransaction(self._connection, 0, 0)
         try:
             row = snapshot.one("instance.by_pid", host=me.host, boot_id=me.boot_id, pid=pid)

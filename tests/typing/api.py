@@ -11,8 +11,8 @@ from typing import Any, assert_type
 
 import sessiondb
 import sessiondb.sync
+from sessiondb.maintenance.status import DatabaseStatus
 from sessiondb.models import ExportReport, ImportReport
-from sessiondb.status import DatabaseStatus
 
 
 async def asynchronous() -> None:

@@ -1,0 +1,231 @@
+"""Commands that look at a database as a whole, or at what a model is sent."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from sessiondb.maintenance.status import DatabaseStatus, condition
+from sessiondb.models import CompactionInfo, SessionInfo
+
+from .program import OK, PROBLEMS, database_argument, debug_option, json_option, look_into, session_argument
+from .terminal import (
+    Column,
+    as_record,
+    at,
+    counted,
+    duration,
+    escape,
+    escape_json,
+    print_bytes,
+    print_json,
+    print_json_array,
+    print_line,
+    print_table,
+    size,
+    terminal_width,
+    to_json,
+    wrap,
+)
+
+
+@click.command()
+@database_argument
+@click.option("--all", "with_ended", is_flag=True, help="Include sessions that have ended, archived ones too.")
+@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@json_option("Print a JSON array.")
+@debug_option
+def sessions(db: str, with_ended: bool, agent: str | None, limit: int | None, as_json: bool) -> None:
+    """List sessions, last changed first.
+
+    On a terminal ids are cut to a prefix, which every command accepts while it is unique.
+    """
+    with look_into(db) as opened:
+        found = opened.sessions(agent_id=agent, with_ended=with_ended)
+        if limit is not None:
+            found = (info for info, _ in zip(found, range(limit), strict=False))
+        if as_json:
+            print_json_array(to_json(info) for info in found)
+            return
+        rows = [_session_row(info, with_ended=with_ended) for info in found]
+    columns = [
+        Column("session", cut="prefix", width_min=8),
+        Column("key or name", cut="middle", width_min=12),
+        Column("entries", "right"),
+        Column("epoch", "right"),
+        Column("tokens", "right"),
+        Column("updated (UTC)"),
+    ]
+    empty = "no sessions; `sessiondb import DB PATH` brings some in" if with_ended else "no live sessions; --all shows ended ones too"
+    print_table([*columns, Column("ended (UTC)")] if with_ended else columns, rows, empty=empty)
+
+
+def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
+    about = "" if info.tokens_fresh else "~"
+    row: list[object] = [
+        info.session_id,
+        ", ".join(info.keys) or info.name,
+        f"{info.entries:,}",
+        info.epoch,
+        f"{about}{info.context_tokens:,}",
+        at(info.updated_at_ms)[:16],
+    ]
+    ended = at(info.ended_at_ms)[:10] + (" archived" if info.archived_at_ms is not None else "")
+    return [*row, ended] if with_ended else row
+
+
+@click.command()
+@database_argument
+@session_argument
+@click.option("--epoch", type=click.IntRange(min=0), help="As it was at the end of this epoch; default: now.")
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["messages", "pi"]),
+    default="messages",
+    show_default=True,
+    help="messages: a JSON array. pi: an object with messages, thinkingLevel and model, as pi's own reader computes it.",
+)
+@json_option("The default: a context is JSON.")
+@debug_option
+def context(db: str, session: str, epoch: int | None, shape: str, as_json: bool) -> None:  # noqa: ARG001  # --json changes nothing here
+    """Print what the model is sent."""
+    with look_into(db) as opened:
+        found = opened.session_by_id(session).context(epoch=epoch, decode=False)
+    content = found.as_pi_json() if shape == "pi" else found.as_json()
+    if sys.stdout.isatty():
+        click.echo(escape_json(content.decode()))
+    else:
+        print_bytes(content + b"\n")
+
+
+@click.command(short_help="List compactions and what became of each.")
+@database_argument
+@click.option("--session", metavar="SESSION", help="Only of this session.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@json_option("Print a JSON array.")
+@debug_option
+def compactions(db: str, session: str | None, limit: int | None, as_json: bool) -> None:
+    """List compactions, newest first, and what became of each."""
+    with look_into(db) as opened:
+        chosen = opened.session_by_id(session) if session is not None else None
+        found = opened.compactions(chosen)
+        if limit is not None:
+            found = (info for info, _ in zip(found, range(limit), strict=False))
+        if as_json:
+            print_json_array(to_json(info) for info in found)
+            return
+        rows = [_compaction_row(info) for info in found]
+    columns = [
+        Column("id", cut="prefix", width_min=8),
+        Column("session", cut="prefix", width_min=8),
+        Column("state"),
+        Column("trigger", cut="end", spare=2),
+        Column("epoch", "right"),
+        Column("tokens", "right"),
+        Column("begun (UTC)"),
+        Column("took", "right", spare=3),
+        Column("owner", cut="end", width_min=5, spare=4),
+        Column("reason", cut="end", width_min=6, spare=1),
+    ]
+    print_table(columns, rows, empty="no compactions")
+
+
+def _compaction_row(info: CompactionInfo) -> list[object]:
+    after = f" > {info.tokens_after:,}" if info.tokens_after is not None else ""
+    return [
+        info.compaction_id,
+        info.session_id,
+        info.state + (" late" if info.late else ""),
+        info.trigger,
+        f"{info.base_epoch} > {info.epoch}" if info.epoch is not None else info.base_epoch,
+        f"{info.tokens_before:,}{after}",
+        at(info.begun_at_ms)[:16],
+        duration(info.finished_at_ms - info.begun_at_ms) if info.finished_at_ms is not None else "",
+        info.owner,
+        info.reason,
+    ]
+
+
+@click.command(short_help="Check every invariant of a database.")
+@database_argument
+@click.option("--session", metavar="SESSION", help="Only this session; default: all, and the file itself.")
+@click.option("--quick", is_flag=True, help="Leave out what decodes every entry.")
+@json_option()
+@debug_option
+def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
+    """Check every invariant of a database; exit with 1 when one is broken.
+
+    Reads in pages and holds no snapshot between them, so a gateway may go on.
+    """
+    with look_into(db) as opened:
+        chosen = opened.session_by_id(session) if session is not None else None
+        report = opened.verify(chosen, deep=not quick)
+    if as_json:
+        print_json({**as_record(report), "ok": report.ok})
+        return OK if report.ok else PROBLEMS
+    width = terminal_width()
+    for finding in report.findings:
+        click.echo(f"{finding.severity}: {finding.check}" + (f", session {escape(finding.session_id)}" if finding.session_id else ""))
+        for line in wrap(escape(finding.message), width - 4 if width else None):
+            click.echo(f"    {line}")
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    warnings = len(report.findings) - errors
+    verdict = "all good" if not report.findings else f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
+    click.echo(f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}: {verdict}")
+    return OK if report.ok else PROBLEMS
+
+
+@click.command(short_help="Show counts, jobs, processes and space.")
+@database_argument
+@json_option()
+@debug_option
+def status(db: str, as_json: bool) -> None:
+    """Show counts, running and stuck compactions, processes, and space."""
+    with look_into(db) as opened:
+        found = opened.status()
+    if as_json:
+        print_json(found)
+        return
+    for name, value in _status_lines(found):
+        print_line(f"{name + ':' if name else '':<14}{escape(value)}")
+
+
+def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
+    jobs = ", ".join(f"{count:,} {state}" for state, count in found.compactions.items()) or "none"
+    entries = counted(found.entries, "entry", "entries")
+    lines = [
+        ("database", found.path),
+        ("schema", f"version {found.schema_version}"),
+        ("file", f"{size(found.file_bytes)} ({size(found.free_bytes)} of it in free pages)"),
+        ("WAL", f"{size(found.wal_bytes)} (limit by default {size(found.wal_bytes_max)})"),
+        ("sessions", f"{found.sessions:,} ({found.sessions_ended:,} ended), {counted(found.keys, 'key')}, {entries}"),
+        ("imported", f"{counted(found.sources, 'file')}; quarantine: {found.lines_damaged:,} damaged and {found.lines_blank:,} blank"),
+        ("compactions", jobs),
+    ]
+    for job in found.running:
+        when = f"overdue since {at(job.deadline_ms)}" if job.overdue else f"deadline {at(job.deadline_ms)}"
+        died = "; its process died" if job.owner_alive is False else ""
+        lines.append(("", f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}, {when}"))
+        lines.append(("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"))
+    work = found.gateway
+    unsent = work.replies_pending + work.replies_sending
+    full = " (full: no message is claimed until some are sent; look at `outbox`)" if work.outbox_full else ""
+    overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
+    lines += [
+        ("messages", f"{work.messages_waiting:,} waiting, {work.messages_held:,} interrupted, {work.messages_dead:,} dead"),
+        ("turns", f"{work.turns_running:,} running{overdue}"),
+        ("replies", f"{unsent:,} to send{full}, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
+    ]
+    lines += [("access", concern) for concern in found.concerns]
+    for line in found.stuck:
+        until = f" until {line.until}" if line.until else ""
+        lines.append(("stuck", f"{line.what} of {line.session_id[:13]}, since {line.since}{until}"))
+    lines.append(("processes", f"{found.processes_open:,} with the file open for writing, or gone without closing it"))
+    lines += [
+        ("", f"{process.program}, pid {process.pid} on {process.host}, since {at(process.opened_at_ms)}: {condition(process)}")
+        for process in found.processes
+    ]
+    return lines

@@ -1,0 +1,62 @@
+"""The loop that follows events: it yields each, now and as they come, and moves its reader's position past it.
+
+Which events there are, and who may see them, is in `events.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+import anyio
+
+from sessiondb import events
+from sessiondb.backend import Database, ReadTx
+from sessiondb.errors import SessionDBError
+from sessiondb.models import Event
+
+from . import retry
+
+
+async def follow_events(db: Database, consumer: str, audience: events.Audience | None, *, from_start: bool) -> AsyncIterator[Event]:
+    """Yield events, now and as they come. See `SessionDB.events`."""
+    known, last = await db.read("events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx)))
+    at = known if known is not None else 0 if from_start else last
+    if known is None:
+        await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=at))
+    saved = at
+    trouble, moving = retry.Trouble(f"events for {consumer}"), retry.Trouble(f"the cursor of {consumer}")
+    while True:
+        seen = db.backend.change_count
+        try:
+            page, last = await db.read("events", partial(_events_page, event_no=at, audience=audience))
+        except SessionDBError as error:
+            await anyio.sleep(trouble.pause_after(error))
+            continue
+        trouble.is_over()
+        for event in page:
+            yield event
+            # Coming back for the next one says that this one has been handled.
+            at = saved = event.event_no
+            await _move_cursor(db, consumer, at, moving)
+        if len(page) < events.PAGE:
+            # What lies between is for another audience: it is not read again, and now and then not kept for us any longer.
+            at = max(at, last)
+            if at - saved >= events.PAGE:
+                saved = at
+                await _move_cursor(db, consumer, at, moving)
+        if not page:
+            await db.backend.wait_change(seen, retry.LOOK_S)
+
+
+async def _move_cursor(db: Database, consumer: str, event_no: int, trouble: retry.Trouble) -> None:
+    try:
+        await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=event_no))
+        trouble.is_over()
+    except SessionDBError as error:
+        # The cursor moves with the next event, or what was handled comes again after a crash: at least once.
+        trouble.pause_after(error)
+
+
+def _events_page(tx: ReadTx, *, event_no: int, audience: events.Audience | None) -> tuple[list[Event], int]:
+    return events.after(tx, event_no=event_no, audience=audience), events.last(tx)

@@ -1,0 +1,144 @@
+"""The loop that sends replies: it commits to sending one, calls the channel, and records what the channel said.
+
+What becomes of a reply, and why it may be `unknown`, is in `outbox.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import anyio.lowlevel
+
+from sessiondb import clock
+from sessiondb.backend import Database, ReadTx, Tx
+from sessiondb.errors import OutcomeUnknown, SessionDBError, outcome_of
+
+from . import outbox, retry
+
+logger = logging.getLogger("sessiondb")
+
+Sender = Callable[[outbox.Outgoing], Awaitable[str | None]]
+
+
+class RefusedBySender(Exception):
+    """Raised by a sender: the channel did not send the reply, for certain. `retry` says whether to try again."""
+
+    def __init__(self, message: str, *, retry: bool = True) -> None:
+        super().__init__(message)
+        self.retry = retry
+
+
+async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: int) -> None:
+    """Send replies until cancelled. See `SessionDB.run_outbox`."""
+    room = anyio.Semaphore(at_once)
+    trouble = retry.Trouble("outbox")
+    taken: dict[int, outbox.Outgoing] = {}  # by this loop, and not begun yet
+
+    async def send(reply: outbox.Outgoing) -> None:
+        del taken[reply.outbox_no]
+        try:
+            await _send(db, reply, sender, lease_s)
+        finally:
+            room.release()
+
+    try:
+        async with anyio.create_task_group() as group:
+            while True:
+                await room.acquire()
+                reply = await _next_reply(db, lease_s, trouble)
+                taken[reply.outbox_no] = reply
+                group.start_soon(send, reply)
+    except ExceptionGroup as group_error:
+        raise retry.innermost(group_error) from group_error
+    finally:
+        for reply in taken.values():  # as in lanes.run_lane
+            await _settle(db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s)
+
+
+_NOT_SENT = "the gateway stopped before it was sent"
+
+
+async def _next_reply(db: Database, lease_s: float, trouble: retry.Trouble) -> outbox.Outgoing:
+    """Wait for the next reply, and commit to sending it."""
+    while True:
+        seen = db.backend.change_count
+        try:
+            overdue, waiting, sleep_s = await db.read("outbox.look", _look_at_outbox)
+            if overdue:
+                await db.write("outbox.overdue", outbox.give_up_overdue)
+            reply = await _begin_sending(db, lease_s) if waiting else None
+            trouble.is_over()
+        except SessionDBError as error:
+            reply, sleep_s = None, trouble.pause_after(error)
+        if reply is not None:
+            return reply
+        await db.backend.wait_change(seen, sleep_s)
+
+
+def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
+    """Return whether a sender is overdue, whether a reply may be sent, and how long until one may without any commit."""
+    now_ms = clock.now_ms()
+    overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), outbox.next_no(tx, now_ms)
+    at_ms = tx.must("outbox.due", now_ms=now_ms).at_ms
+    sleep_s = retry.LOOK_S if at_ms is None else min(retry.LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
+    return bool(overdue), waiting is not None, sleep_s
+
+
+async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None:
+    made: outbox.Outgoing | None = None
+
+    def begin(tx: Tx) -> outbox.Outgoing | None:
+        nonlocal made  # as in lanes._claim
+        made = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000))
+        return made
+
+    # Cancelled once it has begun, it is still known which reply was taken: it waits again, and is not unknown.
+    try:
+        with anyio.CancelScope(shield=True):
+            reply = await db.write("outbox.begin", begin)
+    except (OutcomeUnknown, anyio.get_cancelled_exc_class()) as error:
+        if made is not None and outcome_of(error) != "not_executed":
+            reason = _NOT_SENT if outcome_of(error) == "committed" else "whether it was taken was unknown for a moment; it was not sent"
+            await _settle(db, made, partial(outbox.put_back_unsent, reply=made, reason=reason), lease_s)
+        raise
+    return reply
+
+
+async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
+    """Call the channel; record what it said. Anything but a clear answer is `unknown`."""
+    settle: Callable[[Tx], object]
+    try:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+    except anyio.get_cancelled_exc_class():
+        await _settle(db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s)
+        raise
+    try:
+        with anyio.fail_after(lease_s):
+            receipt = await sender(reply)
+        settle = partial(outbox.sent, reply=reply, receipt=receipt)
+    except RefusedBySender as error:
+        settle = partial(outbox.refused, reply=reply, reason=str(error), retry=error.retry)
+    except anyio.get_cancelled_exc_class():
+        await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, said, exc_info=error)
+        settle = partial(outbox.lost, reply=reply, reason=said)
+    except BaseExceptionGroup as mixed:  # trio, as in lanes._work
+        await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
+        await retry.go_on_cancelling(mixed, f"reply {reply.outbox_no} to {reply.target}")
+        return
+    await _settle(db, reply, settle, lease_s)
+
+
+async def _settle(db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float) -> None:
+    who = f"reply {reply.outbox_no} to {reply.target}"
+    try:
+        await retry.write_surely(db, "outbox.settle", body, for_s=lease_s, who=who)
+    except SessionDBError as error:
+        # The row says `sending` by this process: it becomes unknown when its time is up, or at the next start.
+        logger.error("%s: what became of it could not be written: %s", who, error)  # noqa: TRY400  # nothing to trace

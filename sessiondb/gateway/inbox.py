@@ -1,0 +1,179 @@
+"""The inbox: a message that was accepted is a row, whatever happens next.
+
+    accept --> queued --> claimed --> done
+                 ^           |------> held      its turn was interrupted; the resume plan decides
+                 |           |          |-----> queued (lane resume) | dead
+                 `-- retry --'------> dead      attempts used up; an operator requeues or drops it
+
+An adapter calls `accept` before it acknowledges a message to its channel. The same (source, event_id) again gets
+the first receipt, so a channel may deliver as often as it likes. When a session or a lane is full the adapter
+is told so, with a time to retry: it can NACK instead of dropping.
+
+Order: one message of a session at a time, first come first served; a message that waits for its retry holds
+the ones behind it. A resume is the exception: every newer message of its session goes first, and goes on where
+the interrupted one stopped, because that is in the transcript already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from sessiondb import events
+from sessiondb.backend import ReadTx, Tx
+from sessiondb.errors import InvalidInput, NotFound, SessionBusy, SessionEnded
+from sessiondb.json_text import decode_object, dumps
+from sessiondb.limits import LANE_WAITING_MAX, SESSION_WAITING_MAX
+from sessiondb.messages import message_json
+from sessiondb.models import Accepted, DeadLetter, OpenMessage
+from sessiondb.transcript import registry
+from sessiondb.transcript.entries import draft_entry
+from sessiondb.transcript.keys import SessionKey
+
+from . import turns
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message on its way in, checked and encoded."""
+
+    source: str
+    event_id: str
+    key: SessionKey
+    lane: str
+    payload: str
+    session_id: str  # for a session that does not exist yet
+
+
+def message_text(message: dict[str, Any] | BaseModel | str) -> str:
+    """Encode a message for the inbox.
+
+    Raises:
+        InvalidInput: not a message with a role, or the transcript could not store it.
+    """
+    if not isinstance(message, dict | str | BaseModel):
+        raise InvalidInput(f"a message is a dict, a typed message, or JSON text, not {type(message).__name__}")
+    item = message_json(message) if isinstance(message, BaseModel) else message
+    text = dumps(item) if isinstance(item, dict) else item.strip()
+    draft_entry(text, now_ms=0)  # whatever a transcript would refuse is refused here, while the sender can be told
+    fields, _ = decode_object(text)
+    if "type" in fields or not isinstance(fields.get("role"), str):
+        raise InvalidInput('a message has a "role" and no "type"; other entries are appended to their session, not accepted')
+    return text
+
+
+def accept(tx: Tx, incoming: Incoming) -> Accepted:
+    """Store a message. On disk once the transaction commits; may be repeated.
+
+    Raises:
+        SessionBusy: too many messages of this session, or in this lane, are waiting.
+        SessionEnded: the key is bound to a session that has ended; nothing can be said in it any more.
+        NotFound: no such lane.
+        InvalidInput: the lane is the one of resumes.
+    """
+    known = tx.one("inbox.by_event", source=incoming.source, event_id=incoming.event_id)
+    if known is not None:
+        return Accepted(known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True)
+    turns.require_lane(tx, incoming.lane)
+    if incoming.lane == turns.RESUME_LANE:
+        raise InvalidInput(
+            f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts there: one that is accepted would wait "
+            "behind every other, be cut off and not be tried again. Accept it into lane 'main', or one made with db.set_lane()",
+            lane=incoming.lane,
+        )
+    _refuse_when_ended(tx, incoming.key)
+    ref = registry.open_by_key(tx, incoming.key, session_id=incoming.session_id, cwd=None)
+    ahead = _refuse_when_full(tx, ref, incoming)
+    row = tx.must(
+        "inbox.accept",
+        source=incoming.source,
+        event_id=incoming.event_id,
+        session_no=ref.session_no,
+        lane=incoming.lane,
+        now_ms=tx.now_ms,
+        payload=incoming.payload,
+    )
+    return Accepted(row.inbox_no, ref.session_id, "queued", tx.now_ms, ahead, duplicate=False)
+
+
+def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
+    bound = tx.one("sessions.by_key", session_key=key.text)
+    if bound is not None and bound.ended_at_ms is not None:
+        raise SessionEnded(
+            f"{key.text} is bound to session {bound.session_id}, which has ended; unbind the key, and the message begins a new one",
+            session_id=bound.session_id,
+        )
+
+
+def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
+    """Return how many messages of the session are ahead; raise if that, or the lane, is too many."""
+    ahead: int = tx.must("inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX).waiting
+    busy = tx.one("turns.running_of_session", session_no=ref.session_no)
+    if ahead >= SESSION_WAITING_MAX:
+        holder = f"{busy.operation} (turn {busy.turn_no}, pid {busy.pid} on {busy.host})" if busy is not None else "no turn"
+        retry_after_ms = max(1_000, busy.expires_at_ms - tx.now_ms) if busy is not None else 1_000
+        raise SessionBusy(
+            f"session {ref.session_id}: {ahead} messages are waiting, which is the limit; it is busy with {holder}. "
+            f"Not accepted; retry in {retry_after_ms} ms.",
+            session_id=ref.session_id,
+            holder=holder,
+            retry_after_ms=retry_after_ms,
+        )
+    waiting = tx.must("inbox.waiting_in_lane", lane=incoming.lane, limit=LANE_WAITING_MAX).waiting
+    if waiting >= LANE_WAITING_MAX:
+        raise SessionBusy(
+            f"lane {incoming.lane}: {waiting:,} messages are waiting, which is the limit. Not accepted; retry in 5,000 ms.",
+            session_id=ref.session_id,
+            holder=f"lane {incoming.lane}",
+            retry_after_ms=5_000,
+        )
+    return ahead
+
+
+def tell_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
+    """Emit an event, once each, for messages that have waited longer than `after_ms`; return how many."""
+    late = tx.all("inbox.late", lane=lane, accepted_before_ms=tx.now_ms - after_ms, limit=limit)
+    for row in late:
+        if tx.run("inbox.mark_delayed", inbox_no=row.inbox_no):
+            events.emit(
+                tx,
+                "message_delayed",
+                "user",
+                "Your message has arrived and is waiting its turn.",
+                session_no=row.session_no,
+                inbox_no=row.inbox_no,
+                waited_ms=tx.now_ms - row.accepted_at_ms,
+            )
+    return len(late)
+
+
+def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> list[OpenMessage]:
+    """List messages that are not done, oldest first."""
+    return [OpenMessage(**row._asdict()) for row in tx.all("inbox.open", after_no=after_no, limit=limit)]
+
+
+def dead_letters(tx: ReadTx, *, before_no: int, limit: int) -> list[DeadLetter]:
+    """List messages that were given up, newest first."""
+    return [DeadLetter(**row._asdict()) for row in tx.all("inbox.dead", before_no=before_no, limit=limit)]
+
+
+def requeue(tx: Tx, inbox_no: int) -> None:
+    """Put a dead letter back into its lane, its attempts forgotten.
+
+    Raises:
+        NotFound: there is no such dead letter.
+    """
+    if not tx.run("inbox.requeue", inbox_no=inbox_no, now_ms=tx.now_ms):
+        raise NotFound(f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`", inbox_no=inbox_no)
+
+
+def drop(tx: Tx, inbox_no: int) -> None:
+    """Give a dead letter up for good; its row stays, so the same event is never accepted again.
+
+    Raises:
+        NotFound: there is no such dead letter.
+    """
+    if not tx.run("inbox.drop", inbox_no=inbox_no):
+        raise NotFound(f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`", inbox_no=inbox_no)

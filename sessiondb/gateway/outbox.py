@@ -1,0 +1,232 @@
+"""The outbox: replies, written in the transaction that completes their turn (or passes an event on), sent from rows.
+
+    pending --> sending --> sent
+       ^           |------> failed     the channel refused it for good, or for a day
+       |-- retry --|------> unknown    the sender died, or could not tell: shown, never blindly repeated
+
+"Sending" is committed before the channel is called. So after a crash in between, the row says `sending` by a process
+that is gone: nobody can know whether the person has read it, and it becomes `unknown`. Sending it again is an
+operator's decision. Replies of one session keep their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sessiondb import events
+from sessiondb.backend import ReadTx, Tx
+from sessiondb.errors import InvalidInput, NotFound
+from sessiondb.json_text import dumps
+from sessiondb.limits import (
+    ENTRY_BYTES_MAX,
+    LEASE_GRACE_MS,
+    REPLY_ATTEMPTS_MIN,
+    REPLY_PAUSE_GROWTH,
+    REPLY_RETRY_MS_MAX,
+    RETRY_PAUSE_MS_MAX,
+    SESSION_KEY_CHARS_MAX,
+    SESSION_WAITING_MAX,
+    retry_pause_ms,
+)
+from sessiondb.models import Event, Reply
+
+from .turns import require_one
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A reply that this process is sending."""
+
+    outbox_no: int
+    session_no: int
+    session_id: str
+    target: str
+    attempt: int
+    payload: str
+    expires_at_ms: int
+    """After this it is `unknown`, unless what became of it is recorded."""
+    tries: int
+    """Attempts since it was created, or since an operator asked for it again; this one is counted."""
+    asked_at_ms: int
+    """When that was."""
+
+
+def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
+    """Encode what the outbox is to send; return it and its bytes.
+
+    Raises:
+        InvalidInput: it is too large.
+        TypeError, ValueError: it is no JSON.
+    """
+    text = dumps(message)
+    size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
+    if len(target) > SESSION_KEY_CHARS_MAX or size > ENTRY_BYTES_MAX:
+        raise InvalidInput(f"a reply of {size:,} bytes to {target[:80]!r}: at most {ENTRY_BYTES_MAX:,} bytes fit")
+    return (target, text), size
+
+
+def next_no(tx: ReadTx, now_ms: int) -> int | None:
+    """Return the number of the reply to be sent now; None if there is none.
+
+    A pause is a minute at most: a time further ahead is of a clock that has been set back since, and is not waited for. What is
+    older goes first then, because every later reply seems to be due before it.
+    """
+    ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
+    found = [tx.one("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    return min((row.outbox_no for row in found if row is not None), default=None)
+
+
+def pass_on(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
+    """Make an event something to send, and move a consumer past it: in one transaction, so once, whoever else follows.
+
+    False if the consumer has moved past it already: then it was passed on, by another process or before a crash.
+
+    Raises:
+        InvalidInput: the event is not one of a session; or the name cannot be a consumer's.
+    """
+    if event.session_id is None:
+        raise InvalidInput(f"event {event.event_no} ({event.kind}) is about no session, so there is nobody to send it to")
+    handled = events.cursor(tx, consumer)
+    if handled is not None and handled >= event.event_no:
+        return False
+    session_no = tx.must("sessions.by_id", session_id=event.session_id).session_no
+    tx.run("outbox.add", session_no=session_no, turn_no=None, target=target, now_ms=tx.now_ms, payload=payload)
+    events.move_cursor(tx, consumer=consumer, event_no=event.event_no)
+    return True
+
+
+def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
+    """Take the next reply and commit to sending it; None if there is none."""
+    outbox_no = next_no(tx, tx.now_ms)
+    if outbox_no is None:
+        return None
+    row = tx.must("outbox.candidate", outbox_no=outbox_no)
+    expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
+    taken = tx.run("outbox.begin_sending", outbox_no=outbox_no, instance_no=tx.instance_no, expires_at_ms=expires_at_ms)
+    require_one(taken, f"reply {outbox_no} was pending")
+    attempt = row.attempts + 1
+    return Outgoing(
+        outbox_no=outbox_no,
+        session_no=row.session_no,
+        session_id=row.session_id,
+        target=row.target,
+        attempt=attempt,
+        payload=row.payload,
+        expires_at_ms=expires_at_ms,
+        tries=attempt - row.attempts_before,
+        asked_at_ms=row.asked_at_ms,
+    )
+
+
+def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
+    """Record that the channel took a reply; False if somebody decided about it meanwhile."""
+    return _settle(tx, reply, "sent", receipt=receipt, reason=None)
+
+
+def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
+    """Record that the channel did not send a reply: it is tried again after a pause, or failed for good.
+
+    A channel that is away is no reason to give up: it is tried for a day, and a few times however old it is.
+    """
+    if retry and (reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX):
+        return put_back(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
+    if not _settle(tx, reply, "failed", receipt=None, reason=reason):
+        return False
+    events.emit(
+        tx, "reply_failed", "operator", f"Reply {reply.outbox_no} to {reply.target} failed: {reason}",
+        session_no=reply.session_no, outbox_no=reply.outbox_no,
+    )  # fmt: skip
+    return True
+
+
+def put_back(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
+    """Make a reply that was certainly not sent wait again; False if somebody decided about it meanwhile."""
+    put = tx.run(
+        "outbox.retry",
+        outbox_no=reply.outbox_no,
+        instance_no=tx.instance_no,
+        attempt=reply.attempt,
+        available_at_ms=tx.now_ms + pause_ms,
+        reason=reason,
+    )
+    if put and pause_ms:
+        tx.run(
+            "outbox.wait_behind",
+            session_no=reply.session_no,
+            outbox_no=reply.outbox_no,
+            available_at_ms=tx.now_ms + pause_ms,
+            limit=SESSION_WAITING_MAX,
+        )
+    return put == 1
+
+
+def put_back_unsent(tx: Tx, reply: Outgoing, reason: str) -> bool:
+    """Make a reply wait again whose sending may have been committed to, and whose sender was not called; False if it was not.
+
+    The time tells it from the same attempt by another loop of this process, which may take it if it was not committed to here.
+    """
+    there = tx.one(
+        "outbox.begun",
+        outbox_no=reply.outbox_no,
+        instance_no=tx.instance_no,
+        attempt=reply.attempt,
+        expires_at_ms=reply.expires_at_ms,
+    )
+    return there is not None and put_back(tx, reply, reason)
+
+
+def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:
+    """Record that nobody knows whether the channel took a reply; False if that is recorded already."""
+    return lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempt)
+
+
+def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt: int) -> bool:
+    """Make a reply whose sender is gone `unknown`; False if it had been settled."""
+    if not tx.run("outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason):
+        return False
+    events.emit(
+        tx, "reply_unknown", "operator", f"Nobody knows whether reply {outbox_no} was sent ({reason}); look, then settle it by hand",
+        session_no=session_no, outbox_no=outbox_no,
+    )  # fmt: skip
+    return True
+
+
+def give_up_overdue(tx: Tx, *, limit: int = 50) -> int:
+    """Make replies `unknown` whose sender has not been heard of in time; a bounded number at a time."""
+    rows = tx.all("outbox.overdue", now_ms=tx.now_ms, limit=limit)
+    late = "its sender was not heard of in time"
+    return sum(lose_track(tx, row.outbox_no, row.session_no, late, attempt=row.attempts) for row in rows)
+
+
+def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
+    """Settle an unknown or failed reply by hand: it was sent, or it is to be sent again.
+
+    Raises:
+        NotFound: there is no unknown or failed reply of that number.
+    """
+    if not tx.run("outbox.decide", outbox_no=outbox_no, state=state, now_ms=tx.now_ms, reason="decided by an operator"):
+        raise NotFound(f"reply {outbox_no} is neither unknown nor failed; list them with `sessiondb outbox DB`", outbox_no=outbox_no)
+
+
+def replies(tx: ReadTx, *, state: str, after_no: int, limit: int) -> list[Reply]:
+    """List replies in a state, oldest first."""
+    if state == "sent":
+        rows = tx.all("outbox.list_sent", after_no=after_no, limit=limit)
+    else:
+        rows = tx.all("outbox.list", state=state, after_no=after_no, limit=limit)
+    return [Reply(**row._asdict()) for row in rows]
+
+
+def _settle(tx: Tx, reply: Outgoing, state: str, *, receipt: str | None, reason: str | None) -> bool:
+    settled = tx.run(
+        "outbox.settle",
+        outbox_no=reply.outbox_no,
+        instance_no=tx.instance_no,
+        attempt=reply.attempt,
+        state=state,
+        now_ms=tx.now_ms,
+        receipt=receipt,
+        reason=reason,
+    )
+    return settled == 1

@@ -1,0 +1,239 @@
+"""Start-up: give back what dead processes held, then decide which interrupted messages go on.
+
+`recover` is bounded and resumable: it looks at processes that never said good-bye, a page at a time, asks the kernel
+whether they live (outside any transaction) and for the dead ones interrupts their turns, abandons their
+compactions and makes the replies they were sending `unknown`, in transactions of bounded size. A compaction past its
+deadline is ended whoever runs it, because its owner may be on another host, or have closed the file without a word. It reads
+no transcript and no finished row: 100,000 sessions cost nothing.
+
+`plan` then decides about each interrupted message, newest first, and says why:
+
+    resume      queued in lane `resume`, below every lane that users wait in
+    later       over the budget of this start (and of an hour, after it), or of what may run at once
+    skip        too old, idle too long, session ended, failed or damaged, attempts used up: dead, and the user is told
+    breaker     too many unclean ends in a short time: nothing is resumed, an operator is told
+
+What counts as an unclean end: a process that was opened within the window and died without closing, and that bears the
+name (`program`) of the one that plans. A crash loop is one program that starts and dies again and again; that somebody kills three
+commands does not stop a gateway from resuming. The command line, which resumes on behalf of a gateway, counts for each name but
+its own and goes by the worst.
+
+A message that arrives for a session whose resume is queued goes first, and takes its place.
+Source of the settings' names: openclaw docs, "restart recovery" and `session.maintenance`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sessiondb import events, process
+from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
+from sessiondb.transcript import compaction
+
+from . import outbox, turns
+
+Action = Literal["resume", "later", "skip", "breaker"]
+Trouble = Literal["failed", "damaged"]
+
+RECOVER_AT_ONCE = 50
+PLAN_AT_ONCE = 200
+
+
+class ResumePolicy(BaseModel):
+    """What may be resumed after a restart. Hours and counts of zero mean: no limit of that kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_concurrent_resumes: int = Field(default=1, ge=0)
+    """Resumes queued or running at once; 0 resumes nothing."""
+    budget_per_start: int = Field(default=20, ge=0)
+    """Resumes that one start may queue, and that it may queue in an hour after that."""
+    max_age_hours: float = Field(default=24.0, ge=0)
+    """Since the message was accepted."""
+    idle_hours: float = Field(default=0.0, ge=0)
+    """Since the session last moved."""
+    skip_states: frozenset[Trouble] = frozenset({"failed", "damaged"})
+    """Sessions that are left alone: whose turn before failed, or whose import had damaged lines."""
+    attempts_max: int = Field(default=INTERRUPTED_ATTEMPTS_MAX, ge=1)
+    deadline_s: float = Field(default=60.0, gt=0)
+    """A resume that has not ended by then is cut off."""
+    breaker_unclean_starts: int = Field(default=3, ge=1)
+    breaker_window_s: float = Field(default=300.0, gt=0)
+    """This many unclean ends of the same program within the window stop all resuming."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to become of one interrupted message, and why."""
+
+    inbox_no: int
+    session_id: str
+    action: Action
+    reason: str
+    accepted_at_ms: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was given back."""
+
+    instances: int = 0
+    turns: int = 0
+    compactions: int = 0
+    replies: int = 0
+
+    def plus(self, other: Recovered) -> Recovered:
+        """Add up two reports."""
+        return Recovered(
+            self.instances + other.instances,
+            self.turns + other.turns,
+            self.compactions + other.compactions,
+            self.replies + other.replies,
+        )
+
+
+def open_instances(tx: ReadTx, *, after_no: int) -> list[Row]:
+    """Read a page of processes that never said good-bye, this one among them."""
+    return tx.all("resume.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
+
+
+def who(row: Row) -> str:
+    """Name a process, for a reason or an event."""
+    return f"{row.program}, pid {row.pid}"
+
+
+def _reason(who: str) -> str:
+    return f"its process ({who}) died"
+
+
+def give_back(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
+    """Give back a bounded part of what a dead process held; also return whether that was all of it.
+
+    `so_far` is what the steps of this recovery before gave back. The event says the total of this recovery: what one that was
+    itself killed half-way had given back is in the events of each turn, compaction and reply, and is not counted again.
+    """
+    reason = _reason(who)
+    held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    jobs = tx.all("resume.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    sending = tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    for row in held:
+        turns.interrupt(tx, row.turn_no, reason)
+    for row in jobs:
+        compaction.give_up(tx, row.compaction_id, "abandoned", reason)
+    for row in sending:
+        outbox.lose_track(tx, row.outbox_no, row.session_no, reason, attempt=row.attempts)
+    done = max(len(held), len(jobs), len(sending)) < RECOVER_AT_ONCE
+    part = Recovered(int(done), len(held), len(jobs), len(sending))
+    if done:
+        tx.run("resume.bury_instance", instance_no=instance_no, now_ms=tx.now_ms)
+        total = part.plus(so_far or Recovered())
+        counts = {"turns": total.turns, "compactions": total.compactions, "replies": total.replies}
+        said = f"{who} died; this recovery gave back {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
+        events.emit(tx, "recovery_done", "operator", said, instance_no=instance_no, **counts)
+    return part, done
+
+
+def overdue_compactions(tx: ReadTx, now_ms: int) -> list[Row]:
+    """Read a bounded number of running jobs whose deadline is over, and with it the moment in which their owners say so themselves."""
+    return tx.all("resume.overdue_compactions", before_ms=now_ms - LEASE_GRACE_MS, limit=RECOVER_AT_ONCE)
+
+
+def expire_compactions(tx: Tx) -> Recovered:
+    """End a bounded number of overdue jobs, whoever runs them; a late commit is still reconciled."""
+    overdue = overdue_compactions(tx, tx.now_ms)
+    return Recovered(compactions=sum(compaction.give_up(tx, row.compaction_id, "expired", "its deadline passed") for row in overdue))
+
+
+def plan(
+    tx: ReadTx,
+    policy: ResumePolicy,
+    now_ms: int,
+    *,
+    spent: int = 0,
+    ahead: int = 0,
+    before_no: int = 2**62,
+    full: bool = False,
+    instance_no: int | None = None,
+    dead: Sequence[Row] = (),
+) -> list[Decision]:
+    """Decide about a page of interrupted messages, newest first; changes nothing.
+
+    `spent` is what this process has resumed lately, `ahead` what the pages before this one want to resume. `full`: a page before
+    this one had to say `later`, so nothing older goes before that, whatever has ended since. `instance_no` is who plans, None for a
+    reader; `dead` are processes whose turns count as interrupted although nobody has given them back yet.
+    """
+    holders = {row.instance_no: who(row) for row in dead}
+    numbers = json.dumps(list(holders))
+    held = tx.all("inbox.held", before_no=before_no, limit=PLAN_AT_ONCE)
+    if holders:
+        held += tx.all("inbox.held_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE)
+        held = sorted(held, key=lambda row: -row.inbox_no)[:PLAN_AT_ONCE]
+    unclean = tx.must(
+        "resume.unclean_starts",
+        since_ms=now_ms - round(policy.breaker_window_s * 1000),
+        now_ms=now_ms,
+        instance_no=instance_no,
+        dead=numbers,
+        command_line=process.COMMAND_LINE,
+    ).starts
+    room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes", dead=numbers).resumes - ahead
+    room = min(room, 0) if full else room
+    budget = policy.budget_per_start - spent - ahead
+    decisions = []
+    for row in held:
+        why = _reason(holders[row.holder_no]) if row.holder_no is not None else row.reason
+        action, reason = _decide(row, policy, now_ms, why, unclean=unclean, room=room, budget=budget)
+        if action == "resume":
+            room, budget = room - 1, budget - 1
+        decisions.append(Decision(row.inbox_no, row.session_id, action, reason, row.accepted_at_ms, row.attempts))
+    return decisions
+
+
+def _decide(row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: int, room: int, budget: int) -> tuple[Action, str]:
+    # What a dead process still holds is given up by `recover`, whatever the policy, when its last attempt was that one.
+    attempts_max = min(policy.attempts_max, INTERRUPTED_ATTEMPTS_MAX) if row.holder_no is not None else policy.attempts_max
+    age_h, idle_h = (now_ms - row.accepted_at_ms) / 3_600_000, (now_ms - row.updated_at_ms) / 3_600_000
+    if row.ended_at_ms is not None:
+        return "skip", "its session has ended"
+    if row.attempts >= attempts_max:
+        return "skip", f"{row.attempts} attempts, the most that are made"
+    if policy.max_age_hours and age_h > policy.max_age_hours:
+        return "skip", f"accepted {age_h:.1f} h ago, more than {policy.max_age_hours:g} h"
+    if policy.idle_hours and idle_h > policy.idle_hours:
+        return "skip", f"idle for {idle_h:.1f} h, more than {policy.idle_hours:g} h"
+    if "failed" in policy.skip_states and row.state_before == "failed":
+        return "skip", "its session's turn before this one failed"
+    if "damaged" in policy.skip_states and row.damaged:
+        return "skip", "its session was imported with damaged lines"
+    if unclean >= policy.breaker_unclean_starts:
+        return "breaker", f"{unclean} unclean ends within {policy.breaker_window_s:g} s; resume by hand, or wait"
+    if budget <= 0:
+        return "later", f"the budget of {policy.budget_per_start} a start, and an hour after it, is spent"
+    if room <= 0:
+        return "later", f"{policy.max_concurrent_resumes} at once are queued or running"
+    return "resume", f"interrupted {age_h:.1f} h ago: {why}"
+
+
+def apply(tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_breaker: bool = True) -> int:
+    """Carry decisions out, in the transaction that made them; return how many resumes were queued.
+
+    With `tell_breaker` an operator is told when the breaker stops all resuming.
+    """
+    resumed = 0
+    for decision in decisions:
+        if decision.action == "resume":
+            resumed += tx.run("inbox.resume", inbox_no=decision.inbox_no, now_ms=tx.now_ms, timeout_ms=round(policy.deadline_s * 1000))
+        elif decision.action == "skip":
+            session = tx.must("sessions.by_id", session_id=decision.session_id)
+            turns.bury(tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}")
+    stopped = [decision.reason for decision in decisions if decision.action == "breaker"]
+    if stopped and tell_breaker:
+        events.emit(tx, "crash_loop", "operator", f"Nothing is resumed: {stopped[0]}", messages=len(stopped))
+    return resumed

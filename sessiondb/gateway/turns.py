@@ -1,0 +1,390 @@
+"""Turns: one run of the agent over one claimed message, with a lease and a fencing token.
+
+    claim --> running --> completed            entries, replies and the end of the turn in one transaction
+                 |------> failed               the message is retried after a pause, or dead
+                 |------> aborted              a person stopped it
+                 `------> interrupted          its process died or fell silent; the message is held for the resume plan
+
+Claiming a message, appending it to the transcript and starting the turn is one transaction: there is no moment at
+which a message is neither waiting nor being worked on.
+
+Invariants, enforced by the database and so across processes:
+
+* one running turn per session (a partial unique index);
+* a lane runs at most its concurrency, counted from rows under the write lock;
+* a turn's number only grows and is its fencing token: every write of a turn checks, in its own transaction, that
+  the turn is still running. A holder that was taken over cannot write, however late it wakes up.
+
+The lease is a promise to be heard of, renewed while the work goes on and never past the turn's deadline: a holder
+that only renews cannot keep a session for ever. Taking over is one compare-and-set on the turn's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sessiondb import events
+from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.clock import iso_from_ms
+from sessiondb.errors import NotFound, StoreDamaged, TurnLost
+from sessiondb.limits import (
+    INBOX_ATTEMPTS_MAX,
+    INBOX_PAUSE_GROWTH,
+    INTERRUPTED_ATTEMPTS_MAX,
+    LEASE_GRACE_MS,
+    OUTBOX_WAITING_MAX,
+    PRIORITY_WAIT_MS_MAX,
+    RETRY_PAUSE_MS_MAX,
+    retry_pause_ms,
+)
+from sessiondb.models import Receipt
+from sessiondb.transcript import registry
+from sessiondb.transcript.append import append as append_entries
+from sessiondb.transcript.entries import Draft
+
+Ended = Literal["completed", "failed", "aborted", "interrupted"]
+Kind = Literal["message", "resume"]
+
+TAKE_OVER_AT_ONCE = 50
+RESUME_LANE = "resume"
+"""A turn in this lane is a resume; only the resume plan puts messages there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that could be claimed; read before the claim so that its JSON is handled outside the transaction."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    source: str
+    event_id: str
+    attempts: int
+    timeout_ms: int | None
+    ended_at_ms: int | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A claimed message and the turn that works on it."""
+
+    turn_no: int
+    session_no: int
+    session_id: str
+    inbox_no: int
+    entry_id: str
+    attempt: int
+    kind: Kind
+    expires_at_ms: int
+    deadline_ms: int
+    timeout_ms: int
+    """The work is cut off after this; the lease can be renewed for a moment longer, to write how it ended."""
+    accepted_at_ms: int
+    told: bool
+    """True: the sender has been told that it takes longer."""
+
+
+# -- starting -----------------------------------------------------------------------------------------------
+
+
+def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
+    """Read the next message of a lane that may run, if the lane has room and the outbox too.
+
+    While a lane before it has a message that could run, only one that has waited for `PRIORITY_WAIT_MS_MAX`.
+    """
+    room = require_lane(tx, lane)
+    if room.running >= room.concurrency or tx.one("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None:
+        return None
+    held_back = any(_next_no(tx, row.lane, now_ms) is not None for row in tx.all("turns.lanes_before", lane=lane))
+    inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
+    return Candidate(**tx.must("inbox.candidate", inbox_no=inbox_no)._asdict()) if inbox_no is not None else None
+
+
+def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
+    """Return the number of the message of a lane that is to run next, of those that have waited for so long; None if there is none.
+
+    A pause is a minute at most: a time further ahead is of a clock that has been set back since, and is not waited for. What is
+    older goes first then, because every later message seems to have been due before it.
+    """
+    ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
+    found = [tx.one("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    return min((row.inbox_no for row in found if row is not None), default=None)
+
+
+def require_lane(tx: ReadTx, lane: str) -> Row:
+    """Return a lane's settings, and how many of its turns run.
+
+    Raises:
+        NotFound: there is no such lane.
+    """
+    row = tx.one("turns.lane", lane=lane)
+    if row is None:
+        raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
+    return row
+
+
+def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int) -> Started | None:
+    """Claim a message: append it to its transcript and start the turn. None if it is not to be run now.
+
+    That is so when another process was faster, or when its session has ended meanwhile: then it is dead, with events.
+    A message that an interrupted turn had appended before is not appended again.
+    """
+    # Critical section "claim". Invariant: what `peek` saw still holds, so a lane never runs more than its concurrency
+    # and a session's messages keep their order, whatever other processes did since.
+    now = peek(tx, lane, tx.now_ms)
+    if now is None or now.inbox_no != candidate.inbox_no:
+        return None
+    if now.ended_at_ms is not None:
+        bury(tx, now.inbox_no, now.session_no, "its session has ended")
+        return None
+    draft.idempotency_key = f"inbox:{candidate.inbox_no}"
+    receipt = append_entries(tx, candidate.session_no, [draft])[0]
+    kind: Kind = "resume" if lane == RESUME_LANE else "message"
+    timeout_ms = min(timeout_ms, now.timeout_ms or timeout_ms)
+    deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
+    expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
+    turn = tx.must(
+        "turns.start",
+        session_no=candidate.session_no,
+        lane=lane,
+        kind=kind,
+        inbox_no=candidate.inbox_no,
+        attempt=now.attempts + 1,
+        operation=f"{kind} from {candidate.source}",
+        instance_no=tx.instance_no,
+        now_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+        deadline_ms=deadline_ms,
+    )
+    claimed = tx.run("inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no)
+    require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
+    told = tx.must("inbox.told", inbox_no=candidate.inbox_no)
+    if kind == "message":
+        tx.run("inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no)
+    return Started(
+        turn_no=turn.turn_no,
+        session_no=candidate.session_no,
+        session_id=candidate.session_id,
+        inbox_no=candidate.inbox_no,
+        entry_id=receipt.entry_id,
+        attempt=now.attempts + 1,
+        kind=kind,
+        expires_at_ms=expires_at_ms,
+        deadline_ms=deadline_ms,
+        timeout_ms=timeout_ms,
+        accepted_at_ms=told.accepted_at_ms,
+        told=bool(told.delayed),
+    )
+
+
+def is_there(tx: ReadTx, made: Started) -> bool:
+    """Tell whether a turn whose claim may or may not have been committed is running, and is this process's.
+
+    Its number alone does not say so: if it was not committed, the number may have been given to another turn since.
+    """
+    row = tx.one("turns.get", turn_no=made.turn_no)
+    if row is None or row.state != "running":
+        return False
+    return (row.inbox_no, row.attempt, row.deadline_ms) == (made.inbox_no, made.attempt, made.deadline_ms)
+
+
+# -- while it runs ------------------------------------------------------------------------------------------
+
+
+def require_running(tx: ReadTx, turn_no: int) -> Row:
+    """Return a turn's row; the fence before each of its writes.
+
+    Raises:
+        TurnLost: it is not running any more; nothing may be written in its name.
+        NotFound: there is no such turn.
+    """
+    turn = tx.one("turns.get", turn_no=turn_no)
+    if turn is None:
+        raise NotFound(f"there is no turn {turn_no}; list those that run with `sessiondb held DB`", turn_no=turn_no)
+    if turn.state != "running":
+        raise TurnLost(
+            f"turn {turn_no} of session {turn.session_id} is {turn.state} ({turn.reason or 'finished'}); it can write no more",
+            turn_no=turn_no,
+            session_id=turn.session_id,
+            state=turn.state,
+        )
+    return turn
+
+
+def append(tx: Tx, turn_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
+    """Append in the name of a turn; refused once the turn was taken over.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    return append_entries(tx, require_running(tx, turn_no).session_no, drafts)
+
+
+def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
+    """Begin the context anew in the name of a turn; refused once the turn was taken over. Return the new epoch.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    session_no = require_running(tx, turn_no).session_no
+    return registry.reset(tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms))
+
+
+def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
+    """Promise to be heard of again; return until when. Never past the deadline.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    row = tx.one("turns.renew", turn_no=turn_no, now_ms=tx.now_ms, expires_at_ms=tx.now_ms + lease_ms, operation=operation)
+    if row is None:
+        require_running(tx, turn_no)
+    return int(tx.must("turns.get", turn_no=turn_no).expires_at_ms)
+
+
+def tell_delayed(tx: Tx, turn_no: int) -> None:
+    """Emit an event, once for a message, because the answer takes long.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    turn = require_running(tx, turn_no)
+    if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: told while it waited
+        waited_ms = tx.now_ms - tx.must("inbox.told", inbox_no=turn.inbox_no).accepted_at_ms
+        events.emit(
+            tx, "message_delayed", "user", "Your message is being worked on; the answer takes longer than usual.",
+            session_no=turn.session_no, inbox_no=turn.inbox_no, turn_no=turn_no, waited_ms=waited_ms,
+        )  # fmt: skip
+
+
+# -- ending -------------------------------------------------------------------------------------------------
+
+
+def complete(
+    tx: Tx, turn_no: int, drafts: Sequence[Draft], replies: Sequence[tuple[str, str]], *, incomplete: bool, reason: str | None
+) -> list[Receipt]:
+    """End a turn with what it produced: entries, replies for the outbox and the end itself, all or nothing.
+
+    `replies` are (target, JSON). `incomplete` says that there is no usable answer; the user is told.
+
+    Raises:
+        TurnLost: the turn was taken over; nothing is written.
+    """
+    turn = require_running(tx, turn_no)
+    receipts = append_entries(tx, turn.session_no, drafts) if drafts else []
+    for target, payload in replies:
+        tx.run("outbox.add", session_no=turn.session_no, turn_no=turn_no, target=target, now_ms=tx.now_ms, payload=payload)
+    _finish(tx, turn, "completed", reason, incomplete=incomplete)
+    require_one(tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+    if incomplete:
+        events.emit(
+            tx,
+            "turn_incomplete",
+            "user",
+            "No usable answer came back. Please ask again.",
+            session_no=turn.session_no,
+            turn_no=turn_no,
+            reason=reason,
+        )
+    return receipts
+
+
+def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = INBOX_ATTEMPTS_MAX) -> None:
+    """End a turn that went wrong; its message is tried again after a pause or, used up, is dead.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    turn = require_running(tx, turn_no)
+    _finish(tx, turn, "failed", reason)
+    if retry and turn.attempt < attempts_max:
+        at_ms = tx.now_ms + retry_pause_ms(turn.attempt, INBOX_PAUSE_GROWTH)
+        put = tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=at_ms, reason=reason)
+        require_one(put, _claimed_by(turn))
+        if turn.kind == "message":  # a resume holds nothing up
+            tx.run("inbox.wait_behind", session_no=turn.session_no, inbox_no=turn.inbox_no, available_at_ms=at_ms)
+    else:
+        bury(tx, turn.inbox_no, turn.session_no, reason)
+
+
+def abort(tx: Tx, turn_no: int, reason: str) -> None:
+    """End a turn because a person stopped it. Its message is done.
+
+    Raises:
+        TurnLost: the turn is not running any more.
+    """
+    turn = require_running(tx, turn_no)
+    _finish(tx, turn, "aborted", reason)
+    require_one(tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+
+
+def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
+    """Take a turn away from a holder that is dead or silent: one compare-and-set. False if it had ended."""
+    turn = tx.must("turns.get", turn_no=turn_no)
+    if turn.state != "running":
+        return False
+    _finish(tx, turn, "interrupted", reason)
+    said = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
+    message = tx.one("inbox.told", inbox_no=turn.inbox_no)
+    if message is None or (message.state, message.turn_no) != ("claimed", turn_no):
+        # Another program did that. An error here would keep a lane, or a start, from all other turns; an operator is told.
+        said += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
+    elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
+        require_one(tx.run("inbox.hold", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+        told = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
+        events.emit(tx, "turn_interrupted", "user", told, session_no=turn.session_no, turn_no=turn_no)
+    else:
+        bury(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
+    events.emit(
+        tx, "turn_interrupted", "operator", said, session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt
+    )
+    return True
+
+
+def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
+    """Give up a waiting message that cannot be worked on at all; False if it is not waiting any more."""
+    if tx.one("inbox.waiting", inbox_no=inbox_no) is None:
+        return False
+    bury(tx, inbox_no, session_no, reason)
+    return True
+
+
+def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
+    """Interrupt the turns of a lane whose lease ran out; a bounded number at a time; return how many.
+
+    `alive` are turns (a JSON array) that the caller knows to be alive by another clock than the one that leases are told by.
+    """
+    expired = tx.all("turns.expired", lane=lane, now_ms=tx.now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE)
+    return sum(interrupt(tx, row.turn_no, "its lease ran out") for row in expired)
+
+
+def bury(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
+    """Give a message up: a dead letter, an event for whoever waits for the answer and one for the operator."""
+    require_one(tx.run("inbox.bury", inbox_no=inbox_no, reason=reason), f"inbox item {inbox_no} was open")
+    events.emit(
+        tx, "message_dead", "user", "Your message could not be answered. Please send it again.", session_no=session_no, inbox_no=inbox_no
+    )
+    events.emit(tx, "message_dead", "operator", f"Inbox item {inbox_no} is dead: {reason}", session_no=session_no, inbox_no=inbox_no)
+
+
+def _finish(tx: Tx, turn: Row, state: Ended, reason: str | None, *, incomplete: bool = False) -> None:
+    finished = tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
+    require_one(finished, f"turn {turn.turn_no} was running")
+
+
+def _claimed_by(turn: Row) -> str:
+    return f"inbox item {turn.inbox_no} was claimed by turn {turn.turn_no} of session {turn.session_id}"
+
+
+def require_one(changed: int, what: str) -> None:
+    """Check that a change of state found its one row, which this transaction has seen or the schema's rules require.
+
+    Raises:
+        StoreDamaged: it did not; nothing is written.
+    """
+    if changed != 1:
+        message = f"{what}, as the turn's rules require, and is not: the file is damaged, or was changed by another program. Nothing was "
+        raise StoreDamaged(message + "written. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.")

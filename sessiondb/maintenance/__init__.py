@@ -1,0 +1,1 @@
+"""What keeps a database healthy: archives, retention, pruning, verification, status."""

@@ -1,0 +1,435 @@
+"""A chunk of an archive: rows of one table as JSON lines, compressed and hashed. How it is written, read, and mistrusted.
+
+The first line names the columns, each further one is a row; a table's chunks follow one another, and their keys only grow.
+
+A chunk is data like all the rest of a database that comes from somewhere else: a right hash says that whoever wrote the chunk wrote the
+hash too. So what it unpacks to is bounded by what an archive can hold, a line by what an entry can (a list in a list takes three bytes of
+text and seventy of memory), and a row must be one that a restore can put back: these columns, these types, keys of this session.
+Whatever is not so is damage, and says of which session. Nothing here touches the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sessiondb.backend import Row
+from sessiondb.errors import InvalidInput, StoreDamaged
+from sessiondb.json_text import has_more_values
+from sessiondb.limits import (
+    ARCHIVE_BINDINGS_MAX,
+    ARCHIVE_CHUNK_ROWS,
+    ARCHIVE_PAGE_BYTES_MAX,
+    ARCHIVE_ROW_BYTES_MAX,
+    ARCHIVE_WINDOW_BYTES_MAX,
+    ENTRY_VALUES_MAX,
+    SEQ_BITS,
+    SEQ_MAX,
+)
+
+T = TypeVar("T")
+
+# In the order in which they are written and put back: a row comes after those that it refers to.
+SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
+TABLES: Final = (SESSION, BINDING, BRANCH, EPOCH, ENTRY)
+KEY: Final = {SESSION: 0, BINDING: 0, BRANCH: 0, EPOCH: 1, ENTRY: 0}  # the column that orders a table's rows
+OWNER: Final = {SESSION: 0, BINDING: 1, BRANCH: 1, EPOCH: 0}  # ... and the one that says whose it is; an entry's number does
+# Worker threads share the interpreter's lock with the event loop: after so many rows they let go of it for a moment.
+SLICE_ROWS: Final = 10
+SLICE_PAUSE_S: Final = 0.00005
+
+_ROWS_MAX: Final = {SESSION: 1, BINDING: ARCHIVE_BINDINGS_MAX, **dict.fromkeys((BRANCH, EPOCH, ENTRY), ARCHIVE_CHUNK_ROWS)}
+_GAPS_MAX: Final = 100
+_NOTED_MAX: Final = 100_000  # idempotency keys, and branches, of one archive that are remembered: some 9 MB of each
+_READ_BYTES: Final = 256 * 1024
+_FED_BYTES: Final = 256  # so that of a stream that breaks off all that came before the break is read
+_WAY_OUT: Final = "Keep the file as it is; `sessiondb salvage DB NEW` gets out what can be read, or restore a backup."
+_EPOCH_REASONS: Final = frozenset({"start", "compaction", "reset", "branch", "undo", "fork"})
+
+
+def _columns(text: str) -> dict[str, str]:
+    return dict(word.split(":") for word in text.split())
+
+
+COLUMNS: Final[dict[str, dict[str, str]]] = {
+    SESSION: _columns(
+        "session_no:INTEGER session_id:TEXT agent_id:TEXT? origin:TEXT version:INTEGER created_at_ms:INTEGER updated_at_ms:INTEGER "
+        "ended_at_ms:INTEGER? name:TEXT? entries:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER? "
+        "first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER forked_from_no:INTEGER? pinned_at_ms:INTEGER? "
+        "archived_at_ms:INTEGER?"
+    ),
+    BINDING: _columns("session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?"),
+    BRANCH: _columns("branch_no:INTEGER session_no:INTEGER parent_branch_no:INTEGER? fork_no:INTEGER? first_no:INTEGER"),
+    EPOCH: _columns(
+        "session_no:INTEGER epoch:INTEGER reason:TEXT opened_at_ms:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? "
+        "closed_head_no:INTEGER? closed_at_ms:INTEGER?"
+    ),
+    ENTRY: _columns(
+        "entry_no:INTEGER branch_no:INTEGER? parent_no:INTEGER? position:INTEGER type:TEXT role:TEXT? projection:INTEGER tokens:INTEGER "
+        "tokens_total:INTEGER usage_tokens:INTEGER? open_calls:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? model_no:INTEGER? "
+        "thinking_no:INTEGER? body_at:INTEGER body_bytes:INTEGER appended_at_ms:INTEGER entry_id:TEXT idempotency_key:TEXT? payload:TEXT"
+    ),
+}
+"""The columns of each table in the order in which they are archived, with their types; `?`: may be NULL. As the schema has them."""
+
+_IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
+_TYPES: Final[dict[str, set[type]]] = {"INTEGER": {int}, "INTEGER?": {int, type(None)}, "TEXT": {str}, "TEXT?": {str, type(None)}}
+_ALLOWED: Final = {table: [_TYPES[kind] for kind in columns.values()] for table, columns in COLUMNS.items()}
+
+
+class Wrong(ValueError):
+    """Why a chunk or a row is not what was written: a sentence that lacks its subject, for its name to be put before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk as it is stored."""
+
+    what: str
+    rows: int
+    size: int
+    sha256: str
+    content: bytes
+
+
+# -- writing ------------------------------------------------------------------------------------------------
+
+
+def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]:
+    """Yield items, with a pause now and then in which another thread may run: it would wait for 5 ms otherwise."""
+    for index, item in enumerate(items, 1):
+        yield item
+        if index % SLICE_ROWS == 0:
+            time.sleep(pause_s)
+
+
+def encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> Chunk:
+    """Make a chunk of rows."""
+    values = in_slices((rows[0]._fields, *rows), pause_s)
+    lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return Chunk(what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding))
+
+
+def _compressed(text: bytes, encoding: str) -> bytes:
+    if encoding == "zlib":
+        return zlib.compress(text, 6)
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=6).compress(text)
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+def decode(
+    chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float = SLICE_PAUSE_S
+) -> tuple[list[str], list[list[Any]]]:
+    """Return a chunk's column names and rows.
+
+    Raises:
+        StoreDamaged: it is not what was written, or nothing that a restore could put back.
+        InvalidInput: it is compressed with a module that is not installed here.
+    """
+    try:
+        return _decode(chunk, encoding, session_no, session_id, pause_s)
+    except Wrong as error:
+        raise damaged(session_id, f"{_name(chunk, session_id)} {error}") from error
+
+
+def damaged(session_id: str, what: str) -> StoreDamaged:
+    """Return the error for a session whose archive is not what was written."""
+    return StoreDamaged(f"{what}. {_WAY_OUT}", session_id=session_id)
+
+
+def damage(chunk: Row, encoding: str, session_no: int, session_id: str, order: Order) -> str | None:
+    """Say how a chunk differs from what was written, by itself and after those before it; None if it does not.
+
+    Raises:
+        InvalidInput: it is compressed with a module that is not installed here.
+    """
+    try:
+        _, rows = _decode(chunk, encoding, session_no, session_id, SLICE_PAUSE_S)
+        order.take(chunk.what, rows)
+    except Wrong as error:
+        order.skip()
+        return f"{_name(chunk, session_id)} {error}"
+    return None
+
+
+def _name(chunk: Row, session_id: str) -> str:
+    return f"chunk {chunk.chunk_no} of the archive of session {session_id}"
+
+
+def _decode(chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float) -> tuple[list[str], list[list[Any]]]:
+    """Decode a chunk. Raises Wrong with what is wrong with it, to be put behind its name."""
+    if chunk.what not in TABLES:
+        raise Wrong(f"holds rows of {chunk.what[:40]!r}, which is no table that is archived")
+    if not 1 <= chunk.rows <= _ROWS_MAX[chunk.what]:
+        raise Wrong(f"says that it has {chunk.rows:,} rows of {chunk.what}; it can have 1 to {_ROWS_MAX[chunk.what]:,}")
+    try:
+        text = _unpacked(chunk.content, encoding, bytes_max(chunk.what, chunk.rows))
+    except Wrong as error:
+        raise Wrong(f"cannot be decompressed ({error})") from error
+    if hashlib.sha256(text).hexdigest() != chunk.sha256:
+        raise Wrong("is not what was written: its hash differs")
+    found = text.count(b"\n") - 1
+    if found != chunk.rows or not text.endswith(b"\n"):
+        raise Wrong(f"has {max(0, found)} rows instead of {chunk.rows}")
+    columns, rows = list(COLUMNS[chunk.what]), []
+    for number, line in enumerate(in_slices(_lines(text), pause_s)):
+        try:
+            values = _values(line)
+            if number == 0:
+                if values != columns:
+                    raise Wrong(f"does not begin with the columns of {chunk.what}")
+                continue
+            check_row(chunk.what, values, session_no, session_id)
+        except Wrong as error:
+            raise Wrong(f"is not what was written: its line {number + 1} {error}") from error
+        rows.append(values)
+    return columns, rows
+
+
+def bytes_max(what: str, rows: int) -> int:
+    """Return how long the text of a chunk can be: a single row, or a page of them, which `archive._page` bounds."""
+    return ARCHIVE_ROW_BYTES_MAX if rows <= 1 or what in (SESSION, BINDING) else ARCHIVE_PAGE_BYTES_MAX
+
+
+def _lines(text: bytearray) -> Iterator[bytearray]:
+    """Yield lines, one copy at a time: a chunk may be one line of a hundred megabytes."""
+    start = 0
+    while (end := text.find(b"\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+
+
+def _values(line: bytearray) -> list[Any]:
+    """Decode one line. Raises Wrong when it is not a list, or too much of one."""
+    try:
+        text = line.decode()
+        if has_more_values(text, ENTRY_VALUES_MAX):
+            raise Wrong(f"is made of too many values: more than {ENTRY_VALUES_MAX:,}")
+        values = json.loads(text)
+    except Wrong:
+        raise
+    except RecursionError:
+        raise Wrong("is nested too deeply") from None
+    except ValueError as error:
+        raise Wrong(f"is not JSON ({error})") from None
+    if not isinstance(values, list):
+        raise Wrong("is not a list")
+    return values
+
+
+def rows_of(chunk: Row) -> Iterator[list[Any]]:
+    """Yield what is left of a damaged chunk's rows: as far as it can be decompressed, and its lines are lists of the right length.
+
+    What is in them is for `check_row` to judge. Memory is bounded as in `decode`.
+
+    Raises:
+        InvalidInput: it is compressed with a module that is not installed here.
+    """
+    columns = list(COLUMNS.get(chunk.what, ()))
+    begun = False
+    text = _as_far_as_it_goes(bytes(chunk.content), bytes_max(chunk.what, chunk.rows))
+    text += b"\n"
+    for line in _lines(text):
+        try:
+            values = _values(line)
+        except Wrong:
+            continue
+        if not begun and values != columns:
+            return
+        if begun and len(values) == len(columns):
+            yield values
+        begun = True
+
+
+# -- decompressing ------------------------------------------------------------------------------------------
+
+
+def _unpacked(content: bytes, encoding: str, most: int) -> bytearray:
+    """Decompress a chunk, all of it. Raises Wrong with the reason when that cannot be done."""
+    out = bytearray()
+    try:
+        for part in _parts(content, encoding):
+            out += part
+            if len(out) > most:
+                raise Wrong(f"it unpacks to more than {most:,} bytes")
+    except zlib.error as error:
+        raise Wrong(str(error)) from error
+    return out
+
+
+def _as_far_as_it_goes(content: bytes, most: int) -> bytearray:
+    """Decompress as much of a damaged chunk as there is. Its encoding may be lost: the first bytes tell."""
+    encoding = "zstd" if content[:4] == b"\x28\xb5\x2f\xfd" else "zlib"
+    out = bytearray()
+    try:
+        for part in _parts(content, encoding):
+            out += part[: most - len(out)]
+            if len(out) >= most:
+                break
+    except (Wrong, zlib.error):
+        pass  # what came before is what there is
+    return out
+
+
+def _parts(content: bytes, encoding: str) -> Iterator[bytes]:
+    """Yield what a chunk unpacks to, a little at a time: nothing is set aside for what it claims to hold."""
+    return _zlib_parts(content) if encoding == "zlib" else _zstd_parts(content)
+
+
+def _zlib_parts(content: bytes) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj()
+    for start in range(0, len(content), _FED_BYTES):
+        waiting = content[start : start + _FED_BYTES]
+        while waiting and not unpacker.eof:
+            yield unpacker.decompress(waiting, _READ_BYTES)
+            waiting = unpacker.unconsumed_tail
+    while not unpacker.eof and (part := unpacker.decompress(b"", _READ_BYTES)):
+        yield part
+    if not unpacker.eof:
+        raise Wrong("it ends too early")
+
+
+def _zstd_parts(content: bytes) -> Iterator[bytes]:
+    try:
+        import zstandard
+    except ImportError as error:
+        message = "an archive in it is compressed with zstd; to read it, install the extra: pip install 'sessiondb[zstd]'"
+        raise InvalidInput(message) from error
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=ARCHIVE_WINDOW_BYTES_MAX).stream_reader(content) as stream:
+            while part := stream.read(_READ_BYTES):
+                yield part
+    except zstandard.ZstdError as error:
+        raise Wrong(str(error)) from error
+
+
+# -- rows ---------------------------------------------------------------------------------------------------
+
+
+def check_row(what: str, values: list[Any], session_no: int | None, session_id: str | None) -> None:
+    """Raise Wrong, with what is wrong, unless a restore can put this row back as one of this session's (None: of any)."""
+    if len(values) != len(COLUMNS[what]):
+        raise Wrong(f"has {len(values)} values for {len(COLUMNS[what])} columns")
+    for value, allowed, name in zip(values, _ALLOWED[what], COLUMNS[what], strict=True):
+        kind = type(value)
+        if kind not in allowed:
+            raise Wrong(f"has a value for {name} that is none")
+        if kind is int and not -(1 << 63) <= value < 1 << 63:
+            raise Wrong(f"has a number for {name} that has more than 64 bits")
+        if kind is str and not value.isascii():
+            _check_text(name, value)
+    owner_no = values[KEY[what]] >> SEQ_BITS if what == ENTRY else values[OWNER[what]]
+    if session_no is not None and owner_no != session_no:
+        raise Wrong("belongs to another session")
+    _check_rules(what, values, session_id)
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Wrong(f"has a text for {name} that is not Unicode") from None
+
+
+def _check_rules(what: str, values: list[Any], session_id: str | None) -> None:
+    """The named rules of the schema, which would refuse the row in the middle of a restore."""
+    if what == SESSION and session_id is not None and values[1] != session_id:
+        raise Wrong("names another session")
+    if what == BINDING and values[4] is not None and not _is_json(values[4]):
+        raise Wrong("has details that are not JSON")
+    if what == BRANCH and (values[0] < 1 or (values[2] is None) != (values[3] is None)):
+        raise Wrong("is a branch without a number, or with half a parent")
+    if what == EPOCH and (values[1] < 0 or values[2] not in _EPOCH_REASONS):
+        raise Wrong("is an epoch with an impossible number or reason")
+    if what == ENTRY and not 0 <= values[6] <= 4:
+        raise Wrong(f"has projection {values[6]}")
+
+
+def _is_json(text: str) -> bool:
+    if has_more_values(text, ENTRY_VALUES_MAX):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+class Order:
+    """What the chunks of one archive were so far: tables follow one another, and the keys of a table only grow.
+
+    An idempotency key comes once, and a branch after the one that it leaves from: what the database would refuse to put back.
+    """
+
+    def __init__(self) -> None:
+        self._table = -1
+        self._last: Any = None
+        self._skipped = False
+        self._keys: set[bytes] = set()  # hashes: a key that somebody planted may be long
+        self._branches: set[int] = set()
+        self._knows_branches = True
+        self.branches_elsewhere: set[int] = set()
+        """Branches that others leave from and that are not in the archive: of the session that this one was forked from, or of none."""
+        self.gaps: list[tuple[int, int]] = []
+        """Entries that are not there: ranges of seq, both ends included. They do not keep the rest from being restored."""
+
+    def take(self, what: str, rows: Sequence[list[Any]]) -> None:
+        """Note the next chunk. Raises Wrong, with what is wrong, if it cannot follow the others."""
+        table = TABLES.index(what)
+        if table < self._table or (table == self._table and what in (SESSION, BINDING)) or (self._table == -1 and what != SESSION):
+            raise Wrong(f"holds rows of {what}, which cannot come {'first' if self._table == -1 else 'here'}")
+        if table != self._table:
+            self._table, self._last = table, None
+        for values in rows:
+            key = values[KEY[what]]
+            if self._last is not None and key <= self._last:
+                raise Wrong(f"is out of order: {_number(what, key)} comes after {_number(what, self._last)}")
+            if what == ENTRY:
+                self._miss(key)
+                self._note_key(values)
+            elif what == BRANCH:
+                self._note_branch(values[0], values[2])
+            self._last, self._skipped = key, False
+
+    def skip(self) -> None:
+        """Note a chunk that is damaged: what it held, and so what is missing behind it, is not known."""
+        self._table, self._last, self._skipped = max(self._table, 0), None, True
+        self._knows_branches = False
+
+    def _note_key(self, values: list[Any]) -> None:
+        text = values[_IDEMPOTENCY_KEY]
+        if text is None or len(self._keys) >= _NOTED_MAX:
+            return
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        if key in self._keys:
+            raise Wrong(f"has an idempotency key twice: {_number(ENTRY, values[0])} has that of an entry before it")
+        self._keys.add(key)
+
+    def _note_branch(self, branch_no: int, parent_no: int | None) -> None:
+        if len(self._branches) >= _NOTED_MAX:
+            self._knows_branches = False
+        if not self._knows_branches:
+            return
+        if parent_no is not None and parent_no not in self._branches and len(self.branches_elsewhere) < _GAPS_MAX:
+            self.branches_elsewhere.add(parent_no)
+        self._branches.add(branch_no)
+
+    def _miss(self, entry_no: int) -> None:
+        seq, due = entry_no & SEQ_MAX, 0 if self._last is None else (self._last & SEQ_MAX) + 1
+        # An imported file may have come without a header.
+        if seq > max(due, self._last is None) and not self._skipped and len(self.gaps) < _GAPS_MAX:
+            self.gaps.append((due, seq - 1))
+
+
+def _number(what: str, key: Any) -> str:
+    return f"{what} {key & SEQ_MAX if what == ENTRY else repr(key)[:80]}"

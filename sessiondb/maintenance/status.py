@@ -1,0 +1,214 @@
+"""What a database says about its own condition: counts, jobs, processes, space. One short snapshot, only derived facts.
+
+Every number is a sum over small tables or a figure that SQLite keeps in the file's header; the entries themselves are
+never counted one by one. Whether a process lives is asked of the kernel, outside the snapshot. Nothing is changed: a job past
+its deadline is reported as overdue, and is ended by the next `recover` or by the next compaction of its session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sessiondb import process
+from sessiondb.backend import ReadTx, Row
+from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
+from sessiondb.models import Holding
+
+# As many jobs, processes and holdings as a person reads; the counts beside them are complete.
+LISTED_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that opened the database for writing and has not closed it."""
+
+    instance_no: int
+    program: str
+    pid: int
+    host: str
+    opened_at_ms: int
+    alive: bool | None
+    """None: on another host, where it cannot be told from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCompaction:
+    """A compaction between its begin and its end."""
+
+    compaction_id: str
+    session_id: str
+    trigger: str
+    owner: str | None
+    owner_alive: bool | None
+    begun_at_ms: int
+    deadline_ms: int
+    age_ms: int
+    overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A line of the view `stuck`: what an operator should look at."""
+
+    session_id: str
+    what: str
+    compaction_id: str
+    since: str
+    until: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a gateway has before it, and what it could not finish: counts of rows."""
+
+    messages_waiting: int
+    messages_held: int
+    """Interrupted; the resume plan decides."""
+    messages_dead: int
+    turns_running: int
+    turns_overdue: int
+    """Running, but their lease ran out: the lane's loop takes them over."""
+    replies_pending: int
+    replies_sending: int
+    replies_unknown: int
+    """Nobody knows whether they were sent; a person decides."""
+    replies_failed: int
+    events: int
+    """The newest event's number."""
+
+    @property
+    def outbox_full(self) -> bool:
+        """True when so many replies wait to be sent that no message is claimed until some are."""
+        return self.replies_pending + self.replies_sending >= OUTBOX_WAITING_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatus:
+    """The condition of a database. Sizes in bytes, times in milliseconds since 1970 UTC."""
+
+    path: str
+    schema_version: int
+    file_bytes: int
+    free_bytes: int
+    wal_bytes: int
+    wal_bytes_max: int
+    """The limit of whoever asks; a gateway may have been given another."""
+    sessions: int
+    sessions_ended: int
+    keys: int
+    entries: int
+    compactions: dict[str, int]
+    """How many jobs are in each state."""
+    running: tuple[RunningCompaction, ...]
+    stuck: tuple[Stuck, ...]
+    sources: int
+    lines_damaged: int
+    lines_blank: int
+    processes: tuple[Process, ...]
+    processes_open: int
+    """Registrations that were never closed; `processes` lists the newest."""
+    gateway: Work
+    held: tuple[Holding, ...] = ()
+    """Who holds what, longest first: turns, compactions, replies under way. Of the same snapshot as the counts."""
+    concerns: tuple[str, ...] = ()
+    """What lets others than the owner read or change the files."""
+
+    @property
+    def needs_attention(self) -> bool:
+        """True when something is overdue, in cool-down, belongs to a process that died, or waits for a person's decision.
+
+        So it is when the outbox is full: some channel takes nothing.
+        """
+        work = self.gateway
+        waits_for_a_person = bool(work.messages_dead or work.replies_unknown or work.replies_failed or work.outbox_full)
+        return bool(self.stuck) or waits_for_a_person or any(job.owner_alive is False for job in self.running)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one snapshot says, with the identities of processes whose liveness is still to be asked."""
+
+    status: DatabaseStatus
+    identities: dict[int, tuple[str, str, int, int]]
+    owners: dict[str, int]
+    held: list[Row]
+
+
+def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
+    """Read everything but the liveness of processes."""
+    file, totals = _only(tx, "status.file"), _only(tx, "status.totals")
+    jobs = tx.all("status.running", limit=LISTED_MAX)
+    open_rows = tx.all("status.processes", limit=LISTED_MAX)
+    status = DatabaseStatus(
+        path=path,
+        schema_version=file.schema_version,
+        file_bytes=file.pages * file.page_bytes,
+        free_bytes=file.pages_free * file.page_bytes,
+        wal_bytes=wal_bytes,
+        wal_bytes_max=limits.wal_bytes_max,
+        sessions=totals.sessions,
+        sessions_ended=totals.sessions_ended,
+        keys=totals.keys,
+        entries=totals.entries,
+        compactions={row.state: row.jobs for row in tx.all("status.compactions")},
+        running=tuple(
+            RunningCompaction(
+                compaction_id=row.compaction_id,
+                session_id=row.session_id,
+                trigger=row.trigger,
+                owner=f"{row.program}, pid {row.pid} on {row.host}" if row.pid is not None else None,
+                owner_alive=None,
+                begun_at_ms=row.begun_at_ms,
+                deadline_ms=row.deadline_ms,
+                age_ms=now_ms - row.begun_at_ms,
+                overdue=row.deadline_ms < now_ms,
+            )
+            for row in jobs
+        ),
+        stuck=tuple(Stuck(*row) for row in tx.all("status.stuck", limit=LISTED_MAX)),
+        sources=totals.sources,
+        lines_damaged=totals.lines_damaged,
+        lines_blank=totals.lines_blank,
+        processes=tuple(Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None) for row in open_rows),
+        processes_open=totals.processes_open,
+        gateway=Work(*tx.must("status.work", now_ms=now_ms)),
+    )
+    identities = {row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started) for row in (*open_rows, *jobs) if row.pid is not None}
+    owners = {row.compaction_id: row.instance_no for row in jobs if row.pid is not None}
+    return Snapshot(status, identities, owners, tx.all("resume.held")[:LISTED_MAX])
+
+
+def holdings(rows: Sequence[Row]) -> list[Holding]:
+    """Ask the kernel which of the holders live. Reads /proc: not for the event loop's thread."""
+    return [
+        Holding(
+            row.what, row.session_id, row.number, row.operation, row.since_ms, row.until_ms, row.host, row.pid, row.program,
+            process.is_alive(row.host, row.boot_id, row.pid, row.pid_started),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
+    """Ask the kernel which of the processes live. Reads /proc: not for the event loop's thread."""
+    alive = {number: process.is_alive(*identity) for number, identity in snapshot.identities.items()}
+    status = snapshot.status
+    return replace(
+        status,
+        running=tuple(replace(job, owner_alive=alive.get(snapshot.owners.get(job.compaction_id, 0))) for job in status.running),
+        processes=tuple(replace(process, alive=alive[process.instance_no]) for process in status.processes),
+        held=tuple(holdings(snapshot.held)),
+    )
+
+
+def condition(process: Process) -> Literal["running", "died", "unknown"]:
+    """Say in a word how a process is."""
+    return "unknown" if process.alive is None else "running" if process.alive else "died"
+
+
+def _only(tx: ReadTx, statement: str) -> Row:
+    row = tx.one(statement)
+    assert row is not None, f"{statement} is an aggregate: it has one row"
+    return row

@@ -1,0 +1,283 @@
+"""Assemble what the model is sent: at the head, or at the end of any past epoch.
+
+A context is a summary (if it begins at a compaction), the entries that the boundary kept, and everything on
+the path after it. Its pointers are columns, so reading one costs its own rows and nothing of the history
+before it. Messages are cut out of the stored text by byte span; only the few that the format derives from
+an entry (summaries, custom messages) are decoded and made.
+
+The rules are those of the programs that wrote the transcript. Sources: pi `buildSessionContext` and
+`core/messages.ts`; openclaw `packages/agent-core/src/harness/session/session.ts`. Where they differ:
+
+* an entry marked `excludeFromContext` is not part of `messages`; pi's reader hands it on and leaves it to a
+  later step, so `pi_json` contains it;
+* a reset keeps only user, assistant and answered tool messages, and re-admits excluded ones (OpenClaw).
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sessiondb.backend import ReadTx, Row
+from sessiondb.clock import ms_from_iso
+from sessiondb.errors import NotFound
+from sessiondb.json_text import dumps, dumps_again, loads, stored_text
+
+from .append import no_session
+from .entries import Projection
+from .paths import Segment, context_start, require_entries, segments
+from .tokens import message_tokens
+
+# Decoding in slices lets the interpreter switch threads between them: one long C call would hold the GIL, and
+# with it the event loop, for as long as it takes (measured: 84 ms).
+DECODE_SLICE_BYTES = 64 * 1024
+# As a plain name: looking a member up on its enum, once a row, would be a quarter of the time that a context takes.
+_BODY = int(Projection.BODY)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the model is sent: its messages, each as JSON text, and the state at its head."""
+
+    session_id: str
+    epoch: int
+    head_id: str | None
+    tokens: int
+    tokens_fresh: bool
+    """True: `tokens` rests on the provider's own count since the boundary. False: an estimate."""
+    parts: tuple[bytes, ...]
+    excluded: frozenset[int]
+    """Indexes into `parts` of messages that their author excluded from the context."""
+    model_entry: str | None
+    """The entry that last set the model, as JSON: a model change or a reply."""
+    thinking_entry: str | None
+    """The entry that last set the thinking level, as JSON."""
+
+    @cached_property
+    @stored_text()
+    def model(self) -> dict[str, Any] | None:
+        """The model in force: its provider and modelId. None before the first was set."""
+        return None if self.model_entry is None else _model(loads(self.model_entry))
+
+    @cached_property
+    @stored_text()
+    def thinking_level(self) -> str:
+        """The thinking level in force; "off" before the first was set."""
+        return "off" if self.thinking_entry is None else str(loads(self.thinking_entry).get("thinkingLevel"))
+
+    @property
+    def included(self) -> Sequence[bytes]:
+        """The messages of the context, each as JSON."""
+        if not self.excluded:
+            return self.parts
+        return [part for index, part in enumerate(self.parts) if index not in self.excluded]
+
+    @cached_property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages, decoded (on a reader thread, unless `context(decode=False)` left it to the first use)."""
+        return decode_messages(self.included)
+
+    def as_json(self) -> bytes:
+        """Return the messages as one JSON array, cut out of the stored text without decoding it."""
+        return b"[" + b",".join(self.included) + b"]"
+
+    def as_pi_json(self) -> bytes:
+        """Return what pi's own reader computes: an object with messages, thinkingLevel and model."""
+        state = f',"thinkingLevel":{dumps(self.thinking_level)},"model":{dumps_again(self.model)}}}'
+        return b'{"messages":[' + b",".join(self.parts) + b"]" + state.encode()
+
+
+def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Context:
+    """Read the current context or, with `epoch`, the one at the end of that epoch.
+
+    Raises:
+        NotFound: no such session or epoch.
+        SessionArchived: its entries are in an archive.
+    """
+    at = tx.one("context.now", session_no=session_no)
+    if at is None:
+        raise no_session(session_no)
+    require_entries(at.session_id, at.archived_at_ms)
+    if epoch is not None and epoch != at.epoch:
+        now, at = at, tx.one("context.then", session_no=session_no, epoch=epoch)
+        if at is None:
+            raise NotFound(
+                f"session {now.session_id} has no epoch {epoch}; its current epoch is {now.epoch}", session_id=now.session_id, epoch=epoch
+            )
+    parts, excluded = _read_parts(tx, _path(tx, at), at.boundary_no, at.first_kept_no)
+    return Context(
+        session_id=at.session_id,
+        epoch=at.epoch,
+        head_id=at.head_id,
+        tokens=at.context_tokens if at.context_tokens is not None else _estimate(parts, excluded),
+        tokens_fresh=bool(at.tokens_fresh),
+        parts=tuple(parts),
+        excluded=excluded,
+        model_entry=at.model_entry,
+        thinking_entry=at.thinking_entry,
+    )
+
+
+def _path(tx: ReadTx, at: Row) -> list[Segment]:
+    """Return the ranges of a context; without a look-up when it lies within the branch of its head."""
+    start_no = context_start(at.boundary_no, at.first_kept_no)
+    if at.first_no is not None and start_no is None and at.parent_branch_no is None:
+        start_no = at.first_no
+    if at.first_no is not None and start_no is not None and start_no >= at.first_no:
+        return [Segment(at.branch_no, start_no, at.head_no)]
+    return segments(tx, at.head_no, stop_no=start_no)
+
+
+def read_messages(
+    tx: ReadTx, head_no: int | None, boundary_no: int | None, first_kept_no: int | None
+) -> tuple[list[bytes], frozenset[int]]:
+    """Read the messages between a boundary and a head, which may be any entry of the path."""
+    path = segments(tx, head_no, stop_no=context_start(boundary_no, first_kept_no))
+    return _read_parts(tx, path, boundary_no, first_kept_no)
+
+
+@stored_text()
+def _read_parts(
+    tx: ReadTx, path: Sequence[Segment], boundary_no: int | None, first_kept_no: int | None
+) -> tuple[list[bytes], frozenset[int]]:
+    parts: list[bytes] = []
+    excluded: set[int] = set()
+    boundary = tx.one("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
+    if boundary is not None and boundary.type == "compaction":
+        parts.append(_written(_summary_message(loads(boundary.payload))))
+    # What the boundary kept lies before it, and numbers grow along a path.
+    kept_before_no = boundary_no if boundary_no is not None and first_kept_no is not None else 0
+    kept_by_reset: list[tuple[int, bytes]] = []
+    for segment in path:
+        rows = _span(tx, segment)
+        kept = bisect_left(rows, (kept_before_no,))
+        if boundary is not None and boundary.type == "reset":
+            kept_by_reset += [(projection, content) for _, projection, content in rows[:kept]]
+        else:
+            _add(parts, excluded, rows[:kept], retained=True)
+        if kept < len(rows):
+            parts += _kept_by_reset(kept_by_reset)
+            kept_by_reset = []
+            _add(parts, excluded, rows[kept:], retained=False)
+    parts += _kept_by_reset(kept_by_reset)
+    return parts, frozenset(excluded)
+
+
+def _add(parts: list[bytes], excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool) -> None:
+    """Add what rows contribute. Almost all are messages as they stand, so those take the short way."""
+    as_they_stand = [content for _, projection, content in rows if projection == _BODY]
+    if len(as_they_stand) == len(rows):
+        parts += as_they_stand
+        return
+    for _, projection, content in rows:
+        if projection == Projection.EXCLUDED:
+            excluded.add(len(parts))
+        parts.append(_message(projection, content, retained=retained))
+
+
+def _span(tx: ReadTx, segment: Segment) -> list[tuple[int, int, bytes]]:
+    rows: list[tuple[int, int, bytes]] = tx.tuples(
+        "context.span", branch_no=segment.branch_no, low_no=segment.low_no, high_no=segment.high_no
+    )
+    return rows
+
+
+def _message(projection: int, content: bytes, *, retained: bool) -> bytes:
+    if projection == Projection.MADE:
+        return _written(_made_message(loads(content)))
+    if projection == Projection.CHECKPOINT and retained:
+        message = loads(content)
+        del message["providerReplay"]
+        return _written(message)
+    return content
+
+
+def _written(message: dict[str, Any]) -> bytes:
+    return dumps_again(message).encode()
+
+
+def _made_message(entry: dict[str, Any]) -> dict[str, Any]:
+    """Make the message that an entry stands for."""
+    if entry["type"] == "custom_message":
+        message = {"role": "custom", "customType": entry.get("customType"), "content": entry.get("content")}
+        for optional in ("display", "details"):
+            if optional in entry:
+                message[optional] = entry[optional]
+        return {**message, "timestamp": ms_from_iso(entry.get("timestamp"))}
+    if entry["type"] == "branch_summary":
+        return {
+            "role": "branchSummary",
+            "summary": entry["summary"],
+            "fromId": entry.get("fromId"),
+            "timestamp": ms_from_iso(entry.get("timestamp")),
+        }
+    return {**entry["message"], "role": "custom"}  # a version 1 or 2 hookMessage
+
+
+def _summary_message(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "role": "compactionSummary",
+        "summary": entry.get("summary"),
+        "tokensBefore": entry.get("tokensBefore"),
+        "timestamp": ms_from_iso(entry.get("timestamp")),
+    }
+
+
+def _kept_by_reset(rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Choose what a reset keeps: user and assistant messages, and results whose call is kept too."""
+    waiting: dict[Any, int] = {}
+    for projection, content in rows:
+        if projection == Projection.MADE:
+            continue
+        message = loads(content)
+        role = message.get("role")
+        if role == "assistant":
+            blocks = message.get("content")
+            for block in blocks if isinstance(blocks, list) else ():
+                if isinstance(block, dict) and block.get("type") == "toolCall":
+                    call = _call_id(block.get("id"))
+                    waiting[call] = waiting.get(call, 0) + 1
+        elif role == "toolResult":
+            call = _call_id(message.get("toolCallId"))
+            if not waiting.get(call):
+                continue
+            waiting[call] -= 1
+        elif role != "user":
+            continue
+        yield _message(projection, content, retained=True)
+
+
+def _call_id(value: Any) -> Any:
+    """Return what a tool call is known by; an id that is no plain value stands for its text."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def _model(entry: dict[str, Any]) -> dict[str, Any]:
+    if entry["type"] == "model_change":
+        return {"provider": entry.get("provider"), "modelId": entry.get("modelId")}
+    return {"provider": entry["message"].get("provider"), "modelId": entry["message"].get("model")}
+
+
+@stored_text()
+def _estimate(parts: Sequence[bytes], excluded: frozenset[int]) -> int:
+    return sum(message_tokens(loads(part)) for index, part in enumerate(parts) if index not in excluded)
+
+
+@stored_text()
+def decode_messages(parts: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Decode messages, in slices that let other threads run in between."""
+    found: list[dict[str, Any]] = []
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= DECODE_SLICE_BYTES:
+            found += loads(b"[" + b",".join(waiting) + b"]")
+            waiting, size = [], 0
+    found += loads(b"[" + b",".join(waiting) + b"]")
+    return found

@@ -1,0 +1,431 @@
+"""The grammar of a transcript entry: one JSON object, read once, stored verbatim.
+
+Everything that a transaction needs to know about an entry is worked out here, before the transaction: its
+type, role and ids, how it reaches the model, what it weighs, and the byte span of its message inside the
+text, so that a context can be cut out of stored rows without decoding them. The text itself is never
+rewritten: a signature must come back byte for byte.
+
+The format is pi's session file, versions 1 to 3, and OpenClaw's additions (`reset`, `leaf`, side appends,
+version 4). Sources: pi `docs/session.md` and `core/session-manager.ts`; openclaw
+`packages/agent-core/src/harness/session`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from typing import Any, Final
+
+import anyio.to_thread
+from pydantic import BaseModel
+
+from sessiondb.clock import iso_from_ms
+from sessiondb.errors import InvalidInput
+from sessiondb.json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
+from sessiondb.limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, SEQ_MAX
+from sessiondb.messages import message_json
+
+from .tokens import message_tokens, text_tokens, usage_tokens
+
+Item = dict[str, Any] | BaseModel | str | bytes
+"""A message or entry as a dict, a typed message (`sessiondb.messages`), or the JSON text of either."""
+
+NATIVE_VERSION: Final = 3
+"""The format that new sessions are written in: the newest that both pi and every OpenClaw read."""
+
+# Encoding and checking this much takes about a millisecond: longer ones are prepared on a worker thread.
+LARGE_ITEM_CHARS: Final = 64 * 1024
+# So does preparing this many values, or this many short messages.
+LARGE_ITEM_VALUES: Final = 1_000
+LARGE_ITEMS: Final = 20
+
+BOUNDARY_TYPES: Final = frozenset({"compaction", "reset"})
+OFF_TREE_TYPES: Final = frozenset({"session", "leaf"})
+CUT_ROLES: Final = frozenset({"user", "assistant", "custom", "bashExecution", "branchSummary", "compactionSummary"})
+CUT_TYPES: Final = frozenset({"branch_summary", "custom_message"})
+
+# Replay state that a provider bound to the exact prefix of a reply. Once a compaction replaces that prefix the
+# state is wrong, and OpenClaw's reader drops it from the replies that are kept.
+_CHECKPOINT_TYPES: Final = frozenset(
+    {"anthropic-compaction", "openai-responses-compaction", "openai-responses-retained-compaction"}
+)
+
+
+class Projection(IntEnum):
+    """How an entry reaches the model (the column `entry.projection`)."""
+
+    NONE = 0
+    BODY = 1
+    EXCLUDED = 2
+    MADE = 3
+    CHECKPOINT = 4
+
+    @property
+    def counts(self) -> bool:
+        """Whether its tokens are part of the context's: the model is sent it, and its author did not exclude it."""
+        return self in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT)
+
+
+@dataclass(slots=True)
+class Draft:
+    """An entry that is ready to be stored, except for what only the transaction knows: its parent.
+
+    The stored payload is `before + parent id as JSON + after` when `fills_parent`, else `before` alone.
+    `body_at` counts bytes from the start of `after`, or of `before` when no parent is filled in.
+    """
+
+    type: str
+    before: str
+    after: str = ""
+    fills_parent: bool = False
+    entry_id: str = ""
+    parent_id: str | None = None
+    role: str | None = None
+    projection: Projection = Projection.NONE
+    tokens: int = 0
+    usage_tokens: int | None = None
+    calls: int = 0  # tool calls that an assistant message makes
+    body_at: int = 0
+    body_bytes: int = 0
+    side: bool = False
+    linear: bool = False  # version 1: the parent is whatever came before
+    name: str | None = None  # of a session_info entry
+    target_id: str | None = None  # of a leaf record
+    first_kept_id: str | None = None
+    first_kept_seq: int | None = None  # version 1 counts lines instead
+    first_kept_no: int | None = None  # of a compaction that sessiondb itself commits
+    by_job: bool = False  # ... and that has a row of its own
+    tokens_before: int = 0
+    idempotency_key: str | None = None
+    wide: int = 0  # bytes of the payload beyond one a character, where they were counted: of what is appended, not of what is imported
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload; of an imported one characters: close enough for a queue's limit."""
+        return len(self.before) + len(self.after) + self.wide
+
+
+# Ids must differ, not be secret. Asking the kernel for each would let go of the GIL inside every append, and a busy
+# writer thread then keeps it (measured: 44 us an append with 64 callers). So they are counted, from a number that the kernel
+# chose; from another one after a fork.
+ID_COUNT_BITS = 20
+_ids = itertools.count(secrets.randbits(ID_COUNT_BITS))
+
+
+def _count_anew() -> None:
+    global _ids  # one counter per process
+    _ids = itertools.count(secrets.randbits(ID_COUNT_BITS))
+
+
+os.register_at_fork(after_in_child=_count_anew)
+
+
+def new_id() -> str:
+    """Return an id for an entry: the time in milliseconds, then a count.
+
+    Ids of one process differ, so two sessions' entries can share a fork's path; those of two processes differ unless both
+    made one in the same millisecond and their counts, begun at random, agree: one chance in a million.
+    Nothing is ordered by them. That later ones are larger keeps a session's newest ids, and those that retention deletes together,
+    on the same few pages of their index (measured: a tenth of the pages of random ids).
+    """
+    return f"{time.time_ns() // 1_000_000 << ID_COUNT_BITS | next(_ids) & (1 << ID_COUNT_BITS) - 1:016x}"
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+def parse_line(text: str, version: int) -> Draft:
+    """Read one line of a transcript of the given format version. The line is kept exactly as it is.
+
+    Raises:
+        DamagedLine: not an entry; the reason is the message.
+    """
+    fields, span = decode_object(text)
+    entry_type = fields.get("type")
+    if not isinstance(entry_type, str) or not entry_type:
+        raise DamagedLine("no entry type")
+    draft = _describe(fields, span, text, version)
+    entry_id, parent_id = fields.get("id"), fields.get("parentId")
+    draft.entry_id = _text_or_none(entry_id) or new_id()
+    draft.parent_id = _text_or_none(parent_id) or None
+    draft.linear = version < 2 and "parentId" not in fields
+    return draft
+
+
+def _describe(fields: dict[str, Any], span: tuple[int, int] | None, text: str, version: int) -> Draft:
+    """Work out everything about an entry except where it goes."""
+    draft = Draft(type=storable(fields["type"]), before=text)
+    if span is not None:
+        draft.body_at, draft.body_bytes = _byte_span(text, span)
+    match draft.type:
+        case "message":
+            message = fields.get("message")
+            if isinstance(message, dict):
+                _describe_message(draft, message, version)
+        case "custom_message":
+            draft.projection = Projection.MADE
+            draft.tokens = message_tokens({"role": "custom", "content": fields.get("content")})
+        case "branch_summary":
+            if fields.get("summary"):
+                draft.projection = Projection.MADE
+                draft.tokens = text_tokens(str(fields["summary"]))
+        case "compaction":
+            draft.tokens = text_tokens(str(fields.get("summary") or ""))
+            draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
+            draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
+            index = fields.get("firstKeptEntryIndex")
+            # Version 1 points at a line of the file, the header being line 0, which can be kept by nobody.
+            draft.first_kept_seq = index if isinstance(index, int) and not isinstance(index, bool) and 0 < index <= SEQ_MAX else None
+        case "reset":
+            draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
+        case "leaf":
+            draft.target_id = _text_or_none(fields.get("targetId"))
+        case "session_info":
+            draft.name = _text_or_none(fields.get("name"))
+    draft.side = fields.get("appendMode") == "side"
+    return draft
+
+
+def _describe_message(draft: Draft, message: dict[str, Any], version: int) -> None:
+    role = message.get("role")
+    if version < 3 and role == "hookMessage":  # renamed in version 3
+        role, draft.projection = "custom", Projection.MADE
+    else:
+        draft.projection = Projection.BODY
+    draft.role = _text_or_none(role)
+    draft.tokens = message_tokens({**message, "role": role})
+    if message.get("excludeFromContext") is True:
+        draft.projection, draft.tokens = Projection.EXCLUDED, 0
+    elif role == "assistant":
+        draft.usage_tokens = usage_tokens(message)
+        content = message.get("content")
+        if isinstance(content, list):
+            draft.calls = sum(1 for block in content if isinstance(block, dict) and block.get("type") == "toolCall")
+        replay = message.get("providerReplay")
+        if isinstance(replay, dict) and isinstance(replay.get("type"), str) and replay["type"] in _CHECKPOINT_TYPES:
+            draft.projection = Projection.CHECKPOINT
+    key = message.get("idempotencyKey")
+    draft.idempotency_key = _text_or_none(key) or None
+
+
+def _byte_span(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    start, end = span
+    if text.isascii():
+        return start, end - start
+    return len(text[:start].encode()), len(text[start:end].encode())
+
+
+def _text_or_none(value: Any) -> str | None:
+    return storable(value) if isinstance(value, str) else None
+
+
+def _int_or_zero(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0
+
+
+# -- writing ------------------------------------------------------------------------------------------------
+
+
+def draft_entry(item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None) -> Draft:
+    """Prepare what a caller appends: a message, a typed entry, or the JSON text of either.
+
+    A dict (or text) with a `role` is a message; one with a `type` is an entry. Missing `id`, `parentId` and
+    `timestamp` are added in front; what was given as text is otherwise kept character for character.
+
+    Raises:
+        InvalidInput: not JSON, neither a message nor an entry, too large, a header, or an idempotency key (given, or the message's own)
+            that is too long or reserved.
+    """
+    text = dumps(item) if isinstance(item, dict) else _as_text(item)
+    size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
+    wide = size - len(text)
+    if size > ENTRY_BYTES_MAX:
+        raise InvalidInput(f"the entry has {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one")
+    try:
+        fields, _ = decode_object(text)
+    except DamagedLine as error:
+        raise InvalidInput(f"the entry is {error}") from error
+    text = text.strip(JSON_SPACE + "\n")
+    if "\n" in text:
+        raise InvalidInput("an entry's JSON must be on one line: transcripts hold one entry a line")
+    if "type" not in fields and isinstance(fields.get("role"), str):
+        draft = _draft_message(text, fields, now_ms)
+    else:
+        draft = _draft_typed(text, fields, now_ms)
+    if idempotency_key is not None:
+        draft.idempotency_key = idempotency_key
+    draft.wide = wide
+    trouble = key_trouble(draft.idempotency_key)
+    if trouble is not None:
+        raise InvalidInput(f"{trouble}; choose another")
+    return draft
+
+
+_RESERVED_KEY = re.compile(r"inbox:[0-9]+")
+
+
+def key_trouble(key: str | None) -> str | None:
+    """Say why a text cannot be the idempotency key of what somebody else than sessiondb appends; None if it can, or is none.
+
+    `inbox:<number>` is under what a claim appends an accepted message: given to something else, that message would pass for appended.
+    """
+    if key is None:
+        return None
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX:
+        return f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(key):,}"
+    return f"the idempotency key {key!r} is reserved for the messages of the inbox" if _RESERVED_KEY.fullmatch(key) else None
+
+
+def is_large(item: object) -> bool:
+    """Tell whether encoding an item takes long enough to be kept off the event loop.
+
+    Adds up the lengths of its texts, of a typed message too, and looks no further than that takes to be a lot.
+    """
+    chars, values = LARGE_ITEM_CHARS, LARGE_ITEM_VALUES
+    stack = [item]
+    while stack:
+        value = stack.pop()
+        inside: Any = ()
+        if isinstance(value, str | bytes):
+            chars -= len(value)
+        elif isinstance(value, dict):
+            inside = value.values()
+        elif isinstance(value, list | tuple):
+            inside = value
+        elif hasattr(value, "__dict__"):
+            inside = (*vars(value).values(), getattr(value, "__pydantic_extra__", None))
+        values -= len(inside)
+        if chars < 0 or values < 0:
+            return True
+        stack.extend(inside)
+    return False
+
+
+def _as_text(item: str | bytes) -> str:
+    if isinstance(item, str):
+        try:
+            item.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"the entry is not valid Unicode: {error}") from error
+        return item
+    try:
+        return bytes(item).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the entry is not UTF-8: {error}") from error
+
+
+def _draft_message(body: str, message: dict[str, Any], now_ms: int) -> Draft:
+    entry_id = new_id()
+    between = f',"timestamp":"{iso_from_ms(now_ms)}","message":'
+    draft = Draft(
+        type="message",
+        before=f'{{"type":"message","id":"{entry_id}","parentId":',
+        after=f"{between}{body}}}",
+        fills_parent=True,
+        entry_id=entry_id,
+        body_at=len(between),
+        body_bytes=len(body) if body.isascii() else len(body.encode()),
+    )
+    _describe_message(draft, message, NATIVE_VERSION)
+    return draft
+
+
+def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
+    entry_type = fields.get("type")
+    if not isinstance(entry_type, str) or not entry_type:
+        raise InvalidInput('an entry needs a "type" (or, for a message, a "role")')
+    for name in ("id", "parentId", "timestamp"):
+        if name in fields and not (isinstance(fields[name], str) or (name == "parentId" and fields[name] is None)):
+            raise InvalidInput(f"an entry's {name!r} must be a string, not {fields[name]!r}")
+        if isinstance(fields.get(name), str) and (not fields[name] or storable(fields[name]) != fields[name]):
+            raise InvalidInput(f"an entry's {name!r} cannot be {fields[name]!r}: it is empty or not valid Unicode")
+    if entry_type in OFF_TREE_TYPES:
+        raise InvalidInput(f"a {entry_type!r} record is written by sessiondb itself; to move the head use session.branch()")
+    added = []
+    if "timestamp" not in fields:
+        added.append(f'"timestamp":"{iso_from_ms(now_ms)}",')
+    entry_id = fields.get("id") or new_id()
+    if "id" not in fields:
+        added.append(f'"id":"{entry_id}",')
+    prefix = "{" + "".join(added)
+    fills_parent = "parentId" not in fields
+    shown = text[1:]  # the object without its brace: goes behind what is added
+    whole = prefix + ('"parentId":' if fills_parent else shown)
+    draft = _describe(fields, None, whole, NATIVE_VERSION)
+    draft.entry_id, draft.parent_id, draft.fills_parent = storable(entry_id), _text_or_none(fields.get("parentId")), fills_parent
+    draft.after = f",{shown}" if fills_parent else ""
+    if draft.type == "message":
+        _, span = decode_object("{" + shown)
+        if span is None:
+            raise InvalidInput('an entry of type "message" needs a "message" object')
+        body_at, draft.body_bytes = _byte_span("{" + shown, span)
+        # `shown` lost its brace; in front of it stands a comma (parent filled in) or the added fields.
+        draft.body_at = body_at if fills_parent else body_at - 1 + len(prefix)
+    return draft
+
+
+# -- preparing ----------------------------------------------------------------------------------------------
+
+
+async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
+    """Encode what is to be appended, off the event loop when it is large.
+
+    Raises:
+        InvalidInput: it cannot be stored, or the idempotency key is too long.
+    """
+    _check_key(idempotency_key)
+    prepare = partial(_prepare, item, idempotency_key)
+    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
+
+
+def _check_key(key: object) -> None:
+    if key is not None and not isinstance(key, str):
+        raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
+
+
+def _prepare(item: Item, idempotency_key: str | None) -> Draft:
+    if isinstance(item, BaseModel):
+        item = message_json(item)
+    if not isinstance(item, dict | str | bytes):
+        raise InvalidInput(f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}")
+    return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+
+
+async def prepare_all(items: Sequence[Item], keys: Sequence[str | None] | None = None) -> list[Draft]:
+    """Encode what is to be appended together, off the event loop when it is much.
+
+    Raises:
+        InvalidInput: one of them cannot be stored; its index is in the message.
+    """
+    prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
+    return await anyio.to_thread.run_sync(prepare) if len(items) > LARGE_ITEMS or any(map(is_large, items)) else prepare()
+
+
+def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draft]:
+    drafts = []
+    for index, (item, key) in enumerate(zip(items, keys, strict=True)):
+        try:
+            _check_key(key)
+            drafts.append(_prepare(item, key))
+        except InvalidInput as error:
+            raise InvalidInput(f"item {index}: {error}") from error
+    return drafts
+
+
+def check_append(count: int, size: int) -> None:
+    """Refuse what is too much for one transaction: an append, or a turn's answer.
+
+    Raises:
+        InvalidInput: too many, or too many bytes.
+    """
+    if count > APPEND_ENTRIES_MAX:
+        raise InvalidInput(f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction")
+    if size > APPEND_BYTES_MAX:
+        raise InvalidInput(f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction")

@@ -1,0 +1,171 @@
+"""The path from an entry to its root, as ranges over the primary key; and reading along it, a page at a time.
+
+A *branch* is an unbroken run of entries, each the parent of the next. A path is one range per branch, so finding it costs a lookup
+for each branch that it goes through, whatever its length, and reading it is reading ranges. Numbers grow along a path.
+
+How entries get there is in `transcript.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sessiondb.backend import ReadTx, Row
+from sessiondb.errors import InvalidInput, NotFound, SessionArchived, StoreDamaged
+from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_BITS, SEQ_MAX
+
+
+def entry_number(session_no: int, seq: int) -> int:
+    """Pack a session's number and an entry's seq into the entry's primary key."""
+    return session_no << SEQ_BITS | seq
+
+
+def seq_of(entry_no: int) -> int:
+    """Return an entry's seq within its session."""
+    return entry_no & SEQ_MAX
+
+
+def session_of(entry_no: int) -> int:
+    """Return the number of the session that an entry was appended to."""
+    return entry_no >> SEQ_BITS
+
+
+def context_start(boundary_no: int | None, first_kept_no: int | None) -> int | None:
+    """Return the entry that a context begins at: the first that its boundary kept, else the boundary. None: the root."""
+    return first_kept_no if first_kept_no is not None else boundary_no
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One branch's part of a path: its entries from low_no to high_no, both included."""
+
+    branch_no: int
+    low_no: int
+    high_no: int
+
+
+def require_entries(session_id: str, archived_at_ms: int | None) -> None:
+    """Refuse to read or continue a session whose entries are in an archive.
+
+    Raises:
+        SessionArchived: they are.
+    """
+    if archived_at_ms is not None:
+        raise SessionArchived(
+            f"session {session_id} is archived; bring it back with `sessiondb restore DB {session_id}` or db.restore()",
+            session_id=session_id,
+        )
+
+
+def require_readable(tx: ReadTx, session_no: int) -> None:
+    """The same as `require_entries`, for a caller that has no more than the session's number."""
+    row = tx.one("transcript.archived", session_no=session_no)
+    if row is not None:
+        require_entries(row.session_id, row.archived_at_ms)
+
+
+def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> list[Segment]:
+    """Return the path to `head_no` as ranges, root first; with `stop_no`, only from that entry of the path on."""
+    if head_no is None:
+        return []
+    found: list[Segment] = []
+    branch_no, high_no = tx.must("transcript.by_no", entry_no=head_no).branch_no, head_no
+    while branch_no is not None:
+        branch = tx.must("transcript.branch", branch_no=branch_no)
+        # Numbers grow along a path, so the entry to stop at lies in the first branch that begins no later than it.
+        if stop_no is not None and stop_no >= branch.first_no:
+            found.append(Segment(branch_no, stop_no, high_no))
+            break
+        found.append(Segment(branch_no, branch.first_no, high_no))
+        branch_no, high_no = _left_at(branch_no, branch)
+    found.reverse()
+    return found
+
+
+def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
+    """Return a branch's parent, and the entry at which it left that. A parent is always older: without that a path might never end."""
+    parent_no, fork_no = branch.parent_branch_no, branch.fork_no
+    if parent_no is not None and (fork_no is None or parent_no >= branch_no):
+        message = f"branch {branch_no} is damaged: it cannot have left branch {parent_no} at entry {fork_no}"
+        raise StoreDamaged(f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.")
+    return parent_no, fork_no or 0
+
+
+def on_path(tx: ReadTx, entry: Row, head_no: int) -> bool:
+    """Tell whether an entry lies on the path to `head_no`, itself included."""
+    head = tx.must("transcript.by_no", entry_no=head_no)
+    branch_no, high_no = head.branch_no, head_no
+    while branch_no is not None:
+        if branch_no == entry.branch_no:
+            return bool(entry.entry_no <= high_no)
+        branch_no, high_no = _left_at(branch_no, tx.must("transcript.branch", branch_no=branch_no))
+    return False
+
+
+def read_path(tx: ReadTx, head_no: int | None, *, after_no: int | None, before_no: int | None, limit: int, backward: bool) -> list[Row]:
+    """Read one page of the path to `head_no`, strictly between two entries.
+
+    Forward pages begin after `after_no` (None: at the root), backward pages before `before_no` (None: at the head).
+
+    Raises:
+        NotFound: a given entry is not on the path.
+        InvalidInput: a negative limit.
+    """
+    limit = _page_limit(limit)
+    if before_no is not None:
+        _require_on_path(tx, head_no, before_no)
+    if after_no is not None:
+        _require_on_path(tx, head_no, after_no)
+    if after_no is not None and before_no is not None and after_no >= before_no:
+        return []  # numbers grow along a path: nothing lies between them
+    ranges = segments(tx, head_no if before_no is None else before_no, stop_no=after_no)
+    rows: list[Row] = []
+    for segment in reversed(ranges) if backward else ranges:
+        low_no = segment.low_no + (segment.low_no == after_no)
+        high_no = segment.high_no - (segment.high_no == before_no)
+        statement = "transcript.span_backward" if backward else "transcript.span_forward"
+        rows += tx.all(statement, branch_no=segment.branch_no, low_no=low_no, high_no=high_no, limit=limit - len(rows))
+        if len(rows) >= limit:
+            break
+    return rows
+
+
+def _page_limit(limit: Any) -> int:
+    if not isinstance(limit, int) or limit < 0:
+        raise InvalidInput(f"a page cannot hold {limit!r} entries")  # SQL would read it as no limit
+    return min(limit, PAGE_ENTRIES_MAX)
+
+
+def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
+    entry = tx.one("transcript.by_no", entry_no=entry_no)
+    if entry is None or head_no is None or not on_path(tx, entry, head_no):
+        raise NotFound(f"entry {seq_of(entry_no)} is not on the current path; page again from an end", entry_no=entry_no)
+
+
+def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) -> list[Row]:
+    """Read one page of everything a session holds, in order of arrival. seq 0 is the header; -1 begins with it.
+
+    Raises:
+        SessionArchived: its entries are in an archive.
+    """
+    require_readable(tx, session_no)
+    return tx.all(
+        "transcript.arrivals",
+        low_no=entry_number(session_no, after_seq + 1) if after_seq >= -1 else entry_number(session_no, 0),
+        high_no=entry_number(session_no, SEQ_MAX),
+        limit=_page_limit(limit),
+    )
+
+
+def walk_back(tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[Row]]) -> Iterator[Row]:
+    """Yield rows of the path from the head towards the root, a page at a time; `page(segment, high_no)` reads one."""
+    for segment in reversed(segments(tx, head_no, stop_no=stop_no)):
+        high_no = segment.high_no
+        while high_no >= segment.low_no:
+            rows = page(segment, high_no)
+            yield from rows
+            if not rows:
+                break
+            high_no = rows[-1].entry_no - 1

@@ -1,0 +1,343 @@
+"""The registry: sessions, the keys bound to them, reset and fork.
+
+A session is created with its header (seq 0) and epoch 0 in one transaction. A binding only points: binding a
+key to another session, or forking one, copies nothing and ends nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import NamedTuple
+
+from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.clock import iso_from_ms
+from sessiondb.errors import InvalidInput, InvalidKey, NotFound
+from sessiondb.json_text import dumps
+from sessiondb.limits import SESSION_ID_CHARS_MAX
+from sessiondb.models import SessionInfo
+
+from .append import State, estimate_context, find_entry, load_state, move_head, no_entry, no_session, place, require_live, save_state
+from .entries import NATIVE_VERSION, Draft, new_id
+from .keys import SessionKey, looks_like_key, parse_key
+from .paths import on_path, require_entries, require_readable
+
+RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
+
+
+class Ref(NamedTuple):
+    """A session's number and id."""
+
+    session_no: int
+    session_id: str
+
+
+# -- finding ------------------------------------------------------------------------------------------------
+
+
+def resolve(tx: ReadTx, text: str) -> Ref:
+    """Find a session by key, by id, or by a unique prefix of its id.
+
+    Raises:
+        NotFound: none, or more than one; the message says which.
+    """
+    key = _key_or_none(text)
+    if key is not None:
+        row = tx.one("sessions.by_key", session_key=key.text)
+        if row is not None:
+            return Ref(row.session_no, row.session_id)
+    row = tx.one("sessions.by_id", session_id=text)
+    if row is not None:
+        return Ref(row.session_no, row.session_id)
+    matches = tx.all("sessions.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
+    if len(matches) == 1:
+        return Ref(matches[0].session_no, matches[0].session_id)
+    if matches:
+        raise NotFound(f"more than one session id begins with {text!r}, such as {matches[0].session_id} and {matches[1].session_id}")
+    what = "key is bound to a session" if looks_like_key(text) else "session has this id or begins with it"
+    raise NotFound(f"{text!r}: no {what}; list them with `sessiondb sessions DB`", session=text)
+
+
+def _key_or_none(text: str) -> SessionKey | None:
+    try:
+        return parse_key(text)
+    except InvalidKey:
+        return None  # then nothing is bound to it, and the search goes on by id
+
+
+def info(tx: ReadTx, session_no: int) -> SessionInfo:
+    """Describe one session.
+
+    Raises:
+        NotFound: no such session.
+    """
+    row = tx.one("sessions.info", session_no=session_no)
+    if row is None:
+        raise no_session(session_no)
+    return _info(row)
+
+
+def page(
+    tx: ReadTx, *, before: tuple[int, int] | None, limit: int, agent_id: str | None, with_ended: bool
+) -> tuple[list[SessionInfo], tuple[int, int] | None]:
+    """List sessions, last changed first; also return the cursor of the next page, or None at the end."""
+    before_ms, before_no = before or (2**62, 2**62)
+    rows = tx.all(
+        "sessions.list", before_ms=before_ms, before_no=before_no, limit=limit, agent_id=agent_id, with_ended=int(with_ended)
+    )
+    more = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == limit else None
+    return [_info(row) for row in rows], more
+
+
+def _info(row: Row) -> SessionInfo:
+    return SessionInfo(
+        session_id=row.session_id,
+        keys=tuple(json.loads(row.keys)),
+        agent_id=row.agent_id,
+        origin=row.origin,
+        version=row.version,
+        name=row.name,
+        entries=row.entries,
+        epoch=row.epoch,
+        compactions=row.compactions,
+        context_tokens=row.context_tokens,
+        tokens_fresh=bool(row.tokens_fresh),
+        created_at_ms=row.created_at_ms,
+        updated_at_ms=row.updated_at_ms,
+        ended_at_ms=row.ended_at_ms,
+        forked_from=row.forked_from,
+        pinned_at_ms=row.pinned_at_ms,
+        archived_at_ms=row.archived_at_ms,
+    )
+
+
+# -- making -------------------------------------------------------------------------------------------------
+
+
+def new_session_id() -> str:
+    """Return a fresh session id."""
+    return str(uuid.uuid4())
+
+
+def check_session_id(session_id: str) -> str:
+    """Return a session id that can be stored and found again.
+
+    Raises:
+        InvalidInput: empty, too long, or with a colon (that would be a key) or a control character.
+    """
+    if not isinstance(session_id, str):
+        raise InvalidInput(f"a session id is a text, not {type(session_id).__name__}")
+    if not session_id or len(session_id) > SESSION_ID_CHARS_MAX or looks_like_key(session_id) or any(ord(c) < 0x20 for c in session_id):
+        raise InvalidInput(
+            f"{session_id[:80]!r} cannot be a session id: 1 to {SESSION_ID_CHARS_MAX} characters, no colon, no control character"
+        )
+    return session_id
+
+
+def open_by_key(tx: Tx, key: SessionKey, *, session_id: str, cwd: str | None) -> Ref:
+    """Return the session that a key is bound to; create and bind one when there is none. May be repeated."""
+    row = tx.one("sessions.by_key", session_key=key.text)
+    if row is not None:
+        return Ref(row.session_no, row.session_id)
+    ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd)
+    bind(tx, key, ref.session_no)
+    return ref
+
+
+def create(tx: Tx, session_id: str, *, agent_id: str | None = None, cwd: str | None = None) -> Ref:
+    """Create an empty session with its header.
+
+    Raises:
+        InvalidInput: the id is taken.
+    """
+    session_no = insert(tx, session_id, origin="native", version=NATIVE_VERSION, agent_id=agent_id)
+    _write_header(tx, session_no, session_id, cwd=cwd, parent_session=None)
+    return Ref(session_no, session_id)
+
+
+def insert(
+    tx: Tx,
+    session_id: str,
+    *,
+    origin: str,
+    version: int,
+    agent_id: str | None,
+    start: State | None = None,
+    forked_from_no: int | None = None,
+) -> int:
+    """Insert a session's row and its epoch 0; with `start`, at that place of another session's path.
+
+    Raises:
+        InvalidInput: the id is taken.
+    """
+    if tx.one("sessions.by_id", session_id=session_id) is not None:
+        raise InvalidInput(f"there is already a session {session_id}", session_id=session_id)
+    row = tx.must(
+        "sessions.insert",
+        session_id=session_id,
+        agent_id=agent_id,
+        origin=origin,
+        version=version,
+        now_ms=tx.now_ms,
+        head_no=start.head_no if start else None,
+        boundary_no=start.boundary_no if start else None,
+        first_kept_no=start.first_kept_no if start else None,
+        context_tokens=start.context_tokens if start else 0,
+        forked_from_no=forked_from_no,
+    )
+    tx.run(
+        "transcript.open_epoch",
+        session_no=row.session_no,
+        epoch=0,
+        reason="fork" if start else "start",
+        now_ms=tx.now_ms,
+        boundary_no=start.boundary_no if start else None,
+        first_kept_no=start.first_kept_no if start else None,
+    )
+    return int(row.session_no)
+
+
+def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -> None:
+    """Point a key at a session. The session it pointed at before stays as it is. May be repeated.
+
+    Raises:
+        SessionArchived: nothing points at a session whose entries are in an archive.
+    """
+    require_readable(tx, session_no)
+    tx.run("sessions.bind", session_key=key.text, session_no=session_no, agent_id=key.agent_id, now_ms=tx.now_ms, details=details)
+
+
+def unbind(tx: Tx, key: SessionKey) -> bool:
+    """Forget a key; False if it was not bound."""
+    return tx.run("sessions.unbind", session_key=key.text) == 1
+
+
+def end(tx: Tx, session_no: int) -> bool:
+    """End a session: it accepts no append; False if it had ended. Its running compaction, if any, will be superseded."""
+    return tx.run("sessions.end", session_no=session_no, now_ms=tx.now_ms) == 1
+
+
+def pin(tx: Tx, session_no: int) -> None:
+    """Have retention leave a session alone. May be repeated."""
+    tx.run("sessions.pin", session_no=session_no, now_ms=tx.now_ms)
+
+
+def unpin(tx: Tx, session_no: int) -> None:
+    """Let retention have a session again. May be repeated."""
+    tx.run("sessions.unpin", session_no=session_no)
+
+
+def _write_header(tx: Tx, session_no: int, session_id: str, *, cwd: str | None, parent_session: str | None) -> None:
+    parent = f',"parentSession":{dumps(parent_session)}' if parent_session is not None else ""
+    text = (
+        f'{{"type":"session","version":{NATIVE_VERSION},"id":{dumps(session_id)},'
+        f'"timestamp":"{iso_from_ms(tx.now_ms)}","cwd":{dumps(cwd or "")}{parent}}}'
+    )
+    state = load_state(tx, session_no)
+    head_no, state.head_no = state.head_no, None  # a fork's head lies in its ancestor: the header still is seq 0
+    place(tx, state, Draft(type="session", before=text, entry_id=session_id))
+    state.head_no = head_no
+
+
+# -- moving -------------------------------------------------------------------------------------------------
+
+
+def check_reset_reason(reason: str) -> None:
+    """Raise InvalidInput unless `reason` is one that transcripts know."""
+    if reason not in RESET_REASONS:
+        raise InvalidInput(f"{reason!r} is not a reason for a reset; one of {', '.join(RESET_REASONS)}")
+
+
+def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timestamp: str) -> int:
+    """Begin the context anew, in the same session, with a `reset` entry; return the new epoch.
+
+    With `keep_from`, the user, assistant and answered tool messages from that entry on stay in the context.
+
+    Raises:
+        NotFound: `keep_from` is not on the current path.
+        SessionEnded: the session has ended; fork it to go on.
+    """
+    state = _live_state(tx, session_no)
+    if keep_from is not None:
+        kept_entry = find_entry(tx, state, keep_from)
+        if kept_entry is None or kept_entry.branch_no is None or state.head_no is None or not on_path(tx, kept_entry, state.head_no):
+            raise no_entry(state.session_id, keep_from, " on its current path to keep from")
+    entry_id = new_id()
+    kept = f',"firstKeptEntryId":{dumps(keep_from)}' if keep_from is not None else ""
+    draft = Draft(
+        type="reset",
+        before=f'{{"type":"reset","id":"{entry_id}","parentId":',
+        after=f',"timestamp":"{timestamp}","reason":{dumps(reason)}{kept}}}',
+        fills_parent=True,
+        entry_id=entry_id,
+        first_kept_id=keep_from,
+    )
+    place(tx, state, draft)
+    save_state(tx, state)
+    return state.epoch
+
+
+def branch(tx: Tx, session_no: int, entry_id: str | None, timestamp: str) -> int:
+    """Make another entry the head; return the epoch. The context begins where it began for that entry.
+
+    Raises:
+        NotFound: no such entry.
+        SessionEnded: the session has ended; fork it to go on.
+    """
+    state = _live_state(tx, session_no)
+    move_head(tx, state, entry_id, timestamp)
+    save_state(tx, state)
+    return state.epoch
+
+
+def fork(
+    tx: Tx, session_no: int, *, session_id: str, entry_id: str | None, epoch: int | None, key: SessionKey | None, cwd: str | None
+) -> Ref:
+    """Create a session that goes on from an entry, or from the end of an epoch, of another. Copies no entry.
+
+    Without either it goes on from the current head. The new session's key, if given, is bound to it.
+
+    Raises:
+        NotFound: no such entry or epoch.
+        InvalidInput: the id is taken.
+    """
+    source = load_state(tx, session_no)
+    require_entries(source.session_id, source.archived_at_ms)
+    start = _state_at(tx, source, entry_id, epoch)
+    agent_id = key.agent_id if key is not None else info(tx, session_no).agent_id
+    forked_no = insert(
+        tx, session_id, origin="fork", version=NATIVE_VERSION, agent_id=agent_id, start=start, forked_from_no=session_no
+    )
+    _write_header(tx, forked_no, session_id, cwd=cwd, parent_session=source.session_id)
+    if key is not None:
+        bind(tx, key, forked_no)
+    return Ref(forked_no, session_id)
+
+
+def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None) -> State:
+    """Return a state whose pointers are those of an entry or of the end of an epoch."""
+    start = source
+    if entry_id is not None:
+        entry = find_entry(tx, source, entry_id)
+        if entry is None or entry.branch_no is None:
+            raise no_entry(source.session_id, entry_id, " to fork at")
+        start.head_no, start.tokens_total, start.boundary_no = entry.entry_no, entry.tokens_total, entry.boundary_no
+        boundary = tx.one("transcript.by_no", entry_no=entry.boundary_no) if entry.boundary_no is not None else None
+        start.first_kept_no = boundary.first_kept_no if boundary is not None else None
+    elif epoch is not None and epoch != source.epoch:
+        past = tx.one("transcript.epoch", session_no=source.session_no, epoch=epoch)
+        if past is None:
+            raise NotFound(
+                f"session {source.session_id} has no epoch {epoch}; its current epoch is {source.epoch}", session_id=source.session_id
+            )
+        head = tx.one("transcript.by_no", entry_no=past.closed_head_no) if past.closed_head_no is not None else None
+        start.head_no, start.boundary_no, start.first_kept_no = past.closed_head_no, past.boundary_no, past.first_kept_no
+        start.tokens_total = head.tokens_total if head is not None else 0
+    start.context_tokens = estimate_context(tx, start)
+    return start
+
+
+def _live_state(tx: ReadTx, session_no: int) -> State:
+    state = load_state(tx, session_no)
+    require_live(state)
+    return state

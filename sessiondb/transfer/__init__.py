@@ -1,0 +1,1 @@
+"""Transcripts in and out of the database as files: import, export, comparison, redaction."""

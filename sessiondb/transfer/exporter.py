@@ -1,0 +1,435 @@
+"""Export transcripts: sessions to files that pi and OpenClaw read.
+
+What it promises. An imported file comes back under its name byte for byte, quarantined lines included; entries
+that were appended since follow its own. A native session becomes `<session id>.jsonl`, in
+`agents/<agent>/sessions` if it belongs to an agent, with its keys in that folder's `sessions.json`; a fork's file
+holds the path that it shares, then its own entries. An imported index comes back byte for byte if no key has
+been bound elsewhere since; otherwise only the rows that differ are written anew. A compressed archive is
+compressed again: its content is what is promised, not its compressed bytes.
+
+A file appears under its name when it is complete and synced, never before. A file that is there already and
+differs is left alone and reported, unless `overwrite` is asked for. Files are made 0600 and folders 0700. Names
+come from a database that may have been written by anybody: none leads out of the destination.
+
+What it does not do. The undoing of a compaction is not part of the file format, so an export reads as if it were not undone.
+
+Each session is read in short snapshots of bounded size; no snapshot is held while a file is written. What is
+appended while an export runs may or may not be in it. Files are written on worker threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
+from sessiondb.errors import InvalidInput
+from sessiondb.limits import MIB, PAGE_ROWS
+from sessiondb.models import ExportedFile, ExportReport, ExportStatus
+
+from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
+from .jsonl_reader import UnreadableFile, open_transcript
+from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
+from .openclaw_index import keys_in, new_row, renew_index, write_index
+from .redaction import Redactor, Shape, counted
+
+Progress = Callable[[int, int, int, int, str], None]
+
+FOLDERS_MAX: Final = 100
+"""A name in a database may claim any number of folders; each would be made, and synced."""
+# What common file systems allow for one name.
+NAME_BYTES_MAX: Final = 255
+
+
+# -- which files ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One file to write."""
+
+    name: str
+    session_no: int | None
+    session_id: str | None
+    agent_id: str | None
+    bytes: int
+    source: Row | None = None
+    is_fork: bool = False
+    note: str | None = None
+
+
+async def export(
+    backend: Backend,
+    dest: str | os.PathLike[str],
+    *,
+    session_no: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    protect: Sequence[str] = (),
+    redactor: Redactor | None = None,
+) -> ExportReport:
+    """Write sessions as files; see the module's beginning. Each is on disk when it appears. May be repeated.
+
+    With `session_no`, only that session and no index; `dest` may then also be the name of a `.jsonl` file.
+
+    Raises:
+        InvalidInput: the destination cannot be made, or is not a folder.
+    """
+    try:
+        folder, single = await anyio.to_thread.run_sync(_destination, os.fspath(dest), session_no is not None)
+    except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
+        message = f"{os.fspath(dest)}: cannot export there: {getattr(error, 'strerror', None) or error}. Choose another folder."
+        raise InvalidInput(message, path=os.fspath(dest)) from error
+    plans = await _plan(backend, session_no)
+    if single is not None:
+        del plans[1:]
+        for plan in plans:
+            plan.name = single
+    writer = _Files(folder, overwrite=overwrite, protect=frozenset(protect), redactor=redactor)
+    report: list[ExportedFile] = []
+    total = sum(plan.bytes for plan in plans)
+    done = 0
+    for count, plan in enumerate(plans):
+        if progress is not None:
+            progress(count, len(plans), done, total, plan.name)
+        report.append(await writer.write(plan.name, _content(backend, plan), session_id=plan.session_id, note=plan.note))
+        done += plan.bytes
+    if session_no is None:
+        names = {plan.session_no: plan.name for plan in reversed(plans) if plan.session_no is not None}
+        taken: set[str] = set()
+        for name, index in await _indexes(backend, names):
+            plan = _Plan(name, None, None, None, len(index))
+            _name_safely(plan, taken, ending=".json")
+            report.append(await writer.write(plan.name, _whole(index), session_id=None, note=plan.note))
+    if progress is not None:
+        progress(len(plans), len(plans), total, total, "")
+    return ExportReport(folder, tuple(report))
+
+
+async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
+    """Yield the bytes of one file.
+
+    Raises:
+        UnreadableFile: its session is archived, or went into an archive while it was read.
+    """
+    async for part in _readable_content(backend, plan):
+        yield part
+    if plan.session_no is not None and await backend.read(_is_archived(plan.session_no), op="export.archived"):
+        raise UnreadableFile(f"its session is archived; bring it back with `sessiondb restore DB {plan.session_id}`, then export again")
+
+
+def _is_archived(session_no: int) -> Callable[[ReadTx], bool]:
+    return lambda tx: tx.must("transcript.archived", session_no=session_no).archived_at_ms is not None
+
+
+async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
+    source = plan.source
+    if source is None:
+        assert plan.session_no is not None, "a file comes from a source or a session"
+        async for _, header in own_entries(backend, plan.session_no, 0, 0):
+            yield header + b"\n"
+        if plan.is_fork:
+            async for line in shared_lines(backend, plan.session_no):
+                yield line
+        async for line in appended_lines(backend, plan.session_no, 0):
+            yield line
+        return
+    ends = True
+    async for part in imported_bytes(
+        backend, source.first_source_no, source.session_no, source.entries, final_newline=bool(source.final_newline)
+    ):
+        ends = part.endswith(b"\n")
+        yield part
+    if source.session_no is not None:
+        async for line in appended_lines(backend, source.session_no, source.entries):
+            yield line if ends else b"\n" + line
+            ends = True
+
+
+async def _whole(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
+    """List the files of an export, each under a name of its own."""
+    plans: list[_Plan] = []
+    after_no = 0
+    while rows := await backend.read(_page("source.files", after_no, session_no), op="export.plan"):
+        plans += [_Plan(row.name, row.session_no, row.session_id, row.agent_id, row.bytes, source=row) for row in rows]
+        after_no = rows[-1].source_no
+    folders = await _agent_folders(backend)
+    after_no = 0
+    while rows := await backend.read(_page("source.sessions_without_file", after_no, session_no), op="export.plan"):
+        for row in rows:
+            folder = folders.get(row.agent_id, f"agents/{stem_of(row.agent_id)}/sessions") if row.agent_id is not None else ""
+            name = f"{folder}/{stem_of(row.session_id)}.jsonl".lstrip("/")
+            plans.append(_Plan(name, row.session_no, row.session_id, row.agent_id, 0, is_fork=row.origin == "fork"))
+        after_no = rows[-1].session_no
+    taken: set[str] = set()
+    for plan in plans:
+        _name_safely(plan, taken)
+    return plans
+
+
+def _page(statement: str, after_no: int, session_no: int | None) -> Callable[[ReadTx], list[Row]]:
+    return lambda tx: tx.all(statement, after_no=after_no, session_no=session_no, limit=PAGE_ROWS)
+
+
+async def _agent_folders(backend: Backend) -> dict[str, str]:
+    """Return where each agent's imported index lies: its native sessions go beside it."""
+    rows = await backend.read(lambda tx: tx.all("source.indexes"), op="export.plan")
+    return {row.agent_id: safe_name(row.name).rpartition("/")[0] for row in reversed(rows) if row.agent_id is not None}
+
+
+def _name_safely(plan: _Plan, taken: set[str], *, ending: str = ".jsonl") -> None:
+    """Give a file a name below the destination that no other file of this export has."""
+    wanted = safe_name(plan.name)
+    if wanted != plan.name:
+        plan.note = f"its recorded name {plan.name!r} is not one that can be written; written as {wanted}"
+    name = wanted
+    # The name of an index is never a transcript's: whatever was recorded, it would be read as one.
+    while name.casefold() in taken or (file_name(name) == INDEX_NAME and ending == ".jsonl"):
+        stem, dot, rest = wanted.partition(ending)
+        name = f"{stem}~{hashlib.sha256(f'{plan.session_id}{name}'.encode()).hexdigest()[:8]}{dot}{rest}"
+        plan.note = f"another file of this export has the name {wanted}; written as {name}"
+    taken.add(name.casefold())
+    plan.name = name
+
+
+def safe_name(name: str) -> str:
+    """Return a relative path that stays below the destination, whatever was recorded."""
+    parts = [_shortened(part.replace("\0", "-")) for part in name.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts[-FOLDERS_MAX:]) or "unnamed.jsonl"
+
+
+def _shortened(part: str) -> str:
+    """Return a name that a file system takes: of one that is too long a part, and a digest of the whole."""
+    if len(part.encode()) <= NAME_BYTES_MAX:
+        return part
+    ending = ".jsonl" if part.endswith(".jsonl") else ""
+    tail = f"~{hashlib.sha256(part.encode()).hexdigest()[:8]}{ending}"
+    return part.encode()[: NAME_BYTES_MAX - len(tail)].decode(errors="ignore") + tail
+
+
+# -- the index ------------------------------------------------------------------------------------------------------
+
+
+async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, bytes]]:
+    """Return the index files to write: the imported ones with what has changed since, and those of other agents."""
+    found: list[tuple[str, bytes]] = []
+    seen: set[str] = set()
+    said: set[str] = set()
+    for row in await backend.read(lambda tx: tx.all("source.indexes"), op="export.index"):
+        content = await backend.read(_index_content(row.path), op="export.index")
+        first_of_agent = row.agent_id is not None and row.agent_id not in seen
+        # One index may hold the keys of several agents, whoever's folder it lies in.
+        keys = await anyio.to_thread.run_sync(keys_in, content, row.agent_id)
+        bindings: dict[str, Row] = {}
+        for agent_id in sorted({row.agent_id, *(key.agent_id for key in keys)} - {None}):
+            bindings |= await _bindings(backend, agent_id)
+        said |= {key.text for key in keys}
+        folder = safe_name(row.name).rpartition("/")[0]
+        renewed = partial(renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent)
+        found.append((safe_name(row.name), await anyio.to_thread.run_sync(renewed)))
+        seen.add(row.agent_id)
+    for (agent_id,) in await backend.read(lambda tx: tx.tuples("source.agents"), op="export.index"):
+        if agent_id not in seen:
+            folder = f"agents/{stem_of(agent_id)}/sessions"
+            bindings = {key: row for key, row in (await _bindings(backend, agent_id)).items() if key not in said}
+            rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
+            if rows:
+                found.append((f"{folder}/{INDEX_NAME}", write_index("", [], {}, rows).encode()))
+    return found
+
+
+def _index_content(path: str) -> Callable[[ReadTx], bytes]:
+    return lambda tx: bytes(tx.all("source.index_content", path=path)[0].content)
+
+
+async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    after_key = ""
+    while rows := await backend.read(_bindings_page(agent_id, after_key), op="export.index"):
+        found |= {row.session_key: row for row in rows}
+        after_key = rows[-1].session_key
+    return found
+
+
+def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row]]:
+    return lambda tx: tx.all("source.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS)
+
+
+# -- writing: on a worker thread ------------------------------------------------------------------------------------
+
+
+def _destination(dest: str, one_session: bool) -> tuple[str, str | None]:
+    """Make the folder of an export; return it, and the file's name if the destination names one file."""
+    path = Path(dest).absolute()
+    single = path.name if one_session and not path.is_dir() and path.name.removesuffix(".zst").endswith(".jsonl") else None
+    folder = path.parent if single is not None else path
+    make_folder(folder)
+    return str(folder.resolve(strict=True)), single
+
+
+class _Files:
+    """Writes complete files below one folder."""
+
+    def __init__(self, folder: str, *, overwrite: bool, protect: frozenset[str], redactor: Redactor | None) -> None:
+        self.folder = folder
+        self.redactor = redactor
+        self.overwrite = overwrite
+        self.protect = protect
+
+    async def write(self, name: str, content: AsyncIterator[bytes], *, session_id: str | None, note: str | None) -> ExportedFile:
+        """Write one file. What stands in its way is reported; it does not end the export."""
+        path = f"{self.folder.rstrip('/')}/{name}"
+        notes = (note,) if note is not None else ()
+        output: _Output | None = None
+        try:
+            output = await anyio.to_thread.run_sync(_Output.begin, self, path)
+            waiting: list[bytes] = []
+            size = 0
+            async for part in content:
+                waiting.append(part)
+                size += len(part)
+                if size >= MIB:
+                    await anyio.to_thread.run_sync(output.add, waiting)
+                    waiting, size = [], 0
+            await anyio.to_thread.run_sync(output.add, waiting)
+            status = await anyio.to_thread.run_sync(output.place)
+        except UnreadableFile as error:
+            return ExportedFile(path, name, session_id, "failed", notes=(*notes, str(error)))
+        except FileExistsError:
+            refusal = "a different file is there already; it was left alone (choose another folder, or ask to overwrite)"
+            return ExportedFile(path, name, session_id, "refused", output.bytes if output else 0, notes=(*notes, refusal))
+        except OSError as error:
+            return ExportedFile(path, name, session_id, "failed", notes=(*notes, f"it cannot be written: {error.strerror or error}"))
+        finally:
+            if output is not None:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(output.discard)
+        redacted = counted(output.redacted)
+        return ExportedFile(path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes, redacted)
+
+
+class _Output:
+    """One file in the making: under a name of its own in the folder that it will stand in."""
+
+    def __init__(self, path: Path, temporary: Path, file: IO[bytes], files: _Files) -> None:
+        self.path = path
+        self.temporary = temporary
+        self.file = file
+        self.sink: Any = _compressor(file) if path.name.endswith(".zst") else file
+        self.overwrite = files.overwrite
+        self.own = inodes_of(files.protect)
+        self.redactor = files.redactor
+        self.shape: Shape = "index" if path.name.endswith(".json") else "entry"
+        self.redacted: Counter[str] = Counter()
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    @classmethod
+    def begin(cls, files: _Files, name: str) -> _Output:
+        """Make the folder and a temporary file in it.
+
+        Raises:
+            OSError: it would lead out of the destination or onto the database, or cannot be made.
+            UnreadableFile: it has to be compressed, and the means are missing.
+        """
+        path = Path(name)
+        _make_below(Path(files.folder), path.parent)
+        if str(path.parent.resolve() / path.name) in files.protect:
+            raise PermissionError(1, "this is the database's own file")
+        temporary = path.parent / f".sessiondb-{secrets.token_hex(8)}.tmp"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        file = os.fdopen(descriptor, "wb")
+        try:
+            return cls(path, temporary, file, files)
+        except BaseException:
+            file.close()
+            temporary.unlink()
+            raise
+
+    def add(self, parts: list[bytes]) -> None:
+        """Write the next bytes: lines, or pieces of a line that is no entry."""
+        for part in parts:
+            content = part if self.redactor is None else self.redactor.line(part, self.redacted, shape=self.shape)
+            self.digest.update(content)
+            self.bytes += len(content)
+            self.sink.write(content)
+
+    def place(self) -> ExportStatus:
+        """Sync the file and give it its name; return what happened.
+
+        Raises:
+            FileExistsError: a different file has the name.
+            OSError: it cannot be given one, for example because the file system has no hard links.
+        """
+        if self.sink is not self.file:
+            self.sink.close()
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        try:
+            self.path.hardlink_to(self.temporary)  # unlike a rename, it never replaces
+        except FileExistsError:
+            if self._is_there_already():
+                return "unchanged"
+            if not self.overwrite:
+                raise
+            self.temporary.replace(self.path)
+        except OSError as error:
+            if lacks_links(error):
+                raise OSError(error.errno, NO_LINKS) from error
+            raise
+        sync_folder(self.path.parent)
+        return "written"
+
+    def discard(self) -> None:
+        """Close and remove what is left of the temporary file. May be repeated."""
+        self.file.close()
+        self.temporary.unlink(missing_ok=True)
+
+    def _is_there_already(self) -> bool:
+        """Tell whether the file in the way holds the same content."""
+        there = self.path.lstat()
+        if not stat.S_ISREG(there.st_mode) or f"{there.st_dev}:{there.st_ino}" in self.own:
+            return False  # to open and close a file of the database would drop its locks
+        digest = hashlib.sha256()
+        try:
+            with open_transcript(str(self.path)) as file:
+                while block := file.read(MIB):
+                    digest.update(block)
+        except UnreadableFile:
+            return False
+        return digest.digest() == self.digest.digest()
+
+
+def _make_below(top: Path, folder: Path) -> None:
+    """Make a folder below another, refusing to pass through a symbolic link that leads out."""
+    current = top
+    for part in folder.relative_to(top).parts:
+        current = current / part
+        make_folder(current)
+        if not current.resolve().is_relative_to(top):
+            raise PermissionError(1, "its folder is a symbolic link out of the destination")
+
+
+def _compressor(file: IO[bytes]) -> Any:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise UnreadableFile("compressed; to write it, install the extra: pip install 'sessiondb[zstd]'") from error
+    return zstandard.ZstdCompressor().stream_writer(file, closefd=False)

@@ -1,0 +1,401 @@
+"""Read a transcript file: bytes to lines, lines to entries, with nothing lost between them.
+
+A file is cut at line feeds only, so a carriage return stays with its line. A line that is an entry becomes a
+`Draft` whose text is the line; everything else (blank, torn, not UTF-8, not JSON, too long, a byte order mark)
+becomes a `Kept`: its exact bytes, with its own line end if it has one. Entries and kept bytes, put one behind the
+other by their offsets, are the file again.
+
+Memory: one line at a time, at most `ENTRY_BYTES_MAX` of it; what is longer is kept in pieces. Reading can begin
+behind any recorded `Place`, so a file that has grown, or whose import was interrupted, is parsed from there on.
+The recorded part is only hashed, to see that it is still what was read. Files are opened for reading only,
+without following a symbolic link, and only as far as they reached at that moment: a file that grows meanwhile is
+picked up by the next import.
+
+Runs in worker threads. Holds no lock and knows no database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from sessiondb.clock import ms_from_iso
+from sessiondb.json_text import DamagedLine, decode_object, storable
+from sessiondb.limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
+from sessiondb.transcript.entries import Draft, parse_line
+
+from .redaction import Redactor
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+BLOCK_BYTES: Final = MIB
+PIECE_BYTES: Final = IMPORT_BATCH_BYTES
+# A compressed file that unpacks to more than this is a mistake or an attack; whoever means it unpacks it first. Transcripts
+# become ten times smaller, with one image in them many times a hundred; a bomb becomes ten thousand times smaller.
+UNPACKED_BYTES_MAX: Final = 4 * 1024 * MIB
+UNPACKED_BYTES_FREE: Final = 16 * MIB
+UNPACKED_RATIO_MAX: Final = 200
+VERSION_MAX: Final = 4
+
+BOM: Final = b"\xef\xbb\xbf"
+BEHIND_ENTRY: Final = "bytes that arrived behind an entry which had been imported without its line end"
+_BLANK: Final = b" \t\r\n"
+
+Severity = Literal["blank", "damaged"]
+
+
+class Stream(Protocol):
+    """What is read from a file, unpacked or not."""
+
+    def read(self, count: int, /) -> bytes:
+        """Return up to `count` bytes; none at the end."""
+
+
+class UnreadableFile(Exception):
+    """A file that cannot be read as a transcript at all; the message says why and what to do."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """Bytes of a file that are not an entry; without the secrets in them, if that was asked for."""
+
+    line: int
+    byte_offset: int
+    reason: str
+    severity: Severity
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a file says about itself: from its header or, without one, from its first entry."""
+
+    version: int
+    header_id: str | None
+    created_at_ms: int | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a file has been read, and what of that is read again."""
+
+    bytes: int = 0
+    lines: int = 0
+    sha256: str = hashlib.sha256().hexdigest()
+    resume_at: int = 0
+    """Where reading goes on: `bytes`, or the beginning of a last line that was not whole."""
+    resume_lines: int = 0
+    mid_line: bool = False
+    """The bytes at `resume_at` belong to the line of the last entry."""
+    version: int | None = None
+    """The transcript's version, when it is known already."""
+    final_newline: bool = True
+    finished: bool = False
+    """Everything up to here was read to the end of the file as it was then."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A part of a file that is stored in one transaction."""
+
+    before: Place
+    items: list[Draft | Kept] = field(default_factory=list)
+    bytes: int = 0
+    lines: int = 0
+    sha256: str = ""
+    final_newline: bool = True
+    identity: Identity | None = None
+    size: int = 0
+    last: bool = False
+    redacted: Counter[str] | None = None
+    """How many secrets were replaced in it, per rule; None: none were looked for."""
+
+
+class PrefixChanged(Exception):
+    """The part of a file that was imported before is no longer what it was; the message says how."""
+
+
+# -- opening --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
+    """Open a regular file for reading from a given byte on; unpack it on the way if its name ends in `.zst`.
+
+    Raises:
+        UnreadableFile: not a regular file, or compressed and the means to unpack it are missing.
+        OSError: it has vanished, or may not be read.
+    """
+    # O_NONBLOCK: a named pipe must not stop the import; it is refused below, as is everything that is not a file.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)  # by hand: no file object can be made of a folder, and the attempt leaves it open
+        raise UnreadableFile("not a regular file; it was left alone")
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not path.endswith(".zst"):
+            file.seek(at)
+            yield _Bounded(file, found.st_size - at)
+            return
+        limit = min(UNPACKED_BYTES_MAX, UNPACKED_BYTES_FREE + UNPACKED_RATIO_MAX * found.st_size)
+        with _unpack(_Bounded(file, found.st_size), limit) as unpacked:
+            while at and (skipped := unpacked.read(min(at, BLOCK_BYTES))):
+                at -= len(skipped)
+            yield unpacked
+
+
+class _Bounded:
+    """A file up to the size that it had when it was opened."""
+
+    def __init__(self, file: io.FileIO, left: int) -> None:
+        self._file = file
+        self._left = left
+
+    def read(self, count: int = BLOCK_BYTES, /) -> bytes:
+        data = self._file.read(max(0, min(count, self._left))) or b""
+        self._left -= len(data)
+        return data
+
+
+@contextmanager
+def _unpack(file: _Bounded, limit: int) -> Iterator[_Unpacked]:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise UnreadableFile("compressed; to read it, install the extra: pip install 'sessiondb[zstd]'") from error
+    packed: Any = file  # all that the reader asks of it is read()
+    with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False) as stream:
+        yield _Unpacked(stream, zstandard.ZstdError, limit)
+
+
+class _Unpacked:
+    """An unpacked stream with a bound; damage in it is an `UnreadableFile`."""
+
+    def __init__(self, stream: Stream, error: type[Exception], limit: int) -> None:
+        self._stream = stream
+        self._error = error
+        self._limit = limit
+        self._total = 0
+
+    def read(self, count: int, /) -> bytes:
+        try:
+            data = self._stream.read(count)
+        except self._error as error:
+            raise UnreadableFile(f"its compression is damaged ({error}); restore it from a backup, or repair it with zstd") from error
+        self._total += len(data)
+        if self._total > self._limit:
+            raise UnreadableFile(f"it unpacks to more than {self._limit:,} bytes; if that is meant, unpack it and import the result")
+        return data
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_chunks(path: str, known: Place, redactor: Redactor | None = None) -> Iterator[Chunk]:
+    """Yield what a file holds beyond a place, in chunks that fit one transaction each. The last one says so.
+
+    A file with nothing new yields nothing. Using a place costs hashing what was read before. With a redactor the items
+    are without their secrets; places, sizes and hashes are the file's all the same.
+
+    Raises:
+        PrefixChanged: the known part is no longer the same.
+        UnreadableFile, OSError: see `open_transcript`.
+    """
+    with open_transcript(path) as stream:
+        digest, has_more = _check_prefix(stream, known)
+    if not has_more:
+        if not known.finished:  # new and empty, or interrupted after its last byte: it still has to be marked as done
+            yield _end_at(known, redactor)
+        return
+    with open_transcript(path, at=known.resume_at) as stream:
+        yield from _Reader(stream, known, digest, redactor).chunks()
+
+
+def _end_at(known: Place, redactor: Redactor | None) -> Chunk:
+    whole = replace(known, resume_at=known.bytes)
+    redacted = Counter[str]() if redactor is not None else None
+    end = Chunk(whole, bytes=known.bytes, lines=known.lines, sha256=known.sha256, final_newline=known.final_newline, redacted=redacted)
+    end.last = True
+    return end
+
+
+def _check_prefix(stream: Stream, known: Place) -> tuple[_Hash, bool]:
+    """Hash the known part; return the state of the hash where reading goes on, and whether there is more."""
+    digest = hashlib.sha256()
+    _hash_bytes(stream, digest, known.resume_at)
+    resumed = digest.copy()
+    _hash_bytes(stream, digest, known.bytes - known.resume_at)
+    if digest.hexdigest() != known.sha256:
+        raise PrefixChanged(f"its first {known.bytes:,} bytes are no longer those that were imported")
+    return resumed, bool(stream.read(1))
+
+
+def _hash_bytes(stream: Stream, digest: _Hash, count: int) -> None:
+    while count:
+        block = stream.read(min(count, BLOCK_BYTES))
+        if not block:
+            raise PrefixChanged(f"it has become shorter: {count:,} of the bytes that were imported are gone")
+        digest.update(block)
+        count -= len(block)
+
+
+def raw_lines(read: Callable[[int], bytes], line_bytes_max: int = ENTRY_BYTES_MAX) -> Iterator[tuple[bytes, bool, bool]]:
+    """Cut a stream at line feeds: yield (bytes with their line feed, begins a line, is a whole line that fits).
+
+    A line above the limit comes in pieces, of which only the first begins it and none is whole.
+    """
+    waiting = bytearray()
+    begins, fits = True, True
+    while block := read(BLOCK_BYTES):
+        start = 0
+        while (end := block.find(b"\n", start) + 1) > 0:
+            line = block[start:end] if not waiting else bytes(waiting) + block[start:end]
+            waiting.clear()
+            start = end
+            yield line, begins, fits and len(line) <= line_bytes_max
+            begins = fits = True
+        waiting += block[start:] if start else block
+        if len(waiting) > line_bytes_max or (waiting and not fits):
+            fits = False
+            with memoryview(waiting) as view:
+                for at in range(0, len(view), PIECE_BYTES):
+                    yield bytes(view[at : at + PIECE_BYTES]), begins, False
+                    begins = False
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting), begins, fits
+
+
+class _Reader:
+    """Turns one stream into chunks."""
+
+    def __init__(self, stream: Stream, known: Place, digest: _Hash, redactor: Redactor | None) -> None:
+        self.stream = stream
+        self.digest = digest
+        self.redactor = redactor
+        self.redacted: Counter[str] = Counter()
+        self.version = known.version
+        self.identity: Identity | None = None
+        self.line = known.resume_lines
+        self.offset = known.resume_at
+        self.mid_line = known.mid_line
+        self.chunk = Chunk(before=known)
+        self.final_newline = True
+
+    def chunks(self) -> Iterator[Chunk]:
+        for raw, begins, fits in raw_lines(self.stream.read):
+            if begins and not self.mid_line:
+                self.line += 1
+            for item, content in self._items(raw, begins=begins, fits=fits):
+                if item is not None:
+                    self.chunk.items.append(item)
+                    self.chunk.size += len(content)
+                self.digest.update(content)
+                self.offset += len(content)
+                self.final_newline = content.endswith(b"\n")
+                if len(self.chunk.items) >= IMPORT_BATCH_ENTRIES or self.chunk.size >= IMPORT_BATCH_BYTES:
+                    yield self._finish(last=False)
+            self.mid_line = self.mid_line and not self.final_newline
+        yield self._finish(last=True)
+
+    def _finish(self, *, last: bool) -> Chunk:
+        chunk = self.chunk
+        chunk.bytes, chunk.lines, chunk.sha256 = self.offset, self.line, self.digest.hexdigest()
+        chunk.final_newline, chunk.identity, chunk.last = self.final_newline, self.identity, last
+        if self.redactor is not None:
+            chunk.redacted, self.redacted = self.redacted, Counter()
+        # The next chunk asks for exactly this place, so that of two imports of one file only one goes on.
+        self.chunk = Chunk(Place(chunk.bytes, chunk.lines, chunk.sha256, chunk.bytes, chunk.lines))
+        return chunk
+
+    def _items(self, raw: bytes, *, begins: bool, fits: bool) -> Iterator[tuple[Draft | Kept | None, bytes]]:
+        """Yield each item with the bytes of the file that it stands for; together they are `raw`."""
+        if self.mid_line:
+            if begins and raw == b"\n":
+                yield None, raw  # the line end that the last entry lacked
+                return
+            yield from self._kept(raw, BEHIND_ENTRY, "blank" if not raw.strip(_BLANK) else "damaged")
+            return
+        if begins and self.offset == 0 and raw.startswith(BOM):
+            yield from self._kept(BOM, "a byte order mark", "blank")
+            raw = raw[len(BOM) :]
+        if not fits:
+            yield from self._kept(raw, f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that an entry may have", "damaged")
+        elif not raw.strip(_BLANK):
+            yield from self._kept(raw, "blank", "blank")
+        else:
+            yield from self._entry(raw)
+
+    def _without_secrets(self, raw: bytes) -> bytes:
+        return self.redactor.line(raw, self.redacted) if self.redactor is not None else raw
+
+    def _entry(self, raw: bytes) -> Iterator[tuple[Draft | Kept, bytes]]:
+        whole = raw.endswith(b"\n")
+        stored = self._without_secrets(raw)
+        try:
+            text = (stored[:-1] if whole else stored).decode()
+            if self.version is None:
+                self.identity = identify(text)
+                self.version = self.identity.version
+            draft = parse_line(text, self.version)
+        except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
+            reason = _reason(error)
+            reason = reason if whole else f"torn: the file ends inside this line ({reason})"
+            yield from self._kept(raw, reason, "damaged", stored=stored)
+        else:
+            yield draft, raw
+
+    def _kept(self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None) -> Iterator[tuple[Kept, bytes]]:
+        """Keep bytes as they are, or as `stored`; long ones in pieces, so that no transaction holds more than one of them."""
+        if stored is None:
+            stored = self._without_secrets(raw)
+        # As many pieces of what is stored as of the file, because each has a place in the file for its name.
+        count = -(-len(raw) // PIECE_BYTES)
+        size = PIECE_BYTES if stored is raw else -(-len(stored) // count)
+        for at in range(count):
+            piece = raw[at * PIECE_BYTES : (at + 1) * PIECE_BYTES]
+            yield Kept(self.line, self.offset, reason, severity, stored[at * size : (at + 1) * size]), piece
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start} of the line)"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error)
+
+
+def identify(text: str) -> Identity:
+    """Read what a file's first good line says about the file.
+
+    Raises:
+        DamagedLine: not a line of a transcript.
+    """
+    fields, _ = decode_object(text)
+    if not isinstance(fields.get("type"), str):
+        raise DamagedLine("no entry type")
+    if fields["type"] != "session":
+        version = 3 if isinstance(fields.get("id"), str) else 1
+        return Identity(version, None, ms_from_iso(fields.get("timestamp")), (f"it has no header; read as version {version}",))
+    header_id = storable(fields["id"]) if isinstance(fields.get("id"), str) and fields["id"] else None
+    version, note = _version(fields.get("version"))
+    return Identity(version, header_id, ms_from_iso(fields.get("timestamp")), (note,) if note else ())
+
+
+def _version(value: object) -> tuple[int, str | None]:
+    if value is None:
+        return 1, None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= VERSION_MAX:
+        return value, None
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > VERSION_MAX:
+        return VERSION_MAX, f"its version is {value!r}, newer than any known; read as version {VERSION_MAX}"
+    return 1, f"its version is {str(value)[:40]!r}; read as version 1"

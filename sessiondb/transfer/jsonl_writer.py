@@ -1,0 +1,166 @@
+"""The bytes of a session's file: an imported one as it was, a native one, a fork.
+
+Read in pages of bounded size, each in a snapshot of its own; nothing is held between two. Entries never change, so
+pages of different moments fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.batching import last_fitting
+from sessiondb.json_text import dumps_again, loads, stored_text
+from sessiondb.limits import MIB, SEQ_MAX
+from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
+
+from .jsonl_reader import BEHIND_ENTRY
+
+PAGE_BYTES: Final = 4 * MIB
+PAGE_ROWS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    byte_offset: int
+    after_seq: int
+    content: bytes
+    reason: str
+
+
+async def imported_bytes(
+    backend: Backend, source_no: int, session_no: int | None, last_seq: int, *, final_newline: bool
+) -> AsyncIterator[bytes]:
+    """Yield the bytes of an imported file as they were.
+
+    Entries and kept pieces are merged by where they stood. A line end follows an entry unless the next piece
+    began right behind it (its reason says so: after a redaction no length would), or the file ended there.
+    """
+    kept = _KeptPages(backend, source_no)
+    waiting = await kept.next()
+    async for seq, content in own_entries(backend, session_no, 0, last_seq) if session_no is not None else _nothing():
+        while waiting is not None and waiting.after_seq < seq:
+            yield waiting.content
+            waiting = await kept.next()
+        behind = waiting is not None and waiting.after_seq == seq and waiting.reason == BEHIND_ENTRY
+        at_end = seq == last_seq and waiting is None and not final_newline
+        yield content if behind or at_end else content + b"\n"
+    while waiting is not None:
+        yield waiting.content
+        waiting = await kept.next()
+
+
+class _KeptPages:
+    """The kept pieces of a file, in order, read in pages of bounded size."""
+
+    def __init__(self, backend: Backend, source_no: int) -> None:
+        self._backend = backend
+        self._source_no = source_no
+        self._after = -1
+        self._page: list[_Kept] = []
+        self._done = False
+
+    async def next(self) -> _Kept | None:
+        if not self._page and not self._done:
+            self._page = (await self._backend.read(self._read, op="export.kept"))[::-1]
+            self._done = not self._page
+            if self._page:
+                self._after = self._page[0].byte_offset
+        return self._page.pop() if self._page else None
+
+    def _read(self, tx: ReadTx) -> list[_Kept]:
+        sizes = tx.all("source.kept_sizes", source_no=self._source_no, after_offset=self._after, limit=PAGE_ROWS)
+        if not sizes:
+            return []
+        last_offset = last_fitting(sizes, PAGE_BYTES).byte_offset
+        rows = tx.all("source.kept", source_no=self._source_no, after_offset=self._after, last_offset=last_offset)
+        return [_Kept(*row) for row in rows]
+
+
+async def own_entries(backend: Backend, session_no: int, first_seq: int, last_seq: int) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield a session's own entries in order of arrival."""
+    low_no, high_no = entry_number(session_no, first_seq), entry_number(session_no, last_seq)
+    while low_no <= high_no:
+        rows = await backend.read(_entry_page(low_no, high_no), op="export.entries")
+        for row in rows:
+            yield seq_of(row.entry_no), bytes(row.content)
+        if not rows:
+            return
+        low_no = rows[-1].entry_no + 1
+
+
+def _entry_page(low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
+    def read(tx: ReadTx) -> list[Row]:
+        sizes = tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
+        if not sizes:
+            return []
+        return tx.all("source.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no)
+
+    return read
+
+
+async def _nothing() -> AsyncIterator[tuple[int, bytes]]:
+    return
+    yield
+
+
+async def appended_lines(backend: Backend, session_no: int, after_seq: int) -> AsyncIterator[bytes]:
+    """Yield the lines of entries that a session got after its import; of a native session, all of them."""
+    async for _, content in own_entries(backend, session_no, after_seq + 1, SEQ_MAX):
+        yield content + b"\n"
+
+
+async def shared_lines(backend: Backend, session_no: int) -> AsyncIterator[bytes]:
+    """Yield the lines that a fork shares with the sessions it comes from: every path that its own entries hang on."""
+    spans = await backend.read(lambda tx: _shared_spans(tx, session_no), op="export.shared")
+    for branch_no, low_no, high_no in spans:
+        while low_no <= high_no:
+            rows = await backend.read(_shared_page(branch_no, low_no, high_no), op="export.shared")
+            for row in rows:
+                yield _as_current(row) + b"\n"
+            if not rows:
+                break
+            low_no = rows[-1].entry_no + 1
+
+
+def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
+    """Return ranges of ancestors' entries, in an order in which parents come before children."""
+    head_no = tx.must("context.pointers", session_no=session_no).head_no
+    low_no, high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
+    ends = [row.parent_no for row in tx.all("source.foreign_parents", low_no=low_no, high_no=high_no, session_no=session_no)]
+    reach: dict[int, tuple[int, int]] = {}
+    for end_no in [*ends, *([head_no] if head_no is not None and session_of(head_no) != session_no else [])]:
+        for part in segments(tx, end_no):
+            low, high = reach.get(part.branch_no, (part.low_no, part.high_no))
+            reach[part.branch_no] = (min(low, part.low_no), max(high, part.high_no))
+    return sorted(((branch_no, low, high) for branch_no, (low, high) in reach.items()), key=lambda span: span[1])
+
+
+def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
+    def read(tx: ReadTx) -> list[Row]:
+        sizes = tx.all("source.shared_sizes", branch_no=branch_no, low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
+        if not sizes:
+            return []
+        last_no = last_fitting(sizes, PAGE_BYTES).entry_no
+        return tx.all("source.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no)
+
+    return read
+
+
+@stored_text()
+def _as_current(row: Row) -> bytes:
+    """Return an entry's line for a file of the current version: as it is, unless it comes from version 1 or 2."""
+    content = bytes(row.content)
+    entry: dict[str, Any] = loads(content)
+    message = entry.get("message")
+    old_role = isinstance(message, dict) and message.get("role") == "hookMessage"
+    if "id" in entry and "parentId" in entry and not old_role and "firstKeptEntryIndex" not in entry:
+        return content.rstrip(b"\r")
+    entry = {**entry, "id": row.entry_id, "parentId": row.parent_id}
+    if old_role:
+        entry["message"] = {**entry["message"], "role": "custom"}
+    if entry.pop("firstKeptEntryIndex", None) is not None and row.first_kept_id is not None:
+        entry["firstKeptEntryId"] = row.first_kept_id
+    return dumps_again(entry).encode()

@@ -1,0 +1,349 @@
+"""An OpenClaw index (`sessions.json`): which session each key points at.
+
+Read with the exact text of every row, so that a binding keeps what OpenClaw knew (`binding.details`) and an export
+returns the file byte for byte, or with nothing changed but the rows whose key is bound elsewhere now. A row is
+matched with a transcript of its folder by the file name that it gives, whatever folder it believes in, else by its
+session id. Rows that name no session, keys outside the grammar and missing transcripts are noted and kept.
+
+Pure functions: nothing here reads the database; `Row`s are handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sessiondb.backend import Row
+from sessiondb.errors import InvalidKey
+from sessiondb.json_text import DamagedLine, decode_object, dumps_again, loads, storable
+from sessiondb.limits import ENTRY_BYTES_MAX, MIB
+from sessiondb.transcript.keys import SessionKey, parse_key
+
+from .folder_scan import Found, file_name, kind_of
+from .jsonl_reader import UnreadableFile, open_transcript
+from .redaction import Redactor
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One row of an index, and where its text stands in the file."""
+
+    key: str
+    text: str
+    key_at: int
+    start: int
+    end: int
+    session_id: str | None
+    session_file: str | None
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of the transcript that the row names, whatever folder it thinks it is in."""
+        return re.split(r"[/\\]", self.session_file)[-1] or None if self.session_file else None
+
+
+class UnreadableIndex(ValueError):
+    """An index that is not one JSON object; the message says how."""
+
+
+def read_index(content: bytes) -> tuple[str, list[IndexEntry]]:
+    """Decode an index file into its text and rows, in their order.
+
+    Raises:
+        UnreadableIndex: not UTF-8, not JSON, or not an object of objects.
+    """
+    try:
+        text = content.decode("utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8")
+        decode_object(text, values_max=ENTRY_BYTES_MAX)  # of many sessions; its size is limited
+    except (UnicodeDecodeError, DamagedLine) as error:
+        raise UnreadableIndex(str(error)) from error
+    return text, list(_rows(text))
+
+
+def _rows(text: str) -> Iterator[IndexEntry]:
+    """Walk the top level of an object that is known to be valid."""
+    decoder = json.JSONDecoder(parse_int=float)
+    at = _past_space(text, text.index("{") + 1)
+    while text[at] != "}":
+        lead = at
+        key, at = decoder.raw_decode(text, at)
+        start = _past_space(text, _past_space(text, at) + 1)
+        row, end = decoder.raw_decode(text, start)
+        values = row if isinstance(row, dict) else {}
+        yield IndexEntry(storable(key), text[start:end], lead, start, end, _text(values.get("sessionId")), _text(values.get("sessionFile")))
+        at = _past_space(text, end)
+        if text[at] == ",":
+            at = _past_space(text, at + 1)
+
+
+def _text(value: Any) -> str | None:
+    return storable(value) if isinstance(value, str) and value else None
+
+
+def _past_space(text: str, at: int) -> int:
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def ids_by_file(entries: Iterable[IndexEntry], names: Iterable[str]) -> dict[str, str]:
+    """Return the session id that an index gives each transcript of its folder, by the transcript's name."""
+    present = set(names)
+    given: dict[str, str] = {}
+    for entry in entries:
+        name = file_for(entry, present)
+        if name is not None and entry.session_id is not None:
+            given.setdefault(name, entry.session_id)
+    return given
+
+
+def file_for(entry: IndexEntry, names: set[str]) -> str | None:
+    """Return which of a folder's transcripts an index row means: by the name it gives, else by its session id."""
+    for name in (entry.file_name, f"{entry.session_id}.jsonl" if entry.session_id else None):
+        if name is not None and name in names:
+            return name
+    return None
+
+
+def write_index(text: str, entries: Sequence[IndexEntry], changes: dict[int, str | None], added: dict[str, str]) -> str:
+    """Return an index with some rows replaced, by where they start (None: left out), and others added.
+
+    All other rows, and the space between them, stay as they are.
+    """
+    rows = []
+    space, end = "\n  ", text.index("{") + 1 if entries else 0
+    for place, entry in enumerate(entries):
+        between = text[end : entry.key_at].replace(",", "")
+        space = between if place == 0 else space
+        row = changes.get(entry.start, entry.text)
+        if row is not None:
+            rows.append(between + text[entry.key_at : entry.start] + row)
+        end = entry.end
+    rows += [f"{space}{json.dumps(key, ensure_ascii=False)}: {row}" for key, row in added.items()]
+    return ("{" if not entries else text[: text.index("{") + 1]) + ",".join(rows) + (text[end:] if entries else "\n}\n")
+
+
+# -- what an import binds -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Index:
+    """An index file as it lies on the disk."""
+
+    file: Found
+    content: bytes = b""
+    """Without the secrets in it, if that was asked for."""
+    size: int = 0
+    sha256: str = ""
+    """Of the file, as it lies there."""
+    redacted: Counter[str] = field(default_factory=Counter)
+    entries: list[IndexEntry] = field(default_factory=list)
+    failure: str | None = None
+    note: str | None = None
+
+    def take(self, content: bytes) -> None:
+        """Take this for its content; one that is no index has no rows, and a note."""
+        self.content, self.entries, self.note = content, [], None
+        try:
+            _, self.entries = read_index(content)
+        except UnreadableIndex as error:
+            self.note = f"not an index: {error}; no key was bound, and the file is kept as it is"
+
+
+def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> list[Index]:
+    """Read index files; what cannot be read is said in its `failure` or `note`."""
+    found = []
+    for file in files:
+        index = Index(file)
+        found.append(index)
+        try:
+            content = _bytes_of(file.path)
+            index.size, index.sha256 = len(content), hashlib.sha256(content).hexdigest()
+            index.take(redactor.line(content, index.redacted, shape="index") if redactor is not None else content)
+        except UnreadableFile as error:
+            index.failure = str(error)
+        except OSError as error:
+            index.failure = f"it cannot be read: {error.strerror or error}"
+    return found
+
+
+def _bytes_of(path: str) -> bytes:
+    """Return a whole file, through no symbolic link and up to a bound, whatever has become of it since it was listed."""
+    parts, size = [], 0
+    with open_transcript(path) as file:
+        while block := file.read(MIB):
+            parts.append(block)
+            size += len(block)
+            if size > ENTRY_BYTES_MAX:
+                raise UnreadableFile(f"an index of more than {ENTRY_BYTES_MAX:,} bytes, the most that can be read")
+    return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A key that an index binds, and where an earlier import of that index had bound it."""
+
+    key: SessionKey
+    session_no: int
+    details: str
+    before_no: int | None
+
+
+class Targets:
+    """What the rows of one folder's index can point at."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.by_name = {file_name(row.path): row for row in rows if row.kind in ("live", "pi")}
+        self.by_id = {row.session_id: row for row in rows if row.kind in ("live", "pi")}
+        self.names = set(self.by_name)
+
+    def of(self, entry: IndexEntry) -> Row | None:
+        """Return the transcript that a row means: by file name, then by session id."""
+        name = file_for(entry, self.names)
+        return self.by_name[name] if name is not None else self.by_id.get(entry.session_id or "")
+
+
+@dataclass(slots=True)
+class Planned:
+    """What an index asks for."""
+
+    bindings: list[Binding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_keys(index: Index, before: bytes | None, targets: Targets, agent_id: str, is_new: set[str]) -> Planned:
+    """Compare an index with what was imported of it before; plan the keys whose row, or whose transcript, is new."""
+    planned = Planned()
+    earlier: dict[str, _Wanted] = {}
+    if before is not None:
+        try:
+            earlier = _wanted(read_index(before)[1], targets, agent_id, [])
+        except UnreadableIndex:
+            earlier = {}  # nothing was bound from it
+    for text, wanted in _wanted(index.entries, targets, agent_id, planned.notes).items():
+        old = earlier.get(text)
+        if old is None or old.row != wanted.row or wanted.target.session_id in is_new:
+            before_no = old.target.session_no if old is not None else None
+            planned.bindings.append(Binding(wanted.key, wanted.target.session_no, wanted.row, before_no))
+    return planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What an index says of a key."""
+
+    key: SessionKey
+    target: Row
+    row: str
+
+
+def _wanted(entries: Iterable[IndexEntry], targets: Targets, agent_id: str, notes: list[str]) -> dict[str, _Wanted]:
+    """Return what an index asks for, by key. Of several rows for one key, however it is written, the last one counts."""
+    found: dict[str, _Wanted] = {}
+    for entry in entries:
+        try:
+            key = parse_key(entry.key, agent_id=agent_id)
+        except InvalidKey as error:
+            notes.append(f"{entry.key}: not bound: {error}")
+            continue
+        target = targets.of(entry)
+        if target is None:
+            notes.append(_about_missing(entry))
+            continue
+        if entry.session_id is not None and entry.session_id != target.session_id:
+            notes.append(f"{entry.key}: the index says session {entry.session_id}; its file is stored as {target.session_id}")
+        if key.text in found:
+            notes.append(f"{key.text}: in the index more than once; the last one is bound")
+        found[key.text] = _Wanted(key, target, entry.text)
+    return found
+
+
+def _about_missing(entry: IndexEntry) -> str:
+    if entry.session_id is None and entry.session_file is None:
+        return f"{entry.key}: not bound: the row names no session"
+    return f"{entry.key}: not bound: its transcript {entry.file_name or f'{entry.session_id}.jsonl'} is missing"
+
+
+def agent_in(entries: Sequence[IndexEntry]) -> str:
+    """Return the agent that most keys of an index belong to; old indexes name none, and their agent is `main`."""
+    owners = Counter(parts[1].lower() for entry in entries if len(parts := entry.key.split(":")) > 2 and parts[0].lower() == "agent")
+    return owners.most_common(1)[0][0] if owners else "main"
+
+
+# -- what an export writes ------------------------------------------------------------------------------------------
+
+
+def renew_index(
+    content: bytes, agent_id: str | None, bindings: dict[str, Row], names: dict[int, str], folder: str, *, with_new: bool
+) -> bytes:
+    """Return an imported index, changed only in the rows whose key is bound elsewhere now, or no longer."""
+    try:
+        text, entries = read_index(content)
+    except UnreadableIndex:
+        return content
+    by_key: dict[str, list[IndexEntry]] = {}
+    for entry in entries:
+        if (key := _key_of(entry, agent_id)) is not None:
+            by_key.setdefault(key, []).append(entry)
+    # Only a live transcript is ever bound; a row that names an archive is left as it is.
+    found = {file_name(name) for name in names.values() if name.rpartition("/")[0] == folder}
+    beside = {name for name in found if kind_of(name, in_openclaw=True) == "live"}
+    changes: dict[int, str | None] = {}
+    for key, rows in by_key.items():
+        binding = bindings.get(key)
+        if binding is None:
+            # A row whose transcript is here was bound when it was imported: the key has been given up since.
+            changes |= {entry.start: None for entry in rows if file_for(entry, beside) is not None}
+        elif not any(_means(entry, binding, names) for entry in rows):
+            changes[rows[-1].start] = new_row(binding, rows[-1], names, folder)
+    own = {key: row for key, row in bindings.items() if key not in by_key and key.startswith(f"agent:{agent_id}:")}
+    added = {key: new_row(row, None, names, folder) for key, row in own.items() if with_new}
+    if not changes and not added:
+        return content
+    return write_index(text, entries, changes, added).encode()
+
+
+def keys_in(content: bytes, agent_id: str | None) -> list[SessionKey]:
+    """Return the keys that an index names; those without an agent belong to `agent_id`."""
+    try:
+        entries = read_index(content)[1]
+    except UnreadableIndex:
+        return []
+    return [key for entry in entries if (key := _parsed(entry, agent_id)) is not None]
+
+
+def _parsed(entry: IndexEntry, agent_id: str | None) -> SessionKey | None:
+    try:
+        return parse_key(entry.key, agent_id=agent_id)
+    except InvalidKey:
+        return None  # a key outside the grammar is bound to nothing; its row stays as it is
+
+
+def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
+    key = _parsed(entry, agent_id)
+    return key.text if key is not None else None
+
+
+def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
+    """Tell whether an index row still says what its key is bound to."""
+    name = file_name(names.get(binding.session_no, ""))
+    return binding.session_id == entry.session_id or name in (entry.file_name, f"{entry.session_id}.jsonl")
+
+
+def new_row(binding: Row, entry: IndexEntry | None, names: dict[int, str], folder: str) -> str:
+    """Return an index row for a binding; with the old row, its other fields stay."""
+    before = loads(entry.text) if entry is not None else {}
+    row: dict[str, Any] = before if isinstance(before, dict) else {}
+    row |= {"sessionId": binding.session_id, "updatedAt": binding.updated_at_ms}
+    name = names.get(binding.session_no)
+    if entry is not None and entry.session_file is not None and name is not None:
+        row["sessionFile"] = entry.session_file.removesuffix(entry.file_name or "") + file_name(name)
+    elif name is not None and name != f"{folder}/{binding.session_id}.jsonl":
+        row["sessionFile"] = os.path.relpath(name, folder or ".")
+    return dumps_again(row)

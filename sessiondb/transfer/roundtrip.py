@@ -1,0 +1,287 @@
+"""Check an import against its file: the bytes of an export, and the context of an independent reader.
+
+The reader here is written the way pi's and OpenClaw's are: the whole file in memory, an index of ids, a walk
+along `parentId` from the leaf to the root. It shares no rule and no stored column with `transcript` and `context`,
+so that agreement means something. It needs memory for the decoded file, several times its size; an import without
+`verify` does not. It reads what the file says: of lines that are no entries it knows nothing, and a parent is
+looked for among the lines before its child.
+
+Sources: pi `core/session-manager.ts`; openclaw `packages/agent-core/src/harness/session/session.ts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import anyio.to_thread
+
+from sessiondb.backend import Backend
+from sessiondb.limits import MIB
+from sessiondb.transcript.context import read_context
+
+from .jsonl_reader import BOM, PrefixChanged, UnreadableFile, open_transcript, raw_lines
+from .jsonl_writer import imported_bytes
+from .redaction import Redactor, mark_in
+
+_CHECKPOINTS: Final = {"anthropic-compaction", "openai-responses-compaction", "openai-responses-retained-compaction"}
+
+
+async def compare_with_file(backend: Backend, path: str, redactor: Redactor | None = None) -> list[str]:
+    """Return how a stored transcript differs from its file; nothing, if both agree.
+
+    What was imported with a redactor is compared with what the same rules make of the file now.
+    """
+    row = await backend.read(lambda tx: tx.one("source.by_path", path=path), op="import.verify")
+    if row is None or row.session_no is None:
+        return []
+    digest = hashlib.sha256()
+    async for part in imported_bytes(
+        backend, row.first_source_no, row.session_no, row.entries, final_newline=bool(row.final_newline)
+    ):
+        await anyio.to_thread.run_sync(digest.update, part) if len(part) > MIB else digest.update(part)
+    try:
+        content = await anyio.to_thread.run_sync(_read, path, row.bytes)
+    except (PrefixChanged, UnreadableFile, OSError) as error:
+        return [f"not verified: {error}"]
+    if (mark := mark_in(row.note)) is not None:
+        if redactor is None:
+            return ["not verified: it was imported with --redact; verify with the same options"]
+        content = await anyio.to_thread.run_sync(_redacted, content, mark.from_byte, redactor)
+    differences = []
+    if digest.digest() != hashlib.sha256(content).digest():
+        differences.append("its export differs from the file")
+    undone = await backend.read(lambda tx: tx.one("source.undone", session_no=row.session_no), op="import.verify")
+    if row.session_entries != row.entries or undone is not None:
+        return differences  # the session has gone on here; its context is no longer the file's
+    stored = await backend.read(lambda tx: read_context(tx, row.session_no), op="import.verify")
+    read = await anyio.to_thread.run_sync(_context_of, content)
+    if read is not None:
+        try:
+            parts = await anyio.to_thread.run_sync(_decoded, stored.parts)
+        except ValueError as error:
+            return [*differences, f"its context is damaged in this database ({error}); run `sessiondb verify`"]
+        differences += _differences(parts, stored.model, stored.thinking_level, *read)
+    return differences
+
+
+def _read(path: str, count: int) -> bytes:
+    """Read the part of a file that was imported."""
+    parts: list[bytes] = []
+    with open_transcript(path) as file:
+        while count and (block := file.read(min(count, MIB))):
+            parts.append(block)
+            count -= len(block)
+    return b"".join(parts)
+
+
+def _redacted(content: bytes, from_byte: int, redactor: Redactor) -> bytes:
+    """Return a file's content as it is stored when the rules are applied from a place on."""
+    stream = io.BytesIO(content[from_byte:])
+    begins = BOM if from_byte == 0 and content.startswith(BOM) else b""
+    stream.seek(len(begins))
+    return b"".join([content[:from_byte], begins, *(redactor.line(line, Counter()) for line, _, _ in raw_lines(stream.read))])
+
+
+def _decoded(parts: tuple[bytes, ...]) -> list[Any]:
+    return [_loads(part) for part in parts]
+
+
+def _differences(stored: list[Any], model: Any, level: str, messages: list[Any], read_model: Any, read_level: str) -> list[str]:
+    found = []
+    if len(stored) != len(messages):
+        found.append(f"its context has {len(stored):,} messages here and {len(messages):,} in the file")
+    elif stored != messages:
+        at = next(index for index, (ours, theirs) in enumerate(zip(stored, messages, strict=True)) if ours != theirs)
+        found.append(f"message {at} of its context differs from the file's")
+    if model != read_model:
+        found.append(f"its model is {model} here and {read_model} in the file")
+    if level != read_level:
+        found.append(f"its thinking level is {level} here and {read_level} in the file")
+    return found
+
+
+# -- the independent reader -----------------------------------------------------------------------------------------
+
+
+def _context_of(content: bytes) -> tuple[list[Any], Any, str] | None:
+    lines = list(_objects(content))
+    return None if not lines else _build(_path(lines))
+
+
+def _objects(content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield every line that is an entry."""
+    for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        try:
+            value = _loads(line.decode())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"]:
+            yield value
+
+
+def _loads(text: str | bytes) -> Any:
+    return json.loads(text, parse_constant=_refuse, parse_int=_number)
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)  # the interpreter refuses to convert long ones exactly
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as JavaScript writes it: a number that is too large for one becomes null."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
+
+
+def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Link each entry to its parent and return the path to the leaf, root first."""
+    header = lines[0] if lines[0]["type"] == "session" else None
+    has_ids = header is None and isinstance(lines[0].get("id"), str)
+    version = (header.get("version") or 1) if header is not None else 3 if has_ids else 1
+    version = version if isinstance(version, int | float) and not isinstance(version, bool) else 1
+    nodes: list[tuple[dict[str, Any], int | None]] = []  # entry, index of its parent
+    newest: dict[str, int] = {}
+    leaf: int | None = None
+    for at, line in enumerate(lines):
+        if at == 0 and header is not None:
+            continue
+        if version < 2 and "parentId" not in line:
+            parent = leaf
+        else:
+            parent = newest.get(line["parentId"]) if isinstance(line.get("parentId"), str) else None
+        if parent is not None and nodes[parent][0]["type"] == "leaf":
+            parent = nodes[parent][1]
+        if line["type"] in ("leaf", "session"):
+            target = line.get("targetId")
+            known = newest.get(target) if isinstance(target, str) else None
+            if known is not None and nodes[known][0]["type"] in ("leaf", "session"):
+                known = nodes[known][1]
+            nodes.append((line, known))
+            if line["type"] == "leaf" and line.get("appendMode") != "side" and (known is not None or not isinstance(target, str)):
+                leaf = known
+        else:
+            if version < 2 and line["type"] == "compaction" and isinstance(line.get("firstKeptEntryIndex"), int):
+                index = line["firstKeptEntryIndex"]
+                kept = nodes[index - 1][0] if 0 < index <= len(nodes) else None
+                line = {**line, "kept": kept}
+            message = line.get("message")
+            sent = message if isinstance(message, dict) and message.get("excludeFromContext") is not True else {}
+            if version < 3 and sent.get("role") == "hookMessage":
+                line = {**line, "message": _finite({**sent, "role": "custom"})}
+            nodes.append((line, parent))
+            if line.get("appendMode") != "side":
+                leaf = len(nodes) - 1
+        if isinstance(line.get("id"), str) and line["id"]:  # an empty id names nothing
+            newest[line["id"]] = len(nodes) - 1
+    path = []
+    while leaf is not None:
+        path.append(nodes[leaf][0])
+        leaf = nodes[leaf][1]
+    return path[::-1]
+
+
+def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, str]:
+    """Assemble the messages of a path, and the model and thinking level at its end."""
+    model, level = None, "off"
+    for entry in path:
+        message = entry.get("message")
+        if entry["type"] == "thinking_level_change":
+            level = str(entry.get("thinkingLevel"))
+        elif entry["type"] == "model_change":
+            model = {"provider": entry.get("provider"), "modelId": entry.get("modelId")}
+        elif entry["type"] == "message" and isinstance(message, dict) and message.get("role") == "assistant":
+            model = {"provider": message.get("provider"), "modelId": message.get("model")}
+    at = max((index for index, entry in enumerate(path) if entry["type"] in ("compaction", "reset")), default=None)
+    if at is None:
+        return [message for entry in path if (message := _message(entry)) is not None], model, level
+    boundary = path[at]
+    first = next((index for index, entry in enumerate(path[:at]) if _is_first_kept(boundary, entry)), at)
+    kept, after = path[first:at], path[at + 1 :]
+    messages: list[Any] = []
+    if boundary["type"] == "compaction":
+        messages.append(
+            {
+                "role": "compactionSummary",
+                "summary": _finite(boundary.get("summary")),
+                "tokensBefore": _finite(boundary.get("tokensBefore")),
+                "timestamp": _ms(boundary.get("timestamp")),
+            }
+        )
+        messages += [_without_replay(message) for entry in kept if (message := _message(entry)) is not None]
+    else:
+        messages += _answered([entry["message"] for entry in kept if entry["type"] == "message" and isinstance(entry.get("message"), dict)])
+    messages += [message for entry in after if (message := _message(entry)) is not None]
+    return messages, model, level
+
+
+def _is_first_kept(boundary: dict[str, Any], entry: dict[str, Any]) -> bool:
+    if boundary.get("kept") is not None:
+        return entry is boundary["kept"]
+    wanted = boundary.get("firstKeptEntryId")
+    return isinstance(wanted, str) and bool(wanted) and entry.get("id") == wanted
+
+
+def _message(entry: dict[str, Any]) -> Any:
+    """Return what an entry sends to the model, or None."""
+    match entry["type"]:
+        case "message":
+            return entry["message"] if isinstance(entry.get("message"), dict) else None
+        case "custom_message":
+            return {
+                "role": "custom",
+                "customType": _finite(entry.get("customType")),
+                "content": _finite(entry.get("content")),
+                **{name: _finite(entry[name]) for name in ("display", "details") if name in entry},
+                "timestamp": _ms(entry.get("timestamp")),
+            }
+        case "branch_summary" if entry.get("summary"):
+            return {
+                "role": "branchSummary",
+                "summary": _finite(entry["summary"]),
+                "fromId": _finite(entry.get("fromId")),
+                "timestamp": _ms(entry.get("timestamp")),
+            }
+    return None
+
+
+def _without_replay(message: Any) -> Any:
+    replay = message.get("providerReplay")
+    kind = replay.get("type") if isinstance(replay, dict) else None
+    if message.get("role") != "assistant" or not isinstance(kind, str) or kind not in _CHECKPOINTS:
+        return message
+    return {name: value for name, value in message.items() if name != "providerReplay"}
+
+
+def _answered(messages: list[dict[str, Any]]) -> Iterator[Any]:
+    """Yield what a reset keeps: user and assistant messages, and each result whose call was kept before it."""
+    calls: list[Any] = []
+    for message in messages:
+        if message.get("role") == "assistant":
+            content = message.get("content")
+            blocks = content if isinstance(content, list) else []
+            calls += [block.get("id") for block in blocks if isinstance(block, dict) and block.get("type") == "toolCall"]
+        elif message.get("role") == "toolResult" and message.get("toolCallId") in calls:
+            calls.remove(message.get("toolCallId"))
+        elif message.get("role") != "user":
+            continue
+        yield _without_replay(message)
+
+
+def _ms(text: Any) -> int | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

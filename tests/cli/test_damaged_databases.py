@@ -1,0 +1,431 @@
+"""Every command and the library meet databases that are damaged, foreign or no database at all: no hang, no traceback, a way out.
+
+What a command may do with such a file: its work, as far as the damage lets it, or one line that names the file and what to
+do next, with an exit code of its own. What it may not: hang, crash, show a traceback, call it a bug, or change a
+session that the damage does not touch. SESSIONDB_DAMAGE is how many damaged files are tried, SESSIONDB_DAMAGE_SEED where the dice
+begin.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+from click.testing import CliRunner
+
+from sessiondb import sync
+from sessiondb.cli import program
+from sessiondb.errors import NewerSchema, NotASessionDB, OpenError, StoreDamaged
+from sessiondb.sqlite import transaction
+from tests import ROOT
+from tests.proofs.fuzz.properties import watched
+from tests.salvage.test_pipeline import die_with_wal
+from tests.support.core import change, query, user
+from tests.support.damage import PAGE, Truth, break_it, copy_of, make
+
+TIMES = max(4, int(os.environ.get("SESSIONDB_DAMAGE", "15")) // 5)
+SEED = int(os.environ.get("SESSIONDB_DAMAGE_SEED", "1"))
+PATIENCE_S = 60
+LINE = '{"role":"user","content":"hello"}\n'
+# What a person can do next, as the messages say it.
+WAYS_OUT = ("salvage", "Upgrade", "Check", "Choose", "Run as", "Open it", "a file of its own")
+
+OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY = range(6)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    return Truth.of(make(tmp_path_factory.mktemp("sound") / "sound.db", sessions=2))
+
+
+@pytest.fixture
+def broken(sound: Truth, tmp_path: Path) -> Path:
+    return copy_of(sound.path, tmp_path / "broken.db")
+
+
+def commands(path: Path, folder: Path) -> dict[str, list[str]]:
+    """Return every command that opens a database, each with ordinary arguments."""
+    line = folder / "line.jsonl"
+    line.write_text('{"type":"session","version":3,"id":"imported","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}\n')
+    out = folder / "out"
+    return {
+        "status": ["status", str(path)],
+        "sessions": ["sessions", str(path), "--all", "--json"],
+        "show": ["show", str(path), "agent:main:more:1"],
+        "context": ["context", str(path), "agent:main:more:1"],
+        "compactions": ["compactions", str(path), "--json"],
+        "export": ["export", str(path), str(out), "--session", "agent:main:more:1"],
+        "verify": ["verify", str(path), "--json"],
+        "query": ["query", str(path), "SELECT count(*), max(payload) FROM entry"],
+        "inbox": ["inbox", str(path)],
+        "events": ["events", str(path)],
+        "import": ["import", str(path), str(line)],
+        "append": ["append", str(path), "agent:main:more:1"],
+        "gc": ["gc", str(path), "--dry-run", "--max-age", "1d"],
+        "salvage": ["salvage", str(path), str(folder / "new.db")],
+    }
+
+
+def run(arguments: list[str], stdin: str = "") -> tuple[int, str]:
+    """Run a command in this process; return its exit code and its complaint. Whatever else escapes fails the test."""
+    with watched(cpu=False):
+        result = CliRunner().invoke(program, arguments, input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stderr
+
+
+def unmannerly(name: str, code: int, said: str, path: Path) -> str | None:
+    """Return what a command did that it may not; None if it behaved."""
+    if code not in (OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY):
+        return f"{name} ended with {code}: {said}"
+    if "Traceback" in said or "this is a bug" in said:
+        return f"{name} showed its insides: {said}"
+    if code == CANNOT_OPEN and not (str(path) in said and any(way in said for way in WAYS_OUT)):
+        return f"{name} does not say which file, or what to do next: {said}"
+    if code not in (OK, PROBLEMS) and not said.startswith("sessiondb: "):
+        return f"{name} ended with {code} and said {said!r}"
+    return None
+
+
+def try_all(path: Path, folder: Path, only: tuple[str, ...] = ()) -> tuple[dict[str, int], list[str]]:
+    """Run every command on a copy of a database each; return their exit codes and what they did that they may not."""
+    codes, wrong = {}, []
+    copy = folder / "copy.db"
+    for name in only or tuple(commands(copy, folder)):
+        (folder / "new.db").unlink(missing_ok=True)
+        code, said = run(commands(copy_of(path, copy), folder)[name], LINE)
+        codes[name] = code
+        complaint = unmannerly(name, code, said, copy)
+        wrong += [complaint] if complaint is not None else []
+    return codes, wrong
+
+
+# -- whatever the damage -------------------------------------------------------------------------------------
+
+
+def test_no_command_hangs_crashes_or_shows_its_insides_whatever_is_damaged(sound: Truth, broken: Path, tmp_path: Path) -> None:
+    ended = Counter[str]()
+    for number in range(TIMES):
+        damage = break_it(copy_of(sound.path, broken), random.Random(f"{SEED}/commands/{number}"), sound.count)
+        codes, wrong = try_all(broken, tmp_path)
+        ended.update(f"{name}: {code}" for name, code in codes.items())
+        assert wrong == [], f"SESSIONDB_DAMAGE_SEED={SEED}, number {number}, {damage}"
+    print(f"\ndamaged: seed {SEED}, {TIMES} files, every command: {dict(sorted(ended.items()))}")
+
+
+def test_a_file_cut_off_at_any_page_is_refused_or_read_as_far_as_it_goes(sound: Truth, broken: Path, tmp_path: Path) -> None:
+    pages = range(0, sound.count, max(1, sound.count // max(6, TIMES)))
+    for left in pages:
+        with copy_of(sound.path, broken).open("r+b") as file:
+            file.truncate(left * PAGE)
+        _, wrong = try_all(broken, tmp_path, ("status", "sessions", "verify", "append", "salvage"))
+        assert wrong == [], f"{left} pages left"
+
+
+def no_header(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(100))
+
+
+def no_first_page(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(PAGE))
+
+
+def shm_garbage(path: Path) -> None:
+    Path(f"{path}-shm").write_bytes(random.Random(1).randbytes(32_768))
+
+
+def wal_garbage(path: Path) -> None:
+    Path(f"{path}-wal").write_bytes(random.Random(2).randbytes(50_000))
+
+
+def wal_a_folder(path: Path) -> None:
+    Path(f"{path}-wal").mkdir()
+
+
+@pytest.mark.parametrize("damage", [no_header, no_first_page, shm_garbage, wal_garbage])
+def test_what_stands_at_the_beginning_or_beside_the_file_may_be_damaged(
+    damage: Callable[[Path], None], broken: Path, tmp_path: Path
+) -> None:
+    damage(broken)
+    codes, wrong = try_all(broken, tmp_path)
+    assert wrong == []
+    if damage in (no_header, no_first_page):
+        assert {code for name, code in codes.items() if name != "salvage"} == {CANNOT_OPEN}
+        assert codes["salvage"] == OK
+    else:
+        assert codes["sessions"] == OK
+
+
+def test_the_wal_of_another_database_or_a_damaged_one_is_met_with_a_word(sound: Truth, tmp_path: Path) -> None:
+    other = die_with_wal(tmp_path / "other.db", turns=6)
+    path = copy_of(sound.path, tmp_path / "broken.db")
+    wal = Path(f"{path}-wal")
+    content = Path(f"{other}-wal").read_bytes()
+    for number in range(TIMES):
+        rng = random.Random(f"{SEED}/wal/{number}")
+        data = bytearray(content)
+        if number:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        if number % 3 == 1:
+            del data[rng.randrange(len(data)) :]
+        wal.write_bytes(data)
+        _, wrong = try_all(path, tmp_path, ("status", "sessions", "verify", "query", "append", "salvage"))
+        assert wrong == [], f"SESSIONDB_DAMAGE_SEED={SEED}, WAL number {number}"
+
+
+# -- what is no database of ours -----------------------------------------------------------------------------
+
+
+def text(path: Path) -> None:
+    path.write_text("these are notes, not a database\n" * 400)
+
+
+def json_lines(path: Path) -> None:
+    path.write_text('{"type":"session","id":"x"}\n' * 400)
+
+
+def noise(path: Path) -> None:
+    path.write_bytes(random.Random(3).randbytes(20_000))
+
+
+def zero_bytes(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(10 * PAGE))
+
+
+def foreign(path: Path) -> None:
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("CREATE TABLE customer (name); PRAGMA application_id = 1196444487").fetchall()
+
+
+@pytest.mark.parametrize("kind", [text, json_lines, noise, zeros, foreign])
+def test_what_is_not_a_database_of_ours_is_refused_and_left_as_it_is(kind: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    kind(path)
+    before = path.read_bytes()
+    folder = tmp_path / "work"
+    folder.mkdir()
+    codes, wrong = try_all(path, folder)
+    assert wrong == []
+    assert {code for name, code in codes.items() if name != "salvage"} == {CANNOT_OPEN}
+    assert codes["salvage"] == USAGE
+    assert not (folder / "new.db").exists()
+    assert (folder / "copy.db").read_bytes() == before
+
+
+def test_an_empty_file_becomes_a_database_when_written_and_is_refused_when_read(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    zero_bytes(path)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    codes, wrong = try_all(path, folder)
+    assert wrong == []
+    assert (codes["status"], codes["sessions"], codes["salvage"]) == (CANNOT_OPEN, CANNOT_OPEN, USAGE)
+
+
+def test_a_newer_schema_is_refused_with_its_number(broken: Path, tmp_path: Path) -> None:
+    with closing(apsw.Connection(str(broken))) as db:
+        db.execute("PRAGMA user_version = 77").fetchall()
+    codes, wrong = try_all(broken, tmp_path)
+    assert wrong == []
+    assert {code for name, code in codes.items() if name != "salvage"} == {CANNOT_OPEN}
+    assert codes["salvage"] == USAGE
+    with pytest.raises(NewerSchema) as caught, sync.open(broken):
+        pass
+    assert caught.value.found == 77
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_link_to_nowhere(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def in_a_process(arguments: list[str]) -> tuple[int, str]:
+    """Run a command in a process of its own, which can be given up when it hangs."""
+    command = [sys.executable, "-m", "sessiondb", *arguments]
+    done = subprocess.run(command, cwd=ROOT, input=LINE, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("kind", [a_folder, a_pipe, a_device, a_link_to_nowhere, a_link_to_itself])
+def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(kind: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "odd"
+    kind(path)
+    for name, arguments in commands(path, tmp_path).items():
+        if kind is a_link_to_nowhere and name in ("import", "append"):
+            continue  # these make a database where there is none
+        code, said = in_a_process(arguments) if kind is a_pipe and name in ("append", "salvage") else run(arguments, LINE)
+        assert code in (CANNOT_OPEN, USAGE), (name, code, said)
+        assert said.startswith("sessiondb: "), (name, said)
+        assert any(word in said for word in ("odd", "nowhere", "/dev/zero")), (name, said)
+        assert "Traceback" not in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
+def test_a_file_that_may_not_be_read_is_refused_with_the_reason(broken: Path, tmp_path: Path) -> None:
+    broken.chmod(0)
+    for arguments in commands(broken, tmp_path).values():
+        code, said = run(arguments)
+        assert code in (CANNOT_OPEN, USAGE)
+        assert "may not" in said or "permission" in said.lower()
+
+
+# -- damage in one session does not touch another -------------------------------------------------------------
+
+
+def test_sessions_on_whole_pages_are_read_appended_to_and_exported_beside_a_damaged_one(sound: Truth, broken: Path, tmp_path: Path) -> None:
+    hurt, whole = "agent:main:more:0", "agent:main:more:1"
+    with sync.open(sound.path) as db:
+        before = [entry.payload for entry in db.session(whole).entries(limit=1000)]
+    [number] = query(sound.path, "SELECT session_no FROM binding WHERE session_key = ?", hurt)
+    mine = {page for (table, key), pages in sound.pages.items() if table == "entry" and key >> 32 == number for page in pages}
+    others = {page for (table, key), pages in sound.pages.items() if table == "entry" and key >> 32 != number for page in pages}
+    for page in mine - others:
+        with broken.open("r+b") as file:
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xff" * PAGE)
+    with sync.open(broken) as db:
+        with pytest.raises(StoreDamaged, match="salvage"):
+            db.session(hurt).entries(limit=1000)
+        session = db.session(whole)
+        assert [entry.payload for entry in session.entries(limit=1000)] == before
+        added = session.append(user("life goes on"))
+        assert session.context().messages[-1]["content"] == "life goes on"
+        report = db.verify()
+        assert any("salvage" in finding.message for finding in report.findings)
+        exported = tmp_path / "exported"
+        db.export(exported, session=whole)
+        assert any("life goes on" in file.read_text() for file in exported.rglob("*.jsonl"))
+        assert db.session(whole).entries(limit=1000)[-1].entry_no == added.entry_no
+    code, said = run(["show", str(broken), hurt])
+    assert (code, "salvage" in said) == (CANNOT_OPEN, True)
+
+
+def test_a_damaged_file_is_opened_with_a_typed_error_that_names_salvage(broken: Path) -> None:
+    with broken.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 50)
+    for options in ({}, {"readonly": True}):
+        with pytest.raises((OpenError, StoreDamaged), match="salvage"), sync.open(broken, **options) as db:
+            list(db.sessions())
+    no_header(broken)
+    with pytest.raises(NotASessionDB, match="salvage"), sync.open(broken):
+        pass
+
+
+# -- what the sweeps above have found, one by one --------------------------------------------------------------
+
+
+def overwrite_with(path: Path, page: int, other: int) -> None:
+    """Put a copy of one page in the place of another."""
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * PAGE : page * PAGE] = data[(other - 1) * PAGE : other * PAGE]
+    path.write_bytes(data)
+
+
+def test_verify_goes_on_past_a_page_that_holds_another_table_s_rows(sound: Truth, broken: Path) -> None:
+    leaf = {name: page for page, name in sorted(sound.tables.items(), reverse=True)}
+    for table, other in (("branch", "event"), ("inbox", "event"), ("turn", "session")):
+        overwrite_with(copy_of(sound.path, broken), leaf[table], leaf[other])
+        code, said = run(["verify", str(broken), "--json"])
+        assert (code, unmannerly("verify", code, said, broken)) == (PROBLEMS, None)
+
+
+def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(broken: Path, tmp_path: Path) -> None:
+    change(broken, "UPDATE inbox SET payload = substr(payload, 2) WHERE event_id = 'waiting-7'")
+    with sync.open(broken, readonly=True) as db:
+        assert [finding.check for finding in db.verify().findings] == ["inbox"]
+    new = tmp_path / "new.db"
+    assert run(["salvage", str(broken), str(new)])[0] == PROBLEMS
+    with sync.open(new, readonly=True) as db:
+        assert db.verify().ok
+    [(state, reason)] = query(new, "SELECT state, reason FROM inbox WHERE event_id = 'waiting-7'")
+    assert (state, reason) == ("dead", "salvaged: its text is damaged")  # shown to a person, not lost
+
+
+def test_a_text_that_is_not_json_any_more_is_shown_as_it_is_and_refused_with_a_word_where_it_is_needed(broken: Path) -> None:
+    change(broken, "UPDATE entry SET payload = replace(payload, 'question 3 of 1', 'question\"3 of 1')")
+    result = CliRunner().invoke(program, ["show", str(broken), "agent:main:more:1", "-n", "200"])
+    assert result.exit_code == OK
+    assert "damaged, run" in result.stdout
+    assert 'question"3 of 1' in result.stdout
+    with sync.open(broken, readonly=True) as db, pytest.raises(StoreDamaged, match="salvage"):
+        list(db.session_by_id("agent:main:more:1").context(epoch=0).messages)
+
+
+def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_damaged_and_not_that_it_is_a_bug(broken: Path) -> None:
+    change(
+        broken,
+        "PRAGMA writable_schema = on",
+        "UPDATE sqlite_schema SET sql = replace(sql, 'payload          TEXT    NOT NULL', 'payload          TEXT') WHERE name = 'entry'",
+    )
+    change(broken, "UPDATE entry SET payload = NULL WHERE payload GLOB '*question 3 of 1*'")
+    change(
+        broken,
+        "PRAGMA writable_schema = on",
+        "UPDATE sqlite_schema SET sql = replace(sql, 'payload          TEXT', 'payload          TEXT    NOT NULL') WHERE name = 'entry'",
+    )
+    code, said = run(["export", str(broken), str(broken.with_name("out"))])
+    assert (code, "the file is damaged" in said, "salvage" in said) == (CANNOT_OPEN, True, True)
+
+
+def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -> None:
+    change(broken, "UPDATE session SET name = CAST(x'ff41' AS TEXT) WHERE session_no = 1")
+    with sync.open(broken, readonly=True) as db, pytest.raises(StoreDamaged, match="salvage"):
+        list(db.sessions(with_ended=True))
+
+
+# -- teeth ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (70, "sessiondb: this is a bug: CorruptError"),
+        (1, "Traceback (most recent call last):\n  File"),
+        (4, "sessiondb: database disk image is malformed"),
+        (5, "something else"),
+    ],
+)
+def test_a_command_that_crashes_shows_a_traceback_or_names_no_way_out_is_found(code: int, said: str) -> None:
+    assert unmannerly("status", code, said, Path("/tmp/broken.db")) is not None
+
+
+def test_a_library_that_lets_sqlites_own_error_through_is_found(broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "translate", lambda error, *_: error)
+    monkeypatch.setattr(sys.modules["sessiondb.cli.program"], "_damage_of", lambda db: None)
+    with broken.open("r+b") as file:
+        for number in {page for page, name in Truth.of(broken).tables.items() if name == "entry"}:
+            file.seek((number - 1) * PAGE)
+            file.write(b"\xff" * PAGE)
+    _, wrong = try_all(broken, tmp_path, ("show", "context"))
+    assert wrong != []

@@ -1,0 +1,483 @@
+"""The commands about a gateway's work: what they show, what they decide, and that they see a real gateway live and die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sessiondb import events, sync
+from sessiondb.backend import ReadTx
+from sessiondb.cli import program
+from sessiondb.cli.terminal import cells
+from sessiondb.gateway import turns
+from sessiondb.maintenance import status
+from sessiondb.models import Event
+from sessiondb.transcript.entries import draft_entry
+from tests import ROOT
+from tests.cli.test_process import on_terminal
+from tests.support.core import change
+
+KEY = "agent:main:web:direct:1"
+EVIL = "\x1b[2Jred\u202e"
+TIMEOUT_S = 60
+
+# A gateway that does what messages say: `hang` holds its turn, `stick` its reply, anything else is answered and sent.
+GATEWAY = """
+import sys, anyio, sessiondb
+from sessiondb.gateway.worker import Answer
+
+async def main():
+    async with sessiondb.open(sys.argv[1], program="test gateway") as db:
+        async def handler(turn):
+            said = turn.message["content"]
+            if said == "hang":
+                await turn.renew("thinking about " + turn.session.id)
+                print("hanging", flush=True)
+                await anyio.sleep_forever()
+            return Answer(entries=[{"role": "assistant", "content": "re " + said}], replies=[("web:1", {"text": said})])
+
+        async def sender(reply):
+            if "stick" in reply.payload:
+                print("sticking", flush=True)
+                await anyio.sleep_forever()
+            print("sent", flush=True)
+            return "ok"
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(db.run_lane, "main", handler)
+            group.start_soon(db.run_outbox, sender)
+
+anyio.run(main)
+"""
+
+
+def run(*args: object) -> Result:
+    result = CliRunner().invoke(program, [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def ok(*args: object) -> str:
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def found(*args: object) -> Any:
+    return json.loads(ok(*args, "--json"))
+
+
+def lines(*args: object) -> list[dict[str, Any]]:
+    """Return the objects of a command that prints one a line."""
+    return [json.loads(line) for line in ok(*args, "--json").splitlines()]
+
+
+def fails(code: int, *args: object) -> str:
+    result = run(*args)
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("sessiondb: ")
+    return result.stderr
+
+
+def accept(db: Path, *said: str, key: str = KEY, lane: str = "main") -> list[int]:
+    with sync.open(db) as opened:
+        return [opened.accept("web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane).inbox_no for text in said]
+
+
+def bury(db: Path, inbox_no: int, reason: str) -> None:
+    with sync.open(db) as opened:
+        session_no = opened.session(KEY).ref.session_no
+        opened.write("test.bury", lambda tx: turns.bury(tx, inbox_no, session_no, reason))
+
+
+def hold(db: Path, text: str, *, failing: bool = False) -> None:
+    """Leave an interrupted message; of a session whose turn before failed, if that is asked for."""
+    key = f"agent:main:web:direct:{text}"
+    for number in range(1 + failing):
+        accept(db, f"{text} {number}", key=key)
+        with sync.open(db) as opened:
+            turn_no = _claim(opened).turn_no
+            if number < failing:
+                opened.write("test.fail", partial(turns.fail, turn_no=turn_no, reason="no luck", retry=False))
+            else:
+                opened.write("test.interrupt", partial(turns.interrupt, turn_no=turn_no, reason="by the test"))
+
+
+def _claim(opened: sync.SessionDB) -> turns.Started:
+    candidate = opened.read("test.peek", lambda tx: turns.peek(tx, "main", time.time_ns() // 1_000_000))
+    assert candidate is not None
+    draft = draft_entry(candidate.payload, now_ms=0)
+    started = opened.write("test.claim", lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000))
+    assert started is not None
+    return started
+
+
+def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
+    with sync.open(db) as opened:
+        for text in texts:
+            opened.write("test.emit", lambda tx, text=text: events.emit(tx, "recovery_done", audience, text))
+
+
+@pytest.fixture
+def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Start gateways on `tmp_db`; whatever is left of them ends with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen([sys.executable, "-c", GATEWAY, str(tmp_db)], stdout=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)
+
+
+def says(process: subprocess.Popen[str], *words: str) -> None:
+    """Wait until a gateway has said each of these words, in any order."""
+    assert process.stdout is not None
+    assert sorted(process.stdout.readline().strip() for _ in words) == sorted(words)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(TIMEOUT_S)
+
+
+# -- waiting and dead messages ------------------------------------------------------------------------------
+
+
+def test_inbox_lists_what_waits_oldest_first(tmp_db: Path) -> None:
+    accept(tmp_db, "one", "two")
+    accept(tmp_db, "three", key="agent:main:web:direct:2", lane="cron")
+    waiting = found("inbox", tmp_db)
+    assert [(message["event_id"].split()[-1], message["state"], message["lane"]) for message in waiting] == [
+        ("one", "queued", "main"),
+        ("two", "queued", "main"),
+        ("three", "queued", "cron"),
+    ]
+    assert [message["inbox_no"] for message in found("inbox", tmp_db, "-n", "2")] == [1, 2]
+    table = ok("inbox", tmp_db)
+    assert table.count("queued") == 3
+    assert len(ok("inbox", tmp_db, "-n", "1").splitlines()) == 3
+
+
+def test_inbox_reads_more_than_a_page(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 3)
+    accept(tmp_db, *map(str, range(8)))
+    assert [message["inbox_no"] for message in found("inbox", tmp_db)] == list(range(1, 9))
+    assert len(found("inbox", tmp_db, "-n", "7")) == 7
+
+
+def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:
+    first, second, third = accept(tmp_db, "one", "two", "three")
+    bury(tmp_db, first, f"the model {EVIL} refused")
+    bury(tmp_db, second, "cut off")
+    letters = found("dead", tmp_db)
+    assert [(letter["inbox_no"], letter["reason"]) for letter in letters] == [(second, "cut off"), (first, f"the model {EVIL} refused")]
+    table = ok("dead", tmp_db)
+    assert "cut off" in table
+    assert "\x1b" not in table
+    assert "waits in its lane again" in ok("dead", tmp_db, "--requeue", first)
+    assert found("dead", tmp_db, "--drop", second) == {"requeued": [], "dropped": [second]}
+    assert found("dead", tmp_db) == []
+    assert sorted(message["inbox_no"] for message in found("inbox", tmp_db)) == [first, third]
+
+
+def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db: Path) -> None:
+    [waiting] = accept(tmp_db, "one")
+    for option in ("--requeue", "--drop"):
+        for number in (waiting, 999):
+            assert "sessiondb dead DB" in fails(3, "dead", tmp_db, option, number)
+    assert [message["state"] for message in found("inbox", tmp_db)] == ["queued"]
+
+
+# -- replies ------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_reply_is_shown_and_settled_only_by_hand(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+    accept(tmp_db, "stick")
+    accept(tmp_db, "stick", key="agent:main:web:direct:2")
+    first = gateway()
+    says(first, "sticking")
+    kill(first)
+    with sync.open(tmp_db) as opened:
+        assert opened.recover().replies == 1
+    [reply] = found("outbox", tmp_db, "--state", "unknown")
+    assert "unknown" in ok("outbox", tmp_db)
+    assert found("outbox", tmp_db, "--state", "sent") == []
+    number = reply["outbox_no"]
+    assert "will be sent again" in ok("outbox", tmp_db, "--resend", number)
+    assert "outbox DB" in fails(3, "outbox", tmp_db, "--sent", number)
+    assert number in [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "pending")]
+    second = gateway()
+    says(second, "sticking")
+    kill(second)
+    with sync.open(tmp_db) as opened:
+        opened.recover()
+    [again] = found("outbox", tmp_db, "--state", "unknown")
+    assert found("outbox", tmp_db, "--sent", again["outbox_no"]) == {"sent": [again["outbox_no"]], "resent": []}
+    assert [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "sent")] == [again["outbox_no"]]
+
+
+# -- events -------------------------------------------------------------------------------------------------
+
+
+def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
+    emit(tmp_db, "first", f"evil {EVIL}", "third")
+    emit(tmp_db, "please wait", audience="user")
+    assert [event["text"] for event in lines("events", tmp_db)] == ["first", f"evil {EVIL}", "third", "please wait"]
+    assert [event["text"] for event in lines("events", tmp_db, "-n", "2")] == ["third", "please wait"]
+    assert [event["text"] for event in lines("events", tmp_db, "-n", "2", "--audience", "operator")] == [f"evil {EVIL}", "third"]
+    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user")] == ["please wait"]
+    assert ok("events", tmp_db, "-n", "0") == ""
+    shown = ok("events", tmp_db)
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert len(shown.splitlines()) == 4
+
+
+def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db: Path) -> None:
+    emit(tmp_db, "one", "two", "three")
+    for _ in range(2):
+        assert len(lines("events", tmp_db)) == 3
+    assert found("query", tmp_db, "select * from event_cursor") == []
+    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "2")] == ["two", "three"]
+    assert lines("events", tmp_db, "--consumer", "ops") == []
+    emit(tmp_db, "four")
+    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "0")] == ["four"], "-n is for a new one only"
+    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "pager")] == ["one", "two", "three", "four"]
+    assert fails(2, "events", tmp_db, "--consumer", " ")
+
+
+def test_what_is_for_the_other_audience_is_not_read_again_and_a_consumers_position_moves_past_it(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit(tmp_db, "for a person", audience="user")
+    emit(tmp_db, *(f"for operators {number}" for number in range(5)))
+    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user", "--consumer", "pages")] == ["for a person"]
+    assert found("query", tmp_db, "select event_no from event_cursor") == [{"event_no": 6}]
+
+    looked: list[int] = []
+    after = events.after
+
+    def noted(tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int) -> list[Event]:
+        looked.append(event_no)
+        return after(tx, event_no=event_no, audience=audience, limit=limit)
+
+    rounds = 0
+
+    def sleep(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            raise KeyboardInterrupt
+        emit(tmp_db, "another for operators")
+
+    monkeypatch.setattr(events, "after", noted)
+    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
+    monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 2)
+    assert run("events", tmp_db, "-f", "-n", "1", "--audience", "user", "--consumer", "follower").exit_code == 130
+    assert looked == [0, 6, 6, 7], "each look begins where the one before it ended"
+    assert found("query", tmp_db, "select event_no from event_cursor where consumer = 'follower'") == [{"event_no": 8}]
+
+
+def test_events_f_follows_a_gateway_in_another_process(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+    accept(tmp_db, "hang")
+    running = gateway()
+    says(running, "hanging")
+    emit(tmp_db, "before")
+    command = [sys.executable, "-m", "sessiondb", "events", str(tmp_db), "-f", "--json", "-n", "1", "--audience", "operator"]
+    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert following.stdout is not None
+    try:
+        assert json.loads(following.stdout.readline())["text"] == "before"
+        emit(tmp_db, "from a third process")
+        assert json.loads(following.stdout.readline())["text"] == "from a third process"
+        with sync.open(tmp_db) as opened:
+            [holding] = opened.held()
+            opened.write("test.interrupt", lambda tx: turns.interrupt(tx, holding.number, "by the test"))
+        interrupted = json.loads(following.stdout.readline())
+        assert interrupted["kind"] == "turn_interrupted"
+        assert "by the test" in interrupted["text"]
+    finally:
+        following.send_signal(signal.SIGINT)
+        following.communicate(timeout=TIMEOUT_S)
+    assert following.returncode == 130
+
+
+# -- who holds what, and what becomes of it -----------------------------------------------------------------
+
+
+def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
+    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+) -> None:
+    accept(tmp_db, "hang")
+    accept(tmp_db, "stick", key="agent:main:web:direct:2")
+    running = gateway()
+    says(running, "hanging", "sticking")
+    holdings = found("held", tmp_db)
+    assert {(holding["what"], holding["pid"], holding["alive"]) for holding in holdings} == {
+        ("turn", running.pid, True),
+        ("reply", running.pid, True),
+    }
+    [turn] = [holding for holding in holdings if holding["what"] == "turn"]
+    assert turn["operation"].startswith("thinking about ")
+    assert turn["since_ms"] < turn["until_ms"]
+    table = ok("held", tmp_db)
+    assert "test gateway" in table
+    assert "DEAD" not in table
+    status = found("status", tmp_db)["gateway"]
+    assert (status["turns_running"], status["replies_sending"], status["messages_waiting"]) == (1, 1, 0)
+
+    kill(running)
+    assert {holding["alive"] for holding in found("held", tmp_db)} == {False}
+    assert ok("held", tmp_db).count("DEAD") == 2
+    [planned] = found("resume", tmp_db, "--plan")
+    assert (planned["action"], planned["attempts"]) == ("resume", 1), "as recovery will hold it"
+    assert f"its process (test gateway, pid {running.pid}) died" in planned["reason"]
+    assert [decision["action"] for decision in found("resume", tmp_db, "--plan", "--breaker", 1)] == ["breaker"]
+    assert {holding["alive"] for holding in found("held", tmp_db)} == {False}, "a plan changes nothing"
+
+    [decision] = found("resume", tmp_db, "--run")
+    assert decision == planned
+    assert found("held", tmp_db) == []
+    assert [(message["state"], message["lane"]) for message in found("inbox", tmp_db)] == [("queued", "resume")]
+    after = found("status", tmp_db)["gateway"]
+    assert (after["messages_waiting"], after["replies_unknown"], after["turns_running"]) == (1, 1, 0)
+    assert "1 unknown" in ok("status", tmp_db)
+    assert [event["kind"] for event in lines("events", tmp_db, "--audience", "operator")].count("recovery_done") == 1
+
+
+def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+    for number in range(3):
+        accept(tmp_db, "hang", key=f"agent:main:web:direct:{number}")
+    running = gateway()
+    says(running, "hanging", "hanging", "hanging")
+    kill(running)
+    with sync.open(tmp_db) as opened:
+        assert opened.recover().turns == 3
+
+    def plan(*options: object) -> list[tuple[str, str]]:
+        return [(decision["action"], decision["reason"]) for decision in found("resume", tmp_db, "--plan", *options)]
+
+    assert [action for action, _ in plan()] == ["resume", "later", "later"]
+    assert [action for action, _ in plan("--max-concurrent", 9)] == ["resume"] * 3
+    assert [action for action, _ in plan("--max-concurrent", 9, "--budget", 2)] == ["resume", "resume", "later"]
+    assert all(reason for _, reason in plan())
+    assert {action for action, _ in plan("--attempts", 1)} == {"skip"}
+    assert {action for action, _ in plan("--breaker", 1)} == {"breaker"}
+    assert [action for action, _ in plan("--breaker", 1, "--breaker-window", "0.001")] == ["resume", "later", "later"]
+    assert all("attempt" in reason for _, reason in plan("--attempts", 1))
+    table = ok("resume", tmp_db, "--plan")
+    assert table.count("later") >= 2
+    assert [message["state"] for message in found("inbox", tmp_db)] == ["held"] * 3
+    assert found("status", tmp_db)["gateway"]["messages_held"] == 3
+
+
+def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> None:
+    accept(tmp_db, "one")
+    for options in ([], ["--plan", "--run"]):
+        complaint = fails(2, "resume", tmp_db, *options)
+        assert "belongs to the gateway" in complaint
+        assert "--plan" in complaint
+    with sync.open(tmp_db, readonly=True) as opened:
+        assert opened.status().gateway.messages_waiting == 1
+
+
+def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(tmp_db: Path, tmp_path: Path) -> None:
+    hold(tmp_db, "one")
+    file = tmp_path / "openclaw.json"
+    file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": 1e-9}}}))
+    [decision] = found("resume", tmp_db, "--plan", "--openclaw", file)
+    assert (decision["action"], decision["reason"][:8]) == ("skip", "accepted")
+    assert [decision["action"] for decision in found("resume", tmp_db, "--plan", "--openclaw", file, "--max-age-hours", 1)] == ["resume"]
+    file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": "never"}}}))
+    assert "session.threadBindings.maxAgeHours" in fails(1, "resume", tmp_db, "--plan", "--openclaw", file)
+    file.write_text("{")
+    assert "is not JSON" in fails(2, "resume", tmp_db, "--plan", "--openclaw", file)
+
+
+def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path) -> None:
+    hold(tmp_db, "one")
+    hold(tmp_db, "two", failing=True)
+
+    def plan(*options: object) -> list[str]:
+        return [decision["action"] for decision in found("resume", tmp_db, "--plan", "--max-concurrent", 9, *options)]
+
+    assert plan() == ["skip", "resume"]
+    assert plan("--skip", "failed") == ["skip", "resume"]
+    assert plan("--skip", "damaged") == ["resume", "resume"]
+    assert plan("--skip", "none") == ["resume", "resume"]
+    assert "say it alone" in fails(2, "resume", tmp_db, "--plan", "--skip", "none", "--skip", "failed")
+    assert "--deadline" in fails(2, "resume", tmp_db, "--plan", "--deadline", 0)
+    found("resume", tmp_db, "--run", "--deadline", 7, "--skip", "none")
+    assert found("query", tmp_db, "select timeout_ms from inbox where lane = 'resume'") == [{"timeout_ms": 7_000}]
+
+
+def test_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:
+    with sync.open(tmp_db):
+        pass
+    for command in (["held"], ["inbox"], ["dead"], ["outbox"], ["resume", "--plan"]):
+        assert found(command[0], tmp_db, *command[1:]) == []
+        result = run(command[0], tmp_db, *command[1:])
+        assert (result.stdout, result.exit_code) == ("", 0)
+        assert result.stderr.strip()
+    assert lines("events", tmp_db) == []
+
+
+def test_status_counts_what_waits_and_what_a_person_must_decide(tmp_db: Path) -> None:
+    first, _ = accept(tmp_db, "one", "two")
+    with sync.open(tmp_db, readonly=True) as opened:
+        before = opened.status()
+        assert (before.gateway.messages_waiting, before.gateway.messages_dead, before.needs_attention) == (2, 0, False)
+    bury(tmp_db, first, "test")
+    with sync.open(tmp_db, readonly=True) as opened:
+        after = opened.status()
+        assert (after.gateway.messages_waiting, after.gateway.messages_dead, after.needs_attention) == (1, 1, True)
+        assert after.gateway.events == 2
+    assert "1 waiting, 0 interrupted, 1 dead" in ok("status", tmp_db)
+
+
+def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sync.open(tmp_db):
+        pass
+    monkeypatch.setattr(status, "OUTBOX_WAITING_MAX", 1)
+    assert "0 to send, 0 unknown" in ok("status", tmp_db)
+    change(
+        tmp_db,
+        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) VALUES ('s', 'native', 3, 1, 1)",
+        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload) VALUES (1, 't', 'pending', 1, 1, '{}')",
+    )
+    assert "1 to send (full: no message is claimed until some are sent" in ok("status", tmp_db)
+    with sync.open(tmp_db, readonly=True) as opened:
+        assert opened.status().needs_attention
+
+
+@pytest.mark.slow
+def test_on_a_terminal_the_tables_fit_its_width(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+    name = "a-very-long-name-of-a-conversation-" * 4
+    first, _ = accept(tmp_db, "x" * 200, EVIL * 5, key=f"agent:main:web:direct:{name}", lane="cron")
+    bury(tmp_db, first, "a long reason " * 20 + EVIL)
+    accept(tmp_db, "hang", key="agent:main:web:direct:held")
+    running = gateway()
+    says(running, "hanging")
+    for args in (["held"], ["inbox"], ["dead"], ["outbox"], ["events"], ["status"], ["resume", "--plan"]):
+        output, code = on_terminal(args[0], tmp_db, *args[1:])
+        assert code == 0, output
+        assert max(map(cells, output.splitlines())) <= 80, args
+        assert "\x1b[2J" not in output

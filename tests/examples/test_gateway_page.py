@@ -1,0 +1,216 @@
+"""The gateway's page in a real browser: what a person sees of a message on its way, and of a gateway that is killed.
+
+Needs Chromium and its driver (Debian: `apt install chromium chromium-driver`) and selenium from the `dev` extra; skipped, and
+says so, where one is missing. `SESSIONDB_SCREENSHOTS=folder` keeps pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("selenium", reason="selenium is not installed; it is part of the dev extra")
+pytest.importorskip("starlette", reason="starlette is not installed; it is part of the gateway extra")
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.support.reference_gateway import PATIENCE_S, GatewayProcess, gateway_process
+
+__all__ = ["gateway_process"]
+
+pytestmark = pytest.mark.slow
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# What the page says about each message of its user, and everything that it shows, in one look.
+STATES = "return [...document.querySelectorAll('article.user')].map(one => [one.querySelector('p').textContent, one.dataset.state])"
+WRITTEN = "return [...document.querySelectorAll('article p')].map(one => one.textContent)"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Start a browser without a screen."""
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no browser is installed here (Debian: apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=900,800"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+class Person:
+    """Somebody in front of the page."""
+
+    def __init__(self, browser: webdriver.Chrome, gateway: GatewayProcess, conversation: str) -> None:
+        self.browser, self.gateway = browser, gateway
+        self.seen: dict[str, list[str]] = {}
+        browser.get(f"{gateway.url}/?conversation={conversation}")
+        self.wait(lambda: "tokens in context" in self.status)
+
+    @property
+    def status(self) -> str:
+        return str(self.browser.find_element(By.ID, "status").text)
+
+    def written(self) -> list[str]:
+        return list(self.browser.execute_script(WRITTEN))
+
+    def notes(self) -> str:
+        return "\n".join(note.text for note in self.browser.find_elements(By.CLASS_NAME, "note"))
+
+    def say(self, text: str) -> None:
+        field = self.browser.find_element(By.ID, "text")
+        field.send_keys(text)
+        field.send_keys(Keys.ENTER)
+
+    def state(self, text: str) -> str:
+        return dict(self.browser.execute_script(STATES)).get(text, "")
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.browser, PATIENCE_S, poll_frequency=0.02).until(lambda _: condition())
+
+    def watch(self, text: str) -> None:
+        """Write down, in the page itself, every state that a message goes through."""
+        self.browser.execute_script(
+            """const text = arguments[0], states = (window.seen ||= {})[text] = [];
+               new MutationObserver(() => {
+                 for (const one of document.querySelectorAll('article.user')) {
+                   if (one.querySelector('p').textContent !== text) continue;
+                   if (one.dataset.state && states.at(-1) !== one.dataset.state) states.push(one.dataset.state);
+                 }
+               }).observe(document.getElementById('said'), {subtree: true, childList: true, attributes: true});""",
+            text,
+        )
+
+    def went_through(self, text: str) -> list[str]:
+        return list(self.browser.execute_script("return window.seen[arguments[0]]", text))
+
+    def picture(self, name: str) -> None:
+        if folder := os.environ.get("SESSIONDB_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            assert self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+    def complaints(self) -> list[str]:
+        """Return what the browser's console has against the page; that a gateway was away is no complaint."""
+        return [
+            line["message"]
+            for line in self.browser.get_log("browser")
+            if line["level"] == "SEVERE" and "ERR_CONNECTION" not in line["message"] and "WebSocket" not in line["message"]
+        ]
+
+
+def test_a_message_is_accepted_then_thought_about_then_answered(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    person = Person(browser, gateway_process(model_delay=0.3), "alice")
+    person.watch("hello <b>there</b>")
+    person.say("hello <b>there</b>")
+    person.wait(lambda: person.state("hello <b>there</b>") == "answered")
+    went_through = person.went_through("hello <b>there</b>")
+    assert went_through[-2:] == ["thinking", "answered"]
+    assert set(went_through[:-2]) <= {"sending", "accepted"}  # where the socket told that it is thought about first
+    assert person.written()[-1].startswith("You said: hello <b>there</b>")
+    person.say("/status")
+    person.wait(lambda: "Context:" in person.notes())
+    person.say("/new")
+    person.wait(lambda: person.written()[-1].startswith("A new conversation"))
+    person.picture("answered")
+    assert person.complaints() == []
+
+
+def test_a_second_message_is_delayed_and_compaction_goes_on_in_the_background(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    gateway = gateway_process(model_delay=0.1, summary_delay=1.5, threshold=60, keep=10, delayed_after=0.3)
+    person = Person(browser, gateway, "alice")
+    for number in range(3):
+        person.say(f"fill the context with something, number {number}, so that it has to be compacted soon")
+        person.wait(lambda: len(person.written()) >= 2 * (number + 1))  # noqa: B023  called at once
+    person.say("go on meanwhile")
+    person.wait(lambda: "compacting" in person.status)
+    person.say("!slow 1.5 first")
+    person.watch("second")
+    person.say("second")
+    person.wait(lambda: person.state("second") == "delayed")
+    person.picture("delayed-and-compacting")
+    person.wait(lambda: person.state("second") == "answered")
+    assert "delayed" in person.went_through("second")
+    person.wait(lambda: "Compacted: from about" in person.notes())
+    assert person.complaints() == []
+
+
+def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_is_back(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    gateway = gateway_process(model_delay=0.2, delayed_after=0.2)
+    port = gateway.url.rpartition(":")[2]
+    person = Person(browser, gateway, "alice")
+    person.say("!slow 1.5 interrupted")
+    person.wait(lambda: person.state("!slow 1.5 interrupted") == "thinking")
+    gateway.kill()
+    person.wait(lambda: "away" in person.status)
+    person.say("said while it was away")
+    person.wait(lambda: person.state("said while it was away") == "unsent")
+    assert person.state("!slow 1.5 interrupted") == "accepted", "nobody is thinking about it now"
+    person.picture("away")
+    gateway.start(port=port)
+    person.wait(lambda: person.state("said while it was away") == "answered")
+    # The interrupted one was resumed and answered before it, or this one was sooner and took its place.
+    person.wait(lambda: person.state("!slow 1.5 interrupted") in ("answered", "incomplete"))
+    assert person.written().count("said while it was away") == 1
+    assert person.written().count("!slow 1.5 interrupted") == 1
+    assert person.complaints() == []
+
+
+def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!empty", conversation="alice")
+    gateway.wait_for(lambda: gateway.get("/conversations/alice")["notices"])
+    gateway.ask("and this?", "alice")
+    person = Person(browser, gateway, "alice")
+    person.wait(lambda: person.state("and this?") == "answered")
+    assert person.notes().count("Please ask again") == 1
+    assert person.state("!empty") == "incomplete"
+    person.say("!empty too")
+    person.wait(lambda: person.state("!empty too") == "incomplete")
+    assert person.notes().count("Please ask again") == 2
+    person.say("/status")
+    person.wait(lambda: "Context:" in person.notes())
+    person.picture("notices")
+    assert person.complaints() == []
+
+
+def test_a_narrow_dark_screen_shows_everything_without_scrolling_sideways(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    try:
+        person = Person(browser, gateway_process(model_delay=0.05, attempts=2), "alice")
+        person.say("a-word-without-any-space-" * 10)
+        person.wait(lambda: len(person.written()) == 2)
+        person.say("!fail please")
+        person.wait(lambda: person.state("!fail please") == "dead")
+        person.picture("phone-dark")
+        width, scrolled = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+        assert scrolled <= width == 360
+        ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert ground == "rgb(16, 19, 24)"
+        assert browser.find_element(By.CSS_SELECTOR, "button").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -1,0 +1,235 @@
+"""The reference gateway against other sites' pages, and against people and models who say HTML.
+
+The application is called in this process, over ASGI, exactly as a server calls it; nothing of it is replaced. What the
+page does with text is proved in a browser by `examples/test_gateway_page.py`; here, that it has no other way to show any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="starlette is not installed; it is part of the gateway extra")
+
+import httpx
+
+import sessiondb
+from examples.gateway import web
+from examples.gateway.channels import append_line
+from examples.gateway.gateway import Gateway, Settings
+from examples.gateway.model import ScriptedModel
+
+PAGE = (Path(web.__file__).parent / "page.html").read_text(encoding="utf-8")
+HERE = "http://localhost:8765"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The gateway is written for asyncio."""
+    return "asyncio"
+
+
+@asynccontextmanager
+async def gateway(path: Path) -> AsyncIterator[Any]:
+    """Yield the application of a gateway whose loops do not run: messages are taken, and wait."""
+    async with sessiondb.open(path) as db:
+        yield web.make_app(Gateway(db, ScriptedModel(0, 0, ""), Settings()), asyncio.Event())
+
+
+def client(app: Any, base: str = HERE) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=base)
+
+
+async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
+    """Ask for a WebSocket; return the first thing that the application says to it."""
+    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    heard = iter([{"type": "websocket.connect"}])
+    scope = {
+        "type": "websocket",
+        "path": "/ws/lobby",
+        "raw_path": b"/ws/lobby",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "ws",
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return next(heard, {"type": "websocket.disconnect", "code": 1001})
+
+    await app(scope, receive, said.put)
+    return said.get_nowait()
+
+
+# -- other sites ----------------------------------------------------------------------------------------------------
+
+FOREIGN_HOSTS = [
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example:8765",
+    "",
+    "[::2]:8765",
+    "user@evil.example",
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+async def test_a_name_of_another_site_that_leads_here_is_refused_everywhere(tmp_path: Path, host: str) -> None:
+    """DNS rebinding: to the browser, page and gateway are then one site, and Origin and Host agree."""
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        headers = {"host": host, "origin": f"http://{host}"}
+        for method, path in (("GET", "/"), ("GET", "/conversations/lobby"), ("GET", "/status"), ("GET", "/held"), ("POST", "/messages")):
+            assert (await http.request(method, path, headers=headers, json={"text": "x"} if method == "POST" else None)).status_code == 421
+        assert (await open_socket(app, **headers))["type"] == "websocket.close"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", ["localhost", "localhost:8765", "127.0.0.1:1", "[::1]:8765", "LOCALHOST:8765"])
+async def test_our_own_names_are_answered(tmp_path: Path, host: str) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        assert (await http.get("/", headers={"host": host})).status_code == 200
+        assert (await http.post("/messages", headers={"host": host, "origin": f"http://{host}"}, json={"text": "x"})).status_code == 202
+        assert (await open_socket(app, host=host))["type"] == "websocket.accept"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:1", "null", "https://localhost.evil.example:8765", "file://"])
+async def test_a_page_of_another_site_can_neither_write_nor_listen(tmp_path: Path, origin: str) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        sent = await http.post("/messages", headers={"origin": origin}, content=b'{"text": "x"}')
+        assert sent.status_code == 403
+        assert (await open_socket(app, host="localhost:8765", origin=origin))["type"] == "websocket.close"
+        assert (await http.get("/conversations/lobby")).json()["said"] == []
+
+
+@pytest.mark.anyio
+async def test_without_the_check_of_host_names_rebinding_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def let_pass(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+    monkeypatch.setattr(web.OnlyOurHosts, "__call__", let_pass)
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        headers = {"host": "evil.example", "origin": "http://evil.example"}
+        assert (await http.post("/messages", headers=headers, json={"text": "x"})).status_code == 202
+
+
+@pytest.mark.anyio
+async def test_without_the_check_of_origins_another_page_can_write_and_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "is_foreign", lambda connection: False)
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        headers = {"origin": "http://evil.example"}
+        assert (await http.post("/messages", headers=headers, json={"text": "x"})).status_code == 202
+        assert (await open_socket(app, host="localhost:8765", **headers))["type"] == "websocket.accept"
+
+
+# -- limits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_body_without_end_is_read_up_to_its_bound_and_no_further(tmp_path: Path) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 64 * 1024
+            yield b"x" * 64 * 1024
+
+    async with gateway(tmp_path / "g.db") as app:
+        sent: list[dict[str, Any]] = []
+        body = endless()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": await anext(body), "more_body": True}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/messages", "raw_path": b"/messages", "query_string": b"", "root_path": ""}
+        await app({**scope, "headers": [(b"host", b"localhost")], "scheme": "http"}, receive, send)
+    assert sent[0]["status"] == 400
+    assert read <= web.BODY_BYTES_MAX + 128 * 1024
+
+
+NO_MESSAGES = {
+    "nothing": b"",
+    "a list": b"[]",
+    "torn": b"{",
+    "deep": b"[" * 100_000,
+    "a number": b'{"text": 1}',
+    "half an emoji": b'{"text": "\\ud800"}',
+    "too long": b'{"text": "' + b"x" * 100_001 + b'"}',
+    "not UTF-8": b"\xff",
+    "no agent": b'{"text": "x", "agent": "nobody"}',
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("body", NO_MESSAGES.values(), ids=NO_MESSAGES)
+async def test_a_body_that_is_no_message_is_refused_and_not_a_failure(tmp_path: Path, body: bytes) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        answer = await http.post("/messages", content=body)
+        assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+@pytest.mark.anyio
+async def test_the_longest_text_fits_however_it_is_escaped(tmp_path: Path) -> None:
+    text = "\\ud83d\\ude42" * web.TEXT_CHARS_MAX
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        assert (await http.post("/messages", content=f'{{"text": "{text}"}}'.encode())).status_code == 202
+
+
+@pytest.mark.anyio
+async def test_hostile_names_of_conversations_are_names_or_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        for name in ("'; drop table entry; --", "../../etc/passwd", "<script>alert(1)</script>", "%00", "x" * 2_000, "a:b:c", "é漢🙂"):
+            said = await http.post("/messages", json={"text": "x", "conversation": name})
+            assert said.status_code in (202, 400)
+            assert (await http.get(f"/conversations/{name.replace('/', '%2F').replace('%0', '%250')}")).status_code in (200, 400, 404)
+
+
+def test_what_the_simulated_channels_note_is_for_their_owner_alone(tmp_path: Path) -> None:
+    append_line(tmp_path / "sent", {"text": "in confidence"})
+    assert (tmp_path / "sent").stat().st_mode & 0o777 == 0o600
+
+
+# -- HTML -----------------------------------------------------------------------------------------------------------
+
+MAKES_HTML = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML|srcdoc|eval\(|new Function"
+    r"|javascript:|setAttribute\(\s*[\"']on|\.href\s*=|\.src\s*="
+)
+
+
+def test_the_page_shows_text_as_text_only() -> None:
+    assert MAKES_HTML.findall(PAGE) == []
+    assert PAGE.count("textContent") >= 5
+    assert re.findall(r"\son\w+\s*=\s*[\"']", PAGE) == []  # no handlers in attributes: the policy would not run them
+
+
+def test_a_page_that_makes_html_of_text_would_be_found() -> None:
+    assert MAKES_HTML.findall(PAGE.replace("p.textContent = text", "p.innerHTML = text")) == ["innerHTML"]
+
+
+@pytest.mark.anyio
+async def test_a_browser_is_told_to_run_nothing_but_the_pages_own_script(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        answer = await http.get("/")
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert re.fullmatch(r"'sha256-[\w+/]{43}='", policy["script-src"])
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert policy["frame-ancestors"] == "'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert web.policy(PAGE.replace('"use strict"', '"use strict";alert(1)')) != answer.headers["content-security-policy"]
+    assert answer.text == PAGE

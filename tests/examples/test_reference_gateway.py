@@ -1,0 +1,677 @@
+"""The reference gateway as a user's adapter sees it: over HTTP, against the real process.
+
+What sessiondb promises is proved elsewhere; here it is that the gateway hands those promises on.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import anyio
+import pytest
+
+from tests import ROOT
+
+pytest.importorskip("starlette", reason="starlette is not installed; it is part of the gateway extra")
+
+from starlette.requests import Request
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+import sessiondb
+import sessiondb.sync
+from examples.gateway.model import ScriptedModel, assistant, tool_call
+from examples.gateway.tools import use_tool, with_results
+from sessiondb.limits import SESSION_WAITING_MAX
+from tests.support.core import change, query
+from tests.support.reference_gateway import PATIENCE_S, GatewayProcess, gateway_process
+
+__all__ = ["gateway_process"]
+
+Start = Callable[..., GatewayProcess]
+
+LONG = "something long enough to fill the context with, so that it has to be compacted before it can go on "
+
+
+def fill(gateway: GatewayProcess, conversation: str = "lobby", *, times: int = 4) -> None:
+    for number in range(times):
+        gateway.ask(f"{LONG} {number}", conversation)
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    with gateway.page("alice") as page:
+        receipt = gateway.say("hello", conversation="alice")
+        assert (receipt["state"], receipt["ahead"], receipt["duplicate"]) == ("queued", 0, False)
+        reply = page.next("reply", event_id=receipt["event_id"])
+        assert reply["text"].startswith("You said: hello")
+        assert [notice["type"] for notice in page.told] == ["hello", "accepted", "thinking", "reply"]
+
+
+def test_the_same_event_again_gets_the_same_receipt_and_one_answer(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    first = gateway.say("once", event_id="e1")
+    gateway.wait_for(lambda: gateway.answer_to("e1"))
+    again = gateway.say("once", event_id="e1")
+    assert (again["inbox_no"], again["duplicate"], again["state"]) == (first["inbox_no"], True, "done")
+    gateway.ask("and on")
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant"] * 2
+
+
+def test_messages_of_a_conversation_are_answered_in_order(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    sent = [gateway.say(f"m{number}")["event_id"] for number in range(6)]
+    gateway.wait_for(lambda: gateway.answer_to(sent[-1]))
+    assert [item["answers"] for item in gateway.said() if item["what"] == "assistant"] == sent
+
+
+def test_a_full_session_is_refused_with_the_time_to_come_again_and_its_holder(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!hang")
+    gateway.wait_for(gateway.held)
+    with ThreadPoolExecutor(8) as senders:
+        responses = list(senders.map(gateway.post, [f"m{number}" for number in range(SESSION_WAITING_MAX + 10)]))
+    refused = next(response for response in responses if response.status_code != 202)
+    assert [response.status_code for response in responses].count(202) == SESSION_WAITING_MAX - 1  # one is being worked on
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert "turn" in refused.json()["holder"]
+    assert gateway.ask("elsewhere nobody waits", "other").startswith("You said")
+
+
+def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Start) -> None:
+    gateway = gateway_process()
+    refused: list[tuple[object, str]] = [
+        ({"text": "x", "agent": "nobody"}, "there is no agent 'nobody'"),
+        ({"text": "   "}, "text must be a text that is not empty"),
+        ({"text": 7}, "text must be a text"),
+        ({"text": "x" * 100_001}, "at most 100,000 characters"),
+        ({"text": "x", "conversation": "a\nb"}, "control character"),
+        ({"text": "x", "event_id": "e" * 2_000}, "event_id is a text of 1 to"),
+        ({"text": "half of a pair: \ud83d"}, "text is not valid Unicode"),
+        (["x"], "JSON object"),
+        ("{", "not JSON"),
+    ]
+    for body, says in refused:
+        content = body if isinstance(body, str) else json.dumps(body)
+        response = gateway.http.post(gateway.url + "/messages", content=content)
+        assert (response.status_code, says in response.json()["error"]) == (400, True), response.text
+    assert gateway.status()["database"]["sessions"] == 0
+
+
+def test_a_message_for_a_session_that_has_ended_is_refused_for_good(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    session_id = gateway.say("hello")["session_id"]
+    with sessiondb.sync.open(gateway.database) as db:
+        session = db.session_by_id(session_id)
+        [key] = session.info().keys
+        session.end()
+        refused = gateway.post("and on")
+        assert (refused.status_code, "unbind the key" in refused.json()["error"]) == (400, True)
+        db.unbind(key)
+    assert gateway.say("and on")["session_id"] != session_id
+
+
+def test_a_full_disk_is_a_reason_to_come_again_and_a_closed_database_is_not() -> None:
+    from examples.gateway.web import refuse
+
+    request = Request({"type": "http"})
+    response = anyio.run(refuse, request, sessiondb.StoreFull())
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    with pytest.raises(sessiondb.StoreClosed):
+        anyio.run(refuse, request, sessiondb.StoreClosed())
+
+
+def test_a_page_of_another_site_may_neither_write_nor_listen(gateway_process: Start) -> None:
+    gateway = gateway_process()
+    for origin, status in (("http://elsewhere.example", 403), ("null", 403), (gateway.url, 202)):
+        response = gateway.http.post(gateway.url + "/messages", json={"text": "x"}, headers={"Origin": origin})
+        assert response.status_code == status, origin
+    with pytest.raises(InvalidStatus, match="403"), connect(gateway.url.replace("http", "ws") + "/ws/lobby", origin="http://elsewhere.example"):
+        pass
+
+
+def test_looking_at_a_conversation_makes_none(gateway_process: Start) -> None:
+    gateway = gateway_process()
+    assert gateway.said("nobody") == []
+    assert gateway.status()["database"]["sessions"] == 0
+    assert gateway.http.get(gateway.url + "/conversations/nobody", params={"limit": "-1"}).status_code == 400
+
+
+def test_agents_and_channels_have_conversations_of_their_own(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    for agent in gateway.status()["agents"]:
+        assert "shown 1 message." in gateway.ask("hello", "alice", agent=agent)
+    receipt = gateway.say("hello", conversation="alice", channel="discord")
+    delivered = gateway.wait_for(gateway.delivered)
+    assert [(line["target"], line["event_id"]) for line in delivered] == [("discord:alice", receipt["event_id"])]
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    with gateway.page() as page:
+        event_id = gateway.say("!flaky")["event_id"]
+        assert "!flaky" in page.next("failed", attempt=1)["reason"]
+        assert page.next("thinking")["attempt"] == 2
+        page.next("reply", event_id=event_id)
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant"]
+
+
+def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    with gateway.page() as page:
+        gateway.say("!empty")
+        assert page.next("notice", event="turn_incomplete")["text"]
+    assert gateway.ask("and on").startswith("You said: and on")
+
+
+@pytest.mark.slow
+def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
+    with gateway.page() as page:
+        gateway.say("!hang")
+        event_id = gateway.say("behind it")["event_id"]
+        page.next("notice", event="message_delayed")
+        assert page.next("notice", event="message_dead")["text"]
+        page.next("reply", event_id=event_id)
+
+
+def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!vanish", channel="discord", conversation="alice")
+    unknown = gateway.wait_for(lambda: gateway.status()["unknown_replies"])
+    assert [reply["target"] for reply in unknown] == ["discord:alice"]
+    gateway.stop()
+    gateway.start()
+    gateway.say("next", channel="discord", conversation="alice")
+    gateway.wait_for(lambda: len(gateway.delivered()) == 2)
+    assert [line["attempt"] for line in gateway.delivered()] == [1, 1]
+
+
+def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    assert gateway.command("/stop") == "Nothing is running."
+    with gateway.page() as page:
+        gateway.say("!hang")
+        page.next("thinking")
+        behind = gateway.say("behind it")["event_id"]
+        assert gateway.command("/stop") == "Stopped."
+        page.next("stopped")
+        page.next("reply", event_id=behind)
+    assert [notice["type"] for notice in page.told].count("thinking") == 2
+    assert "failed" not in [notice["type"] for notice in page.told]
+    assert gateway.held() == []
+
+
+# -- compaction -------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, summary_delay=0.5, threshold=60, keep=10)
+    with gateway.page() as page:
+        fill(gateway)
+        page.next("compacting", trigger="threshold")
+        assert gateway.ask("meanwhile").startswith("You said: meanwhile")
+        compacted = page.next("compacted")
+    assert (compacted["outcome"], compacted["late"]) == ("committed", False)
+    kinds = [notice["type"] for notice in page.told]
+    assert "reply" in kinds[kinds.index("compacting") : kinds.index("compacted")]
+    assert "with a summary of earlier ones" in gateway.ask("do you remember?")
+
+
+def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, summary_delay=0.05)
+    fill(gateway, times=2)
+    with gateway.page() as page:
+        gateway.say("!hang")
+        page.next("thinking")
+        assert "message from web" in gateway.command("/status")
+        assert gateway.command("/compact the lock").startswith("Compacting")
+        assert page.next("compacted", trigger="manual")["outcome"] == "committed"
+    assert re.search(r"Compactions: 1 · epoch 1", gateway.command("/status"))
+    assert "/compact" in gateway.command("/help")
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"), [("!fail", "failed"), ("!empty", "rejected"), ("!hang", "expired")], ids=["raises", "empty", "hangs"]
+)
+def test_a_summary_that_goes_wrong_costs_nothing_but_itself(gateway_process: Start, script: str, outcome: str) -> None:
+    gateway = gateway_process(model_delay=0.02, summary_delay=0.02, compaction_timeout=0.3, late=0.3)
+    fill(gateway, times=2)
+    with gateway.page() as page:
+        gateway.command(f"/compact {script}")
+        page.next("compacting")
+        assert gateway.ask("meanwhile").startswith("You said: meanwhile")
+        assert page.next("compacted")["outcome"] == outcome
+        gateway.command("/compact")
+        assert page.next("compacted")["outcome"] == "committed"
+
+
+def test_a_summary_that_outlasts_its_block_is_committed_late(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, compaction_timeout=0.2)
+    fill(gateway, times=2)
+    with gateway.page() as page:
+        gateway.command("/compact !slow 0.6")
+        assert page.next("compacted")["outcome"] == "expired"
+        gateway.ask("said in between")
+        late = page.next("compacted")
+    assert (late["trigger"], late["outcome"], late["late"]) == ("late", "committed", True)
+    assert "with a summary of earlier ones" in gateway.ask("do you remember?")
+
+
+def test_stop_cancels_a_compaction(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    fill(gateway, times=2)
+    with gateway.page() as page:
+        gateway.command("/compact !hang")
+        page.next("compacting")
+        assert [held["what"] for held in gateway.held()] == ["compaction"]
+        assert gateway.command("/stop") == "Stopped."
+        assert page.next("compacted")["outcome"] == "cancelled"
+    assert gateway.held() == []
+
+
+@pytest.mark.parametrize("word", ["/new", "/reset"])
+def test_new_comes_after_what_was_said_before_it_and_begins_with_nothing(gateway_process: Start, word: str) -> None:
+    gateway = gateway_process(model_delay=0.05)
+    before = gateway.say("before")["event_id"]
+    gateway.say(word)
+    after = gateway.ask("after")
+    assert "shown 1 message." in after
+    assert gateway.answer_to(before)
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant", "user", "reset", "user", "assistant"]
+
+
+class Summariser(ScriptedModel):
+    """Takes its time, and counts how many of it are at work."""
+
+    working = most = begun = 0
+
+    async def summarise(self, messages: list[dict[str, Any]], focus: str) -> str:
+        self.working, self.begun = self.working + 1, self.begun + 1
+        self.most = max(self.most, self.working)
+        try:
+            return await super().summarise(messages, focus)
+        finally:
+            self.working -= 1
+
+
+async def gateway_with_conversations(db: sessiondb.SessionDB, model: ScriptedModel, tasks: Any, **settings: Any) -> tuple[Any, list[Any]]:
+    """Start a gateway in this process beside three conversations that are worth compacting."""
+    from examples.gateway.gateway import Gateway, Settings
+
+    gateway = Gateway(db, model, Settings(keep_tokens=10, **settings))
+    await gateway.start(tasks)
+    sessions = [await db.session(f"agent:main:web:direct:{name}") for name in ("alice", "bob", "carol")]
+    for session in sessions:
+        for number in range(4):
+            await session.append({"role": "user", "content": f"{LONG} {number}"})
+            await session.append(assistant(f"{LONG} {number}"))
+    return gateway, sessions
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  # what it looks at has no event
+            await anyio.sleep(0.01)
+
+
+def test_a_summariser_that_nobody_waits_for_any_more_is_still_one_of_those_at_work(tmp_path: Path) -> None:
+    async def run() -> None:
+        model = Summariser(0.0, 0.2)
+        async with sessiondb.open(tmp_path / "gateway.db") as db, anyio.create_task_group() as tasks:
+            gateway, sessions = await gateway_with_conversations(db, model, tasks, compaction_timeout_s=0.02, summaries_max=1)
+            assert all(gateway.compact_soon(session, "manual") for session in sessions)
+            await until(lambda: model.begun == 3 and not model.working)
+            assert model.most == 1, "the limit holds, though each block was left long before its summary came"
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+
+
+def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    async def run() -> None:
+        model = Summariser(0.0, 0.0, summary_script="!fail")
+        async with sessiondb.open(tmp_path / "gateway.db") as db, anyio.create_task_group() as tasks:
+            gateway, (alice, bob, _) = await gateway_with_conversations(db, model, tasks, compaction_pause_s=3_600.0)
+            assert gateway.compact_soon(alice, "threshold")
+            await until(lambda: not gateway.compacting)
+            assert not gateway.compact_soon(alice, "threshold"), "not on every message"
+            assert gateway.compact_soon(bob, "threshold"), "another conversation is another matter"
+            await until(lambda: not gateway.compacting)
+            assert gateway.compact_soon(alice, "manual"), "a person may try"
+            await until(lambda: not gateway.compacting)
+            assert model.begun == 3
+            gateway.settings = replace(gateway.settings, compaction_pause_s=0.0)
+            assert gateway.compact_soon(bob, "manual")
+            await until(lambda: not gateway.compacting)
+            assert gateway.compact_soon(bob, "threshold"), "when the pause is over"
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+
+
+# -- notices ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!empty", channel="discord", conversation="alice")
+    (notice,) = gateway.wait_for(gateway.noticed)
+    assert (notice["target"], notice["event"], "ask again" in notice["text"]) == ("discord:alice", "turn_incomplete", True)
+    gateway.kill()
+    gateway.start()
+    gateway.ask("and on", "alice", channel="discord")
+    gateway.wait_for(gateway.delivered)  # replies of a conversation keep their order: a second notice would be before this one
+    assert len(gateway.noticed()) == 1
+
+
+def test_whoever_waits_on_a_channel_hears_of_it(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
+    gateway.say("!hang", channel="discord", conversation="alice")
+    gateway.say("behind it", channel="discord", conversation="alice")
+    gateway.wait_for(lambda: {"message_delayed", "message_dead"} <= {notice["event"] for notice in gateway.noticed()})
+    assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
+
+
+def test_a_page_that_is_opened_later_reads_what_its_user_was_told(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!empty")
+    gateway.wait_for(lambda: gateway.get("/conversations/lobby")["notices"])
+    gateway.kill()
+    gateway.start()
+    (notice,) = gateway.get("/conversations/lobby")["notices"]
+    assert (notice["event"], "ask again" in notice["text"]) == ("turn_incomplete", True)
+    assert gateway.get("/conversations/other")["notices"] == []
+
+
+# -- OpenClaw's settings ----------------------------------------------------------------------------------------------
+
+
+def openclaw(tmp_path: Path, **session: object) -> Path:
+    path = tmp_path / "openclaw.json"
+    path.write_text(json.dumps({"session": session}))
+    return path
+
+
+def test_an_idle_conversation_begins_anew_when_the_next_message_comes(gateway_process: Start, tmp_path: Path) -> None:
+    idle = openclaw(tmp_path, reset={"mode": "none"}, resetByChannel={"web": {"mode": "idle", "idleMinutes": 0.002}})
+    gateway = gateway_process(model_delay=0.0, openclaw=idle)
+    with gateway.page() as page:
+        gateway.ask("before")
+        time.sleep(0.15)  # so long it is idle
+        assert "shown 1 message." in gateway.ask("after")
+        assert page.next("reset")["reason"] == "idle"
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant", "reset", "user", "assistant"]
+    gateway.ask("elsewhere", "alice", channel="discord")
+    time.sleep(0.15)
+    assert "shown 3 messages" in gateway.ask("no policy of this channel", "alice", channel="discord")
+
+
+def test_retention_archives_in_the_background_and_whoever_comes_back_is_answered(gateway_process: Start, tmp_path: Path) -> None:
+    keep = openclaw(tmp_path, maintenance={"mode": "enforce", "maxEntries": 1, "preserveRecent": "0d"})
+    gateway = gateway_process(model_delay=0.0, openclaw=keep, gc_every=0.1)
+    for name in ("alice", "bob", "carol"):
+        gateway.ask("hello", name)
+    gateway.wait_for(lambda: query(gateway.database, "SELECT count(*) FROM archive WHERE state = 'archived'")[0] >= 2)
+    assert "You said: back again" in gateway.ask("back again", "alice")
+    assert "retention: " in gateway.wrote()
+
+
+def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -> None:
+    for text, says in (('{"session": {"reset": {"mode": "sometimes"}}}', "session.reset.mode"), ("{", "not an object in JSON")):
+        (tmp_path / "openclaw.json").write_text(text)
+        command = [sys.executable, "-m", "examples.gateway", str(tmp_path / "x.db"), "--port=0", f"--openclaw={tmp_path / 'openclaw.json'}"]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert (ended.returncode, says in ended.stderr, "Traceback" in ended.stderr) == (1, True, False), ended.stderr
+
+
+def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    for number in range(25):
+        gateway.say(f"!hang {number}")
+    gateway.stop()
+    change(gateway.database, "UPDATE inbox SET state = 'dead', reason = 'a test'")
+    gateway.start()
+    status = gateway.status()
+    assert [letter["inbox_no"] for letter in status["dead_letters"]] == list(range(25, 5, -1))
+    assert "!hang" not in json.dumps(status)
+    assert status["database"]["gateway"]["messages_dead"] == 25
+
+
+# -- a model of somebody else's ---------------------------------------------------------------------------------------
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Speaks as much of OpenAI's chat completions as is used."""
+
+    asked: list[tuple[str, str | None, dict[str, Any]]]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, self.headers["Authorization"], body))
+        last = body["messages"][-1]["content"]
+        self.send_response(500 if "fail" in last else 200)
+        self.end_headers()
+        answer = {"choices": [{"message": {"content": f"it is about {last}"}}], "usage": {"prompt_tokens": 70, "total_tokens": 77}}
+        if last == "what time is it":
+            call = {"id": "call-1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+            answer["choices"] = [{"message": {"content": None, "tool_calls": [call]}}]
+        self.wfile.write(b"overloaded" if "fail" in last else json.dumps(answer).encode())
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, list[tuple[str, str | None, dict[str, Any]]]]]:
+    """Serve an endpoint from a thread; yield its base URL and what it was asked."""
+    Endpoint.asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", Endpoint.asked
+        server.shutdown()
+        serving.join()
+
+
+def test_any_openai_compatible_endpoint_answers_and_summarises(
+    gateway_process: Start, endpoint: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_API_KEY", "a-key")
+    url, asked = endpoint
+    gateway = gateway_process(endpoint=url, model="small")
+    assert gateway.ask("first", agent="coder") == "it is about first"
+    path, key, body = asked[0]
+    assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer a-key", "small")
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert "programmer" in body["messages"][0]["content"]
+    assert "Context: 77/" in gateway.command("/status", agent="coder"), "what the provider counted is what the context weighs"
+    with gateway.page(agent="coder") as page:
+        gateway.command("/compact the names", agent="coder")
+        assert page.next("compacted")["outcome"] == "committed"
+        assert "the names" in asked[-1][2]["messages"][-1]["content"]
+        gateway.say("fail", agent="coder")
+        assert "answered 500: overloaded" in page.next("failed")["reason"]
+    gateway.ask("second", "other")
+    assert "summary" in next(body for _, _, body in asked if body["messages"][-1]["content"] == "fail")["messages"][1]["content"]
+
+
+def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
+    gateway_process: Start, endpoint: tuple[str, list[Any]]
+) -> None:
+    url, asked = endpoint
+    gateway = gateway_process(endpoint=url, model="small")
+    assert re.fullmatch(r"it is about \d{4}-\d\d-\d\dT[0-9:]+\+00:00", gateway.ask("what time is it"))
+    assert {tool["function"]["name"] for tool in asked[0][2]["tools"]} == {"clock", "wait"}
+    assert [message["role"] for message in asked[1][2]["messages"]] == ["system", "user", "assistant", "tool"]
+    assert [message.get("tool_call_id") for message in asked[1][2]["messages"]][-1] == "call-1"
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    assert gateway.ask("!tool 0.01 please") == "The tool said: waited for 0.01 s"
+    entries = query(gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no")
+    assert entries == ["user", "assistant", "toolResult", "assistant"]
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant"], "a page shows what was said"
+
+
+def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    event_id = gateway.say("!tool 60")["event_id"]
+    gateway.wait_for(lambda: [held for held in gateway.held() if held["operation"] == "tool wait"])
+    gateway.kill()
+    gateway.start()
+    answer = gateway.wait_for(lambda: gateway.answer_to(event_id))
+    assert answer.startswith("The tool said: This was cut off")
+    assert query(gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no") == ["user", "assistant", "assistant"]
+
+
+def test_every_call_of_a_context_has_a_result() -> None:
+    call = tool_call("wait", {"seconds": 1}, "a")
+    done = {"role": "toolResult", "toolCallId": "a", "content": []}
+    assert with_results([assistant("", [call]), done]) == [assistant("", [call]) | {"timestamp": ANY}, done]
+    asked, told, later = with_results([assistant("", [call]), {"role": "user", "content": "and?"}])
+    assert (asked["role"], told["role"], told["toolCallId"], told["isError"], later["role"]) == (
+        "assistant", "toolResult", "a", True, "user",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (tool_call("fly", {}), "there is no tool 'fly'"),
+        (tool_call("wait", {"seconds": "long"}), "wait cannot do that"),
+    ],
+)
+def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], said: str) -> None:
+    result = anyio.run(use_tool, call)
+    assert result["isError"]
+    assert said in result["content"][0]["text"]
+
+
+# -- stopping, killing, starting --------------------------------------------------------------------------------------
+
+
+def test_sigterm_gives_everything_back_and_the_next_start_goes_on(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    fill(gateway, "other", times=2)
+    with gateway.page() as page:
+        event_id = gateway.say("!slow 1")["event_id"]
+        page.next("thinking")
+        gateway.command("/compact !hang", conversation="other")
+        gateway.wait_for(lambda: len(gateway.held()) == 2)
+        assert "stopped in good order" in gateway.stop()
+    assert "Traceback" not in gateway.wrote()
+    anyio.run(nothing_is_held, gateway.database)
+    gateway.start()
+    assert [decision["action"] for decision in gateway.status()["decisions"]] == ["resume"]
+    assert gateway.wait_for(lambda: gateway.answer_to(event_id))
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant"]
+
+
+async def nothing_is_held(path: Path) -> None:
+    async with sessiondb.open(path, readonly=True) as db:
+        assert await db.held() == []
+        assert (await db.verify()).ok
+
+
+def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    with gateway.page() as page:
+        interrupted = gateway.say("!slow 0.5")["event_id"]
+        page.next("thinking")
+        waiting = gateway.say("behind it")["event_id"]
+        gateway.kill()
+    gateway.start()
+    assert gateway.status()["recovered"]["turns"] == 1
+    assert gateway.wait_for(lambda: gateway.answer_to(waiting))
+    # Both are in the transcript once. The newer one was answered knowing the interrupted one, or after it.
+    assert [item["event_id"] for item in gateway.said() if item["what"] == "user"] == [interrupted, waiting]
+    gateway.stop()
+    anyio.run(nothing_is_held, gateway.database)
+
+
+@pytest.mark.slow
+def test_the_load_generator_finds_every_message_again_across_a_kill(gateway_process: Start, tmp_path: Path) -> None:
+    from examples.gateway.load import Load
+
+    # A resumed message waits for its turn among the resumes, and the summarisers are slower than the conversations.
+    gateway = gateway_process(model_delay=0.03, summary_delay=0.5, threshold=400, keep=100, resumes=4, care_every=0.2, breaker=9)
+    port = gateway.url.rpartition(":")[2]
+    load = Load(lambda: gateway.url, conversations=9, pause_s=0.1, ledger=tmp_path / "ledger.jsonl")
+
+    async def talk() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load.run, 3.0)
+            await anyio.sleep(1.0)  # some way into the load; the kill may come at any moment
+            await anyio.to_thread.run_sync(gateway.kill)
+            await anyio.to_thread.run_sync(lambda: gateway.start(port=port))
+
+    anyio.run(talk)
+    found = anyio.run(load.check)
+    assert found.ok, found
+    assert found.joined <= len(load.conversations)  # at most one of each was interrupted
+    assert found.acknowledged == len((tmp_path / "ledger.jsonl").read_text().splitlines()) > 30
+    assert load.ledger.away > 0
+
+
+def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_line(gateway_process: Start, tmp_path: Path) -> None:
+    first = gateway_process()
+    other = tmp_path / "other.db"
+    other.write_text("a letter, not a database" * 100)
+    for arguments, says in (
+        ([str(tmp_path / "second.db"), f"--port={first.url.rpartition(':')[2]}"], "in use"),
+        ([str(other), "--port=0"], "not a"),
+    ):
+        command = [sys.executable, "-m", "examples.gateway", *arguments]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("gateway: ")
+        assert says in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+# -- how it is made ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "gateway").glob("*.py")), ids=lambda path: path.stem)
+def test_it_uses_the_public_api_only(path: Path) -> None:
+    allowed = {"sessiondb": sessiondb.__all__, "sessiondb.openclaw_settings": ["reset_policy", "resume_policy", "retention_policy"]}
+    tree = ast.parse(path.read_text("utf-8"))
+    imported = [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "sessiondb"
+        for alias in node.names
+    ]
+    assert all(name in allowed.get(str(module), ()) for module, name in imported), imported
+    assert re.findall(r"\bdb\.(?:backend|read|write)\b|\bapsw\b|\bsqlite3\b", path.read_text("utf-8")) == []
+
+
+def test_the_part_that_shows_how_is_short_enough_to_be_read() -> None:
+    lines = (ROOT / "examples" / "gateway" / "gateway.py").read_text("utf-8").splitlines()
+    code = [line for line in lines if line.strip() and not line.strip().startswith("#")]
+    assert len(code) < 315

@@ -1,0 +1,247 @@
+"""The inbox: what was accepted is a row, once, in order; what is not accepted is said so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sessiondb
+from sessiondb import gateway_calls
+from sessiondb.gateway import inbox, turns
+from sessiondb.sqlite import writer
+from tests.support.core import query, user
+from tests.support.engine import other_process
+from tests.support.gateway import KEY, Clock, claim, claimed, complete, fail, inbox_states, kinds, look, say
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_message_is_accepted_once_however_often_it_is_delivered(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        first = await say(db, "e1")
+        again = [await say(db, "e1") for _ in range(3)]
+        other = await db.accept("discord", "e1", KEY, user("another channel's own numbering"))
+        assert [row.event_id for row in await look(db, "inbox")] == ["e1", "e1"]
+    assert (first.state, first.duplicate, first.ahead) == ("queued", False, 0)
+    assert {(one.inbox_no, one.session_id, one.duplicate) for one in again} == {(first.inbox_no, first.session_id, True)}
+    assert (other.duplicate, other.ahead) == (False, 1)
+
+
+async def test_a_duplicate_is_told_what_became_of_the_first(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        turn = await claimed(db)
+        assert (await say(db, "e1")).state == "claimed"
+        await complete(db, turn.turn_no, "answer")
+        assert (await say(db, "e1")).state == "done"
+
+
+CHILD = """
+import os, signal, sys, anyio, sessiondb
+async def main():
+    async with sessiondb.open(sys.argv[1]) as db:
+        for number in range(50):
+            accepted = await db.accept("web", f"e{number}", "agent:main:web:1", {"role": "user", "content": f"m{number}"})
+            print(accepted.inbox_no, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+async def test_what_was_accepted_survives_kill_9(tmp_db: Path, anyio_backend: str) -> None:
+    with other_process(CHILD, tmp_db, anyio_backend) as child:
+        out, err = child.communicate(timeout=60)
+        assert child.returncode == -9, err
+    assert out.split() == [str(number) for number in range(1, 51)]
+    async with sessiondb.open(tmp_db) as db:
+        assert [row.event_id for row in await look(db, "inbox")] == [f"e{number}" for number in range(50)]
+        assert (await say(db, "e49")).duplicate
+        assert (await db.verify()).ok
+
+
+async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "SESSION_WAITING_MAX", 3)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        turn = await claimed(db, lease_ms=20_000)
+        await say(db, "e2")
+        assert (await say(db, "e3")).ahead == 2
+        with pytest.raises(sessiondb.SessionBusy) as caught:
+            await say(db, "e4")
+        assert isinstance(caught.value, sessiondb.StoreBusy), "an adapter that knows only StoreBusy still NACKs"
+        assert f"turn {turn.turn_no}" in caught.value.holder
+        assert "message from web" in str(caught.value)
+        assert 0 < caught.value.retry_after_ms <= 20_000
+        assert (await say(db, "e4b", "agent:main:web:2")).ahead == 0, "other conversations go on"
+        assert (await say(db, "e1")).duplicate, "a duplicate is answered even now"
+        await complete(db, turn.turn_no, "done")
+        assert (await say(db, "e4")).state == "queued"
+
+
+async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "LANE_WAITING_MAX", 2)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1", "agent:main:web:1")
+        await say(db, "e2", "agent:main:web:2")
+        with pytest.raises(sessiondb.SessionBusy) as caught:
+            await say(db, "e3", "agent:main:web:3")
+        assert caught.value.holder == "lane main"
+        assert caught.value.retry_after_ms > 0
+        assert (await say(db, "c1", "agent:main:web:3", lane="cron")).state == "queued", "each lane has its own limit"
+        with pytest.raises(sessiondb.SessionBusy):
+            await say(db, "e4", "agent:main:web:4")
+        with pytest.raises(sessiondb.NotFound):
+            await db.session_by_id("agent:main:web:4")
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ({"content": "no role"}, "role"),
+        ({"type": "session_info", "name": "n"}, "are appended to their session, not accepted"),
+        ("{not json", "the entry is"),
+        ('{"role": "user",\n"content": "two lines"}', "one line"),
+        ('{"role": "user", "content": "\ud800"}', "not valid Unicode"),
+        ({"role": "user", "content": float("nan")}, "JSON"),
+    ],
+)
+async def test_what_a_transcript_would_refuse_is_refused_while_the_sender_can_be_told(tmp_db: Path, message: Any, says: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        with pytest.raises(sessiondb.InvalidInput, match=says):
+            await db.accept("web", "e1", KEY, message)
+        assert await look(db, "inbox") == []
+
+
+async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        with pytest.raises(sessiondb.NotFound, match=r"no lane 'fast'; make it with db\.set_lane"):
+            await say(db, "e1", lane="fast")
+        with pytest.raises(sessiondb.InvalidInput, match="lane 'resume' is for interrupted messages"):
+            await say(db, "e1", lane="resume")
+        with pytest.raises(sessiondb.InvalidKey):
+            await say(db, "e1", "discord:1")
+        with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
+            await say(db, "", text="x")
+        assert await look(db, "inbox") == []
+
+
+async def test_a_message_for_an_ended_session_is_refused_and_one_that_waited_there_is_dead_with_events(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        session = await db.session(KEY)
+        await session.end()
+        with pytest.raises(sessiondb.SessionEnded, match="unbind the key"):
+            await say(db, "e2")
+        candidate = await db.read("peek", lambda tx: turns.peek(tx, "main", 2**60))
+        assert candidate is not None, "it waits; claiming it finds out"
+    async with sessiondb.open(tmp_db) as db:
+        assert await claim(db) is None
+        assert await inbox_states(db) == {"e1": "dead"}
+        assert await kinds(db) == ["message_dead", "message_dead"]
+        await db.unbind(KEY)
+        assert (await say(db, "e2")).state == "queued"
+
+
+async def test_a_message_of_hundreds_of_kilobytes_is_kept_as_it_is(tmp_db: Path) -> None:
+    text = '{ "role": "user",  "content": ' + json.dumps("long " * 100_000) + "}"
+    async with sessiondb.open(tmp_db) as db:
+        await db.accept("web", "e1", KEY, text)
+        turn = await claimed(db)
+        session = await db.session(KEY)
+        assert (await session.tail(1))[0].entry_id == turn.entry_id
+    [payload] = query(tmp_db, "SELECT payload FROM entry WHERE role = 'user'")
+    assert text in payload
+
+
+async def test_the_first_is_served_first_and_a_retry_holds_the_ones_behind_it(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        for event in ("e1", "e2", "e3"):
+            await say(db, event)
+        await say(db, "other", "agent:main:web:2")
+        first = await claimed(db)
+        assert first.inbox_no == 1
+        assert (await claimed(db)).inbox_no == 4, "the session is busy; another one is not"
+        await fail(db, first.turn_no)
+        assert await claim(db) is None, "e2 must not overtake e1, which waits for its retry"
+        clock.pass_ms(1_000)
+        again = await claimed(db)
+        assert (again.inbox_no, again.attempt) == (1, 2)
+        await complete(db, again.turn_no, "one")
+        for number in (2, 3):
+            turn = await claimed(db)
+            assert turn.inbox_no == number
+            await complete(db, turn.turn_no, str(number))
+        said = [json.loads(row.payload)["message"]["content"] for row in await look(db, "user_entries") if row.session_no == 1]
+    assert said == ["e1", "e2", "e3"]
+
+
+async def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for event in ("e1", "e2"):
+            await say(db, event)
+            await fail(db, (await claimed(db)).turn_no, "the model refused", retry=False)
+        letters = [letter async for letter in db.dead_letters()]
+        assert [(letter.inbox_no, letter.event_id, letter.reason) for letter in letters] == [
+            (2, "e2", "the model refused"),
+            (1, "e1", "the model refused"),
+        ]
+        await db.drop(2)
+        await db.requeue(1)
+        assert await inbox_states(db) == {"e1": "queued", "e2": "done"}
+        turn = await claimed(db)
+        assert (turn.inbox_no, turn.attempt) == (1, 1)
+        for number in (1, 2, 77):
+            with pytest.raises(sessiondb.NotFound, match="not a dead letter"):
+                await db.requeue(number)
+            with pytest.raises(sessiondb.NotFound, match="not a dead letter"):
+                await db.drop(number)
+        assert (await say(db, "e2")).duplicate, "a dropped event is never accepted again"
+        assert (await db.verify()).ok
+
+
+async def test_a_bounded_list_reads_no_more_than_its_bound(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(5):
+            await say(db, f"dead {number}")
+            turn = await claimed(db)
+            await fail(db, turn.turn_no, retry=False)
+            await say(db, f"answered {number}", "agent:main:web:2")
+            await complete(db, (await claimed(db)).turn_no, "x", replies=[("web:2", str(number))])
+        read: list[int] = []
+        def spied(whole: Callable[..., Any]) -> Callable[..., Any]:
+            def spy(tx: Any, *, limit: int, **where: Any) -> Any:
+                read.append(limit)
+                return whole(tx, limit=limit, **where)
+
+            return spy
+
+        monkeypatch.setattr(gateway_calls.inbox, "dead_letters", spied(inbox.dead_letters))
+        monkeypatch.setattr(gateway_calls.outbox, "replies", spied(gateway_calls.outbox.replies))
+        monkeypatch.setattr(gateway_calls, "PAGE_ROWS", 2)
+        assert [letter.event_id async for letter in db.dead_letters(limit=3)] == ["dead 4", "dead 3", "dead 2"]
+        assert [json.loads(reply.payload) async for reply in db.replies("pending", limit=3)] == ["0", "1", "2"]
+        assert read == [2, 1, 2, 1]
+        assert [letter async for letter in db.dead_letters(limit=0)] == []
+        assert len([letter async for letter in db.dead_letters()]) == len([reply async for reply in db.replies("pending")]) == 5
+
+
+async def test_who_waits_long_is_told_once(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await say(db, "e2")
+        await claimed(db)
+        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
+        clock.pass_ms(10_000)
+        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 1, "e1 is being worked on"
+        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
+        [event] = await look(db, "events")
+    assert (event.kind, event.audience) == ("message_delayed", "user")
+    assert json.loads(event.data) == {"inbox_no": 2, "waited_ms": 10_000}

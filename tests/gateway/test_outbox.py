@@ -1,0 +1,323 @@
+"""The outbox: sent once, in order, or said to be unknown; never sent twice by itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+import sessiondb
+from sessiondb import limits
+from sessiondb.gateway import outbox, turns
+from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
+from sessiondb.sqlite import writer
+from tests.support.core import reply as said
+from tests.support.engine import other_process
+from tests.support.gateway import Clock, claimed, complete, eventually, inbox_states, kinds, look, running, say
+
+pytestmark = pytest.mark.anyio
+
+
+async def write_replies(db: sessiondb.SessionDB, *payloads: str, key: str = "agent:main:web:1") -> None:
+    """Complete a turn with these replies."""
+    await say(db, f"for {payloads}", key)
+    await complete(db, (await claimed(db)).turn_no, "x", replies=[("web:1", payload) for payload in payloads])
+
+
+async def begin(db: sessiondb.SessionDB, lease_ms: int = 30_000) -> outbox.Outgoing:
+    reply = await db.write("begin", partial(outbox.begin_sending, lease_ms=lease_ms))
+    assert reply is not None
+    return reply
+
+
+async def states(db: sessiondb.SessionDB) -> list[str]:
+    return [row.state for row in await look(db, "outbox")]
+
+
+async def test_replies_of_a_session_are_sent_in_order_and_of_others_side_by_side(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1", "a2")
+        await write_replies(db, "b1", key="agent:main:web:2")
+        first, other = await begin(db), await begin(db)
+        assert [json.loads(reply.payload) for reply in (first, other)] == ["a1", "b1"]
+        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, "a2 waits for a1"
+        assert await db.write("sent", lambda tx: outbox.sent(tx, first, "id-1"))
+        assert json.loads((await begin(db)).payload) == "a2"
+        assert [(row.state, row.receipt) for row in await look(db, "outbox")] == [("sent", "id-1"), ("sending", None), ("sending", None)]
+
+
+async def refuse_once(db: sessiondb.SessionDB, clock: Clock) -> int:
+    """Take the next reply, have the channel refuse it, and go to the time of its retry; return the pause."""
+    reply = await begin(db)
+    assert json.loads(reply.payload) == "a1"
+    await db.write("refused", partial(outbox.refused, reply=reply, reason="not connected", retry=True))
+    row, *behind = await look(db, "outbox")
+    pause_ms = row.available_at_ms - clock()
+    if row.state == "pending":
+        assert all(other.available_at_ms == row.available_at_ms for other in behind), "what cannot be sent yet is not looked at"
+        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, "a2 waits behind the retry"
+    clock.at_ms = max(clock(), row.available_at_ms)
+    return pause_ms
+
+
+async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_minute(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1", "a2")
+        pauses = [await refuse_once(db, clock) for _ in range(20)]
+        assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 14], "a channel that is away is nobody's decision"
+        clock.pass_ms(REPLY_RETRY_MS_MAX)
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed", "pending"]
+        assert await kinds(db) == ["reply_failed"]
+        assert json.loads((await begin(db)).payload) == "a2", "a reply that failed holds nothing up"
+
+
+async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        for _ in range(REPLY_ATTEMPTS_MIN):
+            await refuse_once(db, clock)
+        clock.pass_ms(REPLY_RETRY_MS_MAX)
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed"]
+        await db.settle_reply(1, "pending")
+        assert [await refuse_once(db, clock) for _ in range(10)] == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 4]
+        clock.pass_ms(REPLY_RETRY_MS_MAX)
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed"]
+        assert (await look(db, "outbox"))[0].attempts == 9 + 11, "counted on: an older attempt must not be taken for a new one"
+
+
+async def test_a_reply_that_is_old_when_its_gateway_starts_is_not_given_up_at_the_first_refusal(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        clock.pass_ms(3 * REPLY_RETRY_MS_MAX)
+        for _ in range(REPLY_ATTEMPTS_MIN - 1):
+            await refuse_once(db, clock)
+            assert await states(db) == ["pending"]
+        await refuse_once(db, clock)
+        assert await states(db) == ["failed"]
+
+
+async def test_a_reply_refused_for_good_is_failed_at_once(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        reply = await begin(db)
+        assert await db.write("refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False))
+        assert await states(db) == ["failed"]
+        assert not await db.write("refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False))
+        assert await kinds(db) == ["reply_failed"], "said once"
+
+
+CHILD = """
+import os, signal, sys, anyio, sessiondb
+async def sender(reply):
+    print(reply.payload, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+async def main():
+    async with sessiondb.open(sys.argv[1]) as db:
+        await db.run_outbox(sender)
+anyio.run(main)
+"""
+
+
+async def test_a_reply_whose_sender_was_killed_is_unknown_and_never_sent_again_by_itself(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1", "a2")
+    with other_process(CHILD, tmp_db) as child:
+        out, err = child.communicate(timeout=60)
+        assert (child.returncode, out) == (-9, '"a1"\n'), err
+    sent: list[str] = []
+
+    async def sender(reply: sessiondb.Reply) -> None:
+        sent.append(json.loads(reply.payload))
+
+    async with sessiondb.open(tmp_db) as db:
+        assert await states(db) == ["sending", "pending"]
+        assert await db.recover() == sessiondb.Recovered(instances=1, replies=1)
+        assert await kinds(db) == ["reply_unknown", "recovery_done"]
+        async with running(partial(db.run_outbox, sender)):
+            await eventually(lambda: _all_settled(db))
+        assert sent == ["a2"]
+        assert [reply.outbox_no async for reply in db.replies("unknown")] == [1]
+        await db.settle_reply(1, "pending")
+        async with running(partial(db.run_outbox, sender)):
+            await eventually(lambda: _all_settled(db))
+        assert sent == ["a2", "a1"], "an operator decided"
+        with pytest.raises(sessiondb.NotFound, match="neither unknown nor failed"):
+            await db.settle_reply(1, "sent")
+        assert (await db.verify()).ok
+
+
+async def _all_settled(db: sessiondb.SessionDB) -> bool:
+    return set(await states(db)) <= {"sent", "unknown", "failed"}
+
+
+async def test_a_late_result_settles_what_had_been_given_up_unless_somebody_decided(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        reply = await begin(db, lease_ms=1_000)
+        clock.pass_ms(1_000)
+        assert await db.write("overdue", outbox.give_up_overdue) == 0, "its sender may still be writing"
+        clock.pass_ms(LEASE_GRACE_MS)
+        assert await db.write("overdue", outbox.give_up_overdue) == 1
+        assert await states(db) == ["unknown"]
+        assert await db.write("sent", lambda tx: outbox.sent(tx, reply, "42"))
+        assert await states(db) == ["sent"]
+
+        await write_replies(db, "a2")
+        old = await begin(db, lease_ms=1_000)
+        clock.pass_ms(1_000 + LEASE_GRACE_MS)
+        await db.write("overdue", outbox.give_up_overdue)
+        await db.settle_reply(old.outbox_no, "pending")
+        new = await begin(db)
+        assert not await db.write("sent", lambda tx: outbox.sent(tx, old, "late")), "an older attempt says nothing about this one"
+        assert not await db.write("lost", lambda tx: outbox.lost(tx, old, "late"))
+        assert await db.write("sent", lambda tx: outbox.sent(tx, new, "43"))
+        assert await states(db) == ["sent", "sent"]
+
+
+async def test_the_loop_records_what_the_channel_says(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "sessiondb")
+    monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
+    tries: list[str] = []
+
+    async def sender(reply: outbox.Outgoing) -> str | None:
+        what = json.loads(reply.payload)
+        tries.append(what)
+        if what == "refused once" and reply.attempt == 1:
+            raise sessiondb.RefusedBySender("rate limit")
+        if what == "refused":
+            raise sessiondb.RefusedBySender("blocked", retry=False)
+        if what == "who knows":
+            raise ConnectionResetError("in the middle")
+        if what == "hangs":
+            await anyio.sleep_forever()
+        return "receipt"
+
+    async with sessiondb.open(tmp_db) as db:
+        for number, what in enumerate(["fine", "refused once", "refused", "who knows", "hangs"]):
+            await write_replies(db, what, key=f"agent:main:web:{number}")
+        async with running(partial(db.run_outbox, sender, lease_s=0.3)):
+            await eventually(lambda: _all_settled(db))
+        assert await states(db) == ["sent", "sent", "failed", "unknown", "unknown"]
+        assert sorted(tries) == sorted(["fine", "refused once", "refused once", "refused", "who knows", "hangs"])
+        reasons = [row.reason for row in await look(db, "outbox")]
+        assert reasons[2:] == ["blocked", "ConnectionResetError: in the middle", "TimeoutError: "]
+        assert sorted(await kinds(db)) == ["reply_failed", "reply_unknown", "reply_unknown"]
+
+
+async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "OUTBOX_WAITING_MAX", 3)
+    connected = False
+
+    async def handler(turn: Turn) -> Answer:
+        return Answer(entries=[said("yes")], replies=[("web:1", turn.message["content"])])
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        if not connected:
+            raise sessiondb.RefusedBySender("not connected")
+
+    async def sent(number: int) -> bool:
+        return (await states(db)).count("sent") == number
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(10):
+            await say(db, f"e{number}", f"agent:main:web:{number}")
+        await db.set_lane("main", concurrency=1, priority=0)
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(lambda: _count(db, "pending", 3))
+            async with running(partial(db.run_outbox, sender)):
+                await anyio.sleep(0.1)  # for a claim that should not be; what follows does not depend on how long
+                waiting = [state for state in (await inbox_states(db)).values() if state == "queued"]
+                assert len(waiting) == 7, "what cannot be sent is not asked for"
+                monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
+                connected = True
+                await eventually(partial(sent, 10))
+        assert set((await inbox_states(db)).values()) == {"done"}
+        assert (await db.verify()).ok
+
+
+async def test_a_slow_channel_does_not_hold_up_the_others_and_at_once_bounds_them(tmp_db: Path) -> None:
+    busy, most, let_go = 0, 0, anyio.Event()
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        if json.loads(reply.payload) == "slow":
+            await let_go.wait()
+        busy -= 1
+
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "slow", "behind the slow one")
+        for number in range(2, 8):
+            await write_replies(db, f"quick {number}", key=f"agent:main:web:{number}")
+        async with running(partial(db.run_outbox, sender, at_once=2)):
+            await eventually(lambda: _count(db, "sent", 6))
+            assert (await states(db))[:2] == ["sending", "pending"]
+            let_go.set()
+            await eventually(lambda: _count(db, "sent", 8))
+    assert most == 2
+
+
+async def _count(db: sessiondb.SessionDB, state: str, wanted: int) -> bool:
+    return (await states(db)).count(state) == wanted
+
+
+async def test_a_loop_that_is_stopped_while_sending_leaves_the_reply_unknown(tmp_db: Path) -> None:
+    begun = anyio.Event()
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        async with running(partial(db.run_outbox, sender)):
+            with anyio.fail_after(30):
+                await begun.wait()
+        assert await states(db) == ["unknown"]
+        assert (await look(db, "outbox"))[0].reason == "the gateway stopped while it was being sent"
+
+
+async def test_a_reply_that_was_taken_but_not_handed_to_the_channel_waits_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[str] = []
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        handed.append(reply.payload)
+
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        async with anyio.create_task_group() as group:
+            real_write = db.write
+
+            async def write_and_cancel(op: str, fn: object, **options: object) -> object:
+                result = await real_write(op, fn, **options)  # type: ignore[arg-type]
+                if op == "outbox.begin" and result is not None:
+                    group.cancel_scope.cancel()
+                return result
+
+            monkeypatch.setattr(db, "write", write_and_cancel)
+            group.start_soon(db.run_outbox, sender)
+        assert handed == []
+        assert await states(db) == ["pending"]

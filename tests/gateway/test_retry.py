@@ -1,0 +1,243 @@
+"""A loop that is cancelled by asyncio's `task.cancel()`, at any point, leaves no turn running and no reply being sent.
+
+Such a cancellation passes through a shield, so a claim that was committed loses its result. `transcript/test_cancellation.py` says how
+an operation is cancelled at its k-th wait with the writer held in each of three places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import pytest
+
+import sessiondb
+from sessiondb.errors import OutcomeUnknown
+from sessiondb.gateway import dispatcher, retry, worker
+from sessiondb.gateway.worker import Answer, Turn
+from tests.support.core import reply
+from tests.support.gateway import claimed, complete, eventually, inbox_states, look, running, say
+from tests.transcript.test_cancellation import WHERE, Gate, by_scope, by_task, cancelled_at, gate  # noqa: F401  # a fixture
+
+pytestmark = pytest.mark.anyio
+
+# What asyncio says of a task that it throws away.
+thrown_away = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+# To here: the lane is asked for, a look, the claim, the next look, and the sleep until something happens.
+WAITS = 5
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "sessiondb")
+    monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "LOOK_S", 0.02)  # a loop that sleeps gets to its next wait
+
+
+async def for_ever(turn: Turn) -> Answer:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def nobody_holds_anything(db: sessiondb.SessionDB) -> None:
+    assert [row.state for row in await look(db, "turns") if row.state == "running"] == []
+    assert db._running_turns == {}
+    assert await db.held() == []
+
+
+async def reply_waits(db: sessiondb.SessionDB, number: int) -> None:
+    await say(db, f"e{number}", f"agent:main:web:{number}")
+    await complete(db, (await claimed(db)).turn_no, replies=[(f"web:{number}", "hello")])
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
+    tmp_db: Path, gate: Gate, anyio_backend_name: str, where: str  # noqa: F811
+) -> None:
+    ways = [(by_scope, 1)] if anyio_backend_name == "trio" else [(by_scope, 1), (by_task, 1), (by_task, 3)]
+    async with sessiondb.open(tmp_db, guard=False) as db:
+        number = 0
+        for cancel, times in ways:
+            for k in range(WAITS):
+                number += 1
+                await say(db, f"e{number}", f"agent:main:web:{number}")
+                told = await cancelled_at(k, where, lambda: db.run_lane("main", for_ever), cancel, gate, db, times=times)
+                assert told.was_reached
+                await nobody_holds_anything(db)
+                assert set((await inbox_states(db)).values()) <= {"queued", "held"}
+        assert "held" in (await inbox_states(db)).values(), "some were claimed"
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_sender_was_called(
+    tmp_db: Path, gate: Gate, anyio_backend_name: str, where: str  # noqa: F811
+) -> None:
+    ways = [(by_scope, 1)] if anyio_backend_name == "trio" else [(by_scope, 1), (by_task, 1), (by_task, 3)]
+    called: set[int] = set()
+
+    async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
+        called.add(out.outbox_no)
+        await anyio.sleep_forever()
+
+    async with sessiondb.open(tmp_db, guard=False) as db:
+        number = 0
+        for cancel, times in ways:
+            for k in range(WAITS):
+                number += 1
+                await reply_waits(db, number)
+                told = await cancelled_at(k, where, lambda: db.run_outbox(sender), cancel, gate, db, times=times)
+                assert told.was_reached
+                states = {row.outbox_no: row.state for row in await look(db, "outbox")}
+                assert states == {no: "unknown" if no in called else "pending" for no in states}
+
+
+async def cancel_all_behind(module: ModuleType, step: str, loop: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a loop and cancel all its tasks, as `asyncio.run` does at its end, when the task that follows a step has just been made."""
+    before = asyncio.all_tasks()
+    real = getattr(module, step)
+
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+
+    async def stepped(*args: Any) -> Any:
+        result = await real(*args)
+        asyncio.get_running_loop().call_soon(cancel_all)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, stepped)
+        await asyncio.gather(asyncio.create_task(loop()), return_exceptions=True)  # type: ignore[arg-type]
+
+
+@only_asyncio
+@thrown_away
+async def test_a_turn_and_a_reply_whose_tasks_are_cancelled_before_their_first_step_are_given_back(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(what: Any) -> Any:
+        raise AssertionError("it is never called")
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await cancel_all_behind(worker, "_claim", partial(db.run_lane, "main", never), monkeypatch)
+        await nobody_holds_anything(db)
+        assert await inbox_states(db) == {"e1": "held"}
+        await reply_waits(db, 2)
+        await cancel_all_behind(dispatcher, "_next_reply", partial(db.run_outbox, never), monkeypatch)
+        assert [row.state for row in await look(db, "outbox")] == ["pending"]
+
+
+@only_asyncio
+@thrown_away
+async def test_a_lane_whose_tasks_are_all_cancelled_after_any_number_of_steps_leaves_no_turn_running(tmp_db: Path) -> None:
+    """How far it gets in so many steps is the machine's business; the ends of turns are cancelled too."""
+
+    async def handler(turn: Turn) -> Answer:
+        await turn.append(reply("thinking"))
+        return Answer(entries=[reply("x" * 100_000)], replies=[("web:1", "x" * 100_000)])
+
+    async with sessiondb.open(tmp_db) as db:
+        for steps in range(60):
+            before = asyncio.all_tasks()
+            await say(db, f"e{steps}", f"agent:main:web:{steps}")
+            task = asyncio.create_task(db.run_lane("main", handler))
+            for _ in range(steps):
+                await asyncio.sleep(0.0001)
+            for each in asyncio.all_tasks() - before:
+                each.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await nobody_holds_anything(db)
+
+
+# -- an outcome that is unknown -----------------------------------------------------------------------------
+
+
+def unknown_after(db: sessiondb.SessionDB, op: str, monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> list[str]:
+    """Have the first write of an operation end with OutcomeUnknown, after its commit or after it was taken back."""
+    met: list[str] = []
+    real_write = db.write
+
+    class TakenBackError(Exception):
+        pass
+
+    async def write(called: str, fn: Any, **options: Any) -> Any:
+        if called != op or met:
+            return await real_write(called, fn, **options)
+
+        def body(tx: Any) -> Any:
+            if fn(tx) is not None and not committed:
+                raise TakenBackError
+
+        met.append(op)
+        try:
+            await real_write(called, body, **options)
+        except TakenBackError:
+            pass
+        raise OutcomeUnknown("who knows")
+
+    monkeypatch.setattr(db, "write", write)
+    return met
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_claim_whose_outcome_is_unknown_leaves_no_orphan(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    async def handler(turn: Turn) -> Answer:
+        await anyio.lowlevel.checkpoint()
+        return Answer(replies=[("web:1", "hello")])
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        met = unknown_after(db, "lane.claim", monkeypatch, committed=committed)
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(_done, db))
+        assert met == ["lane.claim"]
+        assert [(row.state, row.attempt) for row in await look(db, "turns")] == [("completed", 1)]
+        await nobody_holds_anything(db)
+
+
+async def _done(db: sessiondb.SessionDB) -> bool:
+    return set((await inbox_states(db)).values()) == {"done"}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_reply_of_which_it_is_unknown_whether_it_was_taken_is_sent_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    sent: list[str] = []
+
+    async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
+        sent.append(json.loads(out.payload))
+
+    async with sessiondb.open(tmp_db) as db:
+        await reply_waits(db, 1)
+        met = unknown_after(db, "outbox.begin", monkeypatch, committed=committed)
+        async with running(partial(db.run_outbox, sender)):
+            await eventually(partial(_sent, db))
+        assert (met, sent) == (["outbox.begin"], ["hello"])
+
+
+async def _sent(db: sessiondb.SessionDB) -> bool:
+    return [row.state for row in await look(db, "outbox")] == ["sent"]
+
+
+async def test_a_turn_of_the_same_number_that_is_another_claims_is_not_taken_for_ours(tmp_db: Path) -> None:
+    import dataclasses
+
+    from sessiondb.gateway import turns
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        started = await claimed(db)
+        later = dataclasses.replace(started, deadline_ms=started.deadline_ms + 1)
+        assert await db.read("ask", lambda tx: [turns.is_there(tx, started), turns.is_there(tx, later)]) == [True, False]

@@ -1,0 +1,346 @@
+"""A chunk of an archive is data: whatever stands in one, with whatever hash, it is damage that is said, and never more than that.
+
+The chunks here are planted: their hash is right, and their number of rows where that matters, as it would be in a database that
+somebody made on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from sessiondb import sync
+from sessiondb.errors import StoreDamaged
+from sessiondb.limits import ARCHIVE_BINDINGS_MAX, ARCHIVE_PAGE_BYTES_MAX
+from sessiondb.maintenance import archive_format
+from sessiondb.maintenance.retention import RetentionPolicy
+from sessiondb.sqlite.schema import schema_text
+from sessiondb.sqlite.transaction import statements
+from tests import ROOT
+from tests.cli.test_commands import run
+from tests.support.core import change, query, user
+from tests.support.damage import copy_of, salvaged
+
+KEPT = "agent:main:web:kept"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with two archived sessions of six entries, and one that is not."""
+    path = tmp_path_factory.mktemp("sound") / "gateway.db"
+    with sync.open(path) as db:
+        for key in ("agent:main:web:gone", "agent:main:web:gone-too", KEPT):
+            db.session(key).append_many([user(f"{key} says {number}") for number in range(5)])
+        report = db.gc(RetentionPolicy(max_sessions=1, idle_days=0))
+        assert [made.outcome for made in report.decisions] == ["done", "done"]
+    return path
+
+
+@pytest.fixture
+def path(sound: Path, tmp_path: Path) -> Path:
+    """Return a copy to plant something in."""
+    return copy_of(sound, tmp_path / "gateway.db")
+
+
+def lines_of(path: Path, what: str = "entry") -> list[list[Any]]:
+    """Return the lines of the first archive's chunk of a table, decoded."""
+    chunk_of = "SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE archive_no = 1 AND what = ?"
+    [row] = query(path, chunk_of, what)
+    text = b"".join(archive_format._parts(*row))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+COUNT = "UPDATE archive SET rows = (SELECT sum(rows) FROM archive_chunk AS c WHERE c.archive_no = archive.archive_no)"
+
+
+def id_of(path: Path) -> str:
+    """Return the id of the session whose archive is planted in."""
+    [session_id] = query(path, "SELECT session_id FROM archive JOIN session USING (session_no) WHERE archive_no = 1")
+    return str(session_id)
+
+
+def plant(path: Path, text: bytes, what: str = "entry", *, rows: int | None = None, times: int = 1) -> str:
+    """Put a text into the first archive in place of a chunk, with its hash; return the session's id. `times`: so many MiB of its end."""
+    [encoding] = query(path, "SELECT encoding FROM archive WHERE archive_no = 1")
+    rows = text.count(b"\n") - 1 if rows is None else rows
+    packer = zlib.compressobj() if encoding == "zlib" else importlib.import_module("zstandard").ZstdCompressor().compressobj()
+    content = packer.compress(text) + b"".join(packer.compress(text[-1:] * 2**20) for _ in range(times - 1)) + packer.flush()
+    values = (content, hashlib.sha256(text).hexdigest(), rows, what)
+    with closing(apsw.Connection(str(path))) as connection:
+        put = "UPDATE archive_chunk SET content = ?, sha256 = ?, rows = ? WHERE archive_no = 1 AND what = ?"
+        connection.execute(put, values).fetchall()
+        connection.execute(COUNT).fetchall()
+    return id_of(path)
+
+
+def as_text(lines: list[Any]) -> bytes:
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+HEAD = json.dumps(list(archive_format.COLUMNS["entry"])).encode() + b"\n"
+HOSTILE: dict[str, bytes] = {
+    "not JSON": HEAD + b"not json\n",
+    "not JSON, nor its columns": b'["a"]\nnot json\n',
+    "nested a hundred thousand deep": HEAD + b"[" * 100_000 + b"\n",
+    "columns nested a hundred thousand deep": b"[" * 100_000 + b"\n[]\n",
+    "numbers for lines": b"5\n6\n",
+    "other columns": b'["entry_no"]\n' + b"[1]\n" * 6,
+    "an object for columns": b'{"entry_no": 1}\n[1]\n',
+    "an object for a row": HEAD + b"{}\n",
+    "a short row": HEAD + b"[1, 2, 3]\n",
+    "NULL": HEAD + b"null\n",
+    "not UTF-8": HEAD + b'["\xff"]\n',
+    "UTF-16": HEAD.decode().encode("utf-16-le"),
+    "nothing": b"",
+    "one line end": b"\n",
+    "no line end": HEAD + b"[]",
+    "a number of five thousand digits": HEAD + b"[" + b"9" * 5_000 + b"]\n",
+    "a million lists": HEAD + b"[" + b"[]," * 1_000_001 + b"0]\n",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_chunk_is_damage_that_names_its_session_and_salvage_brings_out_all_the_rest(
+    path: Path, tmp_path: Path, name: str
+) -> None:
+    session_id = plant(path, HOSTILE[name], rows=1 if HOSTILE[name].count(b"\n") < 2 else None)
+    is_noticed(path, session_id, tmp_path / "new.db")
+
+
+@pytest.mark.parametrize("name", ["not JSON, nor its columns", "columns nested a hundred thousand deep", "other columns"])
+def test_the_commands_say_so_and_end_as_the_table_of_exit_codes_says(path: Path, tmp_path: Path, name: str) -> None:
+    session_id = plant(path, HOSTILE[name])
+    done = run("verify", path)
+    assert (done.exit_code, session_id[:8] in done.output) == (1, True)
+    done = run("restore", path, session_id)
+    assert (done.exit_code, session_id in done.stderr, "sessiondb salvage" in done.stderr) == (4, True, True)
+    done = run("salvage", path, tmp_path / "new.db")
+    assert (done.exit_code, "everything is out" in done.stdout, "archive opened" in done.stdout) == (1, False, True)
+
+
+def is_noticed(path: Path, session_id: str, new: Path) -> None:
+    """Require that this archive is found damaged, is not restored, and that salvage brings out all else."""
+    with sync.open(path) as db:
+        findings = db.verify().findings
+        assert {(finding.check, finding.session_id) for finding in findings} == {("archive", session_id)}, findings
+        with pytest.raises(StoreDamaged, match=session_id) as caught:
+            db.restore(session_id)
+        assert "Run `sessiondb verify`" in str(caught.value) or "sessiondb salvage" in str(caught.value)
+        assert query(path, "SELECT archive_no FROM archive WHERE state <> 'archived' OR finished_at_ms IS NULL") == []
+        assert query(path, "SELECT count(*) FROM branch JOIN session USING (session_no) WHERE session_id = ?", session_id) == [0]
+    report = salvaged(path, new)
+    assert (report.findings, report.complete) == ([], False)
+    assert [(one.session_id, one.outcome) for one in report.damaged_sessions] == [(session_id, "archive opened")]
+    with sync.open(new) as db:
+        assert len(db.session(KEPT).entries()) == 5
+        [other] = [info.session_id for info in db.sessions(with_ended=True) if info.archived_at_ms is not None]
+        assert db.restore(other).entries == 5
+        assert db.verify().findings == ()
+
+
+def changed(column: str, value: Any, line: int = 3) -> Callable[[list[Any]], None]:
+    def change_it(lines: list[Any]) -> None:
+        lines[line][lines[0].index(column)] = value
+
+    return change_it
+
+
+def swap(lines: list[Any]) -> None:
+    lines[2], lines[3] = lines[3], lines[2]
+
+
+def twice(lines: list[Any]) -> None:
+    lines.insert(3, lines[3])
+
+
+def same_key(lines: list[Any]) -> None:
+    at = lines[0].index("idempotency_key")
+    lines[2][at] = lines[4][at] = "the same"
+
+
+def leaves_from(lines: list[Any], parent_branch_no: int) -> None:
+    for column, value in (("parent_branch_no", parent_branch_no), ("fork_no", lines[1][lines[0].index("first_no")])):
+        lines[1][lines[0].index(column)] = value
+
+
+def from_nowhere(lines: list[Any]) -> None:
+    leaves_from(lines, 12_345)
+
+
+def from_itself(lines: list[Any]) -> None:
+    leaves_from(lines, lines[1][0])
+
+
+def leave_out(lines: list[Any]) -> None:
+    del lines[3]
+
+
+ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
+    "a text for a number": ("entry", changed("position", "1")),
+    "a fraction for a number": ("entry", changed("tokens", 1.5)),
+    "true for a number": ("entry", changed("body_at", True)),
+    "a number past 64 bits": ("entry", changed("parent_no", 1 << 63)),
+    "NULL where there must be something": ("entry", changed("payload", None)),
+    "a list for a text": ("entry", changed("payload", [])),
+    "half an emoji": ("entry", changed("entry_id", "\ud83d")),
+    "an entry of another session": ("entry", changed("entry_no", 3 << 32 | 3)),
+    "a negative entry": ("entry", changed("entry_no", -1)),
+    "an unknown projection": ("entry", changed("projection", 9)),
+    "entries out of order": ("entry", swap),
+    "an entry twice": ("entry", twice),
+    "another session's branch": ("branch", changed("session_no", 3, 1)),
+    "half a parent": ("branch", changed("fork_no", 1, 1)),
+    "another session's epoch": ("epoch", changed("session_no", 3, 1)),
+    "an epoch without a known reason": ("epoch", changed("reason", "whim", 1)),
+    "another session's row": ("session", changed("session_id", "other", 1)),
+    "a time that is none": ("session", changed("ended_at_ms", "now", 1)),
+    "another session's key": ("binding", changed("session_no", 3, 1)),
+    "an idempotency key twice": ("entry", same_key),
+    "a branch that leaves from one that is not there": ("branch", from_nowhere),
+    "a branch that leaves from itself": ("branch", from_itself),
+    "details that are not JSON": ("binding", changed("details", "{", 1)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_that_cannot_be_put_back_is_noticed_before_a_restore_needs_it(path: Path, tmp_path: Path, name: str) -> None:
+    what, spoil = ROWS[name]
+    lines = lines_of(path, what)
+    spoil(lines)
+    is_noticed(path, plant(path, as_text(lines), what), tmp_path / "new.db")
+
+
+def test_an_entry_that_is_missing_in_an_archive_is_noticed_and_the_rest_can_be_restored(path: Path, tmp_path: Path) -> None:
+    lines = lines_of(path)
+    leave_out(lines)
+    session_id = plant(path, as_text(lines))
+    with sync.open(path) as db:
+        assert ["entries 2 to 2 are missing in its archive" in finding.message for finding in db.verify().findings] == [True]
+    report = salvaged(path, tmp_path / "new.db")
+    assert [(one.session_id, one.missing) for one in report.damaged_sessions] == [(session_id, ((2, 2),))]
+    with sync.open(path) as db:
+        db.restore(session_id)
+        assert [entry.seq for entry in db.session_by_id(session_id).arrivals()] == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("keys", ["", "{}", "[1]", '["a"]', '"agent:main:web:1"', "[" * 100_000, "[" + "[]," * 1_000_001 + "0]"])
+def test_a_list_of_keys_that_is_none_is_damage_and_nothing_is_put_back(path: Path, tmp_path: Path, keys: str) -> None:
+    session_id = id_of(path)
+    change(path, f"UPDATE archive SET session_keys = '{keys}' WHERE archive_no = 1")
+    with sync.open(path) as db, pytest.raises(StoreDamaged, match=session_id):
+        db.restore(session_id)
+    assert query(path, "SELECT state FROM archive WHERE archive_no = 1") == ["archived"]
+    is_noticed_without_loss(path, session_id, tmp_path / "new.db")
+
+
+def is_noticed_without_loss(path: Path, session_id: str, new: Path) -> None:
+    with sync.open(path) as db:
+        assert {finding.session_id for finding in db.verify().findings} == {session_id}
+    report = salvaged(path, new)
+    assert (report.findings, report.missing_entries, report.complete) == ([], 0, False)
+    with sync.open(new) as db:
+        assert [entry.seq for entry in db.session_by_id(session_id).arrivals()] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE archive_chunk SET what = 'sqlite_schema' WHERE archive_no = 1 AND what = 'entry'",
+        "UPDATE archive_chunk SET what = 'branch' WHERE archive_no = 1 AND what = 'epoch'",
+        "UPDATE archive_chunk SET rows = -6 WHERE archive_no = 1 AND what = 'entry'",
+        "UPDATE archive_chunk SET rows = 1000000000 WHERE archive_no = 1 AND what = 'entry'",
+        "UPDATE archive_chunk SET chunk_no = chunk_no + 100 WHERE archive_no = 1 AND what = 'branch'",
+        "DELETE FROM archive_chunk WHERE archive_no = 1 AND what = 'session'",
+    ],
+)
+def test_a_chunk_that_says_it_is_something_else_is_noticed(path: Path, tmp_path: Path, statement: str) -> None:
+    session_id = id_of(path)
+    change(path, statement, COUNT)
+    is_noticed(path, session_id, tmp_path / "new.db")
+
+
+# -- bounds --------------------------------------------------------------------------------------------------
+
+LIMITED = """
+import sys, resource
+from sessiondb import database, sync
+from sessiondb.errors import StoreDamaged
+path, new, session_id, mib = sys.argv[1:]
+with sync.open(path) as db:
+    db.session_by_id(session_id).info()
+    limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + int(mib) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    print(len(db.verify().findings))
+    try:
+        db.restore(session_id)
+    except StoreDamaged:
+        print("damaged")
+print(database.salvage(path, new).complete)
+"""
+
+
+BOMBS = [(b"[" + b"[]," * 6_000_000 + b"0]\n", 1, 250), (b" ", 2_000, 600)]
+
+
+@pytest.mark.parametrize("what", ["entry", "session"])
+@pytest.mark.parametrize(("text", "times", "mib"), BOMBS, ids=["lists", "blanks"])
+def test_memory_does_not_follow_what_a_chunk_claims(path: Path, tmp_path: Path, what: str, text: bytes, times: int, mib: int) -> None:
+    """A kilobyte that unpacks to 18 MiB of lists took 573 MiB; one that unpacks to 2 GB may cost no more than the largest row does."""
+    session_id = plant(path, HEAD + text, what, rows=1 if what == "session" else 6, times=times)
+    command = [sys.executable, "-c", LIMITED, str(path), str(tmp_path / "new.db"), session_id, str(mib)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.split()) == (0, ["1", "damaged", "False"]), done.stderr
+
+
+def test_zstd_sets_nothing_aside_for_a_window_that_a_frame_claims() -> None:
+    pytest.importorskip("zstandard", reason="the extra `zstd` is not installed")
+    frame = b"\x28\xb5\x2f\xfd" + bytes([0x04, (27 - 10) << 3]) + b"\x01\x00\x00" + bytes(4)
+    with pytest.raises(archive_format.Wrong, match="memory"):
+        archive_format._unpacked(frame, "zstd", ARCHIVE_PAGE_BYTES_MAX)
+
+
+# -- what is written stays within what is read ---------------------------------------------------------------
+
+
+def test_the_columns_of_a_chunk_are_those_of_the_schema_and_of_the_statements_that_put_them_back() -> None:
+    with closing(apsw.Connection(":memory:")) as db:
+        db.execute(schema_text()).fetchall()
+        for table, columns in archive_format.COLUMNS.items():
+            info = db.execute('SELECT name, type, "notnull" OR pk FROM pragma_table_info(?)', (table,)).fetchall()
+            assert {name: kind + ("" if required else "?") for name, kind, required in info} == columns, table
+            putting = {"session": "salvage.put_session", "binding": "archive.rebind"}.get(table, f"archive.put_{table}")
+            assert statements()[putting].parameters == set(columns), table
+
+
+def test_a_page_of_entries_that_are_nothing_but_escapes_and_ids_stays_within_the_bound(tmp_path: Path) -> None:
+    path = tmp_path / "escapes.db"
+    quotes = '"' * 2_000
+    with sync.open(path) as db:
+        session = db.session(KEPT)
+        for number in range(250):
+            item = {"type": "custom", "id": f"{number}{quotes}", "customType": quotes}
+            session.append(item, idempotency_key=f"{number}".ljust(512, "\x01"))
+        session.append(user("\\" * 3_000_000))
+        assert db.gc(RetentionPolicy(max_sessions=0, idle_days=0)).ok
+        assert db.verify().findings == ()
+        assert db.restore(session.id).entries == 251
+
+
+def test_a_session_with_more_keys_than_an_archive_holds_is_kept_and_says_why(path: Path) -> None:
+    rows = f"""WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ARCHIVE_BINDINGS_MAX})
+        INSERT INTO binding SELECT 'agent:main:many:' || i, session_no, 'main', 0, NULL FROM n, binding"""
+    change(path, rows)
+    with sync.open(path) as db:
+        report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
+        assert any("10,001 keys point at it" in made.note for made in report.decisions), report

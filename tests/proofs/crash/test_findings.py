@@ -1,0 +1,37 @@
+"""What the crash tests found beside crashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import sessiondb
+from sessiondb.maintenance.retention import RetentionPolicy
+from tests.support.core import user
+from tests.support.transfer import transcript, write
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_without_an_archive(tmp_path: Path) -> None:
+    """It called them archived, to be restored first, which is impossible: so no export succeeded ever after."""
+    files = write(tmp_path / "files", {"imported.jsonl": transcript(3, "imported")})
+    async with sessiondb.open(tmp_path / "gateway.db") as db:
+        await db.import_path(files)
+        await (await db.create_session("native")).append(user("hello"))
+        gone = await db.gc(RetentionPolicy(max_sessions=0, idle_days=0, archive=False))
+        assert gone.count("done") == 2
+        await (await db.create_session("stays")).append(user("hello"))
+        report = await db.export(tmp_path / "out")
+        assert report.ok, report
+        assert [file.name for file in report.files] == ["stays.jsonl"]
+
+
+async def test_an_export_of_everything_still_says_what_is_archived_and_how_to_get_it_back(tmp_path: Path) -> None:
+    async with sessiondb.open(tmp_path / "gateway.db") as db:
+        await (await db.create_session("archived")).append(user("hello"))
+        await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
+        [file] = (await db.export(tmp_path / "out")).files
+        assert file.status == "failed"
+        assert "sessiondb restore DB archived" in file.note

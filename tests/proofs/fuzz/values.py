@@ -1,0 +1,267 @@
+"""Hostile values in a database whose structure is sound: what is stored, what is done with it, and what may come of that.
+
+    python fuzz_values.py DB FOLDER LIMIT_MIB SEED FIRST COUNT
+
+runs cases in a process that may use so much memory more than it has at its start, and prints what broke, a JSON list a line. A case is a
+copy of a database in which some values are replaced by others of the column's type, with the rules of the schema switched off: what a
+stranger can hand on. Whatever is asked of it then answers, or raises an error of ours; a command ends with a code of the table, and never
+with that of a bug.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import resource
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import apsw
+from click.testing import CliRunner
+
+from sessiondb import Limits, database, sync
+from sessiondb.cli import program
+from sessiondb.errors import SessionDBError
+from tests.support.damage import copy_of
+
+CODES = frozenset(range(6))
+INTEGERS = (0, -1, 1, 2, 9, 2**31, 2**32, 2**32 + 1, 2**53, 253_402_300_800_000, 2**62, 2**63 - 1, -(2**63))
+OBJECTS: tuple[Any, ...] = (
+    {},
+    {"type": "message"},
+    {"type": 5, "id": 5, "parentId": 5},
+    {"type": "message", "id": [], "parentId": {}, "message": []},
+    {"type": "message", "id": "x", "message": {"role": 5, "content": 5}},
+    {"type": "message", "id": "x", "message": {"role": "user", "content": {"text": 1}}},
+    {"type": "message", "id": "x", "message": {"role": "user", "content": [5, None, [], {"type": []}, {"type": "text", "text": {}}]}},
+    {"type": "message", "message": {"role": "assistant", "content": [{"type": "toolCall", "id": [], "name": {}}], "usage": "x"}},
+    {"type": "message", "message": {"role": "assistant", "provider": [], "model": {}, "usage": {"totalTokens": -(10**40)}}},
+    {"type": "compaction", "summary": [1], "firstKeptEntryId": {}, "tokensBefore": "x", "timestamp": 10**30},
+    {"type": "branch_summary", "summary": 5},
+    {"type": "custom_message", "content": 5},
+    {"type": "session", "version": "x", "id": []},
+    {"type": "session_info", "name": []},
+    {"type": "model_change"},
+    {"type": "thinking_level_change", "thinkingLevel": {}},
+    {"role": 5},
+    {"role": [], "content": {}},
+)
+TEXTS = (
+    "", " ", "x", "\0", "a\0b", "null", "true", "5", '"x"', "[]", "[null]", "[1, 2]", "{", "NaN", '{"x": NaN}', '"\\ud83d"',
+    "9" * 5_000, '{"n": ' + "9" * 5_000 + "}", '{"n": 1e999}', "[" * 100_000, '{"a":' * 5_000 + "1" + "}" * 5_000,
+    "\x1b[2J\x9b\u202e\u2028", "x" * 100_000, "漢🙂" * 1_000, "agent:main:web:1", "agent:::", "../../x", "/etc/passwd", "a/b", ".", "main",
+    *(json.dumps(value) for value in OBJECTS),
+)  # fmt: skip
+BLOBS = (b"", b"x", b"\xff\xfe", b"{}", b"[" * 100_000, b"x" * 100_000, zlib.compress(bytes(2**20)), b"\x28\xb5\x2f\xfd" + b"\xff" * 20)
+NOT_UTF8 = object()
+TABLES = (
+    "session", "binding", "branch", "entry", "epoch", "compaction", "source", "quarantine", "lane", "turn", "inbox", "outbox", "event",
+    "event_cursor", "archive", "archive_chunk", "instance",
+)  # fmt: skip
+# Where a value says something to more than one reader, dice fall more often.
+FAVOURED = (
+    ("entry", "payload"), ("archive_chunk", "content"), ("archive", "session_keys"), ("event", "data"), ("binding", "details"),
+    ("source", "content"), ("compaction", "summary"), ("inbox", "payload"), ("outbox", "payload"), ("inbox", "lane"), ("source", "name"),
+)  # fmt: skip
+
+
+# -- what is stored --------------------------------------------------------------------------------------------
+
+
+def spoil(path: Path, rng: random.Random) -> str:
+    """Replace some values of a closed database; return which."""
+    done = []
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on").fetchall()
+        for _ in range(rng.choice([1, 1, 1, 2, 5])):
+            table, column = rng.choice(FAVOURED) if rng.random() < 0.4 else (rng.choice(TABLES), "")
+            info = {name: (kind, key) for name, kind, key in db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,))}
+            column = column or rng.choice(sorted(info))
+            keys = [name for name in info if info[name][1]]
+            rows = db.execute(f"SELECT {', '.join(keys)} FROM {table} ORDER BY {', '.join(keys)}").fetchall()
+            if not rows:
+                continue
+            where = " AND ".join(f"{name} = ?" for name in keys)
+            for row in rng.sample(rows, k=min(len(rows), rng.choice([1, 1, 3, 1_000]))):
+                shown = _put(db, rng, table, column, info[column][0], where, row)
+                done.append(f"{table}.{column} of {row}: {shown}"[:140])
+    return "; ".join(done[:5])
+
+
+def _put(db: apsw.Connection, rng: random.Random, table: str, column: str, kind: str, where: str, row: tuple[Any, ...]) -> str:
+    value: Any
+    expression = "?"
+    if table == "archive_chunk" and column == "content":
+        value = _chunk(db, rng, where, row)
+    elif rng.random() < 0.1:
+        value = None
+    elif kind == "TEXT" and rng.random() < 0.1:
+        value, expression = b'{"\xff\xfe": 1}', "CAST(? AS TEXT)"
+    else:
+        value = rng.choice({"INTEGER": INTEGERS, "TEXT": TEXTS, "BLOB": BLOBS}[kind])
+    # The rules of a type, of NOT NULL and of a key cannot be switched off.
+    with suppress(apsw.ConstraintError, apsw.MismatchError):
+        db.execute(f"UPDATE {table} SET {column} = {expression} WHERE {where}", (value, *row)).fetchall()
+    return repr(value)[:60]
+
+
+def _chunk(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, ...]) -> bytes:
+    """Return a chunk with something in it that nobody wrote there; its hash is made right, too."""
+    [(content, encoding)] = db.execute(
+        f"SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE {where}", row
+    ).fetchall()
+    text = zlib.decompress(content) if encoding == "zlib" else _zstd().ZstdDecompressor().decompress(content)
+    lines: list[Any] = [json.loads(line) for line in text.splitlines()]
+    if rng.random() < 0.3:
+        text = rng.choice(TEXTS).encode() + b"\n"
+    else:
+        at = rng.randrange(len(lines))
+        lines[at][rng.randrange(len(lines[at]))] = rng.choice((*INTEGERS, *TEXTS, None, [], {}, 1.5, True, 2**70, "\ud83d"))
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    if rng.random() < 0.9:
+        db.execute(f"UPDATE archive_chunk SET sha256 = ? WHERE {where}", (hashlib.sha256(text).hexdigest(), *row)).fetchall()
+    return zlib.compress(text) if encoding == "zlib" else bytes(_zstd().ZstdCompressor().compress(text))
+
+
+def _zstd() -> Any:
+    import zstandard
+
+    return zstandard
+
+
+# -- what is done with it --------------------------------------------------------------------------------------
+
+
+def _sessions(db: sync.SessionDB) -> list[str]:
+    found = []
+    with suppress(SessionDBError):
+        found = [info.session_id for info in db.sessions(with_ended=True)]
+    return found
+
+
+def _uses(db: sync.SessionDB, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield what a program does, each under its name."""
+    yield "verify", db.verify
+    yield "verify a little", lambda: db.verify(deep=False)
+    yield "status", db.status
+    yield "sessions", lambda: list(db.sessions(with_ended=True))
+    yield "dead letters", lambda: list(db.dead_letters())
+    yield "replies", lambda: [list(db.replies(state)) for state in ("pending", "sending", "unknown", "failed", "sent")]
+    yield "held", db.held
+    yield "resumes", db.plan_resumes
+    yield "compactions", lambda: list(db.compactions())
+    for session_id in _sessions(db):
+        with suppress(SessionDBError):
+            session = db.session_by_id(session_id)
+            yield f"context of {session_id}", session.context
+            yield f"entries of {session_id}", lambda session=session: list(session.entries(limit=500))
+            yield f"arrivals of {session_id}", lambda session=session: list(session.arrivals(limit=500))
+            yield f"epochs of {session_id}", session.epochs
+            yield f"info of {session_id}", session.info
+    yield "export", lambda: db.export(folder / "out")
+
+
+def calls_of_the_api(path: Path, folder: Path) -> Iterator[str]:
+    """Use a database as a program does; yield what came out that is no error of ours."""
+    limits = Limits(read_age_s_max=5.0, busy_timeout_s=1.0)
+    for readonly in (True, False):
+        try:
+            with sync.open(path, readonly=readonly, limits=limits) as db:
+                for name, use in _uses(db, folder) if readonly else _changes(db):
+                    try:
+                        use()
+                    except SessionDBError:
+                        pass
+                    except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
+                        yield f"{name}: {said(error)}"
+        except SessionDBError:
+            pass
+        except Exception as error:  # noqa: BLE001  # likewise
+            yield f"open: {said(error)}"
+
+
+def _changes(db: sync.SessionDB) -> Iterator[tuple[str, Callable[[], Any]]]:
+    for session_id in _sessions(db):
+        yield f"restore {session_id}", lambda session_id=session_id: db.restore(session_id)
+
+
+def said(error: Exception) -> str:
+    """Say what was raised, and where."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "sessiondb" in frame.filename]
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[:-4:-1])
+    return f"{type(error).__name__}: {str(error)[:200]} ({where})"
+
+
+def commands(path: Path, folder: Path, rng: random.Random) -> Iterator[str]:
+    """Run commands; yield those that end as a bug does, or otherwise than by a code of the table."""
+    with sync_ids(path) as ids:
+        one = rng.choice(ids) if ids else "none"
+    calls = [
+        ["verify", path], ["status", path], ["sessions", path, "--all"], ["show", path, one], ["show", path, one, "--json"],
+        ["context", path, one], ["events", path], ["inbox", path], ["outbox", path], ["held", path], ["compactions", path],
+        ["tail", path, one], ["export", path, folder / "cli"], ["restore", path, one],
+    ]  # fmt: skip
+    for call in [*rng.sample(calls, k=5), ["salvage", path, folder / "cli.db"]]:
+        done = CliRunner().invoke(program, [str(part) for part in call])
+        if done.exit_code not in CODES or not isinstance(done.exception, SystemExit | None):
+            last = (done.output.strip() or repr(done.exception)).splitlines()[-1]
+            yield f"sessiondb {call[0]}: exit {done.exit_code}: {last[:300]}"
+
+
+class sync_ids:  # noqa: N801  # a function in all but name
+    """The ids of a database's sessions, read past all that is ours."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> list[str]:
+        with closing(apsw.Connection(str(self.path))) as db, suppress(UnicodeDecodeError):
+            rows = db.execute("SELECT session_id FROM session WHERE session_id NOT GLOB '*' || char(0) || '*'").fetchall()
+            return [session_id for (session_id,) in rows if session_id and not session_id.startswith("-")]
+        return []
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def salvage(path: Path, folder: Path) -> Iterator[str]:
+    """Salvage; yield what came out that is no error of ours, and what it says of its own work."""
+    try:
+        report = database.salvage(path, folder / "new.db")
+    except SessionDBError as error:
+        yield f"salvage gave up: {error}"
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
+        yield f"salvage: {said(error)}"
+    else:
+        yield from (f"salvage: verify says of the new database: {finding.message}" for finding in report.findings[:3])
+
+
+def broken_by(base: Path, folder: Path, name: str) -> tuple[str, list[str]]:
+    """Run the case of this name; return what was stored, and what broke."""
+    rng = random.Random(name)
+    folder.mkdir(parents=True)
+    path = copy_of(base, folder / "hostile.db")
+    stored = spoil(path, rng)
+    found = list(salvage(path, folder))
+    found += calls_of_the_api(copy_of(path, folder / "library.db"), folder)
+    found += commands(path, folder, rng)
+    return stored, found
+
+
+def main(base: str, folder: str, limit_mib: str, seed: str, first: str, count: str) -> None:
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(limit_mib) * 2**20,) * 2)
+    for number in range(int(first), int(first) + int(count)):
+        stored, found = broken_by(Path(base), Path(folder) / str(number), f"{seed}/{number}")
+        if found:
+            print(json.dumps([number, stored, found]), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,532 @@
+"""Inbox, turns, leases and resumes beside a model that is obviously right (`proofs/models/gateway.py`), under asyncio and trio.
+
+A hypothesis state machine accepts (new events and repeated ones, until a session is full), chooses and claims, completes, fails,
+aborts, renews, lets time pass, takes expired leases over, lets the process die and recovers, resumes, requeues and drops, and ends a
+session. What was chosen may be stale when it is claimed. Now and then a turn that has lost its session tries to write all the same.
+Replies are begun, sent, refused, lost, overdue, decided about and sent again, by senders that may be too late. Two handles are open
+on the file, and either may take any step. After every step the states of all messages, turns and replies, every transcript and every
+event must be the model's; at the end `verify` finds nothing.
+
+`SESSIONDB_HYPOTHESIS=long` runs 1,000 examples of 60 steps for each event loop. `test_a_broken_rule_is_noticed` breaks one rule at
+a time and wants to see it fail.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio.from_thread
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+import sessiondb
+from sessiondb import gateway_calls, process
+from sessiondb.gateway import inbox, outbox, turns
+from sessiondb.sqlite import writer
+from sessiondb.transcript import registry
+from sessiondb.transcript.entries import prepare
+from tests.proofs.models.gateway import LANES, WAITING_MAX, Gateway, Message, Reply, Turn
+from tests.support.core import user
+from tests.support.gateway import Clock, complete, fail, inbox_states, look
+
+LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
+EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
+SESSIONS = 3
+LEASE_MS, TIMEOUT_MS = 5_000, 20_000
+
+numbers = st.integers(min_value=0, max_value=1_000_000)
+lanes = st.sampled_from(["main", "main", "main", "cron", "resume", "resume"])
+
+
+class Machine(RuleBasedStateMachine):
+    """The database and the model, side by side."""
+
+    loop = "asyncio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(writer, "_now_ms", self.clock)
+        self.patch.setattr(inbox, "SESSION_WAITING_MAX", WAITING_MAX)
+        self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-gateway-")
+        self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)
+        self.portal = self.portal_manager.__enter__()
+        self.model = Gateway()
+        self.deaths = 0
+        self.db: Any = None
+        self.handles: list[Any] = []
+        self.chosen: list[tuple[str, Any, int | None]] = []
+        """Candidates that somebody has looked up and not tried to claim yet: lane, candidate, the model's number of it."""
+        self.sending: list[tuple[Any, outbox.Outgoing, Reply]] = []
+        """What senders believe that they are sending: by which handle, what, and the model's."""
+
+    def call(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        async def run() -> Any:
+            return await fn(*args, **options)
+
+        return self.portal.call(run)
+
+    def write(self, body: Callable[[Any], Any]) -> Any:
+        return self.call(self.db.write, "test", body)
+
+    @initialize()
+    def start(self) -> None:
+        for _ in range(2):
+            self.handles.append(sessiondb.open(Path(self.folder.name) / "gateway.db", durability="normal", guard=False))
+            self.call(self.handles[-1].__aenter__)
+        self.db = self.handles[0]
+        for lane, (concurrency, priority) in LANES.items():
+            self.call(self.db.set_lane, lane, concurrency=concurrency, priority=priority)
+        for number in range(SESSIONS):  # so that session numbers are those of the model
+            self.call(self.db.session, f"agent:main:web:{number + 1}")
+
+    @rule(which=st.integers(0, 1))
+    def change_sides(self, which: int) -> None:
+        """Go on with the other handle: another connection, another writer, another instance."""
+        self.db = self.handles[which]
+
+    def some_turn(self, pick: int, *, ended: bool = False) -> Turn:
+        of = [turn for turn in self.model.turns if (turn.state != "running") == ended]
+        return of[pick % len(of)]
+
+    # -- rules ------------------------------------------------------------------------------------------------------
+
+    @rule(pick=numbers, lane=st.sampled_from(["main", "main", "main", "cron"]))
+    def accept(self, pick: int, lane: str) -> None:
+        event = f"e{len(self.model.messages)}"
+        self._accept(event, pick % SESSIONS + 1, lane)
+
+    @rule(pick=numbers)
+    @precondition(lambda self: self.model.messages)
+    def accept_again(self, pick: int) -> None:
+        message = self.model.messages[pick % len(self.model.messages)]
+        self._accept(message.event, message.session, message.lane)
+
+    def _accept(self, event: str, session: int, lane: str) -> None:
+        arguments = ("web", event, f"agent:main:web:{session}", user(event))
+        if session in self.model.ended and not any(message.event == event for message in self.model.messages):
+            with pytest.raises(sessiondb.SessionEnded):
+                self.call(self.db.accept, *arguments, lane=lane)
+            return
+        message, duplicate = self.model.accept(event, session, lane, self.clock())
+        if message is None:
+            with pytest.raises(sessiondb.SessionBusy) as busy:
+                self.call(self.db.accept, *arguments, lane=lane)
+            assert busy.value.retry_after_ms > 0
+            return
+        accepted = self.call(self.db.accept, *arguments, lane=lane)
+        assert (accepted.inbox_no, accepted.duplicate, accepted.state) == (message.number, duplicate, message.state)
+
+    @rule(lane=lanes)
+    def claim(self, lane: str) -> None:
+        self._claim(lane)
+
+    @rule(lane=lanes)
+    def choose(self, lane: str) -> None:
+        self._choose(lane)
+
+    def _choose(self, lane: str) -> None:
+        wanted = self.model.next(lane, self.clock())
+        candidate = self.call(self.db.read, "peek", lambda tx: turns.peek(tx, lane, self.clock()))
+        assert (candidate and candidate.inbox_no) == (wanted and wanted.number)
+        if candidate is not None:
+            self.chosen.append((lane, candidate, candidate.inbox_no))
+
+    @rule(pick=numbers)
+    @precondition(lambda self: self.chosen)
+    def claim_what_was_chosen(self, pick: int) -> None:
+        self._claim_chosen(pick % len(self.chosen))
+
+    def _claim(self, lane: str) -> None:
+        known = len(self.chosen)
+        self._choose(lane)
+        if len(self.chosen) > known:
+            self._claim_chosen(known)
+
+    def _claim_chosen(self, index: int) -> None:
+        lane, candidate, number = self.chosen.pop(index)
+        wanted = self.model.claim(lane, number, self.clock(), LEASE_MS, TIMEOUT_MS)
+        draft = self.call(prepare, candidate.payload)
+        started = self.write(lambda tx: turns.claim(tx, lane, candidate, draft, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS))
+        assert (started is None) == (wanted is None)
+        if wanted is not None:
+            found = (started.turn_no, started.inbox_no, started.kind, started.attempt, started.expires_at_ms, started.deadline_ms)
+            assert found == (
+                wanted.number, wanted.message.number, wanted.kind, wanted.attempt, wanted.expires_ms, wanted.deadline_ms
+            )  # fmt: skip
+
+    @rule(picks=st.lists(st.integers(1, SESSIONS), min_size=1, max_size=4))
+    def work(self, picks: list[int]) -> None:
+        """Messages arrive, and every lane takes what it may."""
+        for session in picks:
+            self._accept(f"e{len(self.model.messages)}", session, "main")
+        for lane in ("main", "cron", "resume"):
+            self._claim(lane)
+            self._claim(lane)
+
+    @rule(pick=numbers, how=st.sampled_from(["complete", "complete", "incomplete", "fail", "fail", "fail for good", "abort", "renew"]))
+    @precondition(lambda self: self.model.running())
+    def go_on(self, pick: int, how: str) -> None:
+        """A turn ends, or is heard of; then the lanes go on."""
+        turn = self.some_turn(pick)
+        if how in ("complete", "incomplete"):
+            self._complete(turn, incomplete=how == "incomplete")
+        elif how == "abort":
+            self.model.abort(turn)
+            self.call(self.db.abort_turn, turn.number, "stop")
+        elif how == "renew":
+            self.model.renew(turn, self.clock(), LEASE_MS)
+            until = self.write(lambda tx: turns.renew(tx, turn.number, lease_ms=LEASE_MS, operation=None))
+            assert until == turn.expires_ms
+        else:
+            self.model.fail(turn, self.clock(), retry=how == "fail")
+            self.call(fail, self.db, turn.number, retry=how == "fail")
+
+    @rule(pick=numbers, what=st.sampled_from(["complete", "fail", "renew", "append"]))
+    @precondition(lambda self: any(turn.state != "running" for turn in self.model.turns))
+    def write_too_late(self, pick: int, what: str) -> None:
+        """A holder that was taken over wakes up. The invariant sees that nothing has changed."""
+        number = self.some_turn(pick, ended=True).number
+        late: dict[str, Callable[[], Any]] = {
+            "complete": lambda: self.call(complete, self.db, number, "late", replies=[("web", "late")]),
+            "fail": lambda: self.call(fail, self.db, number),
+            "renew": lambda: self.write(lambda tx: turns.renew(tx, number, lease_ms=LEASE_MS, operation=None)),
+            "append": lambda: self.write(lambda tx: turns.append(tx, number, [])),
+        }
+        with pytest.raises(sessiondb.TurnLost):
+            late[what]()
+
+    @rule(session=st.integers(1, SESSIONS), and_then=st.sampled_from(["", "a newer message"]))
+    def die_when_all_is_quiet(self, session: int, and_then: str) -> None:
+        """Everything that waits is answered; then one more message comes, its process dies, and the next one resumes it."""
+        self.clock.pass_ms(60_000)
+        while True:
+            for turn in self.model.running():
+                self._complete(turn)
+            for lane in LANES:
+                self._claim(lane)
+            if not self.model.running():
+                break
+        self._accept(f"e{len(self.model.messages)}", session, "main")
+        self._claim("main")
+        if not self.model.running():
+            return  # its session has ended
+        self._crash()
+        self._resume(at_once=2, age_s=10_000, deadline_s=3)
+        if and_then:
+            self._accept(f"e{len(self.model.messages)}", session, "main")
+            self._claim("main")
+        self._claim("resume")
+
+    def _complete(self, turn: Turn, *, incomplete: bool = False) -> None:
+        said = f"re {turn.message.event}"
+        self.model.complete(turn, f'"{said}"', self.clock(), incomplete=incomplete)
+        self.call(complete, self.db, turn.number, said, replies=[("web", said)], incomplete="no answer" if incomplete else None)
+
+    # -- replies ----------------------------------------------------------------------------------------------------
+
+    @rule()
+    @precondition(lambda self: any(reply.state == "pending" for reply in self.model.replies))
+    def begin_sending(self) -> None:
+        self._begin_sending()
+
+    def _begin_sending(self) -> None:
+        wanted = self.model.begin_sending(self.clock(), LEASE_MS)
+        begun = self.write(lambda tx: outbox.begin_sending(tx, lease_ms=LEASE_MS))
+        assert (begun and (begun.outbox_no, begun.attempt)) == (wanted and (wanted.number, wanted.attempts))
+        if begun is not None and wanted is not None:
+            self.sending.append((self.db, begun, wanted))
+
+    @rule(session=st.integers(1, SESSIONS), how=st.sampled_from(["sent", "refused", "refused for good", "lost", "too late"]))
+    @precondition(lambda self: not self.model.ended)
+    def answer_and_send(self, session: int, how: str) -> None:
+        """A message is answered, and a sender takes the oldest reply that waits."""
+        self._accept(f"e{len(self.model.messages)}", session, "main")
+        self._claim("main")
+        for turn in self.model.running():
+            self._complete(turn)
+        known = len(self.sending)
+        self._begin_sending()
+        if len(self.sending) == known:
+            return
+        if how == "too late":  # it is given up, and an operator has it sent again, before the first sender says that it did
+            reply = self.sending[known][2]
+            self._give_up_overdue(LEASE_MS + 2_000)
+            self._settle_by_hand(reply, "pending")
+            self._begin_sending()
+            how = "sent"
+        self._settle(known, how)
+
+    @rule(pick=numbers, how=st.sampled_from(["sent", "sent", "refused", "refused for good", "lost"]))
+    @precondition(lambda self: self.sending)
+    def settle(self, pick: int, how: str) -> None:
+        """A sender says what became of it; it may have been given up, decided about, or be sent by somebody else by now."""
+        self._settle(pick % len(self.sending), how)
+
+    def _settle(self, index: int, how: str) -> None:
+        handle, begun, reply = self.sending.pop(index)
+        wanted = self.model.settle(reply, begun.attempt, how, self.clock())
+        ends: dict[str, Callable[[Any], bool]] = {
+            "sent": lambda tx: outbox.sent(tx, begun, "a receipt"),
+            "refused": lambda tx: outbox.refused(tx, begun, "busy", retry=True),
+            "refused for good": lambda tx: outbox.refused(tx, begun, "never", retry=False),
+            "lost": lambda tx: outbox.lost(tx, begun, "no answer"),
+        }
+        assert self.call(handle.write, "test", ends[how]) == wanted
+
+    @rule(ms=st.sampled_from([0, LEASE_MS + 2_000]))
+    @precondition(lambda self: any(reply.state == "sending" for reply in self.model.replies))
+    def give_up_overdue(self, ms: int) -> None:
+        self._give_up_overdue(ms)
+
+    def _give_up_overdue(self, ms: int) -> None:
+        self.clock.pass_ms(ms)
+        assert self.write(outbox.give_up_overdue) == self.model.give_up_overdue(self.clock())
+
+    @rule(pick=numbers, state=st.sampled_from(["sent", "pending"]))
+    @precondition(lambda self: self.model.replies)
+    def settle_by_hand(self, pick: int, state: Any) -> None:
+        self._settle_by_hand(self.model.replies[pick % len(self.model.replies)], state)
+
+    def _settle_by_hand(self, reply: Reply, state: Any) -> None:
+        if self.model.decide(reply, state, self.clock()):
+            self.call(self.db.settle_reply, reply.number, state)
+        else:
+            with pytest.raises(sessiondb.NotFound):
+                self.call(self.db.settle_reply, reply.number, state)
+
+    @rule(ms=st.sampled_from([500, 1_000, 2_000, 4_900, 20_000, 3_600_000]))
+    def time_passes(self, ms: int) -> None:
+        self.clock.pass_ms(ms)
+
+    @precondition(lambda self: self.model.running())
+    @rule(lane=lanes, ms=st.sampled_from([0, 0, 4_900, 5_000, 22_000]))
+    def take_over(self, lane: str, ms: int) -> None:
+        self.clock.pass_ms(ms)
+        wanted = self.model.take_over(lane, self.clock())
+        assert self.write(lambda tx: turns.take_over_expired(tx, lane)) == wanted
+
+    @rule()
+    @precondition(lambda self: self.model.running())
+    def crash(self) -> None:
+        self._crash()
+
+    def _crash(self) -> None:
+        """Hand everything that runs to a process that is gone, and recover."""
+        lost = self.model.crash()
+        me = process.identity()
+
+        def die(tx: Any) -> None:
+            row = tx.must("look.dead_process", host=me.host, boot_id="another boot", now_ms=0, closed_at_ms=None, unclean=0)
+            for turn in tx.all("look.turns"):
+                if turn.state == "running":
+                    tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
+
+        self.write(die)
+        assert self.call(self.db.recover) == sessiondb.Recovered(instances=1, turns=lost)
+        assert self.call(self.db.recover) == sessiondb.Recovered(), "a second time there is nothing to do"
+
+    @precondition(lambda self: any(message.state == "held" for message in self.model.messages))
+    @rule(at_once=st.integers(0, 2), age_s=st.sampled_from([10, 10_000]), deadline_s=st.sampled_from([3, 100]))
+    def resume(self, at_once: int, age_s: int, deadline_s: int) -> None:
+        self._resume(at_once=at_once, age_s=age_s, deadline_s=deadline_s)
+        self._claim("resume")
+
+    def _resume(self, *, at_once: int, age_s: int, deadline_s: int) -> None:
+        policy = sessiondb.ResumePolicy(
+            max_concurrent_resumes=at_once, max_age_hours=age_s / 3600, deadline_s=deadline_s, budget_per_start=1_000_000
+        )
+        wanted = self.model.resume(self.clock(), at_once=at_once, max_age_ms=age_s * 1000, deadline_ms=deadline_s * 1000)
+        found = self.call(self.db.resume, policy)
+        assert [(f"e{decision.inbox_no - 1}", decision.action) for decision in found] == wanted
+
+    @rule(pick=numbers, drop=st.booleans())
+    @precondition(lambda self: any(message.state == "dead" for message in self.model.messages))
+    def decide(self, pick: int, drop: bool) -> None:
+        dead = [message for message in self.model.messages if message.state == "dead"]
+        message: Message = dead[pick % len(dead)]
+        if drop:
+            self.model.drop(message)
+            self.call(self.db.drop, message.number)
+        else:
+            self.model.requeue(message, self.clock())
+            self.call(self.db.requeue, message.number)
+
+    @rule(sure=st.integers(0, 9))
+    @precondition(lambda self: not self.model.ended and not self.model.running(session=3))
+    def end(self, sure: int) -> None:
+        if sure == 0:
+            self.write(lambda tx: registry.end(tx, 3))
+            self.model.ended.add(3)
+
+    # -- the comparison ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def both_agree(self) -> None:
+        if self.db is not None:
+            self.call(self._compare)
+
+    async def _compare(self) -> None:
+        model = self.model
+        assert await inbox_states(self.db) == {message.event: message.state for message in model.messages}
+        found = [(row.attempts, row.turn_no, row.lane, row.available_at_ms) for row in await look(self.db, "inbox")]
+        assert found == [(message.attempts, message.turn, message.lane, message.available_ms) for message in model.messages]
+        rows = await look(self.db, "turns")
+        assert [(row.state, row.inbox_no, bool(row.incomplete), row.expires_at_ms) for row in rows] == [
+            (turn.state, turn.message.number, turn.incomplete, turn.expires_ms) for turn in model.turns
+        ]
+        said: dict[int, list[str]] = {}
+        for row in await look(self.db, "user_entries"):
+            number = int(row.idempotency_key.removeprefix("inbox:"))
+            said.setdefault(row.session_no, []).append(model.messages[number - 1].event)
+        assert said == model.said
+        found = [(row.session_no, row.payload, row.state, row.attempts, row.available_at_ms) for row in await look(self.db, "outbox")]
+        assert found == [(reply.session, reply.payload, reply.state, reply.attempts, reply.available_ms) for reply in model.replies]
+        assert [row.kind for row in await look(self.db, "events")] == model.events
+
+    def teardown(self) -> None:
+        try:
+            if self.db is not None:
+                report = self.call(self.db.verify)
+                assert report.findings == (), report.findings
+        finally:
+            for handle in self.handles:
+                self.call(handle.close)
+            self.portal_manager.__exit__(None, None, None)
+            self.folder.cleanup()
+            self.patch.undo()
+
+
+def run(loop: str, **options: Any) -> None:
+    machine = type("Machine", (Machine,), {"loop": loop})
+    run_state_machine_as_test(
+        machine, settings=settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options)
+    )
+
+
+@pytest.mark.slow
+def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
+    run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
+
+
+# -- teeth ------------------------------------------------------------------------------------------------------------
+
+
+def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(turns, "require_running", lambda tx, turn_no: tx.must("turns.get", turn_no=turn_no))
+
+
+def _message_appended_again(patch: pytest.MonkeyPatch) -> None:
+    append = turns.append_entries
+
+    def again(tx: Any, session_no: int, drafts: Any) -> Any:
+        for draft in drafts:
+            if draft.idempotency_key is not None:
+                draft.idempotency_key += f":{tx.now_ms}"
+        return append(tx, session_no, drafts)
+
+    patch.setattr(turns, "append_entries", again)
+
+
+def _interrupted_message_is_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(turns, "INTERRUPTED_ATTEMPTS_MAX", 1)
+
+
+def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:
+    class Later:
+        def __init__(self, tx: Any) -> None:
+            self._tx = tx
+            self.now_ms = tx.now_ms + 1_000_000
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tx, name)
+
+    take_over = turns.take_over_expired
+    patch.setattr(turns, "take_over_expired", lambda tx, lane: take_over(Later(tx), lane))
+
+
+def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
+    decide = gateway_calls.resume._decide
+
+    def unlimited(*args: Any, room: int, **options: Any) -> Any:
+        return decide(*args, room=9, **options)
+
+    patch.setattr(gateway_calls.resume, "_decide", unlimited)
+
+
+def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
+    peek = turns.peek
+
+    def same(tx: Any, lane: str, now_ms: int) -> Any:
+        """Nothing is looked up again in the transaction of a claim: whatever was chosen is taken."""
+        found = peek(tx, lane, now_ms)
+        return found if found is None or not hasattr(tx, "run") else _Any(found)
+
+    patch.setattr(turns, "peek", same)
+
+
+class _Any:
+    """A candidate that is whichever message it is compared with."""
+
+    class _Number(int):
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = int.__hash__
+
+    def __init__(self, found: turns.Candidate) -> None:
+        self._found = found
+        self.inbox_no = self._Number(found.inbox_no)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found, name)
+
+
+def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
+    settle = outbox._settle
+
+    def last_word(tx: Any, reply: outbox.Outgoing, state: str, **how: Any) -> bool:
+        row = tx.one("look.reply", outbox_no=reply.outbox_no)
+        return settle(tx, replace(reply, attempt=row.attempts), state, **how)
+
+    patch.setattr(outbox, "_settle", last_word)
+
+
+def _unknown_is_sent_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outbox, "lost", lambda tx, reply, reason: outbox.put_back(tx, reply, reason))
+
+
+def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inbox, "_refuse_when_full", lambda tx, ref, incoming: 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "break_rule",
+    [
+        _fence_forgotten,
+        _message_appended_again,
+        _interrupted_message_is_lost,
+        _take_over_too_early,
+        _resumes_without_a_limit,
+        _stale_candidate_is_claimed,
+        _late_sender_has_the_last_word,
+        _unknown_is_sent_again,
+        _session_is_never_full,
+    ],
+    ids=lambda fn: fn.__name__.strip("_"),
+)
+def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
+    break_rule(monkeypatch)
+    with pytest.raises(BaseException) as failure:  # pytest's own failure of `raises` is one, too
+        run("asyncio", max_examples=60, stateful_step_count=40, derandomize=True, phases=[Phase.generate], database=None)
+    assert not isinstance(failure.value, (HypothesisException, KeyboardInterrupt)), "the machine itself is at fault"

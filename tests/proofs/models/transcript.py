@@ -1,0 +1,415 @@
+"""A transcript that is obviously right: lists, dictionaries and parent pointers, no index and no arithmetic on numbers.
+
+`proofs/models/test_transcript.py` runs the database beside this model and compares them after every step. Everything is computed the
+slow way: a path by walking parents, a context by slicing the path, a token count by adding up. What it knows of the
+rules it knows from `docs/design.md`, not from the code: the outcome of a commit, for example, is decided here by
+comparing what two summaries cover, where the database compares numbers.
+
+The model knows nothing of storage: idempotency is a dictionary, an epoch is a row in a list, a fork shares objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+COOL_DOWN_AFTER = 3
+COOL_DOWN_MS = 600_000
+MANUAL_FLOOR = 512
+
+Shown = tuple[str, str]
+
+ASSISTANT = ("assistant", "call")
+NOT_MESSAGES = ("setting", "compaction", "reset")
+
+
+@dataclass(eq=False)
+class Item:
+    """One entry. Two items are the same only if they are the same object."""
+
+    kind: str
+    text: str
+    parent: Item | None
+    tokens: int = 0
+    usage: int | None = None
+    call_id: str | None = None
+    open_calls: int = 0
+    thinking: str = "off"
+    boundary: Item | None = None
+    """The boundary in force for it; a boundary is in force for itself."""
+    kept: Item | None = None
+    """Of a boundary: the first item before it that stays."""
+    entry_id: str = ""
+
+    @property
+    def is_message(self) -> bool:
+        return self.kind not in NOT_MESSAGES
+
+    @property
+    def shown(self) -> Shown:
+        role = {"call": "assistant", "result": "toolResult", "bash": "bashExecution", "hidden": "bashExecution", "note": "custom"}
+        return (role.get(self.kind, self.kind), self.text)
+
+
+@dataclass
+class Epoch:
+    reason: str
+    boundary: Item | None
+    kept: Item | None
+    closed_head: Item | None = None
+
+
+@dataclass
+class Job:
+    compaction_id: str
+    trigger: str
+    base_epoch: int
+    covered: list[Item] | None
+    """The messages of the path that its summary stands for, from the root on; None: nothing, all is kept."""
+    kept: Item | None
+    tokens_before: int
+    deadline_ms: int
+    state: str = "running"
+    finished_ms: int = 0
+    epoch: int | None = None
+    item: Item | None = None
+    late: bool = False
+
+
+class Refused(Exception):
+    """The model refuses what the database must refuse too; the argument names the error's class."""
+
+
+def tokens_of(text: str, extra_chars: int = 0) -> int:
+    return math.ceil((len(text) + extra_chars) / 4)
+
+
+def path_to(item: Item | None) -> list[Item]:
+    found = []
+    while item is not None:
+        found.append(item)
+        item = item.parent
+    return found[::-1]
+
+
+def span_of(head: Item | None, boundary: Item | None, kept: Item | None) -> tuple[list[Item], list[Item]]:
+    """Split the path that a context rests on: what was kept from before the boundary, and what came after it."""
+    path = path_to(head)
+    if boundary is None:
+        return [], path
+    at = path.index(boundary)
+    start = path.index(kept) if kept is not None else at
+    return path[start:at], path[at + 1 :]
+
+
+def kept_by_reset(items: Sequence[Item]) -> list[Item]:
+    """A reset keeps the conversation only: questions, replies, and results whose call is kept."""
+    found, waiting = [], []
+    for item in items:
+        if item.kind == "call":
+            waiting.append(item.call_id)
+        if item.kind == "result" and item.call_id in waiting:
+            waiting.remove(item.call_id)
+            found.append(item)
+        if item.kind in ("user", *ASSISTANT):
+            found.append(item)
+    return found
+
+
+def context_of(head: Item | None, boundary: Item | None, kept: Item | None) -> list[Shown]:
+    before, after = span_of(head, boundary, kept)
+    shown: list[Shown] = []
+    if boundary is not None and boundary.kind == "compaction":
+        shown.append(("compactionSummary", boundary.text))
+    if boundary is not None and boundary.kind == "reset":
+        before = kept_by_reset(before)
+    return shown + [item.shown for item in before + after if item.is_message and item.kind != "hidden"]
+
+
+def may_begin(item: Item) -> bool:
+    return item.is_message and item.kind != "result"
+
+
+def place_to_cut(messages: Sequence[Item], keep_tokens: int, open_calls: int) -> int | None:
+    """Return how many messages a summary covers when about `keep_tokens` are to be kept; None: nothing to cover."""
+    replies = [index for index, item in enumerate(messages) if item.kind in ASSISTANT]
+    if not replies:
+        return None
+    last = replies[-1]
+    # Nothing that came after the last reply may be passed: it may be a message that nobody has answered.
+    places = [n for n in range(1, last + 2) if n < len(messages) and may_begin(messages[n]) and messages[n - 1].open_calls == 0]
+    if open_calls == 0 and not any(item.kind == "user" for item in messages[last:]):
+        places.append(len(messages))
+    enough = [n for n in range(len(messages) + 1) if sum(item.tokens for item in messages[n:]) >= keep_tokens]
+    if not enough or enough[-1] == 0:
+        return None
+    budget = min(enough[-1], last + 1)
+    return min((n for n in places if n >= budget), default=None) or max((n for n in places if n < budget), default=None)
+
+
+@dataclass
+class Session:
+    """One transcript, its generations and its jobs."""
+
+    session_id: str
+    head: Item | None = None
+    boundary: Item | None = None
+    kept: Item | None = None
+    tokens: int = 0
+    fresh: bool = False
+    ended: bool = False
+    arrived: list[Item] = field(default_factory=list)
+    records: int = 0
+    """Entries of any sort: those in `arrived`, and the records that moved the head."""
+    by_key: dict[str, Item] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=lambda: [Epoch("start", None, None)])
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        return len(self.epochs) - 1
+
+    @property
+    def compactions(self) -> int:
+        return sum(job.state == "committed" for job in self.jobs)
+
+    @property
+    def thinking(self) -> str:
+        return self.head.thinking if self.head is not None else "off"
+
+    def context(self, epoch: int | None = None) -> list[Shown]:
+        if epoch is None or epoch == self.epoch:
+            return context_of(self.head, self.boundary, self.kept)
+        past = self.epochs[epoch]
+        return context_of(past.closed_head, past.boundary, past.kept)
+
+    def reachable(self) -> list[Item]:
+        """Items that `branch` and `fork` can name: its own, and the ancestors' that lie on its path."""
+        return self.arrived + [item for item in path_to(self.head) if item not in self.arrived]
+
+    # -- append -----------------------------------------------------------------------------------------------------
+
+    def append(
+        self, kind: str, text: str, *, key: str | None = None, call_id: str | None = None, usage: int | None = None
+    ) -> tuple[Item, bool]:
+        if self.ended:
+            raise Refused("SessionEnded")
+        if key is not None and key in self.by_key:
+            return self.by_key[key], True
+        item = self._follow(kind, text)
+        item.call_id, item.usage = call_id, usage
+        item.boundary = self.boundary
+        if kind == "call":
+            item.tokens, item.open_calls = tokens_of(text, len("ls") + len("{}")), 1
+        elif kind == "assistant":
+            item.tokens, item.open_calls = tokens_of(text), 0
+        elif kind == "result":
+            item.tokens, item.open_calls = tokens_of(text), max(0, item.open_calls - 1)
+        elif kind == "setting":
+            item.thinking = text
+        elif kind != "hidden":
+            item.tokens = tokens_of(text)
+        if usage is not None:
+            self.tokens, self.fresh = usage, True
+        else:
+            self.tokens += item.tokens
+        if key is not None:
+            self.by_key[key] = item
+        return item, False
+
+    def _follow(self, kind: str, text: str) -> Item:
+        head = self.head
+        item = Item(kind, text, head, open_calls=head.open_calls if head else 0, thinking=head.thinking if head else "off")
+        self.head = item
+        self.arrived.append(item)
+        self.records += 1
+        return item
+
+    # -- moving -----------------------------------------------------------------------------------------------------
+
+    def _next_epoch(self, reason: str, boundary: Item | None, kept: Item | None) -> None:
+        self.epochs[-1].closed_head = self.head
+        self.epochs.append(Epoch(reason, boundary, kept))
+        self.boundary, self.kept = boundary, kept
+
+    def _estimate(self) -> None:
+        before, after = span_of(self.head, self.boundary, self.kept)
+        summary = self.boundary.tokens if self.boundary is not None else 0
+        self.tokens, self.fresh = summary + sum(item.tokens for item in before + after if item.is_message), False
+
+    def _live(self) -> None:
+        if self.ended:
+            raise Refused("SessionEnded")
+
+    def branch(self, target: Item | None) -> None:
+        self._live()
+        if target is self.head:
+            return
+        boundary = target.boundary if target is not None else None
+        self._next_epoch("branch", boundary, boundary.kept if boundary is not None else None)
+        self.head = target
+        self.records += 1
+        self._estimate()
+
+    def reset(self, keep_from: Item | None) -> Item:
+        self._live()
+        if keep_from is not None and keep_from not in path_to(self.head):
+            raise Refused("NotFound")
+        return self._begin_at("reset", "", keep_from)
+
+    def _begin_at(self, kind: str, text: str, kept: Item | None) -> Item:
+        """Append a boundary: the epoch before it ends before it."""
+        closed_head = self.head
+        item = self._follow(kind, text)
+        item.kept, item.boundary = kept, item
+        item.tokens = tokens_of(text)
+        self._next_epoch(kind, item, kept)
+        self.epochs[-2].closed_head = closed_head
+        self._estimate()
+        return item
+
+    def undo(self) -> None:
+        self._live()
+        job = next((job for job in self.jobs if job.item is not None and job.item is self.boundary), None)
+        if job is None or job.epoch is None:
+            raise Refused("NothingToUndo")
+        before = self.epochs[job.epoch - 1]
+        self._next_epoch("undo", before.boundary, before.kept)
+        self._estimate()
+
+    def fork(self, session_id: str, *, at: Item | None = None, epoch: int | None = None) -> Session:
+        head, boundary, kept = self.head, self.boundary, self.kept
+        if at is not None:
+            head, boundary = at, at.boundary
+            kept = boundary.kept if boundary is not None else None
+        elif epoch is not None and epoch != self.epoch:
+            past = self.epochs[epoch]
+            head, boundary, kept = past.closed_head, past.boundary, past.kept
+        new = Session(session_id, head=head, boundary=boundary, kept=kept, epochs=[Epoch("fork", boundary, kept)])
+        new._estimate()
+        return new
+
+    # -- compaction -------------------------------------------------------------------------------------------------
+
+    def begin(self, trigger: str, keep_tokens: int, now_ms: int, timeout_ms: int) -> Job:
+        self._live()
+        running = next((job for job in self.jobs if job.state == "running"), None)
+        if running is not None and now_ms < running.deadline_ms:
+            raise Refused("CompactionRunning")
+        last = [job for job in self.jobs if job is not running][-COOL_DOWN_AFTER:]
+        rejected = [job for job in last if job.state == "rejected" and job.base_epoch == self.epoch]
+        if running is None and len(rejected) == COOL_DOWN_AFTER and now_ms < max(job.finished_ms for job in rejected) + COOL_DOWN_MS:
+            raise Refused("CompactionCoolDown")
+        job = self._choose(trigger, keep_tokens)
+        if running is not None:
+            running.state, running.finished_ms = "expired", now_ms
+        job.deadline_ms = now_ms + timeout_ms
+        self.jobs.append(job)
+        return job
+
+    def messages(self) -> list[Item]:
+        """The messages on which the context rests, the hidden ones and those that a reset left out included."""
+        before, after = span_of(self.head, self.boundary, self.kept)
+        return [item for item in before + after if item.is_message]
+
+    def _choose(self, trigger: str, keep_tokens: int) -> Job:
+        messages, open_calls = self.messages(), self.head.open_calls if self.head is not None else 0
+        count = place_to_cut(messages, keep_tokens, open_calls)
+        if count is None and trigger == "manual":
+            count = place_to_cut(messages, 0, open_calls)
+            if count is None and messages:
+                count = 0
+        if count is None:
+            raise Refused("NothingToCompact")
+        covered = None
+        if count:
+            path = [item for item in path_to(self.head) if item.is_message]
+            covered = path[: path.index(messages[count - 1]) + 1]
+        kept = messages[count] if count < len(messages) else None
+        return Job("", trigger, self.epoch, covered, kept, self.tokens, 0)
+
+    def to_summarise(self, job: Job) -> list[Shown]:
+        """What the summariser of a job that has just begun is handed."""
+        if job.covered is None:
+            return [shown for shown in self.context() if shown[0] == "compactionSummary"]
+        return context_of(job.covered[-1], None, None) if self.boundary is None else self._shown_up_to(job.covered[-1])
+
+    def _shown_up_to(self, last: Item) -> list[Shown]:
+        assert self.boundary is not None
+        before, after = span_of(self.head, self.boundary, self.kept)
+        items = before + after
+        items = items[: items.index(last) + 1]
+        kept = [item for item in items if item in before]
+        if self.boundary.kind == "reset":
+            kept = kept_by_reset(kept)
+        summary = [("compactionSummary", self.boundary.text)] if self.boundary.kind == "compaction" else []
+        rest = kept + [item for item in items if item not in before]
+        return summary + [item.shown for item in rest if item.is_message and item.kind != "hidden"]
+
+    def give_up(self, job: Job, state: str, now_ms: int) -> bool:
+        if job.state != "running":
+            return False
+        job.state, job.finished_ms = state, now_ms
+        return True
+
+    def commit(self, job: Job, summary: str, now_ms: int) -> str:
+        if job.state in ("committed", "superseded", "rejected"):
+            return job.state
+        was_running, job.finished_ms = job.state == "running", now_ms
+        if not summary.strip():
+            job.state = "rejected"
+        elif self.ended or self._overtaken(job):
+            job.state = "superseded"
+        elif not self._reduces(job, summary):
+            job.state = "rejected"
+        else:
+            job.late = not was_running or self.epoch != job.base_epoch
+            path = [item for item in path_to(self.head) if item.is_message]
+            kept = job.kept
+            if kept is None and job.covered is not None:
+                kept = next(iter(path[len(job.covered) :]), None)
+            job.item = self._begin_at("compaction", summary, kept)
+            job.epoch, job.state = self.epoch, "committed"
+        return job.state
+
+    def _overtaken(self, job: Job) -> bool:
+        later = self.epochs[job.base_epoch + 1 :]
+        if any(epoch.reason != "compaction" for epoch in later):
+            return True
+        covered = len(job.covered) if job.covered is not None else 0
+        begun_by = [other for other in self.jobs if other.epoch is not None and other.epoch > job.base_epoch]
+        return any(len(other.covered or ()) >= covered for other in begun_by)
+
+    def _reduces(self, job: Job, summary: str) -> bool:
+        covered = job.covered or []
+        replaced = sum(item.tokens for item in self.messages() if item in covered)
+        replaced += self.boundary.tokens if self.boundary is not None else 0
+        return tokens_of(summary) < (max(replaced, MANUAL_FLOOR) if job.trigger == "manual" else replaced)
+
+
+def message(kind: str, text: str, *, call_id: str | None = None, usage: int | None = None) -> dict[str, Any]:
+    """Write an item as what a caller appends."""
+    if kind == "user":
+        return {"role": "user", "content": text}
+    if kind in ASSISTANT:
+        blocks: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        if kind == "call":
+            blocks.append({"type": "toolCall", "id": call_id, "name": "ls", "arguments": {}})
+        found: dict[str, Any] = {"role": "assistant", "content": blocks}
+        return {**found, "usage": {"totalTokens": usage}} if usage is not None else found
+    if kind == "result":
+        return {"role": "toolResult", "toolCallId": call_id, "toolName": "ls", "content": [{"type": "text", "text": text}]}
+    if kind == "note":
+        return {"type": "custom_message", "customType": "note", "content": text, "display": True}
+    if kind == "setting":
+        return {"type": "thinking_level_change", "thinkingLevel": text}
+    found = {"role": "bashExecution", "command": text, "output": ""}
+    return {**found, "excludeFromContext": True} if kind == "hidden" else found
+
+
+def shown(found: dict[str, Any]) -> Shown:
+    """Read a message of the database's context as the model shows it."""
+    content = found.get("content", found.get("summary", found.get("command")))
+    return (found["role"], content if isinstance(content, str) else content[0]["text"])

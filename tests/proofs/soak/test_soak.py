@@ -1,0 +1,336 @@
+"""The soak in a few seconds, and what it must find: leaks, lost messages, doubled replies, a WAL without bound.
+
+`make soak` runs the same program for an hour (`SOAK_MINUTES`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.proofs.soak.__main__ import main, run
+from tests.proofs.soak.audit import Ledger, compare, text_of
+from tests.proofs.soak.finish import check_channel, check_rows
+from tests.proofs.soak.judge import (
+    Broken,
+    Reader,
+    as_felt,
+    growth,
+    judge_lag,
+    judge_processes,
+    judge_space,
+    judge_transactions,
+    judge_wal,
+    only_grows,
+    percentile,
+)
+from tests.proofs.soak.load import Soak
+from tests.proofs.soak.plan import BREAKABLE, MIB, Plan, short
+from tests.proofs.soak.report import WIDTH, record, table
+from tests.proofs.soak.watch import Series
+from tests.support.core import change
+from tests.support.gateway_process import Gateway, Settings
+
+pytestmark = pytest.mark.slow
+
+
+def told(soak: Soak) -> set[str]:
+    return {broken.bound for broken in soak.broken}
+
+
+def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
+    soak = asyncio.run(run(short(tmp_path / "soak")))
+    drawn = table(soak)
+    print(drawn)
+    assert soak.broken == [], drawn
+    assert soak.people.counted["acknowledged"] == sum(map(len, soak.people.ledger.acknowledged.values()))
+    assert soak.counted["kills"] >= 3  # one under load, both at the end
+    assert soak.counted["backups audited"] >= 1
+    assert soak.counted["sessions archived by gateways"] + soak.counted["archives restored by audits"] >= 1
+    assert soak.counted["sessions audited at the end"] + soak.counted["sessions deleted, audited before"] == len(
+        soak.people.ledger.acknowledged
+    )
+    assert "ok: every bound held" in drawn
+    assert json.loads(json.dumps(record(soak), default=str))["series"].keys() >= {"wal_bytes", "elder rss", "rows entry", "waiting"}
+
+
+# What each injected fault must be called. A doubled reply and a lost message are found at the end, the rest while it runs.
+NAMES = {
+    "descriptors": "descriptors",
+    "threads": "threads",
+    "memory": "memory",
+    "checkpoints": "wal",
+    "acknowledgement": "lost",
+    "reply": "reply sent twice",
+    "loop": "lag",
+    "transaction": "transaction",
+}
+
+
+def without_company(folder: Path, *broken: str) -> Plan:
+    """Return a plan of conversations and a kill, and nothing that would reset the WAL from outside."""
+    never = (1e6, 1e6)
+    return short(
+        folder, broken=broken, seconds=1.5, messages_min=80, wal_bytes_max=2 * MIB, text_chars=4_000, backups_min=0, imports_min=0,
+        backup_s=1e6, import_s=never, command_s=never, restore_s=never, reader_s=never,
+    )  # fmt: skip
+
+
+def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_each_of_these(tmp_path: Path) -> None:
+    assert set(NAMES) == set(BREAKABLE)
+    soak = asyncio.run(run(without_company(tmp_path / "soak", *BREAKABLE)))
+    drawn = table(soak)
+    assert told(soak) == set(NAMES.values()), drawn
+    assert all(f"BROKEN {name} at" in drawn for name in NAMES.values())
+
+
+@pytest.mark.skipif("SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)")
+@pytest.mark.parametrize("broken", BREAKABLE)
+def test_each_of_these_alone_is_called_by_its_name_and_nothing_else_is(tmp_path: Path, broken: str) -> None:
+    soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
+    assert told(soak) == {NAMES[broken]}, table(soak)
+
+
+def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[list[Broken]] = [[], [Broken("wal", 17.0, "too large")]]
+
+    async def pretend(plan: Plan) -> Soak:
+        plan.folder.mkdir(exist_ok=True)
+        soak = Soak(plan)
+        soak.broken = ended.pop(0)
+        return soak
+
+    monkeypatch.setattr("soak.__main__.run", pretend)
+    assert main(["--folder", str(tmp_path / "a")]) == 0
+    assert main(["--folder", str(tmp_path / "b")]) == 1
+    assert "BROKEN wal at 17.0 s: too large" in capsys.readouterr().out
+    assert json.loads((tmp_path / "b" / "soak.json").read_text("utf-8"))["broken"][0]["bound"] == "wal"
+
+
+# -- the bounds themselves ----------------------------------------------------------------------------------
+
+
+def series(**values: list[float]) -> Series:
+    """Return series over a hundred seconds, each value held for an equal part of them."""
+    made = Series()
+    for name, steps in values.items():
+        for at in range(100):
+            made.add(name.replace("_", " ", 1), float(at), steps[at * len(steps) // 100])
+    return made
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "steps", "broken"),
+    [
+        ("elder_descriptors", [20, 20, 20, 20], []),
+        ("elder_descriptors", [5, 20, 20, 23], []),
+        ("elder_descriptors", [20, 20, 22, 24], ["descriptors"]),
+        ("elder_descriptors", [20, 20, 20, 99, 20, 20, 20, 20], []),  # came, and went
+        ("elder_threads", [8, 8, 12, 12], ["threads"]),
+        ("elder_threads", [8, 8, 40, 8, 8, 8, 40, 8], []),
+        ("elder_rss", [30 * MIB, 50 * MIB, 55 * MIB, 60 * MIB], []),
+        ("elder_rss", [30 * MIB, 50 * MIB, 60 * MIB, 70 * MIB], ["memory"]),
+        ("mortal_rss", [30 * MIB, 50 * MIB, 60 * MIB, 70 * MIB], []),
+    ],
+)
+def test_what_a_gateway_holds_may_vary_and_not_grow(plan: Plan, what: str, steps: list[float], broken: list[str]) -> None:
+    assert [found.bound for found in judge_processes(plan, series(**{what: steps}), 0.0, 100.0)] == broken
+
+
+@pytest.mark.parametrize(
+    ("values", "broken"),
+    [
+        ({"rows_entry": [100, 10_000, 12_000, 11_000]}, []),
+        ({"rows_entry": [100, 10_000, 15_000, 20_000]}, ["rows"]),
+        ({"rows_session": [100, 10_000, 15_000, 20_000]}, []),  # reported, not judged: tombstones stay
+        ({"waiting": [5, 10, 12, 20]}, []),
+        ({"waiting": [5, 10, 100, 200]}, ["queue"]),
+        ({"free_bytes": [0, 100 * MIB, 100 * MIB, 100 * MIB, 1 * MIB]}, []),
+        ({"free_bytes": [0, 100 * MIB, 100 * MIB, 100 * MIB]}, ["free pages"]),
+    ],
+)
+def test_a_table_a_queue_or_a_file_that_only_grows_is_told(plan: Plan, values: dict[str, list[float]], broken: list[str]) -> None:
+    made = series(**values)
+    made.values = {name if name.startswith("rows") else name.replace(" ", "_"): found for name, found in made.values.items()}
+    assert [found.bound for found in judge_space(plan, made, 0.0, 100.0)] == broken
+
+
+@pytest.mark.parametrize(
+    ("size", "held", "broken"),
+    [
+        (8 * MIB, [], False),
+        (8 * MIB + 1, [], True),
+        (40 * MIB, [(45.0, 60.0)], False),  # five seconds old at 50: 48 MiB and one second's grace
+        (70 * MIB, [(45.0, 60.0)], True),
+        (40 * MIB, [(30.0, 48.0)], False),  # ended two seconds ago
+        (40 * MIB, [(10.0, 20.0)], True),  # ended long ago
+        (40 * MIB, [(51.0, 60.0)], True),  # not begun
+    ],
+)
+def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
+    plan: Plan, size: int, held: list[tuple[float, float]], broken: bool
+) -> None:
+    made = Series({"wal_bytes": [(1.0, MIB), (50.0, size)]})
+    found = judge_wal(plan, made, [Reader(*span, "test") for span in held])
+    assert [(one.bound, one.when_s) for one in found] == ([("wal", 50.0)] if broken else [])
+
+
+# Tenths of a millisecond, and how often: an hour of sleeps of 10 ms, of which a few took longer.
+@pytest.mark.parametrize(
+    ("load", "idle", "broken"),
+    [
+        ({10: 360_000}, {5: 360_000}, False),
+        ({10: 350_000, 1_500: 5_000}, {5: 360_000}, False),  # 150 ms, again and again: a busy machine
+        ({10: 350_000, 4_000: 50}, {5: 360_000}, False),  # 400 ms, now and then
+        ({10: 300_000, 10_000: 100}, {5: 360_000}, True),  # blocked for a second, 100 times: 0.03 % of all sleeps, and 3 % of the time
+        ({10: 300_000, 4_000: 5_000}, {5: 360_000}, True),
+        ({10: 300_000, 4_000: 5_000}, {5: 300_000, 600: 5_000}, False),  # an idle process is late as well
+        ({}, {}, False),
+    ],
+)
+def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one(
+    plan: Plan, load: dict[int, int], idle: dict[int, int], broken: bool
+) -> None:
+    assert [found.bound for found in judge_lag(plan, load, idle, 100.0)] == (["lag"] if broken else [])
+
+
+def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> None:
+    assert as_felt({5: 10, 350: 2}) == {5: 10, 350: 2, 250: 2, 150: 2, 50: 2}
+    assert percentile(as_felt({0: 100, 10_000: 1}), 0.99) > 9_000
+    assert percentile({0: 100, 10_000: 1}, 0.99) == 0  # which is why
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "idle", "broken"),
+    [
+        (60.0, {5: 100}, False),
+        (501.0, {5: 100}, False),
+        (502.0, {5: 100}, True),
+        (1_200.0, {5: 100, 4_000: 1}, False),
+        (1_300.5, {5: 100, 4_000: 1}, True),
+    ],
+)
+def test_the_longest_transaction_is_judged_and_not_what_held_up_an_idle_process(
+    plan: Plan, took_ms: float, idle: dict[int, int], broken: bool
+) -> None:
+    found = judge_transactions(plan, ("append", took_ms), idle, 100.0)
+    assert [one.bound for one in found] == (["transaction"] if broken else [])
+
+
+def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
+    made = Series()
+    for at in range(101):
+        made.add("rows turn", float(at), at * 10.0)
+        made.add("rows entry", float(at), 500.0)
+    assert growth(made, "turn", 0.0, 100.0) == (250.0, 500.0, 750.0, 1000.0)
+    assert only_grows(growth(made, "turn", 0.0, 100.0))
+    assert not only_grows(growth(made, "entry", 0.0, 100.0))
+
+
+# -- what is checked at the end -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the database and the channel of a gateway that answered four messages."""
+    folder = tmp_path_factory.mktemp("settled")
+    gateway = Gateway(folder / "soak.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False))
+    for number in range(4):
+        gateway.accept(f"t{number % 2}:{number}", f"t{number % 2}", f"message {number}")
+        gateway.until("accepted")
+    gateway.tell("settle")
+    gateway.until("settled")
+    gateway.stop()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("broken", "how", "bound"),
+    [
+        ("nothing", (), None),
+        ("a turn that is still running", ("UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4",), "held"),
+        ("a process that never ended", ("UPDATE instance SET closed_at_ms = NULL",), "held"),
+        ("a message that waits", ("UPDATE inbox SET state = 'held' WHERE inbox_no = 2",), "settled"),
+        ("a message that was answered twice", ("UPDATE turn SET inbox_no = 3",), "completed twice"),
+        ("a reply that came twice", "twice", "reply sent twice"),
+        ("a reply that never came", "never", "reply lost"),
+    ],
+)
+def test_the_end_of_a_soak_notices_what_is_left(
+    settled: Path, tmp_path: Path, broken: str, how: tuple[str, ...] | str, bound: str | None
+) -> None:
+    soak = Soak(short(tmp_path / "soak"))
+    shutil.copy(settled / "soak.db", soak.plan.database)
+    lines = (settled / "channel.jsonl").read_bytes().splitlines(keepends=True)
+    if how == "twice":
+        lines.append(lines[0])
+    elif how == "never":
+        del lines[0]
+    else:
+        change(soak.plan.database, *how)
+    soak.plan.channel.write_bytes(b"".join(lines))
+    check_rows(soak)
+    check_channel(soak)
+    assert told(soak) == ({bound} if bound is not None else set()), broken
+
+
+# -- the audit itself ---------------------------------------------------------------------------------------
+
+
+IDS = ["t0:1", "t0:2", "t0:3"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "waiting", "found"),
+    [
+        (IDS, [], {}),
+        (IDS[:2], IDS[2:], {}),
+        ([*IDS, "t0:4"], [], {}),  # sent, and not acknowledged
+        (IDS[:2], [], {"lost": ["t0:3"]}),
+        ([*IDS, "t0:2"], [], {"doubled": ["t0:2"]}),
+        (IDS, ["t0:3"], {"doubled": ["t0:3"]}),
+        (["t0:2", "t0:1", "t0:3"], [], {"out_of_order": ["['t0:2', 't0:1', 't0:3'] instead of ['t0:1', 't0:2', 't0:3']"]}),
+        ([*IDS, "t9:9"], [], {"invented": ["t9:9"]}),
+        (["t0:1", "t0:2!", "t0:3"], [], {"changed": ["t0:2"]}),
+    ],
+)
+def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: list[str], waiting: list[str], found: dict[str, Any]
+) -> None:
+    ledger = Ledger(60, {"s-1": IDS}, dict.fromkeys([*IDS, "t0:4"], ""))
+
+    def text(event_id: str) -> str:
+        known = event_id.rstrip("!")
+        return text_of(known, 60) + ("!" if event_id != known else "")
+
+    monkeypatch.setattr("soak.audit._said", lambda path, number: [text(event_id) for event_id in [*stored, *waiting]])
+    monkeypatch.setattr("soak.audit.query", lambda path, sql, *values: [("s-1", 1)] if "session_id, session_no" in sql else [])
+    findings = compare(tmp_path, ledger)
+    assert findings.whole == {"s-1": 3}
+    for name in ("lost", "doubled", "out_of_order", "invented", "changed"):
+        assert getattr(findings, name) == found.get(name, []), name
+
+
+def test_an_acknowledged_message_whose_session_is_not_there_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soak.audit.query", lambda path, sql, *values: [])
+    assert compare(tmp_path, Ledger(60, {"s-1": ["t0:1"]}, {"t0:1": ""})).lost == ["t0:1 (there is no session s-1)"]
+
+
+def test_the_table_fits_eighty_columns(tmp_path: Path) -> None:
+    soak = Soak(short(tmp_path / "soak"))
+    soak.counted["a very long name of something that happened, which goes on and on and on and on"] = 1_000_000
+    for line in table(soak).splitlines():
+        assert len(line) <= WIDTH, line

@@ -1,0 +1,237 @@
+"""The views, as an operator meets them: through the distribution's sqlite3 shell, read-only, beside an open database."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+import sessiondb
+from sessiondb.backend import ReadTx
+from sessiondb.gateway import turns
+from tests import ROOT
+
+VIEWS = re.findall(r"^CREATE VIEW (\w+)", (ROOT / "schema.sql").read_text(), re.MULTILINE)
+QUERIES = re.search(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 shell on this machine"),
+]
+
+
+def shell(path: Path, sql: str) -> list[dict]:
+    done = subprocess.run(["sqlite3", "-readonly", "-json", str(path)], input=sql, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout or "[]")
+
+
+def write_with_shell(path: Path, sql: str) -> None:
+    subprocess.run(["sqlite3", str(path)], input=sql, text=True, check=True)
+
+
+async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Session]:
+    """One session of each shape that a view has to describe."""
+    await db.accept("web", "waiting", "agent:main:waiting", {"role": "user", "content": "is anybody there?"})
+    made = {name: await db.session(f"agent:main:{name}") for name in ("plain", "compacted", "branched", "reset", "cooling", "overdue")}
+    for session in made.values():
+        for number in range(6):
+            await session.append({"role": "user", "content": f"question {number} about the invoice"})
+            await session.append({"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " + "x" * 400}]})
+    async with made["compacted"].compact(trigger="threshold", keep_recent_tokens=150) as job:
+        await job.commit("a summary")
+    await made["compacted"].append({"role": "user", "content": "since"})
+    made["forked"] = await made["compacted"].fork(key="agent:main:forked")
+    await made["forked"].append({"role": "user", "content": "only in the fork"})
+    first = (await made["branched"].entries(limit=3))[2]
+    await made["branched"].branch(first.entry_id)
+    await made["branched"].append({"role": "user", "content": "another way"})
+    await made["reset"].reset("new")
+    await made["reset"].append({"role": "user", "content": "fresh"})
+    for _ in range(3):
+        async with made["cooling"].compact(trigger="threshold", keep_recent_tokens=150) as job:
+            assert (await job.commit("")).outcome == "rejected"
+    return made
+
+
+async def test_every_view_answers_in_the_distributions_shell_beside_an_open_database(tmp_db: Path) -> None:
+    assert len(VIEWS) >= 8
+    async with sessiondb.open(tmp_db) as db:
+        await a_bit_of_everything(db)
+        for view in VIEWS:
+            shell(tmp_db, f"SELECT * FROM {view}")
+
+
+async def test_live_context_shows_exactly_what_the_model_is_sent(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for session in (await a_bit_of_everything(db)).values():
+            context = await session.context()
+            rows = shell(tmp_db, f"SELECT * FROM live_context WHERE session_id = '{session.id}' ORDER BY place")
+            said = [row["text"] for row in rows]
+            sent = [message.get("summary") or message["content"] for message in context.messages]
+            assert said == [text if isinstance(text, str) else text[0]["text"] for text in sent], session.id
+            assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+async def test_live_context_says_why_each_message_is_there(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = (await a_bit_of_everything(db))["compacted"]
+        rows = shell(tmp_db, f"SELECT why FROM live_context WHERE session_id = '{session.id}' ORDER BY place")
+        assert [row["why"] for row in rows] == ["summary", "kept", "kept", "kept", "since"]
+
+
+async def test_session_overview_counts_what_the_api_counts(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await a_bit_of_everything(db)
+        rows = {row["session_id"]: row for row in shell(tmp_db, "SELECT * FROM session_overview")}
+        infos = {info.session_id: info async for info in db.sessions(with_ended=True)}
+        assert rows.keys() == infos.keys()
+        for session_id, info in infos.items():
+            row = rows[session_id]
+            assert (row["entries"], row["epoch"], row["compactions"], row["context_tokens"], row["forked_from"]) == (
+                info.entries, info.epoch, info.compactions, info.context_tokens, info.forked_from,
+            )  # fmt: skip
+
+
+async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        made = await a_bit_of_everything(db)
+        assert [(row["session_id"], row["what"]) for row in shell(tmp_db, "SELECT * FROM stuck")] == [
+            (made["cooling"].id, "compaction cool-down")
+        ]
+        with pytest.raises(sessiondb.CompactionCoolDown):
+            async with made["cooling"].compact(trigger="threshold", keep_recent_tokens=150):
+                pass
+    # A deadline in the past, as a killed process leaves it behind.
+    overdue = (
+        "INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, tokens_before, begun_at_ms, deadline_ms,"
+        " deadline_max_ms)"
+        f" SELECT 'dead', session_no, 'running', 'threshold', 0, 1, 1, 2, 2 FROM session WHERE session_id = '{made['overdue'].id}'"
+    )
+    write_with_shell(tmp_db, overdue)
+    assert {row["what"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {"compaction cool-down", "compaction overdue"}
+
+
+async def test_the_readmes_queries_work_as_printed(tmp_db: Path) -> None:
+    assert QUERIES is not None
+    queries = [query.strip() for query in QUERIES[1].split(";") if query.strip()]
+    assert len(queries) == 6
+    async with sessiondb.open(tmp_db) as db:
+        await a_bit_of_everything(db)
+        answers = [shell(tmp_db, query) for query in queries]
+        assert all(answers), "each query finds something in a database that holds something of everything"
+
+
+# -- a gateway's work ---------------------------------------------------------------------------------------
+
+
+class Stuck(Exception):
+    """What the test's channel raises: nobody knows whether the reply arrived."""
+
+
+async def a_gateways_day(db: sessiondb.SessionDB) -> None:
+    """One message of each fate: answered and sent, answered and unknown, refused, incomplete, dead, and waiting."""
+
+    async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
+        said = turn.message["content"]
+        if said == "nothing":
+            return sessiondb.Answer(incomplete="the model said nothing")
+        return sessiondb.Answer(entries=[{"role": "assistant", "content": f"re {said}"}], replies=[(f"web:{said}", {"text": said})])
+
+    async def send(reply: object) -> str:
+        target = getattr(reply, "target", "")
+        if target == "web:refused":
+            raise sessiondb.RefusedBySender("no such channel", retry=False)
+        if target == "web:unknown":
+            raise Stuck("the line was cut")
+        return "id of the channel"
+
+    for said in ("sent", "refused", "unknown", "nothing"):
+        await db.accept("web", said, f"agent:main:web:direct:{said}", {"role": "user", "content": said})
+    dead = await db.accept("web", "dead", "agent:main:web:direct:dead", {"role": "user", "content": "dead"}, lane="cron")
+    waiting = await db.session("agent:main:web:direct:dead")
+    await db.write("test.bury", lambda tx: turns.bury(tx, dead.inbox_no, waiting.ref.session_no, "made to die"))
+    await db.accept("web", "waiting", "agent:main:web:direct:waiting", {"role": "user", "content": "waiting"}, lane="cron")
+    async with anyio.create_task_group() as group:
+        group.start_soon(db.run_lane, "main", answer)
+        group.start_soon(db.run_outbox, send)
+        with anyio.fail_after(60):
+            while not await db.read("test.quiet", is_quiet):
+                await db.backend.wait_change(db.backend.change_count, 0.05)
+        group.cancel_scope.cancel()
+
+
+def is_quiet(tx: ReadTx) -> bool:
+    """Tell whether everything but the message in lane `cron` has come to its end."""
+    work = tx.must("status.work", now_ms=0)
+    return (work.messages_waiting, work.turns_running, work.replies_pending, work.replies_sending, work.replies_unknown) == (1, 0, 0, 0, 1)
+
+
+async def test_the_views_of_a_gateway_tell_what_became_of_each_message(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await a_gateways_day(db)
+        open_ones = {row["event_id"]: row for row in shell(tmp_db, "SELECT * FROM inbox_open")}
+        assert {name: row["state"] for name, row in open_ones.items()} == {"dead": "dead", "waiting": "queued"}
+        assert open_ones["dead"]["reason"] == "made to die"
+        assert '"waiting"' in open_ones["waiting"]["begins_with"]
+
+        ended = shell(tmp_db, "SELECT * FROM turn_log ORDER BY turn_no")
+        assert [(row["state"], row["lane"], row["attempt"]) for row in ended] == [("completed", "main", 1)] * 4
+        assert [row["reason"] for row in ended if row["incomplete"]] == ["the model said nothing"]
+        assert all(row["took_s"] >= 0 and row["owner"] for row in ended)
+
+        replies = {row["target"]: row for row in shell(tmp_db, "SELECT * FROM outbox_open")}
+        assert {target: row["state"] for target, row in replies.items()} == {"web:refused": "failed", "web:unknown": "unknown"}
+        assert "no such channel" in replies["web:refused"]["reason"]
+        assert "the line was cut" in replies["web:unknown"]["reason"]
+
+        told = shell(tmp_db, "SELECT * FROM event_log ORDER BY event_no")
+        assert {(row["kind"], row["audience"]) for row in told} == {
+            ("message_dead", "user"), ("message_dead", "operator"), ("turn_incomplete", "user"), ("reply_failed", "operator"),
+            ("reply_unknown", "operator"),
+        }  # fmt: skip
+        assert all(row["text"] and row["at"] and json.loads(row["data"]) is not None for row in told)
+        assert shell(tmp_db, "SELECT * FROM held") == []
+
+
+async def test_held_shows_turns_compactions_and_replies_as_the_api_does(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        both = {"turn", "reply", "compaction"}
+        busy = anyio.Event()
+
+        async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
+            if turn.message["content"] == "answer":
+                return sessiondb.Answer(replies=[("web:1", {"text": "hi"})])
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(_reply: object) -> str:
+            busy.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        await db.accept("web", "1", "agent:main:a", {"role": "user", "content": "answer"})
+        await db.accept("web", "2", "agent:main:b", {"role": "user", "content": "think"})
+        session = await db.session("agent:main:c")
+        for _ in range(6):
+            await session.append({"role": "user", "content": "question " * 30})
+            await session.append({"role": "assistant", "content": "answer " * 30})
+        async with anyio.create_task_group() as group, session.compact(keep_recent_tokens=100):
+            group.start_soon(db.run_lane, "main", answer)
+            group.start_soon(db.run_outbox, send)
+            with anyio.fail_after(60):
+                await busy.wait()
+                while {holding.what for holding in await db.held()} != both:
+                    await db.backend.wait_change(db.backend.change_count, 0.05)
+            shown = shell(tmp_db, "SELECT * FROM held ORDER BY what")
+            known = sorted(await db.held(), key=lambda holding: holding.what)
+            assert [(row["what"], row["session_id"], row["number"], row["operation"], row["owner"]) for row in shown] == [
+                (holding.what, holding.session_id, holding.number, holding.operation, f"{holding.pid}@{holding.host}") for holding in known
+            ]
+            assert all(row["since"] <= row["until"] for row in shown)
+            group.cancel_scope.cancel()

@@ -1,0 +1,154 @@
+"""What the tests of the engine share: statements of their own, ways to hold the engine still, and other processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from sessiondb.sqlite import SqliteBackend, transaction
+from sessiondb.sqlite.transaction import Prepared
+from tests import ROOT as CHECKOUT
+
+# No test waits this long unless it fails; it turns a deadlock into a failure.
+PATIENCE_S = 30.0
+
+STATEMENTS = {
+    "test.insert": """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms) VALUES ('h', 'b', 0, 0, :program, 0)""",
+    "test.insert_at": """INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms)
+                         VALUES (:instance_no, 'h', 'b', 0, 0, :program, 0)""",
+    "test.insert_large": """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
+                            VALUES ('large', 'b', 0, 0, hex(randomblob(:size / 2)), 0)""",
+    "test.insert_returning": """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
+                                VALUES ('h', 'b', 0, 0, :program, 0) RETURNING instance_no, program""",
+    "test.delete_large": "DELETE FROM instance WHERE host = 'large'",
+    "test.rename": "UPDATE instance SET program = :after WHERE program = :before",
+    "test.count": "SELECT count(*) AS n FROM instance WHERE program = :program",
+    "test.count_like": "SELECT count(*) AS n FROM instance WHERE program GLOB :pattern",
+    "test.programs": "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no",
+    "test.nameless": "SELECT count(*) FROM instance",
+    "test.spin": "WITH RECURSIVE step (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM step WHERE x < :n) SELECT max(x) AS n FROM step",
+}
+
+
+def add_statements() -> None:
+    """Make the statements above known to the engine of this process."""
+    transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})
+
+
+add_statements()
+
+
+@asynccontextmanager
+async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteBackend]:
+    """Open a database and close it again."""
+    backend = await SqliteBackend.open(path, **options)
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+def insert(program: str) -> Callable[[Any], int]:
+    """Return a body that inserts one row."""
+    return lambda tx: int(tx.run("test.insert", program=program))
+
+
+async def count(backend: SqliteBackend, program: str) -> int:
+    return await backend.read(lambda tx: int(tx.one("test.count", program=program).n), op="count")
+
+
+class Hold:
+    """A body that occupies the thread it runs on until released, so that a test sees the engine in a known state."""
+
+    def __init__(self, then: Callable[[Any], Any] = lambda tx: None) -> None:
+        self.begun = threading.Event()
+        self.release = threading.Event()
+        self.then = then
+
+    def __call__(self, tx: Any) -> Any:
+        self.begun.set()
+        assert self.release.wait(PATIENCE_S), "the test never released the held body"
+        return self.then(tx)
+
+
+@asynccontextmanager
+async def held_writer(backend: SqliteBackend) -> AsyncIterator[Hold]:
+    """Keep the writer inside a body for the length of the block."""
+    hold = Hold()
+    async with anyio.create_task_group() as tasks:
+
+        async def occupy() -> None:
+            await backend.write(hold, op="hold")
+
+        tasks.start_soon(occupy)
+        try:
+            await until(hold.begun.is_set)
+            yield hold
+        finally:
+            hold.release.set()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that another thread or process brings about."""
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  # threads and processes ring no event of this loop
+            await anyio.sleep(0.001)
+
+
+@contextmanager
+def other_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run Python code in another process, which prints a line when it has got where the test wants it."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+LOCK = """
+import sys, apsw
+other = apsw.Connection(sys.argv[1])
+other.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+other.execute("ROLLBACK")
+print("unlocked", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def locked_by_another_process(path: Path) -> Iterator[Callable[[], None]]:
+    """Hold the write lock from another process; yields what makes it let go."""
+    with other_process(LOCK, path) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "locked\n"
+        stdin, stdout = child.stdin, child.stdout
+
+        def unlock() -> None:
+            stdin.write("\n")
+            stdin.flush()
+            assert stdout.readline() == "unlocked\n"
+
+        unlock.pid = child.pid  # type: ignore[attr-defined]
+        yield unlock

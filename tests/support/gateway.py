@@ -1,0 +1,141 @@
+"""What the tests of the gateway's parts share: turns taken step by step, loops run until something is so, and raw looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+import sessiondb
+from sessiondb.gateway import turns
+from sessiondb.sqlite import transaction, writer
+from sessiondb.sqlite.transaction import Prepared
+from sessiondb.transcript.entries import prepare
+from tests.support.core import reply, user
+from tests.support.engine import PATIENCE_S
+
+KEY = "agent:main:web:1"
+LEASE_MS, TIMEOUT_MS = 30_000, 600_000
+
+LOOK = {
+    "look.inbox": "SELECT inbox_no, event_id, lane, state, attempts, turn_no, entry_no, available_at_ms, delayed, timeout_ms, reason "
+    "FROM inbox ORDER BY inbox_no",
+    "look.turns": "SELECT turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, expires_at_ms, "
+    "deadline_ms, incomplete, reason FROM turn ORDER BY turn_no",
+    "look.outbox": "SELECT outbox_no, session_no, target, state, attempts, receipt, reason, payload, available_at_ms "
+    "FROM outbox ORDER BY outbox_no",
+    "look.reply": "SELECT attempts FROM outbox WHERE outbox_no = :outbox_no",
+    "look.events": "SELECT event_no, kind, audience, session_no, text, data FROM event ORDER BY event_no",
+    "look.cursors": "SELECT consumer, event_no FROM event_cursor ORDER BY consumer",
+    "look.user_entries": "SELECT entry_no >> 32 AS session_no, idempotency_key, payload FROM entry WHERE role = 'user' ORDER BY entry_no",
+    "look.dead_process": "INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms, closed_at_ms, unclean) "
+    "VALUES (:host, :boot_id, 1, 1, 'gone', :now_ms, :closed_at_ms, :unclean) RETURNING instance_no",
+    "look.rename_processes": "UPDATE instance SET program = :program WHERE unclean = 1",
+    "look.hurry": "UPDATE inbox SET available_at_ms = 0 WHERE state = 'queued'",
+    "look.requeue": "UPDATE inbox SET state = 'queued'",
+    "look.move_turn": "UPDATE turn SET instance_no = :instance_no WHERE turn_no = :turn_no",
+    "look.move_reply": "UPDATE outbox SET instance_no = :instance_no WHERE outbox_no = :outbox_no",
+    "look.move_compaction": "UPDATE compaction SET instance_no = :instance_no WHERE state = 'running'",
+}
+transaction.statements().update({name: Prepared(name, sql) for name, sql in LOOK.items()})
+
+
+async def look(db: sessiondb.SessionDB, table: str) -> list[Any]:
+    """Read a whole small table."""
+    return await db.read("look", lambda tx: tx.all(f"look.{table}"))
+
+
+async def inbox_states(db: sessiondb.SessionDB) -> dict[str, str]:
+    """Return the state of each message by its event id."""
+    return {row.event_id: row.state for row in await look(db, "inbox")}
+
+
+async def kinds(db: sessiondb.SessionDB, audience: str | None = None) -> list[str]:
+    """Return the kinds of all events, oldest first."""
+    return [row.kind for row in await look(db, "events") if audience in (None, row.audience)]
+
+
+async def say(db: sessiondb.SessionDB, event_id: str, key: str = KEY, *, lane: str = "main", text: str | None = None) -> sessiondb.Accepted:
+    """Accept a message."""
+    return await db.accept("web", event_id, key, user(text or event_id), lane=lane)
+
+
+async def claim(
+    db: sessiondb.SessionDB, lane: str = "main", *, lease_ms: int = LEASE_MS, timeout_ms: int = TIMEOUT_MS
+) -> turns.Started | None:
+    """Claim the next message of a lane, if there is one that may run."""
+    candidate = await db.read("peek", lambda tx: turns.peek(tx, lane, writer._now_ms()))
+    if candidate is None:
+        return None
+    draft = await prepare(candidate.payload)
+    return await db.write("claim", lambda tx: turns.claim(tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=timeout_ms))
+
+
+async def claimed(db: sessiondb.SessionDB, lane: str = "main", **options: int) -> turns.Started:
+    """Claim the next message of a lane; there is one."""
+    started = await claim(db, lane, **options)
+    assert started is not None
+    return started
+
+
+async def complete(
+    db: sessiondb.SessionDB, turn_no: int, *texts: str, replies: list[tuple[str, str]] | None = None, incomplete: str | None = None
+) -> None:
+    """End a turn with assistant messages and replies."""
+    drafts = [await prepare(reply(text)) for text in texts]
+    encoded = [(target, json.dumps(payload)) for target, payload in replies or []]
+    await db.write(
+        "complete", lambda tx: turns.complete(tx, turn_no, drafts, encoded, incomplete=incomplete is not None, reason=incomplete)
+    )
+
+
+async def fail(db: sessiondb.SessionDB, turn_no: int, reason: str = "no luck", *, retry: bool = True) -> None:
+    """End a turn that went wrong."""
+    await db.write("fail", lambda tx: turns.fail(tx, turn_no, reason, retry=retry))
+
+
+async def interrupt(db: sessiondb.SessionDB, turn_no: int, reason: str = "its process died") -> bool:
+    """Take a turn away."""
+    return await db.write("interrupt", lambda tx: turns.interrupt(tx, turn_no, reason))
+
+
+async def held_message(db: sessiondb.SessionDB, event_id: str, key: str = KEY) -> int:
+    """Accept a message, claim it, and interrupt its turn: it waits for the resume plan."""
+    accepted = await say(db, event_id, key)
+    await interrupt(db, (await claimed(db)).turn_no)
+    return accepted.inbox_no
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that the loops bring about."""
+    with anyio.fail_after(PATIENCE_S):
+        while not await condition():  # noqa: ASYNC110  # it is looked up in the database
+            await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run loops for the length of the block."""
+    async with anyio.create_task_group() as group:
+        for loop in loops:
+            group.start_soon(loop)
+        try:
+            yield
+        finally:
+            group.cancel_scope.cancel()
+
+
+class Clock:
+    """The writer's clock, and the loops'; a test moves it."""
+
+    def __init__(self, at_ms: int = 1_800_000_000_000) -> None:
+        self.at_ms = at_ms
+
+    def __call__(self) -> int:
+        return self.at_ms
+
+    def pass_ms(self, ms: int) -> None:
+        self.at_ms += ms
