@@ -91,7 +91,7 @@ async def _appends(wal: Path, sessions: list[Session], seconds: float, *, db: Se
 
 
 def _hold_snapshot(tx: ReadTx, session_no: int) -> None:
-    tx.one("context.pointers", session_no=session_no)
+    tx.first("context.pointers", session_no=session_no)
     time.sleep(SNAPSHOT_S)  # on a reader thread: what a slow read does to the WAL
 
 

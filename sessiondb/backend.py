@@ -35,10 +35,10 @@ Row = Any  # a named tuple whose fields are the statement's columns
 class ReadTx(Protocol):
     """One snapshot of the database."""
 
-    def one(self, statement: str, /, **params: SqlValue) -> Row | None:
+    def first(self, statement: str, /, **params: SqlValue) -> Row | None:
         """Return the first row of a named statement, or None."""
 
-    def must(self, statement: str, /, **params: SqlValue) -> Row:
+    def one(self, statement: str, /, **params: SqlValue) -> Row:
         """Return the first row of a named statement that an invariant says is there.
 
         Raises:

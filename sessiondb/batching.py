@@ -10,7 +10,7 @@ from .limits import STEP_MS, STEP_ROWS, STEP_ROWS_FIRST, STEP_ROWS_MIN
 
 
 @dataclass(slots=True)
-class Pace:
+class BatchSize:
     """Learns from each step how large the next one may be, so that others wait no longer than that."""
 
     rows: int = STEP_ROWS_FIRST

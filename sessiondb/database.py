@@ -147,7 +147,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        bound = await self.read("session", lambda tx: tx.one("sessions.by_key", session_key=parsed.text))
+        bound = await self.read("session", lambda tx: tx.first("sessions.by_key", session_key=parsed.text))
         if bound is not None:
             return Session(self, registry.Ref(bound.session_no, bound.session_id))
         session_id = registry.new_session_id()

@@ -49,13 +49,13 @@ def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -
 
 def cursor(tx: ReadTx, consumer: str) -> int | None:
     """Return up to which event a consumer has handled them; None for a new consumer."""
-    row = tx.one("events.cursor", consumer=consumer)
+    row = tx.first("events.cursor", consumer=consumer)
     return row.event_no if row is not None else None
 
 
 def last(tx: ReadTx) -> int:
     """Return the newest event's number, 0 if there is none."""
-    return tx.must("events.last").event_no or 0
+    return tx.one("events.last").event_no or 0
 
 
 def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
@@ -63,9 +63,9 @@ def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
     if count == 0:
         return last(tx)
     if audience is None:
-        row = tx.one("events.nth_last", skipped=count - 1)
+        row = tx.first("events.nth_last", skipped=count - 1)
     else:
-        row = tx.one("events.nth_last_for", audience=audience, skipped=count - 1)
+        row = tx.first("events.nth_last_for", audience=audience, skipped=count - 1)
     return row.event_no - 1 if row is not None else 0
 
 

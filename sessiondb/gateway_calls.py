@@ -207,7 +207,7 @@ class GatewayCalls:
         """
         return follow_events(self, consumer, audience, from_start=from_start)
 
-    async def pass_on(self, event: Event, consumer: str, target: str, message: Any) -> bool:
+    async def forward_event(self, event: Event, consumer: str, target: str, message: Any) -> bool:
         """Put an event into the outbox of its session, as a reply that no turn made, and move `consumer` past it. Durable.
 
         One transaction, so it is done once however many processes follow under that name; False if it had been done. From
@@ -220,7 +220,7 @@ class GatewayCalls:
             (target, payload), size = outbox.encoded_reply(target, message)
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"event {event.event_no} cannot be passed on to {target!r:.80}: {error}") from error
-        return await self.write("event.pass_on", lambda tx: outbox.pass_on(tx, event, consumer, target, payload), size=size)
+        return await self.write("event.forward", lambda tx: outbox.forward_event(tx, event, consumer, target, payload), size=size)
 
     # -- start-up -------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class GatewayCalls:
         """
         total = Recovered()
         for row in await self._dead_instances():
-            total = total.plus(await self._give_back(row.instance_no, recovery.who(row)))
+            total = total.plus(await self._release(row.instance_no, recovery.who(row)))
         return total.plus(await self._expire_compactions())
 
     async def _dead_instances(self) -> list[Row]:
@@ -245,10 +245,10 @@ class GatewayCalls:
                 return dead
             after_no = page[-1].instance_no
 
-    async def _give_back(self, instance_no: int, who: str) -> Recovered:
+    async def _release(self, instance_no: int, who: str) -> Recovered:
         total, done = Recovered(), False
         while not done:
-            part, done = await self.write("recover", partial(recovery.give_back, instance_no=instance_no, who=who, so_far=total))
+            part, done = await self.write("recover", partial(recovery.release, instance_no=instance_no, who=who, so_far=total))
             total = total.plus(part)
         return total
 
@@ -330,16 +330,16 @@ class GatewayCalls:
 
         Writes only while something was interrupted. The resumes themselves are turns of lane `resume`: somebody runs that lane.
         """
-        trouble = retry.Trouble("the resumes")
+        backoff = retry.Backoff("the resumes")
         while True:
             sleep_s = every_s
             try:
                 await self.recover()
                 if any(decision.action != "later" for decision in await self.plan_resumes(policy)):
                     await self.resume(policy)
-                trouble.is_over()
+                backoff.reset()
             except SessionDBError as error:
-                sleep_s = min(every_s, trouble.pause_after(error))
+                sleep_s = min(every_s, backoff.next_delay(error))
             await anyio.sleep(sleep_s)
 
     async def reset_if_due(self, key: str, policy: ResetPolicy) -> StaleReason | None:

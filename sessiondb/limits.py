@@ -109,7 +109,7 @@ STEP_BYTES = 512 * KIB
 STEP_MS = 5.0
 # Backups and vacuums of one process that are running or wait. They go one after another, at some 100 MiB a second and slower beside
 # callers, so the last of 16 backups of a gigabyte waits for minutes: whoever asks for more asks in a loop.
-CHORES_MAX = 16
+MAINTENANCE_TASKS_MAX = 16
 
 
 # `sessiondb query`. A value: twice the largest entry, so that hex() of one still fits. Memory of SQLite: what a sort or a

@@ -375,7 +375,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     replies = _iterator(database.SessionDB.replies)
     settle_reply = _call(database.SessionDB.settle_reply)
     events = _iterator(database.SessionDB.events)
-    pass_on = _call(database.SessionDB.pass_on)
+    forward_event = _call(database.SessionDB.forward_event)
     recover = _call(database.SessionDB.recover)
     plan_resumes = _call(database.SessionDB.plan_resumes)
     resume = _call(database.SessionDB.resume)

@@ -130,11 +130,11 @@ FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done
 
 
 def look_of_lane(tx: Any) -> object:
-    return tx.must("inbox.due", lane="main", now_ms=NOW_MS), turns.peek(tx, "main", NOW_MS), turns.peek(tx, "resume", NOW_MS)
+    return tx.one("inbox.due", lane="main", now_ms=NOW_MS), turns.peek(tx, "main", NOW_MS), turns.peek(tx, "resume", NOW_MS)
 
 
 def look_of_outbox(tx: Any) -> object:
-    return tx.must("outbox.due", now_ms=NOW_MS), outbox.next_no(tx, NOW_MS)
+    return tx.one("outbox.due", now_ms=NOW_MS), outbox.next_no(tx, NOW_MS)
 
 
 def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
@@ -181,6 +181,6 @@ def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_row
 
 def test_asking_whether_the_outbox_is_full_reads_no_further_than_its_limit() -> None:
     def full(tx: Any) -> object:
-        return tx.one("outbox.full", fewer=OUTBOX_WAITING_MAX // 100)
+        return tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX // 100)
 
     assert steps_of(full, 3_000, REPLIES_IN_RETRY) == steps_of(full, 300, REPLIES_IN_RETRY)

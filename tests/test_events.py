@@ -331,11 +331,11 @@ async def user_event(db: sessiondb.SessionDB, text: str) -> sessiondb.Event:
 async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_follow(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
         first, second = await user_event(db, "one"), await user_event(db, "two")
-        assert await db.pass_on(first, "notices", "web:1", {"text": "one"})
-        assert not await other.pass_on(first, "notices", "web:1", {"text": "one"})
-        assert await other.pass_on(second, "notices", "web:1", {"text": "two"})
-        assert not await db.pass_on(second, "notices", "web:1", {"text": "two"})
-        assert not await db.pass_on(first, "notices", "web:1", {"text": "one"}), "the one before it was passed on before it"
+        assert await db.forward_event(first, "notices", "web:1", {"text": "one"})
+        assert not await other.forward_event(first, "notices", "web:1", {"text": "one"})
+        assert await other.forward_event(second, "notices", "web:1", {"text": "two"})
+        assert not await db.forward_event(second, "notices", "web:1", {"text": "two"})
+        assert not await db.forward_event(first, "notices", "web:1", {"text": "one"}), "the one before it was passed on before it"
         found = [(reply.turn_no, reply.target, json.loads(reply.payload)["text"]) async for reply in db.replies("pending")]
         assert found == [(None, "web:1", "one"), (None, "web:1", "two")]
         assert (await look(db, "cursors"))[0].event_no == second.event_no
@@ -349,7 +349,7 @@ async def test_an_event_that_cannot_be_passed_on_leaves_the_consumer_where_it_wa
         event = await user_event(db, "one")
         for refused, message in ((of_nobody, {}), (event, object()), (event, "x" * (65 * 1024 * 1024))):
             with pytest.raises(sessiondb.InvalidInput):
-                await db.pass_on(refused, "notices", "web:1", message)
+                await db.forward_event(refused, "notices", "web:1", message)
         assert [row.consumer for row in await look(db, "cursors")] == ["one"]
         assert await look(db, "outbox") == []
 

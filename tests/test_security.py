@@ -417,7 +417,7 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: 
         try:
             assert (await opened.session_by_id(text)).id == text
         except (SessionDBError, ValueError):
-            assert await opened.read("test", lambda tx: tx.one("sessions.by_id", session_id="zz")) is None
+            assert await opened.read("test", lambda tx: tx.first("sessions.by_id", session_id="zz")) is None
     assert content_of(db)["schema"] == before["schema"]
 
 

@@ -4,7 +4,7 @@
     an answer    db.run_lane(lane, handler)                one turn per session, retried, cut off, taken over
     a tool       turn.append                               what was asked, then what came of it, each as it happens
     a reply      db.run_outbox(sender)                     sent from a row that the end of the turn wrote
-    a notice     db.events, db.pass_on                     what to tell whoever waits: open pages at once, a channel by the outbox
+    a notice     db.events, db.forward_event                     what to tell whoever waits: open pages at once, a channel by the outbox
     compaction   session.compact() in a task of its own    no turn waits for it, and no message
     start        db.recover, db.run_resumes, the lanes     users first, resumes within their budget
     ever after   db.reset_if_due, db.gc                    a stale conversation begins anew; what is old is archived
@@ -334,7 +334,7 @@ class Gateway:
             info = await (await self.db.session_by_id(event.session_id)).info()
             targets = [target_of(key) for key in info.keys]
             if targets and not targets[0].startswith("web:"):  # a page reads what it missed; a channel is sent it, like a reply
-                await self.db.pass_on(event, NOTICES, targets[0], notice_of(event))
+                await self.db.forward_event(event, NOTICES, targets[0], notice_of(event))
 
     async def _tell_operators(self) -> None:
         async for event in self.db.events("log", audience="operator"):

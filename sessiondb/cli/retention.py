@@ -108,11 +108,11 @@ def _print_report(report: RetentionReport) -> None:
     ]
     shown = sorted(report.decisions, key=lambda made: made.action == "keep")
     print_table(columns, [_row(made) for made in shown], empty="no limit asks for any session")
-    carried_on = f"; {counted(report.carried_on, 'archive')} of an earlier run finished" if report.carried_on else ""
+    resumed_archives = f"; {counted(report.resumed_archives, 'archive')} of an earlier run finished" if report.resumed_archives else ""
     going = report.count("planned") if report.dry_run else report.count("done")
     verb = "would go" if report.dry_run else "done"
     failed = f", {report.count('failed'):,} failed" if report.count("failed") else ""
-    click.echo(f"{counted(report.sessions, 'session')}: {going:,} {verb}{failed}, {report.kept:,} kept{carried_on}", err=True)
+    click.echo(f"{counted(report.sessions, 'session')}: {going:,} {verb}{failed}, {report.kept:,} kept{resumed_archives}", err=True)
     if report.pruned:
         rows = ", ".join(f"{_ROWS[table]} {count:,}" for table, count in report.pruned.items())
         click.echo(f"rows of finished work {'that would go' if report.dry_run else 'deleted'}: {rows}", err=True)

@@ -302,7 +302,7 @@ def _print_header(session: sync.Session) -> None:
 def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
     """Find what is worth a mark on the current path, in one snapshot."""
     require_readable(tx, session_no)
-    pointers = tx.one("context.pointers", session_no=session_no)
+    pointers = tx.first("context.pointers", session_no=session_no)
     assert pointers is not None, "the session was found a moment ago, and sessions are never deleted"
     path = segments(tx, pointers.head_no)
     on_path = {segment.branch_no for segment in path}
@@ -314,7 +314,7 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
         # A branch that the path leaves may go on without it: where the head was moved back to.
         if session_of(segment.high_no) == session_no:
             beyond = {"low_no": segment.high_no + 1, "high_no": entry_number(session_no, SEQ_MAX)}
-            if tx.one("transcript.first_in_span", branch_no=segment.branch_no, **beyond) is not None:
+            if tx.first("transcript.first_in_span", branch_no=segment.branch_no, **beyond) is not None:
                 left_at[segment.high_no] = left_at.get(segment.high_no, 0) + 1
     return Landmarks(session_no, context_start(pointers.boundary_no, pointers.first_kept_no), left_at)
 

@@ -25,15 +25,15 @@ async def follow_events(db: Database, consumer: str, audience: events.Audience |
     if known is None:
         await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=at))
     saved = at
-    trouble, moving = retry.Trouble(f"events for {consumer}"), retry.Trouble(f"the cursor of {consumer}")
+    backoff, moving = retry.Backoff(f"events for {consumer}"), retry.Backoff(f"the cursor of {consumer}")
     while True:
         seen = db.backend.change_count
         try:
             page, last = await db.read("events", partial(_events_page, event_no=at, audience=audience))
         except SessionDBError as error:
-            await anyio.sleep(trouble.pause_after(error))
+            await anyio.sleep(backoff.next_delay(error))
             continue
-        trouble.is_over()
+        backoff.reset()
         for event in page:
             yield event
             # Coming back for the next one says that this one has been handled.
@@ -49,13 +49,13 @@ async def follow_events(db: Database, consumer: str, audience: events.Audience |
             await db.backend.wait_change(seen, retry.LOOK_S)
 
 
-async def _move_cursor(db: Database, consumer: str, event_no: int, trouble: retry.Trouble) -> None:
+async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retry.Backoff) -> None:
     try:
         await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=event_no))
-        trouble.is_over()
+        backoff.reset()
     except SessionDBError as error:
         # The cursor moves with the next event, or what was handled comes again after a crash: at least once.
-        trouble.pause_after(error)
+        backoff.next_delay(error)
 
 
 def _events_page(tx: ReadTx, *, event_no: int, audience: events.Audience | None) -> tuple[list[Event], int]:

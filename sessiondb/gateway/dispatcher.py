@@ -34,7 +34,7 @@ class RefusedBySender(Exception):
 async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: int) -> None:
     """Send replies until cancelled. See `SessionDB.run_outbox`."""
     room = anyio.Semaphore(at_once)
-    trouble = retry.Trouble("outbox")
+    backoff = retry.Backoff("outbox")
     taken: dict[int, outbox.Outgoing] = {}  # by this loop, and not begun yet
 
     async def send(reply: outbox.Outgoing) -> None:
@@ -48,11 +48,11 @@ async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: i
         async with anyio.create_task_group() as group:
             while True:
                 await room.acquire()
-                reply = await _next_reply(db, lease_s, trouble)
+                reply = await _next_reply(db, lease_s, backoff)
                 taken[reply.outbox_no] = reply
                 group.start_soon(send, reply)
     except ExceptionGroup as group_error:
-        raise retry.innermost(group_error) from group_error
+        raise retry.unwrap_group(group_error) from group_error
     finally:
         for reply in taken.values():  # as in lanes.run_lane
             await _settle(db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s)
@@ -61,7 +61,7 @@ async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: i
 _NOT_SENT = "the gateway stopped before it was sent"
 
 
-async def _next_reply(db: Database, lease_s: float, trouble: retry.Trouble) -> outbox.Outgoing:
+async def _next_reply(db: Database, lease_s: float, backoff: retry.Backoff) -> outbox.Outgoing:
     """Wait for the next reply, and commit to sending it."""
     while True:
         seen = db.backend.change_count
@@ -70,9 +70,9 @@ async def _next_reply(db: Database, lease_s: float, trouble: retry.Trouble) -> o
             if overdue:
                 await db.write("outbox.overdue", outbox.give_up_overdue)
             reply = await _begin_sending(db, lease_s) if waiting else None
-            trouble.is_over()
+            backoff.reset()
         except SessionDBError as error:
-            reply, sleep_s = None, trouble.pause_after(error)
+            reply, sleep_s = None, backoff.next_delay(error)
         if reply is not None:
             return reply
         await db.backend.wait_change(seen, sleep_s)
@@ -82,7 +82,7 @@ def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
     """Return whether a sender is overdue, whether a reply may be sent, and how long until one may without any commit."""
     now_ms = clock.now_ms()
     overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), outbox.next_no(tx, now_ms)
-    at_ms = tx.must("outbox.due", now_ms=now_ms).at_ms
+    at_ms = tx.one("outbox.due", now_ms=now_ms).at_ms
     sleep_s = retry.LOOK_S if at_ms is None else min(retry.LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
     return bool(overdue), waiting is not None, sleep_s
 
@@ -130,7 +130,7 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
         settle = partial(outbox.lost, reply=reply, reason=said)
     except BaseExceptionGroup as mixed:  # trio, as in lanes._work
         await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
-        await retry.go_on_cancelling(mixed, f"reply {reply.outbox_no} to {reply.target}")
+        await retry.reraise_cancellation(mixed, f"reply {reply.outbox_no} to {reply.target}")
         return
     await _settle(db, reply, settle, lease_s)
 
@@ -138,7 +138,7 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
 async def _settle(db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float) -> None:
     who = f"reply {reply.outbox_no} to {reply.target}"
     try:
-        await retry.write_surely(db, "outbox.settle", body, for_s=lease_s, who=who)
+        await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, who=who)
     except SessionDBError as error:
         # The row says `sending` by this process: it becomes unknown when its time is up, or at the next start.
         logger.error("%s: what became of it could not be written: %s", who, error)  # noqa: TRY400  # nothing to trace

@@ -73,7 +73,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         NotFound: no such lane.
         InvalidInput: the lane is the one of resumes.
     """
-    known = tx.one("inbox.by_event", source=incoming.source, event_id=incoming.event_id)
+    known = tx.first("inbox.by_event", source=incoming.source, event_id=incoming.event_id)
     if known is not None:
         return Accepted(known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True)
     turns.require_lane(tx, incoming.lane)
@@ -86,7 +86,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     _refuse_when_ended(tx, incoming.key)
     ref = registry.open_by_key(tx, incoming.key, session_id=incoming.session_id, cwd=None)
     ahead = _refuse_when_full(tx, ref, incoming)
-    row = tx.must(
+    row = tx.one(
         "inbox.accept",
         source=incoming.source,
         event_id=incoming.event_id,
@@ -99,7 +99,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
 
 
 def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
-    bound = tx.one("sessions.by_key", session_key=key.text)
+    bound = tx.first("sessions.by_key", session_key=key.text)
     if bound is not None and bound.ended_at_ms is not None:
         raise SessionEnded(
             f"{key.text} is bound to session {bound.session_id}, which has ended; unbind the key, and the message begins a new one",
@@ -109,8 +109,8 @@ def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
 
 def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     """Return how many messages of the session are ahead; raise if that, or the lane, is too many."""
-    ahead: int = tx.must("inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX).waiting
-    busy = tx.one("turns.running_of_session", session_no=ref.session_no)
+    ahead: int = tx.one("inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX).waiting
+    busy = tx.first("turns.running_of_session", session_no=ref.session_no)
     if ahead >= SESSION_WAITING_MAX:
         holder = f"{busy.operation} (turn {busy.turn_no}, pid {busy.pid} on {busy.host})" if busy is not None else "no turn"
         retry_after_ms = max(1_000, busy.expires_at_ms - tx.now_ms) if busy is not None else 1_000
@@ -121,7 +121,7 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
             holder=holder,
             retry_after_ms=retry_after_ms,
         )
-    waiting = tx.must("inbox.waiting_in_lane", lane=incoming.lane, limit=LANE_WAITING_MAX).waiting
+    waiting = tx.one("inbox.waiting_in_lane", lane=incoming.lane, limit=LANE_WAITING_MAX).waiting
     if waiting >= LANE_WAITING_MAX:
         raise SessionBusy(
             f"lane {incoming.lane}: {waiting:,} messages are waiting, which is the limit. Not accepted; retry in 5,000 ms.",

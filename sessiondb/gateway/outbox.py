@@ -73,11 +73,11 @@ def next_no(tx: ReadTx, now_ms: int) -> int | None:
     older goes first then, because every later reply seems to be due before it.
     """
     ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
-    found = [tx.one("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    found = [tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
     return min((row.outbox_no for row in found if row is not None), default=None)
 
 
-def pass_on(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
+def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
     """Make an event something to send, and move a consumer past it: in one transaction, so once, whoever else follows.
 
     False if the consumer has moved past it already: then it was passed on, by another process or before a crash.
@@ -90,7 +90,7 @@ def pass_on(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> b
     handled = events.cursor(tx, consumer)
     if handled is not None and handled >= event.event_no:
         return False
-    session_no = tx.must("sessions.by_id", session_id=event.session_id).session_no
+    session_no = tx.one("sessions.by_id", session_id=event.session_id).session_no
     tx.run("outbox.add", session_no=session_no, turn_no=None, target=target, now_ms=tx.now_ms, payload=payload)
     events.move_cursor(tx, consumer=consumer, event_no=event.event_no)
     return True
@@ -101,7 +101,7 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
     outbox_no = next_no(tx, tx.now_ms)
     if outbox_no is None:
         return None
-    row = tx.must("outbox.candidate", outbox_no=outbox_no)
+    row = tx.one("outbox.candidate", outbox_no=outbox_no)
     expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
     taken = tx.run("outbox.begin_sending", outbox_no=outbox_no, instance_no=tx.instance_no, expires_at_ms=expires_at_ms)
     require_one(taken, f"reply {outbox_no} was pending")
@@ -166,7 +166,7 @@ def put_back_unsent(tx: Tx, reply: Outgoing, reason: str) -> bool:
 
     The time tells it from the same attempt by another loop of this process, which may take it if it was not committed to here.
     """
-    there = tx.one(
+    there = tx.first(
         "outbox.begun",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,

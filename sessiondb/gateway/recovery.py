@@ -39,7 +39,7 @@ from sessiondb.transcript import compaction
 from . import outbox, turns
 
 Action = Literal["resume", "later", "skip", "breaker"]
-Trouble = Literal["failed", "damaged"]
+SkipState = Literal["failed", "damaged"]
 
 RECOVER_AT_ONCE = 50
 PLAN_AT_ONCE = 200
@@ -58,7 +58,7 @@ class ResumePolicy(BaseModel):
     """Since the message was accepted."""
     idle_hours: float = Field(default=0.0, ge=0)
     """Since the session last moved."""
-    skip_states: frozenset[Trouble] = frozenset({"failed", "damaged"})
+    skip_states: frozenset[SkipState] = frozenset({"failed", "damaged"})
     """Sessions that are left alone: whose turn before failed, or whose import had damaged lines."""
     attempts_max: int = Field(default=INTERRUPTED_ATTEMPTS_MAX, ge=1)
     deadline_s: float = Field(default=60.0, gt=0)
@@ -113,7 +113,7 @@ def _reason(who: str) -> str:
     return f"its process ({who}) died"
 
 
-def give_back(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
+def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
     """Give back a bounded part of what a dead process held; also return whether that was all of it.
 
     `so_far` is what the steps of this recovery before gave back. The event says the total of this recovery: what one that was
@@ -132,7 +132,7 @@ def give_back(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = Non
     done = max(len(held), len(jobs), len(sending)) < RECOVER_AT_ONCE
     part = Recovered(int(done), len(held), len(jobs), len(sending))
     if done:
-        tx.run("resume.bury_instance", instance_no=instance_no, now_ms=tx.now_ms)
+        tx.run("resume.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         total = part.plus(so_far or Recovered())
         counts = {"turns": total.turns, "compactions": total.compactions, "replies": total.replies}
         said = f"{who} died; this recovery gave back {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
@@ -171,11 +171,11 @@ def plan(
     """
     holders = {row.instance_no: who(row) for row in dead}
     numbers = json.dumps(list(holders))
-    held = tx.all("inbox.held", before_no=before_no, limit=PLAN_AT_ONCE)
+    held = tx.all("inbox.interrupted", before_no=before_no, limit=PLAN_AT_ONCE)
     if holders:
-        held += tx.all("inbox.held_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE)
+        held += tx.all("inbox.interrupted_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE)
         held = sorted(held, key=lambda row: -row.inbox_no)[:PLAN_AT_ONCE]
-    unclean = tx.must(
+    unclean = tx.one(
         "resume.unclean_starts",
         since_ms=now_ms - round(policy.breaker_window_s * 1000),
         now_ms=now_ms,
@@ -183,7 +183,7 @@ def plan(
         dead=numbers,
         command_line=process.COMMAND_LINE,
     ).starts
-    room = policy.max_concurrent_resumes - tx.must("inbox.running_resumes", dead=numbers).resumes - ahead
+    room = policy.max_concurrent_resumes - tx.one("inbox.running_resumes", dead=numbers).resumes - ahead
     room = min(room, 0) if full else room
     budget = policy.budget_per_start - spent - ahead
     decisions = []
@@ -231,8 +231,8 @@ def apply(tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_break
         if decision.action == "resume":
             resumed += tx.run("inbox.resume", inbox_no=decision.inbox_no, now_ms=tx.now_ms, timeout_ms=round(policy.deadline_s * 1000))
         elif decision.action == "skip":
-            session = tx.must("sessions.by_id", session_id=decision.session_id)
-            turns.bury(tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}")
+            session = tx.one("sessions.by_id", session_id=decision.session_id)
+            turns.dead_letter(tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}")
     stopped = [decision.reason for decision in decisions if decision.action == "breaker"]
     if stopped and tell_breaker:
         events.emit(tx, "crash_loop", "operator", f"Nothing is resumed: {stopped[0]}", messages=len(stopped))

@@ -26,7 +26,7 @@ LOOK_S = 5.0
 BUSY_PAUSE_S = 0.2
 
 
-class Trouble:
+class Backoff:
     """What goes wrong in a loop: said once, not at each attempt, and waited out longer each time, up to `LOOK_S`."""
 
     def __init__(self, who: str) -> None:
@@ -34,11 +34,11 @@ class Trouble:
         self._said = ""
         self._pause_s = 0.0
 
-    def is_over(self) -> None:
+    def reset(self) -> None:
         """Note that an attempt succeeded."""
         self._said, self._pause_s = "", 0.0
 
-    def pause_after(self, error: SessionDBError) -> float:
+    def next_delay(self, error: SessionDBError) -> float:
         """Say how long to wait before trying again after an error that passes; raise any other.
 
         A page that cannot be read looks like damage, and may be read the next time; and if it is damage, the other sessions go on.
@@ -53,14 +53,14 @@ class Trouble:
         return self._pause_s
 
 
-async def write_surely(db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0) -> None:
+async def write_with_retry(db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0) -> None:
     """Write what has happened already; shielded, and tried again for a while after errors that pass.
 
     The body may run again after it was committed. asyncio's task.cancel() passes through a shield, once per call: what was not
     executed is tried again, and the cancellation goes on when that is done.
     """
     give_up = time.monotonic() + for_s
-    trouble = Trouble(who)
+    backoff = Backoff(who)
     cancelled: BaseException | None = None
     pause_s = 0.0
     with anyio.CancelScope(shield=True):
@@ -76,7 +76,7 @@ async def write_surely(db: Database, op: str, body: Callable[[Tx], object], *, f
                         raise
                     logger.warning("%s: while it was being cancelled: %s", who, error)
                     break
-                pause_s = trouble.pause_after(error)
+                pause_s = backoff.next_delay(error)
             except anyio.get_cancelled_exc_class() as again:
                 cancelled, pause_s = again, 0.0
                 if outcome_of(again) == "committed":
@@ -85,16 +85,16 @@ async def write_surely(db: Database, op: str, body: Callable[[Tx], object], *, f
         raise cancelled
 
 
-async def go_on_cancelling(mixed: BaseExceptionGroup[BaseException], who: str) -> None:
+async def reraise_cancellation(mixed: BaseExceptionGroup[BaseException], who: str) -> None:
     """Let a cancellation go on that came with errors of the one who was cancelled; they are logged, and stop nobody."""
     _, others = mixed.split(anyio.get_cancelled_exc_class())
     if others is not None and not isinstance(others, Exception):
         raise mixed
-    logger.warning("%s: while it was being cancelled: %s", who, others and innermost(others), exc_info=others)
+    logger.warning("%s: while it was being cancelled: %s", who, others and unwrap_group(others), exc_info=others)
     await anyio.lowlevel.checkpoint()
 
 
-def innermost(error: BaseException) -> BaseException:
+def unwrap_group(error: BaseException) -> BaseException:
     """Return the error that groups of one were put around."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -96,11 +96,11 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
     While a lane before it has a message that could run, only one that has waited for `PRIORITY_WAIT_MS_MAX`.
     """
     room = require_lane(tx, lane)
-    if room.running >= room.concurrency or tx.one("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None:
+    if room.running >= room.concurrency or tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None:
         return None
     held_back = any(_next_no(tx, row.lane, now_ms) is not None for row in tx.all("turns.lanes_before", lane=lane))
     inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
-    return Candidate(**tx.must("inbox.candidate", inbox_no=inbox_no)._asdict()) if inbox_no is not None else None
+    return Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict()) if inbox_no is not None else None
 
 
 def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
@@ -110,7 +110,7 @@ def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int |
     older goes first then, because every later message seems to have been due before it.
     """
     ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
-    found = [tx.one("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    found = [tx.first("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
     return min((row.inbox_no for row in found if row is not None), default=None)
 
 
@@ -120,7 +120,7 @@ def require_lane(tx: ReadTx, lane: str) -> Row:
     Raises:
         NotFound: there is no such lane.
     """
-    row = tx.one("turns.lane", lane=lane)
+    row = tx.first("turns.lane", lane=lane)
     if row is None:
         raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
     return row
@@ -138,7 +138,7 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
     if now is None or now.inbox_no != candidate.inbox_no:
         return None
     if now.ended_at_ms is not None:
-        bury(tx, now.inbox_no, now.session_no, "its session has ended")
+        dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
         return None
     draft.idempotency_key = f"inbox:{candidate.inbox_no}"
     receipt = append_entries(tx, candidate.session_no, [draft])[0]
@@ -146,7 +146,7 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
     timeout_ms = min(timeout_ms, now.timeout_ms or timeout_ms)
     deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
     expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
-    turn = tx.must(
+    turn = tx.one(
         "turns.start",
         session_no=candidate.session_no,
         lane=lane,
@@ -161,7 +161,7 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
     )
     claimed = tx.run("inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no)
     require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
-    told = tx.must("inbox.told", inbox_no=candidate.inbox_no)
+    told = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
     if kind == "message":
         tx.run("inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no)
     return Started(
@@ -185,7 +185,7 @@ def is_there(tx: ReadTx, made: Started) -> bool:
 
     Its number alone does not say so: if it was not committed, the number may have been given to another turn since.
     """
-    row = tx.one("turns.get", turn_no=made.turn_no)
+    row = tx.first("turns.get", turn_no=made.turn_no)
     if row is None or row.state != "running":
         return False
     return (row.inbox_no, row.attempt, row.deadline_ms) == (made.inbox_no, made.attempt, made.deadline_ms)
@@ -201,7 +201,7 @@ def require_running(tx: ReadTx, turn_no: int) -> Row:
         TurnLost: it is not running any more; nothing may be written in its name.
         NotFound: there is no such turn.
     """
-    turn = tx.one("turns.get", turn_no=turn_no)
+    turn = tx.first("turns.get", turn_no=turn_no)
     if turn is None:
         raise NotFound(f"there is no turn {turn_no}; list those that run with `sessiondb held DB`", turn_no=turn_no)
     if turn.state != "running":
@@ -239,10 +239,10 @@ def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
     Raises:
         TurnLost: the turn is not running any more.
     """
-    row = tx.one("turns.renew", turn_no=turn_no, now_ms=tx.now_ms, expires_at_ms=tx.now_ms + lease_ms, operation=operation)
+    row = tx.first("turns.renew", turn_no=turn_no, now_ms=tx.now_ms, expires_at_ms=tx.now_ms + lease_ms, operation=operation)
     if row is None:
         require_running(tx, turn_no)
-    return int(tx.must("turns.get", turn_no=turn_no).expires_at_ms)
+    return int(tx.one("turns.get", turn_no=turn_no).expires_at_ms)
 
 
 def tell_delayed(tx: Tx, turn_no: int) -> None:
@@ -253,7 +253,7 @@ def tell_delayed(tx: Tx, turn_no: int) -> None:
     """
     turn = require_running(tx, turn_no)
     if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: told while it waited
-        waited_ms = tx.now_ms - tx.must("inbox.told", inbox_no=turn.inbox_no).accepted_at_ms
+        waited_ms = tx.now_ms - tx.one("inbox.notified", inbox_no=turn.inbox_no).accepted_at_ms
         events.emit(
             tx, "message_delayed", "user", "Your message is being worked on; the answer takes longer than usual.",
             session_no=turn.session_no, inbox_no=turn.inbox_no, turn_no=turn_no, waited_ms=waited_ms,
@@ -307,7 +307,7 @@ def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = 
         if turn.kind == "message":  # a resume holds nothing up
             tx.run("inbox.wait_behind", session_no=turn.session_no, inbox_no=turn.inbox_no, available_at_ms=at_ms)
     else:
-        bury(tx, turn.inbox_no, turn.session_no, reason)
+        dead_letter(tx, turn.inbox_no, turn.session_no, reason)
 
 
 def abort(tx: Tx, turn_no: int, reason: str) -> None:
@@ -323,21 +323,21 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
 
 def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     """Take a turn away from a holder that is dead or silent: one compare-and-set. False if it had ended."""
-    turn = tx.must("turns.get", turn_no=turn_no)
+    turn = tx.one("turns.get", turn_no=turn_no)
     if turn.state != "running":
         return False
     _finish(tx, turn, "interrupted", reason)
     said = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
-    message = tx.one("inbox.told", inbox_no=turn.inbox_no)
+    message = tx.first("inbox.notified", inbox_no=turn.inbox_no)
     if message is None or (message.state, message.turn_no) != ("claimed", turn_no):
         # Another program did that. An error here would keep a lane, or a start, from all other turns; an operator is told.
         said += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
     elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
-        require_one(tx.run("inbox.hold", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+        require_one(tx.run("inbox.suspend", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
         told = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
         events.emit(tx, "turn_interrupted", "user", told, session_no=turn.session_no, turn_no=turn_no)
     else:
-        bury(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
+        dead_letter(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
     events.emit(
         tx, "turn_interrupted", "operator", said, session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt
     )
@@ -346,9 +346,9 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
 
 def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
     """Give up a waiting message that cannot be worked on at all; False if it is not waiting any more."""
-    if tx.one("inbox.waiting", inbox_no=inbox_no) is None:
+    if tx.first("inbox.waiting", inbox_no=inbox_no) is None:
         return False
-    bury(tx, inbox_no, session_no, reason)
+    dead_letter(tx, inbox_no, session_no, reason)
     return True
 
 
@@ -361,9 +361,9 @@ def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
     return sum(interrupt(tx, row.turn_no, "its lease ran out") for row in expired)
 
 
-def bury(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
+def dead_letter(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
     """Give a message up: a dead letter, an event for whoever waits for the answer and one for the operator."""
-    require_one(tx.run("inbox.bury", inbox_no=inbox_no, reason=reason), f"inbox item {inbox_no} was open")
+    require_one(tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason), f"inbox item {inbox_no} was open")
     events.emit(
         tx, "message_dead", "user", "Your message could not be answered. Please send it again.", session_no=session_no, inbox_no=inbox_no
     )

@@ -165,7 +165,7 @@ async def run_lane(
     `running` is what all lanes of this process have in hand, by the turn's number: a lane takes over no turn that is in it and alive.
     """
     known = False
-    trouble = retry.Trouble(f"lane {lane}")
+    backoff = retry.Backoff(f"lane {lane}")
     claimed: dict[int, Turn] = {}  # by this loop, and not begun yet
     try:
         async with anyio.create_task_group() as group:
@@ -180,9 +180,9 @@ async def run_lane(
                     await _look_after(db, lane, look, settings, alive)
                     turn = await _claim(db, lane, look.candidate, settings) if look.candidate is not None else None
                     sleep_s = look.sleep_s
-                    trouble.is_over()
+                    backoff.reset()
                 except SessionDBError as error:
-                    turn, sleep_s = None, trouble.pause_after(error)
+                    turn, sleep_s = None, backoff.next_delay(error)
                 if turn is not None:
                     # Here: its task begins only after the next look has been asked for.
                     running[turn.number] = claimed[turn.number] = turn
@@ -190,7 +190,7 @@ async def run_lane(
                 else:
                     await db.backend.wait_change(seen, sleep_s)
     except ExceptionGroup as group_error:
-        raise retry.innermost(group_error) from group_error
+        raise retry.unwrap_group(group_error) from group_error
     finally:
         # asyncio throws a task away that is cancelled before its first step, as `asyncio.run` does with all that are left.
         for turn in claimed.values():
@@ -217,12 +217,12 @@ def _alive(running: dict[int, Turn]) -> str:
 
 def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look:
     now_ms = clock.now_ms()
-    expiry_ms = tx.must("turns.next_expiry", lane=lane, alive=alive).at_ms
+    expiry_ms = tx.one("turns.next_expiry", lane=lane, alive=alive).at_ms
     notices_ms = [
         row.accepted_at_ms + round(settings.delayed_after_s * 1000)
         for row in tx.all("inbox.late", lane=lane, accepted_before_ms=2**62, limit=1)
     ]
-    due_ms = [expiry_ms, tx.must("inbox.due", lane=lane, now_ms=now_ms).at_ms, *notices_ms]
+    due_ms = [expiry_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms, *notices_ms]
     return _Look(
         expired=expiry_ms is not None and expiry_ms <= now_ms,
         late=any(notice_ms <= now_ms for notice_ms in notices_ms),
@@ -265,7 +265,7 @@ async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: 
             started = await db.write("lane.claim", claim, size=draft.size)
     except anyio.get_cancelled_exc_class() as cancelled:
         if made is not None and outcome_of(cancelled) != "not_executed":
-            await _give_back(db, made, settings)
+            await _release(db, made, settings)
         raise
     except OutcomeUnknown:
         started = await _find_claim(db, made, settings) if made is not None else None
@@ -277,16 +277,16 @@ async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: 
     return Turn(db, session, started, message, settings)
 
 
-async def _give_back(db: Database, made: turns.Started, settings: LaneSettings) -> None:
+async def _release(db: Database, made: turns.Started, settings: LaneSettings) -> None:
     """Interrupt a turn that was claimed and never begun, if it is there."""
     who = f"turn {made.turn_no} of session {made.session_id}"
 
-    def give_back(tx: Tx) -> None:
+    def release(tx: Tx) -> None:
         if turns.is_there(tx, made):
             turns.interrupt(tx, made.turn_no, _STOPPING)
 
     try:
-        await retry.write_surely(db, "lane.give_back", give_back, for_s=settings.lease_s, who=who)
+        await retry.write_with_retry(db, "lane.release", release, for_s=settings.lease_s, who=who)
     except SessionDBError as error:
         logger.error("%s: it was claimed and not begun, and cannot be given back (%s); its lease ends it", who, error)  # noqa: TRY400  # as below
 
@@ -305,9 +305,9 @@ async def _find_claim(db: Database, made: turns.Started, settings: LaneSettings)
             found.append(made)
 
     try:
-        await retry.write_surely(db, "lane.find", find, for_s=settings.lease_s, who=f"turn {made.turn_no} of session {made.session_id}")
+        await retry.write_with_retry(db, "lane.find", find, for_s=settings.lease_s, who=f"turn {made.turn_no} of session {made.session_id}")
     except anyio.get_cancelled_exc_class():
-        await _give_back(db, made, settings)
+        await _release(db, made, settings)
         raise
     return found[0] if found else None
 
@@ -380,14 +380,14 @@ async def _work(turn: Turn, handler: Handler) -> None:
                 await _record(turn, _stopping(turn))
         raise
     except Exception as error:
-        failure = f"{type(retry.innermost(error)).__name__}: {retry.innermost(error)}"
+        failure = f"{type(retry.unwrap_group(error)).__name__}: {retry.unwrap_group(error)}"
         if not turn.stopped:
-            logger.warning("%s failed: %s", turn, failure, exc_info=retry.innermost(error))
+            logger.warning("%s failed: %s", turn, failure, exc_info=retry.unwrap_group(error))
     except BaseExceptionGroup as mixed:
         # trio: the loop is being cancelled, and the handler raised something else on its way out.
         turn.ending = True
         await _record(turn, _stopping(turn))
-        await retry.go_on_cancelling(mixed, str(turn))
+        await retry.reraise_cancellation(mixed, str(turn))
         return
     if turn.stopped:
         logger.info("%s was stopped: it has ended, or was taken over", turn)
@@ -422,7 +422,7 @@ async def _tell_delay(turn: Turn) -> None:
     delayed_after_s = turn._settings.delayed_after_s
     waited_s = (clock.now_ms() - turn._started.accepted_at_ms) / 1000
     await anyio.sleep(min(max(0.0, delayed_after_s - waited_s), delayed_after_s))
-    trouble = retry.Trouble(f"{turn}: its sender cannot be told that it takes longer")
+    backoff = retry.Backoff(f"{turn}: its sender cannot be told that it takes longer")
     while True:
         try:
             await turn.db.write("turn.delayed", lambda tx: turns.tell_delayed(tx, turn.number))
@@ -430,9 +430,9 @@ async def _tell_delay(turn: Turn) -> None:
             return
         except SessionDBError as error:
             if not error.retry:
-                logger.warning("%s: %s", trouble.who, error)
+                logger.warning("%s: %s", backoff.who, error)
                 return
-            await anyio.sleep(trouble.pause_after(error))
+            await anyio.sleep(backoff.next_delay(error))
         else:
             return
 
@@ -489,7 +489,7 @@ async def _record(turn: Turn, body: Callable[[Tx], object], *, size: int = 0) ->
     Returns the error if the database refuses it for good: for what it says, not for the moment.
     """
     try:
-        await retry.write_surely(turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, who=str(turn))
+        await retry.write_with_retry(turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, who=str(turn))
     except TurnLost as error:
         logger.warning("%s", error)
     except StoreClosed as error:

@@ -39,7 +39,7 @@ import anyio.to_thread
 
 from sessiondb import events
 from sessiondb.backend import Backend, ReadTx, Row, Tx
-from sessiondb.batching import Pace, last_fitting
+from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import ConstraintFailed, InvalidInput, InvalidKey, NotFound, StoreBusy, StoreDamaged
 from sessiondb.json_text import has_more_values
 from sessiondb.limits import ARCHIVE_BINDINGS_MAX, ARCHIVE_CHUNK_BYTES, ARCHIVE_CHUNK_ROWS, ENTRY_VALUES_MAX, SEQ_MAX, STEP_BYTES, STEP_ROWS
@@ -78,7 +78,7 @@ class Restored:
 
 def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str | None:
     """Say what keeps a session from being archived (or, without `keep_archive`, deleted); None if nothing does."""
-    row = tx.must("archive.protection", session_no=session_no)
+    row = tx.one("archive.protection", session_no=session_no)
     reasons = (
         (row.pinned, "pinned"),
         (row.turn_running, "a turn of it is running"),
@@ -142,11 +142,11 @@ def _page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) ->
 async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive: bool = True) -> tuple[int | None, str | None]:
     """Begin to archive a session: end it, and have nothing point at it. Return the archive's number, or why not.
 
-    Without `keep_archive` it is deleted without one. `carry_on` does the rest.
+    Without `keep_archive` it is deleted without one. `advance` does the rest.
     """
 
     def look(tx: ReadTx) -> tuple[Row, list[Row]]:
-        return tx.must("archive.session", session_no=session_no), tx.all("archive.bindings", session_no=session_no)
+        return tx.one("archive.session", session_no=session_no), tx.all("archive.bindings", session_no=session_no)
 
     encoding = best_encoding() if keep_archive else "none"
     session, bindings = await backend.read(look, op="archive.look")
@@ -167,13 +167,13 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
         held = protection(tx, session_no, keep_archive=keep_archive)
         if held is not None:
             return None, held
-        open_row = tx.one("archive.of_session", session_no=session_no)
+        open_row = tx.first("archive.of_session", session_no=session_no)
         if open_row is not None:
             return None, f"its archive is {open_row.state} already"
         tx.run("archive.end_session", session_no=session_no, now_ms=tx.now_ms)
         tx.run("archive.unbind", session_no=session_no)
         state = "writing" if keep_archive else "deleting"
-        row = tx.must(
+        row = tx.one(
             "archive.insert", session_no=session_no, state=state, reason=reason, encoding=encoding, now_ms=tx.now_ms, session_keys=keys
         )
         for chunk in made:
@@ -187,7 +187,7 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
 
 
 def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
-    chunk_no = tx.must("archive.next_chunk", archive_no=archive_no).chunk_no
+    chunk_no = tx.one("archive.next_chunk", archive_no=archive_no).chunk_no
     tx.run(
         "archive.put_chunk",
         archive_no=archive_no,
@@ -203,7 +203,7 @@ def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
 # -- going on -----------------------------------------------------------------------------------------------
 
 
-async def carry_on(backend: Backend, archive_no: int) -> Row:
+async def advance(backend: Backend, archive_no: int) -> Row:
     """Bring an archive to the end of what was begun; return its row. May be repeated, and interrupted at any point.
 
     Raises:
@@ -211,7 +211,7 @@ async def carry_on(backend: Backend, archive_no: int) -> Row:
         StoreBusy: another process works on it, or on the database.
     """
     while True:
-        row = await backend.read(lambda tx: tx.must("archive.get", archive_no=archive_no), op="archive.get")
+        row = await backend.read(lambda tx: tx.one("archive.get", archive_no=archive_no), op="archive.get")
         if row.finished_at_ms is not None:
             return row
         if row.state == "writing":
@@ -254,8 +254,8 @@ def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
 def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
     def body(tx: Tx) -> None:
         # Two processes at one archive: the one that comes second finds that its chunk is not the next.
-        state = tx.must("archive.get", archive_no=row.archive_no).state
-        if state != row.state or tx.must("archive.next_chunk", archive_no=row.archive_no).chunk_no != chunk_no:
+        state = tx.one("archive.get", archive_no=row.archive_no).state
+        if state != row.state or tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no != chunk_no:
             raise _overtaken(row)
         _put_chunk(tx, row.archive_no, chunk)
 
@@ -266,8 +266,8 @@ async def _where(backend: Backend, row: Row) -> tuple[str, int, int]:
     """Return where writing goes on: the table, the key of its last row that was stored, the number of the next chunk."""
 
     def last(tx: ReadTx) -> tuple[int, Row | None]:
-        chunk_no = tx.must("archive.next_chunk", archive_no=row.archive_no).chunk_no
-        return chunk_no, tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no - 1)
+        chunk_no = tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no
+        return chunk_no, tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no - 1)
 
     chunk_no, chunk = await backend.read(last, op="archive.where")
     if chunk is None or chunk.what not in PAGED:
@@ -278,7 +278,7 @@ async def _where(backend: Backend, row: Row) -> tuple[str, int, int]:
 
 async def _chunk(backend: Backend, row: Row, chunk_no: int) -> tuple[str, list[str], list[list[Any]]] | None:
     """Return a chunk, decoded and checked: the table, its columns, its rows. None behind the last one."""
-    chunk = await backend.read(lambda tx: tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no), op="archive.chunk")
+    chunk = await backend.read(lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no), op="archive.chunk")
     if chunk is None:
         return None
     columns, rows = await anyio.to_thread.run_sync(
@@ -309,7 +309,7 @@ async def _compare(backend: Backend, row: Row) -> None:
     for what in PAGED:
         if await backend.read(_reading(backend, what, row.session_no, after[what]), op="archive.compare"):
             raise _differs(row, f"there are rows of {what} after {after[what]} that it does not hold")
-    counted = await backend.read(lambda tx: tx.must("archive.get", archive_no=row.archive_no).rows, op="archive.compare")
+    counted = await backend.read(lambda tx: tx.one("archive.get", archive_no=row.archive_no).rows, op="archive.compare")
     if counted != total:
         raise _differs(row, f"it counts {counted} rows and holds {total}")
 
@@ -330,7 +330,7 @@ async def _release(backend: Backend, row: Row) -> None:
 
     def body(tx: Tx) -> bool:
         # Invariant: from the moment at which entries may be missing nothing can read them. So both are one transaction.
-        now = tx.must("archive.session", session_no=row.session_no)
+        now = tx.one("archive.session", session_no=row.session_no)
         moved = any(getattr(now, name) != value for name, value in session.items() if name != "ended_at_ms")
         if moved or tx.all("archive.bindings", session_no=row.session_no) or protection(tx, row.session_no) is not None:
             return False
@@ -408,14 +408,14 @@ async def _delete(backend: Backend, row: Row) -> None:
     """Delete the rows that the archive holds, a few at a time; then it is done."""
     low_no, high_no = entry_number(row.session_no, 0), entry_number(row.session_no, SEQ_MAX)
 
-    pace = Pace()
+    batch_size = BatchSize()
 
     def sizes(tx: ReadTx) -> list[Row]:
-        return tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=pace.rows)
+        return tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=batch_size.rows)
 
     while found := await backend.read(sizes, op="archive.sizes"):
         step = await backend.step(_deleting_entries(row, low_no, last_fitting(found, STEP_BYTES).entry_no), op="archive.delete")
-        pace.learn(step.held_ms)
+        batch_size.learn(step.held_ms)
     small = ["archive.delete_branches", "archive.delete_epochs"]
     small += ["archive.delete_compactions"] if row.encoding == "none" else []
     for statement in small:
@@ -452,7 +452,7 @@ def _deleting(row: Row, statement: str) -> Any:
 
 def _require_state(tx: ReadTx, row: Row) -> None:
     """The fence before each change: the archive is still where this process believes it to be."""
-    if tx.must("archive.get", archive_no=row.archive_no).state != row.state:
+    if tx.one("archive.get", archive_no=row.archive_no).state != row.state:
         raise _overtaken(row)
 
 
@@ -471,7 +471,7 @@ async def restore(backend: Backend, session_no: int) -> Restored:
     """
     chain = await backend.read(lambda tx: _to_restore(tx, session_no), op="restore.look")
     if not chain or chain[0].session_no != session_no:
-        session = await backend.read(lambda tx: tx.must("archive.session", session_no=session_no), op="restore.look")
+        session = await backend.read(lambda tx: tx.one("archive.session", session_no=session_no), op="restore.look")
         raise InvalidInput(f"session {session.session_id} is not archived; there is nothing to restore", session_id=session.session_id)
     for row in chain:
         keys_of(row.session_keys, row.session_id)  # needed last; a list that cannot be read is better found first
@@ -485,10 +485,10 @@ def _to_restore(tx: ReadTx, session_no: int) -> list[Row]:
     found: list[Row] = []
     at_no: int | None = session_no
     while at_no is not None:
-        open_row = tx.one("archive.of_session", session_no=at_no)
+        open_row = tx.first("archive.of_session", session_no=at_no)
         if open_row is not None:
-            found.append(tx.must("archive.get", archive_no=open_row.archive_no))
-        at_no = tx.must("archive.session", session_no=at_no).forked_from_no
+            found.append(tx.one("archive.get", archive_no=open_row.archive_no))
+        at_no = tx.one("archive.session", session_no=at_no).forked_from_no
     return found
 
 
@@ -502,7 +502,7 @@ async def _restore_one(backend: Backend, row: Row) -> None:
         if row.state == "archived":
             await _look_through(backend, row)
         await backend.step(lambda tx: _begin_restoring(tx, row), op="restore.begin")
-    await carry_on(backend, row.archive_no)
+    await advance(backend, row.archive_no)
 
 
 async def _look_through(backend: Backend, row: Row) -> None:
@@ -534,18 +534,18 @@ def _follow(order: archive_format.Order, row: Row, chunk_no: int, found: tuple[s
 
 def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
     """Return the branches that those in an archive leave from and that are nowhere: its parent has been restored, or never was archived."""
-    return [branch_no for branch_no in sorted(order.branches_elsewhere) if tx.one("archive.branch", branch_no=branch_no) is None]
+    return [branch_no for branch_no in sorted(order.branches_elsewhere) if tx.first("archive.branch", branch_no=branch_no) is None]
 
 
 def _begin_restoring(tx: Tx, row: Row) -> None:
-    if row.forked_from_no is not None and tx.one("archive.of_session", session_no=row.forked_from_no) is not None:
+    if row.forked_from_no is not None and tx.first("archive.of_session", session_no=row.forked_from_no) is not None:
         raise _overtaken(row)  # its parent went into an archive again meanwhile
     _move(tx, row, "restoring")
 
 
 def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
     own, *parents = chain
-    session = tx.must("archive.session", session_no=own.session_no)
+    session = tx.one("archive.session", session_no=own.session_no)
     keys = keys_of(own.session_keys, own.session_id)
     bound = {key.session_key for key in tx.all("archive.bindings", session_no=own.session_no)}
     return Restored(
@@ -559,19 +559,19 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
 
 async def _put_back(backend: Backend, row: Row) -> None:
     """Put the rows back, compare them with the archive, and open the session again."""
-    chunk_no, pace, order = 0, Pace(), archive_format.Order()
+    chunk_no, batch_size, order = 0, BatchSize(), archive_format.Order()
     while (found := await _chunk(backend, row, chunk_no)) is not None:
         what, columns, rows = found
         _follow(order, row, chunk_no, found)
         chunk_no, done = chunk_no + 1, 0
         while what in PAGED and done < len(rows):
-            step = rows[done : done + _step(what, rows, done, pace.rows)]
+            step = rows[done : done + _step(what, rows, done, batch_size.rows)]
             try:
                 written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
             except (ConstraintFailed, InvalidInput) as error:
                 where = f"chunk {chunk_no - 1} of the archive of session {row.session_id}"
                 raise damaged(row.session_id, f"{where} cannot be put back: {error}") from error
-            pace.learn(written.held_ms)
+            batch_size.learn(written.held_ms)
             done += len(step)
     await _compare(backend, row)
     session, bindings = await _tombstone(backend, row)
@@ -612,7 +612,7 @@ async def drop(backend: Backend, row: Row) -> str | None:
     """Delete an archive for good; return why not, if something needs it. `row` is its row in state `archived`."""
 
     def body(tx: Tx) -> str | None:
-        child = tx.must("archive.protection", session_no=row.session_no).restorable_id
+        child = tx.one("archive.protection", session_no=row.session_no).restorable_id
         if child is not None:
             return f"the archived session {child} was forked from it"
         _move(tx, row, "deleted")
@@ -621,7 +621,7 @@ async def drop(backend: Backend, row: Row) -> str | None:
 
     held = (await backend.step(body, op="archive.drop")).value
     if held is None:
-        await carry_on(backend, row.archive_no)
+        await advance(backend, row.archive_no)
     return held
 
 

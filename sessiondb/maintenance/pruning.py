@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sessiondb.backend import Backend, ReadTx, Row, Tx
-from sessiondb.batching import Pace
+from sessiondb.batching import BatchSize
 from sessiondb.json_text import dumps
 
 # The statements that walk a table and delete from it. Messages before turns: a turn goes only when its message has gone.
@@ -50,11 +50,11 @@ async def _prune_table(backend: Backend, walk: str, delete: str, before_ms: int,
 
 
 async def _delete(backend: Backend, delete: str, numbers: list[int]) -> int:
-    deleted, at, pace = 0, 0, Pace()
+    deleted, at, batch_size = 0, 0, BatchSize()
     while at < len(numbers):
-        step = await backend.step(_deleting(delete, numbers[at : at + pace.rows]), op="prune")
-        deleted, at = deleted + step.value, at + pace.rows
-        pace.learn(step.held_ms)
+        step = await backend.step(_deleting(delete, numbers[at : at + batch_size.rows]), op="prune")
+        deleted, at = deleted + step.value, at + batch_size.rows
+        batch_size.learn(step.held_ms)
     return deleted
 
 

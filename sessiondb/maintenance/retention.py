@@ -49,7 +49,7 @@ class RetentionReport:
     """That are not archived, before."""
     kept: int
     """Of them, within every limit or protected."""
-    carried_on: int
+    resumed_archives: int
     """Archives that an earlier run had begun, brought to their end."""
     bytes_before: int
     bytes_after: int
@@ -89,7 +89,7 @@ async def gc(
     pruned: dict[str, int] = {}
     if policy.prune_days is not None:  # first: it is soon done, and archiving may take hours
         pruned = await pruning.prune(backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run)
-    carried_on, failed = (0, []) if dry_run else await finish(backend)
+    resumed_archives, failed = (0, []) if dry_run else await finish(backend)
     walk, decisions = await make_plan(backend, policy, chosen_ms, every=every)
     if not dry_run:
         for index, decision in enumerate(decisions):
@@ -99,9 +99,9 @@ async def gc(
     after = before if dry_run else await measure(backend)
     gone = sum(1 for made in decisions if made.action in ("archive", "delete") and made.outcome in ("planned", "done"))
     report = RetentionReport(
-        (*failed, *decisions), walk.sessions, walk.sessions - gone, carried_on, before.bytes, after.bytes, after.free, pruned, dry_run
+        (*failed, *decisions), walk.sessions, walk.sessions - gone, resumed_archives, before.bytes, after.bytes, after.free, pruned, dry_run
     )
-    if not dry_run and (carried_on or report.count("done") or report.count("failed") or any(pruned.values())):
+    if not dry_run and (resumed_archives or report.count("done") or report.count("failed") or any(pruned.values())):
         await backend.step(lambda tx: _report(tx, report), op="retention.report")
     return report
 
@@ -121,20 +121,20 @@ async def _archive(backend: Backend, policy: RetentionPolicy, decision: Retentio
     for_space = decision.rule == "bytes" and policy.max_bytes is not None
     if for_space and (await measure(backend)).used <= policy.high_water * (policy.max_bytes or 0):
         return "enough has been freed by now"
-    moved = await backend.read(lambda tx: tx.must("archive.session", session_no=decision.session_no), op="retention.look")
+    moved = await backend.read(lambda tx: tx.one("archive.session", session_no=decision.session_no), op="retention.look")
     if moved.updated_at_ms != decision.updated_at_ms:
         return "it has moved since"
     archive_no, held = await archive.begin(backend, decision.session_no, decision.reason, keep_archive=policy.archive)
     if archive_no is None:
         return held
-    row = await archive.carry_on(backend, archive_no)
+    row = await archive.advance(backend, archive_no)
     return None if row.state in ("archived", "deleted") else "something took hold of it meanwhile"
 
 
 async def _drop(backend: Backend, decision: RetentionDecision) -> str | None:
     def look(tx: ReadTx) -> Row | None:
-        kept = tx.one("archive.of_session", session_no=decision.session_no)
-        return tx.must("archive.get", archive_no=kept.archive_no) if kept is not None and kept.state == "archived" else None
+        kept = tx.first("archive.of_session", session_no=decision.session_no)
+        return tx.one("archive.get", archive_no=kept.archive_no) if kept is not None and kept.state == "archived" else None
 
     row = await backend.read(look, op="retention.look")
     return await archive.drop(backend, row) if row is not None else "it was restored meanwhile"
@@ -151,7 +151,7 @@ async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
     while rows := await backend.read(page, op="retention.unfinished"):
         for row in rows:
             try:
-                await archive.carry_on(backend, row.archive_no)
+                await archive.advance(backend, row.archive_no)
                 done += 1
             except _FATAL:
                 raise
@@ -163,8 +163,8 @@ async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
 
 def _failing(archive_no: int, note: str) -> Callable[[ReadTx], RetentionDecision]:
     def look(tx: ReadTx) -> RetentionDecision:
-        row = tx.must("archive.get", archive_no=archive_no)
-        session = tx.must("archive.session", session_no=row.session_no)
+        row = tx.one("archive.get", archive_no=archive_no)
+        session = tx.one("archive.session", session_no=row.session_no)
         reason = f"begun by an earlier run, and still {row.state}"
         made = RetentionDecision(row.session_id, row.session_no, "archive", reason, session.updated_at_ms, 0, session.entries)
         return replace(made, outcome="failed", note=note)
@@ -195,7 +195,7 @@ def _report(tx: Tx, report: RetentionReport) -> None:
         f"Retention: {said}; {report.count('failed')} failed; {report.bytes_before:,} bytes before, {report.bytes_after:,} after",
         done=dict(done),
         failed=report.count("failed"),
-        carried_on=report.carried_on,
+        resumed_archives=report.resumed_archives,
         pruned=report.pruned,
         bytes_before=report.bytes_before,
         bytes_after=report.bytes_after,

@@ -104,7 +104,7 @@ class Size:
 
 async def measure(backend: Backend) -> Size:
     """Measure the database."""
-    row = await backend.read(lambda tx: tx.must("status.file"), op="retention.size")
+    row = await backend.read(lambda tx: tx.one("status.file"), op="retention.size")
     return Size(row.pages * row.page_bytes, row.pages_free * row.page_bytes)
 
 

@@ -173,7 +173,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         lines_blank=totals.lines_blank,
         processes=tuple(Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None) for row in open_rows),
         processes_open=totals.processes_open,
-        gateway=Work(*tx.must("status.work", now_ms=now_ms)),
+        gateway=Work(*tx.one("status.work", now_ms=now_ms)),
     )
     identities = {row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started) for row in (*open_rows, *jobs) if row.pid is not None}
     owners = {row.compaction_id: row.instance_no for row in jobs if row.pid is not None}
@@ -209,6 +209,6 @@ def condition(process: Process) -> Literal["running", "died", "unknown"]:
 
 
 def _only(tx: ReadTx, statement: str) -> Row:
-    row = tx.one(statement)
+    row = tx.first(statement)
     assert row is not None, f"{statement} is an aggregate: it has one row"
     return row

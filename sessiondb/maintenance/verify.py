@@ -275,17 +275,17 @@ class Walk:
 
         def bound(tx: ReadTx) -> None:
             nonlocal last_no
-            last_no = tx.must("verify.last_owner").owner_no
+            last_no = tx.one("verify.last_owner").owner_no
 
         def step(tx: ReadTx) -> None:
             nonlocal owner_no
             for _ in range(PAGE_ROWS):
-                row = tx.one("verify.next_owner", after_entry_no=_number(owner_no, SEQ_MAX)) if owner_no < last_no else None
+                row = tx.first("verify.next_owner", after_entry_no=_number(owner_no, SEQ_MAX)) if owner_no < last_no else None
                 if row is None or row.owner_no is None:
                     owner_no = last_no
                     return
                 owner_no = row.owner_no
-                if tx.one("verify.exists", session_no=owner_no) is None:
+                if tx.first("verify.exists", session_no=owner_no) is None:
                     self.add("orphan", None, f"there are entries of session number {owner_no}, which is not there")
 
         yield bound
@@ -298,11 +298,11 @@ class Walk:
         def bound(tx: ReadTx) -> None:
             nonlocal last_no
             # Sessions made after this are not looked at: a gateway may make them faster than they are walked.
-            last_no = tx.must("verify.last_session").session_no
+            last_no = tx.one("verify.last_session").session_no
 
         def step(tx: ReadTx) -> None:
             nonlocal session_no
-            row = tx.one("verify.next_session", after_no=session_no)
+            row = tx.first("verify.next_session", after_no=session_no)
             session_no = row.session_no if row is not None else last_no + 1
 
         yield bound
@@ -381,7 +381,7 @@ class SessionWalk:
         yield self._still_there
 
     def _still_there(self, tx: ReadTx) -> None:
-        row = tx.one("verify.exists", session_no=self.session_no)
+        row = tx.first("verify.exists", session_no=self.session_no)
         self.there = row is not None
         if row is not None and row.archived_at_ms is not None:
             self.found.clear()  # its entries went into an archive while they were looked at
@@ -393,8 +393,8 @@ class SessionWalk:
 
         def count(tx: ReadTx) -> None:
             nonlocal chunk_no
-            row = tx.one("verify.archive", session_no=self.session_no)
-            archived = tx.must("verify.exists", session_no=self.session_no).archived_at_ms is not None
+            row = tx.first("verify.archive", session_no=self.session_no)
+            archived = tx.one("verify.exists", session_no=self.session_no).archived_at_ms is not None
             if not archived:
                 return  # restored since
             if row is None or row.state in ("writing", "complete"):
@@ -410,8 +410,8 @@ class SessionWalk:
 
         def look(tx: ReadTx) -> None:
             nonlocal chunk_no, seen
-            row = tx.one("verify.archive", session_no=self.session_no)
-            chunk = tx.one("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no) if row is not None else None
+            row = tx.first("verify.archive", session_no=self.session_no)
+            chunk = tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no) if row is not None else None
             if row is None or chunk is None:
                 if row is not None and row.state != "deleted" and seen != row.found_rows:  # else it was restored or dropped meanwhile
                     self.add("archive", f"chunk {chunk_no} of its archive is not there; {row.found_rows - seen} rows are behind it")
@@ -428,7 +428,7 @@ class SessionWalk:
                 self.add("archive", found)
 
         def look_for_branches(tx: ReadTx) -> None:
-            if tx.one("verify.archive_of_parent", session_no=self.session_no) is not None:
+            if tx.first("verify.archive_of_parent", session_no=self.session_no) is not None:
                 return  # they are in that archive, or not; a restore brings it back first, and looks then
             for branch_no in archive.missing_branches(tx, order):
                 self.add("archive", f"a branch in its archive leaves from branch {branch_no}, which is not there")
@@ -445,7 +445,7 @@ class SessionWalk:
 
     def _read_row(self, tx: ReadTx) -> None:
         # Critical section, as far as a reader has one: all that moves is compared here, in one snapshot.
-        row = tx.one("verify.session", session_no=self.session_no, low_no=self._low_no, high_no=self._high_no)
+        row = tx.first("verify.session", session_no=self.session_no, low_no=self._low_no, high_no=self._high_no)
         if row is None:
             return
         self.there, self.session_id, self._row = True, row.session_id, row
@@ -529,12 +529,12 @@ class SessionWalk:
         def step(tx: ReadTx) -> None:
             nonlocal place, counted
             branch_no, high_no = place
-            branch = tx.one("transcript.branch", branch_no=branch_no)
+            branch = tx.first("transcript.branch", branch_no=branch_no)
             if branch is None:
                 place = (None, 0)
                 return
             low_no = max(branch.first_no, lowest_no, high_no - USAGE_SCAN_ENTRIES + 1)
-            counted = tx.one("verify.last_usage", branch_no=branch_no, low_no=low_no, high_no=high_no)
+            counted = tx.first("verify.last_usage", branch_no=branch_no, low_no=low_no, high_no=high_no)
             if low_no > branch.first_no:
                 place = (branch_no, low_no - 1)
             elif branch.fork_no is not None and branch.fork_no < high_no:
@@ -715,7 +715,7 @@ class SessionWalk:
             self._of(row, "first_kept", f"keeps entries from {_at(row.first_kept_no)}, but no context begins at it")
         if row.boundary_no == row.parent_boundary_no:
             return
-        moved = tx.one("verify.reopened_at", session_no=self.session_no, head_no=row.parent_no, boundary_no=row.boundary_no)
+        moved = tx.first("verify.reopened_at", session_no=self.session_no, head_no=row.parent_no, boundary_no=row.boundary_no)
         if moved is None:
             self._of(
                 row,
@@ -726,7 +726,7 @@ class SessionWalk:
     def _first_kept(self, tx: ReadTx, row: Row) -> None:
         if row.first_kept_no is None:
             return
-        kept = tx.one("verify.place", entry_no=row.first_kept_no)
+        kept = tx.first("verify.place", entry_no=row.first_kept_no)
         if kept is None:
             self._of(row, "first_kept", f"keeps entries from {_at(row.first_kept_no)}, which is not there")
         elif row.parent_no is None or not _on_path(tx, kept.entry_no, kept.branch_no, row.parent_branch_no, row.parent_no):
@@ -761,7 +761,7 @@ class SessionWalk:
             self._of(row, "payload", f"is stored with id {row.entry_id!r}, but its text says {entry_id!r}")
         if row.parent_id is None or row.branch_no is None or parent_id in (None, "", row.parent_id):
             return
-        if tx.one("verify.control_record", session_no=self.session_no, entry_id=parent_id) is None:
+        if tx.first("verify.control_record", session_no=self.session_no, entry_id=parent_id) is None:
             self._of(row, "parent", f"follows {row.parent_id!r}, but its text says {parent_id!r}")
 
     def _body(self, row: Row, fields: dict[str, Any], payload: bytes) -> None:
@@ -872,7 +872,7 @@ class SessionWalk:
             return
         if row.found_boundary_no is None or row.boundary_no == row.head_boundary_no:
             return  # what an entry inherits is on its path: checked entry by entry
-        place = tx.one("verify.place", entry_no=row.boundary_no)
+        place = tx.first("verify.place", entry_no=row.boundary_no)
         if place is not None and not _on_path(tx, place.entry_no, place.branch_no, row.head_branch_no, row.closed_head_no):
             self.add(
                 "epoch",
@@ -922,7 +922,7 @@ def _on_path(tx: ReadTx, entry_no: int, entry_branch_no: int | None, branch_no: 
     while branch_no is not None and entry_no <= high_no:  # numbers only grow along a path
         if branch_no == entry_branch_no:
             return True
-        branch = tx.one("transcript.branch", branch_no=branch_no)
+        branch = tx.first("transcript.branch", branch_no=branch_no)
         if branch is None or branch.fork_no is None or branch.fork_no >= high_no:
             return False
         branch_no, high_no = branch.parent_branch_no, branch.fork_no

@@ -276,7 +276,7 @@ class _Salvage:
         """Yield the rows of a statement that finds the next owner of something."""
         after = FIRST_NUMBER - 1
         while True:
-            row = self.target.read(lambda tx: tx.one(f"salvage.{statement}", after=after))  # noqa: B023  # run at once
+            row = self.target.read(lambda tx: tx.first(f"salvage.{statement}", after=after))  # noqa: B023  # run at once
             if row is None:
                 return
             yield row
@@ -342,16 +342,16 @@ class _Salvage:
             getattr(self, f"_compare_{known.table}")(tx, **known.values)
 
     def _compare_session(self, tx: Tx, session_id: Any, session_no: Any) -> None:
-        if isinstance(session_id, str) and isinstance(session_no, int) and tx.one("salvage.session", session_no=session_no) is None:
+        if isinstance(session_id, str) and isinstance(session_no, int) and tx.first("salvage.session", session_no=session_no) is None:
             self.lost_sessions[session_no] = session_id
 
     def _compare_entry(self, tx: Tx, session_no: Any, entry_id: Any, entry_no: Any) -> None:
         sound = isinstance(entry_id, str) and isinstance(entry_no, int) and entry_no >> SEQ_BITS == session_no
-        if sound and tx.one("verify.place", entry_no=entry_no) is None:
+        if sound and tx.first("verify.place", entry_no=entry_no) is None:
             self.lost_entries.setdefault(session_no, {})[entry_no & SEQ_MAX] = entry_id
 
     def _compare_inbox(self, tx: Tx, source: Any, event_id: Any, inbox_no: Any) -> None:
-        if not isinstance(inbox_no, int) or tx.one("salvage.inbox_payload", inbox_no=inbox_no) is not None:
+        if not isinstance(inbox_no, int) or tx.first("salvage.inbox_payload", inbox_no=inbox_no) is not None:
             return
         self._given_out("inbox", inbox_no)
         self.lose(f"message {inbox_no} was accepted from {source} as {event_id}, and its text is lost: have it sent again")
@@ -359,7 +359,7 @@ class _Salvage:
     def _compare_binding(self, tx: Any, session_no: Any, session_key: Any) -> None:
         if not isinstance(session_no, int) or not isinstance(session_key, str):
             return
-        if tx.one("sessions.by_key", session_key=session_key) is not None:
+        if tx.first("sessions.by_key", session_key=session_key) is not None:
             return
         try:
             agent_id = parse_key(session_key).agent_id
@@ -401,7 +401,7 @@ class _Salvage:
         for session_no in sorted(self.lost_sessions.keys() | self.lost_entries.keys()):
             self._make_session(session_no, "entry in an index")
         for row in self._entry_owners():
-            if self.target.read(lambda tx: tx.one("verify.exists", session_no=row)) is None:  # noqa: B023  # run at once
+            if self.target.read(lambda tx: tx.first("verify.exists", session_no=row)) is None:  # noqa: B023  # run at once
                 self._make_session(row, "entries")
         for row in self.pages("inbox", "inbox_no"):
             if row.found_session_no is None and not self._make_session(row.session_no, f"message {row.inbox_no}"):
@@ -424,7 +424,7 @@ class _Salvage:
         owner: int | None = 0
         while owner is not None:
             after = owner << SEQ_BITS | SEQ_MAX
-            row = self.target.read(lambda tx: tx.one("verify.next_owner", after_entry_no=after))  # noqa: B023  # run at once
+            row = self.target.read(lambda tx: tx.first("verify.next_owner", after_entry_no=after))  # noqa: B023  # run at once
             owner = row.owner_no if row is not None else None
             if owner is not None:
                 yield owner
@@ -433,15 +433,15 @@ class _Salvage:
         """Make the row of a lost session; its entries, if there are any, say the rest."""
         if not 1 <= session_no <= SESSION_NO_MAX:
             return False
-        if self.target.read(lambda tx: tx.one("salvage.session", session_no=session_no)) is not None:
+        if self.target.read(lambda tx: tx.first("salvage.session", session_no=session_no)) is not None:
             return True
-        header = self.target.read(lambda tx: tx.one("salvage.header", entry_no=session_no << SEQ_BITS))
+        header = self.target.read(lambda tx: tx.first("salvage.header", entry_no=session_no << SEQ_BITS))
         fields = _object(header.payload) if header is not None else {}
         said, version = fields.get("id"), fields.get("version")
         if session_no in self.lost_sessions:
             said = self.lost_sessions[session_no]
         session_id = said if isinstance(said, str) and 0 < len(said) <= 255 else f"salvaged-{session_no}"
-        if self.target.read(lambda tx: tx.one("salvage.taken", session_id=session_id)) is not None:
+        if self.target.read(lambda tx: tx.first("salvage.taken", session_id=session_id)) is not None:
             session_id = f"salvaged-{session_no}"
         version = version if isinstance(version, int) and 1 <= version <= 4 else 3
         at_ms = header.appended_at_ms if header is not None else self.now_ms
@@ -454,7 +454,7 @@ class _Salvage:
     def _take_in(self, table: str, number: int, session_no: int) -> None:
         """Give a message or a reply another session: the number of its own cannot be one's."""
         if self.homeless_no is None:
-            last_no = self.target.read(lambda tx: tx.must("verify.last_session")).session_no
+            last_no = self.target.read(lambda tx: tx.one("verify.last_session")).session_no
             self.homeless_no = last_no + 1 if last_no < SESSION_NO_MAX else last_no
             self._make_session(self.homeless_no, "messages and replies that have no other")
         self.change(f"move_{table}", number=number, session_no=self.homeless_no)
@@ -592,7 +592,7 @@ class _Salvage:
         """Tell whether an imported session is known to have had a header: its file may have come without one."""
         if 0 in self.lost_entries.get(session_no, ()) or session_no << SEQ_BITS in self.fragments:
             return True
-        return self.target.read(lambda tx: tx.one("salvage.counted_header", session_no=session_no)) is not None
+        return self.target.read(lambda tx: tx.first("salvage.counted_header", session_no=session_no)) is not None
 
     def _may_be(self, row: Any, seq: int) -> bool:
         """Tell whether a number that an index names can have been given out: the index may be damaged itself."""
@@ -615,7 +615,7 @@ class _Salvage:
 
     def _open_archive(self, session_no: int, session_id: str) -> None:
         """Put back what can be read of an archive that is damaged: rows are better than an archive that cannot be restored."""
-        archive = self.target.read(lambda tx: tx.one("salvage.archive_of", session_no=session_no))
+        archive = self.target.read(lambda tx: tx.first("salvage.archive_of", session_no=session_no))
         self.change("unarchive", session_no=session_no)
         if archive is None:
             self.lose(f"session {session_id}: its archive is lost")
@@ -638,7 +638,7 @@ class _Salvage:
     def _put_chunks(self, archive_no: int, session_no: int | None, session_id: str | None) -> int:
         """Put back the rows of an archive that are whole, and its session's; where its row is lost, those of any."""
         after, count = -1, 0
-        while (chunk := self.target.read(lambda tx: tx.one("salvage.chunk", archive_no=archive_no, after=after))) is not None:  # noqa: B023
+        while (chunk := self.target.read(lambda tx: tx.first("salvage.chunk", archive_no=archive_no, after=after))) is not None:  # noqa: B023
             after = chunk.chunk_no
             for batch in _batches(self._sound_rows(chunk, session_no, session_id)):
                 count += self.write(lambda tx: sum(self._put_row(tx, table, values) for table, values in batch))  # noqa: B023
@@ -753,7 +753,7 @@ class _Salvage:
 
     def _archived_branches(self, archive_no: int) -> None:
         after = -1
-        while (chunk := self.target.read(lambda tx: tx.one("salvage.chunk", archive_no=archive_no, after=after))) is not None:  # noqa: B023
+        while (chunk := self.target.read(lambda tx: tx.first("salvage.chunk", archive_no=archive_no, after=after))) is not None:  # noqa: B023
             after = chunk.chunk_no
             if chunk.what == "branch":
                 for values in archive_format.rows_of(chunk):
@@ -811,7 +811,7 @@ class _Rebuild:
 
     def _begin(self, tx: Any) -> None:
         session_no = self.session_no
-        self.session = tx.must("salvage.session", session_no=session_no)
+        self.session = tx.one("salvage.session", session_no=session_no)
         self.undone = [row.closed_head_no for row in tx.all("salvage.undone_at", session_no=session_no) if row.closed_head_no is not None]
         head, boundary = self._fork(tx)
         tx.run("salvage.set_aside_entries", low_no=self.low_no, high_no=self.high_no)
@@ -831,17 +831,17 @@ class _Rebuild:
     def _fork(self, tx: Any) -> tuple[Any, Any]:
         """Return where a fork left its origin, and where its context began; None if it is none, or that is lost."""
         session = self.session
-        point = tx.one("salvage.fork_point", session_no=self.session_no, low_no=self.low_no)
+        point = tx.first("salvage.fork_point", session_no=self.session_no, low_no=self.low_no)
         if session.forked_from_no is None and (point is None or self.session_no not in self.salvage.made_sessions):
             return None, None
         head_no = point.fork_no if point is not None else session.head_no if (session.head_no or self.low_no) < self.low_no else None
-        head = tx.one("transcript.by_no", entry_no=head_no) if head_no is not None else None
+        head = tx.first("transcript.by_no", entry_no=head_no) if head_no is not None else None
         if head is None or head.branch_no is None:
             self.notes.append("where it was forked from is lost; it stands alone")
             return None, None
-        epoch = tx.one("salvage.fork_epoch", session_no=self.session_no)
+        epoch = tx.first("salvage.fork_epoch", session_no=self.session_no)
         boundary_no = epoch.boundary_no if epoch is not None else head.boundary_no
-        boundary = tx.one("transcript.by_no", entry_no=boundary_no) if boundary_no is not None else None
+        boundary = tx.first("transcript.by_no", entry_no=boundary_no) if boundary_no is not None else None
         if boundary is not None and not (boundary.type in ("compaction", "reset") and paths.on_path(tx, boundary, head.entry_no)):
             boundary = None
         if session.forked_from_no is None:
@@ -929,7 +929,7 @@ class _Rebuild:
                 self.damaged.append(seq)
             draft = self._made(tx, number, row)
         first = draft.type == "session" and state.entries == 0 and state.head_no is None
-        if first and tx.one("transcript.by_no", entry_no=self.low_no) is None:  # it would be taken for the header
+        if first and tx.first("transcript.by_no", entry_no=self.low_no) is None:  # it would be taken for the header
             append.place(tx, state, self._made_header(), lenient=True)
         tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
         receipt = append.place(tx, state, draft, lenient=True)
@@ -942,10 +942,10 @@ class _Rebuild:
         state = self.state
         if state.boundary_no is None:
             return
-        job = tx.one("compaction.by_entry", session_no=self.session_no, entry_no=state.boundary_no)
+        job = tx.first("compaction.by_entry", session_no=self.session_no, entry_no=state.boundary_no)
         if job is None:
             return
-        before = tx.must("transcript.epoch", session_no=self.session_no, epoch=job.epoch - 1)
+        before = tx.one("transcript.epoch", session_no=self.session_no, epoch=job.epoch - 1)
         append.advance_epoch(tx, state, "undo", before.boundary_no, before.first_kept_no)
         state.context_tokens, state.tokens_fresh = append.estimate_context(tx, state), 0
 
@@ -966,7 +966,7 @@ class _Rebuild:
     def _named_by_child(self, tx: Any, number: int) -> str | None:
         """Return the id that the text of an entry's successor calls it by."""
         low_no = max(-self.high_no, -number - LOOK_AHEAD)
-        child = tx.one("salvage.aside_child", low_no=low_no, high_no=-number - 1, parent_no=number)
+        child = tx.first("salvage.aside_child", low_no=low_no, high_no=-number - 1, parent_no=number)
         said = _object(child.payload).get("parentId") if child is not None else None
         return said if isinstance(said, str) and said else None
 
@@ -988,12 +988,12 @@ class _Rebuild:
         return int(at_ms) if 0 <= at_ms < 253_000_000_000_000 else 0
 
     def _is_taken(self, tx: Any, entry_id: str, number: int) -> bool:
-        found = tx.one("salvage.aside_by_id", aside_no=-self.session_no - 1, entry_id=entry_id)
+        found = tx.first("salvage.aside_by_id", aside_no=-self.session_no - 1, entry_id=entry_id)
         return found is not None and found.entry_no != -number
 
     def _from_inbox(self, tx: Any, number: int, head: dict[str, Any]) -> Draft | None:
         inbox_no = self.salvage.lost_inputs.get(number)
-        row = tx.one("salvage.inbox_payload", inbox_no=inbox_no) if inbox_no is not None else None
+        row = tx.first("salvage.inbox_payload", inbox_no=inbox_no) if inbox_no is not None else None
         if row is None or "role" not in _object(row.payload):
             return None
         text = dumps({"type": "message", **head})[:-1] + ',"message":' + row.payload.strip() + "}"
@@ -1022,7 +1022,7 @@ class _Rebuild:
 
     def _job(self, tx: Any, job: Any) -> None:
         if job.state != "committed":
-            cut = tx.one("verify.place", entry_no=job.cut_no) if job.cut_no is not None else None
+            cut = tx.first("verify.place", entry_no=job.cut_no) if job.cut_no is not None else None
             cut_no = job.cut_no if cut is not None and cut.branch_no is not None else None
             tx.run("salvage.put_job_back", compaction_no=job.compaction_no, epoch=self.state.epoch, cut_no=cut_no)
             return

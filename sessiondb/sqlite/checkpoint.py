@@ -14,7 +14,7 @@ Below the limit nothing is done. PASSIVE passes in between were measured and lef
 longest pause shorter (6 instead of 17 ms at p99.9), but with three such readers they cost 40 % of the throughput, because
 each writes and syncs pages that the reset then writes again.
 
-**Chores** (`incremental_vacuum`, `backup`) are generators over the writer's connection. Each step is bounded, and the
+**Maintenance tasks** (`incremental_vacuum`, `backup`) are generators over the writer's connection. Each step is bounded, and the
 writer takes one step, then serves its queue, then the next. Backup steps from this connection because SQLite then
 carries the writer's own changes along; a commit of any other connection starts the copy over. Beside another process that
 writes it would never end, so there it is given up and made from one snapshot instead (`backup_at_once`): that pins the WAL
@@ -41,7 +41,7 @@ from sessiondb.limits import Limits
 from .connection import PAGE_BYTES, drain, log
 from .files import make_partial, place, snapshot_holders
 
-# Pages that one step of a chore handles: 1 MiB, a few milliseconds on an ordinary disk.
+# Pages that one step of a maintenance task handles: 1 MiB, a few milliseconds on an ordinary disk.
 STEP_PAGES = 256
 # A copy that began anew so often will go on doing so: others commit more often than the writer takes a step.
 RESTARTS_MAX = 3
@@ -57,7 +57,7 @@ ATTEMPTS_OF_A_ROUND = 8
 
 _FRAME_BYTES = PAGE_BYTES + 24  # each page in the WAL has a 24-byte header
 
-Chore = Generator[None, None, int]
+MaintenanceTask = Generator[None, None, int]
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ def truncate(connection: apsw.Connection) -> None:
         log.info("the WAL stays beside the database: %s", error)
 
 
-def incremental_vacuum(connection: apsw.Connection, pages: int) -> Chore:
+def incremental_vacuum(connection: apsw.Connection, pages: int) -> MaintenanceTask:
     """Give up to `pages` free pages back to the file system, in bounded transactions; return how many."""
     freed = 0
     while freed < pages:
@@ -197,7 +197,7 @@ class StartedOver(Exception):
     """A copy that is made in steps began anew too often: others write to the database."""
 
 
-def backup(connection: apsw.Connection, destination: str) -> Chore:
+def backup(connection: apsw.Connection, destination: str) -> MaintenanceTask:
     """Copy the whole database to a new file in steps, consistent as of the last one; return its pages.
 
     Raises:

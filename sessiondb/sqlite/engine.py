@@ -51,7 +51,7 @@ from .connection import (
 )
 from .files import make_file, reread_wal, resolved
 from .filesystem import refuse_unsafe_filesystem
-from .notifier import Changes
+from .notifier import Notifier
 from .permissions import concerns, refuse_planted
 from .readers import Readers, ReadRequest
 from .schema import SCHEMA_VERSION, is_new
@@ -64,14 +64,14 @@ T = TypeVar("T")
 # At exit the queued writes get this long; a disk that takes longer is not going to recover while we wait.
 EXIT_S_MAX = 10.0
 # A backup or a vacuum waits this long for its turn and its end.
-CHORE_S_MAX = 24 * 3600.0
+MAINTENANCE_S_MAX = 24 * 3600.0
 
 
 class _Parts:
     """What an open database consists of: apart from the backend object, so that it can outlive it by one clean-up."""
 
     def __init__(
-        self, path: str, limits: Limits, writer: Writer | None, readers: Readers, changes: Changes, guard: guarding.Guard | None
+        self, path: str, limits: Limits, writer: Writer | None, readers: Readers, changes: Notifier, guard: guarding.Guard | None
     ) -> None:
         self.path = path
         self.limits = limits
@@ -298,11 +298,11 @@ class SqliteBackend:
 
         Raises:
             InvalidInput: the destination exists, or its file system has no hard links.
-            StoreBusy: `CHORES_MAX` backups and vacuums are running or wait.
+            StoreBusy: `MAINTENANCE_TASKS_MAX` backups and vacuums are running or wait.
         """
         target = _resolve(destination)
         try:
-            return await self._chore("backup", lambda connection: checkpoint.backup(connection, target))
+            return await self._maintain("backup", lambda connection: checkpoint.backup(connection, target))
         except checkpoint.StartedOver:
             log.info("backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile", self._parts.path)
         return await self._backup_at_once(target)
@@ -335,16 +335,16 @@ class SqliteBackend:
 
     async def incremental_vacuum(self, pages: int) -> int:
         """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""
-        return await self._chore("incremental_vacuum", lambda connection: checkpoint.incremental_vacuum(connection, pages))
+        return await self._maintain("incremental_vacuum", lambda connection: checkpoint.incremental_vacuum(connection, pages))
 
-    async def _chore(self, op: str, make: Callable[[apsw.Connection], checkpoint.Chore]) -> int:
+    async def _maintain(self, op: str, make: Callable[[apsw.Connection], checkpoint.MaintenanceTask]) -> int:
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
-        request = Request(make, op, 0, monotonic() + CHORE_S_MAX, new_waiter())
-        writer.add_chore(request)
-        rung = await request.waiter.wait(CHORE_S_MAX, lambda: writer.abandon_chore(request))
-        if not rung:
-            raise NotExecuted(f"{op}: not finished after {CHORE_S_MAX:g} s; given up between two steps.")
+        request = Request(make, op, 0, monotonic() + MAINTENANCE_S_MAX, new_waiter())
+        writer.add_task(request)
+        notified = await request.waiter.wait(MAINTENANCE_S_MAX, lambda: writer.abandon_task(request))
+        if not notified:
+            raise NotExecuted(f"{op}: not finished after {MAINTENANCE_S_MAX:g} s; given up between two steps.")
         if request.error is not None:
             raise request.error
         assert isinstance(request.value, int)
@@ -356,11 +356,11 @@ class SqliteBackend:
         """Wait for a request and return its value, or raise what became of it, marked with the outcome."""
         waiter = request.waiter
         try:
-            rung = await waiter.wait(timeout_s, lambda: writer.withdraw(request))
+            notified = await waiter.wait(timeout_s, lambda: writer.try_cancel(request))
         except BaseException as cancelled:
-            mark_outcome(cancelled, "not_executed" if writer.withdraw(request) else "unknown")
+            mark_outcome(cancelled, "not_executed" if writer.try_cancel(request) else "unknown")
             raise
-        if not rung:
+        if not notified:
             raise NotExecuted(f"{request.op}: its deadline passed after {timeout_s:g} s, before it began; nothing was changed. Retry.")
         if waiter.cancellation is not None:
             mark_outcome(waiter.cancellation, request.outcome)
@@ -389,7 +389,7 @@ def _start(path: str, limits: Limits, durability: Durability, program: str, *, c
     make_file(path, create=create)
     if not any(parts.path == path and not parts.closed for parts in list(_open_parts)):
         reread_wal(path)
-    changes = Changes(lambda: connect_reader(path))
+    changes = Notifier(lambda: connect_reader(path))
     writer = Writer(path, limits, durability, program, changes.notify)
     readers = Readers(path, limits, connect_reader)
     with ExitStack() as started:
@@ -401,7 +401,7 @@ def _start(path: str, limits: Limits, durability: Durability, program: str, *, c
     return parts
 
 
-def _start_one(started: ExitStack, part: Writer | Readers | Changes) -> None:
+def _start_one(started: ExitStack, part: Writer | Readers | Notifier) -> None:
     """Start a part's threads. If a later one cannot be started, for want of memory or of a limit, this one ends: it holds the file open."""
     part.start()
     started.callback(part.join)
@@ -421,7 +421,7 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
     finally:
         close_quietly(connection)
     readers = Readers(path, limits, connect_visitor)
-    changes = Changes(lambda: connect_visitor(path))
+    changes = Notifier(lambda: connect_visitor(path))
     with ExitStack() as started:
         _start_one(started, readers)
         _start_one(started, changes)

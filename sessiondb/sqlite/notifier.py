@@ -19,14 +19,14 @@ import apsw
 from sessiondb.errors import SessionDBError
 
 from .connection import close_quietly, log
-from .waiter import Waiter, new_waiter, ring_all
+from .waiter import Waiter, new_waiter, notify_all
 
 FOREIGN_POLL_S = 0.05
 # While it cannot be asked, pauses double up to this.
 FAILED_PAUSE_S_MAX = 5.0
 
 
-class Changes:
+class Notifier:
     """Counts commits, and wakes those who wait for one."""
 
     def __init__(self, connect: Callable[[], apsw.Connection]) -> None:
@@ -66,7 +66,7 @@ class Changes:
             self._count += 1
             waiters, self._waiters = self._waiters, []
         if waiters:
-            ring_all(waiters)
+            notify_all(waiters)
 
     async def wait(self, seen: int, timeout_s: float) -> None:
         """Return when the count is not `seen` any more, or after `timeout_s`. Cancelling it is free."""

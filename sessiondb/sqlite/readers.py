@@ -30,7 +30,7 @@ from sessiondb.limits import Limits
 
 from .connection import READ_LOCKED_S_MAX, close_quietly, explain_cannot_open, jitter, log
 from .transaction import Snapshot, reraise
-from .waiter import Waiter, ring_all
+from .waiter import Waiter, notify_all
 
 
 class ReadRequest:
@@ -113,7 +113,7 @@ class Readers:
                 )
             self.waiting += 1
             if self.idle:
-                self.idle.pop().wake.put(request)
+                self.idle.pop().wakeup.put(request)
             else:
                 self.queue[request] = None
 
@@ -127,7 +127,7 @@ class Readers:
             if self._closing:
                 return None
             self.idle.append(reader)
-        return reader.wake.get()
+        return reader.wakeup.get()
 
     def abandon(self, request: ReadRequest) -> bool:
         """Give a read up: it is taken from the queue, or its statement interrupted. Always succeeds. May be repeated."""
@@ -152,7 +152,7 @@ class Readers:
                 return
             self._closing = True
             while self.idle:
-                self.idle.pop().wake.put(None)
+                self.idle.pop().wakeup.put(None)
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the threads to end; return whether all did."""
@@ -214,7 +214,7 @@ class _Reader:
 
     def __init__(self, readers: Readers) -> None:
         self.readers = readers
-        self.wake: SimpleQueue[ReadRequest | None] = SimpleQueue()
+        self.wakeup: SimpleQueue[ReadRequest | None] = SimpleQueue()
         self.connection: apsw.Connection | None = None
 
     def run(self) -> None:
@@ -241,7 +241,7 @@ class _Reader:
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             request.error = error
         request.fn = None
-        lost = ring_all([request.waiter])
+        lost = notify_all([request.waiter])
         if lost:
             with self.readers.lock:
                 self.readers.undelivered += lost

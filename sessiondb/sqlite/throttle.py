@@ -32,7 +32,7 @@ SHARE_BESIDE_PROCESSES = 0.25
 PAUSE_S_MAX = 2.0
 
 
-class Pacing:
+class Throttle:
     """Used by the writer thread, but for `heard`, which is one assignment and may come from any."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

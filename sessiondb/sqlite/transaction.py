@@ -67,12 +67,12 @@ class Snapshot:
         self.failure: apsw.Error | None = None
         """An error that spoils the connection, remembered even when the body swallows it."""
 
-    def one(self, statement: str, /, **params: SqlValue) -> Row | None:
+    def first(self, statement: str, /, **params: SqlValue) -> Row | None:
         rows = self.all(statement, **params)
         return rows[0] if rows else None
 
-    def must(self, statement: str, /, **params: SqlValue) -> Row:
-        row = self.one(statement, **params)
+    def one(self, statement: str, /, **params: SqlValue) -> Row:
+        row = self.first(statement, **params)
         if row is None:
             raise errors.StoreDamaged(f"{statement} found no row for {params}, which the schema's rules require. Run `sessiondb verify`.")
         return row

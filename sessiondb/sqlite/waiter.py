@@ -1,16 +1,16 @@
 """How a task on an event loop waits for a thread: one wake-up per batch, and one rule for giving up.
 
 A request is made on an event loop and carried out on a thread of ours. The task waits on a `Waiter`; the thread
-calls `ring_all` with the waiters of everything that it finished, which crosses to each event loop once, however
+calls `notify_all` with the waiters of everything that it finished, which crosses to each event loop once, however
 many tasks it wakes there.
 
 `Waiter.wait` ends in one of three ways:
 
 * it returns True: it was rung, the request is done;
-* it returns False: the time was up, and `withdraw()` took the request back, so it will never be carried out;
-* it raises the cancellation, and `withdraw()` took the request back.
+* it returns False: the time was up, and `try_cancel()` took the request back, so it will never be carried out;
+* it raises the cancellation, and `try_cancel()` took the request back.
 
-When `withdraw()` answers False the request has begun and its outcome must not be lost, so the wait goes on, shielded,
+When `try_cancel()` answers False the request has begun and its outcome must not be lost, so the wait goes on, shielded,
 until the ring. Then the two kinds of cancellation differ. A cancel scope (anyio, trio) cancels by *level*: the task
 is cancelled again at its next checkpoint, so `wait` returns True and the caller gets its result. `task.cancel()`
 of asyncio cancels by *edge*: swallowed once it would be gone, so it is kept in `cancellation` for the caller of
@@ -43,12 +43,12 @@ class Waiter(Protocol):
         """The event loop: waiters with an equal one are rung together."""
 
     def send(self, waiters: list[Any]) -> None:
-        """From any thread: have `ring` called for all these waiters of one event loop."""
+        """From any thread: have `notify` called for all these waiters of one event loop."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """On the event loop's thread: the request is done."""
 
-    async def wait(self, timeout_s: float, withdraw: Callable[[], bool]) -> bool:
+    async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
         """Wait until rung, given up or cancelled (see the module)."""
 
 
@@ -61,7 +61,7 @@ def new_waiter() -> Waiter:
     return AsyncioWaiter()
 
 
-def ring_all(waiters: Iterable[Waiter]) -> int:
+def notify_all(waiters: Iterable[Waiter]) -> int:
     """Wake every waiter, crossing to each event loop once; return how many could not be told.
 
     A waiter whose event loop has been closed has nobody behind it any more: its task was destroyed with the loop.
@@ -78,27 +78,27 @@ def ring_all(waiters: Iterable[Waiter]) -> int:
     return lost
 
 
-def _ring_each(waiters: list[Waiter]) -> None:
+def _notify_each(waiters: list[Waiter]) -> None:
     for waiter in waiters:
-        waiter.ring()
+        waiter.notify()
 
 
 class AsyncioWaiter:
     """Waits on a future of the running asyncio loop."""
 
-    __slots__ = ("_future", "_rung", "cancellation", "loop")
+    __slots__ = ("_future", "_notified", "cancellation", "loop")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.cancellation: BaseException | None = None
         self._future: asyncio.Future[None] | None = None
-        self._rung = False
+        self._notified = False
 
     def send(self, waiters: list[Waiter]) -> None:
-        self.loop.call_soon_threadsafe(_ring_each, waiters)
+        self.loop.call_soon_threadsafe(_notify_each, waiters)
 
-    def ring(self) -> None:
-        self._rung = True
+    def notify(self) -> None:
+        self._notified = True
         self._resume()
 
     def _resume(self) -> None:
@@ -109,27 +109,27 @@ class AsyncioWaiter:
         self._future = self.loop.create_future()
         await self._future
 
-    async def wait(self, timeout_s: float, withdraw: Callable[[], bool]) -> bool:
+    async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
         timer = self.loop.call_later(timeout_s, self._resume)
         try:
             await self._pause()
-            if not self._rung and withdraw():
+            if not self._notified and try_cancel():
                 return False
         except asyncio.CancelledError as cancelled:
-            if withdraw():
+            if try_cancel():
                 raise
             if anyio.current_effective_deadline() != -math.inf:
                 self.cancellation = cancelled  # no scope will repeat it: an edge
         finally:
             timer.cancel()
-        if not self._rung:
+        if not self._notified:
             await self._outlast()
         return True
 
     async def _outlast(self) -> None:
         """Wait for the ring whatever happens; the request has begun, so this takes at most one transaction."""
         with anyio.CancelScope(shield=True):
-            while not self._rung:
+            while not self._notified:
                 try:
                     await self._pause()
                 except asyncio.CancelledError as cancelled:  # the shield stops scopes, so this is an edge
@@ -148,18 +148,18 @@ class TrioWaiter:
         self._task: Any = None
 
     def send(self, waiters: list[Waiter]) -> None:
-        self.loop.run_sync_soon(_ring_each, waiters)
+        self.loop.run_sync_soon(_notify_each, waiters)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             self._trio.lowlevel.reschedule(task)
 
-    async def wait(self, timeout_s: float, withdraw: Callable[[], bool]) -> bool:
+    async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
         trio = self._trio
 
         def give_up(_raise_cancel: object) -> Any:
-            if not withdraw():
+            if not try_cancel():
                 return trio.lowlevel.Abort.FAILED
             self._task = None  # a ring that is already under way finds nobody
             return trio.lowlevel.Abort.SUCCEEDED

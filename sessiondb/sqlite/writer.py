@@ -8,7 +8,7 @@ What it promises
 * A body runs at most once. Its result is delivered only when it is durable.
 * A failing body spares its neighbours. The first body of a transaction needs no savepoint (failing, it takes nothing
   with it); each later one has its own.
-* The life of a request is `QUEUED -> WITHDRAWN` or `QUEUED -> BEGUN -> DONE`, decided under one lock. Withdrawn means
+* The life of a request is `PENDING -> WITHDRAWN` or `PENDING -> BEGUN -> DONE`, decided under one lock. Withdrawn means
   never executed. So a caller that gives up learns which of the two it was, without a gap.
 * The queue is bounded in requests and bytes; a put never blocks.
 * A step of background work is a transaction of its own, and steps are paced (`throttle.py`): between two of them the
@@ -43,17 +43,17 @@ import apsw
 from sessiondb import process
 from sessiondb.clock import now_ms as _now_ms
 from sessiondb.errors import ConstraintFailed, NotExecuted, Outcome, OutcomeUnknown, SessionDBError, StoreBusy, StoreClosed, StoreFailed
-from sessiondb.limits import CHORES_MAX, Limits
+from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
 
-from .checkpoint import Checkpointer, Chore, truncate
+from .checkpoint import Checkpointer, MaintenanceTask, truncate
 from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
 from .files import lock_holder_pid
 from .schema import create_or_migrate, is_new
-from .throttle import Pacing
+from .throttle import Throttle
 from .transaction import SPOILING, WriteTransaction, reraise, translate
-from .waiter import Waiter, ring_all
+from .waiter import Waiter, notify_all
 
-QUEUED, WITHDRAWN, BEGUN, DONE = "queued", "withdrawn", "begun", "done"
+PENDING, CANCELLED, RUNNING, FINISHED = "pending", "cancelled", "running", "finished"
 
 # Pauses between attempts to open a failed connection again.
 REOPEN_PAUSE_S = (0.05, 5.0)
@@ -62,14 +62,26 @@ DRAIN_WEIGHT = 0.1
 # What a refused caller is told to wait, at least and at most.
 RETRY_MS = (1, 60_000)
 # ... and who asks for a backup or a vacuum when too many are asked for: a vacuum takes about that long, a backup longer.
-CHORE_RETRY_MS = 5_000
+MAINTENANCE_RETRY_MS = 5_000
 
 
 class Request:
     """One transaction body on its way through the writer."""
 
     __slots__ = (
-        "chore", "deadline", "enqueued", "error", "fn", "held_ms", "in_background", "op", "outcome", "size", "state", "value", "waiter",
+        "deadline",
+        "enqueued",
+        "error",
+        "fn",
+        "held_ms",
+        "in_background",
+        "op",
+        "outcome",
+        "size",
+        "state",
+        "task",
+        "value",
+        "waiter",
     )  # fmt: skip
 
     def __init__(
@@ -84,11 +96,11 @@ class Request:
         self.held_ms = 0.0
         """Of a step: how long its transaction took, COMMIT included."""
         self.enqueued = 0.0
-        self.state = QUEUED
+        self.state = PENDING
         self.value: Any = None
         self.error: BaseException | None = None
         self.outcome: Outcome = "not_executed"
-        self.chore: Chore | None = None
+        self.task: MaintenanceTask | None = None
 
     def fail(self, error: BaseException, outcome: Outcome = "not_executed") -> None:
         self.error = error
@@ -166,9 +178,9 @@ class Writer:
         self._reopen_pause_s = 0.0  # the first attempt after a good commit is immediate
         self._reopen_error = ""
         self._batch: Batch | None = None
-        self._chores: list[Request] = []
-        self._chore_is_next = False
-        self._pacing = Pacing()
+        self._maintenance: list[Request] = []
+        self._maintenance_is_next = False
+        self._pacing = Throttle()
         self._data_version = 0
         self._request_cost_s = 0.0005
         self._ready: Future[None] = Future()
@@ -190,7 +202,7 @@ class Writer:
         """
         request.enqueued = time.monotonic()
         queue = self._queue_of(request)
-        # Critical section "admission". Invariant: _queue and _steps hold exactly the requests that are QUEUED, and
+        # Critical section "admission". Invariant: _queue and _steps hold exactly the requests that are PENDING, and
         # _queue_bytes is the sum of their sizes; if the writer is idle and something is queued, its bell has been rung.
         with self._lock:
             if self._closing:
@@ -208,22 +220,22 @@ class Writer:
             self.stats.requests_refused += 1
             raise self._queue_full(request, queue)
 
-    def withdraw(self, request: Request) -> bool:
+    def try_cancel(self, request: Request) -> bool:
         """Take a queued request back; return whether it is now certain that it never runs. May be repeated."""
-        # Critical section "withdrawal": the only way out of QUEUED other than _take(), under the same lock, so that
+        # Critical section "cancel": the only way out of PENDING other than _take(), under the same lock, so that
         # exactly one of them happens. Invariant: WITHDRAWN is final.
         with self._lock:
-            if request.state == QUEUED:
-                request.state = WITHDRAWN
+            if request.state == PENDING:
+                request.state = CANCELLED
                 request.fn = None  # the payload may be large and the caller may keep the request
                 queue = self._queue_of(request)
                 if request in queue:
                     del queue[request]
                     self._queue_bytes -= request.size
-            return request.state == WITHDRAWN
+            return request.state == CANCELLED
 
-    def add_chore(self, request: Request) -> None:
-        """Queue work that is done in steps between batches. `request.fn(connection)` makes the chore.
+    def add_task(self, request: Request) -> None:
+        """Queue work that is done in steps between batches. `request.fn(connection)` makes the maintenance task.
 
         Raises:
             StoreBusy: too many wait.
@@ -232,26 +244,27 @@ class Writer:
         with self._lock:
             if self._closing:
                 raise StoreClosed(f"{self.path}: {request.op} came after the database was closed; nothing was done.", path=self.path)
-            if len(self._chores) >= CHORES_MAX:
+            if len(self._maintenance) >= MAINTENANCE_TASKS_MAX:
                 self.stats.requests_refused += 1
-                holder = self._chores[0].op
+                holder = self._maintenance[0].op
                 raise StoreBusy(
-                    f"{request.op} was refused: {len(self._chores)} backups and vacuums are running or waiting (limit {CHORES_MAX}); "
-                    f"running: {holder}. Nothing was done; retry in {CHORE_RETRY_MS} ms.",
-                    retry_after_ms=CHORE_RETRY_MS,
-                    queue_items=len(self._chores),
+                    f"{request.op} was refused: {len(self._maintenance)} backups and vacuums are running or waiting "
+                    f"(limit {MAINTENANCE_TASKS_MAX}); "
+                    f"running: {holder}. Nothing was done; retry in {MAINTENANCE_RETRY_MS} ms.",
+                    retry_after_ms=MAINTENANCE_RETRY_MS,
+                    queue_items=len(self._maintenance),
                     holder=holder,
                 )
-            self._chores.append(request)
+            self._maintenance.append(request)
             self._ring_if_idle()
 
-    def abandon_chore(self, request: Request) -> bool:
-        """Have a chore dropped: now, or before its next step if it has begun. Always succeeds. May be repeated."""
+    def abandon_task(self, request: Request) -> bool:
+        """Have a maintenance task dropped: now, or before its next step if it has begun. Always succeeds. May be repeated."""
         with self._lock:
-            if request.state == QUEUED:
-                self._chores.remove(request)  # it has nothing to clean up, and takes no place from others
-            if request.state != DONE:
-                request.state = WITHDRAWN
+            if request.state == PENDING:
+                self._maintenance.remove(request)  # it has nothing to clean up, and takes no place from others
+            if request.state != FINISHED:
+                request.state = CANCELLED
         return True
 
     def stop(self) -> None:
@@ -340,7 +353,7 @@ class Writer:
                 return bool(self._steps)
             # A WAL that readers kept from being reset is tried again even when nobody writes.
             due_in_s = self.checkpoints.due_in_s
-            if self._steps or self._chores:
+            if self._steps or self._maintenance:
                 paced_s = self._pacing.due_in_s
                 due_in_s = paced_s if due_in_s is None else min(paced_s, due_in_s)
             if due_in_s == 0.0:
@@ -379,7 +392,7 @@ class Writer:
         who = process.identity()
 
         def insert(tx: WriteTransaction) -> int:
-            row = tx.one(
+            row = tx.first(
                 "instance.insert",
                 host=who.host,
                 boot_id=who.boot_id,
@@ -418,23 +431,23 @@ class Writer:
         return value
 
     def _end(self) -> None:
-        """Fail what is left (chores; requests only after a bug in this thread), sign off, fold the WAL, close."""
+        """Fail what is left (maintenance tasks; requests only after a bug in this thread), sign off, fold the WAL, close."""
         if self._batch is not None:
             for request in self._batch.finished:
                 request.fail(OutcomeUnknown(f"{request.op}: the writer of {self.path} stopped in the middle; read again."), "unknown")
             self._deliver(self._batch.finished)
         with self._lock:
             self._closing = True
-            left = [request for request in (*self._queue, *self._steps, *self._chores) if request.state != WITHDRAWN]
-            begun = [request for request in self._chores if request.chore is not None]
+            left = [request for request in (*self._queue, *self._steps, *self._maintenance) if request.state != CANCELLED]
+            begun = [request for request in self._maintenance if request.task is not None]
             self._queue.clear()
             self._steps.clear()
-            self._chores.clear()
+            self._maintenance.clear()
             self._queue_bytes = 0
             for request in left:
-                request.state = DONE
+                request.state = FINISHED
         for request in begun:
-            _close_chore(request)  # its clean-up runs, while the connection is still open
+            _close_task(request)  # its clean-up runs, while the connection is still open
         for request in left:
             request.fail(StoreClosed(f"{self.path}: the database was closed before {request.op} was done."))
         self._deliver(left)
@@ -500,7 +513,7 @@ class Writer:
     def _outwait(self, connection: apsw.Connection, queue: OrderedDict[Request, None]) -> bool:
         """Another process holds the write lock: try again until it is ours or nobody waits for it any more.
 
-        The requests stay QUEUED meanwhile, so that their callers can withdraw them and are told at their deadlines.
+        The requests stay PENDING meanwhile, so that their callers can cancel them and are told at their deadlines.
         """
         self.stats.busy_waits += 1
         self._running = f"waiting for {self._holder()}, which holds the write lock"
@@ -547,7 +560,7 @@ class Writer:
         me = process.identity()
         snapshot = WriteTransaction(self._connection, 0, 0)
         try:
-            row = snapshot.one("instance.by_pid", host=me.host, boot_id=me.boot_id, pid=pid)
+            row = snapshot.first("instance.by_pid", host=me.host, boot_id=me.boot_id, pid=pid)
         except (SessionDBError, apsw.Error) as error:
             log.info("the holder of the write lock of %s cannot be looked up: %s", self.path, error)
             row = None
@@ -560,7 +573,7 @@ class Writer:
         items_max = 1 if batch.in_background else limits.batch_items_max
         if batch.is_over or len(batch.finished) >= items_max or (now - batch.began) * 1000 >= limits.batch_ms_max:
             return None
-        # Critical section "beginning": the counterpart of withdraw(). Invariant: a request leaves QUEUED here or there,
+        # Critical section "start": the counterpart of try_cancel(). Invariant: a request leaves PENDING here or there,
         # never both, and what has begun is no longer in the queue.
         with self._lock:
             while queue:
@@ -570,12 +583,12 @@ class Writer:
                 del queue[request]
                 self._queue_bytes -= request.size
                 if request.deadline > now:
-                    request.state = BEGUN
+                    request.state = RUNNING
                     self._running = request.op
                     batch.size += request.size
                     batch.finished.append(request)
                     return request
-                request.state = DONE
+                request.state = FINISHED
                 request.fail(
                     NotExecuted(f"{request.op}: its deadline passed after {now - request.enqueued:.3f} s in the queue; nothing changed."),
                 )
@@ -590,7 +603,7 @@ class Writer:
             for request in taken:
                 del self._queue_of(request)[request]
                 self._queue_bytes -= request.size
-                request.state = DONE
+                request.state = FINISHED
         return taken
 
     def _execute(self, connection: apsw.Connection, request: Request, batch: Batch) -> None:
@@ -714,12 +727,12 @@ class Writer:
         """Tell the callers. From here on a request belongs to its task alone."""
         if not requests:
             return
-        # Critical section "done": under the lock, because withdraw() reads the state.
+        # Critical section "finish": under the lock, because try_cancel() reads the state.
         with self._lock:
             self._running = ""
             for request in requests:
-                request.state = DONE
-        self.stats.requests_undelivered += ring_all(request.waiter for request in requests)
+                request.state = FINISHED
+        self.stats.requests_undelivered += notify_all(request.waiter for request in requests)
 
     # -- when the connection fails ------------------------------------------------------------------------------------
 
@@ -728,7 +741,7 @@ class Writer:
         if self._connection is None:
             return
         log.error("%s: %s; the connection is opened again", self.path, error)
-        self._drop_begun_chores(error)
+        self._drop_running_tasks(error)
         close_quietly(self._connection)
         self._connection = None
         self._reopen_error = str(error)
@@ -772,17 +785,17 @@ class Writer:
 
     def _step_in_background(self) -> None:
         """Take the next step of background work, if there is one and its time has come."""
-        if not (self._steps or self._chores) or (self._pacing.due_in_s > 0.0 and not self._closing):
+        if not (self._steps or self._maintenance) or (self._pacing.due_in_s > 0.0 and not self._closing):
             return
         began = time.monotonic()
         beside_processes = self._others_committed()
         # In turns: whichever there is always more of would otherwise keep the other from ever being done.
-        self._chore_is_next = bool(self._chores) and (self._chore_is_next or not self._steps)
-        if self._chore_is_next:
-            self._step_chore()
+        self._maintenance_is_next = bool(self._maintenance) and (self._maintenance_is_next or not self._steps)
+        if self._maintenance_is_next:
+            self._step_maintenance()
         else:
             self._write_batch(self._steps)
-        self._chore_is_next = not self._chore_is_next
+        self._maintenance_is_next = not self._maintenance_is_next
         self._pacing.took(time.monotonic() - began, beside_processes=beside_processes)
 
     def _others_committed(self) -> bool:
@@ -797,20 +810,20 @@ class Writer:
         moved, self._data_version = now != self._data_version, now
         return moved
 
-    def _step_chore(self) -> None:
-        """Take one step of the oldest chore, if there is one."""
+    def _step_maintenance(self) -> None:
+        """Take one step of the oldest maintenance task, if there is one."""
         with self._lock:
-            if not self._chores:
+            if not self._maintenance:
                 return
-            request = self._chores[0]
-            given_up = request.state == WITHDRAWN
+            request = self._maintenance[0]
+            given_up = request.state == CANCELLED
             if not given_up:
-                request.state = BEGUN
+                request.state = RUNNING
                 self._running = request.op
         if given_up:
-            _close_chore(request)  # before it leaves the list: who sees an empty one sees nothing left behind
+            _close_task(request)  # before it leaves the list: who sees an empty one sees nothing left behind
             with self._lock:
-                self._chores.remove(request)
+                self._maintenance.remove(request)
             return
         connection = self._connection or self._reopen()
         failure: apsw.Error | None = None
@@ -818,10 +831,10 @@ class Writer:
             if connection is None:
                 message = f"{request.op}: {self.path} failed and cannot be opened again yet ({self._reopen_error}). Nothing was done; "
                 raise StoreBusy(message + "retry in 1,000 ms, and check the disk.", retry_after_ms=1_000)
-            if request.chore is None:
+            if request.task is None:
                 assert request.fn is not None
-                request.chore = request.fn(connection)
-            next(request.chore)
+                request.task = request.fn(connection)
+            next(request.task)
             self._running = ""
             return
         except StopIteration as finished:
@@ -833,19 +846,19 @@ class Writer:
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             request.fail(error)
         with self._lock:
-            self._chores.remove(request)
+            self._maintenance.remove(request)
         self._deliver([request])
         if failure is not None:
             self._give_up_connection(failure)
 
-    def _drop_begun_chores(self, error: apsw.Error) -> None:
+    def _drop_running_tasks(self, error: apsw.Error) -> None:
         """Fail what works in steps on a connection that is being given up: it cannot continue on another one."""
         with self._lock:
-            begun = [request for request in self._chores if request.chore is not None]
+            begun = [request for request in self._maintenance if request.task is not None]
             for request in begun:
-                self._chores.remove(request)
+                self._maintenance.remove(request)
         for request in begun:
-            _close_chore(request)
+            _close_task(request)
             request.fail(StoreFailed(f"{request.op}: the disk failed between two steps ({error}). Check it, then retry."))
         self._deliver(begun)
 
@@ -857,12 +870,12 @@ def _result(value: Any, op: str) -> Any:
     return value
 
 
-def _close_chore(request: Request) -> None:
-    """Run the clean-up of a chore that is given up. What it has to say changes nothing for anybody, so it is only logged."""
-    if request.chore is None:
+def _close_task(request: Request) -> None:
+    """Run the clean-up of a maintenance task that is given up. What it has to say changes nothing for anybody, so it is only logged."""
+    if request.task is None:
         return
     try:
-        request.chore.close()
+        request.task.close()
     except (apsw.Error, OSError) as error:
         log.warning("%s: its clean-up failed: %s", request.op, error)
 

@@ -65,7 +65,7 @@ def load_state(tx: ReadTx, session_no: int) -> State:
     Raises:
         NotFound: no such session.
     """
-    row = tx.one("transcript.state", session_no=session_no)
+    row = tx.first("transcript.state", session_no=session_no)
     if row is None:
         raise no_session(session_no)
     return State(*row)  # the statement's columns stand in the order of the fields
@@ -145,7 +145,7 @@ def place(tx: Tx, state: State, draft: Draft, *, lenient: bool = False) -> Recei
     damaged transcript must not keep its good entries out.
     """
     if draft.idempotency_key is not None:
-        known = tx.one("transcript.by_idempotency_key", session_no=state.session_no, idempotency_key=draft.idempotency_key)
+        known = tx.first("transcript.by_idempotency_key", session_no=state.session_no, idempotency_key=draft.idempotency_key)
         if known is not None and not lenient:
             return Receipt(known.entry_no, known.entry_id, known.position, state.epoch, known.tokens, known.appended_at_ms, True)
         if known is not None:
@@ -242,7 +242,7 @@ def _place_off_tree(tx: Tx, state: State, draft: Draft) -> Receipt:
             known_leaf = False
     header_no = entry_number(state.session_no, 0)
     is_header = draft.type == "session" and state.entries == 0 and state.head_no is None
-    is_header = is_header and tx.one("transcript.by_no", entry_no=header_no) is None  # a damaged file may begin with two
+    is_header = is_header and tx.first("transcript.by_no", entry_no=header_no) is None  # a damaged file may begin with two
     entry_no = header_no if is_header else _next_number(state)
     payload, _ = _payload(draft, state.head_id)
     tx.run(
@@ -316,11 +316,11 @@ def estimate_context(tx: ReadTx, state: State) -> int:
     """Estimate the tokens of the current context from sums along the path: at most three lookups."""
     if state.boundary_no is None:
         return state.tokens_total
-    boundary = tx.must("transcript.by_no", entry_no=state.boundary_no)
+    boundary = tx.one("transcript.by_no", entry_no=state.boundary_no)
     tokens_cut = boundary.tokens_total
     if state.first_kept_no is not None:
-        kept = tx.must("transcript.by_no", entry_no=state.first_kept_no)
-        before = tx.must("transcript.by_no", entry_no=kept.parent_no) if kept.parent_no is not None else None
+        kept = tx.one("transcript.by_no", entry_no=state.first_kept_no)
+        before = tx.one("transcript.by_no", entry_no=kept.parent_no) if kept.parent_no is not None else None
         tokens_cut = before.tokens_total if before is not None else 0
     return int(boundary.tokens + state.tokens_total - tokens_cut)
 
@@ -367,8 +367,8 @@ def _next_number(state: State) -> int:
 def _open_branch(tx: Tx, session_no: int, parent_no: int | None, first_no: int) -> int:
     parent_branch_no = None
     if parent_no is not None:
-        parent_branch_no = tx.must("transcript.by_no", entry_no=parent_no).branch_no
-    row = tx.must(
+        parent_branch_no = tx.one("transcript.by_no", entry_no=parent_no).branch_no
+    row = tx.one(
         "transcript.insert_branch", session_no=session_no, parent_branch_no=parent_branch_no, fork_no=parent_no, first_no=first_no
     )
     return int(row.branch_no)
@@ -396,7 +396,7 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     if draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
     elif draft.first_kept_seq is not None and draft.first_kept_seq <= state.entries:
-        kept = tx.one("transcript.by_no", entry_no=entry_number(state.session_no, draft.first_kept_seq))
+        kept = tx.first("transcript.by_no", entry_no=entry_number(state.session_no, draft.first_kept_seq))
     if kept is None or state.head_no is None or kept.branch_no is None or not on_path(tx, kept, state.head_no):
         return None
     return int(kept.entry_no)
@@ -422,7 +422,7 @@ def _in_tree(tx: ReadTx, found: Row) -> Row | None:
     """
     if found.type not in OFF_TREE_TYPES:
         return found
-    return tx.must("transcript.by_no", entry_no=found.parent_no) if found.parent_no is not None else None
+    return tx.one("transcript.by_no", entry_no=found.parent_no) if found.parent_no is not None else None
 
 
 def _switch_head(tx: Tx, state: State, target: Row | None) -> None:
@@ -452,7 +452,7 @@ def _inherit(tx: ReadTx, state: State, target: Row | None) -> None:
 def _kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
     if boundary_no is None:
         return None
-    kept_no: int | None = tx.must("transcript.by_no", entry_no=boundary_no).first_kept_no
+    kept_no: int | None = tx.one("transcript.by_no", entry_no=boundary_no).first_kept_no
     return kept_no
 
 
@@ -461,11 +461,11 @@ def _kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
 
 def find_entry(tx: ReadTx, state: State, entry_id: str) -> Row | None:
     """Find an entry by id in a session or, if it is a fork, on the path that it was forked from."""
-    found = tx.one("transcript.by_id", session_no=state.session_no, entry_id=entry_id)
+    found = tx.first("transcript.by_id", session_no=state.session_no, entry_id=entry_id)
     if found is not None or state.head_no is None:
         return found
     for session_no in _sessions_on_path(tx, state.head_no):
-        found = tx.one("transcript.by_id", session_no=session_no, entry_id=entry_id)
+        found = tx.first("transcript.by_id", session_no=session_no, entry_id=entry_id)
         if found is not None and found.branch_no is not None and on_path(tx, found, state.head_no):
             return found
     return None

@@ -173,7 +173,7 @@ def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, tim
 
 
 def _refuse_second_job(tx: Tx, state: State) -> None:
-    running = tx.one("compaction.running", session_no=state.session_no)
+    running = tx.first("compaction.running", session_no=state.session_no)
     if running is None:
         return
     if running.deadline_ms <= tx.now_ms:
@@ -296,14 +296,14 @@ def read_span(tx: ReadTx, job: Job) -> list[bytes]:
     Without a cut every entry is kept, and only the previous summary is left to be written anew. May be repeated at
     any time: the job's base epoch and cut do not move.
     """
-    epoch = tx.must("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
+    epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
     parts, excluded = read_messages(tx, job.cut_no, epoch.boundary_no, epoch.first_kept_no)
     return [part for index, part in enumerate(parts) if index not in excluded]
 
 
 def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
     """Read the whole context that a job without a cut began with. All of it stays; it is there to be read."""
-    epoch = tx.must("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
+    epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
     parts, excluded = read_messages(tx, job.head_no, epoch.boundary_no, epoch.first_kept_no)
     return [part for index, part in enumerate(parts) if index not in excluded]
 
@@ -317,7 +317,7 @@ def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
     Raises:
         CompactionRefused: the job is no longer running.
     """
-    row = tx.one("compaction.renew", compaction_id=compaction_id, deadline_ms=tx.now_ms + timeout_ms)
+    row = tx.first("compaction.renew", compaction_id=compaction_id, deadline_ms=tx.now_ms + timeout_ms)
     if row is None:
         job = _require(tx, compaction_id)
         raise CompactionRefused(
@@ -371,7 +371,7 @@ def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
         return "the session has ended"
     if state.epoch == job.base_epoch:
         return None
-    moved = tx.one("transcript.first_epoch_not_compaction", session_no=state.session_no, epoch=job.base_epoch)
+    moved = tx.first("transcript.first_epoch_not_compaction", session_no=state.session_no, epoch=job.base_epoch)
     if moved is not None:
         return f"{moved.reason} began epoch {moved.epoch}"
     # Numbers grow along a path, so the context's first entry tells what the newer compactions cover.
@@ -388,7 +388,7 @@ def _first_after(tx: ReadTx, state: State, job: Row) -> int | None:
         return first_kept_no
     for segment in segments(tx, state.head_no, stop_no=job.cut_no):
         low_no = segment.low_no + (segment.low_no == job.cut_no)
-        row = tx.one("transcript.first_in_span", branch_no=segment.branch_no, low_no=low_no, high_no=segment.high_no)
+        row = tx.first("transcript.first_in_span", branch_no=segment.branch_no, low_no=low_no, high_no=segment.high_no)
         if row is not None:
             return int(row.entry_no)
     return None
@@ -396,10 +396,10 @@ def _first_after(tx: ReadTx, state: State, job: Row) -> int | None:
 
 def _no_reduction(tx: ReadTx, state: State, job: Row, summary: Summary) -> str | None:
     if job.cut_no is not None:
-        tail = state.tokens_total - tx.must("transcript.by_no", entry_no=job.cut_no).tokens_total
+        tail = state.tokens_total - tx.one("transcript.by_no", entry_no=job.cut_no).tokens_total
         replaced = estimate_context(tx, state) - tail
     else:  # every entry is kept, so only the previous summary is replaced
-        replaced = tx.must("transcript.by_no", entry_no=state.boundary_no).tokens if state.boundary_no is not None else 0
+        replaced = tx.one("transcript.by_no", entry_no=state.boundary_no).tokens if state.boundary_no is not None else 0
     allowed = max(replaced, MANUAL_SUMMARY_TOKENS_FLOOR) if job.trigger == MANUAL else replaced
     if summary.tokens < allowed:
         return None
@@ -408,7 +408,7 @@ def _no_reduction(tx: ReadTx, state: State, job: Row, summary: Summary) -> str |
 
 def _commit(tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: Summary, timestamp: str) -> CompactionResult:
     entry_id = new_id()
-    kept_id = tx.must("transcript.by_no", entry_no=first_kept_no).entry_id if first_kept_no is not None else entry_id
+    kept_id = tx.one("transcript.by_no", entry_no=first_kept_no).entry_id if first_kept_no is not None else entry_id
     draft = Draft(
         type="compaction",
         # An entry that keeps nothing names itself: every reader then finds nothing before it to keep.
@@ -480,7 +480,7 @@ def _tell_person(tx: Tx, job: Row, kind: str, text: str) -> None:
 
 
 def _result(tx: ReadTx, job: Row) -> CompactionResult:
-    current = tx.must("context.pointers", session_no=job.session_no)
+    current = tx.one("context.pointers", session_no=job.session_no)
     return CompactionResult(
         compaction_id=job.compaction_id,
         session_id=job.session_id,
@@ -495,7 +495,7 @@ def _result(tx: ReadTx, job: Row) -> CompactionResult:
 
 
 def _require(tx: ReadTx, compaction_id: str) -> Row:
-    job = tx.one("compaction.by_id", compaction_id=compaction_id)
+    job = tx.first("compaction.by_id", compaction_id=compaction_id)
     if job is None:
         raise NotFound(f"there is no compaction {compaction_id!r}; list them with `sessiondb compactions DB`", compaction_id=compaction_id)
     return job
@@ -515,13 +515,13 @@ def undo(tx: Tx, session_no: int) -> int:
     """
     state = load_state(tx, session_no)
     require_live(state)
-    job = tx.one("compaction.by_entry", session_no=session_no, entry_no=state.boundary_no) if state.boundary_no is not None else None
+    job = tx.first("compaction.by_entry", session_no=session_no, entry_no=state.boundary_no) if state.boundary_no is not None else None
     if job is None:
         raise NothingToUndo(
             f"session {state.session_id}: its context does not begin at a compaction of its own; there is nothing to undo",
             session_id=state.session_id,
         )
-    before = tx.must("transcript.epoch", session_no=session_no, epoch=job.epoch - 1)
+    before = tx.one("transcript.epoch", session_no=session_no, epoch=job.epoch - 1)
     advance_epoch(tx, state, "undo", before.boundary_no, before.first_kept_no)
     state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
     save_state(tx, state)

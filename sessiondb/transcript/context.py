@@ -98,12 +98,12 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
         NotFound: no such session or epoch.
         SessionArchived: its entries are in an archive.
     """
-    at = tx.one("context.now", session_no=session_no)
+    at = tx.first("context.now", session_no=session_no)
     if at is None:
         raise no_session(session_no)
     require_entries(at.session_id, at.archived_at_ms)
     if epoch is not None and epoch != at.epoch:
-        now, at = at, tx.one("context.then", session_no=session_no, epoch=epoch)
+        now, at = at, tx.first("context.then", session_no=session_no, epoch=epoch)
         if at is None:
             raise NotFound(
                 f"session {now.session_id} has no epoch {epoch}; its current epoch is {now.epoch}", session_id=now.session_id, epoch=epoch
@@ -146,7 +146,7 @@ def _read_parts(
 ) -> tuple[list[bytes], frozenset[int]]:
     parts: list[bytes] = []
     excluded: set[int] = set()
-    boundary = tx.one("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
+    boundary = tx.first("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
     if boundary is not None and boundary.type == "compaction":
         parts.append(_written(_summary_message(loads(boundary.payload))))
     # What the boundary kept lies before it, and numbers grow along a path.

@@ -61,7 +61,7 @@ def require_entries(session_id: str, archived_at_ms: int | None) -> None:
 
 def require_readable(tx: ReadTx, session_no: int) -> None:
     """The same as `require_entries`, for a caller that has no more than the session's number."""
-    row = tx.one("transcript.archived", session_no=session_no)
+    row = tx.first("transcript.archived", session_no=session_no)
     if row is not None:
         require_entries(row.session_id, row.archived_at_ms)
 
@@ -71,9 +71,9 @@ def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> 
     if head_no is None:
         return []
     found: list[Segment] = []
-    branch_no, high_no = tx.must("transcript.by_no", entry_no=head_no).branch_no, head_no
+    branch_no, high_no = tx.one("transcript.by_no", entry_no=head_no).branch_no, head_no
     while branch_no is not None:
-        branch = tx.must("transcript.branch", branch_no=branch_no)
+        branch = tx.one("transcript.branch", branch_no=branch_no)
         # Numbers grow along a path, so the entry to stop at lies in the first branch that begins no later than it.
         if stop_no is not None and stop_no >= branch.first_no:
             found.append(Segment(branch_no, stop_no, high_no))
@@ -95,12 +95,12 @@ def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
 
 def on_path(tx: ReadTx, entry: Row, head_no: int) -> bool:
     """Tell whether an entry lies on the path to `head_no`, itself included."""
-    head = tx.must("transcript.by_no", entry_no=head_no)
+    head = tx.one("transcript.by_no", entry_no=head_no)
     branch_no, high_no = head.branch_no, head_no
     while branch_no is not None:
         if branch_no == entry.branch_no:
             return bool(entry.entry_no <= high_no)
-        branch_no, high_no = _left_at(branch_no, tx.must("transcript.branch", branch_no=branch_no))
+        branch_no, high_no = _left_at(branch_no, tx.one("transcript.branch", branch_no=branch_no))
     return False
 
 
@@ -139,7 +139,7 @@ def _page_limit(limit: Any) -> int:
 
 
 def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
-    entry = tx.one("transcript.by_no", entry_no=entry_no)
+    entry = tx.first("transcript.by_no", entry_no=entry_no)
     if entry is None or head_no is None or not on_path(tx, entry, head_no):
         raise NotFound(f"entry {seq_of(entry_no)} is not on the current path; page again from an end", entry_no=entry_no)
 

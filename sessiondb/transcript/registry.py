@@ -43,10 +43,10 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     """
     key = _key_or_none(text)
     if key is not None:
-        row = tx.one("sessions.by_key", session_key=key.text)
+        row = tx.first("sessions.by_key", session_key=key.text)
         if row is not None:
             return Ref(row.session_no, row.session_id)
-    row = tx.one("sessions.by_id", session_id=text)
+    row = tx.first("sessions.by_id", session_id=text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
     matches = tx.all("sessions.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
@@ -71,7 +71,7 @@ def info(tx: ReadTx, session_no: int) -> SessionInfo:
     Raises:
         NotFound: no such session.
     """
-    row = tx.one("sessions.info", session_no=session_no)
+    row = tx.first("sessions.info", session_no=session_no)
     if row is None:
         raise no_session(session_no)
     return _info(row)
@@ -136,7 +136,7 @@ def check_session_id(session_id: str) -> str:
 
 def open_by_key(tx: Tx, key: SessionKey, *, session_id: str, cwd: str | None) -> Ref:
     """Return the session that a key is bound to; create and bind one when there is none. May be repeated."""
-    row = tx.one("sessions.by_key", session_key=key.text)
+    row = tx.first("sessions.by_key", session_key=key.text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
     ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd)
@@ -170,9 +170,9 @@ def insert(
     Raises:
         InvalidInput: the id is taken.
     """
-    if tx.one("sessions.by_id", session_id=session_id) is not None:
+    if tx.first("sessions.by_id", session_id=session_id) is not None:
         raise InvalidInput(f"there is already a session {session_id}", session_id=session_id)
-    row = tx.must(
+    row = tx.one(
         "sessions.insert",
         session_id=session_id,
         agent_id=agent_id,
@@ -322,15 +322,15 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
         if entry is None or entry.branch_no is None:
             raise no_entry(source.session_id, entry_id, " to fork at")
         start.head_no, start.tokens_total, start.boundary_no = entry.entry_no, entry.tokens_total, entry.boundary_no
-        boundary = tx.one("transcript.by_no", entry_no=entry.boundary_no) if entry.boundary_no is not None else None
+        boundary = tx.first("transcript.by_no", entry_no=entry.boundary_no) if entry.boundary_no is not None else None
         start.first_kept_no = boundary.first_kept_no if boundary is not None else None
     elif epoch is not None and epoch != source.epoch:
-        past = tx.one("transcript.epoch", session_no=source.session_no, epoch=epoch)
+        past = tx.first("transcript.epoch", session_no=source.session_no, epoch=epoch)
         if past is None:
             raise NotFound(
                 f"session {source.session_id} has no epoch {epoch}; its current epoch is {source.epoch}", session_id=source.session_id
             )
-        head = tx.one("transcript.by_no", entry_no=past.closed_head_no) if past.closed_head_no is not None else None
+        head = tx.first("transcript.by_no", entry_no=past.closed_head_no) if past.closed_head_no is not None else None
         start.head_no, start.boundary_no, start.first_kept_no = past.closed_head_no, past.boundary_no, past.first_kept_no
         start.tokens_total = head.tokens_total if head is not None else 0
     start.context_tokens = estimate_context(tx, start)

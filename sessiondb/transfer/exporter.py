@@ -131,7 +131,7 @@ async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
 
 
 def _is_archived(session_no: int) -> Callable[[ReadTx], bool]:
-    return lambda tx: tx.must("transcript.archived", session_no=session_no).archived_at_ms is not None
+    return lambda tx: tx.one("transcript.archived", session_no=session_no).archived_at_ms is not None
 
 
 async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:

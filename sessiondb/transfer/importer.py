@@ -46,11 +46,11 @@ from sessiondb.models import FileReceipt, FileStatus, ImportReport, QuarantinedL
 from sessiondb.transcript.entries import Draft
 
 from .folder_scan import Found, file_name, scan
-from .jsonl_reader import Chunk, PrefixChanged, UnreadableFile, read_chunks
+from .jsonl_reader import FileBatch, PrefixChanged, UnreadableFile, read_batches
 from .openclaw_index import Binding, Index, Targets, agent_in, ids_by_file, plan_keys, read_indexes
 from .redaction import Mark, Redactor, counted, mark_in
 from .roundtrip import compare_with_file
-from .source import GoneOn, Overtaken, Stored, bind_keys, place_of, shortened, store_chunk
+from .source import GoneOn, Overtaken, Stored, bind_keys, place_of, shortened, store_batch
 
 T = TypeVar("T")
 Progress = Callable[[int, int, int, int, str], None]
@@ -69,7 +69,7 @@ class _Piece:
     """A chunk with the file that it belongs to."""
 
     file: Found
-    chunk: Chunk
+    batch: FileBatch
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ def _packs(jobs: Sequence[_Job], redactor: Redactor | None = None) -> Generator[
     pack: _Pack = []
     entries = size = 0
     for event in (event for job in jobs for event in _events(job, redactor)):
-        more = (len(event.chunk.items), event.chunk.size) if isinstance(event, _Piece) else (1, 0)
+        more = (len(event.batch.items), event.batch.size) if isinstance(event, _Piece) else (1, 0)
         if pack and (entries + more[0] > IMPORT_BATCH_ENTRIES or size + more[1] > IMPORT_BATCH_BYTES):
             yield pack
             pack, entries, size = [], 0, 0
@@ -116,7 +116,7 @@ def _events(job: _Job, redactor: Redactor | None) -> Iterator[_Piece | _Outcome]
     file, row = job.file, job.known
     earlier = job.known or job.renamed_from
     try:
-        for chunk in read_chunks(file.path, place_of(earlier), redactor):
+        for batch in read_batches(file.path, place_of(earlier), redactor):
             if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
                 # Entries are never changed, so a secret that comes in by oversight could not be taken out again.
                 yield _Outcome(file, "failed", _REDACTED_BEFORE)
@@ -124,7 +124,7 @@ def _events(job: _Job, redactor: Redactor | None) -> Iterator[_Piece | _Outcome]
             if row is not None and row.first_source_no != row.source_no:
                 yield _Outcome(file, "changed", "it was a hard link and is a file of its own now; copy it to a new name and import that")
                 return
-            yield _Piece(file, chunk)
+            yield _Piece(file, batch)
         yield _Outcome(file)
     except PrefixChanged as error:
         advice = "what was imported is kept; to have the new content too, copy the file to a new name and import that"
@@ -148,7 +148,7 @@ def _still_at(path: str, inode: str) -> bool:
 def _is_same_file(path: str, row: Row) -> bool:
     """Tell whether a file begins with what was imported under another name."""
     try:
-        next(read_chunks(path, place_of(row)), None)
+        next(read_batches(path, place_of(row)), None)
     except (PrefixChanged, UnreadableFile, OSError):
         return False
     return bool(row.bytes)
@@ -184,16 +184,16 @@ class _Open:
     last_kept: tuple[int, str] = (-1, "")
     listed: list[QuarantinedLine] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    chunks: int = 0
+    batches: int = 0
     failed: bool = False
     verified: bool | None = None
 
-    def count(self, chunk: Chunk, *, dry_run: bool) -> None:
+    def count(self, batch: FileBatch, *, dry_run: bool) -> None:
         """Take in a chunk that was stored, or that would be."""
-        self.chunks += 1
-        self.bytes, self.lines, self.sha256 = chunk.bytes, chunk.lines, chunk.sha256
-        self.redacted.update(chunk.redacted or {})
-        for item in chunk.items:
+        self.batches += 1
+        self.bytes, self.lines, self.sha256 = batch.bytes, batch.lines, batch.sha256
+        self.redacted.update(batch.redacted or {})
+        for item in batch.items:
             if isinstance(item, Draft):
                 is_header = item.type == "session" and self.entries == 0 and self.session_id is None
                 self.entries += dry_run and not is_header
@@ -348,8 +348,8 @@ class _Import:
             if isinstance(event, _Outcome):
                 await self._close(state, event)
             elif not state.failed:
-                state.count(event.chunk, dry_run=self.dry_run)
-                self._report(event.file, event.chunk.bytes)
+                state.count(event.batch, dry_run=self.dry_run)
+                self._report(event.file, event.batch.bytes)
 
     async def _store(self, pieces: list[_Piece]) -> dict[str, Stored]:
         """Store pieces in one transaction; if it fails, each in its own, so that one bad file spares the others."""
@@ -375,12 +375,12 @@ class _Import:
         def body(tx: Tx) -> dict[str, Stored]:
             stored: dict[str, Stored] = {}
             for piece in pieces:
-                result = store_chunk(tx, piece.file, piece.chunk)
+                result = store_batch(tx, piece.file, piece.batch)
                 notes = stored[piece.file.path].notes if piece.file.path in stored else []
                 stored[piece.file.path] = replace(result, notes=notes + result.notes)
             return stored
 
-        return await self._write(body, size=sum(piece.chunk.size for piece in pieces))
+        return await self._write(body, size=sum(piece.batch.size for piece in pieces))
 
     def _fail(self, file: Found, error: Exception) -> None:
         state = self.open[file.path]
@@ -447,7 +447,7 @@ class _Import:
         else:
             changed = await self._write(_link(job, note))
             state.status = ("grown" if state.known is not None else "imported") if changed else "unchanged"
-            row = await self.backend.read(lambda tx: tx.one("source.by_path", path=job.file.path), op="import.link")
+            row = await self.backend.read(lambda tx: tx.first("source.by_path", path=job.file.path), op="import.link")
             if row is None:
                 state.status = "failed"
                 state.notes.append(f"{job.first_path} was not imported")
@@ -470,7 +470,7 @@ class _Import:
             self._report(file)
             return
         state.bytes, state.sha256 = index.size, index.sha256
-        before = await self.backend.read(lambda tx: tx.one("source.index_content", path=file.path), op="import.index")
+        before = await self.backend.read(lambda tx: tx.first("source.index_content", path=file.path), op="import.index")
         if self.redactor is None and before is not None and mark_in(before.note) is not None:
             if before.sha256 != index.sha256:
                 state.status = "failed"
@@ -578,7 +578,7 @@ def _recall(state: _Open) -> None:
 
 
 def _status(state: _Open, *, was_read_before: bool, dry_run: bool) -> FileStatus:
-    if not state.chunks:
+    if not state.batches:
         return "unchanged"
     if dry_run:
         return "would-import"

@@ -104,7 +104,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Chunk:
+class FileBatch:
     """A part of a file that is stored in one transaction."""
 
     before: Place
@@ -200,7 +200,7 @@ class _Unpacked:
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_chunks(path: str, known: Place, redactor: Redactor | None = None) -> Iterator[Chunk]:
+def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> Iterator[FileBatch]:
     """Yield what a file holds beyond a place, in chunks that fit one transaction each. The last one says so.
 
     A file with nothing new yields nothing. Using a place costs hashing what was read before. With a redactor the items
@@ -217,13 +217,13 @@ def read_chunks(path: str, known: Place, redactor: Redactor | None = None) -> It
             yield _end_at(known, redactor)
         return
     with open_transcript(path, at=known.resume_at) as stream:
-        yield from _Reader(stream, known, digest, redactor).chunks()
+        yield from _Reader(stream, known, digest, redactor).batches()
 
 
-def _end_at(known: Place, redactor: Redactor | None) -> Chunk:
+def _end_at(known: Place, redactor: Redactor | None) -> FileBatch:
     whole = replace(known, resume_at=known.bytes)
     redacted = Counter[str]() if redactor is not None else None
-    end = Chunk(whole, bytes=known.bytes, lines=known.lines, sha256=known.sha256, final_newline=known.final_newline, redacted=redacted)
+    end = FileBatch(whole, bytes=known.bytes, lines=known.lines, sha256=known.sha256, final_newline=known.final_newline, redacted=redacted)
     end.last = True
     return end
 
@@ -288,34 +288,34 @@ class _Reader:
         self.line = known.resume_lines
         self.offset = known.resume_at
         self.mid_line = known.mid_line
-        self.chunk = Chunk(before=known)
+        self.batch = FileBatch(before=known)
         self.final_newline = True
 
-    def chunks(self) -> Iterator[Chunk]:
+    def batches(self) -> Iterator[FileBatch]:
         for raw, begins, fits in raw_lines(self.stream.read):
             if begins and not self.mid_line:
                 self.line += 1
             for item, content in self._items(raw, begins=begins, fits=fits):
                 if item is not None:
-                    self.chunk.items.append(item)
-                    self.chunk.size += len(content)
+                    self.batch.items.append(item)
+                    self.batch.size += len(content)
                 self.digest.update(content)
                 self.offset += len(content)
                 self.final_newline = content.endswith(b"\n")
-                if len(self.chunk.items) >= IMPORT_BATCH_ENTRIES or self.chunk.size >= IMPORT_BATCH_BYTES:
+                if len(self.batch.items) >= IMPORT_BATCH_ENTRIES or self.batch.size >= IMPORT_BATCH_BYTES:
                     yield self._finish(last=False)
             self.mid_line = self.mid_line and not self.final_newline
         yield self._finish(last=True)
 
-    def _finish(self, *, last: bool) -> Chunk:
-        chunk = self.chunk
-        chunk.bytes, chunk.lines, chunk.sha256 = self.offset, self.line, self.digest.hexdigest()
-        chunk.final_newline, chunk.identity, chunk.last = self.final_newline, self.identity, last
+    def _finish(self, *, last: bool) -> FileBatch:
+        batch = self.batch
+        batch.bytes, batch.lines, batch.sha256 = self.offset, self.line, self.digest.hexdigest()
+        batch.final_newline, batch.identity, batch.last = self.final_newline, self.identity, last
         if self.redactor is not None:
-            chunk.redacted, self.redacted = self.redacted, Counter()
+            batch.redacted, self.redacted = self.redacted, Counter()
         # The next chunk asks for exactly this place, so that of two imports of one file only one goes on.
-        self.chunk = Chunk(Place(chunk.bytes, chunk.lines, chunk.sha256, chunk.bytes, chunk.lines))
-        return chunk
+        self.batch = FileBatch(Place(batch.bytes, batch.lines, batch.sha256, batch.bytes, batch.lines))
+        return batch
 
     def _items(self, raw: bytes, *, begins: bool, fits: bool) -> Iterator[tuple[Draft | Kept | None, bytes]]:
         """Yield each item with the bytes of the file that it stands for; together they are `raw`."""

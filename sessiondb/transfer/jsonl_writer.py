@@ -127,7 +127,7 @@ async def shared_lines(backend: Backend, session_no: int) -> AsyncIterator[bytes
 
 def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
     """Return ranges of ancestors' entries, in an order in which parents come before children."""
-    head_no = tx.must("context.pointers", session_no=session_no).head_no
+    head_no = tx.one("context.pointers", session_no=session_no).head_no
     low_no, high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
     ends = [row.parent_no for row in tx.all("source.foreign_parents", low_no=low_no, high_no=high_no, session_no=session_no)]
     reach: dict[int, tuple[int, int]] = {}

@@ -25,7 +25,7 @@ from sessiondb.transcript.append import load_state, place, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
 
 from .folder_scan import ENDED_KINDS, Found, file_name, stem_of
-from .jsonl_reader import BEHIND_ENTRY, Chunk, Identity, Kept, Place
+from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
 from .redaction import Mark, mark_in, without_mark
 
@@ -50,29 +50,29 @@ class Stored:
     notes: list[str]
 
 
-def store_chunk(tx: Tx, file: Found, chunk: Chunk) -> Stored:
+def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
     """Store one chunk of a file and record how far the file has been read.
 
     Raises:
         Overtaken: another import has read on in the meantime.
         GoneOn: the session was appended to by something else than an import of this file.
     """
-    row = tx.one("source.by_path", path=file.path) or _begin_source(tx, file)
+    row = tx.first("source.by_path", path=file.path) or _begin_source(tx, file)
     # Invariant: `source` says exactly how much of the file is stored, so whoever goes on must have begun there. Of
     # two imports at once, one goes on and the other is told.
-    if (row.bytes, row.sha256) != (chunk.before.bytes, chunk.before.sha256):
+    if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
         raise Overtaken(f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done")
-    if chunk.items and row.session_no is not None and tx.one("archive.of_session", session_no=row.session_no) is not None:
+    if batch.items and row.session_no is not None and tx.first("archive.of_session", session_no=row.session_no) is not None:
         raise GoneOn(f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`")
-    if chunk.items and row.session_entries != row.entries:
+    if batch.items and row.session_entries != row.entries:
         raise GoneOn(_gone_on(row.session_id, row.session_entries - row.entries))
-    quarantined = row.quarantined - tx.run("source.drop_tail", source_no=row.source_no, byte_offset=chunk.before.resume_at)
+    quarantined = row.quarantined - tx.run("source.drop_tail", source_no=row.source_no, byte_offset=batch.before.resume_at)
     notes: list[str] = []
     state = load_state(tx, row.session_no) if row.session_no is not None else None
-    for item in chunk.items:
+    for item in batch.items:
         if isinstance(item, Draft):
             if state is None:
-                state = load_state(tx, _create_session(tx, file, chunk.identity, notes))
+                state = load_state(tx, _create_session(tx, file, batch.identity, notes))
             trouble = key_trouble(item.idempotency_key)
             if trouble is not None:  # the text keeps it; no claim of a message may take it for its own
                 state.notes.append(f"entry {item.entry_id}: {trouble}; left out")
@@ -81,44 +81,44 @@ def store_chunk(tx: Tx, file: Found, chunk: Chunk) -> Stored:
         else:
             _keep(tx, row.source_no, item, after_seq=-1 if state is None else state.entries)
             quarantined += 1
-    if state is not None and chunk.items:
+    if state is not None and batch.items:
         save_state(tx, state)
         notes += state.notes[:NOTES_MAX]
-        created_at_ms = chunk.identity.created_at_ms if chunk.identity is not None else None
+        created_at_ms = batch.identity.created_at_ms if batch.identity is not None else None
         tx.run("source.date_session", session_no=state.session_no, created_at_ms=created_at_ms, updated_at_ms=file.modified_at_ms)
-    if state is not None and chunk.last and file.kind in ENDED_KINDS:
+    if state is not None and batch.last and file.kind in ENDED_KINDS:
         registry.end(tx, state.session_no)
-    entries = state.entries if state is not None and chunk.items else row.entries
+    entries = state.entries if state is not None and batch.items else row.entries
     tx.run(
         "source.advance",
         source_no=row.source_no,
         session_no=state.session_no if state is not None else None,
-        bytes=chunk.bytes,
-        lines=chunk.lines,
+        bytes=batch.bytes,
+        lines=batch.lines,
         entries=entries,
         quarantined=quarantined,
-        sha256=chunk.sha256,
-        final_newline=int(chunk.final_newline),
+        sha256=batch.sha256,
+        final_newline=int(batch.final_newline),
         inode=file.inode,
         now_ms=tx.now_ms,
-        state="done" if chunk.last else "reading",
-        note=_note_of(row, chunk, notes),
+        state="done" if batch.last else "reading",
+        note=_note_of(row, batch, notes),
     )
     return Stored(state.session_id if state is not None else None, entries, notes)
 
 
-def _note_of(row: Row, chunk: Chunk, notes: Sequence[str]) -> str | None:
+def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
     """Return what the receipt notes, first of all from where on it is without its secrets, and how many they were."""
     mark = mark_in(row.note)
-    if chunk.redacted is not None:
-        from_byte, counts = (mark.from_byte, mark.counts) if mark is not None else (chunk.before.resume_at, Counter[str]())
-        mark = Mark(from_byte, counts + chunk.redacted)
+    if batch.redacted is not None:
+        from_byte, counts = (mark.from_byte, mark.counts) if mark is not None else (batch.before.resume_at, Counter[str]())
+        mark = Mark(from_byte, counts + batch.redacted)
     rest = without_mark(row.note)
     return shortened([*([str(mark)] if mark is not None else []), *([rest] if rest else []), *notes])
 
 
 def _begin_source(tx: Tx, file: Found) -> Row:
-    row = tx.one(
+    row = tx.first(
         "source.insert",
         path=file.path,
         name=file.name,
@@ -130,7 +130,7 @@ def _begin_source(tx: Tx, file: Found) -> Row:
         note=None,
     )
     assert row is not None, "INSERT ... RETURNING returns its row"
-    return tx.one("source.by_path", path=file.path)
+    return tx.first("source.by_path", path=file.path)
 
 
 def _keep(tx: Tx, source_no: int, kept: Kept, *, after_seq: int) -> None:
@@ -151,7 +151,7 @@ def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[
     assert identity is not None, "the first entry of a file tells what the file is"
     notes += identity.notes
     for session_id in _candidates(file, identity):
-        if tx.one("sessions.by_id", session_id=session_id) is None:
+        if tx.first("sessions.by_id", session_id=session_id) is None:
             notes += _about_id(file, identity, session_id)
             return registry.insert(tx, session_id, origin="import", version=identity.version, agent_id=file.agent_id)
     raise InvalidInput(f"{file.path}: no session id is free for it; rename the file")
@@ -197,11 +197,11 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
     """Bind keys as an index says, unless they have been bound elsewhere since; return how many, and notes."""
     bound, notes = 0, []
     for binding in bindings:
-        row = tx.one("sessions.by_key", session_key=binding.key.text)
+        row = tx.first("sessions.by_key", session_key=binding.key.text)
         if row is not None and row.session_no not in (binding.session_no, binding.before_no):
             notes.append(f"{binding.key.text} is bound to session {row.session_id} in this database; left so")
             continue
-        kept = tx.one("archive.of_session", session_no=binding.session_no) if row is None else None
+        kept = tx.first("archive.of_session", session_no=binding.session_no) if row is None else None
         if kept is not None and (kept.encoding == "none" or kept.state == "deleted"):
             notes.append(f"{binding.key.text} is not bound: its session was deleted")
             continue

@@ -96,10 +96,10 @@ def accept(db: Path, *said: str, key: str = KEY, lane: str = "main") -> list[int
         return [opened.accept("web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane).inbox_no for text in said]
 
 
-def bury(db: Path, inbox_no: int, reason: str) -> None:
+def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
     with sync.open(db) as opened:
         session_no = opened.session(KEY).ref.session_no
-        opened.write("test.bury", lambda tx: turns.bury(tx, inbox_no, session_no, reason))
+        opened.write("test.dead_letter", lambda tx: turns.dead_letter(tx, inbox_no, session_no, reason))
 
 
 def hold(db: Path, text: str, *, failing: bool = False) -> None:
@@ -185,8 +185,8 @@ def test_inbox_reads_more_than_a_page(tmp_db: Path, monkeypatch: pytest.MonkeyPa
 
 def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:
     first, second, third = accept(tmp_db, "one", "two", "three")
-    bury(tmp_db, first, f"the model {EVIL} refused")
-    bury(tmp_db, second, "cut off")
+    dead_letter(tmp_db, first, f"the model {EVIL} refused")
+    dead_letter(tmp_db, second, "cut off")
     letters = found("dead", tmp_db)
     assert [(letter["inbox_no"], letter["reason"]) for letter in letters] == [(second, "cut off"), (first, f"the model {EVIL} refused")]
     table = ok("dead", tmp_db)
@@ -445,7 +445,7 @@ def test_status_counts_what_waits_and_what_a_person_must_decide(tmp_db: Path) ->
     with sync.open(tmp_db, readonly=True) as opened:
         before = opened.status()
         assert (before.gateway.messages_waiting, before.gateway.messages_dead, before.needs_attention) == (2, 0, False)
-    bury(tmp_db, first, "test")
+    dead_letter(tmp_db, first, "test")
     with sync.open(tmp_db, readonly=True) as opened:
         after = opened.status()
         assert (after.gateway.messages_waiting, after.gateway.messages_dead, after.needs_attention) == (1, 1, True)
@@ -472,7 +472,7 @@ def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.M
 def test_on_a_terminal_the_tables_fit_its_width(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
     name = "a-very-long-name-of-a-conversation-" * 4
     first, _ = accept(tmp_db, "x" * 200, EVIL * 5, key=f"agent:main:web:direct:{name}", lane="cron")
-    bury(tmp_db, first, "a long reason " * 20 + EVIL)
+    dead_letter(tmp_db, first, "a long reason " * 20 + EVIL)
     accept(tmp_db, "hang", key="agent:main:web:direct:held")
     running = gateway()
     says(running, "hanging")

@@ -269,7 +269,7 @@ def one_story(db: sessiondb.sync.SessionDB, session_id: str) -> tuple[int, int, 
     """Compare in one snapshot: session row, counters, tokens, epochs, summaries, jobs, who holds what, and events."""
     no = db.session_by_id(session_id).ref.session_no
     found, info, context = db.read(
-        "story", lambda tx: (tx.must("scenarios.story", session_no=no), registry.info(tx, no), read_context(tx, no))
+        "story", lambda tx: (tx.one("scenarios.story", session_no=no), registry.info(tx, no), read_context(tx, no))
     )
     events = Counter(json.loads(found.events))
     assert info.epoch == info.compactions == found.epochs == found.summaries == found.committed, (info, found)

@@ -113,7 +113,7 @@ async def hand_over(db: sessiondb.SessionDB, **identity: Any) -> None:
     where = {"host": me.host, "boot_id": "another boot", "now_ms": 0, "closed_at_ms": None, "unclean": 0, **identity}
 
     def body(tx: Tx) -> None:
-        row = tx.must("look.dead_process", **where)
+        row = tx.one("look.dead_process", **where)
         for turn in tx.all("look.turns"):
             tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
         for sending in tx.all("look.outbox"):
@@ -142,17 +142,17 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_d
             await say(db, f"e{number}", f"agent:main:web:{number}")
             await claimed(db)
         await hand_over(db)
-        part, done = await db.write("part", lambda tx: recovery.give_back(tx, 2, "it"))
+        part, done = await db.write("part", lambda tx: recovery.release(tx, 2, "it"))
         assert (part, done) == (sessiondb.Recovered(turns=4), False)
         steps: list[int] = []
-        give_back = recovery.give_back
+        release = recovery.release
 
         def counted(*args: Any, **options: Any) -> Any:
-            found = give_back(*args, **options)
+            found = release(*args, **options)
             steps.append(found[0].turns)
             return found
 
-        monkeypatch.setattr(recovery, "give_back", counted)
+        monkeypatch.setattr(recovery, "release", counted)
         assert await db.recover() == sessiondb.Recovered(instances=1, turns=6)
         assert steps == [4, 2]
         assert set((await inbox_states(db)).values()) == {"held"}
@@ -270,10 +270,10 @@ class Rows:
         self.held, self.count = held, Count(unclean, resumes)
 
     def all(self, statement: str, **params: Any) -> list[HeldRow]:
-        assert statement == "inbox.held"
+        assert statement == "inbox.interrupted"
         return self.held
 
-    def must(self, statement: str, **params: Any) -> Count:
+    def one(self, statement: str, **params: Any) -> Count:
         return self.count
 
 
@@ -376,7 +376,7 @@ async def test_the_breaker_is_told_once_over_all_pages(tmp_db: Path, monkeypatch
         for _ in range(3):
             await db.write(
                 "crash",
-                lambda tx: tx.one("look.dead_process", host="h", boot_id="b", now_ms=now_ms, closed_at_ms=now_ms, unclean=1),
+                lambda tx: tx.first("look.dead_process", host="h", boot_id="b", now_ms=now_ms, closed_at_ms=now_ms, unclean=1),
             )
         assert actions(await db.resume()) == ["breaker"] * 3
         assert actions(await db.resume()) == ["breaker"] * 3

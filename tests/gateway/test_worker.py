@@ -618,19 +618,19 @@ async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resu
 
 def test_the_same_trouble_is_said_once_and_waited_out_longer_each_time(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "sessiondb")
-    trouble = retry.Trouble("lane main")
+    backoff = retry.Backoff("lane main")
     busy = StoreBusy("the disk is busy", retry_after_ms=1)
-    pauses = [trouble.pause_after(busy) for _ in range(12)]
+    pauses = [backoff.next_delay(busy) for _ in range(12)]
     assert pauses[:3] == [0.01, 0.02, 0.04]
     assert pauses[-1] == retry.LOOK_S
     assert caplog.messages == ["lane main: the disk is busy"]
-    trouble.pause_after(OutcomeUnknown("who knows"))
+    backoff.next_delay(OutcomeUnknown("who knows"))
     assert caplog.messages[1:] == ["lane main: who knows"]
-    trouble.is_over()
-    assert trouble.pause_after(busy) == 0.01
+    backoff.reset()
+    assert backoff.next_delay(busy) == 0.01
     assert len(caplog.messages) == 3
     with pytest.raises(sessiondb.InvalidInput):
-        trouble.pause_after(sessiondb.InvalidInput("no"))
+        backoff.next_delay(sessiondb.InvalidInput("no"))
 
 
 # -- two processes ------------------------------------------------------------------------------------------
@@ -640,7 +640,7 @@ CHILD = """
 import sys, anyio, sessiondb
 from sessiondb import Answer
 async def handler(turn):
-    running = await turn.db.read("count", lambda tx: tx.must("turns.lane", lane="main").running)
+    running = await turn.db.read("count", lambda tx: tx.one("turns.lane", lane="main").running)
     print(f"{running} {turn.message['content']}", flush=True)
     await anyio.sleep(0.01)
     return Answer(replies=[("web:1", turn.message["content"])])

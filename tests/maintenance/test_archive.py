@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.batching import Pace
+from sessiondb.batching import BatchSize
 from sessiondb.errors import InvalidInput, NotFound, SessionArchived, SessionEnded, StoreBusy, StoreDamaged
 from sessiondb.limits import ARCHIVE_CHUNK_ROWS, STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
 from sessiondb.maintenance import archive, retention
@@ -93,7 +93,7 @@ async def a_life(db: sessiondb.SessionDB, key: str = KEY, *, length: int = 30) -
 async def put_away(db: sessiondb.SessionDB, session: sessiondb.Session, **options: Any) -> Any:
     archive_no, held = await archive.begin(db.backend, session.ref.session_no, "for the test", **options)
     assert (archive_no is None) != (held is None)
-    return held if archive_no is None else await archive.carry_on(db.backend, archive_no)
+    return held if archive_no is None else await archive.advance(db.backend, archive_no)
 
 
 @pytest.mark.anyio
@@ -196,7 +196,7 @@ async def test_killed_after_any_write_the_database_is_whole_and_the_next_run_end
         async with sessiondb.open(path) as db:
             assert (await db.verify()).findings == (), (writes, dying.ops)
             report = await retention.gc(db.backend, EVERYTHING)
-            ended = report.sessions - report.kept + report.carried_on
+            ended = report.sessions - report.kept + report.resumed_archives
             assert (report.ok, ended) == (True, int("archive.finish" not in dying.ops)), (writes, dying.ops)
             assert query(path, "SELECT state, finished_at_ms IS NULL FROM archive") == [("archived", 0)]
             assert query(path, "SELECT count(*) FROM entry") == [0]
@@ -309,7 +309,7 @@ async def test_what_moves_or_is_pinned_while_it_is_archived_goes_on_as_it_was(tm
             await (session := await db.session_by_id(session.id)).append(user("too late"))
         assert len(await session.entries()) > 3  # not a row is missing yet
         fork = await session.fork()
-        row = await archive.carry_on(db.backend, archive_no)
+        row = await archive.advance(db.backend, archive_no)
         assert row.state == "restored"
         assert texts(await fork.context()) == texts(await session.context())
         held = await put_away(db, session)
@@ -369,12 +369,12 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
             async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
                 if op == "archive.chunk" and not dying.ops:
                     with pytest.raises(Killed):
-                        await archive.carry_on(dying, archive_no)
+                        await archive.advance(dying, archive_no)
                 return await self.backend.step(fn, op=op, **options)
 
         with pytest.raises(StoreBusy, match="another process"):
-            await archive.carry_on(Racing(one.backend, -1), archive_no)
-        assert (await archive.carry_on(one.backend, archive_no)).state == "archived"
+            await archive.advance(Racing(one.backend, -1), archive_no)
+        assert (await archive.advance(one.backend, archive_no)).state == "archived"
         await two.restore(session.id)
         assert await session.arrivals(limit=1_000) == entries
         assert (await one.verify()).findings == ()
@@ -480,7 +480,7 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
         counting = Counting(db.backend, -1)
         archive_no, _ = await archive.begin(counting, session.ref.session_no, "for the test")
         assert archive_no is not None
-        await archive.carry_on(counting, archive_no)
+        await archive.advance(counting, archive_no)
         await archive.restore(counting, session.ref.session_no)
     for op, total in (("archive.delete", 1_506), ("restore.rows", 1_506)):
         assert sum(rows for rows, _ in changed[op]) == total
@@ -519,7 +519,7 @@ async def test_a_comparison_pauses_after_each_chunk_beside_callers_only(
         watched = Watched(db.backend, is_busy=is_busy)
         assert await archive.begin(db.backend, session.ref.session_no, "old") == (1, None)
         with anyio.fail_after(30):
-            await archive.carry_on(watched, 1)  # type: ignore[arg-type]
+            await archive.advance(watched, 1)  # type: ignore[arg-type]
         gaps = [later - earlier for earlier, later in pairwise(watched.compared_at)]
         assert len(gaps) >= 4
         if is_busy:
@@ -669,12 +669,12 @@ def live(db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session, step: st
 
 
 def test_a_step_that_took_long_makes_the_next_ones_smaller_and_quick_ones_larger_within_bounds() -> None:
-    pace = Pace()
+    batch_size = BatchSize()
     for _ in range(10):
-        pace.learn(STEP_MS * 2)
-    assert pace.rows == STEP_ROWS_MIN
-    pace.learn(STEP_MS * 0.8)  # neither long nor quick
-    assert pace.rows == STEP_ROWS_MIN
+        batch_size.learn(STEP_MS * 2)
+    assert batch_size.rows == STEP_ROWS_MIN
+    batch_size.learn(STEP_MS * 0.8)  # neither long nor quick
+    assert batch_size.rows == STEP_ROWS_MIN
     for _ in range(10):
-        pace.learn(0.1)
-    assert pace.rows == STEP_ROWS
+        batch_size.learn(0.1)
+    assert batch_size.rows == STEP_ROWS

@@ -207,7 +207,7 @@ async def with_a_fork(db: sessiondb.SessionDB, session: sessiondb.Session) -> st
 async def restored(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
     archive_no, _ = await archive.begin(db.backend, session.ref.session_no, "for the test")
     assert archive_no is not None
-    await archive.carry_on(db.backend, archive_no)
+    await archive.advance(db.backend, archive_no)
     await db.restore(session.id)
     return "it was restored within 1 day"
 
@@ -384,9 +384,9 @@ async def test_a_plan_reads_sessions_a_page_at_a_time_and_no_entry_of_those_that
                             rows.setdefault(statement, []).append(len(found))
                             return found
 
-                        def must(self, statement: str, /, **params: Any) -> Any:
+                        def one(self, statement: str, /, **params: Any) -> Any:
                             rows.setdefault(statement, []).append(1)
-                            return tx.must(statement, **params)
+                            return tx.one(statement, **params)
 
                         def tuples(self, statement: str, /, **params: Any) -> Any:
                             found = tx.tuples(statement, **params)

@@ -17,7 +17,7 @@ import pytest
 
 import sessiondb
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
-from sessiondb.limits import CHORES_MAX, KIB, MIB, Limits
+from sessiondb.limits import KIB, MAINTENANCE_TASKS_MAX, MIB, Limits
 from sessiondb.sqlite import SqliteBackend, checkpoint
 from sessiondb.sqlite.checkpoint import STEP_PAGES, Checkpointer, backup
 from tests.support.engine import PATIENCE_S, Hold, count, held_writer, insert, names_in, opened, until
@@ -48,7 +48,7 @@ async def test_the_wal_stays_bounded_while_readers_follow_one_another_without_a_
         stop = threading.Event()
 
         def snapshot(tx: Any) -> int:
-            first = tx.one("test.count_like", pattern="*").n
+            first = tx.first("test.count_like", pattern="*").n
             stop.wait(0.005)  # the snapshot is open, and another reader's overlaps with it
             return int(first)
 
@@ -74,7 +74,7 @@ async def test_a_snapshot_that_outlasts_the_budget_is_reported_as_blocking_and_t
         before = backend.stats()["writer"]["checkpoint"]["ok"]
 
         def snapshot(tx: Any) -> None:
-            tx.one("test.count_like", pattern="*")
+            tx.first("test.count_like", pattern="*")
             hold(tx)
 
         async with anyio.create_task_group() as tasks:
@@ -118,7 +118,7 @@ def test_attempts_in_a_row_that_are_blocked_pause_the_writer_for_less_and_less()
 async def test_a_read_that_is_too_long_is_interrupted_and_says_so(tmp_db: Path) -> None:
     async with opened(tmp_db, limits=Limits(readers=1, read_age_s_max=0.1)) as backend:
         with pytest.raises(ReadTooLong, match=r"spin: its snapshot is older than 0\.1 s .*\(during statement test\.spin\)"):
-            await backend.read(lambda tx: tx.one("test.spin", n=10**12), op="spin")
+            await backend.read(lambda tx: tx.first("test.spin", n=10**12), op="spin")
         assert await count(backend, "x") == 0
         assert backend.stats()["readers"]["interrupted"] >= 1
 
@@ -129,7 +129,7 @@ async def test_closing_waits_for_a_read_but_not_for_one_that_is_too_long(tmp_db:
 
     async def read() -> None:
         try:
-            await backend.read(lambda tx: tx.one("test.spin", n=10**12), op="spin")
+            await backend.read(lambda tx: tx.first("test.spin", n=10**12), op="spin")
         except ReadTooLong as error:
             errors.append(error)
 
@@ -191,10 +191,10 @@ async def test_a_read_is_one_snapshot_and_ends_even_when_its_body_fails(tmp_db: 
         counted, go_on = threading.Event(), threading.Event()
 
         def twice(tx: Any) -> tuple[int, int]:
-            first = tx.one("test.count", program="x").n
+            first = tx.first("test.count", program="x").n
             counted.set()
             assert go_on.wait(30)
-            return first, tx.one("test.count", program="x").n
+            return first, tx.first("test.count", program="x").n
 
         results: list[Any] = []
 
@@ -208,7 +208,7 @@ async def test_a_read_is_one_snapshot_and_ends_even_when_its_body_fails(tmp_db: 
             go_on.set()
         assert results == [(0, 0)]
         with pytest.raises(ZeroDivisionError):
-            await backend.read(lambda tx: tx.one("test.count", program="x").n / 0, op="fail")
+            await backend.read(lambda tx: tx.first("test.count", program="x").n / 0, op="fail")
         assert await count(backend, "x") == 1  # a snapshot left open would still say 0
 
 
@@ -240,7 +240,7 @@ async def test_a_backup_is_complete_and_consistent_while_appends_go_on(tmp_db: P
     assert sorted(names_in(tmp_db.parent)) == ["copy.db", "gateway.db"]
     async with opened(copy) as restored:
         assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
-        assert await restored.read(lambda tx: tx.one("test.count_like", pattern="???????*").n, op="count") >= 200
+        assert await restored.read(lambda tx: tx.first("test.count_like", pattern="???????*").n, op="count") >= 200
 
 
 async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_stops_writing(
@@ -267,7 +267,7 @@ async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_st
             done.set()
     async with opened(copy) as restored:
         assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
-        assert await restored.read(lambda tx: tx.one("test.count_like", pattern="???????*").n, op="count") >= 200
+        assert await restored.read(lambda tx: tx.first("test.count_like", pattern="???????*").n, op="count") >= 200
 
 
 async def test_a_copy_in_steps_that_others_start_over_is_given_up_and_leaves_nothing_behind(
@@ -356,11 +356,11 @@ async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_
     copy = tmp_db.with_name("copy.db")
     async with opened(tmp_db) as backend:
         await append_large(backend, 50)
-        chore = backup(backend._parts.writer._connection, str(copy))
-        next(chore)
+        task = backup(backend._parts.writer._connection, str(copy))
+        next(task)
         copy.write_text("mine")
         with pytest.raises(InvalidInput, match="a backup never overwrites"):
-            list(chore)
+            list(task)
         assert copy.read_text() == "mine"
         assert not copy.with_name("copy.db.partial").exists()
 
@@ -369,16 +369,16 @@ async def test_backups_are_refused_beyond_a_limit_and_one_that_is_given_up_makes
     async with opened(tmp_db) as backend:
         writer = backend._parts.writer
         async with held_writer(backend), anyio.create_task_group() as tasks:
-            for number in range(CHORES_MAX):
+            for number in range(MAINTENANCE_TASKS_MAX):
                 tasks.start_soon(backend.backup, tmp_db.with_name(f"copy{number}.db"))
-            await until(lambda: len(writer._chores) == CHORES_MAX)
+            await until(lambda: len(writer._maintenance) == MAINTENANCE_TASKS_MAX)
             with pytest.raises(StoreBusy, match=r"incremental_vacuum was refused: 16 backups .* \(limit 16\); running: backup") as busy:
                 await backend.incremental_vacuum(1)
-            assert (busy.value.queue_items, busy.value.holder) == (CHORES_MAX, "backup")
+            assert (busy.value.queue_items, busy.value.holder) == (MAINTENANCE_TASKS_MAX, "backup")
             assert busy.value.retry_after_ms > 0
             assert writer.stats.requests_refused == 1
             tasks.cancel_scope.cancel()
-        assert writer._chores == []
+        assert writer._maintenance == []
         assert await backend.incremental_vacuum(1) == 0
 
 
@@ -392,10 +392,10 @@ async def test_a_cancelled_backup_leaves_nothing_behind(tmp_db: Path) -> None:
 
             async with held_writer(backend):
                 tasks.start_soon(cancelled)
-                await until(lambda: len(backend._parts.writer._chores) == 1)
+                await until(lambda: len(backend._parts.writer._maintenance) == 1)
                 tasks.cancel_scope.cancel()
         await backend.write(insert("next"), op="append")
-        await until(lambda: not backend._parts.writer._chores)
+        await until(lambda: not backend._parts.writer._maintenance)
         assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
 
 
@@ -415,7 +415,7 @@ async def test_closing_during_a_backup_ends_it_typed_and_cleans_up(tmp_db: Path)
         tasks.start_soon(lambda: backend.write(hold, op="hold"))
         await until(hold.begun.is_set)
         tasks.start_soon(back_up)
-        await until(lambda: len(backend._parts.writer._chores) == 1)
+        await until(lambda: len(backend._parts.writer._maintenance) == 1)
         backend._parts.writer.stop()
         hold.release.set()
     await backend.close()

@@ -212,7 +212,7 @@ async def test_a_reader_beside_a_live_gateway_sees_its_commits_and_cannot_write(
         with pytest.raises(apsw.ReadOnlyError):
             await visitor.read(lambda tx: tx.all("test.insert_returning", program="y"), op="sneak")
         assert visitor.stats()["writer"] is None
-        rows = await visitor.read(lambda tx: tx.one("test.count_like", pattern="*").n, op="count")
+        rows = await visitor.read(lambda tx: tx.first("test.count_like", pattern="*").n, op="count")
         assert rows == 2  # the gateway and the row: a visitor registers nowhere
         assert tmp_db.with_name("gateway.db-wal").exists()
 

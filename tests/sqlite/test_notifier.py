@@ -14,7 +14,7 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.errors import StoreFailed
-from sessiondb.sqlite.notifier import Changes
+from sessiondb.sqlite.notifier import Notifier
 from tests.support.engine import other_process, until
 
 pytestmark = pytest.mark.anyio
@@ -44,14 +44,14 @@ def counting() -> Counting:
     return Counting()
 
 
-async def stop(changes: Changes) -> None:
+async def stop(changes: Notifier) -> None:
     changes.stop()
     assert await anyio.to_thread.run_sync(changes.join, 30.0)
 
 
 async def test_nobody_asks_while_nobody_waits(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sessiondb.sqlite.notifier.FOREIGN_POLL_S", 0.001)
-    changes = Changes(lambda: counting)  # type: ignore[arg-type,return-value]
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     changes.start()
     for _ in range(100):
         changes.notify()
@@ -63,7 +63,7 @@ async def test_nobody_asks_while_nobody_waits(counting: Counting, monkeypatch: p
 async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says(counting: Counting) -> None:
     """Counted, not timed: there are as many questions as pauses that the thread slept, and one for each."""
     slept: list[float] = []
-    changes = Changes(lambda: counting)  # type: ignore[arg-type,return-value]
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     lock = changes._lock
     original = lock.wait_for
 
@@ -87,7 +87,7 @@ async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says
 
 
 async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(counting: Counting) -> None:
-    changes = Changes(lambda: counting)  # type: ignore[arg-type,return-value]
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     seen = changes.count
     changes.notify()
     with anyio.fail_after(30):
@@ -95,7 +95,7 @@ async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(count
 
 
 async def test_a_commit_of_this_process_wakes_every_waiter_without_a_question(counting: Counting) -> None:
-    changes = Changes(lambda: counting)  # type: ignore[arg-type,return-value]
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     woken: list[int] = []
 
     async def wait(number: int) -> None:
@@ -113,7 +113,7 @@ async def test_a_commit_of_this_process_wakes_every_waiter_without_a_question(co
 
 
 async def test_a_wait_ends_by_itself_and_leaves_nothing_behind(counting: Counting) -> None:
-    changes = Changes(lambda: counting)  # type: ignore[arg-type,return-value]
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     await changes.wait(0, 0.01)
     with anyio.move_on_after(0.01) as scope:
         await changes.wait(0, LONG_S)
@@ -122,7 +122,7 @@ async def test_a_wait_ends_by_itself_and_leaves_nothing_behind(counting: Countin
 
 
 async def test_stopping_wakes_everybody(counting: Counting) -> None:
-    changes = Changes(lambda: counting)  # type: ignore[arg-type,return-value]
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     changes.start()
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
@@ -140,7 +140,7 @@ async def test_a_watcher_that_fails_tries_again(counting: Counting, caplog: pyte
             raise failures.pop()
         return counting
 
-    changes = Changes(connect)  # type: ignore[arg-type]
+    changes = Notifier(connect)  # type: ignore[arg-type]
     changes.start()
     with anyio.fail_after(30):
         await changes.wait(0, LONG_S)
@@ -233,7 +233,7 @@ async def test_what_keeps_failing_is_said_once_and_after_it_everything_may_have_
             raise StoreFailed("no disk")
         return counting
 
-    changes = Changes(connect)  # type: ignore[arg-type]
+    changes = Notifier(connect)  # type: ignore[arg-type]
     lock = changes._lock
     original = lock.wait_for
 

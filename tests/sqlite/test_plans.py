@@ -25,7 +25,7 @@ ALLOWED = {
     "sessions.heard": "a list of the newest rows of one session, at most as many as the caller says",
     "outbox.full": "what it counts is bounded by a limit, and found by an index",
     "resume.held": "the partial indexes of what runs now: as many rows as it returns; a person asked",
-    "inbox.held_by": "the partial index of running turns; for a plan that somebody asks for while dead processes have turns",
+    "inbox.interrupted_by": "the partial index of running turns; for a plan that somebody asks for while dead processes have turns",
     "resume.overdue_compactions": "the partial index of running jobs: as many rows as run now, once for each recovery",
     "resume.running_compactions": "the partial index of running jobs, once for each process that died",
     "resume.unclean_starts": "counts again what two searches have found: processes that died in the last minutes",
@@ -143,7 +143,7 @@ HOT = {
     ],
     "events.last": ["SEARCH event"],
     # what a start looks at: what is open, never what is done
-    "inbox.held": [
+    "inbox.interrupted": [
         "SEARCH i USING INDEX inbox_held (state=? AND inbox_no<?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
         "CORRELATED SCALAR SUBQUERY 1",

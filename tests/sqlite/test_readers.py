@@ -286,8 +286,8 @@ async def test_a_read_without_an_end_is_cut_off_at_its_greatest_age_and_the_wal_
         blockers: set[str] = set()
 
         def runaway(tx: Any) -> Any:
-            tx.one("status.totals")
-            return tx.one("test.spin", n=10**12)  # hours
+            tx.first("status.totals")
+            return tx.first("test.spin", n=10**12)  # hours
 
         async def read() -> None:
             try:

@@ -18,7 +18,7 @@ from sessiondb.sqlite.throttle import (
     SHARE_BESIDE_CALLERS_MAX,
     SHARE_BESIDE_PROCESSES,
     STRETCH_GAP_S,
-    Pacing,
+    Throttle,
 )
 from tests.support.engine import count, held_writer, insert, opened, until
 
@@ -33,12 +33,12 @@ class Clock:
         return self.now
 
 
-def _paced(clock: Clock, backend: SqliteBackend) -> Pacing:
+def _paced(clock: Clock, backend: SqliteBackend) -> Throttle:
     """Give the writer a pacing whose time the test decides, as it is after a caller and a step."""
-    pacing = backend._parts.writer._pacing = Pacing(clock)
-    pacing.heard()
-    pacing.took(0.002, beside_processes=False)
-    return pacing
+    throttle = backend._parts.writer._pacing = Throttle(clock)
+    throttle.heard()
+    throttle.took(0.002, beside_processes=False)
+    return throttle
 
 
 # -- the arithmetic ---------------------------------------------------------------------------------------------------
@@ -46,83 +46,83 @@ def _paced(clock: Clock, backend: SqliteBackend) -> Pacing:
 
 def test_steps_follow_one_another_while_nobody_else_writes() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
-    assert pacing.due_in_s == 0
-    pacing.took(0.010, beside_processes=False)
-    assert pacing.due_in_s == 0
+    throttle = Throttle(clock)
+    assert throttle.due_in_s == 0
+    throttle.took(0.010, beside_processes=False)
+    assert throttle.due_in_s == 0
 
 
 def test_beside_callers_a_step_is_followed_by_a_pause_in_proportion() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
-    pacing.heard()
-    pacing.took(0.001, beside_processes=False)
-    assert pacing.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
+    throttle = Throttle(clock)
+    throttle.heard()
+    throttle.took(0.001, beside_processes=False)
+    assert throttle.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
     clock.now += 0.199
-    assert pacing.due_in_s == pytest.approx(0.0, abs=1e-9)
+    assert throttle.due_in_s == pytest.approx(0.0, abs=1e-9)
 
 
 def test_work_that_goes_on_for_minutes_gets_more_and_the_next_piece_begins_anew() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
+    throttle = Throttle(clock)
     pauses = []
     for _ in range(900):  # a step each second, callers all the time
         clock.now += 1.0
-        pacing.heard()
-        pacing.took(0.001, beside_processes=False)
-        pauses.append(round(pacing.due_in_s, 6))
+        throttle.heard()
+        throttle.took(0.001, beside_processes=False)
+        pauses.append(round(throttle.due_in_s, 6))
     assert pauses[0] == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
     assert pauses == sorted(pauses, reverse=True)
     assert pauses[-1] == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS_MAX - 1))
     clock.now += STRETCH_GAP_S / 2  # it has come to its end, and comes again: it had not caught up
-    pacing.heard()
-    pacing.took(0.001, beside_processes=False)
-    assert pacing.due_in_s == pytest.approx(pauses[-1], abs=1e-6)
+    throttle.heard()
+    throttle.took(0.001, beside_processes=False)
+    assert throttle.due_in_s == pytest.approx(pauses[-1], abs=1e-6)
     clock.now += STRETCH_GAP_S + 1.0
-    pacing.heard()
-    pacing.took(0.001, beside_processes=False)
-    assert pacing.due_in_s == pytest.approx(pauses[0])
+    throttle.heard()
+    throttle.took(0.001, beside_processes=False)
+    assert throttle.due_in_s == pytest.approx(pauses[0])
 
 
 def test_the_share_does_not_grow_while_nobody_is_beside_the_work() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
+    throttle = Throttle(clock)
     for _ in range(900):
         clock.now += 1.0
-        pacing.took(0.001, beside_processes=False)
-    pacing.heard()
-    assert pacing.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
+        throttle.took(0.001, beside_processes=False)
+    throttle.heard()
+    assert throttle.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
 
 
 def test_the_pause_ends_when_the_callers_have_gone() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
-    pacing.heard()
-    pacing.took(0.020, beside_processes=False)
-    assert pacing.due_in_s == pytest.approx(QUIET_S)  # shorter than 199 times 20 ms, and than the longest pause
+    throttle = Throttle(clock)
+    throttle.heard()
+    throttle.took(0.020, beside_processes=False)
+    assert throttle.due_in_s == pytest.approx(QUIET_S)  # shorter than 199 times 20 ms, and than the longest pause
     clock.now += QUIET_S + 1e-6
-    assert pacing.due_in_s == 0
+    assert throttle.due_in_s == 0
 
 
 def test_beside_another_process_the_pause_is_shorter_and_does_not_end_with_the_callers() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
-    pacing.took(0.300, beside_processes=True)
+    throttle = Throttle(clock)
+    throttle.took(0.300, beside_processes=True)
     pause_s = 0.300 * (1 / SHARE_BESIDE_PROCESSES - 1)
-    assert pacing.due_in_s == pytest.approx(pause_s)
+    assert throttle.due_in_s == pytest.approx(pause_s)
     clock.now += pause_s + 1e-6
-    assert pacing.due_in_s == 0
+    assert throttle.due_in_s == 0
 
 
 def test_no_pause_is_longer_than_its_bound() -> None:
     clock = Clock()
-    pacing = Pacing(clock)
-    pacing.took(60.0, beside_processes=True)
+    throttle = Throttle(clock)
+    throttle.took(60.0, beside_processes=True)
     for _ in range(100):  # callers come all the time
-        pacing.heard()
-        assert pacing.due_in_s <= PAUSE_S_MAX
+        throttle.heard()
+        assert throttle.due_in_s <= PAUSE_S_MAX
         clock.now += PAUSE_S_MAX / 100
-    assert pacing.due_in_s == pytest.approx(0.0, abs=1e-9)
+    assert throttle.due_in_s == pytest.approx(0.0, abs=1e-9)
 
 
 # -- in the writer ----------------------------------------------------------------------------------------------------
@@ -185,8 +185,8 @@ async def test_callers_without_a_gap_cannot_keep_a_step_out(tmp_db: Path) -> Non
                     for number in range(10):
                         callers.start_soon(lambda n=written + number: backend.write(insert(f"caller {n}"), op="append"))
                 written += 10
-        assert await backend.read(lambda tx: tx.one("test.count_like", pattern="step *").n, op="count") == 5
-        assert await backend.read(lambda tx: tx.one("test.count_like", pattern="caller *").n, op="count") == written
+        assert await backend.read(lambda tx: tx.first("test.count_like", pattern="step *").n, op="count") == 5
+        assert await backend.read(lambda tx: tx.first("test.count_like", pattern="caller *").n, op="count") == written
 
 
 @pytest.mark.anyio
@@ -272,11 +272,11 @@ async def test_vacuum_and_backup_are_paced_too(tmp_db: Path, tmp_path: Path) -> 
         _paced(clock, backend)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(backend.backup, tmp_path / "copy.db")
-            await until(lambda: bool(backend._parts.writer._chores))
+            await until(lambda: bool(backend._parts.writer._maintenance))
             for number in range(20):
                 await backend.write(insert(f"caller {number}"), op="append")
             assert not (tmp_path / "copy.db.partial").exists()
             clock.now += PAUSE_S_MAX
             await until(lambda: (tmp_path / "copy.db.partial").exists())
-            backend._parts.writer._pacing = Pacing()
+            backend._parts.writer._pacing = Throttle()
         assert (tmp_path / "copy.db").exists()

@@ -155,7 +155,7 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
         await db.accept("web", said, f"agent:main:web:direct:{said}", {"role": "user", "content": said})
     dead = await db.accept("web", "dead", "agent:main:web:direct:dead", {"role": "user", "content": "dead"}, lane="cron")
     waiting = await db.session("agent:main:web:direct:dead")
-    await db.write("test.bury", lambda tx: turns.bury(tx, dead.inbox_no, waiting.ref.session_no, "made to die"))
+    await db.write("test.dead_letter", lambda tx: turns.dead_letter(tx, dead.inbox_no, waiting.ref.session_no, "made to die"))
     await db.accept("web", "waiting", "agent:main:web:direct:waiting", {"role": "user", "content": "waiting"}, lane="cron")
     async with anyio.create_task_group() as group:
         group.start_soon(db.run_lane, "main", answer)
@@ -168,7 +168,7 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
 
 def is_quiet(tx: ReadTx) -> bool:
     """Tell whether everything but the message in lane `cron` has come to its end."""
-    work = tx.must("status.work", now_ms=0)
+    work = tx.one("status.work", now_ms=0)
     return (work.messages_waiting, work.turns_running, work.replies_pending, work.replies_sending, work.replies_unknown) == (1, 0, 0, 0, 1)
 
 

@@ -17,7 +17,7 @@ from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend
 from sessiondb.sqlite.connection import connect_reader
 from sessiondb.sqlite.waiter import Waiter
-from sessiondb.sqlite.writer import DONE, WITHDRAWN, Request, Writer
+from sessiondb.sqlite.writer import CANCELLED, FINISHED, Request, Writer
 from tests.support.engine import PATIENCE_S, Hold, count, held_writer, insert, opened, until
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ async def test_requests_that_wait_together_share_one_commit(tmp_db: Path) -> Non
         after = backend.stats()["writer"]
         # The held body and those 50 are one transaction, because the queue is drained until it is empty or a bound is met.
         assert after["commits"] - before == 1
-        assert await backend.read(lambda tx: tx.one("test.count_like", pattern="row *").n, op="count") == 50
+        assert await backend.read(lambda tx: tx.first("test.count_like", pattern="row *").n, op="count") == 50
 
 
 async def test_a_batch_ends_at_its_bounds(tmp_db: Path) -> None:
@@ -185,7 +185,7 @@ async def test_the_writer_itself_skips_a_request_whose_deadline_has_passed(tmp_d
         async with held_writer(backend):
             request = Request(insert("late"), "append", 0, monotonic() - 1, waiter)
             writer.put(request)
-        await until(waiter.rung.is_set)
+        await until(waiter.notified.is_set)
         assert isinstance(request.error, NotExecuted)
         assert writer.stats.requests_expired == 1
         assert await count(backend, "late") == 0
@@ -197,17 +197,17 @@ class SilentWaiter:
     cancellation = None
 
     def __init__(self) -> None:
-        self.rung = threading.Event()
+        self.notified = threading.Event()
         self.loop = self
 
     def send(self, waiters: list[Waiter]) -> None:
         for waiter in waiters:
-            waiter.ring()
+            waiter.notify()
 
-    def ring(self) -> None:
-        self.rung.set()
+    def notify(self) -> None:
+        self.notified.set()
 
-    async def wait(self, timeout_s: float, withdraw: Any) -> bool:
+    async def wait(self, timeout_s: float, try_cancel: Any) -> bool:
         raise NotImplementedError
 
 
@@ -224,19 +224,19 @@ def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neit
             waiter = SilentWaiter()
             request = Request(insert(f"n {number}"), "append", 1, monotonic() + PATIENCE_S, waiter)
             writer.put(request)
-            waiter.rung.wait(rng.random() * 0.0005)  # about as long as a commit: the race goes either way
-            if writer.withdraw(request):
-                assert request.state == WITHDRAWN
-                assert not waiter.rung.is_set()
+            waiter.notified.wait(rng.random() * 0.0005)  # about as long as a commit: the race goes either way
+            if writer.try_cancel(request):
+                assert request.state == CANCELLED
+                assert not waiter.notified.is_set()
                 with lock:
                     withdrawn.add(number)
             else:
-                assert waiter.rung.wait(PATIENCE_S)
-                assert request.state == DONE
+                assert waiter.notified.wait(PATIENCE_S)
+                assert request.state == FINISHED
                 assert (request.outcome, request.error) == ("committed", None)
                 with lock:
                     kept.add(number)
-            assert writer.withdraw(request) is (number in withdrawn)  # the answer never changes
+            assert writer.try_cancel(request) is (number in withdrawn)  # the answer never changes
 
     threads = [threading.Thread(target=caller, args=(thread,)) for thread in range(4)]
     for thread in threads:
@@ -308,12 +308,12 @@ async def test_statements_are_checked(tmp_db: Path) -> None:
 
 async def test_rows_have_names_tuples_do_not_and_run_counts_changes(tmp_db: Path) -> None:
     def body(tx: Any) -> Any:
-        first = tx.one("test.insert_returning", program="a")
+        first = tx.first("test.insert_returning", program="a")
         assert tx.run("test.insert_returning", program="b") == 1
         assert tx.run("test.rename", before="a", after="b") == 1
         assert tx.run("test.rename", before="b", after="c") == 2
         assert tx.run("test.rename", before="nobody", after="c") == 0
-        assert tx.one("test.count", program="nobody").n == 0
+        assert tx.first("test.count", program="nobody").n == 0
         return first.program, first.instance_no, tx.tuples("test.programs"), tx.all("test.programs")[1].program
 
     async with opened(tmp_db) as backend:

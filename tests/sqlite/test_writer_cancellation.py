@@ -128,7 +128,7 @@ async def test_a_cancelled_read_ends_at_once_and_its_statement_is_interrupted(tm
 
         async def read() -> None:
             with scope:
-                await backend.read(lambda tx: tx.one("test.spin", n=10**12), op="spin")
+                await backend.read(lambda tx: tx.first("test.spin", n=10**12), op="spin")
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read)

@@ -54,7 +54,7 @@ async def _more(path: Path, sessions: int) -> None:
             old = await db.create_session(f"old-{number}")
             await old.append_many([user(f"old {number} {turn} " * 50) for turn in range(15)])
             assert await archive.begin(db.backend, old.ref.session_no, "old") == (number + 1, None)
-            await archive.carry_on(db.backend, number + 1)
+            await archive.advance(db.backend, number + 1)
         for number in range(40):
             await say(db, f"waiting-{number}", f"agent:main:more:{number % max(1, sessions)}", text=f"waiting {number} " * 30)
 

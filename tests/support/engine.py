@@ -61,7 +61,7 @@ def insert(program: str) -> Callable[[Any], int]:
 
 
 async def count(backend: SqliteBackend, program: str) -> int:
-    return await backend.read(lambda tx: int(tx.one("test.count", program=program).n), op="count")
+    return await backend.read(lambda tx: int(tx.first("test.count", program=program).n), op="count")
 
 
 class Hold:

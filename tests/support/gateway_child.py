@@ -121,7 +121,7 @@ class Child:
         """Wait until no message waits or is worked on and no reply waits; dead letters and unknown replies are an end, too."""
         while True:
             seen = self.db.backend.change_count
-            waiting, unsent = await self.db.read("settle", lambda tx: (tx.one("child.inbox_open"), tx.one("child.outbox_open")))
+            waiting, unsent = await self.db.read("settle", lambda tx: (tx.first("child.inbox_open"), tx.first("child.outbox_open")))
             if waiting is None and unsent is None and not self.compacting:
                 say("settled")
                 return
@@ -141,7 +141,7 @@ class Child:
 
     async def think(self, turn: Turn) -> Answer:
         lane = "resume" if turn.kind == "resume" else "main"
-        running = await self.db.read("look", lambda tx: tx.must("turns.lane", lane=lane).running)
+        running = await self.db.read("look", lambda tx: tx.one("turns.lane", lane=lane).running)
         text = turn.message["content"]
         say("turn", turn=turn.number, inbox_no=turn.inbox_no, attempt=turn.attempt, kind=turn.kind, text=text, running=running)
         context = await turn.session.context()

@@ -243,7 +243,7 @@ async def test_a_conversation_in_which_messages_wait_is_left_alone(tmp_db: Path)
     async with sessiondb.open(tmp_db) as db:
         accepted = await db.accept("web", "1", KEY, {"role": "user", "content": "waits"})
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None
-        await db.write("test.bury", lambda tx: tx.run("inbox.bury", inbox_no=accepted.inbox_no, reason="test"))
+        await db.write("test.dead_letter", lambda tx: tx.run("inbox.dead_letter", inbox_no=accepted.inbox_no, reason="test"))
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) == "idle"
 
 

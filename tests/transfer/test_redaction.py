@@ -539,12 +539,12 @@ async def test_a_file_that_was_imported_as_it_is_goes_on_redacted_from_there(tmp
 
 
 @pytest.mark.anyio
-async def test_an_import_that_is_stopped_after_any_chunk_goes_on_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_import_that_is_stopped_after_any_batch_goes_on_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"\n".join([header("s-1").encode(), *(message(f"m{at}", None, PLANTED[at % 5]).encode() for at in range(23)), b""])
     source = write(tmp_path / "in", {"a.jsonl": content})
     monkeypatch.setattr(jsonl_reader, "IMPORT_BATCH_ENTRIES", 5)
     monkeypatch.setattr(importer, "IMPORT_BATCH_ENTRIES", 5)
-    store, stored = importer.store_chunk, 0
+    store, stored = importer.store_batch, 0
 
     def stop_after_one(*arguments: Any) -> Any:
         nonlocal stored
@@ -554,7 +554,7 @@ async def test_an_import_that_is_stopped_after_any_chunk_goes_on_redacted(tmp_pa
         return store(*arguments)
 
     async with sessiondb.open(tmp_path / "db" / "g.db") as db:
-        monkeypatch.setattr(importer, "store_chunk", stop_after_one)
+        monkeypatch.setattr(importer, "store_batch", stop_after_one)
         stops = 0
         while True:
             try:
@@ -564,7 +564,7 @@ async def test_an_import_that_is_stopped_after_any_chunk_goes_on_redacted(tmp_pa
                 stops += 1
         assert stops >= 3
         assert report.files[0].verified
-        notes = await db.read("test", lambda tx: tx.one("source.by_path", path=report.files[0].path).note)
+        notes = await db.read("test", lambda tx: tx.first("source.by_path", path=report.files[0].path).note)
         mark = mark_in(notes)
         assert mark is not None
         assert (mark.from_byte, mark.counts.total()) == (0, 23)

@@ -147,7 +147,7 @@ async def test_a_file_whose_imported_part_changed_is_reported_and_kept_as_it_was
             files = by_name(await db.import_path(tmp_path / "in"))
             assert (files["one.jsonl"].status, files["two.jsonl"].status) == ("changed", "unchanged")
             assert "copy the file to a new name and import that" in files["one.jsonl"].note
-            recorded = await db.backend.read(lambda tx: tx.must("source.by_path", path=str(source)), op="test")
+            recorded = await db.backend.read(lambda tx: tx.one("source.by_path", path=str(source)), op="test")
             assert (recorded.state, recorded.note) == ("changed", files["one.jsonl"].note)
         assert await export_of(db, "s-1", tmp_path) == whole
         source.write_bytes(whole + (message("new", "m4") + "\n").encode())
@@ -255,7 +255,7 @@ def test_an_import_killed_anywhere_goes_on_and_ends_like_an_undisturbed_one(tmp_
     assert killed_rows == whole_rows
 
 
-async def test_an_append_goes_between_the_chunks_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_append_goes_between_the_batches_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: an append is asked for after every chunk, and the answers keep up with the chunks."""
     monkeypatch.setattr(throttle, "SHARE_BESIDE_CALLERS", 0.25)  # the order is what counts, not the pauses
     source = write(tmp_path / "in", {"big.jsonl": transcript(IMPORT_BATCH_ENTRIES * 24)})
@@ -274,9 +274,9 @@ async def test_an_append_goes_between_the_chunks_of_an_import(tmp_path: Path, mo
                 group.start_soon(append, len(order))
 
             await db.import_path(source, progress=progress)
-    chunks = order.count("chunk")
-    assert chunks >= 24
-    assert order.count("append") == chunks
+    batches = order.count("chunk")
+    assert batches >= 24
+    assert order.count("append") == batches
     # The writer takes requests in their order, so an append waits for one pack. The rest is the event loop's: an answer may
     # be counted a few steps late.
     answered = stored = 0
@@ -291,11 +291,11 @@ async def test_a_pack_never_exceeds_its_limits(tmp_path: Path) -> None:
     found = importer.scan(str(source))
     packs = list(importer._packs([importer._Job(file) for file in found.transcripts]))
     for pack in packs:
-        chunks = [event.chunk for event in pack if isinstance(event, importer._Piece)]
-        assert sum(len(chunk.items) for chunk in chunks) <= IMPORT_BATCH_ENTRIES
-        assert len(chunks) == 1 or sum(chunk.size for chunk in chunks) <= MIB
-        assert sum(chunk.size for chunk in chunks) <= MIB + 40_000
-    items = sum(len(event.chunk.items) for pack in packs for event in pack if isinstance(event, importer._Piece))
+        batches = [event.batch for event in pack if isinstance(event, importer._Piece)]
+        assert sum(len(batch.items) for batch in batches) <= IMPORT_BATCH_ENTRIES
+        assert len(batches) == 1 or sum(batch.size for batch in batches) <= MIB
+        assert sum(batch.size for batch in batches) <= MIB + 40_000
+    items = sum(len(event.batch.items) for pack in packs for event in pack if isinstance(event, importer._Piece))
     assert items == sum(content.count(b"\n") for content in files.values())
 
 

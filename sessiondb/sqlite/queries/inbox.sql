@@ -62,11 +62,11 @@ UPDATE inbox SET available_at_ms = :available_at_ms
 WHERE session_no = :session_no AND inbox_no > :inbox_no AND state IN ('queued', 'claimed', 'held') AND state = 'queued'
   AND lane <> 'resume' AND available_at_ms < :available_at_ms;
 
--- name: hold
+-- name: suspend
 -- claimed -> held: its turn was interrupted, the resume plan decides.
 UPDATE inbox SET state = 'held', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
--- name: bury
+-- name: dead_letter
 -- -> dead, with the reason.
 UPDATE inbox SET state = 'dead', reason = :reason WHERE inbox_no = :inbox_no AND state IN ('claimed', 'held', 'queued');
 
@@ -86,7 +86,7 @@ UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), la
        timeout_ms = :timeout_ms, delayed = 1
 WHERE inbox_no = :inbox_no AND state = 'held';
 
--- name: held
+-- name: interrupted
 -- Interrupted messages, newest first, a page at a time; with how the session's turn before went, and whether its import was damaged.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
@@ -97,7 +97,7 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state IN ('held', 'dead') AND i.state = 'held' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
 
--- name: held_by
+-- name: interrupted_by
 -- The same of messages that turns of some processes (a JSON array) work on, for a plan that takes these for dead. Found among the
 -- running turns only.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
@@ -121,7 +121,7 @@ SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
 SELECT i.inbox_no, i.session_no, s.session_id, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0 AND i.accepted_at_ms <= :accepted_before_ms ORDER BY i.inbox_no LIMIT :limit;
 
--- name: told
+-- name: notified
 -- When a message was accepted, whether its sender has been told that it takes longer, and who works on it.
 SELECT accepted_at_ms, delayed, state, turn_no FROM inbox WHERE inbox_no = :inbox_no;
 

@@ -44,7 +44,7 @@ def completes_without_looking_at_its_fence() -> None:
     """A turn writes its end, its entries and its replies whoever has taken it over."""
 
     def require_running(tx: ReadTx, turn_no: int) -> Row:
-        return tx.must("turns.get", turn_no=turn_no)
+        return tx.one("turns.get", turn_no=turn_no)
 
     def finish(tx: Tx, turn: Row, state: str, reason: str | None, *, incomplete: bool = False) -> None:
         tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
@@ -57,11 +57,11 @@ def completes_without_looking_at_its_fence() -> None:
 def buries_the_dead_without_releasing_their_claims() -> None:
     """`recover` says that a dead process has been dealt with, and leaves its turns running."""
 
-    def give_back(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
-        tx.run("resume.bury_instance", instance_no=instance_no, now_ms=tx.now_ms)
+    def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
+        tx.run("resume.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         return Recovered(instances=1), True
 
-    recovery.give_back = give_back  # type: ignore[assignment]
+    recovery.release = release  # type: ignore[assignment]
 
 
 def migrates_without_a_transaction() -> None:

@@ -252,9 +252,9 @@ async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
         accepted, waiting, unsent = await db.read(
             "settle",
             lambda tx: (
-                tx.must("child.accepted", events=events).n,
-                tx.one("child.inbox_open"),
-                tx.one("child.outbox_open"),
+                tx.one("child.accepted", events=events).n,
+                tx.first("child.inbox_open"),
+                tx.first("child.outbox_open"),
             ),
         )
         # Also what this process believes to be working on, whatever has become of it meanwhile.
@@ -366,10 +366,10 @@ async def _delete(db: sessiondb.SessionDB, session_id: str) -> None:
     session = await db.session_by_id(session_id)
     archive_no, held = await archive.begin(db.backend, session.ref.session_no, "nobody wants it", keep_archive=False)
     if archive_no is None:
-        row = await db.read("trash", lambda tx: tx.one("archive.of_session", session_no=session.ref.session_no))
+        row = await db.read("trash", lambda tx: tx.first("archive.of_session", session_no=session.ref.session_no))
         assert row is not None, held
         archive_no = row.archive_no
-    await archive.carry_on(db.backend, archive_no)
+    await archive.advance(db.backend, archive_no)
 
 
 SCENARIOS: dict[str, Callable[[Life], Awaitable[None]]] = {

@@ -41,8 +41,8 @@ TRIES = 200
 class Exhaustion:
     """Something that runs out, and comes back."""
 
-    def __init__(self, take: Callable[[], None], give_back: Callable[[], None]) -> None:
-        self.take, self.give_back = take, give_back
+    def __init__(self, take: Callable[[], None], release: Callable[[], None]) -> None:
+        self.take, self.release = take, release
 
 
 def full_file_system(folder: Path) -> Exhaustion:
@@ -128,7 +128,7 @@ async def grow(path: Path, exhaustion: Exhaustion) -> dict[str, Any]:
             await write_until_refused(session, told, errors)
             during = await read(session, 6, errors)
         finally:
-            exhaustion.give_back()
+            exhaustion.release()
         tries = await insist(session, told)
         after = await read(session, 6, errors)
         stats = db.backend.stats()["writer"]
@@ -156,7 +156,7 @@ async def open_files(path: Path) -> dict[str, Any]:
             except SessionDBError as error:
                 errors[f"backup: {type(error).__name__}"] += 1
         finally:
-            exhaustion.give_back()
+            exhaustion.release()
         await db.backend.backup(path.parent / "copy.db")  # type: ignore[attr-defined]
         after = await read(session, 6, errors)
     return {"told": told, "errors": errors, "reads": [during, after], "left": sorted(file.name for file in path.parent.iterdir())}

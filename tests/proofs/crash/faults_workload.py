@@ -442,7 +442,7 @@ class Run:
         await session.append(said("proof"), idempotency_key="proof")
 
     async def _unsettled(self) -> bool:
-        return await self.db.read("unsettled", lambda tx: tx.must("faults.unsettled").n > 0)
+        return await self.db.read("unsettled", lambda tx: tx.one("faults.unsettled").n > 0)
 
     async def why_unsettled(self) -> str:
         """Say what a run that does not end is waiting for."""

@@ -285,7 +285,7 @@ class WritingProcess(Process):
                 async with anyio.create_task_group() as work:
                     for session in range(self.settings.sessions):
                         work.start_soon(self.talk, session)
-                    for task in self.chores():
+                    for task in self.maintenance_tasks():
                         work.start_soon(task)
                 self.board.finish(self.number)
                 await self.settle()
@@ -294,7 +294,7 @@ class WritingProcess(Process):
             self.note("stats", **self.stats())
             await self.db.close()
 
-    def chores(self) -> Iterable[Callable[[], Awaitable[None]]]:
+    def maintenance_tasks(self) -> Iterable[Callable[[], Awaitable[None]]]:
         yield self.accept
         yield self.compact
         if self.impatient:
@@ -422,7 +422,7 @@ class WritingProcess(Process):
         while looks_left > 0 and not self.board.aborted:
             seen = self.db.backend.change_count
             finished = self.board.finished
-            if (await self.db.read("settle", lambda tx: tx.must("storm.open"))).work == 0 and finished:
+            if (await self.db.read("settle", lambda tx: tx.one("storm.open"))).work == 0 and finished:
                 return
             looks_left -= finished
             await self.db.backend.wait_change(seen, 0.1)
@@ -595,10 +595,10 @@ class Seen:
 
 def look_at_session(tx: ReadTx, session_id: str) -> Seen:
     """Read a session, several statements long; nothing is worked out before the snapshot has ended."""
-    row = tx.must("storm.session", session_id=session_id)
+    row = tx.one("storm.session", session_id=session_id)
     context = read_context(tx, row.session_no)
-    epoch = tx.one("storm.epoch", session_no=row.session_no, epoch=row.epoch)
-    view = tx.must("storm.view", session_id=session_id).messages
+    epoch = tx.first("storm.epoch", session_no=row.session_no, epoch=row.epoch)
+    view = tx.one("storm.view", session_id=session_id).messages
     low_no = row.session_no << SEQ_BITS
     return Seen(row, tx.all("storm.entries", low_no=low_no, high_no=low_no + SEQ_MAX), epoch, context, view)
 
@@ -651,7 +651,7 @@ def _check_numbers(keys: list[str], floor: list[int]) -> list[str]:
 
 def look_at_work(tx: ReadTx) -> list[str]:
     """Check what one snapshot shows of inbox, turns and outbox."""
-    work = tx.must("storm.work")
+    work = tx.one("storm.work")
     wrong = []
     if work.running > LANE_CONCURRENCY:
         wrong.append(f"{work.running} turns run in a lane of {LANE_CONCURRENCY}")

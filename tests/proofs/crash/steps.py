@@ -171,10 +171,10 @@ def _maintenance(steps: Steps) -> None:
         setattr(checkpoint, name, _stepping(getattr(checkpoint, name), lambda step=step: arrive(step)))
 
 
-def _stepping(chore: Callable[..., checkpoint.Chore], arrive: Callable[[], None]) -> Callable[..., checkpoint.Chore]:
-    @wraps(chore)
+def _stepping(task: Callable[..., checkpoint.MaintenanceTask], arrive: Callable[[], None]) -> Callable[..., checkpoint.MaintenanceTask]:
+    @wraps(task)
     def wrapper(*args: Any) -> Generator[None, None, int]:
-        steps = chore(*args)
+        steps = task(*args)
         try:
             while True:
                 next(steps)

@@ -280,7 +280,7 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
             now_ms = wall.now_ms()
             await db.write(
                 "dead",
-                lambda tx, now_ms=now_ms: tx.must(
+                lambda tx, now_ms=now_ms: tx.one(
                     "look.dead_process", host=me.host, boot_id="", now_ms=now_ms, closed_at_ms=now_ms, unclean=1
                 ),
             )

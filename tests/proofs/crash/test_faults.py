@@ -526,16 +526,16 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
 ) -> None:
     real, begun, release = checkpoint.backup, threading.Event(), threading.Event()
 
-    def held(connection: apsw.Connection, destination: str) -> checkpoint.Chore:
-        chore = real(connection, destination)
+    def held(connection: apsw.Connection, destination: str) -> checkpoint.MaintenanceTask:
+        task = real(connection, destination)
         try:
-            next(chore)
+            next(task)
             begun.set()
             assert release.wait(PATIENCE_S)
             yield
-            return (yield from chore)
+            return (yield from task)
         finally:
-            chore.close()
+            task.close()
 
     monkeypatch.setattr(checkpoint, "STEP_PAGES", 1)
     with faulty_disk() as disk:

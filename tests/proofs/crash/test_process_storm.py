@@ -67,7 +67,7 @@ def run_storms(*storms: Settings) -> list[Storm]:
     for settings in storms:
         Path(settings.folder).mkdir()
     child = subprocess.Popen(
-        [sys.executable, str(CHECKOUT / "tests" / "process_storm.py"), *(json.dumps(asdict(settings)) for settings in storms)],
+        [sys.executable, str(CHECKOUT / "tests/proofs/crash/process_storm.py"), *(json.dumps(asdict(settings)) for settings in storms)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

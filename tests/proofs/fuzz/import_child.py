@@ -34,8 +34,8 @@ def break_importer(how: str) -> None:
     elif how == "unpacks without a bound":
         jsonl_reader.UNPACKED_BYTES_FREE = 10**12  # type: ignore[misc]
     elif how == "holds a whole file":
-        read_chunks = jsonl_reader._Reader.chunks
-        jsonl_reader._Reader.chunks = lambda self: iter(list(read_chunks(self)))  # type: ignore[method-assign]
+        read_batches = jsonl_reader._Reader.batches
+        jsonl_reader._Reader.batches = lambda self: iter(list(read_batches(self)))  # type: ignore[method-assign]
     else:
         raise SystemExit(f"cannot break {how!r}")
 

@@ -1,7 +1,7 @@
 """What every fuzzer of the importer asks of it, whatever the bytes: the properties, and a bench that is quick to ask.
 
-`Bench` is a database in memory. An input is imported into it by the importer's own steps (`jsonl.read_chunks`,
-`source.store_chunk`), looked at from every side, and rolled back: some hundred inputs a second, on one thread, without
+`Bench` is a database in memory. An input is imported into it by the importer's own steps (`jsonl.read_batches`,
+`source.store_batch`), looked at from every side, and rolled back: some hundred inputs a second, on one thread, without
 an event loop. What it leaves out (threads, group commit, files appearing and vanishing, the index) is what
 `proofs/fuzz/test_import.py` and `proofs/fuzz/test_hostile_files.py` do with whole folders and real databases.
 
@@ -242,15 +242,15 @@ class Bench:
         return Found(str(path), name, "pi", None, len(content), inode, NOW_MS, str(self.folder))
 
     def _store(self, file: Found) -> None:
-        for chunk in jsonl_reader.read_chunks(file.path, self._place(file)):
-            self.backend.change(lambda tx, chunk=chunk: source.store_chunk(tx, file, chunk))
+        for batch in jsonl_reader.read_batches(file.path, self._place(file)):
+            self.backend.change(lambda tx, batch=batch: source.store_batch(tx, file, batch))
 
     def _place(self, file: Found) -> jsonl_reader.Place:
         known = self.backend.look(lambda tx: tx.all("source.known", paths=json.dumps([file.path])))
         return source.place_of(known[0] if known else None)
 
     def row(self, file: Found) -> Any:
-        return self.backend.look(lambda tx: tx.must("source.by_path", path=file.path))
+        return self.backend.look(lambda tx: tx.one("source.by_path", path=file.path))
 
     # -- one input ------------------------------------------------------------------------------------------
 
@@ -308,7 +308,7 @@ class Bench:
         )
         require(counts == expected, "the receipt does not add up", counts, expected)
         require(self.exported(file) == content, "the export is not the file")
-        require(not list(jsonl_reader.read_chunks(file.path, self._place(file))), "a second import reads something")
+        require(not list(jsonl_reader.read_batches(file.path, self._place(file))), "a second import reads something")
         self.entries += len(wanted)
         self.kept += len(beside)
 

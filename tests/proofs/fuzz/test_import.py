@@ -369,15 +369,15 @@ def test_an_importer_that_takes_memory_or_disk_without_a_bound_is_found_out(tmp_
 
 
 def dropping_the_line_after_a_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks = jsonl_reader._Reader.chunks
+    batches = jsonl_reader._Reader.batches
 
     def careless(self: Any) -> Iterator[Any]:
-        for chunk in chunks(self):
-            bad = [isinstance(item, jsonl_reader.Kept) and item.severity == "damaged" for item in chunk.items]
-            chunk.items = [item for item, after_bad in zip(chunk.items, [False, *bad[:-1]], strict=True) if not after_bad]
-            yield chunk
+        for batch in batches(self):
+            bad = [isinstance(item, jsonl_reader.Kept) and item.severity == "damaged" for item in batch.items]
+            batch.items = [item for item, after_bad in zip(batch.items, [False, *bad[:-1]], strict=True) if not after_bad]
+            yield batch
 
-    monkeypatch.setattr(jsonl_reader._Reader, "chunks", careless)
+    monkeypatch.setattr(jsonl_reader._Reader, "batches", careless)
 
 
 def trusting_that_a_character_is_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,14 +416,14 @@ def letting_a_parsers_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def writing_into_another_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = source.store_chunk
+    store = source.store_batch
 
-    def stray(tx: Any, file: Any, chunk: Any) -> Any:
-        if any(isinstance(item, jsonl_reader.Kept) for item in chunk.items):
+    def stray(tx: Any, file: Any, batch: Any) -> Any:
+        if any(isinstance(item, jsonl_reader.Kept) for item in batch.items):
             tx.run("source.date_session", session_no=1, created_at_ms=None, updated_at_ms=7)
-        return store(tx, file, chunk)
+        return store(tx, file, batch)
 
-    monkeypatch.setattr(source, "store_chunk", stray)
+    monkeypatch.setattr(source, "store_batch", stray)
 
 
 BROKEN = {

@@ -98,7 +98,7 @@ def _put(db: apsw.Connection, rng: random.Random, table: str, column: str, kind:
     value: Any
     expression = "?"
     if table == "archive_chunk" and column == "content":
-        value = _chunk(db, rng, where, row)
+        value = _batch(db, rng, where, row)
     elif rng.random() < 0.1:
         value = None
     elif kind == "TEXT" and rng.random() < 0.1:
@@ -111,7 +111,7 @@ def _put(db: apsw.Connection, rng: random.Random, table: str, column: str, kind:
     return repr(value)[:60]
 
 
-def _chunk(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, ...]) -> bytes:
+def _batch(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, ...]) -> bytes:
     """Return a chunk with something in it that nobody wrote there; its hash is made right, too."""
     [(content, encoding)] = db.execute(
         f"SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE {where}", row

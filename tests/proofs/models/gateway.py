@@ -134,7 +134,7 @@ class Gateway:
         if message is None or message.number != candidate:
             return None
         if message.session in self.ended:
-            self.bury(message)
+            self.dead_letter(message)
             return None
         message.state, message.attempts = "claimed", message.attempts + 1
         kind = "resume" if lane == "resume" else "message"
@@ -169,7 +169,7 @@ class Gateway:
                 if turn.kind == "message" and other.state == "queued" and other.lane != "resume":
                     other.available_ms = max(other.available_ms, turn.message.available_ms)
         else:
-            self.bury(turn.message)
+            self.dead_letter(turn.message)
 
     def interrupt(self, turn: Turn) -> None:
         turn.state = "interrupted"
@@ -177,7 +177,7 @@ class Gateway:
             turn.message.state = "held"
             self.events.append("turn_interrupted")
         else:
-            self.bury(turn.message)
+            self.dead_letter(turn.message)
         self.events.append("turn_interrupted")
 
     def abort(self, turn: Turn) -> None:
@@ -200,7 +200,7 @@ class Gateway:
         self.events.append("recovery_done")
         return len(lost)
 
-    def bury(self, message: Message) -> None:
+    def dead_letter(self, message: Message) -> None:
         message.state = "dead"
         self.events += ["message_dead", "message_dead"]
 
@@ -270,7 +270,7 @@ class Gateway:
             decisions.append((message, action))
         for message, action in decisions:
             if action == "skip":
-                self.bury(message)
+                self.dead_letter(message)
             elif action == "resume":
                 message.state, message.lane, message.available_ms, message.timeout_ms = "queued", "resume", now_ms, deadline_ms
         return [(message.event, action) for message, action in decisions]

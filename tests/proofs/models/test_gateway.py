@@ -326,7 +326,7 @@ class Machine(RuleBasedStateMachine):
         me = process.identity()
 
         def die(tx: Any) -> None:
-            row = tx.must("look.dead_process", host=me.host, boot_id="another boot", now_ms=0, closed_at_ms=None, unclean=0)
+            row = tx.one("look.dead_process", host=me.host, boot_id="another boot", now_ms=0, closed_at_ms=None, unclean=0)
             for turn in tx.all("look.turns"):
                 if turn.state == "running":
                     tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
@@ -422,7 +422,7 @@ def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
 
 
 def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(turns, "require_running", lambda tx, turn_no: tx.must("turns.get", turn_no=turn_no))
+    patch.setattr(turns, "require_running", lambda tx, turn_no: tx.one("turns.get", turn_no=turn_no))
 
 
 def _message_appended_again(patch: pytest.MonkeyPatch) -> None:
@@ -495,7 +495,7 @@ def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
     settle = outbox._settle
 
     def last_word(tx: Any, reply: outbox.Outgoing, state: str, **how: Any) -> bool:
-        row = tx.one("look.reply", outbox_no=reply.outbox_no)
+        row = tx.first("look.reply", outbox_no=reply.outbox_no)
         return settle(tx, replace(reply, attempt=row.attempts), state, **how)
 
     patch.setattr(outbox, "_settle", last_word)

@@ -88,8 +88,8 @@ class Slow:
             self.found.append((op, round(took_ms, 1)))
 
     def watch(self) -> None:
-        """Have every writer of this process tell us of its transactions and of its chores' steps."""
-        commit, measure, step = Writer._commit, Writer._measure, Writer._step_chore
+        """Have every writer of this process tell us of its transactions and of its maintenance tasks' steps."""
+        commit, measure, step = Writer._commit, Writer._measure, Writer._step_maintenance
 
         def committed(writer: Writer, connection: Any, batch: Any) -> None:
             took_ms = (time.monotonic() - batch.began) * 1000
@@ -102,13 +102,13 @@ class Slow:
             self.note(batch.slowest_op or "nothing", writer.stats.transaction_ms_last)
 
         def stepped(writer: Writer) -> None:
-            chore = writer._chores[0].op if writer._chores else ""
+            task = writer._maintenance[0].op if writer._maintenance else ""
             began = time.monotonic()
             step(writer)
-            if chore:
-                self.note(f"a step of {chore}", (time.monotonic() - began) * 1000)
+            if task:
+                self.note(f"a step of {task}", (time.monotonic() - began) * 1000)
 
-        Writer._commit, Writer._measure, Writer._step_chore = committed, measured, stepped  # type: ignore[method-assign]
+        Writer._commit, Writer._measure, Writer._step_maintenance = committed, measured, stepped  # type: ignore[method-assign]
 
 
 class SoakGateway(Child):

@@ -113,7 +113,7 @@ def _times(soak: Soak) -> list[tuple[str, str]]:
     rows.append(("waits for the other process's write lock; given up", f"{_sum(soak, 'busy_waits'):,}; {_sum(soak, 'busy_timeouts'):,}"))
     rows.append(("longest transaction or step, with its sync", f"{soak.longest[1]:.0f} ms, {soak.longest[0]}"))
     rows.append(("longest transaction before its COMMIT", f"{soak.held[1]:.0f} ms, {soak.held[0]}"))
-    rows.append(("transactions and chore steps over 25 ms", f"{sum(soak.slow.values()):,}"))
+    rows.append(("transactions and maintenance steps over 25 ms", f"{sum(soak.slow.values()):,}"))
     rows += [(f"  {op}: how many, longest", f"{count:,}, {soak.slow_ms[op]:.0f} ms") for op, count in soak.slow.most_common(8)]
     return rows
 
