@@ -12,7 +12,7 @@
 -- the context begins.
 
 PRAGMA application_id = 0x53455344;   -- "SESD"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- One row per process that opened the file for writing. Liveness: same boot_id, then pid and its start
 -- time must match; from another boot or host only expiry counts. Recycled pids do not fool it.
@@ -42,7 +42,7 @@ CREATE TABLE session (
   updated_at_ms    INTEGER NOT NULL,
   ended_at_ms      INTEGER,                     -- an archived transcript is ended: it accepts no append
   name             TEXT,                        -- last session_info entry
-  entries          INTEGER NOT NULL DEFAULT 0,  -- last seq given out; seq 0 is the header
+  last_seq         INTEGER NOT NULL DEFAULT 0,  -- the last one given out; seq 0 is the header
   epoch            INTEGER NOT NULL DEFAULT 0,
   head_no          INTEGER,                     -- NULL: before the first entry
   branch_no        INTEGER,                     -- the branch whose tip is the head; NULL: the next append opens one
@@ -159,11 +159,11 @@ CREATE UNIQUE INDEX compaction_one_running ON compaction (session_no) WHERE stat
 CREATE INDEX compaction_by_session ON compaction (session_no);
 
 -- What was imported from where: one receipt per file, and how far it was read.
-CREATE TABLE source (
-  source_no         INTEGER PRIMARY KEY,
-  path              TEXT    NOT NULL CONSTRAINT source_path_unique UNIQUE,   -- absolute
+CREATE TABLE import_file (
+  import_file_no         INTEGER PRIMARY KEY,
+  path              TEXT    NOT NULL CONSTRAINT import_file_path_unique UNIQUE,   -- absolute
   name              TEXT    NOT NULL,           -- relative to what was imported: where an export writes it again
-  kind              TEXT    NOT NULL CONSTRAINT source_kind_known
+  kind              TEXT    NOT NULL CONSTRAINT import_file_kind_known
                     CHECK (kind IN ('live', 'reset', 'deleted', 'bak', 'checkpoint', 'corrupt', 'index', 'pi')),
   session_no        INTEGER REFERENCES session (session_no),                 -- NULL: an index, or no entry in it so far
   agent_id          TEXT,
@@ -175,25 +175,25 @@ CREATE TABLE source (
   final_newline     INTEGER NOT NULL DEFAULT 1,
   inode             TEXT,                       -- device:inode, to see two names of one file
   imported_at_ms    INTEGER NOT NULL,
-  state             TEXT    NOT NULL CONSTRAINT source_state_known CHECK (state IN ('reading', 'done', 'changed')),
+  state             TEXT    NOT NULL CONSTRAINT import_file_state_known CHECK (state IN ('reading', 'done', 'changed')),
   note              TEXT,
   content           BLOB                        -- an index file, whole; NULL for a transcript: its lines are entries
 ) STRICT;
-CREATE INDEX source_by_session ON source (session_no) WHERE session_no IS NOT NULL;
-CREATE INDEX source_by_inode ON source (inode) WHERE inode IS NOT NULL;
+CREATE INDEX import_file_by_session ON import_file (session_no) WHERE session_no IS NOT NULL;
+CREATE INDEX import_file_by_inode ON import_file (inode) WHERE inode IS NOT NULL;
 
 -- Lines that are not entries (torn, not JSON, blank), kept as bytes so that nothing is lost and an
 -- export is byte for byte. after_seq: the entry that precedes it in its file. Content includes the line's own end, if it
 -- has one; what is long is kept in several rows, one behind the other by byte_offset.
 CREATE TABLE quarantine (
-  source_no     INTEGER NOT NULL REFERENCES source (source_no),
+  import_file_no     INTEGER NOT NULL REFERENCES import_file (import_file_no),
   line          INTEGER NOT NULL,               -- 1-based
   byte_offset   INTEGER NOT NULL,
   after_seq     INTEGER NOT NULL,               -- -1: before the first entry
   reason        TEXT    NOT NULL,
   severity      TEXT    NOT NULL CONSTRAINT quarantine_severity_known CHECK (severity IN ('blank', 'damaged')),
   content       BLOB    NOT NULL,
-  PRIMARY KEY (source_no, byte_offset)
+  PRIMARY KEY (import_file_no, byte_offset)
 ) STRICT, WITHOUT ROWID;
 
 -- Lanes: how many turns may run at once, in all processes together. A lower priority number goes first.
@@ -232,15 +232,15 @@ CREATE INDEX turn_running ON turn (lane, expires_at_ms) WHERE state = 'running';
 CREATE INDEX turn_by_session ON turn (session_no);
 
 -- The inbox: a message that was accepted is a row here, whatever happens next.
---   queued -> claimed -> done | dead;  held: its turn was interrupted, the resume plan decides
+--   queued -> claimed -> done | dead;  interrupted: its turn was interrupted, the resume plan decides
 CREATE TABLE inbox (
   inbox_no          INTEGER PRIMARY KEY AUTOINCREMENT,
-  source            TEXT    NOT NULL,           -- which adapter: discord:bot1, web, cron
+  channel           TEXT    NOT NULL,           -- which adapter: discord:bot1, web, cron
   event_id          TEXT    NOT NULL,           -- the adapter's own id of the message
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
   lane              TEXT    NOT NULL REFERENCES lane (lane),
   state             TEXT    NOT NULL CONSTRAINT inbox_state_known
-                    CHECK (state IN ('queued', 'claimed', 'held', 'done', 'dead')),
+                    CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
   attempts          INTEGER NOT NULL DEFAULT 0,
@@ -251,12 +251,12 @@ CREATE TABLE inbox (
   lane_before       TEXT,                       -- of a resume: the lane that it was accepted in
   reason            TEXT,
   payload           TEXT    NOT NULL,           -- the message, as JSON
-  CONSTRAINT inbox_event_once UNIQUE (source, event_id)
+  CONSTRAINT inbox_event_once UNIQUE (channel, event_id)
 ) STRICT;
 CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';   -- what is due is sought, not looked for
-CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no) WHERE state IN ('queued', 'claimed', 'held');
+CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no) WHERE state IN ('queued', 'claimed', 'interrupted');
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
-CREATE INDEX inbox_held ON inbox (state, inbox_no) WHERE state IN ('held', 'dead');
+CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
 
 -- The outbox: replies, written in the transaction that completes their turn.
 --   pending -> sending -> sent | failed | unknown (its sender died between sending and hearing back)
@@ -338,7 +338,7 @@ SELECT s.session_id,
        (SELECT group_concat(b.session_key, ', ') FROM binding AS b WHERE b.session_no = s.session_no) AS session_keys,
        s.agent_id,
        CASE WHEN s.archived_at_ms IS NOT NULL THEN 'archived' WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
-       s.entries,
+       s.last_seq AS entries,
        s.epoch,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        s.context_tokens,
@@ -444,12 +444,12 @@ HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.
 CREATE VIEW import_log AS
 SELECT f.name, f.kind, f.state, s.session_id, f.bytes, f.lines, f.entries, f.quarantined, f.sha256,
        strftime('%Y-%m-%dT%H:%M:%fZ', f.imported_at_ms / 1000.0, 'unixepoch') AS imported_at, f.note, f.path
-FROM source AS f LEFT JOIN session AS s ON s.session_no = f.session_no;
+FROM import_file AS f LEFT JOIN session AS s ON s.session_no = f.session_no;
 
 -- Lines that could not be read as entries; they come back out on export.
 CREATE VIEW quarantined AS
 SELECT f.path, q.line, q.byte_offset, q.reason, length(q.content) AS bytes, substr(CAST(q.content AS TEXT), 1, 200) AS begins_with
-FROM quarantine AS q JOIN source AS f ON f.source_no = q.source_no
+FROM quarantine AS q JOIN import_file AS f ON f.import_file_no = q.import_file_no
 WHERE q.severity = 'damaged';
 
 -- Who holds what, since when, until when. Whether the process lives is what `sessiondb held` adds.
@@ -477,7 +477,7 @@ WHERE o.state = 'sending';
 
 -- What was accepted and is not done: waiting, being worked on, interrupted, or dead.
 CREATE VIEW inbox_open AS
-SELECT i.inbox_no, i.source, i.event_id, s.session_id, i.lane, i.state, i.attempts,
+SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.attempts,
        strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at, i.turn_no, i.reason,
        substr(i.payload, 1, 200) AS begins_with
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
@@ -505,7 +505,7 @@ FROM event AS e LEFT JOIN session AS s ON s.session_no = e.session_no;
 
 -- Archived sessions, and how much of them is left in the file.
 CREATE VIEW archive_log AS
-SELECT s.session_id, a.state, a.reason, s.entries, a.rows, a.bytes, a.bytes_stored, a.encoding, a.session_keys,
+SELECT s.session_id, a.state, a.reason, s.last_seq AS entries, a.rows, a.bytes, a.bytes_stored, a.encoding, a.session_keys,
        strftime('%Y-%m-%dT%H:%M:%fZ', a.begun_at_ms / 1000.0, 'unixepoch') AS begun_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', a.finished_at_ms / 1000.0, 'unixepoch') AS finished_at
 FROM archive AS a JOIN session AS s ON s.session_no = a.session_no;

@@ -336,12 +336,12 @@ def folders(tmp_path: Path) -> Iterator[Path]:
 
     def make() -> Iterator[Path]:
         for folder in count():
-            made = tmp_path / f"transcripts-{folder}"
-            made.mkdir()
+            created = tmp_path / f"transcripts-{folder}"
+            created.mkdir()
             for number in range(2):
-                _write_transcript(made, f"{folder:08d}-0000-4000-8000-{number:012d}", size(1_000, 20))
-            yield made
-            shutil.rmtree(made)
+                _write_transcript(created, f"{folder:08d}-0000-4000-8000-{number:012d}", size(1_000, 20))
+            yield created
+            shutil.rmtree(created)
 
     return make()
 

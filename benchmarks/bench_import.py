@@ -19,8 +19,8 @@ LINES = size(4_000, 20)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Transcripts as pi writes them: a header, then messages, each the child of the one before."""
-    made = tmp_path / "sessions"
-    made.mkdir()
+    created = tmp_path / "sessions"
+    created.mkdir()
     for number in range(FILES):
         session_id = f"00000000-0000-4000-8000-{number:012d}"
         lines = [{"type": "session", "version": 3, "id": session_id, "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/work"}]
@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
             lines.append({**entry, "message": message})
             parent = entry_id
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
-        (made / f"2026-01-01T00-00-00-000Z_{session_id}.jsonl").write_text(text, encoding="utf-8")
-    return made
+        (created / f"2026-01-01T00-00-00-000Z_{session_id}.jsonl").write_text(text, encoding="utf-8")
+    return created
 
 
 def test_importing_beside_decoding_each_line(bench: Bench, folder: Path, tmp_path: Path) -> None:

@@ -87,11 +87,11 @@ class Screen:
             self.out.write(f"\r\x1b[K {self._step + 1}  {name:<10}{self.paint(now[:64], '2')}")
             self.out.flush()
 
-    def done(self, name: str, *said: str) -> None:
+    def done(self, name: str, *message: str) -> None:
         """End a step with what it showed."""
         self._step += 1
         self.out.write("\r\x1b[K" if self.live else "")
-        for index, text in enumerate(said):
+        for index, text in enumerate(message):
             self.line(f" {self._step}  {self.paint(f'{name:<10}', '36')}{text}" if index == 0 else f"{'':14}{text}")
 
 
@@ -482,8 +482,8 @@ class Demo:
         self.row("missing from a context", f"{missing:,}", "arrived while a summariser thought", bad=bool(missing))
         self.row("broken invariants", f"{len(verified.findings):,}", "of what `sessiondb verify` checks", bad=not verified.ok)
         self.row("compactions committed", f"{committed:,}", f"{states['committed', True]} of them late, its process being dead")
-        gone = ", ".join(f"{count} {state}" for (state, _), count in sorted(states.items()) if state not in ("committed", "superseded"))
-        self.row("compactions superseded", f"{states['superseded', False]:,}", f"and {gone}" if gone else "")
+        removed = ", ".join(f"{count} {state}" for (state, _), count in sorted(states.items()) if state not in ("committed", "superseded"))
+        self.row("compactions superseded", f"{states['superseded', False]:,}", f"and {removed}" if removed else "")
         for which, text in (("none", "no compaction running"), ("other", "others are compacted"), ("same", "this one is compacted")):
             samples = sorted(ledger.latencies_ms[which])
             if samples:
@@ -549,16 +549,16 @@ def message_ids(texts: list[str]) -> Iterator[str]:
 def folder_for(wanted: str | None) -> Iterator[Path]:
     """Yield the folder of this run; a run that is interrupted leaves none behind."""
     if wanted is None:
-        made = Path(tempfile.mkdtemp(prefix="sessiondb-demo-"))
+        created = Path(tempfile.mkdtemp(prefix="sessiondb-demo-"))
     else:
-        made = Path(wanted)
-        if made.exists():
-            raise Broken(f"{made} is there already; the demo wants a folder of its own. Choose another with --dir.")
-        made.mkdir(parents=True)
+        created = Path(wanted)
+        if created.exists():
+            raise Broken(f"{created} is there already; the demo wants a folder of its own. Choose another with --dir.")
+        created.mkdir(parents=True)
     try:
-        yield made
+        yield created
     except BaseException:
-        shutil.rmtree(made)
+        shutil.rmtree(created)
         raise
 
 

@@ -147,7 +147,7 @@ class SessionDB(GatewayCalls, RetentionCalls):
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        bound = await self.read("session", lambda tx: tx.first("sessions.by_key", session_key=parsed.text))
+        bound = await self.read("session", lambda tx: tx.first("registry.by_key", session_key=parsed.text))
         if bound is not None:
             return Session(self, registry.Ref(bound.session_no, bound.session_id))
         session_id = registry.new_session_id()
@@ -417,12 +417,12 @@ def salvage(
     destination: str | os.PathLike[str],
     *,
     use_wal: bool = True,
-    said: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> salvaging.SalvageReport:
     """Get every readable entry out of a damaged file, into a new database, and say what is missing. Blocks until done.
 
     The file is read page by page and never written; nobody else may have it open. The new database appears under its
-    name when it is complete and verified. `said` hears what is being done.
+    name when it is complete and verified. `progress` hears what is being done.
 
     Raises:
         OpenError: the file cannot be read, or nothing in it is sessiondb's.
@@ -433,7 +433,7 @@ def salvage(
 
     with damaged_file.DamagedFile(os.path.realpath(path), use_wal=use_wal) as source:
         with new_database.NewDatabase(os.path.realpath(destination)) as target:
-            return salvaging.run(source, target, said=said)
+            return salvaging.run(source, target, progress=progress)
 
 
 def bound_query_memory(limit_bytes: int) -> None:

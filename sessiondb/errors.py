@@ -202,8 +202,8 @@ class CompactionTimeout(CompactionRefused, TimeoutError):
 def mark_outcome(error: BaseException, outcome: Outcome) -> None:
     """Attach what became of a write to the exception that its caller will see."""
     setattr(error, _OUTCOME, outcome)
-    said = "the write's outcome is unknown" if outcome == "unknown" else f"the write was {outcome.replace('_', ' ')}"
-    error.add_note(f"sessiondb: {said}")
+    message = "the write's outcome is unknown" if outcome == "unknown" else f"the write was {outcome.replace('_', ' ')}"
+    error.add_note(f"sessiondb: {message}")
 
 
 def outcome_of(error: BaseException) -> Outcome | None:

@@ -58,7 +58,7 @@ class GatewayCalls:
 
     async def accept(
         self,
-        source: str,
+        channel: str,
         event_id: str,
         key: str,
         message: dict[str, Any] | BaseModel | str,
@@ -68,24 +68,24 @@ class GatewayCalls:
     ) -> Accepted:
         """Accept a message from a channel. On disk when it returns: acknowledge it to the channel only then.
 
-        The same (source, event_id) again gets the first receipt, with `duplicate=True`. `key` says which conversation it
+        The same (channel, event_id) again gets the first receipt, with `duplicate=True`. `key` says which conversation it
         belongs to; its session is created when new. `message` is a dict, a typed message, or JSON text, with a role.
 
         Raises:
             SessionBusy: too many messages of the session or the lane wait; NACK, and retry after `retry_after_ms`.
             StoreBusy: the database cannot take it now; likewise.
             NotFound: no such lane.
-            InvalidInput: not a message, lane `resume`, which is the resume plan's, or a `source` or `event_id` that is no text; as
+            InvalidInput: not a message, lane `resume`, which is the resume plan's, or a `channel` or `event_id` that is no text; as
                 InvalidKey: outside the grammar `agent:<agentId>:<rest>`. The same call never succeeds.
             SessionEnded: the key's session has ended. `unbind` the key, and the next message begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
         """
         text = await anyio.to_thread.run_sync(inbox.message_text, message) if is_large(message) else inbox.message_text(message)
-        given: tuple[tuple[str, object], ...] = (("source", source), ("event_id", event_id))  # some channels have numbers
-        for name, value in given:
+        args: tuple[tuple[str, object], ...] = (("channel", channel), ("event_id", event_id))  # some channels have numbers
+        for name, value in args:
             if not isinstance(value, str) or not 0 < len(value) <= SESSION_KEY_CHARS_MAX:
                 raise InvalidInput(f"{name} is a text of 1 to {SESSION_KEY_CHARS_MAX} characters, not {value!r:.80}")
-        incoming = inbox.Incoming(source, event_id, parse_key(key), lane, text, new_session_id())
+        incoming = inbox.Incoming(channel, event_id, parse_key(key), lane, text, new_session_id())
         return await self.write("inbox.accept", lambda tx: inbox.accept(tx, incoming), size=len(text), timeout_s=timeout_s)
 
     async def dead_letters(self, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
@@ -128,8 +128,8 @@ class GatewayCalls:
         """
         numbers: tuple[object, ...] = (concurrency, priority)
         if not 0 < len(lane) <= LANE_CHARS_MAX or not all(isinstance(number, int) for number in numbers) or concurrency < 1:
-            said = f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least 1, and a number as its priority"
-            raise InvalidInput(said)
+            message = f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least 1, and a number as its priority"
+            raise InvalidInput(message)
         await self.write("lane.set", lambda tx: tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority))
 
     async def run_lane(self, lane: str, handler: Handler, *, settings: LaneSettings | None = None) -> None:
@@ -158,7 +158,7 @@ class GatewayCalls:
 
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""
-        rows = await self.read("held", lambda tx: tx.all("resume.held"))
+        rows = await self.read("held", lambda tx: tx.all("recovery.held"))
         return await anyio.to_thread.run_sync(status.holdings, rows)
 
     # -- outbox ---------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class GatewayCalls:
                 instance_no=instance_no,
                 dead=dead,
             )
-            page = await self.read("resume.plan", look)
+            page = await self.read("recovery.plan", look)
             decisions += page
             if len(page) < recovery.PLAN_AT_ONCE:
                 return decisions

@@ -291,7 +291,7 @@ class Accepted:
     ahead: int
     """Messages of the same session that go before it."""
     duplicate: bool
-    """True: the same (source, event_id) had been accepted before; nothing was changed now."""
+    """True: the same (channel, event_id) had been accepted before; nothing was changed now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,10 +311,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class OpenMessage:
-    """A message that was accepted and is not done: `queued`, `claimed` by a turn, or `held` for the resume plan."""
+    """A message that was accepted and is not done: `queued`, `claimed` by a turn, or `interrupted`: the resume plan decides."""
 
     inbox_no: int
-    source: str
+    channel: str
     event_id: str
     session_id: str
     lane: str
@@ -331,7 +331,7 @@ class DeadLetter:
     """A message that was given up."""
 
     inbox_no: int
-    source: str
+    channel: str
     event_id: str
     session_id: str
     lane: str

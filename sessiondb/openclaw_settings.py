@@ -138,12 +138,12 @@ def _session_part(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _parts(session: Mapping[str, Any], name: str, time_zone: str | None) -> dict[str, ResetPolicy]:
     """Make the policies of an object that holds one for each of several names."""
-    made: dict[str, ResetPolicy] = {}
+    created: dict[str, ResetPolicy] = {}
     for part, value in _object(session.get(name), f"session.{name}").items():
         where = f"session.{name}.{part}"
         if value is not None:
-            made[part] = _checked(ResetPolicy, where, _reset_fields(value, where, time_zone))
-    return made
+            created[part] = _checked(ResetPolicy, where, _reset_fields(value, where, time_zone))
+    return created
 
 
 def _reset_fields(value: Any, where: str, time_zone: str | None) -> dict[str, Any]:

@@ -219,9 +219,9 @@ def _iterator(method: Callable[Concatenate[A, P], AsyncIterator[T]]) -> Callable
 def _mirrors(method: Callable[..., object]) -> Callable[[F], F]:
     """Give a method written by hand the name, signature and docstring of its counterpart; type checkers see its own."""
 
-    def mirror(made: F) -> F:
-        functools.update_wrapper(made, method)
-        return made
+    def mirror(created: F) -> F:
+        functools.update_wrapper(created, method)
+        return created
 
     return mirror
 

@@ -114,7 +114,7 @@ NOW_MS = 1_800_000_000_000
 ROWS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < :rows) "
 INSERT_SESSIONS = "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) "
 SESSIONS = ROWS + INSERT_SESSIONS + "SELECT 's' || i, 'native', 3, i, i FROM n"
-INSERT_MESSAGES = "INSERT INTO inbox (source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload) "
+INSERT_MESSAGES = "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload) "
 # One message of each session has failed and waits for its retry.
 MESSAGES_IN_RETRY = ROWS + INSERT_MESSAGES + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms + 1 + i % 60000, 1, '{}' FROM n"
 # Every message could run.
@@ -125,7 +125,7 @@ REPLIES_READY = ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :
 # Sent long ago, and one that waits.
 REPLIES_SENT = ROWS + INSERT_REPLIES + "SELECT i, 't', iif(i = 1, 'pending', 'sent'), 1, :now_ms, :now_ms - i, '{}' FROM n"
 EVENTS = ROWS + "INSERT INTO event (kind, audience, at_ms, text, data) SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
-INSERT_FILES = "INSERT INTO source (path, name, kind, inode, imported_at_ms, state) "
+INSERT_FILES = "INSERT INTO import_file (path, name, kind, inode, imported_at_ms, state) "
 FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
 
 
@@ -168,7 +168,7 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
     "claim, replies sent": (lambda tx: turns.peek(tx, "main", NOW_MS), REPLIES_SENT),
     "events": (lambda tx: events.after(tx, event_no=1, audience="user"), EVENTS),
     "last events": (lambda tx: events.before_last(tx, count=1, audience="user"), EVENTS),
-    "files": (lambda tx: tx.all("source.by_inode", inodes='["1:7"]'), FILES),
+    "files": (lambda tx: tx.all("import_file.by_inode", inodes='["1:7"]'), FILES),
 }
 
 

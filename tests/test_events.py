@@ -234,15 +234,15 @@ async def test_a_compaction_says_that_it_began_and_how_it_ended(tmp_db: Path) ->
         assert committed.session_no == session.ref.session_no
 
 
-@pytest.mark.parametrize(("trigger", "told"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])])
-async def test_a_late_commit_is_told_and_a_person_who_waits_too(tmp_db: Path, trigger: str, told: list[str]) -> None:
+@pytest.mark.parametrize(("trigger", "report"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])])
+async def test_a_late_commit_is_told_and_a_person_who_waits_too(tmp_db: Path, trigger: str, report: list[str]) -> None:
     async with sessiondb.open(tmp_db) as db:
         job = await begin(db, await talk(db), trigger)
         assert await db.fail_compaction(job, "the deadline passed", state="expired")
         assert not await db.fail_compaction(job, "again")
         assert (await db.commit_compaction(job, "summary")).late
         assert await kinds(db, "operator") == ["compaction_started", "compaction_failed", "compaction_late"]
-        assert await kinds(db, "user") == told
+        assert await kinds(db, "user") == report
 
 
 @pytest.mark.parametrize("trigger", ["manual", "threshold"])
@@ -269,14 +269,14 @@ async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(tmp_db: 
                 assert (await db.commit_compaction(job, " " if outcome == "rejected" else "summary")).outcome == outcome
         else:
             await db.fail_compaction(job, "for a reason", state=outcome)
-        told = [event for event in await look(db, "events") if event.audience == "user"]
+        report = [event for event in await look(db, "events") if event.audience == "user"]
         if trigger == "manual":
-            [event] = told
+            [event] = report
             assert event.kind == (f"compaction_{outcome}" if outcome in ("committed", "superseded", "rejected") else "compaction_failed")
             assert words in event.text
             assert event.session_no == session.ref.session_no
         else:
-            assert told == [], "nobody waits for it"
+            assert report == [], "nobody waits for it"
 
 
 async def test_what_changes_nothing_after_it_was_given_up_is_not_told_again(tmp_db: Path) -> None:

@@ -97,9 +97,9 @@ async def test_every_file_is_made_for_its_owner_alone_whatever_the_umask(tmp_pat
             await db.export(tmp_path / "x" / "y")
             open_files = modes(tmp_path)
         assert {"a/b/gateway.db", "a/b/gateway.db-wal", "a/b/gateway.db-shm", "backups/one.db", "a", "x/y/agents"} <= open_files.keys()
-        made = {name: mode for name, mode in (open_files | modes(tmp_path)).items() if name not in before}
-        folders = {name for name in made if (tmp_path / name).is_dir()}
-        assert {name: oct(mode) for name, mode in made.items() if mode != (0o700 if name in folders else 0o600)} == {}
+        created = {name: mode for name, mode in (open_files | modes(tmp_path)).items() if name not in before}
+        folders = {name for name in created if (tmp_path / name).is_dir()}
+        assert {name: oct(mode) for name, mode in created.items() if mode != (0o700 if name in folders else 0o600)} == {}
         assert len(folders) >= 7
     finally:
         os.umask(old)
@@ -132,7 +132,7 @@ async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_v
 
 def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(db: Path) -> None:
     db.parent.chmod(0o1777)
-    for mode, said in (
+    for mode, message in (
         (0o600, None),
         (0o640, "its group may read it"),
         (0o660, "its group may write it"),
@@ -140,7 +140,7 @@ def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(d
     ):
         db.chmod(mode)
         found = permissions.concerns(str(db))
-        assert [said in one for one in found] == [True] * bool(said)
+        assert [message in one for one in found] == [True] * bool(message)
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
@@ -176,7 +176,7 @@ def test_a_wal_that_another_user_has_put_beside_a_database_is_not_taken_for_its_
 
 def test_without_that_refusal_the_planted_message_is_in_the_database(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
-    monkeypatch.setattr(engine, "refuse_planted", lambda given, path: None)
+    monkeypatch.setattr(engine, "refuse_planted", lambda args, path: None)
     with sessiondb.sync.open(db, readonly=True) as opened:
         assert [info.name for info in opened.sessions()] == ["planted by somebody"] * 2
 
@@ -241,9 +241,9 @@ def statements_run(source: str, module: str) -> Iterator[str]:
             name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
             if name not in RUNS_SQL or not call.args:
                 continue
-            given = call.args[1] if name in ("drain", "query_info") and len(call.args) > 1 else call.args[0]
-            if not is_constant(given):
-                yield f"{module} {getattr(function, 'name', '<module>')} {ast.unparse(given)}"
+            args = call.args[1] if name in ("drain", "query_info") and len(call.args) > 1 else call.args[0]
+            if not is_constant(args):
+                yield f"{module} {getattr(function, 'name', '<module>')} {ast.unparse(args)}"
 
 
 def calls_of(function: ast.AST) -> Iterator[ast.Call]:
@@ -417,7 +417,7 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: 
         try:
             assert (await opened.session_by_id(text)).id == text
         except (SessionDBError, ValueError):
-            assert await opened.read("test", lambda tx: tx.first("sessions.by_id", session_id="zz")) is None
+            assert await opened.read("test", lambda tx: tx.first("registry.by_id", session_id="zz")) is None
     assert content_of(db)["schema"] == before["schema"]
 
 
@@ -519,29 +519,29 @@ def footprint(home: Path) -> dict[str, bytes]:
 def attack(db: Path, sql: str) -> list[str]:
     """Run a statement as `query` does; return what it did that it may not: a changed or new file, or an error that is not ours."""
     before = footprint(db.parent)
-    said = []
+    message = []
     try:
         with database.query(db, sql.format(home=db.parent) if "{" in sql else sql, timeout_s=5.0) as (_, rows):
             found = list(rows)
         if sql in WRITES and sql not in HARMLESS_ROWS and found:
-            said.append(f"it was run, and returned {found[0]!r}")
+            message.append(f"it was run, and returned {found[0]!r}")
     except SessionDBError:
         pass
     except Exception as error:  # noqa: BLE001  # whatever it is, it is reported
-        said.append(f"{type(error).__name__}: {error}")
+        message.append(f"{type(error).__name__}: {error}")
     after = footprint(db.parent)
-    said += [f"{name} changed" for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-    return said
+    message += [f"{name} changed" for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    return message
 
 
 def test_no_statement_given_to_query_writes_attaches_loads_or_calls_what_acts(db: Path) -> None:
-    assert {sql: said for sql in WRITES if (said := attack(db, sql))} == {}
+    assert {sql: message for sql in WRITES if (message := attack(db, sql))} == {}
 
 
 def test_no_pragma_given_to_query_changes_anything(db: Path) -> None:
     attacks = pragma_attacks()
     assert len(attacks) > 300
-    assert {sql: said for sql in attacks if (said := attack(db, sql))} == {}
+    assert {sql: message for sql in attacks if (message := attack(db, sql))} == {}
 
 
 def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -746,10 +746,10 @@ def test_output_without_end_and_tables_without_end_are_refused(db: Path, monkeyp
     monkeypatch.setattr(sys.modules["sessiondb.cli.query"], "QUERY_OUTPUT_BYTES_MAX", 1_000_000)
     monkeypatch.setattr(sys.modules["sessiondb.cli.query"], "QUERY_TABLE_ROWS_MAX", 1_000)
     monkeypatch.setattr(database, "bound_query_memory", lambda limit_bytes: None)  # this process's limit is not for changing
-    for option, said in (("--csv", "the output is longer than 1,000,000 bytes"), ("--table", "a table holds at most 1,000 rows")):
+    for option, message in (("--csv", "the output is longer than 1,000,000 bytes"), ("--table", "a table holds at most 1,000 rows")):
         result = run("query", db, ENDLESS + "select n from c", option)
         assert result.exit_code in (1, 2)
-        assert said in result.output
+        assert message in result.output
 
 
 # -- a database that an attacker made -------------------------------------------------------------------------------
@@ -812,15 +812,15 @@ def damage_by(script: str, db: Path, tmp_path: Path) -> list[str]:
     others = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.parent != db.parent}
     look_at(db, tmp_path)
     after = content_of(db)["entry"]
-    said = [] if set(before) < set(after) and len(after) == len(before) + 1 else ["the entries are not those that were stored"]
-    said += [f"{path} changed" for path, content in others.items() if path.read_bytes() != content]
+    message = [] if set(before) < set(after) and len(after) == len(before) + 1 else ["the entries are not those that were stored"]
+    message += [f"{path} changed" for path, content in others.items() if path.read_bytes() != content]
     with closing(apsw.Connection(str(db), flags=apsw.SQLITE_OPEN_READONLY)) as opened:
-        said += [
+        message += [
             "the head was moved"
             for (count,) in opened.execute("select count(*) from session where head_no is null and entries > 1")
             if count
         ]
-    return said
+    return message
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -905,21 +905,21 @@ def export_names(db: Path, tmp_path: Path, names: list[str], *, overwrite: bool 
         opened.import_path(tmp_path / "in")
     for number, name in enumerate(names):
         with closing(apsw.Connection(str(db))) as raw:
-            raw.execute("update source set name = ? where path like ?", (name, f"%/{number}.jsonl")).fetchall()
+            raw.execute("update import_file set name = ? where path like ?", (name, f"%/{number}.jsonl")).fetchall()
     before = world(tmp_path)
     with sessiondb.sync.open(db) as opened:
         report = opened.export(out, overwrite=overwrite)
     after = world(tmp_path)
     kept = {path: content for path, content in before.items() if not (overwrite and path.startswith(str(out)))}
-    said = [f"{path} changed" for path, content in kept.items() if after.get(path) != content]
-    said += [f"{path} is new" for path in after.keys() - before.keys() if not os.path.realpath(path).startswith(f"{out}/")]
-    said += [f"{path} is no regular file" for path in out.rglob("*") if not path.is_symlink() and not (path.is_file() or path.is_dir())]
-    return said, report
+    message = [f"{path} changed" for path, content in kept.items() if after.get(path) != content]
+    message += [f"{path} is new" for path in after.keys() - before.keys() if not os.path.realpath(path).startswith(f"{out}/")]
+    message += [f"{path} is no regular file" for path in out.rglob("*") if not path.is_symlink() and not (path.is_file() or path.is_dir())]
+    return message, report
 
 
 def test_no_name_in_a_database_leads_an_export_out_of_its_folder_or_onto_a_file(db: Path, tmp_path: Path) -> None:
-    said, report = export_names(db, tmp_path, NAMES)
-    assert said == []
+    message, report = export_names(db, tmp_path, NAMES)
+    assert message == []
     assert report.count("written") >= len(NAMES) - 4
     assert all(file.status in ("written", "refused", "failed") for file in report.files)
     assert all(file.notes for file in report.files if file.status in ("refused", "failed"))
@@ -935,8 +935,8 @@ def test_without_the_check_of_names_the_same_export_leads_out_and_is_reported(
 ) -> None:
     monkeypatch.setattr(exporter, "safe_name", lambda name: name)
     monkeypatch.setattr(exporter, "_make_below", lambda top, folder: folder.mkdir(parents=True, exist_ok=True))
-    said, _ = export_names(db, tmp_path, ["../new.jsonl", "linked/new.jsonl"])
-    assert [one.rpartition("/")[2] for one in said] == ["new.jsonl is new", "new.jsonl is new"]
+    message, _ = export_names(db, tmp_path, ["../new.jsonl", "linked/new.jsonl"])
+    assert [one.rpartition("/")[2] for one in message] == ["new.jsonl is new", "new.jsonl is new"]
 
 
 def test_session_and_agent_ids_make_no_paths(tmp_path: Path) -> None:

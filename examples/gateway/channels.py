@@ -51,14 +51,14 @@ class Pages:
 
     def tell(self, session_id: str, kind: str, /, **details: Any) -> int:
         """Tell every open page of a session; return how many there are. Never waits."""
-        told = 0
+        report = 0
         for page in list(self._open.get(session_id, ())):
             if page.qsize() < NOTICES_WAITING_MAX - 1:
                 page.put_nowait({"at_ms": round(time.time() * 1000), **details, "type": kind})
-                told += 1
+                report += 1
             elif not page.full():
                 page.put_nowait(None)
-        return told
+        return report
 
 
 class SimulatedChannel:

@@ -215,16 +215,16 @@ class Gateway:
         return True
 
     async def _compact(self, session: Session, trigger: str, focus: str) -> None:
-        told: Notice = {"outcome": "cancelled", "text": "The compaction was stopped. Nothing is lost."}
+        report: Notice = {"outcome": "cancelled", "text": "The compaction was stopped. Nothing is lost."}
         try:
             with self.compacting[session.id]:
                 await self._summaries.acquire()  # given back when the summariser has ended, which may be after the block
-                told = await self._summarise_and_commit(session, trigger, focus)
+                report = await self._summarise_and_commit(session, trigger, focus)
         finally:
             del self.compacting[session.id]
-            if told["outcome"] in ("failed", "expired"):  # not again on every message; a person may all the same
+            if report["outcome"] in ("failed", "expired"):  # not again on every message; a person may all the same
                 self._paused[session.id] = time.monotonic() + self.settings.compaction_pause_s
-            self.tell(session.id, "compacted", trigger=trigger, **told)
+            self.tell(session.id, "compacted", trigger=trigger, **report)
 
     async def _summarise_and_commit(self, session: Session, trigger: str, focus: str) -> Notice:
         settings = self.settings
@@ -267,8 +267,8 @@ class Gateway:
         except Exception as error:
             log.warning("session %s: compaction %s gets no late summary", session.id, compaction_id, exc_info=error)
         else:
-            told = in_words(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
-            self.tell(session.id, "compacted", trigger="late", **told)
+            report = in_words(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
+            self.tell(session.id, "compacted", trigger="late", **report)
         finally:
             summary.cancel()
 

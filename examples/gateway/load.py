@@ -40,9 +40,9 @@ class Ledger:
     refused: int = 0
     away: int = 0
 
-    def note(self, said: dict[str, Any], receipt: dict[str, Any]) -> None:
+    def note(self, message: dict[str, Any], receipt: dict[str, Any]) -> None:
         """Remember an acknowledgement."""
-        line = {**said, "inbox_no": receipt["inbox_no"], "duplicate": receipt["duplicate"]}
+        line = {**message, "inbox_no": receipt["inbox_no"], "duplicate": receipt["duplicate"]}
         self.acknowledged.append(line)
         if self.path is not None:
             append_line(self.path, line)
@@ -93,22 +93,22 @@ class Load:
         while monotonic() < until:
             number += 1
             event_id = f"{where['conversation']}-{number}"
-            said = {**where, "event_id": event_id, "text": f"<{event_id}> {' '.join(self.random.choices(WORDS, k=20))}"}
-            await self._say(http, said)
+            message = {**where, "event_id": event_id, "text": f"<{event_id}> {' '.join(self.random.choices(WORDS, k=20))}"}
+            await self._say(http, message)
             await asyncio.sleep(self.random.uniform(0, 2 * self.pause_s))
 
-    async def _say(self, http: httpx.AsyncClient, said: dict[str, str]) -> None:
+    async def _say(self, http: httpx.AsyncClient, message: dict[str, str]) -> None:
         """Send a message until it is acknowledged: always the same event, so that it is accepted once."""
         while True:
             began, wait_ms = perf_counter(), 200.0
             try:
-                response = await http.post(self.url() + "/messages", json=said)
+                response = await http.post(self.url() + "/messages", json=message)
             except httpx.TransportError:
                 self.ledger.away += 1
             else:
                 if response.status_code == 202:
                     self.ledger.accept_ms.append((perf_counter() - began) * 1000)
-                    self.ledger.note(said, response.json())
+                    self.ledger.note(message, response.json())
                     return
                 if response.status_code not in (429, 503):
                     response.raise_for_status()
@@ -138,9 +138,9 @@ class Load:
         lost = twice = out_of_order = unanswered = joined = 0
         for where in self.conversations:
             promised = [line["event_id"] for line in self.ledger.acknowledged if line["conversation"] == where["conversation"]]
-            said = await read(http, f"{self.url()}/conversations/{where['conversation']}", where)
-            stored = [item["event_id"] for item in said if item["event_id"] is not None]
-            answered = {item["answers"] for item in said}
+            message = await read(http, f"{self.url()}/conversations/{where['conversation']}", where)
+            stored = [item["event_id"] for item in message if item["event_id"] is not None]
+            answered = {item["answers"] for item in message}
             lost += len(set(promised) - set(stored))
             twice += len(stored) - len(set(stored))
             out_of_order += [event_id for event_id in stored if event_id in set(promised)] != promised
@@ -152,15 +152,15 @@ class Load:
 
 async def read(http: httpx.AsyncClient, url: str, where: dict[str, str]) -> list[dict[str, Any]]:
     """Read a whole conversation, from its end."""
-    said: list[dict[str, Any]] = []
+    message: list[dict[str, Any]] = []
     page = {"limit": "1000"}
     while True:
         response = await http.get(url, params={**where, **page})
         response.raise_for_status()
         got = response.json()
-        said[:0] = got["said"]
+        message[:0] = got["said"]
         if got["before"] is None:
-            return said
+            return message
         page["before"] = str(got["before"])
 
 

@@ -93,17 +93,17 @@ class ScriptedModel:
     async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
         """Repeat what was said, and how much of the conversation it was shown."""
         del system
-        said = next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
-        if await _obey(said, self.delay_s, attempt):
+        text = next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
+        if await _obey(text, self.delay_s, attempt):
             return assistant("")
         if messages[-1]["role"] == "toolResult":
             return assistant(f"The tool said: {text_of(messages[-1])}", provider="scripted", model=self.name, stopReason="stop")
-        if (wanted := _TOOL.search(said)) is not None:
+        if (wanted := _TOOL.search(text)) is not None:
             call = tool_call("wait", {"seconds": float(wanted[1] or 1)})
             return assistant("", [call], provider="scripted", model=self.name, stopReason="toolUse")
         summarised = any(message["role"] == "compactionSummary" for message in messages)
         remembers = f"{len(messages)} message{'s' * (len(messages) > 1)}" + (" with a summary of earlier ones" if summarised else "")
-        return assistant(f"You said: {said}\n(I was shown {remembers}.)", provider="scripted", model=self.name, stopReason="stop")
+        return assistant(f"You said: {text}\n(I was shown {remembers}.)", provider="scripted", model=self.name, stopReason="stop")
 
     async def summarise(self, messages: list[Message], focus: str) -> str:
         """List how the first few messages begin."""
@@ -164,8 +164,8 @@ class ChatEndpoint:
         try:
             response = await self.client.post("chat/completions", json={"model": self.name, "messages": messages, **options})
             response.raise_for_status()
-            said = response.json()
-            message = said["choices"][0]["message"]
+            note = response.json()
+            message = note["choices"][0]["message"]
             text = message["content"] or ""
             asked = [(call["function"], call["id"]) for call in message.get("tool_calls") or ()]
             calls = [tool_call(function["name"], json.loads(function["arguments"] or "{}"), call_id) for function, call_id in asked]
@@ -173,7 +173,7 @@ class ChatEndpoint:
             raise ModelError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}") from error
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise ModelError(f"no answer from {self.client.base_url}: {type(error).__name__}: {error}") from error
-        counted = said.get("usage") or {}
+        counted = note.get("usage") or {}
         if not counted.get("total_tokens"):
             return text, calls, None
         return text, calls, {

@@ -132,16 +132,16 @@ class Web:
     async def messages(self, request: Request) -> Response:
         if is_foreign(request):
             return JSONResponse({"error": "a page of another site may not write here"}, status_code=403)
-        said = await self._read(request)
-        session_of = (said["channel"], said["agent"], said["conversation"])
-        word = said["text"].split(maxsplit=1)[0]
+        message = await self._read(request)
+        session_of = (message["channel"], message["agent"], message["conversation"])
+        word = message["text"].split(maxsplit=1)[0]
         if word.startswith("/") and word not in RESETS:
-            reply = await self.gateway.command(await self._session(*session_of), said["text"])
+            reply = await self.gateway.command(await self._session(*session_of), message["text"])
             if reply is not None:
                 return JSONResponse({"command": word, "text": reply})
-        accepted = await self.gateway.receive(*session_of, said["event_id"], said["text"])
+        accepted = await self.gateway.receive(*session_of, message["event_id"], message["text"])
         # The message is on disk. This line is what everything else is for: it must not move up.
-        return JSONResponse({**asdict(accepted), "event_id": said["event_id"]}, status_code=202)
+        return JSONResponse({**asdict(accepted), "event_id": message["event_id"]}, status_code=202)
 
     async def _read(self, request: Request) -> dict[str, str]:
         body = bytearray()
@@ -150,12 +150,12 @@ class Web:
             if len(body) > BODY_BYTES_MAX:
                 raise InvalidInput(f"a message has at most {BODY_BYTES_MAX:,} bytes")
         try:
-            said = json.loads(body)
+            message = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"the body is not JSON: {error}") from error
-        if not isinstance(said, dict):
+        if not isinstance(message, dict):
             raise InvalidInput("the body is a JSON object with a text, a conversation, and an event_id")
-        fields = {"channel": "web", "agent": "main", "conversation": "lobby", "event_id": str(uuid.uuid4()), "text": "", **said}
+        fields = {"channel": "web", "agent": "main", "conversation": "lobby", "event_id": str(uuid.uuid4()), "text": "", **message}
         for name in ("channel", "agent", "conversation", "event_id", "text"):
             if not isinstance(fields[name], str) or not fields[name].strip():
                 raise InvalidInput(f"{name} must be a text that is not empty")
@@ -180,13 +180,13 @@ class Web:
             nothing = {"session_id": None, "epoch": 0, "context_tokens": 0, "said": [], "notices": [], "before": None}
             return JSONResponse({**nothing, "agents": list(AGENTS)})
         newest = await session.entries(limit=min(limit, HISTORY_MAX), before=before or None, newest_first=True)
-        said = []
+        text = []
         for entry in reversed(newest):
             stored = json.loads(entry.payload)
             message = stored.get("message", stored)
             if entry.type in ("compaction", "reset") or (entry.role in ("user", "assistant") and text_of(message)):
                 via = message.get("via", {})
-                said.append(
+                text.append(
                     {
                         "what": entry.role or entry.type,
                         "text": text_of(message),
@@ -202,7 +202,7 @@ class Web:
         notices = [notice_of(event) for event in await session.events(limit=NOTICES_MAX)]
         # The page before this one is asked for with what it says here.
         before_no = newest[-1].entry_no if len(newest) == min(limit, HISTORY_MAX) else None
-        return JSONResponse({**known, "said": said, "notices": notices, "before": before_no})
+        return JSONResponse({**known, "said": text, "notices": notices, "before": before_no})
 
     async def status(self, request: Request) -> Response:
         del request

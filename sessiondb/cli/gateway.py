@@ -204,8 +204,8 @@ def _resume_policy(openclaw: str | None, options: dict[str, Any]) -> ResumePolic
     skip = set(options.pop("skip_states"))
     if "none" in skip and len(skip) > 1:
         refuse("--skip none leaves nothing to skip; say it alone, or name what to skip.")
-    said = {name: value for name, value in options.items() if value is not None}
-    return policy.model_copy(update=said | ({"skip_states": frozenset(skip - {"none"})} if skip else {}))
+    message = {name: value for name, value in options.items() if value is not None}
+    return policy.model_copy(update=message | ({"skip_states": frozenset(skip - {"none"})} if skip else {}))
 
 
 def _decision_row(decision: Decision) -> list[object]:
@@ -253,7 +253,7 @@ def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMe
 
 
 def _inbox_row(message: OpenMessage) -> list[object]:
-    whose = f"{message.source} {message.event_id}"
+    whose = f"{message.channel} {message.event_id}"
     accepted = at(message.accepted_at_ms)
     return [message.inbox_no, message.session_id, message.state, message.lane, whose, accepted, message.attempts, message.reason]
 
@@ -295,7 +295,7 @@ def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool
 
 
 def _dead_row(letter: DeadLetter) -> list[object]:
-    whose = f"{letter.source} {letter.event_id}"
+    whose = f"{letter.channel} {letter.event_id}"
     return [letter.inbox_no, letter.session_id, letter.lane, whose, at(letter.accepted_at_ms), letter.attempts, letter.reason]
 
 

@@ -202,7 +202,7 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         ("file", f"{size(found.file_bytes)} ({size(found.free_bytes)} of it in free pages)"),
         ("WAL", f"{size(found.wal_bytes)} (limit by default {size(found.wal_bytes_max)})"),
         ("sessions", f"{found.sessions:,} ({found.sessions_ended:,} ended), {counted(found.keys, 'key')}, {entries}"),
-        ("imported", f"{counted(found.sources, 'file')}; quarantine: {found.lines_damaged:,} damaged and {found.lines_blank:,} blank"),
+        ("imported", f"{counted(found.import_files, 'file')}; quarantine: {found.lines_damaged:,} damaged and {found.lines_blank:,} blank"),
         ("compactions", jobs),
     ]
     for job in found.running:
@@ -215,7 +215,7 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
     full = " (full: no message is claimed until some are sent; look at `outbox`)" if work.outbox_full else ""
     overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
     lines += [
-        ("messages", f"{work.messages_waiting:,} waiting, {work.messages_held:,} interrupted, {work.messages_dead:,} dead"),
+        ("messages", f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted, {work.messages_dead:,} dead"),
         ("turns", f"{work.turns_running:,} running{overdue}"),
         ("replies", f"{unsent:,} to send{full}, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
     ]

@@ -103,9 +103,9 @@ class Program(click.Group):
             db = ctx.meta.get(_DB)
             damage = _damage_of(db) if db is not None else None
             if damage is not None:
-                said = f"{db}: the file is damaged, and {ctx.invoked_subcommand} cannot go on ({what}). {damage}"
+                message = f"{db}: the file is damaged, and {ctx.invoked_subcommand} cannot go on ({what}). {damage}"
                 way_out = f"Keep it as it is, and run `sessiondb salvage {db} NEW`, or restore a backup."
-                raise Failure(f"{said} {way_out}", CANNOT_OPEN) from error
+                raise Failure(f"{message} {way_out}", CANNOT_OPEN) from error
             raise Failure(f"this is a bug: {what}. Run it again with --debug, and report what that prints.", BUG) from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:

@@ -90,8 +90,8 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
         "max_bytes": "max_bytes", "high_water": "high_water", "drop_archives": "archive_days",
         "prune": "prune_days",
     }  # fmt: skip
-    said = {name: limits[option] for option, name in names.items() if limits[option] is not None}
-    return policy.model_copy(update=said | ({"archive": False} if limits["delete"] else {}))
+    message = {name: limits[option] for option, name in names.items() if limits[option] is not None}
+    return policy.model_copy(update=message | ({"archive": False} if limits["delete"] else {}))
 
 
 _ROWS = {"outbox": "replies", "inbox": "messages", "turn": "turns", "event": "events"}
@@ -106,8 +106,8 @@ def _print_report(report: RetentionReport) -> None:
         Column("size", "right", spare=1),
         Column("reason", cut="end", width_min=20),
     ]
-    shown = sorted(report.decisions, key=lambda made: made.action == "keep")
-    print_table(columns, [_row(made) for made in shown], empty="no limit asks for any session")
+    shown = sorted(report.decisions, key=lambda created: created.action == "keep")
+    print_table(columns, [_row(created) for created in shown], empty="no limit asks for any session")
     resumed_archives = f"; {counted(report.resumed_archives, 'archive')} of an earlier run finished" if report.resumed_archives else ""
     going = report.count("planned") if report.dry_run else report.count("done")
     verb = "would go" if report.dry_run else "done"
@@ -122,11 +122,11 @@ def _print_report(report: RetentionReport) -> None:
         click.echo(f"database: {size(report.bytes_before)} before, {size(report.bytes_after)} after", err=True)
 
 
-def _row(made: RetentionDecision) -> list[object]:
-    action = made.action if made.outcome in ("planned", "done") or made.action == "keep" else f"{made.action}: {made.outcome}"
-    note = f"; {made.note}" if made.note else ""
-    held = size(made.bytes) if made.bytes else ""
-    return [action, made.session_id, at(made.updated_at_ms)[:16], f"{made.entries:,}", held, made.reason + note]
+def _row(created: RetentionDecision) -> list[object]:
+    action = created.action if created.outcome in ("planned", "done") or created.action == "keep" else f"{created.action}: {created.outcome}"
+    note = f"; {created.note}" if created.note else ""
+    held = size(created.bytes) if created.bytes else ""
+    return [action, created.session_id, at(created.updated_at_ms)[:16], f"{created.entries:,}", held, created.reason + note]
 
 
 @click.command()

@@ -32,7 +32,7 @@ def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
     out, 1 something is missing or was changed, 2 it could not start and NEW was not made.
     """
     try:
-        report = database.salvage(db, new, use_wal=not without_wal, said=_say)
+        report = database.salvage(db, new, use_wal=not without_wal, progress=_say)
     except (SessionDBError, OSError) as error:
         raise Failure(str(error), COULD_NOT_START) from error
     if as_json:
@@ -54,7 +54,7 @@ def _print(report: SalvageReport) -> None:
     rows: list[list[object]] = []
     for table in report.tables:
         expected = "" if table.expected is None else f"{table.expected:,}"
-        rows.append([table.table, f"{table.found:,}", expected, *map(_some, (table.broken, table.left_out, table.made))])
+        rows.append([table.table, f"{table.found:,}", expected, *map(_some, (table.broken, table.left_out, table.created))])
     print_table(columns, rows, empty="no rows")
     _print_sessions(report)
     pages = counted(len({spot.page for spot in report.unreadable}), "page")

@@ -354,9 +354,9 @@ def _print_line(entry: Entry, *, as_json: bool) -> None:
     if as_json:
         click.echo(_shown_json(entry))
     else:
-        said = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
+        message = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
         role = entry.role or entry.type
-        print_line(f"#{entry.seq:<5} {at(said_at_ms(entry))}  {escape(role)}: {escape(said)}")
+        print_line(f"#{entry.seq:<5} {at(said_at_ms(entry))}  {escape(role)}: {escape(message)}")
     sys.stdout.flush()
 
 

@@ -394,9 +394,9 @@ def _store(session: sync.Session, batch: list[Line], prefix: str | None, counts:
 
 def _idempotency_key(number: int, line: bytes, prefix: str | None) -> str | None:
     """Return a line's own key, or one made from its number."""
-    made = f"{prefix}:{number}" if prefix is not None else None
+    created = f"{prefix}:{number}" if prefix is not None else None
     if b'"idempotencyKey"' not in line:
-        return made
+        return created
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
@@ -404,6 +404,6 @@ def _idempotency_key(number: int, line: bytes, prefix: str | None) -> str | None
     key = fields.get("idempotencyKey") if isinstance(fields, dict) else None
     if key is None and isinstance(fields, dict) and isinstance(fields.get("message"), dict):
         key = fields["message"].get("idempotencyKey")
-    return key if isinstance(key, str) and key else made
+    return key if isinstance(key, str) and key else created
 
 

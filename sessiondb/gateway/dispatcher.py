@@ -88,21 +88,21 @@ def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
 
 
 async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None:
-    made: outbox.Outgoing | None = None
+    created: outbox.Outgoing | None = None
 
     def begin(tx: Tx) -> outbox.Outgoing | None:
-        nonlocal made  # as in lanes._claim
-        made = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000))
-        return made
+        nonlocal created  # as in lanes._claim
+        created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000))
+        return created
 
     # Cancelled once it has begun, it is still known which reply was taken: it waits again, and is not unknown.
     try:
         with anyio.CancelScope(shield=True):
             reply = await db.write("outbox.begin", begin)
     except (OutcomeUnknown, anyio.get_cancelled_exc_class()) as error:
-        if made is not None and outcome_of(error) != "not_executed":
+        if created is not None and outcome_of(error) != "not_executed":
             reason = _NOT_SENT if outcome_of(error) == "committed" else "whether it was taken was unknown for a moment; it was not sent"
-            await _settle(db, made, partial(outbox.put_back_unsent, reply=made, reason=reason), lease_s)
+            await _settle(db, created, partial(outbox.put_back_unsent, reply=created, reason=reason), lease_s)
         raise
     return reply
 
@@ -125,9 +125,9 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
         await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, said, exc_info=error)
-        settle = partial(outbox.lost, reply=reply, reason=said)
+        message = f"{type(error).__name__}: {error}"
+        logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, message, exc_info=error)
+        settle = partial(outbox.lost, reply=reply, reason=message)
     except BaseExceptionGroup as mixed:  # trio, as in lanes._work
         await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
         await retry.reraise_cancellation(mixed, f"reply {reply.outbox_no} to {reply.target}")

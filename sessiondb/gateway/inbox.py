@@ -1,11 +1,11 @@
 """The inbox: a message that was accepted is a row, whatever happens next.
 
     accept --> queued --> claimed --> done
-                 ^           |------> held      its turn was interrupted; the resume plan decides
+                 ^           |------> interrupted     its turn was interrupted; the resume plan decides
                  |           |          |-----> queued (lane resume) | dead
                  `-- retry --'------> dead      attempts used up; an operator requeues or drops it
 
-An adapter calls `accept` before it acknowledges a message to its channel. The same (source, event_id) again gets
+An adapter calls `accept` before it acknowledges a message to its channel. The same (channel, event_id) again gets
 the first receipt, so a channel may deliver as often as it likes. When a session or a lane is full the adapter
 is told so, with a time to retry: it can NACK instead of dropping.
 
@@ -39,7 +39,7 @@ from . import turns
 class Incoming:
     """A message on its way in, checked and encoded."""
 
-    source: str
+    channel: str
     event_id: str
     key: SessionKey
     lane: str
@@ -73,7 +73,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         NotFound: no such lane.
         InvalidInput: the lane is the one of resumes.
     """
-    known = tx.first("inbox.by_event", source=incoming.source, event_id=incoming.event_id)
+    known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
     if known is not None:
         return Accepted(known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True)
     turns.require_lane(tx, incoming.lane)
@@ -88,7 +88,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     ahead = _refuse_when_full(tx, ref, incoming)
     row = tx.one(
         "inbox.accept",
-        source=incoming.source,
+        channel=incoming.channel,
         event_id=incoming.event_id,
         session_no=ref.session_no,
         lane=incoming.lane,
@@ -99,7 +99,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
 
 
 def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
-    bound = tx.first("sessions.by_key", session_key=key.text)
+    bound = tx.first("registry.by_key", session_key=key.text)
     if bound is not None and bound.ended_at_ms is not None:
         raise SessionEnded(
             f"{key.text} is bound to session {bound.session_id}, which has ended; unbind the key, and the message begins a new one",

@@ -90,7 +90,7 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
     handled = events.cursor(tx, consumer)
     if handled is not None and handled >= event.event_no:
         return False
-    session_no = tx.one("sessions.by_id", session_id=event.session_id).session_no
+    session_no = tx.one("registry.by_id", session_id=event.session_id).session_no
     tx.run("outbox.add", session_no=session_no, turn_no=None, target=target, now_ms=tx.now_ms, payload=payload)
     events.move_cursor(tx, consumer=consumer, event_no=event.event_no)
     return True

@@ -101,7 +101,7 @@ class Recovered:
 
 def open_instances(tx: ReadTx, *, after_no: int) -> list[Row]:
     """Read a page of processes that never said good-bye, this one among them."""
-    return tx.all("resume.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
+    return tx.all("recovery.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
 
 
 def who(row: Row) -> str:
@@ -121,7 +121,7 @@ def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None)
     """
     reason = _reason(who)
     held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
-    jobs = tx.all("resume.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    jobs = tx.all("recovery.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
     sending = tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
     for row in held:
         turns.interrupt(tx, row.turn_no, reason)
@@ -132,17 +132,17 @@ def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None)
     done = max(len(held), len(jobs), len(sending)) < RECOVER_AT_ONCE
     part = Recovered(int(done), len(held), len(jobs), len(sending))
     if done:
-        tx.run("resume.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
+        tx.run("recovery.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         total = part.plus(so_far or Recovered())
         counts = {"turns": total.turns, "compactions": total.compactions, "replies": total.replies}
-        said = f"{who} died; this recovery gave back {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
-        events.emit(tx, "recovery_done", "operator", said, instance_no=instance_no, **counts)
+        message = f"{who} died; this recovery gave back {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
+        events.emit(tx, "recovery_done", "operator", message, instance_no=instance_no, **counts)
     return part, done
 
 
 def overdue_compactions(tx: ReadTx, now_ms: int) -> list[Row]:
     """Read a bounded number of running jobs whose deadline is over, and with it the moment in which their owners say so themselves."""
-    return tx.all("resume.overdue_compactions", before_ms=now_ms - LEASE_GRACE_MS, limit=RECOVER_AT_ONCE)
+    return tx.all("recovery.overdue_compactions", before_ms=now_ms - LEASE_GRACE_MS, limit=RECOVER_AT_ONCE)
 
 
 def expire_compactions(tx: Tx) -> Recovered:
@@ -176,7 +176,7 @@ def plan(
         held += tx.all("inbox.interrupted_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE)
         held = sorted(held, key=lambda row: -row.inbox_no)[:PLAN_AT_ONCE]
     unclean = tx.one(
-        "resume.unclean_starts",
+        "recovery.unclean_starts",
         since_ms=now_ms - round(policy.breaker_window_s * 1000),
         now_ms=now_ms,
         instance_no=instance_no,
@@ -231,7 +231,7 @@ def apply(tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_break
         if decision.action == "resume":
             resumed += tx.run("inbox.resume", inbox_no=decision.inbox_no, now_ms=tx.now_ms, timeout_ms=round(policy.deadline_s * 1000))
         elif decision.action == "skip":
-            session = tx.one("sessions.by_id", session_id=decision.session_id)
+            session = tx.one("registry.by_id", session_id=decision.session_id)
             turns.dead_letter(tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}")
     stopped = [decision.reason for decision in decisions if decision.action == "breaker"]
     if stopped and tell_breaker:

@@ -3,7 +3,7 @@
     claim --> running --> completed            entries, replies and the end of the turn in one transaction
                  |------> failed               the message is retried after a pause, or dead
                  |------> aborted              a person stopped it
-                 `------> interrupted          its process died or fell silent; the message is held for the resume plan
+                 `------> interrupted          its process died or fell silent; the message waits for the resume plan
 
 Claiming a message, appending it to the transcript and starting the turn is one transaction: there is no moment at
 which a message is neither waiting nor being worked on.
@@ -59,7 +59,7 @@ class Candidate:
     inbox_no: int
     session_no: int
     session_id: str
-    source: str
+    channel: str
     event_id: str
     attempts: int
     timeout_ms: int | None
@@ -83,7 +83,7 @@ class Started:
     timeout_ms: int
     """The work is cut off after this; the lease can be renewed for a moment longer, to write how it ended."""
     accepted_at_ms: int
-    told: bool
+    notified: bool
     """True: the sender has been told that it takes longer."""
 
 
@@ -153,7 +153,7 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
         kind=kind,
         inbox_no=candidate.inbox_no,
         attempt=now.attempts + 1,
-        operation=f"{kind} from {candidate.source}",
+        operation=f"{kind} from {candidate.channel}",
         instance_no=tx.instance_no,
         now_ms=tx.now_ms,
         expires_at_ms=expires_at_ms,
@@ -161,7 +161,7 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
     )
     claimed = tx.run("inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no)
     require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
-    told = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
+    notified = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
     if kind == "message":
         tx.run("inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no)
     return Started(
@@ -175,20 +175,20 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
         timeout_ms=timeout_ms,
-        accepted_at_ms=told.accepted_at_ms,
-        told=bool(told.delayed),
+        accepted_at_ms=notified.accepted_at_ms,
+        notified=bool(notified.delayed),
     )
 
 
-def is_there(tx: ReadTx, made: Started) -> bool:
+def is_there(tx: ReadTx, created: Started) -> bool:
     """Tell whether a turn whose claim may or may not have been committed is running, and is this process's.
 
     Its number alone does not say so: if it was not committed, the number may have been given to another turn since.
     """
-    row = tx.first("turns.get", turn_no=made.turn_no)
+    row = tx.first("turns.get", turn_no=created.turn_no)
     if row is None or row.state != "running":
         return False
-    return (row.inbox_no, row.attempt, row.deadline_ms) == (made.inbox_no, made.attempt, made.deadline_ms)
+    return (row.inbox_no, row.attempt, row.deadline_ms) == (created.inbox_no, created.attempt, created.deadline_ms)
 
 
 # -- while it runs ------------------------------------------------------------------------------------------
@@ -327,19 +327,19 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     if turn.state != "running":
         return False
     _finish(tx, turn, "interrupted", reason)
-    said = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
+    text = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
     message = tx.first("inbox.notified", inbox_no=turn.inbox_no)
     if message is None or (message.state, message.turn_no) != ("claimed", turn_no):
         # Another program did that. An error here would keep a lane, or a start, from all other turns; an operator is told.
-        said += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
+        text += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
     elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
         require_one(tx.run("inbox.suspend", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
-        told = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
-        events.emit(tx, "turn_interrupted", "user", told, session_no=turn.session_no, turn_no=turn_no)
+        notified = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
+        events.emit(tx, "turn_interrupted", "user", notified, session_no=turn.session_no, turn_no=turn_no)
     else:
         dead_letter(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
     events.emit(
-        tx, "turn_interrupted", "operator", said, session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt
+        tx, "turn_interrupted", "operator", text, session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt
     )
     return True
 

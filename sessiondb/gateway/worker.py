@@ -250,13 +250,13 @@ async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: 
         return None
 
     lease_ms = round(settings.lease_s * 1000)
-    made: turns.Started | None = None
+    created: turns.Started | None = None
 
     def claim(tx: Tx) -> turns.Started | None:
         # Kept here and not only by the caller, who may be cancelled while this commits and must then give the turn back.
-        nonlocal made
-        made = turns.claim(tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=round(settings.timeout_s * 1000))
-        return made
+        nonlocal created
+        created = turns.claim(tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=round(settings.timeout_s * 1000))
+        return created
 
     # Cancelled by a scope once it has begun, the claim is still known: its turn is interrupted at once, not when its lease runs out.
     # asyncio's task.cancel() passes through the shield, and takes the result with it.
@@ -264,11 +264,11 @@ async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: 
         with anyio.CancelScope(shield=True):
             started = await db.write("lane.claim", claim, size=draft.size)
     except anyio.get_cancelled_exc_class() as cancelled:
-        if made is not None and outcome_of(cancelled) != "not_executed":
-            await _release(db, made, settings)
+        if created is not None and outcome_of(cancelled) != "not_executed":
+            await _release(db, created, settings)
         raise
     except OutcomeUnknown:
-        started = await _find_claim(db, made, settings) if made is not None else None
+        started = await _find_claim(db, created, settings) if created is not None else None
         if started is None:
             raise
     if started is None:
@@ -277,13 +277,13 @@ async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: 
     return Turn(db, session, started, message, settings)
 
 
-async def _release(db: Database, made: turns.Started, settings: LaneSettings) -> None:
+async def _release(db: Database, created: turns.Started, settings: LaneSettings) -> None:
     """Interrupt a turn that was claimed and never begun, if it is there."""
-    who = f"turn {made.turn_no} of session {made.session_id}"
+    who = f"turn {created.turn_no} of session {created.session_id}"
 
     def release(tx: Tx) -> None:
-        if turns.is_there(tx, made):
-            turns.interrupt(tx, made.turn_no, _STOPPING)
+        if turns.is_there(tx, created):
+            turns.interrupt(tx, created.turn_no, _STOPPING)
 
     try:
         await retry.write_with_retry(db, "lane.release", release, for_s=settings.lease_s, who=who)
@@ -291,7 +291,7 @@ async def _release(db: Database, made: turns.Started, settings: LaneSettings) ->
         logger.error("%s: it was claimed and not begun, and cannot be given back (%s); its lease ends it", who, error)  # noqa: TRY400  # as below
 
 
-async def _find_claim(db: Database, made: turns.Started, settings: LaneSettings) -> turns.Started | None:
+async def _find_claim(db: Database, created: turns.Started, settings: LaneSettings) -> turns.Started | None:
     """After a claim whose outcome is unknown: go on with its turn if it is there after all; None if it is not.
 
     It is asked in a write, whose success says that the disk took what it saw.
@@ -300,14 +300,14 @@ async def _find_claim(db: Database, made: turns.Started, settings: LaneSettings)
 
     def find(tx: Tx) -> None:
         found.clear()
-        if turns.is_there(tx, made):
-            turns.renew(tx, made.turn_no, lease_ms=round(settings.lease_s * 1000), operation=None)
-            found.append(made)
+        if turns.is_there(tx, created):
+            turns.renew(tx, created.turn_no, lease_ms=round(settings.lease_s * 1000), operation=None)
+            found.append(created)
 
     try:
-        await retry.write_with_retry(db, "lane.find", find, for_s=settings.lease_s, who=f"turn {made.turn_no} of session {made.session_id}")
+        await retry.write_with_retry(db, "lane.find", find, for_s=settings.lease_s, who=f"turn {created.turn_no} of session {created.session_id}")
     except anyio.get_cancelled_exc_class():
-        await _release(db, made, settings)
+        await _release(db, created, settings)
         raise
     return found[0] if found else None
 
@@ -362,7 +362,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
             turn._scope = group.cancel_scope
             if turn.stopped:
                 group.cancel_scope.cancel()
-            if turn._started.kind == "message" and not turn._started.told:
+            if turn._started.kind == "message" and not turn._started.notified:
                 group.start_soon(_tell_delay, turn)
             with anyio.move_on_after(turn._started.timeout_ms / 1000) as deadline:
                 answer = await handler(turn)
@@ -476,9 +476,9 @@ def _encoded_replies(messages: Sequence[tuple[str, Any]]) -> list[tuple[tuple[st
 
 
 async def _refuse_answer(turn: Turn, error: Exception) -> None:
-    said = f"its answer cannot be stored: {error}"
-    logger.warning("%s: %s", turn, said)
-    refused = await _record(turn, lambda tx: turns.fail(tx, turn.number, said, retry=False))
+    message = f"its answer cannot be stored: {error}"
+    logger.warning("%s: %s", turn, message)
+    refused = await _record(turn, lambda tx: turns.fail(tx, turn.number, message, retry=False))
     if refused is not None:
         logger.error("%s: its end cannot be written (%s); its lease ends it", turn, refused)
 

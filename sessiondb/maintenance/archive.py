@@ -123,7 +123,7 @@ def _page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) ->
         statement = "archive.branches" if what == BRANCH else "archive.epochs"
         return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
     low_no, high_no = after + 1, entry_number(session_no, SEQ_MAX)
-    sizes = tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS)
+    sizes = tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS)
     if not sizes:
         return []
     last_no = last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no
@@ -156,7 +156,7 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
     def encode() -> list[Chunk]:
         return [archive_format.encode(what, rows, encoding) for what, rows in ((SESSION, [session]), (BINDING, bindings)) if rows]
 
-    made = await anyio.to_thread.run_sync(encode) if keep_archive else []
+    created = await anyio.to_thread.run_sync(encode) if keep_archive else []
     keys = json.dumps([row.session_key for row in bindings], ensure_ascii=False)
 
     def body(tx: Tx) -> tuple[int | None, str | None]:
@@ -176,14 +176,14 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
         row = tx.one(
             "archive.insert", session_no=session_no, state=state, reason=reason, encoding=encoding, now_ms=tx.now_ms, session_keys=keys
         )
-        for chunk in made:
+        for chunk in created:
             _put_chunk(tx, row.archive_no, chunk)
         if not keep_archive:
             tx.run("archive.hide_session", session_no=session_no, now_ms=tx.now_ms)
             tx.run("archive.forget_name", session_no=session_no)
         return int(row.archive_no), None
 
-    return (await backend.step(body, op="archive.begin", size=sum(len(chunk.content) for chunk in made))).value
+    return (await backend.step(body, op="archive.begin", size=sum(len(chunk.content) for chunk in created))).value
 
 
 def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
@@ -411,7 +411,7 @@ async def _delete(backend: Backend, row: Row) -> None:
     batch_size = BatchSize()
 
     def sizes(tx: ReadTx) -> list[Row]:
-        return tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=batch_size.rows)
+        return tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=batch_size.rows)
 
     while found := await backend.read(sizes, op="archive.sizes"):
         step = await backend.step(_deleting_entries(row, low_no, last_fitting(found, STEP_BYTES).entry_no), op="archive.delete")
@@ -550,7 +550,7 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
     bound = {key.session_key for key in tx.all("archive.bindings", session_no=own.session_no)}
     return Restored(
         session.session_id,
-        session.entries,
+        session.last_seq,
         tuple(key for key in keys if key in bound),
         tuple(key for key in keys if key not in bound),
         tuple(row.session_id for row in parents),

@@ -59,7 +59,7 @@ def _columns(text: str) -> dict[str, str]:
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     SESSION: _columns(
         "session_no:INTEGER session_id:TEXT agent_id:TEXT? origin:TEXT version:INTEGER created_at_ms:INTEGER updated_at_ms:INTEGER "
-        "ended_at_ms:INTEGER? name:TEXT? entries:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER? "
+        "ended_at_ms:INTEGER? name:TEXT? last_seq:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER? "
         "first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER forked_from_no:INTEGER? pinned_at_ms:INTEGER? "
         "archived_at_ms:INTEGER?"
     ),
@@ -76,6 +76,9 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     ),
 }
 """The columns of each table in the order in which they are archived, with their types; `?`: may be NULL. As the schema has them."""
+
+_RENAMED: Final = {"entries": "last_seq"}
+"""Columns that had another name when older archives were written, by that name."""
 
 _IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
 _TYPES: Final[dict[str, set[type]]] = {"INTEGER": {int}, "INTEGER?": {int, type(None)}, "TEXT": {str}, "TEXT?": {str, type(None)}}
@@ -186,7 +189,7 @@ def _decode(chunk: Row, encoding: str, session_no: int, session_id: str, pause_s
         try:
             values = _values(line)
             if number == 0:
-                if values != columns:
+                if _todays(values) != columns:
                     raise Wrong(f"does not begin with the columns of {chunk.what}")
                 continue
             check_row(chunk.what, values, session_no, session_id)
@@ -227,6 +230,11 @@ def _values(line: bytearray) -> list[Any]:
     return values
 
 
+def _todays(columns: list[Any]) -> list[Any]:
+    """Return the names that a chunk's first line gives to its columns as they are today."""
+    return [_RENAMED.get(name, name) if isinstance(name, str) else name for name in columns]
+
+
 def rows_of(chunk: Row) -> Iterator[list[Any]]:
     """Yield what is left of a damaged chunk's rows: as far as it can be decompressed, and its lines are lists of the right length.
 
@@ -244,7 +252,7 @@ def rows_of(chunk: Row) -> Iterator[list[Any]]:
             values = _values(line)
         except Wrong:
             continue
-        if not begun and values != columns:
+        if not begun and _todays(values) != columns:
             return
         if begun and len(values) == len(columns):
             yield values

@@ -97,9 +97,9 @@ async def gc(
                 decisions[index] = await _carry_out(backend, policy, decision)
         await give_space_back(backend)
     after = before if dry_run else await measure(backend)
-    gone = sum(1 for made in decisions if made.action in ("archive", "delete") and made.outcome in ("planned", "done"))
+    missing = sum(1 for created in decisions if created.action in ("archive", "delete") and created.outcome in ("planned", "done"))
     report = RetentionReport(
-        (*failed, *decisions), walk.sessions, walk.sessions - gone, resumed_archives, before.bytes, after.bytes, after.free, pruned, dry_run
+        (*failed, *decisions), walk.sessions, walk.sessions - missing, resumed_archives, before.bytes, after.bytes, after.free, pruned, dry_run
     )
     if not dry_run and (resumed_archives or report.count("done") or report.count("failed") or any(pruned.values())):
         await backend.step(lambda tx: _report(tx, report), op="retention.report")
@@ -166,8 +166,8 @@ def _failing(archive_no: int, note: str) -> Callable[[ReadTx], RetentionDecision
         row = tx.one("archive.get", archive_no=archive_no)
         session = tx.one("archive.session", session_no=row.session_no)
         reason = f"begun by an earlier run, and still {row.state}"
-        made = RetentionDecision(row.session_id, row.session_no, "archive", reason, session.updated_at_ms, 0, session.entries)
-        return replace(made, outcome="failed", note=note)
+        created = RetentionDecision(row.session_id, row.session_no, "archive", reason, session.updated_at_ms, 0, session.last_seq)
+        return replace(created, outcome="failed", note=note)
 
     return look
 
@@ -186,13 +186,13 @@ async def give_space_back(backend: Backend) -> int:
 
 
 def _report(tx: Tx, report: RetentionReport) -> None:
-    done = Counter(made.action for made in report.decisions if made.outcome == "done")
-    said = ", ".join(f"{count:,} {_DONE[action]}" for action, count in done.items()) or "nothing archived"
+    done = Counter(created.action for created in report.decisions if created.outcome == "done")
+    message = ", ".join(f"{count:,} {_DONE[action]}" for action, count in done.items()) or "nothing archived"
     events.emit(
         tx,
         "retention_done",
         "operator",
-        f"Retention: {said}; {report.count('failed')} failed; {report.bytes_before:,} bytes before, {report.bytes_after:,} after",
+        f"Retention: {message}; {report.count('failed')} failed; {report.bytes_before:,} bytes before, {report.bytes_after:,} after",
         done=dict(done),
         failed=report.count("failed"),
         resumed_archives=report.resumed_archives,

@@ -167,7 +167,7 @@ def _in_days(days: float) -> str:
 
 def _decision(row: Row, action: Action, reason: str, outcome: Outcome, rule: Rule) -> RetentionDecision:
     return RetentionDecision(
-        row.session_id, row.session_no, action, reason, row.updated_at_ms, row.keys, row.entries, outcome=outcome, rule=rule
+        row.session_id, row.session_no, action, reason, row.updated_at_ms, row.keys, row.last_seq, outcome=outcome, rule=rule
     )
 
 
@@ -191,7 +191,7 @@ async def make_plan(backend: Backend, policy: RetentionPolicy, now_ms: int, *, e
     if policy.max_bytes is not None:
         await _plan_bytes(backend, walk, policy.max_bytes)
     dropped = await _plan_archives(backend, policy, now_ms) if policy.archive_days is not None else []
-    return walk, [*sorted(walk.decisions.values(), key=lambda made: (made.updated_at_ms, made.session_no)), *dropped]
+    return walk, [*sorted(walk.decisions.values(), key=lambda created: (created.updated_at_ms, created.session_no)), *dropped]
 
 
 async def _weigh(backend: Backend, session_no: int) -> int:
@@ -199,7 +199,7 @@ async def _weigh(backend: Backend, session_no: int) -> int:
     low_no, high_no, total = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX), 0
 
     def weigh(tx: ReadTx) -> list[tuple[int, int]]:
-        return tx.tuples("source.entry_sizes", low_no=low_no, high_no=high_no, limit=WEIGH_ROWS)
+        return tx.tuples("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=WEIGH_ROWS)
 
     while True:
         sizes = await backend.read(weigh, op="retention.weigh")
@@ -221,7 +221,7 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
     if used <= max_bytes:
         return
     policy, target = walk.policy, walk.policy.high_water * max_bytes
-    left = used - target - sum(_freed(made, policy) for made in walk.decisions.values() if made.outcome == "planned")
+    left = used - target - sum(_freed(created, policy) for created in walk.decisions.values() if created.outcome == "planned")
     why = f"the database holds {used:,} bytes (limit {max_bytes:,})"
     after: tuple[int, int] | None = (-(2**62), 0)
 
@@ -232,16 +232,16 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
     while left > 0 and after is not None:
         rows = await backend.read(page, op="retention.plan")
         for row in rows:
-            made = walk.decisions.get(row.session_no)
+            created = walk.decisions.get(row.session_no)
             if left <= 0:
                 return
-            if row.archived_at_ms is not None or (made is not None and made.rule != "none"):
+            if row.archived_at_ms is not None or (created is not None and created.rule != "none"):
                 continue
             await backend.read(_deciding(walk, row, why), op="retention.plan")
-            made = walk.decisions[row.session_no]
-            if made.outcome == "planned":
-                made = walk.decisions[row.session_no] = replace(made, bytes=await _weigh(backend, row.session_no))
-                left -= _freed(made, policy)
+            created = walk.decisions[row.session_no]
+            if created.outcome == "planned":
+                created = walk.decisions[row.session_no] = replace(created, bytes=await _weigh(backend, row.session_no))
+                left -= _freed(created, policy)
         after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
 
@@ -263,7 +263,7 @@ async def _plan_archives(backend: Backend, policy: RetentionPolicy, now_ms: int)
             age_days = (now_ms - row.finished_at_ms) / DAY_MS
             if age_days > policy.archive_days:
                 reason = f"archived {_in_days(round(age_days))} ago (limit {policy.archive_days:g})"
-                made = RetentionDecision(row.session_id, row.session_no, "drop", reason, row.updated_at_ms, 0, row.entries)
-                found.append(replace(made, bytes=row.bytes_stored, rule="archive_age"))
+                created = RetentionDecision(row.session_id, row.session_no, "drop", reason, row.updated_at_ms, 0, row.last_seq)
+                found.append(replace(created, bytes=row.bytes_stored, rule="archive_age"))
         after_no = rows[-1].archive_no
     return found

@@ -64,7 +64,7 @@ class Work:
     """What a gateway has before it, and what it could not finish: counts of rows."""
 
     messages_waiting: int
-    messages_held: int
+    messages_interrupted: int
     """Interrupted; the resume plan decides."""
     messages_dead: int
     turns_running: int
@@ -103,7 +103,7 @@ class DatabaseStatus:
     """How many jobs are in each state."""
     running: tuple[RunningCompaction, ...]
     stuck: tuple[Stuck, ...]
-    sources: int
+    import_files: int
     lines_damaged: int
     lines_blank: int
     processes: tuple[Process, ...]
@@ -168,7 +168,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
             for row in jobs
         ),
         stuck=tuple(Stuck(*row) for row in tx.all("status.stuck", limit=LISTED_MAX)),
-        sources=totals.sources,
+        import_files=totals.import_files,
         lines_damaged=totals.lines_damaged,
         lines_blank=totals.lines_blank,
         processes=tuple(Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None) for row in open_rows),
@@ -177,7 +177,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
     )
     identities = {row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started) for row in (*open_rows, *jobs) if row.pid is not None}
     owners = {row.compaction_id: row.instance_no for row in jobs if row.pid is not None}
-    return Snapshot(status, identities, owners, tx.all("resume.held")[:LISTED_MAX])
+    return Snapshot(status, identities, owners, tx.all("recovery.held")[:LISTED_MAX])
 
 
 def holdings(rows: Sequence[Row]) -> list[Holding]:

@@ -192,10 +192,10 @@ class Walk:
 
         def step(tx: ReadTx) -> None:
             nonlocal after_no
-            rows = tx.all("verify.sources", after_no=after_no, limit=PAGE_ROWS)
+            rows = tx.all("verify.import_files", after_no=after_no, limit=PAGE_ROWS)
             for row in rows:
                 self._source(row)
-            after_no = rows[-1].source_no if len(rows) == PAGE_ROWS else None
+            after_no = rows[-1].import_file_no if len(rows) == PAGE_ROWS else None
 
         while after_no is not None:
             yield step
@@ -209,9 +209,9 @@ class Walk:
             )
         if row.last_line is not None and row.last_line > row.lines:
             self.add("source", row.session_id, f"line {row.last_line} of {row.path} is quarantined, but only {row.lines} lines were read")
-        if row.session_entries is not None and row.entries > row.session_entries + 1:  # and the header
+        if row.session_last_seq is not None and row.entries > row.session_last_seq + 1:  # and the header
             self.add(
-                "source", row.session_id, f"{row.entries} entries were read from {row.path}; its session has {row.session_entries}"
+                "source", row.session_id, f"{row.entries} entries were read from {row.path}; its session has {row.session_last_seq}"
             )
 
     # -- the gateway's tables: each row beside what it must agree with, in one snapshot ----------------------
@@ -239,7 +239,7 @@ class Walk:
             self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is running")
         if row.turn_state is not None and (row.turn_inbox_no != row.inbox_no or row.turn_session_no != row.session_no):
             self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} worked on item {row.turn_inbox_no}")
-        if row.state in ("claimed", "held") and (row.entry_no is None or row.attempts < 1):
+        if row.state in ("claimed", "interrupted") and (row.entry_no is None or row.attempts < 1):
             self.add("inbox", row.session_id, f"{name} it counts no attempt, or has no entry")
         if row.entry_no is not None and row.found_role != "user" and row.archived_at_ms is None and row.is_users:
             self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} is not in the transcript")
@@ -465,8 +465,8 @@ class SessionWalk:
         elif row.header_type not in (None, "session"):
             self.add("header", f"entry 0 is a {row.header_type!r}, not the header")
         last_seq = 0 if row.last_no is None else row.last_no & SEQ_MAX
-        if last_seq != row.entries:
-            self.add("sequence", f"the session's last seq is {row.entries}, but its last entry has {last_seq}")
+        if last_seq != row.last_seq:
+            self.add("sequence", f"the session's last seq is {row.last_seq}, but its last entry has {last_seq}")
 
     def _head(self, row: Row) -> None:
         if row.head_no is None:
@@ -590,7 +590,7 @@ class SessionWalk:
     # -- entries --------------------------------------------------------------------------------------------
 
     def _entries(self) -> Steps:
-        low_no, high_no = self._low_no, _number(self.session_no, self._row.entries)
+        low_no, high_no = self._low_no, _number(self.session_no, self._row.last_seq)
         page: list[Row] = []
 
         def read_page(tx: ReadTx) -> None:
@@ -783,10 +783,10 @@ class SessionWalk:
             self.add("body", f"bytes {span} of entry {_at(row.entry_no)} are not its message")
 
     def _message(self, row: Row, message: dict[str, Any]) -> None:
-        said = _text(message.get("role"))
-        renamed = row.role == "custom" and said == "hookMessage"
-        if not renamed and row.role != said:
-            self._of(row, "payload", f"is stored with role {row.role!r}, but its text says {said!r}")
+        text = _text(message.get("role"))
+        renamed = row.role == "custom" and text == "hookMessage"
+        if not renamed and row.role != text:
+            self._of(row, "payload", f"is stored with role {row.role!r}, but its text says {text!r}")
         excluded = message.get("excludeFromContext") is True
         allowed = (2,) if excluded else (3,) if renamed else (1, 4)
         if row.projection not in allowed:
@@ -950,15 +950,15 @@ def _text(value: Any) -> str | None:
 
 def _decode(text: bytes) -> Any:
     """Decode JSON as strictly as the format is: no NaN; integers past the interpreter's limit become floats."""
-    said = text.decode()
-    if has_more_values(said, ENTRY_VALUES_MAX):
+    message = text.decode()
+    if has_more_values(message, ENTRY_VALUES_MAX):
         raise ValueError(f"it is made of too many values: more than {ENTRY_VALUES_MAX:,}")
     try:
-        return json.loads(said, parse_constant=_no_constant)
+        return json.loads(message, parse_constant=_no_constant)
     except ValueError as error:
         if "integer string conversion" not in str(error):
             raise
-    return json.loads(said, parse_constant=_no_constant, parse_int=int_or_float)
+    return json.loads(message, parse_constant=_no_constant, parse_int=int_or_float)
 
 
 def _no_constant(name: str) -> Any:

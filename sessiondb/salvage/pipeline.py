@@ -126,7 +126,7 @@ class TableReport:
     """There, but they could not be read whole."""
     left_out: int = 0
     """Read, but they contradict what else is there."""
-    made: int = 0
+    created: int = 0
     """Made again from what others say."""
 
 
@@ -194,18 +194,18 @@ class SalvageReport:
 # -- the whole -------------------------------------------------------------------------------------------------
 
 
-def run(source: Source, target: Target, *, said: Callable[[str], None] = lambda _: None) -> SalvageReport:
-    """Build the new database and say what is in it. `said` hears what is being done.
+def run(source: Source, target: Target, *, progress: Callable[[str], None] = lambda _: None) -> SalvageReport:
+    """Build the new database and say what is in it. `progress` hears what is being done.
 
     Raises:
         NotASessionDB: there is not one row in the file that sessiondb could have written.
     """
-    return _Salvage(source, target, said).run()
+    return _Salvage(source, target, progress).run()
 
 
 class _Salvage:
-    def __init__(self, source: Source, target: Target, said: Callable[[str], None]) -> None:
-        self.source, self.target, self.said = source, target, said
+    def __init__(self, source: Source, target: Target, progress: Callable[[str], None]) -> None:
+        self.source, self.target, self.progress = source, target, progress
         self.now_ms = now_ms()
         self.report = SalvageReport(source.path, target.path)
         self.tables: dict[str, TableReport] = {}
@@ -223,21 +223,21 @@ class _Salvage:
         self.gap_max = GAP_FLOOR + source.count * source.page_size // 64
 
     def run(self) -> SalvageReport:
-        self.said("reading pages")
+        self.progress("reading pages")
         self._read()
         if not any(table.found for name, table in self.tables.items() if name not in ("lane", "instance")):
             raise NotASessionDB(f"{self.source.path}: no row that sessiondb wrote was found in this file. Nothing was made.")
-        self.said("mending references")
+        self.progress("mending references")
         self._mend()
-        self.said("checking sessions")
+        self.progress("checking sessions")
         self._raise_numbers()  # before branches are made again
         self._judge()
-        self.said("settling messages, turns and replies")
+        self.progress("settling messages, turns and replies")
         self._settle()
         self._raise_numbers()
         if count := self.change("cap_cursors"):
             self.lose(f"{count} consumers of events had handled events that were never written; they go on with the next one")
-        self.said("verifying the new database")
+        self.progress("verifying the new database")
         self._verify()
         self._tell()
         self.target.finish()
@@ -350,16 +350,16 @@ class _Salvage:
         if sound and tx.first("verify.place", entry_no=entry_no) is None:
             self.lost_entries.setdefault(session_no, {})[entry_no & SEQ_MAX] = entry_id
 
-    def _compare_inbox(self, tx: Tx, source: Any, event_id: Any, inbox_no: Any) -> None:
+    def _compare_inbox(self, tx: Tx, channel: Any, event_id: Any, inbox_no: Any) -> None:
         if not isinstance(inbox_no, int) or tx.first("salvage.inbox_payload", inbox_no=inbox_no) is not None:
             return
         self._given_out("inbox", inbox_no)
-        self.lose(f"message {inbox_no} was accepted from {source} as {event_id}, and its text is lost: have it sent again")
+        self.lose(f"message {inbox_no} was accepted from {channel} as {event_id}, and its text is lost: have it sent again")
 
     def _compare_binding(self, tx: Any, session_no: Any, session_key: Any) -> None:
         if not isinstance(session_no, int) or not isinstance(session_key, str):
             return
-        if tx.first("sessions.by_key", session_key=session_key) is not None:
+        if tx.first("registry.by_key", session_key=session_key) is not None:
             return
         try:
             agent_id = parse_key(session_key).agent_id
@@ -367,7 +367,7 @@ class _Salvage:
             return
         bound = {"session_key": session_key, "session_no": session_no, "agent_id": agent_id, "bound_at_ms": self.now_ms}
         if tx.run("salvage.put_binding", **bound, details=None):
-            self.table("binding").made += 1
+            self.table("binding").created += 1
             self.lose(f"the row of key {session_key} is lost; bound again to session number {session_no}, as the index says")
 
     def _take_broken(self, row: Any) -> None:
@@ -437,16 +437,16 @@ class _Salvage:
             return True
         header = self.target.read(lambda tx: tx.first("salvage.header", entry_no=session_no << SEQ_BITS))
         fields = _object(header.payload) if header is not None else {}
-        said, version = fields.get("id"), fields.get("version")
+        message, version = fields.get("id"), fields.get("version")
         if session_no in self.lost_sessions:
-            said = self.lost_sessions[session_no]
-        session_id = said if isinstance(said, str) and 0 < len(said) <= 255 else f"salvaged-{session_no}"
+            message = self.lost_sessions[session_no]
+        session_id = message if isinstance(message, str) and 0 < len(message) <= 255 else f"salvaged-{session_no}"
         if self.target.read(lambda tx: tx.first("salvage.taken", session_id=session_id)) is not None:
             session_id = f"salvaged-{session_no}"
         version = version if isinstance(version, int) and 1 <= version <= 4 else 3
         at_ms = header.appended_at_ms if header is not None else self.now_ms
         self.change("make_session", session_no=session_no, session_id=session_id, version=version, at_ms=at_ms)
-        self.table("session").made += 1
+        self.table("session").created += 1
         self.made_sessions.add(session_no)
         self.lose(f"the row of session number {session_no} is lost; made again as {session_id} for its {why}")
         return True
@@ -462,12 +462,12 @@ class _Salvage:
 
     def _make_lane(self, lane: str) -> None:
         if self.change("make_lane", lane=lane):
-            self.table("lane").made += 1
+            self.table("lane").created += 1
             self.lose(f"the settings of lane {lane!r} are lost; it runs one turn at a time now (see db.set_lane())")
 
     def _make_instance(self, instance_no: int) -> None:
         if self.change("make_instance", instance_no=instance_no, host=socket.gethostname(), now_ms=self.now_ms):
-            self.table("instance").made += 1
+            self.table("instance").created += 1
 
     def _mend_turn(self, row: Row) -> None:
         if row.found_session_no is None:
@@ -504,10 +504,10 @@ class _Salvage:
                 self.lose(f"compaction {row.compaction_no} was left out: nothing else is left of its session")
             elif row.instance_no is not None and row.found_instance_no is None:
                 self.change("set_compaction", compaction_no=row.compaction_no)
-        for row in self.owners("next_quarantined", "source_no"):
-            if row.found_source_no is None:
-                self.table("quarantine").left_out += self.change("drop_quarantine", source_no=row.source_no)
-                self.lose(f"quarantined lines of import {row.source_no} were left out: its receipt is lost")
+        for row in self.owners("next_quarantined", "import_file_no"):
+            if row.found_import_file_no is None:
+                self.table("quarantine").left_out += self.change("drop_quarantine", import_file_no=row.import_file_no)
+                self.lose(f"quarantined lines of import {row.import_file_no} were left out: its receipt is lost")
 
     # -- judge, and rebuild
 
@@ -581,7 +581,7 @@ class _Salvage:
             if len(page) < BATCH_ROWS:
                 break
             low_no = page[-1][0] + 1
-        last = max(row.entries, *(seq for seq in self.lost_entries.get(row.session_no, ()) if self._may_be(row, seq)), 0)
+        last = max(row.last_seq, *(seq for seq in self.lost_entries.get(row.session_no, ()) if self._may_be(row, seq)), 0)
         if last >= max(due, 1):
             missing.append((max(due, 1) if due == -1 else due, last))
         elif due == 0:
@@ -596,7 +596,7 @@ class _Salvage:
 
     def _may_be(self, row: Any, seq: int) -> bool:
         """Tell whether a number that an index names can have been given out: the index may be damaged itself."""
-        return seq <= row.entries or (row.session_no in self.made_sessions and seq <= self.gap_max)
+        return seq <= row.last_seq or (row.session_no in self.made_sessions and seq <= self.gap_max)
 
     def _leave_out(self, row: Row) -> None:
         low_no, high_no = row.session_no << SEQ_BITS, row.session_no << SEQ_BITS | SEQ_MAX
@@ -680,7 +680,7 @@ class _Salvage:
         for row in self.pages("events", "event_no"):
             if row.session_no is not None and row.found_session_no is None:
                 self.change("set_event", event_no=row.event_no)
-        for row in self.pages("sources", "source_no"):
+        for row in self.pages("import_files", "import_file_no"):
             self._settle_receipt(row)
 
     def _settle_message(self, row: Row) -> None:
@@ -696,13 +696,13 @@ class _Salvage:
             entry_no = None
         running = own_turn and row.turn_state == "running"
         if state == "claimed" and not running:
-            state = "held"
-        if state in ("claimed", "held") and (entry_no is None or row.attempts < 1):
+            state = "interrupted"
+        if state in ("claimed", "interrupted") and (entry_no is None or row.attempts < 1):
             state, turn_no = "queued", None
         if running and state != "claimed":
             self.change("interrupt_turn", turn_no=row.turn_no, reason="salvaged: its message was settled")
         reason = "salvaged"
-        if not row.is_json and state in ("queued", "claimed", "held"):
+        if not row.is_json and state in ("queued", "claimed", "interrupted"):
             # No turn can work on it. Dead, it is shown to a person, who can still read it.
             state, turn_no, reason = "dead", None, "salvaged: its text is damaged"
         if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
@@ -734,14 +734,14 @@ class _Salvage:
     def _settle_receipt(self, row: Row) -> None:
         session_no = row.session_no if row.found_session_no is not None else None
         lines = max(row.lines, row.last_line or 0)
-        entries = min(row.entries, row.session_entries + 1) if row.session_entries is not None else row.entries
+        entries = min(row.entries, row.session_last_seq + 1) if row.session_last_seq is not None else row.entries
         if (session_no, lines, entries, row.found_quarantined) == (row.session_no, row.lines, row.entries, row.quarantined):
             return
         self.change(
-            "set_source", source_no=row.source_no, session_no=session_no, lines=lines, entries=entries,
+            "set_import_file", import_file_no=row.import_file_no, session_no=session_no, lines=lines, entries=entries,
             quarantined=row.found_quarantined, note="salvaged: part of what was imported is lost",
         )  # fmt: skip
-        self.lose(f"import {row.source_no}: of {row.quarantined} quarantined lines there are {row.found_quarantined}")
+        self.lose(f"import {row.import_file_no}: of {row.quarantined} quarantined lines there are {row.found_quarantined}")
 
     def _raise_numbers(self) -> None:
         """See that what was given out stays given out; a restored archive brings its branches' numbers back."""
@@ -859,10 +859,10 @@ class _Rebuild:
                 yield from self._up_to(due, inputs[0] & SEQ_MAX)
                 due = max(due, (inputs.pop(0) & SEQ_MAX) + 1)
             seq = row.entry_no & SEQ_MAX
-            beyond = seq > max(due, self.session.entries) and self.session_no not in self.salvage.made_sessions
+            beyond = seq > max(due, self.session.last_seq) and self.session_no not in self.salvage.made_sessions
             if beyond or seq - due > self.salvage.gap_max:
                 self.salvage.table("entry").left_out += 1
-                self.notes.append(f"an entry with seq {seq} was left out: the last one can have had {max(due - 1, self.session.entries)}")
+                self.notes.append(f"an entry with seq {seq} was left out: the last one can have had {max(due - 1, self.session.last_seq)}")
                 continue
             yield from self._up_to(due, seq - 1)
             yield seq, row
@@ -918,7 +918,7 @@ class _Rebuild:
     def _made_header(self) -> Draft:
         version, at = self.session.version, iso_from_ms(self.session.created_at_ms)
         fields = {"type": "session", "version": version, "id": self.session.session_id, "timestamp": at, "cwd": ""}
-        self.salvage.table("entry").made += 1
+        self.salvage.table("entry").created += 1
         return parse_line(dumps(fields), version)
 
     def _place(self, tx: Any, seq: int, row: Any) -> None:
@@ -928,7 +928,7 @@ class _Rebuild:
             if row is not None:
                 self.damaged.append(seq)
             draft = self._made(tx, number, row)
-        first = draft.type == "session" and state.entries == 0 and state.head_no is None
+        first = draft.type == "session" and state.last_seq == 0 and state.head_no is None
         if first and tx.first("transcript.by_no", entry_no=self.low_no) is None:  # it would be taken for the header
             append.place(tx, state, self._made_header(), lenient=True)
         tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
@@ -955,8 +955,8 @@ class _Rebuild:
             draft = parse_line(row.payload, self.session.version)
         except DamagedLine:
             return None
-        said = _object(row.payload).get("id")
-        if not (isinstance(said, str) and said):
+        message = _object(row.payload).get("id")
+        if not (isinstance(message, str) and message):
             draft.entry_id = row.entry_id
         elif draft.entry_id != row.entry_id and self._named_by_child(tx, row.entry_no) == row.entry_id:
             return None  # the text is the damaged one of the two
@@ -967,14 +967,14 @@ class _Rebuild:
         """Return the id that the text of an entry's successor calls it by."""
         low_no = max(-self.high_no, -number - LOOK_AHEAD)
         child = tx.first("salvage.aside_child", low_no=low_no, high_no=-number - 1, parent_no=number)
-        said = _object(child.payload).get("parentId") if child is not None else None
-        return said if isinstance(said, str) and said else None
+        message = _object(child.payload).get("parentId") if child is not None else None
+        return message if isinstance(message, str) and message else None
 
     # -- what stands for an entry that is lost
 
     def _made(self, tx: Any, number: int, row: Any) -> Draft:
         """Return the entry that takes a lost one's place: the message from the inbox, or a mark."""
-        self.salvage.table("entry").made += 1
+        self.salvage.table("entry").created += 1
         known = self.salvage.fragments.get(number, {})
         indexed = self.salvage.lost_entries.get(self.session_no, {}).get(number & SEQ_MAX)
         wanted = indexed or self._named_by_child(tx, number) or (row.entry_id if row is not None else known.get("id"))
@@ -1100,7 +1100,7 @@ def _object(text: Any) -> dict[str, Any]:
 
 def _name(table: str, values: dict[str, Any]) -> str:
     """Name a row for a person: its number, or what else it is known by."""
-    if table == "inbox" and values.get("source") is not None:
+    if table == "inbox" and values.get("channel") is not None:
         return f"message {values.get('inbox_no')}, {values.get('source')} {values.get('event_id')}"
     number = values.get("entry_no")
     if table == "entry" and isinstance(number, int):

@@ -59,8 +59,8 @@ _SPOTS_MAX: Final = 10_000
 
 # In the order in which they are read: a row comes after those that it refers to, as far as that goes.
 TABLES: Final = (
-    "instance", "session", "binding", "branch", "epoch", "entry", "compaction", "source", "quarantine", "lane", "turn", "inbox", "outbox",
-    "event", "event_cursor", "archive", "archive_chunk", "sqlite_sequence",
+    "instance", "session", "binding", "branch", "epoch", "entry", "compaction", "import_file", "quarantine", "lane", "turn", "inbox",
+    "outbox", "event", "event_cursor", "archive", "archive_chunk", "sqlite_sequence",
 )  # fmt: skip
 # Rows of a lost schema are recognised by their types; where two kinds of rows have the same, by what this column may say.
 _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
@@ -77,7 +77,7 @@ _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
 _EVIDENCE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sqlite_autoindex_session_1": ("session", ("session_id", "session_no")),
     "entry_by_id": ("entry", ("session_no", "entry_id", "entry_no")),
-    "sqlite_autoindex_inbox_1": ("inbox", ("source", "event_id", "inbox_no")),
+    "sqlite_autoindex_inbox_1": ("inbox", ("channel", "event_id", "inbox_no")),
     "binding_by_session": ("binding", ("session_no", "session_key")),
 }
 # An index has rows of the same types as these: without a schema they are not told apart, and left out.
@@ -531,8 +531,8 @@ class DamagedFile:
         version, application = struct.unpack(">I", first[60:64])[0], struct.unpack(">I", first[68:72])[0]
         if application == APPLICATION_ID:
             if SCHEMA_VERSION < version < SCHEMA_VERSION + 1_000:
-                said = f"{self.path}: written by a newer sessiondb (schema {version}; this one knows up to {SCHEMA_VERSION})"
-                raise NewerSchema(f"{said}. Upgrade sessiondb.", found=version, known=SCHEMA_VERSION)
+                message = f"{self.path}: written by a newer sessiondb (schema {version}; this one knows up to {SCHEMA_VERSION})"
+                raise NewerSchema(f"{message}. Upgrade sessiondb.", found=version, known=SCHEMA_VERSION)
             return
         if self._roots and not {"session", "entry"} & self._roots.keys():
             names = ", ".join(sorted(self._roots)[:4])

@@ -88,7 +88,7 @@ class Notifier:
 
     def _watch(self) -> None:
         connection: apsw.Connection | None = None
-        known, said = 0, ""
+        known, message = 0, ""
         try:
             while self._sleep():
                 try:
@@ -96,15 +96,15 @@ class Notifier:
                         connection = self._connect()
                     version = connection.pragma("data_version")
                 except (SessionDBError, apsw.Error) as error:
-                    if str(error) != said:
-                        said = str(error)
+                    if str(error) != message:
+                        message = str(error)
                         log.warning("watching for other processes' commits failed (%s); trying again", error)
                     close_quietly(connection)
                     # A connection's numbers are its own: with the next one's first answer everything may have changed.
                     connection, known = None, 0
                     self._pause_s = min(FAILED_PAUSE_S_MAX, self._pause_s * 2)
                     continue
-                said, self._pause_s = "", FOREIGN_POLL_S
+                message, self._pause_s = "", FOREIGN_POLL_S
                 if version != known:
                     known = version
                     self.notify()

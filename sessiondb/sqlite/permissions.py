@@ -23,7 +23,7 @@ _WRITE = stat.S_IWGRP | stat.S_IWOTH
 _ENTER = stat.S_IXGRP | stat.S_IXOTH
 
 
-def refuse_planted(given: str, path: str) -> None:
+def refuse_planted(args: str, path: str) -> None:
     """Refuse names that another user has put where a database, or a file of SQLite's beside it, is expected.
 
     `given` is the path as it was asked for, `path` the same with links followed.
@@ -31,9 +31,9 @@ def refuse_planted(given: str, path: str) -> None:
     Raises:
         OpenError: says which name it is.
     """
-    link = _lstat(given)
+    link = _lstat(args)
     if link is not None and stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
-        raise OpenError(f"{given}: this is a symbolic link that another user (uid {link.st_uid}) has made. Name the file itself: {path}")
+        raise OpenError(f"{args}: this is a symbolic link that another user (uid {link.st_uid}) has made. Name the file itself: {path}")
     database = _lstat(path)
     trusted = {os.geteuid(), 0, *((database.st_uid,) if database is not None else ())}
     for suffix in _BESIDE:

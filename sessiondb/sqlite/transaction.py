@@ -171,40 +171,40 @@ def reraise(error: apsw.Error, during: str, interrupted: str = "", path: str = "
 
 def translate(error: apsw.Error, during: str, interrupted: str = "", path: str = "") -> Exception:
     """Return what sessiondb raises for SQLite's `error`; the same one, with a note, when it is a bug of ours."""
-    said = str(error)
+    message = str(error)
     match error:
         case apsw.ConstraintError():
             # SQLite says "UNIQUE constraint failed: entry.entry_no", and for a CHECK the name that the schema gave it.
-            rule = said.partition("constraint failed: ")[2] or said
-            return errors.ConstraintFailed(f"{during}: the schema refused the change: {said}", constraint=rule)
+            rule = message.partition("constraint failed: ")[2] or message
+            return errors.ConstraintFailed(f"{during}: the schema refused the change: {message}", constraint=rule)
         case apsw.FullError():
-            return errors.StoreFull(f"{during}: the disk is full ({said}); rolled back. Free space, then retry.")
+            return errors.StoreFull(f"{during}: the disk is full ({message}); rolled back. Free space, then retry.")
         case apsw.CorruptError() | apsw.NotADBError():
             # SQLite reports a page that the kernel cannot read (EIO) in a running statement as damage, too.
             return errors.StoreDamaged(
-                f"{during}: the database file {path or 'DB'} is damaged, or the disk could not read it ({said}). If the system's log shows "
+                f"{during}: the database file {path or 'DB'} is damaged, or the disk could not read it ({message}). If the system's log shows "
                 "I/O errors, check the disk and retry. Otherwise stop the gateway, keep the file as it is, and run "
                 f"`sessiondb salvage {path or 'DB'} NEW` to get out what can be read, or restore a backup."
             )
         case apsw.IOError():
             code = getattr(error, "extendedresult", "unknown")  # a VFS written in Python gives none
-            return errors.StoreFailed(f"{during}: I/O error from the disk ({said}, SQLite code {code}); rolled back. Check it, then retry.")
+            return errors.StoreFailed(f"{during}: I/O error from the disk ({message}, SQLite code {code}); rolled back. Check it, then retry.")
         case apsw.MismatchError():
-            return errors.InvalidInput(f"{during}: a value has the wrong type ({said}); nothing was changed.")
+            return errors.InvalidInput(f"{during}: a value has the wrong type ({message}); nothing was changed.")
         case apsw.CantOpenError():
             return errors.StoreFailed(
-                f"{during}: a file that SQLite needs cannot be opened ({said}); rolled back. Check the folder, its permissions and the "
+                f"{during}: a file that SQLite needs cannot be opened ({message}); rolled back. Check the folder, its permissions and the "
                 "limit of open files (ulimit -n), then retry."
             )
         case apsw.ReadOnlyError():
             return errors.StoreFailed(
-                f"{during}: the file can only be read at present ({said}); rolled back. Check whether its file system was remounted "
+                f"{during}: the file can only be read at present ({message}); rolled back. Check whether its file system was remounted "
                 "read-only, then retry."
             )
         case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
-            return errors.StoreBusy(f"{during}: another process holds a lock ({said}). Nothing was changed; retry.", retry_after_ms=100)
+            return errors.StoreBusy(f"{during}: another process holds a lock ({message}). Nothing was changed; retry.", retry_after_ms=100)
         case apsw.NoMemError():
-            return errors.StoreFailed(f"{during}: SQLite could not get memory ({said}); rolled back. Free some, then retry.")
+            return errors.StoreFailed(f"{during}: SQLite could not get memory ({message}); rolled back. Free some, then retry.")
         case apsw.InterruptError() if interrupted:
             return errors.ReadTooLong(f"{interrupted} (during {during})")
         case _:

@@ -40,7 +40,7 @@ class State:
     session_id: str
     version: int
     ended_at_ms: int | None
-    entries: int
+    last_seq: int
     epoch: int
     head_no: int | None
     branch_no: int | None
@@ -105,7 +105,7 @@ def save_state(tx: Tx, state: State) -> None:
         "transcript.save_state",
         now_ms=tx.now_ms,
         session_no=state.session_no,
-        entries=state.entries,
+        last_seq=state.last_seq,
         epoch=state.epoch,
         head_no=state.head_no,
         branch_no=state.branch_no,
@@ -241,7 +241,7 @@ def _place_off_tree(tx: Tx, state: State, draft: Draft) -> Receipt:
             state.notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored")
             known_leaf = False
     header_no = entry_number(state.session_no, 0)
-    is_header = draft.type == "session" and state.entries == 0 and state.head_no is None
+    is_header = draft.type == "session" and state.last_seq == 0 and state.head_no is None
     is_header = is_header and tx.first("transcript.by_no", entry_no=header_no) is None  # a damaged file may begin with two
     entry_no = header_no if is_header else _next_number(state)
     payload, _ = _payload(draft, state.head_id)
@@ -359,9 +359,9 @@ class _Tip:
 
 
 def _next_number(state: State) -> int:
-    state.entries += 1
-    assert state.entries <= SEQ_MAX, "a session holds at most 2^32 - 1 entries"
-    return entry_number(state.session_no, state.entries)
+    state.last_seq += 1
+    assert state.last_seq <= SEQ_MAX, "a session holds at most 2^32 - 1 entries"
+    return entry_number(state.session_no, state.last_seq)
 
 
 def _open_branch(tx: Tx, session_no: int, parent_no: int | None, first_no: int) -> int:
@@ -395,7 +395,7 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     kept = None
     if draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
-    elif draft.first_kept_seq is not None and draft.first_kept_seq <= state.entries:
+    elif draft.first_kept_seq is not None and draft.first_kept_seq <= state.last_seq:
         kept = tx.first("transcript.by_no", entry_no=entry_number(state.session_no, draft.first_kept_seq))
     if kept is None or state.head_no is None or kept.branch_no is None or not on_path(tx, kept, state.head_no):
         return None

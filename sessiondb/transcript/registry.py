@@ -43,13 +43,13 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     """
     key = _key_or_none(text)
     if key is not None:
-        row = tx.first("sessions.by_key", session_key=key.text)
+        row = tx.first("registry.by_key", session_key=key.text)
         if row is not None:
             return Ref(row.session_no, row.session_id)
-    row = tx.first("sessions.by_id", session_id=text)
+    row = tx.first("registry.by_id", session_id=text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
-    matches = tx.all("sessions.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
+    matches = tx.all("registry.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
     if len(matches) == 1:
         return Ref(matches[0].session_no, matches[0].session_id)
     if matches:
@@ -71,7 +71,7 @@ def info(tx: ReadTx, session_no: int) -> SessionInfo:
     Raises:
         NotFound: no such session.
     """
-    row = tx.first("sessions.info", session_no=session_no)
+    row = tx.first("registry.info", session_no=session_no)
     if row is None:
         raise no_session(session_no)
     return _info(row)
@@ -83,7 +83,7 @@ def page(
     """List sessions, last changed first; also return the cursor of the next page, or None at the end."""
     before_ms, before_no = before or (2**62, 2**62)
     rows = tx.all(
-        "sessions.list", before_ms=before_ms, before_no=before_no, limit=limit, agent_id=agent_id, with_ended=int(with_ended)
+        "registry.list", before_ms=before_ms, before_no=before_no, limit=limit, agent_id=agent_id, with_ended=int(with_ended)
     )
     more = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == limit else None
     return [_info(row) for row in rows], more
@@ -97,7 +97,7 @@ def _info(row: Row) -> SessionInfo:
         origin=row.origin,
         version=row.version,
         name=row.name,
-        entries=row.entries,
+        entries=row.last_seq,
         epoch=row.epoch,
         compactions=row.compactions,
         context_tokens=row.context_tokens,
@@ -136,7 +136,7 @@ def check_session_id(session_id: str) -> str:
 
 def open_by_key(tx: Tx, key: SessionKey, *, session_id: str, cwd: str | None) -> Ref:
     """Return the session that a key is bound to; create and bind one when there is none. May be repeated."""
-    row = tx.first("sessions.by_key", session_key=key.text)
+    row = tx.first("registry.by_key", session_key=key.text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
     ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd)
@@ -170,10 +170,10 @@ def insert(
     Raises:
         InvalidInput: the id is taken.
     """
-    if tx.first("sessions.by_id", session_id=session_id) is not None:
+    if tx.first("registry.by_id", session_id=session_id) is not None:
         raise InvalidInput(f"there is already a session {session_id}", session_id=session_id)
     row = tx.one(
-        "sessions.insert",
+        "registry.insert",
         session_id=session_id,
         agent_id=agent_id,
         origin=origin,
@@ -204,27 +204,27 @@ def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -
         SessionArchived: nothing points at a session whose entries are in an archive.
     """
     require_readable(tx, session_no)
-    tx.run("sessions.bind", session_key=key.text, session_no=session_no, agent_id=key.agent_id, now_ms=tx.now_ms, details=details)
+    tx.run("registry.bind", session_key=key.text, session_no=session_no, agent_id=key.agent_id, now_ms=tx.now_ms, details=details)
 
 
 def unbind(tx: Tx, key: SessionKey) -> bool:
     """Forget a key; False if it was not bound."""
-    return tx.run("sessions.unbind", session_key=key.text) == 1
+    return tx.run("registry.unbind", session_key=key.text) == 1
 
 
 def end(tx: Tx, session_no: int) -> bool:
     """End a session: it accepts no append; False if it had ended. Its running compaction, if any, will be superseded."""
-    return tx.run("sessions.end", session_no=session_no, now_ms=tx.now_ms) == 1
+    return tx.run("registry.end", session_no=session_no, now_ms=tx.now_ms) == 1
 
 
 def pin(tx: Tx, session_no: int) -> None:
     """Have retention leave a session alone. May be repeated."""
-    tx.run("sessions.pin", session_no=session_no, now_ms=tx.now_ms)
+    tx.run("registry.pin", session_no=session_no, now_ms=tx.now_ms)
 
 
 def unpin(tx: Tx, session_no: int) -> None:
     """Let retention have a session again. May be repeated."""
-    tx.run("sessions.unpin", session_no=session_no)
+    tx.run("registry.unpin", session_no=session_no)
 
 
 def _write_header(tx: Tx, session_no: int, session_id: str, *, cwd: str | None, parent_session: str | None) -> None:

@@ -120,17 +120,17 @@ def day_began_at_ms(policy: ResetPolicy, now_ms: int) -> int:
 
 def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> StaleReason | None:
     """Say whether a key's conversation is stale now and may be reset; changes nothing."""
-    bound = tx.first("sessions.by_key", session_key=key.text)
+    bound = tx.first("registry.by_key", session_key=key.text)
     if bound is None or bound.ended_at_ms is not None or policy.mode == "none":
         return None
     session_no = bound.session_no
     state = append.load_state(tx, session_no)
-    began = tx.one("sessions.began", session_no=session_no)
+    began = tx.one("registry.began", session_no=session_no)
     nothing_said = state.head_no is None or state.head_no == began.boundary_no
     if nothing_said or tx.one("inbox.waiting_in_session", session_no=session_no, limit=1).waiting:
         return None
     first_no = session_no << SEQ_BITS
-    heard = tx.first("sessions.heard", low_no=first_no, high_no=first_no + SEQ_MAX, limit=_LOOK_BACK_ROWS)
+    heard = tx.first("registry.heard", low_no=first_no, high_no=first_no + SEQ_MAX, limit=_LOOK_BACK_ROWS)
     heard_at_ms = heard.appended_at_ms if heard is not None else began.opened_at_ms
     return reset_due(policy, began_at_ms=began.opened_at_ms, heard_at_ms=heard_at_ms, now_ms=now_ms)
 
@@ -139,6 +139,6 @@ def reset_if_due(tx: Tx, key: SessionKey, policy: ResetPolicy) -> StaleReason | 
     """Reset a key's conversation if it is stale; return by which rule, or None. May be repeated."""
     reason = stale(tx, key, policy, tx.now_ms)
     if reason is not None:
-        session_no = tx.one("sessions.by_key", session_key=key.text).session_no
+        session_no = tx.one("registry.by_key", session_key=key.text).session_no
         registry.reset(tx, session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.now_ms))
     return reason

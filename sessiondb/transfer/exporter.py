@@ -148,7 +148,7 @@ async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[byte
         return
     ends = True
     async for part in imported_bytes(
-        backend, source.first_source_no, source.session_no, source.entries, final_newline=bool(source.final_newline)
+        backend, source.first_import_file_no, source.session_no, source.entries, final_newline=bool(source.final_newline)
     ):
         ends = part.endswith(b"\n")
         yield part
@@ -166,12 +166,12 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
     """List the files of an export, each under a name of its own."""
     plans: list[_Plan] = []
     after_no = 0
-    while rows := await backend.read(_page("source.files", after_no, session_no), op="export.plan"):
+    while rows := await backend.read(_page("import_file.files", after_no, session_no), op="export.plan"):
         plans += [_Plan(row.name, row.session_no, row.session_id, row.agent_id, row.bytes, source=row) for row in rows]
-        after_no = rows[-1].source_no
+        after_no = rows[-1].import_file_no
     folders = await _agent_folders(backend)
     after_no = 0
-    while rows := await backend.read(_page("source.sessions_without_file", after_no, session_no), op="export.plan"):
+    while rows := await backend.read(_page("import_file.sessions_without_file", after_no, session_no), op="export.plan"):
         for row in rows:
             folder = folders.get(row.agent_id, f"agents/{stem_of(row.agent_id)}/sessions") if row.agent_id is not None else ""
             name = f"{folder}/{stem_of(row.session_id)}.jsonl".lstrip("/")
@@ -189,7 +189,7 @@ def _page(statement: str, after_no: int, session_no: int | None) -> Callable[[Re
 
 async def _agent_folders(backend: Backend) -> dict[str, str]:
     """Return where each agent's imported index lies: its native sessions go beside it."""
-    rows = await backend.read(lambda tx: tx.all("source.indexes"), op="export.plan")
+    rows = await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.plan")
     return {row.agent_id: safe_name(row.name).rpartition("/")[0] for row in reversed(rows) if row.agent_id is not None}
 
 
@@ -230,8 +230,8 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
     """Return the index files to write: the imported ones with what has changed since, and those of other agents."""
     found: list[tuple[str, bytes]] = []
     seen: set[str] = set()
-    said: set[str] = set()
-    for row in await backend.read(lambda tx: tx.all("source.indexes"), op="export.index"):
+    message: set[str] = set()
+    for row in await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.index"):
         content = await backend.read(_index_content(row.path), op="export.index")
         first_of_agent = row.agent_id is not None and row.agent_id not in seen
         # One index may hold the keys of several agents, whoever's folder it lies in.
@@ -239,15 +239,15 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
         bindings: dict[str, Row] = {}
         for agent_id in sorted({row.agent_id, *(key.agent_id for key in keys)} - {None}):
             bindings |= await _bindings(backend, agent_id)
-        said |= {key.text for key in keys}
+        message |= {key.text for key in keys}
         folder = safe_name(row.name).rpartition("/")[0]
         renewed = partial(renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent)
         found.append((safe_name(row.name), await anyio.to_thread.run_sync(renewed)))
         seen.add(row.agent_id)
-    for (agent_id,) in await backend.read(lambda tx: tx.tuples("source.agents"), op="export.index"):
+    for (agent_id,) in await backend.read(lambda tx: tx.tuples("import_file.agents"), op="export.index"):
         if agent_id not in seen:
             folder = f"agents/{stem_of(agent_id)}/sessions"
-            bindings = {key: row for key, row in (await _bindings(backend, agent_id)).items() if key not in said}
+            bindings = {key: row for key, row in (await _bindings(backend, agent_id)).items() if key not in message}
             rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
             if rows:
                 found.append((f"{folder}/{INDEX_NAME}", write_index("", [], {}, rows).encode()))
@@ -255,7 +255,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
 
 
 def _index_content(path: str) -> Callable[[ReadTx], bytes]:
-    return lambda tx: bytes(tx.all("source.index_content", path=path)[0].content)
+    return lambda tx: bytes(tx.all("import_file.index_content", path=path)[0].content)
 
 
 async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
@@ -268,7 +268,7 @@ async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
 
 
 def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all("source.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS)
+    return lambda tx: tx.all("import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS)
 
 
 # -- writing: on a worker thread ------------------------------------------------------------------------------------

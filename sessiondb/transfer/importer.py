@@ -121,7 +121,7 @@ def _events(job: _Job, redactor: Redactor | None) -> Iterator[_Piece | _Outcome]
                 # Entries are never changed, so a secret that comes in by oversight could not be taken out again.
                 yield _Outcome(file, "failed", _REDACTED_BEFORE)
                 return
-            if row is not None and row.first_source_no != row.source_no:
+            if row is not None and row.first_import_file_no != row.import_file_no:
                 yield _Outcome(file, "changed", "it was a hard link and is a file of its own now; copy it to a new name and import that")
                 return
             yield _Piece(file, batch)
@@ -158,8 +158,8 @@ def _with_index_ids(files: Sequence[Found], indexes: Sequence[Index]) -> list[Fo
     names: dict[str, list[str]] = {}
     for file in files:
         names.setdefault(file.folder, []).append(file_name(file.path))
-    given = {index.file.folder: ids_by_file(index.entries, names.get(index.file.folder, [])) for index in indexes}
-    return [replace(file, index_id=given.get(file.folder, {}).get(file_name(file.path))) for file in files]
+    args = {index.file.folder: ids_by_file(index.entries, names.get(index.file.folder, [])) for index in indexes}
+    return [replace(file, index_id=args.get(file.folder, {}).get(file_name(file.path))) for file in files]
 
 
 # -- the driver -----------------------------------------------------------------------------------------------------
@@ -400,24 +400,24 @@ class _Import:
             mark = mark_in(known.note)
             note = shortened([*([str(mark)] if mark is not None else []), *(state.notes if state.status == "changed" else [])])
             if state.status == "changed" and (known.state, known.note) != ("changed", note):
-                await self._write(lambda tx: tx.run("source.mark_changed", path=file.path, note=note))
+                await self._write(lambda tx: tx.run("import_file.mark_changed", path=file.path, note=note))
             elif state.status == "unchanged" and known.state == "changed":
-                await self._write(lambda tx: tx.run("source.mark_done", path=file.path, note=note))
+                await self._write(lambda tx: tx.run("import_file.mark_done", path=file.path, note=note))
         self._report(file)
 
     # -- names ----------------------------------------------------------------------------------------------
 
     async def _plan(self, files: Sequence[Found]) -> list[_Job]:
         """Find out what earlier imports know of each file, and which files are other names of one."""
-        known = {row.path: row for row in await self._rows("source.known", "paths", [file.path for file in files])}
+        known = {row.path: row for row in await self._rows("import_file.known", "paths", [file.path for file in files])}
         unknown = [file.inode for file in files if file.path not in known]
         by_inode: dict[str, list[str]] = {}
-        for row in await self._rows("source.by_inode", "inodes", unknown):
+        for row in await self._rows("import_file.by_inode", "inodes", unknown):
             by_inode.setdefault(row.inode, []).append(row.path)
         for row in known.values():
             by_inode.setdefault(row.inode, []).append(row.path)
         elsewhere = {path for paths in by_inode.values() for path in paths if path not in known}
-        records = {row.path: row for row in await self._rows("source.known", "paths", sorted(elsewhere))} | known
+        records = {row.path: row for row in await self._rows("import_file.known", "paths", sorted(elsewhere))} | known
         return await anyio.to_thread.run_sync(_plan_jobs, files, known, by_inode, records)
 
     async def _rows(self, statement: str, name: str, values: Sequence[str]) -> list[Row]:
@@ -434,7 +434,7 @@ class _Import:
             assert row is not None
             self.open[file.path].notes.append(f"renamed from {row.path}")
             if not self.dry_run:
-                await self._write(_move(row.source_no, file))
+                await self._write(_move(row.import_file_no, file))
 
     async def _link(self, job: _Job) -> None:
         """Record a further name of a file that has been imported."""
@@ -447,7 +447,7 @@ class _Import:
         else:
             changed = await self._write(_link(job, note))
             state.status = ("grown" if state.known is not None else "imported") if changed else "unchanged"
-            row = await self.backend.read(lambda tx: tx.first("source.by_path", path=job.file.path), op="import.link")
+            row = await self.backend.read(lambda tx: tx.first("import_file.by_path", path=job.file.path), op="import.link")
             if row is None:
                 state.status = "failed"
                 state.notes.append(f"{job.first_path} was not imported")
@@ -470,7 +470,7 @@ class _Import:
             self._report(file)
             return
         state.bytes, state.sha256 = index.size, index.sha256
-        before = await self.backend.read(lambda tx: tx.first("source.index_content", path=file.path), op="import.index")
+        before = await self.backend.read(lambda tx: tx.first("import_file.index_content", path=file.path), op="import.index")
         if self.redactor is None and before is not None and mark_in(before.note) is not None:
             if before.sha256 != index.sha256:
                 state.status = "failed"
@@ -479,7 +479,7 @@ class _Import:
                 return
             await anyio.to_thread.run_sync(index.take, before.content)
         state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
-        targets = Targets(await self.backend.read(_all("source.in_folder", "folder", file.folder), op="import.index"))
+        targets = Targets(await self.backend.read(_all("import_file.in_folder", "folder", file.folder), op="import.index"))
         is_new = {opened.session_id for opened in self.open.values() if opened.entries_new and opened.session_id is not None}
         agent_id = file.agent_id or agent_in(index.entries)
         content = before.content if before is not None else None
@@ -531,16 +531,16 @@ def _all(statement: str, name: str, value: str) -> Callable[[ReadTx], list[Row]]
     return lambda tx: tx.all(statement, **{name: value})
 
 
-def _move(source_no: int, file: Found) -> Callable[[Tx], int]:
+def _move(import_file_no: int, file: Found) -> Callable[[Tx], int]:
     return lambda tx: tx.run(
-        "source.move", source_no=source_no, path=file.path, name=file.name, kind=file.kind, agent_id=file.agent_id
+        "import_file.move", import_file_no=import_file_no, path=file.path, name=file.name, kind=file.kind, agent_id=file.agent_id
     )
 
 
 def _link(job: _Job, note: str) -> Callable[[Tx], int]:
     file = job.file
     return lambda tx: tx.run(
-        "source.link",
+        "import_file.link",
         path=file.path,
         name=file.name,
         kind=file.kind,
@@ -554,7 +554,7 @@ def _link(job: _Job, note: str) -> Callable[[Tx], int]:
 
 def _save_index(index: Index, state: _Open, agent_id: str | None, note: str | None) -> Callable[[Tx], int]:
     return lambda tx: tx.run(
-        "source.save_index",
+        "import_file.save_index",
         path=index.file.path,
         name=index.file.name,
         agent_id=agent_id,
@@ -591,13 +591,13 @@ def _plan_jobs(files: Sequence[Found], known: dict[str, Row], by_inode: dict[str
     jobs = []
     for file in files:
         row = known.get(file.path)
-        if row is not None and row.first_source_no == row.source_no:
+        if row is not None and row.first_import_file_no == row.import_file_no:
             first_of.setdefault(file.inode, file.path)
     for file in files:
         row = known.get(file.path)
         job = _Job(file, known=row)
         jobs.append(job)
-        if row is not None and row.first_source_no == row.source_no:
+        if row is not None and row.first_import_file_no == row.import_file_no:
             continue
         first_path = first_of.get(file.inode) or next(
             (path for path in by_inode.get(file.inode, []) if path != file.path and _still_at(path, file.inode)), None
@@ -605,8 +605,8 @@ def _plan_jobs(files: Sequence[Found], known: dict[str, Row], by_inode: dict[str
         if first_path is not None and first_path != file.path:
             job.first_path = first_path
         elif row is None:
-            gone = [records[path] for path in by_inode.get(file.inode, []) if path not in known and not os.path.lexists(path)]
-            job.renamed_from = next((record for record in gone if _is_same_file(file.path, record)), None)
+            missing = [records[path] for path in by_inode.get(file.inode, []) if path not in known and not os.path.lexists(path)]
+            job.renamed_from = next((record for record in missing if _is_same_file(file.path, record)), None)
             first_of[file.inode] = file.path
     return jobs
 

@@ -31,14 +31,14 @@ class _Kept:
 
 
 async def imported_bytes(
-    backend: Backend, source_no: int, session_no: int | None, last_seq: int, *, final_newline: bool
+    backend: Backend, import_file_no: int, session_no: int | None, last_seq: int, *, final_newline: bool
 ) -> AsyncIterator[bytes]:
     """Yield the bytes of an imported file as they were.
 
     Entries and kept pieces are merged by where they stood. A line end follows an entry unless the next piece
     began right behind it (its reason says so: after a redaction no length would), or the file ended there.
     """
-    kept = _KeptPages(backend, source_no)
+    kept = _KeptPages(backend, import_file_no)
     waiting = await kept.next()
     async for seq, content in own_entries(backend, session_no, 0, last_seq) if session_no is not None else _nothing():
         while waiting is not None and waiting.after_seq < seq:
@@ -55,9 +55,9 @@ async def imported_bytes(
 class _KeptPages:
     """The kept pieces of a file, in order, read in pages of bounded size."""
 
-    def __init__(self, backend: Backend, source_no: int) -> None:
+    def __init__(self, backend: Backend, import_file_no: int) -> None:
         self._backend = backend
-        self._source_no = source_no
+        self._import_file_no = import_file_no
         self._after = -1
         self._page: list[_Kept] = []
         self._done = False
@@ -71,11 +71,11 @@ class _KeptPages:
         return self._page.pop() if self._page else None
 
     def _read(self, tx: ReadTx) -> list[_Kept]:
-        sizes = tx.all("source.kept_sizes", source_no=self._source_no, after_offset=self._after, limit=PAGE_ROWS)
+        sizes = tx.all("import_file.kept_sizes", import_file_no=self._import_file_no, after_offset=self._after, limit=PAGE_ROWS)
         if not sizes:
             return []
         last_offset = last_fitting(sizes, PAGE_BYTES).byte_offset
-        rows = tx.all("source.kept", source_no=self._source_no, after_offset=self._after, last_offset=last_offset)
+        rows = tx.all("import_file.kept", import_file_no=self._import_file_no, after_offset=self._after, last_offset=last_offset)
         return [_Kept(*row) for row in rows]
 
 
@@ -93,10 +93,10 @@ async def own_entries(backend: Backend, session_no: int, first_seq: int, last_se
 
 def _entry_page(low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
     def read(tx: ReadTx) -> list[Row]:
-        sizes = tx.all("source.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
+        sizes = tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
         if not sizes:
             return []
-        return tx.all("source.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no)
+        return tx.all("import_file.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no)
 
     return read
 
@@ -129,7 +129,7 @@ def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
     """Return ranges of ancestors' entries, in an order in which parents come before children."""
     head_no = tx.one("context.pointers", session_no=session_no).head_no
     low_no, high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
-    ends = [row.parent_no for row in tx.all("source.foreign_parents", low_no=low_no, high_no=high_no, session_no=session_no)]
+    ends = [row.parent_no for row in tx.all("import_file.foreign_parents", low_no=low_no, high_no=high_no, session_no=session_no)]
     reach: dict[int, tuple[int, int]] = {}
     for end_no in [*ends, *([head_no] if head_no is not None and session_of(head_no) != session_no else [])]:
         for part in segments(tx, end_no):
@@ -140,11 +140,11 @@ def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
 
 def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
     def read(tx: ReadTx) -> list[Row]:
-        sizes = tx.all("source.shared_sizes", branch_no=branch_no, low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
+        sizes = tx.all("import_file.shared_sizes", branch_no=branch_no, low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
         if not sizes:
             return []
         last_no = last_fitting(sizes, PAGE_BYTES).entry_no
-        return tx.all("source.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no)
+        return tx.all("import_file.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no)
 
     return read
 

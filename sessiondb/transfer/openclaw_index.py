@@ -95,12 +95,12 @@ def _past_space(text: str, at: int) -> int:
 def ids_by_file(entries: Iterable[IndexEntry], names: Iterable[str]) -> dict[str, str]:
     """Return the session id that an index gives each transcript of its folder, by the transcript's name."""
     present = set(names)
-    given: dict[str, str] = {}
+    args: dict[str, str] = {}
     for entry in entries:
         name = file_for(entry, present)
         if name is not None and entry.session_id is not None:
-            given.setdefault(name, entry.session_id)
-    return given
+            args.setdefault(name, entry.session_id)
+    return args
 
 
 def file_for(entry: IndexEntry, names: set[str]) -> str | None:

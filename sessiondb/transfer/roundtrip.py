@@ -37,12 +37,12 @@ async def compare_with_file(backend: Backend, path: str, redactor: Redactor | No
 
     What was imported with a redactor is compared with what the same rules make of the file now.
     """
-    row = await backend.read(lambda tx: tx.first("source.by_path", path=path), op="import.verify")
+    row = await backend.read(lambda tx: tx.first("import_file.by_path", path=path), op="import.verify")
     if row is None or row.session_no is None:
         return []
     digest = hashlib.sha256()
     async for part in imported_bytes(
-        backend, row.first_source_no, row.session_no, row.entries, final_newline=bool(row.final_newline)
+        backend, row.first_import_file_no, row.session_no, row.entries, final_newline=bool(row.final_newline)
     ):
         await anyio.to_thread.run_sync(digest.update, part) if len(part) > MIB else digest.update(part)
     try:
@@ -56,8 +56,8 @@ async def compare_with_file(backend: Backend, path: str, redactor: Redactor | No
     differences = []
     if digest.digest() != hashlib.sha256(content).digest():
         differences.append("its export differs from the file")
-    undone = await backend.read(lambda tx: tx.first("source.undone", session_no=row.session_no), op="import.verify")
-    if row.session_entries != row.entries or undone is not None:
+    undone = await backend.read(lambda tx: tx.first("import_file.undone", session_no=row.session_no), op="import.verify")
+    if row.session_last_seq != row.entries or undone is not None:
         return differences  # the session has gone on here; its context is no longer the file's
     stored = await backend.read(lambda tx: read_context(tx, row.session_no), op="import.verify")
     read = await anyio.to_thread.run_sync(_context_of, content)

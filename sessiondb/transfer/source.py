@@ -57,16 +57,16 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
         Overtaken: another import has read on in the meantime.
         GoneOn: the session was appended to by something else than an import of this file.
     """
-    row = tx.first("source.by_path", path=file.path) or _begin_source(tx, file)
+    row = tx.first("import_file.by_path", path=file.path) or _begin_source(tx, file)
     # Invariant: `source` says exactly how much of the file is stored, so whoever goes on must have begun there. Of
     # two imports at once, one goes on and the other is told.
     if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
         raise Overtaken(f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done")
     if batch.items and row.session_no is not None and tx.first("archive.of_session", session_no=row.session_no) is not None:
         raise GoneOn(f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`")
-    if batch.items and row.session_entries != row.entries:
-        raise GoneOn(_gone_on(row.session_id, row.session_entries - row.entries))
-    quarantined = row.quarantined - tx.run("source.drop_tail", source_no=row.source_no, byte_offset=batch.before.resume_at)
+    if batch.items and row.session_last_seq != row.entries:
+        raise GoneOn(_gone_on(row.session_id, row.session_last_seq - row.entries))
+    quarantined = row.quarantined - tx.run("import_file.drop_tail", import_file_no=row.import_file_no, byte_offset=batch.before.resume_at)
     notes: list[str] = []
     state = load_state(tx, row.session_no) if row.session_no is not None else None
     for item in batch.items:
@@ -79,19 +79,19 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
                 item.idempotency_key = None
             place(tx, state, item, lenient=True)
         else:
-            _keep(tx, row.source_no, item, after_seq=-1 if state is None else state.entries)
+            _keep(tx, row.import_file_no, item, after_seq=-1 if state is None else state.last_seq)
             quarantined += 1
     if state is not None and batch.items:
         save_state(tx, state)
         notes += state.notes[:NOTES_MAX]
         created_at_ms = batch.identity.created_at_ms if batch.identity is not None else None
-        tx.run("source.date_session", session_no=state.session_no, created_at_ms=created_at_ms, updated_at_ms=file.modified_at_ms)
+        tx.run("import_file.date_session", session_no=state.session_no, created_at_ms=created_at_ms, updated_at_ms=file.modified_at_ms)
     if state is not None and batch.last and file.kind in ENDED_KINDS:
         registry.end(tx, state.session_no)
-    entries = state.entries if state is not None and batch.items else row.entries
+    entries = state.last_seq if state is not None and batch.items else row.entries
     tx.run(
-        "source.advance",
-        source_no=row.source_no,
+        "import_file.advance",
+        import_file_no=row.import_file_no,
         session_no=state.session_no if state is not None else None,
         bytes=batch.bytes,
         lines=batch.lines,
@@ -119,7 +119,7 @@ def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
 
 def _begin_source(tx: Tx, file: Found) -> Row:
     row = tx.first(
-        "source.insert",
+        "import_file.insert",
         path=file.path,
         name=file.name,
         kind=file.kind,
@@ -130,13 +130,13 @@ def _begin_source(tx: Tx, file: Found) -> Row:
         note=None,
     )
     assert row is not None, "INSERT ... RETURNING returns its row"
-    return tx.first("source.by_path", path=file.path)
+    return tx.first("import_file.by_path", path=file.path)
 
 
-def _keep(tx: Tx, source_no: int, kept: Kept, *, after_seq: int) -> None:
+def _keep(tx: Tx, import_file_no: int, kept: Kept, *, after_seq: int) -> None:
     tx.run(
-        "source.keep",
-        source_no=source_no,
+        "import_file.keep",
+        import_file_no=import_file_no,
         line=kept.line,
         byte_offset=kept.byte_offset,
         after_seq=after_seq,
@@ -151,7 +151,7 @@ def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[
     assert identity is not None, "the first entry of a file tells what the file is"
     notes += identity.notes
     for session_id in _candidates(file, identity):
-        if tx.first("sessions.by_id", session_id=session_id) is None:
+        if tx.first("registry.by_id", session_id=session_id) is None:
             notes += _about_id(file, identity, session_id)
             return registry.insert(tx, session_id, origin="import", version=identity.version, agent_id=file.agent_id)
     raise InvalidInput(f"{file.path}: no session id is free for it; rename the file")
@@ -197,7 +197,7 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
     """Bind keys as an index says, unless they have been bound elsewhere since; return how many, and notes."""
     bound, notes = 0, []
     for binding in bindings:
-        row = tx.first("sessions.by_key", session_key=binding.key.text)
+        row = tx.first("registry.by_key", session_key=binding.key.text)
         if row is not None and row.session_no not in (binding.session_no, binding.before_no):
             notes.append(f"{binding.key.text} is bound to session {row.session_id} in this database; left so")
             continue

@@ -131,7 +131,7 @@ def test_verify_says_all_good_and_1_when_it_is_not(db: Path) -> None:
     assert "all good" in ok("verify", db)
     assert json.loads(ok("verify", db, "--json"))["ok"] is True
     broken = apsw.Connection(str(db))
-    broken.execute("UPDATE session SET entries = entries + 1 WHERE session_id = 'ended-one'").fetchall()
+    broken.execute("UPDATE session SET last_seq = last_seq + 1 WHERE session_id = 'ended-one'").fetchall()
     broken.close()
     result = run("verify", db)
     assert result.exit_code == 1
@@ -157,7 +157,7 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
     after = json.loads(ok("status", db, "--json"))
     assert after["compactions"] == {"committed": 1, "failed": 1}
     assert (after["running"], after["processes"], after["entries"]) == ([], [], 30)
-    assert (after["schema_version"], after["sessions"], after["keys"]) == (2, 3, 2)
+    assert (after["schema_version"], after["sessions"], after["keys"]) == (3, 3, 2)
     assert after["file_bytes"] == db.stat().st_size
 
 
@@ -450,9 +450,9 @@ def test_query_does_nothing_but_read(db: Path, sql: str, tmp_path: Path, monkeyp
 
 def test_text_that_is_no_unicode_is_printed_all_the_same(tmp_db: Path, tmp_path: Path) -> None:
     header = '{"type":"session","version":3,"id":"one","timestamp":"2026-01-01T00:00:00.000Z","cwd":""}\n'
-    said = [b"whole", b"half \\ud83d", b"after"]
+    message = [b"whole", b"half \\ud83d", b"after"]
     line = b'{"type":"message","id":"%d","parentId":null,"message":{"role":"user","content":"%s"}}\n'
-    body = b"".join(line % pair for pair in enumerate(said))
+    body = b"".join(line % pair for pair in enumerate(message))
     (tmp_path / "one.jsonl").write_bytes(header.encode() + body + b"\xff\xfe not a line\n")
     run("import", tmp_db, tmp_path / "one.jsonl")
     sql = "select text, text, 5 as n, x'00' as b from transcript where seq > 0 order by seq desc; -- a comment"

@@ -83,16 +83,16 @@ def run(arguments: list[str], stdin: str = "") -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-def unmannerly(name: str, code: int, said: str, path: Path) -> str | None:
+def unmannerly(name: str, code: int, message: str, path: Path) -> str | None:
     """Return what a command did that it may not; None if it behaved."""
     if code not in (OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY):
-        return f"{name} ended with {code}: {said}"
-    if "Traceback" in said or "this is a bug" in said:
-        return f"{name} showed its insides: {said}"
-    if code == CANNOT_OPEN and not (str(path) in said and any(way in said for way in WAYS_OUT)):
-        return f"{name} does not say which file, or what to do next: {said}"
-    if code not in (OK, PROBLEMS) and not said.startswith("sessiondb: "):
-        return f"{name} ended with {code} and said {said!r}"
+        return f"{name} ended with {code}: {message}"
+    if "Traceback" in message or "this is a bug" in message:
+        return f"{name} showed its insides: {message}"
+    if code == CANNOT_OPEN and not (str(path) in message and any(way in message for way in WAYS_OUT)):
+        return f"{name} does not say which file, or what to do next: {message}"
+    if code not in (OK, PROBLEMS) and not message.startswith("sessiondb: "):
+        return f"{name} ended with {code} and said {message!r}"
     return None
 
 
@@ -102,9 +102,9 @@ def try_all(path: Path, folder: Path, only: tuple[str, ...] = ()) -> tuple[dict[
     copy = folder / "copy.db"
     for name in only or tuple(commands(copy, folder)):
         (folder / "new.db").unlink(missing_ok=True)
-        code, said = run(commands(copy_of(path, copy), folder)[name], LINE)
+        code, message = run(commands(copy_of(path, copy), folder)[name], LINE)
         codes[name] = code
-        complaint = unmannerly(name, code, said, copy)
+        complaint = unmannerly(name, code, message, copy)
         wrong += [complaint] if complaint is not None else []
     return codes, wrong
 
@@ -283,20 +283,20 @@ def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(kind: Call
     for name, arguments in commands(path, tmp_path).items():
         if kind is a_link_to_nowhere and name in ("import", "append"):
             continue  # these make a database where there is none
-        code, said = in_a_process(arguments) if kind is a_pipe and name in ("append", "salvage") else run(arguments, LINE)
-        assert code in (CANNOT_OPEN, USAGE), (name, code, said)
-        assert said.startswith("sessiondb: "), (name, said)
-        assert any(word in said for word in ("odd", "nowhere", "/dev/zero")), (name, said)
-        assert "Traceback" not in said
+        code, message = in_a_process(arguments) if kind is a_pipe and name in ("append", "salvage") else run(arguments, LINE)
+        assert code in (CANNOT_OPEN, USAGE), (name, code, message)
+        assert message.startswith("sessiondb: "), (name, message)
+        assert any(word in message for word in ("odd", "nowhere", "/dev/zero")), (name, message)
+        assert "Traceback" not in message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
 def test_a_file_that_may_not_be_read_is_refused_with_the_reason(broken: Path, tmp_path: Path) -> None:
     broken.chmod(0)
     for arguments in commands(broken, tmp_path).values():
-        code, said = run(arguments)
+        code, message = run(arguments)
         assert code in (CANNOT_OPEN, USAGE)
-        assert "may not" in said or "permission" in said.lower()
+        assert "may not" in message or "permission" in message.lower()
 
 
 # -- damage in one session does not touch another -------------------------------------------------------------
@@ -326,8 +326,8 @@ def test_sessions_on_whole_pages_are_read_appended_to_and_exported_beside_a_dama
         db.export(exported, session=whole)
         assert any("life goes on" in file.read_text() for file in exported.rglob("*.jsonl"))
         assert db.session(whole).entries(limit=1000)[-1].entry_no == added.entry_no
-    code, said = run(["show", str(broken), hurt])
-    assert (code, "salvage" in said) == (CANNOT_OPEN, True)
+    code, message = run(["show", str(broken), hurt])
+    assert (code, "salvage" in message) == (CANNOT_OPEN, True)
 
 
 def test_a_damaged_file_is_opened_with_a_typed_error_that_names_salvage(broken: Path) -> None:
@@ -356,8 +356,8 @@ def test_verify_goes_on_past_a_page_that_holds_another_table_s_rows(sound: Truth
     leaf = {name: page for page, name in sorted(sound.tables.items(), reverse=True)}
     for table, other in (("branch", "event"), ("inbox", "event"), ("turn", "session")):
         overwrite_with(copy_of(sound.path, broken), leaf[table], leaf[other])
-        code, said = run(["verify", str(broken), "--json"])
-        assert (code, unmannerly("verify", code, said, broken)) == (PROBLEMS, None)
+        code, message = run(["verify", str(broken), "--json"])
+        assert (code, unmannerly("verify", code, message, broken)) == (PROBLEMS, None)
 
 
 def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(broken: Path, tmp_path: Path) -> None:
@@ -394,8 +394,8 @@ def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_d
         "PRAGMA writable_schema = on",
         "UPDATE sqlite_schema SET sql = replace(sql, 'payload          TEXT', 'payload          TEXT    NOT NULL') WHERE name = 'entry'",
     )
-    code, said = run(["export", str(broken), str(broken.with_name("out"))])
-    assert (code, "the file is damaged" in said, "salvage" in said) == (CANNOT_OPEN, True, True)
+    code, message = run(["export", str(broken), str(broken.with_name("out"))])
+    assert (code, "the file is damaged" in message, "salvage" in message) == (CANNOT_OPEN, True, True)
 
 
 def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -> None:
@@ -408,7 +408,7 @@ def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (70, "sessiondb: this is a bug: CorruptError"),
         (1, "Traceback (most recent call last):\n  File"),
@@ -416,8 +416,8 @@ def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -
         (5, "something else"),
     ],
 )
-def test_a_command_that_crashes_shows_a_traceback_or_names_no_way_out_is_found(code: int, said: str) -> None:
-    assert unmannerly("status", code, said, Path("/tmp/broken.db")) is not None
+def test_a_command_that_crashes_shows_a_traceback_or_names_no_way_out_is_found(code: int, message: str) -> None:
+    assert unmannerly("status", code, message, Path("/tmp/broken.db")) is not None
 
 
 def test_a_library_that_lets_sqlites_own_error_through_is_found(broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

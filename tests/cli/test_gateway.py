@@ -91,9 +91,9 @@ def fails(code: int, *args: object) -> str:
     return result.stderr
 
 
-def accept(db: Path, *said: str, key: str = KEY, lane: str = "main") -> list[int]:
+def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[int]:
     with sync.open(db) as opened:
-        return [opened.accept("web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane).inbox_no for text in said]
+        return [opened.accept("web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane).inbox_no for text in message]
 
 
 def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
@@ -385,8 +385,8 @@ def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(tmp_db: Pat
     assert all("attempt" in reason for _, reason in plan("--attempts", 1))
     table = ok("resume", tmp_db, "--plan")
     assert table.count("later") >= 2
-    assert [message["state"] for message in found("inbox", tmp_db)] == ["held"] * 3
-    assert found("status", tmp_db)["gateway"]["messages_held"] == 3
+    assert [message["state"] for message in found("inbox", tmp_db)] == ["interrupted"] * 3
+    assert found("status", tmp_db)["gateway"]["messages_interrupted"] == 3
 
 
 def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> None:

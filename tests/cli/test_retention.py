@@ -60,7 +60,7 @@ def test_gc_archives_and_restore_brings_back(db: Path) -> None:
 def test_both_speak_json(db: Path) -> None:
     report = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--json"))
     assert report["ok"]
-    assert [made["outcome"] for made in report["decisions"]] == ["done", "kept"]
+    assert [created["outcome"] for created in report["decisions"]] == ["done", "kept"]
     session_id = report["decisions"][0]["session_id"]
     assert json.loads(ok("restore", db, session_id, "--json"))["keys_bound"] == [KEY]
     assert json.loads(ok("pin", db, session_id, "--json")) == {"session_id": session_id, "pinned": True}
@@ -90,7 +90,7 @@ def test_a_pinned_session_stays_until_it_is_unpinned(db: Path) -> None:
 
 def test_what_is_deleted_cannot_be_restored(db: Path) -> None:
     report = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--delete", "--json"))
-    assert [made["action"] for made in report["decisions"]] == ["delete", "keep"]
+    assert [created["action"] for created in report["decisions"]] == ["delete", "keep"]
     assert "cannot be restored" in fails(3, "restore", db, report["decisions"][0]["session_id"])
 
 

@@ -80,8 +80,8 @@ def test_the_gateway_of_the_readme_runs_as_written(backend: str, tmp_path: Path,
     assert "unbind the key" in rejected[0][1]
     assert len(sent) == 3
     with sessiondb.sync.open("gateway.db") as db:
-        said = [message["content"] for message in db.session("agent:main:web:direct:ann").context().messages]
-        assert said == ["hello", "re hello", "again", "re again"]
+        note = [message["content"] for message in db.session("agent:main:web:direct:ann").context().messages]
+        assert note == ["hello", "re hello", "again", "re again"]
         assert db.verify().ok
 
 

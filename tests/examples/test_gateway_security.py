@@ -48,7 +48,7 @@ def client(app: Any, base: str = HERE) -> httpx.AsyncClient:
 
 async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
     """Ask for a WebSocket; return the first thing that the application says to it."""
-    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    message: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     heard = iter([{"type": "websocket.connect"}])
     scope = {
         "type": "websocket",
@@ -65,8 +65,8 @@ async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
     async def receive() -> dict[str, Any]:
         return next(heard, {"type": "websocket.disconnect", "code": 1001})
 
-    await app(scope, receive, said.put)
-    return said.get_nowait()
+    await app(scope, receive, message.put)
+    return message.get_nowait()
 
 
 # -- other sites ----------------------------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ async def test_the_longest_text_fits_however_it_is_escaped(tmp_path: Path) -> No
 async def test_hostile_names_of_conversations_are_names_or_refused(tmp_path: Path) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         for name in ("'; drop table entry; --", "../../etc/passwd", "<script>alert(1)</script>", "%00", "x" * 2_000, "a:b:c", "é漢🙂"):
-            said = await http.post("/messages", json={"text": "x", "conversation": name})
-            assert said.status_code in (202, 400)
+            message = await http.post("/messages", json={"text": "x", "conversation": name})
+            assert message.status_code in (202, 400)
             assert (await http.get(f"/conversations/{name.replace('/', '%2F').replace('%0', '%250')}")).status_code in (200, 400, 404)
 
 

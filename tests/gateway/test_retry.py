@@ -69,11 +69,11 @@ async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
             for k in range(WAITS):
                 number += 1
                 await say(db, f"e{number}", f"agent:main:web:{number}")
-                told = await cancelled_at(k, where, lambda: db.run_lane("main", for_ever), cancel, gate, db, times=times)
-                assert told.was_reached
+                report = await cancelled_at(k, where, lambda: db.run_lane("main", for_ever), cancel, gate, db, times=times)
+                assert report.was_reached
                 await nobody_holds_anything(db)
-                assert set((await inbox_states(db)).values()) <= {"queued", "held"}
-        assert "held" in (await inbox_states(db)).values(), "some were claimed"
+                assert set((await inbox_states(db)).values()) <= {"queued", "interrupted"}
+        assert "interrupted" in (await inbox_states(db)).values(), "some were claimed"
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -93,8 +93,8 @@ async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_s
             for k in range(WAITS):
                 number += 1
                 await reply_waits(db, number)
-                told = await cancelled_at(k, where, lambda: db.run_outbox(sender), cancel, gate, db, times=times)
-                assert told.was_reached
+                report = await cancelled_at(k, where, lambda: db.run_outbox(sender), cancel, gate, db, times=times)
+                assert report.was_reached
                 states = {row.outbox_no: row.state for row in await look(db, "outbox")}
                 assert states == {no: "unknown" if no in called else "pending" for no in states}
 
@@ -130,7 +130,7 @@ async def test_a_turn_and_a_reply_whose_tasks_are_cancelled_before_their_first_s
         await say(db, "e1")
         await cancel_all_behind(worker, "_claim", partial(db.run_lane, "main", never), monkeypatch)
         await nobody_holds_anything(db)
-        assert await inbox_states(db) == {"e1": "held"}
+        assert await inbox_states(db) == {"e1": "interrupted"}
         await reply_waits(db, 2)
         await cancel_all_behind(dispatcher, "_next_reply", partial(db.run_outbox, never), monkeypatch)
         assert [row.state for row in await look(db, "outbox")] == ["pending"]

@@ -237,7 +237,7 @@ async def test_a_turn_that_was_taken_over_can_write_nothing(tmp_db: Path, clock:
             with pytest.raises(sessiondb.TurnLost, match="is interrupted") as caught:
                 await db.write("late", write)
             assert caught.value.turn_no == old.turn_no
-        assert await inbox_states(db) == {"e1": "held"}
+        assert await inbox_states(db) == {"e1": "interrupted"}
         assert await look(db, "outbox") == []
         assert len(await look(db, "user_entries")) == 1
         assert await kinds(db, "operator") == await kinds(db, "user") == ["turn_interrupted"]
@@ -384,12 +384,12 @@ async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writ
         await say(db, "e1")
         turn = await claimed(db)
         await db.write("spoil", lambda tx: tx.run("look.requeue"))
-        said = f"inbox item 1 was claimed by turn {turn.turn_no}"
-        with pytest.raises(StoreDamaged, match=said):
+        message = f"inbox item 1 was claimed by turn {turn.turn_no}"
+        with pytest.raises(StoreDamaged, match=message):
             await complete(db, turn.turn_no, "answer")
-        with pytest.raises(StoreDamaged, match=said):
+        with pytest.raises(StoreDamaged, match=message):
             await fail(db, turn.turn_no)
-        with pytest.raises(StoreDamaged, match=said):
+        with pytest.raises(StoreDamaged, match=message):
             await db.abort_turn(turn.turn_no, "stop")
         assert [row.state for row in await look(db, "turns")] == ["running"]
         assert await interrupt(db, turn.turn_no), "who takes over is told, and is not stopped"

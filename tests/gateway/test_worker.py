@@ -41,8 +41,8 @@ async def nothing_open(db: sessiondb.SessionDB) -> bool:
 
 
 def answer(turn: Turn) -> Answer:
-    said = f"re {turn.message['content']}"
-    return Answer(entries=[reply(said)], replies=[("web:1", {"text": said})])
+    message = f"re {turn.message['content']}"
+    return Answer(entries=[reply(message)], replies=[("web:1", {"text": message})])
 
 
 async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcript_and_in_the_outbox(tmp_db: Path) -> None:
@@ -63,18 +63,18 @@ async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcrip
             session = await db.session(f"agent:main:web:{number}")
             context = await session.context()
             wanted = [[f"e{n}", "thinking", f"re e{n}"] for n in range(number, 12, 3)]
-            said = [found["content"] if found["role"] == "user" else found["content"][0]["text"] for found in context.messages]
-            assert said == [text for one in wanted for text in one]
+            message = [found["content"] if found["role"] == "user" else found["content"][0]["text"] for found in context.messages]
+            assert message == [text for one in wanted for text in one]
             assert [text for where, text in seen if where == session.id] == [one[0] for one in wanted]
         assert len(await look(db, "outbox")) == 12
         assert (await db.verify()).ok
 
 
 async def test_a_handler_is_told_which_message_it_works_on(tmp_db: Path) -> None:
-    told: list[tuple[int, str, int]] = []
+    report: list[tuple[int, str, int]] = []
 
     async def handler(turn: Turn) -> Answer:
-        told.append((turn.inbox_no, turn.kind, turn.attempt))
+        report.append((turn.inbox_no, turn.kind, turn.attempt))
         return answer(turn)
 
     async with sessiondb.open(tmp_db) as db:
@@ -83,7 +83,7 @@ async def test_a_handler_is_told_which_message_it_works_on(tmp_db: Path) -> None
             await eventually(partial(nothing_open, db))
         numbers = [row.inbox_no for row in await look(db, "inbox")]
         assert len(accepted) == len(numbers) == 2
-        assert told == [(number, "message", 1) for number in numbers]
+        assert report == [(number, "message", 1) for number in numbers]
 
 
 async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead(tmp_db: Path) -> None:
@@ -200,7 +200,7 @@ async def test_a_lane_that_is_stopped_interrupts_its_turns_at_once(tmp_db: Path)
         async with running(partial(db.run_lane, "main", handler)):
             with anyio.fail_after(30):
                 await begun.wait()
-        assert await inbox_states(db) == {"e1": "held"}
+        assert await inbox_states(db) == {"e1": "interrupted"}
         [turn] = await look(db, "turns")
         assert (turn.state, turn.reason) == ("interrupted", "its gateway is stopping")
         assert await db.held() == []
@@ -305,7 +305,7 @@ async def test_a_handler_whose_turn_was_taken_over_is_cancelled_and_writes_nothi
                 await begun.wait()
                 await db.write("take", lambda tx: turns.interrupt(tx, 1, "somebody thought it was dead"))
                 await cancelled.wait()
-            assert await inbox_states(db) == {"e1": "held"}
+            assert await inbox_states(db) == {"e1": "interrupted"}
         assert [row.state for row in await look(db, "turns")] == ["interrupted"]
         assert (await (await db.session(KEY)).info()).entries == 1
 
@@ -325,13 +325,13 @@ async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(tm
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))):
-            await eventually(partial(_is, db, {"e1": "held"}))
+            await eventually(partial(_is, db, {"e1": "interrupted"}))
             release.set()
             await eventually(partial(_no_turns, db))
         [turn] = await look(db, "turns")
         assert (turn.state, turn.reason) == ("interrupted", "its lease ran out")
         assert await look(db, "outbox") == []
-        assert await inbox_states(db) == {"e1": "held"}
+        assert await inbox_states(db) == {"e1": "interrupted"}
 
 
 async def _is(db: sessiondb.SessionDB, wanted: dict[str, str]) -> bool:

@@ -30,7 +30,7 @@ from tests.support.core import change, query, reply, result, texts, user
 
 KEY = "agent:main:web:1"
 # Whatever is not about the archive itself; `instance` has a row more for each opening.
-TABLES = ("session", "binding", "branch", "entry", "epoch", "compaction", "source", "quarantine", "turn", "inbox", "outbox")
+TABLES = ("session", "binding", "branch", "entry", "epoch", "compaction", "import_file", "quarantine", "turn", "inbox", "outbox")
 EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
 DAY_MS = 86_400_000
 
@@ -409,7 +409,7 @@ async def test_a_damaged_archive_is_noticed_and_nothing_is_opened(tmp_db: Path, 
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
         report = await db.gc(EVERYTHING)
-        assert [(made.session_id, made.outcome) for made in report.decisions] == [(session.id, "failed")]
+        assert [(created.session_id, created.outcome) for created in report.decisions] == [(session.id, "failed")]
 
 
 @pytest.mark.anyio
@@ -595,7 +595,7 @@ def test_an_imported_folder_comes_back_byte_for_byte_after_it_was_archived(tmp_p
     with sessiondb.sync.open(path) as db:
         report = db.gc(EVERYTHING)
         assert report.ok
-        archived = [made.session_id for made in report.decisions if made.outcome == "done"]
+        archived = [created.session_id for created in report.decisions if created.outcome == "done"]
         assert len(archived) > 3
         assert db.verify().findings == ()
         refused = db.export(str(tmp_path / "during"))

@@ -43,7 +43,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for key in ("agent:main:web:gone", "agent:main:web:gone-too", KEPT):
             db.session(key).append_many([user(f"{key} says {number}") for number in range(5)])
         report = db.gc(RetentionPolicy(max_sessions=1, idle_days=0))
-        assert [made.outcome for made in report.decisions] == ["done", "done"]
+        assert [created.outcome for created in report.decisions] == ["done", "done"]
     return path
 
 
@@ -343,4 +343,4 @@ def test_a_session_with_more_keys_than_an_archive_holds_is_kept_and_says_why(pat
     change(path, rows)
     with sync.open(path) as db:
         report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
-        assert any("10,001 keys point at it" in made.note for made in report.decisions), report
+        assert any("10,001 keys point at it" in created.note for created in report.decisions), report

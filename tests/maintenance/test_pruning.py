@@ -54,13 +54,13 @@ async def test_rows_of_finished_work_go_when_they_are_old_enough_and_the_transcr
             await answered(db, f"old {number}")
         clock.pass_ms(31 * DAY_MS)
         await answered(db, "new")
-        said = await (await db.session(KEY)).arrivals(limit=100)
+        message = await (await db.session(KEY)).arrivals(limit=100)
         assert await prune(db, clock, dry_run=True) == {"outbox": 5, "inbox": 5, "turn": 0, "event": 0}, "turns follow their messages"
         assert await rows(db) == {"outbox": 6, "inbox": 6, "turn": 6, "event": 0}
         assert await prune(db, clock) == {"outbox": 5, "inbox": 5, "turn": 5, "event": 0}
         assert await rows(db) == {"outbox": 1, "inbox": 1, "turn": 1, "event": 1}, "the event says what was done"
         assert await prune(db, clock) == dict.fromkeys(pruning.TABLES, 0)
-        assert await (await db.session(KEY)).arrivals(limit=100) == said
+        assert await (await db.session(KEY)).arrivals(limit=100) == message
         assert (await db.verify()).findings == ()
 
 

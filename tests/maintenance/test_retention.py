@@ -22,7 +22,7 @@ from tests.maintenance.test_archive import Dying, dump
 from tests.support.core import change, query, reply, user
 
 ALL_TABLES = (
-    "session", "binding", "branch", "entry", "epoch", "compaction", "source", "quarantine", "lane", "turn", "inbox", "outbox",
+    "session", "binding", "branch", "entry", "epoch", "compaction", "import_file", "quarantine", "lane", "turn", "inbox", "outbox",
     "event", "event_cursor", "archive", "archive_chunk",
 )  # fmt: skip
 
@@ -42,7 +42,7 @@ async def aged(db: sessiondb.SessionDB, name: str, days: float, *, agent: str = 
 
 async def set_age(db: sessiondb.SessionDB, session: sessiondb.Session, ms: int) -> None:
     number = session.ref.session_no
-    await db.write("test.age", lambda tx: tx.run("source.date_session", session_no=number, created_at_ms=ms, updated_at_ms=ms))
+    await db.write("test.age", lambda tx: tx.run("import_file.date_session", session_no=number, created_at_ms=ms, updated_at_ms=ms))
 
 
 async def run(db: sessiondb.SessionDB, **limits: Any) -> dict[str, tuple[str, str, str]]:
@@ -54,7 +54,7 @@ async def run(db: sessiondb.SessionDB, **limits: Any) -> dict[str, tuple[str, st
     report = await db.gc(RetentionPolicy(**limits), every=True)
     assert report.ok
     assert (await db.verify()).findings == ()
-    return {names.get(made.session_id, made.session_id): (made.action, made.outcome, made.reason) for made in report.decisions}
+    return {names.get(created.session_id, created.session_id): (created.action, created.outcome, created.reason) for created in report.decisions}
 
 
 def gone(decisions: dict[str, tuple[str, str, str]]) -> list[str]:
@@ -163,8 +163,8 @@ async def test_archives_go_when_they_are_old_enough(tmp_db: Path) -> None:
         await db.gc(policy)
         assert (await db.gc(policy)).decisions == ()
         report = await retention.gc(db.backend, policy, now_ms=now_ms() + 11 * DAY_MS)
-        [made] = report.decisions
-        assert (made.action, made.outcome, made.reason) == ("drop", "done", "archived 11 days ago (limit 10)")
+        [created] = report.decisions
+        assert (created.action, created.outcome, created.reason) == ("drop", "done", "archived 11 days ago (limit 10)")
         with pytest.raises(sessiondb.NotFound, match="cannot be restored"):
             await db.restore(session.id)
         assert (await db.verify()).findings == ()
@@ -233,9 +233,9 @@ async def test_a_running_compaction_a_running_turn_and_open_replies_protect_thei
         session = await aged(db, "old", 90)
 
         async def reason() -> str:
-            [made] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
-            assert (made.session_id, made.outcome) == (session.id, "kept")
-            return made.reason.partition(", but ")[2]
+            [created] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
+            assert (created.session_id, created.outcome) == (session.id, "kept")
+            return created.reason.partition(", but ")[2]
 
         async with session.compact(keep_recent_tokens=0) as job:
             assert await reason() == "a compaction of it is running"
@@ -269,8 +269,8 @@ async def test_a_running_compaction_a_running_turn_and_open_replies_protect_thei
             group.cancel_scope.cancel()
         assert await reason() == "nobody knows whether a reply of it was sent; settle that first"
         await db.settle_reply(unknown[0].outbox_no, "sent")
-        [made] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
-        assert made.outcome == "done"
+        [created] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
+        assert created.outcome == "done"
         assert (await db.verify()).findings == ()
 
 
@@ -281,10 +281,10 @@ def test_what_is_still_being_imported_stays(tmp_path: Path, sample: Path) -> Non
         ref = next(iter(db.sessions(with_ended=True)))
 
     of_it = f"session_no = (SELECT session_no FROM session WHERE session_id = '{ref.session_id}')"
-    change(path, f"UPDATE source SET state = 'reading' WHERE {of_it}")
+    change(path, f"UPDATE import_file SET state = 'reading' WHERE {of_it}")
     with sessiondb.sync.open(path) as db:
         report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
-    [kept] = [made for made in report.decisions if made.outcome == "kept"]
+    [kept] = [created for created in report.decisions if created.outcome == "kept"]
     assert kept.session_id == ref.session_id
     assert kept.reason.endswith("an import of it has not come to its end")
 
@@ -316,8 +316,8 @@ async def test_a_dry_run_decides_the_same_and_changes_nothing(tmp_db: Path, opti
     async with sessiondb.open(tmp_db) as db:
         wet = await db.gc(policy.model_copy(update={"enforce": True}))
     assert dry.dry_run
-    assert [(made.session_id, made.action, made.reason, made.bytes) for made in dry.decisions] == [
-        (made.session_id, made.action, made.reason, made.bytes) for made in wet.decisions
+    assert [(created.session_id, created.action, created.reason, created.bytes) for created in dry.decisions] == [
+        (created.session_id, created.action, created.reason, created.bytes) for created in wet.decisions
     ]
     assert (dry.count("planned"), wet.count("done"), dry.kept, wet.kept) == (2, 2, 2, 2)
 
@@ -400,7 +400,7 @@ async def test_a_plan_reads_sessions_a_page_at_a_time_and_no_entry_of_those_that
         report = await retention.gc(Counting(db.backend, -1), RetentionPolicy(max_age_days=30), dry_run=True)
         assert report.count("planned") == 1
         assert rows["retention.newest"] == [200, 200, 51]
-        assert rows["source.entry_sizes"] == [3]
+        assert rows["import_file.entry_sizes"] == [3]
         assert rows["archive.protection"] == [1]
 
 
@@ -412,7 +412,7 @@ async def test_a_decision_names_the_limit_that_asks_for_it(tmp_db: Path) -> None
 
         async def rules(**limits: Any) -> list[tuple[str, str]]:
             report = await retention.gc(db.backend, RetentionPolicy(**limits), dry_run=True, every=True)
-            return [(made.action, made.rule) for made in report.decisions]
+            return [(created.action, created.rule) for created in report.decisions]
 
         assert await rules() == [("keep", "none")] * 3
         assert await rules(max_age_days=30) == [("archive", "age"), ("keep", "none"), ("keep", "none")]
@@ -421,7 +421,7 @@ async def test_a_decision_names_the_limit_that_asks_for_it(tmp_db: Path) -> None
         assert await rules(max_age_days=30, max_bytes=1) == [("archive", "age"), ("archive", "bytes"), ("keep", "bytes")]
         await db.gc(RetentionPolicy(max_age_days=30))
         report = await retention.gc(db.backend, RetentionPolicy(archive_days=1), dry_run=True, now_ms=now_ms() + 2 * DAY_MS)
-        assert [(made.action, made.rule) for made in report.decisions] == [("drop", "archive_age")]
+        assert [(created.action, created.rule) for created in report.decisions] == [("drop", "archive_age")]
 
 
 # -- settings -----------------------------------------------------------------------------------------------
@@ -450,9 +450,9 @@ def test_a_limit_that_is_false_or_zero_is_off() -> None:
     assert retention_policy({"session": {"maintenance": off}}) == RetentionPolicy(idle_days=0)
 
 
-@pytest.mark.parametrize(("said", "share"), [("80%", 0.8), (512, 0.5), ("0.5kb", 0.5)])
-def test_the_high_water_mark_is_a_size_or_a_share(said: Any, share: float) -> None:
-    policy = retention_policy({"maintenance": {"maxDiskBytes": 1024, "highWaterBytes": said}})
+@pytest.mark.parametrize(("message", "share"), [("80%", 0.8), (512, 0.5), ("0.5kb", 0.5)])
+def test_the_high_water_mark_is_a_size_or_a_share(message: Any, share: float) -> None:
+    policy = retention_policy({"maintenance": {"maxDiskBytes": 1024, "highWaterBytes": message}})
     assert policy.high_water == share
 
 

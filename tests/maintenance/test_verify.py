@@ -164,8 +164,8 @@ BREAKS = [
     ("header", "entry 0",
      "UPDATE entry SET type = 'leaf', payload = replace(payload, '\"session\"', '\"leaf\"') WHERE entry_no = #0"),
     ("header", "entry 0", "DELETE FROM entry WHERE entry_no = #0"),
-    ("sequence", "last seq is 18", "UPDATE session SET entries = 18 WHERE session_no = 1"),
-    ("sequence", "last seq is 20", "UPDATE session SET entries = 20 WHERE session_no = 1"),
+    ("sequence", "last seq is 18", "UPDATE session SET last_seq = 18 WHERE session_no = 1"),
+    ("sequence", "last seq is 20", "UPDATE session SET last_seq = 20 WHERE session_no = 1"),
     ("sequence", "14 to 14 are missing",
      "DELETE FROM branch WHERE first_no = #14; DELETE FROM entry WHERE entry_no = #14"),
     ("position", "1/5 has position 9 instead of 5", "UPDATE entry SET position = 9 WHERE entry_no = #5"),
@@ -203,7 +203,7 @@ BREAKS = [
     ("parent", "but its text says 'x",
      "UPDATE entry SET body_at = body_at + 1, payload = replace(payload, 'parentId\":\"', 'parentId\":\"x') WHERE entry_no = #8"),
     ("tree", "1/20 is a 'custom', but lies on no branch", """INSERT INTO entry VALUES (#20, NULL, NULL, 0, 'custom', NULL, 0, 0, 0, NULL,
-        0, NULL, NULL, NULL, NULL, 0, 0, 1, 'x', NULL, '{"type":"custom"}'); UPDATE session SET entries = 20 WHERE session_no = 1"""),
+        0, NULL, NULL, NULL, NULL, 0, 0, 1, 'x', NULL, '{"type":"custom"}'); UPDATE session SET last_seq = 20 WHERE session_no = 1"""),
     ("tree", "1/17 is a 'leaf' record outside the tree", "UPDATE entry SET position = 4 WHERE entry_no = #17"),
     ("tree", "1/17 is a 'leaf' record, but lies on branch 1", "UPDATE entry SET branch_no = 1 WHERE entry_no = #17"),
     ("name", "named 'other'", "UPDATE session SET name = 'other' WHERE session_no = 1"),
@@ -252,12 +252,12 @@ BREAKS = [
         tokens_total, usage_tokens, open_calls, boundary_no, first_kept_no, model_no, thinking_no, body_at, body_bytes, appended_at_ms,
         'x', NULL, payload FROM entry WHERE entry_no = #1"""),
     ("source", "counts 3 quarantined lines; there are 0", """
-        INSERT INTO source (path, name, kind, session_no, lines, quarantined, imported_at_ms, state)
+        INSERT INTO import_file (path, name, kind, session_no, lines, quarantined, imported_at_ms, state)
         VALUES ('/a', 'a', 'live', 1, 9, 3, 1, 'done')"""),
-    ("source", "its session has 19", """INSERT INTO source (path, name, kind, session_no, entries, imported_at_ms, state)
+    ("source", "its session has 19", """INSERT INTO import_file (path, name, kind, session_no, entries, imported_at_ms, state)
         VALUES ('/a', 'a', 'live', 1, 21, 1, 'done')"""),
     ("source", "line 9 of /a is quarantined, but only 3", """
-        INSERT INTO source (source_no, path, name, kind, lines, quarantined, imported_at_ms, state)
+        INSERT INTO import_file (import_file_no, path, name, kind, lines, quarantined, imported_at_ms, state)
         VALUES (1, '/a', 'a', 'live', 3, 1, 1, 'done'); INSERT INTO quarantine VALUES (1, 9, 0, 0, 'torn', 'damaged', x'00')"""),
     ("inbox", "item 5 is claimed, but its turn 4 is interrupted",
      "UPDATE inbox SET turn_no = 4 WHERE inbox_no = 5; UPDATE turn SET state = 'failed', finished_at_ms = 1 WHERE turn_no = 5"),
@@ -496,7 +496,7 @@ async def test_verify_runs_beside_a_writer_that_never_rests(tmp_db: Path, monkey
 async def test_a_session_that_is_deleted_meanwhile_is_not_reported(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention removes whole sessions, each in one transaction."""
     monkeypatch.setattr(verify, "PAGE_ROWS", 2)
-    gone = ["DELETE FROM quarantine", "DELETE FROM compaction", "DELETE FROM epoch", "DELETE FROM binding", "DELETE FROM branch",
+    missing = ["DELETE FROM quarantine", "DELETE FROM compaction", "DELETE FROM epoch", "DELETE FROM binding", "DELETE FROM branch",
             "DELETE FROM entry", "DELETE FROM session"]  # fmt: skip
     async with sessiondb.open(broken) as db:
         walk = verify.Walk(1, deep=True)
@@ -504,7 +504,7 @@ async def test_a_session_that_is_deleted_meanwhile_is_not_reported(broken: Path,
         for _ in range(4):
             await db.backend.read(next(steps), op="verify")
         await db.close()
-    change(broken, *gone)
+    change(broken, *missing)
     async with sessiondb.open(broken) as db:
         for step in steps:
             await db.backend.read(step, op="verify")

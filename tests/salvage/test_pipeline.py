@@ -539,7 +539,7 @@ def test_a_name_that_is_taken_while_a_salvage_runs_is_left_alone(broken: Path, n
         new.write_text("mine")
 
     with pytest.raises(InvalidInput, match="there is a file already"):
-        sessiondb.database.salvage(broken, new, said=take)
+        sessiondb.database.salvage(broken, new, progress=take)
     assert new.read_text() == "mine"
     assert [file.name for file in new.parent.glob("new*")] == ["new.db"]
 
@@ -623,11 +623,11 @@ def test_a_report_that_does_not_say_what_is_missing_is_found_out(sound: Truth, b
     put_page(broken, first_leaf(sound), bytes(PAGE))
     report = salvaged(broken, new)
     assert complaints(sound, {first_leaf(sound)}, new, report) == []
-    said = report.damaged_sessions[:]
-    report.damaged_sessions[:] = [dataclasses.replace(session, missing=()) for session in said]
+    message = report.damaged_sessions[:]
+    report.damaged_sessions[:] = [dataclasses.replace(session, missing=()) for session in message]
     assert any("nothing says so" in sentence for sentence in complaints(sound, {first_leaf(sound)}, new, report))
-    [*first, (low, high)] = said[0].missing  # nor does one number too few pass
-    report.damaged_sessions[:] = [dataclasses.replace(said[0], missing=(*first, *([(low, high - 1)] if high > low else []))), *said[1:]]
+    [*first, (low, high)] = message[0].missing  # nor does one number too few pass
+    report.damaged_sessions[:] = [dataclasses.replace(message[0], missing=(*first, *([(low, high - 1)] if high > low else []))), *message[1:]]
     assert any("nothing says so" in sentence for sentence in complaints(sound, {first_leaf(sound)}, new, report))
 
 
@@ -659,8 +659,8 @@ def test_the_command_says_what_it_got_and_ends_with_0_1_or_2(
     put_page(broken, first_leaf(sound), bytes(PAGE))
     done = run("salvage", broken, new, "--json")
     assert done.exit_code == 1
-    said = json.loads(done.stdout)
-    assert (said["complete"], said["missing_entries"] > 0, said["findings"]) == (False, True, [])
+    message = json.loads(done.stdout)
+    assert (message["complete"], message["missing_entries"] > 0, message["findings"]) == (False, True, [])
     new.unlink()
     done = run("salvage", broken, new)
     assert done.exit_code == 1

@@ -283,14 +283,14 @@ async def test_a_file_that_is_moved_away_or_replaced_is_noticed_before_anything_
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_an_opening_that_is_cancelled_leaves_no_thread(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, release, made = threading.Event(), threading.Event(), []
+    begun, release, created = threading.Event(), threading.Event(), []
     start = engine._start
 
     def slow_start(*arguments: object, **options: object) -> object:
         begun.set()
         assert release.wait(PATIENCE_S)
-        made.append(start(*arguments, **options))  # type: ignore[arg-type]
-        return made[0]
+        created.append(start(*arguments, **options))  # type: ignore[arg-type]
+        return created[0]
 
     monkeypatch.setattr(engine, "_start", slow_start)
     task = asyncio.create_task(SqliteBackend.open(tmp_db))
@@ -299,9 +299,9 @@ async def test_an_opening_that_is_cancelled_leaves_no_thread(tmp_db: Path, monke
     with pytest.raises(asyncio.CancelledError):
         await task
     release.set()
-    await until(lambda: bool(made))
-    assert made[0].writer.join(PATIENCE_S)
-    assert made[0].readers.join(PATIENCE_S)
+    await until(lambda: bool(created))
+    assert created[0].writer.join(PATIENCE_S)
+    assert created[0].readers.join(PATIENCE_S)
 
 
 # -- dying ------------------------------------------------------------------------------------------------------------
@@ -331,11 +331,11 @@ def crash_after(path: Path, acknowledged: int) -> int:
 
 @pytest.mark.anyio
 async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_db: Path) -> None:
-    told = sum(crash_after(tmp_db, acknowledged) for acknowledged in (1, 10, 50, 200))
+    report = sum(crash_after(tmp_db, acknowledged) for acknowledged in (1, 10, 50, 200))
     async with opened(tmp_db) as backend:
         found = await count(backend, "acknowledged")
         # At most the one that was in COMMIT at each kill may be there without its caller knowing.
-        assert told <= found <= told + 4, (told, found)
+        assert report <= found <= report + 4, (report, found)
         check = await backend.read(lambda tx: tx._connection.pragma("integrity_check"), op="check")
         assert check == "ok"
 

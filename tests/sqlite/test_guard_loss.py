@@ -320,8 +320,8 @@ def programs(path: Path) -> list[str]:
     """Ask a process that knows nothing: what this one remembers of the file may be wrong."""
     code = "import sys, apsw\nfor row in apsw.Connection(sys.argv[1]).execute(sys.argv[2]): print(row[0])"
     sql = "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no"
-    said = subprocess.run([sys.executable, "-c", code, str(path), sql], capture_output=True, text=True, check=True)
-    return said.stdout.split()
+    message = subprocess.run([sys.executable, "-c", code, str(path), sql], capture_output=True, text=True, check=True)
+    return message.stdout.split()
 
 
 async def test_removing_the_folder_is_stopped_at_the_first_of_its_files(tmp_path: Path) -> None:

@@ -413,8 +413,8 @@ async def test_every_view_answers_beside_a_gateway_at_work_and_nothing_of_it_cha
         before = identities(tmp_db)
         assert set(before) == {tmp_db.name, f"{tmp_db.name}-wal", f"{tmp_db.name}-shm"}
         for program in PROGRAMS:
-            said = await anyio.run_process(program(tmp_db, VIEWS))
-            assert said.stderr == b"", program.__name__
+            message = await anyio.run_process(program(tmp_db, VIEWS))
+            assert message.stderr == b"", program.__name__
             gateway.goes_on()
             assert identities(tmp_db) == before, program.__name__
         gateway.kill()
@@ -476,8 +476,8 @@ def test_a_program_that_opens_for_writing_and_closes_last_after_a_kill_folds_the
     with gateway_at_work(tmp_db) as gateway:
         gateway.goes_on(100)
         gateway.kill()
-    said = subprocess.run([str(SQLITE_UTILS), "tables", str(tmp_db), "--counts"], check=True, capture_output=True, text=True)
-    assert said.stderr == ""
+    message = subprocess.run([str(SQLITE_UTILS), "tables", str(tmp_db), "--counts"], check=True, capture_output=True, text=True)
+    assert message.stderr == ""
     assert not tmp_db.with_name(tmp_db.name + "-wal").exists()
     assert everything_is_there(tmp_db, gateway.acknowledged)
 

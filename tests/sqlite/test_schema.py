@@ -84,6 +84,42 @@ def test_an_older_file_is_brought_up_to_date_step_by_step(monkeypatch: pytest.Mo
     assert [row[1] for row in drain(connection, "PRAGMA table_info(later)")] == ["x", "y"]
 
 
+OLD_ROWS = """
+INSERT INTO session (session_no, session_id, origin, version, created_at_ms, updated_at_ms, entries)
+VALUES (1, 'one', 'import', 3, 1, 2, 7), (2, 'two', 'native', 3, 1, 2, 9);
+INSERT INTO source (source_no, path, name, kind, session_no, lines, entries, imported_at_ms, state)
+VALUES (4, '/a', 'a', 'pi', 1, 9, 7, 5, 'done'), (6, '/b', 'b', 'index', NULL, 1, 0, 5, 'done');
+INSERT INTO quarantine VALUES (4, 3, 100, 2, 'torn', 'damaged', x'00ff'), (4, 5, 300, 4, 'blank line', 'blank', x'0a');
+INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload)
+VALUES (1, 'web', 'e1', 1, 'main', 'held', 5, 6, 2, '{}'), (2, 'cron', 'e2', 2, 'cron', 'dead', 5, 6, 5, '{}'), (9, 'web', 'e9', 2, 'main', 'queued', 5, 6, 0, '{}');
+DELETE FROM inbox WHERE inbox_no = 9;
+"""
+
+
+def test_rows_of_the_second_schema_keep_everything_under_their_new_names() -> None:
+    connection = apsw.Connection(":memory:")
+    scripts = dict(schema.migrations())
+    for number in (1, 2):
+        drain(connection, scripts[number])
+    drain(connection, OLD_ROWS)
+    drain(connection, scripts[3])
+    assert drain(connection, "SELECT session_no, session_id, last_seq FROM session") == [(1, "one", 7), (2, "two", 9)]
+    files = "SELECT import_file_no, path, kind, session_no, lines, entries, state, final_newline FROM import_file ORDER BY 1"
+    assert drain(connection, files) == [(4, "/a", "pi", 1, 9, 7, "done", 1), (6, "/b", "index", None, 1, 0, "done", 1)]
+    lines = "SELECT import_file_no, line, byte_offset, after_seq, severity, content FROM quarantine ORDER BY line"
+    assert drain(connection, lines) == [(4, 3, 100, 2, "damaged", b"\x00\xff"), (4, 5, 300, 4, "blank", b"\n")]
+    messages = "SELECT inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts FROM inbox ORDER BY 1"
+    assert drain(connection, messages) == [
+        (1, "web", "e1", 1, "main", "interrupted", 5, 6, 2),
+        (2, "cron", "e2", 2, "cron", "dead", 5, 6, 5),
+    ]
+    drain(connection, "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload) "
+          "VALUES ('web', 'e10', 1, 'main', 'queued', 7, 7, '{}')")  # fmt: skip
+    assert drain(connection, "SELECT max(inbox_no) FROM inbox") == [(10,)], "the number of a message that was deleted is not given out again"
+    assert drain(connection, "PRAGMA foreign_key_check") == []
+    assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     connection = apsw.Connection(str(tmp_path / "old.db"))
     drain(connection, schema.schema_text())

@@ -38,25 +38,25 @@ def write_with_shell(path: Path, sql: str) -> None:
 async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Session]:
     """One session of each shape that a view has to describe."""
     await db.accept("web", "waiting", "agent:main:waiting", {"role": "user", "content": "is anybody there?"})
-    made = {name: await db.session(f"agent:main:{name}") for name in ("plain", "compacted", "branched", "reset", "cooling", "overdue")}
-    for session in made.values():
+    created = {name: await db.session(f"agent:main:{name}") for name in ("plain", "compacted", "branched", "reset", "cooling", "overdue")}
+    for session in created.values():
         for number in range(6):
             await session.append({"role": "user", "content": f"question {number} about the invoice"})
             await session.append({"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " + "x" * 400}]})
-    async with made["compacted"].compact(trigger="threshold", keep_recent_tokens=150) as job:
+    async with created["compacted"].compact(trigger="threshold", keep_recent_tokens=150) as job:
         await job.commit("a summary")
-    await made["compacted"].append({"role": "user", "content": "since"})
-    made["forked"] = await made["compacted"].fork(key="agent:main:forked")
-    await made["forked"].append({"role": "user", "content": "only in the fork"})
-    first = (await made["branched"].entries(limit=3))[2]
-    await made["branched"].branch(first.entry_id)
-    await made["branched"].append({"role": "user", "content": "another way"})
-    await made["reset"].reset("new")
-    await made["reset"].append({"role": "user", "content": "fresh"})
+    await created["compacted"].append({"role": "user", "content": "since"})
+    created["forked"] = await created["compacted"].fork(key="agent:main:forked")
+    await created["forked"].append({"role": "user", "content": "only in the fork"})
+    first = (await created["branched"].entries(limit=3))[2]
+    await created["branched"].branch(first.entry_id)
+    await created["branched"].append({"role": "user", "content": "another way"})
+    await created["reset"].reset("new")
+    await created["reset"].append({"role": "user", "content": "fresh"})
     for _ in range(3):
-        async with made["cooling"].compact(trigger="threshold", keep_recent_tokens=150) as job:
+        async with created["cooling"].compact(trigger="threshold", keep_recent_tokens=150) as job:
             assert (await job.commit("")).outcome == "rejected"
-    return made
+    return created
 
 
 async def test_every_view_answers_in_the_distributions_shell_beside_an_open_database(tmp_db: Path) -> None:
@@ -72,9 +72,9 @@ async def test_live_context_shows_exactly_what_the_model_is_sent(tmp_db: Path) -
         for session in (await a_bit_of_everything(db)).values():
             context = await session.context()
             rows = shell(tmp_db, f"SELECT * FROM live_context WHERE session_id = '{session.id}' ORDER BY place")
-            said = [row["text"] for row in rows]
+            note = [row["text"] for row in rows]
             sent = [message.get("summary") or message["content"] for message in context.messages]
-            assert said == [text if isinstance(text, str) else text[0]["text"] for text in sent], session.id
+            assert note == [text if isinstance(text, str) else text[0]["text"] for text in sent], session.id
             assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))
 
 
@@ -100,18 +100,18 @@ async def test_session_overview_counts_what_the_api_counts(tmp_db: Path) -> None
 
 async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        made = await a_bit_of_everything(db)
+        created = await a_bit_of_everything(db)
         assert [(row["session_id"], row["what"]) for row in shell(tmp_db, "SELECT * FROM stuck")] == [
-            (made["cooling"].id, "compaction cool-down")
+            (created["cooling"].id, "compaction cool-down")
         ]
         with pytest.raises(sessiondb.CompactionCoolDown):
-            async with made["cooling"].compact(trigger="threshold", keep_recent_tokens=150):
+            async with created["cooling"].compact(trigger="threshold", keep_recent_tokens=150):
                 pass
     # A deadline in the past, as a killed process leaves it behind.
     overdue = (
         "INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, tokens_before, begun_at_ms, deadline_ms,"
         " deadline_max_ms)"
-        f" SELECT 'dead', session_no, 'running', 'threshold', 0, 1, 1, 2, 2 FROM session WHERE session_id = '{made['overdue'].id}'"
+        f" SELECT 'dead', session_no, 'running', 'threshold', 0, 1, 1, 2, 2 FROM session WHERE session_id = '{created['overdue'].id}'"
     )
     write_with_shell(tmp_db, overdue)
     assert {row["what"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {"compaction cool-down", "compaction overdue"}
@@ -138,10 +138,10 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
     """One message of each fate: answered and sent, answered and unknown, refused, incomplete, dead, and waiting."""
 
     async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
-        said = turn.message["content"]
-        if said == "nothing":
+        message = turn.message["content"]
+        if message == "nothing":
             return sessiondb.Answer(incomplete="the model said nothing")
-        return sessiondb.Answer(entries=[{"role": "assistant", "content": f"re {said}"}], replies=[(f"web:{said}", {"text": said})])
+        return sessiondb.Answer(entries=[{"role": "assistant", "content": f"re {message}"}], replies=[(f"web:{message}", {"text": message})])
 
     async def send(reply: object) -> str:
         target = getattr(reply, "target", "")
@@ -151,8 +151,8 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
             raise Stuck("the line was cut")
         return "id of the channel"
 
-    for said in ("sent", "refused", "unknown", "nothing"):
-        await db.accept("web", said, f"agent:main:web:direct:{said}", {"role": "user", "content": said})
+    for message in ("sent", "refused", "unknown", "nothing"):
+        await db.accept("web", message, f"agent:main:web:direct:{message}", {"role": "user", "content": message})
     dead = await db.accept("web", "dead", "agent:main:web:direct:dead", {"role": "user", "content": "dead"}, lane="cron")
     waiting = await db.session("agent:main:web:direct:dead")
     await db.write("test.dead_letter", lambda tx: turns.dead_letter(tx, dead.inbox_no, waiting.ref.session_no, "made to die"))
@@ -190,12 +190,12 @@ async def test_the_views_of_a_gateway_tell_what_became_of_each_message(tmp_db: P
         assert "no such channel" in replies["web:refused"]["reason"]
         assert "the line was cut" in replies["web:unknown"]["reason"]
 
-        told = shell(tmp_db, "SELECT * FROM event_log ORDER BY event_no")
-        assert {(row["kind"], row["audience"]) for row in told} == {
+        report = shell(tmp_db, "SELECT * FROM event_log ORDER BY event_no")
+        assert {(row["kind"], row["audience"]) for row in report} == {
             ("message_dead", "user"), ("message_dead", "operator"), ("turn_incomplete", "user"), ("reply_failed", "operator"),
             ("reply_unknown", "operator"),
         }  # fmt: skip
-        assert all(row["text"] and row["at"] and json.loads(row["data"]) is not None for row in told)
+        assert all(row["text"] and row["at"] and json.loads(row["data"]) is not None for row in report)
         assert shell(tmp_db, "SELECT * FROM held") == []
 
 

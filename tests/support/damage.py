@@ -31,7 +31,7 @@ IMMUTABLE = {"entry": "entry_no", "inbox": "inbox_no", "outbox": "outbox_no", "e
 # Of what may be settled, what may not: the promise is the message, not its state.
 KEPT = {
     "entry": ("entry_no", "entry_id", "payload"),
-    "inbox": ("inbox_no", "source", "event_id", "session_no", "payload"),
+    "inbox": ("inbox_no", "channel", "event_id", "session_no", "payload"),
     "outbox": ("outbox_no", "session_no", "target", "payload"),
     "event": ("event_no", "kind", "text", "data"),
     "turn": ("turn_no", "inbox_no", "attempt", "started_at_ms"),
@@ -145,7 +145,7 @@ def reported(report: SalvageReport) -> set[int]:
 
 def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport) -> list[str]:
     """Compare a salvage with the truth; return a sentence for each promise that it broke."""
-    found, said = rows_of(new), reported(report)
+    found, message = rows_of(new), reported(report)
     # Whatever the report says it does not know by number: all of a session that was left out, and some headers of imported files.
     unknown = {session.session_no << 32 for session in report.damaged_sessions if NO_HEADER_KNOWN in session.notes}
     left_out = {session.session_no for session in report.damaged_sessions if session.outcome == "left out"}
@@ -158,7 +158,7 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
         if spared:
             where = sorted(truth.pages[table, number])
             wrong.append(f"{table} {number} lies on pages {where}, which are whole, and came out as {str(now)[:200]}")
-        elif table == "entry" and (now is None or is_mark(now)) and number not in said | unknown and number >> 32 not in left_out:
+        elif table == "entry" and (now is None or is_mark(now)) and number not in message | unknown and number >> 32 not in left_out:
             wrong.append(f"entry {number} is lost and nothing says so")
         elif table != "entry" and now is None and report.complete:
             wrong.append(f"{table} {number} is lost and nothing says so")

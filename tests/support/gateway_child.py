@@ -40,7 +40,7 @@ COMPACT_AT_TOKENS = 400
 KEEP_TOKENS = 100
 
 STATEMENTS = {
-    "child.inbox_open": "SELECT inbox_no FROM inbox WHERE state IN ('queued', 'claimed', 'held') LIMIT 1",
+    "child.inbox_open": "SELECT inbox_no FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted') LIMIT 1",
     "child.outbox_open": "SELECT outbox_no FROM outbox WHERE state IN ('pending', 'sending') LIMIT 1",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})

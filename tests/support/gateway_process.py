@@ -78,8 +78,8 @@ class Gateway:
             line = self._queue.get(timeout=PATIENCE_S)
         except queue.Empty:
             self.kill()
-            said = f"the gateway said nothing for {PATIENCE_S:g} s; its last: {self.lines[-5:]}"
-            raise AssertionError(f"{said}\n{self.errors.decode()}") from None
+            message = f"the gateway said nothing for {PATIENCE_S:g} s; its last: {self.lines[-5:]}"
+            raise AssertionError(f"{message}\n{self.errors.decode()}") from None
         self._heard(line)
         return line
 
@@ -185,13 +185,13 @@ def check_promises(
 
     # Exactly once, and in order: what people wrote, as the transcripts have it.
     for talk, texts in sent.items():
-        told = query(
+        report = query(
             path,
             """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
                WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
             key.format(talk),
         )
-        assert told == texts, f"conversation {talk}: the transcript has {told}, sent was {texts}"
+        assert report == texts, f"conversation {talk}: the transcript has {report}, sent was {texts}"
 
     # One claim at a time, one completion at most, one reply at most for each message.
     twice = query(path, "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1")

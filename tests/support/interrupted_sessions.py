@@ -171,7 +171,7 @@ def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int,
             """INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, turn_no,
                                   entry_no, payload)
                SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?, ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
-               FROM inbox WHERE session_no = ? AND state = 'held'""",
+               FROM inbox WHERE session_no = ? AND state = 'interrupted'""",
             (inbox_no, f"{kind} {session_no}", session_no, at_ms, at_ms, attempt, turn_no, session_no, GO_ON, text, busy),
         )
         connection.execute("UPDATE session SET updated_at_ms = ? WHERE session_no = ?", (at_ms, session_no))
@@ -183,7 +183,7 @@ def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int,
             connection.execute("UPDATE session SET ended_at_ms = ? WHERE session_no = ?", (now_ms, session_no))
         if kind == "damaged":
             connection.execute(
-                """INSERT INTO source (source_no, path, name, kind, session_no, bytes, lines, quarantined, imported_at_ms, state)
+                """INSERT INTO import_file (import_file_no, path, name, kind, session_no, bytes, lines, quarantined, imported_at_ms, state)
                    VALUES (?1, '/storm/' || ?1, ?1, 'live', ?1, 9, 1, 1, 0, 'done')""",
                 (session_no,),
             )
@@ -200,7 +200,7 @@ def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int,
     for number in range(storm.waiting):
         session_no = storm.sessions - number
         connection.execute(
-            """INSERT INTO inbox (source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+            """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
                VALUES ('sim', ?, ?, 'main', 'queued', ?, ?, ?)""",
             (f"waiting {number}", session_no, now_ms, now_ms, json.dumps(_message(f"Is anybody there? ({number})", str(session_no)))),
         )

@@ -150,7 +150,7 @@ async def cancelled_at(
     k: int, where: str, operation: Callable[[], Awaitable[Any]], cancel: Cancel, gate: Gate, db: sessiondb.SessionDB, *, times: int = 1
 ) -> Told:
     """Run an operation, cancel it at its k-th wait with the writer held there, and return what it was told."""
-    told = Told()
+    report = Told()
     at_wait = anyio.Event()
     ended = anyio.Event()
     scope = anyio.CancelScope()
@@ -163,7 +163,7 @@ async def cancelled_at(
         if n < k:
             gate.open()
         elif n == k:
-            told.was_reached = True
+            report.was_reached = True
             at_wait.set()
 
     def on_resume() -> None:
@@ -177,12 +177,12 @@ async def cancelled_at(
             with scope:
                 gate.close(where)
                 try:
-                    told.result = await Steps(operation, on_wait, on_resume)
+                    report.result = await Steps(operation, on_wait, on_resume)
                 except BaseException as error:
-                    told.error = error
+                    report.error = error
                     raise
         except BaseException as error:  # noqa: BLE001  it is what is examined; a scope's own cancellation ends in the scope
-            told.error = error
+            report.error = error
         finally:
             gate.open()
             at_wait.set()
@@ -191,7 +191,7 @@ async def cancelled_at(
     async with anyio.create_task_group() as group:
         group.start_soon(run)
         await at_wait.wait()
-        if told.was_reached:
+        if report.was_reached:
             _hold_until(where, gate, db)
             for _ in range(times):
                 cancel(scope, tasks[0] if tasks else None)
@@ -200,7 +200,7 @@ async def cancelled_at(
             gate.open()
         with anyio.fail_after(PATIENCE_S):
             await ended.wait()
-    return told
+    return report
 
 
 def _hold_until(where: str, gate: Gate, db: sessiondb.SessionDB) -> None:
@@ -271,20 +271,20 @@ async def test_an_append_cancelled_at_any_wait_leaves_nothing_and_tells_the_trut
         for name, cancel, times in sorts(anyio_backend_name):
             for k in range(STEPS_MAX):
                 session = await db.create_session()
-                told = await cancelled_at(k, where, lambda s=session: s.append(user("hello")), cancel, gate, db, times=times)
+                report = await cancelled_at(k, where, lambda s=session: s.append(user("hello")), cancel, gate, db, times=times)
                 arrived = [entry.role for entry in await session.entries()]
-                note = f"{name}, {where}, wait {k}: {told}"
-                if told.outcome == "committed":
+                note = f"{name}, {where}, wait {k}: {report}"
+                if report.outcome == "committed":
                     assert arrived == ["user"], note
                 else:
-                    assert told.outcome in ("not_executed", None), note
+                    assert report.outcome in ("not_executed", None), note
                     assert arrived == [], note
                 await nothing_is_left(db, session)
-                if not told.was_reached:
-                    assert told.error is None
+                if not report.was_reached:
+                    assert report.error is None
                     assert k > 0, "an append waits at least once"
                     break
-                outcomes.add(f"{name}: {told.outcome}")
+                outcomes.add(f"{name}: {report.outcome}")
             else:
                 pytest.fail("the append never ended")
     asynchronous = ["task: committed", "task, three times: committed"] if anyio_backend_name == "asyncio" else []
@@ -298,24 +298,24 @@ async def test_an_append_cancelled_at_any_wait_leaves_nothing_and_tells_the_trut
 async def test_an_append_whose_time_is_up_tells_the_truth(tmp_db: Path, gate: Gate, where: str) -> None:
     async with opened(tmp_db) as db:
         session = await db.create_session()
-        told: list[BaseException | sessiondb.Receipt] = []
+        report: list[BaseException | sessiondb.Receipt] = []
 
         async def append() -> None:
             try:
-                told.append(await session.append(user("hello"), timeout_s=0.02))
+                report.append(await session.append(user("hello"), timeout_s=0.02))
             except NotExecuted as error:
-                told.append(error)
+                report.append(error)
 
         gate.close(where)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(append)
             await until(gate.reached.is_set)
             if where == "queued":
-                await until(lambda: bool(told))  # it does not wait for the writer
+                await until(lambda: bool(report))  # it does not wait for the writer
             gate.open()
         arrived = [entry.role for entry in await session.entries()]
-        if isinstance(told[0], NotExecuted):
-            assert outcome_of(told[0]) == "not_executed"
+        if isinstance(report[0], NotExecuted):
+            assert outcome_of(report[0]) == "not_executed"
             assert arrived == []
         else:
             assert where == "begun"
@@ -346,13 +346,13 @@ class Compaction:
                 raise
 
 
-async def the_story_is_true(db: sessiondb.SessionDB, told: Told, run: Compaction, note: str) -> str | None:
+async def the_story_is_true(db: sessiondb.SessionDB, report: Told, run: Compaction, note: str) -> str | None:
     """Compare what the caller was told with the job's row; return the job's state."""
     jobs = [job async for job in db.compactions(run.session)]
     assert len(jobs) <= 1, note
     if not jobs:
         assert run.result is None, note
-        assert told.error is not None, note
+        assert report.error is not None, note
         return None
     state = jobs[0].state
     context = await run.session.context()
@@ -380,12 +380,12 @@ async def test_a_compaction_cancelled_at_any_wait_leaves_nothing_and_tells_the_t
                 session = await db.create_session()
                 await talk(session)
                 run = Compaction(session)
-                told = await cancelled_at(k, where, run.run, cancel, gate, db, times=times)
-                note = f"{name}, {where}, wait {k}: {told} {run}"
-                states.add(await the_story_is_true(db, told, run, note))
+                report = await cancelled_at(k, where, run.run, cancel, gate, db, times=times)
+                note = f"{name}, {where}, wait {k}: {report} {run}"
+                states.add(await the_story_is_true(db, report, run, note))
                 await nothing_is_left(db, session)
-                if not told.was_reached:
-                    assert told.error is None, note
+                if not report.was_reached:
+                    assert report.error is None, note
                     assert run.result is not None, note
                     assert k >= SUMMARISER_WAITS + 3, "begin, span and commit wait at least once each"
                     break
@@ -414,21 +414,21 @@ async def test_a_compaction_whose_deadline_passes_at_any_wait_leaves_nothing_and
                 if run.job is not None:
                     run.job._scope.deadline = anyio.current_time() - 1
 
-            told = await cancelled_at(k, where, run.run, pass_deadline, gate, db)
-            note = f"{where}, wait {k}: {told} {run}"
-            state = await the_story_is_true(db, told, run, note)
+            report = await cancelled_at(k, where, run.run, pass_deadline, gate, db)
+            note = f"{where}, wait {k}: {report} {run}"
+            state = await the_story_is_true(db, report, run, note)
             states.add(state)
             if state == "expired":
-                assert isinstance(told.error, CompactionTimeout), note
-                assert isinstance(told.error, TimeoutError), note
+                assert isinstance(report.error, CompactionTimeout), note
+                assert isinstance(report.error, TimeoutError), note
             else:
                 assert state == "committed", note
-            if told.error is not None:
+            if report.error is not None:
                 assert run.job is not None
                 late = await db.commit_compaction(run.job.id, "late but not lost")
                 assert (late.outcome, late.late) == ("committed", True), note
             await nothing_is_left(db, session)
-            if not told.was_reached:
+            if not report.was_reached:
                 break
         else:
             pytest.fail("the compaction never ended")

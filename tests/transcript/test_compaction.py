@@ -655,9 +655,9 @@ def test_every_message_is_summarised_or_present_and_no_result_is_orphaned(sync_d
     def check(plan: list[tuple[list[str], int, list[str]]], trigger: str) -> None:
         nonlocal compacted
         session = sync_db.create_session()
-        letters, gone, has_summary = "", 0, False
-        for said, keep, meanwhile in plan:
-            letters = _said(session, letters, said)
+        letters, missing, has_summary = "", 0, False
+        for item, keep, meanwhile in plan:
+            letters = _said(session, letters, item)
             try:
                 with session.compact(trigger=trigger, keep_recent_tokens=keep) as job:
                     span = [found for found in job.messages if found["role"] != "compactionSummary"]
@@ -673,10 +673,10 @@ def test_every_message_is_summarised_or_present_and_no_result_is_orphaned(sync_d
             present = numbers(session.context().messages[1:])
             shown = [number for number, letter in enumerate(letters) if letter not in "hs"]
             # Union complete, intersection empty, order kept: of all that was ever shown, in this and earlier spans.
-            assert shown[shown.index(gone_to) + 1 :] == numbers(span) + present if (gone_to := _last(shown, gone)) is not None else (
+            assert shown[shown.index(gone_to) + 1 :] == numbers(span) + present if (gone_to := _last(shown, missing)) is not None else (
                 shown == numbers(span) + present
             )
-            gone += len(span)
+            missing += len(span)
             _no_orphans(letters, present)
             _unanswered_stay(letters, present)
 
@@ -684,14 +684,14 @@ def test_every_message_is_summarised_or_present_and_no_result_is_orphaned(sync_d
     assert compacted > 20, "the examples hardly ever compacted anything"
 
 
-def _said(session: sessiondb.sync.Session, letters: str, said: list[str]) -> str:
-    longer = letters + "".join(said)
+def _said(session: sessiondb.sync.Session, letters: str, message: list[str]) -> str:
+    longer = letters + "".join(message)
     session.append_many(written(longer)[len(letters) :])
     return longer
 
 
-def _last(shown: list[int], gone: int) -> int | None:
-    return shown[gone - 1] if gone else None
+def _last(shown: list[int], missing: int) -> int | None:
+    return shown[missing - 1] if missing else None
 
 
 def _no_orphans(letters: str, present: list[int]) -> None:

@@ -215,7 +215,7 @@ async def test_a_hostile_database_writes_nothing_outside_of_the_destination(tmp_
     async with sessiondb.open(database) as db:
         await db.import_path(tmp_path / "in")
     connection = apsw.Connection(str(database))
-    connection.execute("update source set name = ?", (name,))
+    connection.execute("update import_file set name = ?", (name,))
     connection.close()
     outside = outside_of(out, tmp_path)
     async with sessiondb.open(database) as db:

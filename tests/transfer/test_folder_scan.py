@@ -150,11 +150,11 @@ async def test_a_state_folder_comes_in_with_its_keys_and_goes_out_as_it_was(tmp_
     assert tables(tmp_path / "one.db") == before
 
 
-@pytest.mark.parametrize("given", ["agents/main/sessions", "agents/main/sessions/live.jsonl", "agents/main/sessions/sessions.json"])
-async def test_a_part_of_a_state_folder_is_known_when_the_whole_comes(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("args", ["agents/main/sessions", "agents/main/sessions/live.jsonl", "agents/main/sessions/sessions.json"])
+async def test_a_part_of_a_state_folder_is_known_when_the_whole_comes(tmp_path: Path, args: str) -> None:
     folder = state_folder(tmp_path / "state")
     async with sessiondb.open(tmp_path / "one.db") as db:
-        part = await db.import_path(folder / given)
+        part = await db.import_path(folder / args)
         whole = by_name(await db.import_path(folder))
     assert part.entries_new > 0
     for file in part.files:

@@ -226,7 +226,7 @@ async def test_the_notes_of_a_file_that_is_odd_throughout_stay_short(tmp_path: P
     assert receipt.entries == 2_000
     assert 50 < len(receipt.notes) <= 100
     connection = apsw.Connection(str(tmp_path / "one.db"))
-    [(chars,)] = connection.execute("select length(note) from source")
+    [(chars,)] = connection.execute("select length(note) from import_file")
     connection.close()
     assert 1_000 < chars <= 4_000
 

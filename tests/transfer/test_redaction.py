@@ -268,7 +268,7 @@ def test_rules_are_read_from_a_file_and_mistakes_are_named_with_their_line(tmp_p
     rules = read_rules(file)
     assert [rule.name for rule in rules] == ["staff-id", "ticket"]
     assert redacted("STAFF-123456 T1234", Redactor(rules=rules)) == ("[redacted:staff-id] T[redacted:ticket]", {"staff-id": 1, "ticket": 1})
-    for content, said in {
+    for content, reason in {
         "fine = abc\nno rule at all\n": "line 2: a rule is `name = regular expression`",
         "Loud = abc": "line 1: 'Loud' is not a name for a rule",
         "one = abc\none = def": "line 2: there is a rule one already",
@@ -278,7 +278,7 @@ def test_rules_are_read_from_a_file_and_mistakes_are_named_with_their_line(tmp_p
         "#" * 70_000: "more than 65,536 bytes",
     }.items():
         file.write_text(content, encoding="utf-8")
-        with pytest.raises(InvalidInput, match=re.escape(said)):
+        with pytest.raises(InvalidInput, match=re.escape(reason)):
             read_rules(file)
     file.write_bytes(b"\xff")
     with pytest.raises(InvalidInput, match="cannot be read"):
@@ -564,7 +564,7 @@ async def test_an_import_that_is_stopped_after_any_batch_goes_on_redacted(tmp_pa
                 stops += 1
         assert stops >= 3
         assert report.files[0].verified
-        notes = await db.read("test", lambda tx: tx.first("source.by_path", path=report.files[0].path).note)
+        notes = await db.read("test", lambda tx: tx.first("import_file.by_path", path=report.files[0].path).note)
         mark = mark_in(notes)
         assert mark is not None
         assert (mark.from_byte, mark.counts.total()) == (0, 23)

@@ -134,7 +134,7 @@ async def test_the_index_binds_keys_and_keeps_each_row_verbatim(sample: Path, tm
             if key == "agent:lab:huge":
                 continue
             assert (await db.session(key)).id == row["sessionId"]
-            details = await db.backend.read(lambda tx, key=key: tx.first("source.details", session_key=key).details, op="test")
+            details = await db.backend.read(lambda tx, key=key: tx.first("import_file.details", session_key=key).details, op="test")
             assert details in text
             assert json.loads(details) == row
     assert receipt.entries_new == len(index) - 1

@@ -147,12 +147,12 @@ async def test_a_file_whose_imported_part_changed_is_reported_and_kept_as_it_was
             files = by_name(await db.import_path(tmp_path / "in"))
             assert (files["one.jsonl"].status, files["two.jsonl"].status) == ("changed", "unchanged")
             assert "copy the file to a new name and import that" in files["one.jsonl"].note
-            recorded = await db.backend.read(lambda tx: tx.one("source.by_path", path=str(source)), op="test")
+            recorded = await db.backend.read(lambda tx: tx.one("import_file.by_path", path=str(source)), op="test")
             assert (recorded.state, recorded.note) == ("changed", files["one.jsonl"].note)
         assert await export_of(db, "s-1", tmp_path) == whole
         source.write_bytes(whole + (message("new", "m4") + "\n").encode())
         assert by_name(await db.import_path(tmp_path / "in"))["one.jsonl"].status == "grown"
-    rows = tables(tmp_path / "one.db", times=False)["source"]
+    rows = tables(tmp_path / "one.db", times=False)["import_file"]
     assert all("changed" not in row for row in rows)
 
 

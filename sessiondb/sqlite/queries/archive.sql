@@ -4,11 +4,11 @@
 SELECT s.session_id, s.pinned_at_ms IS NOT NULL AS pinned,
        EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = s.session_no AND t.state = 'running') AS turn_running,
        EXISTS (SELECT 1 FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'running') AS compaction_running,
-       EXISTS (SELECT 1 FROM inbox AS i WHERE i.session_no = s.session_no AND i.state IN ('queued', 'claimed', 'held')) AS inbox_open,
+       EXISTS (SELECT 1 FROM inbox AS i WHERE i.session_no = s.session_no AND i.state IN ('queued', 'claimed', 'interrupted')) AS inbox_open,
        EXISTS (SELECT 1 FROM outbox AS o WHERE o.session_no = s.session_no AND o.state IN ('pending', 'sending')) AS outbox_open,
        EXISTS (SELECT 1 FROM outbox AS u WHERE u.state IN ('pending', 'sending', 'unknown', 'failed') AND u.state = 'unknown'
                  AND u.session_no = s.session_no) AS outbox_unknown,
-       EXISTS (SELECT 1 FROM source AS r WHERE r.session_no = s.session_no AND r.state = 'reading') AS importing,
+       EXISTS (SELECT 1 FROM import_file AS r WHERE r.session_no = s.session_no AND r.state = 'reading') AS importing,
        (SELECT f.session_id FROM session AS f WHERE f.forked_from_no = s.session_no
           AND (f.archived_at_ms IS NULL OR EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = f.session_no AND a.finished_at_ms IS NULL))
         LIMIT 1) AS fork_id,
@@ -18,7 +18,7 @@ FROM session AS s WHERE s.session_no = :session_no;
 
 -- name: session
 -- A session's whole row, as it is archived and compared.
-SELECT session_no, session_id, agent_id, origin, version, created_at_ms, updated_at_ms, ended_at_ms, name, entries, epoch, head_no,
+SELECT session_no, session_id, agent_id, origin, version, created_at_ms, updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no,
        branch_no, boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no, pinned_at_ms, archived_at_ms
 FROM session WHERE session_no = :session_no;
 
@@ -63,7 +63,7 @@ SELECT archive_no FROM archive WHERE finished_at_ms IS NULL AND archive_no > :af
 
 -- name: kept
 -- Archives that could be restored, oldest first, a page at a time; and when they were made.
-SELECT a.archive_no, a.session_no, s.session_id, s.updated_at_ms, s.entries, a.bytes_stored, a.finished_at_ms
+SELECT a.archive_no, a.session_no, s.session_id, s.updated_at_ms, s.last_seq, a.bytes_stored, a.finished_at_ms
 FROM archive AS a JOIN session AS s ON s.session_no = a.session_no
 WHERE a.archive_no > :after_no AND a.state = 'archived' ORDER BY a.archive_no LIMIT :limit;
 

@@ -1,18 +1,18 @@
 -- name: by_event
 -- The receipt of a message that was accepted before.
 SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.source = :source AND i.event_id = :event_id;
+WHERE i.channel = :channel AND i.event_id = :event_id;
 
 -- name: accept
 -- A message is accepted when this row is committed.
-INSERT INTO inbox (source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
-VALUES (:source, :event_id, :session_no, :lane, 'queued', :now_ms, :now_ms, :payload)
+INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+VALUES (:channel, :event_id, :session_no, :lane, 'queued', :now_ms, :now_ms, :payload)
 RETURNING inbox_no;
 
 -- name: waiting_in_session
 -- How many messages of a session are waiting or being worked on; counts no further than a limit.
 SELECT count(*) AS waiting FROM (
-  SELECT 1 FROM inbox WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'held') AND state <> 'held' LIMIT :limit
+  SELECT 1 FROM inbox WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted') AND state <> 'interrupted' LIMIT :limit
 );
 
 -- name: waiting_in_lane
@@ -26,13 +26,13 @@ SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
 WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM inbox AS o
-                  WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'held') AND o.state <> 'held' AND o.lane <> 'resume'
+                  WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'interrupted') AND o.state <> 'interrupted' AND o.lane <> 'resume'
                     AND (o.inbox_no < i.inbox_no OR i.lane = 'resume'))
 ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 
 -- name: candidate
 -- What is needed of a message to claim it.
-SELECT i.inbox_no, i.session_no, s.session_id, i.source, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
+SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: due
@@ -59,43 +59,43 @@ WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 -- What is queued behind a message of its session that waits for its retry waits as long: it could not run anyway, and is not looked
 -- at in vain. No more rows than may wait in a session.
 UPDATE inbox SET available_at_ms = :available_at_ms
-WHERE session_no = :session_no AND inbox_no > :inbox_no AND state IN ('queued', 'claimed', 'held') AND state = 'queued'
+WHERE session_no = :session_no AND inbox_no > :inbox_no AND state IN ('queued', 'claimed', 'interrupted') AND state = 'queued'
   AND lane <> 'resume' AND available_at_ms < :available_at_ms;
 
 -- name: suspend
--- claimed -> held: its turn was interrupted, the resume plan decides.
-UPDATE inbox SET state = 'held', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+-- claimed -> interrupted: its turn was interrupted, the resume plan decides.
+UPDATE inbox SET state = 'interrupted', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: dead_letter
 -- -> dead, with the reason.
-UPDATE inbox SET state = 'dead', reason = :reason WHERE inbox_no = :inbox_no AND state IN ('claimed', 'held', 'queued');
+UPDATE inbox SET state = 'dead', reason = :reason WHERE inbox_no = :inbox_no AND state IN ('claimed', 'interrupted', 'queued');
 
 -- name: supersede_resumes
 -- A newer message of the session goes on where its interrupted ones stopped; they are in the transcript already.
 UPDATE inbox SET state = 'done', reason = 'a newer message of the session went on from here'
-WHERE session_no = :session_no AND inbox_no < :inbox_no AND state IN ('queued', 'claimed', 'held')
-  AND (state = 'held' OR (state = 'queued' AND lane = 'resume'));
+WHERE session_no = :session_no AND inbox_no < :inbox_no AND state IN ('queued', 'claimed', 'interrupted')
+  AND (state = 'interrupted' OR (state = 'queued' AND lane = 'resume'));
 
 -- name: waiting
 -- Whether a message waits.
 SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no AND state = 'queued';
 
 -- name: resume
--- held -> queued in the lane of resumes. Its sender was told of the interruption, and is not told again that it waits.
+-- interrupted -> queued in the lane of resumes. Its sender was told of the interruption, and is not told again that it waits.
 UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), lane = 'resume', available_at_ms = :now_ms,
        timeout_ms = :timeout_ms, delayed = 1
-WHERE inbox_no = :inbox_no AND state = 'held';
+WHERE inbox_no = :inbox_no AND state = 'interrupted';
 
 -- name: interrupted
 -- Interrupted messages, newest first, a page at a time; with how the session's turn before went, and whether its import was damaged.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
-       EXISTS (SELECT 1 FROM source AS r JOIN quarantine AS q ON q.source_no = r.source_no
+       EXISTS (SELECT 1 FROM import_file AS r JOIN quarantine AS q ON q.import_file_no = r.import_file_no
                WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
        NULL AS holder_no
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('held', 'dead') AND i.state = 'held' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
+WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: interrupted_by
 -- The same of messages that turns of some processes (a JSON array) work on, for a plan that takes these for dead. Found among the
@@ -103,7 +103,7 @@ WHERE i.state IN ('held', 'dead') AND i.state = 'held' AND i.inbox_no < :before_
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
-       EXISTS (SELECT 1 FROM source AS r JOIN quarantine AS q ON q.source_no = r.source_no
+       EXISTS (SELECT 1 FROM import_file AS r JOIN quarantine AS q ON q.import_file_no = r.import_file_no
                WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
        w.instance_no AS holder_no
 FROM turn AS w INDEXED BY turn_one_running CROSS JOIN inbox AS i ON i.inbox_no = w.inbox_no JOIN session AS s ON s.session_no = i.session_no
@@ -140,12 +140,12 @@ UPDATE inbox SET state = 'done', reason = 'dropped by an operator' WHERE inbox_n
 
 -- name: dead
 -- Dead letters, newest first.
-SELECT i.inbox_no, i.source, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts, i.reason, i.payload
+SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts, i.reason, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('held', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
+WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: open
 -- Messages that are not done and not dead, oldest first, a page at a time; by the partial index that holds just these.
-SELECT i.inbox_no, i.source, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms, i.available_at_ms, i.attempts, i.turn_no, i.reason
+SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms, i.available_at_ms, i.attempts, i.turn_no, i.reason
 FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('queued', 'claimed', 'held') AND i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;
+WHERE i.state IN ('queued', 'claimed', 'interrupted') AND i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;

@@ -10,10 +10,10 @@ ON CONFLICT DO NOTHING;
 -- name: put_session
 -- One row as it was read; the first one of a key stays.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms, updated_at_ms, ended_at_ms,
-        name, entries, epoch, head_no, branch_no, boundary_no, first_kept_no, context_tokens, tokens_fresh,
+        name, last_seq, epoch, head_no, branch_no, boundary_no, first_kept_no, context_tokens, tokens_fresh,
         forked_from_no, pinned_at_ms, archived_at_ms)
 VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, :updated_at_ms, :ended_at_ms, :name,
-        :entries, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no, :context_tokens, :tokens_fresh,
+        :last_seq, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no, :context_tokens, :tokens_fresh,
         :forked_from_no, :pinned_at_ms, :archived_at_ms)
 ON CONFLICT DO NOTHING;
 
@@ -55,18 +55,18 @@ VALUES (:compaction_no, :compaction_id, :session_no, :state, :trigger, :base_epo
         :late, :epoch, :entry_no, :reason, :summary)
 ON CONFLICT DO NOTHING;
 
--- name: put_source
+-- name: put_import_file
 -- One row as it was read; the first one of a key stays.
-INSERT INTO source (source_no, path, name, kind, session_no, agent_id, bytes, lines, entries, quarantined, sha256,
+INSERT INTO import_file (import_file_no, path, name, kind, session_no, agent_id, bytes, lines, entries, quarantined, sha256,
         final_newline, inode, imported_at_ms, state, note, content)
-VALUES (:source_no, :path, :name, :kind, :session_no, :agent_id, :bytes, :lines, :entries, :quarantined, :sha256,
+VALUES (:import_file_no, :path, :name, :kind, :session_no, :agent_id, :bytes, :lines, :entries, :quarantined, :sha256,
         :final_newline, :inode, :imported_at_ms, :state, :note, :content)
 ON CONFLICT DO NOTHING;
 
 -- name: put_quarantine
 -- One row as it was read; the first one of a key stays.
-INSERT INTO quarantine (source_no, byte_offset, line, after_seq, reason, severity, content)
-VALUES (:source_no, :byte_offset, :line, :after_seq, :reason, :severity, :content)
+INSERT INTO quarantine (import_file_no, byte_offset, line, after_seq, reason, severity, content)
+VALUES (:import_file_no, :byte_offset, :line, :after_seq, :reason, :severity, :content)
 ON CONFLICT DO NOTHING;
 
 -- name: put_lane
@@ -85,9 +85,9 @@ ON CONFLICT DO NOTHING;
 
 -- name: put_inbox
 -- One row as it was read; the first one of a key stays.
-INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts,
+INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts,
         turn_no, entry_no, delayed, timeout_ms, lane_before, reason, payload)
-VALUES (:inbox_no, :source, :event_id, :session_no, :lane, :state, :accepted_at_ms, :available_at_ms, :attempts,
+VALUES (:inbox_no, :channel, :event_id, :session_no, :lane, :state, :accepted_at_ms, :available_at_ms, :attempts,
         :turn_no, :entry_no, :delayed, :timeout_ms, :lane_before, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
@@ -113,8 +113,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: counted_header
 -- Whether a receipt counts one entry more than the session has: the header, which is none of them.
-SELECT 1 AS found FROM source AS r JOIN session AS s ON s.session_no = r.session_no
-WHERE r.session_no = :session_no AND r.entries > s.entries LIMIT 1;
+SELECT 1 AS found FROM import_file AS r JOIN session AS s ON s.session_no = r.session_no
+WHERE r.session_no = :session_no AND r.entries > s.last_seq LIMIT 1;
 
 -- name: cap_cursors
 -- A consumer can have handled no more than what was written: its number is damaged, and it would miss all that comes.
@@ -137,14 +137,14 @@ ON CONFLICT DO NOTHING;
 
 -- name: sessions
 -- Sessions with whatever they need from other tables, a page at a time.
-SELECT s.session_no, s.session_id, s.origin, s.version, s.created_at_ms, s.updated_at_ms, s.entries, s.head_no, s.forked_from_no,
+SELECT s.session_no, s.session_id, s.origin, s.version, s.created_at_ms, s.updated_at_ms, s.last_seq, s.head_no, s.forked_from_no,
        s.archived_at_ms, f.session_no AS found_forked_from_no
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
 WHERE s.session_no > :after_no ORDER BY s.session_no LIMIT :limit;
 
 -- name: session
 -- One session.
-SELECT session_no, session_id, origin, version, created_at_ms, updated_at_ms, entries, head_no, forked_from_no, archived_at_ms, ended_at_ms
+SELECT session_no, session_id, origin, version, created_at_ms, updated_at_ms, last_seq, head_no, forked_from_no, archived_at_ms, ended_at_ms
 FROM session WHERE session_no = :session_no;
 
 -- name: numbers
@@ -198,7 +198,7 @@ WHERE u.session_no = :session_no AND u.reason = 'undo' ORDER BY u.epoch;
 
 -- name: restart
 -- A session before its first entry.
-UPDATE session SET entries = 0, epoch = 0, head_no = :head_no, branch_no = NULL, boundary_no = :boundary_no,
+UPDATE session SET last_seq = 0, epoch = 0, head_no = :head_no, branch_no = NULL, boundary_no = :boundary_no,
        first_kept_no = :first_kept_no, context_tokens = 0, tokens_fresh = 0, name = NULL, archived_at_ms = NULL,
        forked_from_no = CASE WHEN :head_no IS NULL THEN NULL ELSE forked_from_no END
 WHERE session_no = :session_no;
@@ -357,27 +357,27 @@ WHERE e.event_no > :after ORDER BY e.event_no LIMIT :limit;
 -- An event of a session that is lost is still an event.
 UPDATE event SET session_no = NULL WHERE event_no = :event_no;
 
--- name: sources
+-- name: import_files
 -- Receipts of imports with what is there of them, a page at a time.
-SELECT r.source_no, r.session_no, r.lines, r.entries, r.quarantined, s.session_no AS found_session_no, s.entries AS session_entries,
-       (SELECT count(*) FROM quarantine AS q WHERE q.source_no = r.source_no) AS found_quarantined,
-       (SELECT max(q.line) FROM quarantine AS q WHERE q.source_no = r.source_no) AS last_line
-FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
-WHERE r.source_no > :after ORDER BY r.source_no LIMIT :limit;
+SELECT r.import_file_no, r.session_no, r.lines, r.entries, r.quarantined, s.session_no AS found_session_no, s.last_seq AS session_last_seq,
+       (SELECT count(*) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
+       (SELECT max(q.line) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no) AS last_line
+FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
+WHERE r.import_file_no > :after ORDER BY r.import_file_no LIMIT :limit;
 
--- name: set_source
+-- name: set_import_file
 -- A receipt that counts what is here.
-UPDATE source SET session_no = :session_no, lines = :lines, entries = :entries, quarantined = :quarantined, note = :note
-WHERE source_no = :source_no;
+UPDATE import_file SET session_no = :session_no, lines = :lines, entries = :entries, quarantined = :quarantined, note = :note
+WHERE import_file_no = :import_file_no;
 
 -- name: next_quarantined
 -- The next receipt that quarantined lines refer to.
-SELECT q.source_no, r.source_no AS found_source_no FROM quarantine AS q LEFT JOIN source AS r ON r.source_no = q.source_no
-WHERE q.source_no > :after ORDER BY q.source_no LIMIT 1;
+SELECT q.import_file_no, r.import_file_no AS found_import_file_no FROM quarantine AS q LEFT JOIN import_file AS r ON r.import_file_no = q.import_file_no
+WHERE q.import_file_no > :after ORDER BY q.import_file_no LIMIT 1;
 
 -- name: drop_quarantine
 -- Quarantined lines of a file whose receipt is lost.
-DELETE FROM quarantine WHERE source_no = :source_no;
+DELETE FROM quarantine WHERE import_file_no = :import_file_no;
 
 -- name: archives
 -- Archives, a page at a time.

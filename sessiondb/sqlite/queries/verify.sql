@@ -35,7 +35,7 @@ SELECT entry_no >> 32 AS owner_no FROM entry WHERE entry_no > :after_entry_no OR
 -- name: session
 -- One session's row with everything that its pointers must agree with, in one snapshot. :low_no and :high_no bound
 -- the numbers that its entries may have.
-SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.entries, s.epoch, s.head_no, s.branch_no, s.boundary_no,
+SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no, s.branch_no, s.boundary_no,
        s.first_kept_no, s.context_tokens, s.tokens_fresh, s.forked_from_no, s.archived_at_ms,
        z.type AS header_type,
        (SELECT max(n.entry_no) FROM entry AS n WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no,
@@ -141,13 +141,13 @@ LEFT JOIN entry AS k ON k.entry_no = c.cut_no
 LEFT JOIN epoch AS e ON e.session_no = c.session_no AND e.epoch = c.epoch
 WHERE c.session_no = :session_no AND c.compaction_no > :after_no ORDER BY c.compaction_no LIMIT :limit;
 
--- name: sources
+-- name: import_files
 -- Receipts of imports with what is there of them, a page at a time.
-SELECT r.source_no, r.path, r.lines, r.entries, r.quarantined, s.session_id, s.entries AS session_entries,
-       (SELECT count(*) FROM quarantine AS q WHERE q.source_no = r.source_no) AS found_quarantined,
-       (SELECT max(q.line) FROM quarantine AS q WHERE q.source_no = r.source_no) AS last_line
-FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
-WHERE r.source_no > :after_no ORDER BY r.source_no LIMIT :limit;
+SELECT r.import_file_no, r.path, r.lines, r.entries, r.quarantined, s.session_id, s.last_seq AS session_last_seq,
+       (SELECT count(*) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
+       (SELECT max(q.line) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no) AS last_line
+FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
+WHERE r.import_file_no > :after_no ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: inbox
 -- Messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry. A role is

@@ -58,7 +58,7 @@ def buries_the_dead_without_releasing_their_claims() -> None:
     """`recover` says that a dead process has been dealt with, and leaves its turns running."""
 
     def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
-        tx.run("resume.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
+        tx.run("recovery.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         return Recovered(instances=1), True
 
     recovery.release = release  # type: ignore[assignment]
@@ -76,7 +76,7 @@ def migrates_without_a_transaction() -> None:
 def miscounting() -> Prepared:
     """Return the statement that saves a session's pointers, with a count of entries that an append raises by one too many."""
     save = transaction.statements()["transcript.save_state"]
-    counted = save.sql.replace("entries = :entries", "entries = :entries + (:entries > entries)")
+    counted = save.sql.replace("last_seq = :last_seq", "last_seq = :last_seq + (:last_seq > last_seq)")
     assert counted != save.sql
     return Prepared(save.name, counted)
 

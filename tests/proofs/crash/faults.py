@@ -85,8 +85,8 @@ class Fault:
         return _error(make, code, f"injected: {self}")
 
 
-def _error(make: type[apsw.Error], code: int, said: str) -> apsw.Error:
-    error = make(said)
+def _error(make: type[apsw.Error], code: int, message: str) -> apsw.Error:
+    error = make(message)
     error.extendedresult = code
     error.result = code & 0xFF
     return error

@@ -65,35 +65,35 @@ def limit_of(what: int, soft: int) -> Exhaustion:
     return Exhaustion(lambda: resource.setrlimit(what, (soft, before[1])), lambda: resource.setrlimit(what, before))
 
 
-async def write_until_refused(session: sessiondb.Session, told: dict[str, list[str]], errors: Counter[str]) -> None:
+async def write_until_refused(session: sessiondb.Session, report: dict[str, list[str]], errors: Counter[str]) -> None:
     refused = at = 0
     while refused < REFUSALS:
         mark = f"m {at}"
-        told[mark] = []
+        report[mark] = []
         try:
             await session.append(said(mark, PADDING), idempotency_key=mark)
-            told[mark].append("acknowledged")
+            report[mark].append("acknowledged")
         except SessionDBError as error:
             refused += 1
-            told[mark].append(outcome_of(error) or "none")
+            report[mark].append(outcome_of(error) or "none")
             errors[f"append: {type(error).__name__}, retry {error.retry}"] += 1
             await anyio.sleep(min(0.05, getattr(error, "retry_after_ms", 0) / 1000) if hasattr(error, "retry_after_ms") else 0)
         at += 1
 
 
-async def insist(session: sessiondb.Session, told: dict[str, list[str]]) -> int:
+async def insist(session: sessiondb.Session, report: dict[str, list[str]]) -> int:
     """Say again, under the same key, every second one of what was not acknowledged; return how many tries that took."""
     tries = 0
-    for mark in [mark for mark, outcomes in told.items() if "acknowledged" not in outcomes][::2]:
+    for mark in [mark for mark, outcomes in report.items() if "acknowledged" not in outcomes][::2]:
         for _ in range(TRIES):
             tries += 1
             try:
                 await session.append(said(mark, PADDING), idempotency_key=mark)
             except SessionDBError as error:
-                told[mark].append(outcome_of(error) or "none")
+                report[mark].append(outcome_of(error) or "none")
                 await anyio.sleep(getattr(error, "retry_after_ms", 10) / 1000)
             else:
-                told[mark].append("acknowledged")
+                report[mark].append("acknowledged")
                 break
     return tries
 
@@ -117,7 +117,7 @@ async def read(session: sessiondb.Session, readers: int, errors: Counter[str]) -
 
 
 async def grow(path: Path, exhaustion: Exhaustion) -> dict[str, Any]:
-    told: dict[str, list[str]] = {}
+    report: dict[str, list[str]] = {}
     errors: Counter[str] = Counter()
     async with sessiondb.open(path, limits=Limits(wal_bytes_max=256 * 1024, wal_retry_ms=0)) as db:
         session = await db.session(KEY)
@@ -125,19 +125,19 @@ async def grow(path: Path, exhaustion: Exhaustion) -> dict[str, Any]:
         before = await read(session, 6, errors)
         exhaustion.take()
         try:
-            await write_until_refused(session, told, errors)
+            await write_until_refused(session, report, errors)
             during = await read(session, 6, errors)
         finally:
             exhaustion.release()
-        tries = await insist(session, told)
+        tries = await insist(session, report)
         after = await read(session, 6, errors)
         stats = db.backend.stats()["writer"]
-    return {"told": told, "errors": errors, "reads": [before, during, after], "tries": tries, "reopened": stats["reopened"]}
+    return {"told": report, "errors": errors, "reads": [before, during, after], "tries": tries, "reopened": stats["reopened"]}
 
 
 async def open_files(path: Path) -> dict[str, Any]:
     errors: Counter[str] = Counter()
-    told: dict[str, list[str]] = {}
+    report: dict[str, list[str]] = {}
     async with sessiondb.open(path) as db:
         session = await db.session(KEY)
         # From here on no descriptor is free. The hard limit stays.
@@ -149,7 +149,7 @@ async def open_files(path: Path) -> dict[str, Any]:
             for at in range(5):
                 mark = f"m {at}"
                 await session.append(said(mark), idempotency_key=mark)
-                told[mark] = ["acknowledged"]
+                report[mark] = ["acknowledged"]
             during = await read(session, 1, errors)
             try:
                 await db.backend.backup(path.parent / "copy.db")  # type: ignore[attr-defined]
@@ -159,7 +159,7 @@ async def open_files(path: Path) -> dict[str, Any]:
             exhaustion.release()
         await db.backend.backup(path.parent / "copy.db")  # type: ignore[attr-defined]
         after = await read(session, 6, errors)
-    return {"told": told, "errors": errors, "reads": [during, after], "left": sorted(file.name for file in path.parent.iterdir())}
+    return {"told": report, "errors": errors, "reads": [during, after], "left": sorted(file.name for file in path.parent.iterdir())}
 
 
 def count(path: Path) -> dict[str, Any]:

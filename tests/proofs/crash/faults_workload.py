@@ -210,10 +210,10 @@ class Run:
 
     async def call(self, op: str, marks: tuple[str, ...], make: Callable[[], Awaitable[Any]], *, insists: bool | None = None) -> Call:
         """Put a call into the ledger and make it."""
-        made = Call(op, marks, make, self.chance.random() < 0.6 if insists is None else insists)
-        self.calls.append(made)
-        await self.attempt(made, TRIES_ILL)
-        return made
+        created = Call(op, marks, make, self.chance.random() < 0.6 if insists is None else insists)
+        self.calls.append(created)
+        await self.attempt(created, TRIES_ILL)
+        return created
 
     # -- the life ---------------------------------------------------------------------------------------------
 
@@ -296,18 +296,18 @@ class Run:
         async def compact() -> None:
             async with session.compact(keep_recent_tokens=100) as job:
                 begun.append(job)
-                self.compactions[job.id] = made
+                self.compactions[job.id] = created
                 await job.commit("They talked.")
 
-        made = Call("compaction", (), compact, insists=False)
-        self.calls.append(made)
-        await self.attempt(made, 1)
-        if begun and not made.acknowledged:
+        created = Call("compaction", (), compact, insists=False)
+        self.calls.append(created)
+        await self.attempt(created, 1)
+        if begun and not created.acknowledged:
             # The job is known, so its commit can be repeated, however late.
             compaction_id = begun[-1].id
-            made.make = lambda: self.db.commit_compaction(compaction_id, "They talked.")
-            made.insists, made.final = True, False
-            await self.attempt(made, TRIES_ILL)
+            created.make = lambda: self.db.commit_compaction(compaction_id, "They talked.")
+            created.insists, created.final = True, False
+            await self.attempt(created, TRIES_ILL)
 
     async def _accept(self) -> None:
         for at in range(4):
@@ -343,8 +343,8 @@ class Run:
     async def _backup(self) -> None:
         for at in range(2):
             target = str(self.folder / f"backup-{at}.db")
-            made = await self.call("backup", (), lambda target=target: self.db.backend.backup(target), insists=False)  # type: ignore[attr-defined]
-            self.backups[target] = made
+            created = await self.call("backup", (), lambda target=target: self.db.backend.backup(target), insists=False)  # type: ignore[attr-defined]
+            self.backups[target] = created
 
     # -- loops ------------------------------------------------------------------------------------------------
 
@@ -589,7 +589,7 @@ def examine(path: Path) -> dict[str, Any]:
         for (payload,) in connection.execute("SELECT payload FROM entry"):
             marks.update(MARK.findall(payload))
         inbox: Counter[str] = Counter()
-        for event_id, entry_no in connection.execute("SELECT event_id, entry_no FROM inbox WHERE source = 'test'"):
+        for event_id, entry_no in connection.execute("SELECT event_id, entry_no FROM inbox WHERE channel = 'test'"):
             inbox[event_id] += 1
             in_transcript = marks.pop(event_id, 0)
             if in_transcript != (1 if entry_no is not None else 0):

@@ -157,9 +157,9 @@ class Zygote:
 @functools.cache
 def zygote(number: int = 0) -> Zygote:
     """Return the zygote of that number, the same one for all tests of this run: it keeps nothing from one child to the next."""
-    made = Zygote()
-    atexit.register(made.close)
-    return made
+    created = Zygote()
+    atexit.register(created.close)
+    return created
 
 
 # -- the ledger and the database ----------------------------------------------------------------------------
@@ -307,13 +307,13 @@ class World:
     def _check_talk(self, prefix: str) -> None:
         for talk in range(TALKS):
             key = KEY.format(f"{prefix}{talk}")
-            told = query(
+            report = query(
                 self.path,
                 """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
                    WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
                 key,
             )
-            assert told == [talk_text(prefix, talk, at) for at in range(MESSAGES)], f"{key}: {[text[:20] for text in told]}"
+            assert report == [talk_text(prefix, talk, at) for at in range(MESSAGES)], f"{key}: {[text[:20] for text in report]}"
             reasons = query(
                 self.path,
                 "SELECT e.reason FROM epoch AS e JOIN binding AS b ON b.session_no = e.session_no WHERE b.session_key = ? ORDER BY epoch",
@@ -446,15 +446,15 @@ async def _make_empty(path: Path) -> None:
 
 async def _make_contents(path: Path) -> list[str]:
     """Make sessions with some length, a compaction and a fork; return the ids of those that retention takes first."""
-    made: list[str] = []
+    created: list[str] = []
     async with sessiondb.open(path) as db:
         for number in range(4):
             session = await db.session(f"agent:main:old:{number}")
-            made.append(session.id)
+            created.append(session.id)
             await session.append_many([{"role": "user", "content": f"line {at} of session {number} {'x' * 300}"} for at in range(60)])
             await session.append(
                 {"role": "assistant", "content": [{"type": "text", "text": "yes"}], "provider": "p", "model": "m", "stopReason": "stop"}
             )
             async with session.compact(trigger="manual", keep_recent_tokens=10) as job:
                 await job.commit("They talked.")
-    return made
+    return created

@@ -89,7 +89,7 @@ STATEMENTS = {
                             (SELECT count(*) FROM inbox WHERE state = 'done') AS done,
                             (SELECT count(*) FROM turn WHERE state = 'completed') AS completed,
                             (SELECT count(*) FROM outbox) AS replies""",
-    "storm.open": """SELECT (SELECT count(*) FROM inbox WHERE state IN ('queued', 'claimed', 'held'))
+    "storm.open": """SELECT (SELECT count(*) FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted'))
                           + (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')) AS work""",
     "storm.gone": "SELECT session_key FROM binding WHERE agent_id = 'gone' ORDER BY session_key",
 }
@@ -322,11 +322,11 @@ class WritingProcess(Process):
         """Append to one shared session, one call after the other; what returned is on the board at once."""
         session, _ = await self.patiently("session", lambda: self.db.session(self.settings.key(number)))
         self.note("session", session=number, session_id=session.id)
-        said = 0
+        message = 0
         while not self.over:
             count = self.chance.choice([1, 1, 1, 2, 5])
-            keys = [f"{self.number}:{said + index}" for index in range(count)]
-            items = [(question if (said + index) % 2 else answer)(f"entry {key} of session {number}") for index, key in enumerate(keys)]
+            keys = [f"{self.number}:{message + index}" for index in range(count)]
+            items = [(question if (message + index) % 2 else answer)(f"entry {key} of session {number}") for index, key in enumerate(keys)]
 
             async def append(items: list[Any] = items, keys: list[str] = keys) -> list[Receipt]:
                 if len(items) == 1:
@@ -335,7 +335,7 @@ class WritingProcess(Process):
 
             receipts, refused = await self.patiently("append", append)
             self.board.acknowledge(self.number, number, count)
-            said += count
+            message += count
             self.note("appended", session=number, keys=keys, numbers=[receipt.entry_no for receipt in receipts])
             if any(receipt.duplicate for receipt in receipts):
                 self.violation(f"append {keys} is there already; it was refused {refused} times and had never returned")
@@ -440,7 +440,7 @@ class WritingProcess(Process):
                 for index in range(5):
                     await self.append_if_live(session, f"gone {self.number}:{number}:{index}")
             report, _ = await self.patiently("gc", lambda: self.db.gc(policy))
-            self.note("collected", done=report.count("done"), failed=[str(made) for made in report.decisions if made.outcome == "failed"])
+            self.note("collected", done=report.count("done"), failed=[str(created) for created in report.decisions if created.outcome == "failed"])
 
     async def talk_to_the_old(self) -> None:
         """Append to what may be archived at this moment."""
@@ -675,28 +675,28 @@ class ComingProcess(Process):
 
     async def run(self, begin: Callable[[], None]) -> None:
         begin()
-        said: list[str] = []
+        message: list[str] = []
         for visit in range(self.settings.visits):
-            if self.chance.random() < 0.3 and said:
-                await self.look_in(said)
+            if self.chance.random() < 0.3 and message:
+                await self.look_in(message)
             async with closing(await self.open(limits=limits(impatient=False))) as db:
                 session, _ = await self.patiently("session", lambda: db.session(self.settings.key(self.number)))
                 receipt, _ = await self.patiently(
                     "append", lambda: session.append(question(f"visit {visit}"), idempotency_key=f"{self.number}:{visit}")  # noqa: B023
                 )
-                said.append(receipt.entry_id)
+                message.append(receipt.entry_id)
                 self.note("appended", session=self.number, keys=[f"{self.number}:{visit}"], numbers=[receipt.entry_no])
-                await self.check(session, said)
+                await self.check(session, message)
 
-    async def look_in(self, said: list[str]) -> None:
+    async def look_in(self, message: list[str]) -> None:
         async with closing(await self.open(limits=limits(impatient=False), readonly=True)) as db:
-            await self.check(await db.session_by_id(self.settings.key(self.number)), said)
+            await self.check(await db.session_by_id(self.settings.key(self.number)), message)
         self.note("looked in")
 
-    async def check(self, session: sessiondb.Session, said: list[str]) -> None:
+    async def check(self, session: sessiondb.Session, message: list[str]) -> None:
         found = [entry.entry_id for entry in await session.entries(limit=1_000)]
-        if found != said:
-            self.violation(f"{len(said)} entries were acknowledged and not there, or not in order: {found} of {said}")
+        if found != message:
+            self.violation(f"{len(message)} entries were acknowledged and not there, or not in order: {found} of {message}")
 
 
 # -- broken builds ----------------------------------------------------------------------------------------------------
@@ -800,7 +800,7 @@ BREAKAGES: dict[str, Callable[[], None]] = {
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
-def live(process: Process, told: int, start: int) -> int:
+def live(process: Process, report: int, start: int) -> int:
     """Be one process of the storm, from opening to closing; return its exit code.
 
     A writer says when it has opened the database (or failed), and begins when `start` is closed: when all of them have. A
@@ -809,14 +809,14 @@ def live(process: Process, told: int, start: int) -> int:
 
     def begin() -> None:
         if process.role == "writer":
-            os.write(told, b"w")
+            os.write(report, b"w")
         os.read(start, 1)
 
     try:
         anyio.run(process.run, begin)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the others must hear of it
         process.board.abort()
-        os.write(told, b"f")
+        os.write(report, b"f")
         process.note("failed", what=f"{process.role} {process.number} failed: {_innermost(error)!r}")
         os.write(2, "".join(traceback.format_exception(error)).encode())
         return 1

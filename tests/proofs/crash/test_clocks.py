@@ -76,14 +76,14 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 @pytest.mark.anyio
 async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_jumps(tmp_db: Path, wall: Wall) -> None:
-    said = [f"message {number}" for number in range(12)]
+    message = [f"message {number}" for number in range(12)]
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
-        for number, text in enumerate(said):
+        for number, text in enumerate(message):
             wall.jump((-DAY_S, 2 * DAY_S, -DAY_S)[number % 3])
             await session.append(user(text) if number % 2 == 0 else reply(text))
-        assert texts(await session.context()) == said
-        assert [entry.seq for entry in await session.arrivals(limit=100)] == list(range(len(said) + 1))
+        assert texts(await session.context()) == message
+        assert [entry.seq for entry in await session.arrivals(limit=100)] == list(range(len(message) + 1))
         for _ in range(2):
             async with session.compact(trigger="manual", keep_recent_tokens=5) as job:
                 wall.jump(-DAY_S)
@@ -284,9 +284,9 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
                     "look.dead_process", host=me.host, boot_id="", now_ms=now_ms, closed_at_ms=now_ms, unclean=1
                 ),
             )
-        assert [made.action for made in await db.plan_resumes()] == ["breaker"]
+        assert [created.action for created in await db.plan_resumes()] == ["breaker"]
         wall.jump(-DAY_S)
-        assert [made.action for made in await db.plan_resumes()] == ["resume"]
+        assert [created.action for created in await db.plan_resumes()] == ["resume"]
 
 
 @pytest.mark.anyio
@@ -298,8 +298,8 @@ async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter
         [decision] = await db.resume(ResumePolicy(max_age_hours=24))
         assert (decision.action, decision.inbox_no) == ("skip", inbox_no)
         assert [letter.inbox_no async for letter in db.dead_letters()] == [inbox_no]
-        told = {(row.kind, row.audience) for row in await look(db, "events")}
-        assert {("message_dead", "user"), ("message_dead", "operator")} <= told
+        report = {(row.kind, row.audience) for row in await look(db, "events")}
+        assert {("message_dead", "user"), ("message_dead", "operator")} <= report
         wall.jump(-2 * DAY_S)
         await db.requeue(inbox_no)
         assert (await claimed(db)).inbox_no == inbox_no
@@ -315,9 +315,9 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(tmp_db: Path, w
         before = await session.context()
         wall.jump(days * DAY_S)
         report = await db.gc(RetentionPolicy(max_age_days=30, max_sessions=0))
-        gone = days >= 1  # not within `idle_days` any more, says the clock
-        assert report.count("done") == gone
-        if gone:
+        missing = days >= 1  # not within `idle_days` any more, says the clock
+        assert report.count("done") == missing
+        if missing:
             wall.jump(-days * DAY_S)
             await db.restore(session.id)
         assert (await session.context()).as_json() == before.as_json()
@@ -375,12 +375,12 @@ def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_o
     give_its_number_away(world.path)
     death = world.hear(zygote.live(world.order(options={"boot": boot})))
     assert death.code == 0
-    [told] = [line for line in death.lines if line["saw"] == "recovered"]
+    [report] = [line for line in death.lines if line["saw"] == "recovered"]
     if boot == "first":  # as far as can be told it lives
-        assert (told["turns"], told["compactions"], told["replies"]) == (0, 0, 0)
+        assert (report["turns"], report["compactions"], report["replies"]) == (0, 0, 0)
         assert len(query(world.path, "SELECT what FROM held")) == 5
         return
-    assert (told["turns"], told["compactions"], told["replies"]) == (3, 1, 1)
+    assert (report["turns"], report["compactions"], report["replies"]) == (3, 1, 1)
     # The machine starts once more in the middle of what it had begun to do about it.
     options = {"boot": "second", "accept": False}
     assert world.hear(zygote.live(world.order("before COMMIT of turn.end", 2, scenario="gateway", options=options))).killed

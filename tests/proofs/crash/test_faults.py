@@ -241,7 +241,7 @@ FULL_S = 60.0
 
 @pytest.mark.skipif(not LONG, reason="a minute of waiting; `make crash` runs it (SESSIONDB_FAULTS)")
 def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_being_freed(tmp_path: Path) -> None:
-    told: Counter[str] = Counter()
+    report: Counter[str] = Counter()
 
     async def fill_and_free(disk: Disk) -> None:
         async with sessiondb.open(tmp_path / "gateway.db", limits=LIMITS) as db, anyio.create_task_group() as group:
@@ -251,7 +251,7 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
             async def read() -> None:
                 while True:
                     assert (await session.tail(1))[0].payload
-                    told["reads"] += 1
+                    report["reads"] += 1
                     await anyio.sleep(0.02)
 
             async def append(mark: str) -> int:
@@ -259,33 +259,33 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
                 try:
                     await session.append(said(mark, "x" * 20_000), idempotency_key=mark)
                 except SessionDBError as error:
-                    told[type(error).__name__] += 1
+                    report[type(error).__name__] += 1
                     return max(1, getattr(error, "retry_after_ms", 1))
-                told["acknowledged"] += 1
+                report["acknowledged"] += 1
                 return 0
 
             group.start_soon(read)
             disk.is_full = True
             with anyio.move_on_after(FULL_S):
                 while True:
-                    pause_ms = await append(f"full {told.total()}")
-                    told["longest pause, ms"] = max(told["longest pause, ms"], pause_ms)
+                    pause_ms = await append(f"full {report.total()}")
+                    report["longest pause, ms"] = max(report["longest pause, ms"], pause_ms)
                     await anyio.sleep(min(pause_ms, 500) / 1000)
-            acknowledged, read_meanwhile = told["acknowledged"], told["reads"]
+            acknowledged, read_meanwhile = report["acknowledged"], report["reads"]
             disk.heal()
             # Refused at most once more, with the time that is left of the pause; then it is stored.
             if pause_ms := await append("freed"):
                 assert pause_ms <= 1000 * writer.REOPEN_PAUSE_S[1]
                 await anyio.sleep(pause_ms / 1000)
                 assert await append("freed") == 0
-            assert told["acknowledged"] == acknowledged + 1
+            assert report["acknowledged"] == acknowledged + 1
             assert read_meanwhile > 20
-            assert told["StoreBusy"] > 3
+            assert report["StoreBusy"] > 3
             group.cancel_scope.cancel()
 
     with faulty_disk("vfs") as disk:
         anyio.run(fill_and_free, disk)
-    print(f"\nfull for {FULL_S:g} s: {dict(told)}")
+    print(f"\nfull for {FULL_S:g} s: {dict(report)}")
     with sessiondb.sync.open(tmp_path / "gateway.db") as db:
         assert db.verify().ok
 
@@ -348,12 +348,12 @@ def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_rest
     assert (found["integrity"], found["findings"]) == (["ok"], [])
     assert found["reads"] == [6, 6, 6]
     assert all(error.startswith("append: ") and error.endswith("retry True") for error in found["errors"]), found["errors"]
-    for mark, told in found["told"].items():
-        may_be = {1} if "acknowledged" in told else {0, 1} if "unknown" in told else {0}
-        assert found["found"].get(mark, 0) in may_be, (mark, told)
-    refused = [told for told in found["told"].values() if told != ["acknowledged"]]
+    for mark, report in found["told"].items():
+        may_be = {1} if "acknowledged" in report else {0, 1} if "unknown" in report else {0}
+        assert found["found"].get(mark, 0) in may_be, (mark, report)
+    refused = [report for report in found["told"].values() if report != ["acknowledged"]]
     # What was said again under its key succeeded on the same connection, of which the user never heard.
-    assert len([told for told in refused if told[-1] == "acknowledged"]) == (len(refused) + 1) // 2
+    assert len([report for report in refused if report[-1] == "acknowledged"]) == (len(refused) + 1) // 2
     assert len(refused) >= 6
     assert found["reopened"] >= 1
 
@@ -406,8 +406,8 @@ def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(field: F
 
     monkeypatch.setattr(Writer, "_commit", commit)
     run = field.run(lambda disk: None, heavy=(), tries_well=5)
-    told = "append 'proof' was told ['not_executed', 'not_executed', 'not_executed', 'not_executed', 'not_executed'], acknowledged False"
-    assert f"as after kill -9: {told}, and is there [1] times" in run.violations
+    report = "append 'proof' was told ['not_executed', 'not_executed', 'not_executed', 'not_executed', 'not_executed'], acknowledged False"
+    assert f"as after kill -9: {report}, and is there [1] times" in run.violations
 
 
 def test_teeth_a_build_that_does_not_open_the_connection_again(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:

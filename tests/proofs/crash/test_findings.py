@@ -20,8 +20,8 @@ async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_witho
     async with sessiondb.open(tmp_path / "gateway.db") as db:
         await db.import_path(files)
         await (await db.create_session("native")).append(user("hello"))
-        gone = await db.gc(RetentionPolicy(max_sessions=0, idle_days=0, archive=False))
-        assert gone.count("done") == 2
+        missing = await db.gc(RetentionPolicy(max_sessions=0, idle_days=0, archive=False))
+        assert missing.count("done") == 2
         await (await db.create_session("stays")).append(user("hello"))
         report = await db.export(tmp_path / "out")
         assert report.ok, report

@@ -168,7 +168,7 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
             "the transcript has",
         ),
         ("never accepted", "DELETE FROM inbox WHERE inbox_no = 4", "acknowledged and not in the inbox"),
-        ("forgotten", "UPDATE inbox SET state = 'held' WHERE inbox_no = 4", "not settled"),
+        ("forgotten", "UPDATE inbox SET state = 'interrupted' WHERE inbox_no = 4", "not settled"),
         ("still held", "UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4", "still held"),
         ("held too long", "UPDATE turn SET expires_at_ms = finished_at_ms - 60000 WHERE turn_no = 4", "after their leases had run out"),
         ("answered twice", f"UPDATE turn SET inbox_no = ({OF_TURN_3}) WHERE turn_no = 4", "completed twice"),

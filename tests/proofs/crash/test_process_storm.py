@@ -76,12 +76,12 @@ def run_storms(*storms: Settings) -> list[Storm]:
         start_new_session=True,  # a group of its own, so that all can be killed at once
     )
     try:
-        said, wrote = child.communicate(timeout=PATIENCE_S)
+        message, wrote = child.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
-        said, wrote = child.communicate()
+        message, wrote = child.communicate()
         wrote = f"not over after {PATIENCE_S:g} s\n{wrote}"
-    codes = [int(code) for code in said.split()]
+    codes = [int(code) for code in message.split()]
     return [
         Storm(settings, codes[at] if at < len(codes) else None, wrote, _ledgers(Path(settings.folder)))
         for at, settings in enumerate(storms)
@@ -107,16 +107,16 @@ def compare(storm: Storm) -> list[str]:
 
 def compare_entries(storm: Storm) -> list[str]:
     """Compare the numbered entries of the shared sessions: the same, once, under the numbers that were told, in each writer's order."""
-    told: dict[tuple[int, str], int] = {}
+    report: dict[tuple[int, str], int] = {}
     for line in storm.saw("appended"):
-        told.update(zip(((line["session"], key) for key in line["keys"]), line["numbers"], strict=True))
+        report.update(zip(((line["session"], key) for key in line["keys"]), line["numbers"], strict=True))
     rows = query(
         storm.path,
         """SELECT b.session_key, e.idempotency_key, e.entry_no FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
            WHERE b.agent_id = 'talk' AND e.idempotency_key GLOB '[0-9]*' ORDER BY e.entry_no""",
     )
     stored = [((int(key.rpartition(":")[2]), mine), number) for key, mine, number in rows]
-    wrong = _differences(told, stored, "entry")
+    wrong = _differences(report, stored, "entry")
     orders: dict[tuple[int, str], list[int]] = defaultdict(list)
     for (session, mine), _ in stored:
         orders[session, mine.partition(":")[0]].append(int(mine.partition(":")[2]))
@@ -126,22 +126,22 @@ def compare_entries(storm: Storm) -> list[str]:
 
 def compare_loose(storm: Storm) -> list[str]:
     """Compare what was said in bursts and into sessions that were being archived."""
-    told = {(line["session_id"], line["key"]): line["number"] for line in storm.saw("loose")}
+    report = {(line["session_id"], line["key"]): line["number"] for line in storm.saw("loose")}
     rows = query(
         storm.path,
         """SELECT s.session_id, e.idempotency_key, e.entry_no FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
            WHERE e.idempotency_key GLOB 'burst *' OR e.idempotency_key GLOB 'gone *'""",
     )
-    return _differences(told, [((session_id, key), number) for session_id, key, number in rows], "entry")
+    return _differences(report, [((session_id, key), number) for session_id, key, number in rows], "entry")
 
 
-def _differences(told: dict[Any, int], stored: list[tuple[Any, int]], what: str) -> list[str]:
+def _differences(report: dict[Any, int], stored: list[tuple[Any, int]], what: str) -> list[str]:
     times = Counter(name for name, _ in stored)
     found = dict(stored)
-    wrong = [f"{what} {name} was acknowledged and is not there" for name in told if name not in found]
-    wrong += [f"{what} {name} is there, and nobody was told" for name in found if name not in told]
+    wrong = [f"{what} {name} was acknowledged and is not there" for name in report if name not in found]
+    wrong += [f"{what} {name} is there, and nobody was told" for name in found if name not in report]
     wrong += [f"{what} {name} is there {count} times" for name, count in times.items() if count > 1]
-    return wrong + [f"{what} {name} is {found[name]}, told was {no}" for name, no in told.items() if found.get(name, no) != no]
+    return wrong + [f"{what} {name} is {found[name]}, told was {no}" for name, no in report.items() if found.get(name, no) != no]
 
 
 def compare_compactions(storm: Storm) -> list[str]:
@@ -151,10 +151,10 @@ def compare_compactions(storm: Storm) -> list[str]:
         """SELECT s.session_id, c.epoch, json_extract(e.payload, '$.summary') FROM compaction AS c
            JOIN session AS s ON s.session_no = c.session_no JOIN entry AS e ON e.entry_no = c.entry_no WHERE c.state = 'committed'""",
     )
-    told = sorted((line["session_id"], line["epoch"], line["summary"]) for line in storm.saw("compacted") if line["outcome"] == "committed")
-    wrong = [] if sorted(rows) == told else [f"compactions: told {told}, stored {sorted(rows)}"]
+    report = sorted((line["session_id"], line["epoch"], line["summary"]) for line in storm.saw("compacted") if line["outcome"] == "committed")
+    wrong = [] if sorted(rows) == report else [f"compactions: told {report}, stored {sorted(rows)}"]
     for session_id, epoch in query(storm.path, "SELECT session_id, epoch FROM session WHERE agent_id = 'talk'"):
-        epochs = sorted(number for session, number, _ in told if session == session_id)
+        epochs = sorted(number for session, number, _ in report if session == session_id)
         if epochs != list(range(1, epoch + 1)):
             wrong.append(f"session {session_id} is at epoch {epoch}; its compactions began {epochs}")
     return wrong

@@ -60,7 +60,7 @@ def main(db: str, path: str, limit_mib: str, broken: str = "", export_to: str = 
             assert opened.export(export_to).ok
         peak = peak_mib() - before
         findings = opened.verify().findings
-        said = opened.session("agent:main:neighbour").context().messages
+        message = opened.session("agent:main:neighbour").context().messages
     files = {
         file.name: {"status": file.status, "entries": file.entries, "damaged": file.damaged, "blank": file.blank, "note": file.note}
         for file in report.files
@@ -69,7 +69,7 @@ def main(db: str, path: str, limit_mib: str, broken: str = "", export_to: str = 
         "files": files,
         "peak_mib": peak,
         "findings": [finding.message for finding in findings],
-        "said": said,
+        "said": message,
         "bytes_mib": sum(file.stat().st_size for file in Path(path).iterdir()) / 1024 / 1024,
         "db_mib": Path(db).stat().st_size / 1024 / 1024,
     }

@@ -231,7 +231,7 @@ class Bench:
     def _rows_of_neighbour(self) -> list[Any]:
         queries = ("SELECT * FROM session WHERE session_no = 1", "SELECT * FROM entry WHERE entry_no >> 32 = 1",
                    "SELECT * FROM epoch WHERE session_no = 1", "SELECT * FROM branch WHERE session_no = 1",
-                   "SELECT * FROM source WHERE source_no = 1", "SELECT * FROM quarantine WHERE source_no = 1")  # fmt: skip
+                   "SELECT * FROM import_file WHERE import_file_no = 1", "SELECT * FROM quarantine WHERE import_file_no = 1")  # fmt: skip
         return [self.connection.execute(query).fetchall() for query in queries]
 
     def _found(self, name: str, content: bytes) -> Found:
@@ -246,11 +246,11 @@ class Bench:
             self.backend.change(lambda tx, batch=batch: source.store_batch(tx, file, batch))
 
     def _place(self, file: Found) -> jsonl_reader.Place:
-        known = self.backend.look(lambda tx: tx.all("source.known", paths=json.dumps([file.path])))
+        known = self.backend.look(lambda tx: tx.all("import_file.known", paths=json.dumps([file.path])))
         return source.place_of(known[0] if known else None)
 
     def row(self, file: Found) -> Any:
-        return self.backend.look(lambda tx: tx.one("source.by_path", path=file.path))
+        return self.backend.look(lambda tx: tx.one("import_file.by_path", path=file.path))
 
     # -- one input ------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Bench:
         stored = self._payloads(row.session_no)
         require(stored == wanted, "the entries are not the intact lines", _first_difference(stored, wanted))
         kept = self.connection.execute(
-            "SELECT content FROM quarantine WHERE source_no = ? ORDER BY byte_offset", (row.source_no,)
+            "SELECT content FROM quarantine WHERE import_file_no = ? ORDER BY byte_offset", (row.import_file_no,)
         ).fetchall()
         beside = [line.content for line in lines if line.kind != "entry"]
         require(b"".join(piece for (piece,) in kept) == b"".join(beside), "what is no entry was not kept as it is", beside, kept)
@@ -324,7 +324,9 @@ class Bench:
         row = self.row(file)
 
         async def collect() -> bytes:
-            parts = imported_bytes(self.backend, row.first_source_no, row.session_no, row.entries, final_newline=bool(row.final_newline))
+            parts = imported_bytes(
+                self.backend, row.first_import_file_no, row.session_no, row.entries, final_newline=bool(row.final_newline)
+            )
             return b"".join([part async for part in parts])
 
         return at_once(collect())
@@ -362,7 +364,7 @@ class Bench:
             self._check_context(number, self._epoch(number))
         self._check_database()
 
-    def _step(self, chance: random.Random, number: int, entry_id: str, new_id: str, made: list[int]) -> None:
+    def _step(self, chance: random.Random, number: int, entry_id: str, new_id: str, created: list[int]) -> None:
         stamp = "2026-01-01T00:00:00.000Z"
         match chance.randrange(6):
             case 0:
@@ -371,7 +373,7 @@ class Bench:
                 self.backend.change(lambda tx: registry.reset(tx, number, reason="reset", keep_from=entry_id, timestamp=stamp))
             case 2:
                 fork = {"session_id": new_id, "entry_id": entry_id, "epoch": None, "key": None, "cwd": None}
-                made.append(self.backend.change(lambda tx: registry.fork(tx, number, **fork)).session_no)
+                created.append(self.backend.change(lambda tx: registry.fork(tx, number, **fork)).session_no)
             case 3:
                 self.backend.change(lambda tx: compaction.undo(tx, number))
             case 4:
@@ -393,8 +395,8 @@ class Bench:
     def _check_shown(self, session_no: int) -> None:
         rows = self.backend.look(lambda tx: paths.read_arrivals(tx, session_no, after_seq=-1, limit=1_000))
         for entry in (Entry(**row._asdict()) for row in rows):
-            said = [escape(title_of(entry)), at(said_at_ms(entry)), *(escape_lines(part.text) for part in parts_of(entry))]
-            require(not any(_UNSAFE_IN_LINES.search(text) for text in said), "a control character reaches the terminal", said)
+            message = [escape(title_of(entry)), at(said_at_ms(entry)), *(escape_lines(part.text) for part in parts_of(entry))]
+            require(not any(_UNSAFE_IN_LINES.search(text) for text in message), "a control character reaches the terminal", message)
             json.loads(entry_json(entry), parse_int=len)
 
     def _check_with_independent_reader(self, session_no: int, content: bytes) -> None:

@@ -285,7 +285,7 @@ async def plan_resumes(db: sessiondb.SessionDB, draw: Draw) -> Any:
     return await db.plan_resumes(resume_policy(settings(draw)))
 
 
-ONLY_COUNTED = {"entry", "inbox", "event", "source", "quarantine"}
+ONLY_COUNTED = {"entry", "inbox", "event", "import_file", "quarantine"}
 
 
 def rows_of(db: Path) -> dict[str, list[Any]]:
@@ -311,22 +311,22 @@ async def prepare_talk(talk: sessiondb.Session) -> None:
     await talk.append_many([{"role": "user" if at % 2 == 0 else "assistant", "content": f"text {at} " * 30} for at in range(6)])
 
 
-async def run_course(chance: random.Random, path: Path, told: Counter[str]) -> None:
+async def run_course(chance: random.Random, path: Path, report: Counter[str]) -> None:
     """Make calls, one after the other; whatever one raises, it is typed and has changed nothing."""
     draw = Draw(chance)
     async with sessiondb.open(path, durability="normal") as db:  # what is tried here does not depend on syncs
         talk = await db.session("agent:main:main")
         await prepare_talk(talk)
         for number in range(CALLS):
-            made = calls(db, talk, draw, path.parent)
-            name = chance.choice(list(made))
+            created = calls(db, talk, draw, path.parent)
+            name = chance.choice(list(created))
             draw.undeclared = False
             before = rows_of(path)
             try:
-                await made[name]()
-                told["done"] += 1
+                await created[name]()
+                report["done"] += 1
             except (SessionDBError, TypeError) as error:
-                told[type(error).__name__] += 1
+                report[type(error).__name__] += 1
                 if not isinstance(error, SessionDBError) and not draw.undeclared:
                     raise Broken(f"call {number}, {name}: an argument of a declared type raised {error!r}") from error
                 # A compaction that was begun and not committed leaves its job, with its end, and has to.
@@ -379,33 +379,33 @@ async def no_preparation(talk: sessiondb.Session) -> None:
 
 
 async def test_every_call_takes_any_argument_and_answers_with_a_typed_error_or_does_it(tmp_path: Path) -> None:
-    told: Counter[str] = Counter()
+    report: Counter[str] = Counter()
     for number in range(COURSES):
         (tmp_path / str(number)).mkdir()
         try:
-            await run_course(random.Random(SEED * 104_729 + number), tmp_path / str(number) / "one.db", told)
+            await run_course(random.Random(SEED * 104_729 + number), tmp_path / str(number) / "one.db", report)
         except Broken as broken:
             raise Broken(f"course {number} of seed {SEED}: {broken}") from broken
-    print(f"\nfuzz: seed {SEED}: {COURSES} courses, {told.total():,} calls: {json.dumps(dict(told.most_common()))}")
-    assert told["done"] > CALLS * COURSES // 10
-    assert told["InvalidInput"] > CALLS * COURSES // 10
+    print(f"\nfuzz: seed {SEED}: {COURSES} courses, {report.total():,} calls: {json.dumps(dict(report.most_common()))}")
+    assert report["done"] > CALLS * COURSES // 10
+    assert report["InvalidInput"] > CALLS * COURSES // 10
 
 
 def test_any_settings_make_a_policy_or_a_typed_error() -> None:
-    made = refused = 0
+    created = refused = 0
     for number in range(INPUTS or 800):
         draw = Draw(random.Random(SEED * 15_485_863 + number))
         for make in (reset_policy, resume_policy, retention_policy):
-            given = settings(draw)
+            args = settings(draw)
             try:
-                make(given)
-                made += 1
+                make(args)
+                created += 1
             except sessiondb.InvalidInput:
                 refused += 1
             except Exception as error:
-                raise Broken(f"input {number} of seed {SEED}: {make.__name__}({given!r:.400}): {type(error).__name__}: {error}") from error
-    print(f"\nfuzz: seed {SEED}: {made:,} policies, {refused:,} refusals")
-    assert made > 100
+                raise Broken(f"input {number} of seed {SEED}: {make.__name__}({args!r:.400}): {type(error).__name__}: {error}") from error
+    print(f"\nfuzz: seed {SEED}: {created:,} policies, {refused:,} refusals")
+    assert created > 100
     assert refused > 100
 
 

@@ -251,18 +251,18 @@ def attempt(chance: random.Random, places: dict[str, Path]) -> tuple[list[str], 
 
 def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_sends_the_terminal_nothing(places: dict[str, Path]) -> None:
     os.chdir(places["folder"])
-    told: Counter[int] = Counter()
+    report: Counter[int] = Counter()
     commands: Counter[str] = Counter()
     for number in range(CALLS):
         arguments, result = attempt(random.Random(SEED * 32_452_843 + number), places)
-        told[result.exit_code] += 1
+        report[result.exit_code] += 1
         commands[arguments[0] if arguments[0] in program.commands else "(none)"] += 1
         problem = problem_of(result, arguments)
         if problem is not None:
             raise Broken(f"call {number} of seed {SEED}: sessiondb {[argument[:200] for argument in arguments]}: {problem}")
-    print(f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {dict(sorted(told.items()))}")
-    assert told[0] > CALLS // 50, "calls that get somewhere"
-    assert told[2] > CALLS // 10
+    print(f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {dict(sorted(report.items()))}")
+    assert report[0] > CALLS // 50, "calls that get somewhere"
+    assert report[2] > CALLS // 10
 
 
 @pytest.mark.parametrize("name", sorted(program.commands))

@@ -116,14 +116,14 @@ async def test_every_file_of_a_hostile_folder_has_a_receipt_and_the_good_ones_co
         receipts = by_name(report)
         for name in good:
             assert (receipts[name].status, receipts[name].damaged) == ("imported", 0), receipts[name]
-        told = {name: receipt.note for name, receipt in receipts.items() if name not in good}
-        assert told.pop("hard.jsonl").startswith("a hard link to ") or "CON.jsonl" in receipts
+        answer = {name: receipt.note for name, receipt in receipts.items() if name not in good}
+        assert answer.pop("hard.jsonl").startswith("a hard link to ") or "CON.jsonl" in receipts
         for name in ("fifo.jsonl", "sessions.json", "socket.jsonl"):
-            assert told.pop(name) == "not a regular file"
+            assert answer.pop(name) == "not a regular file"
         for name in ("out.jsonl", "out", "zero.jsonl"):
-            assert "a symbolic link out of the folder; it was not followed" in told.pop(name)
-        assert "not" in told.pop("null.jsonl")
-        assert sum("its name is not UTF-8" in note for note in told.values()) == len(NOT_UTF8)
+            assert "a symbolic link out of the folder; it was not followed" in answer.pop(name)
+        assert "not" in answer.pop("null.jsonl")
+        assert sum("its name is not UTF-8" in note for note in answer.values()) == len(NOT_UTF8)
         everything = [info.session_id async for info in db.sessions(with_ended=True)]
         assert "secret" not in everything
         assert len(everything) == len(good)
@@ -295,7 +295,7 @@ async def test_a_file_that_claims_a_time_that_no_calendar_has_is_imported_and_li
     db = str(tmp_path / "one.db")
     async with sessiondb.open(db, durability="normal") as opened:
         assert (await opened.import_path(tmp_path / "in")).ok
-        await opened.write("age", lambda tx: tx.run("source.date_session", session_no=1, created_at_ms=-(2**62), updated_at_ms=2**62))
+        await opened.write("age", lambda tx: tx.run("import_file.date_session", session_no=1, created_at_ms=-(2**62), updated_at_ms=2**62))
     for command in (["sessions", db], ["show", db, "s-1"], ["status", db], ["gc", db, "--max-age", "1d"]):
         with watched(cpu=False):
             result = CliRunner().invoke(program, command)

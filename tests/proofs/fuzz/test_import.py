@@ -45,9 +45,9 @@ FOLDERS = max(5, INPUTS // 100)
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
+    created = Bench(tmp_path)
+    yield created
+    created.close()
 
 
 def problem_of(bench: Bench, content: bytes, cut: int | None = None) -> str | None:
@@ -291,16 +291,16 @@ def check_cost(found: dict[str, Any], peak_mib: float) -> None:
     assert found["db_mib"] < 6 * found["bytes_mib"] + 64, "disk"
     for name, file in found["files"].items():
         kind = name.partition(".")[0].partition("-")[0]
-        told = {key: file[key] for key in ("status", "entries", "damaged", "blank")}
+        report = {key: file[key] for key in ("status", "entries", "damaged", "blank")}
         if kind == "long":
-            assert told == {"status": "imported", "entries": 1, "damaged": 0, "blank": 0}
+            assert report == {"status": "imported", "entries": 1, "damaged": 0, "blank": 0}
         elif kind == "dense":
-            assert told == {"status": "imported", "entries": 0, "damaged": 1, "blank": 0}
+            assert report == {"status": "imported", "entries": 0, "damaged": 1, "blank": 0}
         elif kind == "tiny":
             quarter = TINY_LINES // 4
-            assert told == {"status": "imported", "entries": quarter, "damaged": quarter, "blank": 2 * quarter}
+            assert report == {"status": "imported", "entries": quarter, "damaged": quarter, "blank": 2 * quarter}
         else:
-            assert told["status"] == "failed"
+            assert report["status"] == "failed"
             assert ("its compression is damaged" if kind == "claim" else "it unpacks to more than") in file["note"]
 
 
@@ -336,8 +336,8 @@ def test_a_million_tiny_entries_and_a_line_of_100_mb_come_in_and_go_out_byte_for
         folder = tmp_path / name
         folder.mkdir()
         found = cost_of(folder, {name: content}, export_to=str(folder / "out"))
-        told = found["files"][name]
-        assert (told["status"], told["entries"], told["damaged"]) == ("imported", entries_, damaged)
+        report = found["files"][name]
+        assert (report["status"], report["entries"], report["damaged"]) == ("imported", entries_, damaged)
         assert (folder / "out" / name).read_bytes() == content
         assert found["peak_mib"] < peak_mib
 
@@ -398,9 +398,9 @@ def normalising_what_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 def repairing_what_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     keep = source._keep
 
-    def repaired(tx: Any, source_no: int, kept: jsonl_reader.Kept, *, after_seq: int) -> None:
+    def repaired(tx: Any, import_file_no: int, kept: jsonl_reader.Kept, *, after_seq: int) -> None:
         kept.content = kept.content.decode(errors="replace").encode()
-        keep(tx, source_no, kept, after_seq=after_seq)
+        keep(tx, import_file_no, kept, after_seq=after_seq)
 
     monkeypatch.setattr(source, "_keep", repaired)
 
@@ -420,7 +420,7 @@ def writing_into_another_session(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stray(tx: Any, file: Any, batch: Any) -> Any:
         if any(isinstance(item, jsonl_reader.Kept) for item in batch.items):
-            tx.run("source.date_session", session_no=1, created_at_ms=None, updated_at_ms=7)
+            tx.run("import_file.date_session", session_no=1, created_at_ms=None, updated_at_ms=7)
         return store(tx, file, batch)
 
     monkeypatch.setattr(source, "store_batch", stray)

@@ -72,10 +72,10 @@ def test_what_the_fuzzer_found_stays_found(hostile: Path, tmp_path: Path, statem
 
 
 def test_a_message_whose_session_cannot_be_one_comes_out_in_another(hostile: Path, tmp_path: Path) -> None:
-    before = query(hostile, "SELECT source, event_id, payload FROM inbox ORDER BY inbox_no")
+    before = query(hostile, "SELECT channel, event_id, payload FROM inbox ORDER BY inbox_no")
     change(hostile, "UPDATE inbox SET session_no = 4611686018427387904 WHERE state = 'queued'")
     report = salvaged(hostile, tmp_path / "new.db")
-    assert query(tmp_path / "new.db", "SELECT source, event_id, payload FROM inbox ORDER BY inbox_no") == before
+    assert query(tmp_path / "new.db", "SELECT channel, event_id, payload FROM inbox ORDER BY inbox_no") == before
     assert (report.findings, report.complete) == ([], False)
 
 

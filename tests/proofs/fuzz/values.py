@@ -61,7 +61,7 @@ TEXTS = (
 BLOBS = (b"", b"x", b"\xff\xfe", b"{}", b"[" * 100_000, b"x" * 100_000, zlib.compress(bytes(2**20)), b"\x28\xb5\x2f\xfd" + b"\xff" * 20)
 NOT_UTF8 = object()
 TABLES = (
-    "session", "binding", "branch", "entry", "epoch", "compaction", "source", "quarantine", "lane", "turn", "inbox", "outbox", "event",
+    "session", "binding", "branch", "entry", "epoch", "compaction", "import_file", "quarantine", "lane", "turn", "inbox", "outbox", "event",
     "event_cursor", "archive", "archive_chunk", "instance",
 )  # fmt: skip
 # Where a value says something to more than one reader, dice fall more often.

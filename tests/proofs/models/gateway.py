@@ -146,7 +146,7 @@ class Gateway:
             self.said[message.session].append(message.event)
         if kind == "message":
             for other in self.messages:
-                waits_for_resume = other.state == "held" or (other.state == "queued" and other.lane == "resume")
+                waits_for_resume = other.state == "interrupted" or (other.state == "queued" and other.lane == "resume")
                 if other.session == message.session and other.number < message.number and waits_for_resume:
                     other.state = "done"
         return turn
@@ -174,7 +174,7 @@ class Gateway:
     def interrupt(self, turn: Turn) -> None:
         turn.state = "interrupted"
         if turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
-            turn.message.state = "held"
+            turn.message.state = "interrupted"
             self.events.append("turn_interrupted")
         else:
             self.dead_letter(turn.message)
@@ -256,7 +256,7 @@ class Gateway:
         room -= sum(message.state == "queued" and message.lane == "resume" for message in self.messages)
         decisions = []
         for message in reversed(self.messages):
-            if message.state != "held":
+            if message.state != "interrupted":
                 continue
             before = [turn for turn in self.turns if turn.message.session == message.session and turn.message is not message]
             too_old = now_ms - message.accepted_ms > max_age_ms

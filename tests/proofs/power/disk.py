@@ -190,10 +190,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         with self._lock:
             self.log.events.append(event)
 
-    def opened(self, path: str, flags: int, *, made: bool) -> int:
+    def opened(self, path: str, flags: int, *, created: bool) -> int:
         """Return the number of a file that SQLite has opened."""
         with self._lock:
-            if made:
+            if created:
                 self._files[path] = next(self._numbers)
                 self.log.events.append(Name(((path, self._files[path]),)))
             number = self._files[path]
@@ -225,10 +225,10 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _os_open(self, real: Any) -> Any:
         def os_open(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
             name = _absolute(path)
-            made = self.covers(name) and flags & os.O_CREAT and not os.path.lexists(name)
+            created = self.covers(name) and flags & os.O_CREAT and not os.path.lexists(name)
             descriptor: int = real(path, flags, mode, **options)
             self._opened[descriptor] = name
-            if made:
+            if created:
                 self._made(name, next(self._numbers))
             return descriptor
 
@@ -316,9 +316,9 @@ class _Recording(apsw.VFS):
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or not self.recorder.covers(path) or not flags[0] & _NAMED:
             return apsw.VFSFile("unix", name, flags)
-        made = not Path(path).exists()
+        created = not Path(path).exists()
         file = _RecordedFile(self.recorder, path, name, flags)
-        file.number = self.recorder.opened(path, flags[0], made=made)
+        file.number = self.recorder.opened(path, flags[0], created=created)
         return file
 
     def xDelete(self, name: str, syncdir: bool) -> None:  # noqa: N802

@@ -410,10 +410,10 @@ class Verdict:
             self.problems.append(f"{outcome}: {where}: {what}")
 
     def __str__(self) -> str:
-        said = f"{self.workload}: {self.cuts} cuts (seed {self.seed}, {self.disks} different disks), "
-        said += f"{self.operations} operations, {self.states} states: {dict(self.counts)}"
-        said += f"; {self.wrong} wrong before; opened by the library: {self.reopened}"
-        return "\n  ".join([said, *self.problems])
+        message = f"{self.workload}: {self.cuts} cuts (seed {self.seed}, {self.disks} different disks), "
+        message += f"{self.operations} operations, {self.states} states: {dict(self.counts)}"
+        message += f"; {self.wrong} wrong before; opened by the library: {self.reopened}"
+        return "\n  ".join([message, *self.problems])
 
 
 def cut_points(log: Log, count: int, dice: random.Random, since: int = 0) -> list[int]:

@@ -128,8 +128,8 @@ def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_ne
 
 def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the_next_one(disk: Path) -> None:
     workload = Workload("create", create, folder="new/deeper")
-    made = [at for at, event in enumerate(record(workload, disk / "0", SEED).log.events) if isinstance(event, Name)][:3]
-    for number, at in enumerate(made):
+    created = [at for at, event in enumerate(record(workload, disk / "0", SEED).log.events) if isinstance(event, Name)][:3]
+    for number, at in enumerate(created):
         folder = disk / f"killed {number}"
         second = after_a_kill(record(workload, folder / "live", SEED), again, at + 1, SEED)
         verdict = tried(judge(second, 2 * AGAIN_CUTS, SEED, folder, since=at + 60, verify_every=1_000))
@@ -387,15 +387,15 @@ def test_a_write_is_safe_once_its_file_and_its_name_are_synced() -> None:
 
 
 def test_a_folder_is_a_name_in_the_folder_above_it() -> None:
-    made = (Name((("/disk/new", -1),)), Name((("/disk/new/a", 0),)), SyncFolder("/disk/new"))
-    assert replay(*made).after(NOTHING) == {}
-    assert replay(*made, SyncFolder("/disk")).after(NOTHING) == {"new/a": b""}
+    created = (Name((("/disk/new", -1),)), Name((("/disk/new/a", 0),)), SyncFolder("/disk/new"))
+    assert replay(*created).after(NOTHING) == {}
+    assert replay(*created, SyncFolder("/disk")).after(NOTHING) == {"new/a": b""}
 
 
 def test_a_removed_name_comes_back_until_its_folder_is_synced_and_a_rename_is_one_change() -> None:
-    gone, renamed = Name((("/disk/a", None),)), Name((("/disk/b", 0), ("/disk/a", None)))
-    assert replay(gone, initial={"a": b"x"}).after(NOTHING) == {"a": b"x"}
-    assert replay(gone, SyncFolder("/disk"), initial={"a": b"x"}).after(NOTHING) == {}
+    missing, renamed = Name((("/disk/a", None),)), Name((("/disk/b", 0), ("/disk/a", None)))
+    assert replay(missing, initial={"a": b"x"}).after(NOTHING) == {"a": b"x"}
+    assert replay(missing, SyncFolder("/disk"), initial={"a": b"x"}).after(NOTHING) == {}
     assert replay(renamed, initial={"a": b"x"}).after(NOTHING) == {"a": b"x"}
     assert replay(renamed, initial={"a": b"x"}).after(EVERYTHING) == {"b": b"x"}
 

@@ -239,7 +239,9 @@ class Gateway:
         self.accepted[event_id] = self.ledger.now()
         with self.ledger.operation(f"accept {event_id}") as operation:
             receipt = await db.accept("web", event_id, key, user(event_id))
-            operation.shows("SELECT count(*) FROM inbox WHERE source = 'web' AND event_id = ? AND payload LIKE ?", event_id, says(event_id))
+            operation.shows(
+                "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND payload LIKE ?", event_id, says(event_id)
+            )
         again = await db.accept("web", event_id, key, user(event_id))
         assert (again.duplicate, again.inbox_no) == (True, receipt.inbox_no)
 
@@ -263,28 +265,28 @@ class Gateway:
         return Answer([reply(text)], [("web:someone", {"re": event_id, "turn": turn.number, "part": part}) for part in (1, 2)])
 
     async def send(self, outgoing: Outgoing) -> str:
-        said = json.loads(outgoing.payload)
+        message = json.loads(outgoing.payload)
         assert outgoing.outbox_no not in self.attempts, "a reply was sent twice"
         self.attempts.add(outgoing.outbox_no)
-        since = self.accepted[said["re"]]
-        if said["part"] == 1:
+        since = self.accepted[message["re"]]
+        if message["part"] == 1:
             # Its turn is complete: answer, replies and the end of the turn, or nothing of it.
-            complete = self.ledger.known(f"turn {said['turn']} complete", since=since)
-            complete.shows("SELECT count(*) FROM turn WHERE turn_no = ? AND state = 'completed'", said["turn"])
-            complete.shows("SELECT count(*) / 2 FROM outbox WHERE turn_no = ?", said["turn"])
-            complete.shows("SELECT count(*) FROM inbox WHERE turn_no = ? AND state = 'done'", said["turn"])
-            complete.shows(ENTRY, says(f"answer to {said['re']}"))
+            complete = self.ledger.known(f"turn {message['turn']} complete", since=since)
+            complete.shows("SELECT count(*) FROM turn WHERE turn_no = ? AND state = 'completed'", message["turn"])
+            complete.shows("SELECT count(*) / 2 FROM outbox WHERE turn_no = ?", message["turn"])
+            complete.shows("SELECT count(*) FROM inbox WHERE turn_no = ? AND state = 'done'", message["turn"])
+            complete.shows(ENTRY, says(f"answer to {message['re']}"))
         # Known to be under way before the channel is called: after a cut it is never simply sent again.
         sending = self.ledger.known(f"sending {outgoing.outbox_no}", since=since)
         sending.shows("SELECT count(*) FROM outbox WHERE outbox_no = ? AND state <> 'pending'", outgoing.outbox_no)
-        self.sent.add(f"{said['re']} {said['part']}")
+        self.sent.add(f"{message['re']} {message['part']}")
         return "receipt"
 
     async def listen(self, db: sessiondb.SessionDB) -> None:
         """Follow events; one that was handled is not told again once the next has been asked for."""
-        async with aclosing(db.events("operator", from_start=True)) as told:  # type: ignore[type-var]
+        async with aclosing(db.events("operator", from_start=True)) as report:  # type: ignore[type-var]
             before = 0
-            async for event in told:
+            async for event in report:
                 if before:
                     cursor = self.ledger.known(f"event {before} handled", since=0)
                     cursor.shows("SELECT count(*) FROM event_cursor WHERE consumer = 'operator' AND event_no >= ?", before)
@@ -405,7 +407,7 @@ class _Chunk(NamedTuple):
 
 
 def _date(tx: Any, number: int, at_ms: int) -> None:
-    tx.run("source.date_session", session_no=number, created_at_ms=at_ms, updated_at_ms=at_ms)
+    tx.run("import_file.date_session", session_no=number, created_at_ms=at_ms, updated_at_ms=at_ms)
 
 
 def _all_there(session_no: int, entries: int, connection: apsw.Connection) -> bool:
@@ -534,7 +536,7 @@ async def bring_in(path: Path, ledger: Ledger) -> None:
         for file in report.files:
             operation = ledger.known(f"import {file.name}", since=0)
             operation.begun, operation.done = (0, done) if file.status == "unchanged" else (begun, done)
-            operation.shows("SELECT count(*) FROM source WHERE path = ? AND state = 'done' AND bytes = ?", file.path, file.bytes)
+            operation.shows("SELECT count(*) FROM import_file WHERE path = ? AND state = 'done' AND bytes = ?", file.path, file.bytes)
         again = await db.import_path(folder / "agents" / "lab")
         assert {file.status for file in again.files} == {"unchanged"}
 

@@ -109,7 +109,7 @@ def compare(path: Path, ledger: Ledger) -> Findings:
 
 def _said(path: Path, session_no: int) -> list[str]:
     """Return what people said in a session: in its transcript, then waiting."""
-    said = query(
+    message = query(
         path,
         """SELECT json_extract(payload, '$.message.content') FROM entry
            WHERE entry_no BETWEEN ?1 << 32 AND (?1 << 32) + 0xffffffff AND role = 'user' ORDER BY entry_no""",
@@ -118,20 +118,20 @@ def _said(path: Path, session_no: int) -> list[str]:
     waiting = query(
         path,
         """SELECT json_extract(payload, '$.content') FROM inbox
-           WHERE session_no = ? AND entry_no IS NULL AND state IN ('queued', 'held', 'dead') ORDER BY inbox_no""",
+           WHERE session_no = ? AND entry_no IS NULL AND state IN ('queued', 'interrupted', 'dead') ORDER BY inbox_no""",
         session_no,
     )
-    return [*said, *waiting]
+    return [*message, *waiting]
 
 
-def _compare_session(found: Findings, ledger: Ledger, acknowledged: list[str], said: list[str]) -> None:
-    ids = [text.split(maxsplit=1)[0] for text in said]
+def _compare_session(found: Findings, ledger: Ledger, acknowledged: list[str], message: list[str]) -> None:
+    ids = [text.split(maxsplit=1)[0] for text in message]
     times = Counter(ids)
     found.doubled += [event_id for event_id, count in times.items() if count > 1]
     found.lost += [event_id for event_id in acknowledged if event_id not in times]
     found.invented += [event_id for event_id in times if event_id not in ledger.sent]
-    told = {event_id: text for event_id, text in zip(ids, said, strict=True) if event_id in ledger.sent}
-    found.changed += [event_id for event_id, text in told.items() if ledger.text(event_id) != text]
+    report = {event_id: text for event_id, text in zip(ids, message, strict=True) if event_id in ledger.sent}
+    found.changed += [event_id for event_id, text in report.items() if ledger.text(event_id) != text]
     remembered = set(acknowledged)
     in_order = [event_id for event_id in acknowledged if event_id in times]
     if list(dict.fromkeys(event_id for event_id in ids if event_id in remembered)) != in_order:

@@ -110,11 +110,11 @@ async def _check_transcripts(soak: Soak) -> None:
     out = plan.folder / "export"
     await soak.commands.run("export", copy, out, codes=(0, 1))
     # What was deleted for good is not written. An index names what is bound: conversations that retention has let go of are not.
-    deleted = """SELECT r.name FROM source AS r JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
-    gone = set(query(copy, deleted))
-    names = set(query(copy, "SELECT name FROM source WHERE kind <> 'index'"))
-    wrong = [name for name in differing(soak.files.folder, out) if name in names and name not in gone]
+    deleted = """SELECT r.name FROM import_file AS r JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
+    missing = set(query(copy, deleted))
+    names = set(query(copy, "SELECT name FROM import_file WHERE kind <> 'index'"))
+    wrong = [name for name in differing(soak.files.folder, out) if name in names and name not in missing]
     soak.counted["files imported"] = len(names)
-    soak.counted["files whose archive was deleted"] = len(gone)
+    soak.counted["files whose archive was deleted"] = len(missing)
     if wrong:
         soak.fail("export", f"{len(wrong)} imported files do not come out as they went in, such as {wrong[0]}")

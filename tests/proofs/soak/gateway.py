@@ -186,7 +186,7 @@ class SoakGateway(Child):
         except (StoreBusy, NotExecuted) as error:
             say("busy", op="drop", reason=str(error))
         else:
-            say("dropped", done=sum(made.action == "drop" and made.outcome == "done" for made in report.decisions))
+            say("dropped", done=sum(created.action == "drop" and created.outcome == "done" for created in report.decisions))
 
     # -- the model, the summariser, the channel -------------------------------------------------------------
 
@@ -278,7 +278,7 @@ class SoakGateway(Child):
             except (StoreBusy, NotExecuted) as error:
                 say("busy", op="gc", reason=str(error))
                 continue
-            failed = [made.note for made in report.decisions if made.outcome == "failed"]
+            failed = [created.note for created in report.decisions if created.outcome == "failed"]
             took_s, pruned = time.monotonic() - began, sum(report.pruned.values())
             say("retained", done=report.count("done"), failed=failed, pruned=pruned, took_s=took_s)
 

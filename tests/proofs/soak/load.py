@@ -330,10 +330,10 @@ class Soak:
                 if code == 1 and not out.startswith("{"):
                     self.fail("retention", f"gc ended with 1 and said {out[:200]!r}")
                     return
-                for made in json.loads(out)["decisions"] if code in (0, 1) else ():
-                    self.counted["sessions archived by commands"] += made["outcome"] == "done"
-                    if made["outcome"] == "failed":
-                        self._gc_failed(made["note"])
+                for created in json.loads(out)["decisions"] if code in (0, 1) else ():
+                    self.counted["sessions archived by commands"] += created["outcome"] == "done"
+                    if created["outcome"] == "failed":
+                        self._gc_failed(created["note"])
 
         await self._every(self.plan.restore_s, restore)
 

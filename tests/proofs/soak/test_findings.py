@@ -47,7 +47,7 @@ ENDED_PROCESSES = """
     SELECT 'h', 'b', i, 0, 'sessiondb', i, i + 1 FROM n"""
 DONE_MESSAGES = """
     WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-    INSERT INTO inbox (source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+    INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
     SELECT 's', i, 1 + i % 10, 'main', 'done', i, i, '{}' FROM n"""
 
 
@@ -60,7 +60,7 @@ def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the engine's connections: the plan depends on no value
         connection.execute(history, (OLD,)).fetchall()
         prepared = Prepared(statement, STATEMENTS[statement].sql)
-        given = dict.fromkeys(prepared.parameters, 0) | values
+        args = dict.fromkeys(prepared.parameters, 0) | values
         steps = 0
 
         def count() -> bool:
@@ -69,14 +69,14 @@ def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
             return False
 
         with connection:
-            connection.execute(prepared.sql, given).fetchall()  # prepared, and the schema is known
+            connection.execute(prepared.sql, args).fetchall()  # prepared, and the schema is known
             connection.set_progress_handler(count, 1)
-            connection.execute(prepared.sql, given).fetchall()
+            connection.execute(prepared.sql, args).fetchall()
             connection.set_progress_handler(None)
         return steps
 
 
-@pytest.mark.parametrize("statement", ["resume.open_instances", "resume.unclean_starts"])
+@pytest.mark.parametrize("statement", ["recovery.open_instances", "recovery.unclean_starts"])
 def test_a_start_does_not_read_the_registrations_of_processes_that_ended_long_ago(tmp_db: Path, statement: str) -> None:
     steps = steps_of(tmp_db, statement, ENDED_PROCESSES, limit=50)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} processes that ended"

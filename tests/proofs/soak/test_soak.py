@@ -108,7 +108,7 @@ def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
         soak.broken = ended.pop(0)
         return soak
 
-    monkeypatch.setattr("soak.__main__.run", pretend)
+    monkeypatch.setattr("tests.proofs.soak.__main__.run", pretend)
     assert main(["--folder", str(tmp_path / "a")]) == 0
     assert main(["--folder", str(tmp_path / "b")]) == 1
     assert "BROKEN wal at 17.0 s: too large" in capsys.readouterr().out
@@ -120,11 +120,11 @@ def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
 
 def series(**values: list[float]) -> Series:
     """Return series over a hundred seconds, each value held for an equal part of them."""
-    made = Series()
+    created = Series()
     for name, steps in values.items():
         for at in range(100):
-            made.add(name.replace("_", " ", 1), float(at), steps[at * len(steps) // 100])
-    return made
+            created.add(name.replace("_", " ", 1), float(at), steps[at * len(steps) // 100])
+    return created
 
 
 @pytest.fixture
@@ -163,9 +163,9 @@ def test_what_a_gateway_holds_may_vary_and_not_grow(plan: Plan, what: str, steps
     ],
 )
 def test_a_table_a_queue_or_a_file_that_only_grows_is_told(plan: Plan, values: dict[str, list[float]], broken: list[str]) -> None:
-    made = series(**values)
-    made.values = {name if name.startswith("rows") else name.replace(" ", "_"): found for name, found in made.values.items()}
-    assert [found.bound for found in judge_space(plan, made, 0.0, 100.0)] == broken
+    created = series(**values)
+    created.values = {name if name.startswith("rows") else name.replace(" ", "_"): found for name, found in created.values.items()}
+    assert [found.bound for found in judge_space(plan, created, 0.0, 100.0)] == broken
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_table_a_queue_or_a_file_that_only_grows_is_told(plan: Plan, values: d
 def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
     plan: Plan, size: int, held: list[tuple[float, float]], broken: bool
 ) -> None:
-    made = Series({"wal_bytes": [(1.0, MIB), (50.0, size)]})
-    found = judge_wal(plan, made, [Reader(*span, "test") for span in held])
+    created = Series({"wal_bytes": [(1.0, MIB), (50.0, size)]})
+    found = judge_wal(plan, created, [Reader(*span, "test") for span in held])
     assert [(one.bound, one.when_s) for one in found] == ([("wal", 50.0)] if broken else [])
 
 
@@ -231,13 +231,13 @@ def test_the_longest_transaction_is_judged_and_not_what_held_up_an_idle_process(
 
 
 def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
-    made = Series()
+    created = Series()
     for at in range(101):
-        made.add("rows turn", float(at), at * 10.0)
-        made.add("rows entry", float(at), 500.0)
-    assert growth(made, "turn", 0.0, 100.0) == (250.0, 500.0, 750.0, 1000.0)
-    assert only_grows(growth(made, "turn", 0.0, 100.0))
-    assert not only_grows(growth(made, "entry", 0.0, 100.0))
+        created.add("rows turn", float(at), at * 10.0)
+        created.add("rows entry", float(at), 500.0)
+    assert growth(created, "turn", 0.0, 100.0) == (250.0, 500.0, 750.0, 1000.0)
+    assert only_grows(growth(created, "turn", 0.0, 100.0))
+    assert not only_grows(growth(created, "entry", 0.0, 100.0))
 
 
 # -- what is checked at the end -----------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nothing", (), None),
         ("a turn that is still running", ("UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4",), "held"),
         ("a process that never ended", ("UPDATE instance SET closed_at_ms = NULL",), "held"),
-        ("a message that waits", ("UPDATE inbox SET state = 'held' WHERE inbox_no = 2",), "settled"),
+        ("a message that waits", ("UPDATE inbox SET state = 'interrupted' WHERE inbox_no = 2",), "settled"),
         ("a message that was answered twice", ("UPDATE turn SET inbox_no = 3",), "completed twice"),
         ("a reply that came twice", "twice", "reply sent twice"),
         ("a reply that never came", "never", "reply lost"),
@@ -316,8 +316,8 @@ def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
         known = event_id.rstrip("!")
         return text_of(known, 60) + ("!" if event_id != known else "")
 
-    monkeypatch.setattr("soak.audit._said", lambda path, number: [text(event_id) for event_id in [*stored, *waiting]])
-    monkeypatch.setattr("soak.audit.query", lambda path, sql, *values: [("s-1", 1)] if "session_id, session_no" in sql else [])
+    monkeypatch.setattr("tests.proofs.soak.audit._said", lambda path, number: [text(event_id) for event_id in [*stored, *waiting]])
+    monkeypatch.setattr("tests.proofs.soak.audit.query", lambda path, sql, *values: [("s-1", 1)] if "session_id, session_no" in sql else [])
     findings = compare(tmp_path, ledger)
     assert findings.whole == {"s-1": 3}
     for name in ("lost", "doubled", "out_of_order", "invented", "changed"):
@@ -325,7 +325,7 @@ def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
 
 
 def test_an_acknowledged_message_whose_session_is_not_there_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("soak.audit.query", lambda path, sql, *values: [])
+    monkeypatch.setattr("tests.proofs.soak.audit.query", lambda path, sql, *values: [])
     assert compare(tmp_path, Ledger(60, {"s-1": ["t0:1"]}, {"t0:1": ""})).lost == ["t0:1 (there is no session s-1)"]
 
 

@@ -49,7 +49,7 @@ def process(pid: int) -> dict[str, float] | None:
 
 
 SPACE = "SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)"
-WAITING = "SELECT count(*), min(accepted_at_ms) FROM inbox WHERE state IN ('queued', 'claimed', 'held')"
+WAITING = "SELECT count(*), min(accepted_at_ms) FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted')"
 UNSENT = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
 
 

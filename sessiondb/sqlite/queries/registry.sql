@@ -36,7 +36,7 @@ DELETE FROM binding WHERE session_key = :session_key;
 
 -- name: list
 -- Sessions in the order of their last change, newest first, a page at a time.
-SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.entries, s.epoch, s.context_tokens, s.tokens_fresh,
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.context_tokens, s.tokens_fresh,
        s.created_at_ms, s.updated_at_ms, s.ended_at_ms, s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
@@ -47,7 +47,7 @@ ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
 
 -- name: info
 -- One session, with what is derived from other rows.
-SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.entries, s.epoch, s.context_tokens, s.tokens_fresh,
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.context_tokens, s.tokens_fresh,
        s.created_at_ms, s.updated_at_ms, s.ended_at_ms, s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys

@@ -1,72 +1,72 @@
 -- name: known
 -- What earlier imports recorded of some files, and where reading of each goes on. The tail is the last line, when it
 -- had no line end and was not an entry: that line is read again.
-SELECT r.source_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, r.bytes, r.lines, r.entries, r.quarantined,
-       r.sha256, r.final_newline, r.inode, r.state, r.note, coalesce(s.entries, 0) AS session_entries,
-       coalesce((SELECT min(p.source_no) FROM source AS p WHERE p.session_no = r.session_no), r.source_no) AS first_source_no,
-       (SELECT min(q.byte_offset) FROM quarantine AS q WHERE q.source_no = r.source_no AND q.line = r.lines
+SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, r.bytes, r.lines, r.entries, r.quarantined,
+       r.sha256, r.final_newline, r.inode, r.state, r.note, coalesce(s.last_seq, 0) AS session_last_seq,
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
+       (SELECT min(q.byte_offset) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
           AND r.final_newline = 0 AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END) AS tail_at,
-       (SELECT min(q.reason) FROM quarantine AS q WHERE q.source_no = r.source_no AND q.line = r.lines
+       (SELECT min(q.reason) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
           AND r.final_newline = 0 AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END) AS tail_reason
-FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
+FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path IN (SELECT value FROM json_each(:paths));
 
 -- name: by_path
 -- One file's receipt, with its session's present size.
-SELECT r.source_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined, r.sha256, r.final_newline, r.state, r.note,
-       coalesce(s.entries, 0) AS session_entries,
-       coalesce((SELECT min(p.source_no) FROM source AS p WHERE p.session_no = r.session_no), r.source_no) AS first_source_no
-FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
+SELECT r.import_file_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined, r.sha256, r.final_newline, r.state, r.note,
+       coalesce(s.last_seq, 0) AS session_last_seq,
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
+FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path = :path;
 
 -- name: by_inode
 -- Receipts of files with these inodes, by whatever path.
-SELECT source_no, path, inode FROM source INDEXED BY source_by_inode
-WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY source_no;
+SELECT import_file_no, path, inode FROM import_file INDEXED BY import_file_by_inode
+WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY import_file_no;
 
 -- name: insert
 -- Begin a file's receipt, before anything of it is stored.
-INSERT INTO source (path, name, kind, agent_id, inode, imported_at_ms, sha256, state, note)
+INSERT INTO import_file (path, name, kind, agent_id, inode, imported_at_ms, sha256, state, note)
 VALUES (:path, :name, :kind, :agent_id, :inode, :now_ms, :sha256, 'reading', :note)
-RETURNING source_no;
+RETURNING import_file_no;
 
 -- name: advance
 -- Record how far a file has been read: part of the transaction that stores what was read.
-UPDATE source SET session_no = :session_no, bytes = :bytes, lines = :lines, entries = :entries, quarantined = :quarantined,
+UPDATE import_file SET session_no = :session_no, bytes = :bytes, lines = :lines, entries = :entries, quarantined = :quarantined,
        sha256 = :sha256, final_newline = :final_newline, inode = :inode, imported_at_ms = :now_ms, state = :state, note = :note
-WHERE source_no = :source_no;
+WHERE import_file_no = :import_file_no;
 
 -- name: mark_changed
 -- Record that a file is no longer what was imported; what was imported stays.
-UPDATE source SET state = 'changed', note = :note WHERE path = :path;
+UPDATE import_file SET state = 'changed', note = :note WHERE path = :path;
 
 -- name: mark_done
 -- Record that a file is again what was imported.
-UPDATE source SET state = 'done', note = :note WHERE path = :path AND state = 'changed';
+UPDATE import_file SET state = 'done', note = :note WHERE path = :path AND state = 'changed';
 
 -- name: move
 -- A file was renamed: the same inode, the same bytes, and its old path is gone.
-UPDATE source SET path = :path, name = :name, kind = :kind, agent_id = :agent_id WHERE source_no = :source_no;
+UPDATE import_file SET path = :path, name = :name, kind = :kind, agent_id = :agent_id WHERE import_file_no = :import_file_no;
 
 -- name: link
 -- One more name of a file that has been imported (a hard link). It shares the session and holds no lines of its own.
-INSERT INTO source (path, name, kind, agent_id, inode, session_no, bytes, lines, entries, quarantined, sha256, final_newline,
+INSERT INTO import_file (path, name, kind, agent_id, inode, session_no, bytes, lines, entries, quarantined, sha256, final_newline,
                     imported_at_ms, state, note)
 SELECT :path, :name, :kind, :agent_id, :inode, session_no, bytes, lines, entries, 0, sha256, final_newline, :now_ms, 'done', :note
-FROM source WHERE path = :first_path AND state = 'done'
+FROM import_file WHERE path = :first_path AND state = 'done'
 ON CONFLICT (path) DO UPDATE SET session_no = excluded.session_no, bytes = excluded.bytes, lines = excluded.lines,
    entries = excluded.entries, sha256 = excluded.sha256, final_newline = excluded.final_newline, inode = excluded.inode,
    imported_at_ms = excluded.imported_at_ms, note = excluded.note
-WHERE source.sha256 <> excluded.sha256 OR source.session_no IS NOT excluded.session_no;
+WHERE import_file.sha256 <> excluded.sha256 OR import_file.session_no IS NOT excluded.session_no;
 
 -- name: keep
 -- Keep bytes of a file that are not an entry.
-INSERT INTO quarantine (source_no, line, byte_offset, after_seq, reason, severity, content)
-VALUES (:source_no, :line, :byte_offset, :after_seq, :reason, :severity, :content);
+INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, content)
+VALUES (:import_file_no, :line, :byte_offset, :after_seq, :reason, :severity, :content);
 
 -- name: drop_tail
 -- Forget a last line that was not whole, because it is read again.
-DELETE FROM quarantine WHERE source_no = :source_no AND byte_offset >= :byte_offset;
+DELETE FROM quarantine WHERE import_file_no = :import_file_no AND byte_offset >= :byte_offset;
 
 -- name: date_session
 -- An imported session is as old as its file says, not as its import.
@@ -74,40 +74,40 @@ UPDATE session SET created_at_ms = coalesce(:created_at_ms, created_at_ms), upda
 
 -- name: save_index
 -- An index file, whole, so that it can be exported as it was.
-INSERT INTO source (path, name, kind, agent_id, bytes, lines, entries, sha256, inode, imported_at_ms, state, note, content)
+INSERT INTO import_file (path, name, kind, agent_id, bytes, lines, entries, sha256, inode, imported_at_ms, state, note, content)
 VALUES (:path, :name, 'index', :agent_id, :bytes, :lines, :entries, :sha256, :inode, :now_ms, 'done', :note, :content)
 ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, lines = excluded.lines, entries = excluded.entries,
    sha256 = excluded.sha256, inode = excluded.inode, imported_at_ms = excluded.imported_at_ms, note = excluded.note, content = excluded.content;
 
 -- name: index_content
 -- An index file as it was imported.
-SELECT content, sha256, note FROM source WHERE path = :path AND kind = 'index';
+SELECT content, sha256, note FROM import_file WHERE path = :path AND kind = 'index';
 
 -- name: in_folder
 -- Transcripts that were imported from one folder: where an index entry can point.
-SELECT r.path, r.kind, r.session_no, s.session_id FROM source AS r JOIN session AS s ON s.session_no = r.session_no
+SELECT r.path, r.kind, r.session_no, s.session_id FROM import_file AS r JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path > :folder || '/' AND r.path < :folder || '0' ORDER BY r.path;
 
 -- name: files
 -- Imported files in the order of their import, a page at a time: what an export writes again. Of all sessions: less those
 -- that were deleted without an archive, of which nothing is left to be written.
-SELECT r.source_no, r.path, r.name, r.kind, r.agent_id, r.session_no, s.session_id, s.entries AS session_entries, r.bytes, r.entries,
+SELECT r.import_file_no, r.path, r.name, r.kind, r.agent_id, r.session_no, s.session_id, s.last_seq AS session_last_seq, r.bytes, r.entries,
        r.final_newline, r.state,
-       coalesce((SELECT min(p.source_no) FROM source AS p WHERE p.session_no = r.session_no), r.source_no) AS first_source_no
-FROM source AS r LEFT JOIN session AS s ON s.session_no = r.session_no
-WHERE r.source_no > :after_no AND r.kind <> 'index' AND (:session_no IS NULL OR r.session_no = :session_no)
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
+FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
+WHERE r.import_file_no > :after_no AND r.kind <> 'index' AND (:session_no IS NULL OR r.session_no = :session_no)
   AND (:session_no IS NOT NULL OR NOT EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = r.session_no AND a.state = 'deleted'))
-ORDER BY r.source_no LIMIT :limit;
+ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: indexes
 -- Imported index files, without their content.
-SELECT source_no, path, name, agent_id FROM source WHERE kind = 'index' ORDER BY source_no;
+SELECT import_file_no, path, name, agent_id FROM import_file WHERE kind = 'index' ORDER BY import_file_no;
 
 -- name: sessions_without_file
 -- Sessions that were not imported, a page at a time. Of all sessions: less those that were deleted without an archive.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.forked_from_no FROM session AS s
 WHERE s.session_no > :after_no AND (:session_no IS NULL OR s.session_no = :session_no)
-  AND NOT EXISTS (SELECT 1 FROM source AS r WHERE r.session_no = s.session_no)
+  AND NOT EXISTS (SELECT 1 FROM import_file AS r WHERE r.session_no = s.session_no)
   AND (:session_no IS NOT NULL OR NOT EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = s.session_no AND a.state = 'deleted'))
 ORDER BY s.session_no LIMIT :limit;
 
@@ -132,12 +132,12 @@ SELECT entry_no, CAST(payload AS BLOB) AS content FROM entry WHERE entry_no BETW
 -- name: kept_sizes
 -- How long the next kept pieces of a file are.
 SELECT byte_offset, length(content) AS bytes FROM quarantine
-WHERE source_no = :source_no AND byte_offset > :after_offset ORDER BY byte_offset LIMIT :limit;
+WHERE import_file_no = :import_file_no AND byte_offset > :after_offset ORDER BY byte_offset LIMIT :limit;
 
 -- name: kept
 -- Kept pieces of a file within a range of offsets.
 SELECT byte_offset, after_seq, content, reason FROM quarantine
-WHERE source_no = :source_no AND byte_offset > :after_offset AND byte_offset <= :last_offset ORDER BY byte_offset;
+WHERE import_file_no = :import_file_no AND byte_offset > :after_offset AND byte_offset <= :last_offset ORDER BY byte_offset;
 
 -- name: foreign_parents
 -- Where a fork's own entries hang on another session's.
