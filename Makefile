@@ -80,12 +80,14 @@ audit: $(VENV)/.run ## ask an advisory service about everything that sessiondb n
 check: lint types test bench-smoke ## all that CI runs: lint, types, test, bench-smoke
 	@echo "check: all good"
 
-lint: $(VENV)/.dev ## look for defects and style (ruff)
+lint: $(VENV)/.dev ## look for defects, style and layout (ruff)
 	@echo "lint: ruff"
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "lint: run \`make format\`"; exit 1; }
 
-format: $(VENV)/.dev ## sort imports and apply ruff's safe fixes
-	@$(BIN)/ruff check --fix .
+format: $(VENV)/.dev ## lay the code out, sort imports, apply ruff's safe fixes
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
 
 types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"

@@ -34,7 +34,13 @@ MANUAL: dict[str, object] = {"model_delay": MODEL_S, "threshold": 1_000_000, "ke
 
 def shown(seconds: float) -> str:
     """Show a time as the table does."""
-    return f"{seconds:,.1f} s" if seconds >= 1 else f"{seconds * 1000:,.1f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"
+    return (
+        f"{seconds:,.1f} s"
+        if seconds >= 1
+        else f"{seconds * 1000:,.1f} ms"
+        if seconds < 0.01
+        else f"{seconds * 1000:,.0f} ms"
+    )
 
 
 def row(what: str, cell: str) -> None:
@@ -47,7 +53,9 @@ def fill(gateway: GatewayProcess, conversation: str) -> None:
         gateway.ask(f"{LONG} ({number})", conversation)
 
 
-def timed(gateway: GatewayProcess, page: Page, conversation: str, text: str) -> tuple[float, float, int]:
+def timed(
+    gateway: GatewayProcess, page: Page, conversation: str, text: str
+) -> tuple[float, float, int]:
     """Say something; return when it was accepted and answered, counted from the moment of saying it, and its number."""
     begun = perf_counter()
     receipt = gateway.say(text, conversation=conversation)
@@ -69,12 +77,19 @@ def while_a_manual_compaction_runs(folder: Path, summary_s: float) -> None:
             outcome = alice.next("compacted")["outcome"]
             total = perf_counter() - begun
     row("manual compaction, total", f"{shown(total)} ({outcome}; one summary of {summary_s:g} s)")
-    row("message to the same session: accepted / answered", f"+{shown(same[0])} / +{shown(same[1])}")
-    row("message to another session, same agent: answered (idle)", f"+{shown(other[1])} ({shown(idle[1])})")
+    row(
+        "message to the same session: accepted / answered", f"+{shown(same[0])} / +{shown(same[1])}"
+    )
+    row(
+        "message to another session, same agent: answered (idle)",
+        f"+{shown(other[1])} ({shown(idle[1])})",
+    )
 
 
 def while_an_automatic_compaction_runs(folder: Path, summary_s: float) -> None:
-    with GatewayProcess(folder / "auto.db", model_delay=MODEL_S, summary_delay=summary_s, threshold=300, keep=50) as gateway:
+    with GatewayProcess(
+        folder / "auto.db", model_delay=MODEL_S, summary_delay=summary_s, threshold=300, keep=50
+    ) as gateway:
         with gateway.page("alice") as alice:
             # The turn that found the context too large is the one during which the page is told of the compaction.
             while True:
@@ -85,11 +100,16 @@ def while_an_automatic_compaction_runs(folder: Path, summary_s: float) -> None:
             over = any(notice["type"] == "compacted" for notice in alice.told)
             alice.next("compacted")
     row("automatic compaction: the triggering turn", shown(triggering[1]))
-    row("automatic, same session: accepted / answered", f"+{shown(same[0])} / +{shown(same[1])}" + (" (after it)" if over else ""))
+    row(
+        "automatic, same session: accepted / answered",
+        f"+{shown(same[0])} / +{shown(same[1])}" + (" (after it)" if over else ""),
+    )
 
 
 def when_a_compaction_outlasts_its_time(folder: Path, summary_s: float) -> None:
-    with GatewayProcess(folder / "outlasts.db", summary_delay=summary_s, compaction_timeout=60, **MANUAL) as gateway:
+    with GatewayProcess(
+        folder / "outlasts.db", summary_delay=summary_s, compaction_timeout=60, **MANUAL
+    ) as gateway:
         fill(gateway, "alice")
         with gateway.page("alice") as alice:
             gateway.command("/compact", conversation="alice")
@@ -99,14 +119,19 @@ def when_a_compaction_outlasts_its_time(folder: Path, summary_s: float) -> None:
             after = timed(gateway, alice, "alice", "after its time was up")
             late = alice.next("compacted", trigger="late")
     cell = f"+{shown(during[0])} / +{shown(during[1])}; given up at 60 s, then +{shown(after[0])} / +{shown(after[1])}; "
-    row(f"compaction that outlasts 60 s ({summary_s:g} s): accepted / answered", cell + f"the summary: {late['outcome']}, late")
+    row(
+        f"compaction that outlasts 60 s ({summary_s:g} s): accepted / answered",
+        cell + f"the summary: {late['outcome']}, late",
+    )
 
 
 def when_a_summariser_hangs(folder: Path) -> None:
     answered = []
     for number in range(5):
         options = {**MANUAL, "compaction_timeout": 3, "late": 0.1}
-        with GatewayProcess(folder / f"hangs-{number}.db", summary_script="!hang", **options) as gateway:
+        with GatewayProcess(
+            folder / f"hangs-{number}.db", summary_script="!hang", **options
+        ) as gateway:
             fill(gateway, "alice")
             with gateway.page("alice") as alice:
                 gateway.command("/compact", conversation="alice")
@@ -116,7 +141,10 @@ def when_a_summariser_hangs(folder: Path) -> None:
                 answered.append(timed(gateway, alice, "alice", "after")[1])
             held = [holding for holding in gateway.held() if holding["what"] == "compaction"]
             assert held == [], held
-    row("the summariser hangs for good", f"0 of 5 sessions hung; answered during and after: +{shown(max(answered))} at most")
+    row(
+        "the summariser hangs for good",
+        f"0 of 5 sessions hung; answered during and after: +{shown(max(answered))} at most",
+    )
 
 
 def killed_in_a_compaction(folder: Path) -> None:
@@ -146,14 +174,21 @@ def killed_in_a_turn(folder: Path) -> None:
         begun = perf_counter()
         gateway.start()
         resumed = gateway.wait_for(
-            lambda: query(gateway.database, "SELECT turn_no FROM turn WHERE kind = 'resume' AND inbox_no = ?", cut_off["inbox_no"])
+            lambda: query(
+                gateway.database,
+                "SELECT turn_no FROM turn WHERE kind = 'resume' AND inbox_no = ?",
+                cut_off["inbox_no"],
+            )
         )
         resumed_s = perf_counter() - begun
         meanwhile = gateway.say("sent meanwhile", conversation="alice")
         gateway.wait_for(lambda: gateway.answer_to(meanwhile["event_id"], "alice"))
         assert resumed
         assert gateway.answer_to(cut_off["event_id"], "alice")
-    row("mid-stream", f"resumes {shown(resumed_s)} after the restart began; a message sent meanwhile is accepted, and answered after it")
+    row(
+        "mid-stream",
+        f"resumes {shown(resumed_s)} after the restart began; a message sent meanwhile is accepted, and answered after it",
+    )
 
 
 def killed_in_a_tool(folder: Path) -> None:
@@ -161,7 +196,11 @@ def killed_in_a_tool(folder: Path) -> None:
         with gateway.page("alice") as alice:
             cut_off = gateway.say("!tool 30", conversation="alice")
             alice.next("thinking")
-            gateway.wait_for(lambda: query(gateway.database, "SELECT turn_no FROM turn WHERE operation = 'tool wait'"))
+            gateway.wait_for(
+                lambda: query(
+                    gateway.database, "SELECT turn_no FROM turn WHERE operation = 'tool wait'"
+                )
+            )
         gateway.kill()
         begun = perf_counter()
         gateway.start()
@@ -174,13 +213,18 @@ def killed_in_a_tool(folder: Path) -> None:
 
 def start_to_health(folder: Path, sessions: int) -> None:
     path = folder / f"start-{sessions}.db"
-    interrupted_sessions.build(path, interrupted_sessions.Storm(sessions=sessions, bindings=sessions + 10))
+    interrupted_sessions.build(
+        path, interrupted_sessions.Storm(sessions=sessions, bindings=sessions + 10)
+    )
     times = []
     for _ in range(3):
         begun = perf_counter()
         with GatewayProcess(path, resumes=0):
             times.append(perf_counter() - begun)
-    row(f"start to first health answer, {sessions:,} sessions", " / ".join(shown(time) for time in times) + " (three starts in a row)")
+    row(
+        f"start to first health answer, {sessions:,} sessions",
+        " / ".join(shown(time) for time in times) + " (three starts in a row)",
+    )
 
 
 async def appends(folder: Path, entries: int) -> None:
@@ -213,8 +257,18 @@ async def appends(folder: Path, entries: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--summary", type=float, default=20.0, help="seconds that a summary takes (default: %(default)s)")
-    parser.add_argument("--outlast", type=float, default=70.0, help="... and one that outlasts its 60 s (default: %(default)s)")
+    parser.add_argument(
+        "--summary",
+        type=float,
+        default=20.0,
+        help="seconds that a summary takes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--outlast",
+        type=float,
+        default=70.0,
+        help="... and one that outlasts its 60 s (default: %(default)s)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sessiondb-baseline-") as name:
         folder = Path(name)
@@ -228,7 +282,9 @@ def main() -> None:
         killed_in_a_tool(folder)
         for sessions in (48, 54, 100_000):
             start_to_health(folder, sessions)
-        sys.stdout.write("\nOne process, one session: append p50 / p99, open + build context p50\n\n")
+        sys.stdout.write(
+            "\nOne process, one session: append p50 / p99, open + build context p50\n\n"
+        )
         for entries in (100, 1_000, 10_000):
             asyncio.run(appends(folder, entries))
         sys.stdout.write("\nLast, because it is long\n\n")

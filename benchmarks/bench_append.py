@@ -21,7 +21,9 @@ NEWS = [USER_MESSAGE, {"role": "assistant", "content": "noted"}] * 10
 SYNC_S = 0.002
 
 
-def test_one_caller_waits_little_longer_than_for_a_raw_transaction(bench: Bench, raw: Raw, db: SessionDB) -> None:
+def test_one_caller_waits_little_longer_than_for_a_raw_transaction(
+    bench: Bench, raw: Raw, db: SessionDB
+) -> None:
     session = bench.run(db.session("agent:main:bench:one"))
     count = size(200, 20)
     pairs = bench.rounds(
@@ -33,7 +35,9 @@ def test_one_caller_waits_little_longer_than_for_a_raw_transaction(bench: Bench,
     bench.say("append, one caller, p99", _at(pairs, 0.99), unit="us")
 
 
-def test_one_caller_where_a_sync_takes_a_disk(bench: Bench, slow_sync: None, raw: Raw, db: SessionDB) -> None:
+def test_one_caller_where_a_sync_takes_a_disk(
+    bench: Bench, slow_sync: None, raw: Raw, db: SessionDB
+) -> None:
     """The same with a sync of 2 ms: what sessiondb adds is computing, and does not grow with the disk."""
     session = bench.run(db.session("agent:main:bench:one"))
     count = size(50, 5)
@@ -42,7 +46,12 @@ def test_one_caller_where_a_sync_takes_a_disk(bench: Bench, slow_sync: None, raw
         lambda: latencies(lambda: session.append(USER_MESSAGE), count),
         10,
     )
-    bench.say(f"append, one caller, sync of {SYNC_S * 1000:.0f} ms, p50", _at(pairs, 0.5), unit="us", target="<= 1.5")
+    bench.say(
+        f"append, one caller, sync of {SYNC_S * 1000:.0f} ms, p50",
+        _at(pairs, 0.5),
+        unit="us",
+        target="<= 1.5",
+    )
 
 
 @pytest.mark.parametrize("into", ["64 sessions", "one session"])
@@ -52,17 +61,28 @@ def test_many_callers_share_commits(bench: Bench, raw: Raw, db: SessionDB, into:
     bench.say(f"append, {CALLERS} callers, {into}", pairs, unit="/s", target=">= 5")
 
 
-def test_many_callers_share_commits_where_a_sync_takes_a_disk(bench: Bench, slow_sync: None, raw: Raw, db: SessionDB) -> None:
+def test_many_callers_share_commits_where_a_sync_takes_a_disk(
+    bench: Bench, slow_sync: None, raw: Raw, db: SessionDB
+) -> None:
     """The same, with a sync that takes 2 ms: what sharing a commit saves is syncs."""
     pairs = _many_callers(bench, raw, db, CALLERS, size(6, 2))
-    bench.say(f"append, {CALLERS} callers, sync of {SYNC_S * 1000:.0f} ms", pairs, unit="/s", target=">= 5")
+    bench.say(
+        f"append, {CALLERS} callers, sync of {SYNC_S * 1000:.0f} ms",
+        pairs,
+        unit="/s",
+        target=">= 5",
+    )
 
 
 @pytest.mark.parametrize("which", ["another session", "the same session"])
-def test_a_running_compaction_does_not_slow_appends(bench: Bench, db: SessionDB, which: str) -> None:
+def test_a_running_compaction_does_not_slow_appends(
+    bench: Bench, db: SessionDB, which: str
+) -> None:
     """The floor: the same appends, and the same messages arriving in the other place, without a compaction."""
     session = bench.run(db.session("agent:main:bench:busy"))
-    other = session if which == "the same session" else bench.run(db.session("agent:main:bench:other"))
+    other = (
+        session if which == "the same session" else bench.run(db.session("agent:main:bench:other"))
+    )
     count = size(3_000, 30)
 
     async def beside(work: Callable[[Session], Coroutine[Any, Any, None]]) -> list[float]:
@@ -81,8 +101,13 @@ def slow_sync() -> Iterator[None]:
     disk.unregister()
 
 
-def _many_callers(bench: Bench, raw: Raw, db: SessionDB, conversations: int, each: int) -> list[tuple[float, float]]:
-    sessions = [bench.run(db.session(f"agent:main:bench:{number % conversations}")) for number in range(CALLERS)]
+def _many_callers(
+    bench: Bench, raw: Raw, db: SessionDB, conversations: int, each: int
+) -> list[tuple[float, float]]:
+    sessions = [
+        bench.run(db.session(f"agent:main:bench:{number % conversations}"))
+        for number in range(CALLERS)
+    ]
     return bench.rounds(
         lambda: _throughput([lambda: raw.append(ENTRY_PAYLOAD)] * CALLERS, each),
         lambda: _throughput([_appending(session) for session in sessions], each),

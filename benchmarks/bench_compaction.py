@@ -17,10 +17,16 @@ OPTIONS: dict[str, Any] = {"trigger": "manual", "keep_recent_tokens": 2_000, "ti
 
 
 @pytest.mark.parametrize("entries", HISTORY[1:], ids="{:,}".format)
-def test_begin_and_commit_take_as_long_in_a_long_history(bench: Bench, history_db: SessionDB, entries: int) -> None:
+def test_begin_and_commit_take_as_long_in_a_long_history(
+    bench: Bench, history_db: SessionDB, entries: int
+) -> None:
     """The floor is the same in the shortest history; each transaction is timed from BEGIN to the end of COMMIT."""
     cycles = size(20, 2)
-    pairs = bench.rounds(lambda: _cycles(history_db, HISTORY[0], cycles), lambda: _cycles(history_db, entries, cycles), 5)
+    pairs = bench.rounds(
+        lambda: _cycles(history_db, HISTORY[0], cycles),
+        lambda: _cycles(history_db, entries, cycles),
+        5,
+    )
     for index, step in enumerate(("begin", "commit")):
         bench.say(
             f"compaction {step}, {entries:,} entries to {HISTORY[0]}",
@@ -40,9 +46,13 @@ async def _cycles(db: SessionDB, entries: int, count: int) -> tuple[float, float
     took: dict[str, list[float]] = {"begin": [], "commit": []}
     for _ in range(count):
         session_no = (await whole.fork(epoch=0)).ref.session_no
-        job = await db.write("bench.begin", partial(compaction.begin, session_no=session_no, **OPTIONS))
+        job = await db.write(
+            "bench.begin", partial(compaction.begin, session_no=session_no, **OPTIONS)
+        )
         took["begin"].append((await db.stats())["writer"]["transaction_ms_last"])
-        result = await db.commit_compaction(job.compaction_id, "A short summary of what was said so far.")
+        result = await db.commit_compaction(
+            job.compaction_id, "A short summary of what was said so far."
+        )
         took["commit"].append((await db.stats())["writer"]["transaction_ms_last"])
         assert result.outcome == "committed"
     return median(took["begin"]), median(took["commit"])

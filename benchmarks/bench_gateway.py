@@ -18,7 +18,16 @@ from typing import Any
 
 import pytest
 from floor import Raw
-from measure import ASSISTANT_MESSAGE, ENTRY_PAYLOAD, USER_MESSAGE, Bench, latencies, percentile, running, size
+from measure import (
+    ASSISTANT_MESSAGE,
+    ENTRY_PAYLOAD,
+    USER_MESSAGE,
+    Bench,
+    latencies,
+    percentile,
+    running,
+    size,
+)
 
 import sessiondb
 from sessiondb import SessionDB
@@ -72,10 +81,16 @@ def test_accepting_into_a_long_lane(bench: Bench, db: SessionDB) -> None:
         return samples
 
     bench.run(_open_conversations(db))
-    bench.say(f"accept with {waiting:,} waiting to none, p50", _at(bench.rounds(floor, ours, 3), 0.5), unit="us")
+    bench.say(
+        f"accept with {waiting:,} waiting to none, p50",
+        _at(bench.rounds(floor, ours, 3), 0.5),
+        unit="us",
+    )
 
 
-def test_claiming_and_completing_beside_a_raw_transaction(bench: Bench, raw: Raw, db: SessionDB) -> None:
+def test_claiming_and_completing_beside_a_raw_transaction(
+    bench: Bench, raw: Raw, db: SessionDB
+) -> None:
     """A claim appends the message and begins the turn; completing appends the answer, a reply and the turn's end."""
     took: dict[str, list[float]] = {}
 
@@ -96,7 +111,11 @@ def test_claiming_and_completing_beside_a_raw_transaction(bench: Bench, raw: Raw
     bench.run(_open_conversations(db))
     pairs = bench.rounds(lambda: latencies(lambda: raw.append(ENTRY_PAYLOAD), MESSAGES), ours, 15)
     for what in ("claim", "complete"):
-        bench.say(f"{what}, one caller, p50", [(percentile(floor, 0.5), percentile(done[what], 0.5)) for floor, done in pairs], unit="us")
+        bench.say(
+            f"{what}, one caller, p50",
+            [(percentile(floor, 0.5), percentile(done[what], 0.5)) for floor, done in pairs],
+            unit="us",
+        )
 
 
 def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionDB) -> None:
@@ -127,7 +146,9 @@ def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionD
     bench.say("accept p99 while a session compacts", _at(pairs, 0.99), unit="us", target="<= 1.5")
 
 
-def test_an_import_does_not_slow_accepting(bench: Bench, db: SessionDB, folders: Iterator[Path]) -> None:
+def test_an_import_does_not_slow_accepting(
+    bench: Bench, db: SessionDB, folders: Iterator[Path]
+) -> None:
     """The floor: the same messages accepted while nothing else is done."""
 
     async def ours() -> list[float]:
@@ -162,7 +183,12 @@ def test_a_backup_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
 
     bench.run(build())
     both = [ours for _, ours in bench.rounds(_nothing, ours, 3)]
-    bench.say(f"accept p99 during a backup of {entries:,} entries", _at(both, 0.99), unit="us", target="<= 1.5")
+    bench.say(
+        f"accept p99 during a backup of {entries:,} entries",
+        _at(both, 0.99),
+        unit="us",
+        target="<= 1.5",
+    )
 
 
 def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
@@ -185,17 +211,31 @@ def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None
             idle = await _idle(db)
             samples = await _accept_during(db, db.gc(everything), load_s=LOAD_S)
             longest.append((await db.stats())["writer"]["step_ms_longest"])
-            assert (await db.status()).entries == entries, "the session's own row stays, and says how many it had"
+            assert (await db.status()).entries == entries, (
+                "the session's own row stays, and says how many it had"
+            )
         path.unlink()
         return idle, samples
 
     both = [ours for _, ours in bench.rounds(_nothing, ours, 1)]
-    bench.say(f"accept p99 during retention of {entries:,} entries", _at(both, 0.99), unit="us", target="<= 1.5")
+    bench.say(
+        f"accept p99 during retention of {entries:,} entries",
+        _at(both, 0.99),
+        unit="us",
+        target="<= 1.5",
+    )
     bench.say(f"accept p50 during retention of {entries:,} entries", _at(both, 0.5), unit="us")
-    bench.say("retention's longest transaction, to its bound", [(25.0, milliseconds) for milliseconds in longest], unit="ms", target="<= 1")
+    bench.say(
+        "retention's longest transaction, to its bound",
+        [(25.0, milliseconds) for milliseconds in longest],
+        unit="ms",
+        target="<= 1",
+    )
 
 
-def test_a_start_costs_the_same_whatever_the_number_of_entries(bench: Bench, tmp_path: Path) -> None:
+def test_a_start_costs_the_same_whatever_the_number_of_entries(
+    bench: Bench, tmp_path: Path
+) -> None:
     """Open, recover and plan: 100,000 sessions of five entries beside as many of none, with messages that were interrupted."""
     many, interrupted = size(100_000, 50), size(100, 10)
     paths = {entries: tmp_path / f"start-{entries}.db" for entries in (0, 5)}
@@ -212,7 +252,12 @@ def test_a_start_costs_the_same_whatever_the_number_of_entries(bench: Bench, tmp
         return took_ms
 
     pairs = bench.rounds(lambda: start(0), lambda: start(5), 10)
-    bench.say(f"open, recover, plan: {many:,} sessions, with entries to without", pairs, unit="ms", target="<= 1.5")
+    bench.say(
+        f"open, recover, plan: {many:,} sessions, with entries to without",
+        pairs,
+        unit="ms",
+        target="<= 1.5",
+    )
 
 
 # -- what is measured -------------------------------------------------------------------------------------------------
@@ -249,7 +294,9 @@ async def _idle(db: SessionDB) -> list[float]:
     return samples
 
 
-async def _accept_during(db: SessionDB, work: Awaitable[Any], *, load_s: float = math.inf) -> list[float]:
+async def _accept_during(
+    db: SessionDB, work: Awaitable[Any], *, load_s: float = math.inf
+) -> list[float]:
     """Accept messages for as long as something runs, or for `load_s` of every two; settle them, so that the lane stays short."""
     task, accept, samples = asyncio.ensure_future(work), _accepting(db), list[float]()
     while not task.done():
@@ -281,7 +328,10 @@ async def _claim(db: SessionDB) -> int:
     candidate = await db.read("bench.peek", lambda tx: turns.peek(tx, "main", 2**62))
     assert candidate is not None
     draft = await prepare(candidate.payload)
-    started = await db.write("bench.claim", lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=600_000))
+    started = await db.write(
+        "bench.claim",
+        lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=600_000),
+    )
     assert started is not None
     return started.turn_no
 
@@ -289,7 +339,10 @@ async def _claim(db: SessionDB) -> int:
 async def _complete(db: SessionDB, turn_no: int) -> None:
     draft = await prepare(ASSISTANT_MESSAGE)
     replies = [("bench", REPLY)]
-    await db.write("bench.complete", lambda tx: turns.complete(tx, turn_no, [draft], replies, incomplete=False, reason=None))
+    await db.write(
+        "bench.complete",
+        lambda tx: turns.complete(tx, turn_no, [draft], replies, incomplete=False, reason=None),
+    )
 
 
 # -- what it is measured on -------------------------------------------------------------------------------------------
@@ -302,7 +355,12 @@ async def _open_conversations(db: SessionDB) -> None:
 
 async def _build_session(session: sessiondb.Session, entries: int) -> None:
     for start in range(0, entries, 500):
-        await session.append_many([USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE for number in range(min(500, entries - start))])
+        await session.append_many(
+            [
+                USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE
+                for number in range(min(500, entries - start))
+            ]
+        )
 
 
 async def _build_start(path: Path, many: int, entries: int, interrupted: int) -> None:
@@ -317,7 +375,10 @@ async def _build_start(path: Path, many: int, entries: int, interrupted: int) ->
 
     async with sessiondb.open(path, durability="normal") as db:
         for first in range(0, many, per_transaction):
-            drafts = [[await prepare(NEWS[entry % 2]) for entry in range(entries)] for _ in range(min(per_transaction, many - first))]
+            drafts = [
+                [await prepare(NEWS[entry % 2]) for entry in range(entries)]
+                for _ in range(min(per_transaction, many - first))
+            ]
             await db.write("bench.create", partial(create, drafts, first))
         await db.set_lane("main", concurrency=interrupted, priority=0)
         for number in range(interrupted):
@@ -339,7 +400,9 @@ def folders(tmp_path: Path) -> Iterator[Path]:
             created = tmp_path / f"transcripts-{folder}"
             created.mkdir()
             for number in range(2):
-                _write_transcript(created, f"{folder:08d}-0000-4000-8000-{number:012d}", size(1_000, 20))
+                _write_transcript(
+                    created, f"{folder:08d}-0000-4000-8000-{number:012d}", size(1_000, 20)
+                )
             yield created
             shutil.rmtree(created)
 
@@ -347,11 +410,22 @@ def folders(tmp_path: Path) -> Iterator[Path]:
 
 
 def _write_transcript(folder: Path, session_id: str, entries: int) -> None:
-    header = {"type": "session", "version": 3, "id": session_id, "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/work"}
+    header = {
+        "type": "session",
+        "version": 3,
+        "id": session_id,
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "cwd": "/work",
+    }
     lines: list[dict[str, Any]] = [header]
     for number in range(entries):
         parent = f"{number - 1:08x}" if number else None
-        entry = {"type": "message", "id": f"{number:08x}", "parentId": parent, "timestamp": "2026-01-01T00:00:01.000Z"}
+        entry = {
+            "type": "message",
+            "id": f"{number:08x}",
+            "parentId": parent,
+            "timestamp": "2026-01-01T00:00:01.000Z",
+        }
         lines.append({**entry, "message": USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE})
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     (folder / f"2026-01-01T00-00-00-000Z_{session_id}.jsonl").write_text(text, encoding="utf-8")

@@ -23,16 +23,31 @@ def folder(tmp_path: Path) -> Path:
     created.mkdir()
     for number in range(FILES):
         session_id = f"00000000-0000-4000-8000-{number:012d}"
-        lines = [{"type": "session", "version": 3, "id": session_id, "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/work"}]
+        lines = [
+            {
+                "type": "session",
+                "version": 3,
+                "id": session_id,
+                "timestamp": "2026-01-01T00:00:00.000Z",
+                "cwd": "/work",
+            }
+        ]
         parent = None
         for line in range(LINES):
             entry_id = f"{number:04x}{line:04x}"
             message = USER_MESSAGE if line % 2 == 0 else ASSISTANT_MESSAGE
-            entry = {"type": "message", "id": entry_id, "parentId": parent, "timestamp": "2026-01-01T00:00:01.000Z"}
+            entry = {
+                "type": "message",
+                "id": entry_id,
+                "parentId": parent,
+                "timestamp": "2026-01-01T00:00:01.000Z",
+            }
             lines.append({**entry, "message": message})
             parent = entry_id
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
-        (created / f"2026-01-01T00-00-00-000Z_{session_id}.jsonl").write_text(text, encoding="utf-8")
+        (created / f"2026-01-01T00-00-00-000Z_{session_id}.jsonl").write_text(
+            text, encoding="utf-8"
+        )
     return created
 
 

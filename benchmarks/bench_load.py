@@ -40,7 +40,9 @@ class Watch:
         return self.appended / self.seconds
 
 
-def test_readers_that_never_pause_neither_grow_the_wal_nor_starve_appends(bench: Bench, db: SessionDB, tmp_path: Path) -> None:
+def test_readers_that_never_pause_neither_grow_the_wal_nor_starve_appends(
+    bench: Bench, db: SessionDB, tmp_path: Path
+) -> None:
     """The floor: the configured limit; the throughput without readers; the lag of an idle loop."""
     wal = tmp_path / "gateway.db-wal"
     sessions = [bench.run(db.session(f"agent:main:load:{number}")) for number in range(CALLERS)]
@@ -52,12 +54,25 @@ def test_readers_that_never_pause_neither_grow_the_wal_nor_starve_appends(bench:
     )
     limit_mb = Limits().wal_bytes_max / 1e6
     longest = max(ours.wal_bytes for _, ours in pairs) / 1e6
-    bench.say(f"WAL at most, {READERS} readers without pause", [(limit_mb, longest)], unit="MB", target="<= 2")
+    bench.say(
+        f"WAL at most, {READERS} readers without pause",
+        [(limit_mb, longest)],
+        unit="MB",
+        target="<= 2",
+    )
     rates = [(alone.rate, beside.rate) for alone, beside in pairs]
     bench.say(f"append throughput beside {READERS} readers", rates, unit="/s", target=">= 0.7")
     idle_p99 = percentile(idle.lags_ms, 0.99)
-    bench.say("event-loop lag p99, that load to idle", [(idle_p99, percentile(ours.lags_ms, 0.99)) for _, ours in pairs], unit="ms")
-    bench.say("event-loop lag p99, appends alone to idle", [(idle_p99, percentile(alone.lags_ms, 0.99)) for alone, _ in pairs], unit="ms")
+    bench.say(
+        "event-loop lag p99, that load to idle",
+        [(idle_p99, percentile(ours.lags_ms, 0.99)) for _, ours in pairs],
+        unit="ms",
+    )
+    bench.say(
+        "event-loop lag p99, appends alone to idle",
+        [(idle_p99, percentile(alone.lags_ms, 0.99)) for alone, _ in pairs],
+        unit="ms",
+    )
 
 
 async def _idle(wal: Path, seconds: float) -> Watch:
@@ -66,7 +81,9 @@ async def _idle(wal: Path, seconds: float) -> Watch:
     return watch
 
 
-async def _appends(wal: Path, sessions: list[Session], seconds: float, *, db: SessionDB | None = None) -> Watch:
+async def _appends(
+    wal: Path, sessions: list[Session], seconds: float, *, db: SessionDB | None = None
+) -> Watch:
     """Append as fast as it goes; with `db`, beside readers of it."""
     stop_at = perf_counter() + seconds
 

@@ -22,9 +22,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     lines = config.stash.get(_RESULTS, [])
     if not lines:
         return
-    rows = [("what", "floor", "sessiondb", "ratio", "target", "met?"), *(line.cells() for line in lines)]
+    rows = [
+        ("what", "floor", "sessiondb", "ratio", "target", "met?"),
+        *(line.cells() for line in lines),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    terminalreporter.section("sessiondb beside its raw floor" + (" (smoke: sizes too small to mean anything)" if SMOKE else ""))
+    terminalreporter.section(
+        "sessiondb beside its raw floor"
+        + (" (smoke: sizes too small to mean anything)" if SMOKE else "")
+    )
     for what, *figures in rows:
         aligned = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
         terminalreporter.write_line("  ".join((what.ljust(widths[0]), *aligned)).rstrip())
@@ -67,7 +73,12 @@ async def _build_history(path: Path) -> None:
             session = await db.session(history_key(entries))
             for start in range(0, entries, _BUILD_BATCH):
                 count = min(_BUILD_BATCH, entries - start)
-                await session.append_many([USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE for number in range(count)])
+                await session.append_many(
+                    [
+                        USER_MESSAGE if number % 2 == 0 else ASSISTANT_MESSAGE
+                        for number in range(count)
+                    ]
+                )
 
 
 @pytest.fixture

@@ -31,7 +31,9 @@ class SlowSync(apsw.VFS):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.base = apsw.vfs_names()[0]  # the default so far; by name, because "" would soon mean this one
+        self.base = apsw.vfs_names()[
+            0
+        ]  # the default so far; by name, because "" would soon mean this one
         super().__init__("slow-sync", base=self.base, makedefault=True)
 
     def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
@@ -39,7 +41,9 @@ class SlowSync(apsw.VFS):
 
 
 class _SlowFile(apsw.VFSFile):
-    def __init__(self, vfs: SlowSync, name: apsw.URIFilename | str | None, flags: list[int]) -> None:
+    def __init__(
+        self, vfs: SlowSync, name: apsw.URIFilename | str | None, flags: list[int]
+    ) -> None:
         self._seconds = vfs.seconds
         super().__init__(vfs.base, name, flags)
 
@@ -53,7 +57,9 @@ class Raw:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._jobs: SimpleQueue[tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[
+            tuple[Callable[[apsw.Connection], Any], asyncio.Future[Any]] | None
+        ] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="floor")
 
     def __enter__(self) -> Self:
@@ -88,7 +94,9 @@ def connect(path: Path) -> apsw.Connection:
     for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = wal", "synchronous = full"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     connection.wal_autocheckpoint(Limits().wal_bytes_max // PAGE_BYTES)
-    connection.execute("CREATE TABLE IF NOT EXISTS message (message_no INTEGER PRIMARY KEY, payload TEXT NOT NULL)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS message (message_no INTEGER PRIMARY KEY, payload TEXT NOT NULL)"
+    )
     return connection
 
 
@@ -102,7 +110,8 @@ def read_last(connection: apsw.Connection, count: int) -> list[str]:
     """The payloads of the last rows, in one snapshot, oldest first."""
     connection.execute("BEGIN")
     rows = connection.execute(
-        "SELECT payload FROM message WHERE message_no > (SELECT max(message_no) FROM message) - ? ORDER BY message_no", (count,)
+        "SELECT payload FROM message WHERE message_no > (SELECT max(message_no) FROM message) - ? ORDER BY message_no",
+        (count,),
     ).fetchall()
     connection.execute("END")
     return [payload for (payload,) in rows]

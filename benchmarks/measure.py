@@ -41,7 +41,13 @@ def percentile(samples: list[float], share: float) -> float:
 
 # -- what is said -----------------------------------------------------------------------------------------------------
 
-_FORMS = {"us": "{:,.0f} us", "ms": "{:,.2f} ms", "/s": "{:,.0f}/s", "MB": "{:,.1f} MB", "MB/s": "{:,.1f} MB/s"}
+_FORMS = {
+    "us": "{:,.0f} us",
+    "ms": "{:,.2f} ms",
+    "/s": "{:,.0f}/s",
+    "MB": "{:,.1f} MB",
+    "MB/s": "{:,.1f} MB/s",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,14 @@ class Line:
 
     def cells(self) -> tuple[str, ...]:
         form, met = _FORMS[self.unit], {True: "yes", False: "MISSED", None: ""}[self.met]
-        return self.what, form.format(self.floor), form.format(self.ours), f"{self.ratio:.2f} x", self.target, met
+        return (
+            self.what,
+            form.format(self.floor),
+            form.format(self.ours),
+            f"{self.ratio:.2f} x",
+            self.target,
+            met,
+        )
 
 
 # -- how it is measured -----------------------------------------------------------------------------------------------
@@ -100,7 +113,9 @@ class Bench:
         )
         return pairs[size(1, 0) :] or pairs
 
-    def say(self, what: str, pairs: list[tuple[float, float]], *, unit: str, target: str = "") -> None:
+    def say(
+        self, what: str, pairs: list[tuple[float, float]], *, unit: str, target: str = ""
+    ) -> None:
         """Report pairs of (floor, ours): medians, and the median of the ratios."""
         line = Line(
             what,

@@ -92,7 +92,11 @@ class Screen:
         self._step += 1
         self.out.write("\r\x1b[K" if self.live else "")
         for index, text in enumerate(message):
-            self.line(f" {self._step}  {self.paint(f'{name:<10}', '36')}{text}" if index == 0 else f"{'':14}{text}")
+            self.line(
+                f" {self._step}  {self.paint(f'{name:<10}', '36')}{text}"
+                if index == 0
+                else f"{'':14}{text}"
+            )
 
 
 # -- what is known outside the gateway --------------------------------------------------------------------------------
@@ -107,7 +111,9 @@ class Ledger:
     """Message id to conversation."""
     order: list[tuple[str, str, str]] = field(default_factory=list)
     """(what, conversation, id), as the events came: "ack", "begun" and the outcomes of compactions."""
-    latencies_ms: dict[str, list[float]] = field(default_factory=lambda: {"none": [], "other": [], "same": []})
+    latencies_ms: dict[str, list[float]] = field(
+        default_factory=lambda: {"none": [], "other": [], "same": []}
+    )
     resent: int = 0
     resent_known: int = 0
     longest_ms: float = 0.0
@@ -211,13 +217,22 @@ class Gateway:
         """Wait for an event, and take it."""
 
         def found() -> dict[str, Any] | None:
-            return next((e for e in self._seen if e["event"] == "gone" or {"event": kind, **fields}.items() <= e.items()), None)
+            return next(
+                (
+                    e
+                    for e in self._seen
+                    if e["event"] == "gone" or {"event": kind, **fields}.items() <= e.items()
+                ),
+                None,
+            )
 
         await self.wait_until(lambda: found() is not None)
         event = found()
         assert event is not None
         if event["event"] == "gone" and kind != "gone":
-            raise Broken(f"the gateway ended while the client waited for its answer ({kind}); see its log:\n{self.last_words()}")
+            raise Broken(
+                f"the gateway ended while the client waited for its answer ({kind}); see its log:\n{self.last_words()}"
+            )
         self._seen.remove(event)
         return event
 
@@ -231,11 +246,15 @@ class Gateway:
             async with asyncio.timeout(PATIENCE_S), self._news:
                 await self._news.wait_for(is_true)
         except TimeoutError:
-            raise Broken(f"the gateway gave no answer for {PATIENCE_S:.0f} s; see its log:\n{self.last_words()}") from None
+            raise Broken(
+                f"the gateway gave no answer for {PATIENCE_S:.0f} s; see its log:\n{self.last_words()}"
+            ) from None
 
     def last_words(self) -> str:
         """Return the end of what the gateway logged."""
-        return self.database.with_name("gateway.log").read_text(encoding="utf-8", errors="replace")[-2_000:]
+        return self.database.with_name("gateway.log").read_text(encoding="utf-8", errors="replace")[
+            -2_000:
+        ]
 
     async def kill(self) -> None:
         """SIGKILL, and read what the pipe still holds. May be repeated."""
@@ -277,7 +296,11 @@ class Client:
     def waiting(self) -> list[dict[str, Any]]:
         """The messages of which either they or their replies are not acknowledged."""
         known = self.ledger.acknowledged
-        return [message for name, message in self.sent.items() if name not in known or f"{name}:reply" not in known]
+        return [
+            message
+            for name, message in self.sent.items()
+            if name not in known or f"{name}:reply" not in known
+        ]
 
     def write(self) -> None:
         number = len(self.sent)
@@ -354,8 +377,13 @@ class Demo:
         async with sessiondb.open(self.database, program="demo") as db:
             reports = [await db.import_path(SAMPLE / folder, verify=True) for folder in TRANSCRIPTS]
         files = [file for report in reports for file in report.files]
-        self.must(all(report.ok for report in reports), "an imported transcript differs from its file")
-        entries, damaged = sum(report.entries_new for report in reports), sum(report.damaged for report in reports)
+        self.must(
+            all(report.ok for report in reports), "an imported transcript differs from its file"
+        )
+        entries, damaged = (
+            sum(report.entries_new for report in reports),
+            sum(report.damaged for report in reports),
+        )
         verified = sum(1 for file in files if file.verified)
         self.screen.done(
             "import",
@@ -376,7 +404,9 @@ class Demo:
         gateway.send(do="settings", compact=True, fault=self.fault, summariser_s=summariser_s)
         await self.talk("compact", client, 8 * self.pace)
         during, running = len(ledger.acknowledged) - before, len(gateway.running)
-        self.screen.done("compact", f"{during:,} more while summarisers think ({running} at this moment)")
+        self.screen.done(
+            "compact", f"{during:,} more while summarisers think ({running} at this moment)"
+        )
         killed = await self.kill(gateway, client)
         opened_ms = await gateway.start()
         again = client.send_again()
@@ -394,14 +424,19 @@ class Demo:
         self.screen.step("go on", "waiting for the last answers ...")
         await client.settle()
         await gateway.stop()
-        self.screen.done("go on", f"{len(ledger.acknowledged):,} messages accepted in all; the gateway closed in good order")
+        self.screen.done(
+            "go on",
+            f"{len(ledger.acknowledged):,} messages accepted in all; the gateway closed in good order",
+        )
 
     async def talk(self, name: str, client: Client, seconds: float) -> None:
         """Keep conversations going, and show it."""
         ends = perf_counter() + seconds
         while (left := ends - perf_counter()) > 0:
             accepted, running = len(client.ledger.acknowledged), len(client.gateway.running)
-            self.screen.step(name, f"{accepted:,} accepted, {running} summarisers at work, {left:.0f} s")
+            self.screen.step(
+                name, f"{accepted:,} accepted, {running} summarisers at work, {left:.0f} s"
+            )
             await client.talk(min(left, 0.25))
 
     async def kill(self, gateway: Gateway, client: Client) -> list[dict[str, Any]]:
@@ -416,8 +451,14 @@ class Demo:
         await gateway.wait_until(lambda: len(client.ledger.acknowledged) > accepted)
         await gateway.kill()
         dead = list(gateway.running.values())
-        self.must(len({job["conversation"] for job in dead}) >= 2, "fewer than two compactions were running when the gateway was killed")
-        self.screen.done("kill -9", f"in the middle of {len(dead)} compactions, with {len(client.waiting())} messages unanswered")
+        self.must(
+            len({job["conversation"] for job in dead}) >= 2,
+            "fewer than two compactions were running when the gateway was killed",
+        )
+        self.screen.done(
+            "kill -9",
+            f"in the middle of {len(dead)} compactions, with {len(client.waiting())} messages unanswered",
+        )
         return dead
 
     async def reconcile(self, gateway: Gateway, client: Client, dead: list[dict[str, Any]]) -> None:
@@ -434,11 +475,24 @@ class Demo:
             await client.talk(0.2)
             await gateway.wait_for("finished", compaction=begun["compaction"])
             summary = "What the process that died had made of it: a lock was fixed."
-            gateway.send(do="commit", compaction=job["compaction"], conversation=job["conversation"], summary=summary)
-            answers[job["compaction"]] = await gateway.wait_for("late-commit", compaction=job["compaction"])
+            gateway.send(
+                do="commit",
+                compaction=job["compaction"],
+                conversation=job["conversation"],
+                summary=summary,
+            )
+            answers[job["compaction"]] = await gateway.wait_for(
+                "late-commit", compaction=job["compaction"]
+            )
         late, superseded = answers[useful["compaction"]], answers[overtaken["compaction"]]
-        self.must((late["outcome"], late["late"]) == ("committed", True), f"a late summary that was still useful was {late['outcome']}")
-        self.must(superseded["outcome"] == "superseded", f"a summary that had been overtaken was {superseded['outcome']}")
+        self.must(
+            (late["outcome"], late["late"]) == ("committed", True),
+            f"a late summary that was still useful was {late['outcome']}",
+        )
+        self.must(
+            superseded["outcome"] == "superseded",
+            f"a summary that had been overtaken was {superseded['outcome']}",
+        )
         self.screen.done(
             "reconcile",
             "two summaries of the dead process arrive after all:",
@@ -464,10 +518,22 @@ class Demo:
         lost = [name for name in ledger.acknowledged if not stored[name]]
         twice = [name for name, count in stored.items() if count > 1]
         committed = states["committed", False] + states["committed", True] - imported
-        self.must(not lost, f"{len(lost)} acknowledged messages are not in the database, such as {lost[:1]}")
-        self.must(not twice, f"{len(twice)} messages are in the database more than once, such as {twice[:1]}")
-        self.must(not missing, f"{missing} messages arrived during a compaction and are not in the context that it made")
-        self.must(verified.ok, f"verify found {len(verified.findings)} broken invariants: {[str(f) for f in verified.findings[:1]]}")
+        self.must(
+            not lost,
+            f"{len(lost)} acknowledged messages are not in the database, such as {lost[:1]}",
+        )
+        self.must(
+            not twice,
+            f"{len(twice)} messages are in the database more than once, such as {twice[:1]}",
+        )
+        self.must(
+            not missing,
+            f"{missing} messages arrived during a compaction and are not in the context that it made",
+        )
+        self.must(
+            verified.ok,
+            f"verify found {len(verified.findings)} broken invariants: {[str(f) for f in verified.findings[:1]]}",
+        )
         self.must(committed > 0, "no compaction was committed")
         self.screen.done(
             "check",
@@ -476,20 +542,61 @@ class Demo:
         )
         self.screen.line()
         self.screen.head("REPORT")
-        self.row("messages accepted", f"{len(ledger.acknowledged):,}", "user messages and replies, acknowledged")
+        self.row(
+            "messages accepted",
+            f"{len(ledger.acknowledged):,}",
+            "user messages and replies, acknowledged",
+        )
         self.row("lost", f"{len(lost):,}", "acknowledged, and not in the database", bad=bool(lost))
-        self.row("duplicated", f"{len(twice):,}", f"{ledger.resent} were sent twice, across a kill -9", bad=bool(twice))
-        self.row("missing from a context", f"{missing:,}", "arrived while a summariser thought", bad=bool(missing))
-        self.row("broken invariants", f"{len(verified.findings):,}", "of what `sessiondb verify` checks", bad=not verified.ok)
-        self.row("compactions committed", f"{committed:,}", f"{states['committed', True]} of them late, its process being dead")
-        removed = ", ".join(f"{count} {state}" for (state, _), count in sorted(states.items()) if state not in ("committed", "superseded"))
-        self.row("compactions superseded", f"{states['superseded', False]:,}", f"and {removed}" if removed else "")
-        for which, text in (("none", "no compaction running"), ("other", "others are compacted"), ("same", "this one is compacted")):
+        self.row(
+            "duplicated",
+            f"{len(twice):,}",
+            f"{ledger.resent} were sent twice, across a kill -9",
+            bad=bool(twice),
+        )
+        self.row(
+            "missing from a context",
+            f"{missing:,}",
+            "arrived while a summariser thought",
+            bad=bool(missing),
+        )
+        self.row(
+            "broken invariants",
+            f"{len(verified.findings):,}",
+            "of what `sessiondb verify` checks",
+            bad=not verified.ok,
+        )
+        self.row(
+            "compactions committed",
+            f"{committed:,}",
+            f"{states['committed', True]} of them late, its process being dead",
+        )
+        removed = ", ".join(
+            f"{count} {state}"
+            for (state, _), count in sorted(states.items())
+            if state not in ("committed", "superseded")
+        )
+        self.row(
+            "compactions superseded",
+            f"{states['superseded', False]:,}",
+            f"and {removed}" if removed else "",
+        )
+        for which, text in (
+            ("none", "no compaction running"),
+            ("other", "others are compacted"),
+            ("same", "this one is compacted"),
+        ):
             samples = sorted(ledger.latencies_ms[which])
             if samples:
                 p50, p99 = samples[len(samples) // 2], samples[int(len(samples) * 0.99)]
-                self.row(f"append, p50 / p99, {'ms':>2}", f"{p50:.1f} / {p99:.1f}", f"{text} ({len(samples):,})")
-        self.row("longest write, ms", f"{ledger.longest_ms:.1f}", f"a transaction: {ledger.longest_op}")
+                self.row(
+                    f"append, p50 / p99, {'ms':>2}",
+                    f"{p50:.1f} / {p99:.1f}",
+                    f"{text} ({len(samples):,})",
+                )
+        self.row(
+            "longest write, ms", f"{ledger.longest_ms:.1f}", f"a transaction: {ledger.longest_op}"
+        )
 
     def row(self, what: str, value: str, note: str, *, bad: bool = False) -> None:
         shown = self.screen.paint(f"{value:>12}", "1;31" if bad else "1")
@@ -522,7 +629,9 @@ def must_be_in_context(ledger: Ledger, conversation: str) -> set[str]:
     """
     events = [(what, name) for what, of, name in ledger.order if of == conversation]
     committed = {name for what, name in events if what == "committed"}
-    begun = [index for index, (what, name) in enumerate(events) if what == "begun" and name in committed]
+    begun = [
+        index for index, (what, name) in enumerate(events) if what == "begun" and name in committed
+    ]
     after = begun[-1] if begun else 0
     return {name for what, name in events[after:] if what == "ack"}
 
@@ -553,7 +662,9 @@ def folder_for(wanted: str | None) -> Iterator[Path]:
     else:
         created = Path(wanted)
         if created.exists():
-            raise Broken(f"{created} is there already; the demo wants a folder of its own. Choose another with --dir.")
+            raise Broken(
+                f"{created} is there already; the demo wants a folder of its own. Choose another with --dir."
+            )
         created.mkdir(parents=True)
     try:
         yield created
@@ -563,11 +674,30 @@ def folder_for(wanted: str | None) -> Iterator[Path]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m examples.demo", description="Import, compact under load, kill -9, recover, report.")
-    parser.add_argument("--dir", metavar="PATH", help="a new folder for the database and the ledger (default: a temporary one)")
-    parser.add_argument("--clean", action="store_true", help="remove the folder at the end (default: keep it, to look at)")
-    parser.add_argument("--pace", type=float, default=1.0, metavar="X", help="stretch or shorten the waiting (default: %(default)s)")
-    parser.add_argument("--break", dest="fault", choices=("lose", "duplicate"), default="", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo",
+        description="Import, compact under load, kill -9, recover, report.",
+    )
+    parser.add_argument(
+        "--dir",
+        metavar="PATH",
+        help="a new folder for the database and the ledger (default: a temporary one)",
+    )
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="remove the folder at the end (default: keep it, to look at)",
+    )
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="stretch or shorten the waiting (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--break", dest="fault", choices=("lose", "duplicate"), default="", help=argparse.SUPPRESS
+    )
     return parser.parse_args(arguments)
 
 
@@ -590,7 +720,10 @@ def main(arguments: list[str]) -> int:
         return 1
     screen.line()
     verdict = f"{len(demo.broken)} promises broken" if demo.broken else "every promise kept"
-    screen.line(screen.paint(verdict, "1;31" if demo.broken else "1;32") + f", in {perf_counter() - began:.0f} s")
+    screen.line(
+        screen.paint(verdict, "1;31" if demo.broken else "1;32")
+        + f", in {perf_counter() - began:.0f} s"
+    )
     return 1 if demo.broken else 0
 
 

@@ -74,25 +74,46 @@ class Gateway:
         async with self._opening[name]:
             if name not in self.conversations:
                 session = await self.db.session(f"agent:main:demo:channel:{name}")
-                found = self.conversations[name] = Conversation(name, session, tokens=(await session.info()).context_tokens)
+                found = self.conversations[name] = Conversation(
+                    name, session, tokens=(await session.info()).context_tokens
+                )
                 self.spawn(self._talk(found))
             return self.conversations[name]
 
     async def _talk(self, conversation: Conversation) -> None:
         while True:
             message = await conversation.inbox.get()
-            await self._store(conversation, {"role": "user", "content": message["text"]}, message["id"])
-            reply = {"role": "assistant", "content": [{"type": "text", "text": f"<{message['id']}:reply> {message['reply']}"}]}
+            await self._store(
+                conversation, {"role": "user", "content": message["text"]}, message["id"]
+            )
+            reply = {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": f"<{message['id']}:reply> {message['reply']}"}
+                ],
+            }
             await self._store(conversation, reply, f"{message['id']}:reply")
-            if self.may_compact and conversation.tokens > COMPACT_AT_TOKENS and not conversation.compacting:
+            if (
+                self.may_compact
+                and conversation.tokens > COMPACT_AT_TOKENS
+                and not conversation.compacting
+            ):
                 self.spawn(self.compact(conversation, self.random.uniform(*self.summariser_s)))
 
-    async def _store(self, conversation: Conversation, message: dict[str, Any], message_id: str) -> None:
+    async def _store(
+        self, conversation: Conversation, message: dict[str, Any], message_id: str
+    ) -> None:
         if self.fault == "lose" and message_id.endswith("7"):
-            receipt_tokens, duplicate, took_ms = 0, False, 0.0  # acknowledged and never stored: the demo must notice
+            receipt_tokens, duplicate, took_ms = (
+                0,
+                False,
+                0.0,
+            )  # acknowledged and never stored: the demo must notice
         else:
             began = perf_counter()
-            receipt: Receipt = await conversation.session.append(message, idempotency_key=message_id)
+            receipt: Receipt = await conversation.session.append(
+                message, idempotency_key=message_id
+            )
             took_ms = (perf_counter() - began) * 1000
             receipt_tokens, duplicate = receipt.tokens, receipt.duplicate
             if self.fault == "duplicate" and message_id.endswith("7"):
@@ -108,21 +129,47 @@ class Gateway:
             compacting="same" if conversation.compacting else "other" if anywhere else "none",
         )
 
-    async def compact(self, conversation: Conversation, summariser_s: float, *, fail: bool = False) -> None:
+    async def compact(
+        self, conversation: Conversation, summariser_s: float, *, fail: bool = False
+    ) -> None:
         """Compact one conversation while its messages keep arriving."""
         conversation.compacting = True
         name, job_id = conversation.name, ""
         try:
-            async with conversation.session.compact(trigger="threshold", keep_recent_tokens=KEEP_TOKENS) as job:
+            async with conversation.session.compact(
+                trigger="threshold", keep_recent_tokens=KEEP_TOKENS
+            ) as job:
                 job_id = job.id
-                emit("begun", compaction=job_id, conversation=name, seconds=summariser_s, messages=len(job.messages))
+                emit(
+                    "begun",
+                    compaction=job_id,
+                    conversation=name,
+                    seconds=summariser_s,
+                    messages=len(job.messages),
+                )
                 await asyncio.sleep(summariser_s)  # the summariser thinks; nothing is held
                 if fail:
                     raise ModelOverloadedError
-                result = await job.commit(f"Summary of {len(job.messages)} messages: the agent fixed a lock and tested it.")
-            emit("finished", compaction=job_id, conversation=name, outcome=result.outcome, late=result.late, epoch=result.epoch)
+                result = await job.commit(
+                    f"Summary of {len(job.messages)} messages: the agent fixed a lock and tested it."
+                )
+            emit(
+                "finished",
+                compaction=job_id,
+                conversation=name,
+                outcome=result.outcome,
+                late=result.late,
+                epoch=result.epoch,
+            )
         except ModelOverloadedError:
-            emit("finished", compaction=job_id, conversation=name, outcome="failed", late=False, epoch=None)
+            emit(
+                "finished",
+                compaction=job_id,
+                conversation=name,
+                outcome="failed",
+                late=False,
+                epoch=None,
+            )
         except CompactionRefused as refused:
             emit("refused", conversation=name, error=str(refused))
         finally:
@@ -142,14 +189,21 @@ class Gateway:
                 self.spawn(self.compact(conversation, command["seconds"], fail=command["fail"]))
             case "commit":
                 result = await self.db.commit_compaction(command["compaction"], command["summary"])
-                known = {"compaction": result.compaction_id, "conversation": command["conversation"]}
+                known = {
+                    "compaction": result.compaction_id,
+                    "conversation": command["conversation"],
+                }
                 emit("late-commit", **known, outcome=result.outcome, late=result.late)
 
     async def report(self) -> None:
         """Tell the counters now and then; the last ones before a kill are what is known of that life."""
         while True:
             writer = (await self.db.stats())["writer"]
-            emit("stats", longest_ms=writer["transaction_ms_longest"], longest_op=writer["transaction_longest_op"])
+            emit(
+                "stats",
+                longest_ms=writer["transaction_ms_longest"],
+                longest_op=writer["transaction_longest_op"],
+            )
             await asyncio.sleep(STATS_EVERY_S)
 
 
@@ -165,7 +219,9 @@ async def serve(path: str) -> None:
         reporting = asyncio.get_running_loop().create_task(gateway.report())
         emit("ready", ms=(perf_counter() - began) * 1000)
         lines = asyncio.StreamReader(limit=1 << 20)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer
+        )
         while line := await lines.readline():
             await gateway.obey(json.loads(line))
         unfinished = [reporting, *gateway.tasks]

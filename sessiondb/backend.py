@@ -84,7 +84,9 @@ class Backend(Protocol):
             StoreClosed: the database has been closed.
         """
 
-    async def write(self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None) -> T:
+    async def write(
+        self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None
+    ) -> T:
         """Run `fn` in a write transaction; return once it is committed and durable.
 
         `op` names the operation in errors, metrics and logs; `size` is the payload in bytes, for the queue's
@@ -145,7 +147,9 @@ class Database(Protocol):
     async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
         """As `SessionDB.read`."""
 
-    async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
+    async def write(
+        self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None
+    ) -> T:
         """As `SessionDB.write`."""
 
 
@@ -158,7 +162,10 @@ class Statement:
     sql: str
 
 
-_STATEMENT = re.compile(r"^-- name: (?P<name>[a-z_]+)\n(?P<promise>(?:--[^\n]*\n)+)(?P<sql>.*?);\s*$", re.DOTALL | re.MULTILINE)
+_STATEMENT = re.compile(
+    r"^-- name: (?P<name>[a-z_]+)\n(?P<promise>(?:--[^\n]*\n)+)(?P<sql>.*?);\s*$",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def load_statements(package: str) -> Mapping[str, Statement]:
@@ -179,8 +186,12 @@ def load_statements(package: str) -> Mapping[str, Statement]:
             name = f"{concept}.{match['name']}"
             if name in found:
                 raise ValueError(f"{file.name}: two statements are named {match['name']}")
-            promise = " ".join(line.removeprefix("--").strip() for line in match["promise"].splitlines())
+            promise = " ".join(
+                line.removeprefix("--").strip() for line in match["promise"].splitlines()
+            )
             found[name] = Statement(name, promise, match["sql"].strip())
         if text.count("-- name:") != sum(1 for name in found if name.startswith(f"{concept}.")):
-            raise ValueError(f"{file.name}: a statement has no comment line under its name, or no semicolon")
+            raise ValueError(
+                f"{file.name}: a statement has no comment line under its name, or no semicolon"
+            )
     return found

@@ -14,7 +14,11 @@ def now_ms() -> int:
 
 def iso_from_ms(ms: int) -> str:
     """Return the ISO text that transcripts use: UTC, milliseconds, `Z`."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(ms / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def ms_from_iso(text: Any) -> int | None:

@@ -31,7 +31,14 @@ from .limits import PAGE_ROWS, Limits
 from .maintenance import status, verify
 from .maintenance.retention import RetentionCalls
 from .maintenance.status import DatabaseStatus
-from .models import CompactionInfo, CompactionResult, ExportReport, ImportReport, SessionInfo, VerifyReport
+from .models import (
+    CompactionInfo,
+    CompactionResult,
+    ExportReport,
+    ImportReport,
+    SessionInfo,
+    VerifyReport,
+)
 from .salvage import pipeline as salvaging
 from .transcript import registry
 from .transcript.compaction import GivenUp
@@ -91,11 +98,18 @@ class SessionDB(GatewayCalls, RetentionCalls):
         from .sqlite import SqliteBackend
 
         if self._backend is not None:
-            raise InvalidInput(f"{self.path} was opened with this object before; make another with sessiondb.open()")
+            raise InvalidInput(
+                f"{self.path} was opened with this object before; make another with sessiondb.open()"
+            )
         self._backend = await SqliteBackend.open(self.path, **self._options)
         return self
 
-    async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -124,7 +138,9 @@ class SessionDB(GatewayCalls, RetentionCalls):
         """
         return await self.backend.read(fn, op=op)
 
-    async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
+    async def write(
+        self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None
+    ) -> T:
         """Run `fn` in a write transaction, on the writer thread; durable on return. See `backend`.
 
         Raises:
@@ -147,23 +163,37 @@ class SessionDB(GatewayCalls, RetentionCalls):
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        bound = await self.read("session", lambda tx: tx.first("registry.by_key", session_key=parsed.text))
+        bound = await self.read(
+            "session", lambda tx: tx.first("registry.by_key", session_key=parsed.text)
+        )
         if bound is not None:
             return Session(self, registry.Ref(bound.session_no, bound.session_id))
         session_id = registry.new_session_id()
         ref = await self.write(
-            "session.create", lambda tx: registry.open_by_key(tx, parsed, session_id=session_id, cwd=cwd)
+            "session.create",
+            lambda tx: registry.open_by_key(tx, parsed, session_id=session_id, cwd=cwd),
         )
         return Session(self, ref)
 
-    async def create_session(self, session_id: str | None = None, *, agent_id: str | None = None, cwd: str | None = None) -> Session:
+    async def create_session(
+        self, session_id: str | None = None, *, agent_id: str | None = None, cwd: str | None = None
+    ) -> Session:
         """Create a session that no key points at. Durable on return. Each call makes another; one repeated with its id is refused.
 
         Raises:
             InvalidInput: the id is taken, or cannot be one.
         """
-        chosen = registry.check_session_id(session_id) if session_id is not None else registry.new_session_id()
-        return Session(self, await self.write("session.create", lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd)))
+        chosen = (
+            registry.check_session_id(session_id)
+            if session_id is not None
+            else registry.new_session_id()
+        )
+        return Session(
+            self,
+            await self.write(
+                "session.create", lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd)
+            ),
+        )
 
     async def session_by_id(self, session_id: str) -> Session:
         """Return a session by its id, a unique prefix of it, or a key that is bound.
@@ -171,13 +201,19 @@ class SessionDB(GatewayCalls, RetentionCalls):
         Raises:
             NotFound: none, or more than one.
         """
-        return Session(self, await self.read("session.find", lambda tx: registry.resolve(tx, session_id)))
+        return Session(
+            self, await self.read("session.find", lambda tx: registry.resolve(tx, session_id))
+        )
 
-    async def sessions(self, *, agent_id: str | None = None, with_ended: bool = False) -> AsyncIterator[SessionInfo]:
+    async def sessions(
+        self, *, agent_id: str | None = None, with_ended: bool = False
+    ) -> AsyncIterator[SessionInfo]:
         """Iterate over sessions, last changed first. Holds no snapshot between pages."""
         before: tuple[int, int] | None = None
         while True:
-            infos, before = await self.read("sessions", _sessions_page(before, agent_id, with_ended))
+            infos, before = await self.read(
+                "sessions", _sessions_page(before, agent_id, with_ended)
+            )
             for info in infos:
                 yield info
             if before is None:
@@ -207,7 +243,12 @@ class SessionDB(GatewayCalls, RetentionCalls):
     # -- compactions ----------------------------------------------------------------------------------------
 
     async def commit_compaction(
-        self, compaction_id: str, summary: str, *, details: object = None, from_hook: bool | None = None
+        self,
+        compaction_id: str,
+        summary: str,
+        *,
+        details: object = None,
+        from_hook: bool | None = None,
     ) -> CompactionResult:
         """Complete a compaction, in time or late. The same id always gets the same answer. Durable on return.
 
@@ -215,9 +256,13 @@ class SessionDB(GatewayCalls, RetentionCalls):
             NotFound: no such compaction.
             InvalidInput: the summary is no text, `details` has no JSON form, or both are too large for one entry.
         """
-        return await commit_compaction(self, compaction_id, summary, details=details, from_hook=from_hook)
+        return await commit_compaction(
+            self, compaction_id, summary, details=details, from_hook=from_hook
+        )
 
-    async def fail_compaction(self, compaction_id: str, reason: str, *, state: GivenUp = "failed") -> bool:
+    async def fail_compaction(
+        self, compaction_id: str, reason: str, *, state: GivenUp = "failed"
+    ) -> bool:
         """Give a running job up; False if it was no longer running, or there is none. A later commit is still reconciled.
 
         Durable; may be repeated. `state` says how: "failed", "cancelled", "expired" or "abandoned".
@@ -228,7 +273,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         """Iterate over compaction jobs, newest first; of one session or of all."""
         before_no = 2**62
         while True:
-            rows = await self.read("compactions", _compactions_page(session.ref.session_no if session else None, before_no))
+            rows = await self.read(
+                "compactions",
+                _compactions_page(session.ref.session_no if session else None, before_no),
+            )
             for row in rows:
                 yield _compaction_info(row)
             if len(rows) < PAGE_ROWS:
@@ -244,7 +292,9 @@ class SessionDB(GatewayCalls, RetentionCalls):
         Raises:
             StoreBusy: every reader is occupied and the queue is full; start again later.
         """
-        return await verify.run(self.backend, session.ref.session_no if session is not None else None, deep=deep)
+        return await verify.run(
+            self.backend, session.ref.session_no if session is not None else None, deep=deep
+        )
 
     # -- the database ---------------------------------------------------------------------------------------
 
@@ -269,7 +319,13 @@ class SessionDB(GatewayCalls, RetentionCalls):
             InvalidInput: there is nothing at the path, or it may not be read.
         """
         return await importer.import_path(
-            self.backend, path, dry_run=dry_run, verify=verify, progress=progress, redactor=redactor, protect=self._own_files()
+            self.backend,
+            path,
+            dry_run=dry_run,
+            verify=verify,
+            progress=progress,
+            redactor=redactor,
+            protect=self._own_files(),
         )
 
     async def export(
@@ -306,7 +362,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
 
     def _own_files(self) -> list[str]:
         """Return the files that no import may read and no export may touch."""
-        return [str(self.backend.stats()["path"]) + suffix for suffix in ("", "-wal", "-shm", "-journal")]
+        return [
+            str(self.backend.stats()["path"]) + suffix
+            for suffix in ("", "-wal", "-shm", "-journal")
+        ]
 
     async def backup(self, destination: str | os.PathLike[str]) -> int:
         """Copy the database to a new file, complete as of its end, while it is in use; return its size in pages.
@@ -331,7 +390,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         stats, limits, at_ms = self.backend.stats(), self._options["limits"], now_ms()
         wal_bytes = stats["wal_file_bytes"]
         found = await self.read(
-            "status", lambda tx: status.read_status(tx, path=self.path, wal_bytes=wal_bytes, limits=limits, now_ms=at_ms)
+            "status",
+            lambda tx: status.read_status(
+                tx, path=self.path, wal_bytes=wal_bytes, limits=limits, now_ms=at_ms
+            ),
         )
         described = await anyio.to_thread.run_sync(status.with_liveness, found)
         return dataclasses.replace(described, concerns=stats["concerns"])
@@ -361,13 +423,17 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Sessio
 def _sessions_page(
     before: tuple[int, int] | None, agent_id: str | None, with_ended: bool
 ) -> Callable[[ReadTx], tuple[list[SessionInfo], tuple[int, int] | None]]:
-    return lambda tx: registry.page(tx, before=before, limit=PAGE_ROWS, agent_id=agent_id, with_ended=with_ended)
+    return lambda tx: registry.page(
+        tx, before=before, limit=PAGE_ROWS, agent_id=agent_id, with_ended=with_ended
+    )
 
 
 def _compactions_page(session_no: int | None, before_no: int) -> Callable[[ReadTx], list[Row]]:
     if session_no is None:
         return lambda tx: tx.all("compaction.list", before_no=before_no, limit=PAGE_ROWS)
-    return lambda tx: tx.all("compaction.list_of_session", session_no=session_no, before_no=before_no, limit=PAGE_ROWS)
+    return lambda tx: tx.all(
+        "compaction.list_of_session", session_no=session_no, before_no=before_no, limit=PAGE_ROWS
+    )
 
 
 def _compaction_info(row: Row) -> CompactionInfo:
@@ -409,7 +475,9 @@ def query(
     """
     from .sqlite import user_query
 
-    return user_query.query(os.path.realpath(path), sql, parameters or {}, timeout_s=timeout_s, is_unwanted=is_unwanted)
+    return user_query.query(
+        os.path.realpath(path), sql, parameters or {}, timeout_s=timeout_s, is_unwanted=is_unwanted
+    )
 
 
 def salvage(

@@ -73,7 +73,14 @@ class StoreBusy(SessionDBError):
 
     retry = True
 
-    def __init__(self, message: str | None = None, *, retry_after_ms: int, holder: str = "unknown", **fields: Any) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_ms: int,
+        holder: str = "unknown",
+        **fields: Any,
+    ) -> None:
         # Both are always there, so that whoever catches it need not ask first: when to come back, and who is in the way.
         super().__init__(message, retry_after_ms=retry_after_ms, holder=holder, **fields)
 
@@ -202,7 +209,11 @@ class CompactionTimeout(CompactionRefused, TimeoutError):
 def mark_outcome(error: BaseException, outcome: Outcome) -> None:
     """Attach what became of a write to the exception that its caller will see."""
     setattr(error, _OUTCOME, outcome)
-    message = "the write's outcome is unknown" if outcome == "unknown" else f"the write was {outcome.replace('_', ' ')}"
+    message = (
+        "the write's outcome is unknown"
+        if outcome == "unknown"
+        else f"the write was {outcome.replace('_', ' ')}"
+    )
     error.add_note(f"sessiondb: {message}")
 
 

@@ -27,24 +27,44 @@ PAGE = 200
 LOOK_BACK = 5_000
 
 
-def emit(tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any) -> None:
+def emit(
+    tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any
+) -> None:
     """Record an event; it is delivered after the surrounding transaction has committed."""
-    tx.run("events.emit", kind=kind, audience=audience, session_no=session_no, now_ms=tx.now_ms, text=text, data=dumps(data))
+    tx.run(
+        "events.emit",
+        kind=kind,
+        audience=audience,
+        session_no=session_no,
+        now_ms=tx.now_ms,
+        text=text,
+        data=dumps(data),
+    )
 
 
-def after(tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int = PAGE) -> list[Event]:
+def after(
+    tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int = PAGE
+) -> list[Event]:
     """Read the events behind a cursor, oldest first."""
     if audience is None:
         rows = tx.all("events.after", after_no=event_no, limit=limit)
     else:
         rows = tx.all("events.after_for", after_no=event_no, audience=audience, limit=limit)
-    return [Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data) for row in rows]
+    return [
+        Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data)
+        for row in rows
+    ]
 
 
 def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -> list[Event]:
     """Read a session's newest events, oldest first; what lies further back than the newest `LOOK_BACK` of all is not looked for."""
-    rows = tx.all("events.of_session", session_no=session_no, audience=audience, among=LOOK_BACK, limit=limit)
-    return [Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data) for row in reversed(rows)]
+    rows = tx.all(
+        "events.of_session", session_no=session_no, audience=audience, among=LOOK_BACK, limit=limit
+    )
+    return [
+        Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data)
+        for row in reversed(rows)
+    ]
 
 
 def cursor(tx: ReadTx, consumer: str) -> int | None:
@@ -76,5 +96,7 @@ def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
         InvalidInput: the name cannot be a consumer's.
     """
     if not 0 < len(consumer) <= CONSUMER_CHARS_MAX:
-        raise InvalidInput(f"the name of a consumer has 1 to {CONSUMER_CHARS_MAX} characters, not {len(consumer)}")
+        raise InvalidInput(
+            f"the name of a consumer has 1 to {CONSUMER_CHARS_MAX} characters, not {len(consumer)}"
+        )
     tx.run("events.move_cursor", consumer=consumer, event_no=event_no)

@@ -40,7 +40,9 @@ T = TypeVar("T")
 class GatewayCalls:
     """The calls of a gateway. Mixed into `SessionDB`, which brings `read`, `write` and `backend`."""
 
-    _resumed: tuple[tuple[float, int], ...] = ()  # when, by a clock that nobody sets, and how many; of the last hour
+    _resumed: tuple[
+        tuple[float, int], ...
+    ] = ()  # when, by a clock that nobody sets, and how many; of the last hour
     _told_of_breaker = False
     _running_turns: dict[int, Turn]
     """The turns whose handlers this object runs, by number."""
@@ -52,7 +54,9 @@ class GatewayCalls:
 
         async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T: ...
 
-        async def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T: ...
+        async def write(
+            self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None
+        ) -> T: ...
 
     # -- inbox ----------------------------------------------------------------------------------------------
 
@@ -80,20 +84,36 @@ class GatewayCalls:
             SessionEnded: the key's session has ended. `unbind` the key, and the next message begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
         """
-        text = await anyio.to_thread.run_sync(inbox.message_text, message) if is_large(message) else inbox.message_text(message)
-        args: tuple[tuple[str, object], ...] = (("channel", channel), ("event_id", event_id))  # some channels have numbers
+        text = (
+            await anyio.to_thread.run_sync(inbox.message_text, message)
+            if is_large(message)
+            else inbox.message_text(message)
+        )
+        args: tuple[tuple[str, object], ...] = (
+            ("channel", channel),
+            ("event_id", event_id),
+        )  # some channels have numbers
         for name, value in args:
             if not isinstance(value, str) or not 0 < len(value) <= SESSION_KEY_CHARS_MAX:
-                raise InvalidInput(f"{name} is a text of 1 to {SESSION_KEY_CHARS_MAX} characters, not {value!r:.80}")
+                raise InvalidInput(
+                    f"{name} is a text of 1 to {SESSION_KEY_CHARS_MAX} characters, not {value!r:.80}"
+                )
         incoming = inbox.Incoming(channel, event_id, parse_key(key), lane, text, new_session_id())
-        return await self.write("inbox.accept", lambda tx: inbox.accept(tx, incoming), size=len(text), timeout_s=timeout_s)
+        return await self.write(
+            "inbox.accept",
+            lambda tx: inbox.accept(tx, incoming),
+            size=len(text),
+            timeout_s=timeout_s,
+        )
 
     async def dead_letters(self, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
         """Iterate over messages that were given up, newest first; over `limit` at most, and no more than those are read."""
         before_no, left = 2**62, 2**62 if limit is None else limit
         while left > 0:
             size = min(left, PAGE_ROWS)
-            page = await self.read("inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=size))
+            page = await self.read(
+                "inbox.dead", partial(inbox.dead_letters, before_no=before_no, limit=size)
+            )
             for letter in page:
                 yield letter
             if len(page) < size:
@@ -127,12 +147,23 @@ class GatewayCalls:
             InvalidInput: an empty or too long name, a concurrency below 1, or no number.
         """
         numbers: tuple[object, ...] = (concurrency, priority)
-        if not 0 < len(lane) <= LANE_CHARS_MAX or not all(isinstance(number, int) for number in numbers) or concurrency < 1:
+        if (
+            not 0 < len(lane) <= LANE_CHARS_MAX
+            or not all(isinstance(number, int) for number in numbers)
+            or concurrency < 1
+        ):
             message = f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least 1, and a number as its priority"
             raise InvalidInput(message)
-        await self.write("lane.set", lambda tx: tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority))
+        await self.write(
+            "lane.set",
+            lambda tx: tx.run(
+                "turns.set_lane", lane=lane, concurrency=concurrency, priority=priority
+            ),
+        )
 
-    async def run_lane(self, lane: str, handler: Handler, *, settings: LaneSettings | None = None) -> None:
+    async def run_lane(
+        self, lane: str, handler: Handler, *, settings: LaneSettings | None = None
+    ) -> None:
         """Run a lane until cancelled: claim messages, hand them to `handler`, record what became of them.
 
         `handler(turn)` returns an `Answer`; its entries, replies and the end of the turn are one transaction. An exception
@@ -173,13 +204,18 @@ class GatewayCalls:
         await dispatcher.run_outbox(self, sender, lease_s=lease_s, at_once=at_once)
 
     async def replies(
-        self, state: Literal["pending", "sending", "unknown", "failed", "sent"], *, limit: int | None = None
+        self,
+        state: Literal["pending", "sending", "unknown", "failed", "sent"],
+        *,
+        limit: int | None = None,
     ) -> AsyncIterator[Reply]:
         """Iterate over replies in a state, oldest first; over `limit` at most, and no more than those are read."""
         after_no, left = 0, 2**62 if limit is None else limit
         while left > 0:
             size = min(left, PAGE_ROWS)
-            page = await self.read("outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=size))
+            page = await self.read(
+                "outbox.list", partial(outbox.replies, state=state, after_no=after_no, limit=size)
+            )
             for reply in page:
                 yield reply
             if len(page) < size:
@@ -196,7 +232,9 @@ class GatewayCalls:
 
     # -- events ---------------------------------------------------------------------------------------------
 
-    def events(self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False) -> AsyncIterator[Event]:
+    def events(
+        self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False
+    ) -> AsyncIterator[Event]:
         """Iterate over events, now and as they come; never ends by itself.
 
         Delivered after commit, at least once: `consumer` names the reader, whose position is kept in the database and moves
@@ -219,8 +257,14 @@ class GatewayCalls:
         try:
             (target, payload), size = outbox.encoded_reply(target, message)
         except (TypeError, ValueError) as error:
-            raise InvalidInput(f"event {event.event_no} cannot be passed on to {target!r:.80}: {error}") from error
-        return await self.write("event.forward", lambda tx: outbox.forward_event(tx, event, consumer, target, payload), size=size)
+            raise InvalidInput(
+                f"event {event.event_no} cannot be passed on to {target!r:.80}: {error}"
+            ) from error
+        return await self.write(
+            "event.forward",
+            lambda tx: outbox.forward_event(tx, event, consumer, target, payload),
+            size=size,
+        )
 
     # -- start-up -------------------------------------------------------------------------------------------
 
@@ -239,7 +283,9 @@ class GatewayCalls:
         dead: list[Row] = []
         after_no = 0
         while True:
-            page = await self.read("recover.look", partial(recovery.open_instances, after_no=after_no))
+            page = await self.read(
+                "recover.look", partial(recovery.open_instances, after_no=after_no)
+            )
             dead += await anyio.to_thread.run_sync(_dead_of, page)
             if len(page) < recovery.RECOVER_AT_ONCE:
                 return dead
@@ -248,13 +294,17 @@ class GatewayCalls:
     async def _release(self, instance_no: int, who: str) -> Recovered:
         total, done = Recovered(), False
         while not done:
-            part, done = await self.write("recover", partial(recovery.release, instance_no=instance_no, who=who, so_far=total))
+            part, done = await self.write(
+                "recover", partial(recovery.release, instance_no=instance_no, who=who, so_far=total)
+            )
             total = total.plus(part)
         return total
 
     async def _expire_compactions(self) -> Recovered:
         total = Recovered()
-        while await self.read("recover.overdue", lambda tx: recovery.overdue_compactions(tx, now_ms())):
+        while await self.read(
+            "recover.overdue", lambda tx: recovery.overdue_compactions(tx, now_ms())
+        ):
             part = await self.write("recover.overdue", recovery.expire_compactions)
             if not part.compactions:  # somebody was faster, or the clock was set back meanwhile
                 break
@@ -316,16 +366,30 @@ class GatewayCalls:
         self._resumed = tuple((at, count) for at, count in self._resumed if at > since)
         return sum(count for _, count in self._resumed)
 
-    def _resuming(self, policy: ResumePolicy, before_no: int, *, full: bool) -> Callable[[Tx], tuple[list[Decision], int]]:
+    def _resuming(
+        self, policy: ResumePolicy, before_no: int, *, full: bool
+    ) -> Callable[[Tx], tuple[list[Decision], int]]:
         spent = self._spent()
 
         def body(tx: Tx) -> tuple[list[Decision], int]:
-            decisions = recovery.plan(tx, policy, tx.now_ms, spent=spent, before_no=before_no, full=full, instance_no=tx.instance_no)
-            return decisions, recovery.apply(tx, decisions, policy, tell_breaker=not self._told_of_breaker)
+            decisions = recovery.plan(
+                tx,
+                policy,
+                tx.now_ms,
+                spent=spent,
+                before_no=before_no,
+                full=full,
+                instance_no=tx.instance_no,
+            )
+            return decisions, recovery.apply(
+                tx, decisions, policy, tell_breaker=not self._told_of_breaker
+            )
 
         return body
 
-    async def run_resumes(self, policy: ResumePolicy | None = None, *, every_s: float = 5.0) -> None:
+    async def run_resumes(
+        self, policy: ResumePolicy | None = None, *, every_s: float = 5.0
+    ) -> None:
         """Recover and resume until cancelled: at once, then every `every_s` seconds.
 
         Writes only while something was interrupted. The resumes themselves are turns of lane `resume`: somebody runs that lane.
@@ -353,11 +417,20 @@ class GatewayCalls:
         """
         parsed = parse_key(key)
         chosen, at_ms = policy.for_key(parsed), now_ms()
-        if await self.read("reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms)) is None:
+        if (
+            await self.read("reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms))
+            is None
+        ):
             return None
-        return await self.write("reset.if_due", lambda tx: reset_policy.reset_if_due(tx, parsed, chosen))
+        return await self.write(
+            "reset.if_due", lambda tx: reset_policy.reset_if_due(tx, parsed, chosen)
+        )
 
 
 def _dead_of(rows: Sequence[Row]) -> list[Row]:
     """Keep the processes that are certainly dead. Reads /proc: not for the event loop's thread."""
-    return [row for row in rows if process.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False]
+    return [
+        row
+        for row in rows
+        if process.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False
+    ]

@@ -94,7 +94,9 @@ _usual_layout = re.compile(
 )
 
 
-def decode_object(text: str, *, values_max: int = ENTRY_VALUES_MAX) -> tuple[dict[str, Any], tuple[int, int] | None]:
+def decode_object(
+    text: str, *, values_max: int = ENTRY_VALUES_MAX
+) -> tuple[dict[str, Any], tuple[int, int] | None]:
     """Decode one line; return its fields and the character span of its `message` value.
 
     Raises:
@@ -129,7 +131,9 @@ def stored_text() -> Iterator[None]:
         yield
     except (TypeError, AttributeError, KeyError, IndexError, ValueError, RecursionError) as error:
         message = f"a stored entry is damaged: it is not what its type says ({type(error).__name__}: {str(error)[:200]})"
-        raise StoreDamaged(f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.") from error
+        raise StoreDamaged(
+            f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+        ) from error
 
 
 def loads(text: str | bytes) -> Any:
@@ -140,8 +144,12 @@ def loads(text: str | bytes) -> Any:
     """
     # Twice the bound: several stored texts may come as one (`context.decode_messages`), of which only the last can be large.
     most = 2 * ENTRY_VALUES_MAX
-    if len(text) > most and has_more_values(text if isinstance(text, str) else text.decode("utf-8", "replace"), most):
-        raise StoreDamaged(f"a stored text is damaged: it is made of more than {ENTRY_VALUES_MAX:,} values. Run `sessiondb verify DB`.")
+    if len(text) > most and has_more_values(
+        text if isinstance(text, str) else text.decode("utf-8", "replace"), most
+    ):
+        raise StoreDamaged(
+            f"a stored text is damaged: it is made of more than {ENTRY_VALUES_MAX:,} values. Run `sessiondb verify DB`."
+        )
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -185,7 +193,9 @@ def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple
     value = decoder.decode(text)
     if not isinstance(value, dict):
         raise DamagedLine(f"a JSON {type(value).__name__}, not an object")
-    return value, _span_of_message(text, decoder) if isinstance(value.get("message"), dict) else None
+    return value, _span_of_message(text, decoder) if isinstance(
+        value.get("message"), dict
+    ) else None
 
 
 def _span_of_message(text: str, decoder: json.JSONDecoder) -> tuple[int, int] | None:

@@ -151,7 +151,9 @@ class VerifyReport:
         return not any(finding.severity == "error" for finding in self.findings)
 
 
-FileStatus = Literal["imported", "unchanged", "grown", "changed", "skipped", "failed", "would-import"]
+FileStatus = Literal[
+    "imported", "unchanged", "grown", "changed", "skipped", "failed", "would-import"
+]
 ExportStatus = Literal["written", "unchanged", "refused", "failed"]
 
 
@@ -232,7 +234,10 @@ class ImportReport:
     @property
     def ok(self) -> bool:
         """True when no file failed, none had changed, and none differed from what was stored."""
-        return all(file.status not in ("failed", "changed") and file.verified is not False for file in self.files)
+        return all(
+            file.status not in ("failed", "changed") and file.verified is not False
+            for file in self.files
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,18 @@ _OPENCLAWS_NAMES = {mine: theirs for theirs, mine in (_RESET_NAMES | _THREAD_NAM
 _TYPES = {"direct": "direct", "dm": "direct", "group": "group", "thread": "thread"}
 _MAINTENANCE = "session.maintenance"
 _MAINTENANCE_NAMES = frozenset(
-    {"mode", "pruneAfter", "maxEntries", "maxDiskBytes", "highWaterBytes", "resetArchiveRetention", "preserveRecent",
-     "archiveDashboardAfter", "rotateBytes"}
-)  # fmt: skip
+    {
+        "mode",
+        "pruneAfter",
+        "maxEntries",
+        "maxDiskBytes",
+        "highWaterBytes",
+        "resetArchiveRetention",
+        "preserveRecent",
+        "archiveDashboardAfter",
+        "rotateBytes",
+    }
+)
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 _DURATIONS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _SIZES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
@@ -65,10 +74,17 @@ def reset_policy(settings: Mapping[str, Any], *, time_zone: str | None = None) -
     by_type = _parts(session, "resetByType", time_zone)
     unknown = sorted(by_type.keys() - _TYPES.keys())
     if unknown:
-        raise InvalidInput(f"session.resetByType.{unknown[0]}: there is no such type of conversation; one of direct, group, thread")
+        raise InvalidInput(
+            f"session.resetByType.{unknown[0]}: there is no such type of conversation; one of direct, group, thread"
+        )
     by_type = {_TYPES[name]: policy for name, policy in by_type.items()}
-    by_channel = {name.lower(): policy for name, policy in _parts(session, "resetByChannel", time_zone).items()}
-    return _checked(ResetPolicy, "session.reset", {**fields, "by_type": by_type, "by_channel": by_channel})
+    by_channel = {
+        name.lower(): policy
+        for name, policy in _parts(session, "resetByChannel", time_zone).items()
+    }
+    return _checked(
+        ResetPolicy, "session.reset", {**fields, "by_type": by_type, "by_channel": by_channel}
+    )
 
 
 def resume_policy(settings: Mapping[str, Any]) -> ResumePolicy:
@@ -78,7 +94,11 @@ def resume_policy(settings: Mapping[str, Any]) -> ResumePolicy:
         InvalidInput: an impossible value; the message names its key.
     """
     found = _object(_session_part(settings).get("threadBindings"), "session.threadBindings")
-    fields = {mine: found[theirs] for theirs, mine in _THREAD_NAMES.items() if found.get(theirs) is not None}
+    fields = {
+        mine: found[theirs]
+        for theirs, mine in _THREAD_NAMES.items()
+        if found.get(theirs) is not None
+    }
     return _checked(ResumePolicy, "session.threadBindings", fields)
 
 
@@ -91,7 +111,9 @@ def retention_policy(settings: Mapping[str, Any]) -> RetentionPolicy:
     found = _object(_session_part(settings).get("maintenance"), _MAINTENANCE)
     unknown = sorted(found.keys() - _MAINTENANCE_NAMES)
     if unknown:
-        raise InvalidInput(f"{_MAINTENANCE}.{unknown[0]}: there is no such setting; {', '.join(sorted(_MAINTENANCE_NAMES))} are")
+        raise InvalidInput(
+            f"{_MAINTENANCE}.{unknown[0]}: there is no such setting; {', '.join(sorted(_MAINTENANCE_NAMES))} are"
+        )
     if found.get("mode", "enforce") not in ("enforce", "warn"):
         raise InvalidInput(f'{_MAINTENANCE}.mode is "enforce" or "warn", not {found["mode"]!r}')
     fields: dict[str, Any] = {
@@ -110,7 +132,9 @@ def retention_policy(settings: Mapping[str, Any]) -> RetentionPolicy:
         return RetentionPolicy(**fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{_MAINTENANCE}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        raise InvalidInput(
+            f"{_MAINTENANCE}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        ) from error
 
 
 def parse_days(text: str, name: str = "duration") -> float:
@@ -151,10 +175,18 @@ def _reset_fields(value: Any, where: str, time_zone: str | None) -> dict[str, An
     found = _object(value, where)
     unknown = sorted(found.keys() - _RESET_NAMES.keys())
     if unknown:
-        raise InvalidInput(f"{where}.{unknown[0]}: there is no such setting; {', '.join(_RESET_NAMES)} are")
-    fields = {mine: found[theirs] for theirs, mine in _RESET_NAMES.items() if found.get(theirs) is not None}
+        raise InvalidInput(
+            f"{where}.{unknown[0]}: there is no such setting; {', '.join(_RESET_NAMES)} are"
+        )
+    fields = {
+        mine: found[theirs]
+        for theirs, mine in _RESET_NAMES.items()
+        if found.get(theirs) is not None
+    }
     if "mode" not in fields:
-        fields["mode"] = "daily" if "at_hour" in fields else "idle" if "idle_minutes" in fields else "none"
+        fields["mode"] = (
+            "daily" if "at_hour" in fields else "idle" if "idle_minutes" in fields else "none"
+        )
     return {**fields, "time_zone": time_zone}
 
 
@@ -169,7 +201,9 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 def _checked(policy: type[P], where: str, fields: Mapping[str, Any]) -> P:
     for mine, value in fields.items():
         if isinstance(value, bool):  # which pydantic would take for 0 or 1
-            raise InvalidInput(f"{where}.{_OPENCLAWS_NAMES.get(mine, mine)}: a number is meant, not {str(value).lower()}")
+            raise InvalidInput(
+                f"{where}.{_OPENCLAWS_NAMES.get(mine, mine)}: a number is meant, not {str(value).lower()}"
+            )
     try:
         return policy(**fields)
     except ValidationError as error:
@@ -184,7 +218,9 @@ def _checked(policy: type[P], where: str, fields: Mapping[str, Any]) -> P:
 def _amount(text: str, name: str, units: Mapping[str, int], known: str, such_as: str) -> float:
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        raise InvalidInput(f"{name}: {text!r} is not a number with a unit; {known} are known, as in {such_as!r}")
+        raise InvalidInput(
+            f"{name}: {text!r} is not a number with a unit; {known} are known, as in {such_as!r}"
+        )
     unit = match[2].lower()
     if unit not in units:
         raise InvalidInput(f"{name}: the unit {match[2]!r} of {text!r} is not known; {known} are")
@@ -221,9 +257,15 @@ def _limit(found: Mapping[str, Any], key: str) -> int | None:
 def _high_water(value: Any, max_bytes: int) -> float:
     name = f"{_MAINTENANCE}.highWaterBytes"
     text = _said(value, name)
-    share = float(text.strip()[:-1]) / 100 if re.fullmatch(r"\s*\d+(\.\d+)?%\s*", text) else parse_bytes(text, name) / max_bytes
+    share = (
+        float(text.strip()[:-1]) / 100
+        if re.fullmatch(r"\s*\d+(\.\d+)?%\s*", text)
+        else parse_bytes(text, name) / max_bytes
+    )
     if not 0 < share <= 1:
-        raise InvalidInput(f"{name}: {value!r} is not between 0 and maxDiskBytes ({max_bytes:,} bytes)")
+        raise InvalidInput(
+            f"{name}: {value!r} is not between 0 and maxDiskBytes ({max_bytes:,} bytes)"
+        )
     return share
 
 

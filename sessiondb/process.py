@@ -69,7 +69,9 @@ def _started(pid: int) -> int | None:
         return None
     # The command name may hold spaces and brackets, so count from its last bracket.
     state, *rest = stat.rpartition(")")[2].split()
-    if state in "ZX":  # a zombie keeps its pid until its parent looks, but it holds nothing any more
+    if (
+        state in "ZX"
+    ):  # a zombie keeps its pid until its parent looks, but it holds nothing any more
         return None
     return int(rest[_START_TIME - 1])
 

@@ -110,9 +110,13 @@ class _Loop:
 
     def start(self) -> None:
         if self._portal is not None:
-            raise InvalidInput(f"{self._path} is open already; call sessiondb.sync.open again to open it twice")
+            raise InvalidInput(
+                f"{self._path} is open already; call sessiondb.sync.open again to open it twice"
+            )
         self._pid = os.getpid()
-        self._portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal(backend="asyncio"))
+        self._portal = self._stack.enter_context(
+            anyio.from_thread.start_blocking_portal(backend="asyncio")
+        )
         self._asyncio = self._portal.call(asyncio.get_running_loop)
         self._thread = self._portal.call(threading.get_ident)
 
@@ -128,13 +132,17 @@ class _Loop:
 
     def portal(self) -> anyio.from_thread.BlockingPortal:
         if self._portal is None:
-            raise StoreClosed(f"{self._path} is not open; use it inside `with sessiondb.sync.open(...) as db`")
+            raise StoreClosed(
+                f"{self._path} is not open; use it inside `with sessiondb.sync.open(...) as db`"
+            )
         if os.getpid() != self._pid:
             raise StoreClosed(
                 f"{self._path} was opened by process {self._pid}, before a fork; open it in one that was started afresh"
             )
         if threading.get_ident() == self._thread:
-            raise InvalidInput(f"a callback called {self._path}, and would wait for itself; call when the callback is over")
+            raise InvalidInput(
+                f"a callback called {self._path}, and would wait for itself; call when the callback is over"
+            )
         return self._portal
 
     def call(self, make: Callable[[], Awaitable[T]]) -> T:
@@ -159,7 +167,12 @@ class _Loop:
         with suppress(RuntimeError):  # the loop ended meanwhile, and closed its generators
             self._asyncio.call_soon_threadsafe(begin)
 
-    def _interrupt(self, portal: anyio.from_thread.BlockingPortal, call: _Call[Any], interruption: BaseException) -> None:
+    def _interrupt(
+        self,
+        portal: anyio.from_thread.BlockingPortal,
+        call: _Call[Any],
+        interruption: BaseException,
+    ) -> None:
         """The waiting thread was interrupted, not the call: cancel it, and note what became of it."""
         portal.start_task_soon(call.cancel)
         error = call.future.exception()
@@ -167,7 +180,10 @@ class _Loop:
             mark_outcome(interruption, "committed")
         elif isinstance(error, _Cancelled):
             stopped_by = call.stopped_by
-            mark_outcome(interruption, (outcome_of(stopped_by) if stopped_by is not None else None) or "not_executed")
+            mark_outcome(
+                interruption,
+                (outcome_of(stopped_by) if stopped_by is not None else None) or "not_executed",
+            )
         elif (outcome := outcome_of(error)) is not None:
             mark_outcome(interruption, outcome)
 
@@ -184,7 +200,9 @@ class _Proxy(Generic[A]):
         self._peer = peer
 
 
-def _call(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
+def _call(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
     """Make a blocking method from a coroutine method."""
 
     @functools.wraps(method)
@@ -194,7 +212,9 @@ def _call(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callab
     return call
 
 
-def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, AsyncSession]]) -> Callable[Concatenate[Any, P], Session]:
+def _session(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, AsyncSession]],
+) -> Callable[Concatenate[Any, P], Session]:
     """Make a blocking method that returns a session."""
 
     @functools.wraps(method)
@@ -206,7 +226,9 @@ def _session(method: Callable[Concatenate[A, P], Coroutine[Any, Any, AsyncSessio
     return call
 
 
-def _iterator(method: Callable[Concatenate[A, P], AsyncIterator[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
+def _iterator(
+    method: Callable[Concatenate[A, P], AsyncIterator[T]],
+) -> Callable[Concatenate[Any, P], Iterator[T]]:
     """Make a method that returns an iterator from an async generator."""
 
     @functools.wraps(method)
@@ -312,7 +334,9 @@ class _Host:
         if self._leave is not None:
             self._leave.set()
         else:
-            self._ended.set_result(None)  # an interrupt came before the task was handed to the loop (see `_Call.cancel`)
+            self._ended.set_result(
+                None
+            )  # an interrupt came before the task was handed to the loop (see `_Call.cancel`)
 
 
 # -- the API ------------------------------------------------------------------------------------------------
@@ -333,7 +357,12 @@ class SessionDB(_Proxy[database.SessionDB]):
             raise
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -388,7 +417,9 @@ class SessionDB(_Proxy[database.SessionDB]):
         return self._loop.call(lambda: self._peer.read(op, fn))
 
     @_mirrors(database.SessionDB.write)
-    def write(self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None) -> T:
+    def write(
+        self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None
+    ) -> T:
         return self._loop.call(lambda: self._peer.write(op, fn, size=size, timeout_s=timeout_s))
 
     @_mirrors(database.SessionDB.bind)
@@ -411,7 +442,9 @@ class SessionDB(_Proxy[database.SessionDB]):
     ) -> ExportReport:
         chosen = session if isinstance(session, str) else _peer_of(session)
         return self._loop.call(
-            lambda: self._peer.export(dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor)
+            lambda: self._peer.export(
+                dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor
+            )
         )
 
     @_mirrors(database.SessionDB.verify)
@@ -469,12 +502,19 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
     def __enter__(self) -> Self:
         if self._host is not None:
-            raise InvalidInput("a compaction job's block is entered once; call session.compact() again")
+            raise InvalidInput(
+                "a compaction job's block is entered once; call session.compact() again"
+            )
         self._host = _Host(self._loop, self._peer)
         self._host.enter()
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         assert self._host is not None, "a block is left after it was entered"
         raised = self._host.leave(exc)
         if raised is None or raised is exc:

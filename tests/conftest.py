@@ -71,7 +71,9 @@ def sample() -> Path:
 def corpus() -> Path:
     """Return the folder of the large corpus, or skip."""
     if not CORPUS.is_dir():
-        pytest.skip("the large corpus is not beside this checkout (../shared/corpus); tests/sample covers the essentials")
+        pytest.skip(
+            "the large corpus is not beside this checkout (../shared/corpus); tests/sample covers the essentials"
+        )
     return CORPUS
 
 

@@ -58,28 +58,40 @@ class CountingTx:
 
 
 @pytest.mark.anyio
-async def test_beginning_a_compaction_reads_about_what_it_keeps_and_nothing_of_the_history(tmp_db: Path) -> None:
+async def test_beginning_a_compaction_reads_about_what_it_keeps_and_nothing_of_the_history(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:costs:1")
         await session.append_many([QUESTION, ANSWER] * 300)
 
         def begin(tx: Any) -> int:
             counting = CountingTx(tx)
-            compaction.begin(counting, session.ref.session_no, trigger="threshold", keep_recent_tokens=500, timeout_ms=60_000)
+            compaction.begin(
+                counting,
+                session.ref.session_no,
+                trigger="threshold",
+                keep_recent_tokens=500,
+                timeout_ms=60_000,
+            )
             return counting.rows["compaction.cut_page"]
 
         assert await db.write("begin", begin) == CUT_SCAN_ROWS_FIRST
 
 
 @pytest.mark.anyio
-async def test_no_connection_prepares_a_statement_anew_because_a_parameter_changed(tmp_db: Path) -> None:
+async def test_no_connection_prepares_a_statement_anew_because_a_parameter_changed(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db):
         connections = [
             connect_writer(str(tmp_db), "full", 1.0, is_new=lambda _: False),
             connect_reader(str(tmp_db)),
             connect_visitor(str(tmp_db)),
         ]
-        stable = [connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) for connection in connections]
+        stable = [
+            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) for connection in connections
+        ]
         for connection in connections:
             connection.close()
     assert stable == [1, 1, 1]
@@ -96,12 +108,16 @@ def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
         os.wait()
         print(os.read(reader, 16).decode(), new_id())
     """
-    child, parent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    child, parent = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert len(child) == len(parent) == 16
     assert child != parent
 
 
-@pytest.mark.parametrize("content", ["plain text", 'it says "message" and {"message": {"role": "user"}}', '"message":{'])
+@pytest.mark.parametrize(
+    "content", ["plain text", 'it says "message" and {"message": {"role": "user"}}', '"message":{']
+)
 def test_a_message_that_speaks_of_messages_is_still_a_message(content: str) -> None:
     """A message is looked into as an entry only when its text could be one; looking must not change what it is."""
     draft = draft_entry({"role": "user", "content": content}, now_ms=0)
@@ -116,21 +132,46 @@ INSERT_SESSIONS = "INSERT INTO session (session_id, origin, version, created_at_
 SESSIONS = ROWS + INSERT_SESSIONS + "SELECT 's' || i, 'native', 3, i, i FROM n"
 INSERT_MESSAGES = "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload) "
 # One message of each session has failed and waits for its retry.
-MESSAGES_IN_RETRY = ROWS + INSERT_MESSAGES + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms + 1 + i % 60000, 1, '{}' FROM n"
+MESSAGES_IN_RETRY = (
+    ROWS
+    + INSERT_MESSAGES
+    + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms + 1 + i % 60000, 1, '{}' FROM n"
+)
 # Every message could run.
-MESSAGES_READY = ROWS + INSERT_MESSAGES + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms - i, 0, '{}' FROM n"
+MESSAGES_READY = (
+    ROWS
+    + INSERT_MESSAGES
+    + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms - i, 0, '{}' FROM n"
+)
 INSERT_REPLIES = "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, payload) "
-REPLIES_IN_RETRY = ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms + 1 + i % 60000, '{}' FROM n"
-REPLIES_READY = ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms - i, '{}' FROM n"
+REPLIES_IN_RETRY = (
+    ROWS
+    + INSERT_REPLIES
+    + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms + 1 + i % 60000, '{}' FROM n"
+)
+REPLIES_READY = (
+    ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms - i, '{}' FROM n"
+)
 # Sent long ago, and one that waits.
-REPLIES_SENT = ROWS + INSERT_REPLIES + "SELECT i, 't', iif(i = 1, 'pending', 'sent'), 1, :now_ms, :now_ms - i, '{}' FROM n"
-EVENTS = ROWS + "INSERT INTO event (kind, audience, at_ms, text, data) SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
+REPLIES_SENT = (
+    ROWS
+    + INSERT_REPLIES
+    + "SELECT i, 't', iif(i = 1, 'pending', 'sent'), 1, :now_ms, :now_ms - i, '{}' FROM n"
+)
+EVENTS = (
+    ROWS
+    + "INSERT INTO event (kind, audience, at_ms, text, data) SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
+)
 INSERT_FILES = "INSERT INTO import_file (path, name, kind, inode, imported_at_ms, state) "
 FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
 
 
 def look_of_lane(tx: Any) -> object:
-    return tx.one("inbox.due", lane="main", now_ms=NOW_MS), turns.peek(tx, "main", NOW_MS), turns.peek(tx, "resume", NOW_MS)
+    return (
+        tx.one("inbox.due", lane="main", now_ms=NOW_MS),
+        turns.peek(tx, "main", NOW_MS),
+        turns.peek(tx, "resume", NOW_MS),
+    )
 
 
 def look_of_outbox(tx: Any) -> object:
@@ -148,9 +189,13 @@ def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
 
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute(schema_text()).fetchall()
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the engine's connections: the plan depends on no value
+        connection.config(
+            apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1
+        )  # as the engine's connections: the plan depends on no value
         for history in (SESSIONS, *histories):
-            connection.execute(history, {"rows": rows, "now_ms": NOW_MS}, can_cache=False).fetchall()
+            connection.execute(
+                history, {"rows": rows, "now_ms": NOW_MS}, can_cache=False
+            ).fetchall()
         tx = transaction.Snapshot(connection)
         body(tx)  # prepared, and the schema is known
         connection.set_progress_handler(count, 1)
@@ -173,7 +218,9 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize("what", ASKED)
-def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_rows(what: str) -> None:
+def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_rows(
+    what: str,
+) -> None:
     body, history = ASKED[what]
     few, many = steps_of(body, 300, history), steps_of(body, 3_000, history)
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"

@@ -37,7 +37,9 @@ async def take(db: sessiondb.SessionDB, consumer: str, count: int, **options: An
     return found
 
 
-async def test_there_is_no_event_without_its_change_and_no_change_without_its_event(tmp_db: Path) -> None:
+async def test_there_is_no_event_without_its_change_and_no_change_without_its_event(
+    tmp_db: Path,
+) -> None:
     def both(tx: Tx) -> None:
         events.emit(tx, "test", "operator", "said")
         raise ZeroDivisionError
@@ -102,11 +104,15 @@ async def test_a_new_consumer_begins_now_and_an_old_one_where_it_was(tmp_db: Pat
 async def test_a_cursor_never_moves_back(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         for event_no in (5, 3, 7, 7, 1):
-            await db.write("move", lambda tx, n=event_no: events.move_cursor(tx, consumer="reader", event_no=n))
+            await db.write(
+                "move", lambda tx, n=event_no: events.move_cursor(tx, consumer="reader", event_no=n)
+            )
         assert await db.read("cursor", lambda tx: events.cursor(tx, "reader")) == 7
 
 
-async def test_each_audience_gets_its_own_and_what_lies_between_is_not_read_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_audience_gets_its_own_and_what_lies_between_is_not_read_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(events, "PAGE", 10)
     asked: list[int] = []
     after = events.after
@@ -143,7 +149,9 @@ async def _cursor(db: sessiondb.SessionDB) -> int:
     return sum(row.event_no for row in await look(db, "cursors"))
 
 
-async def test_a_busy_database_ends_no_reader(tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_busy_database_ends_no_reader(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     failures = {"events": 2, "events.cursor": 0}
     async with sessiondb.open(tmp_db) as db:
         for number in range(3):
@@ -166,7 +174,9 @@ async def test_a_busy_database_ends_no_reader(tmp_db: Path, monkeypatch: pytest.
                 await real_write("emit", emit("3"))
                 assert (await anext(stream)).text == "3"
     assert failures == {"events": 0, "events.cursor": 0}
-    assert caplog.text.count("full") == 2, "said once for the reading and once for the cursor, not at each attempt"
+    assert caplog.text.count("full") == 2, (
+        "said once for the reading and once for the cursor, not at each attempt"
+    )
 
 
 async def _or_busy(failures: dict[str, int], op: str, call: Any, *args: Any) -> Any:
@@ -210,14 +220,27 @@ async def test_an_event_of_another_process_arrives_while_this_one_sleeps(tmp_db:
 async def talk(db: sessiondb.SessionDB) -> sessiondb.Session:
     session = await db.session(KEY)
     for number in range(6):
-        await session.append_many([user(f"question {number} " * 30), reply(f"answer {number} " * 30)])
+        await session.append_many(
+            [user(f"question {number} " * 30), reply(f"answer {number} " * 30)]
+        )
     return session
 
 
-async def begin(db: sessiondb.SessionDB, session: sessiondb.Session, trigger: str = "threshold", timeout_ms: int = 60_000) -> str:
+async def begin(
+    db: sessiondb.SessionDB,
+    session: sessiondb.Session,
+    trigger: str = "threshold",
+    timeout_ms: int = 60_000,
+) -> str:
     job = await db.write(
         "begin",
-        lambda tx: compaction.begin(tx, session.ref.session_no, trigger=trigger, keep_recent_tokens=50, timeout_ms=timeout_ms),
+        lambda tx: compaction.begin(
+            tx,
+            session.ref.session_no,
+            trigger=trigger,
+            keep_recent_tokens=50,
+            timeout_ms=timeout_ms,
+        ),
     )
     return job.compaction_id
 
@@ -228,20 +251,34 @@ async def test_a_compaction_says_that_it_began_and_how_it_ended(tmp_db: Path) ->
         job = await begin(db, session)
         for _ in range(3):
             await db.commit_compaction(job, "summary")
-        assert await kinds(db) == ["compaction_started", "compaction_committed"], "a commit that is repeated says nothing more"
+        assert await kinds(db) == ["compaction_started", "compaction_committed"], (
+            "a commit that is repeated says nothing more"
+        )
         committed = (await look(db, "events"))[1]
-        assert json.loads(committed.data) == {"compaction_id": job, "trigger": "threshold", "epoch": 1}
+        assert json.loads(committed.data) == {
+            "compaction_id": job,
+            "trigger": "threshold",
+            "epoch": 1,
+        }
         assert committed.session_no == session.ref.session_no
 
 
-@pytest.mark.parametrize(("trigger", "report"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])])
-async def test_a_late_commit_is_told_and_a_person_who_waits_too(tmp_db: Path, trigger: str, report: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("trigger", "report"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])]
+)
+async def test_a_late_commit_is_told_and_a_person_who_waits_too(
+    tmp_db: Path, trigger: str, report: list[str]
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         job = await begin(db, await talk(db), trigger)
         assert await db.fail_compaction(job, "the deadline passed", state="expired")
         assert not await db.fail_compaction(job, "again")
         assert (await db.commit_compaction(job, "summary")).late
-        assert await kinds(db, "operator") == ["compaction_started", "compaction_failed", "compaction_late"]
+        assert await kinds(db, "operator") == [
+            "compaction_started",
+            "compaction_failed",
+            "compaction_late",
+        ]
         assert await kinds(db, "user") == report
 
 
@@ -258,7 +295,9 @@ async def test_a_late_commit_is_told_and_a_person_who_waits_too(tmp_db: Path, tr
         ("abandoned", "could not be compacted"),
     ],
 )
-async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(tmp_db: Path, trigger: str, outcome: Any, words: str) -> None:
+async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(
+    tmp_db: Path, trigger: str, outcome: Any, words: str
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await talk(db)
         job = await begin(db, session, trigger)
@@ -266,13 +305,19 @@ async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(tmp_db: 
             await session.reset()
         if outcome in ("committed", "superseded", "rejected"):
             for _ in range(2):
-                assert (await db.commit_compaction(job, " " if outcome == "rejected" else "summary")).outcome == outcome
+                assert (
+                    await db.commit_compaction(job, " " if outcome == "rejected" else "summary")
+                ).outcome == outcome
         else:
             await db.fail_compaction(job, "for a reason", state=outcome)
         report = [event for event in await look(db, "events") if event.audience == "user"]
         if trigger == "manual":
             [event] = report
-            assert event.kind == (f"compaction_{outcome}" if outcome in ("committed", "superseded", "rejected") else "compaction_failed")
+            assert event.kind == (
+                f"compaction_{outcome}"
+                if outcome in ("committed", "superseded", "rejected")
+                else "compaction_failed"
+            )
             assert words in event.text
             assert event.session_no == session.ref.session_no
         else:
@@ -300,7 +345,12 @@ async def test_a_superseded_and_a_rejected_one_say_so_once(tmp_db: Path) -> None
         job = await begin(db, session)
         for _ in range(2):
             assert (await db.commit_compaction(job, " ")).outcome == "rejected"
-        assert await kinds(db) == ["compaction_started", "compaction_superseded", "compaction_started", "compaction_rejected"]
+        assert await kinds(db) == [
+            "compaction_started",
+            "compaction_superseded",
+            "compaction_started",
+            "compaction_rejected",
+        ]
 
 
 async def test_a_job_found_past_its_deadline_is_told_when_the_next_begins(tmp_db: Path) -> None:
@@ -324,30 +374,45 @@ async def test_importing_old_compactions_says_nothing(tmp_db: Path, sample: Path
 async def user_event(db: sessiondb.SessionDB, text: str) -> sessiondb.Event:
     """Emit an event for the user of a session, and return it as a reader has it."""
     session = await db.session(KEY)
-    await db.write("emit", lambda tx: events.emit(tx, "test", "user", text, session_no=session.ref.session_no))
+    await db.write(
+        "emit", lambda tx: events.emit(tx, "test", "user", text, session_no=session.ref.session_no)
+    )
     return (await session.events())[-1]
 
 
-async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_follow(tmp_db: Path) -> None:
+async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_follow(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
         first, second = await user_event(db, "one"), await user_event(db, "two")
         assert await db.forward_event(first, "notices", "web:1", {"text": "one"})
         assert not await other.forward_event(first, "notices", "web:1", {"text": "one"})
         assert await other.forward_event(second, "notices", "web:1", {"text": "two"})
         assert not await db.forward_event(second, "notices", "web:1", {"text": "two"})
-        assert not await db.forward_event(first, "notices", "web:1", {"text": "one"}), "the one before it was passed on before it"
-        found = [(reply.turn_no, reply.target, json.loads(reply.payload)["text"]) async for reply in db.replies("pending")]
+        assert not await db.forward_event(first, "notices", "web:1", {"text": "one"}), (
+            "the one before it was passed on before it"
+        )
+        found = [
+            (reply.turn_no, reply.target, json.loads(reply.payload)["text"])
+            async for reply in db.replies("pending")
+        ]
         assert found == [(None, "web:1", "one"), (None, "web:1", "two")]
         assert (await look(db, "cursors"))[0].event_no == second.event_no
         assert (await db.verify()).ok
 
 
-async def test_an_event_that_cannot_be_passed_on_leaves_the_consumer_where_it_was(tmp_db: Path) -> None:
+async def test_an_event_that_cannot_be_passed_on_leaves_the_consumer_where_it_was(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.write("emit", emit("of no session"))
         [of_nobody] = [event async for event in _one(db)]
         event = await user_event(db, "one")
-        for refused, message in ((of_nobody, {}), (event, object()), (event, "x" * (65 * 1024 * 1024))):
+        for refused, message in (
+            (of_nobody, {}),
+            (event, object()),
+            (event, "x" * (65 * 1024 * 1024)),
+        ):
             with pytest.raises(sessiondb.InvalidInput):
                 await db.forward_event(refused, "notices", "web:1", message)
         assert [row.consumer for row in await look(db, "cursors")] == ["one"]
@@ -369,7 +434,9 @@ async def test_a_sessions_newest_events_are_read_oldest_first_and_no_further_bac
             await user_event(db, f"number {number}")
             await db.write("emit", emit("somebody else's"))
         session = await db.session(KEY)
-        assert [event.text for event in await session.events()] == [f"number {number}" for number in range(4)]
+        assert [event.text for event in await session.events()] == [
+            f"number {number}" for number in range(4)
+        ]
         assert [event.text for event in await session.events(limit=2)] == ["number 2", "number 3"]
         assert await session.events(audience="operator") == []
         monkeypatch.setattr(events, "LOOK_BACK", 4)

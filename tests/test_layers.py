@@ -47,7 +47,15 @@ NAMES_THE_ENGINE = "database"
 
 DRIVER = "apsw"
 # The standard library's SQLite, and what would open the live file through it or through one more.
-SECOND_LIBRARIES = {"sqlite3", "_sqlite3", "pysqlite3", "aiosqlite", "sqlalchemy", "libsql", "turso"}
+SECOND_LIBRARIES = {
+    "sqlite3",
+    "_sqlite3",
+    "pysqlite3",
+    "aiosqlite",
+    "sqlalchemy",
+    "libsql",
+    "turso",
+}
 
 
 def dotted(path: Path) -> str:
@@ -70,8 +78,15 @@ def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
                 yield whole if whole in modules else base
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
-            yield from (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
+            "import_module",
+            "__import__",
+        }:
+            yield from (
+                arg.value
+                for arg in node.args[:1]
+                if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            )
 
 
 def room(module: str) -> str:
@@ -84,28 +99,38 @@ def floor(name: str) -> int:
     return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
 
 
-def broken_rules(source: str, module: str, *, package: str | None = None, modules: set[str] = MODULES) -> list[str]:
+def broken_rules(
+    source: str, module: str, *, package: str | None = None, modules: set[str] = MODULES
+) -> list[str]:
     """Return a sentence for each import in `source` that goes against the layers."""
     mine, found = room(module), []
     for name in imported(source, package or module.rpartition(".")[0], modules):
         theirs = room(name)
         if name.split(".")[0] in SECOND_LIBRARIES:
-            found.append(f"{module} imports {name}: a second SQLite library in the process drops the first one's locks")
+            found.append(
+                f"{module} imports {name}: a second SQLite library in the process drops the first one's locks"
+            )
         elif name.split(".")[0] == DRIVER and mine != ENGINE:
             found.append(f"{module} imports {name}: only sessiondb.{ENGINE} knows the driver")
         elif name.split(".")[0] != "sessiondb" or theirs == mine:
             continue
         elif theirs == ENGINE and mine != NAMES_THE_ENGINE:
-            found.append(f"{module} imports {name}: only sessiondb.{NAMES_THE_ENGINE} names the engine")
+            found.append(
+                f"{module} imports {name}: only sessiondb.{NAMES_THE_ENGINE} names the engine"
+            )
         elif theirs == ENGINE:
             continue
         elif mine == ENGINE:
             if theirs not in BASE:
-                found.append(f"{module} imports {name}: the engine knows {', '.join(sorted(BASE))} and nothing above")
+                found.append(
+                    f"{module} imports {name}: the engine knows {', '.join(sorted(BASE))} and nothing above"
+                )
         elif floor(theirs) > floor(mine):
             found.append(f"{module} imports {name}: dependencies point down")
         elif floor(theirs) == floor(mine) and mine in PACKAGES and theirs in PACKAGES:
-            found.append(f"{module} imports {name}: the packages of one floor do not know one another")
+            found.append(
+                f"{module} imports {name}: the packages of one floor do not know one another"
+            )
     return found
 
 
@@ -153,10 +178,24 @@ def test_a_circle_is_found() -> None:
 EXAMPLE_MODULES = {"sessiondb"} | {
     f"sessiondb.{name}"
     for name in (
-        "errors", "sqlite", "sqlite.writer", "transcript", "transcript.append", "gateway", "gateway.turns", "transfer",
-        "transfer.importer", "maintenance", "maintenance.verify", "salvage", "salvage.pipeline", "database", "sync", "cli",
+        "errors",
+        "sqlite",
+        "sqlite.writer",
+        "transcript",
+        "transcript.append",
+        "gateway",
+        "gateway.turns",
+        "transfer",
+        "transfer.importer",
+        "maintenance",
+        "maintenance.verify",
+        "salvage",
+        "salvage.pipeline",
+        "database",
+        "sync",
+        "cli",
     )
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -165,11 +204,19 @@ EXAMPLE_MODULES = {"sessiondb"} | {
         ("sessiondb.maintenance.verify", "import sqlite3", "second SQLite library"),
         ("sessiondb.sqlite.guard", "from sqlite3 import connect", "second SQLite library"),
         ("sessiondb.adapters.pi", "import aiosqlite", "second SQLite library"),
-        ("sessiondb.maintenance.verify", "def f():\n    import importlib\n    importlib.import_module('sqlite3')", "second SQLite library"),
+        (
+            "sessiondb.maintenance.verify",
+            "def f():\n    import importlib\n    importlib.import_module('sqlite3')",
+            "second SQLite library",
+        ),
         ("sessiondb.transcript.append", "import apsw", "knows the driver"),
         ("sessiondb.database", "from apsw import Connection", "knows the driver"),
         ("sessiondb.cli.query", "def f():\n    import apsw.shell", "knows the driver"),
-        ("sessiondb.transcript.append", "from sessiondb.sqlite import SqliteBackend", "names the engine"),
+        (
+            "sessiondb.transcript.append",
+            "from sessiondb.sqlite import SqliteBackend",
+            "names the engine",
+        ),
         ("sessiondb.cli.query", "from sessiondb import sqlite", "names the engine"),
         ("sessiondb.sync", "from .sqlite.writer import Writer", "names the engine"),
         ("sessiondb.sqlite.writer", "from ..transcript import append", "nothing above"),
@@ -177,18 +224,36 @@ EXAMPLE_MODULES = {"sessiondb"} | {
         ("sessiondb.transcript.append", "from sessiondb.database import SessionDB", "point down"),
         ("sessiondb.transcript.append", "import sessiondb", "point down"),
         ("sessiondb.transcript.append", "from .. import open", "point down"),
-        ("sessiondb.transcript.append", "if TYPE_CHECKING:\n    from sessiondb.cli import main", "point down"),
+        (
+            "sessiondb.transcript.append",
+            "if TYPE_CHECKING:\n    from sessiondb.cli import main",
+            "point down",
+        ),
         ("sessiondb.transcript.append", "from sessiondb.gateway import turns", "point down"),
         ("sessiondb.errors", "from .transcript import append", "point down"),
         ("sessiondb.database", "from sessiondb import cli", "point down"),
         ("sessiondb.database", "from . import sync", "point down"),
-        ("sessiondb.gateway.turns", "from sessiondb.transfer import importer", "do not know one another"),
-        ("sessiondb.maintenance.verify", "from sessiondb.gateway.turns import claim", "do not know one another"),
-        ("sessiondb.transfer.importer", "def f():\n    from sessiondb.maintenance import verify", "do not know one another"),
+        (
+            "sessiondb.gateway.turns",
+            "from sessiondb.transfer import importer",
+            "do not know one another",
+        ),
+        (
+            "sessiondb.maintenance.verify",
+            "from sessiondb.gateway.turns import claim",
+            "do not know one another",
+        ),
+        (
+            "sessiondb.transfer.importer",
+            "def f():\n    from sessiondb.maintenance import verify",
+            "do not know one another",
+        ),
         ("sessiondb.maintenance.verify", "from sessiondb.salvage import pipeline", "point down"),
     ],
 )
-def test_an_import_that_points_up_or_past_the_seam_is_found(module: str, source: str, reason: str) -> None:
+def test_an_import_that_points_up_or_past_the_seam_is_found(
+    module: str, source: str, reason: str
+) -> None:
     found = broken_rules(source, module, modules=EXAMPLE_MODULES)
     assert len(found) == 1
     assert reason in found[0]
@@ -197,12 +262,27 @@ def test_an_import_that_points_up_or_past_the_seam_is_found(module: str, source:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("sessiondb.sqlite.writer", "import apsw\nfrom ..errors import StoreBusy\nfrom sessiondb import errors\nfrom . import writer"),
-        ("sessiondb.database", "from .sqlite import SqliteBackend\nfrom . import errors\nfrom .gateway import turns"),
-        ("sessiondb.transcript.append", "from sessiondb import errors\nfrom .context import read\nimport json, sqlite_utils"),
+        (
+            "sessiondb.sqlite.writer",
+            "import apsw\nfrom ..errors import StoreBusy\nfrom sessiondb import errors\nfrom . import writer",
+        ),
+        (
+            "sessiondb.database",
+            "from .sqlite import SqliteBackend\nfrom . import errors\nfrom .gateway import turns",
+        ),
+        (
+            "sessiondb.transcript.append",
+            "from sessiondb import errors\nfrom .context import read\nimport json, sqlite_utils",
+        ),
         ("sessiondb.gateway.turns", "from sessiondb.transcript import append\nfrom . import inbox"),
-        ("sessiondb.salvage.pipeline", "from sessiondb.maintenance import verify\nfrom sessiondb.transcript import append"),
-        ("sessiondb.cli.query", "import sessiondb\nfrom sessiondb import database, open\nfrom sessiondb.transcript import append"),
+        (
+            "sessiondb.salvage.pipeline",
+            "from sessiondb.maintenance import verify\nfrom sessiondb.transcript import append",
+        ),
+        (
+            "sessiondb.cli.query",
+            "import sessiondb\nfrom sessiondb import database, open\nfrom sessiondb.transcript import append",
+        ),
         ("sessiondb.sync", "from .database import SessionDB"),
     ],
 )
@@ -213,9 +293,25 @@ def test_an_import_that_points_down_is_allowed(module: str, source: str) -> None
 # What opens a connection, or is there to. Allowed are `socket` for the machine's name, `urllib.parse` for taking names apart, and
 # asyncio for its loop.
 NETWORK = {
-    "aiohttp", "ftplib", "http", "httpcore", "httpx", "imaplib", "poplib", "requests", "smtplib", "socketserver", "ssl",
-    "starlette", "urllib", "urllib3", "uvicorn", "webbrowser", "websockets", "xmlrpc",
-}  # fmt: skip
+    "aiohttp",
+    "ftplib",
+    "http",
+    "httpcore",
+    "httpx",
+    "imaplib",
+    "poplib",
+    "requests",
+    "smtplib",
+    "socketserver",
+    "ssl",
+    "starlette",
+    "urllib",
+    "urllib3",
+    "uvicorn",
+    "webbrowser",
+    "websockets",
+    "xmlrpc",
+}
 OF_SOCKET = {"gethostname"}
 CONNECTS = re.compile(
     r"\b(?:anyio\.(?:connect|create)_(?:tcp|udp|unix|connected)|asyncio\.(?:open|start)_|\w+\.create_(?:connection|server)\b)"
@@ -225,11 +321,23 @@ CONNECTS = re.compile(
 def network_in(source: str) -> list[str]:
     """Return what a source file has that could reach a network."""
     tree = ast.parse(source)
-    found = [name for name in imported(source, "sessiondb", MODULES) if name.split(".")[0] in NETWORK and name != "urllib.parse"]
-    found += [f"from socket import {alias.name}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "socket"
-              for alias in node.names]  # fmt: skip
+    found = [
+        name
+        for name in imported(source, "sessiondb", MODULES)
+        if name.split(".")[0] in NETWORK and name != "urllib.parse"
+    ]
+    found += [
+        f"from socket import {alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "socket"
+        for alias in node.names
+    ]
     uses = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    return found + [use for use in uses if CONNECTS.match(use) or (use.startswith("socket.") and use.split(".")[1] not in OF_SOCKET)]
+    return found + [
+        use
+        for use in uses
+        if CONNECTS.match(use) or (use.startswith("socket.") and use.split(".")[1] not in OF_SOCKET)
+    ]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=dotted)
@@ -295,18 +403,32 @@ def literals(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
     for node in ast.walk(tree):  # breadth first: a whole comes before its pieces
         if isinstance(node, ast.JoinedStr):
             pieces.update(id(value) for value in node.values)
-            text = "".join(value.value if isinstance(value, ast.Constant) else "x" for value in node.values)  # type: ignore[misc]
-            yield node.lineno, text, any(isinstance(value, ast.FormattedValue) for value in node.values)
+            text = "".join(
+                value.value if isinstance(value, ast.Constant) else "x" for value in node.values
+            )  # type: ignore[misc]
+            yield (
+                node.lineno,
+                text,
+                any(isinstance(value, ast.FormattedValue) for value in node.values),
+            )
         elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod)):
             for side in (node.left, node.right):
                 if isinstance(side, ast.Constant) and isinstance(side.value, str):
                     pieces.add(id(side))
                     yield side.lineno, side.value, True
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"format", "join", "replace"}:
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"format", "join", "replace"}
+        ):
             if isinstance(node.func.value, ast.Constant) and isinstance(node.func.value.value, str):
                 pieces.add(id(node.func.value))
                 yield node.lineno, node.func.value.value, True
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces | docstrings:
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in pieces | docstrings
+        ):
             yield node.lineno, node.value, False
 
 
@@ -317,8 +439,11 @@ def sql_in(source: str, *, only_put_together: bool = False) -> list[str]:
     """Return `line: text` for each literal that holds SQL."""
     return [
         f"{line}: {text.strip()[:80]}"
-        for line, text, put_together in ((line, GAP.sub("x", text), joined) for line, text, joined in literals(ast.parse(source)))
-        if (put_together or not only_put_together) and (STATEMENT.search(text) or CLAUSE.search(text))
+        for line, text, put_together in (
+            (line, GAP.sub("x", text), joined) for line, text, joined in literals(ast.parse(source))
+        )
+        if (put_together or not only_put_together)
+        and (STATEMENT.search(text) or CLAUSE.search(text))
     ]
 
 
@@ -329,7 +454,11 @@ def test_python_outside_the_engine_holds_no_sql(path: Path) -> None:
 
 def sql_put_together_in(source: str) -> list[str]:
     """Return the literals that an engine module may not have: all but pragmas, which take no parameters."""
-    return [found for found in sql_in(source, only_put_together=True) if not re.match(r"\d+: pragma\b", found, re.IGNORECASE)]
+    return [
+        found
+        for found in sql_in(source, only_put_together=True)
+        if not re.match(r"\d+: pragma\b", found, re.IGNORECASE)
+    ]
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) == ENGINE], ids=dotted)
@@ -390,7 +519,14 @@ def test_a_statement_put_together_is_found_in_the_engine(source: str) -> None:
     assert len(sql_put_together_in(source)) == 1
 
 
-@pytest.mark.parametrize("source", ['"select x from entry where y = :y"', 'f"pragma wal_autocheckpoint = {pages}"', '"BEGIN IMMEDIATE"'])
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"select x from entry where y = :y"',
+        'f"pragma wal_autocheckpoint = {pages}"',
+        '"BEGIN IMMEDIATE"',
+    ],
+)
 def test_a_whole_statement_and_a_pragma_are_the_engines_to_use(source: str) -> None:
     assert sql_put_together_in(source) == []
 

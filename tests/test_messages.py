@@ -40,7 +40,12 @@ def test_only_what_was_set_is_stored_under_the_names_on_disk() -> None:
 
 
 def test_unknown_fields_and_roles_are_kept() -> None:
-    message = {"role": "user", "content": "hi", "__openclaw": {"senderIsOwner": True}, "idempotencyKey": "k"}
+    message = {
+        "role": "user",
+        "content": "hi",
+        "__openclaw": {"senderIsOwner": True},
+        "idempotencyKey": "k",
+    }
     assert json.loads(message_json(parse_message(message))) == message
     odd = {"role": "narrator", "content": {"any": ["thing"]}, "extra": None}
     assert isinstance(parse_message(odd), OtherMessage)
@@ -73,11 +78,18 @@ async def test_typed_messages_can_be_appended(tmp_db: Path) -> None:
         await session.append(UserMessage(content="hello"))
         await session.append_many(
             [
-                AssistantMessage(content=[ToolCall(id="c", name="ls", arguments={})], usage=Usage(input=5, output=5, total_tokens=10)),
+                AssistantMessage(
+                    content=[ToolCall(id="c", name="ls", arguments={})],
+                    usage=Usage(input=5, output=5, total_tokens=10),
+                ),
                 ToolResultMessage(tool_call_id="c", tool_name="ls", content=[Text(text="a b")]),
             ]
         )
         context = await session.context()
-        assert [message["role"] for message in context.messages] == ["user", "assistant", "toolResult"]
+        assert [message["role"] for message in context.messages] == [
+            "user",
+            "assistant",
+            "toolResult",
+        ]
         assert context.messages[2]["toolCallId"] == "c"
         assert (context.tokens, context.tokens_fresh) == (11, True)

@@ -20,15 +20,31 @@ from sessiondb.transcript.reset_policy import ResetPolicy
         ({"reset": {"mode": "none"}}, ResetPolicy()),
         ({"reset": {"mode": "daily"}}, ResetPolicy(mode="daily", at_hour=4)),
         ({"reset": {"mode": "daily", "atHour": 0}}, ResetPolicy(mode="daily", at_hour=0)),
-        ({"reset": {"mode": "daily", "atHour": 5, "idleMinutes": 120}}, ResetPolicy(mode="daily", at_hour=5, idle_minutes=120)),
-        ({"reset": {"mode": "idle", "idleMinutes": 120}}, ResetPolicy(mode="idle", idle_minutes=120)),
+        (
+            {"reset": {"mode": "daily", "atHour": 5, "idleMinutes": 120}},
+            ResetPolicy(mode="daily", at_hour=5, idle_minutes=120),
+        ),
+        (
+            {"reset": {"mode": "idle", "idleMinutes": 120}},
+            ResetPolicy(mode="idle", idle_minutes=120),
+        ),
         ({"reset": {"atHour": 6}}, ResetPolicy(mode="daily", at_hour=6)),
         ({"reset": {"idleMinutes": 7}}, ResetPolicy(mode="idle", idle_minutes=7)),
         ({"idleMinutes": 30}, ResetPolicy(mode="idle", idle_minutes=30)),
         ({"idleMinutes": 30, "reset": {"mode": "none"}}, ResetPolicy()),
         (
-            {"resetByType": {"dm": {"mode": "idle", "idleMinutes": 240}, "thread": {"mode": "daily"}}},
-            ResetPolicy(by_type={"direct": ResetPolicy(mode="idle", idle_minutes=240), "thread": ResetPolicy(mode="daily")}),
+            {
+                "resetByType": {
+                    "dm": {"mode": "idle", "idleMinutes": 240},
+                    "thread": {"mode": "daily"},
+                }
+            },
+            ResetPolicy(
+                by_type={
+                    "direct": ResetPolicy(mode="idle", idle_minutes=240),
+                    "thread": ResetPolicy(mode="daily"),
+                }
+            ),
         ),
         ({"resetByType": {"group": None}, "resetByChannel": {"web": None}}, ResetPolicy()),
         (
@@ -37,13 +53,19 @@ from sessiondb.transcript.reset_policy import ResetPolicy
         ),
     ],
 )
-def test_reset_settings_map_whether_the_whole_file_or_its_session_part_is_given(session: dict[str, Any], expected: ResetPolicy) -> None:
+def test_reset_settings_map_whether_the_whole_file_or_its_session_part_is_given(
+    session: dict[str, Any], expected: ResetPolicy
+) -> None:
     assert reset_policy(session) == expected
     assert reset_policy({"agents": {"list": []}, "session": session}) == expected
 
 
 def test_a_time_zone_holds_for_every_part() -> None:
-    session = {"reset": {"mode": "daily"}, "resetByType": {"group": {"mode": "daily"}}, "resetByChannel": {"web": {"mode": "daily"}}}
+    session = {
+        "reset": {"mode": "daily"},
+        "resetByType": {"group": {"mode": "daily"}},
+        "resetByChannel": {"web": {"mode": "daily"}},
+    }
     policy = reset_policy(session, time_zone="Asia/Tokyo")
     for key in ("agent:main:main", "agent:main:irc:group:1", "agent:main:web:channel:1"):
         assert policy.for_key(parse_key(key)).time_zone == "Asia/Tokyo"
@@ -54,11 +76,16 @@ def test_a_time_zone_holds_for_every_part() -> None:
     [
         (None, ResumePolicy()),
         ({}, ResumePolicy()),
-        ({"enabled": True, "maxAgeHours": 0, "idleHours": 24}, ResumePolicy(max_age_hours=0, idle_hours=24)),
+        (
+            {"enabled": True, "maxAgeHours": 0, "idleHours": 24},
+            ResumePolicy(max_age_hours=0, idle_hours=24),
+        ),
         ({"maxAgeHours": 1.5}, ResumePolicy(max_age_hours=1.5)),
     ],
 )
-def test_ages_of_threads_become_the_resume_policys(threads: dict[str, Any] | None, expected: ResumePolicy) -> None:
+def test_ages_of_threads_become_the_resume_policys(
+    threads: dict[str, Any] | None, expected: ResumePolicy
+) -> None:
     assert resume_policy({"session": {"threadBindings": threads}}) == expected
 
 
@@ -71,11 +98,20 @@ def test_ages_of_threads_become_the_resume_policys(threads: dict[str, Any] | Non
         ({"session": {"reset": {"mode": "idle"}}}, "needs idle_minutes"),
         ({"session": {"reset": {"mode": "idle", "idleMinutes": -1}}}, "session.reset.idleMinutes"),
         ({"session": {"reset": {"idleMinuets": 5}}}, "session.reset.idleMinuets"),
-        ({"session": {"reset": {"idleMinutes": True}}}, "session.reset.idleMinutes: a number is meant, not true"),
+        (
+            {"session": {"reset": {"idleMinutes": True}}},
+            "session.reset.idleMinutes: a number is meant, not true",
+        ),
         ({"session": {"reset": "daily"}}, "session.reset is an object, not str"),
         ({"session": {"resetByType": {"dm": {"mode": "x"}}}}, "session.resetByType.dm.mode"),
-        ({"session": {"resetByType": {"channel": {"mode": "daily"}}}}, "session.resetByType.channel"),
-        ({"session": {"resetByChannel": {"discord": ["daily"]}}}, "session.resetByChannel.discord is an object, not list"),
+        (
+            {"session": {"resetByType": {"channel": {"mode": "daily"}}}},
+            "session.resetByType.channel",
+        ),
+        (
+            {"session": {"resetByChannel": {"discord": ["daily"]}}},
+            "session.resetByChannel.discord is an object, not list",
+        ),
         ({"session": []}, "session is an object, not list"),
     ],
 )

@@ -24,7 +24,15 @@ BUILD = "import sys, hatchling.build as b; print(getattr(b, sys.argv[1])(sys.arg
 def run(*args: str, cwd: Path, **env: str) -> str:
     """Run this interpreter; return what it printed, or fail with it."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, *args], cwd=cwd, env=clean | env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, f"{args}\n{done.stdout}\n{done.stderr}"
     return done.stdout.strip()
 
@@ -50,13 +58,21 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contents(wheel: Path) -> dict[str, bytes]:
     """Return every file of a wheel but its record of itself."""
     with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")}
+        return {
+            name: archive.read(name) for name in archive.namelist() if not name.endswith("/RECORD")
+        }
 
 
 def test_the_wheel_holds_the_schema_every_statement_and_the_typing_marker(wheel: Path) -> None:
     held = contents(wheel)
-    wanted = {f"sessiondb/{path.relative_to(ROOT / 'sessiondb')}": path for path in (ROOT / "sessiondb").rglob("*.sql")}
-    wanted |= {"sessiondb/schema.sql": ROOT / "schema.sql", "sessiondb/py.typed": ROOT / "sessiondb" / "py.typed"}
+    wanted = {
+        f"sessiondb/{path.relative_to(ROOT / 'sessiondb')}": path
+        for path in (ROOT / "sessiondb").rglob("*.sql")
+    }
+    wanted |= {
+        "sessiondb/schema.sql": ROOT / "schema.sql",
+        "sessiondb/py.typed": ROOT / "sessiondb" / "py.typed",
+    }
     assert {name for name in wanted if held.get(name) != wanted[name].read_bytes()} == set()
 
 
@@ -68,13 +84,21 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
-    held = {name.split(".dist-info/")[1]: text.decode() for name, text in contents(wheel).items() if ".dist-info/" in name}
+    held = {
+        name.split(".dist-info/")[1]: text.decode()
+        for name, text in contents(wheel).items()
+        if ".dist-info/" in name
+    }
     assert "sessiondb = sessiondb.cli:main" in held["entry_points.txt"]
     assert held["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
-    with tarfile.open(sdist) as archive:  # by hand: extractall's `filter` is missing from 3.11.0 to 3.11.3 and demanded by 3.14
+def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(
+    sdist: Path, wheel: Path, tmp_path: Path
+) -> None:
+    with (
+        tarfile.open(sdist) as archive
+    ):  # by hand: extractall's `filter` is missing from 3.11.0 to 3.11.3 and demanded by 3.14
         for member in filter(tarfile.TarInfo.isfile, archive):
             data = archive.extractfile(member)
             assert data is not None
@@ -87,7 +111,11 @@ def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(sdist: Pat
 def test_the_source_distribution_holds_the_tests_and_their_sample(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    sample = {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "sample").rglob("*") if path.is_file()}
+    sample = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests" / "sample").rglob("*")
+        if path.is_file()
+    }
     assert len(sample) > 40
     assert sample <= held
     assert {"schema.sql", "Makefile", "tests/conftest.py"} <= held
@@ -111,7 +139,9 @@ def test_a_database_can_be_made_from_the_wheel_alone(wheel: Path, tmp_path: Path
     installed = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    origin, messages = run("-c", OPEN, str(tmp_path / "gateway.db"), cwd=tmp_path, PYTHONPATH=str(installed)).split()
+    origin, messages = run(
+        "-c", OPEN, str(tmp_path / "gateway.db"), cwd=tmp_path, PYTHONPATH=str(installed)
+    ).split()
     assert Path(origin).is_relative_to(installed)
     assert messages == "1"
 
@@ -119,4 +149,6 @@ def test_a_database_can_be_made_from_the_wheel_alone(wheel: Path, tmp_path: Path
 def test_everything_that_sessiondb_needs_to_run_is_in_the_written_audit_and_nothing_else() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     audited = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)
-    assert sorted(audited) == sorted(closure()), "SECURITY.md, Dependencies: look at what came, and say which bytes of a stranger it sees"
+    assert sorted(audited) == sorted(closure()), (
+        "SECURITY.md, Dependencies: look at what came, and say which bytes of a stranger it sees"
+    )

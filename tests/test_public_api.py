@@ -26,22 +26,38 @@ def test_all_is_sorted_and_every_name_in_it_exists() -> None:
 
 
 def test_every_public_name_of_the_package_is_in_all() -> None:
-    offered = {name for name, value in vars(sessiondb).items() if not name.startswith("_") and not isinstance(value, ModuleType)}
+    offered = {
+        name
+        for name, value in vars(sessiondb).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
     assert offered == set(sessiondb.__all__)
 
 
 def test_every_error_that_a_call_can_raise_can_be_caught_by_its_base() -> None:
-    offered = [value for name in sessiondb.__all__ if isinstance(value := getattr(sessiondb, name), type) and issubclass(value, Exception)]
+    offered = [
+        value
+        for name in sessiondb.__all__
+        if isinstance(value := getattr(sessiondb, name), type) and issubclass(value, Exception)
+    ]
     assert len(offered) > 10
     raised_by_callers = {sessiondb.RefusedBySender}
-    assert {error for error in offered if not issubclass(error, sessiondb.SessionDBError)} == raised_by_callers
+    assert {
+        error for error in offered if not issubclass(error, sessiondb.SessionDBError)
+    } == raised_by_callers
 
 
 def test_every_error_of_the_tree_is_offered_by_the_package() -> None:
-    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    tree = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
     assert len(tree) > 25
     assert tree - set(sessiondb.__all__) == set()
-    drawn = set(re.findall(r"^\s*[|` -]*(\w+)", (errors.__doc__ or "").split("\n\n")[1], re.MULTILINE))
+    drawn = set(
+        re.findall(r"^\s*[|` -]*(\w+)", (errors.__doc__ or "").split("\n\n")[1], re.MULTILINE)
+    )
     assert drawn == tree
 
 
@@ -52,7 +68,9 @@ def documented(owner: Any, prefix: str) -> dict[str, str | None]:
         for base in owner.__mro__:
             if base.__module__.startswith("sessiondb"):
                 for name, member in vars(base).items():
-                    if not name.startswith("_") and (inspect.isroutine(member) or isinstance(member, property)):
+                    if not name.startswith("_") and (
+                        inspect.isroutine(member) or isinstance(member, property)
+                    ):
                         found[f"{prefix}.{name}"] = member.__doc__
     return found
 
@@ -79,10 +97,29 @@ def test_the_options_of_open_are_those_of_the_database_and_each_is_described() -
 
 
 def test_what_a_handle_keeps_for_itself_has_no_public_name() -> None:
-    handles = (sessiondb.SessionDB, sessiondb.Session, sessiondb.CompactionJob, sessiondb.Turn, sessiondb.sync.CompactionJob)
-    names = {(one.__name__, name) for one in handles for name in (*vars(one), *inspect.get_annotations(one)) if not name.startswith("_")}
-    assert {name for _, name in names} & {"started", "settings", "alive_until", "job", "running_turns"} == set()
-    assert {("Turn", name) for name in ("number", "attempt", "inbox_no", "kind", "message", "session")} <= names
+    handles = (
+        sessiondb.SessionDB,
+        sessiondb.Session,
+        sessiondb.CompactionJob,
+        sessiondb.Turn,
+        sessiondb.sync.CompactionJob,
+    )
+    names = {
+        (one.__name__, name)
+        for one in handles
+        for name in (*vars(one), *inspect.get_annotations(one))
+        if not name.startswith("_")
+    }
+    assert {name for _, name in names} & {
+        "started",
+        "settings",
+        "alive_until",
+        "job",
+        "running_turns",
+    } == set()
+    assert {
+        ("Turn", name) for name in ("number", "attempt", "inbox_no", "kind", "message", "session")
+    } <= names
 
 
 def python_blocks(text: str) -> list[str]:
@@ -91,11 +128,17 @@ def python_blocks(text: str) -> list[str]:
 
 def example(marker: str) -> str:
     """Return the README's first example that contains a text."""
-    return next(block for block in python_blocks((ROOT / "README.md").read_text(encoding="utf-8")) if marker in block)
+    return next(
+        block
+        for block in python_blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+        if marker in block
+    )
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_example_of_the_readme_runs_as_written(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_readme_runs_as_written(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[Any] = []
 
@@ -115,7 +158,11 @@ def test_the_example_of_the_readme_runs_as_written(backend: str, tmp_path: Path,
         assert session.context().messages[0]["summary"] == "they said hello"
     anyio.run(names["main"], backend=backend)  # and again: the idempotency key holds
     with sessiondb.sync.open("gateway.db", readonly=True) as db:
-        assert [entry.role for entry in db.session_by_id("agent:main:discord:channel:1").entries() if entry.role == "user"] == ["user"]
+        assert [
+            entry.role
+            for entry in db.session_by_id("agent:main:discord:channel:1").entries()
+            if entry.role == "user"
+        ] == ["user"]
 
 
 def test_the_synchronous_example_of_the_readme_runs_as_written(
@@ -131,6 +178,15 @@ def test_the_synchronous_example_of_the_readme_runs_as_written(
 
 @pytest.mark.slow
 def test_type_checkers_see_the_api_as_it_is_meant() -> None:
-    checked = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "tests/typing/api.py"]
-    done = subprocess.run(checked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    checked = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-error-summary",
+        "tests/typing/api.py",
+    ]
+    done = subprocess.run(
+        checked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

@@ -28,11 +28,17 @@ def test_every_transcript_has_the_context_that_its_own_program_reads(sample: Pat
 
 def test_every_file_is_a_verbatim_copy_from_the_corpus(sample: Path, corpus: Path) -> None:
     copies = [path for path in sample.rglob("*") if path.is_file() and path != sample / "README.md"]
-    assert [path for path in copies if path.read_bytes() != (corpus / path.relative_to(sample)).read_bytes()] == []
+    assert [
+        path
+        for path in copies
+        if path.read_bytes() != (corpus / path.relative_to(sample)).read_bytes()
+    ] == []
 
 
 def test_the_sample_stays_small(sample: Path) -> None:
-    assert sum(path.stat().st_size for path in sample.rglob("*") if path.is_file()) < LARGEST_ALLOWED
+    assert (
+        sum(path.stat().st_size for path in sample.rglob("*") if path.is_file()) < LARGEST_ALLOWED
+    )
 
 
 def test_the_torn_file_is_still_torn(sample: Path) -> None:
@@ -46,4 +52,6 @@ def test_the_torn_file_is_still_torn(sample: Path) -> None:
 def test_the_index_names_one_transcript_that_was_left_out(sample: Path) -> None:
     folder = sample / "openclaw-2026.5.18/agents/lab/sessions"
     index = json.loads((folder / "sessions.json").read_text(encoding="utf-8"))
-    assert [key for key, entry in index.items() if not (folder / f"{entry['sessionId']}.jsonl").exists()] == ["agent:lab:huge"]
+    assert [
+        key for key, entry in index.items() if not (folder / f"{entry['sessionId']}.jsonl").exists()
+    ] == ["agent:lab:huge"]

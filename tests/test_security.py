@@ -45,7 +45,9 @@ SEED = int(os.environ.get("SESSIONDB_ATTACKS_SEED", "20261120"))
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(program, [str(argument) for argument in arguments], prog_name="sessiondb")
+    return CliRunner().invoke(
+        program, [str(argument) for argument in arguments], prog_name="sessiondb"
+    )
 
 
 def fill(path: Path) -> None:
@@ -79,13 +81,24 @@ def db(filled: Path, tmp_path: Path) -> Path:
 
 
 def modes(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode) for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode)
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-async def test_every_file_is_made_for_its_owner_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
-    write(tmp_path / "in", {"agents/main/sessions/s-1.jsonl": transcript(), "agents/main/sessions/old.jsonl.reset.1.zst": b""})
+async def test_every_file_is_made_for_its_owner_alone_whatever_the_umask(
+    tmp_path: Path, umask: int
+) -> None:
+    write(
+        tmp_path / "in",
+        {
+            "agents/main/sessions/s-1.jsonl": transcript(),
+            "agents/main/sessions/old.jsonl.reset.1.zst": b"",
+        },
+    )
     before, old = modes(tmp_path), os.umask(umask)
     try:
         async with sessiondb.open(tmp_path / "a" / "b" / "gateway.db") as db:
@@ -96,17 +109,34 @@ async def test_every_file_is_made_for_its_owner_alone_whatever_the_umask(tmp_pat
             await backend.backup(tmp_path / "backups" / "one.db")
             await db.export(tmp_path / "x" / "y")
             open_files = modes(tmp_path)
-        assert {"a/b/gateway.db", "a/b/gateway.db-wal", "a/b/gateway.db-shm", "backups/one.db", "a", "x/y/agents"} <= open_files.keys()
-        created = {name: mode for name, mode in (open_files | modes(tmp_path)).items() if name not in before}
+        assert {
+            "a/b/gateway.db",
+            "a/b/gateway.db-wal",
+            "a/b/gateway.db-shm",
+            "backups/one.db",
+            "a",
+            "x/y/agents",
+        } <= open_files.keys()
+        created = {
+            name: mode
+            for name, mode in (open_files | modes(tmp_path)).items()
+            if name not in before
+        }
         folders = {name for name in created if (tmp_path / name).is_dir()}
-        assert {name: oct(mode) for name, mode in created.items() if mode != (0o700 if name in folders else 0o600)} == {}
+        assert {
+            name: oct(mode)
+            for name, mode in created.items()
+            if mode != (0o700 if name in folders else 0o600)
+        } == {}
         assert len(folders) >= 7
     finally:
         os.umask(old)
 
 
 @pytest.mark.anyio
-async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_verify(db: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_verify(
+    db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with sessiondb.open(db) as opened:
         assert (await opened.status()).concerns == ()
         assert (await opened.verify()).findings == ()
@@ -117,15 +147,24 @@ async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_v
         async with sessiondb.open(db) as opened:
             concerns = (await opened.status()).concerns
             findings = (await opened.verify()).findings
-    assert [concern.partition(": ")[2] for concern in concerns if "-" not in concern.partition(": ")[0][-4:]] == [
+    assert [
+        concern.partition(": ")[2]
+        for concern in concerns
+        if "-" not in concern.partition(": ")[0][-4:]
+    ] == [
         "everybody may write to this folder, and so replace the database. chmod go-w it",
         "everybody may read it; chmod 600 it unless that is meant",
     ]
-    assert [(one.check, one.severity) for one in findings] == [("access", "warning")] * len(concerns)
+    assert [(one.check, one.severity) for one in findings] == [("access", "warning")] * len(
+        concerns
+    )
     assert any("everybody may read it" in record.message for record in caplog.records)
     assert "everybody may read it" in run("status", db).output
     verified = run("verify", db)
-    assert (verified.exit_code, "everybody may write to this folder" in verified.output) == (0, True)
+    assert (verified.exit_code, "everybody may write to this folder" in verified.output) == (
+        0,
+        True,
+    )
     db.parent.chmod(0o700)
     assert permissions.concerns(str(db)) == ()  # nobody else gets as far as the file
 
@@ -145,10 +184,16 @@ def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(d
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_a_name_of_sqlites_that_is_no_file_is_refused_and_what_it_points_at_is_not_touched(db: Path, suffix: str, kind: str) -> None:
+def test_a_name_of_sqlites_that_is_no_file_is_refused_and_what_it_points_at_is_not_touched(
+    db: Path, suffix: str, kind: str
+) -> None:
     victim, planted = db.parent / "victim", Path(f"{db}{suffix}")
     victim.write_bytes(b"precious\n" * 1_000)
-    {"link": lambda: planted.symlink_to(victim), "pipe": lambda: os.mkfifo(planted), "folder": planted.mkdir}[kind]()
+    {
+        "link": lambda: planted.symlink_to(victim),
+        "pipe": lambda: os.mkfifo(planted),
+        "folder": planted.mkdir,
+    }[kind]()
     for attempt in (lambda: fill(db), lambda: sessiondb.sync.open(db, readonly=True).__enter__()):
         with pytest.raises(OpenError, match="SQLite keeps a file of its own under this name"):
             attempt()
@@ -167,14 +212,18 @@ def planted_wal(db: Path) -> Path:
     return Path(f"{db}-wal")
 
 
-def test_a_wal_that_another_user_has_put_beside_a_database_is_not_taken_for_its_own(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wal_that_another_user_has_put_beside_a_database_is_not_taken_for_its_own(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
     for readonly in (True, False):
         with pytest.raises(OpenError, match="SQLite would take its content for"):
             sessiondb.sync.open(db, readonly=readonly).__enter__()
 
 
-def test_without_that_refusal_the_planted_message_is_in_the_database(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_that_refusal_the_planted_message_is_in_the_database(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
     monkeypatch.setattr(engine, "refuse_planted", lambda args, path: None)
     with sessiondb.sync.open(db, readonly=True) as opened:
@@ -194,23 +243,31 @@ def owned_by(uid: int, *paths: Path) -> Callable[[str], os.stat_result | None]:
     return lstat
 
 
-def test_what_another_user_has_put_in_the_way_is_refused(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_user_has_put_in_the_way_is_refused(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link, wal = db.parent / "link.db", Path(f"{db}-wal")
     link.symlink_to(db)
     fill(link)  # one's own link is followed
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, link))
-    with pytest.raises(OpenError, match="a symbolic link that another user \\(uid 4711\\) has made"):
+    with pytest.raises(
+        OpenError, match="a symbolic link that another user \\(uid 4711\\) has made"
+    ):
         fill(link)
     fill(db)
     wal.touch(mode=0o600)
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, wal))
     with pytest.raises(OpenError, match="belongs to uid 4711, and the database does not"):
         fill(db)
-    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, wal, db))  # all of it is another user's: root looks at it
+    monkeypatch.setattr(
+        permissions, "_lstat", owned_by(4711, wal, db)
+    )  # all of it is another user's: root looks at it
     fill(db)
     db.parent.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
-    assert any("belongs to another user (uid 4711)" in concern for concern in permissions.concerns(str(db)))
+    assert any(
+        "belongs to another user (uid 4711)" in concern for concern in permissions.concerns(str(db))
+    )
 
 
 # -- SQL is never made of input -------------------------------------------------------------------------------------
@@ -236,12 +293,26 @@ NAMED_EXCEPTIONS = {
 def statements_run(source: str, module: str) -> Iterator[str]:
     """Yield where a module runs SQL that is not simply a constant: `module function expression`."""
     tree = ast.parse(source)
-    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module)]:
+    for function in [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module)
+    ]:
         for call in calls_of(function):
-            name = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+            name = (
+                call.func.attr
+                if isinstance(call.func, ast.Attribute)
+                else call.func.id
+                if isinstance(call.func, ast.Name)
+                else ""
+            )
             if name not in RUNS_SQL or not call.args:
                 continue
-            args = call.args[1] if name in ("drain", "query_info") and len(call.args) > 1 else call.args[0]
+            args = (
+                call.args[1]
+                if name in ("drain", "query_info") and len(call.args) > 1
+                else call.args[0]
+            )
             if not is_constant(args):
                 yield f"{module} {getattr(function, 'name', '<module>')} {ast.unparse(args)}"
 
@@ -266,13 +337,17 @@ def is_constant(node: ast.expr) -> bool:
         case ast.JoinedStr():
             gaps = [value.value for value in node.values if isinstance(value, ast.FormattedValue)]
             begins = ast.unparse(node)[2:9].upper() == "PRAGMA "
-            return begins and all(isinstance(gap, ast.Name) and (gap.id.isupper() or gap.id == "step") for gap in gaps)
+            return begins and all(
+                isinstance(gap, ast.Name) and (gap.id.isupper() or gap.id == "step") for gap in gaps
+            )
     return False
 
 
 def test_what_is_run_as_sql_is_a_constant_a_named_statement_or_a_named_exception() -> None:
     found = {
-        line for path in sorted(PACKAGE.rglob("*.py")) for line in statements_run(path.read_text("utf-8"), str(path.relative_to(PACKAGE)))
+        line
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line in statements_run(path.read_text("utf-8"), str(path.relative_to(PACKAGE)))
     }
     assert found - NAMED_EXCEPTIONS.keys() == set()
     assert NAMED_EXCEPTIONS.keys() - found == set(), "a named exception that is no longer there"
@@ -300,7 +375,12 @@ def test_sql_made_of_input_would_be_found(source: str) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ['c.execute("select :x", {"x": x})', 'drain(c, f"PRAGMA page_size = {PAGE_BYTES}")', 'c.execute("a" if b else "c")', "execute()"],
+    [
+        'c.execute("select :x", {"x": x})',
+        'drain(c, f"PRAGMA page_size = {PAGE_BYTES}")',
+        'c.execute("a" if b else "c")',
+        "execute()",
+    ],
 )
 def test_constants_are_not_taken_for_it(source: str) -> None:
     assert list(statements_run(source, "m.py")) == []
@@ -339,10 +419,21 @@ def shortly(text: str) -> str:
 def content_of(path: Path) -> dict[str, list[Any]]:
     """Return the schema and every row of a database; what processes and events say about themselves is left out."""
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as opened:
-        names = [name for (name,) in opened.execute("select name from sqlite_schema where type = 'table' order by name")]
+        names = [
+            name
+            for (name,) in opened.execute(
+                "select name from sqlite_schema where type = 'table' order by name"
+            )
+        ]
         rows = {name: sorted(opened.execute(f'select * from "{name}"'), key=repr) for name in names}
-        rows["schema"] = list(opened.execute("select type, name, tbl_name, sql from sqlite_schema order by 1, 2"))
-    return {name: found for name, found in rows.items() if name not in ("instance", "sqlite_sequence", "event_cursor", "lane")}
+        rows["schema"] = list(
+            opened.execute("select type, name, tbl_name, sql from sqlite_schema order by 1, 2")
+        )
+    return {
+        name: found
+        for name, found in rows.items()
+        if name not in ("instance", "sqlite_sequence", "event_cursor", "lane")
+    }
 
 
 async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -364,7 +455,12 @@ async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, 
         ("unbind", lambda: db.unbind(f"agent:x:{text}")),
         ("commit", lambda: db.commit_compaction(text, "a summary")),
         ("fail", lambda: db.fail_compaction(text, text)),
-        ("accept in lane", lambda: db.accept("web", "e9", "agent:main:web:direct:zz", {"role": "user", "content": "x"}, lane=text)),
+        (
+            "accept in lane",
+            lambda: db.accept(
+                "web", "e9", "agent:main:web:direct:zz", {"role": "user", "content": "x"}, lane=text
+            ),
+        ),
         ("typed", lambda: session.append({"type": "custom", "parentId": text, "data": 1})),
         ("restore", lambda: db.restore(text)),
         ("not json", lambda: session.append(text)),
@@ -374,15 +470,23 @@ async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"] if IS_LONG else ["asyncio"], scope="module")
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio", "trio"] if IS_LONG else ["asyncio"], scope="module"
+)
 @pytest.mark.parametrize("text", HOSTILE, ids=shortly)
-async def test_hostile_text_in_any_argument_names_nothing_and_changes_nothing(db: Path, text: str) -> None:
+async def test_hostile_text_in_any_argument_names_nothing_and_changes_nothing(
+    db: Path, text: str
+) -> None:
     before = content_of(db)
     async with sessiondb.open(db) as opened:
         for name, call in await every_call(opened, text):
             try:
                 await call()
-            except (SessionDBError, ValueError, OSError):  # an error of the driver's own would end the test
+            except (
+                SessionDBError,
+                ValueError,
+                OSError,
+            ):  # an error of the driver's own would end the test
                 assert name
         assert (await opened.verify()).ok
     after = content_of(db)
@@ -392,7 +496,9 @@ async def test_hostile_text_in_any_argument_names_nothing_and_changes_nothing(db
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"] if IS_LONG else ["asyncio"], scope="module")
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio", "trio"] if IS_LONG else ["asyncio"], scope="module"
+)
 @pytest.mark.parametrize("text", HOSTILE, ids=shortly)
 async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: str) -> None:
     before = content_of(db)
@@ -400,12 +506,18 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: 
         session = await opened.create_session()
         await session.append({"role": "user", "content": text})
         for store in (
-            lambda: session.append({"role": "user", "content": "again"}, idempotency_key=text or None),
+            lambda: session.append(
+                {"role": "user", "content": "again"}, idempotency_key=text or None
+            ),
             lambda: opened.session(f"agent:main:web:direct:{text}"),
             lambda: opened.create_session(text),
-            lambda: opened.accept(text, text, "agent:main:web:direct:zz", {"role": "user", "content": text}),
+            lambda: opened.accept(
+                text, text, "agent:main:web:direct:zz", {"role": "user", "content": text}
+            ),
             lambda: opened.set_lane(text, concurrency=1, priority=1),
-            lambda: session.append({"type": "custom", "customType": text, "id": text or "e", "data": {text: text}}),
+            lambda: session.append(
+                {"type": "custom", "customType": text, "id": text or "e", "data": {text: text}}
+            ),
         ):
             try:
                 await store()
@@ -417,7 +529,10 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: 
         try:
             assert (await opened.session_by_id(text)).id == text
         except (SessionDBError, ValueError):
-            assert await opened.read("test", lambda tx: tx.first("registry.by_id", session_id="zz")) is None
+            assert (
+                await opened.read("test", lambda tx: tx.first("registry.by_id", session_id="zz"))
+                is None
+            )
     assert content_of(db)["schema"] == before["schema"]
 
 
@@ -443,9 +558,15 @@ COMMANDS = [
 
 # An argument of a process has no NUL, and is not half an emoji. The short run takes every fourth of the rest.
 @pytest.mark.parametrize(
-    "text", [text for text in HOSTILE if "\x00" not in text and "\ud83d" not in text][:: 1 if IS_LONG else 4], ids=shortly
+    "text",
+    [text for text in HOSTILE if "\x00" not in text and "\ud83d" not in text][
+        :: 1 if IS_LONG else 4
+    ],
+    ids=shortly,
 )
-def test_hostile_text_in_any_option_of_the_command_line_changes_nothing(db: Path, text: str, tmp_path: Path) -> None:
+def test_hostile_text_in_any_option_of_the_command_line_changes_nothing(
+    db: Path, text: str, tmp_path: Path
+) -> None:
     before = content_of(db)
     for command in COMMANDS:
         result = run(*(part.format(db=db, text=text, out=tmp_path / "out") for part in command))
@@ -508,7 +629,9 @@ def pragma_attacks() -> list[str]:
         "pragma main.{name} = delete",
         "select * from pragma_{name}(1)",
     )
-    return [form.format(name=name) for name in sorted(names) for form in forms] + [f"pragma {name}" for name in sorted(names)]
+    return [form.format(name=name) for name in sorted(names) for form in forms] + [
+        f"pragma {name}" for name in sorted(names)
+    ]
 
 
 def footprint(home: Path) -> dict[str, bytes]:
@@ -521,7 +644,9 @@ def attack(db: Path, sql: str) -> list[str]:
     before = footprint(db.parent)
     message = []
     try:
-        with database.query(db, sql.format(home=db.parent) if "{" in sql else sql, timeout_s=5.0) as (_, rows):
+        with database.query(
+            db, sql.format(home=db.parent) if "{" in sql else sql, timeout_s=5.0
+        ) as (_, rows):
             found = list(rows)
         if sql in WRITES and sql not in HARMLESS_ROWS and found:
             message.append(f"it was run, and returned {found[0]!r}")
@@ -530,7 +655,11 @@ def attack(db: Path, sql: str) -> list[str]:
     except Exception as error:  # noqa: BLE001  # whatever it is, it is reported
         message.append(f"{type(error).__name__}: {error}")
     after = footprint(db.parent)
-    message += [f"{name} changed" for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    message += [
+        f"{name} changed"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
     return message
 
 
@@ -544,8 +673,19 @@ def test_no_pragma_given_to_query_changes_anything(db: Path) -> None:
     assert {sql: message for sql in attacks if (message := attack(db, sql))} == {}
 
 
-def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ("query_only", "temp_store", "cache_size", "mmap_size", "trusted_schema", "writable_schema", "busy_timeout", "journal_mode")
+def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (
+        "query_only",
+        "temp_store",
+        "cache_size",
+        "mmap_size",
+        "trusted_schema",
+        "writable_schema",
+        "busy_timeout",
+        "journal_mode",
+    )
     opened: list[apsw.Connection] = []
     connect = user_query.connect_visitor
 
@@ -567,18 +707,27 @@ def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(db:
                 continue
 
 
-def test_without_the_authorizer_attacks_that_are_no_writes_succeed_and_are_reported(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_authorizer_attacks_that_are_no_writes_succeed_and_are_reported(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
     reported = {sql for sql in WRITES if attack(db, sql)}
-    assert any(sql.startswith("select sqlite_log") for sql in reported) or any("fts3_tokenizer('simple')" in sql for sql in reported)
+    assert any(sql.startswith("select sqlite_log") for sql in reported) or any(
+        "fts3_tokenizer('simple')" in sql for sql in reported
+    )
     assert "delete from entry returning entry_id" not in reported  # query_only stands behind it
 
 
-def test_without_the_authorizer_and_query_only_the_writes_succeed_and_are_reported(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_authorizer_and_query_only_the_writes_succeed_and_are_reported(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
     monkeypatch.setattr(connection, "_query_only", lambda opened: None)
     reported = {sql for sql in WRITES if attack(db, sql)}
-    assert {"delete from entry returning entry_id", "update session set epoch = 99 returning session_id"} <= reported
+    assert {
+        "delete from entry returning entry_id",
+        "update session set epoch = 99 returning session_id",
+    } <= reported
 
 
 WORDS = [
@@ -658,10 +807,21 @@ def test_random_statements_change_nothing_either(db: Path) -> None:
     print(f"random statements: {ATTACKS}, seed {SEED}")
     seeds = [*WRITES, *pragma_attacks()[:50]]
     for number in range(ATTACKS):
-        words = chosen.choices(WORDS, k=chosen.randint(1, 14)) if number % 2 else chosen.choice(seeds).split()
+        words = (
+            chosen.choices(WORDS, k=chosen.randint(1, 14))
+            if number % 2
+            else chosen.choice(seeds).split()
+        )
         for _ in range(chosen.randint(0, 3)):
             words.insert(chosen.randint(0, len(words)), chosen.choice(WORDS))
-        sql = " ".join(words).replace("{home}", str(db.parent)).replace("{{", "{").replace("}}", "}").replace("{", "(").replace("}", ")")
+        sql = (
+            " ".join(words)
+            .replace("{home}", str(db.parent))
+            .replace("{{", "{")
+            .replace("}}", "}")
+            .replace("{", "(")
+            .replace("}", ")")
+        )
         assert attack(db, sql) == [], sql
 
 
@@ -693,7 +853,9 @@ def test_a_query_that_never_ends_is_ended(db: Path, sql: str) -> None:
         "select hex(zeroblob(100000000))",
         "select replace(hex(zeroblob(100000)), '0', hex(zeroblob(1000)))",
         ENDLESS + "select group_concat(hex(zeroblob(1000000))) from (select n from c limit 200)",
-        "select json_group_array(hex(zeroblob(1000000))) from (" + ENDLESS + "select n from c limit 200)",
+        "select json_group_array(hex(zeroblob(1000000))) from ("
+        + ENDLESS
+        + "select n from c limit 200)",
     ],
 )
 def test_a_value_of_a_gigabyte_is_refused_before_it_is_made(db: Path, sql: str) -> None:
@@ -703,32 +865,50 @@ def test_a_value_of_a_gigabyte_is_refused_before_it_is_made(db: Path, sql: str) 
     assert apsw.memory_high_water() - before < 3 * limits.QUERY_VALUE_BYTES_MAX
 
 
-def test_the_largest_entry_that_can_be_stored_can_be_queried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_entry_that_can_be_stored_can_be_queried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert limits.QUERY_VALUE_BYTES_MAX >= 2 * limits.ENTRY_BYTES_MAX
     monkeypatch.setattr(entries, "ENTRY_BYTES_MAX", 300_000)
     monkeypatch.setattr(user_query, "QUERY_VALUE_BYTES_MAX", 600_000)
     with sessiondb.sync.open(tmp_path / "large.db") as opened:
         opened.create_session().append({"role": "user", "content": "x" * 299_500})
-    with database.query(tmp_path / "large.db", "select max(length(hex(payload))), max(payload) from entry") as (_, rows):
+    with database.query(
+        tmp_path / "large.db", "select max(length(hex(payload))), max(payload) from entry"
+    ) as (_, rows):
         assert next(rows)[0] > 599_000
 
 
-def in_a_process(db: Path, sql: str, *options: str, changed: str = "") -> subprocess.CompletedProcess[str]:
+def in_a_process(
+    db: Path, sql: str, *options: str, changed: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run `sessiondb query` in a process of its own, with something changed in it first."""
     code = f"import sys\nfrom sessiondb.cli import main, query\n{changed}\nsys.argv[0] = 'sessiondb'\nmain()"
     return subprocess.run(
-        [sys.executable, "-c", code, "query", str(db), sql, *options], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT
+        [sys.executable, "-c", code, "query", str(db), sql, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=ROOT,
     )
 
 
 def test_a_sort_that_would_fill_the_memory_or_the_disk_is_refused(db: Path) -> None:
-    sql = "select count(*) from (" + ENDLESS + "select n, hex(randomblob(2000)) as r from c limit 100000000) order by r"
+    sql = (
+        "select count(*) from ("
+        + ENDLESS
+        + "select n, hex(randomblob(2000)) as r from c limit 100000000) order by r"
+    )
     found = in_a_process(
         db,
         sql.replace("count(*)", "r"),
         changed="import sys; sys.modules['sessiondb.cli.query'].QUERY_MEMORY_BYTES_MAX = 32 << 20",
     )
-    assert (found.returncode, "needs more memory than a query may have" in found.stderr) == (2, True), found.stderr
+    assert (found.returncode, "needs more memory than a query may have" in found.stderr) == (
+        2,
+        True,
+    ), found.stderr
 
 
 def test_a_function_that_nothing_can_interrupt_ends_with_the_process(db: Path) -> None:
@@ -742,11 +922,18 @@ def test_a_function_that_nothing_can_interrupt_ends_with_the_process(db: Path) -
     assert (found.returncode, "it could not be stopped" in found.stderr) == (5, True), found.stderr
 
 
-def test_output_without_end_and_tables_without_end_are_refused(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_without_end_and_tables_without_end_are_refused(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules["sessiondb.cli.query"], "QUERY_OUTPUT_BYTES_MAX", 1_000_000)
     monkeypatch.setattr(sys.modules["sessiondb.cli.query"], "QUERY_TABLE_ROWS_MAX", 1_000)
-    monkeypatch.setattr(database, "bound_query_memory", lambda limit_bytes: None)  # this process's limit is not for changing
-    for option, message in (("--csv", "the output is longer than 1,000,000 bytes"), ("--table", "a table holds at most 1,000 rows")):
+    monkeypatch.setattr(
+        database, "bound_query_memory", lambda limit_bytes: None
+    )  # this process's limit is not for changing
+    for option, message in (
+        ("--csv", "the output is longer than 1,000,000 bytes"),
+        ("--table", "a table holds at most 1,000 rows"),
+    ):
         result = run("query", db, ENDLESS + "select n from c", option)
         assert result.exit_code in (1, 2)
         assert message in result.output
@@ -757,7 +944,9 @@ def test_output_without_end_and_tables_without_end_are_refused(db: Path, monkeyp
 PLANTS = {
     "a trigger that deletes what is stored": "CREATE TRIGGER t AFTER INSERT ON instance BEGIN DELETE FROM entry; END",
     "a trigger on every append": "CREATE TRIGGER t AFTER INSERT ON entry BEGIN DELETE FROM entry WHERE entry_no < new.entry_no; END",
-    "a trigger that never ends": "CREATE TRIGGER t AFTER INSERT ON entry BEGIN SELECT count(*) FROM (" + ENDLESS + "SELECT n FROM c); END",
+    "a trigger that never ends": "CREATE TRIGGER t AFTER INSERT ON entry BEGIN SELECT count(*) FROM ("
+    + ENDLESS
+    + "SELECT n FROM c); END",
     "a view that never ends in place of ours": "DROP VIEW stuck; CREATE VIEW stuck AS "
     + ENDLESS
     + "SELECT n, n, n, n, n, n FROM c WHERE n < 0",
@@ -765,7 +954,9 @@ PLANTS = {
     "a view that registers a tokenizer": "DROP VIEW stuck; CREATE VIEW stuck AS SELECT fts3_tokenizer('x', x'00'), 1, 1, 1, 1, 1",
     "a view that reads pages": "DROP VIEW stuck; CREATE VIEW stuck AS SELECT data, 1, 1, 1, 1, 1 FROM sqlite_dbpage",
     "views that double forty times": "DROP VIEW stuck; CREATE VIEW v0 AS SELECT 1 AS x"
-    + "".join(f"; CREATE VIEW v{n} AS SELECT a.x FROM v{n - 1} AS a, v{n - 1} AS b" for n in range(1, 40))
+    + "".join(
+        f"; CREATE VIEW v{n} AS SELECT a.x FROM v{n - 1} AS a, v{n - 1} AS b" for n in range(1, 40)
+    )
     + "; CREATE VIEW stuck AS SELECT x, x, x, x, x, x FROM v39",
     "a virtual table": "CREATE VIRTUAL TABLE planted USING fts5(x); INSERT INTO planted VALUES ('x')",
     "an index on an expression": "CREATE INDEX planted ON entry (length(hex(payload)))",
@@ -783,7 +974,10 @@ def look_at(path: Path, tmp_path: Path) -> None:
     steps: list[Callable[[sessiondb.sync.SessionDB], object]] = [
         lambda db: db.status(),
         lambda db: list(db.sessions()),
-        lambda db: [session.context() for session in (db.session_by_id(info.session_id) for info in db.sessions())],
+        lambda db: [
+            session.context()
+            for session in (db.session_by_id(info.session_id) for info in db.sessions())
+        ],
         lambda db: db.verify(),
         lambda db: db.export(tmp_path / "out"),
         lambda db: list(db.compactions()),
@@ -796,7 +990,9 @@ def look_at(path: Path, tmp_path: Path) -> None:
                 except (SessionDBError, apsw.Error):
                     continue
             if not readonly:
-                db.session("agent:main:web:direct:jo").append({"role": "user", "content": "said after"})
+                db.session("agent:main:web:direct:jo").append(
+                    {"role": "user", "content": "said after"}
+                )
     for sql in ("select * from stuck limit 5", "select count(*) from entry"):
         try:
             with database.query(path, sql, timeout_s=0.2) as (_, rows):
@@ -809,26 +1005,42 @@ def damage_by(script: str, db: Path, tmp_path: Path) -> list[str]:
     """Plant something, use the database, and say what it did to entries or to anything outside."""
     before = content_of(db)["entry"]
     plant(db, script)
-    others = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.parent != db.parent}
+    others = {
+        path: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.parent != db.parent
+    }
     look_at(db, tmp_path)
     after = content_of(db)["entry"]
-    message = [] if set(before) < set(after) and len(after) == len(before) + 1 else ["the entries are not those that were stored"]
-    message += [f"{path} changed" for path, content in others.items() if path.read_bytes() != content]
+    message = (
+        []
+        if set(before) < set(after) and len(after) == len(before) + 1
+        else ["the entries are not those that were stored"]
+    )
+    message += [
+        f"{path} changed" for path, content in others.items() if path.read_bytes() != content
+    ]
     with closing(apsw.Connection(str(db), flags=apsw.SQLITE_OPEN_READONLY)) as opened:
         message += [
             "the head was moved"
-            for (count,) in opened.execute("select count(*) from session where head_no is null and entries > 1")
+            for (count,) in opened.execute(
+                "select count(*) from session where head_no is null and entries > 1"
+            )
             if count
         ]
     return message
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_what_an_attacker_put_into_a_schema_is_not_run_or_is_cut_off(name: str, db: Path, tmp_path: Path) -> None:
+def test_what_an_attacker_put_into_a_schema_is_not_run_or_is_cut_off(
+    name: str, db: Path, tmp_path: Path
+) -> None:
     assert damage_by(PLANTS[name], db, tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["a trigger that deletes what is stored", "a trigger on every append"])
+@pytest.mark.parametrize(
+    "name", ["a trigger that deletes what is stored", "a trigger on every append"]
+)
 def test_with_triggers_switched_on_that_attack_succeeds_and_is_reported(
     name: str, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -836,15 +1048,26 @@ def test_with_triggers_switched_on_that_attack_succeeds_and_is_reported(
     assert damage_by(PLANTS[name], db, tmp_path) != []
 
 
-def test_a_schema_of_an_attacker_calls_no_function_that_acts_even_without_the_authorizer(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schema_of_an_attacker_calls_no_function_that_acts_even_without_the_authorizer(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(db, PLANTS["a view that registers a tokenizer"])
     monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
-    with pytest.raises(InvalidInput, match="unsafe use of fts3_tokenizer"), database.query(db, "select * from stuck"):
+    with (
+        pytest.raises(InvalidInput, match="unsafe use of fts3_tokenizer"),
+        database.query(db, "select * from stuck"),
+    ):
         pass
 
 
-@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"\x00" * 8192, b"#!/bin/sh\nrm -rf /\n", os.urandom(20_000)], ids=len)
-def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"SQLite format 3\x00", b"\x00" * 8192, b"#!/bin/sh\nrm -rf /\n", os.urandom(20_000)],
+    ids=len,
+)
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "gateway.db"
     path.write_bytes(content)
     for arguments in (
@@ -888,10 +1111,16 @@ NAMES = [
 
 def world(tmp_path: Path) -> dict[str, bytes]:
     """Return every file below a folder that no export may touch."""
-    return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "home" not in path.parts}
+    return {
+        str(path): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and "home" not in path.parts
+    }
 
 
-def export_names(db: Path, tmp_path: Path, names: list[str], *, overwrite: bool = False) -> tuple[list[str], sessiondb.ExportReport]:
+def export_names(
+    db: Path, tmp_path: Path, names: list[str], *, overwrite: bool = False
+) -> tuple[list[str], sessiondb.ExportReport]:
     """Give recorded files hostile names, export, and say what happened to anything but new files in the destination."""
     out, elsewhere = tmp_path / "deep" / "out", tmp_path / "elsewhere"
     for folder in (out, elsewhere):
@@ -900,24 +1129,43 @@ def export_names(db: Path, tmp_path: Path, names: list[str], *, overwrite: bool 
     (tmp_path / "deep" / "outside.jsonl").write_bytes(b"not ours")
     (out / "linked").symlink_to(elsewhere)
     (out / "precious.jsonl").write_bytes(b"there before")
-    write(tmp_path / "in", {f"{number}.jsonl": header(f"s-{number}").encode() + b"\n" for number in range(len(names))})
+    write(
+        tmp_path / "in",
+        {f"{number}.jsonl": header(f"s-{number}").encode() + b"\n" for number in range(len(names))},
+    )
     with sessiondb.sync.open(db) as opened:
         opened.import_path(tmp_path / "in")
     for number, name in enumerate(names):
         with closing(apsw.Connection(str(db))) as raw:
-            raw.execute("update import_file set name = ? where path like ?", (name, f"%/{number}.jsonl")).fetchall()
+            raw.execute(
+                "update import_file set name = ? where path like ?", (name, f"%/{number}.jsonl")
+            ).fetchall()
     before = world(tmp_path)
     with sessiondb.sync.open(db) as opened:
         report = opened.export(out, overwrite=overwrite)
     after = world(tmp_path)
-    kept = {path: content for path, content in before.items() if not (overwrite and path.startswith(str(out)))}
+    kept = {
+        path: content
+        for path, content in before.items()
+        if not (overwrite and path.startswith(str(out)))
+    }
     message = [f"{path} changed" for path, content in kept.items() if after.get(path) != content]
-    message += [f"{path} is new" for path in after.keys() - before.keys() if not os.path.realpath(path).startswith(f"{out}/")]
-    message += [f"{path} is no regular file" for path in out.rglob("*") if not path.is_symlink() and not (path.is_file() or path.is_dir())]
+    message += [
+        f"{path} is new"
+        for path in after.keys() - before.keys()
+        if not os.path.realpath(path).startswith(f"{out}/")
+    ]
+    message += [
+        f"{path} is no regular file"
+        for path in out.rglob("*")
+        if not path.is_symlink() and not (path.is_file() or path.is_dir())
+    ]
     return message, report
 
 
-def test_no_name_in_a_database_leads_an_export_out_of_its_folder_or_onto_a_file(db: Path, tmp_path: Path) -> None:
+def test_no_name_in_a_database_leads_an_export_out_of_its_folder_or_onto_a_file(
+    db: Path, tmp_path: Path
+) -> None:
     message, report = export_names(db, tmp_path, NAMES)
     assert message == []
     assert report.count("written") >= len(NAMES) - 4
@@ -934,27 +1182,52 @@ def test_without_the_check_of_names_the_same_export_leads_out_and_is_reported(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "safe_name", lambda name: name)
-    monkeypatch.setattr(exporter, "_make_below", lambda top, folder: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(
+        exporter, "_make_below", lambda top, folder: folder.mkdir(parents=True, exist_ok=True)
+    )
     message, _ = export_names(db, tmp_path, ["../new.jsonl", "linked/new.jsonl"])
     assert [one.rpartition("/")[2] for one in message] == ["new.jsonl is new", "new.jsonl is new"]
 
 
 def test_session_and_agent_ids_make_no_paths(tmp_path: Path) -> None:
-    ids = ["../up", "..", "/root", "a/b", "a\\b", ".hidden", "con", "CON", "é" * 200, "x" * 255, "~", "-", "a\u202eb"]
+    ids = [
+        "../up",
+        "..",
+        "/root",
+        "a/b",
+        "a\\b",
+        ".hidden",
+        "con",
+        "CON",
+        "é" * 200,
+        "x" * 255,
+        "~",
+        "-",
+        "a\u202eb",
+    ]
     with sessiondb.sync.open(tmp_path / "home" / "g.db") as db:
         for number, text in enumerate(ids):
             session = db.create_session(text)
             db.bind(f"agent:{text.replace(':', '')}:k{number}", session)
         report = db.export(tmp_path / "deep" / "out")
     assert len(report.files) >= len(ids)
-    assert {file.status for file in report.files} <= {"written", "failed"}  # a name that is too long for the disk fails by itself
+    assert {file.status for file in report.files} <= {
+        "written",
+        "failed",
+    }  # a name that is too long for the disk fails by itself
     assert report.count("written") >= len(ids) - 2
     assert {path.name for path in tmp_path.iterdir()} == {"home", "deep"}
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"out"}
 
 
 def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -> None:
-    write(tmp_path, {"outside.jsonl": transcript(3, "outside", text="SECRET"), "in/agents/main/sessions/s-1.jsonl": transcript(2)})
+    write(
+        tmp_path,
+        {
+            "outside.jsonl": transcript(3, "outside", text="SECRET"),
+            "in/agents/main/sessions/s-1.jsonl": transcript(2),
+        },
+    )
     files = [
         "../../../../outside.jsonl",
         str(tmp_path / "outside.jsonl"),
@@ -964,7 +1237,10 @@ def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -
         "/",
         "",
     ]
-    rows = {f"agent:main:k{number}": {"sessionId": "../outside", "sessionFile": name} for number, name in enumerate(files)}
+    rows = {
+        f"agent:main:k{number}": {"sessionId": "../outside", "sessionFile": name}
+        for number, name in enumerate(files)
+    }
     folder = tmp_path / "in/agents/main/sessions"
     (folder / "sessions.json").write_text(json.dumps(rows), encoding="utf-8")
     (folder / "linked.jsonl").symlink_to(tmp_path / "outside.jsonl")
@@ -983,7 +1259,9 @@ def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("name", ["evil.jsonl", "sessions.json"])
-def test_a_hard_link_to_the_live_database_is_not_opened_by_an_import_or_an_export(db: Path, tmp_path: Path, suffix: str, name: str) -> None:
+def test_a_hard_link_to_the_live_database_is_not_opened_by_an_import_or_an_export(
+    db: Path, tmp_path: Path, suffix: str, name: str
+) -> None:
     """Opening and closing it would drop the locks of this process: the guard, set to raise, tells."""
     (tmp_path / "in").mkdir()
     with sessiondb.sync.open(db, guard="raise") as opened:
@@ -991,20 +1269,28 @@ def test_a_hard_link_to_the_live_database_is_not_opened_by_an_import_or_an_expor
         session.append({"role": "user", "content": "x"})
         (tmp_path / "in" / name).hardlink_to(f"{db}{suffix}")
         report = opened.import_path(tmp_path / "in")
-        assert [(file.status, file.note) for file in report.files] == [("failed", "this is the database's own file under another name")]
+        assert [(file.status, file.note) for file in report.files] == [
+            ("failed", "this is the database's own file under another name")
+        ]
         out = tmp_path / "out" / "agents" / "main" / "sessions"
         out.mkdir(parents=True)
         (out / f"{session.id}.jsonl").hardlink_to(f"{db}{suffix}")
         (out / "sessions.json").hardlink_to(f"{db}{suffix}")
         exported = opened.export(tmp_path / "out")
-        assert {file.status for file in exported.files if file.name.endswith((f"{session.id}.jsonl", "sessions.json"))} == {"refused"}
+        assert {
+            file.status
+            for file in exported.files
+            if file.name.endswith((f"{session.id}.jsonl", "sessions.json"))
+        } == {"refused"}
         assert opened.stats()["guard_violations"] == 0
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_bounded_in_bytes_whatever_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_is_bounded_in_bytes_whatever_its_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(entries, "ENTRY_BYTES_MAX", 1_000)
     entries.draft_entry({"role": "user", "content": "x" * 900}, now_ms=0)
     for content in ("x" * 1_000, "漢" * 330):
@@ -1026,15 +1312,23 @@ async def test_whatever_comes_from_outside_has_a_bound_and_a_typed_error(tmp_pat
     async with sessiondb.open(tmp_path / "g.db") as db:
         session = await db.session(key)
         too_much: dict[str, Callable[[], Any]] = {
-            "entries of one call": lambda: session.append_many([one] * (limits.APPEND_ENTRIES_MAX + 1)),
+            "entries of one call": lambda: session.append_many(
+                [one] * (limits.APPEND_ENTRIES_MAX + 1)
+            ),
             "session key": lambda: db.session("agent:main:" + "x" * limits.SESSION_KEY_CHARS_MAX),
             "session id": lambda: db.create_session("x" * (limits.SESSION_ID_CHARS_MAX + 1)),
-            "idempotency key": lambda: session.append(one, idempotency_key="x" * (limits.IDEMPOTENCY_KEY_CHARS_MAX + 1)),
+            "idempotency key": lambda: session.append(
+                one, idempotency_key="x" * (limits.IDEMPOTENCY_KEY_CHARS_MAX + 1)
+            ),
             "source": lambda: db.accept("x" * (limits.SESSION_KEY_CHARS_MAX + 1), "e", key, one),
-            "event id": lambda: db.accept("web", "x" * (limits.SESSION_KEY_CHARS_MAX + 1), key, one),
+            "event id": lambda: db.accept(
+                "web", "x" * (limits.SESSION_KEY_CHARS_MAX + 1), key, one
+            ),
             "consumer of events": lambda: anext(db.events("x" * (limits.CONSUMER_CHARS_MAX + 1))),
             "consumer without a name": lambda: anext(db.events("")),
-            "nesting": lambda: session.append('{"role":"user","content":' + "[" * 600 + "]" * 600 + "}"),
+            "nesting": lambda: session.append(
+                '{"role":"user","content":' + "[" * 600 + "]" * 600 + "}"
+            ),
         }
         for name, call in too_much.items():
             with pytest.raises(InvalidInput):

@@ -28,43 +28,80 @@ KEY = "agent:main:discord:channel:1"
 def talk(session: sync.Session, rounds: int = 20) -> None:
     for number in range(rounds):
         session.append({"role": "user", "content": f"question {number} " * 20})
-        session.append({"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " * 20}]})
+        session.append(
+            {"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " * 20}]}
+        )
 
 
 # -- the same API -------------------------------------------------------------------------------------------
 
 
-PAIRS = [(database.SessionDB, sync.SessionDB), (sessiondb.Session, sync.Session), (sessiondb.CompactionJob, sync.CompactionJob)]
+PAIRS = [
+    (database.SessionDB, sync.SessionDB),
+    (sessiondb.Session, sync.Session),
+    (sessiondb.CompactionJob, sync.CompactionJob),
+]
 # A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
-ASYNC_ONLY = {"SessionDB.backend", "SessionDB.run_lane", "SessionDB.run_outbox", "SessionDB.run_resumes"}
+ASYNC_ONLY = {
+    "SessionDB.backend",
+    "SessionDB.run_lane",
+    "SessionDB.run_outbox",
+    "SessionDB.run_resumes",
+}
 
 
 def public(cls: type) -> set[str]:
     """Return the public names of a class, annotations included."""
     ours = [base for base in cls.__mro__ if base.__module__.startswith("sessiondb")]
-    return {name for base in ours for name in (*vars(base), *inspect.get_annotations(base)) if not name.startswith("_")}
+    return {
+        name
+        for base in ours
+        for name in (*vars(base), *inspect.get_annotations(base))
+        if not name.startswith("_")
+    }
 
 
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
 def test_every_public_name_has_its_counterpart(asynchronous: type, synchronous: type) -> None:
-    missing = {name for name in public(asynchronous) - public(synchronous) if f"{asynchronous.__name__}.{name}" not in ASYNC_ONLY}
-    attributes = {"SessionDB": {"path"}, "Session": {"db", "ref"}, "CompactionJob": {"session", "result"}}[asynchronous.__name__]
+    missing = {
+        name
+        for name in public(asynchronous) - public(synchronous)
+        if f"{asynchronous.__name__}.{name}" not in ASYNC_ONLY
+    }
+    attributes = {
+        "SessionDB": {"path"},
+        "Session": {"db", "ref"},
+        "CompactionJob": {"session", "result"},
+    }[asynchronous.__name__]
     assert missing == set()
     assert public(synchronous) - public(asynchronous) <= attributes
 
 
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
-def test_every_method_has_the_parameters_and_the_docstring_of_its_counterpart(asynchronous: type, synchronous: type) -> None:
+def test_every_method_has_the_parameters_and_the_docstring_of_its_counterpart(
+    asynchronous: type, synchronous: type
+) -> None:
     compared = 0
     for name in public(asynchronous) & public(synchronous):
         theirs, ours = getattr(asynchronous, name, None), getattr(synchronous, name)
         if not inspect.isfunction(theirs):
             continue
-        assert inspect.signature(ours, follow_wrapped=True).parameters.keys() == inspect.signature(theirs).parameters.keys(), name
+        assert (
+            inspect.signature(ours, follow_wrapped=True).parameters.keys()
+            == inspect.signature(theirs).parameters.keys()
+        ), name
         for written_by_hand in [inspect.signature(ours, follow_wrapped=False)]:
-            names = [parameter for parameter in written_by_hand.parameters if parameter not in ("args", "kwargs")]
+            names = [
+                parameter
+                for parameter in written_by_hand.parameters
+                if parameter not in ("args", "kwargs")
+            ]
             assert names == ["self"] or names == list(inspect.signature(theirs).parameters), name
-            for parameter, default in ((p.name, p.default) for p in written_by_hand.parameters.values() if p.default is not p.empty):
+            for parameter, default in (
+                (p.name, p.default)
+                for p in written_by_hand.parameters.values()
+                if p.default is not p.empty
+            ):
                 assert inspect.signature(theirs).parameters[parameter].default == default, name
         if theirs.__doc__:
             assert ours.__doc__ is not None, name
@@ -80,11 +117,36 @@ def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db
         fork = session.fork()
         with session.compact(keep_recent_tokens=100) as job:
             results = [job.commit("summary"), job.id, job.messages, job.as_json()]
-        results += [session, fork, db.session_by_id(session.id), session.info(), session.context(), session.entries(), session.tail()]
-        results += [session.arrivals(), session.epochs(), session.undo_compaction(), db.stats(), db.status(), db.verify(session)]
-        results += [*db.sessions(), *db.compactions(session), db.read("test", lambda tx: tx.all("status.compactions"))]
-    assert [type(result) for result in results if inspect.isawaitable(result) or inspect.isasyncgen(result)] == []
-    assert {type(one) for one in results if isinstance(one, (sync.Session, sessiondb.Session))} == {sync.Session}
+        results += [
+            session,
+            fork,
+            db.session_by_id(session.id),
+            session.info(),
+            session.context(),
+            session.entries(),
+            session.tail(),
+        ]
+        results += [
+            session.arrivals(),
+            session.epochs(),
+            session.undo_compaction(),
+            db.stats(),
+            db.status(),
+            db.verify(session),
+        ]
+        results += [
+            *db.sessions(),
+            *db.compactions(session),
+            db.read("test", lambda tx: tx.all("status.compactions")),
+        ]
+    assert [
+        type(result)
+        for result in results
+        if inspect.isawaitable(result) or inspect.isasyncgen(result)
+    ] == []
+    assert {type(one) for one in results if isinstance(one, (sync.Session, sessiondb.Session))} == {
+        sync.Session
+    }
 
 
 # -- what it does -------------------------------------------------------------------------------------------
@@ -125,7 +187,9 @@ def test_a_file_is_imported_and_exported(tmp_db: Path, tmp_path: Path, sample: P
         session = db.session_by_id(report.files[0].session_id or "")
         written = db.export(tmp_path / "out", session=session)
     assert report.ok
-    assert [Path(file.path).read_bytes() for file in written.files if file.session_id] == [transcript.read_bytes()]
+    assert [Path(file.path).read_bytes() for file in written.files if file.session_id] == [
+        transcript.read_bytes()
+    ]
 
 
 def test_errors_are_those_of_the_asynchronous_api(tmp_db: Path) -> None:
@@ -146,7 +210,9 @@ def test_errors_are_those_of_the_asynchronous_api(tmp_db: Path) -> None:
 def test_many_threads_share_one_database(tmp_db: Path) -> None:
     with sync.open(tmp_db) as db, ThreadPoolExecutor(8) as pool:
         session = db.session(KEY)
-        receipts = list(pool.map(lambda n: session.append({"role": "user", "content": str(n)}), range(100)))
+        receipts = list(
+            pool.map(lambda n: session.append({"role": "user", "content": str(n)}), range(100))
+        )
         assert {receipt.seq for receipt in receipts} == set(range(1, 101))
         assert len(session.context().messages) == 100
 
@@ -220,7 +286,9 @@ def test_a_block_that_raises_fails_the_job_and_its_own_error_goes_on(tmp_db: Pat
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_block_that_is_interrupted_fails_the_job_and_the_loop_lives(tmp_db: Path, error: type[BaseException]) -> None:
+def test_a_block_that_is_interrupted_fails_the_job_and_the_loop_lives(
+    tmp_db: Path, error: type[BaseException]
+) -> None:
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         talk(session)
@@ -250,7 +318,10 @@ def test_at_its_deadline_a_job_is_given_up_although_the_block_goes_on(tmp_db: Pa
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         talk(session)
-        with pytest.raises(sessiondb.CompactionTimeout), session.compact(keep_recent_tokens=100, timeout_s=0.05):
+        with (
+            pytest.raises(sessiondb.CompactionTimeout),
+            session.compact(keep_recent_tokens=100, timeout_s=0.05),
+        ):
             wait_until_expired(db, session)
         assert [info.state for info in db.compactions(session)] == ["expired"]
 
@@ -284,7 +355,9 @@ def interruptible() -> object:
     signal.signal(signal.SIGUSR1, before)
 
 
-def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(tmp_db: Path, interruptible: object) -> None:
+def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(
+    tmp_db: Path, interruptible: object
+) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def body(tx: object) -> str:
@@ -308,7 +381,9 @@ def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(tmp_
 
 
 @pytest.fixture(params=["before it is handed over", "while the loop takes it"])
-def interrupted_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+def interrupted_once(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], bool]:
     """Return a function that makes the next call be interrupted while it is handed to the loop, and says whether it came there."""
     hand_over = BlockingPortal.start_task_soon
     armed: list[bool] = []
@@ -331,7 +406,9 @@ def interrupted_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     return arm
 
 
-def test_an_interrupt_while_a_call_is_handed_to_the_loop_tells_its_outcome_too(tmp_db: Path, interrupted_once: Callable[[], bool]) -> None:
+def test_an_interrupt_while_a_call_is_handed_to_the_loop_tells_its_outcome_too(
+    tmp_db: Path, interrupted_once: Callable[[], bool]
+) -> None:
     """Nobody waited for such a call: it went on, and was neither cancelled nor told of."""
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
@@ -343,7 +420,9 @@ def test_an_interrupt_while_a_call_is_handed_to_the_loop_tells_its_outcome_too(t
         assert len(session.context().messages) == (outcome == "committed")
 
 
-def test_an_interrupt_while_a_block_is_handed_to_the_loop_fails_its_job(tmp_db: Path, interrupted_once: Callable[[], bool]) -> None:
+def test_an_interrupt_while_a_block_is_handed_to_the_loop_fails_its_job(
+    tmp_db: Path, interrupted_once: Callable[[], bool]
+) -> None:
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         talk(session)
@@ -356,12 +435,16 @@ def test_an_interrupt_while_a_block_is_handed_to_the_loop_fails_its_job(tmp_db: 
             assert again.commit("nothing is left behind").outcome == "committed"
 
 
-def test_a_callback_that_calls_its_database_is_told_instead_of_waiting_for_itself(tmp_db: Path) -> None:
+def test_a_callback_that_calls_its_database_is_told_instead_of_waiting_for_itself(
+    tmp_db: Path,
+) -> None:
     with sync.open(tmp_db) as db, pytest.raises(sessiondb.InvalidInput, match="callback is over"):
         db._loop.portal().call(db.status)
 
 
-def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(tmp_db: Path, interruptible: object) -> None:
+def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(
+    tmp_db: Path, interruptible: object
+) -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def slow(tx: object) -> None:
@@ -420,7 +503,9 @@ def test_an_abandoned_iterator_that_the_garbage_collector_finds_on_another_threa
         assert closed.wait(timeout=10)
 
 
-def test_an_iterator_that_its_own_thread_leaves_is_closed_when_the_loop_over_it_ends(tmp_db: Path) -> None:
+def test_an_iterator_that_its_own_thread_leaves_is_closed_when_the_loop_over_it_ends(
+    tmp_db: Path,
+) -> None:
     closed = threading.Event()
 
     async def items() -> AsyncIterator[int]:
@@ -442,7 +527,10 @@ def test_a_script_accepts_messages_and_looks_after_what_a_gateway_left(tmp_db: P
         assert (first.state, first.duplicate) == ("queued", False)
         assert db.accept("cron", "1", KEY, {"role": "user", "content": "hello"}).duplicate
         db.set_lane("slow", concurrency=1, priority=5)
-        assert db.accept("cron", "2", KEY, {"role": "user", "content": "again"}, lane="slow").ahead == 1
+        assert (
+            db.accept("cron", "2", KEY, {"role": "user", "content": "again"}, lane="slow").ahead
+            == 1
+        )
         db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "nobody is here"))
         [letter] = db.dead_letters()
         assert (letter.inbox_no, letter.reason) == (first.inbox_no, "nobody is here")
@@ -453,7 +541,14 @@ def test_a_script_accepts_messages_and_looks_after_what_a_gateway_left(tmp_db: P
         db.requeue(first.inbox_no)
         db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "still nobody"))
         db.drop(first.inbox_no)
-        assert list(db.dead_letters()) == list(db.replies("unknown")) == db.held() == db.plan_resumes() == db.resume() == []
+        assert (
+            list(db.dead_letters())
+            == list(db.replies("unknown"))
+            == db.held()
+            == db.plan_resumes()
+            == db.resume()
+            == []
+        )
         assert db.recover() == sessiondb.Recovered()
         for call in (lambda: db.settle_reply(1, "sent"), lambda: db.abort_turn(1, "stop")):
             with pytest.raises(sessiondb.NotFound):

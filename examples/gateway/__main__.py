@@ -33,29 +33,65 @@ from .web import CONNECTIONS_MAX, LOOPBACK, SOCKET_MESSAGE_BYTES_MAX, make_app
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line. Every option may also come from the environment: --model-delay from GATEWAY_MODEL_DELAY."""
-    parser = argparse.ArgumentParser(prog="python -m examples.gateway", description="A web chat that runs on sessiondb.")
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.gateway", description="A web chat that runs on sessiondb."
+    )
 
     def option(name: str, kind: type, default: object, text: str) -> None:
         known = os.environ.get("GATEWAY_" + name.upper().replace("-", "_"), default)
-        parser.add_argument(f"--{name}", type=kind, default=known, help=f"{text} (default: %(default)s)")
+        parser.add_argument(
+            f"--{name}", type=kind, default=known, help=f"{text} (default: %(default)s)"
+        )
 
-    parser.add_argument("database", metavar="DB", help="the database; it is made when there is none")
+    parser.add_argument(
+        "database", metavar="DB", help="the database; it is made when there is none"
+    )
     option("host", str, "127.0.0.1", "where to listen")
     option("port", int, 8765, "0: any that is free")
-    option("allow-host", str, "", "names that it may be called by besides localhost, with commas: of a proxy, or of this machine")
-    option("endpoint", str, None, "base URL of an OpenAI-compatible endpoint; its key comes from GATEWAY_API_KEY")
+    option(
+        "allow-host",
+        str,
+        "",
+        "names that it may be called by besides localhost, with commas: of a proxy, or of this machine",
+    )
+    option(
+        "endpoint",
+        str,
+        None,
+        "base URL of an OpenAI-compatible endpoint; its key comes from GATEWAY_API_KEY",
+    )
     option("model", str, "scripted", "the endpoint's model")
     option("model-delay", float, 0.8, "seconds that the scripted model takes to answer")
     option("summary-delay", float, 4.0, "seconds that the scripted model takes to summarise")
-    option("summary-script", str, "", "what the scripted summariser does each time: !fail, !hang, !empty, !slow 9")
+    option(
+        "summary-script",
+        str,
+        "",
+        "what the scripted summariser does each time: !fail, !hang, !empty, !slow 9",
+    )
     option("threshold", int, 4_000, "compact a context of more tokens than this")
     option("keep", int, 1_000, "tokens that a compaction keeps as they are")
     option("compaction-timeout", float, 60.0, "seconds that a compaction's block may take")
     option("late", float, 600.0, "seconds after that in which a summary is still committed")
     option("summaries", int, 2, "summarisers at work at once")
-    option("compaction-pause", float, 60.0, "seconds after a compaction that failed in which no other one begins by itself")
-    option("openclaw", Path, None, "OpenClaw's settings (JSON): its session.reset*, maintenance and threadBindings hold")
-    option("gc-every", float, 3_600.0, "seconds between two runs of retention, if the settings have a session.maintenance")
+    option(
+        "compaction-pause",
+        float,
+        60.0,
+        "seconds after a compaction that failed in which no other one begins by itself",
+    )
+    option(
+        "openclaw",
+        Path,
+        None,
+        "OpenClaw's settings (JSON): its session.reset*, maintenance and threadBindings hold",
+    )
+    option(
+        "gc-every",
+        float,
+        3_600.0,
+        "seconds between two runs of retention, if the settings have a session.maintenance",
+    )
     option("turn-timeout", float, 120.0, "seconds after which a turn is cut off")
     option("lease", float, 30.0, "seconds after which a silent turn is taken over")
     option("delayed-after", float, 5.0, "seconds after which a waiting user is told so")
@@ -64,8 +100,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("resume-timeout", float, 60.0, "seconds after which a resumed turn is cut off")
     option("resumes", int, 1, "resumes at once")
     option("resume-budget", int, 20, "resumes per start")
-    option("resume-age", float, 24.0, "hours after which an interrupted message is not resumed; 0: never")
-    option("resume-idle", float, 0.0, "hours of idleness after which a session is not resumed; 0: never")
+    option(
+        "resume-age",
+        float,
+        24.0,
+        "hours after which an interrupted message is not resumed; 0: never",
+    )
+    option(
+        "resume-idle",
+        float,
+        0.0,
+        "hours of idleness after which a session is not resumed; 0: never",
+    )
     option("breaker", int, 3, "this many unclean ends within five minutes stop all resuming")
     option("channel-log", Path, None, "where the simulated channels note what they were sent")
     option("send-delay", float, 0.0, "seconds that a simulated channel takes")
@@ -94,7 +140,10 @@ def settings_from(options: argparse.Namespace) -> Settings:
         late_s=options.late,
         summaries_max=options.summaries,
         lane=LaneSettings(
-            lease_s=options.lease, timeout_s=options.turn_timeout, delayed_after_s=options.delayed_after, attempts_max=options.attempts
+            lease_s=options.lease,
+            timeout_s=options.turn_timeout,
+            delayed_after_s=options.delayed_after,
+            attempts_max=options.attempts,
         ),
         resume=ResumePolicy(
             max_concurrent_resumes=options.resumes,
@@ -130,7 +179,11 @@ async def serve(options: argparse.Namespace) -> None:
             async with anyio.create_task_group() as tasks:
                 gateway, closing = Gateway(db, model, settings), asyncio.Event()
                 await gateway.start(tasks)
-                hosts = LOOPBACK | {name.strip().lower() for name in (options.host, *options.allow_host.split(",")) if name.strip()}
+                hosts = LOOPBACK | {
+                    name.strip().lower()
+                    for name in (options.host, *options.allow_host.split(","))
+                    if name.strip()
+                }
                 server = Server(
                     uvicorn.Config(
                         make_app(gateway, closing, hosts),
@@ -143,7 +196,10 @@ async def serve(options: argparse.Namespace) -> None:
                 )
                 stop_on_signal(server, closing)
                 host, port = listener.getsockname()[:2]
-                print(f"gateway: http://{host}:{port}/  (model {model.name}, database {options.database}; Ctrl-C stops it)", flush=True)
+                print(
+                    f"gateway: http://{host}:{port}/  (model {model.name}, database {options.database}; Ctrl-C stops it)",
+                    flush=True,
+                )
                 await server.serve(sockets=[listener])
                 tasks.cancel_scope.cancel()
         finally:
@@ -174,7 +230,11 @@ def stop_on_signal(server: Server, closing: asyncio.Event) -> None:
 def main(arguments: list[str]) -> int:
     """Run the gateway; return its exit code."""
     options = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(serve(options))

@@ -90,7 +90,9 @@ class Settings:
     retention: RetentionPolicy | None = None
     """What is kept; None: everything, for ever."""
     gc_every_s: float = 3_600.0
-    lane: LaneSettings = field(default_factory=lambda: LaneSettings(timeout_s=120.0, delayed_after_s=5.0))
+    lane: LaneSettings = field(
+        default_factory=lambda: LaneSettings(timeout_s=120.0, delayed_after_s=5.0)
+    )
     resume: ResumePolicy = field(default_factory=ResumePolicy)
     care_every_s: float = 2.0
     channel_log: Path | None = None
@@ -119,31 +121,60 @@ class Gateway:
         self.recovered = await self.db.recover()
         self.decisions = await self.db.resume(self.settings.resume)
         for decision in self.decisions:
-            log.info("interrupted message %s: %s, because: %s", decision.inbox_no, decision.action, decision.reason)
+            log.info(
+                "interrupted message %s: %s, because: %s",
+                decision.inbox_no,
+                decision.action,
+                decision.reason,
+            )
         # Users first: lane resume has the lowest priority, and a resume the deadline that its policy gave it.
         for lane in ("main", "cron", "resume"):
-            tasks.start_soon(partial(self.db.run_lane, lane, self.answer, settings=self.settings.lane))
+            tasks.start_soon(
+                partial(self.db.run_lane, lane, self.answer, settings=self.settings.lane)
+            )
         tasks.start_soon(partial(self.db.run_outbox, self.send, at_once=SENDERS))
         tasks.start_soon(self._again, self._tell_users)
         tasks.start_soon(self._again, self._tell_operators)
         if self.settings.retention is not None:
             tasks.start_soon(self._again, partial(self._keep_small, self.settings.retention))
         # Looks after what other processes leave behind while this one runs, and lets resumes go on as room is made.
-        tasks.start_soon(partial(self.db.run_resumes, self.settings.resume, every_s=self.settings.care_every_s))
+        tasks.start_soon(
+            partial(self.db.run_resumes, self.settings.resume, every_s=self.settings.care_every_s)
+        )
 
     # -- a message comes in -----------------------------------------------------------------------------------
 
-    async def receive(self, channel: str, agent: str, conversation: str, event_id: str, text: str) -> Accepted:
+    async def receive(
+        self, channel: str, agent: str, conversation: str, event_id: str, text: str
+    ) -> Accepted:
         """Accept a message. When this returns it is on disk, and only then may its sender be told so."""
         key = session_key(channel, agent, conversation)
         via = {"event_id": event_id, "agent": agent, "target": f"{channel}:{conversation}"}
-        message = {"role": "user", "content": text, "timestamp": round(time.time() * 1000), "via": via}
-        stale = await self.db.reset_if_due(key, self.settings.reset) if self.settings.reset is not None else None
-        accepted = await self.db.accept(channel, event_id, key, message, lane="cron" if channel == "cron" else "main")
+        message = {
+            "role": "user",
+            "content": text,
+            "timestamp": round(time.time() * 1000),
+            "via": via,
+        }
+        stale = (
+            await self.db.reset_if_due(key, self.settings.reset)
+            if self.settings.reset is not None
+            else None
+        )
+        accepted = await self.db.accept(
+            channel, event_id, key, message, lane="cron" if channel == "cron" else "main"
+        )
         if stale is not None:
             self.tell(accepted.session_id, "reset", reason=stale)
         if not accepted.duplicate:
-            self.tell(accepted.session_id, "accepted", event_id=event_id, inbox_no=accepted.inbox_no, ahead=accepted.ahead, text=text)
+            self.tell(
+                accepted.session_id,
+                "accepted",
+                event_id=event_id,
+                inbox_no=accepted.inbox_no,
+                ahead=accepted.ahead,
+                text=text,
+            )
         return accepted
 
     # -- a turn -----------------------------------------------------------------------------------------------
@@ -152,14 +183,24 @@ class Gateway:
         """Answer one message. Whatever happens here, `run_lane` records it; a crash is found by the next start."""
         session, via, inbox_no = turn.session, turn.message["via"], turn.inbox_no
         self.working[session.id] = turn
-        self.tell(session.id, "thinking", inbox_no=inbox_no, attempt=turn.attempt, resumed=turn.kind == "resume")
+        self.tell(
+            session.id,
+            "thinking",
+            inbox_no=inbox_no,
+            attempt=turn.attempt,
+            resumed=turn.kind == "resume",
+        )
         try:
             text, entries = await self._think(turn)
         except Exception as error:
-            self.tell(session.id, "failed", inbox_no=inbox_no, attempt=turn.attempt, reason=str(error))
+            self.tell(
+                session.id, "failed", inbox_no=inbox_no, attempt=turn.attempt, reason=str(error)
+            )
             raise
         finally:
-            if self.working.get(session.id) is turn:  # a turn that was stopped may end after the next one has begun
+            if (
+                self.working.get(session.id) is turn
+            ):  # a turn that was stopped may end after the next one has begun
                 del self.working[session.id]
         if not text.strip():
             return Answer(incomplete="the model answered with nothing")
@@ -176,7 +217,9 @@ class Gateway:
         if context.tokens > self.settings.threshold_tokens:
             self.compact_soon(turn.session, "threshold")
         system = AGENTS.get(turn.message["via"]["agent"], AGENTS["main"])
-        message = await self.model.answer(system, with_results(context.messages), attempt=turn.attempt)
+        message = await self.model.answer(
+            system, with_results(context.messages), attempt=turn.attempt
+        )
         while calls_of(message):  # the turn's deadline is the bound
             messages = await self._use_tools(turn, message)
             message = await self.model.answer(system, with_results(messages), attempt=turn.attempt)
@@ -197,7 +240,14 @@ class Gateway:
         message = json.loads(reply.payload)
         if not reply.target.startswith("web:"):
             # Its number goes with it: a channel that knows idempotency keys can be asked about it, or told to send it again.
-            await self.channel.send({"target": reply.target, "outbox_no": reply.outbox_no, "attempt": reply.attempt, **message})
+            await self.channel.send(
+                {
+                    "target": reply.target,
+                    "outbox_no": reply.outbox_no,
+                    "attempt": reply.attempt,
+                    **message,
+                }
+            )
         if "event_no" in message:  # a notice: open pages have been told by `_tell_users`
             return f"notice-{reply.outbox_no}"
         # A page that is not open reads the reply in the conversation later: that counts as sent.
@@ -215,20 +265,32 @@ class Gateway:
         return True
 
     async def _compact(self, session: Session, trigger: str, focus: str) -> None:
-        report: Notice = {"outcome": "cancelled", "text": "The compaction was stopped. Nothing is lost."}
+        report: Notice = {
+            "outcome": "cancelled",
+            "text": "The compaction was stopped. Nothing is lost.",
+        }
         try:
             with self.compacting[session.id]:
-                await self._summaries.acquire()  # given back when the summariser has ended, which may be after the block
+                await (
+                    self._summaries.acquire()
+                )  # given back when the summariser has ended, which may be after the block
                 report = await self._summarise_and_commit(session, trigger, focus)
         finally:
             del self.compacting[session.id]
-            if report["outcome"] in ("failed", "expired"):  # not again on every message; a person may all the same
+            if report["outcome"] in (
+                "failed",
+                "expired",
+            ):  # not again on every message; a person may all the same
                 self._paused[session.id] = time.monotonic() + self.settings.compaction_pause_s
             self.tell(session.id, "compacted", trigger=trigger, **report)
 
     async def _summarise_and_commit(self, session: Session, trigger: str, focus: str) -> Notice:
         settings = self.settings
-        job = session.compact(trigger=trigger, keep_recent_tokens=settings.keep_tokens, timeout_s=settings.compaction_timeout_s)
+        job = session.compact(
+            trigger=trigger,
+            keep_recent_tokens=settings.keep_tokens,
+            timeout_s=settings.compaction_timeout_s,
+        )
         summary: asyncio.Future[str] | None = None
         late = False
         try:
@@ -241,7 +303,10 @@ class Gateway:
             log.warning("%s", error)
             if late := summary is not None:
                 self._tasks.start_soon(self._commit_late, session, job.id, summary)
-            return {"outcome": "expired", "text": "The compaction takes too long. The conversation goes on; it is finished when it can be."}
+            return {
+                "outcome": "expired",
+                "text": "The compaction takes too long. The conversation goes on; it is finished when it can be.",
+            }
         except CompactionRefused as refused:  # another process is at it, or there is nothing to do
             log.info("%s", refused)
             return {"outcome": "refused", "text": f"Not compacted: {refused}"}
@@ -258,16 +323,25 @@ class Gateway:
                 summary.add_done_callback(lambda _: self._summaries.release())
         return in_words(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
 
-    async def _commit_late(self, session: Session, compaction_id: str, summary: asyncio.Future[str]) -> None:
+    async def _commit_late(
+        self, session: Session, compaction_id: str, summary: asyncio.Future[str]
+    ) -> None:
         """Commit a summary whose block is long over: sessiondb decides whether it is still of use."""
         try:
             with anyio.fail_after(self.settings.late_s):
                 text = await asyncio.shield(summary)
             result = await self.db.commit_compaction(compaction_id, text)
         except Exception as error:
-            log.warning("session %s: compaction %s gets no late summary", session.id, compaction_id, exc_info=error)
+            log.warning(
+                "session %s: compaction %s gets no late summary",
+                session.id,
+                compaction_id,
+                exc_info=error,
+            )
         else:
-            report = in_words(result.outcome, result.tokens_before, result.tokens_after, late=result.late)
+            report = in_words(
+                result.outcome, result.tokens_before, result.tokens_after, late=result.late
+            )
             self.tell(session.id, "compacted", trigger="late", **report)
         finally:
             summary.cancel()
@@ -291,7 +365,9 @@ class Gateway:
         return None
 
     async def _status_text(self, session: Session) -> str:
-        info = await session.info()  # one snapshot: these figures agree. Who holds what is the next one's.
+        info = (
+            await session.info()
+        )  # one snapshot: these figures agree. Who holds what is the next one's.
         mine = [holding for holding in await self.db.held() if holding.session_id == session.id]
         now_ms = time.time() * 1000
         return "\n".join(
@@ -300,7 +376,10 @@ class Gateway:
                 f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/{self.settings.threshold_tokens:,} tokens",
                 f"Compactions: {info.compactions} · epoch {info.epoch}",
                 f"Session: {info.session_id} · {info.entries:,} entries",
-                *(f"Busy: {held.operation or held.what}, {(now_ms - held.since_ms) / 1000:.0f} s" for held in mine),
+                *(
+                    f"Busy: {held.operation or held.what}, {(now_ms - held.since_ms) / 1000:.0f} s"
+                    for held in mine
+                ),
             ]
         )
 
@@ -333,7 +412,9 @@ class Gateway:
             self.tell(event.session_id, "notice", **notice_of(event))
             info = await (await self.db.session_by_id(event.session_id)).info()
             targets = [target_of(key) for key in info.keys]
-            if targets and not targets[0].startswith("web:"):  # a page reads what it missed; a channel is sent it, like a reply
+            if targets and not targets[0].startswith(
+                "web:"
+            ):  # a page reads what it missed; a channel is sent it, like a reply
                 await self.db.forward_event(event, NOTICES, targets[0], notice_of(event))
 
     async def _tell_operators(self) -> None:
@@ -344,7 +425,11 @@ class Gateway:
         while True:
             report = await self.db.gc(policy)
             if report.decisions:
-                log.info("retention: %s sessions went, %s failed", report.count("done"), report.count("failed"))
+                log.info(
+                    "retention: %s sessions went, %s failed",
+                    report.count("done"),
+                    report.count("failed"),
+                )
             await asyncio.sleep(self.settings.gc_every_s)
 
     async def _again(self, loop: Callable[[], Awaitable[None]]) -> None:
@@ -361,4 +446,10 @@ class Gateway:
 
 def notice_of(event: Event) -> Notice:
     """Return what a page or a channel is told of an event. Its number lets them see that they have it already."""
-    return {**json.loads(event.data), "event": event.kind, "event_no": event.event_no, "text": event.text, "at_ms": event.at_ms}
+    return {
+        **json.loads(event.data),
+        "event": event.kind,
+        "event_no": event.event_no,
+        "text": event.text,
+        "at_ms": event.at_ms,
+    }

@@ -25,7 +25,22 @@ from .channels import append_line
 from .gateway import AGENTS
 
 CHANNELS = ("discord", "telegram", "feishu")
-WORDS = ("deploy", "failed", "again", "lunch", "please", "look", "log", "whether", "lock", "held", "slow", "queue", "merge", "test")
+WORDS = (
+    "deploy",
+    "failed",
+    "again",
+    "lunch",
+    "please",
+    "look",
+    "log",
+    "whether",
+    "lock",
+    "held",
+    "slow",
+    "queue",
+    "merge",
+    "test",
+)
 RETRY_MS_MAX = 5_000
 ANSWERS_WAIT_S = 60.0
 
@@ -70,13 +85,23 @@ class Load:
     """Conversations that go on until they are told to stop. `url` is asked for each time: a gateway may come back elsewhere."""
 
     def __init__(
-        self, url: Callable[[], str], *, conversations: int = 12, pause_s: float = 0.2, ledger: Path | None = None, seed: int = 1
+        self,
+        url: Callable[[], str],
+        *,
+        conversations: int = 12,
+        pause_s: float = 0.2,
+        ledger: Path | None = None,
+        seed: int = 1,
     ) -> None:
         self.url, self.pause_s, self.ledger = url, pause_s, Ledger(ledger)
         self.random = random.Random(seed)
         agents = list(AGENTS)
         self.conversations = [
-            {"channel": CHANNELS[number % len(CHANNELS)], "agent": agents[number % len(agents)], "conversation": f"load-{seed}-{number}"}
+            {
+                "channel": CHANNELS[number % len(CHANNELS)],
+                "agent": agents[number % len(agents)],
+                "conversation": f"load-{seed}-{number}",
+            }
             for number in range(conversations)
         ]
 
@@ -93,7 +118,11 @@ class Load:
         while monotonic() < until:
             number += 1
             event_id = f"{where['conversation']}-{number}"
-            message = {**where, "event_id": event_id, "text": f"<{event_id}> {' '.join(self.random.choices(WORDS, k=20))}"}
+            message = {
+                **where,
+                "event_id": event_id,
+                "text": f"<{event_id}> {' '.join(self.random.choices(WORDS, k=20))}",
+            }
             await self._say(http, message)
             await asyncio.sleep(self.random.uniform(0, 2 * self.pause_s))
 
@@ -137,14 +166,23 @@ class Load:
     async def _look(self, http: httpx.AsyncClient) -> Found:
         lost = twice = out_of_order = unanswered = joined = 0
         for where in self.conversations:
-            promised = [line["event_id"] for line in self.ledger.acknowledged if line["conversation"] == where["conversation"]]
+            promised = [
+                line["event_id"]
+                for line in self.ledger.acknowledged
+                if line["conversation"] == where["conversation"]
+            ]
             message = await read(http, f"{self.url()}/conversations/{where['conversation']}", where)
             stored = [item["event_id"] for item in message if item["event_id"] is not None]
             answered = {item["answers"] for item in message}
             lost += len(set(promised) - set(stored))
             twice += len(stored) - len(set(stored))
-            out_of_order += [event_id for event_id in stored if event_id in set(promised)] != promised
-            last = max((index for index, event_id in enumerate(promised, 1) if event_id in answered), default=0)
+            out_of_order += [
+                event_id for event_id in stored if event_id in set(promised)
+            ] != promised
+            last = max(
+                (index for index, event_id in enumerate(promised, 1) if event_id in answered),
+                default=0,
+            )
             unanswered += len(promised) - last
             joined += len(set(promised[:last]) - answered)
         return Found(len(self.ledger.acknowledged), lost, twice, out_of_order, unanswered, joined)
@@ -166,17 +204,29 @@ async def read(http: httpx.AsyncClient, url: str, where: dict[str, str]) -> list
 
 async def main(options: argparse.Namespace) -> int:
     """Talk, check, report; 1 if a promise was broken."""
-    load = Load(lambda: options.url.rstrip("/"), conversations=options.conversations, pause_s=options.pause, ledger=options.ledger)
+    load = Load(
+        lambda: options.url.rstrip("/"),
+        conversations=options.conversations,
+        pause_s=options.pause,
+        ledger=options.ledger,
+    )
     ledger = await load.run(options.seconds)
     try:
         found = await load.check()
     except httpx.TransportError as error:
-        print(f"the gateway at {options.url} is away, so nothing can be checked: {error}", file=sys.stderr)
+        print(
+            f"the gateway at {options.url} is away, so nothing can be checked: {error}",
+            file=sys.stderr,
+        )
         return 1
     took = sorted(ledger.accept_ms)
-    print(f"acknowledged   {found.acknowledged:,}  (refused {ledger.refused:,}, away {ledger.away:,}; all of those were sent again)")
+    print(
+        f"acknowledged   {found.acknowledged:,}  (refused {ledger.refused:,}, away {ledger.away:,}; all of those were sent again)"
+    )
     if took:
-        print(f"accept p50/p99 {took[len(took) // 2]:.1f} / {took[int(len(took) * 0.99)]:.1f} ms, with HTTP")
+        print(
+            f"accept p50/p99 {took[len(took) // 2]:.1f} / {took[int(len(took) * 0.99)]:.1f} ms, with HTTP"
+        )
     for what in ("lost", "twice", "out_of_order", "unanswered", "joined"):
         print(f"{what.replace('_', ' '):<14} {getattr(found, what):,}")
     return 0 if found.ok else 1
@@ -184,12 +234,22 @@ async def main(options: argparse.Namespace) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m examples.gateway.load", description="Talk to a gateway, and check what it promised.")
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.gateway.load",
+        description="Talk to a gateway, and check what it promised.",
+    )
     parser.add_argument("url")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--conversations", type=int, default=12)
-    parser.add_argument("--pause", type=float, default=0.2, help="seconds between two messages of a conversation, on average")
-    parser.add_argument("--ledger", type=Path, default=None, help="also write what was acknowledged to this file")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=0.2,
+        help="seconds between two messages of a conversation, on average",
+    )
+    parser.add_argument(
+        "--ledger", type=Path, default=None, help="also write what was acknowledged to this file"
+    )
     return parser.parse_args(arguments)
 
 

@@ -72,12 +72,22 @@ def text_of(message: Message) -> str:
 def assistant(text: str, calls: Sequence[Message] = (), **fields: Any) -> Message:
     """Make an assistant's message: what it says, and the tools that it asks for."""
     content = [*([{"type": "text", "text": text}] if text or not calls else []), *calls]
-    return {"role": "assistant", "content": content, "timestamp": round(time.time() * 1000), **fields}
+    return {
+        "role": "assistant",
+        "content": content,
+        "timestamp": round(time.time() * 1000),
+        **fields,
+    }
 
 
 def tool_call(name: str, arguments: Message, call_id: str | None = None) -> Message:
     """Make the part of a message that asks for a tool."""
-    return {"type": "toolCall", "id": call_id or f"call-{uuid.uuid4().hex[:12]}", "name": name, "arguments": arguments}
+    return {
+        "type": "toolCall",
+        "id": call_id or f"call-{uuid.uuid4().hex[:12]}",
+        "name": name,
+        "arguments": arguments,
+    }
 
 
 @dataclass
@@ -93,23 +103,39 @@ class ScriptedModel:
     async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
         """Repeat what was said, and how much of the conversation it was shown."""
         del system
-        text = next((text_of(message) for message in reversed(messages) if message["role"] == "user"), "")
+        text = next(
+            (text_of(message) for message in reversed(messages) if message["role"] == "user"), ""
+        )
         if await _obey(text, self.delay_s, attempt):
             return assistant("")
         if messages[-1]["role"] == "toolResult":
-            return assistant(f"The tool said: {text_of(messages[-1])}", provider="scripted", model=self.name, stopReason="stop")
+            return assistant(
+                f"The tool said: {text_of(messages[-1])}",
+                provider="scripted",
+                model=self.name,
+                stopReason="stop",
+            )
         if (wanted := _TOOL.search(text)) is not None:
             call = tool_call("wait", {"seconds": float(wanted[1] or 1)})
             return assistant("", [call], provider="scripted", model=self.name, stopReason="toolUse")
         summarised = any(message["role"] == "compactionSummary" for message in messages)
-        remembers = f"{len(messages)} message{'s' * (len(messages) > 1)}" + (" with a summary of earlier ones" if summarised else "")
-        return assistant(f"You said: {text}\n(I was shown {remembers}.)", provider="scripted", model=self.name, stopReason="stop")
+        remembers = f"{len(messages)} message{'s' * (len(messages) > 1)}" + (
+            " with a summary of earlier ones" if summarised else ""
+        )
+        return assistant(
+            f"You said: {text}\n(I was shown {remembers}.)",
+            provider="scripted",
+            model=self.name,
+            stopReason="stop",
+        )
 
     async def summarise(self, messages: list[Message], focus: str) -> str:
         """List how the first few messages begin."""
         if await _obey(f"{self.summary_script} {focus}", self.summary_delay_s, attempt=1):
             return ""
-        begins = "; ".join(text_of(message)[:_SUMMARY_CHARS_PER_MESSAGE] for message in messages[:3])
+        begins = "; ".join(
+            text_of(message)[:_SUMMARY_CHARS_PER_MESSAGE] for message in messages[:3]
+        )
         return f"{len(messages)} earlier messages. They begin: {begins}"
 
     async def close(self) -> None:
@@ -140,51 +166,82 @@ class ChatEndpoint:
         """Return the model of that name at a base URL such as http://localhost:11434/v1; its key is in GATEWAY_API_KEY."""
         key = os.environ.get("GATEWAY_API_KEY") or os.environ.get("OPENAI_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return cls(httpx.AsyncClient(base_url=url.rstrip("/") + "/", headers=headers, timeout=timeout_s), name)
+        return cls(
+            httpx.AsyncClient(base_url=url.rstrip("/") + "/", headers=headers, timeout=timeout_s),
+            name,
+        )
 
     async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
         """Ask for the next message; what the provider counted becomes its `usage`."""
         del attempt
-        text, calls, usage = await self._complete([{"role": "system", "content": system}, *map(_as_openai, messages)], tools=_OFFERED)
+        text, calls, usage = await self._complete(
+            [{"role": "system", "content": system}, *map(_as_openai, messages)], tools=_OFFERED
+        )
         fields: Message = {"usage": usage} if usage else {}
         return assistant(
-            text, calls, provider="openai-compatible", model=self.name, stopReason="toolUse" if calls else "stop", **fields
+            text,
+            calls,
+            provider="openai-compatible",
+            model=self.name,
+            stopReason="toolUse" if calls else "stop",
+            **fields,
         )
 
     async def summarise(self, messages: list[Message], focus: str) -> str:
         """Ask for a summary."""
-        ask = {"role": "user", "content": _ASK_FOR_SUMMARY + (f"Mind this above all: {focus}" if focus else "")}
+        ask = {
+            "role": "user",
+            "content": _ASK_FOR_SUMMARY + (f"Mind this above all: {focus}" if focus else ""),
+        }
         return (await self._complete([*map(_as_openai, messages), ask]))[0]
 
     async def close(self) -> None:
         """Close the connections."""
         await self.client.aclose()
 
-    async def _complete(self, messages: list[Message], **options: Any) -> tuple[str, list[Message], dict[str, int] | None]:
+    async def _complete(
+        self, messages: list[Message], **options: Any
+    ) -> tuple[str, list[Message], dict[str, int] | None]:
         try:
-            response = await self.client.post("chat/completions", json={"model": self.name, "messages": messages, **options})
+            response = await self.client.post(
+                "chat/completions", json={"model": self.name, "messages": messages, **options}
+            )
             response.raise_for_status()
             note = response.json()
             message = note["choices"][0]["message"]
             text = message["content"] or ""
             asked = [(call["function"], call["id"]) for call in message.get("tool_calls") or ()]
-            calls = [tool_call(function["name"], json.loads(function["arguments"] or "{}"), call_id) for function, call_id in asked]
+            calls = [
+                tool_call(function["name"], json.loads(function["arguments"] or "{}"), call_id)
+                for function, call_id in asked
+            ]
         except httpx.HTTPStatusError as error:
-            raise ModelError(f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}") from error
+            raise ModelError(
+                f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}"
+            ) from error
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-            raise ModelError(f"no answer from {self.client.base_url}: {type(error).__name__}: {error}") from error
+            raise ModelError(
+                f"no answer from {self.client.base_url}: {type(error).__name__}: {error}"
+            ) from error
         counted = note.get("usage") or {}
         if not counted.get("total_tokens"):
             return text, calls, None
-        return text, calls, {
-            "input": counted.get("prompt_tokens", 0),
-            "output": counted.get("completion_tokens", 0),
-            "totalTokens": counted["total_tokens"],
-        }
+        return (
+            text,
+            calls,
+            {
+                "input": counted.get("prompt_tokens", 0),
+                "output": counted.get("completion_tokens", 0),
+                "totalTokens": counted["total_tokens"],
+            },
+        )
 
 
 _OFFERED = [
-    {"type": "function", "function": {"name": name, "description": tool.description, "parameters": tool.parameters}}
+    {
+        "type": "function",
+        "function": {"name": name, "description": tool.description, "parameters": tool.parameters},
+    }
     for name, tool in TOOLS.items()
 ]
 
@@ -198,9 +255,17 @@ def _as_openai(message: Message) -> Message:
             return {"role": "tool", "tool_call_id": message["toolCallId"], "content": text}
         case "assistant":
             calls = [
-                {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])}}
+                {
+                    "id": call["id"],
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])},
+                }
                 for call in calls_of(message)
             ]
-            return {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
+            return {
+                "role": "assistant",
+                "content": text,
+                **({"tool_calls": calls} if calls else {}),
+            }
         case _:
             return {"role": "user", "content": text}

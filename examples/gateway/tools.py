@@ -42,21 +42,31 @@ async def _wait(arguments: dict[str, Any]) -> str:
 
 TOOLS = {
     "clock": Tool("The time now, UTC.", {"type": "object", "properties": {}}, _clock),
-    "wait": Tool("Wait for some seconds.", {"type": "object", "properties": {"seconds": {"type": "number"}}}, _wait),
+    "wait": Tool(
+        "Wait for some seconds.",
+        {"type": "object", "properties": {"seconds": {"type": "number"}}},
+        _wait,
+    ),
 }
 
 
 def calls_of(message: Message) -> list[dict[str, Any]]:
     """Return what a message of the model asks for: blocks with an id, a name and arguments."""
     content = message.get("content")
-    return [block for block in content if block.get("type") == "toolCall"] if isinstance(content, list) else []
+    return (
+        [block for block in content if block.get("type") == "toolCall"]
+        if isinstance(content, list)
+        else []
+    )
 
 
 async def use_tool(call: dict[str, Any]) -> Message:
     """Carry a call out; return the message for the transcript. A tool that fails says so to the model."""
     tool = TOOLS.get(call["name"])
     if tool is None:
-        return _result(call, f"there is no tool {call['name']!r}; there are {', '.join(TOOLS)}", is_error=True)
+        return _result(
+            call, f"there is no tool {call['name']!r}; there are {', '.join(TOOLS)}", is_error=True
+        )
     try:
         return _result(call, await tool.use(call["arguments"]))
     except (TypeError, ValueError) as error:
@@ -70,7 +80,11 @@ def with_results(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         shown.append(message)
         if message["role"] == "assistant":
-            shown += [_result(call, CUT_OFF, is_error=True) for call in calls_of(message) if call["id"] not in done]
+            shown += [
+                _result(call, CUT_OFF, is_error=True)
+                for call in calls_of(message)
+                if call["id"] not in done
+            ]
     return shown
 
 

@@ -39,7 +39,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sessiondb import DeadLetter, InvalidInput, NotExecuted, NotFound, Reply, Session, SessionDBError, SessionEnded, StoreBusy
+from sessiondb import (
+    DeadLetter,
+    InvalidInput,
+    NotExecuted,
+    NotFound,
+    Reply,
+    Session,
+    SessionDBError,
+    SessionEnded,
+    StoreBusy,
+)
 
 from .channels import Notice, session_key
 from .gateway import AGENTS, RESETS, Gateway, notice_of
@@ -60,7 +70,9 @@ SHOWN_MAX = 20
 COME_AGAIN = 1012
 
 
-def make_app(gateway: Gateway, close: asyncio.Event, hosts: Collection[str] = LOOPBACK) -> Starlette:
+def make_app(
+    gateway: Gateway, close: asyncio.Event, hosts: Collection[str] = LOOPBACK
+) -> Starlette:
     """Return the application of a gateway that has been started; `hosts` are the names that it may be called by."""
     web = Web(gateway, close)
     return Starlette(
@@ -85,13 +97,20 @@ class OnlyOurHosts:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname if scope["type"] in ("http", "websocket") else ""
+        host = (
+            urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
+            if scope["type"] in ("http", "websocket")
+            else ""
+        )
         if scope["type"] == "lifespan" or host in self.hosts:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await WebSocket(scope, receive, send).close(1008)
         else:
-            answer = JSONResponse({"error": "this gateway does not go by that host name; start it with --allow-host"}, status_code=421)
+            answer = JSONResponse(
+                {"error": "this gateway does not go by that host name; start it with --allow-host"},
+                status_code=421,
+            )
             await answer(scope, receive, send)
 
 
@@ -107,7 +126,9 @@ async def refuse(request: Request, error: Exception) -> Response:
     retry_ms = error.retry_after_ms if isinstance(error, StoreBusy) else 1_000
     answer = {"error": str(error), "retry_after_ms": retry_ms, "holder": error.fields.get("holder")}
     status = 429 if isinstance(error, StoreBusy | NotExecuted) else 503
-    return JSONResponse(answer, status_code=status, headers={"Retry-After": str(math.ceil(retry_ms / 1000))})
+    return JSONResponse(
+        answer, status_code=status, headers={"Retry-After": str(math.ceil(retry_ms / 1000))}
+    )
 
 
 async def reject(request: Request, error: Exception) -> Response:
@@ -127,11 +148,16 @@ class Web:
     async def page(self, request: Request) -> Response:
         del request
         text = files(__package__).joinpath("page.html").read_text("utf-8")
-        return HTMLResponse(text, headers={"Content-Security-Policy": policy(text), "X-Content-Type-Options": "nosniff"})
+        return HTMLResponse(
+            text,
+            headers={"Content-Security-Policy": policy(text), "X-Content-Type-Options": "nosniff"},
+        )
 
     async def messages(self, request: Request) -> Response:
         if is_foreign(request):
-            return JSONResponse({"error": "a page of another site may not write here"}, status_code=403)
+            return JSONResponse(
+                {"error": "a page of another site may not write here"}, status_code=403
+            )
         message = await self._read(request)
         session_of = (message["channel"], message["agent"], message["conversation"])
         word = message["text"].split(maxsplit=1)[0]
@@ -154,17 +180,32 @@ class Web:
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"the body is not JSON: {error}") from error
         if not isinstance(message, dict):
-            raise InvalidInput("the body is a JSON object with a text, a conversation, and an event_id")
-        fields = {"channel": "web", "agent": "main", "conversation": "lobby", "event_id": str(uuid.uuid4()), "text": "", **message}
+            raise InvalidInput(
+                "the body is a JSON object with a text, a conversation, and an event_id"
+            )
+        fields = {
+            "channel": "web",
+            "agent": "main",
+            "conversation": "lobby",
+            "event_id": str(uuid.uuid4()),
+            "text": "",
+            **message,
+        }
         for name in ("channel", "agent", "conversation", "event_id", "text"):
             if not isinstance(fields[name], str) or not fields[name].strip():
                 raise InvalidInput(f"{name} must be a text that is not empty")
-            if any("\ud800" <= char <= "\udfff" for char in fields[name]):  # half of a surrogate pair: no page could be sent it
+            if any(
+                "\ud800" <= char <= "\udfff" for char in fields[name]
+            ):  # half of a surrogate pair: no page could be sent it
                 raise InvalidInput(f"{name} is not valid Unicode")
         if len(fields["text"]) > TEXT_CHARS_MAX:
-            raise InvalidInput(f"a text has at most {TEXT_CHARS_MAX:,} characters, not {len(fields['text']):,}")
+            raise InvalidInput(
+                f"a text has at most {TEXT_CHARS_MAX:,} characters, not {len(fields['text']):,}"
+            )
         if fields["agent"] not in AGENTS:
-            raise InvalidInput(f"there is no agent {fields['agent']!r}; there are {', '.join(AGENTS)}")
+            raise InvalidInput(
+                f"there is no agent {fields['agent']!r}; there are {', '.join(AGENTS)}"
+            )
         return fields
 
     async def _session(self, channel: str, agent: str, conversation: str) -> Session:
@@ -173,18 +214,33 @@ class Web:
     async def conversation(self, request: Request) -> Response:
         query = request.query_params
         limit, before = number(query, "limit", 200), number(query, "before", 0)
-        key = session_key(query.get("channel", "web"), query.get("agent", "main"), request.path_params["conversation"])
+        key = session_key(
+            query.get("channel", "web"),
+            query.get("agent", "main"),
+            request.path_params["conversation"],
+        )
         try:
             session = await self.db.session_by_id(key)
         except NotFound:  # looking makes nothing
-            nothing = {"session_id": None, "epoch": 0, "context_tokens": 0, "said": [], "notices": [], "before": None}
+            nothing = {
+                "session_id": None,
+                "epoch": 0,
+                "context_tokens": 0,
+                "said": [],
+                "notices": [],
+                "before": None,
+            }
             return JSONResponse({**nothing, "agents": list(AGENTS)})
-        newest = await session.entries(limit=min(limit, HISTORY_MAX), before=before or None, newest_first=True)
+        newest = await session.entries(
+            limit=min(limit, HISTORY_MAX), before=before or None, newest_first=True
+        )
         text = []
         for entry in reversed(newest):
             stored = json.loads(entry.payload)
             message = stored.get("message", stored)
-            if entry.type in ("compaction", "reset") or (entry.role in ("user", "assistant") and text_of(message)):
+            if entry.type in ("compaction", "reset") or (
+                entry.role in ("user", "assistant") and text_of(message)
+            ):
                 via = message.get("via", {})
                 text.append(
                     {
@@ -197,7 +253,12 @@ class Web:
                     }
                 )
         info = await session.info()
-        known = {"session_id": session.id, "epoch": info.epoch, "context_tokens": info.context_tokens, "agents": list(AGENTS)}
+        known = {
+            "session_id": session.id,
+            "epoch": info.epoch,
+            "context_tokens": info.context_tokens,
+            "agents": list(AGENTS),
+        }
         # For a page that was not open when they were told, here or on another process.
         notices = [notice_of(event) for event in await session.events(limit=NOTICES_MAX)]
         # The page before this one is asked for with what it says here.
@@ -206,9 +267,16 @@ class Web:
 
     async def status(self, request: Request) -> Response:
         del request
-        gateway, database = self.gateway, await self.db.status()  # the counts; below, the newest of those that wait for a person
-        letters = [without_payload(letter) async for letter in self.db.dead_letters(limit=SHOWN_MAX)]
-        unknown = [without_payload(reply) async for reply in self.db.replies("unknown", limit=SHOWN_MAX)]
+        gateway, database = (
+            self.gateway,
+            await self.db.status(),
+        )  # the counts; below, the newest of those that wait for a person
+        letters = [
+            without_payload(letter) async for letter in self.db.dead_letters(limit=SHOWN_MAX)
+        ]
+        unknown = [
+            without_payload(reply) async for reply in self.db.replies("unknown", limit=SHOWN_MAX)
+        ]
         return JSONResponse(
             {
                 "pid": os.getpid(),
@@ -240,13 +308,20 @@ class Web:
             return
         query = socket.query_params
         try:
-            session = await self._session(query.get("channel", "web"), query.get("agent", "main"), socket.path_params["conversation"])
+            session = await self._session(
+                query.get("channel", "web"),
+                query.get("agent", "main"),
+                socket.path_params["conversation"],
+            )
         except InvalidInput as error:
             await socket.close(1008, str(error))
             return
         await socket.accept()
         page = self.gateway.pages.watch(session.id)
-        tasks = [asyncio.ensure_future(work) for work in (self._tell(socket, session, page), _until_gone(socket), self.close.wait())]
+        tasks = [
+            asyncio.ensure_future(work)
+            for work in (self._tell(socket, session, page), _until_gone(socket), self.close.wait())
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -260,7 +335,9 @@ class Web:
             await asyncio.gather(*tasks, return_exceptions=True)
         await socket.close(COME_AGAIN)
 
-    async def _tell(self, socket: WebSocket, session: Session, page: asyncio.Queue[Notice | None]) -> None:
+    async def _tell(
+        self, socket: WebSocket, session: Session, page: asyncio.Queue[Notice | None]
+    ) -> None:
         turn = self.gateway.working.get(session.id)
         await socket.send_json(
             {

@@ -29,7 +29,19 @@ from .transfer import append, export, import_
 
 __all__ = ["main", "program"]
 
-for _command in (import_, export, sessions, show, context, tail, append, compactions, query, verify, status):
+for _command in (
+    import_,
+    export,
+    sessions,
+    show,
+    context,
+    tail,
+    append,
+    compactions,
+    query,
+    verify,
+    status,
+):
     program.add_command(_command)
 for _command in (events, held, inbox, dead, outbox, resume):
     program.add_command(_command)

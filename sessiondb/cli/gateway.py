@@ -23,8 +23,27 @@ from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
 from sessiondb.openclaw_settings import resume_policy
 
-from .program import FiniteRange, database_argument, debug_option, json_option, look_into, read_settings, refuse, write_into
-from .terminal import Column, at, cut, escape, print_json, print_json_array, print_table, terminal_width, to_json
+from .program import (
+    FiniteRange,
+    database_argument,
+    debug_option,
+    json_option,
+    look_into,
+    read_settings,
+    refuse,
+    write_into,
+)
+from .terminal import (
+    Column,
+    at,
+    cut,
+    escape,
+    print_json,
+    print_json_array,
+    print_table,
+    terminal_width,
+    to_json,
+)
 
 # How often `events -f` looks: one search of a primary key that finds nothing. See `tail -f` (show.py).
 FOLLOW_S = 0.1
@@ -38,13 +57,40 @@ OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed
 
 @click.command(short_help="Print what happened; with -f what happens.")
 @database_argument
-@click.option("-n", "--last", type=click.IntRange(min=0), default=20, show_default=True, help="Begin with this many.")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what happens, in any process, until Ctrl-C.")
-@click.option("--audience", type=click.Choice(["operator", "user"]), help="Only events for an operator, or for the person who waits.")
-@click.option("--consumer", metavar="NAME", help="Go on where NAME stopped, and remember how far it got. Without: change nothing.")
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Begin with this many.",
+)
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on printing what happens, in any process, until Ctrl-C.",
+)
+@click.option(
+    "--audience",
+    type=click.Choice(["operator", "user"]),
+    help="Only events for an operator, or for the person who waits.",
+)
+@click.option(
+    "--consumer",
+    metavar="NAME",
+    help="Go on where NAME stopped, and remember how far it got. Without: change nothing.",
+)
 @json_option("Print one JSON object a line.")
 @debug_option
-def events(db: str, last: int, follow: bool, audience: event_rules.Audience | None, consumer: str | None, as_json: bool) -> None:
+def events(
+    db: str,
+    last: int,
+    follow: bool,
+    audience: event_rules.Audience | None,
+    consumer: str | None,
+    as_json: bool,
+) -> None:
     """Print events, oldest first, one a line.
 
     With --consumer the position is kept in the database and moves on after a page has been printed: at least
@@ -70,18 +116,28 @@ def events(db: str, last: int, follow: bool, audience: event_rules.Audience | No
                 time.sleep(FOLLOW_S)
 
 
-def _page(tx: ReadTx, *, seen: int, audience: event_rules.Audience | None) -> tuple[list[Event], int]:
+def _page(
+    tx: ReadTx, *, seen: int, audience: event_rules.Audience | None
+) -> tuple[list[Event], int]:
     """Read events behind a number, and up to which number there is nothing else to print, in one snapshot."""
     page = event_rules.after(tx, event_no=seen, audience=audience, limit=PAGE)
     return page, page[-1].event_no if len(page) == PAGE else max(seen, event_rules.last(tx))
 
 
-def _begin(opened: sync.SessionDB, consumer: str | None, audience: event_rules.Audience | None, last: int) -> int:
+def _begin(
+    opened: sync.SessionDB, consumer: str | None, audience: event_rules.Audience | None, last: int
+) -> int:
     """Return the event before the first one to print."""
-    known = opened.read("events.cursor", lambda tx: event_rules.cursor(tx, consumer)) if consumer is not None else None
+    known = (
+        opened.read("events.cursor", lambda tx: event_rules.cursor(tx, consumer))
+        if consumer is not None
+        else None
+    )
     if known is not None:
         return known
-    begin = opened.read("events.begin", lambda tx: event_rules.before_last(tx, count=last, audience=audience))
+    begin = opened.read(
+        "events.begin", lambda tx: event_rules.before_last(tx, count=last, audience=audience)
+    )
     _remember(opened, consumer, begin)
     return begin
 
@@ -89,7 +145,10 @@ def _begin(opened: sync.SessionDB, consumer: str | None, audience: event_rules.A
 def _remember(opened: sync.SessionDB, consumer: str | None, event_no: int) -> None:
     if consumer is not None:
         name = consumer
-        opened.write("events.cursor", lambda tx: event_rules.move_cursor(tx, consumer=name, event_no=event_no))
+        opened.write(
+            "events.cursor",
+            lambda tx: event_rules.move_cursor(tx, consumer=name, event_no=event_no),
+        )
 
 
 def _print_event(event: Event, *, as_json: bool) -> None:
@@ -135,7 +194,15 @@ def _held_row(holding: Holding) -> list[object]:
     alive = {True: "yes", False: "DEAD", None: "unknown"}[holding.alive]
     owner = f"pid {holding.pid} on {holding.host}, {holding.program}"
     what = f"{holding.what} {holding.number}"
-    return [what, holding.session_id, holding.operation, owner, alive, at(holding.since_ms), at(holding.until_ms)]
+    return [
+        what,
+        holding.session_id,
+        holding.operation,
+        owner,
+        alive,
+        at(holding.since_ms),
+        at(holding.until_ms),
+    ]
 
 
 # -- resume -------------------------------------------------------------------------------------------------
@@ -146,29 +213,77 @@ _DEFAULTS = ResumePolicy()
 @click.command(short_help="Show what a start would resume, and why.")
 @database_argument
 @click.option("--plan", is_flag=True, help="Show every decision with its reason; change nothing.")
-@click.option("--run", is_flag=True, help="Carry it out: give back what dead processes hold, queue what is to be resumed.")
-@click.option("--openclaw", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Take the ages from OpenClaw's settings.")
-@click.option("--max-concurrent", "max_concurrent_resumes", type=click.IntRange(min=0),
-              help=f"Resumes queued or running at once. [default: {_DEFAULTS.max_concurrent_resumes}]")  # fmt: skip
-@click.option("--budget", "budget_per_start", type=click.IntRange(min=0),
-              help=f"Resumes of a start, and of an hour after it. [default: {_DEFAULTS.budget_per_start}]")  # fmt: skip
-@click.option("--max-age-hours", type=FiniteRange(min=0),
-              help=f"Older messages are given up; 0: none is. [default: {_DEFAULTS.max_age_hours:g}]")  # fmt: skip
-@click.option("--idle-hours", type=FiniteRange(min=0),
-              help=f"So are those of sessions that have not moved for so long. [default: {_DEFAULTS.idle_hours:g}, no limit]")  # fmt: skip
-@click.option("--attempts", "attempts_max", type=click.IntRange(min=1),
-              help=f"So are those that were tried this often. [default: {_DEFAULTS.attempts_max}]")  # fmt: skip
-@click.option("--skip", "skip_states", type=click.Choice(["failed", "damaged", "none"]), multiple=True,
-              help="So are those of sessions whose turn before failed, or whose import was damaged. [default: both]")  # fmt: skip
-@click.option("--deadline", "deadline_s", type=FiniteRange(min=0, min_open=True), metavar="SECONDS",
-              help=f"A resume that takes longer is cut off. [default: {_DEFAULTS.deadline_s:g}]")  # fmt: skip
-@click.option("--breaker", "breaker_unclean_starts", type=click.IntRange(min=1),
-              help=f"So many unclean ends of one program stop all resuming. [default: {_DEFAULTS.breaker_unclean_starts}]")  # fmt: skip
-@click.option("--breaker-window", "breaker_window_s", type=FiniteRange(min=0, min_open=True), metavar="SECONDS",
-              help=f"... if they began within so long. [default: {_DEFAULTS.breaker_window_s:g}]")  # fmt: skip
+@click.option(
+    "--run",
+    is_flag=True,
+    help="Carry it out: give back what dead processes hold, queue what is to be resumed.",
+)
+@click.option(
+    "--openclaw",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Take the ages from OpenClaw's settings.",
+)
+@click.option(
+    "--max-concurrent",
+    "max_concurrent_resumes",
+    type=click.IntRange(min=0),
+    help=f"Resumes queued or running at once. [default: {_DEFAULTS.max_concurrent_resumes}]",
+)
+@click.option(
+    "--budget",
+    "budget_per_start",
+    type=click.IntRange(min=0),
+    help=f"Resumes of a start, and of an hour after it. [default: {_DEFAULTS.budget_per_start}]",
+)
+@click.option(
+    "--max-age-hours",
+    type=FiniteRange(min=0),
+    help=f"Older messages are given up; 0: none is. [default: {_DEFAULTS.max_age_hours:g}]",
+)
+@click.option(
+    "--idle-hours",
+    type=FiniteRange(min=0),
+    help=f"So are those of sessions that have not moved for so long. [default: {_DEFAULTS.idle_hours:g}, no limit]",
+)
+@click.option(
+    "--attempts",
+    "attempts_max",
+    type=click.IntRange(min=1),
+    help=f"So are those that were tried this often. [default: {_DEFAULTS.attempts_max}]",
+)
+@click.option(
+    "--skip",
+    "skip_states",
+    type=click.Choice(["failed", "damaged", "none"]),
+    multiple=True,
+    help="So are those of sessions whose turn before failed, or whose import was damaged. [default: both]",
+)
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help=f"A resume that takes longer is cut off. [default: {_DEFAULTS.deadline_s:g}]",
+)
+@click.option(
+    "--breaker",
+    "breaker_unclean_starts",
+    type=click.IntRange(min=1),
+    help=f"So many unclean ends of one program stop all resuming. [default: {_DEFAULTS.breaker_unclean_starts}]",
+)
+@click.option(
+    "--breaker-window",
+    "breaker_window_s",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help=f"... if they began within so long. [default: {_DEFAULTS.breaker_window_s:g}]",
+)
 @json_option("Print a JSON array of decisions.")
 @debug_option
-def resume(db: str, plan: bool, run: bool, openclaw: str | None, as_json: bool, **policy: Any) -> None:
+def resume(
+    db: str, plan: bool, run: bool, openclaw: str | None, as_json: bool, **policy: Any
+) -> None:
     """Show what would become of each interrupted message, and why.
 
     What dead processes were working on is planned as if a start had given it back. A gateway resumes by itself when it
@@ -195,7 +310,11 @@ def resume(db: str, plan: bool, run: bool, openclaw: str | None, as_json: bool, 
         Column("attempts", "right", spare=2),
         Column("reason", cut="end", width_min=12),
     ]
-    print_table(columns, [_decision_row(decision) for decision in decisions], empty="no message was interrupted")
+    print_table(
+        columns,
+        [_decision_row(decision) for decision in decisions],
+        empty="no message was interrupted",
+    )
 
 
 def _resume_policy(openclaw: str | None, options: dict[str, Any]) -> ResumePolicy:
@@ -205,11 +324,20 @@ def _resume_policy(openclaw: str | None, options: dict[str, Any]) -> ResumePolic
     if "none" in skip and len(skip) > 1:
         refuse("--skip none leaves nothing to skip; say it alone, or name what to skip.")
     message = {name: value for name, value in options.items() if value is not None}
-    return policy.model_copy(update=message | ({"skip_states": frozenset(skip - {"none"})} if skip else {}))
+    return policy.model_copy(
+        update=message | ({"skip_states": frozenset(skip - {"none"})} if skip else {})
+    )
 
 
 def _decision_row(decision: Decision) -> list[object]:
-    return [decision.inbox_no, decision.session_id, decision.action, at(decision.accepted_at_ms), decision.attempts, decision.reason]
+    return [
+        decision.inbox_no,
+        decision.session_id,
+        decision.action,
+        at(decision.accepted_at_ms),
+        decision.attempts,
+        decision.reason,
+    ]
 
 
 # -- inbox and dead letters ---------------------------------------------------------------------------------
@@ -245,7 +373,9 @@ def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMe
     after_no, left = 0, limit
     while left is None or left > 0:
         count = PAGE if left is None else min(left, PAGE)
-        page = opened.read("inbox.open", partial(inbox_rules.open_messages, after_no=after_no, limit=count))
+        page = opened.read(
+            "inbox.open", partial(inbox_rules.open_messages, after_no=after_no, limit=count)
+        )
         yield from page
         if len(page) < count:
             return
@@ -255,12 +385,27 @@ def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMe
 def _inbox_row(message: OpenMessage) -> list[object]:
     whose = f"{message.channel} {message.event_id}"
     accepted = at(message.accepted_at_ms)
-    return [message.inbox_no, message.session_id, message.state, message.lane, whose, accepted, message.attempts, message.reason]
+    return [
+        message.inbox_no,
+        message.session_id,
+        message.state,
+        message.lane,
+        whose,
+        accepted,
+        message.attempts,
+        message.reason,
+    ]
 
 
 @click.command(short_help="List messages that were given up; requeue or drop them.")
 @database_argument
-@click.option("--requeue", type=int, multiple=True, metavar="N", help="Put inbox item N back into its lane, its attempts forgotten.")
+@click.option(
+    "--requeue",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Put inbox item N back into its lane, its attempts forgotten.",
+)
 @click.option("--drop", type=int, multiple=True, metavar="N", help="Give inbox item N up for good.")
 @json_option("Print a JSON array; of a decision, an object.")
 @debug_option
@@ -296,7 +441,15 @@ def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool
 
 def _dead_row(letter: DeadLetter) -> list[object]:
     whose = f"{letter.channel} {letter.event_id}"
-    return [letter.inbox_no, letter.session_id, letter.lane, whose, at(letter.accepted_at_ms), letter.attempts, letter.reason]
+    return [
+        letter.inbox_no,
+        letter.session_id,
+        letter.lane,
+        whose,
+        at(letter.accepted_at_ms),
+        letter.attempts,
+        letter.reason,
+    ]
 
 
 # -- outbox -------------------------------------------------------------------------------------------------
@@ -304,12 +457,30 @@ def _dead_row(letter: DeadLetter) -> list[object]:
 
 @click.command(short_help="List replies that are not sent; settle those that nobody knows about.")
 @database_argument
-@click.option("--state", type=click.Choice([*OPEN_REPLIES, "sent"]), help="Only replies in this state; default: all but sent ones.")
-@click.option("--sent", type=int, multiple=True, metavar="N", help="Reply N (unknown or failed) has reached its reader.")
-@click.option("--resend", type=int, multiple=True, metavar="N", help="Reply N (unknown or failed) is to be sent again.")
+@click.option(
+    "--state",
+    type=click.Choice([*OPEN_REPLIES, "sent"]),
+    help="Only replies in this state; default: all but sent ones.",
+)
+@click.option(
+    "--sent",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Reply N (unknown or failed) has reached its reader.",
+)
+@click.option(
+    "--resend",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Reply N (unknown or failed) is to be sent again.",
+)
 @json_option("Print a JSON array; of a decision, an object.")
 @debug_option
-def outbox(db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tuple[int, ...], as_json: bool) -> None:
+def outbox(
+    db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tuple[int, ...], as_json: bool
+) -> None:
     """List replies that are not sent, by state, oldest first; or settle some by hand.
 
     `unknown` means that the sender died, or could not tell, between sending and hearing back. Such a reply is
@@ -327,7 +498,9 @@ def outbox(db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tup
             print_json({"sent": sent, "resent": resend})
         return
     with look_into(db) as opened:
-        found = (reply for one in ((state,) if state else OPEN_REPLIES) for reply in opened.replies(one))
+        found = (
+            reply for one in ((state,) if state else OPEN_REPLIES) for reply in opened.replies(one)
+        )
         if as_json:
             print_json_array(to_json(reply) for reply in found)
             return
@@ -345,7 +518,15 @@ def outbox(db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tup
 
 
 def _reply_row(reply: Reply) -> list[object]:
-    return [reply.outbox_no, reply.session_id, reply.state, reply.target, at(reply.created_at_ms), reply.attempts, reply.reason]
+    return [
+        reply.outbox_no,
+        reply.session_id,
+        reply.state,
+        reply.target,
+        at(reply.created_at_ms),
+        reply.attempts,
+        reply.reason,
+    ]
 
 
 def _say(text: str, *, quiet: bool) -> None:

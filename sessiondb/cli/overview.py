@@ -9,7 +9,15 @@ import click
 from sessiondb.maintenance.status import DatabaseStatus, condition
 from sessiondb.models import CompactionInfo, SessionInfo
 
-from .program import OK, PROBLEMS, database_argument, debug_option, json_option, look_into, session_argument
+from .program import (
+    OK,
+    PROBLEMS,
+    database_argument,
+    debug_option,
+    json_option,
+    look_into,
+    session_argument,
+)
 from .terminal import (
     Column,
     as_record,
@@ -32,12 +40,16 @@ from .terminal import (
 
 @click.command()
 @database_argument
-@click.option("--all", "with_ended", is_flag=True, help="Include sessions that have ended, archived ones too.")
+@click.option(
+    "--all", "with_ended", is_flag=True, help="Include sessions that have ended, archived ones too."
+)
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
 @json_option("Print a JSON array.")
 @debug_option
-def sessions(db: str, with_ended: bool, agent: str | None, limit: int | None, as_json: bool) -> None:
+def sessions(
+    db: str, with_ended: bool, agent: str | None, limit: int | None, as_json: bool
+) -> None:
     """List sessions, last changed first.
 
     On a terminal ids are cut to a prefix, which every command accepts while it is unique.
@@ -58,7 +70,11 @@ def sessions(db: str, with_ended: bool, agent: str | None, limit: int | None, as
         Column("tokens", "right"),
         Column("updated (UTC)"),
     ]
-    empty = "no sessions; `sessiondb import DB PATH` brings some in" if with_ended else "no live sessions; --all shows ended ones too"
+    empty = (
+        "no sessions; `sessiondb import DB PATH` brings some in"
+        if with_ended
+        else "no live sessions; --all shows ended ones too"
+    )
     print_table([*columns, Column("ended (UTC)")] if with_ended else columns, rows, empty=empty)
 
 
@@ -79,7 +95,9 @@ def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
 @click.command()
 @database_argument
 @session_argument
-@click.option("--epoch", type=click.IntRange(min=0), help="As it was at the end of this epoch; default: now.")
+@click.option(
+    "--epoch", type=click.IntRange(min=0), help="As it was at the end of this epoch; default: now."
+)
 @click.option(
     "--format",
     "shape",
@@ -151,7 +169,9 @@ def _compaction_row(info: CompactionInfo) -> list[object]:
 
 @click.command(short_help="Check every invariant of a database.")
 @database_argument
-@click.option("--session", metavar="SESSION", help="Only this session; default: all, and the file itself.")
+@click.option(
+    "--session", metavar="SESSION", help="Only this session; default: all, and the file itself."
+)
 @click.option("--quick", is_flag=True, help="Leave out what decodes every entry.")
 @json_option()
 @debug_option
@@ -168,13 +188,22 @@ def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
         return OK if report.ok else PROBLEMS
     width = terminal_width()
     for finding in report.findings:
-        click.echo(f"{finding.severity}: {finding.check}" + (f", session {escape(finding.session_id)}" if finding.session_id else ""))
+        click.echo(
+            f"{finding.severity}: {finding.check}"
+            + (f", session {escape(finding.session_id)}" if finding.session_id else "")
+        )
         for line in wrap(escape(finding.message), width - 4 if width else None):
             click.echo(f"    {line}")
     errors = sum(finding.severity == "error" for finding in report.findings)
     warnings = len(report.findings) - errors
-    verdict = "all good" if not report.findings else f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
-    click.echo(f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}: {verdict}")
+    verdict = (
+        "all good"
+        if not report.findings
+        else f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
+    )
+    click.echo(
+        f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}: {verdict}"
+    )
     return OK if report.ok else PROBLEMS
 
 
@@ -201,31 +230,64 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         ("schema", f"version {found.schema_version}"),
         ("file", f"{size(found.file_bytes)} ({size(found.free_bytes)} of it in free pages)"),
         ("WAL", f"{size(found.wal_bytes)} (limit by default {size(found.wal_bytes_max)})"),
-        ("sessions", f"{found.sessions:,} ({found.sessions_ended:,} ended), {counted(found.keys, 'key')}, {entries}"),
-        ("imported", f"{counted(found.import_files, 'file')}; quarantine: {found.lines_damaged:,} damaged and {found.lines_blank:,} blank"),
+        (
+            "sessions",
+            f"{found.sessions:,} ({found.sessions_ended:,} ended), {counted(found.keys, 'key')}, {entries}",
+        ),
+        (
+            "imported",
+            f"{counted(found.import_files, 'file')}; quarantine: {found.lines_damaged:,} damaged and {found.lines_blank:,} blank",
+        ),
         ("compactions", jobs),
     ]
     for job in found.running:
-        when = f"overdue since {at(job.deadline_ms)}" if job.overdue else f"deadline {at(job.deadline_ms)}"
+        when = (
+            f"overdue since {at(job.deadline_ms)}"
+            if job.overdue
+            else f"deadline {at(job.deadline_ms)}"
+        )
         died = "; its process died" if job.owner_alive is False else ""
-        lines.append(("", f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}, {when}"))
+        lines.append(
+            (
+                "",
+                f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}, {when}",
+            )
+        )
         lines.append(("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"))
     work = found.gateway
     unsent = work.replies_pending + work.replies_sending
-    full = " (full: no message is claimed until some are sent; look at `outbox`)" if work.outbox_full else ""
+    full = (
+        " (full: no message is claimed until some are sent; look at `outbox`)"
+        if work.outbox_full
+        else ""
+    )
     overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
     lines += [
-        ("messages", f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted, {work.messages_dead:,} dead"),
+        (
+            "messages",
+            f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted, {work.messages_dead:,} dead",
+        ),
         ("turns", f"{work.turns_running:,} running{overdue}"),
-        ("replies", f"{unsent:,} to send{full}, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed"),
+        (
+            "replies",
+            f"{unsent:,} to send{full}, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed",
+        ),
     ]
     lines += [("access", concern) for concern in found.concerns]
     for line in found.stuck:
         until = f" until {line.until}" if line.until else ""
         lines.append(("stuck", f"{line.what} of {line.session_id[:13]}, since {line.since}{until}"))
-    lines.append(("processes", f"{found.processes_open:,} with the file open for writing, or gone without closing it"))
+    lines.append(
+        (
+            "processes",
+            f"{found.processes_open:,} with the file open for writing, or gone without closing it",
+        )
+    )
     lines += [
-        ("", f"{process.program}, pid {process.pid} on {process.host}, since {at(process.opened_at_ms)}: {condition(process)}")
+        (
+            "",
+            f"{process.program}, pid {process.pid} on {process.host}, since {at(process.opened_at_ms)}: {condition(process)}",
+        )
         for process in found.processes
     ]
     return lines

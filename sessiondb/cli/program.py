@@ -22,7 +22,14 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from sessiondb import database, sync
-from sessiondb.errors import InvalidKey, NotFound, OpenError, SessionDBError, StoreDamaged, outcome_of
+from sessiondb.errors import (
+    InvalidKey,
+    NotFound,
+    OpenError,
+    SessionDBError,
+    StoreDamaged,
+    outcome_of,
+)
 from sessiondb.process import COMMAND_LINE
 
 from .terminal import escape, escape_lines
@@ -93,7 +100,12 @@ class Program(click.Group):
             if ctx.meta.get(_DEBUG):
                 _print_traceback()
             code = exit_code_of(error) if isinstance(error, SessionDBError) else PROBLEMS
-            raise Failure(_unwritten(error) if isinstance(error, OSError) and error.errno in _DISK else str(error), code) from error
+            raise Failure(
+                _unwritten(error)
+                if isinstance(error, OSError) and error.errno in _DISK
+                else str(error),
+                code,
+            ) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -104,13 +116,22 @@ class Program(click.Group):
             damage = _damage_of(db) if db is not None else None
             if damage is not None:
                 message = f"{db}: the file is damaged, and {ctx.invoked_subcommand} cannot go on ({what}). {damage}"
-                way_out = f"Keep it as it is, and run `sessiondb salvage {db} NEW`, or restore a backup."
+                way_out = (
+                    f"Keep it as it is, and run `sessiondb salvage {db} NEW`, or restore a backup."
+                )
                 raise Failure(f"{message} {way_out}", CANNOT_OPEN) from error
-            raise Failure(f"this is a bug: {what}. Run it again with --debug, and report what that prints.", BUG) from error
+            raise Failure(
+                f"this is a bug: {what}. Run it again with --debug, and report what that prints.",
+                BUG,
+            ) from error
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
+    ) -> NoReturn:
         """Run, and end the process (or, in a test, raise SystemExit) with the exit code."""
-        extra["standalone_mode"] = False  # click would print errors in its own way and end with its own codes
+        extra["standalone_mode"] = (
+            False  # click would print errors in its own way and end with its own codes
+        )
         code = self._run(args, prog_name, extra)
         try:
             if sys.stdout is not None:
@@ -130,7 +151,9 @@ class Program(click.Group):
         except click.UsageError as error:
             context = error.ctx
             path = context.command_path if context is not None else "sessiondb"
-            _complain(f"{path.removeprefix('sessiondb').strip() or 'usage'}: {error.format_message()} See `{path} --help`.")
+            _complain(
+                f"{path.removeprefix('sessiondb').strip() or 'usage'}: {error.format_message()} See `{path} --help`."
+            )
             return USAGE
         except click.ClickException as error:
             _complain(error.format_message())
@@ -177,7 +200,9 @@ def _say_what_became_of_it(abort: click.Abort) -> None:
     """Ctrl-C in mid-write: say whether the write happened, if it did or may have."""
     outcome = outcome_of(abort.__cause__) if abort.__cause__ is not None else None
     if outcome == "unknown":
-        _complain("interrupted, and whether the last write was stored is unknown: look before you repeat it")
+        _complain(
+            "interrupted, and whether the last write was stored is unknown: look before you repeat it"
+        )
     elif sys.stderr.isatty():
         click.echo("", err=True)
 
@@ -214,7 +239,9 @@ def _damage_of(db: str) -> str | None:
             report = opened.verify(deep=False)
     except (SessionDBError, OSError) as error:
         return str(error)
-    return next((finding.message for finding in report.findings if finding.severity == "error"), None)
+    return next(
+        (finding.message for finding in report.findings if finding.severity == "error"), None
+    )
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -226,7 +253,12 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, is_eager=True, help="Show the traceback of an error."
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember_debug,
+    is_eager=True,
+    help="Show the traceback of an error.",
 )
 database_argument = click.argument("db", metavar="DB", callback=_remember_db)
 session_argument = click.argument("session", metavar="SESSION")
@@ -253,7 +285,14 @@ def json_option(what: str = "Print JSON.") -> Callable[[F], F]:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
 )
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print versions and exit.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print versions and exit.",
+)
 @debug_option
 def program() -> None:
     """Look into, fill and check a sessiondb database."""

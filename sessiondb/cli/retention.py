@@ -48,22 +48,69 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
 @click.command(short_help="Archive what need not be kept; --dry-run only says what.")
 @database_argument
 @click.option("--dry-run", is_flag=True, help="Decide and report; change nothing.")
-@click.option("--max-age", metavar="TIME", callback=_days, help="Archive sessions that have not changed for longer, such as 30d or 12h.")
-@click.option("--idle", metavar="TIME", callback=_days, help="Leave alone what changed, or was restored, more recently.  [default: 1d]")
-@click.option("--max-sessions", metavar="N", type=click.IntRange(min=0), help="Archive the oldest beyond so many sessions.")
-@click.option("--max-bindings", metavar="N", type=click.IntRange(min=0), help="... beyond so many keys of one agent.")
-@click.option("--max-bytes", metavar="SIZE", callback=_bytes, help="... while the database is larger, such as 10gb.")
 @click.option(
-    "--high-water", metavar="SHARE", type=FiniteRange(0, 1, min_open=True), help="Of --max-bytes: go down to that.  [default: 0.8]"
+    "--max-age",
+    metavar="TIME",
+    callback=_days,
+    help="Archive sessions that have not changed for longer, such as 30d or 12h.",
 )
-@click.option("--drop-archives", metavar="TIME", callback=_days, help="Delete archives that are older, for good.")
-@click.option("--prune", metavar="TIME", callback=_days, help="Delete done messages, sent replies, ended turns, events that are older.")
-@click.option("--delete", is_flag=True, help="Delete instead of archiving: nothing can be restored.")
-@click.option("--openclaw", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Take the limits from OpenClaw's settings.")
+@click.option(
+    "--idle",
+    metavar="TIME",
+    callback=_days,
+    help="Leave alone what changed, or was restored, more recently.  [default: 1d]",
+)
+@click.option(
+    "--max-sessions",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Archive the oldest beyond so many sessions.",
+)
+@click.option(
+    "--max-bindings",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="... beyond so many keys of one agent.",
+)
+@click.option(
+    "--max-bytes",
+    metavar="SIZE",
+    callback=_bytes,
+    help="... while the database is larger, such as 10gb.",
+)
+@click.option(
+    "--high-water",
+    metavar="SHARE",
+    type=FiniteRange(0, 1, min_open=True),
+    help="Of --max-bytes: go down to that.  [default: 0.8]",
+)
+@click.option(
+    "--drop-archives",
+    metavar="TIME",
+    callback=_days,
+    help="Delete archives that are older, for good.",
+)
+@click.option(
+    "--prune",
+    metavar="TIME",
+    callback=_days,
+    help="Delete done messages, sent replies, ended turns, events that are older.",
+)
+@click.option(
+    "--delete", is_flag=True, help="Delete instead of archiving: nothing can be restored."
+)
+@click.option(
+    "--openclaw",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Take the limits from OpenClaw's settings.",
+)
 @click.option("--all", "every", is_flag=True, help="List sessions within every limit too.")
 @json_option()
 @debug_option
-def gc(db: str, dry_run: bool, openclaw: str | None, every: bool, as_json: bool, **limits: Any) -> int:
+def gc(
+    db: str, dry_run: bool, openclaw: str | None, every: bool, as_json: bool, **limits: Any
+) -> int:
     """Archive sessions that a limit asks for, and give their space back.
 
     Without a limit nothing is archived; what an interrupted run began is brought to its end. Pinned sessions, and those with
@@ -86,10 +133,15 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
     if openclaw is not None:
         policy = retention_policy(read_settings(openclaw))
     names = {
-        "max_age": "max_age_days", "idle": "idle_days", "max_sessions": "max_sessions", "max_bindings": "max_bindings_per_agent",
-        "max_bytes": "max_bytes", "high_water": "high_water", "drop_archives": "archive_days",
+        "max_age": "max_age_days",
+        "idle": "idle_days",
+        "max_sessions": "max_sessions",
+        "max_bindings": "max_bindings_per_agent",
+        "max_bytes": "max_bytes",
+        "high_water": "high_water",
+        "drop_archives": "archive_days",
         "prune": "prune_days",
-    }  # fmt: skip
+    }
     message = {name: limits[option] for option, name in names.items() if limits[option] is not None}
     return policy.model_copy(update=message | ({"archive": False} if limits["delete"] else {}))
 
@@ -107,26 +159,52 @@ def _print_report(report: RetentionReport) -> None:
         Column("reason", cut="end", width_min=20),
     ]
     shown = sorted(report.decisions, key=lambda created: created.action == "keep")
-    print_table(columns, [_row(created) for created in shown], empty="no limit asks for any session")
-    resumed_archives = f"; {counted(report.resumed_archives, 'archive')} of an earlier run finished" if report.resumed_archives else ""
+    print_table(
+        columns, [_row(created) for created in shown], empty="no limit asks for any session"
+    )
+    resumed_archives = (
+        f"; {counted(report.resumed_archives, 'archive')} of an earlier run finished"
+        if report.resumed_archives
+        else ""
+    )
     going = report.count("planned") if report.dry_run else report.count("done")
     verb = "would go" if report.dry_run else "done"
     failed = f", {report.count('failed'):,} failed" if report.count("failed") else ""
-    click.echo(f"{counted(report.sessions, 'session')}: {going:,} {verb}{failed}, {report.kept:,} kept{resumed_archives}", err=True)
+    click.echo(
+        f"{counted(report.sessions, 'session')}: {going:,} {verb}{failed}, {report.kept:,} kept{resumed_archives}",
+        err=True,
+    )
     if report.pruned:
         rows = ", ".join(f"{_ROWS[table]} {count:,}" for table, count in report.pruned.items())
-        click.echo(f"rows of finished work {'that would go' if report.dry_run else 'deleted'}: {rows}", err=True)
+        click.echo(
+            f"rows of finished work {'that would go' if report.dry_run else 'deleted'}: {rows}",
+            err=True,
+        )
     if report.dry_run:
         click.echo(f"database: {size(report.bytes_before)}; nothing was changed", err=True)
     else:
-        click.echo(f"database: {size(report.bytes_before)} before, {size(report.bytes_after)} after", err=True)
+        click.echo(
+            f"database: {size(report.bytes_before)} before, {size(report.bytes_after)} after",
+            err=True,
+        )
 
 
 def _row(created: RetentionDecision) -> list[object]:
-    action = created.action if created.outcome in ("planned", "done") or created.action == "keep" else f"{created.action}: {created.outcome}"
+    action = (
+        created.action
+        if created.outcome in ("planned", "done") or created.action == "keep"
+        else f"{created.action}: {created.outcome}"
+    )
     note = f"; {created.note}" if created.note else ""
     held = size(created.bytes) if created.bytes else ""
-    return [action, created.session_id, at(created.updated_at_ms)[:16], f"{created.entries:,}", held, created.reason + note]
+    return [
+        action,
+        created.session_id,
+        at(created.updated_at_ms)[:16],
+        f"{created.entries:,}",
+        held,
+        created.reason + note,
+    ]
 
 
 @click.command()
@@ -145,7 +223,9 @@ def restore(db: str, session: str, as_json: bool) -> None:
         print_json(report)
         return
     keys = f", reached by {', '.join(report.keys_bound)}" if report.keys_bound else ""
-    click.echo(escape(f"{report.session_id} is back: {counted(report.entries, 'entry', 'entries')}{keys}"))
+    click.echo(
+        escape(f"{report.session_id} is back: {counted(report.entries, 'entry', 'entries')}{keys}")
+    )
     for key in report.keys_taken:
         click.echo(escape(f"{key} points at another session by now, and was left so"), err=True)
     for parent in report.parents:

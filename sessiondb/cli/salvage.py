@@ -11,7 +11,17 @@ from sessiondb.errors import SessionDBError
 from sessiondb.salvage.pipeline import SalvageReport
 
 from .program import OK, PROBLEMS, USAGE, Failure, database_argument, debug_option, json_option
-from .terminal import Column, as_record, counted, escape, print_json, print_table, size, terminal_width, wrap
+from .terminal import (
+    Column,
+    as_record,
+    counted,
+    escape,
+    print_json,
+    print_table,
+    size,
+    terminal_width,
+    wrap,
+)
 
 COULD_NOT_START = USAGE
 # Of what is listed one by one; --json has more.
@@ -21,7 +31,9 @@ SHOWN = 20
 @click.command(short_help="Get what can be read out of a damaged file.")
 @database_argument
 @click.argument("new", metavar="NEW")
-@click.option("--without-wal", is_flag=True, help="Leave out the -wal beside DB: it is another database's.")
+@click.option(
+    "--without-wal", is_flag=True, help="Leave out the -wal beside DB: it is another database's."
+)
 @json_option()
 @debug_option
 def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
@@ -36,7 +48,13 @@ def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
     except (SessionDBError, OSError) as error:
         raise Failure(str(error), COULD_NOT_START) from error
     if as_json:
-        print_json({**as_record(report), "missing_entries": report.missing_entries, "complete": report.complete})
+        print_json(
+            {
+                **as_record(report),
+                "missing_entries": report.missing_entries,
+                "complete": report.complete,
+            }
+        )
     else:
         _print(report)
     return OK if report.complete else PROBLEMS
@@ -48,17 +66,34 @@ def _say(what: str) -> None:
 
 
 def _print(report: SalvageReport) -> None:
-    wal = f"{report.wal} ({counted(report.wal_frames, 'page')})" if report.wal_frames else report.wal
+    wal = (
+        f"{report.wal} ({counted(report.wal_frames, 'page')})" if report.wal_frames else report.wal
+    )
     click.echo(f"{counted(report.pages, 'page')} of {size(report.page_size)}, WAL: {wal}")
-    columns = [Column("table"), *(Column(name, "right") for name in ("found", "expected", "broken", "left out", "made again"))]
+    columns = [
+        Column("table"),
+        *(
+            Column(name, "right")
+            for name in ("found", "expected", "broken", "left out", "made again")
+        ),
+    ]
     rows: list[list[object]] = []
     for table in report.tables:
         expected = "" if table.expected is None else f"{table.expected:,}"
-        rows.append([table.table, f"{table.found:,}", expected, *map(_some, (table.broken, table.left_out, table.created))])
+        rows.append(
+            [
+                table.table,
+                f"{table.found:,}",
+                expected,
+                *map(_some, (table.broken, table.left_out, table.created)),
+            ]
+        )
     print_table(columns, rows, empty="no rows")
     _print_sessions(report)
     pages = counted(len({spot.page for spot in report.unreadable}), "page")
-    lines = [f"page {spot.page}, {spot.table or 'no table'}: {spot.what}" for spot in report.unreadable]
+    lines = [
+        f"page {spot.page}, {spot.table or 'no table'}: {spot.what}" for spot in report.unreadable
+    ]
     _list(f"{pages} that could not be read whole", lines)
     _list("gone or changed", report.lost)
     _list("notes", report.notes)
@@ -85,7 +120,13 @@ def _print_sessions(report: SalvageReport) -> None:
         Column("outcome"),
     ]
     rows: list[list[object]] = [
-        [session.session_id, f"{session.found:,}", f"{session.expected:,}", _ranges(session.missing), session.outcome]
+        [
+            session.session_id,
+            f"{session.found:,}",
+            f"{session.expected:,}",
+            _ranges(session.missing),
+            session.outcome,
+        ]
         for session in report.damaged_sessions
     ]
     print_table(columns, rows, empty="")
@@ -112,4 +153,8 @@ def _verdict(report: SalvageReport) -> str:
     if report.complete:
         return f"{got}: everything is out"
     missing = report.missing_entries
-    return f"{got}: {counted(missing, 'entry is', 'entries are')} missing" if missing else f"{got}: see above for what is not as it was"
+    return (
+        f"{got}: {counted(missing, 'entry is', 'entries are')} missing"
+        if missing
+        else f"{got}: see above for what is not as it was"
+    )

@@ -23,7 +23,13 @@ from sessiondb.clock import ms_from_iso
 from sessiondb.json_text import DamagedLine, decode_object
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
-from sessiondb.transcript.paths import context_start, entry_number, require_readable, segments, session_of
+from sessiondb.transcript.paths import (
+    context_start,
+    entry_number,
+    require_readable,
+    segments,
+    session_of,
+)
 
 from .program import database_argument, debug_option, json_option, look_into, session_argument
 from .terminal import (
@@ -69,7 +75,9 @@ _DAMAGED: dict[str, Any] = {}
 """Stands for a text that is not JSON any more: the file is damaged there."""
 
 
-@functools.lru_cache(maxsize=1)  # title, time and text of one entry are asked for one after the other
+@functools.lru_cache(
+    maxsize=1
+)  # title, time and text of one entry are asked for one after the other
 def _decoded(payload: str) -> dict[str, Any]:
     try:
         fields, _ = decode_object(payload)
@@ -105,7 +113,11 @@ def parts_of(entry: Entry) -> Iterator[Part]:
             yield Part(str(fields.get("reason") or ""))
         case _:
             frame = {"type", "id", "parentId", "timestamp"}
-            shown = fields["data"] if "data" in fields else {name: value for name, value in fields.items() if name not in frame}
+            shown = (
+                fields["data"]
+                if "data" in fields
+                else {name: value for name, value in fields.items() if name not in frame}
+            )
             yield Part(cut(json.dumps(shown, ensure_ascii=False), CALL_CELLS))
 
 
@@ -136,13 +148,19 @@ def _parts_of_content(content: Any) -> Iterator[Part]:
             case "text":
                 yield Part(str(block.get("text", "")))
             case "thinking":
-                yield Part(str(block.get("thinking") or "(not shown by the provider)"), "thinking:", THINKING_LINES)
+                yield Part(
+                    str(block.get("thinking") or "(not shown by the provider)"),
+                    "thinking:",
+                    THINKING_LINES,
+                )
             case "toolCall":
                 arguments = json.dumps(block.get("arguments"), ensure_ascii=False)
                 yield Part(f"{block.get('name')} {cut(arguments, CALL_CELLS)}", "->")
             case "image":
                 data = block.get("data")
-                yield Part(f"[image {block.get('mimeType', '')}, {size(len(data) * 3 // 4 if isinstance(data, str) else 0)}]")
+                yield Part(
+                    f"[image {block.get('mimeType', '')}, {size(len(data) * 3 // 4 if isinstance(data, str) else 0)}]"
+                )
             case other:
                 yield Part(f"[{other}]")
 
@@ -160,20 +178,28 @@ def title_of(entry: Entry) -> str:
             ended = message.get("stopReason")
             return f"{title}  ({ended})" if ended in ("error", "aborted", "length") else title
         case "toolResult":
-            return f"tool result  {message.get('toolName') or ''}".rstrip() + ("  (error)" if message.get("isError") else "")
+            return f"tool result  {message.get('toolName') or ''}".rstrip() + (
+                "  (error)" if message.get("isError") else ""
+            )
         case "bashExecution":
             code = message.get("exitCode")
             return f"shell  (exit code {code})" if code else "shell"
         case "custom":
             return f"custom  {message.get('customType') or ''}".rstrip()
-    return role + ("  (excluded from the context)" if message.get("excludeFromContext") is True else "")
+    return role + (
+        "  (excluded from the context)" if message.get("excludeFromContext") is True else ""
+    )
 
 
 def said_at_ms(entry: Entry) -> int:
     """Return when an entry was made by its own account; an imported one was stored much later. Else when it was stored."""
     stamp = _decoded(entry.payload).get("timestamp")
     made_at_ms = ms_from_iso(stamp) if isinstance(stamp, str) else None
-    return made_at_ms if made_at_ms is not None and 0 < made_at_ms < YEAR_9999_MS else entry.appended_at_ms
+    return (
+        made_at_ms
+        if made_at_ms is not None and 0 < made_at_ms < YEAR_9999_MS
+        else entry.appended_at_ms
+    )
 
 
 # -- show ---------------------------------------------------------------------------------------------------
@@ -234,7 +260,11 @@ class Printer:
         marks, last = self.landmarks, self._last
         self._branches_after(last)
         if last is not None and session_of(last.entry_no) != session_of(entry.entry_no):
-            owner = "this session's own" if session_of(entry.entry_no) == marks.session_no else "of a fork in between"
+            owner = (
+                "this session's own"
+                if session_of(entry.entry_no) == marks.session_no
+                else "of a fork in between"
+            )
             self._rule(f"forked here; what follows is {owner}")
         if not self._inside and marks.start_no is not None and entry.entry_no >= marks.start_no:
             self._inside = True
@@ -256,7 +286,12 @@ class Printer:
 @click.command(short_help="Print a transcript as people read it.")
 @database_argument
 @session_argument
-@click.option("-n", "--last", type=click.IntRange(min=1, max=PAGE_ENTRIES_MAX), help="Only the last entries of the path.")
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(min=1, max=PAGE_ENTRIES_MAX),
+    help="Only the last entries of the path.",
+)
 @click.option("--full", is_flag=True, help="Do not shorten thinking, tool results and summaries.")
 @json_option("Print a JSON array: each entry with its place, and its stored text as `payload`.")
 @debug_option
@@ -269,7 +304,9 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
             print_json_array(map(_shown_json, entries))
             return
         _print_header(chosen)
-        printer = Printer(opened.read("show", lambda tx: _landmarks(tx, chosen.ref.session_no)), full=full)
+        printer = Printer(
+            opened.read("show", lambda tx: _landmarks(tx, chosen.ref.session_no)), full=full
+        )
         for entry in entries:
             printer.entry(entry)
         printer.finish()
@@ -285,7 +322,9 @@ def _path(session: sync.Session) -> Iterator[Entry]:
 def _print_header(session: sync.Session) -> None:
     info = session.info()
     tokens = f"{'' if info.tokens_fresh else 'about '}{info.context_tokens:,} tokens"
-    counts = f"{counted(info.entries, 'entry', 'entries')}, {counted(info.compactions, 'compaction')}"
+    counts = (
+        f"{counted(info.entries, 'entry', 'entries')}, {counted(info.compactions, 'compaction')}"
+    )
     facts = [
         f"session {info.session_id}",
         *(f"key     {key}" for key in info.keys),
@@ -303,7 +342,9 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
     """Find what is worth a mark on the current path, in one snapshot."""
     require_readable(tx, session_no)
     pointers = tx.first("context.pointers", session_no=session_no)
-    assert pointers is not None, "the session was found a moment ago, and sessions are never deleted"
+    assert pointers is not None, (
+        "the session was found a moment ago, and sessions are never deleted"
+    )
     path = segments(tx, pointers.head_no)
     on_path = {segment.branch_no for segment in path}
     left_at: dict[int, int] = {}
@@ -314,9 +355,14 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
         # A branch that the path leaves may go on without it: where the head was moved back to.
         if session_of(segment.high_no) == session_no:
             beyond = {"low_no": segment.high_no + 1, "high_no": entry_number(session_no, SEQ_MAX)}
-            if tx.first("transcript.first_in_span", branch_no=segment.branch_no, **beyond) is not None:
+            if (
+                tx.first("transcript.first_in_span", branch_no=segment.branch_no, **beyond)
+                is not None
+            ):
                 left_at[segment.high_no] = left_at.get(segment.high_no, 0) + 1
-    return Landmarks(session_no, context_start(pointers.boundary_no, pointers.first_kept_no), left_at)
+    return Landmarks(
+        session_no, context_start(pointers.boundary_no, pointers.first_kept_no), left_at
+    )
 
 
 # -- tail ---------------------------------------------------------------------------------------------------
@@ -325,9 +371,23 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
 @click.command(short_help="Print the last entries; with -f what arrives.")
 @database_argument
 @session_argument
-@click.option("-n", "--last", type=click.IntRange(min=0, max=PAGE_ENTRIES_MAX), default=20, show_default=True, help="Begin with this many.")
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what arrives, from any process, until Ctrl-C.")
-@json_option("Print one JSON object a line: each entry with its place, and its stored text as `payload`.")
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(min=0, max=PAGE_ENTRIES_MAX),
+    default=20,
+    show_default=True,
+    help="Begin with this many.",
+)
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on printing what arrives, from any process, until Ctrl-C.",
+)
+@json_option(
+    "Print one JSON object a line: each entry with its place, and its stored text as `payload`."
+)
 @debug_option
 def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
     """Print the last entries, one a line; with -f also what arrives.
@@ -339,7 +399,11 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
         # Read first: an entry that arrives between the two reads belongs to what is followed, not to both.
         seen = chosen.info().entries
         for entry in chosen.tail(last) if last else []:
-            if session_of(entry.entry_no) != chosen.ref.session_no or entry.seq <= seen or not follow:
+            if (
+                session_of(entry.entry_no) != chosen.ref.session_no
+                or entry.seq <= seen
+                or not follow
+            ):
                 _print_line(entry, as_json=as_json)
         while follow:
             page = chosen.arrivals(after_seq=seen, limit=PAGE_ROWS)

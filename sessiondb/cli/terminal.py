@@ -23,8 +23,12 @@ CUT_MARK = "\u2026"
 
 # C0, DEL and C1 controls drive a terminal; bidirectional marks reorder what is shown; line separators and lone
 # surrogates break lines and encoders. A transcript is written by strangers, so all of them are shown as escapes.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-_UNSAFE_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+_UNSAFE_IN_LINES = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 _JSON_SPACE = {ord(char): " " for char in "\t\r\n"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -47,7 +51,9 @@ def escape_json(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     char = match[0]
-    return _SHORT.get(char) or (f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}")
+    return _SHORT.get(char) or (
+        f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
+    )
 
 
 # -- width --------------------------------------------------------------------------------------------------
@@ -150,20 +156,30 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, 
         click.echo(line)
 
 
-def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int | None) -> Iterator[str]:
+def table_lines(
+    columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int | None
+) -> Iterator[str]:
     """Yield the lines of a table; without a width nothing is cut."""
     texts = [["" if value is None else escape(str(value)) for value in row] for row in rows]
     if width is not None:
         columns, texts = _without_spare(columns, texts, width)
-    widths = [max([cells(column.title), *(cells(row[index]) for row in texts)]) for index, column in enumerate(columns)]
+    widths = [
+        max([cells(column.title), *(cells(row[index]) for row in texts)])
+        for index, column in enumerate(columns)
+    ]
     if width is not None:
         widths = fit(columns, widths, width)
     for row in ([column.title for column in columns], ["-" * width for width in widths], *texts):
-        shown = (_padded(cut(text, widths[i], columns[i].cut or "end"), widths[i], columns[i].align) for i, text in enumerate(row))
+        shown = (
+            _padded(cut(text, widths[i], columns[i].cut or "end"), widths[i], columns[i].align)
+            for i, text in enumerate(row)
+        )
         yield (" " * GAP).join(shown).rstrip()
 
 
-def _without_spare(columns: Sequence[Column], rows: list[list[str]], width: int) -> tuple[Sequence[Column], list[list[str]]]:
+def _without_spare(
+    columns: Sequence[Column], rows: list[list[str]], width: int
+) -> tuple[Sequence[Column], list[list[str]]]:
     """Leave out the least important columns until the rest, each as narrow as it may be, fits."""
     while True:
         narrowest = GAP * (len(columns) - 1)
@@ -186,7 +202,9 @@ def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
     """Narrow columns until the table fits: ids first, because a prefix still names them; then always the widest."""
     widths = list(widths)
     for _ in range(sum(widths) + GAP * (len(columns) - 1) - width):
-        giving = [i for i, column in enumerate(columns) if column.cut and widths[i] > column.width_min]
+        giving = [
+            i for i, column in enumerate(columns) if column.cut and widths[i] > column.width_min
+        ]
         if not giving:
             break
         widths[max(giving, key=lambda i: (columns[i].cut == "prefix", widths[i]))] -= 1
@@ -199,7 +217,11 @@ def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
 def at(ms: int | None) -> str:
     """Show a time: UTC, to the second. A file may claim one that no calendar has: as it is, in milliseconds."""
     try:
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if ms is not None else ""
+        return (
+            datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            if ms is not None
+            else ""
+        )
     except (ValueError, OverflowError, OSError):
         return f"{ms} ms"
 
@@ -209,7 +231,11 @@ def duration(ms: float) -> str:
     if abs(ms) < 1000:
         return f"{abs(ms):.0f} ms"
     seconds = round(abs(ms) / 1000)
-    for size, unit, smaller, lesser in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+    for size, unit, smaller, lesser in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if seconds >= size:
             rest = seconds % size // smaller
             return f"{seconds // size} {unit}" + (f" {rest} {lesser}" if rest else "")
@@ -250,7 +276,11 @@ def print_bytes(data: bytes) -> None:
 
 def as_record(value: Any) -> Any:
     """Turn a frozen record into what JSON can say."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    return (
+        dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else value
+    )
 
 
 def to_json(value: Any) -> str:

@@ -40,7 +40,19 @@ from .program import (
     session_argument,
     write_into,
 )
-from .terminal import Column, counted, cut, escape, print_json, print_line, print_table, size, terminal_width, to_json, wrap
+from .terminal import (
+    Column,
+    counted,
+    cut,
+    escape,
+    print_json,
+    print_line,
+    print_table,
+    size,
+    terminal_width,
+    to_json,
+    wrap,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,11 +77,19 @@ class Progress:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def __call__(self, files_done: int, files_total: int, bytes_done: int, bytes_total: int, name: str) -> None:
+    def __call__(
+        self, files_done: int, files_total: int, bytes_done: int, bytes_total: int, name: str
+    ) -> None:
         if not self._shows:
             return
         if self._bar is None:
-            bar = click.progressbar(length=max(bytes_total, 1), label=self._label, file=sys.stderr, item_show_func=_shown_item, width=24)
+            bar = click.progressbar(
+                length=max(bytes_total, 1),
+                label=self._label,
+                file=sys.stderr,
+                item_show_func=_shown_item,
+                width=24,
+            )
             self._bar = self._stack.enter_context(bar)
         self._bar.length = max(bytes_total, 1)
         self._bar.update(bytes_done - self._bar.pos, f"{files_done}/{files_total} {escape(name)}")
@@ -85,7 +105,11 @@ def _shown_item(item: str | None) -> str | None:
 def redact_options(verb: str) -> Callable[[F], F]:
     """Return the options that choose rules."""
     options = [
-        click.option("--redact", is_flag=True, help=f"{verb} no secret that has a known shape (keys, tokens, passwords in URLs)."),
+        click.option(
+            "--redact",
+            is_flag=True,
+            help=f"{verb} no secret that has a known shape (keys, tokens, passwords in URLs).",
+        ),
         click.option("--redact-emails", is_flag=True, help="... and without e-mail addresses."),
         click.option(
             "--redact-rules",
@@ -105,7 +129,11 @@ def redact_options(verb: str) -> Callable[[F], F]:
 
 def _redactor(redact: bool, emails: bool, rules_file: Path | None) -> Redactor | None:
     """Return the rules that were asked for; rules without --redact ask for it, too."""
-    return redactor_from(emails=emails, rules_file=rules_file) if redact or emails or rules_file is not None else None
+    return (
+        redactor_from(emails=emails, rules_file=rules_file)
+        if redact or emails or rules_file is not None
+        else None
+    )
 
 
 def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
@@ -113,7 +141,11 @@ def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
     counts: Counter[str] = Counter()
     for file in files:
         counts.update(file.redacted)
-    return f"; redacted: {', '.join(f'{count:,} {rule}' for rule, count in sorted(counts.items()))}" if counts else ""
+    return (
+        f"; redacted: {', '.join(f'{count:,} {rule}' for rule, count in sorted(counts.items()))}"
+        if counts
+        else ""
+    )
 
 
 # -- import -------------------------------------------------------------------------------------------------
@@ -121,9 +153,19 @@ def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
 
 @click.command("import", short_help="Import transcripts of pi and OpenClaw.")
 @database_argument
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be imported; change nothing.")
-@click.option("--verify", is_flag=True, help="Export every file again in memory, and compare its bytes and its context.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Export every file again in memory, and compare its bytes and its context.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="List every file, and every quarantined line.")
 @redact_options("Store")
 @json_option()
@@ -150,7 +192,11 @@ def import_(
         opened = _open_for_import(db, stack, dry_run=dry_run)
         for path in paths:
             with Progress("importing", quiet=as_json) as progress:
-                reports.append(opened.import_path(path, dry_run=dry_run, verify=verify, progress=progress, redactor=redactor))
+                reports.append(
+                    opened.import_path(
+                        path, dry_run=dry_run, verify=verify, progress=progress, redactor=redactor
+                    )
+                )
             if not as_json:
                 _print_import(reports[-1], verbose=verbose)
     if as_json:
@@ -184,7 +230,9 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
     if rows:
         print_table(columns, rows, empty="")
     if len(listed) < len(report.files):
-        click.echo(f"... and {len(report.files) - len(listed):,} files without a remark; --verbose lists them")
+        click.echo(
+            f"... and {len(report.files) - len(listed):,} files without a remark; --verbose lists them"
+        )
     _print_quarantined(report, verbose=verbose)
     counts: dict[str, int] = {}
     for file in report.files:
@@ -193,16 +241,31 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
     verified = [file.verified for file in report.files if file.verified is not None]
     checked = f"; verified: {sum(verified):,} of {len(verified):,} equal" if verified else ""
     added = f"{counted(report.entries_new, 'new entry', 'new entries')}, {counted(report.damaged, 'damaged line')}"
-    _print_wrapped(f"{escape(report.root)}: {states}; {size(report.bytes)}, {added}{checked}{_redacted(report.files)}")
+    _print_wrapped(
+        f"{escape(report.root)}: {states}; {size(report.bytes)}, {added}{checked}{_redacted(report.files)}"
+    )
 
 
 def _is_remarkable(file: FileReceipt) -> bool:
-    return bool(file.notes or file.damaged or file.verified is False or file.status in ("failed", "changed", "skipped"))
+    return bool(
+        file.notes
+        or file.damaged
+        or file.verified is False
+        or file.status in ("failed", "changed", "skipped")
+    )
 
 
 def _import_row(file: FileReceipt) -> list[object]:
     status = file.status + (" DIFFERS" if file.verified is False else "")
-    return [file.name, status, file.session_id, f"{file.entries:,}", f"{file.entries_new:,}", file.damaged or "", file.note]
+    return [
+        file.name,
+        status,
+        file.session_id,
+        f"{file.entries:,}",
+        f"{file.entries_new:,}",
+        file.damaged or "",
+        file.note,
+    ]
 
 
 def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
@@ -210,10 +273,14 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
     shown_max = None if verbose else LISTED_FILES_MAX
     lines = [(file, line) for file in report.files for line in file.quarantined]
     for file, line in lines[:shown_max]:
-        where = f"{escape(file.name)}, line {line.line}, byte {line.byte_offset}, {size(line.bytes)}"
+        where = (
+            f"{escape(file.name)}, line {line.line}, byte {line.byte_offset}, {size(line.bytes)}"
+        )
         print_line(f"damaged: {where}: {escape(line.reason)}")
     if shown_max is not None and len(lines) > shown_max:
-        click.echo(f"... and {len(lines) - shown_max:,} more; --verbose lists them, and so does the view `quarantined`")
+        click.echo(
+            f"... and {len(lines) - shown_max:,} more; --verbose lists them, and so does the view `quarantined`"
+        )
 
 
 # -- export -------------------------------------------------------------------------------------------------
@@ -245,7 +312,9 @@ def export(
     with look_into(db) as opened:
         chosen = opened.session_by_id(session) if session is not None else None
         with Progress("exporting", quiet=as_json) as progress:
-            report = opened.export(dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor)
+            report = opened.export(
+                dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor
+            )
     if as_json:
         print_json({**dataclasses.asdict(report), "ok": report.ok})
     else:
@@ -254,7 +323,13 @@ def export(
 
 
 def _print_export(report: ExportReport) -> None:
-    listed = [file for file in report.files if len(report.files) <= LISTED_FILES_MAX or file.notes or file.status in ("refused", "failed")]
+    listed = [
+        file
+        for file in report.files
+        if len(report.files) <= LISTED_FILES_MAX
+        or file.notes
+        or file.status in ("refused", "failed")
+    ]
     columns = [
         Column("file", cut="middle", width_min=14),
         Column("status"),
@@ -263,12 +338,23 @@ def _print_export(report: ExportReport) -> None:
         Column("note", cut="end", width_min=6),
     ]
     if listed:
-        print_table(columns, [[file.name, file.status, file.session_id, size(file.bytes), file.note] for file in listed], empty="")
+        print_table(
+            columns,
+            [
+                [file.name, file.status, file.session_id, size(file.bytes), file.note]
+                for file in listed
+            ],
+            empty="",
+        )
     counts: dict[str, int] = {}
     for file in report.files:
         counts[file.status] = counts.get(file.status, 0) + 1
-    states = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "nothing to export"
-    _print_wrapped(f"{escape(report.dest)}: {states}; {size(report.bytes)}{_redacted(report.files)}")
+    states = (
+        ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "nothing to export"
+    )
+    _print_wrapped(
+        f"{escape(report.dest)}: {states}; {size(report.bytes)}{_redacted(report.files)}"
+    )
 
 
 def _print_wrapped(text: str) -> None:
@@ -282,20 +368,30 @@ def _print_wrapped(text: str) -> None:
 @click.command(short_help="Append JSON lines from standard input.")
 @database_argument
 @session_argument
-@click.option("--create", is_flag=True, help="Create the database and, for a key that is not bound, the session.")
 @click.option(
-    "--idempotency-prefix", metavar="PREFIX", help="Line N gets the key PREFIX:N unless it has one, so the same input may be sent again."
+    "--create",
+    is_flag=True,
+    help="Create the database and, for a key that is not bound, the session.",
+)
+@click.option(
+    "--idempotency-prefix",
+    metavar="PREFIX",
+    help="Line N gets the key PREFIX:N unless it has one, so the same input may be sent again.",
 )
 @json_option("Print a receipt for each line: one JSON object a line.")
 @debug_option
-def append(db: str, session: str, create: bool, idempotency_prefix: str | None, as_json: bool) -> int:
+def append(
+    db: str, session: str, create: bool, idempotency_prefix: str | None, as_json: bool
+) -> int:
     """Append JSON lines from standard input: each a message (with a role) or an entry (with a type).
 
     A line's `idempotencyKey` makes it safe to send twice. A line that cannot be stored is reported with its
     number and does not stop the others; then the exit code is 1.
     """
     if create and not looks_like_key(session):
-        refuse(f"--create makes a session for a key, such as agent:main:main; {session!r} is not one.")
+        refuse(
+            f"--create makes a session for a key, such as agent:main:main; {session!r} is not one."
+        )
     if sys.stdin is None:
         refuse("standard input is closed; the lines to append come from there.")
     counts = Counts(as_json=as_json)
@@ -305,9 +401,14 @@ def append(db: str, session: str, create: bool, idempotency_prefix: str | None, 
             try:
                 _store(chosen, batch, idempotency_prefix, counts)
             except SessionDBError as error:
-                raise Failure(f"line {counts.next_line(batch)} and those after it were not stored: {error}", exit_code_of(error)) from error
+                raise Failure(
+                    f"line {counts.next_line(batch)} and those after it were not stored: {error}",
+                    exit_code_of(error),
+                ) from error
     if not as_json:
-        click.echo(f"{counts.appended:,} appended, {counts.duplicates:,} stored before, {counts.refusals:,} refused")
+        click.echo(
+            f"{counts.appended:,} appended, {counts.duplicates:,} stored before, {counts.refusals:,} refused"
+        )
     return PROBLEMS if counts.refusals else OK
 
 
@@ -366,7 +467,10 @@ def _batches(stream: Any, refuse_line: Callable[[int, str], None]) -> Iterator[l
                 batch = []
         carried += b"" if skipping else rest
         if len(carried) > ENTRY_BYTES_MAX:
-            refuse_line(number + 1, f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that fits in one entry")
+            refuse_line(
+                number + 1,
+                f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that fits in one entry",
+            )
             carried.clear()
             skipping = True
         if batch:
@@ -405,5 +509,3 @@ def _idempotency_key(number: int, line: bytes, prefix: str | None) -> str | None
     if key is None and isinstance(fields, dict) and isinstance(fields.get("message"), dict):
         key = fields["message"].get("idempotencyKey")
     return key if isinstance(key, str) and key else created
-
-

@@ -18,18 +18,27 @@ from sessiondb.models import Event
 from . import retry
 
 
-async def follow_events(db: Database, consumer: str, audience: events.Audience | None, *, from_start: bool) -> AsyncIterator[Event]:
+async def follow_events(
+    db: Database, consumer: str, audience: events.Audience | None, *, from_start: bool
+) -> AsyncIterator[Event]:
     """Yield events, now and as they come. See `SessionDB.events`."""
-    known, last = await db.read("events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx)))
+    known, last = await db.read(
+        "events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx))
+    )
     at = known if known is not None else 0 if from_start else last
     if known is None:
         await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=at))
     saved = at
-    backoff, moving = retry.Backoff(f"events for {consumer}"), retry.Backoff(f"the cursor of {consumer}")
+    backoff, moving = (
+        retry.Backoff(f"events for {consumer}"),
+        retry.Backoff(f"the cursor of {consumer}"),
+    )
     while True:
         seen = db.backend.change_count
         try:
-            page, last = await db.read("events", partial(_events_page, event_no=at, audience=audience))
+            page, last = await db.read(
+                "events", partial(_events_page, event_no=at, audience=audience)
+            )
         except SessionDBError as error:
             await anyio.sleep(backoff.next_delay(error))
             continue
@@ -51,12 +60,16 @@ async def follow_events(db: Database, consumer: str, audience: events.Audience |
 
 async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retry.Backoff) -> None:
     try:
-        await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=event_no))
+        await db.write(
+            "events.cursor", partial(events.move_cursor, consumer=consumer, event_no=event_no)
+        )
         backoff.reset()
     except SessionDBError as error:
         # The cursor moves with the next event, or what was handled comes again after a crash: at least once.
         backoff.next_delay(error)
 
 
-def _events_page(tx: ReadTx, *, event_no: int, audience: events.Audience | None) -> tuple[list[Event], int]:
+def _events_page(
+    tx: ReadTx, *, event_no: int, audience: events.Audience | None
+) -> tuple[list[Event], int]:
     return events.after(tx, event_no=event_no, audience=audience), events.last(tx)

@@ -55,7 +55,9 @@ async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: i
         raise retry.unwrap_group(group_error) from group_error
     finally:
         for reply in taken.values():  # as in lanes.run_lane
-            await _settle(db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s)
+            await _settle(
+                db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s
+            )
 
 
 _NOT_SENT = "the gateway stopped before it was sent"
@@ -83,7 +85,9 @@ def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
     now_ms = clock.now_ms()
     overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), outbox.next_no(tx, now_ms)
     at_ms = tx.one("outbox.due", now_ms=now_ms).at_ms
-    sleep_s = retry.LOOK_S if at_ms is None else min(retry.LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
+    sleep_s = (
+        retry.LOOK_S if at_ms is None else min(retry.LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
+    )
     return bool(overdue), waiting is not None, sleep_s
 
 
@@ -101,8 +105,14 @@ async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None
             reply = await db.write("outbox.begin", begin)
     except (OutcomeUnknown, anyio.get_cancelled_exc_class()) as error:
         if created is not None and outcome_of(error) != "not_executed":
-            reason = _NOT_SENT if outcome_of(error) == "committed" else "whether it was taken was unknown for a moment; it was not sent"
-            await _settle(db, created, partial(outbox.put_back_unsent, reply=created, reason=reason), lease_s)
+            reason = (
+                _NOT_SENT
+                if outcome_of(error) == "committed"
+                else "whether it was taken was unknown for a moment; it was not sent"
+            )
+            await _settle(
+                db, created, partial(outbox.put_back_unsent, reply=created, reason=reason), lease_s
+            )
         raise
     return reply
 
@@ -122,20 +132,32 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
     except RefusedBySender as error:
         settle = partial(outbox.refused, reply=reply, reason=str(error), retry=error.retry)
     except anyio.get_cancelled_exc_class():
-        await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
+        await _settle(
+            db,
+            reply,
+            partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"),
+            lease_s,
+        )
         raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, message, exc_info=error)
         settle = partial(outbox.lost, reply=reply, reason=message)
     except BaseExceptionGroup as mixed:  # trio, as in lanes._work
-        await _settle(db, reply, partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"), lease_s)
+        await _settle(
+            db,
+            reply,
+            partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"),
+            lease_s,
+        )
         await retry.reraise_cancellation(mixed, f"reply {reply.outbox_no} to {reply.target}")
         return
     await _settle(db, reply, settle, lease_s)
 
 
-async def _settle(db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float) -> None:
+async def _settle(
+    db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float
+) -> None:
     who = f"reply {reply.outbox_no} to {reply.target}"
     try:
         await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, who=who)

@@ -54,13 +54,19 @@ def message_text(message: dict[str, Any] | BaseModel | str) -> str:
         InvalidInput: not a message with a role, or the transcript could not store it.
     """
     if not isinstance(message, dict | str | BaseModel):
-        raise InvalidInput(f"a message is a dict, a typed message, or JSON text, not {type(message).__name__}")
+        raise InvalidInput(
+            f"a message is a dict, a typed message, or JSON text, not {type(message).__name__}"
+        )
     item = message_json(message) if isinstance(message, BaseModel) else message
     text = dumps(item) if isinstance(item, dict) else item.strip()
-    draft_entry(text, now_ms=0)  # whatever a transcript would refuse is refused here, while the sender can be told
+    draft_entry(
+        text, now_ms=0
+    )  # whatever a transcript would refuse is refused here, while the sender can be told
     fields, _ = decode_object(text)
     if "type" in fields or not isinstance(fields.get("role"), str):
-        raise InvalidInput('a message has a "role" and no "type"; other entries are appended to their session, not accepted')
+        raise InvalidInput(
+            'a message has a "role" and no "type"; other entries are appended to their session, not accepted'
+        )
     return text
 
 
@@ -75,7 +81,9 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     """
     known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
     if known is not None:
-        return Accepted(known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True)
+        return Accepted(
+            known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True
+        )
     turns.require_lane(tx, incoming.lane)
     if incoming.lane == turns.RESUME_LANE:
         raise InvalidInput(
@@ -109,10 +117,16 @@ def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
 
 def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     """Return how many messages of the session are ahead; raise if that, or the lane, is too many."""
-    ahead: int = tx.one("inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX).waiting
+    ahead: int = tx.one(
+        "inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX
+    ).waiting
     busy = tx.first("turns.running_of_session", session_no=ref.session_no)
     if ahead >= SESSION_WAITING_MAX:
-        holder = f"{busy.operation} (turn {busy.turn_no}, pid {busy.pid} on {busy.host})" if busy is not None else "no turn"
+        holder = (
+            f"{busy.operation} (turn {busy.turn_no}, pid {busy.pid} on {busy.host})"
+            if busy is not None
+            else "no turn"
+        )
         retry_after_ms = max(1_000, busy.expires_at_ms - tx.now_ms) if busy is not None else 1_000
         raise SessionBusy(
             f"session {ref.session_id}: {ahead} messages are waiting, which is the limit; it is busy with {holder}. "
@@ -151,12 +165,17 @@ def tell_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
 
 def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> list[OpenMessage]:
     """List messages that are not done, oldest first."""
-    return [OpenMessage(**row._asdict()) for row in tx.all("inbox.open", after_no=after_no, limit=limit)]
+    return [
+        OpenMessage(**row._asdict()) for row in tx.all("inbox.open", after_no=after_no, limit=limit)
+    ]
 
 
 def dead_letters(tx: ReadTx, *, before_no: int, limit: int) -> list[DeadLetter]:
     """List messages that were given up, newest first."""
-    return [DeadLetter(**row._asdict()) for row in tx.all("inbox.dead", before_no=before_no, limit=limit)]
+    return [
+        DeadLetter(**row._asdict())
+        for row in tx.all("inbox.dead", before_no=before_no, limit=limit)
+    ]
 
 
 def requeue(tx: Tx, inbox_no: int) -> None:
@@ -166,7 +185,10 @@ def requeue(tx: Tx, inbox_no: int) -> None:
         NotFound: there is no such dead letter.
     """
     if not tx.run("inbox.requeue", inbox_no=inbox_no, now_ms=tx.now_ms):
-        raise NotFound(f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`", inbox_no=inbox_no)
+        raise NotFound(
+            f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`",
+            inbox_no=inbox_no,
+        )
 
 
 def drop(tx: Tx, inbox_no: int) -> None:
@@ -176,4 +198,7 @@ def drop(tx: Tx, inbox_no: int) -> None:
         NotFound: there is no such dead letter.
     """
     if not tx.run("inbox.drop", inbox_no=inbox_no):
-        raise NotFound(f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`", inbox_no=inbox_no)
+        raise NotFound(
+            f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`",
+            inbox_no=inbox_no,
+        )

@@ -62,7 +62,9 @@ def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
     text = dumps(message)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
     if len(target) > SESSION_KEY_CHARS_MAX or size > ENTRY_BYTES_MAX:
-        raise InvalidInput(f"a reply of {size:,} bytes to {target[:80]!r}: at most {ENTRY_BYTES_MAX:,} bytes fit")
+        raise InvalidInput(
+            f"a reply of {size:,} bytes to {target[:80]!r}: at most {ENTRY_BYTES_MAX:,} bytes fit"
+        )
     return (target, text), size
 
 
@@ -86,12 +88,21 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
         InvalidInput: the event is not one of a session; or the name cannot be a consumer's.
     """
     if event.session_id is None:
-        raise InvalidInput(f"event {event.event_no} ({event.kind}) is about no session, so there is nobody to send it to")
+        raise InvalidInput(
+            f"event {event.event_no} ({event.kind}) is about no session, so there is nobody to send it to"
+        )
     handled = events.cursor(tx, consumer)
     if handled is not None and handled >= event.event_no:
         return False
     session_no = tx.one("registry.by_id", session_id=event.session_id).session_no
-    tx.run("outbox.add", session_no=session_no, turn_no=None, target=target, now_ms=tx.now_ms, payload=payload)
+    tx.run(
+        "outbox.add",
+        session_no=session_no,
+        turn_no=None,
+        target=target,
+        now_ms=tx.now_ms,
+        payload=payload,
+    )
     events.move_cursor(tx, consumer=consumer, event_no=event.event_no)
     return True
 
@@ -103,7 +114,12 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
         return None
     row = tx.one("outbox.candidate", outbox_no=outbox_no)
     expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
-    taken = tx.run("outbox.begin_sending", outbox_no=outbox_no, instance_no=tx.instance_no, expires_at_ms=expires_at_ms)
+    taken = tx.run(
+        "outbox.begin_sending",
+        outbox_no=outbox_no,
+        instance_no=tx.instance_no,
+        expires_at_ms=expires_at_ms,
+    )
     require_one(taken, f"reply {outbox_no} was pending")
     attempt = row.attempts + 1
     return Outgoing(
@@ -129,14 +145,20 @@ def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
 
     A channel that is away is no reason to give up: it is tried for a day, and a few times however old it is.
     """
-    if retry and (reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX):
+    if retry and (
+        reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX
+    ):
         return put_back(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
     if not _settle(tx, reply, "failed", receipt=None, reason=reason):
         return False
     events.emit(
-        tx, "reply_failed", "operator", f"Reply {reply.outbox_no} to {reply.target} failed: {reason}",
-        session_no=reply.session_no, outbox_no=reply.outbox_no,
-    )  # fmt: skip
+        tx,
+        "reply_failed",
+        "operator",
+        f"Reply {reply.outbox_no} to {reply.target} failed: {reason}",
+        session_no=reply.session_no,
+        outbox_no=reply.outbox_no,
+    )
     return True
 
 
@@ -183,12 +205,18 @@ def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:
 
 def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt: int) -> bool:
     """Make a reply whose sender is gone `unknown`; False if it had been settled."""
-    if not tx.run("outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason):
+    if not tx.run(
+        "outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason
+    ):
         return False
     events.emit(
-        tx, "reply_unknown", "operator", f"Nobody knows whether reply {outbox_no} was sent ({reason}); look, then settle it by hand",
-        session_no=session_no, outbox_no=outbox_no,
-    )  # fmt: skip
+        tx,
+        "reply_unknown",
+        "operator",
+        f"Nobody knows whether reply {outbox_no} was sent ({reason}); look, then settle it by hand",
+        session_no=session_no,
+        outbox_no=outbox_no,
+    )
     return True
 
 
@@ -196,7 +224,9 @@ def give_up_overdue(tx: Tx, *, limit: int = 50) -> int:
     """Make replies `unknown` whose sender has not been heard of in time; a bounded number at a time."""
     rows = tx.all("outbox.overdue", now_ms=tx.now_ms, limit=limit)
     late = "its sender was not heard of in time"
-    return sum(lose_track(tx, row.outbox_no, row.session_no, late, attempt=row.attempts) for row in rows)
+    return sum(
+        lose_track(tx, row.outbox_no, row.session_no, late, attempt=row.attempts) for row in rows
+    )
 
 
 def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
@@ -205,8 +235,17 @@ def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
     Raises:
         NotFound: there is no unknown or failed reply of that number.
     """
-    if not tx.run("outbox.decide", outbox_no=outbox_no, state=state, now_ms=tx.now_ms, reason="decided by an operator"):
-        raise NotFound(f"reply {outbox_no} is neither unknown nor failed; list them with `sessiondb outbox DB`", outbox_no=outbox_no)
+    if not tx.run(
+        "outbox.decide",
+        outbox_no=outbox_no,
+        state=state,
+        now_ms=tx.now_ms,
+        reason="decided by an operator",
+    ):
+        raise NotFound(
+            f"reply {outbox_no} is neither unknown nor failed; list them with `sessiondb outbox DB`",
+            outbox_no=outbox_no,
+        )
 
 
 def replies(tx: ReadTx, *, state: str, after_no: int, limit: int) -> list[Reply]:
@@ -218,7 +257,9 @@ def replies(tx: ReadTx, *, state: str, after_no: int, limit: int) -> list[Reply]
     return [Reply(**row._asdict()) for row in rows]
 
 
-def _settle(tx: Tx, reply: Outgoing, state: str, *, receipt: str | None, reason: str | None) -> bool:
+def _settle(
+    tx: Tx, reply: Outgoing, state: str, *, receipt: str | None, reason: str | None
+) -> bool:
     settled = tx.run(
         "outbox.settle",
         outbox_no=reply.outbox_no,

@@ -113,7 +113,9 @@ def _reason(who: str) -> str:
     return f"its process ({who}) died"
 
 
-def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
+def release(
+    tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None
+) -> tuple[Recovered, bool]:
     """Give back a bounded part of what a dead process held; also return whether that was all of it.
 
     `so_far` is what the steps of this recovery before gave back. The event says the total of this recovery: what one that was
@@ -142,13 +144,20 @@ def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None)
 
 def overdue_compactions(tx: ReadTx, now_ms: int) -> list[Row]:
     """Read a bounded number of running jobs whose deadline is over, and with it the moment in which their owners say so themselves."""
-    return tx.all("recovery.overdue_compactions", before_ms=now_ms - LEASE_GRACE_MS, limit=RECOVER_AT_ONCE)
+    return tx.all(
+        "recovery.overdue_compactions", before_ms=now_ms - LEASE_GRACE_MS, limit=RECOVER_AT_ONCE
+    )
 
 
 def expire_compactions(tx: Tx) -> Recovered:
     """End a bounded number of overdue jobs, whoever runs them; a late commit is still reconciled."""
     overdue = overdue_compactions(tx, tx.now_ms)
-    return Recovered(compactions=sum(compaction.give_up(tx, row.compaction_id, "expired", "its deadline passed") for row in overdue))
+    return Recovered(
+        compactions=sum(
+            compaction.give_up(tx, row.compaction_id, "expired", "its deadline passed")
+            for row in overdue
+        )
+    )
 
 
 def plan(
@@ -173,7 +182,9 @@ def plan(
     numbers = json.dumps(list(holders))
     held = tx.all("inbox.interrupted", before_no=before_no, limit=PLAN_AT_ONCE)
     if holders:
-        held += tx.all("inbox.interrupted_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE)
+        held += tx.all(
+            "inbox.interrupted_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE
+        )
         held = sorted(held, key=lambda row: -row.inbox_no)[:PLAN_AT_ONCE]
     unclean = tx.one(
         "recovery.unclean_starts",
@@ -183,23 +194,40 @@ def plan(
         dead=numbers,
         command_line=process.COMMAND_LINE,
     ).starts
-    room = policy.max_concurrent_resumes - tx.one("inbox.running_resumes", dead=numbers).resumes - ahead
+    room = (
+        policy.max_concurrent_resumes
+        - tx.one("inbox.running_resumes", dead=numbers).resumes
+        - ahead
+    )
     room = min(room, 0) if full else room
     budget = policy.budget_per_start - spent - ahead
     decisions = []
     for row in held:
         why = _reason(holders[row.holder_no]) if row.holder_no is not None else row.reason
-        action, reason = _decide(row, policy, now_ms, why, unclean=unclean, room=room, budget=budget)
+        action, reason = _decide(
+            row, policy, now_ms, why, unclean=unclean, room=room, budget=budget
+        )
         if action == "resume":
             room, budget = room - 1, budget - 1
-        decisions.append(Decision(row.inbox_no, row.session_id, action, reason, row.accepted_at_ms, row.attempts))
+        decisions.append(
+            Decision(row.inbox_no, row.session_id, action, reason, row.accepted_at_ms, row.attempts)
+        )
     return decisions
 
 
-def _decide(row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: int, room: int, budget: int) -> tuple[Action, str]:
+def _decide(
+    row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: int, room: int, budget: int
+) -> tuple[Action, str]:
     # What a dead process still holds is given up by `recover`, whatever the policy, when its last attempt was that one.
-    attempts_max = min(policy.attempts_max, INTERRUPTED_ATTEMPTS_MAX) if row.holder_no is not None else policy.attempts_max
-    age_h, idle_h = (now_ms - row.accepted_at_ms) / 3_600_000, (now_ms - row.updated_at_ms) / 3_600_000
+    attempts_max = (
+        min(policy.attempts_max, INTERRUPTED_ATTEMPTS_MAX)
+        if row.holder_no is not None
+        else policy.attempts_max
+    )
+    age_h, idle_h = (
+        (now_ms - row.accepted_at_ms) / 3_600_000,
+        (now_ms - row.updated_at_ms) / 3_600_000,
+    )
     if row.ended_at_ms is not None:
         return "skip", "its session has ended"
     if row.attempts >= attempts_max:
@@ -213,15 +241,23 @@ def _decide(row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: i
     if "damaged" in policy.skip_states and row.damaged:
         return "skip", "its session was imported with damaged lines"
     if unclean >= policy.breaker_unclean_starts:
-        return "breaker", f"{unclean} unclean ends within {policy.breaker_window_s:g} s; resume by hand, or wait"
+        return (
+            "breaker",
+            f"{unclean} unclean ends within {policy.breaker_window_s:g} s; resume by hand, or wait",
+        )
     if budget <= 0:
-        return "later", f"the budget of {policy.budget_per_start} a start, and an hour after it, is spent"
+        return (
+            "later",
+            f"the budget of {policy.budget_per_start} a start, and an hour after it, is spent",
+        )
     if room <= 0:
         return "later", f"{policy.max_concurrent_resumes} at once are queued or running"
     return "resume", f"interrupted {age_h:.1f} h ago: {why}"
 
 
-def apply(tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_breaker: bool = True) -> int:
+def apply(
+    tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_breaker: bool = True
+) -> int:
     """Carry decisions out, in the transaction that made them; return how many resumes were queued.
 
     With `tell_breaker` an operator is told when the breaker stops all resuming.
@@ -229,11 +265,20 @@ def apply(tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_break
     resumed = 0
     for decision in decisions:
         if decision.action == "resume":
-            resumed += tx.run("inbox.resume", inbox_no=decision.inbox_no, now_ms=tx.now_ms, timeout_ms=round(policy.deadline_s * 1000))
+            resumed += tx.run(
+                "inbox.resume",
+                inbox_no=decision.inbox_no,
+                now_ms=tx.now_ms,
+                timeout_ms=round(policy.deadline_s * 1000),
+            )
         elif decision.action == "skip":
             session = tx.one("registry.by_id", session_id=decision.session_id)
-            turns.dead_letter(tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}")
+            turns.dead_letter(
+                tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}"
+            )
     stopped = [decision.reason for decision in decisions if decision.action == "breaker"]
     if stopped and tell_breaker:
-        events.emit(tx, "crash_loop", "operator", f"Nothing is resumed: {stopped[0]}", messages=len(stopped))
+        events.emit(
+            tx, "crash_loop", "operator", f"Nothing is resumed: {stopped[0]}", messages=len(stopped)
+        )
     return resumed

@@ -53,7 +53,9 @@ class Backoff:
         return self._pause_s
 
 
-async def write_with_retry(db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0) -> None:
+async def write_with_retry(
+    db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0
+) -> None:
     """Write what has happened already; shielded, and tried again for a while after errors that pass.
 
     The body may run again after it was committed. asyncio's task.cancel() passes through a shield, once per call: what was not
@@ -90,7 +92,12 @@ async def reraise_cancellation(mixed: BaseExceptionGroup[BaseException], who: st
     _, others = mixed.split(anyio.get_cancelled_exc_class())
     if others is not None and not isinstance(others, Exception):
         raise mixed
-    logger.warning("%s: while it was being cancelled: %s", who, others and unwrap_group(others), exc_info=others)
+    logger.warning(
+        "%s: while it was being cancelled: %s",
+        who,
+        others and unwrap_group(others),
+        exc_info=others,
+    )
     await anyio.lowlevel.checkpoint()
 
 

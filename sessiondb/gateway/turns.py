@@ -96,11 +96,21 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
     While a lane before it has a message that could run, only one that has waited for `PRIORITY_WAIT_MS_MAX`.
     """
     room = require_lane(tx, lane)
-    if room.running >= room.concurrency or tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None:
+    if (
+        room.running >= room.concurrency
+        or tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None
+    ):
         return None
-    held_back = any(_next_no(tx, row.lane, now_ms) is not None for row in tx.all("turns.lanes_before", lane=lane))
+    held_back = any(
+        _next_no(tx, row.lane, now_ms) is not None
+        for row in tx.all("turns.lanes_before", lane=lane)
+    )
     inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
-    return Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict()) if inbox_no is not None else None
+    return (
+        Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict())
+        if inbox_no is not None
+        else None
+    )
 
 
 def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
@@ -110,7 +120,10 @@ def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int |
     older goes first then, because every later message seems to have been due before it.
     """
     ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
-    found = [tx.first("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    found = [
+        tx.first("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms)
+        for low_ms, high_ms in ranges
+    ]
     return min((row.inbox_no for row in found if row is not None), default=None)
 
 
@@ -126,7 +139,9 @@ def require_lane(tx: ReadTx, lane: str) -> Row:
     return row
 
 
-def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int) -> Started | None:
+def claim(
+    tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int
+) -> Started | None:
     """Claim a message: append it to its transcript and start the turn. None if it is not to be run now.
 
     That is so when another process was faster, or when its session has ended meanwhile: then it is dead, with events.
@@ -159,11 +174,15 @@ def claim(tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: in
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
     )
-    claimed = tx.run("inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no)
+    claimed = tx.run(
+        "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no
+    )
     require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
     notified = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
     if kind == "message":
-        tx.run("inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no)
+        tx.run(
+            "inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no
+        )
     return Started(
         turn_no=turn.turn_no,
         session_no=candidate.session_no,
@@ -188,7 +207,11 @@ def is_there(tx: ReadTx, created: Started) -> bool:
     row = tx.first("turns.get", turn_no=created.turn_no)
     if row is None or row.state != "running":
         return False
-    return (row.inbox_no, row.attempt, row.deadline_ms) == (created.inbox_no, created.attempt, created.deadline_ms)
+    return (row.inbox_no, row.attempt, row.deadline_ms) == (
+        created.inbox_no,
+        created.attempt,
+        created.deadline_ms,
+    )
 
 
 # -- while it runs ------------------------------------------------------------------------------------------
@@ -203,7 +226,10 @@ def require_running(tx: ReadTx, turn_no: int) -> Row:
     """
     turn = tx.first("turns.get", turn_no=turn_no)
     if turn is None:
-        raise NotFound(f"there is no turn {turn_no}; list those that run with `sessiondb held DB`", turn_no=turn_no)
+        raise NotFound(
+            f"there is no turn {turn_no}; list those that run with `sessiondb held DB`",
+            turn_no=turn_no,
+        )
     if turn.state != "running":
         raise TurnLost(
             f"turn {turn_no} of session {turn.session_id} is {turn.state} ({turn.reason or 'finished'}); it can write no more",
@@ -230,7 +256,9 @@ def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
         TurnLost: the turn is not running any more.
     """
     session_no = require_running(tx, turn_no).session_no
-    return registry.reset(tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms))
+    return registry.reset(
+        tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms)
+    )
 
 
 def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
@@ -239,7 +267,13 @@ def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
     Raises:
         TurnLost: the turn is not running any more.
     """
-    row = tx.first("turns.renew", turn_no=turn_no, now_ms=tx.now_ms, expires_at_ms=tx.now_ms + lease_ms, operation=operation)
+    row = tx.first(
+        "turns.renew",
+        turn_no=turn_no,
+        now_ms=tx.now_ms,
+        expires_at_ms=tx.now_ms + lease_ms,
+        operation=operation,
+    )
     if row is None:
         require_running(tx, turn_no)
     return int(tx.one("turns.get", turn_no=turn_no).expires_at_ms)
@@ -255,16 +289,28 @@ def tell_delayed(tx: Tx, turn_no: int) -> None:
     if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: told while it waited
         waited_ms = tx.now_ms - tx.one("inbox.notified", inbox_no=turn.inbox_no).accepted_at_ms
         events.emit(
-            tx, "message_delayed", "user", "Your message is being worked on; the answer takes longer than usual.",
-            session_no=turn.session_no, inbox_no=turn.inbox_no, turn_no=turn_no, waited_ms=waited_ms,
-        )  # fmt: skip
+            tx,
+            "message_delayed",
+            "user",
+            "Your message is being worked on; the answer takes longer than usual.",
+            session_no=turn.session_no,
+            inbox_no=turn.inbox_no,
+            turn_no=turn_no,
+            waited_ms=waited_ms,
+        )
 
 
 # -- ending -------------------------------------------------------------------------------------------------
 
 
 def complete(
-    tx: Tx, turn_no: int, drafts: Sequence[Draft], replies: Sequence[tuple[str, str]], *, incomplete: bool, reason: str | None
+    tx: Tx,
+    turn_no: int,
+    drafts: Sequence[Draft],
+    replies: Sequence[tuple[str, str]],
+    *,
+    incomplete: bool,
+    reason: str | None,
 ) -> list[Receipt]:
     """End a turn with what it produced: entries, replies for the outbox and the end itself, all or nothing.
 
@@ -276,9 +322,19 @@ def complete(
     turn = require_running(tx, turn_no)
     receipts = append_entries(tx, turn.session_no, drafts) if drafts else []
     for target, payload in replies:
-        tx.run("outbox.add", session_no=turn.session_no, turn_no=turn_no, target=target, now_ms=tx.now_ms, payload=payload)
+        tx.run(
+            "outbox.add",
+            session_no=turn.session_no,
+            turn_no=turn_no,
+            target=target,
+            now_ms=tx.now_ms,
+            payload=payload,
+        )
     _finish(tx, turn, "completed", reason, incomplete=incomplete)
-    require_one(tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+    require_one(
+        tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
+        _claimed_by(turn),
+    )
     if incomplete:
         events.emit(
             tx,
@@ -292,7 +348,9 @@ def complete(
     return receipts
 
 
-def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = INBOX_ATTEMPTS_MAX) -> None:
+def fail(
+    tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = INBOX_ATTEMPTS_MAX
+) -> None:
     """End a turn that went wrong; its message is tried again after a pause or, used up, is dead.
 
     Raises:
@@ -302,10 +360,21 @@ def fail(tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = 
     _finish(tx, turn, "failed", reason)
     if retry and turn.attempt < attempts_max:
         at_ms = tx.now_ms + retry_pause_ms(turn.attempt, INBOX_PAUSE_GROWTH)
-        put = tx.run("inbox.retry", inbox_no=turn.inbox_no, turn_no=turn_no, available_at_ms=at_ms, reason=reason)
+        put = tx.run(
+            "inbox.retry",
+            inbox_no=turn.inbox_no,
+            turn_no=turn_no,
+            available_at_ms=at_ms,
+            reason=reason,
+        )
         require_one(put, _claimed_by(turn))
         if turn.kind == "message":  # a resume holds nothing up
-            tx.run("inbox.wait_behind", session_no=turn.session_no, inbox_no=turn.inbox_no, available_at_ms=at_ms)
+            tx.run(
+                "inbox.wait_behind",
+                session_no=turn.session_no,
+                inbox_no=turn.inbox_no,
+                available_at_ms=at_ms,
+            )
     else:
         dead_letter(tx, turn.inbox_no, turn.session_no, reason)
 
@@ -318,7 +387,10 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
     """
     turn = require_running(tx, turn_no)
     _finish(tx, turn, "aborted", reason)
-    require_one(tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+    require_one(
+        tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
+        _claimed_by(turn),
+    )
 
 
 def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
@@ -333,13 +405,29 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
         # Another program did that. An error here would keep a lane, or a start, from all other turns; an operator is told.
         text += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
     elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
-        require_one(tx.run("inbox.suspend", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason), _claimed_by(turn))
+        require_one(
+            tx.run("inbox.suspend", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
+            _claimed_by(turn),
+        )
         notified = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
-        events.emit(tx, "turn_interrupted", "user", notified, session_no=turn.session_no, turn_no=turn_no)
+        events.emit(
+            tx, "turn_interrupted", "user", notified, session_no=turn.session_no, turn_no=turn_no
+        )
     else:
-        dead_letter(tx, turn.inbox_no, turn.session_no, f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}")
+        dead_letter(
+            tx,
+            turn.inbox_no,
+            turn.session_no,
+            f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}",
+        )
     events.emit(
-        tx, "turn_interrupted", "operator", text, session_no=turn.session_no, turn_no=turn_no, attempt=turn.attempt
+        tx,
+        "turn_interrupted",
+        "operator",
+        text,
+        session_no=turn.session_no,
+        turn_no=turn_no,
+        attempt=turn.attempt,
     )
     return True
 
@@ -357,21 +445,47 @@ def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
 
     `alive` are turns (a JSON array) that the caller knows to be alive by another clock than the one that leases are told by.
     """
-    expired = tx.all("turns.expired", lane=lane, now_ms=tx.now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE)
+    expired = tx.all(
+        "turns.expired", lane=lane, now_ms=tx.now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE
+    )
     return sum(interrupt(tx, row.turn_no, "its lease ran out") for row in expired)
 
 
 def dead_letter(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
     """Give a message up: a dead letter, an event for whoever waits for the answer and one for the operator."""
-    require_one(tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason), f"inbox item {inbox_no} was open")
-    events.emit(
-        tx, "message_dead", "user", "Your message could not be answered. Please send it again.", session_no=session_no, inbox_no=inbox_no
+    require_one(
+        tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason),
+        f"inbox item {inbox_no} was open",
     )
-    events.emit(tx, "message_dead", "operator", f"Inbox item {inbox_no} is dead: {reason}", session_no=session_no, inbox_no=inbox_no)
+    events.emit(
+        tx,
+        "message_dead",
+        "user",
+        "Your message could not be answered. Please send it again.",
+        session_no=session_no,
+        inbox_no=inbox_no,
+    )
+    events.emit(
+        tx,
+        "message_dead",
+        "operator",
+        f"Inbox item {inbox_no} is dead: {reason}",
+        session_no=session_no,
+        inbox_no=inbox_no,
+    )
 
 
-def _finish(tx: Tx, turn: Row, state: Ended, reason: str | None, *, incomplete: bool = False) -> None:
-    finished = tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
+def _finish(
+    tx: Tx, turn: Row, state: Ended, reason: str | None, *, incomplete: bool = False
+) -> None:
+    finished = tx.run(
+        "turns.finish",
+        turn_no=turn.turn_no,
+        state=state,
+        now_ms=tx.now_ms,
+        incomplete=int(incomplete),
+        reason=reason,
+    )
     require_one(finished, f"turn {turn.turn_no} was running")
 
 
@@ -387,4 +501,6 @@ def require_one(changed: int, what: str) -> None:
     """
     if changed != 1:
         message = f"{what}, as the turn's rules require, and is not: the file is damaged, or was changed by another program. Nothing was "
-        raise StoreDamaged(message + "written. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.")
+        raise StoreDamaged(
+            message + "written. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+        )

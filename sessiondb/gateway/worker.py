@@ -25,10 +25,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
-from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, StoreClosed, TurnLost, outcome_of
+from sessiondb.errors import (
+    InvalidInput,
+    OutcomeUnknown,
+    SessionDBError,
+    StoreClosed,
+    TurnLost,
+    outcome_of,
+)
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
 from sessiondb.models import Receipt
-from sessiondb.transcript.entries import LARGE_ITEMS, Draft, Item, check_append, is_large, prepare, prepare_all
+from sessiondb.transcript.entries import (
+    LARGE_ITEMS,
+    Draft,
+    Item,
+    check_append,
+    is_large,
+    prepare,
+    prepare_all,
+)
 from sessiondb.transcript.registry import Ref, check_reset_reason
 from sessiondb.transcript.session import Session
 
@@ -132,7 +147,9 @@ class Turn:
             TurnLost: the turn was taken over; nothing was written.
         """
         draft = await prepare(item)
-        receipts = await self.db.write("turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size)
+        receipts = await self.db.write(
+            "turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size
+        )
         return receipts[0]
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
@@ -144,7 +161,10 @@ class Turn:
             TurnLost: the turn was taken over; nothing was changed.
         """
         check_reset_reason(reason)
-        return await self.db.write("turn.reset", lambda tx: turns.reset(tx, self.number, reason=reason, keep_from=keep_from))
+        return await self.db.write(
+            "turn.reset",
+            lambda tx: turns.reset(tx, self.number, reason=reason, keep_from=keep_from),
+        )
 
     async def renew(self, operation: str | None = None) -> None:
         """Renew the lease now, and say what the turn is doing (shown in `held`).
@@ -153,7 +173,10 @@ class Turn:
             TurnLost: the turn was taken over.
         """
         lease_ms = round(self._settings.lease_s * 1000)
-        await self.db.write("turn.renew", lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation))
+        await self.db.write(
+            "turn.renew",
+            lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation),
+        )
         self._hold()
 
 
@@ -176,9 +199,15 @@ async def run_lane(
                     if not known:
                         await db.read("lane", lambda tx: turns.require_lane(tx, lane))
                         known = True
-                    look = await db.read("lane.look", partial(_look, lane=lane, settings=settings, alive=alive))
+                    look = await db.read(
+                        "lane.look", partial(_look, lane=lane, settings=settings, alive=alive)
+                    )
                     await _look_after(db, lane, look, settings, alive)
-                    turn = await _claim(db, lane, look.candidate, settings) if look.candidate is not None else None
+                    turn = (
+                        await _claim(db, lane, look.candidate, settings)
+                        if look.candidate is not None
+                        else None
+                    )
                     sleep_s = look.sleep_s
                     backoff.reset()
                 except SessionDBError as error:
@@ -212,7 +241,9 @@ class _Look:
 def _alive(running: dict[int, Turn]) -> str:
     """List the turns whose leases this process itself has renewed in time, by a clock that is never set, or whose end it is writing."""
     now = time.monotonic()
-    return json.dumps([number for number, turn in running.items() if turn.ending or now < turn._alive_until])
+    return json.dumps(
+        [number for number, turn in running.items() if turn.ending or now < turn._alive_until]
+    )
 
 
 def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look:
@@ -227,26 +258,47 @@ def _look(tx: ReadTx, *, lane: str, settings: LaneSettings, alive: str) -> _Look
         expired=expiry_ms is not None and expiry_ms <= now_ms,
         late=any(notice_ms <= now_ms for notice_ms in notices_ms),
         candidate=turns.peek(tx, lane, now_ms),
-        sleep_s=min([retry.LOOK_S, *(max(0.01, (time_ms - now_ms) / 1000) for time_ms in due_ms if time_ms is not None)]),
+        sleep_s=min(
+            [
+                retry.LOOK_S,
+                *(
+                    max(0.01, (time_ms - now_ms) / 1000)
+                    for time_ms in due_ms
+                    if time_ms is not None
+                ),
+            ]
+        ),
     )
 
 
-async def _look_after(db: Database, lane: str, look: _Look, settings: LaneSettings, alive: str) -> None:
+async def _look_after(
+    db: Database, lane: str, look: _Look, settings: LaneSettings, alive: str
+) -> None:
     """Take over turns whose lease ran out, and tell those who wait; a write only when there is something to do."""
     if look.expired:
         await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=alive))
     if look.late:
-        await db.write("lane.delayed", lambda tx: inbox.tell_delayed(tx, lane, after_ms=round(settings.delayed_after_s * 1000)))
+        await db.write(
+            "lane.delayed",
+            lambda tx: inbox.tell_delayed(
+                tx, lane, after_ms=round(settings.delayed_after_s * 1000)
+            ),
+        )
 
 
-async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: LaneSettings) -> Turn | None:
+async def _claim(
+    db: Database, lane: str, candidate: turns.Candidate, settings: LaneSettings
+) -> Turn | None:
     try:
         draft = await prepare(candidate.payload)
         message = await _decode(candidate.payload)
     except InvalidInput as error:
         # `accept` would have refused it, so it was put there by somebody else. It must not stop its lane.
         reason = f"not a message: {error}"
-        await db.write("lane.refuse", lambda tx: turns.refuse(tx, candidate.inbox_no, candidate.session_no, reason))
+        await db.write(
+            "lane.refuse",
+            lambda tx: turns.refuse(tx, candidate.inbox_no, candidate.session_no, reason),
+        )
         return None
 
     lease_ms = round(settings.lease_s * 1000)
@@ -255,7 +307,14 @@ async def _claim(db: Database, lane: str, candidate: turns.Candidate, settings: 
     def claim(tx: Tx) -> turns.Started | None:
         # Kept here and not only by the caller, who may be cancelled while this commits and must then give the turn back.
         nonlocal created
-        created = turns.claim(tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=round(settings.timeout_s * 1000))
+        created = turns.claim(
+            tx,
+            lane,
+            candidate,
+            draft,
+            lease_ms=lease_ms,
+            timeout_ms=round(settings.timeout_s * 1000),
+        )
         return created
 
     # Cancelled by a scope once it has begun, the claim is still known: its turn is interrupted at once, not when its lease runs out.
@@ -288,10 +347,16 @@ async def _release(db: Database, created: turns.Started, settings: LaneSettings)
     try:
         await retry.write_with_retry(db, "lane.release", release, for_s=settings.lease_s, who=who)
     except SessionDBError as error:
-        logger.error("%s: it was claimed and not begun, and cannot be given back (%s); its lease ends it", who, error)  # noqa: TRY400  # as below
+        logger.error(  # noqa: TRY400  # as below
+            "%s: it was claimed and not begun, and cannot be given back (%s); its lease ends it",
+            who,
+            error,
+        )
 
 
-async def _find_claim(db: Database, created: turns.Started, settings: LaneSettings) -> turns.Started | None:
+async def _find_claim(
+    db: Database, created: turns.Started, settings: LaneSettings
+) -> turns.Started | None:
     """After a claim whose outcome is unknown: go on with its turn if it is there after all; None if it is not.
 
     It is asked in a write, whose success says that the disk took what it saw.
@@ -301,11 +366,19 @@ async def _find_claim(db: Database, created: turns.Started, settings: LaneSettin
     def find(tx: Tx) -> None:
         found.clear()
         if turns.is_there(tx, created):
-            turns.renew(tx, created.turn_no, lease_ms=round(settings.lease_s * 1000), operation=None)
+            turns.renew(
+                tx, created.turn_no, lease_ms=round(settings.lease_s * 1000), operation=None
+            )
             found.append(created)
 
     try:
-        await retry.write_with_retry(db, "lane.find", find, for_s=settings.lease_s, who=f"turn {created.turn_no} of session {created.session_id}")
+        await retry.write_with_retry(
+            db,
+            "lane.find",
+            find,
+            for_s=settings.lease_s,
+            who=f"turn {created.turn_no} of session {created.session_id}",
+        )
     except anyio.get_cancelled_exc_class():
         await _release(db, created, settings)
         raise
@@ -313,7 +386,11 @@ async def _find_claim(db: Database, created: turns.Started, settings: LaneSettin
 
 
 async def _decode(payload: str) -> dict[str, Any]:
-    message: dict[str, Any] = await anyio.to_thread.run_sync(json.loads, payload) if is_large(payload) else json.loads(payload)
+    message: dict[str, Any] = (
+        await anyio.to_thread.run_sync(json.loads, payload)
+        if is_large(payload)
+        else json.loads(payload)
+    )
     return message
 
 
@@ -324,7 +401,9 @@ def _stopping(turn: Turn) -> Callable[[Tx], object]:
     return lambda tx: turns.interrupt(tx, turn.number, _STOPPING)
 
 
-async def _run_turn(turn: Turn, handler: Handler, claimed: dict[int, Turn], running: dict[int, Turn]) -> None:
+async def _run_turn(
+    turn: Turn, handler: Handler, claimed: dict[int, Turn], running: dict[int, Turn]
+) -> None:
     """Run a handler and record what became of it. Nothing escapes but a cancellation of the loop.
 
     Until its end is written the turn is this process's and its lease is renewed, also while the loop is being cancelled.
@@ -367,7 +446,10 @@ async def _work(turn: Turn, handler: Handler) -> None:
             with anyio.move_on_after(turn._started.timeout_ms / 1000) as deadline:
                 answer = await handler(turn)
             if deadline.cancelled_caught:
-                failure, again = f"cut off at its deadline of {turn._started.timeout_ms / 1000:g} s", turn._started.kind != "resume"
+                failure, again = (
+                    f"cut off at its deadline of {turn._started.timeout_ms / 1000:g} s",
+                    turn._started.kind != "resume",
+                )
                 attempts_max = min(attempts_max, INTERRUPTED_ATTEMPTS_MAX)
             group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
@@ -396,7 +478,13 @@ async def _work(turn: Turn, handler: Handler) -> None:
     turn.ending = True
     with anyio.CancelScope(shield=True):
         if failure is not None:
-            end = partial(turns.fail, turn_no=turn.number, reason=failure, retry=again, attempts_max=attempts_max)
+            end = partial(
+                turns.fail,
+                turn_no=turn.number,
+                reason=failure,
+                retry=again,
+                attempts_max=attempts_max,
+            )
             await _record(turn, end)
         else:
             await _complete(turn, answer or Answer(incomplete="the handler returned nothing"))
@@ -447,7 +535,12 @@ async def _complete(turn: Turn, answer: Answer) -> None:
 
     def complete(tx: Tx) -> list[Receipt]:
         return turns.complete(
-            tx, turn.number, drafts, replies, incomplete=answer.incomplete is not None, reason=answer.incomplete
+            tx,
+            turn.number,
+            drafts,
+            replies,
+            incomplete=answer.incomplete is not None,
+            reason=answer.incomplete,
         )
 
     refused = await _record(turn, complete, size=size)
@@ -465,7 +558,11 @@ async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, 
     check_append(len(entries) + len(messages), 0)
     drafts = await prepare_all(entries)
     large = len(messages) > LARGE_ITEMS or any(is_large(message) for _, message in messages)
-    encoded = await anyio.to_thread.run_sync(_encoded_replies, messages) if large else _encoded_replies(messages)
+    encoded = (
+        await anyio.to_thread.run_sync(_encoded_replies, messages)
+        if large
+        else _encoded_replies(messages)
+    )
     size = sum(draft.size for draft in drafts) + sum(reply_bytes for _, reply_bytes in encoded)
     check_append(len(drafts) + len(encoded), size)
     return drafts, [reply for reply, _ in encoded], size
@@ -483,13 +580,17 @@ async def _refuse_answer(turn: Turn, error: Exception) -> None:
         logger.error("%s: its end cannot be written (%s); its lease ends it", turn, refused)
 
 
-async def _record(turn: Turn, body: Callable[[Tx], object], *, size: int = 0) -> SessionDBError | None:
+async def _record(
+    turn: Turn, body: Callable[[Tx], object], *, size: int = 0
+) -> SessionDBError | None:
     """Write a turn's end; shielded, and tried again while that may help, until its lease has run out.
 
     Returns the error if the database refuses it for good: for what it says, not for the moment.
     """
     try:
-        await retry.write_with_retry(turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, who=str(turn))
+        await retry.write_with_retry(
+            turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, who=str(turn)
+        )
     except TurnLost as error:
         logger.warning("%s", error)
     except StoreClosed as error:

@@ -40,14 +40,40 @@ import anyio.to_thread
 from sessiondb import events
 from sessiondb.backend import Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
-from sessiondb.errors import ConstraintFailed, InvalidInput, InvalidKey, NotFound, StoreBusy, StoreDamaged
+from sessiondb.errors import (
+    ConstraintFailed,
+    InvalidInput,
+    InvalidKey,
+    NotFound,
+    StoreBusy,
+    StoreDamaged,
+)
 from sessiondb.json_text import has_more_values
-from sessiondb.limits import ARCHIVE_BINDINGS_MAX, ARCHIVE_CHUNK_BYTES, ARCHIVE_CHUNK_ROWS, ENTRY_VALUES_MAX, SEQ_MAX, STEP_BYTES, STEP_ROWS
+from sessiondb.limits import (
+    ARCHIVE_BINDINGS_MAX,
+    ARCHIVE_CHUNK_BYTES,
+    ARCHIVE_CHUNK_ROWS,
+    ENTRY_VALUES_MAX,
+    SEQ_MAX,
+    STEP_BYTES,
+    STEP_ROWS,
+)
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.paths import entry_number
 
 from . import archive_format
-from .archive_format import BINDING, BRANCH, ENTRY, EPOCH, KEY, SESSION, SLICE_PAUSE_S, Chunk, damaged, in_slices
+from .archive_format import (
+    BINDING,
+    BRANCH,
+    ENTRY,
+    EPOCH,
+    KEY,
+    SESSION,
+    SLICE_PAUSE_S,
+    Chunk,
+    damaged,
+    in_slices,
+)
 
 Encoding = Literal["zstd", "zlib", "none"]
 PAGED: Final = (BRANCH, EPOCH, ENTRY)
@@ -88,7 +114,10 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
         (row.outbox_unknown, "nobody knows whether a reply of it was sent; settle that first"),
         (row.importing, "an import of it has not come to its end"),
         (row.fork_id, f"session {row.fork_id} was forked from it and uses its entries"),
-        (row.restorable_id and not keep_archive, f"the archived session {row.restorable_id} was forked from it"),
+        (
+            row.restorable_id and not keep_archive,
+            f"the archived session {row.restorable_id} was forked from it",
+        ),
     )
     return next((reason for holds, reason in reasons if holds), None)
 
@@ -123,7 +152,9 @@ def _page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) ->
         statement = "archive.branches" if what == BRANCH else "archive.epochs"
         return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
     low_no, high_no = after + 1, entry_number(session_no, SEQ_MAX)
-    sizes = tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS)
+    sizes = tx.all(
+        "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS
+    )
     if not sizes:
         return []
     last_no = last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no
@@ -139,22 +170,33 @@ def _page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) ->
 # -- begin --------------------------------------------------------------------------------------------------
 
 
-async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive: bool = True) -> tuple[int | None, str | None]:
+async def begin(
+    backend: Backend, session_no: int, reason: str, *, keep_archive: bool = True
+) -> tuple[int | None, str | None]:
     """Begin to archive a session: end it, and have nothing point at it. Return the archive's number, or why not.
 
     Without `keep_archive` it is deleted without one. `advance` does the rest.
     """
 
     def look(tx: ReadTx) -> tuple[Row, list[Row]]:
-        return tx.one("archive.session", session_no=session_no), tx.all("archive.bindings", session_no=session_no)
+        return tx.one("archive.session", session_no=session_no), tx.all(
+            "archive.bindings", session_no=session_no
+        )
 
     encoding = best_encoding() if keep_archive else "none"
     session, bindings = await backend.read(look, op="archive.look")
     if keep_archive and len(bindings) > ARCHIVE_BINDINGS_MAX:
-        return None, f"{len(bindings):,} keys point at it; an archive holds {ARCHIVE_BINDINGS_MAX:,}"
+        return (
+            None,
+            f"{len(bindings):,} keys point at it; an archive holds {ARCHIVE_BINDINGS_MAX:,}",
+        )
 
     def encode() -> list[Chunk]:
-        return [archive_format.encode(what, rows, encoding) for what, rows in ((SESSION, [session]), (BINDING, bindings)) if rows]
+        return [
+            archive_format.encode(what, rows, encoding)
+            for what, rows in ((SESSION, [session]), (BINDING, bindings))
+            if rows
+        ]
 
     created = await anyio.to_thread.run_sync(encode) if keep_archive else []
     keys = json.dumps([row.session_key for row in bindings], ensure_ascii=False)
@@ -174,7 +216,13 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
         tx.run("archive.unbind", session_no=session_no)
         state = "writing" if keep_archive else "deleting"
         row = tx.one(
-            "archive.insert", session_no=session_no, state=state, reason=reason, encoding=encoding, now_ms=tx.now_ms, session_keys=keys
+            "archive.insert",
+            session_no=session_no,
+            state=state,
+            reason=reason,
+            encoding=encoding,
+            now_ms=tx.now_ms,
+            session_keys=keys,
         )
         for chunk in created:
             _put_chunk(tx, row.archive_no, chunk)
@@ -183,7 +231,11 @@ async def begin(backend: Backend, session_no: int, reason: str, *, keep_archive:
             tx.run("archive.forget_name", session_no=session_no)
         return int(row.archive_no), None
 
-    return (await backend.step(body, op="archive.begin", size=sum(len(chunk.content) for chunk in created))).value
+    return (
+        await backend.step(
+            body, op="archive.begin", size=sum(len(chunk.content) for chunk in created)
+        )
+    ).value
 
 
 def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
@@ -197,7 +249,13 @@ def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
         sha256=chunk.sha256,
         content=chunk.content,
     )
-    tx.run("archive.count_chunk", archive_no=archive_no, rows=chunk.rows, bytes=chunk.size, bytes_stored=len(chunk.content))
+    tx.run(
+        "archive.count_chunk",
+        archive_no=archive_no,
+        rows=chunk.rows,
+        bytes=chunk.size,
+        bytes_stored=len(chunk.content),
+    )
 
 
 # -- going on -----------------------------------------------------------------------------------------------
@@ -211,7 +269,9 @@ async def advance(backend: Backend, archive_no: int) -> Row:
         StoreBusy: another process works on it, or on the database.
     """
     while True:
-        row = await backend.read(lambda tx: tx.one("archive.get", archive_no=archive_no), op="archive.get")
+        row = await backend.read(
+            lambda tx: tx.one("archive.get", archive_no=archive_no), op="archive.get"
+        )
         if row.finished_at_ms is not None:
             return row
         if row.state == "writing":
@@ -241,9 +301,15 @@ async def _write_chunks(backend: Backend, row: Row) -> None:
     what, after, chunk_no = await _where(backend, row)
     for table in PAGED[PAGED.index(what) :]:
         after = after if table == what else _first(table, row.session_no)
-        while page := await backend.read(_reading(backend, table, row.session_no, after), op="archive.read"):
-            chunk = await anyio.to_thread.run_sync(archive_format.encode, table, page, row.encoding, _pause_s(backend))
-            await backend.step(_storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content))
+        while page := await backend.read(
+            _reading(backend, table, row.session_no, after), op="archive.read"
+        ):
+            chunk = await anyio.to_thread.run_sync(
+                archive_format.encode, table, page, row.encoding, _pause_s(backend)
+            )
+            await backend.step(
+                _storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content)
+            )
             chunk_no, after = chunk_no + 1, page[-1][KEY[table]]
 
 
@@ -255,7 +321,10 @@ def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
     def body(tx: Tx) -> None:
         # Two processes at one archive: the one that comes second finds that its chunk is not the next.
         state = tx.one("archive.get", archive_no=row.archive_no).state
-        if state != row.state or tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no != chunk_no:
+        if (
+            state != row.state
+            or tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no != chunk_no
+        ):
             raise _overtaken(row)
         _put_chunk(tx, row.archive_no, chunk)
 
@@ -272,17 +341,29 @@ async def _where(backend: Backend, row: Row) -> tuple[str, int, int]:
     chunk_no, chunk = await backend.read(last, op="archive.where")
     if chunk is None or chunk.what not in PAGED:
         return PAGED[0], _first(PAGED[0], row.session_no), chunk_no
-    _, rows = await anyio.to_thread.run_sync(archive_format.decode, chunk, row.encoding, row.session_no, row.session_id)
+    _, rows = await anyio.to_thread.run_sync(
+        archive_format.decode, chunk, row.encoding, row.session_no, row.session_id
+    )
     return chunk.what, rows[-1][KEY[chunk.what]], chunk_no
 
 
-async def _chunk(backend: Backend, row: Row, chunk_no: int) -> tuple[str, list[str], list[list[Any]]] | None:
+async def _chunk(
+    backend: Backend, row: Row, chunk_no: int
+) -> tuple[str, list[str], list[list[Any]]] | None:
     """Return a chunk, decoded and checked: the table, its columns, its rows. None behind the last one."""
-    chunk = await backend.read(lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no), op="archive.chunk")
+    chunk = await backend.read(
+        lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no),
+        op="archive.chunk",
+    )
     if chunk is None:
         return None
     columns, rows = await anyio.to_thread.run_sync(
-        archive_format.decode, chunk, row.encoding, row.session_no, row.session_id, _pause_s(backend)
+        archive_format.decode,
+        chunk,
+        row.encoding,
+        row.session_no,
+        row.session_id,
+        _pause_s(backend),
     )
     return chunk.what, columns, rows
 
@@ -300,16 +381,24 @@ async def _compare(backend: Backend, row: Row) -> None:
         total, chunk_no = total + len(rows), chunk_no + 1
         if what not in PAGED:
             continue
-        page = await backend.read(_reading(backend, what, row.session_no, after[what]), op="archive.compare")
+        page = await backend.read(
+            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
+        )
         if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
             raise _differs(row, f"rows of {what} after {after[what]}")
         after[what] = rows[-1][KEY[what]]
         if backend.is_busy:
             await anyio.sleep(COMPARE_PAUSE_S)
     for what in PAGED:
-        if await backend.read(_reading(backend, what, row.session_no, after[what]), op="archive.compare"):
-            raise _differs(row, f"there are rows of {what} after {after[what]} that it does not hold")
-    counted = await backend.read(lambda tx: tx.one("archive.get", archive_no=row.archive_no).rows, op="archive.compare")
+        if await backend.read(
+            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
+        ):
+            raise _differs(
+                row, f"there are rows of {what} after {after[what]} that it does not hold"
+            )
+    counted = await backend.read(
+        lambda tx: tx.one("archive.get", archive_no=row.archive_no).rows, op="archive.compare"
+    )
     if counted != total:
         raise _differs(row, f"it counts {counted} rows and holds {total}")
 
@@ -317,11 +406,15 @@ async def _compare(backend: Backend, row: Row) -> None:
 def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_s: float) -> bool:
     if len(page) != len(rows) or list(page[0]._fields) != columns:
         return False
-    return all(list(found) == row for found, row in in_slices(zip(page, rows, strict=True), pause_s))
+    return all(
+        list(found) == row for found, row in in_slices(zip(page, rows, strict=True), pause_s)
+    )
 
 
 def _differs(row: Row, what: str) -> StoreDamaged:
-    return StoreDamaged(f"the archive of session {row.session_id} is not what the tables hold: {what}. Run `sessiondb verify`.")
+    return StoreDamaged(
+        f"the archive of session {row.session_id} is not what the tables hold: {what}. Run `sessiondb verify`."
+    )
 
 
 async def _release(backend: Backend, row: Row) -> None:
@@ -331,8 +424,14 @@ async def _release(backend: Backend, row: Row) -> None:
     def body(tx: Tx) -> bool:
         # Invariant: from the moment at which entries may be missing nothing can read them. So both are one transaction.
         now = tx.one("archive.session", session_no=row.session_no)
-        moved = any(getattr(now, name) != value for name, value in session.items() if name != "ended_at_ms")
-        if moved or tx.all("archive.bindings", session_no=row.session_no) or protection(tx, row.session_no) is not None:
+        moved = any(
+            getattr(now, name) != value for name, value in session.items() if name != "ended_at_ms"
+        )
+        if (
+            moved
+            or tx.all("archive.bindings", session_no=row.session_no)
+            or protection(tx, row.session_no) is not None
+        ):
             return False
         _move(tx, row, "deleting")
         tx.run("archive.hide_session", session_no=row.session_no, now_ms=tx.now_ms)
@@ -371,7 +470,14 @@ def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, 
     for key in keys_of(row.session_keys, row.session_id):
         if key not in known:
             agent_id = parse_key(key).agent_id
-            tx.run("archive.rebind", session_key=key, session_no=row.session_no, agent_id=agent_id, bound_at_ms=tx.now_ms, details=None)
+            tx.run(
+                "archive.rebind",
+                session_key=key,
+                session_no=row.session_no,
+                agent_id=agent_id,
+                bound_at_ms=tx.now_ms,
+                details=None,
+            )
 
 
 def keys_of(session_keys: str, session_id: str) -> list[str]:
@@ -381,18 +487,27 @@ def keys_of(session_keys: str, session_id: str) -> list[str]:
         StoreDamaged: it is no list of session keys.
     """
     try:
-        keys = json.loads(session_keys) if not has_more_values(session_keys, ENTRY_VALUES_MAX) else None
+        keys = (
+            json.loads(session_keys)
+            if not has_more_values(session_keys, ENTRY_VALUES_MAX)
+            else None
+        )
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise ValueError("it is not a list of texts")
         for key in keys:
             parse_key(key)
     except (ValueError, RecursionError, InvalidKey) as error:
-        raise damaged(session_id, f"the list of keys in the archive of session {session_id} is damaged ({error})") from error
+        raise damaged(
+            session_id,
+            f"the list of keys in the archive of session {session_id} is damaged ({error})",
+        ) from error
     return keys
 
 
 def _move(tx: Tx, row: Row, to_state: str) -> None:
-    if not tx.run("archive.move", archive_no=row.archive_no, from_state=row.state, to_state=to_state):
+    if not tx.run(
+        "archive.move", archive_no=row.archive_no, from_state=row.state, to_state=to_state
+    ):
         raise _overtaken(row)
 
 
@@ -411,10 +526,15 @@ async def _delete(backend: Backend, row: Row) -> None:
     batch_size = BatchSize()
 
     def sizes(tx: ReadTx) -> list[Row]:
-        return tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=batch_size.rows)
+        return tx.all(
+            "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=batch_size.rows
+        )
 
     while found := await backend.read(sizes, op="archive.sizes"):
-        step = await backend.step(_deleting_entries(row, low_no, last_fitting(found, STEP_BYTES).entry_no), op="archive.delete")
+        step = await backend.step(
+            _deleting_entries(row, low_no, last_fitting(found, STEP_BYTES).entry_no),
+            op="archive.delete",
+        )
         batch_size.learn(step.held_ms)
     small = ["archive.delete_branches", "archive.delete_epochs"]
     small += ["archive.delete_compactions"] if row.encoding == "none" else []
@@ -423,7 +543,13 @@ async def _delete(backend: Backend, row: Row) -> None:
     last = "deleted" if row.encoding == "none" else "archived"
 
     def finish(tx: Tx) -> None:
-        if not tx.run("archive.finish", archive_no=row.archive_no, from_state="deleting", to_state=last, now_ms=tx.now_ms):
+        if not tx.run(
+            "archive.finish",
+            archive_no=row.archive_no,
+            from_state="deleting",
+            to_state=last,
+            now_ms=tx.now_ms,
+        ):
             raise _overtaken(row)
 
     await backend.step(finish, op="archive.finish")
@@ -471,10 +597,17 @@ async def restore(backend: Backend, session_no: int) -> Restored:
     """
     chain = await backend.read(lambda tx: _to_restore(tx, session_no), op="restore.look")
     if not chain or chain[0].session_no != session_no:
-        session = await backend.read(lambda tx: tx.one("archive.session", session_no=session_no), op="restore.look")
-        raise InvalidInput(f"session {session.session_id} is not archived; there is nothing to restore", session_id=session.session_id)
+        session = await backend.read(
+            lambda tx: tx.one("archive.session", session_no=session_no), op="restore.look"
+        )
+        raise InvalidInput(
+            f"session {session.session_id} is not archived; there is nothing to restore",
+            session_id=session.session_id,
+        )
     for row in chain:
-        keys_of(row.session_keys, row.session_id)  # needed last; a list that cannot be read is better found first
+        keys_of(
+            row.session_keys, row.session_id
+        )  # needed last; a list that cannot be read is better found first
     for row in reversed(chain):
         await _restore_one(backend, row)
     return await backend.read(lambda tx: _restored(tx, chain), op="restore.look")
@@ -518,27 +651,44 @@ async def _look_through(backend: Backend, row: Row) -> None:
         _follow(order, row, chunk_no, found)
         total, chunk_no = total + len(found[2]), chunk_no + 1
     if total != row.rows:
-        raise damaged(row.session_id, f"the archive of session {row.session_id} counts {row.rows} rows and holds {total}")
+        raise damaged(
+            row.session_id,
+            f"the archive of session {row.session_id} counts {row.rows} rows and holds {total}",
+        )
     for branch_no in await backend.read(lambda tx: missing_branches(tx, order), op="restore.look"):
         message = f"the archive of session {row.session_id} has a branch that leaves from branch {branch_no}, which is not there"
         raise damaged(row.session_id, message)
 
 
-def _follow(order: archive_format.Order, row: Row, chunk_no: int, found: tuple[str, list[str], list[list[Any]]]) -> None:
+def _follow(
+    order: archive_format.Order,
+    row: Row,
+    chunk_no: int,
+    found: tuple[str, list[str], list[list[Any]]],
+) -> None:
     what, _, rows = found
     try:
         order.take(what, rows)
     except archive_format.Wrong as error:
-        raise damaged(row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}") from error
+        raise damaged(
+            row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}"
+        ) from error
 
 
 def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
     """Return the branches that those in an archive leave from and that are nowhere: its parent has been restored, or never was archived."""
-    return [branch_no for branch_no in sorted(order.branches_elsewhere) if tx.first("archive.branch", branch_no=branch_no) is None]
+    return [
+        branch_no
+        for branch_no in sorted(order.branches_elsewhere)
+        if tx.first("archive.branch", branch_no=branch_no) is None
+    ]
 
 
 def _begin_restoring(tx: Tx, row: Row) -> None:
-    if row.forked_from_no is not None and tx.first("archive.of_session", session_no=row.forked_from_no) is not None:
+    if (
+        row.forked_from_no is not None
+        and tx.first("archive.of_session", session_no=row.forked_from_no) is not None
+    ):
         raise _overtaken(row)  # its parent went into an archive again meanwhile
     _move(tx, row, "restoring")
 
@@ -578,7 +728,14 @@ async def _put_back(backend: Backend, row: Row) -> None:
 
     def finish(tx: Tx) -> None:
         _reopen(tx, row, session, bindings)
-        events.emit(tx, "session_restored", "operator", f"Session {row.session_id} was restored", session_no=row.session_no, rows=row.rows)
+        events.emit(
+            tx,
+            "session_restored",
+            "operator",
+            f"Session {row.session_id} was restored",
+            session_no=row.session_no,
+            rows=row.rows,
+        )
 
     await backend.step(finish, op="restore.finish")
 
@@ -594,7 +751,11 @@ def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
 
 
 def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> Any:
-    statement = {BRANCH: "archive.put_branch", EPOCH: "archive.put_epoch", ENTRY: "archive.put_entry"}[what]
+    statement = {
+        BRANCH: "archive.put_branch",
+        EPOCH: "archive.put_epoch",
+        ENTRY: "archive.put_entry",
+    }[what]
     prepared = [dict(zip(columns, values, strict=True)) for values in rows]
 
     def body(tx: Tx) -> None:
@@ -635,7 +796,13 @@ async def _forget_chunks(backend: Backend, row: Row) -> None:
         if tx.run("archive.drop_chunk", archive_no=row.archive_no):
             return True
         tx.run("archive.empty", archive_no=row.archive_no)
-        tx.run("archive.finish", archive_no=row.archive_no, from_state=row.state, to_state=row.state, now_ms=tx.now_ms)
+        tx.run(
+            "archive.finish",
+            archive_no=row.archive_no,
+            from_state=row.state,
+            to_state=row.state,
+            now_ms=tx.now_ms,
+        )
         return False
 
     while (await backend.step(body, op="archive.forget")).value:

@@ -37,17 +37,36 @@ T = TypeVar("T")
 # In the order in which they are written and put back: a row comes after those that it refers to.
 SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
 TABLES: Final = (SESSION, BINDING, BRANCH, EPOCH, ENTRY)
-KEY: Final = {SESSION: 0, BINDING: 0, BRANCH: 0, EPOCH: 1, ENTRY: 0}  # the column that orders a table's rows
-OWNER: Final = {SESSION: 0, BINDING: 1, BRANCH: 1, EPOCH: 0}  # ... and the one that says whose it is; an entry's number does
+KEY: Final = {
+    SESSION: 0,
+    BINDING: 0,
+    BRANCH: 0,
+    EPOCH: 1,
+    ENTRY: 0,
+}  # the column that orders a table's rows
+OWNER: Final = {
+    SESSION: 0,
+    BINDING: 1,
+    BRANCH: 1,
+    EPOCH: 0,
+}  # ... and the one that says whose it is; an entry's number does
 # Worker threads share the interpreter's lock with the event loop: after so many rows they let go of it for a moment.
 SLICE_ROWS: Final = 10
 SLICE_PAUSE_S: Final = 0.00005
 
-_ROWS_MAX: Final = {SESSION: 1, BINDING: ARCHIVE_BINDINGS_MAX, **dict.fromkeys((BRANCH, EPOCH, ENTRY), ARCHIVE_CHUNK_ROWS)}
+_ROWS_MAX: Final = {
+    SESSION: 1,
+    BINDING: ARCHIVE_BINDINGS_MAX,
+    **dict.fromkeys((BRANCH, EPOCH, ENTRY), ARCHIVE_CHUNK_ROWS),
+}
 _GAPS_MAX: Final = 100
-_NOTED_MAX: Final = 100_000  # idempotency keys, and branches, of one archive that are remembered: some 9 MB of each
+_NOTED_MAX: Final = (
+    100_000  # idempotency keys, and branches, of one archive that are remembered: some 9 MB of each
+)
 _READ_BYTES: Final = 256 * 1024
-_FED_BYTES: Final = 256  # so that of a stream that breaks off all that came before the break is read
+_FED_BYTES: Final = (
+    256  # so that of a stream that breaks off all that came before the break is read
+)
 _WAY_OUT: Final = "Keep the file as it is; `sessiondb salvage DB NEW` gets out what can be read, or restore a backup."
 _EPOCH_REASONS: Final = frozenset({"start", "compaction", "reset", "branch", "undo", "fork"})
 
@@ -63,8 +82,12 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         "first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER forked_from_no:INTEGER? pinned_at_ms:INTEGER? "
         "archived_at_ms:INTEGER?"
     ),
-    BINDING: _columns("session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?"),
-    BRANCH: _columns("branch_no:INTEGER session_no:INTEGER parent_branch_no:INTEGER? fork_no:INTEGER? first_no:INTEGER"),
+    BINDING: _columns(
+        "session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?"
+    ),
+    BRANCH: _columns(
+        "branch_no:INTEGER session_no:INTEGER parent_branch_no:INTEGER? fork_no:INTEGER? first_no:INTEGER"
+    ),
     EPOCH: _columns(
         "session_no:INTEGER epoch:INTEGER reason:TEXT opened_at_ms:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? "
         "closed_head_no:INTEGER? closed_at_ms:INTEGER?"
@@ -81,8 +104,15 @@ _RENAMED: Final = {"entries": "last_seq"}
 """Columns that had another name when older archives were written, by that name."""
 
 _IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
-_TYPES: Final[dict[str, set[type]]] = {"INTEGER": {int}, "INTEGER?": {int, type(None)}, "TEXT": {str}, "TEXT?": {str, type(None)}}
-_ALLOWED: Final = {table: [_TYPES[kind] for kind in columns.values()] for table, columns in COLUMNS.items()}
+_TYPES: Final[dict[str, set[type]]] = {
+    "INTEGER": {int},
+    "INTEGER?": {int, type(None)},
+    "TEXT": {str},
+    "TEXT?": {str, type(None)},
+}
+_ALLOWED: Final = {
+    table: [_TYPES[kind] for kind in columns.values()] for table, columns in COLUMNS.items()
+}
 
 
 class Wrong(ValueError):
@@ -116,7 +146,9 @@ def encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE
     values = in_slices((rows[0]._fields, *rows), pause_s)
     lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values]
     text = "".join(f"{line}\n" for line in lines).encode()
-    return Chunk(what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding))
+    return Chunk(
+        what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding)
+    )
 
 
 def _compressed(text: bytes, encoding: str) -> bytes:
@@ -169,12 +201,16 @@ def _name(chunk: Row, session_id: str) -> str:
     return f"chunk {chunk.chunk_no} of the archive of session {session_id}"
 
 
-def _decode(chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float) -> tuple[list[str], list[list[Any]]]:
+def _decode(
+    chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float
+) -> tuple[list[str], list[list[Any]]]:
     """Decode a chunk. Raises Wrong with what is wrong with it, to be put behind its name."""
     if chunk.what not in TABLES:
         raise Wrong(f"holds rows of {chunk.what[:40]!r}, which is no table that is archived")
     if not 1 <= chunk.rows <= _ROWS_MAX[chunk.what]:
-        raise Wrong(f"says that it has {chunk.rows:,} rows of {chunk.what}; it can have 1 to {_ROWS_MAX[chunk.what]:,}")
+        raise Wrong(
+            f"says that it has {chunk.rows:,} rows of {chunk.what}; it can have 1 to {_ROWS_MAX[chunk.what]:,}"
+        )
     try:
         text = _unpacked(chunk.content, encoding, bytes_max(chunk.what, chunk.rows))
     except Wrong as error:
@@ -201,7 +237,9 @@ def _decode(chunk: Row, encoding: str, session_no: int, session_id: str, pause_s
 
 def bytes_max(what: str, rows: int) -> int:
     """Return how long the text of a chunk can be: a single row, or a page of them, which `archive._page` bounds."""
-    return ARCHIVE_ROW_BYTES_MAX if rows <= 1 or what in (SESSION, BINDING) else ARCHIVE_PAGE_BYTES_MAX
+    return (
+        ARCHIVE_ROW_BYTES_MAX if rows <= 1 or what in (SESSION, BINDING) else ARCHIVE_PAGE_BYTES_MAX
+    )
 
 
 def _lines(text: bytearray) -> Iterator[bytearray]:
@@ -314,7 +352,9 @@ def _zstd_parts(content: bytes) -> Iterator[bytes]:
         message = "an archive in it is compressed with zstd; to read it, install the extra: pip install 'sessiondb[zstd]'"
         raise InvalidInput(message) from error
     try:
-        with zstandard.ZstdDecompressor(max_window_size=ARCHIVE_WINDOW_BYTES_MAX).stream_reader(content) as stream:
+        with zstandard.ZstdDecompressor(max_window_size=ARCHIVE_WINDOW_BYTES_MAX).stream_reader(
+            content
+        ) as stream:
             while part := stream.read(_READ_BYTES):
                 yield part
     except zstandard.ZstdError as error:
@@ -394,14 +434,22 @@ class Order:
     def take(self, what: str, rows: Sequence[list[Any]]) -> None:
         """Note the next chunk. Raises Wrong, with what is wrong, if it cannot follow the others."""
         table = TABLES.index(what)
-        if table < self._table or (table == self._table and what in (SESSION, BINDING)) or (self._table == -1 and what != SESSION):
-            raise Wrong(f"holds rows of {what}, which cannot come {'first' if self._table == -1 else 'here'}")
+        if (
+            table < self._table
+            or (table == self._table and what in (SESSION, BINDING))
+            or (self._table == -1 and what != SESSION)
+        ):
+            raise Wrong(
+                f"holds rows of {what}, which cannot come {'first' if self._table == -1 else 'here'}"
+            )
         if table != self._table:
             self._table, self._last = table, None
         for values in rows:
             key = values[KEY[what]]
             if self._last is not None and key <= self._last:
-                raise Wrong(f"is out of order: {_number(what, key)} comes after {_number(what, self._last)}")
+                raise Wrong(
+                    f"is out of order: {_number(what, key)} comes after {_number(what, self._last)}"
+                )
             if what == ENTRY:
                 self._miss(key)
                 self._note_key(values)
@@ -420,7 +468,9 @@ class Order:
             return
         key = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if key in self._keys:
-            raise Wrong(f"has an idempotency key twice: {_number(ENTRY, values[0])} has that of an entry before it")
+            raise Wrong(
+                f"has an idempotency key twice: {_number(ENTRY, values[0])} has that of an entry before it"
+            )
         self._keys.add(key)
 
     def _note_branch(self, branch_no: int, parent_no: int | None) -> None:
@@ -428,7 +478,11 @@ class Order:
             self._knows_branches = False
         if not self._knows_branches:
             return
-        if parent_no is not None and parent_no not in self._branches and len(self.branches_elsewhere) < _GAPS_MAX:
+        if (
+            parent_no is not None
+            and parent_no not in self._branches
+            and len(self.branches_elsewhere) < _GAPS_MAX
+        ):
             self.branches_elsewhere.add(parent_no)
         self._branches.add(branch_no)
 

@@ -35,10 +35,15 @@ async def prune(backend: Backend, *, before_ms: int, dry_run: bool) -> dict[str,
 
     A dry run counts them, except turns whose messages would have gone first.
     """
-    return {table: await _prune_table(backend, *statements, before_ms, dry_run=dry_run) for table, statements in TABLES.items()}
+    return {
+        table: await _prune_table(backend, *statements, before_ms, dry_run=dry_run)
+        for table, statements in TABLES.items()
+    }
 
 
-async def _prune_table(backend: Backend, walk: str, delete: str, before_ms: int, *, dry_run: bool) -> int:
+async def _prune_table(
+    backend: Backend, walk: str, delete: str, before_ms: int, *, dry_run: bool
+) -> int:
     pruned = after_no = 0
     while page := await backend.read(_page(walk, after_no, before_ms), op="prune.look"):
         numbers = [row.no for row in page if row.prunable]

@@ -74,7 +74,12 @@ class RetentionReport:
 
 
 async def gc(
-    backend: Backend, policy: RetentionPolicy, *, dry_run: bool = False, every: bool = False, now_ms: int | None = None
+    backend: Backend,
+    policy: RetentionPolicy,
+    *,
+    dry_run: bool = False,
+    every: bool = False,
+    now_ms: int | None = None,
 ) -> RetentionReport:
     """Decide, and unless it is a dry run carry it out. May be repeated, and interrupted at any point.
 
@@ -88,7 +93,9 @@ async def gc(
     before = await measure(backend)
     pruned: dict[str, int] = {}
     if policy.prune_days is not None:  # first: it is soon done, and archiving may take hours
-        pruned = await pruning.prune(backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run)
+        pruned = await pruning.prune(
+            backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run
+        )
     resumed_archives, failed = (0, []) if dry_run else await finish(backend)
     walk, decisions = await make_plan(backend, policy, chosen_ms, every=every)
     if not dry_run:
@@ -97,34 +104,64 @@ async def gc(
                 decisions[index] = await _carry_out(backend, policy, decision)
         await give_space_back(backend)
     after = before if dry_run else await measure(backend)
-    missing = sum(1 for created in decisions if created.action in ("archive", "delete") and created.outcome in ("planned", "done"))
-    report = RetentionReport(
-        (*failed, *decisions), walk.sessions, walk.sessions - missing, resumed_archives, before.bytes, after.bytes, after.free, pruned, dry_run
+    missing = sum(
+        1
+        for created in decisions
+        if created.action in ("archive", "delete") and created.outcome in ("planned", "done")
     )
-    if not dry_run and (resumed_archives or report.count("done") or report.count("failed") or any(pruned.values())):
+    report = RetentionReport(
+        (*failed, *decisions),
+        walk.sessions,
+        walk.sessions - missing,
+        resumed_archives,
+        before.bytes,
+        after.bytes,
+        after.free,
+        pruned,
+        dry_run,
+    )
+    if not dry_run and (
+        resumed_archives or report.count("done") or report.count("failed") or any(pruned.values())
+    ):
         await backend.step(lambda tx: _report(tx, report), op="retention.report")
     return report
 
 
-async def _carry_out(backend: Backend, policy: RetentionPolicy, decision: RetentionDecision) -> RetentionDecision:
+async def _carry_out(
+    backend: Backend, policy: RetentionPolicy, decision: RetentionDecision
+) -> RetentionDecision:
     """Archive one session, or drop one archive; whatever stands in its way is said, and the next one's turn comes."""
     try:
-        held = await (_drop(backend, decision) if decision.action == "drop" else _archive(backend, policy, decision))
+        held = await (
+            _drop(backend, decision)
+            if decision.action == "drop"
+            else _archive(backend, policy, decision)
+        )
     except _FATAL:
         raise
     except SessionDBError as error:
         return replace(decision, outcome="failed", note=str(error))
-    return replace(decision, outcome="done") if held is None else replace(decision, outcome="kept", note=held)
+    return (
+        replace(decision, outcome="done")
+        if held is None
+        else replace(decision, outcome="kept", note=held)
+    )
 
 
-async def _archive(backend: Backend, policy: RetentionPolicy, decision: RetentionDecision) -> str | None:
+async def _archive(
+    backend: Backend, policy: RetentionPolicy, decision: RetentionDecision
+) -> str | None:
     for_space = decision.rule == "bytes" and policy.max_bytes is not None
     if for_space and (await measure(backend)).used <= policy.high_water * (policy.max_bytes or 0):
         return "enough has been freed by now"
-    moved = await backend.read(lambda tx: tx.one("archive.session", session_no=decision.session_no), op="retention.look")
+    moved = await backend.read(
+        lambda tx: tx.one("archive.session", session_no=decision.session_no), op="retention.look"
+    )
     if moved.updated_at_ms != decision.updated_at_ms:
         return "it has moved since"
-    archive_no, held = await archive.begin(backend, decision.session_no, decision.reason, keep_archive=policy.archive)
+    archive_no, held = await archive.begin(
+        backend, decision.session_no, decision.reason, keep_archive=policy.archive
+    )
     if archive_no is None:
         return held
     row = await archive.advance(backend, archive_no)
@@ -134,7 +171,11 @@ async def _archive(backend: Backend, policy: RetentionPolicy, decision: Retentio
 async def _drop(backend: Backend, decision: RetentionDecision) -> str | None:
     def look(tx: ReadTx) -> Row | None:
         kept = tx.first("archive.of_session", session_no=decision.session_no)
-        return tx.one("archive.get", archive_no=kept.archive_no) if kept is not None and kept.state == "archived" else None
+        return (
+            tx.one("archive.get", archive_no=kept.archive_no)
+            if kept is not None and kept.state == "archived"
+            else None
+        )
 
     row = await backend.read(look, op="retention.look")
     return await archive.drop(backend, row) if row is not None else "it was restored meanwhile"
@@ -156,7 +197,9 @@ async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
             except _FATAL:
                 raise
             except SessionDBError as error:
-                failed.append(await backend.read(_failing(row.archive_no, str(error)), op="retention.failed"))
+                failed.append(
+                    await backend.read(_failing(row.archive_no, str(error)), op="retention.failed")
+                )
         after_no = rows[-1].archive_no
     return done, failed
 
@@ -166,7 +209,15 @@ def _failing(archive_no: int, note: str) -> Callable[[ReadTx], RetentionDecision
         row = tx.one("archive.get", archive_no=archive_no)
         session = tx.one("archive.session", session_no=row.session_no)
         reason = f"begun by an earlier run, and still {row.state}"
-        created = RetentionDecision(row.session_id, row.session_no, "archive", reason, session.updated_at_ms, 0, session.last_seq)
+        created = RetentionDecision(
+            row.session_id,
+            row.session_no,
+            "archive",
+            reason,
+            session.updated_at_ms,
+            0,
+            session.last_seq,
+        )
         return replace(created, outcome="failed", note=note)
 
     return look
@@ -187,7 +238,10 @@ async def give_space_back(backend: Backend) -> int:
 
 def _report(tx: Tx, report: RetentionReport) -> None:
     done = Counter(created.action for created in report.decisions if created.outcome == "done")
-    message = ", ".join(f"{count:,} {_DONE[action]}" for action, count in done.items()) or "nothing archived"
+    message = (
+        ", ".join(f"{count:,} {_DONE[action]}" for action, count in done.items())
+        or "nothing archived"
+    )
     events.emit(
         tx,
         "retention_done",
@@ -218,7 +272,9 @@ class RetentionCalls:
 
         async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T: ...
 
-    async def gc(self, policy: RetentionPolicy, *, dry_run: bool = False, every: bool = False) -> RetentionReport:
+    async def gc(
+        self, policy: RetentionPolicy, *, dry_run: bool = False, every: bool = False
+    ) -> RetentionReport:
         """Archive what a policy does not keep, and give the space back; report every decision with its reason.
 
         Appends and turns never wait for it. With `dry_run` nothing changes; with `every` the report also lists what no limit

@@ -137,19 +137,36 @@ class Walk:
     def decide(self, tx: ReadTx, row: Row, rule: Rule, why: str) -> None:
         """A limit asks for a session: it goes, unless something protects it."""
         held = self.protected(tx, row)
-        action: Action = "keep" if held is not None else "archive" if self.policy.archive else "delete"
+        action: Action = (
+            "keep" if held is not None else "archive" if self.policy.archive else "delete"
+        )
         reason = f"{why}, but {held}" if held is not None else why
-        self.decisions[row.session_no] = _decision(row, action, reason, "kept" if held is not None else "planned", rule)
+        self.decisions[row.session_no] = _decision(
+            row, action, reason, "kept" if held is not None else "planned", rule
+        )
 
     def _over(self, row: Row) -> tuple[Rule, str]:
         """Return the first limit that a session is over, and the reason to give."""
         policy, age_days = self.policy, (self.now_ms - row.updated_at_ms) / DAY_MS
         if policy.max_age_days is not None and age_days > policy.max_age_days:
-            return "age", f"has not changed for {_in_days(round(age_days))} (limit {policy.max_age_days:g})"
+            return (
+                "age",
+                f"has not changed for {_in_days(round(age_days))} (limit {policy.max_age_days:g})",
+            )
         if policy.max_sessions is not None and self.sessions > policy.max_sessions:
-            return "count", f"it is number {self.sessions:,} by last change (limit {policy.max_sessions:,})"
-        if policy.max_bindings_per_agent is not None and row.keys and self.bound[row.agent_id] > policy.max_bindings_per_agent:
-            return "bindings", f"agent {row.agent_id} has more than {policy.max_bindings_per_agent:,} keys that were used later"
+            return (
+                "count",
+                f"it is number {self.sessions:,} by last change (limit {policy.max_sessions:,})",
+            )
+        if (
+            policy.max_bindings_per_agent is not None
+            and row.keys
+            and self.bound[row.agent_id] > policy.max_bindings_per_agent
+        ):
+            return (
+                "bindings",
+                f"agent {row.agent_id} has more than {policy.max_bindings_per_agent:,} keys that were used later",
+            )
         return "none", "within every limit"
 
     def protected(self, tx: ReadTx, row: Row) -> str | None:
@@ -165,13 +182,25 @@ def _in_days(days: float) -> str:
     return f"{days:g} day{'' if days == 1 else 's'}"
 
 
-def _decision(row: Row, action: Action, reason: str, outcome: Outcome, rule: Rule) -> RetentionDecision:
+def _decision(
+    row: Row, action: Action, reason: str, outcome: Outcome, rule: Rule
+) -> RetentionDecision:
     return RetentionDecision(
-        row.session_id, row.session_no, action, reason, row.updated_at_ms, row.keys, row.last_seq, outcome=outcome, rule=rule
+        row.session_id,
+        row.session_no,
+        action,
+        reason,
+        row.updated_at_ms,
+        row.keys,
+        row.last_seq,
+        outcome=outcome,
+        rule=rule,
     )
 
 
-async def make_plan(backend: Backend, policy: RetentionPolicy, now_ms: int, *, every: bool) -> tuple[Walk, list[RetentionDecision]]:
+async def make_plan(
+    backend: Backend, policy: RetentionPolicy, now_ms: int, *, every: bool
+) -> tuple[Walk, list[RetentionDecision]]:
     """Decide about every session; return the walk, and decisions in the order in which they are carried out: oldest first."""
     walk = Walk(policy, now_ms, every)
     before: tuple[int, int] | None = (2**62, 2**62)
@@ -190,8 +219,15 @@ async def make_plan(backend: Backend, policy: RetentionPolicy, now_ms: int, *, e
             walk.decisions[number] = replace(decision, bytes=await _weigh(backend, number))
     if policy.max_bytes is not None:
         await _plan_bytes(backend, walk, policy.max_bytes)
-    dropped = await _plan_archives(backend, policy, now_ms) if policy.archive_days is not None else []
-    return walk, [*sorted(walk.decisions.values(), key=lambda created: (created.updated_at_ms, created.session_no)), *dropped]
+    dropped = (
+        await _plan_archives(backend, policy, now_ms) if policy.archive_days is not None else []
+    )
+    return walk, [
+        *sorted(
+            walk.decisions.values(), key=lambda created: (created.updated_at_ms, created.session_no)
+        ),
+        *dropped,
+    ]
 
 
 async def _weigh(backend: Backend, session_no: int) -> int:
@@ -199,7 +235,9 @@ async def _weigh(backend: Backend, session_no: int) -> int:
     low_no, high_no, total = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX), 0
 
     def weigh(tx: ReadTx) -> list[tuple[int, int]]:
-        return tx.tuples("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=WEIGH_ROWS)
+        return tx.tuples(
+            "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=WEIGH_ROWS
+        )
 
     while True:
         sizes = await backend.read(weigh, op="retention.weigh")
@@ -221,7 +259,15 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
     if used <= max_bytes:
         return
     policy, target = walk.policy, walk.policy.high_water * max_bytes
-    left = used - target - sum(_freed(created, policy) for created in walk.decisions.values() if created.outcome == "planned")
+    left = (
+        used
+        - target
+        - sum(
+            _freed(created, policy)
+            for created in walk.decisions.values()
+            if created.outcome == "planned"
+        )
+    )
     why = f"the database holds {used:,} bytes (limit {max_bytes:,})"
     after: tuple[int, int] | None = (-(2**62), 0)
 
@@ -240,7 +286,9 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
             await backend.read(_deciding(walk, row, why), op="retention.plan")
             created = walk.decisions[row.session_no]
             if created.outcome == "planned":
-                created = walk.decisions[row.session_no] = replace(created, bytes=await _weigh(backend, row.session_no))
+                created = walk.decisions[row.session_no] = replace(
+                    created, bytes=await _weigh(backend, row.session_no)
+                )
                 left -= _freed(created, policy)
         after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
@@ -249,7 +297,9 @@ def _deciding(walk: Walk, row: Row, why: str) -> Callable[[ReadTx], None]:
     return lambda tx: walk.decide(tx, row, "bytes", why)
 
 
-async def _plan_archives(backend: Backend, policy: RetentionPolicy, now_ms: int) -> list[RetentionDecision]:
+async def _plan_archives(
+    backend: Backend, policy: RetentionPolicy, now_ms: int
+) -> list[RetentionDecision]:
     """Find archives that have been kept for long enough."""
     assert policy.archive_days is not None
     found: list[RetentionDecision] = []
@@ -263,7 +313,15 @@ async def _plan_archives(backend: Backend, policy: RetentionPolicy, now_ms: int)
             age_days = (now_ms - row.finished_at_ms) / DAY_MS
             if age_days > policy.archive_days:
                 reason = f"archived {_in_days(round(age_days))} ago (limit {policy.archive_days:g})"
-                created = RetentionDecision(row.session_id, row.session_no, "drop", reason, row.updated_at_ms, 0, row.last_seq)
+                created = RetentionDecision(
+                    row.session_id,
+                    row.session_no,
+                    "drop",
+                    reason,
+                    row.updated_at_ms,
+                    0,
+                    row.last_seq,
+                )
                 found.append(replace(created, bytes=row.bytes_stored, rule="archive_age"))
         after_no = rows[-1].archive_no
     return found

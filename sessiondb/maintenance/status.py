@@ -122,8 +122,14 @@ class DatabaseStatus:
         So it is when the outbox is full: some channel takes nothing.
         """
         work = self.gateway
-        waits_for_a_person = bool(work.messages_dead or work.replies_unknown or work.replies_failed or work.outbox_full)
-        return bool(self.stuck) or waits_for_a_person or any(job.owner_alive is False for job in self.running)
+        waits_for_a_person = bool(
+            work.messages_dead or work.replies_unknown or work.replies_failed or work.outbox_full
+        )
+        return (
+            bool(self.stuck)
+            or waits_for_a_person
+            or any(job.owner_alive is False for job in self.running)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,9 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
                 compaction_id=row.compaction_id,
                 session_id=row.session_id,
                 trigger=row.trigger,
-                owner=f"{row.program}, pid {row.pid} on {row.host}" if row.pid is not None else None,
+                owner=f"{row.program}, pid {row.pid} on {row.host}"
+                if row.pid is not None
+                else None,
                 owner_alive=None,
                 begun_at_ms=row.begun_at_ms,
                 deadline_ms=row.deadline_ms,
@@ -171,11 +179,18 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         import_files=totals.import_files,
         lines_damaged=totals.lines_damaged,
         lines_blank=totals.lines_blank,
-        processes=tuple(Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None) for row in open_rows),
+        processes=tuple(
+            Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None)
+            for row in open_rows
+        ),
         processes_open=totals.processes_open,
         gateway=Work(*tx.one("status.work", now_ms=now_ms)),
     )
-    identities = {row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started) for row in (*open_rows, *jobs) if row.pid is not None}
+    identities = {
+        row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started)
+        for row in (*open_rows, *jobs)
+        if row.pid is not None
+    }
     owners = {row.compaction_id: row.instance_no for row in jobs if row.pid is not None}
     return Snapshot(status, identities, owners, tx.all("recovery.held")[:LISTED_MAX])
 
@@ -184,21 +199,36 @@ def holdings(rows: Sequence[Row]) -> list[Holding]:
     """Ask the kernel which of the holders live. Reads /proc: not for the event loop's thread."""
     return [
         Holding(
-            row.what, row.session_id, row.number, row.operation, row.since_ms, row.until_ms, row.host, row.pid, row.program,
+            row.what,
+            row.session_id,
+            row.number,
+            row.operation,
+            row.since_ms,
+            row.until_ms,
+            row.host,
+            row.pid,
+            row.program,
             process.is_alive(row.host, row.boot_id, row.pid, row.pid_started),
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
     """Ask the kernel which of the processes live. Reads /proc: not for the event loop's thread."""
-    alive = {number: process.is_alive(*identity) for number, identity in snapshot.identities.items()}
+    alive = {
+        number: process.is_alive(*identity) for number, identity in snapshot.identities.items()
+    }
     status = snapshot.status
     return replace(
         status,
-        running=tuple(replace(job, owner_alive=alive.get(snapshot.owners.get(job.compaction_id, 0))) for job in status.running),
-        processes=tuple(replace(process, alive=alive[process.instance_no]) for process in status.processes),
+        running=tuple(
+            replace(job, owner_alive=alive.get(snapshot.owners.get(job.compaction_id, 0)))
+            for job in status.running
+        ),
+        processes=tuple(
+            replace(process, alive=alive[process.instance_no]) for process in status.processes
+        ),
         held=tuple(holdings(snapshot.held)),
     )
 

@@ -51,7 +51,14 @@ _POINTERS = "Fork the session at its last good entry and go on in the fork."
 
 # What reading a damaged page can raise. Tables are STRICT, so a value of another type than its column's is damage too: a page
 # that was overwritten with one of another table.
-UNREADABLE: Final = (StoreDamaged, UnicodeDecodeError, TypeError, ValueError, RecursionError, MemoryError)
+UNREADABLE: Final = (
+    StoreDamaged,
+    UnicodeDecodeError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    MemoryError,
+)
 
 ADVICE: Final[dict[str, str]] = {
     "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to get out what can be read, or restore a backup.",
@@ -98,7 +105,14 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
     walk = Walk(session_no, deep=deep)
     for concern in backend.stats().get("concerns", ()) if session_no is None else ():
         # Of the files, not of what is in them: no invariant, so it is none of the checks.
-        walk.findings.append(Finding("access", None, f"{concern}. Transcripts hold what people said in confidence.", "warning"))
+        walk.findings.append(
+            Finding(
+                "access",
+                None,
+                f"{concern}. Transcripts hold what people said in confidence.",
+                "warning",
+            )
+        )
     steps = walk.steps()
     failure: Exception | None = None
     while True:
@@ -125,7 +139,9 @@ class Walk:
 
     def report(self) -> VerifyReport:
         """Return what was found."""
-        return VerifyReport(sessions=self.sessions, entries=self.entries, findings=tuple(self.findings))
+        return VerifyReport(
+            sessions=self.sessions, entries=self.entries, findings=tuple(self.findings)
+        )
 
     def steps(self) -> Steps:
         """Yield functions to run, each in a snapshot of its own and before the next is asked for."""
@@ -136,18 +152,30 @@ class Walk:
         yield from self._guarded("the bindings", self._bindings())
         yield from self._guarded("the receipts of imports", self._sources())
         yield from self._guarded("the owners of entries", self._orphans())
-        yield from self._guarded("the inbox", self._pages("verify.inbox", "inbox_no", self._inbox_item))
+        yield from self._guarded(
+            "the inbox", self._pages("verify.inbox", "inbox_no", self._inbox_item)
+        )
         yield from self._guarded("the turns", self._pages("verify.turns", "turn_no", self._turn))
-        yield from self._guarded("the outbox", self._pages("verify.outbox", "outbox_no", self._reply))
+        yield from self._guarded(
+            "the outbox", self._pages("verify.outbox", "outbox_no", self._reply)
+        )
         yield from self._guarded("the consumers of events", _single(self._cursors))
         yield from self._guarded("the list of sessions", self._each_session())
 
-    def add(self, check: str, session_id: str | None, what: str, severity: Literal["error", "warning"] = "error") -> None:
+    def add(
+        self,
+        check: str,
+        session_id: str | None,
+        what: str,
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
         """Record a finding, unless there are too many already."""
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(check, session_id, f"{what}. {ADVICE[check]}", severity))
         elif len(self.findings) == FINDINGS_MAX:
-            self.findings.append(Finding(check, None, f"More than {FINDINGS_MAX:,} findings; the rest is left out."))
+            self.findings.append(
+                Finding(check, None, f"More than {FINDINGS_MAX:,} findings; the rest is left out.")
+            )
 
     def _guarded(self, what: str, steps: Steps) -> Steps:
         """Run steps; a part that cannot be read is a finding and ends these steps, not the walk."""
@@ -169,7 +197,11 @@ class Walk:
         def references(tx: ReadTx) -> None:
             for row in tx.all("verify.foreign_keys", limit=SESSION_FINDINGS_MAX):
                 if row.table_name != "binding":  # has a check of its own, which can name the key
-                    self.add("foreign_key", None, f"row {row.row_no} of {row.table_name} points at a {row.parent_name} that is not there")
+                    self.add(
+                        "foreign_key",
+                        None,
+                        f"row {row.row_no} of {row.table_name} points at a {row.parent_name} that is not there",
+                    )
 
         for what, step in (("the file", check), ("the references between tables", references)):
             yield from self._guarded(what, _single(step))
@@ -181,7 +213,11 @@ class Walk:
             nonlocal after_key
             rows = tx.all("verify.lost_bindings", after_key=after_key, limit=PAGE_ROWS)
             for row in rows:
-                self.add("binding", None, f"key {row.session_key!r} is bound to session number {row.session_no}, which is not there")
+                self.add(
+                    "binding",
+                    None,
+                    f"key {row.session_key!r} is bound to session number {row.session_no}, which is not there",
+                )
             after_key = rows[-1].session_key if len(rows) == PAGE_ROWS else None
 
         while after_key is not None:
@@ -208,10 +244,18 @@ class Walk:
                 f"the receipt of {row.path} counts {row.quarantined} quarantined lines; there are {row.found_quarantined}",
             )
         if row.last_line is not None and row.last_line > row.lines:
-            self.add("source", row.session_id, f"line {row.last_line} of {row.path} is quarantined, but only {row.lines} lines were read")
-        if row.session_last_seq is not None and row.entries > row.session_last_seq + 1:  # and the header
             self.add(
-                "source", row.session_id, f"{row.entries} entries were read from {row.path}; its session has {row.session_last_seq}"
+                "source",
+                row.session_id,
+                f"line {row.last_line} of {row.path} is quarantined, but only {row.lines} lines were read",
+            )
+        if (
+            row.session_last_seq is not None and row.entries > row.session_last_seq + 1
+        ):  # and the header
+            self.add(
+                "source",
+                row.session_id,
+                f"{row.entries} entries were read from {row.path}; its session has {row.session_last_seq}",
             )
 
     # -- the gateway's tables: each row beside what it must agree with, in one snapshot ----------------------
@@ -232,42 +276,91 @@ class Walk:
     def _inbox_item(self, row: Row) -> None:
         name = f"inbox item {row.inbox_no} is {row.state}, but"
         if not row.is_json and row.state not in ("done", "dead"):
-            self.add("inbox", row.session_id, f"{name} its text is not JSON: no turn can work on it")
+            self.add(
+                "inbox", row.session_id, f"{name} its text is not JSON: no turn can work on it"
+            )
         if row.state == "claimed" and row.turn_state != "running":
-            self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is {row.turn_state or 'not there'}")
+            self.add(
+                "inbox",
+                row.session_id,
+                f"{name} its turn {row.turn_no} is {row.turn_state or 'not there'}",
+            )
         if row.state != "claimed" and row.turn_state == "running":
             self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is running")
-        if row.turn_state is not None and (row.turn_inbox_no != row.inbox_no or row.turn_session_no != row.session_no):
-            self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} worked on item {row.turn_inbox_no}")
+        if row.turn_state is not None and (
+            row.turn_inbox_no != row.inbox_no or row.turn_session_no != row.session_no
+        ):
+            self.add(
+                "inbox",
+                row.session_id,
+                f"{name} its turn {row.turn_no} worked on item {row.turn_inbox_no}",
+            )
         if row.state in ("claimed", "interrupted") and (row.entry_no is None or row.attempts < 1):
             self.add("inbox", row.session_id, f"{name} it counts no attempt, or has no entry")
-        if row.entry_no is not None and row.found_role != "user" and row.archived_at_ms is None and row.is_users:
-            self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} is not in the transcript")
+        if (
+            row.entry_no is not None
+            and row.found_role != "user"
+            and row.archived_at_ms is None
+            and row.is_users
+        ):
+            self.add(
+                "inbox",
+                row.session_id,
+                f"{name} its entry {_at(row.entry_no)} is not in the transcript",
+            )
         if row.entry_no is not None and row.entry_no >> SEQ_BITS != row.session_no:
-            self.add("inbox", row.session_id, f"{name} its entry {_at(row.entry_no)} lies in another session")
+            self.add(
+                "inbox",
+                row.session_id,
+                f"{name} its entry {_at(row.entry_no)} lies in another session",
+            )
 
     def _turn(self, row: Row) -> None:
         name = f"turn {row.turn_no} is {row.state}, but"
-        if row.state == "running" and (row.inbox_state != "claimed" or row.inbox_turn_no != row.turn_no):
-            self.add("turn", row.session_id, f"{name} its inbox item {row.inbox_no} is {row.inbox_state or 'not there'}")
+        if row.state == "running" and (
+            row.inbox_state != "claimed" or row.inbox_turn_no != row.turn_no
+        ):
+            self.add(
+                "turn",
+                row.session_id,
+                f"{name} its inbox item {row.inbox_no} is {row.inbox_state or 'not there'}",
+            )
         if row.expires_at_ms > row.deadline_ms:
             self.add("turn", row.session_id, f"{name} its lease runs past its deadline")
         if row.running > 1:
-            self.add("turn", row.session_id, f"{name} {row.running} turns of its session are running; there can be one")
+            self.add(
+                "turn",
+                row.session_id,
+                f"{name} {row.running} turns of its session are running; there can be one",
+            )
 
     def _reply(self, row: Row) -> None:
         name = f"reply {row.outbox_no} is {row.state}, but"
         # No row of its turn: that was pruned, and the reply still waits to be sent or settled.
-        if row.turn_state is not None and (row.turn_state != "completed" or row.turn_session_no != row.session_no):
-            self.add("outbox", row.session_id, f"{name} its turn {row.turn_no} is {row.turn_state}, or another session's")
+        if row.turn_state is not None and (
+            row.turn_state != "completed" or row.turn_session_no != row.session_no
+        ):
+            self.add(
+                "outbox",
+                row.session_id,
+                f"{name} its turn {row.turn_no} is {row.turn_state}, or another session's",
+            )
         if row.state == "sending" and (row.instance_no is None or row.expires_at_ms is None):
             self.add("outbox", row.session_id, f"{name} nobody is sending it")
         if (row.state in ("pending", "sending")) != (row.finished_at_ms is None):
-            self.add("outbox", row.session_id, f"{name} {'it has ended' if row.finished_at_ms is not None else 'it has not ended'}")
+            self.add(
+                "outbox",
+                row.session_id,
+                f"{name} {'it has ended' if row.finished_at_ms is not None else 'it has not ended'}",
+            )
 
     def _cursors(self, tx: ReadTx) -> None:
         for row in tx.all("verify.cursors", limit=SESSION_FINDINGS_MAX):
-            self.add("event", None, f"consumer {row.consumer!r} has handled event {row.event_no}, but the last one was {row.last_no}")
+            self.add(
+                "event",
+                None,
+                f"consumer {row.consumer!r} has handled event {row.event_no}, but the last one was {row.last_no}",
+            )
 
     def _orphans(self) -> Steps:
         """Look for entries of sessions that are not there; the entry table has no foreign key to say so."""
@@ -280,13 +373,21 @@ class Walk:
         def step(tx: ReadTx) -> None:
             nonlocal owner_no
             for _ in range(PAGE_ROWS):
-                row = tx.first("verify.next_owner", after_entry_no=_number(owner_no, SEQ_MAX)) if owner_no < last_no else None
+                row = (
+                    tx.first("verify.next_owner", after_entry_no=_number(owner_no, SEQ_MAX))
+                    if owner_no < last_no
+                    else None
+                )
                 if row is None or row.owner_no is None:
                     owner_no = last_no
                     return
                 owner_no = row.owner_no
                 if tx.first("verify.exists", session_no=owner_no) is None:
-                    self.add("orphan", None, f"there are entries of session number {owner_no}, which is not there")
+                    self.add(
+                        "orphan",
+                        None,
+                        f"there are entries of session number {owner_no}, which is not there",
+                    )
 
         yield bound
         while owner_no < last_no:
@@ -360,7 +461,13 @@ class SessionWalk:
         if len(self.found) < SESSION_FINDINGS_MAX:
             self.found.append((check, what, severity))
         elif len(self.found) == SESSION_FINDINGS_MAX:
-            self.found.append((check, f"more than {SESSION_FINDINGS_MAX} findings in this session; the rest is left out", severity))
+            self.found.append(
+                (
+                    check,
+                    f"more than {SESSION_FINDINGS_MAX} findings in this session; the rest is left out",
+                    severity,
+                )
+            )
 
     def _of(self, row: Row, check: str, what: str) -> None:
         self.add(check, f"entry {_at(row.entry_no)} {what}")
@@ -394,13 +501,20 @@ class SessionWalk:
         def count(tx: ReadTx) -> None:
             nonlocal chunk_no
             row = tx.first("verify.archive", session_no=self.session_no)
-            archived = tx.one("verify.exists", session_no=self.session_no).archived_at_ms is not None
+            archived = (
+                tx.one("verify.exists", session_no=self.session_no).archived_at_ms is not None
+            )
             if not archived:
                 return  # restored since
             if row is None or row.state in ("writing", "complete"):
-                self.add("archive", f"the session is marked as archived, but its archive is {'not there' if row is None else row.state}")
+                self.add(
+                    "archive",
+                    f"the session is marked as archived, but its archive is {'not there' if row is None else row.state}",
+                )
             elif row.state != "deleted" and row.found_rows != row.rows:
-                self.add("archive", f"its archive counts {row.rows} rows and holds {row.found_rows}")
+                self.add(
+                    "archive", f"its archive counts {row.rows} rows and holds {row.found_rows}"
+                )
             elif row.state != "deleted":
                 try:
                     archive.keys_of(row.session_keys, self.session_id)
@@ -411,14 +525,25 @@ class SessionWalk:
         def look(tx: ReadTx) -> None:
             nonlocal chunk_no, seen
             row = tx.first("verify.archive", session_no=self.session_no)
-            chunk = tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no) if row is not None else None
+            chunk = (
+                tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no)
+                if row is not None
+                else None
+            )
             if row is None or chunk is None:
-                if row is not None and row.state != "deleted" and seen != row.found_rows:  # else it was restored or dropped meanwhile
-                    self.add("archive", f"chunk {chunk_no} of its archive is not there; {row.found_rows - seen} rows are behind it")
+                if (
+                    row is not None and row.state != "deleted" and seen != row.found_rows
+                ):  # else it was restored or dropped meanwhile
+                    self.add(
+                        "archive",
+                        f"chunk {chunk_no} of its archive is not there; {row.found_rows - seen} rows are behind it",
+                    )
                 chunk_no = None
                 return
             try:
-                found = archive_format.damage(chunk, row.encoding, self.session_no, self.session_id, order)
+                found = archive_format.damage(
+                    chunk, row.encoding, self.session_no, self.session_id, order
+                )
             except InvalidInput as error:
                 self.add("archive", f"its archive cannot be checked here: {error}", "warning")
                 chunk_no = None
@@ -431,7 +556,10 @@ class SessionWalk:
             if tx.first("verify.archive_of_parent", session_no=self.session_no) is not None:
                 return  # they are in that archive, or not; a restore brings it back first, and looks then
             for branch_no in archive.missing_branches(tx, order):
-                self.add("archive", f"a branch in its archive leaves from branch {branch_no}, which is not there")
+                self.add(
+                    "archive",
+                    f"a branch in its archive leaves from branch {branch_no}, which is not there",
+                )
 
         yield count
         while chunk_no is not None:
@@ -445,7 +573,9 @@ class SessionWalk:
 
     def _read_row(self, tx: ReadTx) -> None:
         # Critical section, as far as a reader has one: all that moves is compared here, in one snapshot.
-        row = tx.first("verify.session", session_no=self.session_no, low_no=self._low_no, high_no=self._high_no)
+        row = tx.first(
+            "verify.session", session_no=self.session_no, low_no=self._low_no, high_no=self._high_no
+        )
         if row is None:
             return
         self.there, self.session_id, self._row = True, row.session_id, row
@@ -460,13 +590,18 @@ class SessionWalk:
             self.add("compaction", f"{row.running} compactions are running; there can be one")
 
     def _header(self, row: Row) -> None:
-        if row.header_type is None and row.origin != "import":  # an imported file may have come without one
+        if (
+            row.header_type is None and row.origin != "import"
+        ):  # an imported file may have come without one
             self.add("header", "entry 0, the header, is not there")
         elif row.header_type not in (None, "session"):
             self.add("header", f"entry 0 is a {row.header_type!r}, not the header")
         last_seq = 0 if row.last_no is None else row.last_no & SEQ_MAX
         if last_seq != row.last_seq:
-            self.add("sequence", f"the session's last seq is {row.last_seq}, but its last entry has {last_seq}")
+            self.add(
+                "sequence",
+                f"the session's last seq is {row.last_seq}, but its last entry has {last_seq}",
+            )
 
     def _head(self, row: Row) -> None:
         if row.head_no is None:
@@ -476,18 +611,33 @@ class SessionWalk:
         if row.found_head_no is None:
             self.add("head", f"the head, entry {_at(row.head_no)}, is not there")
         elif row.head_branch_no is None:
-            self.add("head", f"the head, entry {_at(row.head_no)}, is a control record and no part of the tree")
+            self.add(
+                "head",
+                f"the head, entry {_at(row.head_no)}, is a control record and no part of the tree",
+            )
         elif row.branch_no is not None and row.head_branch_no != row.branch_no:
-            self.add("head", f"the head, entry {_at(row.head_no)}, is on branch {row.head_branch_no}, the session on {row.branch_no}")
+            self.add(
+                "head",
+                f"the head, entry {_at(row.head_no)}, is on branch {row.head_branch_no}, the session on {row.branch_no}",
+            )
         elif row.after_head_no is not None:
-            self.add("head", f"the head, entry {_at(row.head_no)}, is followed by entry {_at(row.after_head_no)} on its branch")
+            self.add(
+                "head",
+                f"the head, entry {_at(row.head_no)}, is followed by entry {_at(row.after_head_no)} on its branch",
+            )
         owner_no = row.head_no >> SEQ_BITS
         if owner_no != row.session_no and (row.forked_from_no is None or owner_no > row.session_no):
-            self.add("head", f"the head, entry {_at(row.head_no)}, belongs to a session that this one was not forked from")
+            self.add(
+                "head",
+                f"the head, entry {_at(row.head_no)}, belongs to a session that this one was not forked from",
+            )
 
     def _pointers(self, tx: ReadTx, row: Row) -> None:
         if row.last_epoch != row.epoch:
-            self.add("epoch", f"the session is at epoch {row.epoch}, but its last one is {row.last_epoch}")
+            self.add(
+                "epoch",
+                f"the session is at epoch {row.epoch}, but its last one is {row.last_epoch}",
+            )
         if row.open_epoch is None:
             return  # reported with the epochs
         if row.open_closed_at_ms is not None:
@@ -498,24 +648,42 @@ class SessionWalk:
                 f"the session's context begins at {_at(row.boundary_no)} and keeps from {_at(row.first_kept_no)}, "
                 f"but its epoch {row.epoch} at {_at(row.open_boundary_no)} and from {_at(row.open_first_kept_no)}",
             )
-        elif row.found_boundary_no is not None and row.boundary_no != row.head_boundary_no and not self._leads_to_head(tx, row):
-            self.add("pointers", f"the context begins at entry {_at(row.boundary_no)}, which is not on the path to the head")
+        elif (
+            row.found_boundary_no is not None
+            and row.boundary_no != row.head_boundary_no
+            and not self._leads_to_head(tx, row)
+        ):
+            self.add(
+                "pointers",
+                f"the context begins at entry {_at(row.boundary_no)}, which is not on the path to the head",
+            )
 
     def _leads_to_head(self, tx: ReadTx, row: Row) -> bool:
         if row.head_branch_no is None:
             return True  # reported as what it is
-        return _on_path(tx, row.found_boundary_no, row.boundary_branch_no, row.head_branch_no, row.head_no)
+        return _on_path(
+            tx, row.found_boundary_no, row.boundary_branch_no, row.head_branch_no, row.head_no
+        )
 
     def _estimate(self, row: Row) -> None:
         """Not fresh: the sums along the path, less what lies before the context, plus the boundary's own summary."""
         expected = row.head_tokens_total or 0
         if row.boundary_no is not None:
-            if row.found_boundary_no is None or (row.first_kept_no is not None and row.found_kept_no is None):
+            if row.found_boundary_no is None or (
+                row.first_kept_no is not None and row.found_kept_no is None
+            ):
                 return  # reported with the epochs
-            cut = row.boundary_tokens_total if row.first_kept_no is None else (row.before_kept_tokens_total or 0)
+            cut = (
+                row.boundary_tokens_total
+                if row.first_kept_no is None
+                else (row.before_kept_tokens_total or 0)
+            )
             expected += row.boundary_tokens - cut
         if expected != row.context_tokens:
-            self.add("context_tokens", f"the context is said to have {row.context_tokens} tokens; its entries add up to {expected}")
+            self.add(
+                "context_tokens",
+                f"the context is said to have {row.context_tokens} tokens; its entries add up to {expected}",
+            )
 
     def _usage(self) -> Steps:
         """Fresh: the last count of a provider on the path, plus what came after it; never from before the boundary."""
@@ -534,7 +702,9 @@ class SessionWalk:
                 place = (None, 0)
                 return
             low_no = max(branch.first_no, lowest_no, high_no - USAGE_SCAN_ENTRIES + 1)
-            counted = tx.first("verify.last_usage", branch_no=branch_no, low_no=low_no, high_no=high_no)
+            counted = tx.first(
+                "verify.last_usage", branch_no=branch_no, low_no=low_no, high_no=high_no
+            )
             if low_no > branch.first_no:
                 place = (branch_no, low_no - 1)
             elif branch.fork_no is not None and branch.fork_no < high_no:
@@ -545,7 +715,10 @@ class SessionWalk:
         while place[0] is not None and place[1] >= lowest_no and counted is None:
             yield step
         if counted is None:
-            self.add("context_tokens", "the tokens are said to rest on a provider's count, but no entry of the context carries one")
+            self.add(
+                "context_tokens",
+                "the tokens are said to rest on a provider's count, but no entry of the context carries one",
+            )
             return
         expected = counted.usage_tokens + row.head_tokens_total - counted.tokens_total
         if expected != row.context_tokens:
@@ -561,7 +734,9 @@ class SessionWalk:
 
         def step(tx: ReadTx) -> None:
             nonlocal after_no
-            rows = tx.all("verify.branches", session_no=self.session_no, after_no=after_no, limit=PAGE_ROWS)
+            rows = tx.all(
+                "verify.branches", session_no=self.session_no, after_no=after_no, limit=PAGE_ROWS
+            )
             for row in rows:
                 self._branch(row)
             after_no = rows[-1].branch_no if len(rows) == PAGE_ROWS else None
@@ -571,7 +746,10 @@ class SessionWalk:
 
     def _branch(self, row: Row) -> None:
         if row.first_no >> SEQ_BITS != self.session_no or row.first_branch_no != row.branch_no:
-            self.add("branch", f"branch {row.branch_no} begins at entry {_at(row.first_no)}, which is not on it")
+            self.add(
+                "branch",
+                f"branch {row.branch_no} begins at entry {_at(row.first_no)}, which is not on it",
+            )
         elif row.first_parent_no != row.fork_no:
             self.add(
                 "branch",
@@ -580,12 +758,23 @@ class SessionWalk:
             )
         if row.parent_branch_no is None:
             return
-        if row.parent_branch_no >= row.branch_no:  # a parent is always older: that there are no cycles follows
-            self.add("branch", f"branch {row.branch_no} has the later branch {row.parent_branch_no} as its parent")
+        if (
+            row.parent_branch_no >= row.branch_no
+        ):  # a parent is always older: that there are no cycles follows
+            self.add(
+                "branch",
+                f"branch {row.branch_no} has the later branch {row.parent_branch_no} as its parent",
+            )
         elif row.found_parent_branch_no is None:
-            self.add("branch", f"branch {row.branch_no} has the parent {row.parent_branch_no}, which is not there")
+            self.add(
+                "branch",
+                f"branch {row.branch_no} has the parent {row.parent_branch_no}, which is not there",
+            )
         elif row.found_fork_no is None or row.fork_branch_no != row.parent_branch_no:
-            self.add("branch", f"branch {row.branch_no} left {row.parent_branch_no} at entry {_at(row.fork_no)}, which is not on that")
+            self.add(
+                "branch",
+                f"branch {row.branch_no} left {row.parent_branch_no} at entry {_at(row.fork_no)}, which is not on that",
+            )
 
     # -- entries --------------------------------------------------------------------------------------------
 
@@ -601,9 +790,13 @@ class SessionWalk:
 
         def check_texts(rows: list[Row]) -> Step:
             def step(tx: ReadTx) -> None:
-                texts = dict(tx.tuples("verify.payloads", low_no=rows[0].entry_no, high_no=rows[-1].entry_no))
+                texts = dict(
+                    tx.tuples("verify.payloads", low_no=rows[0].entry_no, high_no=rows[-1].entry_no)
+                )
                 for row in rows:
-                    if row.entry_no in texts:  # else deleted with its whole session, which is noticed at the end
+                    if (
+                        row.entry_no in texts
+                    ):  # else deleted with its whole session, which is noticed at the end
                         self._text(tx, row, texts[row.entry_no])
 
             return step
@@ -623,7 +816,10 @@ class SessionWalk:
                 break
             low_no = page[-1].entry_no + 1
         if self.deep and self._name != self._row.name:
-            self.add("name", f"the session is named {self._row.name!r}, but its last session_info entry says {self._name!r}")
+            self.add(
+                "name",
+                f"the session is named {self._row.name!r}, but its last session_info entry says {self._name!r}",
+            )
 
     def _entry(self, tx: ReadTx, row: Row) -> None:
         if row.branch_no is None:
@@ -635,9 +831,17 @@ class SessionWalk:
         if row.found_branch_no is None:
             self._of(row, "branch", f"lies on branch {row.branch_no}, which is not there")
         elif row.branch_session_no != self.session_no:
-            self._of(row, "branch", f"lies on branch {row.branch_no} of session number {row.branch_session_no}")
+            self._of(
+                row,
+                "branch",
+                f"lies on branch {row.branch_no} of session number {row.branch_session_no}",
+            )
         elif row.entry_no < row.first_no:
-            self._of(row, "branch", f"lies before the beginning {_at(row.first_no)} of its branch {row.branch_no}")
+            self._of(
+                row,
+                "branch",
+                f"lies before the beginning {_at(row.first_no)} of its branch {row.branch_no}",
+            )
         if not self._parent(row):
             return
         self._sums(row)
@@ -645,12 +849,21 @@ class SessionWalk:
         self._boundary(tx, row)
 
     def _control_record(self, row: Row) -> None:
-        carried = (row.position, row.projection, row.tokens, row.tokens_total, row.open_calls, row.body_bytes)
+        carried = (
+            row.position,
+            row.projection,
+            row.tokens,
+            row.tokens_total,
+            row.open_calls,
+            row.body_bytes,
+        )
         inherited = (row.boundary_no, row.first_kept_no, row.model_no, row.thinking_no)
         if row.type not in ("session", "leaf"):
             self._of(row, "tree", f"is a {row.type!r}, but lies on no branch")
         elif any(carried) or any(number is not None for number in inherited):
-            self._of(row, "tree", f"is a {row.type!r} record outside the tree, but has a place in it")
+            self._of(
+                row, "tree", f"is a {row.type!r} record outside the tree, but has a place in it"
+            )
 
     def _parent(self, row: Row) -> bool:
         """Check where an entry hangs; False when that is wrong, and there is no parent to compare the rest with."""
@@ -666,9 +879,15 @@ class SessionWalk:
             self._of(row, "parent", f"follows entry {_at(row.parent_no)}, which came later")
             return False
         if row.parent_branch_no is None:
-            self._of(row, "parent", f"follows entry {_at(row.parent_no)}, a record outside the tree")
+            self._of(
+                row, "parent", f"follows entry {_at(row.parent_no)}, a record outside the tree"
+            )
             return False
-        if row.found_branch_no is not None and row.entry_no > row.first_no and row.parent_no != row.previous_no:
+        if (
+            row.found_branch_no is not None
+            and row.entry_no > row.first_no
+            and row.parent_no != row.previous_no
+        ):
             # The first of a branch is compared with its branch's row, in _branch.
             self._of(
                 row,
@@ -685,7 +904,9 @@ class SessionWalk:
         counts = row.projection in (1, 3, 4)
         total = (row.parent_tokens_total or 0) + (row.tokens if counts else 0)
         if row.tokens_total != total:
-            self._of(row, "tokens", f"sums the path up to {row.tokens_total} tokens instead of {total}")
+            self._of(
+                row, "tokens", f"sums the path up to {row.tokens_total} tokens instead of {total}"
+            )
         if row.role != "assistant":  # what a reply calls is in its text
             before = row.parent_open_calls or 0
             self._open_calls(row, max(0, before - 1) if row.role == "toolResult" else before)
@@ -694,16 +915,26 @@ class SessionWalk:
 
     def _open_calls(self, row: Row, expected: int) -> None:
         if row.open_calls != expected:
-            self._of(row, "open_calls", f"leaves {row.open_calls} tool calls open instead of {expected}")
+            self._of(
+                row, "open_calls", f"leaves {row.open_calls} tool calls open instead of {expected}"
+            )
 
     def _inheritance(self, row: Row) -> None:
         sets_model = row.role == "assistant" or row.type == "model_change"
         model_no = row.entry_no if sets_model else row.parent_model_no
         if row.model_no != model_no:
-            self._of(row, "model", f"has its model from {_at(row.model_no)} instead of {_at(model_no)}")
-        thinking_no = row.entry_no if row.type == "thinking_level_change" else row.parent_thinking_no
+            self._of(
+                row, "model", f"has its model from {_at(row.model_no)} instead of {_at(model_no)}"
+            )
+        thinking_no = (
+            row.entry_no if row.type == "thinking_level_change" else row.parent_thinking_no
+        )
         if row.thinking_no != thinking_no:
-            self._of(row, "thinking", f"has its thinking level from {_at(row.thinking_no)} instead of {_at(thinking_no)}")
+            self._of(
+                row,
+                "thinking",
+                f"has its thinking level from {_at(row.thinking_no)} instead of {_at(thinking_no)}",
+            )
 
     def _boundary(self, tx: ReadTx, row: Row) -> None:
         """A boundary begins a context at itself; any other entry inherits, or was appended where undo or fork moved it."""
@@ -712,10 +943,19 @@ class SessionWalk:
             self._first_kept(tx, row)
             return
         if row.first_kept_no is not None:
-            self._of(row, "first_kept", f"keeps entries from {_at(row.first_kept_no)}, but no context begins at it")
+            self._of(
+                row,
+                "first_kept",
+                f"keeps entries from {_at(row.first_kept_no)}, but no context begins at it",
+            )
         if row.boundary_no == row.parent_boundary_no:
             return
-        moved = tx.first("verify.reopened_at", session_no=self.session_no, head_no=row.parent_no, boundary_no=row.boundary_no)
+        moved = tx.first(
+            "verify.reopened_at",
+            session_no=self.session_no,
+            head_no=row.parent_no,
+            boundary_no=row.boundary_no,
+        )
         if moved is None:
             self._of(
                 row,
@@ -728,9 +968,19 @@ class SessionWalk:
             return
         kept = tx.first("verify.place", entry_no=row.first_kept_no)
         if kept is None:
-            self._of(row, "first_kept", f"keeps entries from {_at(row.first_kept_no)}, which is not there")
-        elif row.parent_no is None or not _on_path(tx, kept.entry_no, kept.branch_no, row.parent_branch_no, row.parent_no):
-            self._of(row, "first_kept", f"keeps entries from {_at(row.first_kept_no)}, which is not on the path to it")
+            self._of(
+                row,
+                "first_kept",
+                f"keeps entries from {_at(row.first_kept_no)}, which is not there",
+            )
+        elif row.parent_no is None or not _on_path(
+            tx, kept.entry_no, kept.branch_no, row.parent_branch_no, row.parent_no
+        ):
+            self._of(
+                row,
+                "first_kept",
+                f"keeps entries from {_at(row.first_kept_no)}, which is not on the path to it",
+            )
 
     # -- texts ----------------------------------------------------------------------------------------------
 
@@ -738,7 +988,11 @@ class SessionWalk:
         try:
             fields = _decode(payload)
         except RecursionError:
-            self.add("payload", f"the text of entry {_at(row.entry_no)} is nested too deeply to be checked", "warning")
+            self.add(
+                "payload",
+                f"the text of entry {_at(row.entry_no)} is nested too deeply to be checked",
+                "warning",
+            )
             return
         except ValueError as error:
             self.add("payload", f"the text of entry {_at(row.entry_no)} is not JSON: {error}")
@@ -754,14 +1008,25 @@ class SessionWalk:
             self._side(row, fields)
 
     def _columns(self, tx: ReadTx, row: Row, fields: dict[str, Any]) -> None:
-        entry_type, entry_id, parent_id = _text(fields.get("type")), _text(fields.get("id")), _text(fields.get("parentId"))
+        entry_type, entry_id, parent_id = (
+            _text(fields.get("type")),
+            _text(fields.get("id")),
+            _text(fields.get("parentId")),
+        )
         if entry_type != row.type:
             self._of(row, "payload", f"is stored as {row.type!r}, but its text says {entry_type!r}")
         if entry_id and entry_id != row.entry_id:
-            self._of(row, "payload", f"is stored with id {row.entry_id!r}, but its text says {entry_id!r}")
+            self._of(
+                row,
+                "payload",
+                f"is stored with id {row.entry_id!r}, but its text says {entry_id!r}",
+            )
         if row.parent_id is None or row.branch_no is None or parent_id in (None, "", row.parent_id):
             return
-        if tx.first("verify.control_record", session_no=self.session_no, entry_id=parent_id) is None:
+        if (
+            tx.first("verify.control_record", session_no=self.session_no, entry_id=parent_id)
+            is None
+        ):
             self._of(row, "parent", f"follows {row.parent_id!r}, but its text says {parent_id!r}")
 
     def _body(self, row: Row, fields: dict[str, Any], payload: bytes) -> None:
@@ -786,7 +1051,9 @@ class SessionWalk:
         text = _text(message.get("role"))
         renamed = row.role == "custom" and text == "hookMessage"
         if not renamed and row.role != text:
-            self._of(row, "payload", f"is stored with role {row.role!r}, but its text says {text!r}")
+            self._of(
+                row, "payload", f"is stored with role {row.role!r}, but its text says {text!r}"
+            )
         excluded = message.get("excludeFromContext") is True
         allowed = (2,) if excluded else (3,) if renamed else (1, 4)
         if row.projection not in allowed:
@@ -794,14 +1061,27 @@ class SessionWalk:
         if row.role == "assistant":
             content = message.get("content")
             blocks = content if isinstance(content, list) and not excluded else []
-            self._open_calls(row, sum(1 for block in blocks if isinstance(block, dict) and block.get("type") == "toolCall"))
+            self._open_calls(
+                row,
+                sum(
+                    1
+                    for block in blocks
+                    if isinstance(block, dict) and block.get("type") == "toolCall"
+                ),
+            )
 
     def _side(self, row: Row, fields: dict[str, Any]) -> None:
         if row.type not in ("compaction", "reset"):
             return
         begins = fields.get("appendMode") != "side"
         if begins != (row.boundary_no == row.entry_no):
-            self._of(row, "boundary", f"is a {row.type} but begins no context" if begins else "is a side append but begins a context")
+            self._of(
+                row,
+                "boundary",
+                f"is a {row.type} but begins no context"
+                if begins
+                else "is a side append but begins a context",
+            )
 
     # -- epochs ---------------------------------------------------------------------------------------------
 
@@ -813,7 +1093,11 @@ class SessionWalk:
         def step(tx: ReadTx) -> None:
             nonlocal page
             page = tx.all(
-                "verify.epochs", session_no=self.session_no, low_epoch=low_epoch, high_epoch=self._row.epoch, limit=PAGE_ROWS
+                "verify.epochs",
+                session_no=self.session_no,
+                low_epoch=low_epoch,
+                high_epoch=self._row.epoch,
+                limit=PAGE_ROWS,
             )
             for row in page:
                 self._epoch_path(tx, row)
@@ -833,18 +1117,29 @@ class SessionWalk:
         if previous is None or previous.epoch < self._row.epoch:
             self.add("epoch", f"the session is at epoch {self._row.epoch}, which is not there")
         if seen != self._boundaries:
-            self.add("epoch", f"{self._boundaries} compaction and reset entries begin a context, but {seen} epochs say that one does")
+            self.add(
+                "epoch",
+                f"{self._boundaries} compaction and reset entries begin a context, but {seen} epochs say that one does",
+            )
 
     def _epoch(self, row: Row, previous: Row | None) -> None:
         if row.epoch < self._row.epoch and row.closed_at_ms is None:
-            self.add("epoch", f"epoch {row.epoch} is open, but the session is at epoch {self._row.epoch}")
+            self.add(
+                "epoch", f"epoch {row.epoch} is open, but the session is at epoch {self._row.epoch}"
+            )
         if (row.epoch == 0) != (row.reason in ("start", "fork")):
             self.add("epoch", f"epoch {row.epoch} cannot have begun with a {row.reason}")
         if row.boundary_no is not None and row.found_boundary_no is None:
-            self.add("epoch", f"epoch {row.epoch} begins at entry {_at(row.boundary_no)}, which is not there")
+            self.add(
+                "epoch",
+                f"epoch {row.epoch} begins at entry {_at(row.boundary_no)}, which is not there",
+            )
             return
         if row.boundary_no is not None and row.boundary_type not in ("compaction", "reset"):
-            self.add("epoch", f"epoch {row.epoch} begins at entry {_at(row.boundary_no)}, a {row.boundary_type!r}")
+            self.add(
+                "epoch",
+                f"epoch {row.epoch} begins at entry {_at(row.boundary_no)}, a {row.boundary_type!r}",
+            )
         elif row.first_kept_no != row.boundary_kept_no:
             self.add(
                 "epoch",
@@ -854,8 +1149,15 @@ class SessionWalk:
             return
         if row.reason == "compaction":
             self._compacted.add(row.epoch)
-        if row.boundary_no is None or row.boundary_no >> SEQ_BITS != self.session_no or row.boundary_type != row.reason:
-            self.add("epoch", f"epoch {row.epoch} began with a {row.reason}, but {_at(row.boundary_no)} is none of this session")
+        if (
+            row.boundary_no is None
+            or row.boundary_no >> SEQ_BITS != self.session_no
+            or row.boundary_type != row.reason
+        ):
+            self.add(
+                "epoch",
+                f"epoch {row.epoch} began with a {row.reason}, but {_at(row.boundary_no)} is none of this session",
+            )
         elif previous is not None and previous.closed_head_no != row.boundary_parent_no:
             self.add(
                 "epoch",
@@ -868,12 +1170,17 @@ class SessionWalk:
         if row.closed_head_no is None:
             return
         if row.found_head_no is None or row.head_branch_no is None:
-            self.add("epoch", f"epoch {row.epoch} ended at entry {_at(row.closed_head_no)}, which is no entry of the tree")
+            self.add(
+                "epoch",
+                f"epoch {row.epoch} ended at entry {_at(row.closed_head_no)}, which is no entry of the tree",
+            )
             return
         if row.found_boundary_no is None or row.boundary_no == row.head_boundary_no:
             return  # what an entry inherits is on its path: checked entry by entry
         place = tx.first("verify.place", entry_no=row.boundary_no)
-        if place is not None and not _on_path(tx, place.entry_no, place.branch_no, row.head_branch_no, row.closed_head_no):
+        if place is not None and not _on_path(
+            tx, place.entry_no, place.branch_no, row.head_branch_no, row.closed_head_no
+        ):
             self.add(
                 "epoch",
                 f"epoch {row.epoch} ended at entry {_at(row.closed_head_no)}; its boundary {_at(row.boundary_no)} is not on the path there",
@@ -887,37 +1194,68 @@ class SessionWalk:
 
         def step(tx: ReadTx) -> None:
             nonlocal after_no
-            rows = tx.all("verify.compactions", session_no=self.session_no, after_no=after_no, limit=PAGE_ROWS)
+            rows = tx.all(
+                "verify.compactions", session_no=self.session_no, after_no=after_no, limit=PAGE_ROWS
+            )
             for row in rows:
                 self._compaction(row)
-                if row.state == "committed" and row.epoch <= self._row.epoch:  # later ones came after S
+                if (
+                    row.state == "committed" and row.epoch <= self._row.epoch
+                ):  # later ones came after S
                     if row.epoch in committed:
-                        self.add("compaction", f"two compactions say that they began epoch {row.epoch}; one is {row.compaction_id}")
+                        self.add(
+                            "compaction",
+                            f"two compactions say that they began epoch {row.epoch}; one is {row.compaction_id}",
+                        )
                     committed.add(row.epoch)
             after_no = rows[-1].compaction_no if len(rows) == PAGE_ROWS else None
 
         while after_no is not None:
             yield step
         for epoch in sorted(self._compacted - committed):
-            self.add("compaction", f"epoch {epoch} began with a compaction, but no committed compaction says so")
+            self.add(
+                "compaction",
+                f"epoch {epoch} began with a compaction, but no committed compaction says so",
+            )
 
     def _compaction(self, row: Row) -> None:
         name = f"compaction {row.compaction_id}"
         if row.base_epoch > row.session_epoch:
-            self.add("compaction", f"{name} began at epoch {row.base_epoch}; the session is at {row.session_epoch}")
+            self.add(
+                "compaction",
+                f"{name} began at epoch {row.base_epoch}; the session is at {row.session_epoch}",
+            )
         if row.cut_no is not None and row.cut_branch_no is None:
-            self.add("compaction", f"{name} covers everything up to entry {_at(row.cut_no)}, which is no entry of the tree")
+            self.add(
+                "compaction",
+                f"{name} covers everything up to entry {_at(row.cut_no)}, which is no entry of the tree",
+            )
         if row.state != "committed":
             return
-        if row.found_entry_no is None or row.entry_no >> SEQ_BITS != self.session_no or row.entry_type != "compaction":
-            self.add("compaction", f"{name} is committed, but its entry {_at(row.entry_no)} is no compaction of this session")
+        if (
+            row.found_entry_no is None
+            or row.entry_no >> SEQ_BITS != self.session_no
+            or row.entry_type != "compaction"
+        ):
+            self.add(
+                "compaction",
+                f"{name} is committed, but its entry {_at(row.entry_no)} is no compaction of this session",
+            )
         elif row.epoch_reason != "compaction" or row.epoch_boundary_no != row.entry_no:
-            self.add("compaction", f"{name} is committed, but epoch {row.epoch} does not begin at its entry {_at(row.entry_no)}")
+            self.add(
+                "compaction",
+                f"{name} is committed, but epoch {row.epoch} does not begin at its entry {_at(row.entry_no)}",
+            )
         elif row.base_epoch >= row.epoch or (row.base_epoch < row.epoch - 1 and not row.late):
-            self.add("compaction", f"{name} went from epoch {row.base_epoch} to {row.epoch} and is not marked late")
+            self.add(
+                "compaction",
+                f"{name} went from epoch {row.base_epoch} to {row.epoch} and is not marked late",
+            )
 
 
-def _on_path(tx: ReadTx, entry_no: int, entry_branch_no: int | None, branch_no: int | None, high_no: int) -> bool:
+def _on_path(
+    tx: ReadTx, entry_no: int, entry_branch_no: int | None, branch_no: int | None, high_no: int
+) -> bool:
     """Tell whether an entry lies on the path that ends at `high_no` on `branch_no`."""
     while branch_no is not None and entry_no <= high_no:  # numbers only grow along a path
         if branch_no == entry_branch_no:

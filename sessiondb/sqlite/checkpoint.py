@@ -161,7 +161,12 @@ class Checkpointer:
         if self.stats.blocked_since_ms is None:
             self.stats.blocked_since_ms = now_ms()
             holders = self.stats.blocked_by or "a reader, or other writers,"
-            log.warning("the WAL (%d bytes) could not be reset for %.0f ms: %s held it", self.wal_bytes, took_ms, holders)
+            log.warning(
+                "the WAL (%d bytes) could not be reset for %.0f ms: %s held it",
+                self.wal_bytes,
+                took_ms,
+                holders,
+            )
 
 
 def truncate(connection: apsw.Connection) -> None:
@@ -215,7 +220,9 @@ def backup(connection: apsw.Connection, destination: str) -> MaintenanceTask:
         return steps.page_count
 
 
-def backup_at_once(connection: apsw.Connection, destination: str, abandoned: threading.Event) -> int:
+def backup_at_once(
+    connection: apsw.Connection, destination: str, abandoned: threading.Event
+) -> int:
     """Copy the whole database to a new file from one snapshot of a connection of its own; return its pages.
 
     Raises:
@@ -224,10 +231,14 @@ def backup_at_once(connection: apsw.Connection, destination: str, abandoned: thr
     with _copy_of(connection, destination) as steps:
         drain(connection, "BEGIN")
         try:
-            drain(connection, "SELECT 1 FROM sqlite_schema LIMIT 1")  # here the snapshot begins: nothing starts the copy over
+            drain(
+                connection, "SELECT 1 FROM sqlite_schema LIMIT 1"
+            )  # here the snapshot begins: nothing starts the copy over
             while not steps.done:
                 if abandoned.is_set():
-                    raise NotExecuted("backup: given up before it was complete; nothing is left of it.")
+                    raise NotExecuted(
+                        "backup: given up before it was complete; nothing is left of it."
+                    )
                 steps.step(AT_ONCE_PAGES)
         finally:
             drain(connection, "COMMIT")

@@ -52,7 +52,11 @@ def refuse_unsafe_library(version: str | None = None) -> None:
     version = version or apsw.sqlite_lib_version()
     number = tuple(int(part) for part in version.split(".")[:3])
     line = number[:2]
-    fixed = number >= (3, 51, 3) or (line == (3, 50) and number >= (3, 50, 7)) or (line == (3, 44) and number >= (3, 44, 6))
+    fixed = (
+        number >= (3, 51, 3)
+        or (line == (3, 50) and number >= (3, 50, 7))
+        or (line == (3, 44) and number >= (3, 44, 6))
+    )
     if not fixed:
         raise UnsafeSQLite(
             f"SQLite {version} has the WAL-reset bug, which loses committed data when several connections write. "
@@ -172,14 +176,19 @@ def _wal(connection: apsw.Connection, path: str) -> None:
     """Readers and the writer never wait for each other. Needs the file to itself for a moment when it is new."""
     [(mode,)] = drain(connection, "PRAGMA journal_mode = wal")
     if mode != "wal":
-        raise OpenError(f"{path}: SQLite answered journal mode {mode!r} instead of WAL; the file system cannot map shared memory. Move it.")
+        raise OpenError(
+            f"{path}: SQLite answered journal mode {mode!r} instead of WAL; the file system cannot map shared memory. Move it."
+        )
 
 
 def _synchronous(connection: apsw.Connection, durability: Durability) -> None:
     """FULL: the WAL is synced at every COMMIT, so what was acknowledged survives a power cut. NORMAL may lose the
     last commits (never corrupts); only a caller who says so gets it.
     """
-    drain(connection, "PRAGMA synchronous = normal" if durability == "normal" else "PRAGMA synchronous = full")
+    drain(
+        connection,
+        "PRAGMA synchronous = normal" if durability == "normal" else "PRAGMA synchronous = full",
+    )
 
 
 def _foreign_keys(connection: apsw.Connection) -> None:
@@ -263,7 +272,13 @@ def _common(connection: apsw.Connection) -> None:
 # -- the three kinds --------------------------------------------------------------------------------------------------
 
 
-def connect_writer(path: str, durability: Durability, timeout_s: float, *, is_new: Callable[[apsw.Connection], bool]) -> apsw.Connection:
+def connect_writer(
+    path: str,
+    durability: Durability,
+    timeout_s: float,
+    *,
+    is_new: Callable[[apsw.Connection], bool],
+) -> apsw.Connection:
     """Open the connection that writes. The file exists; `is_new` looks at it and refuses one that is not ours.
 
     It is looked at before anything is changed: setting WAL on another program's database would change that file.
@@ -311,7 +326,9 @@ def connect_visitor(path: str) -> apsw.Connection:
     return _connect(path, flags, set_up, READ_LOCKED_S_MAX)
 
 
-def _connect(path: str, flags: int, set_up: Callable[[apsw.Connection], None], timeout_s: float) -> apsw.Connection:
+def _connect(
+    path: str, flags: int, set_up: Callable[[apsw.Connection], None], timeout_s: float
+) -> apsw.Connection:
     """Open a connection and set it up.
 
     Even a setting may need to read the file, and meet the lock of a process that is just making or recovering it. Every
@@ -331,13 +348,17 @@ def explain_cannot_open(path: str) -> OpenError:
     """Say why SQLite could not open a file that is there."""
     folder = Path(path).parent
     if not os.access(path, os.R_OK):
-        return OpenError(f"{path}: this user may not read the file (it belongs to the gateway's user). Run as that user.")
+        return OpenError(
+            f"{path}: this user may not read the file (it belongs to the gateway's user). Run as that user."
+        )
     if not os.access(folder, os.W_OK) and not Path(path + "-shm").exists():
         return OpenError(
             f"{path}: no process has the database open, and reading it needs two helper files (-wal, -shm) beside it, but this user "
             f"may not write to {folder}. Run as the gateway's user, or copy the closed file to a folder of your own and open the copy."
         )
-    return OpenError(f"{path}: SQLite cannot open the file or its -wal and -shm beside it. Check their owner and permissions.")
+    return OpenError(
+        f"{path}: SQLite cannot open the file or its -wal and -shm beside it. Check their owner and permissions."
+    )
 
 
 def _has_content(path: str) -> bool:

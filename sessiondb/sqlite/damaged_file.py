@@ -59,9 +59,25 @@ _SPOTS_MAX: Final = 10_000
 
 # In the order in which they are read: a row comes after those that it refers to, as far as that goes.
 TABLES: Final = (
-    "instance", "session", "binding", "branch", "epoch", "entry", "compaction", "import_file", "quarantine", "lane", "turn", "inbox",
-    "outbox", "event", "event_cursor", "archive", "archive_chunk", "sqlite_sequence",
-)  # fmt: skip
+    "instance",
+    "session",
+    "binding",
+    "branch",
+    "epoch",
+    "entry",
+    "compaction",
+    "import_file",
+    "quarantine",
+    "lane",
+    "turn",
+    "inbox",
+    "outbox",
+    "event",
+    "event_cursor",
+    "archive",
+    "archive_chunk",
+    "sqlite_sequence",
+)
 # Rows of a lost schema are recognised by their types; where two kinds of rows have the same, by what this column may say.
 _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
     "session": ("origin", frozenset({"native", "import", "fork"})),
@@ -99,9 +115,13 @@ class Shape:
     def fits(self, values: list[Value]) -> bool:
         """Tell whether a record could be a row of this table. Columns that were added later may be missing."""
         lacking = zip(self.required[len(values) :], self.defaults[len(values) :], strict=True)
-        if len(values) > len(self.columns) or any(need and default is None for need, default in lacking):
+        if len(values) > len(self.columns) or any(
+            need and default is None for need, default in lacking
+        ):
             return False
-        for value, column, kind, need in zip(values, self.columns, self.types, self.required, strict=False):
+        for value, column, kind, need in zip(
+            values, self.columns, self.types, self.required, strict=False
+        ):
             if value is None:
                 if need and column != self.key:
                     return False
@@ -122,16 +142,27 @@ def shapes() -> dict[str, Shape]:
     connection = apsw.Connection(":memory:")
     try:
         connection.execute(schema_text()).fetchall()
-        without_rowid = {name for (name, wr) in connection.execute("SELECT name, wr FROM pragma_table_list") if wr}
-        return {name: _shape(connection, name, without_rowid=name in without_rowid) for name in TABLES}
+        without_rowid = {
+            name
+            for (name, wr) in connection.execute("SELECT name, wr FROM pragma_table_list")
+            if wr
+        }
+        return {
+            name: _shape(connection, name, without_rowid=name in without_rowid) for name in TABLES
+        }
     finally:
         connection.close(True)
 
 
 def _shape(connection: apsw.Connection, name: str, *, without_rowid: bool) -> Shape:
-    found: list[Any] = connection.execute('SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?)', (name,)).fetchall()
+    found: list[Any] = connection.execute(
+        'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?)', (name,)
+    ).fetchall()
     if without_rowid:  # the key's columns come first, in the key's order
-        found = [*sorted((row for row in found if row[4]), key=lambda row: row[4]), *(row for row in found if not row[4])]
+        found = [
+            *sorted((row for row in found if row[4]), key=lambda row: row[4]),
+            *(row for row in found if not row[4]),
+        ]
     key = None if without_rowid else next((row[0] for row in found if row[4]), "")
     return Shape(
         name,
@@ -210,7 +241,11 @@ def holders(path: str) -> list[str]:
     except OSError:
         return []
     # "1: POSIX  ADVISORY  READ 4711 fe:00:1234 128 128"; a waiting request has "->" as its second field.
-    pids = {int(fields[4]) for fields in map(str.split, locks) if len(fields) == 8 and fields[5] in inodes}
+    pids = {
+        int(fields[4])
+        for fields in map(str.split, locks)
+        if len(fields) == 8 and fields[5] in inodes
+    }
     return [_name_of(pid) for pid in sorted(pids)]
 
 
@@ -228,9 +263,15 @@ class _Lock:
         try:
             mode = Path(path).stat().st_mode
         except OSError as error:
-            raise OpenError(f"{path}: {(error.strerror or str(error)).lower()}. Check the path and who may read it.") from error
-        if not stat.S_ISREG(mode):  # before it is opened: opening a pipe waits for somebody to write to it
-            raise OpenError(f"{path}: this is not a plain file, so there is no database in it. Check the path.")
+            raise OpenError(
+                f"{path}: {(error.strerror or str(error)).lower()}. Check the path and who may read it."
+            ) from error
+        if not stat.S_ISREG(
+            mode
+        ):  # before it is opened: opening a pipe waits for somebody to write to it
+            raise OpenError(
+                f"{path}: this is not a plain file, so there is no database in it. Check the path."
+            )
         held = [_name_of(os.getpid())] if is_open_here(path) else holders(path)
         if held:  # by this process too: its own locks would go when the file is closed here
             raise self._busy(path, held)
@@ -252,12 +293,18 @@ class _Lock:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise OpenError(f"{path}: {reason}. Run as the file's owner, or give this user the right to read it.") from error
+            raise OpenError(
+                f"{path}: {reason}. Run as the file's owner, or give this user the right to read it."
+            ) from error
 
     @staticmethod
     def _busy(path: str, held: list[str]) -> StoreBusy:
         who = ", ".join(held) or "another process"
-        return StoreBusy(f"{path}: {who} has the database open. Stop that process, and run this again.", retry_after_ms=1_000, holder=who)
+        return StoreBusy(
+            f"{path}: {who} has the database open. Stop that process, and run this again.",
+            retry_after_ms=1_000,
+            holder=who,
+        )
 
     def close(self) -> None:
         os.close(self.fd)
@@ -308,7 +355,13 @@ def read_wal(path: str, page_size: int) -> Wal:
     wal = Wal(fd=fd)
     size = os.fstat(fd).st_size
     if not stat.S_ISREG(os.fstat(fd).st_mode) or size < 32 + 24 + page_size:
-        wal.state = "unusable" if not stat.S_ISREG(os.fstat(fd).st_mode) else "torn" if size > 32 else "empty"
+        wal.state = (
+            "unusable"
+            if not stat.S_ISREG(os.fstat(fd).st_mode)
+            else "torn"
+            if size > 32
+            else "empty"
+        )
         return wal
     _read_frames(wal, size, page_size)
     return wal
@@ -340,7 +393,9 @@ def _read_frames(wal: Wal, size: int, page_size: int) -> None:
             continue
         stored = struct.unpack(">2I", frame[16:24])
         page, commit = struct.unpack(">2I", frame[:8])
-        intact = stored == _checksum(order, frame[:8] + frame[24:], seed) or (number == 0 and not sound)
+        intact = stored == _checksum(order, frame[:8] + frame[24:], seed) or (
+            number == 0 and not sound
+        )
         seed = stored
         if broken or not intact or not 0 < page <= _M32:
             broken = True
@@ -456,7 +511,12 @@ class DamagedFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -474,7 +534,9 @@ class DamagedFile:
         self.shapes = shapes()
         header = os.pread(self._fd, 100, 0)
         self.page_size = self._page_size(header)
-        self.usable = self.page_size - (header[20] if header[:16] == _MAGIC and header[20] <= 32 else 0)
+        self.usable = self.page_size - (
+            header[20] if header[:16] == _MAGIC and header[20] <= 32 else 0
+        )
         self.wal = read_wal(self.path, self.page_size) if use_wal else Wal(state="ignored")
         in_file = self.bytes // self.page_size
         # No page number can be larger than all pages there are, in the file and in the WAL, whatever the WAL says.
@@ -482,7 +544,9 @@ class DamagedFile:
         self.wal.pages = {page: offset for page, offset in self.wal.pages.items() if page <= most}
         self.count = min(self.wal.size, most) if self.wal.size is not None else in_file
         if self.count == 0 and not self.wal.loose:
-            raise NotASessionDB(f"{self.path}: the file holds not one whole page ({self.bytes} bytes); there is nothing to get out of it.")
+            raise NotASessionDB(
+                f"{self.path}: the file holds not one whole page ({self.bytes} bytes); there is nothing to get out of it."
+            )
         if self.bytes % self.page_size and self.wal.size is None:
             self.notes.append(f"the file ends in the middle of page {in_file + 1}; it was cut off")
         self._first = self.page(1)
@@ -512,7 +576,9 @@ class DamagedFile:
         for size in (4096, 1024, 2048, 8192, 16384, 32768, 65536, 512):
             pages = max(0, self.bytes // size - 1)
             sample = range(1, pages + 1, max(1, pages // 256))
-            looks = sum(_plausible(os.pread(self._fd, size, number * size), size) for number in sample)
+            looks = sum(
+                _plausible(os.pread(self._fd, size, number * size), size) for number in sample
+            )
             score = looks / len(sample) if len(sample) else 0.0
             if score > best_score + 0.2:
                 best, best_score = size, score
@@ -521,22 +587,32 @@ class DamagedFile:
 
     def _is_older(self) -> bool:
         """Tell whether an older sessiondb wrote the file: it lacks tables that came later."""
-        return self._first is not None and 0 < int.from_bytes(self._first[60:64], "big") < SCHEMA_VERSION
+        return (
+            self._first is not None
+            and 0 < int.from_bytes(self._first[60:64], "big") < SCHEMA_VERSION
+        )
 
     def _refuse_strangers(self) -> None:
         """A sound header of another program, or of a newer sessiondb, is not damage."""
         first = self._first
         if first is None or first[:16] != _MAGIC:
             return
-        version, application = struct.unpack(">I", first[60:64])[0], struct.unpack(">I", first[68:72])[0]
+        version, application = (
+            struct.unpack(">I", first[60:64])[0],
+            struct.unpack(">I", first[68:72])[0],
+        )
         if application == APPLICATION_ID:
             if SCHEMA_VERSION < version < SCHEMA_VERSION + 1_000:
                 message = f"{self.path}: written by a newer sessiondb (schema {version}; this one knows up to {SCHEMA_VERSION})"
-                raise NewerSchema(f"{message}. Upgrade sessiondb.", found=version, known=SCHEMA_VERSION)
+                raise NewerSchema(
+                    f"{message}. Upgrade sessiondb.", found=version, known=SCHEMA_VERSION
+                )
             return
         if self._roots and not {"session", "entry"} & self._roots.keys():
             names = ", ".join(sorted(self._roots)[:4])
-            raise NotASessionDB(f"{self.path}: this is a SQLite database of another program, with the tables {names}. Check the path.")
+            raise NotASessionDB(
+                f"{self.path}: this is a SQLite database of another program, with the tables {names}. Check the path."
+            )
 
     def _is_foreign_wal(self) -> bool:
         """Tell whether the WAL came from another database: its first process and its first session are not the file's."""
@@ -548,7 +624,13 @@ class DamagedFile:
         without = self._identity()
         self.wal.pages = pages
         # One that differs may be damaged, and so may one of another kind; by chance no two of them are.
-        return sum(None not in pair and pair[0] != pair[1] for pair in zip(with_wal, without, strict=True)) >= 2
+        return (
+            sum(
+                None not in pair and pair[0] != pair[1]
+                for pair in zip(with_wal, without, strict=True)
+            )
+            >= 2
+        )
 
     def _identity(self) -> tuple[Value, ...]:
         """Return what tells databases apart and never changes in one: who opened it first and when, and its first session."""
@@ -567,7 +649,11 @@ class DamagedFile:
                 return None
             if page[0] == _LEAF:
                 cells = self._row_leaf(page, number, None, None)
-                rows = (_named(self.shapes[name], key, cell) for key, cell in cells if not isinstance(cell, BadCell))
+                rows = (
+                    _named(self.shapes[name], key, cell)
+                    for key, cell in cells
+                    if not isinstance(cell, BadCell)
+                )
                 return next(rows, None)
             number = self._children(page, number, None, None, table=True)[0][0]
         return None
@@ -576,7 +662,9 @@ class DamagedFile:
         """Begin again without the WAL."""
         assert self.wal.fd is not None
         os.close(self.wal.fd)
-        self.notes = ["the -wal beside the file is another database's: its first process and first session are not this one's; left out"]
+        self.notes = [
+            "the -wal beside the file is another database's: its first process and first session are not this one's; left out"
+        ]
         self.spots.clear()
         self._open(use_wal=False)
         self.wal.state = "foreign"
@@ -586,7 +674,9 @@ class DamagedFile:
     def page(self, number: int) -> bytes | None:
         """Return a page as of the last transaction; None if the file is too short, or the disk cannot read it."""
         offset = self.wal.pages.get(number)
-        fd, offset = (self._fd, (number - 1) * self.page_size) if offset is None else (self.wal.fd, offset)
+        fd, offset = (
+            (self._fd, (number - 1) * self.page_size) if offset is None else (self.wal.fd, offset)
+        )
         assert fd is not None
         try:
             data = os.pread(fd, self.page_size, offset)
@@ -609,7 +699,11 @@ class DamagedFile:
         return entries > 0 and sum(1 <= page[5 * n] <= 5 for n in range(entries)) >= 0.9 * entries
 
     def _sound_header(self) -> bool:
-        return self._first is not None and self._first[:16] == _MAGIC and self._first[21:24] == b"\x40\x20\x20"
+        return (
+            self._first is not None
+            and self._first[:16] == _MAGIC
+            and self._first[21:24] == b"\x40\x20\x20"
+        )
 
     def _map_page(self, number: int) -> int:
         group = self.usable // 5 + 1
@@ -655,7 +749,11 @@ class DamagedFile:
     def _mark_free(self) -> None:
         """Note which pages the free list names: their rows were deleted. A page that a tree leads to is none of them."""
         first = self._first
-        trunk = struct.unpack(">I", first[32:36])[0] if first is not None and self._sound_header() else 0
+        trunk = (
+            struct.unpack(">I", first[32:36])[0]
+            if first is not None and self._sound_header()
+            else 0
+        )
         for _ in range(self.count):
             if not self._in_range(trunk) or self._free[trunk]:
                 return
@@ -775,7 +873,9 @@ class DamagedFile:
 
     # -- leaves
 
-    def _row_leaf(self, page: bytes, number: int, low: int | None, high: int | None) -> Iterator[tuple[int | None, list[Value] | BadCell]]:
+    def _row_leaf(
+        self, page: bytes, number: int, low: int | None, high: int | None
+    ) -> Iterator[tuple[int | None, list[Value] | BadCell]]:
         """Yield the rows of an ordinary table's leaf, in its order; a number that breaks the order is not believed."""
         cells: list[tuple[int | None, list[Value] | BadCell]] = []
         for at in self._cells(page, number):
@@ -786,11 +886,19 @@ class DamagedFile:
                 cells.append(self._row_cell(page, number, at))
             except BadCell as error:
                 cells.append((error.key, error))
-        inside = [key is not None and (low is None or low < key) and (high is None or key <= high) for key, _ in cells]
+        inside = [
+            key is not None and (low is None or low < key) and (high is None or key <= high)
+            for key, _ in cells
+        ]
         # If most of a page lies outside of its bounds then it is the bounds that are wrong.
         if sum(inside) * 2 < len(inside):
             inside = [key is not None for key, _ in cells]
-        trusted = _rising([key if ok and not isinstance(cell, BadCell) else None for (key, cell), ok in zip(cells, inside, strict=True)])
+        trusted = _rising(
+            [
+                key if ok and not isinstance(cell, BadCell) else None
+                for (key, cell), ok in zip(cells, inside, strict=True)
+            ]
+        )
         for index, (key, cell) in enumerate(cells):
             if isinstance(cell, BadCell):
                 yield _only_between(cells, trusted, index, key), cell
@@ -891,7 +999,15 @@ class DamagedFile:
             kind = page[100 if number == 1 else 0] if page is not None else None
             wanted = (_LEAF, _INTERIOR) if table else (_INDEX_LEAF, _INDEX_INTERIOR)
             if page is None or kind not in wanted or self._foreign(page, number, parent, low, high):
-                self._spot(number, name, low, high, "it cannot be read" if page is None else f"it is not a page of {name or 'this tree'}")
+                self._spot(
+                    number,
+                    name,
+                    low,
+                    high,
+                    "it cannot be read"
+                    if page is None
+                    else f"it is not a page of {name or 'this tree'}",
+                )
                 continue
             self._seen[number] = 1
             if kind in (_LEAF, _INDEX_LEAF, _INDEX_INTERIOR):
@@ -900,7 +1016,9 @@ class DamagedFile:
                 children = self._children(page, number, low, high, table=table)
                 stack += [(child, first, last, number) for child, first, last in reversed(children)]
 
-    def _foreign(self, page: bytes, number: int, parent: int, low: int | None, high: int | None) -> bool:
+    def _foreign(
+        self, page: bytes, number: int, parent: int, low: int | None, high: int | None
+    ) -> bool:
         """Tell whether a page belongs elsewhere, because its parent's pointer to it is damaged.
 
         The map says whose child it is. If it disagrees, the map may be the damaged one: the page's own keys decide.
@@ -910,11 +1028,15 @@ class DamagedFile:
             return False
         if page[0] == _LEAF and (low is not None or high is not None):
             keys = [key for key, _ in self._row_leaf(page, number, None, None) if key is not None]
-            inside = sum((low is None or low < key) and (high is None or key <= high) for key in keys)
+            inside = sum(
+                (low is None or low < key) and (high is None or key <= high) for key in keys
+            )
             return inside * 2 <= len(keys)
         return pointer[0] != _BTREE_PTR or self._root_by_map(number) != self._root_by_map(parent)
 
-    def _spot(self, page: int, table: str | None, low: int | None, high: int | None, reason: str) -> None:
+    def _spot(
+        self, page: int, table: str | None, low: int | None, high: int | None, reason: str
+    ) -> None:
         if len(self.spots) < _SPOTS_MAX:
             self.spots.append(Spot(page, table, low, high, reason))
         else:
@@ -931,11 +1053,17 @@ class DamagedFile:
                 for cell in cells:
                     self._add_root(roots, cell)
                 if not any(not isinstance(cell, BadCell) and len(cell) == 5 for cell in cells):
-                    self._seen[number] = 0  # a page of the schema was overwritten with one that leads into another tree
+                    self._seen[number] = (
+                        0  # a page of the schema was overwritten with one that leads into another tree
+                    )
         self.spots.clear()
-        if roots.keys() >= set(TABLES) or (self._sound_header() and self._is_older() and {"session", "entry"} <= roots.keys()):
+        if roots.keys() >= set(TABLES) or (
+            self._sound_header() and self._is_older() and {"session", "entry"} <= roots.keys()
+        ):
             return roots
-        self.notes.append("the schema cannot be read to its end; what is left of it was looked for on every page")
+        self.notes.append(
+            "the schema cannot be read to its end; what is left of it was looked for on every page"
+        )
         for number in range(2, self.count + 1):
             stray = self._stray(number)
             if stray is not None and stray[0] == _LEAF:
@@ -951,14 +1079,23 @@ class DamagedFile:
         if isinstance(cell, BadCell) or len(cell) != 5:
             return
         kind, name, owner, root, sql = cell
-        if kind not in ("table", "index") or not isinstance(name, str) or not isinstance(owner, str) or not isinstance(root, int):
+        if (
+            kind not in ("table", "index")
+            or not isinstance(name, str)
+            or not isinstance(owner, str)
+            or not isinstance(root, int)
+        ):
             return
         if self._in_range(root) and (sql is None or isinstance(sql, str)):
             roots.setdefault(name, root)
 
     def _stray(self, number: int) -> bytes | None:
         """Return a page that no tree has led to and that is not free, nor the map's."""
-        if self._seen[number] or self._is_free(number) or (self._has_map and number >= 2 and self._map_page(number) == number):
+        if (
+            self._seen[number]
+            or self._is_free(number)
+            or (self._has_map and number >= 2 and self._map_page(number) == number)
+        ):
             return None
         return self.page(number)
 
@@ -1002,8 +1139,16 @@ class DamagedFile:
         for number, page, low, high in self._leaves(_Tree(shape, self._roots[name])):
             rows = list(self._page_rows(shape, page, number, low, high, stray=False))
             if not self._is_filled(page, number):
-                self._spot(number, name, low, high, "its rows do not fill it, so there may be more than it says")
-            if sum(isinstance(row, Broken) and row.reason == _MISFIT for row in rows) * 2 > len(rows):
+                self._spot(
+                    number,
+                    name,
+                    low,
+                    high,
+                    "its rows do not fill it, so there may be more than it says",
+                )
+            if sum(isinstance(row, Broken) and row.reason == _MISFIT for row in rows) * 2 > len(
+                rows
+            ):
                 # An inner page was overwritten with one of another tree, and leads here: whose page it is will come for it.
                 self._seen[number] = 0
                 self._spot(number, name, low, high, "its rows are another table's")
@@ -1011,14 +1156,31 @@ class DamagedFile:
                 yield from rows
 
     def _page_rows(
-        self, shape: Shape, page: bytes, number: int, low: int | None, high: int | None, *, stray: bool
+        self,
+        shape: Shape,
+        page: bytes,
+        number: int,
+        low: int | None,
+        high: int | None,
+        *,
+        stray: bool,
     ) -> Iterator[Found | Broken]:
         in_index = ((None, cell) for cell in self._index_cells(page, number))
-        for key, cell in self._row_leaf(page, number, low, high) if shape.key is not None else in_index:
+        for key, cell in (
+            self._row_leaf(page, number, low, high) if shape.key is not None else in_index
+        ):
             if isinstance(cell, BadCell):
-                yield Broken(shape.name, number, str(cell), key, _named(shape, key, cell.record or []))
+                yield Broken(
+                    shape.name, number, str(cell), key, _named(shape, key, cell.record or [])
+                )
             elif shape.key is not None and key is None:
-                yield Broken(shape.name, number, "its number is not between its neighbours'", None, _named(shape, None, cell))
+                yield Broken(
+                    shape.name,
+                    number,
+                    "its number is not between its neighbours'",
+                    None,
+                    _named(shape, None, cell),
+                )
             elif not shape.fits(cell):
                 yield Broken(shape.name, number, _MISFIT, key, _named(shape, key, cell))
             else:
@@ -1048,7 +1210,9 @@ class DamagedFile:
                 yield from self._page_rows(shape, page, number, None, None, stray=True)
             return
         # The map says what it is, its first byte denies it: a leaf, if it reads as one.
-        found = list(self._page_rows(shape, bytes([leaf]) + page[1:], number, None, None, stray=True))
+        found = list(
+            self._page_rows(shape, bytes([leaf]) + page[1:], number, None, None, stray=True)
+        )
         if sum(isinstance(row, Found) for row in found) * 2 > len(found):
             yield from found
 
@@ -1060,11 +1224,23 @@ class DamagedFile:
             cells = [(None, cell) for cell in self._index_cells(page, 0)]
         else:
             return
-        good = [(key, cell) for key, cell in cells if not isinstance(cell, BadCell) and (key is not None or page[0] != _LEAF)]
-        candidates = [shape for shape in self.shapes.values() if (shape.key is not None) == (page[0] == _LEAF)]
-        fitting = [shape for shape in candidates if shape.name not in _AMBIGUOUS and good and all(shape.fits(cell) for _, cell in good)]
+        good = [
+            (key, cell)
+            for key, cell in cells
+            if not isinstance(cell, BadCell) and (key is not None or page[0] != _LEAF)
+        ]
+        candidates = [
+            shape for shape in self.shapes.values() if (shape.key is not None) == (page[0] == _LEAF)
+        ]
+        fitting = [
+            shape
+            for shape in candidates
+            if shape.name not in _AMBIGUOUS and good and all(shape.fits(cell) for _, cell in good)
+        ]
         # Rows of an older schema are shorter: of several tables, the one whose rows are all there.
-        whole = [shape for shape in fitting if all(len(cell) == len(shape.columns) for _, cell in good)]
+        whole = [
+            shape for shape in fitting if all(len(cell) == len(shape.columns) for _, cell in good)
+        ]
         chosen = whole or fitting
         if len(chosen) == 1 and not _is_index(chosen[0], [cell for _, cell in good]):
             for key, cell in good:
@@ -1076,7 +1252,9 @@ _INDEX: Final = Shape("an index", (), (), (), (), None)
 
 def _is_index(shape: Shape, cells: list[list[Value]]) -> bool:
     """Indexes that begin with a lane or a state look like the table of lanes: but they end with a row's number, twice or large."""
-    return shape.name == "lane" and (all(cell[1] == cell[2] for cell in cells) or any(_wide(cell[1]) for cell in cells))
+    return shape.name == "lane" and (
+        all(cell[1] == cell[2] for cell in cells) or any(_wide(cell[1]) for cell in cells)
+    )
 
 
 def _wide(value: Value) -> bool:

@@ -32,7 +32,16 @@ import anyio.to_thread
 import apsw
 
 from sessiondb.backend import ReadTx, Step, Tx
-from sessiondb.errors import NewerSchema, NotASessionDB, NotExecuted, OpenError, ReadTooLong, StoreClosed, StoreReadOnly, mark_outcome
+from sessiondb.errors import (
+    NewerSchema,
+    NotASessionDB,
+    NotExecuted,
+    OpenError,
+    ReadTooLong,
+    StoreClosed,
+    StoreReadOnly,
+    mark_outcome,
+)
 from sessiondb.limits import Limits
 
 from . import checkpoint
@@ -71,7 +80,13 @@ class _Parts:
     """What an open database consists of: apart from the backend object, so that it can outlive it by one clean-up."""
 
     def __init__(
-        self, path: str, limits: Limits, writer: Writer | None, readers: Readers, changes: Notifier, guard: guarding.Guard | None
+        self,
+        path: str,
+        limits: Limits,
+        writer: Writer | None,
+        readers: Readers,
+        changes: Notifier,
+        guard: guarding.Guard | None,
     ) -> None:
         self.path = path
         self.limits = limits
@@ -118,7 +133,11 @@ _open_parts: weakref.WeakSet[_Parts] = weakref.WeakSet()
 def _close_all() -> None:
     for parts in list(_open_parts):
         if parts.pid == os.getpid() and not parts.closed and not parts.close(EXIT_S_MAX):
-            log.error("%s: still writing %g s after the program ended; what was acknowledged is safe", parts.path, EXIT_S_MAX)
+            log.error(
+                "%s: still writing %g s after the program ended; what was acknowledged is safe",
+                parts.path,
+                EXIT_S_MAX,
+            )
 
 
 def _dropped(parts: _Parts) -> None:
@@ -127,7 +146,11 @@ def _dropped(parts: _Parts) -> None:
         parts.stop()
         if parts.guard is not None:
             guarding.unwatch(parts.guard)
-        warnings.warn(f"the database {parts.path} was not closed; use `async with` or call close()", ResourceWarning, stacklevel=2)
+        warnings.warn(
+            f"the database {parts.path} was not closed; use `async with` or call close()",
+            ResourceWarning,
+            stacklevel=2,
+        )
 
 
 class SqliteBackend:
@@ -167,7 +190,9 @@ class SqliteBackend:
         """
         limits = limits or Limits()
         if durability not in ("full", "normal"):
-            raise OpenError(f"durability is {durability!r}; choose 'full' (survives a power cut) or 'normal' (may lose the last commits).")
+            raise OpenError(
+                f"durability is {durability!r}; choose 'full' (survives a power cut) or 'normal' (may lose the last commits)."
+            )
 
         def start() -> _Parts:
             name = _resolve(path)
@@ -176,13 +201,19 @@ class SqliteBackend:
             if not allow_unsafe_filesystem:
                 refuse_unsafe_filesystem(name)
             try:
-                return _start_visit(name, limits) if readonly else _start(name, limits, durability, program or _program(), create=create)
+                return (
+                    _start_visit(name, limits)
+                    if readonly
+                    else _start(name, limits, durability, program or _program(), create=create)
+                )
             except apsw.CantOpenError as error:
                 raise explain_cannot_open(name) from error
             except apsw.ReadOnlyError as error:
                 if readonly:
                     raise explain_cannot_open(name) from error
-                raise OpenError(f"{name}: this user may not write to it. Run as its owner, or open it with readonly=True.") from error
+                raise OpenError(
+                    f"{name}: this user may not write to it. Run as its owner, or open it with readonly=True."
+                ) from error
             except apsw.Error as error:
                 reraise(error, f"opening {name}")
 
@@ -224,7 +255,9 @@ class SqliteBackend:
 
     # -- the seam -----------------------------------------------------------------------------------------------------
 
-    async def write(self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None) -> T:
+    async def write(
+        self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None
+    ) -> T:
         """Run `fn` in a write transaction; return once it is committed and durable. See `backend.Backend.write`."""
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -252,7 +285,9 @@ class SqliteBackend:
         # The watchdog ends a read that runs too long; this bound is for one that waits in the queue as long as that.
         timeout_s = readers.limits.write_timeout_s + readers.limits.read_age_s_max
         if not await request.waiter.wait(timeout_s, lambda: readers.abandon(request)):
-            raise ReadTooLong(f"{op}: no answer within {timeout_s:g} s; the readers are occupied. Retry, or raise Limits.readers.")
+            raise ReadTooLong(
+                f"{op}: no answer within {timeout_s:g} s; the readers are occupied. Retry, or raise Limits.readers."
+            )
         if request.error is not None:
             raise request.error
         return request.value  # type: ignore[no-any-return]
@@ -302,9 +337,14 @@ class SqliteBackend:
         """
         target = _resolve(destination)
         try:
-            return await self._maintain("backup", lambda connection: checkpoint.backup(connection, target))
+            return await self._maintain(
+                "backup", lambda connection: checkpoint.backup(connection, target)
+            )
         except checkpoint.StartedOver:
-            log.info("backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile", self._parts.path)
+            log.info(
+                "backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile",
+                self._parts.path,
+            )
         return await self._backup_at_once(target)
 
     async def _backup_at_once(self, target: str) -> int:
@@ -319,7 +359,11 @@ class SqliteBackend:
                 finally:
                     close_quietly(connection)
             except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
-                outcome.set_exception(translate(error, "backup", path=path) if isinstance(error, apsw.Error) else error)
+                outcome.set_exception(
+                    translate(error, "backup", path=path)
+                    if isinstance(error, apsw.Error)
+                    else error
+                )
             else:
                 outcome.set_result(pages)
 
@@ -335,16 +379,25 @@ class SqliteBackend:
 
     async def incremental_vacuum(self, pages: int) -> int:
         """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""
-        return await self._maintain("incremental_vacuum", lambda connection: checkpoint.incremental_vacuum(connection, pages))
+        return await self._maintain(
+            "incremental_vacuum",
+            lambda connection: checkpoint.incremental_vacuum(connection, pages),
+        )
 
-    async def _maintain(self, op: str, make: Callable[[apsw.Connection], checkpoint.MaintenanceTask]) -> int:
+    async def _maintain(
+        self, op: str, make: Callable[[apsw.Connection], checkpoint.MaintenanceTask]
+    ) -> int:
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
         request = Request(make, op, 0, monotonic() + MAINTENANCE_S_MAX, new_waiter())
         writer.add_task(request)
-        notified = await request.waiter.wait(MAINTENANCE_S_MAX, lambda: writer.abandon_task(request))
+        notified = await request.waiter.wait(
+            MAINTENANCE_S_MAX, lambda: writer.abandon_task(request)
+        )
         if not notified:
-            raise NotExecuted(f"{op}: not finished after {MAINTENANCE_S_MAX:g} s; given up between two steps.")
+            raise NotExecuted(
+                f"{op}: not finished after {MAINTENANCE_S_MAX:g} s; given up between two steps."
+            )
         if request.error is not None:
             raise request.error
         assert isinstance(request.value, int)
@@ -361,7 +414,9 @@ class SqliteBackend:
             mark_outcome(cancelled, "not_executed" if writer.try_cancel(request) else "unknown")
             raise
         if not notified:
-            raise NotExecuted(f"{request.op}: its deadline passed after {timeout_s:g} s, before it began; nothing was changed. Retry.")
+            raise NotExecuted(
+                f"{request.op}: its deadline passed after {timeout_s:g} s, before it began; nothing was changed. Retry."
+            )
         if waiter.cancellation is not None:
             mark_outcome(waiter.cancellation, request.outcome)
             raise waiter.cancellation
@@ -374,7 +429,9 @@ class SqliteBackend:
         self._refuse_after_fork()
         writer = self._parts.writer
         if writer is None:
-            raise StoreReadOnly(f"{op}: {self._parts.path} was opened with readonly=True; open it for writing.")
+            raise StoreReadOnly(
+                f"{op}: {self._parts.path} was opened with readonly=True; open it for writing."
+            )
         return writer
 
     def _refuse_after_fork(self) -> None:
@@ -385,7 +442,9 @@ class SqliteBackend:
             )
 
 
-def _start(path: str, limits: Limits, durability: Durability, program: str, *, create: bool) -> _Parts:
+def _start(
+    path: str, limits: Limits, durability: Durability, program: str, *, create: bool
+) -> _Parts:
     make_file(path, create=create)
     if not any(parts.path == path and not parts.closed for parts in list(_open_parts)):
         reread_wal(path)
@@ -413,11 +472,20 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
     make_file(path, create=False)
     connection = connect_visitor(path)
     try:
-        if when_unlocked(lambda: is_new(connection, path), timeout_s=limits.busy_timeout_s, what="opening", path=path):
-            raise NotASessionDB(f"{path}: the file is empty. Open it for writing first; that creates the database.")
+        if when_unlocked(
+            lambda: is_new(connection, path),
+            timeout_s=limits.busy_timeout_s,
+            what="opening",
+            path=path,
+        ):
+            raise NotASessionDB(
+                f"{path}: the file is empty. Open it for writing first; that creates the database."
+            )
         version = connection.pragma("user_version")
         if version != SCHEMA_VERSION:
-            raise NewerSchema(f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). Open it for writing once.")
+            raise NewerSchema(
+                f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). Open it for writing once."
+            )
     finally:
         close_quietly(connection)
     readers = Readers(path, limits, connect_visitor)
@@ -433,7 +501,9 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
 def _resolve(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or text == ":memory:" or text.startswith("file:"):
-        raise OpenError(f"{text!r} is not the path of a file; sessiondb keeps its data in a file that other processes can read.")
+        raise OpenError(
+            f"{text!r} is not the path of a file; sessiondb keeps its data in a file that other processes can read."
+        )
     return resolved(text)
 
 

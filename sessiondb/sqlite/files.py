@@ -30,7 +30,9 @@ def resolved(path: str) -> str:
         found = os.path.realpath(path)
         found.encode()
     except ValueError as error:
-        raise OpenError(f"{path!r}: a database's path is UTF-8 without NUL; this one is not ({error}). Rename it or its folder.") from error
+        raise OpenError(
+            f"{path!r}: a database's path is UTF-8 without NUL; this one is not ({error}). Rename it or its folder."
+        ) from error
     return found
 
 
@@ -47,20 +49,28 @@ def make_file(path: str, *, create: bool) -> bool:
     try:
         is_there = file.exists()
     except OSError as error:
-        raise OpenError(f"{path}: this user may not look into {file.parent}: {error.strerror}. Run as the file's owner.") from error
+        raise OpenError(
+            f"{path}: this user may not look into {file.parent}: {error.strerror}. Run as the file's owner."
+        ) from error
     if is_there:
         if not file.is_file():
-            raise OpenError(f"{path}: this is not a plain file; a database needs a file of its own.")
+            raise OpenError(
+                f"{path}: this is not a plain file; a database needs a file of its own."
+            )
         return False
     if not create:
-        raise OpenError(f"{path}: there is no such file. Check the path, or open it for writing to create it.")
+        raise OpenError(
+            f"{path}: there is no such file. Check the path, or open it for writing to create it."
+        )
     try:
         make_folder(file.parent)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return False  # another process opening the same new path came first
     except OSError as error:
-        raise OpenError(f"{path}: the file cannot be created: {error.strerror}. Check the folder and its permissions.") from error
+        raise OpenError(
+            f"{path}: the file cannot be created: {error.strerror}. Check the folder and its permissions."
+        ) from error
     return True
 
 
@@ -76,7 +86,9 @@ def make_partial(path: str, what: str) -> str:
         raise _taken(path, what)
     partial = path + ".partial"
     if not make_file(partial, create=True):
-        raise InvalidInput(f"{partial}: left by a {what} that was interrupted, or being written. Remove it if no {what} is running.")
+        raise InvalidInput(
+            f"{partial}: left by a {what} that was interrupted, or being written. Remove it if no {what} is running."
+        )
     try:
         _try_link(partial, path)
     except BaseException:
@@ -115,7 +127,9 @@ def place(partial: str, path: str, what: str) -> None:
 
 
 def _taken(path: str, what: str) -> InvalidInput:
-    return InvalidInput(f"{path}: there is a file already; a {what} never overwrites one. Choose another name.")
+    return InvalidInput(
+        f"{path}: there is a file already; a {what} never overwrites one. Choose another name."
+    )
 
 
 def _refuse_without_links(path: str, error: OSError) -> None:
@@ -134,7 +148,9 @@ def reread_wal(path: str) -> None:
     if sys.platform != "linux":
         return
     try:
-        descriptor = os.open(path + "-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(
+            path + "-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
     except OSError:
         return  # there is none; or SQLite, which opens it next, says what is the matter with it
     try:
@@ -160,7 +176,11 @@ def lock_holder_pid(path: str) -> int | None:
 def snapshot_holders(path: str) -> list[str]:
     """Name the processes whose snapshots rest on the WAL and keep it from being reset; none when the system does not tell."""
     first_byte, last_byte = _SNAPSHOT_BYTES
-    pids = {pid for pid, kind, first, last in _wal_locks(path) if kind == "READ" and first <= last_byte and last >= first_byte}
+    pids = {
+        pid
+        for pid, kind, first, last in _wal_locks(path)
+        if kind == "READ" and first <= last_byte and last >= first_byte
+    }
     return ["this process" if pid == os.getpid() else _name(pid) for pid in sorted(pids)]
 
 

@@ -21,15 +21,23 @@ from sessiondb.errors import UnsafeFilesystem
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
-_NETWORK = "NFS-like: its locks and shared memory do not reach other machines, and caching hides writes"
+_NETWORK = (
+    "NFS-like: its locks and shared memory do not reach other machines, and caching hides writes"
+)
 _HOST = "a folder of the host machine: memory mapped on one side is not shared with the other"
 _CLUSTER = "a cluster file system: memory mapped on one node is not shared with the others"
 _FUSE = "served by a user-space driver, which rarely offers shared memory and often is a network"
 
 UNSAFE = {
-    **dict.fromkeys(["nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "davfs"], _NETWORK),
-    **dict.fromkeys(["9p", "virtiofs", "drvfs", "vboxsf", "prl_fs", "vmhgfs", "osxfs", "grpcfuse"], _HOST),
-    **dict.fromkeys(["ceph", "glusterfs", "lustre", "gpfs", "beegfs", "gfs2", "ocfs2", "orangefs"], _CLUSTER),
+    **dict.fromkeys(
+        ["nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "davfs"], _NETWORK
+    ),
+    **dict.fromkeys(
+        ["9p", "virtiofs", "drvfs", "vboxsf", "prl_fs", "vmhgfs", "osxfs", "grpcfuse"], _HOST
+    ),
+    **dict.fromkeys(
+        ["ceph", "glusterfs", "lustre", "gpfs", "beegfs", "gfs2", "ocfs2", "orangefs"], _CLUSTER
+    ),
     "fuse": _FUSE,
 }
 # Local disks through FUSE: ntfs-3g and exfat, and the overlay of rootless containers.
@@ -75,7 +83,11 @@ def mount_of(path: str, mountinfo: str) -> Mount | None:
     for line in mountinfo.splitlines():
         mount = _parse(line)
         # Of two mounts on one point the later line covers the earlier one, hence >=.
-        if mount is not None and _is_under(path, mount.point) and (best is None or len(mount.point) >= len(best.point)):
+        if (
+            mount is not None
+            and _is_under(path, mount.point)
+            and (best is None or len(mount.point) >= len(best.point))
+        ):
             best = mount
     return best
 

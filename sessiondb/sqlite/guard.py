@@ -82,7 +82,12 @@ def unwatch(guard: Guard) -> None:
         _watched = tuple(other for other in _watched if other is not guard)
 
 
-def _hook(event: str, arguments: tuple[Any, ...], *, events: Mapping[str, tuple[tuple[int, int | None], ...]] = _EVENTS) -> None:
+def _hook(
+    event: str,
+    arguments: tuple[Any, ...],
+    *,
+    events: Mapping[str, tuple[tuple[int, int | None], ...]] = _EVENTS,
+) -> None:
     positions = events.get(event)
     if positions is not None and _watched:
         for position, folder in positions:
@@ -117,13 +122,17 @@ def _path_of(event: str, argument: object) -> str | None:
 def _inode(path: str, folder: int = -1) -> tuple[int, int] | None:
     """Return what identifies a file under any name; None when it is not there, or its name is none."""
     try:
-        found = os.stat(path, dir_fd=None if folder == -1 else folder)  # at every open() of the process: no Path objects
+        found = os.stat(
+            path, dir_fd=None if folder == -1 else folder
+        )  # at every open() of the process: no Path objects
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
 
 
-def _report(guard: Guard, event: str, path: str, *, warn: Callable[..., None] = log.warning) -> None:
+def _report(
+    guard: Guard, event: str, path: str, *, warn: Callable[..., None] = log.warning
+) -> None:
     guard.violations += 1
     message = (
         f"{event}: {path} belongs to a sessiondb database that is open in this process. Touching it with anything but sessiondb drops "

@@ -37,7 +37,12 @@ class NewDatabase:
     def __enter__(self) -> Self:
         try:
             self._connection = apsw.Connection(self._partial, flags=apsw.SQLITE_OPEN_READWRITE)
-            for setting in (f"page_size = {PAGE_BYTES}", "auto_vacuum = incremental", "locking_mode = exclusive", "synchronous = off"):
+            for setting in (
+                f"page_size = {PAGE_BYTES}",
+                "auto_vacuum = incremental",
+                "locking_mode = exclusive",
+                "synchronous = off",
+            ):
                 drain(self._connection, f"PRAGMA {setting}")
             create_or_migrate(self._connection, self._partial)
         except BaseException:
@@ -45,7 +50,12 @@ class NewDatabase:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self._remove()
 
     @property
@@ -86,9 +96,13 @@ class NewDatabase:
     def raise_sequence(self, table: str, number: int) -> int:
         """See that numbers up to this one are never given out again; return the last one that counts as given out."""
         connection, values = self._open, {"name": table, "number": number}
-        connection.execute("UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :name", values).fetchall()
+        connection.execute(
+            "UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :name", values
+        ).fetchall()
         if connection.changes() == 0 and number > 0:
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :number)", values).fetchall()
+            connection.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :number)", values
+            ).fetchall()
         return number
 
     def finish(self) -> None:

@@ -98,7 +98,9 @@ class Notifier:
                 except (SessionDBError, apsw.Error) as error:
                     if str(error) != message:
                         message = str(error)
-                        log.warning("watching for other processes' commits failed (%s); trying again", error)
+                        log.warning(
+                            "watching for other processes' commits failed (%s); trying again", error
+                        )
                     close_quietly(connection)
                     # A connection's numbers are its own: with the next one's first answer everything may have changed.
                     connection, known = None, 0

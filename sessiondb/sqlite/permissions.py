@@ -33,7 +33,9 @@ def refuse_planted(args: str, path: str) -> None:
     """
     link = _lstat(args)
     if link is not None and stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
-        raise OpenError(f"{args}: this is a symbolic link that another user (uid {link.st_uid}) has made. Name the file itself: {path}")
+        raise OpenError(
+            f"{args}: this is a symbolic link that another user (uid {link.st_uid}) has made. Name the file itself: {path}"
+        )
     database = _lstat(path)
     trusted = {os.geteuid(), 0, *((database.st_uid,) if database is not None else ())}
     for suffix in _BESIDE:
@@ -41,7 +43,9 @@ def refuse_planted(args: str, path: str) -> None:
         if found is None:
             continue
         if not stat.S_ISREG(found.st_mode):
-            raise OpenError(f"{path + suffix}: SQLite keeps a file of its own under this name, and this is no file. Find out who made it.")
+            raise OpenError(
+                f"{path + suffix}: SQLite keeps a file of its own under this name, and this is no file. Find out who made it."
+            )
         if found.st_uid not in trusted:
             raise OpenError(
                 f"{path + suffix}: this belongs to uid {found.st_uid}, and the database does not; SQLite would take its content for "
@@ -55,7 +59,9 @@ def concerns(path: str) -> tuple[str, ...]:
     folder = Path(path).parent
     around = _lstat(str(folder))
     if around is not None and around.st_mode & _WRITE and not around.st_mode & stat.S_ISVTX:
-        found.append(f"{folder}: {_who(around.st_mode & _WRITE)} may write to this folder, and so replace the database. chmod go-w it")
+        found.append(
+            f"{folder}: {_who(around.st_mode & _WRITE)} may write to this folder, and so replace the database. chmod go-w it"
+        )
     if around is not None and not around.st_mode & _ENTER and around.st_uid in (os.geteuid(), 0):
         return tuple(found)  # nobody else gets as far as the files
     for file in (path, *(path + suffix for suffix in _BESIDE)):
@@ -63,10 +69,14 @@ def concerns(path: str) -> tuple[str, ...]:
         if status is None:
             continue
         if status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
-            found.append(f"{file}: it belongs to another user (uid {status.st_uid}), who can read and change it")
+            found.append(
+                f"{file}: it belongs to another user (uid {status.st_uid}), who can read and change it"
+            )
         if status.st_mode & (_READ | _WRITE):
             what = "write" if status.st_mode & _WRITE else "read"
-            found.append(f"{file}: {_who(status.st_mode & (_READ | _WRITE))} may {what} it; chmod 600 it unless that is meant")
+            found.append(
+                f"{file}: {_who(status.st_mode & (_READ | _WRITE))} may {what} it; chmod 600 it unless that is meant"
+            )
     return tuple(found)
 
 

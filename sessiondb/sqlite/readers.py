@@ -36,7 +36,18 @@ from .waiter import Waiter, notify_all
 class ReadRequest:
     """One read on its way."""
 
-    __slots__ = ("abandoned", "began", "error", "fn", "op", "reader", "snapshot", "taken", "value", "waiter")
+    __slots__ = (
+        "abandoned",
+        "began",
+        "error",
+        "fn",
+        "op",
+        "reader",
+        "snapshot",
+        "taken",
+        "value",
+        "waiter",
+    )
 
     def __init__(self, fn: Callable[[Any], Any], op: str, waiter: Waiter) -> None:
         self.fn: Callable[[Any], Any] | None = fn
@@ -54,7 +65,9 @@ class ReadRequest:
 class Readers:
     """The reader threads of one open database."""
 
-    def __init__(self, path: str, limits: Limits, connect: Callable[[str], apsw.Connection]) -> None:
+    def __init__(
+        self, path: str, limits: Limits, connect: Callable[[str], apsw.Connection]
+    ) -> None:
         self.path = path
         self.limits = limits
         self.connect = connect
@@ -78,7 +91,9 @@ class Readers:
             threading.Thread(target=reader.run, name=f"sessiondb-reader-{number}", daemon=True)
             for number, reader in enumerate(self._readers)
         ]
-        self._watchdog = threading.Thread(target=self._watch, name="sessiondb-watchdog", daemon=True)
+        self._watchdog = threading.Thread(
+            target=self._watch, name="sessiondb-watchdog", daemon=True
+        )
 
     def start(self) -> None:
         """Start the threads: all of them, or, if the system has none left, none."""
@@ -101,10 +116,15 @@ class Readers:
         # a request is in the queue only while no reader is idle.
         with self.lock:
             if self._closing:
-                raise StoreClosed(f"{self.path}: {request.op} came after the database was closed.", path=self.path)
+                raise StoreClosed(
+                    f"{self.path}: {request.op} came after the database was closed.", path=self.path
+                )
             if self.waiting >= self.limits.read_queue_max:
                 self.refused += 1
-                running = ", ".join(sorted(current.op for current in self.current.values())) or "reads that are just beginning"
+                running = (
+                    ", ".join(sorted(current.op for current in self.current.values()))
+                    or "reads that are just beginning"
+                )
                 raise StoreBusy(
                     f"{request.op} was refused: {self.waiting} reads wait (limit {self.limits.read_queue_max}); running: {running}. Retry.",
                     retry_after_ms=100,
@@ -275,7 +295,11 @@ class _Reader:
         except apsw.Error as error:
             snapshot.failure = error
         if snapshot.failure is not None:
-            log.warning("%s: a reading connection is opened again after: %s", self.readers.path, snapshot.failure)
+            log.warning(
+                "%s: a reading connection is opened again after: %s",
+                self.readers.path,
+                snapshot.failure,
+            )
             self.connection = None
             close_quietly(connection)
 
@@ -292,7 +316,10 @@ class _Reader:
                     connection.execute("ROLLBACK")
                 if isinstance(error, apsw.CantOpenError):
                     raise _cannot_open_now(self.readers.path, error) from error
-                if not isinstance(error, (apsw.BusyError, apsw.LockedError)) or time.monotonic() >= give_up:
+                if (
+                    not isinstance(error, (apsw.BusyError, apsw.LockedError))
+                    or time.monotonic() >= give_up
+                ):
                     reraise(error, f"{request.op}: beginning a read", path=self.readers.path)
             jitter()
         with self.readers.lock:
@@ -317,4 +344,6 @@ class _Reader:
 
 def _cannot_open_now(path: str, error: apsw.Error) -> StoreFailed:
     """Say why a database that is open cannot be opened by one more reader. Unlike at opening it may pass: files, memory, a mount."""
-    return StoreFailed(f"{explain_cannot_open(path)} Or too many files are open (ulimit -n). Nothing was read ({error}); retry.")
+    return StoreFailed(
+        f"{explain_cannot_open(path)} Or too many files are open (ulimit -n). Nothing was read ({error}); retry."
+    )

@@ -24,7 +24,12 @@ SCHEMA_VERSION = 3
 _MIGRATION = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 
 # Other programs' application ids that a person may meet here; the rest are shown as a number.
-_KNOWN_PROGRAMS = {0x0F055112: "Fossil", 0x47504B47: "GeoPackage", 0x4D504258: "MBTiles", 0x42656462: "Bentley"}
+_KNOWN_PROGRAMS = {
+    0x0F055112: "Fossil",
+    0x47504B47: "GeoPackage",
+    0x4D504258: "MBTiles",
+    0x42656462: "Bentley",
+}
 
 
 def schema_text() -> str:
@@ -38,7 +43,11 @@ def schema_text() -> str:
 def migrations() -> list[tuple[int, str]]:
     """Return (version, script) of every migration, in order."""
     files = resources.files("sessiondb.sqlite.migrations").iterdir()
-    found = [(int(match[1]), file.read_text(encoding="utf-8")) for file in files if (match := _MIGRATION.match(file.name))]
+    found = [
+        (int(match[1]), file.read_text(encoding="utf-8"))
+        for file in files
+        if (match := _MIGRATION.match(file.name))
+    ]
     return sorted(found)
 
 
@@ -56,7 +65,10 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
         version = _pragma(connection, "user_version")
         tables = _tables(connection)
         if application == 0 and tables:
-            application, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+            application, version = (
+                _pragma(connection, "application_id"),
+                _pragma(connection, "user_version"),
+            )
     except apsw.NotADBError as error:
         raise NotASessionDB(
             f"{path}: this is not a SQLite file, or its beginning is destroyed. Check the path; if it was a database, "
@@ -76,7 +88,9 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
         return False
     if application == 0 and version == 0 and not tables:
         return True
-    raise NotASessionDB(f"{path}: this is {_describe(application, tables)}, not a sessiondb database. Choose another path.")
+    raise NotASessionDB(
+        f"{path}: this is {_describe(application, tables)}, not a sessiondb database. Choose another path."
+    )
 
 
 def create_or_migrate(connection: apsw.Connection, path: str) -> None:
@@ -92,7 +106,10 @@ def create_or_migrate(connection: apsw.Connection, path: str) -> None:
             if is_new(connection, path):
                 drain(connection, schema_text())
             elif (version := _pragma(connection, "user_version")) < SCHEMA_VERSION:
-                drain(connection, next(script for number, script in migrations() if number == version + 1))
+                drain(
+                    connection,
+                    next(script for number, script in migrations() if number == version + 1),
+                )
             drain(connection, "COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -107,11 +124,18 @@ def _pragma(connection: apsw.Connection, name: str) -> int:
 
 
 def _tables(connection: apsw.Connection) -> list[str]:
-    return [name for (name,) in drain(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid LIMIT 4")]
+    return [
+        name
+        for (name,) in drain(
+            connection, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid LIMIT 4"
+        )
+    ]
 
 
 def _describe(application: int, tables: list[str]) -> str:
     if application in _KNOWN_PROGRAMS:
         return f"a SQLite database of {_KNOWN_PROGRAMS[application]}"
-    owner = "a SQLite database of another program" + (f" (application_id {application:#x})" if application else "")
+    owner = "a SQLite database of another program" + (
+        f" (application_id {application:#x})" if application else ""
+    )
     return f"{owner} with the tables {', '.join(tables)}" if tables else owner

@@ -67,7 +67,11 @@ class Throttle:
         """Seconds until the next step may begin; 0 means now."""
         now = self._clock()
         quiet_in_s = self._heard_at + QUIET_S - now
-        alone_s = self._pause_s(SHARE_BESIDE_PROCESSES if self._beside_processes else 1.0) + self._ended_at - now
+        alone_s = (
+            self._pause_s(SHARE_BESIDE_PROCESSES if self._beside_processes else 1.0)
+            + self._ended_at
+            - now
+        )
         if quiet_in_s <= 0:
             return max(0.0, alone_s)
         beside_s = self._pause_s(self._share()) + self._ended_at - now

@@ -44,14 +44,19 @@ class Prepared:
         try:
             row_class: Any = namedtuple(self.name.replace(".", "_"), columns)  # type: ignore[misc]  # noqa: PYI024  # the columns are data
         except ValueError as error:
-            raise ValueError(f"statement {self.name}: a column needs a name of its own (AS ...): {error}") from error
+            raise ValueError(
+                f"statement {self.name}: a column needs a name of its own (AS ...): {error}"
+            ) from error
         self.make_row = row_class._make
 
 
 @functools.cache
 def statements() -> dict[str, Prepared]:
     """Return every statement of this engine by name; read once per process."""
-    return {name: Prepared(name, found.sql) for name, found in load_statements("sessiondb.sqlite.queries").items()}
+    return {
+        name: Prepared(name, found.sql)
+        for name, found in load_statements("sessiondb.sqlite.queries").items()
+    }
 
 
 class Snapshot:
@@ -74,7 +79,9 @@ class Snapshot:
     def one(self, statement: str, /, **params: SqlValue) -> Row:
         row = self.first(statement, **params)
         if row is None:
-            raise errors.StoreDamaged(f"{statement} found no row for {params}, which the schema's rules require. Run `sessiondb verify`.")
+            raise errors.StoreDamaged(
+                f"{statement} found no row for {params}, which the schema's rules require. Run `sessiondb verify`."
+            )
         return row
 
     def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
@@ -84,7 +91,9 @@ class Snapshot:
                 first = cursor.fetchone()
                 if first is None:
                     return []  # so its columns are not needed yet
-                prepared.describe(cursor)  # while it is at a row: at its end a cursor knows no columns
+                prepared.describe(
+                    cursor
+                )  # while it is at a row: at its end a cursor knows no columns
                 rows = [first, *cursor.fetchall()]
             else:
                 rows = cursor.fetchall()
@@ -104,21 +113,32 @@ class Snapshot:
     def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
         connection = self._connection
         if connection is None:
-            raise RuntimeError(f"{statement}: the transaction has ended; a body must not keep its handle")
+            raise RuntimeError(
+                f"{statement}: the transaction has ended; a body must not keep its handle"
+            )
         if self.interrupted:
             raise errors.ReadTooLong(f"{self.interrupted} (before statement {statement})")
         try:
             prepared = statements()[statement]
         except KeyError:
-            raise LookupError(f"there is no statement named {statement!r} in sessiondb/sqlite/queries") from None
+            raise LookupError(
+                f"there is no statement named {statement!r} in sessiondb/sqlite/queries"
+            ) from None
         if not params.keys() <= prepared.parameters:
-            raise TypeError(f"statement {statement} has no parameter {', '.join(sorted(params.keys() - prepared.parameters))}")
+            raise TypeError(
+                f"statement {statement} has no parameter {', '.join(sorted(params.keys() - prepared.parameters))}"
+            )
         try:
             cursor = connection.execute(prepared.sql, params)
         except apsw.Error as error:
             self._fail(error, statement)
-        except (UnicodeEncodeError, OverflowError) as error:  # a lone surrogate, or an integer of more than 64 bits
-            raise errors.InvalidInput(f"statement {statement}: a value cannot be stored: {error}") from error
+        except (
+            UnicodeEncodeError,
+            OverflowError,
+        ) as error:  # a lone surrogate, or an integer of more than 64 bits
+            raise errors.InvalidInput(
+                f"statement {statement}: a value cannot be stored: {error}"
+            ) from error
         return prepared, cursor
 
     def _fail(self, error: apsw.Error | UnicodeDecodeError, statement: str) -> NoReturn:
@@ -176,9 +196,13 @@ def translate(error: apsw.Error, during: str, interrupted: str = "", path: str =
         case apsw.ConstraintError():
             # SQLite says "UNIQUE constraint failed: entry.entry_no", and for a CHECK the name that the schema gave it.
             rule = message.partition("constraint failed: ")[2] or message
-            return errors.ConstraintFailed(f"{during}: the schema refused the change: {message}", constraint=rule)
+            return errors.ConstraintFailed(
+                f"{during}: the schema refused the change: {message}", constraint=rule
+            )
         case apsw.FullError():
-            return errors.StoreFull(f"{during}: the disk is full ({message}); rolled back. Free space, then retry.")
+            return errors.StoreFull(
+                f"{during}: the disk is full ({message}); rolled back. Free space, then retry."
+            )
         case apsw.CorruptError() | apsw.NotADBError():
             # SQLite reports a page that the kernel cannot read (EIO) in a running statement as damage, too.
             return errors.StoreDamaged(
@@ -188,9 +212,13 @@ def translate(error: apsw.Error, during: str, interrupted: str = "", path: str =
             )
         case apsw.IOError():
             code = getattr(error, "extendedresult", "unknown")  # a VFS written in Python gives none
-            return errors.StoreFailed(f"{during}: I/O error from the disk ({message}, SQLite code {code}); rolled back. Check it, then retry.")
+            return errors.StoreFailed(
+                f"{during}: I/O error from the disk ({message}, SQLite code {code}); rolled back. Check it, then retry."
+            )
         case apsw.MismatchError():
-            return errors.InvalidInput(f"{during}: a value has the wrong type ({message}); nothing was changed.")
+            return errors.InvalidInput(
+                f"{during}: a value has the wrong type ({message}); nothing was changed."
+            )
         case apsw.CantOpenError():
             return errors.StoreFailed(
                 f"{during}: a file that SQLite needs cannot be opened ({message}); rolled back. Check the folder, its permissions and the "
@@ -202,9 +230,14 @@ def translate(error: apsw.Error, during: str, interrupted: str = "", path: str =
                 "read-only, then retry."
             )
         case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
-            return errors.StoreBusy(f"{during}: another process holds a lock ({message}). Nothing was changed; retry.", retry_after_ms=100)
+            return errors.StoreBusy(
+                f"{during}: another process holds a lock ({message}). Nothing was changed; retry.",
+                retry_after_ms=100,
+            )
         case apsw.NoMemError():
-            return errors.StoreFailed(f"{during}: SQLite could not get memory ({message}); rolled back. Free some, then retry.")
+            return errors.StoreFailed(
+                f"{during}: SQLite could not get memory ({message}); rolled back. Free some, then retry."
+            )
         case apsw.InterruptError() if interrupted:
             return errors.ReadTooLong(f"{interrupted} (during {during})")
         case _:

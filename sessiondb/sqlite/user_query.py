@@ -81,7 +81,9 @@ _SETTABLE = frozenset({"application_id", "encoding", "page_size", "schema_versio
 
 
 # Those that do more than compute. SQLite's shell has some of them, apsw's SQLite has not; but a host program may add its own.
-_FORBIDDEN_FUNCTIONS = frozenset({"edit", "fts3_tokenizer", "load_extension", "readfile", "sqlite_log", "writefile"})
+_FORBIDDEN_FUNCTIONS = frozenset(
+    {"edit", "fts3_tokenizer", "load_extension", "readfile", "sqlite_log", "writefile"}
+)
 
 
 def bound_memory(limit_bytes: int) -> None:
@@ -96,7 +98,12 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def query(
-    path: str, sql: str, parameters: Mapping[str, str], *, timeout_s: float, is_unwanted: Callable[[], bool]
+    path: str,
+    sql: str,
+    parameters: Mapping[str, str],
+    *,
+    timeout_s: float,
+    is_unwanted: Callable[[], bool],
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Compile one statement, and yield its columns and its rows. See `sessiondb.database.query`."""
     refuse_planted(path, path)
@@ -104,27 +111,44 @@ def query(
     try:
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, QUERY_VALUE_BYTES_MAX)
         if apsw.hard_heap_limit(-1):
-            drain(connection, "PRAGMA temp_store = memory")  # where the limit holds; a temporary file would have none
-        drain(connection, "BEGIN")  # one snapshot, should the statement have to be run twice; it ends with the connection
+            drain(
+                connection, "PRAGMA temp_store = memory"
+            )  # where the limit holds; a temporary file would have none
+        drain(
+            connection, "BEGIN"
+        )  # one snapshot, should the statement have to be run twice; it ends with the connection
         connection.authorizer = _authorize
         give_up = time.monotonic() + timeout_s
-        connection.set_progress_handler(lambda: is_unwanted() or time.monotonic() >= give_up, STEPS_PER_LOOK)
+        connection.set_progress_handler(
+            lambda: is_unwanted() or time.monotonic() >= give_up, STEPS_PER_LOOK
+        )
         with _explained(path, sql, timeout_s):
-            only, columns = when_unlocked(lambda: _compile(connection, sql, parameters), timeout_s=LOCKED_S_MAX, what="querying", path=path)
+            only, columns = when_unlocked(
+                lambda: _compile(connection, sql, parameters),
+                timeout_s=LOCKED_S_MAX,
+                what="querying",
+                path=path,
+            )
         yield columns, _rows(connection, only, parameters, timeout_s, len(columns))
     finally:
         connection.close(True)
 
 
-def _compile(connection: apsw.Connection, sql: str, parameters: Mapping[str, str]) -> tuple[str, list[str]]:
+def _compile(
+    connection: apsw.Connection, sql: str, parameters: Mapping[str, str]
+) -> tuple[str, list[str]]:
     """Compile without running; return the one statement and its columns."""
     found = apsw.ext.query_info(connection, sql, dict(parameters))
     second = _COMMENT.sub("", found.query_remaining or "").strip(" \t\r\n;")[:40]
     if second:
-        raise InvalidInput(f"one statement at a time; a second one begins at {second!r}. Run them one by one.")
+        raise InvalidInput(
+            f"one statement at a time; a second one begins at {second!r}. Run them one by one."
+        )
     if not found.description:
         raise InvalidInput(f"{sql.strip()[:60]!r} returns no rows; only queries are run here.")
-    return _without_semicolon(connection, sql, parameters), [column[0] for column in found.description]
+    return _without_semicolon(connection, sql, parameters), [
+        column[0] for column in found.description
+    ]
 
 
 def _without_semicolon(connection: apsw.Connection, sql: str, parameters: Mapping[str, str]) -> str:
@@ -142,7 +166,11 @@ def _without_semicolon(connection: apsw.Connection, sql: str, parameters: Mappin
 
 
 def _rows(
-    connection: apsw.Connection, sql: str, parameters: Mapping[str, str], timeout_s: float, count: int
+    connection: apsw.Connection,
+    sql: str,
+    parameters: Mapping[str, str],
+    timeout_s: float,
+    count: int,
 ) -> Iterator[tuple[Any, ...]]:
     with _explained(connection.filename, sql, timeout_s):
         done = 0
@@ -159,14 +187,22 @@ def _rows(
 def _with_text_as_bytes(sql: str, count: int) -> str:
     template = (resources.files("sessiondb.sqlite") / "user_query.sql").read_text(encoding="utf-8")
     names = [f"c{number}" for number in range(count)]
-    values = [f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name})" for name in names]
-    statement = "".join(line for line in template.splitlines(keepends=True) if not line.startswith("--"))
+    values = [
+        f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name})"
+        for name in names
+    ]
+    statement = "".join(
+        line for line in template.splitlines(keepends=True) if not line.startswith("--")
+    )
     return statement.format(names=", ".join(names), values=", ".join(values), statement=sql)
 
 
 def _decoded(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Join values with their types again."""
-    return tuple(_text_of(value) if kind == "text" else value for value, kind in zip(row[::2], row[1::2], strict=True))
+    return tuple(
+        _text_of(value) if kind == "text" else value
+        for value, kind in zip(row[::2], row[1::2], strict=True)
+    )
 
 
 def _text_of(value: bytes) -> str:
@@ -176,15 +212,27 @@ def _text_of(value: bytes) -> str:
         return value.decode(errors="backslashreplace")
 
 
-def _authorize(operation: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+def _authorize(
+    operation: int,
+    first: str | None,
+    second: str | None,
+    _database: str | None,
+    _trigger: str | None,
+) -> int:
     """Allow what reads. Anything unknown is refused."""
     if operation in _READING:
         return apsw.SQLITE_OK
     if operation == apsw.SQLITE_FUNCTION:
-        return apsw.SQLITE_DENY if (second or "").lower() in _FORBIDDEN_FUNCTIONS else apsw.SQLITE_OK
+        return (
+            apsw.SQLITE_DENY if (second or "").lower() in _FORBIDDEN_FUNCTIONS else apsw.SQLITE_OK
+        )
     if operation == apsw.SQLITE_PRAGMA:
         name = (first or "").lower()
-        return apsw.SQLITE_OK if name in _SHOWING and (second is None or name not in _SETTABLE) else apsw.SQLITE_DENY
+        return (
+            apsw.SQLITE_OK
+            if name in _SHOWING and (second is None or name not in _SETTABLE)
+            else apsw.SQLITE_DENY
+        )
     return apsw.SQLITE_DENY
 
 
@@ -194,14 +242,19 @@ def _explained(path: str, sql: str, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except (apsw.AuthError, apsw.ReadOnlyError) as error:
-        raise InvalidInput(f"{sql.strip()[:60]!r} does more than read; only queries are run here. Use the API to change things.") from error
+        raise InvalidInput(
+            f"{sql.strip()[:60]!r} does more than read; only queries are run here. Use the API to change things."
+        ) from error
     except apsw.InterruptError as error:
         raise ReadTooLong(
             f"the query was stopped after {timeout_s:g} s, because its snapshot keeps the WAL from being reset. "
             "Narrow it, or allow more with --timeout."
         ) from error
     except (apsw.BusyError, apsw.LockedError) as error:
-        raise StoreBusy("the database is locked by a process that is closing or recovering it. Retry.", retry_after_ms=1_000) from error
+        raise StoreBusy(
+            "the database is locked by a process that is closing or recovering it. Retry.",
+            retry_after_ms=1_000,
+        ) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
         raise StoreDamaged(
             f"{path}: the file cannot be read: {error}. Keep it as it is, and run `sessiondb salvage {path} NEW`, or restore a backup."

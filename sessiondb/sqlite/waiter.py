@@ -132,7 +132,9 @@ class AsyncioWaiter:
             while not self._notified:
                 try:
                     await self._pause()
-                except asyncio.CancelledError as cancelled:  # the shield stops scopes, so this is an edge
+                except (
+                    asyncio.CancelledError
+                ) as cancelled:  # the shield stops scopes, so this is an edge
                     self.cancellation = cancelled
 
 

@@ -42,7 +42,16 @@ import apsw
 
 from sessiondb import process
 from sessiondb.clock import now_ms as _now_ms
-from sessiondb.errors import ConstraintFailed, NotExecuted, Outcome, OutcomeUnknown, SessionDBError, StoreBusy, StoreClosed, StoreFailed
+from sessiondb.errors import (
+    ConstraintFailed,
+    NotExecuted,
+    Outcome,
+    OutcomeUnknown,
+    SessionDBError,
+    StoreBusy,
+    StoreClosed,
+    StoreFailed,
+)
 from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
 
 from .checkpoint import Checkpointer, MaintenanceTask, truncate
@@ -82,10 +91,17 @@ class Request:
         "task",
         "value",
         "waiter",
-    )  # fmt: skip
+    )
 
     def __init__(
-        self, fn: Callable[[Any], Any], op: str, size: int, deadline: float, waiter: Waiter, *, in_background: bool = False
+        self,
+        fn: Callable[[Any], Any],
+        op: str,
+        size: int,
+        deadline: float,
+        waiter: Waiter,
+        *,
+        in_background: bool = False,
     ) -> None:
         self.fn: Callable[[Any], Any] | None = fn
         self.op = op
@@ -153,7 +169,12 @@ class Writer:
     """The writer thread of one open database."""
 
     def __init__(
-        self, path: str, limits: Limits, durability: Durability, program: str, on_change: Callable[[], None] = lambda: None
+        self,
+        path: str,
+        limits: Limits,
+        durability: Durability,
+        program: str,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self._on_change = on_change
@@ -165,12 +186,16 @@ class Writer:
         self._program = program
         self._lock = threading.Lock()
         self._queue: OrderedDict[Request, None] = OrderedDict()
-        self._steps: OrderedDict[Request, None] = OrderedDict()  # of background work: one per job that is under way
+        self._steps: OrderedDict[Request, None] = (
+            OrderedDict()
+        )  # of background work: one per job that is under way
         self._queue_bytes = 0  # of both
         self._running = ""  # the operation that is being executed, for error messages
         self._idle = False
         self._closing = False
-        self._doorbell = threading.Lock()  # a binary semaphore: acquired by the waiting writer, released by a put
+        self._doorbell = (
+            threading.Lock()
+        )  # a binary semaphore: acquired by the waiting writer, released by a put
         self._doorbell.acquire()
         self._connection: apsw.Connection | None = None
         self._file_id: tuple[int, int] | None = None
@@ -206,7 +231,10 @@ class Writer:
         # _queue_bytes is the sum of their sizes; if the writer is idle and something is queued, its bell has been rung.
         with self._lock:
             if self._closing:
-                raise StoreClosed(f"{self.path}: {request.op} came after the database was closed; nothing was changed.", path=self.path)
+                raise StoreClosed(
+                    f"{self.path}: {request.op} came after the database was closed; nothing was changed.",
+                    path=self.path,
+                )
             full = len(queue) >= self.limits.queue_items_max or (
                 self._queue_bytes + request.size > self.limits.queue_bytes_max and len(queue) > 0
             )
@@ -243,7 +271,10 @@ class Writer:
         """
         with self._lock:
             if self._closing:
-                raise StoreClosed(f"{self.path}: {request.op} came after the database was closed; nothing was done.", path=self.path)
+                raise StoreClosed(
+                    f"{self.path}: {request.op} came after the database was closed; nothing was done.",
+                    path=self.path,
+                )
             if len(self._maintenance) >= MAINTENANCE_TASKS_MAX:
                 self.stats.requests_refused += 1
                 holder = self._maintenance[0].op
@@ -262,7 +293,9 @@ class Writer:
         """Have a maintenance task dropped: now, or before its next step if it has begun. Always succeeds. May be repeated."""
         with self._lock:
             if request.state == PENDING:
-                self._maintenance.remove(request)  # it has nothing to clean up, and takes no place from others
+                self._maintenance.remove(
+                    request
+                )  # it has nothing to clean up, and takes no place from others
             if request.state != FINISHED:
                 request.state = CANCELLED
         return True
@@ -281,7 +314,11 @@ class Writer:
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
         with self._lock:
-            queued, queued_bytes, running = len(self._queue) + len(self._steps), self._queue_bytes, self._running
+            queued, queued_bytes, running = (
+                len(self._queue) + len(self._steps),
+                self._queue_bytes,
+                self._running,
+            )
         return {
             **asdict(self.stats),
             "queue_items": queued,
@@ -375,9 +412,16 @@ class Writer:
 
     def _open(self) -> None:
         timeout_s = self.limits.busy_timeout_s
-        connection = connect_writer(self.path, self._durability, timeout_s, is_new=lambda opened: is_new(opened, self.path))
+        connection = connect_writer(
+            self.path, self._durability, timeout_s, is_new=lambda opened: is_new(opened, self.path)
+        )
         try:
-            when_unlocked(lambda: create_or_migrate(connection, self.path), timeout_s=timeout_s, what="setting up", path=self.path)
+            when_unlocked(
+                lambda: create_or_migrate(connection, self.path),
+                timeout_s=timeout_s,
+                what="setting up",
+                path=self.path,
+            )
             # The hook also switches SQLite's automatic checkpoints off, whose implementation is such a hook.
             connection.set_wal_hook(self.checkpoints.on_commit)
             self._data_version = int(connection.pragma("data_version"))
@@ -434,11 +478,20 @@ class Writer:
         """Fail what is left (maintenance tasks; requests only after a bug in this thread), sign off, fold the WAL, close."""
         if self._batch is not None:
             for request in self._batch.finished:
-                request.fail(OutcomeUnknown(f"{request.op}: the writer of {self.path} stopped in the middle; read again."), "unknown")
+                request.fail(
+                    OutcomeUnknown(
+                        f"{request.op}: the writer of {self.path} stopped in the middle; read again."
+                    ),
+                    "unknown",
+                )
             self._deliver(self._batch.finished)
         with self._lock:
             self._closing = True
-            left = [request for request in (*self._queue, *self._steps, *self._maintenance) if request.state != CANCELLED]
+            left = [
+                request
+                for request in (*self._queue, *self._steps, *self._maintenance)
+                if request.state != CANCELLED
+            ]
             begun = [request for request in self._maintenance if request.task is not None]
             self._queue.clear()
             self._steps.clear()
@@ -449,13 +502,19 @@ class Writer:
         for request in begun:
             _close_task(request)  # its clean-up runs, while the connection is still open
         for request in left:
-            request.fail(StoreClosed(f"{self.path}: the database was closed before {request.op} was done."))
+            request.fail(
+                StoreClosed(f"{self.path}: the database was closed before {request.op} was done.")
+            )
         self._deliver(left)
         connection = self._connection
         if connection is None:
             return
         try:
-            self._write_alone(lambda tx: tx.run("instance.close", closed_at_ms=tx.now_ms, instance_no=self.instance_no))
+            self._write_alone(
+                lambda tx: tx.run(
+                    "instance.close", closed_at_ms=tx.now_ms, instance_no=self.instance_no
+                )
+            )
         except (SessionDBError, apsw.Error) as error:
             # The row then looks like that of a process that died, which recover() handles: nothing is lost.
             log.warning("could not sign off from %s: %s", self.path, error)
@@ -571,7 +630,11 @@ class Writer:
         limits = self.limits
         now = time.monotonic()
         items_max = 1 if batch.in_background else limits.batch_items_max
-        if batch.is_over or len(batch.finished) >= items_max or (now - batch.began) * 1000 >= limits.batch_ms_max:
+        if (
+            batch.is_over
+            or len(batch.finished) >= items_max
+            or (now - batch.began) * 1000 >= limits.batch_ms_max
+        ):
             return None
         # Critical section "start": the counterpart of try_cancel(). Invariant: a request leaves PENDING here or there,
         # never both, and what has begun is no longer in the queue.
@@ -590,7 +653,9 @@ class Writer:
                     return request
                 request.state = FINISHED
                 request.fail(
-                    NotExecuted(f"{request.op}: its deadline passed after {now - request.enqueued:.3f} s in the queue; nothing changed."),
+                    NotExecuted(
+                        f"{request.op}: its deadline passed after {now - request.enqueued:.3f} s in the queue; nothing changed."
+                    ),
                 )
                 self.stats.requests_expired += 1
                 batch.finished.append(request)
@@ -599,7 +664,12 @@ class Writer:
     def _take_queued(self, enqueued_before: float) -> list[Request]:
         """Take out, as DONE, every queued request that is older than that; the caller fails and delivers them."""
         with self._lock:
-            taken = [request for queue in (self._queue, self._steps) for request in queue if request.enqueued <= enqueued_before]
+            taken = [
+                request
+                for queue in (self._queue, self._steps)
+                for request in queue
+                if request.enqueued <= enqueued_before
+            ]
             for request in taken:
                 del self._queue_of(request)[request]
                 self._queue_bytes -= request.size
@@ -617,15 +687,23 @@ class Writer:
             if nested:
                 connection.execute("SAVEPOINT request")
             request.value = _result(request.fn(tx), request.op)
-            if tx.failure is not None:  # the body swallowed an error after which nothing can be relied on
+            if (
+                tx.failure is not None
+            ):  # the body swallowed an error after which nothing can be relied on
                 reraise(tx.failure, request.op, path=self.path)
             if not connection.in_transaction:
-                raise RuntimeError(f"{request.op}: the body ended the transaction that it was given")
+                raise RuntimeError(
+                    f"{request.op}: the body ended the transaction that it was given"
+                )
             if nested:
                 connection.execute("RELEASE request")
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             failure = tx.failure or (error if isinstance(error, SPOILING) else None)
-            request.fail(translate(error, request.op, path=self.path) if isinstance(error, apsw.Error) else error)
+            request.fail(
+                translate(error, request.op, path=self.path)
+                if isinstance(error, apsw.Error)
+                else error
+            )
             self._undo(connection, request, batch, nested=nested, failure=failure)
         else:
             batch.succeeded.append(request)
@@ -636,7 +714,15 @@ class Writer:
         if took_ms > batch.slowest_ms:
             batch.slowest_ms, batch.slowest_op = took_ms, request.op
 
-    def _undo(self, connection: apsw.Connection, request: Request, batch: Batch, *, nested: bool, failure: apsw.Error | None) -> None:
+    def _undo(
+        self,
+        connection: apsw.Connection,
+        request: Request,
+        batch: Batch,
+        *,
+        nested: bool,
+        failure: apsw.Error | None,
+    ) -> None:
         """Take back what a failed body did, and no more than that if SQLite still allows it."""
         self.stats.requests_failed += 1
         if nested and failure is None and connection.in_transaction:
@@ -699,7 +785,9 @@ class Writer:
         self.stats.commits += 1
         self._reopen_pause_s = 0.0
 
-    def _fail_batch(self, batch: Batch, make: Callable[[str], SessionDBError], outcome: Outcome) -> None:
+    def _fail_batch(
+        self, batch: Batch, make: Callable[[str], SessionDBError], outcome: Outcome
+    ) -> None:
         for request in batch.succeeded:
             request.value = None
             request.fail(make(request.op), outcome)
@@ -713,11 +801,17 @@ class Writer:
         stats.batch_items_longest = max(stats.batch_items_longest, items)
         stats.transaction_ms_last = took_s * 1000
         if stats.transaction_ms_last > stats.transaction_ms_longest:
-            stats.transaction_ms_longest, stats.transaction_longest_op = stats.transaction_ms_last, batch.slowest_op
+            stats.transaction_ms_longest, stats.transaction_longest_op = (
+                stats.transaction_ms_last,
+                batch.slowest_op,
+            )
         if batch.in_background:
             stats.steps += 1
             if stats.transaction_ms_last > stats.step_ms_longest:
-                stats.step_ms_longest, stats.step_longest_op = stats.transaction_ms_last, batch.slowest_op
+                stats.step_ms_longest, stats.step_longest_op = (
+                    stats.transaction_ms_last,
+                    batch.slowest_op,
+                )
             for request in batch.finished:
                 request.held_ms = stats.transaction_ms_last
         elif items:
@@ -750,7 +844,9 @@ class Writer:
     def _postpone_reopening(self) -> None:
         """Set the time of the next attempt: at once the first time, then with pauses that double until a commit succeeds."""
         self._reopen_at = time.monotonic() + self._reopen_pause_s
-        self._reopen_pause_s = min(REOPEN_PAUSE_S[1], max(REOPEN_PAUSE_S[0], self._reopen_pause_s * 2))
+        self._reopen_pause_s = min(
+            REOPEN_PAUSE_S[1], max(REOPEN_PAUSE_S[0], self._reopen_pause_s * 2)
+        )
 
     def _reopen(self) -> apsw.Connection | None:
         """Open the failed connection again, or fail what is queued with the time of the next attempt."""
@@ -785,12 +881,16 @@ class Writer:
 
     def _step_in_background(self) -> None:
         """Take the next step of background work, if there is one and its time has come."""
-        if not (self._steps or self._maintenance) or (self._pacing.due_in_s > 0.0 and not self._closing):
+        if not (self._steps or self._maintenance) or (
+            self._pacing.due_in_s > 0.0 and not self._closing
+        ):
             return
         began = time.monotonic()
         beside_processes = self._others_committed()
         # In turns: whichever there is always more of would otherwise keep the other from ever being done.
-        self._maintenance_is_next = bool(self._maintenance) and (self._maintenance_is_next or not self._steps)
+        self._maintenance_is_next = bool(self._maintenance) and (
+            self._maintenance_is_next or not self._steps
+        )
         if self._maintenance_is_next:
             self._step_maintenance()
         else:
@@ -821,7 +921,9 @@ class Writer:
                 request.state = RUNNING
                 self._running = request.op
         if given_up:
-            _close_task(request)  # before it leaves the list: who sees an empty one sees nothing left behind
+            _close_task(
+                request
+            )  # before it leaves the list: who sees an empty one sees nothing left behind
             with self._lock:
                 self._maintenance.remove(request)
             return
@@ -830,7 +932,9 @@ class Writer:
         try:
             if connection is None:
                 message = f"{request.op}: {self.path} failed and cannot be opened again yet ({self._reopen_error}). Nothing was done; "
-                raise StoreBusy(message + "retry in 1,000 ms, and check the disk.", retry_after_ms=1_000)
+                raise StoreBusy(
+                    message + "retry in 1,000 ms, and check the disk.", retry_after_ms=1_000
+                )
             if request.task is None:
                 assert request.fn is not None
                 request.task = request.fn(connection)
@@ -859,14 +963,20 @@ class Writer:
                 self._maintenance.remove(request)
         for request in begun:
             _close_task(request)
-            request.fail(StoreFailed(f"{request.op}: the disk failed between two steps ({error}). Check it, then retry."))
+            request.fail(
+                StoreFailed(
+                    f"{request.op}: the disk failed between two steps ({error}). Check it, then retry."
+                )
+            )
         self._deliver(begun)
 
 
 def _result(value: Any, op: str) -> Any:
     if isinstance(value, CoroutineType):
         value.close()
-        raise TypeError(f"{op}: a transaction body must be a plain function, not a coroutine: nothing may wait inside a transaction")
+        raise TypeError(
+            f"{op}: a transaction body must be a plain function, not a coroutine: nothing may wait inside a transaction"
+        )
     return value
 
 

@@ -56,7 +56,9 @@ class State:
     open_calls: int = 0
     model_no: int | None = None
     thinking_no: int | None = None
-    notes: list[str] = field(default_factory=list)  # what was odd about imported entries; nothing is refused for it
+    notes: list[str] = field(
+        default_factory=list
+    )  # what was odd about imported entries; nothing is refused for it
 
 
 def load_state(tx: ReadTx, session_no: int) -> State:
@@ -96,7 +98,10 @@ def require_live(state: State) -> None:
     """
     require_entries(state.session_id, state.archived_at_ms)
     if state.ended_at_ms is not None:
-        raise SessionEnded(f"session {state.session_id} has ended; fork it to go on from it", session_id=state.session_id)
+        raise SessionEnded(
+            f"session {state.session_id} has ended; fork it to go on from it",
+            session_id=state.session_id,
+        )
 
 
 def save_state(tx: Tx, state: State) -> None:
@@ -145,12 +150,26 @@ def place(tx: Tx, state: State, draft: Draft, *, lenient: bool = False) -> Recei
     damaged transcript must not keep its good entries out.
     """
     if draft.idempotency_key is not None:
-        known = tx.first("transcript.by_idempotency_key", session_no=state.session_no, idempotency_key=draft.idempotency_key)
+        known = tx.first(
+            "transcript.by_idempotency_key",
+            session_no=state.session_no,
+            idempotency_key=draft.idempotency_key,
+        )
         if known is not None and not lenient:
-            return Receipt(known.entry_no, known.entry_id, known.position, state.epoch, known.tokens, known.appended_at_ms, True)
+            return Receipt(
+                known.entry_no,
+                known.entry_id,
+                known.position,
+                state.epoch,
+                known.tokens,
+                known.appended_at_ms,
+                True,
+            )
         if known is not None:
             # A file that holds one key twice is imported whole; the key stays with the first.
-            state.notes.append(f"entry {draft.entry_id}: idempotency key {draft.idempotency_key!r} was used before")
+            state.notes.append(
+                f"entry {draft.entry_id}: idempotency key {draft.idempotency_key!r} was used before"
+            )
             draft.idempotency_key = None
     if draft.type in OFF_TREE_TYPES:
         return _place_off_tree(tx, state, draft)
@@ -238,11 +257,15 @@ def _place_off_tree(tx: Tx, state: State, draft: Draft) -> Receipt:
         target = _in_tree(tx, found) if found is not None else None
         if target is None:
             why = "is not in the transcript" if found is None else "is no entry of the tree"
-            state.notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored")
+            state.notes.append(
+                f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored"
+            )
             known_leaf = False
     header_no = entry_number(state.session_no, 0)
     is_header = draft.type == "session" and state.last_seq == 0 and state.head_no is None
-    is_header = is_header and tx.first("transcript.by_no", entry_no=header_no) is None  # a damaged file may begin with two
+    is_header = (
+        is_header and tx.first("transcript.by_no", entry_no=header_no) is None
+    )  # a damaged file may begin with two
     entry_no = header_no if is_header else _next_number(state)
     payload, _ = _payload(draft, state.head_id)
     tx.run(
@@ -292,12 +315,22 @@ def move_head(tx: Tx, state: State, entry_id: str | None, timestamp: str) -> Non
             raise no_entry(state.session_id, entry_id)
     target_json, leaf_id = dumps(entry_id), new_id()
     text = f'{{"type":"leaf","id":"{leaf_id}","parentId":{target_json},"timestamp":"{timestamp}","targetId":{target_json}}}'
-    _place_off_tree(tx, state, Draft(type="leaf", before=text, entry_id=leaf_id, target_id=entry_id))
+    _place_off_tree(
+        tx, state, Draft(type="leaf", before=text, entry_id=leaf_id, target_id=entry_id)
+    )
 
 
-def advance_epoch(tx: Tx, state: State, reason: str, boundary_no: int | None, first_kept_no: int | None) -> None:
+def advance_epoch(
+    tx: Tx, state: State, reason: str, boundary_no: int | None, first_kept_no: int | None
+) -> None:
     """Close the current epoch at the current head and open the next with the given pointers."""
-    closed = tx.run("transcript.close_epoch", session_no=state.session_no, epoch=state.epoch, head_no=state.head_no, now_ms=tx.now_ms)
+    closed = tx.run(
+        "transcript.close_epoch",
+        session_no=state.session_no,
+        epoch=state.epoch,
+        head_no=state.head_no,
+        now_ms=tx.now_ms,
+    )
     assert closed == 1, f"epoch {state.epoch} of session {state.session_id} was not the open one"
     state.epoch += 1
     state.boundary_no, state.first_kept_no = boundary_no, first_kept_no
@@ -320,12 +353,18 @@ def estimate_context(tx: ReadTx, state: State) -> int:
     tokens_cut = boundary.tokens_total
     if state.first_kept_no is not None:
         kept = tx.one("transcript.by_no", entry_no=state.first_kept_no)
-        before = tx.one("transcript.by_no", entry_no=kept.parent_no) if kept.parent_no is not None else None
+        before = (
+            tx.one("transcript.by_no", entry_no=kept.parent_no)
+            if kept.parent_no is not None
+            else None
+        )
         tokens_cut = before.tokens_total if before is not None else 0
     return int(boundary.tokens + state.tokens_total - tokens_cut)
 
 
-def _record_compaction(tx: Tx, state: State, draft: Draft, entry_no: int, first_kept_no: int | None) -> None:
+def _record_compaction(
+    tx: Tx, state: State, draft: Draft, entry_no: int, first_kept_no: int | None
+) -> None:
     """Log a compaction that some other program made, so that counters stay what they are: counts of rows."""
     tx.run(
         "compaction.record",
@@ -349,7 +388,15 @@ class _Tip:
 
     @classmethod
     def of(cls, state: State) -> _Tip:
-        passed_on = ("position", "tokens_total", "open_calls", "model_no", "thinking_no", "boundary_no", "first_kept_no")
+        passed_on = (
+            "position",
+            "tokens_total",
+            "open_calls",
+            "model_no",
+            "thinking_no",
+            "boundary_no",
+            "first_kept_no",
+        )
         names = ("head_no", "head_id", "branch_no", *passed_on, "context_tokens", "tokens_fresh")
         return cls({name: getattr(state, name) for name in names})
 
@@ -369,7 +416,11 @@ def _open_branch(tx: Tx, session_no: int, parent_no: int | None, first_no: int) 
     if parent_no is not None:
         parent_branch_no = tx.one("transcript.by_no", entry_no=parent_no).branch_no
     row = tx.one(
-        "transcript.insert_branch", session_no=session_no, parent_branch_no=parent_branch_no, fork_no=parent_no, first_no=first_no
+        "transcript.insert_branch",
+        session_no=session_no,
+        parent_branch_no=parent_branch_no,
+        fork_no=parent_no,
+        first_no=first_no,
     )
     return int(row.branch_no)
 
@@ -385,7 +436,9 @@ def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
     if not draft.fills_parent:
         return draft.before, draft.body_at
     front = draft.before + dumps(head_id)
-    return front + draft.after, (len(front) if front.isascii() else len(front.encode())) + draft.body_at
+    return front + draft.after, (
+        len(front) if front.isascii() else len(front.encode())
+    ) + draft.body_at
 
 
 def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
@@ -396,8 +449,15 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     if draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
     elif draft.first_kept_seq is not None and draft.first_kept_seq <= state.last_seq:
-        kept = tx.first("transcript.by_no", entry_no=entry_number(state.session_no, draft.first_kept_seq))
-    if kept is None or state.head_no is None or kept.branch_no is None or not on_path(tx, kept, state.head_no):
+        kept = tx.first(
+            "transcript.by_no", entry_no=entry_number(state.session_no, draft.first_kept_seq)
+        )
+    if (
+        kept is None
+        or state.head_no is None
+        or kept.branch_no is None
+        or not on_path(tx, kept, state.head_no)
+    ):
         return None
     return int(kept.entry_no)
 
@@ -410,7 +470,9 @@ def _named_parent(tx: ReadTx, state: State, draft: Draft, *, lenient: bool) -> R
     if parent is None and not lenient:
         raise no_entry(state.session_id, draft.parent_id, " to append to")
     if parent is None:
-        state.notes.append(f"entry {draft.entry_id}: its parent {draft.parent_id!r} is not in the transcript; it starts a new root")
+        state.notes.append(
+            f"entry {draft.entry_id}: its parent {draft.parent_id!r} is not in the transcript; it starts a new root"
+        )
     return _in_tree(tx, parent) if parent is not None else None
 
 
@@ -422,7 +484,11 @@ def _in_tree(tx: ReadTx, found: Row) -> Row | None:
     """
     if found.type not in OFF_TREE_TYPES:
         return found
-    return tx.one("transcript.by_no", entry_no=found.parent_no) if found.parent_no is not None else None
+    return (
+        tx.one("transcript.by_no", entry_no=found.parent_no)
+        if found.parent_no is not None
+        else None
+    )
 
 
 def _switch_head(tx: Tx, state: State, target: Row | None) -> None:

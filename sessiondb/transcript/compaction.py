@@ -57,7 +57,15 @@ from sessiondb.limits import (
 )
 from sessiondb.models import CompactionOutcome, CompactionResult
 
-from .append import State, advance_epoch, estimate_context, load_state, place, require_live, save_state
+from .append import (
+    State,
+    advance_epoch,
+    estimate_context,
+    load_state,
+    place,
+    require_live,
+    save_state,
+)
 from .context import read_messages
 from .entries import CUT_ROLES, CUT_TYPES, Draft, new_id
 from .paths import Segment, context_start, require_entries, segments, walk_back
@@ -120,14 +128,18 @@ class Summary:
         text_json = dumps(text)
         size = len(text_json.encode()) + len(extra.encode())
         if size > ENTRY_BYTES_MAX:
-            raise InvalidInput(f"the summary and its details have {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one entry")
+            raise InvalidInput(
+                f"the summary and its details have {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one entry"
+            )
         return cls(text=text, text_json=text_json, tokens=text_tokens(text), extra_json=extra)
 
 
 # -- begin --------------------------------------------------------------------------------------------------
 
 
-def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, timeout_ms: int) -> Job:
+def begin(
+    tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, timeout_ms: int
+) -> Job:
     """Start a job: choose the cut and write its row.
 
     Raises:
@@ -139,7 +151,10 @@ def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, tim
     state = load_state(tx, session_no)
     require_entries(state.session_id, state.archived_at_ms)
     if state.ended_at_ms is not None:
-        raise SessionEnded(f"session {state.session_id} has ended; there is no context to compact", session_id=state.session_id)
+        raise SessionEnded(
+            f"session {state.session_id} has ended; there is no context to compact",
+            session_id=state.session_id,
+        )
     _refuse_second_job(tx, state)
     _refuse_in_cool_down(tx, state)
     cut = choose_cut(tx, state, keep_recent_tokens, manual=trigger == MANUAL)
@@ -168,7 +183,12 @@ def begin(tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, tim
         deadline_ms=job.deadline_ms,
         deadline_max_ms=tx.now_ms + timeout_ms * COMPACTION_RENEWAL_FACTOR,
     )
-    _tell(tx, _require(tx, job.compaction_id), "compaction_started", f"of about {job.tokens_before:,} tokens began ({trigger})")
+    _tell(
+        tx,
+        _require(tx, job.compaction_id),
+        "compaction_started",
+        f"of about {job.tokens_before:,} tokens began ({trigger})",
+    )
     return job
 
 
@@ -179,7 +199,10 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
     if running.deadline_ms <= tx.now_ms:
         give_up(tx, running.compaction_id, "expired", "its deadline passed")
         return
-    age_s, left_s = (tx.now_ms - running.begun_at_ms) / 1000, (running.deadline_ms - tx.now_ms) / 1000
+    age_s, left_s = (
+        (tx.now_ms - running.begun_at_ms) / 1000,
+        (running.deadline_ms - tx.now_ms) / 1000,
+    )
     raise CompactionRunning(
         f"session {state.session_id}: compaction {running.compaction_id} ({running.trigger}) has been running for {age_s:.0f} s "
         f"in {running.program}, pid {running.pid} on {running.host}; its deadline is in {left_s:.0f} s",
@@ -195,8 +218,12 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
 
 def _refuse_in_cool_down(tx: Tx, state: State) -> None:
     """Refuse while the last jobs of this epoch were all rejected. Derived from their rows: it cannot get stuck."""
-    recent = tx.all("compaction.recent", session_no=state.session_no, limit=COOL_DOWN_AFTER_REJECTIONS)
-    if len(recent) < COOL_DOWN_AFTER_REJECTIONS or any(row.state != "rejected" or row.base_epoch != state.epoch for row in recent):
+    recent = tx.all(
+        "compaction.recent", session_no=state.session_no, limit=COOL_DOWN_AFTER_REJECTIONS
+    )
+    if len(recent) < COOL_DOWN_AFTER_REJECTIONS or any(
+        row.state != "rejected" or row.base_epoch != state.epoch for row in recent
+    ):
         return
     until_ms = max(row.finished_at_ms for row in recent) + COOL_DOWN_MS
     # Further ahead than it is long: the clock has been set back since, and nobody waits until it has come round again.
@@ -265,10 +292,17 @@ def _search(tx: ReadTx, state: State, keep_tokens: int) -> tuple[Cut | None, int
             if chosen is not None and chosen.cut_no is not None and row.entry_no <= chosen.cut_no:
                 return chosen, oldest_no  # there is something before the cut
             kept_tokens += row.tokens
-        if chosen is None and candidate is not None and kept_tokens >= keep_tokens and not _may_begin(row):
+        if (
+            chosen is None
+            and candidate is not None
+            and kept_tokens >= keep_tokens
+            and not _may_begin(row)
+        ):
             chosen = candidate
         if row.projection:
-            newer = row  # a boundary or a setting in between is nothing that a context could begin with
+            newer = (
+                row  # a boundary or a setting in between is nothing that a context could begin with
+            )
     return None, oldest_no
 
 
@@ -283,7 +317,13 @@ def _context_rows(tx: ReadTx, head_no: int | None, start_no: int | None) -> Iter
 
     def page(segment: Segment, high_no: int) -> list[Row]:
         nonlocal limit
-        rows = tx.all("compaction.cut_page", branch_no=segment.branch_no, low_no=segment.low_no, high_no=high_no, limit=limit)
+        rows = tx.all(
+            "compaction.cut_page",
+            branch_no=segment.branch_no,
+            low_no=segment.low_no,
+            high_no=high_no,
+            limit=limit,
+        )
         limit = min(2 * limit, CUT_SCAN_ROWS)
         return rows
 
@@ -317,7 +357,9 @@ def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
     Raises:
         CompactionRefused: the job is no longer running.
     """
-    row = tx.first("compaction.renew", compaction_id=compaction_id, deadline_ms=tx.now_ms + timeout_ms)
+    row = tx.first(
+        "compaction.renew", compaction_id=compaction_id, deadline_ms=tx.now_ms + timeout_ms
+    )
     if row is None:
         job = _require(tx, compaction_id)
         raise CompactionRefused(
@@ -330,7 +372,16 @@ def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
 
 def give_up(tx: Tx, compaction_id: str, state: GivenUp, reason: str) -> bool:
     """End a running job without a result; False if it was no longer running. A later commit is still reconciled."""
-    if tx.run("compaction.finish", compaction_id=compaction_id, state=state, reason=reason, now_ms=tx.now_ms) == 0:
+    if (
+        tx.run(
+            "compaction.finish",
+            compaction_id=compaction_id,
+            state=state,
+            reason=reason,
+            now_ms=tx.now_ms,
+        )
+        == 0
+    ):
         return False
     job = _require(tx, compaction_id)
     _tell(tx, job, "compaction_failed", f"was given up as {state}: {reason}")
@@ -371,7 +422,9 @@ def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
         return "the session has ended"
     if state.epoch == job.base_epoch:
         return None
-    moved = tx.first("transcript.first_epoch_not_compaction", session_no=state.session_no, epoch=job.base_epoch)
+    moved = tx.first(
+        "transcript.first_epoch_not_compaction", session_no=state.session_no, epoch=job.base_epoch
+    )
     if moved is not None:
         return f"{moved.reason} began epoch {moved.epoch}"
     # Numbers grow along a path, so the context's first entry tells what the newer compactions cover.
@@ -388,7 +441,12 @@ def _first_after(tx: ReadTx, state: State, job: Row) -> int | None:
         return first_kept_no
     for segment in segments(tx, state.head_no, stop_no=job.cut_no):
         low_no = segment.low_no + (segment.low_no == job.cut_no)
-        row = tx.first("transcript.first_in_span", branch_no=segment.branch_no, low_no=low_no, high_no=segment.high_no)
+        row = tx.first(
+            "transcript.first_in_span",
+            branch_no=segment.branch_no,
+            low_no=low_no,
+            high_no=segment.high_no,
+        )
         if row is not None:
             return int(row.entry_no)
     return None
@@ -399,16 +457,26 @@ def _no_reduction(tx: ReadTx, state: State, job: Row, summary: Summary) -> str |
         tail = state.tokens_total - tx.one("transcript.by_no", entry_no=job.cut_no).tokens_total
         replaced = estimate_context(tx, state) - tail
     else:  # every entry is kept, so only the previous summary is replaced
-        replaced = tx.one("transcript.by_no", entry_no=state.boundary_no).tokens if state.boundary_no is not None else 0
+        replaced = (
+            tx.one("transcript.by_no", entry_no=state.boundary_no).tokens
+            if state.boundary_no is not None
+            else 0
+        )
     allowed = max(replaced, MANUAL_SUMMARY_TOKENS_FLOOR) if job.trigger == MANUAL else replaced
     if summary.tokens < allowed:
         return None
     return f"the summary has about {summary.tokens:,} tokens and would replace {max(replaced, 0):,}"
 
 
-def _commit(tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: Summary, timestamp: str) -> CompactionResult:
+def _commit(
+    tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: Summary, timestamp: str
+) -> CompactionResult:
     entry_id = new_id()
-    kept_id = tx.one("transcript.by_no", entry_no=first_kept_no).entry_id if first_kept_no is not None else entry_id
+    kept_id = (
+        tx.one("transcript.by_no", entry_no=first_kept_no).entry_id
+        if first_kept_no is not None
+        else entry_id
+    )
     draft = Draft(
         type="compaction",
         # An entry that keeps nothing names itself: every reader then finds nothing before it to keep.
@@ -447,7 +515,9 @@ def _commit(tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: 
     return _result(tx, _require(tx, job.compaction_id))
 
 
-def _settle(tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: Summary) -> CompactionResult:
+def _settle(
+    tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: Summary
+) -> CompactionResult:
     """Record an outcome that changes nothing but the job's own row; the summary is kept there."""
     tx.run(
         "compaction.settle",
@@ -470,13 +540,24 @@ def _settle(tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: 
 def _tell(tx: Tx, job: Row, kind: str, what: str, **data: object) -> None:
     """Tell operators what became of a job, in the transaction in which it did."""
     text = f"Compaction {job.compaction_id} of session {job.session_id} {what}"
-    events.emit(tx, kind, "operator", text, session_no=job.session_no, compaction_id=job.compaction_id, trigger=job.trigger, **data)
+    events.emit(
+        tx,
+        kind,
+        "operator",
+        text,
+        session_no=job.session_no,
+        compaction_id=job.compaction_id,
+        trigger=job.trigger,
+        **data,
+    )
 
 
 def _tell_person(tx: Tx, job: Row, kind: str, text: str) -> None:
     """Tell the person who asked for a compaction by hand, and waits. Nobody waits for an automatic one: it holds nothing up."""
     if job.trigger == MANUAL:
-        events.emit(tx, kind, "user", text, session_no=job.session_no, compaction_id=job.compaction_id)
+        events.emit(
+            tx, kind, "user", text, session_no=job.session_no, compaction_id=job.compaction_id
+        )
 
 
 def _result(tx: ReadTx, job: Row) -> CompactionResult:
@@ -497,7 +578,10 @@ def _result(tx: ReadTx, job: Row) -> CompactionResult:
 def _require(tx: ReadTx, compaction_id: str) -> Row:
     job = tx.first("compaction.by_id", compaction_id=compaction_id)
     if job is None:
-        raise NotFound(f"there is no compaction {compaction_id!r}; list them with `sessiondb compactions DB`", compaction_id=compaction_id)
+        raise NotFound(
+            f"there is no compaction {compaction_id!r}; list them with `sessiondb compactions DB`",
+            compaction_id=compaction_id,
+        )
     return job
 
 
@@ -515,7 +599,11 @@ def undo(tx: Tx, session_no: int) -> int:
     """
     state = load_state(tx, session_no)
     require_live(state)
-    job = tx.first("compaction.by_entry", session_no=session_no, entry_no=state.boundary_no) if state.boundary_no is not None else None
+    job = (
+        tx.first("compaction.by_entry", session_no=session_no, entry_no=state.boundary_no)
+        if state.boundary_no is not None
+        else None
+    )
     if job is None:
         raise NothingToUndo(
             f"session {state.session_id}: its context does not begin at a compaction of its own; there is nothing to undo",
@@ -526,5 +614,3 @@ def undo(tx: Tx, session_no: int) -> int:
     state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
     save_state(tx, state)
     return state.epoch
-
-

@@ -67,7 +67,11 @@ class Context:
     @stored_text()
     def thinking_level(self) -> str:
         """The thinking level in force; "off" before the first was set."""
-        return "off" if self.thinking_entry is None else str(loads(self.thinking_entry).get("thinkingLevel"))
+        return (
+            "off"
+            if self.thinking_entry is None
+            else str(loads(self.thinking_entry).get("thinkingLevel"))
+        )
 
     @property
     def included(self) -> Sequence[bytes]:
@@ -106,7 +110,9 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
         now, at = at, tx.first("context.then", session_no=session_no, epoch=epoch)
         if at is None:
             raise NotFound(
-                f"session {now.session_id} has no epoch {epoch}; its current epoch is {now.epoch}", session_id=now.session_id, epoch=epoch
+                f"session {now.session_id} has no epoch {epoch}; its current epoch is {now.epoch}",
+                session_id=now.session_id,
+                epoch=epoch,
             )
     parts, excluded = _read_parts(tx, _path(tx, at), at.boundary_no, at.first_kept_no)
     return Context(
@@ -146,7 +152,9 @@ def _read_parts(
 ) -> tuple[list[bytes], frozenset[int]]:
     parts: list[bytes] = []
     excluded: set[int] = set()
-    boundary = tx.first("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
+    boundary = (
+        tx.first("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
+    )
     if boundary is not None and boundary.type == "compaction":
         parts.append(_written(_summary_message(loads(boundary.payload))))
     # What the boundary kept lies before it, and numbers grow along a path.
@@ -167,7 +175,9 @@ def _read_parts(
     return parts, frozenset(excluded)
 
 
-def _add(parts: list[bytes], excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool) -> None:
+def _add(
+    parts: list[bytes], excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool
+) -> None:
     """Add what rows contribute. Almost all are messages as they stand, so those take the short way."""
     as_they_stand = [content for _, projection, content in rows if projection == _BODY]
     if len(as_they_stand) == len(rows):
@@ -203,7 +213,11 @@ def _written(message: dict[str, Any]) -> bytes:
 def _made_message(entry: dict[str, Any]) -> dict[str, Any]:
     """Make the message that an entry stands for."""
     if entry["type"] == "custom_message":
-        message = {"role": "custom", "customType": entry.get("customType"), "content": entry.get("content")}
+        message = {
+            "role": "custom",
+            "customType": entry.get("customType"),
+            "content": entry.get("content"),
+        }
         for optional in ("display", "details"):
             if optional in entry:
                 message[optional] = entry[optional]
@@ -264,7 +278,9 @@ def _model(entry: dict[str, Any]) -> dict[str, Any]:
 
 @stored_text()
 def _estimate(parts: Sequence[bytes], excluded: frozenset[int]) -> int:
-    return sum(message_tokens(loads(part)) for index, part in enumerate(parts) if index not in excluded)
+    return sum(
+        message_tokens(loads(part)) for index, part in enumerate(parts) if index not in excluded
+    )
 
 
 @stored_text()

@@ -29,7 +29,13 @@ from pydantic import BaseModel
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
-from sessiondb.limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, SEQ_MAX
+from sessiondb.limits import (
+    APPEND_BYTES_MAX,
+    APPEND_ENTRIES_MAX,
+    ENTRY_BYTES_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+    SEQ_MAX,
+)
 from sessiondb.messages import message_json
 
 from .tokens import message_tokens, text_tokens, usage_tokens
@@ -48,7 +54,9 @@ LARGE_ITEMS: Final = 20
 
 BOUNDARY_TYPES: Final = frozenset({"compaction", "reset"})
 OFF_TREE_TYPES: Final = frozenset({"session", "leaf"})
-CUT_ROLES: Final = frozenset({"user", "assistant", "custom", "bashExecution", "branchSummary", "compactionSummary"})
+CUT_ROLES: Final = frozenset(
+    {"user", "assistant", "custom", "bashExecution", "branchSummary", "compactionSummary"}
+)
 CUT_TYPES: Final = frozenset({"branch_summary", "custom_message"})
 
 # Replay state that a provider bound to the exact prefix of a reply. Once a compaction replaces that prefix the
@@ -159,7 +167,9 @@ def parse_line(text: str, version: int) -> Draft:
     return draft
 
 
-def _describe(fields: dict[str, Any], span: tuple[int, int] | None, text: str, version: int) -> Draft:
+def _describe(
+    fields: dict[str, Any], span: tuple[int, int] | None, text: str, version: int
+) -> Draft:
     """Work out everything about an entry except where it goes."""
     draft = Draft(type=storable(fields["type"]), before=text)
     if span is not None:
@@ -182,7 +192,11 @@ def _describe(fields: dict[str, Any], span: tuple[int, int] | None, text: str, v
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
             index = fields.get("firstKeptEntryIndex")
             # Version 1 points at a line of the file, the header being line 0, which can be kept by nobody.
-            draft.first_kept_seq = index if isinstance(index, int) and not isinstance(index, bool) and 0 < index <= SEQ_MAX else None
+            draft.first_kept_seq = (
+                index
+                if isinstance(index, int) and not isinstance(index, bool) and 0 < index <= SEQ_MAX
+                else None
+            )
         case "reset":
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
         case "leaf":
@@ -207,9 +221,17 @@ def _describe_message(draft: Draft, message: dict[str, Any], version: int) -> No
         draft.usage_tokens = usage_tokens(message)
         content = message.get("content")
         if isinstance(content, list):
-            draft.calls = sum(1 for block in content if isinstance(block, dict) and block.get("type") == "toolCall")
+            draft.calls = sum(
+                1
+                for block in content
+                if isinstance(block, dict) and block.get("type") == "toolCall"
+            )
         replay = message.get("providerReplay")
-        if isinstance(replay, dict) and isinstance(replay.get("type"), str) and replay["type"] in _CHECKPOINT_TYPES:
+        if (
+            isinstance(replay, dict)
+            and isinstance(replay.get("type"), str)
+            and replay["type"] in _CHECKPOINT_TYPES
+        ):
             draft.projection = Projection.CHECKPOINT
     key = message.get("idempotencyKey")
     draft.idempotency_key = _text_or_none(key) or None
@@ -227,13 +249,19 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def _int_or_zero(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0
+    return (
+        int(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+        else 0
+    )
 
 
 # -- writing ------------------------------------------------------------------------------------------------
 
 
-def draft_entry(item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None) -> Draft:
+def draft_entry(
+    item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None
+) -> Draft:
     """Prepare what a caller appends: a message, a typed entry, or the JSON text of either.
 
     A dict (or text) with a `role` is a message; one with a `type` is an entry. Missing `id`, `parentId` and
@@ -279,8 +307,14 @@ def key_trouble(key: str | None) -> str | None:
     if key is None:
         return None
     if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX:
-        return f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(key):,}"
-    return f"the idempotency key {key!r} is reserved for the messages of the inbox" if _RESERVED_KEY.fullmatch(key) else None
+        return (
+            f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters, not {len(key):,}"
+        )
+    return (
+        f"the idempotency key {key!r} is reserved for the messages of the inbox"
+        if _RESERVED_KEY.fullmatch(key)
+        else None
+    )
 
 
 def is_large(item: object) -> bool:
@@ -342,12 +376,20 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
     if not isinstance(entry_type, str) or not entry_type:
         raise InvalidInput('an entry needs a "type" (or, for a message, a "role")')
     for name in ("id", "parentId", "timestamp"):
-        if name in fields and not (isinstance(fields[name], str) or (name == "parentId" and fields[name] is None)):
+        if name in fields and not (
+            isinstance(fields[name], str) or (name == "parentId" and fields[name] is None)
+        ):
             raise InvalidInput(f"an entry's {name!r} must be a string, not {fields[name]!r}")
-        if isinstance(fields.get(name), str) and (not fields[name] or storable(fields[name]) != fields[name]):
-            raise InvalidInput(f"an entry's {name!r} cannot be {fields[name]!r}: it is empty or not valid Unicode")
+        if isinstance(fields.get(name), str) and (
+            not fields[name] or storable(fields[name]) != fields[name]
+        ):
+            raise InvalidInput(
+                f"an entry's {name!r} cannot be {fields[name]!r}: it is empty or not valid Unicode"
+            )
     if entry_type in OFF_TREE_TYPES:
-        raise InvalidInput(f"a {entry_type!r} record is written by sessiondb itself; to move the head use session.branch()")
+        raise InvalidInput(
+            f"a {entry_type!r} record is written by sessiondb itself; to move the head use session.branch()"
+        )
     added = []
     if "timestamp" not in fields:
         added.append(f'"timestamp":"{iso_from_ms(now_ms)}",')
@@ -359,7 +401,11 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
     shown = text[1:]  # the object without its brace: goes behind what is added
     whole = prefix + ('"parentId":' if fills_parent else shown)
     draft = _describe(fields, None, whole, NATIVE_VERSION)
-    draft.entry_id, draft.parent_id, draft.fills_parent = storable(entry_id), _text_or_none(fields.get("parentId")), fills_parent
+    draft.entry_id, draft.parent_id, draft.fills_parent = (
+        storable(entry_id),
+        _text_or_none(fields.get("parentId")),
+        fills_parent,
+    )
     draft.after = f",{shown}" if fills_parent else ""
     if draft.type == "message":
         _, span = decode_object("{" + shown)
@@ -394,18 +440,26 @@ def _prepare(item: Item, idempotency_key: str | None) -> Draft:
     if isinstance(item, BaseModel):
         item = message_json(item)
     if not isinstance(item, dict | str | bytes):
-        raise InvalidInput(f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}")
+        raise InvalidInput(
+            f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}"
+        )
     return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
 
 
-async def prepare_all(items: Sequence[Item], keys: Sequence[str | None] | None = None) -> list[Draft]:
+async def prepare_all(
+    items: Sequence[Item], keys: Sequence[str | None] | None = None
+) -> list[Draft]:
     """Encode what is to be appended together, off the event loop when it is much.
 
     Raises:
         InvalidInput: one of them cannot be stored; its index is in the message.
     """
     prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
-    return await anyio.to_thread.run_sync(prepare) if len(items) > LARGE_ITEMS or any(map(is_large, items)) else prepare()
+    return (
+        await anyio.to_thread.run_sync(prepare)
+        if len(items) > LARGE_ITEMS or any(map(is_large, items))
+        else prepare()
+    )
 
 
 def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draft]:
@@ -426,6 +480,10 @@ def check_append(count: int, size: int) -> None:
         InvalidInput: too many, or too many bytes.
     """
     if count > APPEND_ENTRIES_MAX:
-        raise InvalidInput(f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction")
+        raise InvalidInput(
+            f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction"
+        )
     if size > APPEND_BYTES_MAX:
-        raise InvalidInput(f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction")
+        raise InvalidInput(
+            f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction"
+        )

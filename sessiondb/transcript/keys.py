@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from sessiondb.errors import InvalidKey
 from sessiondb.limits import SESSION_KEY_CHARS_MAX
 
-_UNSCOPED = re.compile(r"(?:main|global|unknown|(?:cron|hook|subagent|acp):.+|[^:]+:(?:group|channel|direct):.+)", re.IGNORECASE)
+_UNSCOPED = re.compile(
+    r"(?:main|global|unknown|(?:cron|hook|subagent|acp):.+|[^:]+:(?:group|channel|direct):.+)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,9 @@ class SessionKey:
             return "thread"
         if parts[0] in ("main", "cron", "subagent", "acp", "hook", "explicit", "global"):
             return parts[0]
-        return next((part for part in parts[1:3] if part in ("direct", "group", "channel", "room")), "other")
+        return next(
+            (part for part in parts[1:3] if part in ("direct", "group", "channel", "room")), "other"
+        )
 
 
 def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
@@ -50,7 +55,10 @@ def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
     if not isinstance(text, str):
         raise InvalidKey(f"a session key is a text, not {type(text).__name__}")
     if len(text) > SESSION_KEY_CHARS_MAX:
-        raise InvalidKey(f"a session key of {len(text):,} characters; at most {SESSION_KEY_CHARS_MAX:,} are allowed", key=text[:80])
+        raise InvalidKey(
+            f"a session key of {len(text):,} characters; at most {SESSION_KEY_CHARS_MAX:,} are allowed",
+            key=text[:80],
+        )
     if any(ord(char) < 0x20 for char in text):
         raise InvalidKey(f"the session key {text!r} contains a control character", key=text)
     parts = text.strip().split(":")
@@ -60,7 +68,10 @@ def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
     if agent_id is not None and _UNSCOPED.fullmatch(text.strip()):
         owner, rest = agent_id.lower(), _canonical_rest(parts)
         return SessionKey(f"agent:{owner}:{rest}", owner, rest)
-    raise InvalidKey(f"{text!r} is not a session key; expected agent:<agentId>:<rest>, such as agent:main:discord:channel:1", key=text)
+    raise InvalidKey(
+        f"{text!r} is not a session key; expected agent:<agentId>:<rest>, such as agent:main:discord:channel:1",
+        key=text,
+    )
 
 
 def looks_like_key(text: str) -> bool:
@@ -75,6 +86,8 @@ def _canonical_rest(parts: list[str]) -> str:
         if channel == "signal" and kind == "group":
             return ":".join([*lowered[: index + 2], parts[index + 2], *lowered[index + 3 :]])
         if channel == "matrix" and kind in ("channel", "group"):
-            tail = [part.lower() if part.lower() == "thread" else part for part in parts[index + 2 :]]
+            tail = [
+                part.lower() if part.lower() == "thread" else part for part in parts[index + 2 :]
+            ]
             return ":".join([*lowered[: index + 2], *tail])
     return ":".join(lowered)

@@ -89,7 +89,9 @@ def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
     parent_no, fork_no = branch.parent_branch_no, branch.fork_no
     if parent_no is not None and (fork_no is None or parent_no >= branch_no):
         message = f"branch {branch_no} is damaged: it cannot have left branch {parent_no} at entry {fork_no}"
-        raise StoreDamaged(f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`.")
+        raise StoreDamaged(
+            f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+        )
     return parent_no, fork_no or 0
 
 
@@ -104,7 +106,15 @@ def on_path(tx: ReadTx, entry: Row, head_no: int) -> bool:
     return False
 
 
-def read_path(tx: ReadTx, head_no: int | None, *, after_no: int | None, before_no: int | None, limit: int, backward: bool) -> list[Row]:
+def read_path(
+    tx: ReadTx,
+    head_no: int | None,
+    *,
+    after_no: int | None,
+    before_no: int | None,
+    limit: int,
+    backward: bool,
+) -> list[Row]:
     """Read one page of the path to `head_no`, strictly between two entries.
 
     Forward pages begin after `after_no` (None: at the root), backward pages before `before_no` (None: at the head).
@@ -126,7 +136,13 @@ def read_path(tx: ReadTx, head_no: int | None, *, after_no: int | None, before_n
         low_no = segment.low_no + (segment.low_no == after_no)
         high_no = segment.high_no - (segment.high_no == before_no)
         statement = "transcript.span_backward" if backward else "transcript.span_forward"
-        rows += tx.all(statement, branch_no=segment.branch_no, low_no=low_no, high_no=high_no, limit=limit - len(rows))
+        rows += tx.all(
+            statement,
+            branch_no=segment.branch_no,
+            low_no=low_no,
+            high_no=high_no,
+            limit=limit - len(rows),
+        )
         if len(rows) >= limit:
             break
     return rows
@@ -141,7 +157,10 @@ def _page_limit(limit: Any) -> int:
 def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
     entry = tx.first("transcript.by_no", entry_no=entry_no)
     if entry is None or head_no is None or not on_path(tx, entry, head_no):
-        raise NotFound(f"entry {seq_of(entry_no)} is not on the current path; page again from an end", entry_no=entry_no)
+        raise NotFound(
+            f"entry {seq_of(entry_no)} is not on the current path; page again from an end",
+            entry_no=entry_no,
+        )
 
 
 def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) -> list[Row]:
@@ -153,13 +172,17 @@ def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) ->
     require_readable(tx, session_no)
     return tx.all(
         "transcript.arrivals",
-        low_no=entry_number(session_no, after_seq + 1) if after_seq >= -1 else entry_number(session_no, 0),
+        low_no=entry_number(session_no, after_seq + 1)
+        if after_seq >= -1
+        else entry_number(session_no, 0),
         high_no=entry_number(session_no, SEQ_MAX),
         limit=_page_limit(limit),
     )
 
 
-def walk_back(tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[Row]]) -> Iterator[Row]:
+def walk_back(
+    tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[Row]]
+) -> Iterator[Row]:
     """Yield rows of the path from the head towards the root, a page at a time; `page(segment, high_no)` reads one."""
     for segment in reversed(segments(tx, head_no, stop_no=stop_no)):
         high_no = segment.high_no

@@ -17,7 +17,18 @@ from sessiondb.json_text import dumps
 from sessiondb.limits import SESSION_ID_CHARS_MAX
 from sessiondb.models import SessionInfo
 
-from .append import State, estimate_context, find_entry, load_state, move_head, no_entry, no_session, place, require_live, save_state
+from .append import (
+    State,
+    estimate_context,
+    find_entry,
+    load_state,
+    move_head,
+    no_entry,
+    no_session,
+    place,
+    require_live,
+    save_state,
+)
 from .entries import NATIVE_VERSION, Draft, new_id
 from .keys import SessionKey, looks_like_key, parse_key
 from .paths import on_path, require_entries, require_readable
@@ -49,12 +60,20 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     row = tx.first("registry.by_id", session_id=text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
-    matches = tx.all("registry.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
+    matches = (
+        tx.all("registry.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
+    )
     if len(matches) == 1:
         return Ref(matches[0].session_no, matches[0].session_id)
     if matches:
-        raise NotFound(f"more than one session id begins with {text!r}, such as {matches[0].session_id} and {matches[1].session_id}")
-    what = "key is bound to a session" if looks_like_key(text) else "session has this id or begins with it"
+        raise NotFound(
+            f"more than one session id begins with {text!r}, such as {matches[0].session_id} and {matches[1].session_id}"
+        )
+    what = (
+        "key is bound to a session"
+        if looks_like_key(text)
+        else "session has this id or begins with it"
+    )
     raise NotFound(f"{text!r}: no {what}; list them with `sessiondb sessions DB`", session=text)
 
 
@@ -78,12 +97,22 @@ def info(tx: ReadTx, session_no: int) -> SessionInfo:
 
 
 def page(
-    tx: ReadTx, *, before: tuple[int, int] | None, limit: int, agent_id: str | None, with_ended: bool
+    tx: ReadTx,
+    *,
+    before: tuple[int, int] | None,
+    limit: int,
+    agent_id: str | None,
+    with_ended: bool,
 ) -> tuple[list[SessionInfo], tuple[int, int] | None]:
     """List sessions, last changed first; also return the cursor of the next page, or None at the end."""
     before_ms, before_no = before or (2**62, 2**62)
     rows = tx.all(
-        "registry.list", before_ms=before_ms, before_no=before_no, limit=limit, agent_id=agent_id, with_ended=int(with_ended)
+        "registry.list",
+        before_ms=before_ms,
+        before_no=before_no,
+        limit=limit,
+        agent_id=agent_id,
+        with_ended=int(with_ended),
     )
     more = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == limit else None
     return [_info(row) for row in rows], more
@@ -127,7 +156,12 @@ def check_session_id(session_id: str) -> str:
     """
     if not isinstance(session_id, str):
         raise InvalidInput(f"a session id is a text, not {type(session_id).__name__}")
-    if not session_id or len(session_id) > SESSION_ID_CHARS_MAX or looks_like_key(session_id) or any(ord(c) < 0x20 for c in session_id):
+    if (
+        not session_id
+        or len(session_id) > SESSION_ID_CHARS_MAX
+        or looks_like_key(session_id)
+        or any(ord(c) < 0x20 for c in session_id)
+    ):
         raise InvalidInput(
             f"{session_id[:80]!r} cannot be a session id: 1 to {SESSION_ID_CHARS_MAX} characters, no colon, no control character"
         )
@@ -204,7 +238,14 @@ def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -
         SessionArchived: nothing points at a session whose entries are in an archive.
     """
     require_readable(tx, session_no)
-    tx.run("registry.bind", session_key=key.text, session_no=session_no, agent_id=key.agent_id, now_ms=tx.now_ms, details=details)
+    tx.run(
+        "registry.bind",
+        session_key=key.text,
+        session_no=session_no,
+        agent_id=key.agent_id,
+        now_ms=tx.now_ms,
+        details=details,
+    )
 
 
 def unbind(tx: Tx, key: SessionKey) -> bool:
@@ -227,14 +268,19 @@ def unpin(tx: Tx, session_no: int) -> None:
     tx.run("registry.unpin", session_no=session_no)
 
 
-def _write_header(tx: Tx, session_no: int, session_id: str, *, cwd: str | None, parent_session: str | None) -> None:
+def _write_header(
+    tx: Tx, session_no: int, session_id: str, *, cwd: str | None, parent_session: str | None
+) -> None:
     parent = f',"parentSession":{dumps(parent_session)}' if parent_session is not None else ""
     text = (
         f'{{"type":"session","version":{NATIVE_VERSION},"id":{dumps(session_id)},'
         f'"timestamp":"{iso_from_ms(tx.now_ms)}","cwd":{dumps(cwd or "")}{parent}}}'
     )
     state = load_state(tx, session_no)
-    head_no, state.head_no = state.head_no, None  # a fork's head lies in its ancestor: the header still is seq 0
+    head_no, state.head_no = (
+        state.head_no,
+        None,
+    )  # a fork's head lies in its ancestor: the header still is seq 0
     place(tx, state, Draft(type="session", before=text, entry_id=session_id))
     state.head_no = head_no
 
@@ -245,7 +291,9 @@ def _write_header(tx: Tx, session_no: int, session_id: str, *, cwd: str | None, 
 def check_reset_reason(reason: str) -> None:
     """Raise InvalidInput unless `reason` is one that transcripts know."""
     if reason not in RESET_REASONS:
-        raise InvalidInput(f"{reason!r} is not a reason for a reset; one of {', '.join(RESET_REASONS)}")
+        raise InvalidInput(
+            f"{reason!r} is not a reason for a reset; one of {', '.join(RESET_REASONS)}"
+        )
 
 
 def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timestamp: str) -> int:
@@ -260,7 +308,12 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
     state = _live_state(tx, session_no)
     if keep_from is not None:
         kept_entry = find_entry(tx, state, keep_from)
-        if kept_entry is None or kept_entry.branch_no is None or state.head_no is None or not on_path(tx, kept_entry, state.head_no):
+        if (
+            kept_entry is None
+            or kept_entry.branch_no is None
+            or state.head_no is None
+            or not on_path(tx, kept_entry, state.head_no)
+        ):
             raise no_entry(state.session_id, keep_from, " on its current path to keep from")
     entry_id = new_id()
     kept = f',"firstKeptEntryId":{dumps(keep_from)}' if keep_from is not None else ""
@@ -291,7 +344,14 @@ def branch(tx: Tx, session_no: int, entry_id: str | None, timestamp: str) -> int
 
 
 def fork(
-    tx: Tx, session_no: int, *, session_id: str, entry_id: str | None, epoch: int | None, key: SessionKey | None, cwd: str | None
+    tx: Tx,
+    session_no: int,
+    *,
+    session_id: str,
+    entry_id: str | None,
+    epoch: int | None,
+    key: SessionKey | None,
+    cwd: str | None,
 ) -> Ref:
     """Create a session that goes on from an entry, or from the end of an epoch, of another. Copies no entry.
 
@@ -306,7 +366,13 @@ def fork(
     start = _state_at(tx, source, entry_id, epoch)
     agent_id = key.agent_id if key is not None else info(tx, session_no).agent_id
     forked_no = insert(
-        tx, session_id, origin="fork", version=NATIVE_VERSION, agent_id=agent_id, start=start, forked_from_no=session_no
+        tx,
+        session_id,
+        origin="fork",
+        version=NATIVE_VERSION,
+        agent_id=agent_id,
+        start=start,
+        forked_from_no=session_no,
     )
     _write_header(tx, forked_no, session_id, cwd=cwd, parent_session=source.session_id)
     if key is not None:
@@ -321,17 +387,34 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
         entry = find_entry(tx, source, entry_id)
         if entry is None or entry.branch_no is None:
             raise no_entry(source.session_id, entry_id, " to fork at")
-        start.head_no, start.tokens_total, start.boundary_no = entry.entry_no, entry.tokens_total, entry.boundary_no
-        boundary = tx.first("transcript.by_no", entry_no=entry.boundary_no) if entry.boundary_no is not None else None
+        start.head_no, start.tokens_total, start.boundary_no = (
+            entry.entry_no,
+            entry.tokens_total,
+            entry.boundary_no,
+        )
+        boundary = (
+            tx.first("transcript.by_no", entry_no=entry.boundary_no)
+            if entry.boundary_no is not None
+            else None
+        )
         start.first_kept_no = boundary.first_kept_no if boundary is not None else None
     elif epoch is not None and epoch != source.epoch:
         past = tx.first("transcript.epoch", session_no=source.session_no, epoch=epoch)
         if past is None:
             raise NotFound(
-                f"session {source.session_id} has no epoch {epoch}; its current epoch is {source.epoch}", session_id=source.session_id
+                f"session {source.session_id} has no epoch {epoch}; its current epoch is {source.epoch}",
+                session_id=source.session_id,
             )
-        head = tx.first("transcript.by_no", entry_no=past.closed_head_no) if past.closed_head_no is not None else None
-        start.head_no, start.boundary_no, start.first_kept_no = past.closed_head_no, past.boundary_no, past.first_kept_no
+        head = (
+            tx.first("transcript.by_no", entry_no=past.closed_head_no)
+            if past.closed_head_no is not None
+            else None
+        )
+        start.head_no, start.boundary_no, start.first_kept_no = (
+            past.closed_head_no,
+            past.boundary_no,
+            past.first_kept_no,
+        )
         start.tokens_total = head.tokens_total if head is not None else 0
     start.context_tokens = estimate_context(tx, start)
     return start

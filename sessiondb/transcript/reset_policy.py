@@ -58,7 +58,9 @@ class ResetPolicy(BaseModel):
         try:
             return name if name is None else ZoneInfo(name).key
         except (KeyError, OSError, ValueError) as error:
-            raise ValueError(f"there is no time zone {name!r} on this machine; a name such as Europe/Vienna, or install tzdata") from error
+            raise ValueError(
+                f"there is no time zone {name!r} on this machine; a name such as Europe/Vienna, or install tzdata"
+            ) from error
 
     @model_validator(mode="after")
     def _idle_says_how_long(self) -> ResetPolicy:
@@ -77,19 +79,31 @@ class ResetPolicy(BaseModel):
 def conversation_of(key: SessionKey) -> Conversation:
     """Say which of the three types of conversation a key addresses."""
     kind = key.kind
-    return "thread" if kind == "thread" else "group" if kind in ("group", "channel", "room") else "direct"
+    return (
+        "thread"
+        if kind == "thread"
+        else "group"
+        if kind in ("group", "channel", "room")
+        else "direct"
+    )
 
 
 def channel_of(key: SessionKey) -> str | None:
     """Return the channel that a key names (`discord` in `agent:main:discord:channel:1`), if it names one."""
     parts = key.rest.split(":")
-    return parts[0] if len(parts) >= 3 and {"direct", "group", "channel", "room"} & set(parts[1:3]) else None
+    return (
+        parts[0]
+        if len(parts) >= 3 and {"direct", "group", "channel", "room"} & set(parts[1:3])
+        else None
+    )
 
 
 # -- the rule -----------------------------------------------------------------------------------------------
 
 
-def reset_due(policy: ResetPolicy, *, began_at_ms: int, heard_at_ms: int, now_ms: int) -> StaleReason | None:
+def reset_due(
+    policy: ResetPolicy, *, began_at_ms: int, heard_at_ms: int, now_ms: int
+) -> StaleReason | None:
     """Say whether a conversation is stale at a given time, and by which rule; None if it is fresh.
 
     Pure. Pass the policy that holds for the conversation (`ResetPolicy.for_key`). If both rules hold it is `daily`.
@@ -98,7 +112,10 @@ def reset_due(policy: ResetPolicy, *, began_at_ms: int, heard_at_ms: int, now_ms
         return None
     if policy.mode == "daily" and began_at_ms < day_began_at_ms(policy, now_ms):
         return "daily"
-    if policy.idle_minutes is not None and now_ms - max(heard_at_ms, began_at_ms) > policy.idle_minutes * 60_000:
+    if (
+        policy.idle_minutes is not None
+        and now_ms - max(heard_at_ms, began_at_ms) > policy.idle_minutes * 60_000
+    ):
         return "idle"
     return None
 
@@ -130,7 +147,9 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
     if nothing_said or tx.one("inbox.waiting_in_session", session_no=session_no, limit=1).waiting:
         return None
     first_no = session_no << SEQ_BITS
-    heard = tx.first("registry.heard", low_no=first_no, high_no=first_no + SEQ_MAX, limit=_LOOK_BACK_ROWS)
+    heard = tx.first(
+        "registry.heard", low_no=first_no, high_no=first_no + SEQ_MAX, limit=_LOOK_BACK_ROWS
+    )
     heard_at_ms = heard.appended_at_ms if heard is not None else began.opened_at_ms
     return reset_due(policy, began_at_ms=began.opened_at_ms, heard_at_ms=heard_at_ms, now_ms=now_ms)
 
@@ -140,5 +159,7 @@ def reset_if_due(tx: Tx, key: SessionKey, policy: ResetPolicy) -> StaleReason | 
     reason = stale(tx, key, policy, tx.now_ms)
     if reason is not None:
         session_no = tx.one("registry.by_key", session_key=key.text).session_no
-        registry.reset(tx, session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.now_ms))
+        registry.reset(
+            tx, session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.now_ms)
+        )
     return reason

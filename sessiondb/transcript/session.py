@@ -21,7 +21,13 @@ import anyio.to_thread
 from sessiondb import events, process
 from sessiondb.backend import Database, ReadTx, Row, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import CompactionRunning, CompactionTimeout, InvalidInput, SessionDBError, outcome_of
+from sessiondb.errors import (
+    CompactionRunning,
+    CompactionTimeout,
+    InvalidInput,
+    SessionDBError,
+    outcome_of,
+)
 from sessiondb.events import Audience
 from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
 from sessiondb.models import CompactionResult, Entry, EpochInfo, Event, Receipt, SessionInfo
@@ -59,7 +65,9 @@ class Session:
 
     # -- append and read ------------------------------------------------------------------------------------
 
-    async def append(self, item: Item, *, idempotency_key: str | None = None, timeout_s: float | None = None) -> Receipt:
+    async def append(
+        self, item: Item, *, idempotency_key: str | None = None, timeout_s: float | None = None
+    ) -> Receipt:
         """Append a message, a typed entry, or the JSON text of either, after the head.
 
         On disk when it returns. With an idempotency key it may be repeated: the second time returns the first
@@ -76,7 +84,11 @@ class Session:
         return (await self._append([await prepare(item, idempotency_key)], timeout_s))[0]
 
     async def append_many(
-        self, items: Sequence[Item], *, idempotency_keys: Sequence[str | None] | None = None, timeout_s: float | None = None
+        self,
+        items: Sequence[Item],
+        *,
+        idempotency_keys: Sequence[str | None] | None = None,
+        timeout_s: float | None = None,
     ) -> list[Receipt]:
         """Append several in order: all of them or none. Otherwise like `append`.
 
@@ -95,7 +107,10 @@ class Session:
         size = sum(draft.size for draft in drafts)
         check_append(len(drafts), size)
         return await self.db.write(
-            "append", lambda tx: append.append(tx, self.ref.session_no, drafts), size=size, timeout_s=timeout_s
+            "append",
+            lambda tx: append.append(tx, self.ref.session_no, drafts),
+            size=size,
+            timeout_s=timeout_s,
         )
 
     async def context(self, *, epoch: int | None = None, decode: bool = True) -> Context:
@@ -139,7 +154,12 @@ class Session:
             state = append.load_state(tx, self.ref.session_no)
             paths.require_entries(state.session_id, state.archived_at_ms)
             rows = paths.read_path(
-                tx, state.head_no, after_no=after_no, before_no=before_no, limit=limit, backward=newest_first
+                tx,
+                state.head_no,
+                after_no=after_no,
+                before_no=before_no,
+                limit=limit,
+                backward=newest_first,
             )
             return _entries(rows)
 
@@ -159,7 +179,10 @@ class Session:
             SessionArchived: its entries are in an archive; `db.restore` brings them back.
         """
         return await self.db.read(
-            "arrivals", lambda tx: _entries(paths.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit))
+            "arrivals",
+            lambda tx: _entries(
+                paths.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit)
+            ),
         )
 
     async def epochs(self) -> list[EpochInfo]:
@@ -171,13 +194,18 @@ class Session:
         found: list[EpochInfo] = []
         while True:
             rows = await self.db.read("epochs", _epochs_page(self.ref.session_no, len(found)))
-            found += [EpochInfo(row.epoch, row.reason, row.opened_at_ms, row.closed_at_ms) for row in rows]
+            found += [
+                EpochInfo(row.epoch, row.reason, row.opened_at_ms, row.closed_at_ms) for row in rows
+            ]
             if len(rows) < _EPOCHS_PAGE:
                 return found
 
     async def events(self, *, audience: Audience = "user", limit: int = 50) -> list[Event]:
         """Read the session's newest events, oldest first: for a page that is opened late. Bounded: old ones are not looked for."""
-        return await self.db.read("session.events", lambda tx: events.of_session(tx, self.ref.session_no, audience=audience, limit=limit))
+        return await self.db.read(
+            "session.events",
+            lambda tx: events.of_session(tx, self.ref.session_no, audience=audience, limit=limit),
+        )
 
     # -- moving ---------------------------------------------------------------------------------------------
 
@@ -190,7 +218,10 @@ class Session:
             NotFound: no such entry.
             SessionEnded: the session has ended; `fork(entry_id=...)` goes on from there.
         """
-        return await self.db.write("branch", lambda tx: registry.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.now_ms)))
+        return await self.db.write(
+            "branch",
+            lambda tx: registry.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.now_ms)),
+        )
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
         """Begin the context anew in the same session; return the new epoch. Durable. Each call begins another epoch.
@@ -205,7 +236,13 @@ class Session:
         registry.check_reset_reason(reason)
         return await self.db.write(
             "reset",
-            lambda tx: registry.reset(tx, self.ref.session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms)),
+            lambda tx: registry.reset(
+                tx,
+                self.ref.session_no,
+                reason=reason,
+                keep_from=keep_from,
+                timestamp=iso_from_ms(tx.now_ms),
+            ),
         )
 
     async def fork(
@@ -230,10 +267,22 @@ class Session:
         if entry_id is not None and epoch is not None:
             raise InvalidInput("fork at an entry or at an epoch, not at both")
         parsed = parse_key(key) if key is not None else None
-        chosen = registry.check_session_id(session_id) if session_id is not None else registry.new_session_id()
+        chosen = (
+            registry.check_session_id(session_id)
+            if session_id is not None
+            else registry.new_session_id()
+        )
         ref = await self.db.write(
             "fork",
-            lambda tx: registry.fork(tx, self.ref.session_no, session_id=chosen, entry_id=entry_id, epoch=epoch, key=parsed, cwd=cwd),
+            lambda tx: registry.fork(
+                tx,
+                self.ref.session_no,
+                session_id=chosen,
+                entry_id=entry_id,
+                epoch=epoch,
+                key=parsed,
+                cwd=cwd,
+            ),
         )
         return Session(self.db, ref)
 
@@ -255,7 +304,11 @@ class Session:
     # -- compaction -----------------------------------------------------------------------------------------
 
     def compact(
-        self, *, trigger: str = "manual", keep_recent_tokens: int = KEEP_RECENT_TOKENS, timeout_s: float = COMPACTION_TIMEOUT_S
+        self,
+        *,
+        trigger: str = "manual",
+        keep_recent_tokens: int = KEEP_RECENT_TOKENS,
+        timeout_s: float = COMPACTION_TIMEOUT_S,
     ) -> CompactionJob:
         """Return a compaction job, to be used as an async context manager.
 
@@ -268,7 +321,9 @@ class Session:
             CompactionCoolDown: the last ones made no progress.
             NothingToCompact: nothing lies before what is to be kept.
         """
-        return CompactionJob(self, trigger=trigger, keep_recent_tokens=keep_recent_tokens, timeout_s=timeout_s)
+        return CompactionJob(
+            self, trigger=trigger, keep_recent_tokens=keep_recent_tokens, timeout_s=timeout_s
+        )
 
     async def undo_compaction(self) -> int:
         """Return to the context as it was before the last compaction, plus what arrived since; return the new epoch.
@@ -279,15 +334,21 @@ class Session:
             SessionEnded: the session has ended.
             NothingToUndo: the context does not begin at a compaction of this session.
         """
-        return await self.db.write("compaction.undo", lambda tx: compaction.undo(tx, self.ref.session_no))
+        return await self.db.write(
+            "compaction.undo", lambda tx: compaction.undo(tx, self.ref.session_no)
+        )
 
 
 class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     """A compaction in progress, as its owner holds it."""
 
-    def __init__(self, session: Session, *, trigger: str, keep_recent_tokens: int, timeout_s: float) -> None:
+    def __init__(
+        self, session: Session, *, trigger: str, keep_recent_tokens: int, timeout_s: float
+    ) -> None:
         if keep_recent_tokens < 0 or not 0 < timeout_s < math.inf:
-            raise InvalidInput("keep_recent_tokens cannot be negative, and timeout_s must be positive and finite")
+            raise InvalidInput(
+                "keep_recent_tokens cannot be negative, and timeout_s must be positive and finite"
+            )
         self.session = session
         self._trigger = trigger
         self._keep_recent_tokens = keep_recent_tokens
@@ -305,7 +366,9 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             InvalidInput: the block has not been entered.
         """
         if self._job is None:
-            raise InvalidInput("a compaction begins when its block is entered: `async with session.compact() as job`")
+            raise InvalidInput(
+                "a compaction begins when its block is entered: `async with session.compact() as job`"
+            )
         return self._job
 
     @property
@@ -337,7 +400,9 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
 
     async def __aenter__(self) -> Self:
         if self._job is not None:
-            raise InvalidInput("a compaction job's block is entered once; call session.compact() again")
+            raise InvalidInput(
+                "a compaction job's block is entered once; call session.compact() again"
+            )
         try:
             self._job = await self._begin()
             await self._read_span(self._job)
@@ -346,7 +411,9 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             # asyncio's task.cancel() after its transaction had begun.
             if self._job is not None:
                 if isinstance(error, anyio.get_cancelled_exc_class()):
-                    await self._give_up("cancelled", "it was cancelled before its block began", error)
+                    await self._give_up(
+                        "cancelled", "it was cancelled before its block began", error
+                    )
                 else:
                     await self._give_up("failed", f"it could not begin: {error!r}", error)
             raise
@@ -377,14 +444,27 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             except CompactionRunning as running:
                 # Asking the kernel is I/O, so it happens here and not in the transaction; give_up is a compare-and-set.
                 owner = running.owner
-                if owner is None or process.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started) is not False:
+                if (
+                    owner is None
+                    or process.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started)
+                    is not False
+                ):
                     raise
-                logger.warning("session %s: compaction %s was abandoned by pid %s", self.session.id, running.compaction_id, owner.pid)
-                await give_up_compaction(db, running.compaction_id, "abandoned", f"its process (pid {owner.pid}) died")
+                logger.warning(
+                    "session %s: compaction %s was abandoned by pid %s",
+                    self.session.id,
+                    running.compaction_id,
+                    owner.pid,
+                )
+                await give_up_compaction(
+                    db, running.compaction_id, "abandoned", f"its process (pid {owner.pid}) died"
+                )
 
     async def _read_span(self, job: Job) -> None:
         def read(tx: ReadTx) -> tuple[list[bytes], list[dict[str, Any]]]:
-            span = compaction.read_kept(tx, job) if self.keeps_all else compaction.read_span(tx, job)
+            span = (
+                compaction.read_kept(tx, job) if self.keeps_all else compaction.read_span(tx, job)
+            )
             return span, decode_messages(span)
 
         self._span, self.messages = await self.session.db.read("compaction.span", read)
@@ -398,21 +478,32 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         """
         if not 0 < timeout_s < math.inf:
             raise InvalidInput("timeout_s must be positive and finite")
-        deadline_ms = await self.session.db.write("compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000)))
+        deadline_ms = await self.session.db.write(
+            "compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000))
+        )
         self._scope.deadline = anyio.current_time() + deadline_ms / 1000 - time.time()
 
-    async def commit(self, summary: str, *, details: object = None, from_hook: bool | None = None) -> CompactionResult:
+    async def commit(
+        self, summary: str, *, details: object = None, from_hook: bool | None = None
+    ) -> CompactionResult:
         """Complete the job; durable on return. See `SessionDB.commit_compaction`."""
         # From here on there is no deadline: what the block does after its commit is its own business, and not to be cut off.
         deadline, self._scope.deadline = self._scope.deadline, math.inf
         try:
-            self.result = await commit_compaction(self.session.db, self.id, summary, details=details, from_hook=from_hook)
+            self.result = await commit_compaction(
+                self.session.db, self.id, summary, details=details, from_hook=from_hook
+            )
         finally:
             if self.result is None:
                 self._scope.deadline = deadline
         return self.result
 
-    async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool | None:
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
         timed_out = self._scope.cancel_called
         swallowed = self._scope.__exit__(exc_type, exc, tb)
         if self.result is not None:
@@ -448,7 +539,9 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 shown = interrupted or cause
                 if shown is None:
                     raise
-                shown.add_note(f"sessiondb: compaction {self.id} could not be marked {state} ({error}); it expires at its deadline")
+                shown.add_note(
+                    f"sessiondb: compaction {self.id} could not be marked {state} ({error}); it expires at its deadline"
+                )
                 break
             except anyio.get_cancelled_exc_class() as cancelled:
                 # asyncio's task.cancel() passes through a shield, once per call. What was not executed is tried again.
@@ -460,14 +553,23 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
 
 
 async def commit_compaction(
-    db: Database, compaction_id: str, summary: str, *, details: object = None, from_hook: bool | None = None
+    db: Database,
+    compaction_id: str,
+    summary: str,
+    *,
+    details: object = None,
+    from_hook: bool | None = None,
 ) -> CompactionResult:
     """Complete a compaction. See `SessionDB.commit_compaction`."""
     if not isinstance(summary, str):
         raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
     encode = partial(Summary.of, summary, details, from_hook=from_hook)
     # What `details` hold is not known before they are encoded; a compaction can afford the way to a thread.
-    prepared = await anyio.to_thread.run_sync(encode) if details is not None or is_large(summary) else encode()
+    prepared = (
+        await anyio.to_thread.run_sync(encode)
+        if details is not None or is_large(summary)
+        else encode()
+    )
     return await db.write(
         "compaction.commit",
         lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.now_ms)),
@@ -477,7 +579,9 @@ async def commit_compaction(
 
 async def give_up_compaction(db: Database, compaction_id: str, state: GivenUp, reason: str) -> bool:
     """Give a running job up. See `SessionDB.fail_compaction`."""
-    return await db.write("compaction.fail", lambda tx: compaction.give_up(tx, compaction_id, state, reason))
+    return await db.write(
+        "compaction.fail", lambda tx: compaction.give_up(tx, compaction_id, state, reason)
+    )
 
 
 def _entries(rows: Sequence[Row]) -> list[Entry]:
@@ -488,7 +592,9 @@ def _entries(rows: Sequence[Row]) -> list[Entry]:
 def _entry_no(bound: Entry | Receipt | int | None) -> int | None:
     entry_no = bound.entry_no if isinstance(bound, Entry | Receipt) else bound
     if entry_no is not None and not isinstance(entry_no, int):
-        raise InvalidInput(f"a page is bounded by an entry or its number, not by {type(entry_no).__name__}")
+        raise InvalidInput(
+            f"a page is bounded by an entry or its number, not by {type(entry_no).__name__}"
+        )
     return entry_no
 
 

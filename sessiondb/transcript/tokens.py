@@ -14,7 +14,9 @@ from typing import Any
 
 CHARS_PER_TOKEN = 4
 IMAGE_CHARS = 4_800
-_CJK_FROM = "\u2e80"  # CJK radicals and everything above: kana, Han, Hangul, full-width forms, emoji
+_CJK_FROM = (
+    "\u2e80"  # CJK radicals and everything above: kana, Han, Hangul, full-width forms, emoji
+)
 
 
 def text_chars(text: str) -> int:
@@ -48,16 +50,27 @@ def usage_tokens(message: dict[str, Any]) -> int | None:
     A reply that was aborted or failed carries no valid count, and OpenClaw marks some as unavailable.
     """
     usage = message.get("usage")
-    if message.get("role") != "assistant" or message.get("stopReason") in ("aborted", "error") or not isinstance(usage, dict):
+    if (
+        message.get("role") != "assistant"
+        or message.get("stopReason") in ("aborted", "error")
+        or not isinstance(usage, dict)
+    ):
         return None
-    if isinstance(usage.get("contextUsage"), dict) and usage["contextUsage"].get("state") == "unavailable":
+    if (
+        isinstance(usage.get("contextUsage"), dict)
+        and usage["contextUsage"].get("state") == "unavailable"
+    ):
         return None
-    total = _count(usage.get("totalTokens")) or sum(_count(usage.get(part)) for part in ("input", "output", "cacheRead", "cacheWrite"))
+    total = _count(usage.get("totalTokens")) or sum(
+        _count(usage.get(part)) for part in ("input", "output", "cacheRead", "cacheWrite")
+    )
     return total or None
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53:  # NaN is not, either
+    if (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53
+    ):  # NaN is not, either
         return 0
     return int(value)
 
@@ -79,5 +92,7 @@ def _block_chars(block: dict[str, Any]) -> int:
         case "image":
             return IMAGE_CHARS
         case "toolCall":
-            return _chars(block.get("name")) + len(json.dumps(block.get("arguments"), separators=(",", ":"), default=str))
+            return _chars(block.get("name")) + len(
+                json.dumps(block.get("arguments"), separators=(",", ":"), default=str)
+            )
     return 0

@@ -88,7 +88,9 @@ async def export(
         InvalidInput: the destination cannot be made, or is not a folder.
     """
     try:
-        folder, single = await anyio.to_thread.run_sync(_destination, os.fspath(dest), session_no is not None)
+        folder, single = await anyio.to_thread.run_sync(
+            _destination, os.fspath(dest), session_no is not None
+        )
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         message = f"{os.fspath(dest)}: cannot export there: {getattr(error, 'strerror', None) or error}. Choose another folder."
         raise InvalidInput(message, path=os.fspath(dest)) from error
@@ -104,15 +106,23 @@ async def export(
     for count, plan in enumerate(plans):
         if progress is not None:
             progress(count, len(plans), done, total, plan.name)
-        report.append(await writer.write(plan.name, _content(backend, plan), session_id=plan.session_id, note=plan.note))
+        report.append(
+            await writer.write(
+                plan.name, _content(backend, plan), session_id=plan.session_id, note=plan.note
+            )
+        )
         done += plan.bytes
     if session_no is None:
-        names = {plan.session_no: plan.name for plan in reversed(plans) if plan.session_no is not None}
+        names = {
+            plan.session_no: plan.name for plan in reversed(plans) if plan.session_no is not None
+        }
         taken: set[str] = set()
         for name, index in await _indexes(backend, names):
             plan = _Plan(name, None, None, None, len(index))
             _name_safely(plan, taken, ending=".json")
-            report.append(await writer.write(plan.name, _whole(index), session_id=None, note=plan.note))
+            report.append(
+                await writer.write(plan.name, _whole(index), session_id=None, note=plan.note)
+            )
     if progress is not None:
         progress(len(plans), len(plans), total, total, "")
     return ExportReport(folder, tuple(report))
@@ -126,12 +136,18 @@ async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
     """
     async for part in _readable_content(backend, plan):
         yield part
-    if plan.session_no is not None and await backend.read(_is_archived(plan.session_no), op="export.archived"):
-        raise UnreadableFile(f"its session is archived; bring it back with `sessiondb restore DB {plan.session_id}`, then export again")
+    if plan.session_no is not None and await backend.read(
+        _is_archived(plan.session_no), op="export.archived"
+    ):
+        raise UnreadableFile(
+            f"its session is archived; bring it back with `sessiondb restore DB {plan.session_id}`, then export again"
+        )
 
 
 def _is_archived(session_no: int) -> Callable[[ReadTx], bool]:
-    return lambda tx: tx.one("transcript.archived", session_no=session_no).archived_at_ms is not None
+    return lambda tx: (
+        tx.one("transcript.archived", session_no=session_no).archived_at_ms is not None
+    )
 
 
 async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
@@ -148,7 +164,11 @@ async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[byte
         return
     ends = True
     async for part in imported_bytes(
-        backend, source.first_import_file_no, source.session_no, source.entries, final_newline=bool(source.final_newline)
+        backend,
+        source.first_import_file_no,
+        source.session_no,
+        source.entries,
+        final_newline=bool(source.final_newline),
     ):
         ends = part.endswith(b"\n")
         yield part
@@ -166,16 +186,36 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
     """List the files of an export, each under a name of its own."""
     plans: list[_Plan] = []
     after_no = 0
-    while rows := await backend.read(_page("import_file.files", after_no, session_no), op="export.plan"):
-        plans += [_Plan(row.name, row.session_no, row.session_id, row.agent_id, row.bytes, source=row) for row in rows]
+    while rows := await backend.read(
+        _page("import_file.files", after_no, session_no), op="export.plan"
+    ):
+        plans += [
+            _Plan(row.name, row.session_no, row.session_id, row.agent_id, row.bytes, source=row)
+            for row in rows
+        ]
         after_no = rows[-1].import_file_no
     folders = await _agent_folders(backend)
     after_no = 0
-    while rows := await backend.read(_page("import_file.sessions_without_file", after_no, session_no), op="export.plan"):
+    while rows := await backend.read(
+        _page("import_file.sessions_without_file", after_no, session_no), op="export.plan"
+    ):
         for row in rows:
-            folder = folders.get(row.agent_id, f"agents/{stem_of(row.agent_id)}/sessions") if row.agent_id is not None else ""
+            folder = (
+                folders.get(row.agent_id, f"agents/{stem_of(row.agent_id)}/sessions")
+                if row.agent_id is not None
+                else ""
+            )
             name = f"{folder}/{stem_of(row.session_id)}.jsonl".lstrip("/")
-            plans.append(_Plan(name, row.session_no, row.session_id, row.agent_id, 0, is_fork=row.origin == "fork"))
+            plans.append(
+                _Plan(
+                    name,
+                    row.session_no,
+                    row.session_id,
+                    row.agent_id,
+                    0,
+                    is_fork=row.origin == "fork",
+                )
+            )
         after_no = rows[-1].session_no
     taken: set[str] = set()
     for plan in plans:
@@ -190,14 +230,20 @@ def _page(statement: str, after_no: int, session_no: int | None) -> Callable[[Re
 async def _agent_folders(backend: Backend) -> dict[str, str]:
     """Return where each agent's imported index lies: its native sessions go beside it."""
     rows = await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.plan")
-    return {row.agent_id: safe_name(row.name).rpartition("/")[0] for row in reversed(rows) if row.agent_id is not None}
+    return {
+        row.agent_id: safe_name(row.name).rpartition("/")[0]
+        for row in reversed(rows)
+        if row.agent_id is not None
+    }
 
 
 def _name_safely(plan: _Plan, taken: set[str], *, ending: str = ".jsonl") -> None:
     """Give a file a name below the destination that no other file of this export has."""
     wanted = safe_name(plan.name)
     if wanted != plan.name:
-        plan.note = f"its recorded name {plan.name!r} is not one that can be written; written as {wanted}"
+        plan.note = (
+            f"its recorded name {plan.name!r} is not one that can be written; written as {wanted}"
+        )
     name = wanted
     # The name of an index is never a transcript's: whatever was recorded, it would be read as one.
     while name.casefold() in taken or (file_name(name) == INDEX_NAME and ending == ".jsonl"):
@@ -210,7 +256,11 @@ def _name_safely(plan: _Plan, taken: set[str], *, ending: str = ".jsonl") -> Non
 
 def safe_name(name: str) -> str:
     """Return a relative path that stays below the destination, whatever was recorded."""
-    parts = [_shortened(part.replace("\0", "-")) for part in name.split("/") if part not in ("", ".", "..")]
+    parts = [
+        _shortened(part.replace("\0", "-"))
+        for part in name.split("/")
+        if part not in ("", ".", "..")
+    ]
     return "/".join(parts[-FOLDERS_MAX:]) or "unnamed.jsonl"
 
 
@@ -241,13 +291,21 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
             bindings |= await _bindings(backend, agent_id)
         message |= {key.text for key in keys}
         folder = safe_name(row.name).rpartition("/")[0]
-        renewed = partial(renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent)
+        renewed = partial(
+            renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent
+        )
         found.append((safe_name(row.name), await anyio.to_thread.run_sync(renewed)))
         seen.add(row.agent_id)
-    for (agent_id,) in await backend.read(lambda tx: tx.tuples("import_file.agents"), op="export.index"):
+    for (agent_id,) in await backend.read(
+        lambda tx: tx.tuples("import_file.agents"), op="export.index"
+    ):
         if agent_id not in seen:
             folder = f"agents/{stem_of(agent_id)}/sessions"
-            bindings = {key: row for key, row in (await _bindings(backend, agent_id)).items() if key not in message}
+            bindings = {
+                key: row
+                for key, row in (await _bindings(backend, agent_id)).items()
+                if key not in message
+            }
             rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
             if rows:
                 found.append((f"{folder}/{INDEX_NAME}", write_index("", [], {}, rows).encode()))
@@ -268,7 +326,9 @@ async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
 
 
 def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all("import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS)
+    return lambda tx: tx.all(
+        "import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS
+    )
 
 
 # -- writing: on a worker thread ------------------------------------------------------------------------------------
@@ -277,7 +337,11 @@ def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row
 def _destination(dest: str, one_session: bool) -> tuple[str, str | None]:
     """Make the folder of an export; return it, and the file's name if the destination names one file."""
     path = Path(dest).absolute()
-    single = path.name if one_session and not path.is_dir() and path.name.removesuffix(".zst").endswith(".jsonl") else None
+    single = (
+        path.name
+        if one_session and not path.is_dir() and path.name.removesuffix(".zst").endswith(".jsonl")
+        else None
+    )
     folder = path.parent if single is not None else path
     make_folder(folder)
     return str(folder.resolve(strict=True)), single
@@ -286,13 +350,17 @@ def _destination(dest: str, one_session: bool) -> tuple[str, str | None]:
 class _Files:
     """Writes complete files below one folder."""
 
-    def __init__(self, folder: str, *, overwrite: bool, protect: frozenset[str], redactor: Redactor | None) -> None:
+    def __init__(
+        self, folder: str, *, overwrite: bool, protect: frozenset[str], redactor: Redactor | None
+    ) -> None:
         self.folder = folder
         self.redactor = redactor
         self.overwrite = overwrite
         self.protect = protect
 
-    async def write(self, name: str, content: AsyncIterator[bytes], *, session_id: str | None, note: str | None) -> ExportedFile:
+    async def write(
+        self, name: str, content: AsyncIterator[bytes], *, session_id: str | None, note: str | None
+    ) -> ExportedFile:
         """Write one file. What stands in its way is reported; it does not end the export."""
         path = f"{self.folder.rstrip('/')}/{name}"
         notes = (note,) if note is not None else ()
@@ -313,15 +381,30 @@ class _Files:
             return ExportedFile(path, name, session_id, "failed", notes=(*notes, str(error)))
         except FileExistsError:
             refusal = "a different file is there already; it was left alone (choose another folder, or ask to overwrite)"
-            return ExportedFile(path, name, session_id, "refused", output.bytes if output else 0, notes=(*notes, refusal))
+            return ExportedFile(
+                path,
+                name,
+                session_id,
+                "refused",
+                output.bytes if output else 0,
+                notes=(*notes, refusal),
+            )
         except OSError as error:
-            return ExportedFile(path, name, session_id, "failed", notes=(*notes, f"it cannot be written: {error.strerror or error}"))
+            return ExportedFile(
+                path,
+                name,
+                session_id,
+                "failed",
+                notes=(*notes, f"it cannot be written: {error.strerror or error}"),
+            )
         finally:
             if output is not None:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(output.discard)
         redacted = counted(output.redacted)
-        return ExportedFile(path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes, redacted)
+        return ExportedFile(
+            path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes, redacted
+        )
 
 
 class _Output:
@@ -353,7 +436,9 @@ class _Output:
         if str(path.parent.resolve() / path.name) in files.protect:
             raise PermissionError(1, "this is the database's own file")
         temporary = path.parent / f".sessiondb-{secrets.token_hex(8)}.tmp"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         file = os.fdopen(descriptor, "wb")
         try:
             return cls(path, temporary, file, files)
@@ -365,7 +450,11 @@ class _Output:
     def add(self, parts: list[bytes]) -> None:
         """Write the next bytes: lines, or pieces of a line that is no entry."""
         for part in parts:
-            content = part if self.redactor is None else self.redactor.line(part, self.redacted, shape=self.shape)
+            content = (
+                part
+                if self.redactor is None
+                else self.redactor.line(part, self.redacted, shape=self.shape)
+            )
             self.digest.update(content)
             self.bytes += len(content)
             self.sink.write(content)
@@ -431,5 +520,7 @@ def _compressor(file: IO[bytes]) -> Any:
     try:
         import zstandard
     except ImportError as error:
-        raise UnreadableFile("compressed; to write it, install the extra: pip install 'sessiondb[zstd]'") from error
+        raise UnreadableFile(
+            "compressed; to write it, install the extra: pip install 'sessiondb[zstd]'"
+        ) from error
     return zstandard.ZstdCompressor().stream_writer(file, closefd=False)

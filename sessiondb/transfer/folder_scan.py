@@ -23,12 +23,16 @@ Kind = Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "inde
 ENDED_KINDS: Final = frozenset({"reset", "deleted", "bak", "checkpoint", "corrupt"})
 
 # A live transcript takes its own id first, then what was archived of it.
-_ORDER: Final = {kind: place for place, kind in enumerate(("live", "pi", "reset", "deleted", "bak", "checkpoint", "corrupt"))}
+_ORDER: Final = {
+    kind: place
+    for place, kind in enumerate(("live", "pi", "reset", "deleted", "bak", "checkpoint", "corrupt"))
+}
 
 # A file's name may hold a line feed, so the dot stands for that too.
 # `.reset.2026-05-17T07-35-46.420Z`, with a random part and `.zst` behind it in newer versions; or a plain number; or nothing.
 _ARCHIVE = re.compile(
-    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?", re.IGNORECASE | re.DOTALL
+    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?",
+    re.IGNORECASE | re.DOTALL,
 )
 _CHECKPOINT = re.compile(r".+\.checkpoint\.[^.]+\.jsonl(?:\.zst)?", re.DOTALL)
 _CORRUPT = re.compile(r".+\.corrupt-[^/]*\.jsonl(?:\.zst)?", re.DOTALL)
@@ -38,7 +42,10 @@ _LEFT_ALONE = (
     (re.compile(r".*\.trajectory\.jsonl(?:\.zst)?", re.DOTALL), "a trajectory, not a transcript"),
     (re.compile(r".*-path\.json", re.DOTALL), "a trajectory's pointer"),
     (re.compile(r"sessions\.json\..+", re.DOTALL), "a copy of the index"),
-    (re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?", re.DOTALL), "an OpenClaw database, not a transcript"),
+    (
+        re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?", re.DOTALL),
+        "an OpenClaw database, not a transcript",
+    ),
 )
 
 
@@ -173,7 +180,9 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     try:
                         if entry.is_symlink():
-                            found.skipped.append(_left_alone(root, entry.path, _about_link(root, entry.path)))
+                            found.skipped.append(
+                                _left_alone(root, entry.path, _about_link(root, entry.path))
+                            )
                         elif entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
                         else:
@@ -181,7 +190,11 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
                     except FileNotFoundError:
                         continue  # it has gone since the folder was listed: the folder is what it is now
         except OSError as error:
-            found.skipped.append(_left_alone(root, folder, f"this folder cannot be read: {error.strerror}", failed=True))
+            found.skipped.append(
+                _left_alone(
+                    root, folder, f"this folder cannot be read: {error.strerror}", failed=True
+                )
+            )
         listed.append((folder, files))
     return sorted(listed, key=lambda item: item[0])
 
@@ -202,22 +215,38 @@ def _about_link(root: str, path: str) -> str:
     return "a symbolic link out of the folder; it was not followed (import its target itself if it is wanted)"
 
 
-def _classify(base: str, folder: str, files: list[tuple[str, os.stat_result]], found: Scan, own: frozenset[str]) -> None:
+def _classify(
+    base: str,
+    folder: str,
+    files: list[tuple[str, os.stat_result]],
+    found: Scan,
+    own: frozenset[str],
+) -> None:
     agent_id = agent_of(folder)
     # os.path.exists says no where the folder may not be searched; Path.exists would raise, and end the import.
     in_openclaw = agent_id is not None or os.path.exists(f"{folder}/{INDEX_NAME}")  # noqa: PTH110
-    in_openclaw = in_openclaw or any(_ARCHIVE.fullmatch(name) or _CHECKPOINT.fullmatch(name) for name, _ in files)
+    in_openclaw = in_openclaw or any(
+        _ARCHIVE.fullmatch(name) or _CHECKPOINT.fullmatch(name) for name, _ in files
+    )
     for name, status in files:
         path = f"{folder.rstrip('/')}/{name}"
         kind = kind_of(name, in_openclaw=in_openclaw)
         if " " in kind:
             found.skipped.append(_left_alone(base, path, kind))
         elif _shown(path) != path:
-            found.skipped.append(_left_alone(base, path, "its name is not UTF-8; rename it and import again", failed=True))
+            found.skipped.append(
+                _left_alone(
+                    base, path, "its name is not UTF-8; rename it and import again", failed=True
+                )
+            )
         elif not stat.S_ISREG(status.st_mode):
             found.skipped.append(_left_alone(base, path, "not a regular file"))
         elif f"{status.st_dev}:{status.st_ino}" in own:
-            found.skipped.append(_left_alone(base, path, "this is the database's own file under another name", failed=True))
+            found.skipped.append(
+                _left_alone(
+                    base, path, "this is the database's own file under another name", failed=True
+                )
+            )
         else:
             file = Found(
                 path=path,

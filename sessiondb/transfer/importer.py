@@ -59,7 +59,9 @@ Progress = Callable[[int, int, int, int, str], None]
 LISTED_MAX: Final = 100  # damaged lines and notes that a receipt spells out; the rest is counted
 RETRIES_MAX: Final = 200
 _PATHS_PAGE: Final = 500
-_REDACTED_BEFORE: Final = "what was imported of it is redacted; to import what is new too, import with --redact again"
+_REDACTED_BEFORE: Final = (
+    "what was imported of it is redacted; to import what is new too, import with --redact again"
+)
 # These end the import: the next file would meet them too.
 _FATAL = (OutcomeUnknown, StoreClosed, StoreDamaged, StoreFull, StoreReadOnly)
 
@@ -103,7 +105,9 @@ def _packs(jobs: Sequence[_Job], redactor: Redactor | None = None) -> Generator[
     entries = size = 0
     for event in (event for job in jobs for event in _events(job, redactor)):
         more = (len(event.batch.items), event.batch.size) if isinstance(event, _Piece) else (1, 0)
-        if pack and (entries + more[0] > IMPORT_BATCH_ENTRIES or size + more[1] > IMPORT_BATCH_BYTES):
+        if pack and (
+            entries + more[0] > IMPORT_BATCH_ENTRIES or size + more[1] > IMPORT_BATCH_BYTES
+        ):
             yield pack
             pack, entries, size = [], 0, 0
         pack.append(event)
@@ -122,7 +126,11 @@ def _events(job: _Job, redactor: Redactor | None) -> Iterator[_Piece | _Outcome]
                 yield _Outcome(file, "failed", _REDACTED_BEFORE)
                 return
             if row is not None and row.first_import_file_no != row.import_file_no:
-                yield _Outcome(file, "changed", "it was a hard link and is a file of its own now; copy it to a new name and import that")
+                yield _Outcome(
+                    file,
+                    "changed",
+                    "it was a hard link and is a file of its own now; copy it to a new name and import that",
+                )
                 return
             yield _Piece(file, batch)
         yield _Outcome(file)
@@ -158,8 +166,14 @@ def _with_index_ids(files: Sequence[Found], indexes: Sequence[Index]) -> list[Fo
     names: dict[str, list[str]] = {}
     for file in files:
         names.setdefault(file.folder, []).append(file_name(file.path))
-    args = {index.file.folder: ids_by_file(index.entries, names.get(index.file.folder, [])) for index in indexes}
-    return [replace(file, index_id=args.get(file.folder, {}).get(file_name(file.path))) for file in files]
+    args = {
+        index.file.folder: ids_by_file(index.entries, names.get(index.file.folder, []))
+        for index in indexes
+    }
+    return [
+        replace(file, index_id=args.get(file.folder, {}).get(file_name(file.path)))
+        for file in files
+    ]
 
 
 # -- the driver -----------------------------------------------------------------------------------------------------
@@ -198,12 +212,17 @@ class _Open:
                 is_header = item.type == "session" and self.entries == 0 and self.session_id is None
                 self.entries += dry_run and not is_header
                 self.entries_new += dry_run and not is_header
-            elif (item.line, item.severity) != self.last_kept:  # once, however many pieces it is kept in
+            elif (
+                item.line,
+                item.severity,
+            ) != self.last_kept:  # once, however many pieces it is kept in
                 self.last_kept = item.line, item.severity
                 self.damaged += item.severity == "damaged"
                 self.blank += item.severity == "blank"
                 if item.severity == "damaged" and len(self.listed) < LISTED_MAX:
-                    self.listed.append(QuarantinedLine(item.line, item.byte_offset, len(item.content), item.reason))
+                    self.listed.append(
+                        QuarantinedLine(item.line, item.byte_offset, len(item.content), item.reason)
+                    )
 
     def receipt(self) -> FileReceipt:
         return FileReceipt(
@@ -246,7 +265,9 @@ async def import_path(
         scanned = await anyio.to_thread.run_sync(scan, os.fspath(path), protect)
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         why = getattr(error, "strerror", None) or error
-        raise InvalidInput(f"{os.fspath(path)}: cannot be imported: {why}. Check the path.", path=os.fspath(path)) from error
+        raise InvalidInput(
+            f"{os.fspath(path)}: cannot be imported: {why}. Check the path.", path=os.fspath(path)
+        ) from error
     indexes = await anyio.to_thread.run_sync(read_indexes, scanned.indexes, redactor)
     files = _with_index_ids(scanned.transcripts, indexes)
     everything = [*files, *scanned.indexes]
@@ -259,16 +280,31 @@ async def import_path(
         await run.verify()
     receipts = [run.open[file.path].receipt() for file in everything]
     receipts += [
-        FileReceipt(left.path, left.name, "other", "failed" if left.failed else "skipped", notes=(left.reason,)) for left in scanned.skipped
+        FileReceipt(
+            left.path,
+            left.name,
+            "other",
+            "failed" if left.failed else "skipped",
+            notes=(left.reason,),
+        )
+        for left in scanned.skipped
     ]
-    return ImportReport(scanned.root, tuple(sorted(receipts, key=lambda receipt: receipt.name)), dry_run)
+    return ImportReport(
+        scanned.root, tuple(sorted(receipts, key=lambda receipt: receipt.name)), dry_run
+    )
 
 
 class _Import:
     """One run of an import."""
 
     def __init__(
-        self, backend: Backend, *, dry_run: bool, progress: Progress | None, total: tuple[int, int], redactor: Redactor | None
+        self,
+        backend: Backend,
+        *,
+        dry_run: bool,
+        progress: Progress | None,
+        total: tuple[int, int],
+        redactor: Redactor | None,
     ) -> None:
         self.backend = backend
         self.redactor = redactor
@@ -285,7 +321,13 @@ class _Import:
             self.bytes_done += file.bytes
         if self.progress is not None:
             within = min(bytes_of_file or 0, file.bytes)
-            self.progress(self.files_done, self.files_total, self.bytes_done + within, self.bytes_total, file.name)
+            self.progress(
+                self.files_done,
+                self.files_total,
+                self.bytes_done + within,
+                self.bytes_total,
+                file.name,
+            )
 
     async def _write(self, fn: Callable[[Tx], T], *, size: int = 0) -> T:
         """Write as a step of background work, when the database has room."""
@@ -310,7 +352,9 @@ class _Import:
         for state in self.open.values():
             _recall(state)
         await self._adopt([job for job in jobs if job.renamed_from is not None])
-        with contextlib.closing(_packs([job for job in jobs if job.first_path is None], self.redactor)) as packs:  # it holds a file open
+        with contextlib.closing(
+            _packs([job for job in jobs if job.first_path is None], self.redactor)
+        ) as packs:  # it holds a file open
             pack = await anyio.to_thread.run_sync(next, packs, None)
             while pack is not None:
                 pack = await self._commit_and_read_on(pack, packs)
@@ -330,18 +374,26 @@ class _Import:
             group.start_soon(read_on)
             try:
                 await self._commit(pack)
-            except SessionDBError as error:  # raised outside of the group, so that it arrives as itself
+            except (
+                SessionDBError
+            ) as error:  # raised outside of the group, so that it arrives as itself
                 failure = error
         if failure is not None:
             raise failure
         return following[0]
 
     async def _commit(self, pack: _Pack) -> None:
-        pieces = [event for event in pack if isinstance(event, _Piece) and not self.open[event.file.path].failed]
+        pieces = [
+            event
+            for event in pack
+            if isinstance(event, _Piece) and not self.open[event.file.path].failed
+        ]
         for path, result in (await self._store(pieces)).items():
             state = self.open[path]
             state.session_id, state.entries = result.session_id, result.entries
-            state.entries_new = result.entries - (state.known.entries if state.known is not None else 0)
+            state.entries_new = result.entries - (
+                state.known.entries if state.known is not None else 0
+            )
             state.notes += result.notes[: max(0, LISTED_MAX - len(state.notes))]
         for event in pack:
             state = self.open[event.file.path]
@@ -393,23 +445,37 @@ class _Import:
         file, known = state.file, state.known
         if not state.failed:
             was_read_before = known is not None and known.state != "reading" and known.bytes > 0
-            state.status = outcome.status or _status(state, was_read_before=was_read_before, dry_run=self.dry_run)
+            state.status = outcome.status or _status(
+                state, was_read_before=was_read_before, dry_run=self.dry_run
+            )
             if outcome.note is not None:
                 state.notes.append(outcome.note)
         if not self.dry_run and known is not None:
             mark = mark_in(known.note)
-            note = shortened([*([str(mark)] if mark is not None else []), *(state.notes if state.status == "changed" else [])])
+            note = shortened(
+                [
+                    *([str(mark)] if mark is not None else []),
+                    *(state.notes if state.status == "changed" else []),
+                ]
+            )
             if state.status == "changed" and (known.state, known.note) != ("changed", note):
-                await self._write(lambda tx: tx.run("import_file.mark_changed", path=file.path, note=note))
+                await self._write(
+                    lambda tx: tx.run("import_file.mark_changed", path=file.path, note=note)
+                )
             elif state.status == "unchanged" and known.state == "changed":
-                await self._write(lambda tx: tx.run("import_file.mark_done", path=file.path, note=note))
+                await self._write(
+                    lambda tx: tx.run("import_file.mark_done", path=file.path, note=note)
+                )
         self._report(file)
 
     # -- names ----------------------------------------------------------------------------------------------
 
     async def _plan(self, files: Sequence[Found]) -> list[_Job]:
         """Find out what earlier imports know of each file, and which files are other names of one."""
-        known = {row.path: row for row in await self._rows("import_file.known", "paths", [file.path for file in files])}
+        known = {
+            row.path: row
+            for row in await self._rows("import_file.known", "paths", [file.path for file in files])
+        }
         unknown = [file.inode for file in files if file.path not in known]
         by_inode: dict[str, list[str]] = {}
         for row in await self._rows("import_file.by_inode", "inodes", unknown):
@@ -417,7 +483,10 @@ class _Import:
         for row in known.values():
             by_inode.setdefault(row.inode, []).append(row.path)
         elsewhere = {path for paths in by_inode.values() for path in paths if path not in known}
-        records = {row.path: row for row in await self._rows("import_file.known", "paths", sorted(elsewhere))} | known
+        records = {
+            row.path: row
+            for row in await self._rows("import_file.known", "paths", sorted(elsewhere))
+        } | known
         return await anyio.to_thread.run_sync(_plan_jobs, files, known, by_inode, records)
 
     async def _rows(self, statement: str, name: str, values: Sequence[str]) -> list[Row]:
@@ -446,8 +515,12 @@ class _Import:
             state.status = "unchanged" if state.known is not None else "would-import"
         else:
             changed = await self._write(_link(job, note))
-            state.status = ("grown" if state.known is not None else "imported") if changed else "unchanged"
-            row = await self.backend.read(lambda tx: tx.first("import_file.by_path", path=job.file.path), op="import.link")
+            state.status = (
+                ("grown" if state.known is not None else "imported") if changed else "unchanged"
+            )
+            row = await self.backend.read(
+                lambda tx: tx.first("import_file.by_path", path=job.file.path), op="import.link"
+            )
             if row is None:
                 state.status = "failed"
                 state.notes.append(f"{job.first_path} was not imported")
@@ -470,7 +543,9 @@ class _Import:
             self._report(file)
             return
         state.bytes, state.sha256 = index.size, index.sha256
-        before = await self.backend.read(lambda tx: tx.first("import_file.index_content", path=file.path), op="import.index")
+        before = await self.backend.read(
+            lambda tx: tx.first("import_file.index_content", path=file.path), op="import.index"
+        )
         if self.redactor is None and before is not None and mark_in(before.note) is not None:
             if before.sha256 != index.sha256:
                 state.status = "failed"
@@ -479,21 +554,39 @@ class _Import:
                 return
             await anyio.to_thread.run_sync(index.take, before.content)
         state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
-        targets = Targets(await self.backend.read(_all("import_file.in_folder", "folder", file.folder), op="import.index"))
-        is_new = {opened.session_id for opened in self.open.values() if opened.entries_new and opened.session_id is not None}
+        targets = Targets(
+            await self.backend.read(
+                _all("import_file.in_folder", "folder", file.folder), op="import.index"
+            )
+        )
+        is_new = {
+            opened.session_id
+            for opened in self.open.values()
+            if opened.entries_new and opened.session_id is not None
+        }
         agent_id = file.agent_id or agent_in(index.entries)
         content = before.content if before is not None else None
-        planned = await anyio.to_thread.run_sync(plan_keys, index, content, targets, agent_id, is_new)
+        planned = await anyio.to_thread.run_sync(
+            plan_keys, index, content, targets, agent_id, is_new
+        )
         state.notes += planned.notes
         if self.dry_run:
-            state.status = "unchanged" if before is not None and before.sha256 == state.sha256 else "would-import"
+            state.status = (
+                "unchanged"
+                if before is not None and before.sha256 == state.sha256
+                else "would-import"
+            )
             self._report(file)
             return
         for page in _pages(planned.bindings):
             bound, notes = await self._bind(page)
             state.entries_new += bound
             state.notes += notes
-        if before is None or before.sha256 != state.sha256 or (self.redactor is not None and before.content != index.content):
+        if (
+            before is None
+            or before.sha256 != state.sha256
+            or (self.redactor is not None and before.content != index.content)
+        ):
             state.redacted = index.redacted
             mark = [str(Mark(0, index.redacted))] if self.redactor is not None else []
             note = shortened([*mark, *state.notes])
@@ -504,7 +597,9 @@ class _Import:
 
     async def _bind(self, page: list[Binding]) -> tuple[int, list[str]]:
         try:
-            return await self._write(lambda tx: bind_keys(tx, page), size=sum(len(binding.details) for binding in page))
+            return await self._write(
+                lambda tx: bind_keys(tx, page), size=sum(len(binding.details) for binding in page)
+            )
         except _FATAL:
             raise
         except SessionDBError as error:
@@ -518,7 +613,11 @@ class _Import:
     async def verify(self) -> None:
         """Compare every transcript that was imported with its file: the bytes of an export, and the context."""
         for state in self.open.values():
-            if state.file.kind != "index" and state.session_id is not None and state.status in ("imported", "grown", "unchanged"):
+            if (
+                state.file.kind != "index"
+                and state.session_id is not None
+                and state.status in ("imported", "grown", "unchanged")
+            ):
                 differences = await compare_with_file(self.backend, state.file.path, self.redactor)
                 state.verified = not differences
                 state.notes += differences
@@ -533,7 +632,12 @@ def _all(statement: str, name: str, value: str) -> Callable[[ReadTx], list[Row]]
 
 def _move(import_file_no: int, file: Found) -> Callable[[Tx], int]:
     return lambda tx: tx.run(
-        "import_file.move", import_file_no=import_file_no, path=file.path, name=file.name, kind=file.kind, agent_id=file.agent_id
+        "import_file.move",
+        import_file_no=import_file_no,
+        path=file.path,
+        name=file.name,
+        kind=file.kind,
+        agent_id=file.agent_id,
     )
 
 
@@ -552,7 +656,9 @@ def _link(job: _Job, note: str) -> Callable[[Tx], int]:
     )
 
 
-def _save_index(index: Index, state: _Open, agent_id: str | None, note: str | None) -> Callable[[Tx], int]:
+def _save_index(
+    index: Index, state: _Open, agent_id: str | None, note: str | None
+) -> Callable[[Tx], int]:
     return lambda tx: tx.run(
         "import_file.save_index",
         path=index.file.path,
@@ -585,7 +691,12 @@ def _status(state: _Open, *, was_read_before: bool, dry_run: bool) -> FileStatus
     return "grown" if was_read_before else "imported"
 
 
-def _plan_jobs(files: Sequence[Found], known: dict[str, Row], by_inode: dict[str, list[str]], records: dict[str, Row]) -> list[_Job]:
+def _plan_jobs(
+    files: Sequence[Found],
+    known: dict[str, Row],
+    by_inode: dict[str, list[str]],
+    records: dict[str, Row],
+) -> list[_Job]:
     """Decide for each file whether it is read, continued, a renamed one, or a further name of another."""
     first_of: dict[str, str] = {}  # inode -> the path under which it is read
     jobs = []
@@ -600,13 +711,24 @@ def _plan_jobs(files: Sequence[Found], known: dict[str, Row], by_inode: dict[str
         if row is not None and row.first_import_file_no == row.import_file_no:
             continue
         first_path = first_of.get(file.inode) or next(
-            (path for path in by_inode.get(file.inode, []) if path != file.path and _still_at(path, file.inode)), None
+            (
+                path
+                for path in by_inode.get(file.inode, [])
+                if path != file.path and _still_at(path, file.inode)
+            ),
+            None,
         )
         if first_path is not None and first_path != file.path:
             job.first_path = first_path
         elif row is None:
-            missing = [records[path] for path in by_inode.get(file.inode, []) if path not in known and not os.path.lexists(path)]
-            job.renamed_from = next((record for record in missing if _is_same_file(file.path, record)), None)
+            missing = [
+                records[path]
+                for path in by_inode.get(file.inode, [])
+                if path not in known and not os.path.lexists(path)
+            ]
+            job.renamed_from = next(
+                (record for record in missing if _is_same_file(file.path, record)), None
+            )
             first_of[file.inode] = file.path
     return jobs
 
@@ -615,7 +737,9 @@ def _pages(bindings: Sequence[Binding]) -> Iterator[list[Binding]]:
     page: list[Binding] = []
     size = 0
     for binding in bindings:
-        if page and (len(page) >= IMPORT_BATCH_ENTRIES or size + len(binding.details) > IMPORT_BATCH_BYTES):
+        if page and (
+            len(page) >= IMPORT_BATCH_ENTRIES or size + len(binding.details) > IMPORT_BATCH_BYTES
+        ):
             yield page
             page, size = [], 0
         page.append(binding)

@@ -46,7 +46,9 @@ UNPACKED_RATIO_MAX: Final = 200
 VERSION_MAX: Final = 4
 
 BOM: Final = b"\xef\xbb\xbf"
-BEHIND_ENTRY: Final = "bytes that arrived behind an entry which had been imported without its line end"
+BEHIND_ENTRY: Final = (
+    "bytes that arrived behind an entry which had been imported without its line end"
+)
 _BLANK: Final = b" \t\r\n"
 
 Severity = Literal["blank", "damaged"]
@@ -139,7 +141,9 @@ def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)  # by hand: no file object can be made of a folder, and the attempt leaves it open
+        os.close(
+            descriptor
+        )  # by hand: no file object can be made of a folder, and the attempt leaves it open
         raise UnreadableFile("not a regular file; it was left alone")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if not path.endswith(".zst"):
@@ -171,9 +175,13 @@ def _unpack(file: _Bounded, limit: int) -> Iterator[_Unpacked]:
     try:
         import zstandard
     except ImportError as error:
-        raise UnreadableFile("compressed; to read it, install the extra: pip install 'sessiondb[zstd]'") from error
+        raise UnreadableFile(
+            "compressed; to read it, install the extra: pip install 'sessiondb[zstd]'"
+        ) from error
     packed: Any = file  # all that the reader asks of it is read()
-    with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False) as stream:
+    with zstandard.ZstdDecompressor().stream_reader(
+        packed, read_across_frames=True, closefd=False
+    ) as stream:
         yield _Unpacked(stream, zstandard.ZstdError, limit)
 
 
@@ -190,10 +198,14 @@ class _Unpacked:
         try:
             data = self._stream.read(count)
         except self._error as error:
-            raise UnreadableFile(f"its compression is damaged ({error}); restore it from a backup, or repair it with zstd") from error
+            raise UnreadableFile(
+                f"its compression is damaged ({error}); restore it from a backup, or repair it with zstd"
+            ) from error
         self._total += len(data)
         if self._total > self._limit:
-            raise UnreadableFile(f"it unpacks to more than {self._limit:,} bytes; if that is meant, unpack it and import the result")
+            raise UnreadableFile(
+                f"it unpacks to more than {self._limit:,} bytes; if that is meant, unpack it and import the result"
+            )
         return data
 
 
@@ -213,7 +225,9 @@ def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> I
     with open_transcript(path) as stream:
         digest, has_more = _check_prefix(stream, known)
     if not has_more:
-        if not known.finished:  # new and empty, or interrupted after its last byte: it still has to be marked as done
+        if (
+            not known.finished
+        ):  # new and empty, or interrupted after its last byte: it still has to be marked as done
             yield _end_at(known, redactor)
         return
     with open_transcript(path, at=known.resume_at) as stream:
@@ -223,7 +237,14 @@ def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> I
 def _end_at(known: Place, redactor: Redactor | None) -> FileBatch:
     whole = replace(known, resume_at=known.bytes)
     redacted = Counter[str]() if redactor is not None else None
-    end = FileBatch(whole, bytes=known.bytes, lines=known.lines, sha256=known.sha256, final_newline=known.final_newline, redacted=redacted)
+    end = FileBatch(
+        whole,
+        bytes=known.bytes,
+        lines=known.lines,
+        sha256=known.sha256,
+        final_newline=known.final_newline,
+        redacted=redacted,
+    )
     end.last = True
     return end
 
@@ -235,7 +256,9 @@ def _check_prefix(stream: Stream, known: Place) -> tuple[_Hash, bool]:
     resumed = digest.copy()
     _hash_bytes(stream, digest, known.bytes - known.resume_at)
     if digest.hexdigest() != known.sha256:
-        raise PrefixChanged(f"its first {known.bytes:,} bytes are no longer those that were imported")
+        raise PrefixChanged(
+            f"its first {known.bytes:,} bytes are no longer those that were imported"
+        )
     return resumed, bool(stream.read(1))
 
 
@@ -243,12 +266,16 @@ def _hash_bytes(stream: Stream, digest: _Hash, count: int) -> None:
     while count:
         block = stream.read(min(count, BLOCK_BYTES))
         if not block:
-            raise PrefixChanged(f"it has become shorter: {count:,} of the bytes that were imported are gone")
+            raise PrefixChanged(
+                f"it has become shorter: {count:,} of the bytes that were imported are gone"
+            )
         digest.update(block)
         count -= len(block)
 
 
-def raw_lines(read: Callable[[int], bytes], line_bytes_max: int = ENTRY_BYTES_MAX) -> Iterator[tuple[bytes, bool, bool]]:
+def raw_lines(
+    read: Callable[[int], bytes], line_bytes_max: int = ENTRY_BYTES_MAX
+) -> Iterator[tuple[bytes, bool, bool]]:
     """Cut a stream at line feeds: yield (bytes with their line feed, begins a line, is a whole line that fits).
 
     A line above the limit comes in pieces, of which only the first begins it and none is whole.
@@ -278,7 +305,9 @@ def raw_lines(read: Callable[[int], bytes], line_bytes_max: int = ENTRY_BYTES_MA
 class _Reader:
     """Turns one stream into chunks."""
 
-    def __init__(self, stream: Stream, known: Place, digest: _Hash, redactor: Redactor | None) -> None:
+    def __init__(
+        self, stream: Stream, known: Place, digest: _Hash, redactor: Redactor | None
+    ) -> None:
         self.stream = stream
         self.digest = digest
         self.redactor = redactor
@@ -302,7 +331,10 @@ class _Reader:
                 self.digest.update(content)
                 self.offset += len(content)
                 self.final_newline = content.endswith(b"\n")
-                if len(self.batch.items) >= IMPORT_BATCH_ENTRIES or self.batch.size >= IMPORT_BATCH_BYTES:
+                if (
+                    len(self.batch.items) >= IMPORT_BATCH_ENTRIES
+                    or self.batch.size >= IMPORT_BATCH_BYTES
+                ):
                     yield self._finish(last=False)
             self.mid_line = self.mid_line and not self.final_newline
         yield self._finish(last=True)
@@ -314,22 +346,32 @@ class _Reader:
         if self.redactor is not None:
             batch.redacted, self.redacted = self.redacted, Counter()
         # The next chunk asks for exactly this place, so that of two imports of one file only one goes on.
-        self.batch = FileBatch(Place(batch.bytes, batch.lines, batch.sha256, batch.bytes, batch.lines))
+        self.batch = FileBatch(
+            Place(batch.bytes, batch.lines, batch.sha256, batch.bytes, batch.lines)
+        )
         return batch
 
-    def _items(self, raw: bytes, *, begins: bool, fits: bool) -> Iterator[tuple[Draft | Kept | None, bytes]]:
+    def _items(
+        self, raw: bytes, *, begins: bool, fits: bool
+    ) -> Iterator[tuple[Draft | Kept | None, bytes]]:
         """Yield each item with the bytes of the file that it stands for; together they are `raw`."""
         if self.mid_line:
             if begins and raw == b"\n":
                 yield None, raw  # the line end that the last entry lacked
                 return
-            yield from self._kept(raw, BEHIND_ENTRY, "blank" if not raw.strip(_BLANK) else "damaged")
+            yield from self._kept(
+                raw, BEHIND_ENTRY, "blank" if not raw.strip(_BLANK) else "damaged"
+            )
             return
         if begins and self.offset == 0 and raw.startswith(BOM):
             yield from self._kept(BOM, "a byte order mark", "blank")
             raw = raw[len(BOM) :]
         if not fits:
-            yield from self._kept(raw, f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that an entry may have", "damaged")
+            yield from self._kept(
+                raw,
+                f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that an entry may have",
+                "damaged",
+            )
         elif not raw.strip(_BLANK):
             yield from self._kept(raw, "blank", "blank")
         else:
@@ -354,7 +396,9 @@ class _Reader:
         else:
             yield draft, raw
 
-    def _kept(self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None) -> Iterator[tuple[Kept, bytes]]:
+    def _kept(
+        self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None
+    ) -> Iterator[tuple[Kept, bytes]]:
         """Keep bytes as they are, or as `stored`; long ones in pieces, so that no transaction holds more than one of them."""
         if stored is None:
             stored = self._without_secrets(raw)
@@ -363,7 +407,10 @@ class _Reader:
         size = PIECE_BYTES if stored is raw else -(-len(stored) // count)
         for at in range(count):
             piece = raw[at * PIECE_BYTES : (at + 1) * PIECE_BYTES]
-            yield Kept(self.line, self.offset, reason, severity, stored[at * size : (at + 1) * size]), piece
+            yield (
+                Kept(self.line, self.offset, reason, severity, stored[at * size : (at + 1) * size]),
+                piece,
+            )
 
 
 def _reason(error: Exception) -> str:
@@ -385,10 +432,19 @@ def identify(text: str) -> Identity:
         raise DamagedLine("no entry type")
     if fields["type"] != "session":
         version = 3 if isinstance(fields.get("id"), str) else 1
-        return Identity(version, None, ms_from_iso(fields.get("timestamp")), (f"it has no header; read as version {version}",))
-    header_id = storable(fields["id"]) if isinstance(fields.get("id"), str) and fields["id"] else None
+        return Identity(
+            version,
+            None,
+            ms_from_iso(fields.get("timestamp")),
+            (f"it has no header; read as version {version}",),
+        )
+    header_id = (
+        storable(fields["id"]) if isinstance(fields.get("id"), str) and fields["id"] else None
+    )
     version, note = _version(fields.get("version"))
-    return Identity(version, header_id, ms_from_iso(fields.get("timestamp")), (note,) if note else ())
+    return Identity(
+        version, header_id, ms_from_iso(fields.get("timestamp")), (note,) if note else ()
+    )
 
 
 def _version(value: object) -> tuple[int, str | None]:
@@ -397,5 +453,8 @@ def _version(value: object) -> tuple[int, str | None]:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= VERSION_MAX:
         return value, None
     if isinstance(value, int | float) and not isinstance(value, bool) and value > VERSION_MAX:
-        return VERSION_MAX, f"its version is {value!r}, newer than any known; read as version {VERSION_MAX}"
+        return (
+            VERSION_MAX,
+            f"its version is {value!r}, newer than any known; read as version {VERSION_MAX}",
+        )
     return 1, f"its version is {str(value)[:40]!r}; read as version 1"

@@ -31,7 +31,12 @@ class _Kept:
 
 
 async def imported_bytes(
-    backend: Backend, import_file_no: int, session_no: int | None, last_seq: int, *, final_newline: bool
+    backend: Backend,
+    import_file_no: int,
+    session_no: int | None,
+    last_seq: int,
+    *,
+    final_newline: bool,
 ) -> AsyncIterator[bytes]:
     """Yield the bytes of an imported file as they were.
 
@@ -40,7 +45,9 @@ async def imported_bytes(
     """
     kept = _KeptPages(backend, import_file_no)
     waiting = await kept.next()
-    async for seq, content in own_entries(backend, session_no, 0, last_seq) if session_no is not None else _nothing():
+    async for seq, content in (
+        own_entries(backend, session_no, 0, last_seq) if session_no is not None else _nothing()
+    ):
         while waiting is not None and waiting.after_seq < seq:
             yield waiting.content
             waiting = await kept.next()
@@ -71,15 +78,27 @@ class _KeptPages:
         return self._page.pop() if self._page else None
 
     def _read(self, tx: ReadTx) -> list[_Kept]:
-        sizes = tx.all("import_file.kept_sizes", import_file_no=self._import_file_no, after_offset=self._after, limit=PAGE_ROWS)
+        sizes = tx.all(
+            "import_file.kept_sizes",
+            import_file_no=self._import_file_no,
+            after_offset=self._after,
+            limit=PAGE_ROWS,
+        )
         if not sizes:
             return []
         last_offset = last_fitting(sizes, PAGE_BYTES).byte_offset
-        rows = tx.all("import_file.kept", import_file_no=self._import_file_no, after_offset=self._after, last_offset=last_offset)
+        rows = tx.all(
+            "import_file.kept",
+            import_file_no=self._import_file_no,
+            after_offset=self._after,
+            last_offset=last_offset,
+        )
         return [_Kept(*row) for row in rows]
 
 
-async def own_entries(backend: Backend, session_no: int, first_seq: int, last_seq: int) -> AsyncIterator[tuple[int, bytes]]:
+async def own_entries(
+    backend: Backend, session_no: int, first_seq: int, last_seq: int
+) -> AsyncIterator[tuple[int, bytes]]:
     """Yield a session's own entries in order of arrival."""
     low_no, high_no = entry_number(session_no, first_seq), entry_number(session_no, last_seq)
     while low_no <= high_no:
@@ -96,7 +115,9 @@ def _entry_page(low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
         sizes = tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
         if not sizes:
             return []
-        return tx.all("import_file.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no)
+        return tx.all(
+            "import_file.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no
+        )
 
     return read
 
@@ -129,22 +150,41 @@ def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
     """Return ranges of ancestors' entries, in an order in which parents come before children."""
     head_no = tx.one("context.pointers", session_no=session_no).head_no
     low_no, high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
-    ends = [row.parent_no for row in tx.all("import_file.foreign_parents", low_no=low_no, high_no=high_no, session_no=session_no)]
+    ends = [
+        row.parent_no
+        for row in tx.all(
+            "import_file.foreign_parents", low_no=low_no, high_no=high_no, session_no=session_no
+        )
+    ]
     reach: dict[int, tuple[int, int]] = {}
-    for end_no in [*ends, *([head_no] if head_no is not None and session_of(head_no) != session_no else [])]:
+    for end_no in [
+        *ends,
+        *([head_no] if head_no is not None and session_of(head_no) != session_no else []),
+    ]:
         for part in segments(tx, end_no):
             low, high = reach.get(part.branch_no, (part.low_no, part.high_no))
             reach[part.branch_no] = (min(low, part.low_no), max(high, part.high_no))
-    return sorted(((branch_no, low, high) for branch_no, (low, high) in reach.items()), key=lambda span: span[1])
+    return sorted(
+        ((branch_no, low, high) for branch_no, (low, high) in reach.items()),
+        key=lambda span: span[1],
+    )
 
 
 def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
     def read(tx: ReadTx) -> list[Row]:
-        sizes = tx.all("import_file.shared_sizes", branch_no=branch_no, low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
+        sizes = tx.all(
+            "import_file.shared_sizes",
+            branch_no=branch_no,
+            low_no=low_no,
+            high_no=high_no,
+            limit=PAGE_ROWS,
+        )
         if not sizes:
             return []
         last_no = last_fitting(sizes, PAGE_BYTES).entry_no
-        return tx.all("import_file.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no)
+        return tx.all(
+            "import_file.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no
+        )
 
     return read
 
@@ -156,7 +196,12 @@ def _as_current(row: Row) -> bytes:
     entry: dict[str, Any] = loads(content)
     message = entry.get("message")
     old_role = isinstance(message, dict) and message.get("role") == "hookMessage"
-    if "id" in entry and "parentId" in entry and not old_role and "firstKeptEntryIndex" not in entry:
+    if (
+        "id" in entry
+        and "parentId" in entry
+        and not old_role
+        and "firstKeptEntryIndex" not in entry
+    ):
         return content.rstrip(b"\r")
     entry = {**entry, "id": row.entry_id, "parentId": row.parent_id}
     if old_role:

@@ -76,7 +76,15 @@ def _rows(text: str) -> Iterator[IndexEntry]:
         start = _past_space(text, _past_space(text, at) + 1)
         row, end = decoder.raw_decode(text, start)
         values = row if isinstance(row, dict) else {}
-        yield IndexEntry(storable(key), text[start:end], lead, start, end, _text(values.get("sessionId")), _text(values.get("sessionFile")))
+        yield IndexEntry(
+            storable(key),
+            text[start:end],
+            lead,
+            start,
+            end,
+            _text(values.get("sessionId")),
+            _text(values.get("sessionFile")),
+        )
         at = _past_space(text, end)
         if text[at] == ",":
             at = _past_space(text, at + 1)
@@ -111,7 +119,9 @@ def file_for(entry: IndexEntry, names: set[str]) -> str | None:
     return None
 
 
-def write_index(text: str, entries: Sequence[IndexEntry], changes: dict[int, str | None], added: dict[str, str]) -> str:
+def write_index(
+    text: str, entries: Sequence[IndexEntry], changes: dict[int, str | None], added: dict[str, str]
+) -> str:
     """Return an index with some rows replaced, by where they start (None: left out), and others added.
 
     All other rows, and the space between them, stay as they are.
@@ -126,7 +136,11 @@ def write_index(text: str, entries: Sequence[IndexEntry], changes: dict[int, str
             rows.append(between + text[entry.key_at : entry.start] + row)
         end = entry.end
     rows += [f"{space}{json.dumps(key, ensure_ascii=False)}: {row}" for key, row in added.items()]
-    return ("{" if not entries else text[: text.index("{") + 1]) + ",".join(rows) + (text[end:] if entries else "\n}\n")
+    return (
+        ("{" if not entries else text[: text.index("{") + 1])
+        + ",".join(rows)
+        + (text[end:] if entries else "\n}\n")
+    )
 
 
 # -- what an import binds -------------------------------------------------------------------------------------------
@@ -165,7 +179,11 @@ def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> li
         try:
             content = _bytes_of(file.path)
             index.size, index.sha256 = len(content), hashlib.sha256(content).hexdigest()
-            index.take(redactor.line(content, index.redacted, shape="index") if redactor is not None else content)
+            index.take(
+                redactor.line(content, index.redacted, shape="index")
+                if redactor is not None
+                else content
+            )
         except UnreadableFile as error:
             index.failure = str(error)
         except OSError as error:
@@ -181,7 +199,9 @@ def _bytes_of(path: str) -> bytes:
             parts.append(block)
             size += len(block)
             if size > ENTRY_BYTES_MAX:
-                raise UnreadableFile(f"an index of more than {ENTRY_BYTES_MAX:,} bytes, the most that can be read")
+                raise UnreadableFile(
+                    f"an index of more than {ENTRY_BYTES_MAX:,} bytes, the most that can be read"
+                )
     return b"".join(parts)
 
 
@@ -217,7 +237,9 @@ class Planned:
     notes: list[str] = field(default_factory=list)
 
 
-def plan_keys(index: Index, before: bytes | None, targets: Targets, agent_id: str, is_new: set[str]) -> Planned:
+def plan_keys(
+    index: Index, before: bytes | None, targets: Targets, agent_id: str, is_new: set[str]
+) -> Planned:
     """Compare an index with what was imported of it before; plan the keys whose row, or whose transcript, is new."""
     planned = Planned()
     earlier: dict[str, _Wanted] = {}
@@ -230,7 +252,9 @@ def plan_keys(index: Index, before: bytes | None, targets: Targets, agent_id: st
         old = earlier.get(text)
         if old is None or old.row != wanted.row or wanted.target.session_id in is_new:
             before_no = old.target.session_no if old is not None else None
-            planned.bindings.append(Binding(wanted.key, wanted.target.session_no, wanted.row, before_no))
+            planned.bindings.append(
+                Binding(wanted.key, wanted.target.session_no, wanted.row, before_no)
+            )
     return planned
 
 
@@ -243,7 +267,9 @@ class _Wanted:
     row: str
 
 
-def _wanted(entries: Iterable[IndexEntry], targets: Targets, agent_id: str, notes: list[str]) -> dict[str, _Wanted]:
+def _wanted(
+    entries: Iterable[IndexEntry], targets: Targets, agent_id: str, notes: list[str]
+) -> dict[str, _Wanted]:
     """Return what an index asks for, by key. Of several rows for one key, however it is written, the last one counts."""
     found: dict[str, _Wanted] = {}
     for entry in entries:
@@ -257,7 +283,9 @@ def _wanted(entries: Iterable[IndexEntry], targets: Targets, agent_id: str, note
             notes.append(_about_missing(entry))
             continue
         if entry.session_id is not None and entry.session_id != target.session_id:
-            notes.append(f"{entry.key}: the index says session {entry.session_id}; its file is stored as {target.session_id}")
+            notes.append(
+                f"{entry.key}: the index says session {entry.session_id}; its file is stored as {target.session_id}"
+            )
         if key.text in found:
             notes.append(f"{key.text}: in the index more than once; the last one is bound")
         found[key.text] = _Wanted(key, target, entry.text)
@@ -272,7 +300,11 @@ def _about_missing(entry: IndexEntry) -> str:
 
 def agent_in(entries: Sequence[IndexEntry]) -> str:
     """Return the agent that most keys of an index belong to; old indexes name none, and their agent is `main`."""
-    owners = Counter(parts[1].lower() for entry in entries if len(parts := entry.key.split(":")) > 2 and parts[0].lower() == "agent")
+    owners = Counter(
+        parts[1].lower()
+        for entry in entries
+        if len(parts := entry.key.split(":")) > 2 and parts[0].lower() == "agent"
+    )
     return owners.most_common(1)[0][0] if owners else "main"
 
 
@@ -280,7 +312,13 @@ def agent_in(entries: Sequence[IndexEntry]) -> str:
 
 
 def renew_index(
-    content: bytes, agent_id: str | None, bindings: dict[str, Row], names: dict[int, str], folder: str, *, with_new: bool
+    content: bytes,
+    agent_id: str | None,
+    bindings: dict[str, Row],
+    names: dict[int, str],
+    folder: str,
+    *,
+    with_new: bool,
 ) -> bytes:
     """Return an imported index, changed only in the rows whose key is bound elsewhere now, or no longer."""
     try:
@@ -302,7 +340,11 @@ def renew_index(
             changes |= {entry.start: None for entry in rows if file_for(entry, beside) is not None}
         elif not any(_means(entry, binding, names) for entry in rows):
             changes[rows[-1].start] = new_row(binding, rows[-1], names, folder)
-    own = {key: row for key, row in bindings.items() if key not in by_key and key.startswith(f"agent:{agent_id}:")}
+    own = {
+        key: row
+        for key, row in bindings.items()
+        if key not in by_key and key.startswith(f"agent:{agent_id}:")
+    }
     added = {key: new_row(row, None, names, folder) for key, row in own.items() if with_new}
     if not changes and not added:
         return content
@@ -333,7 +375,10 @@ def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
 def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
     """Tell whether an index row still says what its key is bound to."""
     name = file_name(names.get(binding.session_no, ""))
-    return binding.session_id == entry.session_id or name in (entry.file_name, f"{entry.session_id}.jsonl")
+    return binding.session_id == entry.session_id or name in (
+        entry.file_name,
+        f"{entry.session_id}.jsonl",
+    )
 
 
 def new_row(binding: Row, entry: IndexEntry | None, names: dict[int, str], folder: str) -> str:
@@ -343,7 +388,9 @@ def new_row(binding: Row, entry: IndexEntry | None, names: dict[int, str], folde
     row |= {"sessionId": binding.session_id, "updatedAt": binding.updated_at_ms}
     name = names.get(binding.session_no)
     if entry is not None and entry.session_file is not None and name is not None:
-        row["sessionFile"] = entry.session_file.removesuffix(entry.file_name or "") + file_name(name)
+        row["sessionFile"] = entry.session_file.removesuffix(entry.file_name or "") + file_name(
+            name
+        )
     elif name is not None and name != f"{folder}/{binding.session_id}.jsonl":
         row["sessionFile"] = os.path.relpath(name, folder or ".")
     return dumps_again(row)

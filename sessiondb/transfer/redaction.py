@@ -79,7 +79,9 @@ class Rule:
 
 
 def _rule(name: str, pattern: str, *hints: str) -> Rule:
-    return Rule(name, re.compile(pattern, re.ASCII), hints)  # a letter of another script is no part of a token
+    return Rule(
+        name, re.compile(pattern, re.ASCII), hints
+    )  # a letter of another script is no part of a token
 
 
 _KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
@@ -87,12 +89,30 @@ _KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
 # Ordered: what is more particular comes first. Each begins at a text of its own, behind a character that is not of the
 # secret's alphabet: so no character is the start of two attempts, and a long run of such characters is read once.
 RULES: Final[tuple[Rule, ...]] = (
-    Rule("private-key", re.compile(rf"-----BEGIN {_KEY_KIND}"), ("-----BEGIN ",), re.compile(rf"-----END {_KEY_KIND}")),
+    Rule(
+        "private-key",
+        re.compile(rf"-----BEGIN {_KEY_KIND}"),
+        ("-----BEGIN ",),
+        re.compile(rf"-----END {_KEY_KIND}"),
+    ),
     _rule("anthropic-key", r"(?<![\w-])sk-ant-[\w-]{16,300}", "sk-ant-"),
-    _rule("stripe-key", r"(?<![\w-])(?:(?:sk|rk)_(?:live|test)|whsec)_[A-Za-z0-9]{16,255}", "k_live_", "k_test_", "whsec_"),
+    _rule(
+        "stripe-key",
+        r"(?<![\w-])(?:(?:sk|rk)_(?:live|test)|whsec)_[A-Za-z0-9]{16,255}",
+        "k_live_",
+        "k_test_",
+        "whsec_",
+    ),
     # OpenAI, and the many who took its form. A digit is asked for: `sk-` also begins names that people give to things.
     _rule("sk-key", r"(?<![\w-])sk-(?=[A-Za-z_-]{0,80}[0-9])[\w-]{20,300}", "sk-"),
-    _rule("aws-access-key", r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])", "AKIA", "ASIA", "ABIA", "ACCA"),
+    _rule(
+        "aws-access-key",
+        r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])",
+        "AKIA",
+        "ASIA",
+        "ABIA",
+        "ACCA",
+    ),
     _rule(
         "aws-secret-key",
         r"(?i:secret_?access_?key|aws_?secret_?key)[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}[\"'\\]{0,3}(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
@@ -104,19 +124,44 @@ RULES: Final[tuple[Rule, ...]] = (
         r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255})",
         *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     ),
-    _rule("gitlab-token", r"(?<![\w-])gl(?:pat|dt|rt|ft|cbt)-[\w.-]{20,255}", "glpat-", "gldt-", "glrt-", "glft-", "glcbt-"),
+    _rule(
+        "gitlab-token",
+        r"(?<![\w-])gl(?:pat|dt|rt|ft|cbt)-[\w.-]{20,255}",
+        "glpat-",
+        "gldt-",
+        "glrt-",
+        "glft-",
+        "glcbt-",
+    ),
     _rule("slack-token", r"(?<![\w-])(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,255}", "xox", "xapp-"),
-    _rule("slack-webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<secret>[\w/-]{20,255})", "hooks.slack.com/"),
+    _rule(
+        "slack-webhook",
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<secret>[\w/-]{20,255})",
+        "hooks.slack.com/",
+    ),
     # Its first part is a number in base64, which begins in one of nine ways.
     _rule(
         "discord-token",
         r"(?<![\w-])(?:M[Tjz]|N[DTjz]|O[DT])[\w-]{22,26}\.[\w-]{6}\.[\w-]{27,45}(?![\w-])",
         *("MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"),
     ),
-    _rule("discord-webhook", r"discord(?:app)?\.com/api/webhooks/\d{15,25}/(?P<secret>[\w-]{30,120})", "/api/webhooks/"),
-    _rule("telegram-token", r"(?<![A-Za-z0-9])(?:bot)?(?P<secret>[0-9]{8,12}:AA[\w-]{33})(?![\w-])", ":AA"),
+    _rule(
+        "discord-webhook",
+        r"discord(?:app)?\.com/api/webhooks/\d{15,25}/(?P<secret>[\w-]{30,120})",
+        "/api/webhooks/",
+    ),
+    _rule(
+        "telegram-token",
+        r"(?<![A-Za-z0-9])(?:bot)?(?P<secret>[0-9]{8,12}:AA[\w-]{33})(?![\w-])",
+        ":AA",
+    ),
     _rule("google-key", r"(?<![\w-])AIza[\w-]{35}(?![\w-])", "AIza"),
-    _rule("google-token", r"(?<![\w-])(?:ya29\.[\w-]{20,2000}|GOCSPX-[\w-]{20,60})", "ya29.", "GOCSPX-"),
+    _rule(
+        "google-token",
+        r"(?<![\w-])(?:ya29\.[\w-]{20,2000}|GOCSPX-[\w-]{20,60})",
+        "ya29.",
+        "GOCSPX-",
+    ),
     _rule("huggingface-token", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)", "hf_"),
     _rule(
         "model-key",
@@ -132,16 +177,49 @@ RULES: Final[tuple[Rule, ...]] = (
         r"(?<![A-Za-z])(?:[Bb]earer|BEARER|[Bb]asic|BASIC)[ \t]{1,3}(?=[A-Za-z._~+/=-]{0,80}[0-9])(?P<secret>[\w.~+/=-]{16,4000})",
         *("earer ", "EARER ", "asic ", "ASIC ", "earer\t", "EARER\t", "asic\t", "ASIC\t"),
     ),
-    _rule("url-password", r"://[^\s/?#:@\"'<>\[\]]{0,100}:(?!\[redacted:)(?P<secret>[^\s/?#@\"'<>]{1,200})@", "://"),
+    _rule(
+        "url-password",
+        r"://[^\s/?#:@\"'<>\[\]]{0,100}:(?!\[redacted:)(?P<secret>[^\s/?#@\"'<>]{1,200})@",
+        "://",
+    ),
 )
-EMAIL: Final = _rule("email", r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])", "@")
+EMAIL: Final = _rule(
+    "email",
+    r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])",
+    "@",
+)
 
 # Strings that tell programs where things belong, by where they stand in an entry (the path without list indexes), and
 # texts that a provider gets back byte for byte. Deeper down, in a tool's arguments, the same names mean nothing.
 _KEPT_IN_ENTRY: Final = {
-    (): frozenset({"type", "id", "parentId", "timestamp", "firstKeptEntryId", "targetId", "fromId", "customType", "idempotencyKey"}),
-    ("message",): frozenset({"role", "toolCallId", "toolName", "idempotencyKey", "provider", "model", "api", "stopReason"}),
-    ("message", "content"): frozenset({"type", "id", "name", "mimeType", "textSignature", "thinkingSignature", "thoughtSignature"}),
+    (): frozenset(
+        {
+            "type",
+            "id",
+            "parentId",
+            "timestamp",
+            "firstKeptEntryId",
+            "targetId",
+            "fromId",
+            "customType",
+            "idempotencyKey",
+        }
+    ),
+    ("message",): frozenset(
+        {
+            "role",
+            "toolCallId",
+            "toolName",
+            "idempotencyKey",
+            "provider",
+            "model",
+            "api",
+            "stopReason",
+        }
+    ),
+    ("message", "content"): frozenset(
+        {"type", "id", "name", "mimeType", "textSignature", "thinkingSignature", "thoughtSignature"}
+    ),
 }
 _KEPT_IN_INDEX: Final = frozenset({"sessionId", "sessionFile"})
 
@@ -157,7 +235,11 @@ class Redactor:
 
     def __init__(self, *, emails: bool = False, rules: Iterable[Rule] = ()) -> None:
         self.rules = (*RULES, *((EMAIL,) if emails else ()), *rules)
-        self._hints = None if any(not rule.hints for rule in self.rules) else sorted({hint for rule in self.rules for hint in rule.hints})
+        self._hints = (
+            None
+            if any(not rule.hints for rule in self.rules)
+            else sorted({hint for rule in self.rules for hint in rule.hints})
+        )
 
     def text(self, text: str, counts: Counter[str]) -> str:
         """Return a text without its secrets; count them per rule."""
@@ -179,7 +261,9 @@ class Redactor:
         if self._holds_none(text):
             return raw
         try:
-            decode_object(text, values_max=ENTRY_BYTES_MAX if shape == "index" else ENTRY_VALUES_MAX)
+            decode_object(
+                text, values_max=ENTRY_BYTES_MAX if shape == "index" else ENTRY_VALUES_MAX
+            )
         except DamagedLine:
             redacted = self.text(text, counts)
         else:
@@ -188,7 +272,12 @@ class Redactor:
 
     def _holds_none(self, text: str) -> bool:
         """Tell quickly that a line holds no secret: no hint, and no escape (of an ASCII character) that might hide one."""
-        return self._hints is not None and "\\u00" not in text and "\\/" not in text and not any(hint in text for hint in self._hints)
+        return (
+            self._hints is not None
+            and "\\u00" not in text
+            and "\\/" not in text
+            and not any(hint in text for hint in self._hints)
+        )
 
     def _object(self, text: str, counts: Counter[str], shape: Shape) -> str:
         """Replace string values of a valid JSON object where they stand."""
@@ -208,7 +297,9 @@ class Redactor:
 
 def _values(text: str) -> Iterator[tuple[int, int, tuple[str, ...], str]]:
     """Yield each string value of a valid object: where it stands, its path, and the name of its field ("" in a list)."""
-    path: list[str | None] = []  # names of what is open; what is in a list goes by the list's name, and adds none
+    path: list[
+        str | None
+    ] = []  # names of what is open; what is in a list goes by the list's name, and adds none
     kinds: list[str] = []
     key, is_key = "", False
     for token in _TOKEN.finditer(text):
@@ -216,7 +307,12 @@ def _values(text: str) -> Iterator[tuple[int, int, tuple[str, ...], str]]:
             case '"' if is_key:
                 key = loads(token[0]) if "\\" in token[0] else token[0][1:-1]
             case '"':
-                yield token.start(), token.end(), tuple(name for name in path[1:] if name is not None), key
+                yield (
+                    token.start(),
+                    token.end(),
+                    tuple(name for name in path[1:] if name is not None),
+                    key,
+                )
             case ":":
                 is_key = False
             case "{" | "[" as kind:
@@ -241,7 +337,9 @@ def _is_kept(shape: Shape, path: tuple[str, ...], key: str) -> bool:
 
 # -- what a receipt keeps -------------------------------------------------------------------------------------------
 
-_MARK: Final = re.compile(r"redacted at import from byte (?P<at>\d+): (?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)")
+_MARK: Final = re.compile(
+    r"redacted at import from byte (?P<at>\d+): (?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +350,9 @@ class Mark:
     counts: Counter[str]
 
     def __str__(self) -> str:
-        found = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())) or "nothing"
+        found = (
+            ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())) or "nothing"
+        )
         return f"redacted at import from byte {self.from_byte}: {found}"
 
 
@@ -289,7 +389,9 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
             content = file.read(RULES_FILE_BYTES_MAX + 1)
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: the rules cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise InvalidInput(
+            f"{path}: the rules cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if len(content) > RULES_FILE_BYTES_MAX:
         raise InvalidInput(f"{path}: more than {RULES_FILE_BYTES_MAX:,} bytes of rules")
     rules: dict[str, Rule] = {}
@@ -304,7 +406,9 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
                 raise InvalidInput(f"there is a rule {name} already; give this one another name")
             rules[name] = rule_from(name, pattern)
         except InvalidInput as error:
-            raise InvalidInput(f"{path}, line {number}: {error}", path=str(path), line=number) from error
+            raise InvalidInput(
+                f"{path}, line {number}: {error}", path=str(path), line=number
+            ) from error
     if len(rules) > RULES_MAX:
         raise InvalidInput(f"{path}: {len(rules)} rules; at most {RULES_MAX} are read")
     return tuple(rules.values())
@@ -317,15 +421,23 @@ def rule_from(name: str, pattern: str) -> Rule:
         InvalidInput: the name or the expression is none, or it repeats something without a bound.
     """
     if not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name[:60]!r} is not a name for a rule: up to 40 small letters, digits, - and _")
+        raise InvalidInput(
+            f"{name[:60]!r} is not a name for a rule: up to 40 small letters, digits, - and _"
+        )
     if not pattern or len(pattern) > PATTERN_CHARS_MAX:
-        raise InvalidInput(f"rule {name}: its expression has {len(pattern):,} characters; 1 to {PATTERN_CHARS_MAX} are meant")
+        raise InvalidInput(
+            f"rule {name}: its expression has {len(pattern):,} characters; 1 to {PATTERN_CHARS_MAX} are meant"
+        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what will mean something else one day is a mistake today
+            warnings.simplefilter(
+                "error"
+            )  # what will mean something else one day is a mistake today
             compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError, FutureWarning, DeprecationWarning) as error:
-        raise InvalidInput(f"rule {name}: {pattern!r} is not a regular expression: {error}") from error
+        raise InvalidInput(
+            f"rule {name}: {pattern!r} is not a regular expression: {error}"
+        ) from error
     if compiled.search("") is not None:
         raise InvalidInput(f"rule {name}: {pattern!r} matches the empty text, and so everywhere")
     if (reason := why_slow(pattern)) is not None:

@@ -29,22 +29,36 @@ from .jsonl_reader import BOM, PrefixChanged, UnreadableFile, open_transcript, r
 from .jsonl_writer import imported_bytes
 from .redaction import Redactor, mark_in
 
-_CHECKPOINTS: Final = {"anthropic-compaction", "openai-responses-compaction", "openai-responses-retained-compaction"}
+_CHECKPOINTS: Final = {
+    "anthropic-compaction",
+    "openai-responses-compaction",
+    "openai-responses-retained-compaction",
+}
 
 
-async def compare_with_file(backend: Backend, path: str, redactor: Redactor | None = None) -> list[str]:
+async def compare_with_file(
+    backend: Backend, path: str, redactor: Redactor | None = None
+) -> list[str]:
     """Return how a stored transcript differs from its file; nothing, if both agree.
 
     What was imported with a redactor is compared with what the same rules make of the file now.
     """
-    row = await backend.read(lambda tx: tx.first("import_file.by_path", path=path), op="import.verify")
+    row = await backend.read(
+        lambda tx: tx.first("import_file.by_path", path=path), op="import.verify"
+    )
     if row is None or row.session_no is None:
         return []
     digest = hashlib.sha256()
     async for part in imported_bytes(
-        backend, row.first_import_file_no, row.session_no, row.entries, final_newline=bool(row.final_newline)
+        backend,
+        row.first_import_file_no,
+        row.session_no,
+        row.entries,
+        final_newline=bool(row.final_newline),
     ):
-        await anyio.to_thread.run_sync(digest.update, part) if len(part) > MIB else digest.update(part)
+        await anyio.to_thread.run_sync(digest.update, part) if len(part) > MIB else digest.update(
+            part
+        )
     try:
         content = await anyio.to_thread.run_sync(_read, path, row.bytes)
     except (PrefixChanged, UnreadableFile, OSError) as error:
@@ -56,7 +70,9 @@ async def compare_with_file(backend: Backend, path: str, redactor: Redactor | No
     differences = []
     if digest.digest() != hashlib.sha256(content).digest():
         differences.append("its export differs from the file")
-    undone = await backend.read(lambda tx: tx.first("import_file.undone", session_no=row.session_no), op="import.verify")
+    undone = await backend.read(
+        lambda tx: tx.first("import_file.undone", session_no=row.session_no), op="import.verify"
+    )
     if row.session_last_seq != row.entries or undone is not None:
         return differences  # the session has gone on here; its context is no longer the file's
     stored = await backend.read(lambda tx: read_context(tx, row.session_no), op="import.verify")
@@ -65,7 +81,10 @@ async def compare_with_file(backend: Backend, path: str, redactor: Redactor | No
         try:
             parts = await anyio.to_thread.run_sync(_decoded, stored.parts)
         except ValueError as error:
-            return [*differences, f"its context is damaged in this database ({error}); run `sessiondb verify`"]
+            return [
+                *differences,
+                f"its context is damaged in this database ({error}); run `sessiondb verify`",
+            ]
         differences += _differences(parts, stored.model, stored.thinking_level, *read)
     return differences
 
@@ -85,19 +104,33 @@ def _redacted(content: bytes, from_byte: int, redactor: Redactor) -> bytes:
     stream = io.BytesIO(content[from_byte:])
     begins = BOM if from_byte == 0 and content.startswith(BOM) else b""
     stream.seek(len(begins))
-    return b"".join([content[:from_byte], begins, *(redactor.line(line, Counter()) for line, _, _ in raw_lines(stream.read))])
+    return b"".join(
+        [
+            content[:from_byte],
+            begins,
+            *(redactor.line(line, Counter()) for line, _, _ in raw_lines(stream.read)),
+        ]
+    )
 
 
 def _decoded(parts: tuple[bytes, ...]) -> list[Any]:
     return [_loads(part) for part in parts]
 
 
-def _differences(stored: list[Any], model: Any, level: str, messages: list[Any], read_model: Any, read_level: str) -> list[str]:
+def _differences(
+    stored: list[Any], model: Any, level: str, messages: list[Any], read_model: Any, read_level: str
+) -> list[str]:
     found = []
     if len(stored) != len(messages):
-        found.append(f"its context has {len(stored):,} messages here and {len(messages):,} in the file")
+        found.append(
+            f"its context has {len(stored):,} messages here and {len(messages):,} in the file"
+        )
     elif stored != messages:
-        at = next(index for index, (ours, theirs) in enumerate(zip(stored, messages, strict=True)) if ours != theirs)
+        at = next(
+            index
+            for index, (ours, theirs) in enumerate(zip(stored, messages, strict=True))
+            if ours != theirs
+        )
         found.append(f"message {at} of its context differs from the file's")
     if model != read_model:
         found.append(f"its model is {model} here and {read_model} in the file")
@@ -169,15 +202,27 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if known is not None and nodes[known][0]["type"] in ("leaf", "session"):
                 known = nodes[known][1]
             nodes.append((line, known))
-            if line["type"] == "leaf" and line.get("appendMode") != "side" and (known is not None or not isinstance(target, str)):
+            if (
+                line["type"] == "leaf"
+                and line.get("appendMode") != "side"
+                and (known is not None or not isinstance(target, str))
+            ):
                 leaf = known
         else:
-            if version < 2 and line["type"] == "compaction" and isinstance(line.get("firstKeptEntryIndex"), int):
+            if (
+                version < 2
+                and line["type"] == "compaction"
+                and isinstance(line.get("firstKeptEntryIndex"), int)
+            ):
                 index = line["firstKeptEntryIndex"]
                 kept = nodes[index - 1][0] if 0 < index <= len(nodes) else None
                 line = {**line, "kept": kept}
             message = line.get("message")
-            sent = message if isinstance(message, dict) and message.get("excludeFromContext") is not True else {}
+            sent = (
+                message
+                if isinstance(message, dict) and message.get("excludeFromContext") is not True
+                else {}
+            )
             if version < 3 and sent.get("role") == "hookMessage":
                 line = {**line, "message": _finite({**sent, "role": "custom"})}
             nodes.append((line, parent))
@@ -201,13 +246,22 @@ def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, str]:
             level = str(entry.get("thinkingLevel"))
         elif entry["type"] == "model_change":
             model = {"provider": entry.get("provider"), "modelId": entry.get("modelId")}
-        elif entry["type"] == "message" and isinstance(message, dict) and message.get("role") == "assistant":
+        elif (
+            entry["type"] == "message"
+            and isinstance(message, dict)
+            and message.get("role") == "assistant"
+        ):
             model = {"provider": message.get("provider"), "modelId": message.get("model")}
-    at = max((index for index, entry in enumerate(path) if entry["type"] in ("compaction", "reset")), default=None)
+    at = max(
+        (index for index, entry in enumerate(path) if entry["type"] in ("compaction", "reset")),
+        default=None,
+    )
     if at is None:
         return [message for entry in path if (message := _message(entry)) is not None], model, level
     boundary = path[at]
-    first = next((index for index, entry in enumerate(path[:at]) if _is_first_kept(boundary, entry)), at)
+    first = next(
+        (index for index, entry in enumerate(path[:at]) if _is_first_kept(boundary, entry)), at
+    )
     kept, after = path[first:at], path[at + 1 :]
     messages: list[Any] = []
     if boundary["type"] == "compaction":
@@ -219,9 +273,17 @@ def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, str]:
                 "timestamp": _ms(boundary.get("timestamp")),
             }
         )
-        messages += [_without_replay(message) for entry in kept if (message := _message(entry)) is not None]
+        messages += [
+            _without_replay(message) for entry in kept if (message := _message(entry)) is not None
+        ]
     else:
-        messages += _answered([entry["message"] for entry in kept if entry["type"] == "message" and isinstance(entry.get("message"), dict)])
+        messages += _answered(
+            [
+                entry["message"]
+                for entry in kept
+                if entry["type"] == "message" and isinstance(entry.get("message"), dict)
+            ]
+        )
     messages += [message for entry in after if (message := _message(entry)) is not None]
     return messages, model, level
 
@@ -271,7 +333,11 @@ def _answered(messages: list[dict[str, Any]]) -> Iterator[Any]:
         if message.get("role") == "assistant":
             content = message.get("content")
             blocks = content if isinstance(content, list) else []
-            calls += [block.get("id") for block in blocks if isinstance(block, dict) and block.get("type") == "toolCall"]
+            calls += [
+                block.get("id")
+                for block in blocks
+                if isinstance(block, dict) and block.get("type") == "toolCall"
+            ]
         elif message.get("role") == "toolResult" and message.get("toolCallId") in calls:
             calls.remove(message.get("toolCallId"))
         elif message.get("role") != "user":

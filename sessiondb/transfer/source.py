@@ -61,12 +61,24 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
     # Invariant: `source` says exactly how much of the file is stored, so whoever goes on must have begun there. Of
     # two imports at once, one goes on and the other is told.
     if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
-        raise Overtaken(f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done")
-    if batch.items and row.session_no is not None and tx.first("archive.of_session", session_no=row.session_no) is not None:
-        raise GoneOn(f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`")
+        raise Overtaken(
+            f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done"
+        )
+    if (
+        batch.items
+        and row.session_no is not None
+        and tx.first("archive.of_session", session_no=row.session_no) is not None
+    ):
+        raise GoneOn(
+            f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`"
+        )
     if batch.items and row.session_last_seq != row.entries:
         raise GoneOn(_gone_on(row.session_id, row.session_last_seq - row.entries))
-    quarantined = row.quarantined - tx.run("import_file.drop_tail", import_file_no=row.import_file_no, byte_offset=batch.before.resume_at)
+    quarantined = row.quarantined - tx.run(
+        "import_file.drop_tail",
+        import_file_no=row.import_file_no,
+        byte_offset=batch.before.resume_at,
+    )
     notes: list[str] = []
     state = load_state(tx, row.session_no) if row.session_no is not None else None
     for item in batch.items:
@@ -74,7 +86,9 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
             if state is None:
                 state = load_state(tx, _create_session(tx, file, batch.identity, notes))
             trouble = key_trouble(item.idempotency_key)
-            if trouble is not None:  # the text keeps it; no claim of a message may take it for its own
+            if (
+                trouble is not None
+            ):  # the text keeps it; no claim of a message may take it for its own
                 state.notes.append(f"entry {item.entry_id}: {trouble}; left out")
                 item.idempotency_key = None
             place(tx, state, item, lenient=True)
@@ -85,7 +99,12 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
         save_state(tx, state)
         notes += state.notes[:NOTES_MAX]
         created_at_ms = batch.identity.created_at_ms if batch.identity is not None else None
-        tx.run("import_file.date_session", session_no=state.session_no, created_at_ms=created_at_ms, updated_at_ms=file.modified_at_ms)
+        tx.run(
+            "import_file.date_session",
+            session_no=state.session_no,
+            created_at_ms=created_at_ms,
+            updated_at_ms=file.modified_at_ms,
+        )
     if state is not None and batch.last and file.kind in ENDED_KINDS:
         registry.end(tx, state.session_no)
     entries = state.last_seq if state is not None and batch.items else row.entries
@@ -111,10 +130,16 @@ def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
     """Return what the receipt notes, first of all from where on it is without its secrets, and how many they were."""
     mark = mark_in(row.note)
     if batch.redacted is not None:
-        from_byte, counts = (mark.from_byte, mark.counts) if mark is not None else (batch.before.resume_at, Counter[str]())
+        from_byte, counts = (
+            (mark.from_byte, mark.counts)
+            if mark is not None
+            else (batch.before.resume_at, Counter[str]())
+        )
         mark = Mark(from_byte, counts + batch.redacted)
     rest = without_mark(row.note)
-    return shortened([*([str(mark)] if mark is not None else []), *([rest] if rest else []), *notes])
+    return shortened(
+        [*([str(mark)] if mark is not None else []), *([rest] if rest else []), *notes]
+    )
 
 
 def _begin_source(tx: Tx, file: Found) -> Row:
@@ -153,7 +178,9 @@ def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[
     for session_id in _candidates(file, identity):
         if tx.first("registry.by_id", session_id=session_id) is None:
             notes += _about_id(file, identity, session_id)
-            return registry.insert(tx, session_id, origin="import", version=identity.version, agent_id=file.agent_id)
+            return registry.insert(
+                tx, session_id, origin="import", version=identity.version, agent_id=file.agent_id
+            )
     raise InvalidInput(f"{file.path}: no session id is free for it; rename the file")
 
 
@@ -173,7 +200,11 @@ def _candidates(file: Found, identity: Identity) -> Iterator[str]:
 def _about_id(file: Found, identity: Identity, session_id: str) -> list[str]:
     stem = stem_of(file_name(file.path))
     if identity.header_id is not None and session_id != identity.header_id:
-        why = "as the index says" if session_id == file.index_id else "because another session has that id"
+        why = (
+            "as the index says"
+            if session_id == file.index_id
+            else "because another session has that id"
+        )
         return [f"its header says id {identity.header_id}; stored as {session_id}, {why}"]
     if file.kind == "live" and session_id != stem and identity.header_id is not None:
         return [f"its header says id {identity.header_id}, which is not its file name"]
@@ -199,15 +230,21 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
     for binding in bindings:
         row = tx.first("registry.by_key", session_key=binding.key.text)
         if row is not None and row.session_no not in (binding.session_no, binding.before_no):
-            notes.append(f"{binding.key.text} is bound to session {row.session_id} in this database; left so")
+            notes.append(
+                f"{binding.key.text} is bound to session {row.session_id} in this database; left so"
+            )
             continue
-        kept = tx.first("archive.of_session", session_no=binding.session_no) if row is None else None
+        kept = (
+            tx.first("archive.of_session", session_no=binding.session_no) if row is None else None
+        )
         if kept is not None and (kept.encoding == "none" or kept.state == "deleted"):
             notes.append(f"{binding.key.text} is not bound: its session was deleted")
             continue
         if kept is not None:
             tx.run("archive.add_key", session_no=binding.session_no, session_key=binding.key.text)
-            notes.append(f"{binding.key.text} is not bound: its session is archived; restoring it binds the key")
+            notes.append(
+                f"{binding.key.text} is not bound: its session is archived; restoring it binds the key"
+            )
             continue
         registry.bind(tx, binding.key, binding.session_no, binding.details)
         bound += 1
@@ -232,4 +269,9 @@ def place_of(row: Row | None) -> Place:
     if row.tail_at is None:
         return known
     behind_entry = row.tail_reason == BEHIND_ENTRY
-    return replace(known, resume_at=row.tail_at, resume_lines=row.lines - (not behind_entry), mid_line=behind_entry)
+    return replace(
+        known,
+        resume_at=row.tail_at,
+        resume_lines=row.lines - (not behind_entry),
+        mid_line=behind_entry,
+    )

@@ -14,7 +14,19 @@ from click.testing import CliRunner, Result
 
 from sessiondb import sync
 from sessiondb.cli import program
-from sessiondb.cli.terminal import Column, at, cells, cut, duration, escape, escape_json, escape_lines, size, table_lines, wrap
+from sessiondb.cli.terminal import (
+    Column,
+    at,
+    cells,
+    cut,
+    duration,
+    escape,
+    escape_json,
+    escape_lines,
+    size,
+    table_lines,
+    wrap,
+)
 from sessiondb.errors import (
     CompactionRunning,
     ConstraintFailed,
@@ -63,7 +75,12 @@ def db(tmp_db: Path) -> Path:
         session = opened.session(KEY)
         for number in range(12):
             session.append({"role": "user", "content": f"question {number} " * 20})
-            session.append({"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " * 20}]})
+            session.append(
+                {
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": f"answer {number} " * 20}],
+                }
+            )
         with session.compact(keep_recent_tokens=300) as job:
             job.commit("they asked and were answered")
         session.append({"role": "user", "content": "and now?"})
@@ -73,9 +90,22 @@ def db(tmp_db: Path) -> Path:
         evil = opened.session("agent:main:evil")
         evil.append({"role": "user", "content": EVIL})
         call = {"type": "toolCall", "id": "1", "name": "bash", "arguments": {"command": "seq 100"}}
-        evil.append({"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, call], "model": "m-1"})
+        evil.append(
+            {
+                "role": "assistant",
+                "content": [{"type": "thinking", "thinking": "hm"}, call],
+                "model": "m-1",
+            }
+        )
         lines = "\n".join(f"line {number}" for number in range(100))
-        evil.append({"role": "toolResult", "toolCallId": "1", "toolName": "bash", "content": [{"type": "text", "text": lines}]})
+        evil.append(
+            {
+                "role": "toolResult",
+                "toolCallId": "1",
+                "toolName": "bash",
+                "content": [{"type": "text", "text": lines}],
+            }
+        )
     return tmp_db
 
 
@@ -92,7 +122,11 @@ def test_sessions_lists_live_ones_and_with_all_the_ended_too(db: Path) -> None:
     assert "ended-one" not in ok("sessions", db)
     assert "ended-one" in ok("sessions", db, "--all")
     found = json.loads(ok("sessions", db, "--all", "--json"))
-    assert {info["session_id"] for info in found} == {session_id(db), session_id(db, "agent:main:evil"), "ended-one"}
+    assert {info["session_id"] for info in found} == {
+        session_id(db),
+        session_id(db, "agent:main:evil"),
+        "ended-one",
+    }
     assert len(json.loads(ok("sessions", db, "--json", "-n", "1"))) == 1
     assert json.loads(ok("sessions", db, "--json", "--agent", "nobody")) == []
 
@@ -110,14 +144,19 @@ def test_a_list_of_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:
 
 
 def test_context_prints_the_messages_of_now_of_an_epoch_and_in_pis_shape(db: Path) -> None:
-    now, before = json.loads(ok("context", db, KEY)), json.loads(ok("context", db, KEY, "--epoch", "0"))
+    now, before = (
+        json.loads(ok("context", db, KEY)),
+        json.loads(ok("context", db, KEY, "--epoch", "0")),
+    )
     assert now[0]["role"] == "compactionSummary"
     assert [message["role"] for message in before] == ["user", "assistant"] * 12
     pi = json.loads(ok("context", db, KEY, "--format", "pi"))
     assert list(pi) == ["messages", "thinkingLevel", "model"]
     assert pi["messages"] == now
     with sync.open(db, readonly=True) as opened:
-        assert ok("context", db, KEY).encode() == opened.session_by_id(KEY).context().as_json() + b"\n"
+        assert (
+            ok("context", db, KEY).encode() == opened.session_by_id(KEY).context().as_json() + b"\n"
+        )
 
 
 def test_compactions_are_listed_with_what_became_of_them(db: Path) -> None:
@@ -131,7 +170,9 @@ def test_verify_says_all_good_and_1_when_it_is_not(db: Path) -> None:
     assert "all good" in ok("verify", db)
     assert json.loads(ok("verify", db, "--json"))["ok"] is True
     broken = apsw.Connection(str(db))
-    broken.execute("UPDATE session SET last_seq = last_seq + 1 WHERE session_id = 'ended-one'").fetchall()
+    broken.execute(
+        "UPDATE session SET last_seq = last_seq + 1 WHERE session_id = 'ended-one'"
+    ).fetchall()
     broken.close()
     result = run("verify", db)
     assert result.exit_code == 1
@@ -149,7 +190,11 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
             found = json.loads(ok("status", db, "--json"))
             text = ok("status", db)
             [running] = found["running"]
-            assert (running["compaction_id"], running["owner_alive"], running["overdue"]) == (job.id, True, False)
+            assert (running["compaction_id"], running["owner_alive"], running["overdue"]) == (
+                job.id,
+                True,
+                False,
+            )
             assert job.id in text
             [process] = found["processes"]
             assert process["alive"] is True
@@ -166,7 +211,9 @@ def test_status_names_a_compaction_that_is_overdue(db: Path) -> None:
         session = opened.session_by_id(KEY)
         with session.compact(keep_recent_tokens=0, timeout_s=600) as job:
             late = apsw.Connection(str(db))
-            late.execute("UPDATE compaction SET begun_at_ms = 1, deadline_ms = 2 WHERE state = 'running'").fetchall()
+            late.execute(
+                "UPDATE compaction SET begun_at_ms = 1, deadline_ms = 2 WHERE state = 'running'"
+            ).fetchall()
             late.close()
             found = json.loads(ok("status", db, "--json"))
             assert [line["compaction_id"] for line in found["stuck"]] == [job.id]
@@ -181,7 +228,9 @@ def test_status_names_a_compaction_that_is_overdue(db: Path) -> None:
 
 def test_show_marks_where_the_current_context_begins(db: Path) -> None:
     lines = ok("show", db, KEY).splitlines()
-    [begins] = [index for index, line in enumerate(lines) if "the current context begins here" in line]
+    [begins] = [
+        index for index, line in enumerate(lines) if "the current context begins here" in line
+    ]
     before, after = "\n".join(lines[:begins]), "\n".join(lines[begins:])
     assert "question 0" in before
     assert "question 11" in after
@@ -192,7 +241,11 @@ def test_show_marks_where_the_current_context_begins(db: Path) -> None:
 def test_show_prints_no_control_character_of_the_content(db: Path) -> None:
     for output in (ok("show", db, "agent:main:evil"), ok("tail", db, "agent:main:evil")):
         assert "\\x1b[31mred" in output
-        assert [char for char in output if (ord(char) < 0x20 and char != "\n") or 0x7F <= ord(char) <= 0x9F or char == "\u202e"] == []
+        assert [
+            char
+            for char in output
+            if (ord(char) < 0x20 and char != "\n") or 0x7F <= ord(char) <= 0x9F or char == "\u202e"
+        ] == []
 
 
 def test_show_shortens_tool_results_unless_asked_for_all(db: Path) -> None:
@@ -217,7 +270,11 @@ def test_show_marks_forks_and_branches(db: Path) -> None:
     assert "forked here" in forked
     assert forked.index("answer 1") < forked.index("forked here") < forked.index("elsewhere")
     branched = ok("show", db, KEY)
-    assert branched.index("answer 2") < branched.index("1 other branch left here") < branched.index("another way")
+    assert (
+        branched.index("answer 2")
+        < branched.index("1 other branch left here")
+        < branched.index("another way")
+    )
 
 
 def test_show_as_json_carries_the_stored_text_itself(db: Path) -> None:
@@ -226,7 +283,9 @@ def test_show_as_json_carries_the_stored_text_itself(db: Path) -> None:
         entries = opened.session_by_id(KEY).entries()
     assert [one["payload"] for one in shown] == [json.loads(entry.payload) for entry in entries]
     assert [one["seq"] for one in shown] == [entry.seq for entry in entries]
-    assert [one["seq"] for one in json.loads(ok("show", db, KEY, "--json", "--last", "3"))] == [entry.seq for entry in entries[-3:]]
+    assert [one["seq"] for one in json.loads(ok("show", db, KEY, "--json", "--last", "3"))] == [
+        entry.seq for entry in entries[-3:]
+    ]
 
 
 def test_show_pages_through_a_transcript_longer_than_a_page(tmp_db: Path) -> None:
@@ -234,7 +293,9 @@ def test_show_pages_through_a_transcript_longer_than_a_page(tmp_db: Path) -> Non
         session = opened.session(KEY)
         for _ in range(5):
             session.append_many([{"role": "user", "content": "x"}] * 123)
-    assert [one["seq"] for one in json.loads(ok("show", tmp_db, KEY, "--json"))] == list(range(1, 616))
+    assert [one["seq"] for one in json.loads(ok("show", tmp_db, KEY, "--json"))] == list(
+        range(1, 616)
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +303,10 @@ def test_show_pages_through_a_transcript_longer_than_a_page(tmp_db: Path) -> Non
     [
         {"role": "user", "content": None},
         {"role": "user"},
-        {"role": "assistant", "content": ["text", 7, None, {"type": "text"}, {"type": None}, {"type": "toolCall"}]},
+        {
+            "role": "assistant",
+            "content": ["text", 7, None, {"type": "text"}, {"type": None}, {"type": "toolCall"}],
+        },
         {"role": "user", "content": [{"type": "image", "data": 5}]},
         {"role": "toolResult", "content": "text", "isError": True},
         {"role": "bashExecution", "command": "ls", "output": None, "exitCode": 2},
@@ -268,10 +332,23 @@ def test_whatever_shape_an_entry_has_it_can_be_shown(tmp_db: Path, entry: dict[s
 
 @pytest.mark.parametrize(
     ("stamp", "shown"),
-    [("2001-02-03T04:05:06.789Z", True), ("not a time", False), ("99999-01-01T00:00:00Z", False), ("0001-01-01T00:00:00Z", False)],
+    [
+        ("2001-02-03T04:05:06.789Z", True),
+        ("not a time", False),
+        ("99999-01-01T00:00:00Z", False),
+        ("0001-01-01T00:00:00Z", False),
+    ],
 )
-def test_an_entry_is_shown_with_the_time_of_its_own_account(tmp_db: Path, stamp: str, shown: bool) -> None:
-    entry = {"type": "message", "id": "a", "parentId": None, "timestamp": stamp, "message": {"role": "user", "content": "x"}}
+def test_an_entry_is_shown_with_the_time_of_its_own_account(
+    tmp_db: Path, stamp: str, shown: bool
+) -> None:
+    entry = {
+        "type": "message",
+        "id": "a",
+        "parentId": None,
+        "timestamp": stamp,
+        "message": {"role": "user", "content": "x"},
+    }
     ok("append", tmp_db, KEY, "--create", stdin=json.dumps(entry))
     with sync.open(tmp_db, readonly=True) as opened:
         stored = at(opened.session_by_id(KEY).entries()[0].appended_at_ms)
@@ -283,7 +360,9 @@ def test_tail_prints_the_end_and_with_json_one_object_a_line(db: Path) -> None:
     lines = ok("tail", db, KEY, "-n", "2").splitlines()
     assert len(lines) == 2
     assert "and now?" in lines[-1]
-    assert [json.loads(line)["seq"] for line in ok("tail", db, KEY, "-n", "2", "--json").splitlines()] == [25, 26]
+    assert [
+        json.loads(line)["seq"] for line in ok("tail", db, KEY, "-n", "2", "--json").splitlines()
+    ] == [25, 26]
 
 
 # -- append -------------------------------------------------------------------------------------------------
@@ -291,18 +370,31 @@ def test_tail_prints_the_end_and_with_json_one_object_a_line(db: Path) -> None:
 
 def test_append_stores_each_line_and_says_how_many(tmp_db: Path) -> None:
     lines = '{"role":"user","content":"a"}\n\n{"type":"custom","customType":"t","data":1}\n{"role":"assistant","content":[]}'
-    assert ok("append", tmp_db, KEY, "--create", stdin=lines) == "3 appended, 0 stored before, 0 refused\n"
+    assert (
+        ok("append", tmp_db, KEY, "--create", stdin=lines)
+        == "3 appended, 0 stored before, 0 refused\n"
+    )
     with sync.open(tmp_db, readonly=True) as opened:
-        assert [entry.type for entry in opened.session_by_id(KEY).entries()] == ["message", "custom", "message"]
+        assert [entry.type for entry in opened.session_by_id(KEY).entries()] == [
+            "message",
+            "custom",
+            "message",
+        ]
 
 
 def test_a_bad_line_is_named_and_does_not_stop_the_others(tmp_db: Path) -> None:
     lines = [json.dumps({"role": "user", "content": str(number)}) for number in range(300)]
-    lines[7], lines[150], lines[299] = "not json", '{"type":"message","id":"x","parentId":"nobody","message":{"role":"user"}}', "[1]"
+    lines[7], lines[150], lines[299] = (
+        "not json",
+        '{"type":"message","id":"x","parentId":"nobody","message":{"role":"user"}}',
+        "[1]",
+    )
     result = run("append", tmp_db, KEY, "--create", stdin="\n".join(lines))
     assert result.exit_code == 1
     assert result.stdout == "297 appended, 0 stored before, 3 refused\n"
-    assert [line.split(" was refused")[0] for line in result.stderr.splitlines()] == [f"sessiondb: line {n}" for n in (8, 151, 300)]
+    assert [line.split(" was refused")[0] for line in result.stderr.splitlines()] == [
+        f"sessiondb: line {n}" for n in (8, 151, 300)
+    ]
     with sync.open(tmp_db, readonly=True) as opened:
         contents = [message["content"] for message in opened.session_by_id(KEY).context().messages]
     assert contents == [str(number) for number in range(300) if number not in (7, 150, 299)]
@@ -314,14 +406,29 @@ def test_lines_with_keys_may_be_sent_again(tmp_db: Path) -> None:
     assert ok("append", tmp_db, KEY, stdin=own) == "0 appended, 2 stored before, 0 refused\n"
     plain = '{"role":"user","content":"b"}\n' * 3
     ok("append", tmp_db, KEY, "--idempotency-prefix", "batch", stdin=plain)
-    receipts = [json.loads(line) for line in ok("append", tmp_db, KEY, "--idempotency-prefix", "batch", "--json", stdin=plain).splitlines()]
-    assert [(receipt["line"], receipt["duplicate"], receipt["seq"]) for receipt in receipts] == [(1, True, 3), (2, True, 4), (3, True, 5)]
+    receipts = [
+        json.loads(line)
+        for line in ok(
+            "append", tmp_db, KEY, "--idempotency-prefix", "batch", "--json", stdin=plain
+        ).splitlines()
+    ]
+    assert [(receipt["line"], receipt["duplicate"], receipt["seq"]) for receipt in receipts] == [
+        (1, True, 3),
+        (2, True, 4),
+        (3, True, 5),
+    ]
 
 
-def test_a_line_that_is_too_long_is_refused_and_the_next_one_is_stored(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_refused_and_the_next_one_is_stored(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sessiondb.cli.transfer.ENTRY_BYTES_MAX", 1000)
     monkeypatch.setattr("sessiondb.cli.transfer.READ_BYTES", 64)
-    lines = '{"role":"user","content":"a"}\n' + json.dumps({"role": "user", "content": "x" * 5000}) + '\n{"role":"user","content":"b"}\n'
+    lines = (
+        '{"role":"user","content":"a"}\n'
+        + json.dumps({"role": "user", "content": "x" * 5000})
+        + '\n{"role":"user","content":"b"}\n'
+    )
     result = run("append", tmp_db, KEY, "--create", stdin=lines)
     assert result.exit_code == 1
     assert "line 2 was refused: longer than 1,000 bytes" in result.stderr
@@ -343,7 +450,9 @@ def test_append_creates_only_when_asked(db: Path, tmp_path: Path) -> None:
 # -- import and export --------------------------------------------------------------------------------------
 
 
-def test_a_folder_goes_in_and_comes_out_byte_for_byte(tmp_db: Path, tmp_path: Path, sample: Path) -> None:
+def test_a_folder_goes_in_and_comes_out_byte_for_byte(
+    tmp_db: Path, tmp_path: Path, sample: Path
+) -> None:
     folder = sample / "openclaw-2026.5.18" / "agents" / "lab" / "sessions"
     dry = json.loads(run("import", tmp_db, folder, "--dry-run", "--json").stdout)
     assert not tmp_db.exists()
@@ -356,21 +465,27 @@ def test_a_folder_goes_in_and_comes_out_byte_for_byte(tmp_db: Path, tmp_path: Pa
     assert again.exit_code == 0
     assert "unchanged" in again.stdout
     ok("export", tmp_db, tmp_path / "out")
-    originals = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".jsonl"}
+    originals = {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".jsonl"
+    }
     exported = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jsonl")}
     assert exported == originals
 
 
 def test_a_damaged_line_is_named_with_file_line_and_byte(tmp_db: Path, tmp_path: Path) -> None:
     header = '{"type":"session","version":3,"id":"one","timestamp":"2026-01-01T00:00:00.000Z","cwd":""}\n'
-    (tmp_path / "one.jsonl").write_text(header + "torn {\n" + '{"type":"custom","id":"a","parentId":null,"customType":"x"}\n')
+    (tmp_path / "one.jsonl").write_text(
+        header + "torn {\n" + '{"type":"custom","id":"a","parentId":null,"customType":"x"}\n'
+    )
     result = run("import", tmp_db, tmp_path / "one.jsonl")
     assert result.exit_code == 1
     assert f"one.jsonl, line 2, byte {len(header)}" in result.stdout
     assert "1 new entry, 1 damaged line" in result.stdout
 
 
-def test_an_export_never_overwrites_another_file_unless_told_to(tmp_db: Path, tmp_path: Path) -> None:
+def test_an_export_never_overwrites_another_file_unless_told_to(
+    tmp_db: Path, tmp_path: Path
+) -> None:
     with sync.open(tmp_db) as opened:
         opened.create_session("one").append({"role": "user", "content": "a"})
     out = tmp_path / "out"
@@ -391,8 +506,14 @@ def test_query_prints_in_every_format(db: Path) -> None:
     assert json.loads(ok("query", db, sql)) == [{"a": 1, "b": 'x,"y'}, {"a": 2, "b": None}]
     assert json.loads(ok("query", db, sql, "--json", "--arrays")) == [[1, 'x,"y'], [2, None]]
     assert [json.loads(line)["a"] for line in ok("query", db, sql, "--nl").splitlines()] == [1, 2]
-    assert list(csv.reader(io.StringIO(ok("query", db, sql, "--csv")))) == [["a", "b"], ["1", 'x,"y'], ["2", ""]]
-    assert list(csv.reader(io.StringIO(ok("query", db, sql, "--tsv", "--no-headers")), "excel-tab")) == [["1", 'x,"y'], ["2", ""]]
+    assert list(csv.reader(io.StringIO(ok("query", db, sql, "--csv")))) == [
+        ["a", "b"],
+        ["1", 'x,"y'],
+        ["2", ""],
+    ]
+    assert list(
+        csv.reader(io.StringIO(ok("query", db, sql, "--tsv", "--no-headers")), "excel-tab")
+    ) == [["1", 'x,"y'], ["2", ""]]
     assert ok("query", db, sql, "--fmt", "github").startswith("|   a | b")
     assert ok("query", db, sql, "--table").splitlines()[0].split() == ["a", "b"]
     assert json.loads(ok("query", db, "select '[1]' as a", "--json-cols")) == [{"a": [1]}]
@@ -400,7 +521,9 @@ def test_query_prints_in_every_format(db: Path) -> None:
 
 
 def test_every_view_can_be_queried(db: Path) -> None:
-    names = json.loads(ok("query", db, "select name from sqlite_schema where type = 'view'", "--arrays"))
+    names = json.loads(
+        ok("query", db, "select name from sqlite_schema where type = 'view'", "--arrays")
+    )
     assert len(names) >= 8
     for [name] in names:
         json.loads(ok("query", db, f"select * from {name}"))
@@ -438,7 +561,9 @@ def test_every_view_can_be_queried(db: Path) -> None:
         "-- nothing",
     ],
 )
-def test_query_does_nothing_but_read(db: Path, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_does_nothing_but_read(
+    db: Path, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     looks = ("select * from entry", "select * from session", "pragma user_version")
     dump = [ok("query", db, look) for look in looks]
@@ -451,7 +576,9 @@ def test_query_does_nothing_but_read(db: Path, sql: str, tmp_path: Path, monkeyp
 def test_text_that_is_no_unicode_is_printed_all_the_same(tmp_db: Path, tmp_path: Path) -> None:
     header = '{"type":"session","version":3,"id":"one","timestamp":"2026-01-01T00:00:00.000Z","cwd":""}\n'
     message = [b"whole", b"half \\ud83d", b"after"]
-    line = b'{"type":"message","id":"%d","parentId":null,"message":{"role":"user","content":"%s"}}\n'
+    line = (
+        b'{"type":"message","id":"%d","parentId":null,"message":{"role":"user","content":"%s"}}\n'
+    )
     body = b"".join(line % pair for pair in enumerate(message))
     (tmp_path / "one.jsonl").write_bytes(header.encode() + body + b"\xff\xfe not a line\n")
     run("import", tmp_db, tmp_path / "one.jsonl")
@@ -462,16 +589,30 @@ def test_text_that_is_no_unicode_is_printed_all_the_same(tmp_db: Path, tmp_path:
     assert {row[3]["encoded"] for row in rows} == {"AA=="}
     assert "not a line" in ok("query", tmp_db, "select * from quarantined")
     for ending in ("", ";", " ;; ", "; -- ;", " -- ;", "; /* ; */ ;"):
-        found = json.loads(ok("query", tmp_db, f"select text, ';--x' as s from transcript where seq = 2 and ';--' = ';--'{ending}"))
+        found = json.loads(
+            ok(
+                "query",
+                tmp_db,
+                f"select text, ';--x' as s from transcript where seq = 2 and ';--' = ';--'{ending}",
+            )
+        )
         assert found == [{"text": "half \ud83d", "s": ";--x"}]
-        found = json.loads(ok("query", tmp_db, f"select text from transcript where text glob 'h*' and 'x' <> ';--x'{ending}"))
+        found = json.loads(
+            ok(
+                "query",
+                tmp_db,
+                f"select text from transcript where text glob 'h*' and 'x' <> ';--x'{ending}",
+            )
+        )
         assert [row["text"][:4] for row in found] == ["half"]
     for shape in ("--csv", "--table", "--nl"):
         assert "half \\ud83d" in ok("query", tmp_db, "select * from transcript", shape)
 
 
 def test_a_wrong_name_is_answered_with_the_right_ones(db: Path) -> None:
-    assert "the views are archive_log, compaction_log" in fails(2, "query", db, "select * from overview")
+    assert "the views are archive_log, compaction_log" in fails(
+        2, "query", db, "select * from overview"
+    )
     assert "no such column: nope" in fails(2, "query", db, "select nope from session_overview")
     fails(2, "query", db, "select :missing")
     assert "no table format 'x'" in fails(2, "query", db, "select 1", "--fmt", "x")
@@ -479,7 +620,9 @@ def test_a_wrong_name_is_answered_with_the_right_ones(db: Path) -> None:
 
 
 def test_a_query_that_runs_too_long_is_stopped(db: Path) -> None:
-    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+    endless = (
+        "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+    )
     assert "stopped after 0.05 s" in fails(1, "query", db, endless, "--timeout", "0.05")
 
 
@@ -537,7 +680,9 @@ def test_a_prefix_that_fits_two_sessions_names_both(tmp_db: Path) -> None:
         (BrokenPipeError(), 141),
     ],
 )
-def test_every_kind_of_error_has_an_exit_code(db: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int) -> None:
+def test_every_kind_of_error_has_an_exit_code(
+    db: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
     def fail(*_args: object, **_options: object) -> None:
         raise error
 
@@ -567,7 +712,19 @@ def test_help_has_the_table_of_exit_codes_and_every_command_has_help() -> None:
         assert ok(name, "--help").splitlines()[2].strip()
         assert "--json" in ok(name, "--help")
     assert set(program.commands) == {
-        *("import", "export", "sessions", "show", "context", "tail", "append", "compactions", "query", "verify", "status"),
+        *(
+            "import",
+            "export",
+            "sessions",
+            "show",
+            "context",
+            "tail",
+            "append",
+            "compactions",
+            "query",
+            "verify",
+            "status",
+        ),
         *("events", "held", "inbox", "dead", "outbox", "resume"),
         *("gc", "restore", "pin", "unpin", "salvage"),
     }
@@ -586,7 +743,9 @@ def test_version_names_all_three() -> None:
 def test_escapes_show_what_would_drive_a_terminal() -> None:
     assert escape("a\nb\t\x1b[0m\u202e\x9b") == "a\\nb\\t\\x1b[0m\\u202e\\x9b"
     assert escape_lines("a\r\nb\rc\x08") == "a\nb\\rc\\x08"
-    assert json.loads(escape_json(json.dumps({"a": "\x9b\u202e"}, ensure_ascii=False))) == {"a": "\x9b\u202e"}
+    assert json.loads(escape_json(json.dumps({"a": "\x9b\u202e"}, ensure_ascii=False))) == {
+        "a": "\x9b\u202e"
+    }
     assert escape("日本語 ünï 😀") == "日本語 ünï 😀"
 
 
@@ -598,7 +757,12 @@ def test_text_is_cut_and_wrapped_by_the_cells_it_takes() -> None:
         for width in range(1, 20):
             assert cells(cut("日本語のとても長いテキスト", width, where)) <= width  # type: ignore[arg-type]
     for width in (5, 10, 33):
-        assert all(cells(line) <= width for line in wrap("a few words, and anextremelylongwordthatfitsnowhere 日本語日本語日本語", width))
+        assert all(
+            cells(line) <= width
+            for line in wrap(
+                "a few words, and anextremelylongwordthatfitsnowhere 日本語日本語日本語", width
+            )
+        )
     assert "".join("".join(wrap("  indented text of words", 12)).split()) == "indentedtextofwords"
     assert list(wrap("a\n\nb", 10)) == ["a", "", "b"]
 
@@ -612,7 +776,13 @@ def test_a_table_fits_its_terminal_and_is_whole_elsewhere() -> None:
         Column("note", spare=1),
     ]
     rows = [
-        ["0123456789" * 3, "agent:main:discord:channel:12345678", "1,000", "pid 1234 on a host", "n" * 30],
+        [
+            "0123456789" * 3,
+            "agent:main:discord:channel:12345678",
+            "1,000",
+            "pid 1234 on a host",
+            "n" * 30,
+        ],
         ["日本語" * 9, "k", "1", None, ""],
     ]
     whole = list(table_lines(columns, rows, None))
@@ -627,12 +797,23 @@ def test_a_table_fits_its_terminal_and_is_whole_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ms", "text"), [(0, "0 ms"), (340, "340 ms"), (1_000, "1 s"), (61_000, "1 min 1 s"), (3_600_000, "1 h"), (90_000_000, "1 d 1 h")]
+    ("ms", "text"),
+    [
+        (0, "0 ms"),
+        (340, "340 ms"),
+        (1_000, "1 s"),
+        (61_000, "1 min 1 s"),
+        (3_600_000, "1 h"),
+        (90_000_000, "1 d 1 h"),
+    ],
 )
 def test_lengths_of_time_are_short(ms: int, text: str) -> None:
     assert duration(ms) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (16 * 1024 * 1024, "16.0 MiB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (16 * 1024 * 1024, "16.0 MiB")],
+)
 def test_sizes_are_short(count: int, text: str) -> None:
     assert size(count) == text

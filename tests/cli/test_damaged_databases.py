@@ -54,7 +54,9 @@ def broken(sound: Truth, tmp_path: Path) -> Path:
 def commands(path: Path, folder: Path) -> dict[str, list[str]]:
     """Return every command that opens a database, each with ordinary arguments."""
     line = folder / "line.jsonl"
-    line.write_text('{"type":"session","version":3,"id":"imported","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}\n')
+    line.write_text(
+        '{"type":"session","version":3,"id":"imported","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}\n'
+    )
     out = folder / "out"
     return {
         "status": ["status", str(path)],
@@ -89,14 +91,18 @@ def unmannerly(name: str, code: int, message: str, path: Path) -> str | None:
         return f"{name} ended with {code}: {message}"
     if "Traceback" in message or "this is a bug" in message:
         return f"{name} showed its insides: {message}"
-    if code == CANNOT_OPEN and not (str(path) in message and any(way in message for way in WAYS_OUT)):
+    if code == CANNOT_OPEN and not (
+        str(path) in message and any(way in message for way in WAYS_OUT)
+    ):
         return f"{name} does not say which file, or what to do next: {message}"
     if code not in (OK, PROBLEMS) and not message.startswith("sessiondb: "):
         return f"{name} ended with {code} and said {message!r}"
     return None
 
 
-def try_all(path: Path, folder: Path, only: tuple[str, ...] = ()) -> tuple[dict[str, int], list[str]]:
+def try_all(
+    path: Path, folder: Path, only: tuple[str, ...] = ()
+) -> tuple[dict[str, int], list[str]]:
     """Run every command on a copy of a database each; return their exit codes and what they did that they may not."""
     codes, wrong = {}, []
     copy = folder / "copy.db"
@@ -112,17 +118,23 @@ def try_all(path: Path, folder: Path, only: tuple[str, ...] = ()) -> tuple[dict[
 # -- whatever the damage -------------------------------------------------------------------------------------
 
 
-def test_no_command_hangs_crashes_or_shows_its_insides_whatever_is_damaged(sound: Truth, broken: Path, tmp_path: Path) -> None:
+def test_no_command_hangs_crashes_or_shows_its_insides_whatever_is_damaged(
+    sound: Truth, broken: Path, tmp_path: Path
+) -> None:
     ended = Counter[str]()
     for number in range(TIMES):
-        damage = break_it(copy_of(sound.path, broken), random.Random(f"{SEED}/commands/{number}"), sound.count)
+        damage = break_it(
+            copy_of(sound.path, broken), random.Random(f"{SEED}/commands/{number}"), sound.count
+        )
         codes, wrong = try_all(broken, tmp_path)
         ended.update(f"{name}: {code}" for name, code in codes.items())
         assert wrong == [], f"SESSIONDB_DAMAGE_SEED={SEED}, number {number}, {damage}"
     print(f"\ndamaged: seed {SEED}, {TIMES} files, every command: {dict(sorted(ended.items()))}")
 
 
-def test_a_file_cut_off_at_any_page_is_refused_or_read_as_far_as_it_goes(sound: Truth, broken: Path, tmp_path: Path) -> None:
+def test_a_file_cut_off_at_any_page_is_refused_or_read_as_far_as_it_goes(
+    sound: Truth, broken: Path, tmp_path: Path
+) -> None:
     pages = range(0, sound.count, max(1, sound.count // max(6, TIMES)))
     for left in pages:
         with copy_of(sound.path, broken).open("r+b") as file:
@@ -167,7 +179,9 @@ def test_what_stands_at_the_beginning_or_beside_the_file_may_be_damaged(
         assert codes["sessions"] == OK
 
 
-def test_the_wal_of_another_database_or_a_damaged_one_is_met_with_a_word(sound: Truth, tmp_path: Path) -> None:
+def test_the_wal_of_another_database_or_a_damaged_one_is_met_with_a_word(
+    sound: Truth, tmp_path: Path
+) -> None:
     other = die_with_wal(tmp_path / "other.db", turns=6)
     path = copy_of(sound.path, tmp_path / "broken.db")
     wal = Path(f"{path}-wal")
@@ -180,7 +194,9 @@ def test_the_wal_of_another_database_or_a_damaged_one_is_met_with_a_word(sound: 
         if number % 3 == 1:
             del data[rng.randrange(len(data)) :]
         wal.write_bytes(data)
-        _, wrong = try_all(path, tmp_path, ("status", "sessions", "verify", "query", "append", "salvage"))
+        _, wrong = try_all(
+            path, tmp_path, ("status", "sessions", "verify", "query", "append", "salvage")
+        )
         assert wrong == [], f"SESSIONDB_DAMAGE_SEED={SEED}, WAL number {number}"
 
 
@@ -213,7 +229,9 @@ def foreign(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [text, json_lines, noise, zeros, foreign])
-def test_what_is_not_a_database_of_ours_is_refused_and_left_as_it_is(kind: Callable[[Path], None], tmp_path: Path) -> None:
+def test_what_is_not_a_database_of_ours_is_refused_and_left_as_it_is(
+    kind: Callable[[Path], None], tmp_path: Path
+) -> None:
     path = tmp_path / "other"
     kind(path)
     before = path.read_bytes()
@@ -227,14 +245,20 @@ def test_what_is_not_a_database_of_ours_is_refused_and_left_as_it_is(kind: Calla
     assert (folder / "copy.db").read_bytes() == before
 
 
-def test_an_empty_file_becomes_a_database_when_written_and_is_refused_when_read(tmp_path: Path) -> None:
+def test_an_empty_file_becomes_a_database_when_written_and_is_refused_when_read(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "empty"
     zero_bytes(path)
     folder = tmp_path / "work"
     folder.mkdir()
     codes, wrong = try_all(path, folder)
     assert wrong == []
-    assert (codes["status"], codes["sessions"], codes["salvage"]) == (CANNOT_OPEN, CANNOT_OPEN, USAGE)
+    assert (codes["status"], codes["sessions"], codes["salvage"]) == (
+        CANNOT_OPEN,
+        CANNOT_OPEN,
+        USAGE,
+    )
 
 
 def test_a_newer_schema_is_refused_with_its_number(broken: Path, tmp_path: Path) -> None:
@@ -272,18 +296,32 @@ def a_link_to_itself(path: Path) -> None:
 def in_a_process(arguments: list[str]) -> tuple[int, str]:
     """Run a command in a process of its own, which can be given up when it hangs."""
     command = [sys.executable, "-m", "sessiondb", *arguments]
-    done = subprocess.run(command, cwd=ROOT, input=LINE, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        input=LINE,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("kind", [a_folder, a_pipe, a_device, a_link_to_nowhere, a_link_to_itself])
-def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(kind: Callable[[Path], None], tmp_path: Path) -> None:
+def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(
+    kind: Callable[[Path], None], tmp_path: Path
+) -> None:
     path = tmp_path / "odd"
     kind(path)
     for name, arguments in commands(path, tmp_path).items():
         if kind is a_link_to_nowhere and name in ("import", "append"):
             continue  # these make a database where there is none
-        code, message = in_a_process(arguments) if kind is a_pipe and name in ("append", "salvage") else run(arguments, LINE)
+        code, message = (
+            in_a_process(arguments)
+            if kind is a_pipe and name in ("append", "salvage")
+            else run(arguments, LINE)
+        )
         assert code in (CANNOT_OPEN, USAGE), (name, code, message)
         assert message.startswith("sessiondb: "), (name, message)
         assert any(word in message for word in ("odd", "nowhere", "/dev/zero")), (name, message)
@@ -291,7 +329,9 @@ def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(kind: Call
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
-def test_a_file_that_may_not_be_read_is_refused_with_the_reason(broken: Path, tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read_is_refused_with_the_reason(
+    broken: Path, tmp_path: Path
+) -> None:
     broken.chmod(0)
     for arguments in commands(broken, tmp_path).values():
         code, message = run(arguments)
@@ -302,13 +342,25 @@ def test_a_file_that_may_not_be_read_is_refused_with_the_reason(broken: Path, tm
 # -- damage in one session does not touch another -------------------------------------------------------------
 
 
-def test_sessions_on_whole_pages_are_read_appended_to_and_exported_beside_a_damaged_one(sound: Truth, broken: Path, tmp_path: Path) -> None:
+def test_sessions_on_whole_pages_are_read_appended_to_and_exported_beside_a_damaged_one(
+    sound: Truth, broken: Path, tmp_path: Path
+) -> None:
     hurt, whole = "agent:main:more:0", "agent:main:more:1"
     with sync.open(sound.path) as db:
         before = [entry.payload for entry in db.session(whole).entries(limit=1000)]
     [number] = query(sound.path, "SELECT session_no FROM binding WHERE session_key = ?", hurt)
-    mine = {page for (table, key), pages in sound.pages.items() if table == "entry" and key >> 32 == number for page in pages}
-    others = {page for (table, key), pages in sound.pages.items() if table == "entry" and key >> 32 != number for page in pages}
+    mine = {
+        page
+        for (table, key), pages in sound.pages.items()
+        if table == "entry" and key >> 32 == number
+        for page in pages
+    }
+    others = {
+        page
+        for (table, key), pages in sound.pages.items()
+        if table == "entry" and key >> 32 != number
+        for page in pages
+    }
     for page in mine - others:
         with broken.open("r+b") as file:
             file.seek((page - 1) * PAGE)
@@ -335,7 +387,10 @@ def test_a_damaged_file_is_opened_with_a_typed_error_that_names_salvage(broken: 
         file.seek(100)
         file.write(b"\xff" * 50)
     for options in ({}, {"readonly": True}):
-        with pytest.raises((OpenError, StoreDamaged), match="salvage"), sync.open(broken, **options) as db:
+        with (
+            pytest.raises((OpenError, StoreDamaged), match="salvage"),
+            sync.open(broken, **options) as db,
+        ):
             list(db.sessions())
     no_header(broken)
     with pytest.raises(NotASessionDB, match="salvage"), sync.open(broken):
@@ -352,7 +407,9 @@ def overwrite_with(path: Path, page: int, other: int) -> None:
     path.write_bytes(data)
 
 
-def test_verify_goes_on_past_a_page_that_holds_another_table_s_rows(sound: Truth, broken: Path) -> None:
+def test_verify_goes_on_past_a_page_that_holds_another_table_s_rows(
+    sound: Truth, broken: Path
+) -> None:
     leaf = {name: page for page, name in sorted(sound.tables.items(), reverse=True)}
     for table, other in (("branch", "event"), ("inbox", "event"), ("turn", "session")):
         overwrite_with(copy_of(sound.path, broken), leaf[table], leaf[other])
@@ -360,7 +417,9 @@ def test_verify_goes_on_past_a_page_that_holds_another_table_s_rows(sound: Truth
         assert (code, unmannerly("verify", code, message, broken)) == (PROBLEMS, None)
 
 
-def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(broken: Path, tmp_path: Path) -> None:
+def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(
+    broken: Path, tmp_path: Path
+) -> None:
     change(broken, "UPDATE inbox SET payload = substr(payload, 2) WHERE event_id = 'waiting-7'")
     with sync.open(broken, readonly=True) as db:
         assert [finding.check for finding in db.verify().findings] == ["inbox"]
@@ -369,11 +428,18 @@ def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(broke
     with sync.open(new, readonly=True) as db:
         assert db.verify().ok
     [(state, reason)] = query(new, "SELECT state, reason FROM inbox WHERE event_id = 'waiting-7'")
-    assert (state, reason) == ("dead", "salvaged: its text is damaged")  # shown to a person, not lost
+    assert (state, reason) == (
+        "dead",
+        "salvaged: its text is damaged",
+    )  # shown to a person, not lost
 
 
-def test_a_text_that_is_not_json_any_more_is_shown_as_it_is_and_refused_with_a_word_where_it_is_needed(broken: Path) -> None:
-    change(broken, "UPDATE entry SET payload = replace(payload, 'question 3 of 1', 'question\"3 of 1')")
+def test_a_text_that_is_not_json_any_more_is_shown_as_it_is_and_refused_with_a_word_where_it_is_needed(
+    broken: Path,
+) -> None:
+    change(
+        broken, "UPDATE entry SET payload = replace(payload, 'question 3 of 1', 'question\"3 of 1')"
+    )
     result = CliRunner().invoke(program, ["show", str(broken), "agent:main:more:1", "-n", "200"])
     assert result.exit_code == OK
     assert "damaged, run" in result.stdout
@@ -382,7 +448,9 @@ def test_a_text_that_is_not_json_any_more_is_shown_as_it_is_and_refused_with_a_w
         list(db.session_by_id("agent:main:more:1").context(epoch=0).messages)
 
 
-def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_damaged_and_not_that_it_is_a_bug(broken: Path) -> None:
+def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_damaged_and_not_that_it_is_a_bug(
+    broken: Path,
+) -> None:
     change(
         broken,
         "PRAGMA writable_schema = on",
@@ -395,7 +463,11 @@ def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_d
         "UPDATE sqlite_schema SET sql = replace(sql, 'payload          TEXT', 'payload          TEXT    NOT NULL') WHERE name = 'entry'",
     )
     code, message = run(["export", str(broken), str(broken.with_name("out"))])
-    assert (code, "the file is damaged" in message, "salvage" in message) == (CANNOT_OPEN, True, True)
+    assert (code, "the file is damaged" in message, "salvage" in message) == (
+        CANNOT_OPEN,
+        True,
+        True,
+    )
 
 
 def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -> None:
@@ -416,11 +488,15 @@ def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -
         (5, "something else"),
     ],
 )
-def test_a_command_that_crashes_shows_a_traceback_or_names_no_way_out_is_found(code: int, message: str) -> None:
+def test_a_command_that_crashes_shows_a_traceback_or_names_no_way_out_is_found(
+    code: int, message: str
+) -> None:
     assert unmannerly("status", code, message, Path("/tmp/broken.db")) is not None
 
 
-def test_a_library_that_lets_sqlites_own_error_through_is_found(broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_lets_sqlites_own_error_through_is_found(
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transaction, "translate", lambda error, *_: error)
     monkeypatch.setattr(sys.modules["sessiondb.cli.program"], "_damage_of", lambda db: None)
     with broken.open("r+b") as file:

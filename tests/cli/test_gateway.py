@@ -93,13 +93,20 @@ def fails(code: int, *args: object) -> str:
 
 def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[int]:
     with sync.open(db) as opened:
-        return [opened.accept("web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane).inbox_no for text in message]
+        return [
+            opened.accept(
+                "web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane
+            ).inbox_no
+            for text in message
+        ]
 
 
 def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
     with sync.open(db) as opened:
         session_no = opened.session(KEY).ref.session_no
-        opened.write("test.dead_letter", lambda tx: turns.dead_letter(tx, inbox_no, session_no, reason))
+        opened.write(
+            "test.dead_letter", lambda tx: turns.dead_letter(tx, inbox_no, session_no, reason)
+        )
 
 
 def hold(db: Path, text: str, *, failing: bool = False) -> None:
@@ -110,16 +117,26 @@ def hold(db: Path, text: str, *, failing: bool = False) -> None:
         with sync.open(db) as opened:
             turn_no = _claim(opened).turn_no
             if number < failing:
-                opened.write("test.fail", partial(turns.fail, turn_no=turn_no, reason="no luck", retry=False))
+                opened.write(
+                    "test.fail", partial(turns.fail, turn_no=turn_no, reason="no luck", retry=False)
+                )
             else:
-                opened.write("test.interrupt", partial(turns.interrupt, turn_no=turn_no, reason="by the test"))
+                opened.write(
+                    "test.interrupt",
+                    partial(turns.interrupt, turn_no=turn_no, reason="by the test"),
+                )
 
 
 def _claim(opened: sync.SessionDB) -> turns.Started:
-    candidate = opened.read("test.peek", lambda tx: turns.peek(tx, "main", time.time_ns() // 1_000_000))
+    candidate = opened.read(
+        "test.peek", lambda tx: turns.peek(tx, "main", time.time_ns() // 1_000_000)
+    )
     assert candidate is not None
     draft = draft_entry(candidate.payload, now_ms=0)
-    started = opened.write("test.claim", lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000))
+    started = opened.write(
+        "test.claim",
+        lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000),
+    )
     assert started is not None
     return started
 
@@ -127,7 +144,9 @@ def _claim(opened: sync.SessionDB) -> turns.Started:
 def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
     with sync.open(db) as opened:
         for text in texts:
-            opened.write("test.emit", lambda tx, text=text: events.emit(tx, "recovery_done", audience, text))
+            opened.write(
+                "test.emit", lambda tx, text=text: events.emit(tx, "recovery_done", audience, text)
+            )
 
 
 @pytest.fixture
@@ -137,7 +156,12 @@ def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def start() -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, "-c", GATEWAY, str(tmp_db)], stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-c", GATEWAY, str(tmp_db)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         started.append(process)
         return process
 
@@ -165,7 +189,9 @@ def test_inbox_lists_what_waits_oldest_first(tmp_db: Path) -> None:
     accept(tmp_db, "one", "two")
     accept(tmp_db, "three", key="agent:main:web:direct:2", lane="cron")
     waiting = found("inbox", tmp_db)
-    assert [(message["event_id"].split()[-1], message["state"], message["lane"]) for message in waiting] == [
+    assert [
+        (message["event_id"].split()[-1], message["state"], message["lane"]) for message in waiting
+    ] == [
         ("one", "queued", "main"),
         ("two", "queued", "main"),
         ("three", "queued", "cron"),
@@ -188,7 +214,10 @@ def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:
     dead_letter(tmp_db, first, f"the model {EVIL} refused")
     dead_letter(tmp_db, second, "cut off")
     letters = found("dead", tmp_db)
-    assert [(letter["inbox_no"], letter["reason"]) for letter in letters] == [(second, "cut off"), (first, f"the model {EVIL} refused")]
+    assert [(letter["inbox_no"], letter["reason"]) for letter in letters] == [
+        (second, "cut off"),
+        (first, f"the model {EVIL} refused"),
+    ]
     table = ok("dead", tmp_db)
     assert "cut off" in table
     assert "\x1b" not in table
@@ -209,7 +238,9 @@ def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db
 # -- replies ------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_reply_is_shown_and_settled_only_by_hand(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
+    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+) -> None:
     accept(tmp_db, "stick")
     accept(tmp_db, "stick", key="agent:main:web:direct:2")
     first = gateway()
@@ -230,8 +261,13 @@ def test_an_unknown_reply_is_shown_and_settled_only_by_hand(tmp_db: Path, gatewa
     with sync.open(tmp_db) as opened:
         opened.recover()
     [again] = found("outbox", tmp_db, "--state", "unknown")
-    assert found("outbox", tmp_db, "--sent", again["outbox_no"]) == {"sent": [again["outbox_no"]], "resent": []}
-    assert [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "sent")] == [again["outbox_no"]]
+    assert found("outbox", tmp_db, "--sent", again["outbox_no"]) == {
+        "sent": [again["outbox_no"]],
+        "resent": [],
+    }
+    assert [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "sent")] == [
+        again["outbox_no"]
+    ]
 
 
 # -- events -------------------------------------------------------------------------------------------------
@@ -240,10 +276,22 @@ def test_an_unknown_reply_is_shown_and_settled_only_by_hand(tmp_db: Path, gatewa
 def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
     emit(tmp_db, "first", f"evil {EVIL}", "third")
     emit(tmp_db, "please wait", audience="user")
-    assert [event["text"] for event in lines("events", tmp_db)] == ["first", f"evil {EVIL}", "third", "please wait"]
-    assert [event["text"] for event in lines("events", tmp_db, "-n", "2")] == ["third", "please wait"]
-    assert [event["text"] for event in lines("events", tmp_db, "-n", "2", "--audience", "operator")] == [f"evil {EVIL}", "third"]
-    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user")] == ["please wait"]
+    assert [event["text"] for event in lines("events", tmp_db)] == [
+        "first",
+        f"evil {EVIL}",
+        "third",
+        "please wait",
+    ]
+    assert [event["text"] for event in lines("events", tmp_db, "-n", "2")] == [
+        "third",
+        "please wait",
+    ]
+    assert [
+        event["text"] for event in lines("events", tmp_db, "-n", "2", "--audience", "operator")
+    ] == [f"evil {EVIL}", "third"]
+    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user")] == [
+        "please wait"
+    ]
     assert ok("events", tmp_db, "-n", "0") == ""
     shown = ok("events", tmp_db)
     assert "\x1b" not in shown
@@ -256,11 +304,21 @@ def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db:
     for _ in range(2):
         assert len(lines("events", tmp_db)) == 3
     assert found("query", tmp_db, "select * from event_cursor") == []
-    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "2")] == ["two", "three"]
+    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "2")] == [
+        "two",
+        "three",
+    ]
     assert lines("events", tmp_db, "--consumer", "ops") == []
     emit(tmp_db, "four")
-    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "0")] == ["four"], "-n is for a new one only"
-    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "pager")] == ["one", "two", "three", "four"]
+    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "0")] == [
+        "four"
+    ], "-n is for a new one only"
+    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "pager")] == [
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
     assert fails(2, "events", tmp_db, "--consumer", " ")
 
 
@@ -269,13 +327,18 @@ def test_what_is_for_the_other_audience_is_not_read_again_and_a_consumers_positi
 ) -> None:
     emit(tmp_db, "for a person", audience="user")
     emit(tmp_db, *(f"for operators {number}" for number in range(5)))
-    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user", "--consumer", "pages")] == ["for a person"]
+    assert [
+        event["text"]
+        for event in lines("events", tmp_db, "--audience", "user", "--consumer", "pages")
+    ] == ["for a person"]
     assert found("query", tmp_db, "select event_no from event_cursor") == [{"event_no": 6}]
 
     looked: list[int] = []
     after = events.after
 
-    def noted(tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int) -> list[Event]:
+    def noted(
+        tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int
+    ) -> list[Event]:
         looked.append(event_no)
         return after(tx, event_no=event_no, audience=audience, limit=limit)
 
@@ -291,17 +354,38 @@ def test_what_is_for_the_other_audience_is_not_read_again_and_a_consumers_positi
     monkeypatch.setattr(events, "after", noted)
     monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
     monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 2)
-    assert run("events", tmp_db, "-f", "-n", "1", "--audience", "user", "--consumer", "follower").exit_code == 130
+    assert (
+        run(
+            "events", tmp_db, "-f", "-n", "1", "--audience", "user", "--consumer", "follower"
+        ).exit_code
+        == 130
+    )
     assert looked == [0, 6, 6, 7], "each look begins where the one before it ended"
-    assert found("query", tmp_db, "select event_no from event_cursor where consumer = 'follower'") == [{"event_no": 8}]
+    assert found(
+        "query", tmp_db, "select event_no from event_cursor where consumer = 'follower'"
+    ) == [{"event_no": 8}]
 
 
-def test_events_f_follows_a_gateway_in_another_process(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+def test_events_f_follows_a_gateway_in_another_process(
+    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+) -> None:
     accept(tmp_db, "hang")
     running = gateway()
     says(running, "hanging")
     emit(tmp_db, "before")
-    command = [sys.executable, "-m", "sessiondb", "events", str(tmp_db), "-f", "--json", "-n", "1", "--audience", "operator"]
+    command = [
+        sys.executable,
+        "-m",
+        "sessiondb",
+        "events",
+        str(tmp_db),
+        "-f",
+        "--json",
+        "-n",
+        "1",
+        "--audience",
+        "operator",
+    ]
     following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert following.stdout is not None
     try:
@@ -310,7 +394,9 @@ def test_events_f_follows_a_gateway_in_another_process(tmp_db: Path, gateway: Ca
         assert json.loads(following.stdout.readline())["text"] == "from a third process"
         with sync.open(tmp_db) as opened:
             [holding] = opened.held()
-            opened.write("test.interrupt", lambda tx: turns.interrupt(tx, holding.number, "by the test"))
+            opened.write(
+                "test.interrupt", lambda tx: turns.interrupt(tx, holding.number, "by the test")
+            )
         interrupted = json.loads(following.stdout.readline())
         assert interrupted["kind"] == "turn_interrupted"
         assert "by the test" in interrupted["text"]
@@ -342,7 +428,11 @@ def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
     assert "test gateway" in table
     assert "DEAD" not in table
     status = found("status", tmp_db)["gateway"]
-    assert (status["turns_running"], status["replies_sending"], status["messages_waiting"]) == (1, 1, 0)
+    assert (status["turns_running"], status["replies_sending"], status["messages_waiting"]) == (
+        1,
+        1,
+        0,
+    )
 
     kill(running)
     assert {holding["alive"] for holding in found("held", tmp_db)} == {False}
@@ -350,20 +440,34 @@ def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
     [planned] = found("resume", tmp_db, "--plan")
     assert (planned["action"], planned["attempts"]) == ("resume", 1), "as recovery will hold it"
     assert f"its process (test gateway, pid {running.pid}) died" in planned["reason"]
-    assert [decision["action"] for decision in found("resume", tmp_db, "--plan", "--breaker", 1)] == ["breaker"]
-    assert {holding["alive"] for holding in found("held", tmp_db)} == {False}, "a plan changes nothing"
+    assert [
+        decision["action"] for decision in found("resume", tmp_db, "--plan", "--breaker", 1)
+    ] == ["breaker"]
+    assert {holding["alive"] for holding in found("held", tmp_db)} == {False}, (
+        "a plan changes nothing"
+    )
 
     [decision] = found("resume", tmp_db, "--run")
     assert decision == planned
     assert found("held", tmp_db) == []
-    assert [(message["state"], message["lane"]) for message in found("inbox", tmp_db)] == [("queued", "resume")]
+    assert [(message["state"], message["lane"]) for message in found("inbox", tmp_db)] == [
+        ("queued", "resume")
+    ]
     after = found("status", tmp_db)["gateway"]
-    assert (after["messages_waiting"], after["replies_unknown"], after["turns_running"]) == (1, 1, 0)
+    assert (after["messages_waiting"], after["replies_unknown"], after["turns_running"]) == (
+        1,
+        1,
+        0,
+    )
     assert "1 unknown" in ok("status", tmp_db)
-    assert [event["kind"] for event in lines("events", tmp_db, "--audience", "operator")].count("recovery_done") == 1
+    assert [event["kind"] for event in lines("events", tmp_db, "--audience", "operator")].count(
+        "recovery_done"
+    ) == 1
 
 
-def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(
+    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+) -> None:
     for number in range(3):
         accept(tmp_db, "hang", key=f"agent:main:web:direct:{number}")
     running = gateway()
@@ -373,15 +477,26 @@ def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(tmp_db: Pat
         assert opened.recover().turns == 3
 
     def plan(*options: object) -> list[tuple[str, str]]:
-        return [(decision["action"], decision["reason"]) for decision in found("resume", tmp_db, "--plan", *options)]
+        return [
+            (decision["action"], decision["reason"])
+            for decision in found("resume", tmp_db, "--plan", *options)
+        ]
 
     assert [action for action, _ in plan()] == ["resume", "later", "later"]
     assert [action for action, _ in plan("--max-concurrent", 9)] == ["resume"] * 3
-    assert [action for action, _ in plan("--max-concurrent", 9, "--budget", 2)] == ["resume", "resume", "later"]
+    assert [action for action, _ in plan("--max-concurrent", 9, "--budget", 2)] == [
+        "resume",
+        "resume",
+        "later",
+    ]
     assert all(reason for _, reason in plan())
     assert {action for action, _ in plan("--attempts", 1)} == {"skip"}
     assert {action for action, _ in plan("--breaker", 1)} == {"breaker"}
-    assert [action for action, _ in plan("--breaker", 1, "--breaker-window", "0.001")] == ["resume", "later", "later"]
+    assert [action for action, _ in plan("--breaker", 1, "--breaker-window", "0.001")] == [
+        "resume",
+        "later",
+        "later",
+    ]
     assert all("attempt" in reason for _, reason in plan("--attempts", 1))
     table = ok("resume", tmp_db, "--plan")
     assert table.count("later") >= 2
@@ -399,15 +514,22 @@ def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> 
         assert opened.status().gateway.messages_waiting == 1
 
 
-def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(tmp_db: Path, tmp_path: Path) -> None:
+def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(
+    tmp_db: Path, tmp_path: Path
+) -> None:
     hold(tmp_db, "one")
     file = tmp_path / "openclaw.json"
     file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": 1e-9}}}))
     [decision] = found("resume", tmp_db, "--plan", "--openclaw", file)
     assert (decision["action"], decision["reason"][:8]) == ("skip", "accepted")
-    assert [decision["action"] for decision in found("resume", tmp_db, "--plan", "--openclaw", file, "--max-age-hours", 1)] == ["resume"]
+    assert [
+        decision["action"]
+        for decision in found("resume", tmp_db, "--plan", "--openclaw", file, "--max-age-hours", 1)
+    ] == ["resume"]
     file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": "never"}}}))
-    assert "session.threadBindings.maxAgeHours" in fails(1, "resume", tmp_db, "--plan", "--openclaw", file)
+    assert "session.threadBindings.maxAgeHours" in fails(
+        1, "resume", tmp_db, "--plan", "--openclaw", file
+    )
     file.write_text("{")
     assert "is not JSON" in fails(2, "resume", tmp_db, "--plan", "--openclaw", file)
 
@@ -417,16 +539,23 @@ def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path
     hold(tmp_db, "two", failing=True)
 
     def plan(*options: object) -> list[str]:
-        return [decision["action"] for decision in found("resume", tmp_db, "--plan", "--max-concurrent", 9, *options)]
+        return [
+            decision["action"]
+            for decision in found("resume", tmp_db, "--plan", "--max-concurrent", 9, *options)
+        ]
 
     assert plan() == ["skip", "resume"]
     assert plan("--skip", "failed") == ["skip", "resume"]
     assert plan("--skip", "damaged") == ["resume", "resume"]
     assert plan("--skip", "none") == ["resume", "resume"]
-    assert "say it alone" in fails(2, "resume", tmp_db, "--plan", "--skip", "none", "--skip", "failed")
+    assert "say it alone" in fails(
+        2, "resume", tmp_db, "--plan", "--skip", "none", "--skip", "failed"
+    )
     assert "--deadline" in fails(2, "resume", tmp_db, "--plan", "--deadline", 0)
     found("resume", tmp_db, "--run", "--deadline", 7, "--skip", "none")
-    assert found("query", tmp_db, "select timeout_ms from inbox where lane = 'resume'") == [{"timeout_ms": 7_000}]
+    assert found("query", tmp_db, "select timeout_ms from inbox where lane = 'resume'") == [
+        {"timeout_ms": 7_000}
+    ]
 
 
 def test_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:
@@ -444,11 +573,19 @@ def test_status_counts_what_waits_and_what_a_person_must_decide(tmp_db: Path) ->
     first, _ = accept(tmp_db, "one", "two")
     with sync.open(tmp_db, readonly=True) as opened:
         before = opened.status()
-        assert (before.gateway.messages_waiting, before.gateway.messages_dead, before.needs_attention) == (2, 0, False)
+        assert (
+            before.gateway.messages_waiting,
+            before.gateway.messages_dead,
+            before.needs_attention,
+        ) == (2, 0, False)
     dead_letter(tmp_db, first, "test")
     with sync.open(tmp_db, readonly=True) as opened:
         after = opened.status()
-        assert (after.gateway.messages_waiting, after.gateway.messages_dead, after.needs_attention) == (1, 1, True)
+        assert (
+            after.gateway.messages_waiting,
+            after.gateway.messages_dead,
+            after.needs_attention,
+        ) == (1, 1, True)
         assert after.gateway.events == 2
     assert "1 waiting, 0 interrupted, 1 dead" in ok("status", tmp_db)
 
@@ -469,14 +606,24 @@ def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_on_a_terminal_the_tables_fit_its_width(tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]) -> None:
+def test_on_a_terminal_the_tables_fit_its_width(
+    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+) -> None:
     name = "a-very-long-name-of-a-conversation-" * 4
     first, _ = accept(tmp_db, "x" * 200, EVIL * 5, key=f"agent:main:web:direct:{name}", lane="cron")
     dead_letter(tmp_db, first, "a long reason " * 20 + EVIL)
     accept(tmp_db, "hang", key="agent:main:web:direct:held")
     running = gateway()
     says(running, "hanging")
-    for args in (["held"], ["inbox"], ["dead"], ["outbox"], ["events"], ["status"], ["resume", "--plan"]):
+    for args in (
+        ["held"],
+        ["inbox"],
+        ["dead"],
+        ["outbox"],
+        ["events"],
+        ["status"],
+        ["resume", "--plan"],
+    ):
         output, code = on_terminal(args[0], tmp_db, *args[1:])
         assert code == 0, output
         assert max(map(cells, output.splitlines())) <= 80, args

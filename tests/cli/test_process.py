@@ -36,14 +36,21 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def run(*args: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command(*args), input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
+    return subprocess.run(
+        command(*args), input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False
+    )
 
 
 @pytest.fixture
 def db(tmp_db: Path) -> Path:
     with sync.open(tmp_db) as opened:
         session = opened.session(KEY)
-        session.append_many([{"role": "user", "content": f"message {number} " + "x" * 200} for number in range(1000)])
+        session.append_many(
+            [
+                {"role": "user", "content": f"message {number} " + "x" * 200}
+                for number in range(1000)
+            ]
+        )
     return tmp_db
 
 
@@ -51,8 +58,12 @@ def on_terminal(*args: object, columns: int = 80) -> tuple[str, int]:
     """Run a command on a terminal of its own; return what the terminal got, and the exit code."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(command(*args), stdin=follower, stdout=follower, stderr=follower, env=environment)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+    }
+    process = subprocess.Popen(
+        command(*args), stdin=follower, stdout=follower, stderr=follower, env=environment
+    )
     os.close(follower)
     got = bytearray()
     while True:
@@ -69,7 +80,12 @@ def on_terminal(*args: object, columns: int = 80) -> tuple[str, int]:
 
 @pytest.mark.usefixtures("output")
 def test_a_reader_that_goes_away_ends_the_command_without_a_word(db: Path) -> None:
-    for args in (["show", db, KEY], ["show", db, KEY, "--json"], ["query", db, "select * from transcript", "--nl"], ["context", db, KEY]):
+    for args in (
+        ["show", db, KEY],
+        ["show", db, KEY, "--json"],
+        ["query", db, "select * from transcript", "--nl"],
+        ["context", db, KEY],
+    ):
         process = subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stderr is not None
@@ -86,7 +102,13 @@ def test_output_that_cannot_be_written_is_an_error(db: Path) -> None:
         pytest.skip("this system has no /dev/full")
     for args in (["sessions"], ["show", KEY], ["query", "select * from transcript"]):
         with Path("/dev/full").open("wb") as full:
-            done = subprocess.run(command(args[0], db, *args[1:]), stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
+            done = subprocess.run(
+                command(args[0], db, *args[1:]),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
         assert done.returncode == 1
         assert b"No space left" in done.stderr
         assert b"send it elsewhere" in done.stderr
@@ -96,7 +118,9 @@ def test_output_that_cannot_be_written_is_an_error(db: Path) -> None:
 def test_closed_streams_are_no_bug(db: Path) -> None:
     def code(redirection: str, *args: object) -> int:
         line = f"{shlex.join(command(*args))} {redirection}"
-        return subprocess.run(["sh", "-c", line], capture_output=True, timeout=TIMEOUT_S, check=False).returncode
+        return subprocess.run(
+            ["sh", "-c", line], capture_output=True, timeout=TIMEOUT_S, check=False
+        ).returncode
 
     assert code("<&-", "append", db, KEY) == 2
     assert code(">&-", "sessions", db) == 141
@@ -104,7 +128,9 @@ def test_closed_streams_are_no_bug(db: Path) -> None:
 
 
 def test_ctrl_c_ends_a_command_with_130(db: Path) -> None:
-    process = subprocess.Popen(command("tail", "-f", db, KEY, "-n", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("tail", "-f", db, KEY, "-n", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert b"message 999" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -114,7 +140,9 @@ def test_ctrl_c_ends_a_command_with_130(db: Path) -> None:
 
 def test_ctrl_c_stops_an_endless_query(db: Path) -> None:
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i, i % 1000000 as m from n"
-    process = subprocess.Popen(command("query", db, endless, "--nl"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("query", db, endless, "--nl"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["i"] == 1
     process.send_signal(signal.SIGINT)
@@ -123,7 +151,9 @@ def test_ctrl_c_stops_an_endless_query(db: Path) -> None:
 
 
 def test_tail_follows_what_another_process_appends(db: Path) -> None:
-    process = subprocess.Popen(command("tail", "-f", db, KEY, "-n", "1", "--json"), stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("tail", "-f", db, KEY, "-n", "1", "--json"), stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         assert json.loads(process.stdout.readline())["seq"] == 1000
@@ -146,12 +176,24 @@ def test_commands_that_look_leave_a_live_gateway_and_its_files_alone(db: Path) -
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
         session.append({"role": "user", "content": "live"})
-        before = {path.name: (path.stat().st_ino, path.stat().st_size) for path in db.parent.iterdir()}
+        before = {
+            path.name: (path.stat().st_ino, path.stat().st_size) for path in db.parent.iterdir()
+        }
         sql = "select * from stuck"
-        for args in (["sessions"], ["show", KEY], ["context", KEY], ["status"], ["verify"], ["query", sql], ["compactions"]):
+        for args in (
+            ["sessions"],
+            ["show", KEY],
+            ["context", KEY],
+            ["status"],
+            ["verify"],
+            ["query", sql],
+            ["compactions"],
+        ):
             done = run(args[0], db, *args[1:])
             assert (done.returncode, done.stderr) in ((0, b""), (0, b"no compactions\n")), args
-        assert {path.name: (path.stat().st_ino, path.stat().st_size) for path in db.parent.iterdir()} == before
+        assert {
+            path.name: (path.stat().st_ino, path.stat().st_size) for path in db.parent.iterdir()
+        } == before
         assert session.append({"role": "user", "content": "still here"}).seq == 1002
     assert sorted(path.name for path in db.parent.iterdir()) == [db.name]
     run("sessions", db)
@@ -164,12 +206,18 @@ def test_a_query_whose_reader_stands_still_does_not_hold_the_gateways_wal(db: Pa
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
         session.append({"role": "user", "content": "in the WAL"})
-        process = subprocess.Popen(command("query", db, "select * from transcript", "--nl"), stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command("query", db, "select * from transcript", "--nl"), stdout=subprocess.PIPE
+        )
         assert process.stdout is not None
-        process.stdout.read(1)  # the query runs; the pipe holds 64 KiB of some 400, and is not read further
+        process.stdout.read(
+            1
+        )  # the query runs; the pipe holds 64 KiB of some 400, and is not read further
         other = apsw.Connection(str(db))
         other.set_busy_timeout(TIMEOUT_S * 1000)
-        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # waits for every snapshot, and would fail on one that stays
+        other.wal_checkpoint(
+            mode=apsw.SQLITE_CHECKPOINT_TRUNCATE
+        )  # waits for every snapshot, and would fail on one that stays
         other.close()
         rest = process.stdout.read()
         assert rest.count(b"\n") == 1002
@@ -178,7 +226,11 @@ def test_a_query_whose_reader_stands_still_does_not_hold_the_gateways_wal(db: Pa
 
 
 def test_append_stores_a_line_as_soon_as_it_arrives(tmp_db: Path) -> None:
-    process = subprocess.Popen(command("append", tmp_db, KEY, "--create", "--json"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("append", tmp_db, KEY, "--create", "--json"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     for number in (1, 2, 3):
@@ -193,7 +245,11 @@ def test_append_stores_a_line_as_soon_as_it_arrives(tmp_db: Path) -> None:
 
 
 def test_what_append_acknowledged_survives_a_kill(tmp_db: Path) -> None:
-    process = subprocess.Popen(command("append", tmp_db, KEY, "--create", "--json"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("append", tmp_db, KEY, "--create", "--json"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b'{"role":"user","content":"mine"}\n')
@@ -232,9 +288,18 @@ def lines_without_bold(output: str) -> Iterator[str]:
 def test_on_a_terminal_everything_fits_its_width(db: Path) -> None:
     with sync.open(db) as opened:
         opened.bind("agent:main:discord:channel:" + "9" * 60, opened.session(KEY))
-        opened.session(KEY).append({"role": "user", "content": "日本語の長いテキスト" * 30 + " evil \x1b[2J \x9b0m"})
+        opened.session(KEY).append(
+            {"role": "user", "content": "日本語の長いテキスト" * 30 + " evil \x1b[2J \x9b0m"}
+        )
     sql = "select * from transcript limit 3"
-    for args in (["sessions"], ["status"], ["compactions"], ["show", KEY, "-n", "3"], ["tail", KEY], ["query", sql, "-t"]):
+    for args in (
+        ["sessions"],
+        ["status"],
+        ["compactions"],
+        ["show", KEY, "-n", "3"],
+        ["tail", KEY],
+        ["query", sql, "-t"],
+    ):
         output, code = on_terminal(args[0], db, *args[1:])
         assert code == 0, output
         assert max(cells(line) for line in lines_without_bold(output)) <= 80, args
@@ -263,4 +328,9 @@ def test_the_module_is_the_command(db: Path) -> None:
     script = Path(sys.executable).with_name("sessiondb")
     assert run("--version").stdout.startswith(b"sessiondb ")
     if script.exists():
-        assert subprocess.run([script, "--version"], capture_output=True, timeout=TIMEOUT_S, check=True).stdout == run("--version").stdout
+        assert (
+            subprocess.run(
+                [script, "--version"], capture_output=True, timeout=TIMEOUT_S, check=True
+            ).stdout
+            == run("--version").stdout
+        )

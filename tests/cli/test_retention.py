@@ -47,10 +47,16 @@ def test_gc_archives_and_restore_brings_back(db: Path) -> None:
     assert result.exit_code == 0
     assert "1 done, 1 kept" in result.stderr
     with sync.open(db, readonly=True) as opened:
-        [archived] = [info for info in opened.sessions(with_ended=True) if info.archived_at_ms is not None]
-    assert f"sessiondb restore DB {archived.session_id}" in fails(1, "show", db, archived.session_id)
+        [archived] = [
+            info for info in opened.sessions(with_ended=True) if info.archived_at_ms is not None
+        ]
+    assert f"sessiondb restore DB {archived.session_id}" in fails(
+        1, "show", db, archived.session_id
+    )
     assert "archived" in ok("sessions", db, "--all")
-    assert f"{archived.session_id} is back: 2 entries, reached by {KEY}" in ok("restore", db, archived.session_id[:10])
+    assert f"{archived.session_id} is back: 2 entries, reached by {KEY}" in ok(
+        "restore", db, archived.session_id[:10]
+    )
     assert "hello to you" in ok("show", db, KEY)
     assert "is not archived" in fails(1, "restore", db, archived.session_id)
     assert "changed within 1 day" in ok("gc", db, "--max-sessions", 0)
@@ -63,11 +69,16 @@ def test_both_speak_json(db: Path) -> None:
     assert [created["outcome"] for created in report["decisions"]] == ["done", "kept"]
     session_id = report["decisions"][0]["session_id"]
     assert json.loads(ok("restore", db, session_id, "--json"))["keys_bound"] == [KEY]
-    assert json.loads(ok("pin", db, session_id, "--json")) == {"session_id": session_id, "pinned": True}
+    assert json.loads(ok("pin", db, session_id, "--json")) == {
+        "session_id": session_id,
+        "pinned": True,
+    }
 
 
 def test_a_key_that_is_taken_is_said(db: Path) -> None:
-    session_id = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--json"))["decisions"][0]["session_id"]
+    session_id = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--json"))[
+        "decisions"
+    ][0]["session_id"]
     ok("append", db, KEY, "--create", stdin=b'{"role": "user", "content": "anew"}\n')
     result = run("restore", db, session_id)
     assert f"{KEY} points at another session by now" in result.stderr
@@ -94,9 +105,15 @@ def test_what_is_deleted_cannot_be_restored(db: Path) -> None:
     assert "cannot be restored" in fails(3, "restore", db, report["decisions"][0]["session_id"])
 
 
-def test_limits_come_from_openclaws_settings_and_the_command_line_goes_first(db: Path, tmp_path: Path) -> None:
+def test_limits_come_from_openclaws_settings_and_the_command_line_goes_first(
+    db: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "openclaw.json"
-    file.write_text(json.dumps({"session": {"maintenance": {"mode": "warn", "maxEntries": 1, "preserveRecent": False}}}))
+    file.write_text(
+        json.dumps(
+            {"session": {"maintenance": {"mode": "warn", "maxEntries": 1, "preserveRecent": False}}}
+        )
+    )
     result = run("gc", db, "--openclaw", file)
     assert "1 would go" in result.stderr  # mode warn
     assert "no limit" in run("gc", db, "--openclaw", file, "--max-sessions", 2).stderr
@@ -106,6 +123,9 @@ def test_limits_come_from_openclaws_settings_and_the_command_line_goes_first(db:
     assert "is not JSON" in fails(2, "gc", db, "--openclaw", file)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--max-age", "30 moons"), ("--max-bytes", "10 gallons"), ("--high-water", "2")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--max-age", "30 moons"), ("--max-bytes", "10 gallons"), ("--high-water", "2")],
+)
 def test_an_option_that_cannot_be_meant_is_wrong_usage(db: Path, option: str, value: str) -> None:
     assert option in fails(2, "gc", db, option, value)

@@ -58,10 +58,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
-def test_every_promise_is_kept_and_each_outcome_of_a_compaction_happened(demo: tuple[Path, str]) -> None:
+def test_every_promise_is_kept_and_each_outcome_of_a_compaction_happened(
+    demo: tuple[Path, str],
+) -> None:
     _, out = demo
     assert figure(out, "messages accepted") > 100
-    assert [figure(out, what) for what in ("lost", "duplicated", "missing from a context", "broken invariants")] == [0, 0, 0, 0]
+    assert [
+        figure(out, what)
+        for what in ("lost", "duplicated", "missing from a context", "broken invariants")
+    ] == [0, 0, 0, 0]
     assert figure(out, "compactions committed") >= 2
     assert figure(out, "compactions superseded") == 1
     assert "1 of them late" in out
@@ -70,7 +75,9 @@ def test_every_promise_is_kept_and_each_outcome_of_a_compaction_happened(demo: t
 
 def test_what_was_accepted_is_what_the_ledger_holds(demo: tuple[Path, str]) -> None:
     folder, out = demo
-    assert figure(out, "messages accepted") == len(set((folder / "ledger.txt").read_text(encoding="utf-8").splitlines()))
+    assert figure(out, "messages accepted") == len(
+        set((folder / "ledger.txt").read_text(encoding="utf-8").splitlines())
+    )
 
 
 def test_piped_output_is_plain_and_fits_eighty_columns(demo: tuple[Path, str]) -> None:
@@ -83,9 +90,13 @@ def test_the_commands_that_it_prints_work_in_the_sqlite3_shell(demo: tuple[Path,
     if shutil.which("sqlite3") is None:
         pytest.skip("there is no sqlite3 command on this machine")
     _, out = demo
-    script = "\n".join(line for line in out.partition("LOOK FOR YOURSELF")[2].splitlines() if line.startswith("  "))
+    script = "\n".join(
+        line for line in out.partition("LOOK FOR YOURSELF")[2].splitlines() if line.startswith("  ")
+    )
     assert script.count("sqlite3 -readonly") == 3
-    done = subprocess.run(["/bin/sh", "-e", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["/bin/sh", "-e", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "agent:main:demo:channel:" in done.stdout
     assert "superseded" in done.stdout or "committed" in done.stdout
@@ -98,7 +109,9 @@ def test_the_commands_that_it_prints_work_in_the_sqlite3_shell(demo: tuple[Path,
         ("duplicate", "duplicated", "messages are in the database more than once"),
     ],
 )
-def test_a_broken_promise_is_counted_named_and_makes_the_exit_code_1(fault: str, row: str, sentence: str, tmp_path: Path) -> None:
+def test_a_broken_promise_is_counted_named_and_makes_the_exit_code_1(
+    fault: str, row: str, sentence: str, tmp_path: Path
+) -> None:
     code, out = run("--break", fault, "--clean", folder=tmp_path / "run")
     assert code == 1
     assert figure(out, row) > 0
@@ -141,7 +154,9 @@ def test_it_refuses_a_folder_that_is_there_already_and_leaves_it_alone(tmp_path:
         ("ack:a begun:1 ack:b committed:1 begun:2 ack:c committed:2", "c"),
     ],
 )
-def test_what_arrived_after_a_committed_compaction_began_must_be_in_the_context(events: str, expected: str) -> None:
+def test_what_arrived_after_a_committed_compaction_began_must_be_in_the_context(
+    events: str, expected: str
+) -> None:
     must_be_in_context = runpy.run_path(str(ROOT / "examples" / "demo.py"))["must_be_in_context"]
     order = [(what, "c00", name) for what, name in (event.split(":") for event in events.split())]
     ledger = SimpleNamespace(order=[("ack", "c01", "of another conversation"), *order])

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed; it is part of the dev extra")
-pytest.importorskip("starlette", reason="starlette is not installed; it is part of the gateway extra")
+pytest.importorskip(
+    "starlette", reason="starlette is not installed; it is part of the gateway extra"
+)
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -43,7 +45,13 @@ def browser() -> Iterator[webdriver.Chrome]:
         pytest.skip("no browser is installed here (Debian: apt install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=900,800"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--window-size=900,800",
+    ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -54,7 +62,9 @@ def browser() -> Iterator[webdriver.Chrome]:
 class Person:
     """Somebody in front of the page."""
 
-    def __init__(self, browser: webdriver.Chrome, gateway: GatewayProcess, conversation: str) -> None:
+    def __init__(
+        self, browser: webdriver.Chrome, gateway: GatewayProcess, conversation: str
+    ) -> None:
         self.browser, self.gateway = browser, gateway
         self.seen: dict[str, list[str]] = {}
         browser.get(f"{gateway.url}/?conversation={conversation}")
@@ -79,7 +89,9 @@ class Person:
         return dict(self.browser.execute_script(STATES)).get(text, "")
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, PATIENCE_S, poll_frequency=0.02).until(lambda _: condition())
+        return WebDriverWait(self.browser, PATIENCE_S, poll_frequency=0.02).until(
+            lambda _: condition()
+        )
 
     def watch(self, text: str) -> None:
         """Write down, in the page itself, every state that a message goes through."""
@@ -107,7 +119,9 @@ class Person:
         return [
             line["message"]
             for line in self.browser.get_log("browser")
-            if line["level"] == "SEVERE" and "ERR_CONNECTION" not in line["message"] and "WebSocket" not in line["message"]
+            if line["level"] == "SEVERE"
+            and "ERR_CONNECTION" not in line["message"]
+            and "WebSocket" not in line["message"]
         ]
 
 
@@ -120,7 +134,10 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
     person.wait(lambda: person.state("hello <b>there</b>") == "answered")
     went_through = person.went_through("hello <b>there</b>")
     assert went_through[-2:] == ["thinking", "answered"]
-    assert set(went_through[:-2]) <= {"sending", "accepted"}  # where the socket told that it is thought about first
+    assert set(went_through[:-2]) <= {
+        "sending",
+        "accepted",
+    }  # where the socket told that it is thought about first
     assert person.written()[-1].startswith("You said: hello <b>there</b>")
     person.say("/status")
     person.wait(lambda: "Context:" in person.notes())
@@ -133,10 +150,14 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
 def test_a_second_message_is_delayed_and_compaction_goes_on_in_the_background(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
-    gateway = gateway_process(model_delay=0.1, summary_delay=1.5, threshold=60, keep=10, delayed_after=0.3)
+    gateway = gateway_process(
+        model_delay=0.1, summary_delay=1.5, threshold=60, keep=10, delayed_after=0.3
+    )
     person = Person(browser, gateway, "alice")
     for number in range(3):
-        person.say(f"fill the context with something, number {number}, so that it has to be compacted soon")
+        person.say(
+            f"fill the context with something, number {number}, so that it has to be compacted soon"
+        )
         person.wait(lambda: len(person.written()) >= 2 * (number + 1))  # noqa: B023  called at once
     person.say("go on meanwhile")
     person.wait(lambda: "compacting" in person.status)
@@ -197,8 +218,14 @@ def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
 def test_a_narrow_dark_screen_shows_everything_without_scrolling_sideways(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": True},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
+    )
     try:
         person = Person(browser, gateway_process(model_delay=0.05, attempts=2), "alice")
         person.say("a-word-without-any-space-" * 10)
@@ -206,7 +233,9 @@ def test_a_narrow_dark_screen_shows_everything_without_scrolling_sideways(
         person.say("!fail please")
         person.wait(lambda: person.state("!fail please") == "dead")
         person.picture("phone-dark")
-        width, scrolled = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+        width, scrolled = browser.execute_script(
+            "return [innerWidth, document.documentElement.scrollWidth]"
+        )
         assert scrolled <= width == 360
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == "rgb(16, 19, 24)"

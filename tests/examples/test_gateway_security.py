@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("starlette", reason="starlette is not installed; it is part of the gateway extra")
+pytest.importorskip(
+    "starlette", reason="starlette is not installed; it is part of the gateway extra"
+)
 
 import httpx
 
@@ -84,52 +86,93 @@ FOREIGN_HOSTS = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-async def test_a_name_of_another_site_that_leads_here_is_refused_everywhere(tmp_path: Path, host: str) -> None:
+async def test_a_name_of_another_site_that_leads_here_is_refused_everywhere(
+    tmp_path: Path, host: str
+) -> None:
     """DNS rebinding: to the browser, page and gateway are then one site, and Origin and Host agree."""
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         headers = {"host": host, "origin": f"http://{host}"}
-        for method, path in (("GET", "/"), ("GET", "/conversations/lobby"), ("GET", "/status"), ("GET", "/held"), ("POST", "/messages")):
-            assert (await http.request(method, path, headers=headers, json={"text": "x"} if method == "POST" else None)).status_code == 421
+        for method, path in (
+            ("GET", "/"),
+            ("GET", "/conversations/lobby"),
+            ("GET", "/status"),
+            ("GET", "/held"),
+            ("POST", "/messages"),
+        ):
+            assert (
+                await http.request(
+                    method, path, headers=headers, json={"text": "x"} if method == "POST" else None
+                )
+            ).status_code == 421
         assert (await open_socket(app, **headers))["type"] == "websocket.close"
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("host", ["localhost", "localhost:8765", "127.0.0.1:1", "[::1]:8765", "LOCALHOST:8765"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8765", "127.0.0.1:1", "[::1]:8765", "LOCALHOST:8765"]
+)
 async def test_our_own_names_are_answered(tmp_path: Path, host: str) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         assert (await http.get("/", headers={"host": host})).status_code == 200
-        assert (await http.post("/messages", headers={"host": host, "origin": f"http://{host}"}, json={"text": "x"})).status_code == 202
+        assert (
+            await http.post(
+                "/messages", headers={"host": host, "origin": f"http://{host}"}, json={"text": "x"}
+            )
+        ).status_code == 202
         assert (await open_socket(app, host=host))["type"] == "websocket.accept"
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:1", "null", "https://localhost.evil.example:8765", "file://"])
-async def test_a_page_of_another_site_can_neither_write_nor_listen(tmp_path: Path, origin: str) -> None:
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "http://localhost:1",
+        "null",
+        "https://localhost.evil.example:8765",
+        "file://",
+    ],
+)
+async def test_a_page_of_another_site_can_neither_write_nor_listen(
+    tmp_path: Path, origin: str
+) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         sent = await http.post("/messages", headers={"origin": origin}, content=b'{"text": "x"}')
         assert sent.status_code == 403
-        assert (await open_socket(app, host="localhost:8765", origin=origin))["type"] == "websocket.close"
+        assert (await open_socket(app, host="localhost:8765", origin=origin))[
+            "type"
+        ] == "websocket.close"
         assert (await http.get("/conversations/lobby")).json()["said"] == []
 
 
 @pytest.mark.anyio
-async def test_without_the_check_of_host_names_rebinding_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_check_of_host_names_rebinding_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def let_pass(self: Any, scope: Any, receive: Any, send: Any) -> None:
         await self.app(scope, receive, send)
 
     monkeypatch.setattr(web.OnlyOurHosts, "__call__", let_pass)
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         headers = {"host": "evil.example", "origin": "http://evil.example"}
-        assert (await http.post("/messages", headers=headers, json={"text": "x"})).status_code == 202
+        assert (
+            await http.post("/messages", headers=headers, json={"text": "x"})
+        ).status_code == 202
 
 
 @pytest.mark.anyio
-async def test_without_the_check_of_origins_another_page_can_write_and_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_check_of_origins_another_page_can_write_and_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(web, "is_foreign", lambda connection: False)
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         headers = {"origin": "http://evil.example"}
-        assert (await http.post("/messages", headers=headers, json={"text": "x"})).status_code == 202
-        assert (await open_socket(app, host="localhost:8765", **headers))["type"] == "websocket.accept"
+        assert (
+            await http.post("/messages", headers=headers, json={"text": "x"})
+        ).status_code == 202
+        assert (await open_socket(app, host="localhost:8765", **headers))[
+            "type"
+        ] == "websocket.accept"
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------
@@ -155,7 +198,14 @@ async def test_a_body_without_end_is_read_up_to_its_bound_and_no_further(tmp_pat
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": "/messages", "raw_path": b"/messages", "query_string": b"", "root_path": ""}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/messages",
+            "raw_path": b"/messages",
+            "query_string": b"",
+            "root_path": "",
+        }
         await app({**scope, "headers": [(b"host", b"localhost")], "scheme": "http"}, receive, send)
     assert sent[0]["status"] == 400
     assert read <= web.BODY_BYTES_MAX + 128 * 1024
@@ -176,7 +226,9 @@ NO_MESSAGES = {
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("body", NO_MESSAGES.values(), ids=NO_MESSAGES)
-async def test_a_body_that_is_no_message_is_refused_and_not_a_failure(tmp_path: Path, body: bytes) -> None:
+async def test_a_body_that_is_no_message_is_refused_and_not_a_failure(
+    tmp_path: Path, body: bytes
+) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         answer = await http.post("/messages", content=body)
         assert (answer.status_code, set(answer.json())) == (400, {"error"})
@@ -186,16 +238,28 @@ async def test_a_body_that_is_no_message_is_refused_and_not_a_failure(tmp_path: 
 async def test_the_longest_text_fits_however_it_is_escaped(tmp_path: Path) -> None:
     text = "\\ud83d\\ude42" * web.TEXT_CHARS_MAX
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
-        assert (await http.post("/messages", content=f'{{"text": "{text}"}}'.encode())).status_code == 202
+        assert (
+            await http.post("/messages", content=f'{{"text": "{text}"}}'.encode())
+        ).status_code == 202
 
 
 @pytest.mark.anyio
 async def test_hostile_names_of_conversations_are_names_or_refused(tmp_path: Path) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
-        for name in ("'; drop table entry; --", "../../etc/passwd", "<script>alert(1)</script>", "%00", "x" * 2_000, "a:b:c", "é漢🙂"):
+        for name in (
+            "'; drop table entry; --",
+            "../../etc/passwd",
+            "<script>alert(1)</script>",
+            "%00",
+            "x" * 2_000,
+            "a:b:c",
+            "é漢🙂",
+        ):
             message = await http.post("/messages", json={"text": "x", "conversation": name})
             assert message.status_code in (202, 400)
-            assert (await http.get(f"/conversations/{name.replace('/', '%2F').replace('%0', '%250')}")).status_code in (200, 400, 404)
+            assert (
+                await http.get(f"/conversations/{name.replace('/', '%2F').replace('%0', '%250')}")
+            ).status_code in (200, 400, 404)
 
 
 def test_what_the_simulated_channels_note_is_for_their_owner_alone(tmp_path: Path) -> None:
@@ -214,22 +278,31 @@ MAKES_HTML = re.compile(
 def test_the_page_shows_text_as_text_only() -> None:
     assert MAKES_HTML.findall(PAGE) == []
     assert PAGE.count("textContent") >= 5
-    assert re.findall(r"\son\w+\s*=\s*[\"']", PAGE) == []  # no handlers in attributes: the policy would not run them
+    assert (
+        re.findall(r"\son\w+\s*=\s*[\"']", PAGE) == []
+    )  # no handlers in attributes: the policy would not run them
 
 
 def test_a_page_that_makes_html_of_text_would_be_found() -> None:
-    assert MAKES_HTML.findall(PAGE.replace("p.textContent = text", "p.innerHTML = text")) == ["innerHTML"]
+    assert MAKES_HTML.findall(PAGE.replace("p.textContent = text", "p.innerHTML = text")) == [
+        "innerHTML"
+    ]
 
 
 @pytest.mark.anyio
 async def test_a_browser_is_told_to_run_nothing_but_the_pages_own_script(tmp_path: Path) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         answer = await http.get("/")
-    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
+    )
     assert policy["default-src"] == "'none'"
     assert re.fullmatch(r"'sha256-[\w+/]{43}='", policy["script-src"])
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert policy["frame-ancestors"] == "'none'"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert web.policy(PAGE.replace('"use strict"', '"use strict";alert(1)')) != answer.headers["content-security-policy"]
+    assert (
+        web.policy(PAGE.replace('"use strict"', '"use strict";alert(1)'))
+        != answer.headers["content-security-policy"]
+    )
     assert answer.text == PAGE

@@ -25,7 +25,9 @@ import pytest
 
 from tests import ROOT
 
-pytest.importorskip("starlette", reason="starlette is not installed; it is part of the gateway extra")
+pytest.importorskip(
+    "starlette", reason="starlette is not installed; it is part of the gateway extra"
+)
 
 from starlette.requests import Request
 from websockets.exceptions import InvalidStatus
@@ -61,7 +63,12 @@ def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: 
         assert (receipt["state"], receipt["ahead"], receipt["duplicate"]) == ("queued", 0, False)
         reply = page.next("reply", event_id=receipt["event_id"])
         assert reply["text"].startswith("You said: hello")
-        assert [notice["type"] for notice in page.told] == ["hello", "accepted", "thinking", "reply"]
+        assert [notice["type"] for notice in page.told] == [
+            "hello",
+            "accepted",
+            "thinking",
+            "reply",
+        ]
 
 
 def test_the_same_event_again_gets_the_same_receipt_and_one_answer(gateway_process: Start) -> None:
@@ -69,7 +76,11 @@ def test_the_same_event_again_gets_the_same_receipt_and_one_answer(gateway_proce
     first = gateway.say("once", event_id="e1")
     gateway.wait_for(lambda: gateway.answer_to("e1"))
     again = gateway.say("once", event_id="e1")
-    assert (again["inbox_no"], again["duplicate"], again["state"]) == (first["inbox_no"], True, "done")
+    assert (again["inbox_no"], again["duplicate"], again["state"]) == (
+        first["inbox_no"],
+        True,
+        "done",
+    )
     gateway.ask("and on")
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"] * 2
 
@@ -81,14 +92,20 @@ def test_messages_of_a_conversation_are_answered_in_order(gateway_process: Start
     assert [item["answers"] for item in gateway.said() if item["what"] == "assistant"] == sent
 
 
-def test_a_full_session_is_refused_with_the_time_to_come_again_and_its_holder(gateway_process: Start) -> None:
+def test_a_full_session_is_refused_with_the_time_to_come_again_and_its_holder(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     gateway.say("!hang")
     gateway.wait_for(gateway.held)
     with ThreadPoolExecutor(8) as senders:
-        responses = list(senders.map(gateway.post, [f"m{number}" for number in range(SESSION_WAITING_MAX + 10)]))
+        responses = list(
+            senders.map(gateway.post, [f"m{number}" for number in range(SESSION_WAITING_MAX + 10)])
+        )
     refused = next(response for response in responses if response.status_code != 202)
-    assert [response.status_code for response in responses].count(202) == SESSION_WAITING_MAX - 1  # one is being worked on
+    assert [response.status_code for response in responses].count(
+        202
+    ) == SESSION_WAITING_MAX - 1  # one is being worked on
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1
     assert "turn" in refused.json()["holder"]
@@ -111,7 +128,9 @@ def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Star
     for body, says in refused:
         content = body if isinstance(body, str) else json.dumps(body)
         response = gateway.http.post(gateway.url + "/messages", content=content)
-        assert (response.status_code, says in response.json()["error"]) == (400, True), response.text
+        assert (response.status_code, says in response.json()["error"]) == (400, True), (
+            response.text
+        )
     assert gateway.status()["database"]["sessions"] == 0
 
 
@@ -141,9 +160,14 @@ def test_a_full_disk_is_a_reason_to_come_again_and_a_closed_database_is_not() ->
 def test_a_page_of_another_site_may_neither_write_nor_listen(gateway_process: Start) -> None:
     gateway = gateway_process()
     for origin, status in (("http://elsewhere.example", 403), ("null", 403), (gateway.url, 202)):
-        response = gateway.http.post(gateway.url + "/messages", json={"text": "x"}, headers={"Origin": origin})
+        response = gateway.http.post(
+            gateway.url + "/messages", json={"text": "x"}, headers={"Origin": origin}
+        )
         assert response.status_code == status, origin
-    with pytest.raises(InvalidStatus, match="403"), connect(gateway.url.replace("http", "ws") + "/ws/lobby", origin="http://elsewhere.example"):
+    with (
+        pytest.raises(InvalidStatus, match="403"),
+        connect(gateway.url.replace("http", "ws") + "/ws/lobby", origin="http://elsewhere.example"),
+    ):
         pass
 
 
@@ -151,7 +175,10 @@ def test_looking_at_a_conversation_makes_none(gateway_process: Start) -> None:
     gateway = gateway_process()
     assert gateway.said("nobody") == []
     assert gateway.status()["database"]["sessions"] == 0
-    assert gateway.http.get(gateway.url + "/conversations/nobody", params={"limit": "-1"}).status_code == 400
+    assert (
+        gateway.http.get(gateway.url + "/conversations/nobody", params={"limit": "-1"}).status_code
+        == 400
+    )
 
 
 def test_agents_and_channels_have_conversations_of_their_own(gateway_process: Start) -> None:
@@ -160,7 +187,9 @@ def test_agents_and_channels_have_conversations_of_their_own(gateway_process: St
         assert "shown 1 message." in gateway.ask("hello", "alice", agent=agent)
     receipt = gateway.say("hello", conversation="alice", channel="discord")
     delivered = gateway.wait_for(gateway.delivered)
-    assert [(line["target"], line["event_id"]) for line in delivered] == [("discord:alice", receipt["event_id"])]
+    assert [(line["target"], line["event_id"]) for line in delivered] == [
+        ("discord:alice", receipt["event_id"])
+    ]
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------
@@ -176,7 +205,9 @@ def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"]
 
 
-def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(gateway_process: Start) -> None:
+def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     with gateway.page() as page:
         gateway.say("!empty")
@@ -185,7 +216,9 @@ def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(gateway_pro
 
 
 @pytest.mark.slow
-def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(gateway_process: Start) -> None:
+def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
     with gateway.page() as page:
         gateway.say("!hang")
@@ -195,7 +228,9 @@ def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(gatew
         page.next("reply", event_id=event_id)
 
 
-def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(gateway_process: Start) -> None:
+def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     gateway.say("!vanish", channel="discord", conversation="alice")
     unknown = gateway.wait_for(lambda: gateway.status()["unknown_replies"])
@@ -225,7 +260,9 @@ def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_proce
 # -- compaction -------------------------------------------------------------------------------------------------------
 
 
-def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(gateway_process: Start) -> None:
+def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=0.5, threshold=60, keep=10)
     with gateway.page() as page:
         fill(gateway)
@@ -238,7 +275,9 @@ def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(gatewa
     assert "with a summary of earlier ones" in gateway.ask("do you remember?")
 
 
-def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(gateway_process: Start) -> None:
+def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=0.05)
     fill(gateway, times=2)
     with gateway.page() as page:
@@ -252,10 +291,16 @@ def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(gateway_
 
 
 @pytest.mark.parametrize(
-    ("script", "outcome"), [("!fail", "failed"), ("!empty", "rejected"), ("!hang", "expired")], ids=["raises", "empty", "hangs"]
+    ("script", "outcome"),
+    [("!fail", "failed"), ("!empty", "rejected"), ("!hang", "expired")],
+    ids=["raises", "empty", "hangs"],
 )
-def test_a_summary_that_goes_wrong_costs_nothing_but_itself(gateway_process: Start, script: str, outcome: str) -> None:
-    gateway = gateway_process(model_delay=0.02, summary_delay=0.02, compaction_timeout=0.3, late=0.3)
+def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
+    gateway_process: Start, script: str, outcome: str
+) -> None:
+    gateway = gateway_process(
+        model_delay=0.02, summary_delay=0.02, compaction_timeout=0.3, late=0.3
+    )
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.command(f"/compact {script}")
@@ -291,14 +336,23 @@ def test_stop_cancels_a_compaction(gateway_process: Start) -> None:
 
 
 @pytest.mark.parametrize("word", ["/new", "/reset"])
-def test_new_comes_after_what_was_said_before_it_and_begins_with_nothing(gateway_process: Start, word: str) -> None:
+def test_new_comes_after_what_was_said_before_it_and_begins_with_nothing(
+    gateway_process: Start, word: str
+) -> None:
     gateway = gateway_process(model_delay=0.05)
     before = gateway.say("before")["event_id"]
     gateway.say(word)
     after = gateway.ask("after")
     assert "shown 1 message." in after
     assert gateway.answer_to(before)
-    assert [item["what"] for item in gateway.said()] == ["user", "assistant", "user", "reset", "user", "assistant"]
+    assert [item["what"] for item in gateway.said()] == [
+        "user",
+        "assistant",
+        "user",
+        "reset",
+        "user",
+        "assistant",
+    ]
 
 
 class Summariser(ScriptedModel):
@@ -315,13 +369,17 @@ class Summariser(ScriptedModel):
             self.working -= 1
 
 
-async def gateway_with_conversations(db: sessiondb.SessionDB, model: ScriptedModel, tasks: Any, **settings: Any) -> tuple[Any, list[Any]]:
+async def gateway_with_conversations(
+    db: sessiondb.SessionDB, model: ScriptedModel, tasks: Any, **settings: Any
+) -> tuple[Any, list[Any]]:
     """Start a gateway in this process beside three conversations that are worth compacting."""
     from examples.gateway.gateway import Gateway, Settings
 
     gateway = Gateway(db, model, Settings(keep_tokens=10, **settings))
     await gateway.start(tasks)
-    sessions = [await db.session(f"agent:main:web:direct:{name}") for name in ("alice", "bob", "carol")]
+    sessions = [
+        await db.session(f"agent:main:web:direct:{name}") for name in ("alice", "bob", "carol")
+    ]
     for session in sessions:
         for number in range(4):
             await session.append({"role": "user", "content": f"{LONG} {number}"})
@@ -335,14 +393,23 @@ async def until(condition: Callable[[], Any]) -> None:
             await anyio.sleep(0.01)
 
 
-def test_a_summariser_that_nobody_waits_for_any_more_is_still_one_of_those_at_work(tmp_path: Path) -> None:
+def test_a_summariser_that_nobody_waits_for_any_more_is_still_one_of_those_at_work(
+    tmp_path: Path,
+) -> None:
     async def run() -> None:
         model = Summariser(0.0, 0.2)
-        async with sessiondb.open(tmp_path / "gateway.db") as db, anyio.create_task_group() as tasks:
-            gateway, sessions = await gateway_with_conversations(db, model, tasks, compaction_timeout_s=0.02, summaries_max=1)
+        async with (
+            sessiondb.open(tmp_path / "gateway.db") as db,
+            anyio.create_task_group() as tasks,
+        ):
+            gateway, sessions = await gateway_with_conversations(
+                db, model, tasks, compaction_timeout_s=0.02, summaries_max=1
+            )
             assert all(gateway.compact_soon(session, "manual") for session in sessions)
             await until(lambda: model.begun == 3 and not model.working)
-            assert model.most == 1, "the limit holds, though each block was left long before its summary came"
+            assert model.most == 1, (
+                "the limit holds, though each block was left long before its summary came"
+            )
             tasks.cancel_scope.cancel()
 
     anyio.run(run)
@@ -351,8 +418,13 @@ def test_a_summariser_that_nobody_waits_for_any_more_is_still_one_of_those_at_wo
 def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> None:
     async def run() -> None:
         model = Summariser(0.0, 0.0, summary_script="!fail")
-        async with sessiondb.open(tmp_path / "gateway.db") as db, anyio.create_task_group() as tasks:
-            gateway, (alice, bob, _) = await gateway_with_conversations(db, model, tasks, compaction_pause_s=3_600.0)
+        async with (
+            sessiondb.open(tmp_path / "gateway.db") as db,
+            anyio.create_task_group() as tasks,
+        ):
+            gateway, (alice, bob, _) = await gateway_with_conversations(
+                db, model, tasks, compaction_pause_s=3_600.0
+            )
             assert gateway.compact_soon(alice, "threshold")
             await until(lambda: not gateway.compacting)
             assert not gateway.compact_soon(alice, "threshold"), "not on every message"
@@ -373,15 +445,23 @@ def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> No
 # -- notices ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(gateway_process: Start) -> None:
+def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     gateway.say("!empty", channel="discord", conversation="alice")
     (notice,) = gateway.wait_for(gateway.noticed)
-    assert (notice["target"], notice["event"], "ask again" in notice["text"]) == ("discord:alice", "turn_incomplete", True)
+    assert (notice["target"], notice["event"], "ask again" in notice["text"]) == (
+        "discord:alice",
+        "turn_incomplete",
+        True,
+    )
     gateway.kill()
     gateway.start()
     gateway.ask("and on", "alice", channel="discord")
-    gateway.wait_for(gateway.delivered)  # replies of a conversation keep their order: a second notice would be before this one
+    gateway.wait_for(
+        gateway.delivered
+    )  # replies of a conversation keep their order: a second notice would be before this one
     assert len(gateway.noticed()) == 1
 
 
@@ -389,7 +469,11 @@ def test_whoever_waits_on_a_channel_hears_of_it(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
     gateway.say("!hang", channel="discord", conversation="alice")
     gateway.say("behind it", channel="discord", conversation="alice")
-    gateway.wait_for(lambda: {"message_delayed", "message_dead"} <= {notice["event"] for notice in gateway.noticed()})
+    gateway.wait_for(
+        lambda: (
+            {"message_delayed", "message_dead"} <= {notice["event"] for notice in gateway.noticed()}
+        )
+    )
     assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
 
 
@@ -413,39 +497,79 @@ def openclaw(tmp_path: Path, **session: object) -> Path:
     return path
 
 
-def test_an_idle_conversation_begins_anew_when_the_next_message_comes(gateway_process: Start, tmp_path: Path) -> None:
-    idle = openclaw(tmp_path, reset={"mode": "none"}, resetByChannel={"web": {"mode": "idle", "idleMinutes": 0.002}})
+def test_an_idle_conversation_begins_anew_when_the_next_message_comes(
+    gateway_process: Start, tmp_path: Path
+) -> None:
+    idle = openclaw(
+        tmp_path,
+        reset={"mode": "none"},
+        resetByChannel={"web": {"mode": "idle", "idleMinutes": 0.002}},
+    )
     gateway = gateway_process(model_delay=0.0, openclaw=idle)
     with gateway.page() as page:
         gateway.ask("before")
         time.sleep(0.15)  # so long it is idle
         assert "shown 1 message." in gateway.ask("after")
         assert page.next("reset")["reason"] == "idle"
-    assert [item["what"] for item in gateway.said()] == ["user", "assistant", "reset", "user", "assistant"]
+    assert [item["what"] for item in gateway.said()] == [
+        "user",
+        "assistant",
+        "reset",
+        "user",
+        "assistant",
+    ]
     gateway.ask("elsewhere", "alice", channel="discord")
     time.sleep(0.15)
-    assert "shown 3 messages" in gateway.ask("no policy of this channel", "alice", channel="discord")
+    assert "shown 3 messages" in gateway.ask(
+        "no policy of this channel", "alice", channel="discord"
+    )
 
 
-def test_retention_archives_in_the_background_and_whoever_comes_back_is_answered(gateway_process: Start, tmp_path: Path) -> None:
-    keep = openclaw(tmp_path, maintenance={"mode": "enforce", "maxEntries": 1, "preserveRecent": "0d"})
+def test_retention_archives_in_the_background_and_whoever_comes_back_is_answered(
+    gateway_process: Start, tmp_path: Path
+) -> None:
+    keep = openclaw(
+        tmp_path, maintenance={"mode": "enforce", "maxEntries": 1, "preserveRecent": "0d"}
+    )
     gateway = gateway_process(model_delay=0.0, openclaw=keep, gc_every=0.1)
     for name in ("alice", "bob", "carol"):
         gateway.ask("hello", name)
-    gateway.wait_for(lambda: query(gateway.database, "SELECT count(*) FROM archive WHERE state = 'archived'")[0] >= 2)
+    gateway.wait_for(
+        lambda: (
+            query(gateway.database, "SELECT count(*) FROM archive WHERE state = 'archived'")[0] >= 2
+        )
+    )
     assert "You said: back again" in gateway.ask("back again", "alice")
     assert "retention: " in gateway.wrote()
 
 
 def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -> None:
-    for text, says in (('{"session": {"reset": {"mode": "sometimes"}}}', "session.reset.mode"), ("{", "not an object in JSON")):
+    for text, says in (
+        ('{"session": {"reset": {"mode": "sometimes"}}}', "session.reset.mode"),
+        ("{", "not an object in JSON"),
+    ):
         (tmp_path / "openclaw.json").write_text(text)
-        command = [sys.executable, "-m", "examples.gateway", str(tmp_path / "x.db"), "--port=0", f"--openclaw={tmp_path / 'openclaw.json'}"]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        assert (ended.returncode, says in ended.stderr, "Traceback" in ended.stderr) == (1, True, False), ended.stderr
+        command = [
+            sys.executable,
+            "-m",
+            "examples.gateway",
+            str(tmp_path / "x.db"),
+            "--port=0",
+            f"--openclaw={tmp_path / 'openclaw.json'}",
+        ]
+        ended = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert (ended.returncode, says in ended.stderr, "Traceback" in ended.stderr) == (
+            1,
+            True,
+            False,
+        ), ended.stderr
 
 
-def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(gateway_process: Start) -> None:
+def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     for number in range(25):
         gateway.say(f"!hang {number}")
@@ -472,9 +596,16 @@ class Endpoint(BaseHTTPRequestHandler):
         last = body["messages"][-1]["content"]
         self.send_response(500 if "fail" in last else 200)
         self.end_headers()
-        answer = {"choices": [{"message": {"content": f"it is about {last}"}}], "usage": {"prompt_tokens": 70, "total_tokens": 77}}
+        answer = {
+            "choices": [{"message": {"content": f"it is about {last}"}}],
+            "usage": {"prompt_tokens": 70, "total_tokens": 77},
+        }
         if last == "what time is it":
-            call = {"id": "call-1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+            call = {
+                "id": "call-1",
+                "type": "function",
+                "function": {"name": "clock", "arguments": "{}"},
+            }
             answer["choices"] = [{"message": {"content": None, "tool_calls": [call]}}]
         self.wfile.write(b"overloaded" if "fail" in last else json.dumps(answer).encode())
 
@@ -505,7 +636,9 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer a-key", "small")
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert "programmer" in body["messages"][0]["content"]
-    assert "Context: 77/" in gateway.command("/status", agent="coder"), "what the provider counted is what the context weighs"
+    assert "Context: 77/" in gateway.command("/status", agent="coder"), (
+        "what the provider counted is what the context weighs"
+    )
     with gateway.page(agent="coder") as page:
         gateway.command("/compact the names", agent="coder")
         assert page.next("compacted")["outcome"] == "committed"
@@ -513,7 +646,12 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
         gateway.say("fail", agent="coder")
         assert "answered 500: overloaded" in page.next("failed")["reason"]
     gateway.ask("second", "other")
-    assert "summary" in next(body for _, _, body in asked if body["messages"][-1]["content"] == "fail")["messages"][1]["content"]
+    assert (
+        "summary"
+        in next(body for _, _, body in asked if body["messages"][-1]["content"] == "fail")[
+            "messages"
+        ][1]["content"]
+    )
 
 
 def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
@@ -521,9 +659,16 @@ def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
 ) -> None:
     url, asked = endpoint
     gateway = gateway_process(endpoint=url, model="small")
-    assert re.fullmatch(r"it is about \d{4}-\d\d-\d\dT[0-9:]+\+00:00", gateway.ask("what time is it"))
+    assert re.fullmatch(
+        r"it is about \d{4}-\d\d-\d\dT[0-9:]+\+00:00", gateway.ask("what time is it")
+    )
     assert {tool["function"]["name"] for tool in asked[0][2]["tools"]} == {"clock", "wait"}
-    assert [message["role"] for message in asked[1][2]["messages"]] == ["system", "user", "assistant", "tool"]
+    assert [message["role"] for message in asked[1][2]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+    ]
     assert [message.get("tool_call_id") for message in asked[1][2]["messages"]][-1] == "call-1"
 
 
@@ -533,12 +678,18 @@ def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
 def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     assert gateway.ask("!tool 0.01 please") == "The tool said: waited for 0.01 s"
-    entries = query(gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no")
+    entries = query(
+        gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no"
+    )
     assert entries == ["user", "assistant", "toolResult", "assistant"]
-    assert [item["what"] for item in gateway.said()] == ["user", "assistant"], "a page shows what was said"
+    assert [item["what"] for item in gateway.said()] == ["user", "assistant"], (
+        "a page shows what was said"
+    )
 
 
-def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(gateway_process: Start) -> None:
+def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     event_id = gateway.say("!tool 60")["event_id"]
     gateway.wait_for(lambda: [held for held in gateway.held() if held["operation"] == "tool wait"])
@@ -546,17 +697,34 @@ def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(gateway_
     gateway.start()
     answer = gateway.wait_for(lambda: gateway.answer_to(event_id))
     assert answer.startswith("The tool said: This was cut off")
-    assert query(gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no") == ["user", "assistant", "assistant"]
+    assert query(
+        gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no"
+    ) == ["user", "assistant", "assistant"]
 
 
 def test_every_call_of_a_context_has_a_result() -> None:
     call = tool_call("wait", {"seconds": 1}, "a")
     done = {"role": "toolResult", "toolCallId": "a", "content": []}
-    assert with_results([assistant("", [call]), done]) == [assistant("", [call]) | {"timestamp": ANY}, done]
-    asked, report, later = with_results([assistant("", [call]), {"role": "user", "content": "and?"}])
-    assert (asked["role"], report["role"], report["toolCallId"], report["isError"], later["role"]) == (
-        "assistant", "toolResult", "a", True, "user",
-    )  # fmt: skip
+    assert with_results([assistant("", [call]), done]) == [
+        assistant("", [call]) | {"timestamp": ANY},
+        done,
+    ]
+    asked, report, later = with_results(
+        [assistant("", [call]), {"role": "user", "content": "and?"}]
+    )
+    assert (
+        asked["role"],
+        report["role"],
+        report["toolCallId"],
+        report["isError"],
+        later["role"],
+    ) == (
+        "assistant",
+        "toolResult",
+        "a",
+        True,
+        "user",
+    )
 
 
 @pytest.mark.parametrize(
@@ -598,7 +766,9 @@ async def nothing_is_held(path: Path) -> None:
         assert (await db.verify()).ok
 
 
-def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(gateway_process: Start) -> None:
+def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
+    gateway_process: Start,
+) -> None:
     gateway = gateway_process(model_delay=0.02)
     with gateway.page() as page:
         interrupted = gateway.say("!slow 0.5")["event_id"]
@@ -609,17 +779,30 @@ def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(gatew
     assert gateway.status()["recovered"]["turns"] == 1
     assert gateway.wait_for(lambda: gateway.answer_to(waiting))
     # Both are in the transcript once. The newer one was answered knowing the interrupted one, or after it.
-    assert [item["event_id"] for item in gateway.said() if item["what"] == "user"] == [interrupted, waiting]
+    assert [item["event_id"] for item in gateway.said() if item["what"] == "user"] == [
+        interrupted,
+        waiting,
+    ]
     gateway.stop()
     anyio.run(nothing_is_held, gateway.database)
 
 
 @pytest.mark.slow
-def test_the_load_generator_finds_every_message_again_across_a_kill(gateway_process: Start, tmp_path: Path) -> None:
+def test_the_load_generator_finds_every_message_again_across_a_kill(
+    gateway_process: Start, tmp_path: Path
+) -> None:
     from examples.gateway.load import Load
 
     # A resumed message waits for its turn among the resumes, and the summarisers are slower than the conversations.
-    gateway = gateway_process(model_delay=0.03, summary_delay=0.5, threshold=400, keep=100, resumes=4, care_every=0.2, breaker=9)
+    gateway = gateway_process(
+        model_delay=0.03,
+        summary_delay=0.5,
+        threshold=400,
+        keep=100,
+        resumes=4,
+        care_every=0.2,
+        breaker=9,
+    )
     port = gateway.url.rpartition(":")[2]
     load = Load(lambda: gateway.url, conversations=9, pause_s=0.1, ledger=tmp_path / "ledger.jsonl")
 
@@ -638,7 +821,9 @@ def test_the_load_generator_finds_every_message_again_across_a_kill(gateway_proc
     assert load.ledger.away > 0
 
 
-def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_line(gateway_process: Start, tmp_path: Path) -> None:
+def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_line(
+    gateway_process: Start, tmp_path: Path
+) -> None:
     first = gateway_process()
     other = tmp_path / "other.db"
     other.write_text("a letter, not a database" * 100)
@@ -647,7 +832,9 @@ def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_l
         ([str(other), "--port=0"], "not a"),
     ):
         command = [sys.executable, "-m", "examples.gateway", *arguments]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        ended = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         assert ended.returncode == 1
         assert ended.stderr.startswith("gateway: ")
         assert says in ended.stderr
@@ -657,18 +844,28 @@ def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_l
 # -- how it is made ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "gateway").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "gateway").glob("*.py")), ids=lambda path: path.stem
+)
 def test_it_uses_the_public_api_only(path: Path) -> None:
-    allowed = {"sessiondb": sessiondb.__all__, "sessiondb.openclaw_settings": ["reset_policy", "resume_policy", "retention_policy"]}
+    allowed = {
+        "sessiondb": sessiondb.__all__,
+        "sessiondb.openclaw_settings": ["reset_policy", "resume_policy", "retention_policy"],
+    }
     tree = ast.parse(path.read_text("utf-8"))
     imported = [
         (node.module, alias.name)
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "sessiondb"
+        if isinstance(node, ast.ImportFrom)
+        and not node.level
+        and (node.module or "").split(".")[0] == "sessiondb"
         for alias in node.names
     ]
     assert all(name in allowed.get(str(module), ()) for module, name in imported), imported
-    assert re.findall(r"\bdb\.(?:backend|read|write)\b|\bapsw\b|\bsqlite3\b", path.read_text("utf-8")) == []
+    assert (
+        re.findall(r"\bdb\.(?:backend|read|write)\b|\bapsw\b|\bsqlite3\b", path.read_text("utf-8"))
+        == []
+    )
 
 
 def test_the_part_that_shows_how_is_short_enough_to_be_read() -> None:

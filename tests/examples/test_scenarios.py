@@ -71,34 +71,51 @@ def check_clean(path: Path) -> None:
 # -- openclaw#73204: messages are lost, or wait in silence, while a session is compacted -------------------------------------
 
 
-def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_answered(gateway_process: Start) -> None:  # noqa: F811
+def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_answered(
+    gateway_process: Start,  # noqa: F811
+) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=6, threshold=1_000_000, keep=50)
     fill(gateway, "alice")
     with gateway.page("alice") as page:
         gateway.command("/compact", conversation="alice")
         page.next("compacting")
-        during = [gateway.say(f"sent during the summary, number {number}", conversation="alice")["event_id"] for number in range(10)]
+        during = [
+            gateway.say(f"sent during the summary, number {number}", conversation="alice")[
+                "event_id"
+            ]
+            for number in range(10)
+        ]
         gateway.wait_for(lambda: gateway.answer_to(during[-1], "alice"))
         done = page.next("compacted")
         assert done["outcome"] == "committed"
         assert done["late"] is False
     report = [(notice["type"], notice.get("event_id")) for notice in page.told]
     for event_id in during:
-        assert report.index(("accepted", event_id)) < report.index(("reply", event_id)) < report.index(("compacted", None))
+        assert (
+            report.index(("accepted", event_id))
+            < report.index(("reply", event_id))
+            < report.index(("compacted", None))
+        )
 
     message = gateway.said("alice")
-    assert [item["event_id"] for item in message if item["event_id"] in during] == during, "each is in the transcript once, in order"
+    assert [item["event_id"] for item in message if item["event_id"] in during] == during, (
+        "each is in the transcript once, in order"
+    )
     assert [item["answers"] for item in message if item["answers"] in during] == during
     gateway.stop()
     # ... and in what the model is sent now, behind the summary: an entry above the cut stays by definition.
     with sessiondb.sync.open(gateway.database, readonly=True) as db:
         context = texts(db.session("agent:main:web:direct:alice").context())
     assert context[0].startswith("<")
-    assert [text for text in context if text.startswith("sent during")] == [f"sent during the summary, number {n}" for n in range(10)]
+    assert [text for text in context if text.startswith("sent during")] == [
+        f"sent during the summary, number {n}" for n in range(10)
+    ]
     check_clean(gateway.database)
 
 
-def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_recorded_and_reported(gateway_process: Start) -> None:  # noqa: F811
+def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_recorded_and_reported(
+    gateway_process: Start,  # noqa: F811
+) -> None:
     gateway = gateway_process(model_delay=0.02, delayed_after=0.3)
     with gateway.page("alice") as page:
         first = gateway.say("!slow 2 think about it", conversation="alice")
@@ -111,12 +128,17 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
         report = page.next("notice", event="turn_incomplete")
         assert "ask again" in report["text"]
     gateway.stop()
-    assert query(gateway.database, "SELECT inbox_no, incomplete, reason FROM turn ORDER BY turn_no")[-1] == (
+    assert query(
+        gateway.database, "SELECT inbox_no, incomplete, reason FROM turn ORDER BY turn_no"
+    )[-1] == (
         empty["inbox_no"],
         1,
         "the model answered with nothing",
     )
-    assert query(gateway.database, "SELECT count(*) FROM outbox WHERE turn_no = (SELECT max(turn_no) FROM turn)") == [0]
+    assert query(
+        gateway.database,
+        "SELECT count(*) FROM outbox WHERE turn_no = (SELECT max(turn_no) FROM turn)",
+    ) == [0]
     check_clean(gateway.database)
 
 
@@ -132,47 +154,83 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
         ("is cancelled", "!hang", "cancelled"),
     ],
 )
-def test_openclaw_84193_after_a_compaction_that(gateway_process: Start, how: str, focus: str, state: str) -> None:  # noqa: F811
+def test_openclaw_84193_after_a_compaction_that(
+    gateway_process: Start,  # noqa: F811
+    how: str,
+    focus: str,
+    state: str,
+) -> None:
     """... times out, hangs, raises or is cancelled, the next turn starts without waiting, and no restart is needed."""
-    gateway = gateway_process(model_delay=0.02, summary_delay=2, threshold=1_000_000, keep=50, compaction_timeout=4, late=0.1)
+    gateway = gateway_process(
+        model_delay=0.02,
+        summary_delay=2,
+        threshold=1_000_000,
+        keep=50,
+        compaction_timeout=4,
+        late=0.1,
+    )
     fill(gateway, "alice")
     session_id = session_id_of(gateway, "alice")
     with gateway.page("alice") as page:
         gateway.command(f"/compact {focus}", conversation="alice")
         page.next("compacting")
         (held,) = compactions_held(gateway)
-        assert (held["session_id"], held["operation"], held["pid"], held["alive"]) == (session_id, "manual", gateway.pid, True)
-        assert "manual" in gateway.command("/status", conversation="alice"), "/status names the operation, too"
+        assert (held["session_id"], held["operation"], held["pid"], held["alive"]) == (
+            session_id,
+            "manual",
+            gateway.pid,
+            True,
+        )
+        assert "manual" in gateway.command("/status", conversation="alice"), (
+            "/status names the operation, too"
+        )
         during = gateway.say("said while it goes on", conversation="alice")["event_id"]
         page.next("reply", event_id=during)
         if state == "cancelled":
             gateway.command("/stop", conversation="alice")
         ended = page.next("compacted")
         assert (ended["outcome"], ended["text"] != "") == (state, True), how
-        assert [notice["type"] for notice in page.told].index("reply") < [notice["type"] for notice in page.told].index("compacted")
+        assert [notice["type"] for notice in page.told].index("reply") < [
+            notice["type"] for notice in page.told
+        ].index("compacted")
 
         after = gateway.say("said after it", conversation="alice")["event_id"]
         page.next("reply", event_id=after)
         assert compactions_held(gateway) == []
         report = [notice for notice in page.told if notice.get("event") == "compaction_failed"]
-        assert (report or [page.next("notice", event="compaction_failed")])[0]["text"], "the page says so, not only a row"
+        assert (report or [page.next("notice", event="compaction_failed")])[0]["text"], (
+            "the page says so, not only a row"
+        )
         gateway.command("/compact !slow 0.1", conversation="alice")
         page.next("compacted", outcome="committed")
     pid = gateway.pid
-    assert gateway.get("/health")["pid"] == pid, "the same process, from the first message to the last"
+    assert gateway.get("/health")["pid"] == pid, (
+        "the same process, from the first message to the last"
+    )
     gateway.stop()
-    assert query(gateway.database, "SELECT state FROM compaction ORDER BY compaction_no") == [state, "committed"]
+    assert query(gateway.database, "SELECT state FROM compaction ORDER BY compaction_no") == [
+        state,
+        "committed",
+    ]
     assert query(gateway.database, "SELECT count(*) FROM turn WHERE state <> 'completed'") == [0]
     check_clean(gateway.database)
 
 
-def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gateway_died(gateway_process: Start) -> None:  # noqa: F811
-    gateway = gateway_process(model_delay=0.02, threshold=1_000_000, keep=50, compaction_timeout=1, late=0.1)
+def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gateway_died(
+    gateway_process: Start,  # noqa: F811
+) -> None:
+    gateway = gateway_process(
+        model_delay=0.02, threshold=1_000_000, keep=50, compaction_timeout=1, late=0.1
+    )
     for number in range(4):
         gateway.ask(f"{LONG} ({number})", "bob", channel="discord")
 
     def failed() -> list[str]:
-        return [notice["target"] for notice in gateway.noticed() if notice["event"] == "compaction_failed"]
+        return [
+            notice["target"]
+            for notice in gateway.noticed()
+            if notice["event"] == "compaction_failed"
+        ]
 
     gateway.command("/compact !hang", conversation="bob", channel="discord")
     gateway.wait_for(lambda: failed() == ["discord:bob"])
@@ -189,14 +247,23 @@ def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gate
 # -- openclaw#45505: late success leaves the session row, the counters, the tokens and the transcript disagreeing -----------
 
 
-def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_once(gateway_process: Start) -> None:  # noqa: F811
-    gateway = gateway_process(model_delay=0.02, summary_delay=5, threshold=1_000_000, keep=50, compaction_timeout=1)
+def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_once(
+    gateway_process: Start,  # noqa: F811
+) -> None:
+    gateway = gateway_process(
+        model_delay=0.02, summary_delay=5, threshold=1_000_000, keep=50, compaction_timeout=1
+    )
     fill(gateway, "alice")
     session_id = session_id_of(gateway, "alice")
     with gateway.page("alice") as page, status_is_never_a_mixture(gateway, "alice"):
         gateway.command("/compact", conversation="alice")
         page.next("compacted", outcome="expired")
-        moved_on = [gateway.say(f"said after it was given up, number {number}", conversation="alice")["event_id"] for number in range(3)]
+        moved_on = [
+            gateway.say(f"said after it was given up, number {number}", conversation="alice")[
+                "event_id"
+            ]
+            for number in range(3)
+        ]
         page.next("reply", event_id=moved_on[-1])
         late = page.next("compacted", trigger="late")
         assert (late["outcome"], late["late"]) == ("committed", True)
@@ -206,9 +273,17 @@ def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_o
         (compaction_id,) = query(gateway.database, "SELECT compaction_id FROM compaction")
         before = surfaces(gateway.database, session_id)
         with sessiondb.sync.open(gateway.database) as other:
-            results = [other.commit_compaction(compaction_id, summary) for summary in ("once more", "and another one", "")]
-            assert {(result.outcome, result.late, result.epoch) for result in results} == {("committed", True, 1)}
-            assert [other.fail_compaction(compaction_id, "too late", state=state) for state in ("expired", "cancelled")] == [False, False]
+            results = [
+                other.commit_compaction(compaction_id, summary)
+                for summary in ("once more", "and another one", "")
+            ]
+            assert {(result.outcome, result.late, result.epoch) for result in results} == {
+                ("committed", True, 1)
+            }
+            assert [
+                other.fail_compaction(compaction_id, "too late", state=state)
+                for state in ("expired", "cancelled")
+            ] == [False, False]
         assert surfaces(gateway.database, session_id) == before
 
         # And the next one is an ordinary one.
@@ -243,8 +318,12 @@ def status_is_never_a_mixture(gateway: GatewayProcess, conversation: str) -> Ite
         over.set()
         thread.join()
     assert wrong == []
-    assert {epoch for epoch, _, _ in seen} >= {0, 1}, f"it was not looked at before and after: {seen}"
-    assert any(running for _, _, running in seen), f"it was not looked at while a job was running: {seen}"
+    assert {epoch for epoch, _, _ in seen} >= {0, 1}, (
+        f"it was not looked at before and after: {seen}"
+    )
+    assert any(running for _, _, running in seen), (
+        f"it was not looked at while a job was running: {seen}"
+    )
 
 
 STORY = """
@@ -269,11 +348,22 @@ def one_story(db: sessiondb.sync.SessionDB, session_id: str) -> tuple[int, int, 
     """Compare in one snapshot: session row, counters, tokens, epochs, summaries, jobs, who holds what, and events."""
     no = db.session_by_id(session_id).ref.session_no
     found, info, context = db.read(
-        "story", lambda tx: (tx.one("scenarios.story", session_no=no), registry.info(tx, no), read_context(tx, no))
+        "story",
+        lambda tx: (
+            tx.one("scenarios.story", session_no=no),
+            registry.info(tx, no),
+            read_context(tx, no),
+        ),
     )
     events = Counter(json.loads(found.events))
-    assert info.epoch == info.compactions == found.epochs == found.summaries == found.committed, (info, found)
-    assert info.context_tokens == context.tokens == sum(map(message_tokens, context.messages)), (info, context)
+    assert info.epoch == info.compactions == found.epochs == found.summaries == found.committed, (
+        info,
+        found,
+    )
+    assert info.context_tokens == context.tokens == sum(map(message_tokens, context.messages)), (
+        info,
+        context,
+    )
     assert found.running == found.held, found
     assert events["compaction_started"] == found.jobs, found
     assert events["compaction_committed"] + events["compaction_late"] == found.committed, found
@@ -307,7 +397,10 @@ def test_what_looks_for_mixtures_notices_one(tmp_path: Path, broken: str) -> Non
             job.commit("They talked.")
         assert one_story(db, session.id) == (1, 1, 0)
     change(path, broken)
-    with sessiondb.sync.open(path, readonly=True) as db, pytest.raises((AssertionError, sessiondb.SessionDBError)):
+    with (
+        sessiondb.sync.open(path, readonly=True) as db,
+        pytest.raises((AssertionError, sessiondb.SessionDBError)),
+    ):
         one_story(db, session.id)
 
 
@@ -320,10 +413,20 @@ def surfaces(path: Path, session_id: str) -> dict[str, Any]:
             "session": (info.epoch, info.compactions, info.context_tokens),
             "context": (texts(context), context.tokens),
             "epochs": [(epoch.epoch, epoch.reason) for epoch in session.epochs()],
-            "entries": [entry.entry_id for entry in session.arrivals(limit=1_000) if entry.type == "compaction"],
+            "entries": [
+                entry.entry_id
+                for entry in session.arrivals(limit=1_000)
+                if entry.type == "compaction"
+            ],
             "jobs": Counter((job.state, job.late) for job in db.compactions(session)),
             "tokens": [job.tokens_after for job in db.compactions(session)],
-            "events": Counter(query(path, "SELECT kind FROM event_log WHERE session_id = ? AND audience = 'operator'", session_id)),
+            "events": Counter(
+                query(
+                    path,
+                    "SELECT kind FROM event_log WHERE session_id = ? AND audience = 'operator'",
+                    session_id,
+                )
+            ),
         }
 
 
@@ -334,7 +437,10 @@ def agree(path: Path, session_id: str, *, committed: int) -> dict[str, Any]:
     assert epoch == compactions == committed == len(found["entries"])
     assert tokens == found["context"][1]
     assert [reason for _, reason in found["epochs"]] == ["start", *["compaction"] * committed]
-    assert sum(count for (state, _), count in found["jobs"].items() if state == "committed") == committed
+    assert (
+        sum(count for (state, _), count in found["jobs"].items() if state == "committed")
+        == committed
+    )
     assert found["events"]["compaction_committed"] + found["events"]["compaction_late"] == committed
     assert found["events"]["compaction_started"] == found["jobs"].total()
     return found
@@ -344,7 +450,11 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
     """Two jobs, and the success and the failure of each, in every order in which they can arrive; each arrives twice."""
     path = tmp_path / "gateway.db"
     outcomes: set[tuple[str, bool]] = set()
-    orders = list(itertools.permutations([("first", "commit"), ("first", "expired"), ("second", "commit"), ("second", "failed")]))
+    orders = list(
+        itertools.permutations(
+            [("first", "commit"), ("first", "expired"), ("second", "commit"), ("second", "failed")]
+        )
+    )
 
     async def signals() -> dict[str, tuple[list[int], int]]:
         report: dict[str, tuple[list[int], int]] = {}
@@ -355,14 +465,22 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
                 committed: set[str] = set()
                 epochs = []
 
-                async def begin(name: str, session: sessiondb.Session = session, jobs: dict[str, str] = jobs) -> None:
+                async def begin(
+                    name: str, session: sessiondb.Session = session, jobs: dict[str, str] = jobs
+                ) -> None:
                     for text in (LONG, LONG, LONG, LONG, "a short end"):
                         await session.append({"role": "user", "content": text})
-                        await session.append({"role": "assistant", "content": [{"type": "text", "text": text}]})
+                        await session.append(
+                            {"role": "assistant", "content": [{"type": "text", "text": text}]}
+                        )
                     job = await db.write(
                         "begin",
                         lambda tx: compaction.begin(
-                            tx, session.ref.session_no, trigger="manual", keep_recent_tokens=20, timeout_ms=60_000
+                            tx,
+                            session.ref.session_no,
+                            trigger="manual",
+                            keep_recent_tokens=20,
+                            timeout_ms=60_000,
                         ),
                     )
                     jobs[name] = job.compaction_id
@@ -371,7 +489,9 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
                 for name, signal in [signal for signal in order for _ in range(2)]:
                     if name not in jobs:
                         # The second one begins when its first signal is due; the first one's run has moved on by then.
-                        await db.fail_compaction(jobs["first"], "its run has moved on", state="cancelled")
+                        await db.fail_compaction(
+                            jobs["first"], "its run has moved on", state="cancelled"
+                        )
                         await begin(name)
                     if signal == "commit":
                         result = await db.commit_compaction(jobs[name], f"They talked ({name}).")
@@ -390,7 +510,9 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
     for session_id, (epochs, committed) in anyio.run(signals).items():
         assert epochs == sorted(epochs), "counters only grow"
         found = agree(path, session_id, committed=committed)
-        assert "(second)" in found["context"][0][0], "the summary that covers more is the one that counts"
+        assert "(second)" in found["context"][0][0], (
+            "the summary that covers more is the one that counts"
+        )
     assert outcomes == {("committed", False), ("committed", True), ("superseded", False)}
     check_clean(path)
 
@@ -408,7 +530,14 @@ class Maintenance:
     def __init__(self, database: Path, folder: Path, *options: str) -> None:
         folder.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/support/maintenance_child.py"), *options, str(database), str(folder), *KEYS],
+            [
+                sys.executable,
+                str(ROOT / "tests/support/maintenance_child.py"),
+                *options,
+                str(database),
+                str(folder),
+                *KEYS,
+            ],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -452,7 +581,9 @@ def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_ste
     maintenance = Maintenance(gateway.database, tmp_path / "sessions")
     beside: list[float] = []
     try:
-        while f"{step} 2" not in maintenance.said or len(beside) < 20:  # automatic compactions go on, too
+        while (
+            f"{step} 2" not in maintenance.said or len(beside) < 20
+        ):  # automatic compactions go on, too
             beside += asking_s(gateway, itertools.islice(numbers, 1))
         assert maintenance.process.poll() is None
     finally:
@@ -461,20 +592,35 @@ def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_ste
     print(f"beside maintenance, until {step}: {ratio:.1f} times as long")
     assert ratio < WAIT_RATIO, f"an answer took {ratio:.1f} times as long beside maintenance"
 
-    asked = len(idle) + len(beside) + sum(1 for _ in asking_s(gateway, itertools.islice(numbers, 1)))
+    asked = (
+        len(idle) + len(beside) + sum(1 for _ in asking_s(gateway, itertools.islice(numbers, 1)))
+    )
     gateway.wait_for(lambda: [held for held in gateway.held() if held["pid"] == pid] == [])
     message = gateway.said("alice", limit="1000") + gateway.said("bob", limit="1000")
-    assert sum(item["what"] == "user" for item in message) == sum(item["what"] == "assistant" for item in message) == asked
+    assert (
+        sum(item["what"] == "user" for item in message)
+        == sum(item["what"] == "assistant" for item in message)
+        == asked
+    )
     assert "busy" not in gateway.wrote()
     gateway.stop()
-    assert query(gateway.database, "SELECT count(*) FROM turn WHERE state <> 'completed' OR attempt > 1") == [0]
-    assert query(gateway.database, "SELECT count(*) FROM event WHERE kind = 'message_delayed'") == [0]
-    assert query(gateway.database, "SELECT count(*) FROM compaction WHERE state = 'committed'")[0] > 0
+    assert query(
+        gateway.database, "SELECT count(*) FROM turn WHERE state <> 'completed' OR attempt > 1"
+    ) == [0]
+    assert query(gateway.database, "SELECT count(*) FROM event WHERE kind = 'message_delayed'") == [
+        0
+    ]
+    assert (
+        query(gateway.database, "SELECT count(*) FROM compaction WHERE state = 'committed'")[0] > 0
+    )
     assert query(gateway.database, "SELECT count(*) FROM archive")[0] > 0, "retention was at work"
     check_clean(gateway.database)
 
 
-def test_maintenance_that_keeps_the_write_lock_is_noticed(gateway_process: Start, tmp_path: Path) -> None:  # noqa: F811
+def test_maintenance_that_keeps_the_write_lock_is_noticed(
+    gateway_process: Start,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     gateway = gateway_process(model_delay=0.0)
     idle = list(asking_s(gateway, range(20)))
     maintenance = Maintenance(gateway.database, tmp_path / "sessions", "--keep-the-lock")
@@ -501,7 +647,14 @@ def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budg
 ) -> None:
     storm = interrupted_sessions.Storm(sessions=sessions, bindings=sessions + 10, recent=recent)
     interrupted_sessions.build(tmp_path / "gateway.db", storm)
-    gateway = gateway_process(model_delay=0.02, resume_timeout=1.5, resume_budget=4, resumes=1, care_every=0.1, threshold=1_000_000)
+    gateway = gateway_process(
+        model_delay=0.02,
+        resume_timeout=1.5,
+        resume_budget=4,
+        resumes=1,
+        care_every=0.1,
+        threshold=1_000_000,
+    )
     # It serves. (That it does so whatever has accumulated is a ratio, in the benchmarks.)
     new = gateway.say("somebody new", channel="sim", conversation="new")["inbox_no"]
     status = gateway.status()
@@ -509,16 +662,28 @@ def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budg
     assert (recovered["instances"], recovered["turns"]) == (1, storm.interrupted)
 
     # Every decision of the start has its reason.
-    reasons = Counter((decision["action"], decision["reason"].split(" h ago")[0].rstrip("0123456789.")) for decision in status["decisions"])
+    reasons = Counter(
+        (decision["action"], decision["reason"].split(" h ago")[0].rstrip("0123456789."))
+        for decision in status["decisions"]
+    )
     assert reasons["skip", "accepted "] == storm.old
     assert reasons["skip", "its session has ended"] == storm.ended
     skipped = sum(count for (action, _), count in reasons.items() if action == "skip")
     assert skipped == storm.old + storm.ended + storm.failed + storm.damaged
-    assert [decision["action"] for decision in status["decisions"]].count("resume") == 1, "one at a time"
-    assert sum(count for (action, _), count in reasons.items() if action == "later") == storm.recent - 1
+    assert [decision["action"] for decision in status["decisions"]].count("resume") == 1, (
+        "one at a time"
+    )
+    assert (
+        sum(count for (action, _), count in reasons.items() if action == "later")
+        == storm.recent - 1
+    )
 
     def ended(kind: str) -> int:
-        found: int = query(gateway.database, "SELECT count(*) FROM turn WHERE kind = ? AND state <> 'running' AND instance_no > 2", kind)[0]
+        found: int = query(
+            gateway.database,
+            "SELECT count(*) FROM turn WHERE kind = ? AND state <> 'running' AND instance_no > 2",
+            kind,
+        )[0]
         return found
 
     gateway.wait_for(lambda: ended("resume") == 4)
@@ -527,24 +692,41 @@ def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budg
     gateway.wait_for(lambda: gateway.answer_to(later, "later", channel="sim"))
     gateway.stop()
 
-    order = query(gateway.database, "SELECT kind, inbox_no, state, reason FROM turn WHERE instance_no > 2 ORDER BY turn_no")
+    order = query(
+        gateway.database,
+        "SELECT kind, inbox_no, state, reason FROM turn WHERE instance_no > 2 ORDER BY turn_no",
+    )
     first_resume = [kind for kind, *_ in order].index("resume")
     before = {inbox_no for _, inbox_no, *_ in order[:first_resume]}
-    waited = set(query(gateway.database, "SELECT inbox_no FROM inbox WHERE event_id LIKE 'waiting %'"))
+    waited = set(
+        query(gateway.database, "SELECT inbox_no FROM inbox WHERE event_id LIKE 'waiting %'")
+    )
     assert waited <= before, "who had been waiting was served before anything was resumed"
     assert new in {inbox_no for _, inbox_no, *_ in order}
-    resumes = [(inbox_no, state, reason) for kind, inbox_no, state, reason in order if kind == "resume"]
+    resumes = [
+        (inbox_no, state, reason) for kind, inbox_no, state, reason in order if kind == "resume"
+    ]
     assert len(resumes) == 4, "the budget of this start, whatever is left"
-    assert [inbox_no for inbox_no, *_ in resumes] == sorted((inbox_no for inbox_no, *_ in resumes), reverse=True), "newest first"
+    assert [inbox_no for inbox_no, *_ in resumes] == sorted(
+        (inbox_no for inbox_no, *_ in resumes), reverse=True
+    ), "newest first"
     # The newest never answers. It is cut off, its user is told, and the others have their turn.
     assert resumes[0][1] == "failed"
     assert "deadline" in resumes[0][2]
     assert {state for _, state, _ in resumes[1:]} == {"completed"}
     dead = query(gateway.database, "SELECT count(*) FROM inbox WHERE state = 'dead'")[0]
-    assert dead == storm.old + storm.used_up + storm.ended + storm.failed + storm.damaged + storm.hanging
-    report = query(gateway.database, "SELECT count(*) FROM event WHERE kind = 'message_dead' AND audience = 'user'")[0]
+    assert (
+        dead
+        == storm.old + storm.used_up + storm.ended + storm.failed + storm.damaged + storm.hanging
+    )
+    report = query(
+        gateway.database,
+        "SELECT count(*) FROM event WHERE kind = 'message_dead' AND audience = 'user'",
+    )[0]
     assert report == dead, "everybody whose message was given up is told"
-    assert query(gateway.database, "SELECT count(*) FROM inbox WHERE state = 'interrupted'") == [storm.recent - 4]
+    assert query(gateway.database, "SELECT count(*) FROM inbox WHERE state = 'interrupted'") == [
+        storm.recent - 4
+    ]
     assert query(gateway.database, "SELECT what FROM held") == []
 
 

@@ -15,7 +15,18 @@ from sessiondb.gateway import inbox, turns
 from sessiondb.sqlite import writer
 from tests.support.core import query, user
 from tests.support.engine import other_process
-from tests.support.gateway import KEY, Clock, claim, claimed, complete, fail, inbox_states, kinds, look, say
+from tests.support.gateway import (
+    KEY,
+    Clock,
+    claim,
+    claimed,
+    complete,
+    fail,
+    inbox_states,
+    kinds,
+    look,
+    say,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +38,9 @@ async def test_a_message_is_accepted_once_however_often_it_is_delivered(tmp_db: 
         other = await db.accept("discord", "e1", KEY, user("another channel's own numbering"))
         assert [row.event_id for row in await look(db, "inbox")] == ["e1", "e1"]
     assert (first.state, first.duplicate, first.ahead) == ("queued", False, 0)
-    assert {(one.inbox_no, one.session_id, one.duplicate) for one in again} == {(first.inbox_no, first.session_id, True)}
+    assert {(one.inbox_no, one.session_id, one.duplicate) for one in again} == {
+        (first.inbox_no, first.session_id, True)
+    }
     assert (other.duplicate, other.ahead) == (False, 1)
 
 
@@ -58,12 +71,16 @@ async def test_what_was_accepted_survives_kill_9(tmp_db: Path, anyio_backend: st
         assert child.returncode == -9, err
     assert out.split() == [str(number) for number in range(1, 51)]
     async with sessiondb.open(tmp_db) as db:
-        assert [row.event_id for row in await look(db, "inbox")] == [f"e{number}" for number in range(50)]
+        assert [row.event_id for row in await look(db, "inbox")] == [
+            f"e{number}" for number in range(50)
+        ]
         assert (await say(db, "e49")).duplicate
         assert (await db.verify()).ok
 
 
-async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inbox, "SESSION_WAITING_MAX", 3)
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
@@ -72,7 +89,9 @@ async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back
         assert (await say(db, "e3")).ahead == 2
         with pytest.raises(sessiondb.SessionBusy) as caught:
             await say(db, "e4")
-        assert isinstance(caught.value, sessiondb.StoreBusy), "an adapter that knows only StoreBusy still NACKs"
+        assert isinstance(caught.value, sessiondb.StoreBusy), (
+            "an adapter that knows only StoreBusy still NACKs"
+        )
         assert f"turn {turn.turn_no}" in caught.value.holder
         assert "message from web" in str(caught.value)
         assert 0 < caught.value.retry_after_ms <= 20_000
@@ -82,7 +101,9 @@ async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back
         assert (await say(db, "e4")).state == "queued"
 
 
-async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inbox, "LANE_WAITING_MAX", 2)
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1", "agent:main:web:1")
@@ -91,7 +112,9 @@ async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(tmp_
             await say(db, "e3", "agent:main:web:3")
         assert caught.value.holder == "lane main"
         assert caught.value.retry_after_ms > 0
-        assert (await say(db, "c1", "agent:main:web:3", lane="cron")).state == "queued", "each lane has its own limit"
+        assert (await say(db, "c1", "agent:main:web:3", lane="cron")).state == "queued", (
+            "each lane has its own limit"
+        )
         with pytest.raises(sessiondb.SessionBusy):
             await say(db, "e4", "agent:main:web:4")
         with pytest.raises(sessiondb.NotFound):
@@ -109,7 +132,9 @@ async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(tmp_
         ({"role": "user", "content": float("nan")}, "JSON"),
     ],
 )
-async def test_what_a_transcript_would_refuse_is_refused_while_the_sender_can_be_told(tmp_db: Path, message: Any, says: str) -> None:
+async def test_what_a_transcript_would_refuse_is_refused_while_the_sender_can_be_told(
+    tmp_db: Path, message: Any, says: str
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(sessiondb.InvalidInput, match=says):
             await db.accept("web", "e1", KEY, message)
@@ -120,7 +145,9 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(sessiondb.NotFound, match=r"no lane 'fast'; make it with db\.set_lane"):
             await say(db, "e1", lane="fast")
-        with pytest.raises(sessiondb.InvalidInput, match="lane 'resume' is for interrupted messages"):
+        with pytest.raises(
+            sessiondb.InvalidInput, match="lane 'resume' is for interrupted messages"
+        ):
             await say(db, "e1", lane="resume")
         with pytest.raises(sessiondb.InvalidKey):
             await say(db, "e1", "discord:1")
@@ -129,7 +156,9 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
         assert await look(db, "inbox") == []
 
 
-async def test_a_message_for_an_ended_session_is_refused_and_one_that_waited_there_is_dead_with_events(tmp_db: Path) -> None:
+async def test_a_message_for_an_ended_session_is_refused_and_one_that_waited_there_is_dead_with_events(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         session = await db.session(KEY)
@@ -157,7 +186,9 @@ async def test_a_message_of_hundreds_of_kilobytes_is_kept_as_it_is(tmp_db: Path)
     assert text in payload
 
 
-async def test_the_first_is_served_first_and_a_retry_holds_the_ones_behind_it(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_is_served_first_and_a_retry_holds_the_ones_behind_it(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
     async with sessiondb.open(tmp_db) as db:
@@ -177,7 +208,11 @@ async def test_the_first_is_served_first_and_a_retry_holds_the_ones_behind_it(tm
             turn = await claimed(db)
             assert turn.inbox_no == number
             await complete(db, turn.turn_no, str(number))
-        message = [json.loads(row.payload)["message"]["content"] for row in await look(db, "user_entries") if row.session_no == 1]
+        message = [
+            json.loads(row.payload)["message"]["content"]
+            for row in await look(db, "user_entries")
+            if row.session_no == 1
+        ]
     assert message == ["e1", "e2", "e3"]
 
 
@@ -205,7 +240,9 @@ async def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> Non
         assert (await db.verify()).ok
 
 
-async def test_a_bounded_list_reads_no_more_than_its_bound(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bounded_list_reads_no_more_than_its_bound(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         for number in range(5):
             await say(db, f"dead {number}")
@@ -214,6 +251,7 @@ async def test_a_bounded_list_reads_no_more_than_its_bound(tmp_db: Path, monkeyp
             await say(db, f"answered {number}", "agent:main:web:2")
             await complete(db, (await claimed(db)).turn_no, "x", replies=[("web:2", str(number))])
         read: list[int] = []
+
         def spied(whole: Callable[..., Any]) -> Callable[..., Any]:
             def spy(tx: Any, *, limit: int, **where: Any) -> Any:
                 read.append(limit)
@@ -224,11 +262,23 @@ async def test_a_bounded_list_reads_no_more_than_its_bound(tmp_db: Path, monkeyp
         monkeypatch.setattr(gateway_calls.inbox, "dead_letters", spied(inbox.dead_letters))
         monkeypatch.setattr(gateway_calls.outbox, "replies", spied(gateway_calls.outbox.replies))
         monkeypatch.setattr(gateway_calls, "PAGE_ROWS", 2)
-        assert [letter.event_id async for letter in db.dead_letters(limit=3)] == ["dead 4", "dead 3", "dead 2"]
-        assert [json.loads(reply.payload) async for reply in db.replies("pending", limit=3)] == ["0", "1", "2"]
+        assert [letter.event_id async for letter in db.dead_letters(limit=3)] == [
+            "dead 4",
+            "dead 3",
+            "dead 2",
+        ]
+        assert [json.loads(reply.payload) async for reply in db.replies("pending", limit=3)] == [
+            "0",
+            "1",
+            "2",
+        ]
         assert read == [2, 1, 2, 1]
         assert [letter async for letter in db.dead_letters(limit=0)] == []
-        assert len([letter async for letter in db.dead_letters()]) == len([reply async for reply in db.replies("pending")]) == 5
+        assert (
+            len([letter async for letter in db.dead_letters()])
+            == len([reply async for reply in db.replies("pending")])
+            == 5
+        )
 
 
 async def test_who_waits_long_is_told_once(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +290,9 @@ async def test_who_waits_long_is_told_once(tmp_db: Path, monkeypatch: pytest.Mon
         await claimed(db)
         assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
         clock.pass_ms(10_000)
-        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 1, "e1 is being worked on"
+        assert (
+            await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 1
+        ), "e1 is being worked on"
         assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
         [event] = await look(db, "events")
     assert (event.kind, event.audience) == ("message_delayed", "user")

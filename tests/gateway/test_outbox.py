@@ -18,15 +18,29 @@ from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_
 from sessiondb.sqlite import writer
 from tests.support.core import reply as said
 from tests.support.engine import other_process
-from tests.support.gateway import Clock, claimed, complete, eventually, inbox_states, kinds, look, running, say
+from tests.support.gateway import (
+    Clock,
+    claimed,
+    complete,
+    eventually,
+    inbox_states,
+    kinds,
+    look,
+    running,
+    say,
+)
 
 pytestmark = pytest.mark.anyio
 
 
-async def write_replies(db: sessiondb.SessionDB, *payloads: str, key: str = "agent:main:web:1") -> None:
+async def write_replies(
+    db: sessiondb.SessionDB, *payloads: str, key: str = "agent:main:web:1"
+) -> None:
     """Complete a turn with these replies."""
     await say(db, f"for {payloads}", key)
-    await complete(db, (await claimed(db)).turn_no, "x", replies=[("web:1", payload) for payload in payloads])
+    await complete(
+        db, (await claimed(db)).turn_no, "x", replies=[("web:1", payload) for payload in payloads]
+    )
 
 
 async def begin(db: sessiondb.SessionDB, lease_ms: int = 30_000) -> outbox.Outgoing:
@@ -39,28 +53,42 @@ async def states(db: sessiondb.SessionDB) -> list[str]:
     return [row.state for row in await look(db, "outbox")]
 
 
-async def test_replies_of_a_session_are_sent_in_order_and_of_others_side_by_side(tmp_db: Path) -> None:
+async def test_replies_of_a_session_are_sent_in_order_and_of_others_side_by_side(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await write_replies(db, "a1", "a2")
         await write_replies(db, "b1", key="agent:main:web:2")
         first, other = await begin(db), await begin(db)
         assert [json.loads(reply.payload) for reply in (first, other)] == ["a1", "b1"]
-        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, "a2 waits for a1"
+        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, (
+            "a2 waits for a1"
+        )
         assert await db.write("sent", lambda tx: outbox.sent(tx, first, "id-1"))
         assert json.loads((await begin(db)).payload) == "a2"
-        assert [(row.state, row.receipt) for row in await look(db, "outbox")] == [("sent", "id-1"), ("sending", None), ("sending", None)]
+        assert [(row.state, row.receipt) for row in await look(db, "outbox")] == [
+            ("sent", "id-1"),
+            ("sending", None),
+            ("sending", None),
+        ]
 
 
 async def refuse_once(db: sessiondb.SessionDB, clock: Clock) -> int:
     """Take the next reply, have the channel refuse it, and go to the time of its retry; return the pause."""
     reply = await begin(db)
     assert json.loads(reply.payload) == "a1"
-    await db.write("refused", partial(outbox.refused, reply=reply, reason="not connected", retry=True))
+    await db.write(
+        "refused", partial(outbox.refused, reply=reply, reason="not connected", retry=True)
+    )
     row, *behind = await look(db, "outbox")
     pause_ms = row.available_at_ms - clock()
     if row.state == "pending":
-        assert all(other.available_at_ms == row.available_at_ms for other in behind), "what cannot be sent yet is not looked at"
-        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, "a2 waits behind the retry"
+        assert all(other.available_at_ms == row.available_at_ms for other in behind), (
+            "what cannot be sent yet is not looked at"
+        )
+        assert await db.write("begin", partial(outbox.begin_sending, lease_ms=1)) is None, (
+            "a2 waits behind the retry"
+        )
     clock.at_ms = max(clock(), row.available_at_ms)
     return pause_ms
 
@@ -73,7 +101,9 @@ async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_
     async with sessiondb.open(tmp_db) as db:
         await write_replies(db, "a1", "a2")
         pauses = [await refuse_once(db, clock) for _ in range(20)]
-        assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 14], "a channel that is away is nobody's decision"
+        assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 14], (
+            "a channel that is away is nobody's decision"
+        )
         clock.pass_ms(REPLY_RETRY_MS_MAX)
         await refuse_once(db, clock)
         assert await states(db) == ["failed", "pending"]
@@ -81,7 +111,9 @@ async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_
         assert json.loads((await begin(db)).payload) == "a2", "a reply that failed holds nothing up"
 
 
-async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
     async with sessiondb.open(tmp_db) as db:
@@ -92,11 +124,21 @@ async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(tmp_db
         await refuse_once(db, clock)
         assert await states(db) == ["failed"]
         await db.settle_reply(1, "pending")
-        assert [await refuse_once(db, clock) for _ in range(10)] == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 4]
+        assert [await refuse_once(db, clock) for _ in range(10)] == [
+            1_000,
+            2_000,
+            4_000,
+            8_000,
+            16_000,
+            32_000,
+            *[60_000] * 4,
+        ]
         clock.pass_ms(REPLY_RETRY_MS_MAX)
         await refuse_once(db, clock)
         assert await states(db) == ["failed"]
-        assert (await look(db, "outbox"))[0].attempts == 9 + 11, "counted on: an older attempt must not be taken for a new one"
+        assert (await look(db, "outbox"))[0].attempts == 9 + 11, (
+            "counted on: an older attempt must not be taken for a new one"
+        )
 
 
 async def test_a_reply_that_is_old_when_its_gateway_starts_is_not_given_up_at_the_first_refusal(
@@ -118,9 +160,13 @@ async def test_a_reply_refused_for_good_is_failed_at_once(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await write_replies(db, "a1")
         reply = await begin(db)
-        assert await db.write("refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False))
+        assert await db.write(
+            "refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False)
+        )
         assert await states(db) == ["failed"]
-        assert not await db.write("refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False))
+        assert not await db.write(
+            "refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False)
+        )
         assert await kinds(db) == ["reply_failed"], "said once"
 
 
@@ -136,7 +182,9 @@ anyio.run(main)
 """
 
 
-async def test_a_reply_whose_sender_was_killed_is_unknown_and_never_sent_again_by_itself(tmp_db: Path) -> None:
+async def test_a_reply_whose_sender_was_killed_is_unknown_and_never_sent_again_by_itself(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await write_replies(db, "a1", "a2")
     with other_process(CHILD, tmp_db) as child:
@@ -168,14 +216,18 @@ async def _all_settled(db: sessiondb.SessionDB) -> bool:
     return set(await states(db)) <= {"sent", "unknown", "failed"}
 
 
-async def test_a_late_result_settles_what_had_been_given_up_unless_somebody_decided(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_late_result_settles_what_had_been_given_up_unless_somebody_decided(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
     async with sessiondb.open(tmp_db) as db:
         await write_replies(db, "a1")
         reply = await begin(db, lease_ms=1_000)
         clock.pass_ms(1_000)
-        assert await db.write("overdue", outbox.give_up_overdue) == 0, "its sender may still be writing"
+        assert await db.write("overdue", outbox.give_up_overdue) == 0, (
+            "its sender may still be writing"
+        )
         clock.pass_ms(LEASE_GRACE_MS)
         assert await db.write("overdue", outbox.give_up_overdue) == 1
         assert await states(db) == ["unknown"]
@@ -188,7 +240,9 @@ async def test_a_late_result_settles_what_had_been_given_up_unless_somebody_deci
         await db.write("overdue", outbox.give_up_overdue)
         await db.settle_reply(old.outbox_no, "pending")
         new = await begin(db)
-        assert not await db.write("sent", lambda tx: outbox.sent(tx, old, "late")), "an older attempt says nothing about this one"
+        assert not await db.write("sent", lambda tx: outbox.sent(tx, old, "late")), (
+            "an older attempt says nothing about this one"
+        )
         assert not await db.write("lost", lambda tx: outbox.lost(tx, old, "late"))
         assert await db.write("sent", lambda tx: outbox.sent(tx, new, "43"))
         assert await states(db) == ["sent", "sent"]
@@ -220,13 +274,17 @@ async def test_the_loop_records_what_the_channel_says(
         async with running(partial(db.run_outbox, sender, lease_s=0.3)):
             await eventually(lambda: _all_settled(db))
         assert await states(db) == ["sent", "sent", "failed", "unknown", "unknown"]
-        assert sorted(tries) == sorted(["fine", "refused once", "refused once", "refused", "who knows", "hangs"])
+        assert sorted(tries) == sorted(
+            ["fine", "refused once", "refused once", "refused", "who knows", "hangs"]
+        )
         reasons = [row.reason for row in await look(db, "outbox")]
         assert reasons[2:] == ["blocked", "ConnectionResetError: in the middle", "TimeoutError: "]
         assert sorted(await kinds(db)) == ["reply_failed", "reply_unknown", "reply_unknown"]
 
 
-async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns, "OUTBOX_WAITING_MAX", 3)
     connected = False
 
@@ -247,8 +305,12 @@ async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(tmp_db
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(lambda: _count(db, "pending", 3))
             async with running(partial(db.run_outbox, sender)):
-                await anyio.sleep(0.1)  # for a claim that should not be; what follows does not depend on how long
-                waiting = [state for state in (await inbox_states(db)).values() if state == "queued"]
+                await anyio.sleep(
+                    0.1
+                )  # for a claim that should not be; what follows does not depend on how long
+                waiting = [
+                    state for state in (await inbox_states(db)).values() if state == "queued"
+                ]
                 assert len(waiting) == 7, "what cannot be sent is not asked for"
                 monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
                 connected = True
@@ -257,7 +319,9 @@ async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(tmp_db
         assert (await db.verify()).ok
 
 
-async def test_a_slow_channel_does_not_hold_up_the_others_and_at_once_bounds_them(tmp_db: Path) -> None:
+async def test_a_slow_channel_does_not_hold_up_the_others_and_at_once_bounds_them(
+    tmp_db: Path,
+) -> None:
     busy, most, let_go = 0, 0, anyio.Event()
 
     async def sender(reply: outbox.Outgoing) -> None:
@@ -300,7 +364,9 @@ async def test_a_loop_that_is_stopped_while_sending_leaves_the_reply_unknown(tmp
         assert (await look(db, "outbox"))[0].reason == "the gateway stopped while it was being sent"
 
 
-async def test_a_reply_that_was_taken_but_not_handed_to_the_channel_waits_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reply_that_was_taken_but_not_handed_to_the_channel_waits_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handed: list[str] = []
 
     async def sender(reply: outbox.Outgoing) -> None:

@@ -85,23 +85,43 @@ anyio.run(main, backend=sys.argv[2])
 
 
 @pytest.mark.anyio
-async def test_what_a_killed_process_held_is_given_back_with_events(tmp_db: Path, anyio_backend: str) -> None:
+async def test_what_a_killed_process_held_is_given_back_with_events(
+    tmp_db: Path, anyio_backend: str
+) -> None:
     with other_process(CHILD, tmp_db, anyio_backend) as child:
         assert child.stdout is not None
-        assert sorted(child.stdout.readline() for _ in range(3)) == ["compacting\n", "sending\n", "working\n"]
+        assert sorted(child.stdout.readline() for _ in range(3)) == [
+            "compacting\n",
+            "sending\n",
+            "working\n",
+        ]
         async with sessiondb.open(tmp_db) as db:
-            assert sorted((held.what, held.alive) for held in await db.held()) == [("compaction", True), ("reply", True), ("turn", True)]
+            assert sorted((held.what, held.alive) for held in await db.held()) == [
+                ("compaction", True),
+                ("reply", True),
+                ("turn", True),
+            ]
             assert await db.recover() == sessiondb.Recovered(), "it lives: nothing is taken from it"
         child.kill()
         child.wait()
     async with sessiondb.open(tmp_db) as db:
         assert {held.alive for held in await db.held()} == {False}
-        assert await db.recover() == sessiondb.Recovered(instances=1, turns=1, compactions=1, replies=1)
+        assert await db.recover() == sessiondb.Recovered(
+            instances=1, turns=1, compactions=1, replies=1
+        )
         assert await db.held() == []
         assert await inbox_states(db) == {"first": "done", "second": "interrupted"}
-        wanted = ["compaction_started", "turn_interrupted", "compaction_failed", "reply_unknown", "recovery_done"]
+        wanted = [
+            "compaction_started",
+            "turn_interrupted",
+            "compaction_failed",
+            "reply_unknown",
+            "recovery_done",
+        ]
         assert await kinds(db, "operator") == wanted
-        assert await kinds(db, "user") == ["turn_interrupted", "compaction_failed"], "a person asked for it, and waits"
+        assert await kinds(db, "user") == ["turn_interrupted", "compaction_failed"], (
+            "a person asked for it, and waits"
+        )
         assert "the old gateway" in (await look(db, "events"))[-1].text
         assert await db.recover() == sessiondb.Recovered()
         assert (await db.verify()).ok
@@ -110,7 +130,14 @@ async def test_what_a_killed_process_held_is_given_back_with_events(tmp_db: Path
 async def hand_over(db: sessiondb.SessionDB, **identity: Any) -> None:
     """Say that everything that runs belongs to another process."""
     me = process.identity()
-    where = {"host": me.host, "boot_id": "another boot", "now_ms": 0, "closed_at_ms": None, "unclean": 0, **identity}
+    where = {
+        "host": me.host,
+        "boot_id": "another boot",
+        "now_ms": 0,
+        "closed_at_ms": None,
+        "unclean": 0,
+        **identity,
+    }
 
     def body(tx: Tx) -> None:
         row = tx.one("look.dead_process", **where)
@@ -134,7 +161,9 @@ async def test_nothing_is_taken_from_a_process_on_another_host(tmp_db: Path) -> 
 
 
 @pytest.mark.anyio
-async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recovery, "RECOVER_AT_ONCE", 4)
     async with sessiondb.open(tmp_db) as db:
         await db.set_lane("main", concurrency=100, priority=0)
@@ -157,9 +186,19 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(tmp_d
         assert steps == [4, 2]
         assert set((await inbox_states(db)).values()) == {"interrupted"}
         [done] = [event for event in await look(db, "events") if event.kind == "recovery_done"]
-        assert done.text == "gone, pid 1 died; this recovery gave back 6 turns, 0 compactions, 0 replies", "of all its steps, and its own"
-        assert json.loads(done.data) == {"instance_no": 2, "turns": 6, "compactions": 0, "replies": 0}
-        assert (await kinds(db, "operator")).count("turn_interrupted") == 10, "what the one before gave back is told turn by turn"
+        assert (
+            done.text
+            == "gone, pid 1 died; this recovery gave back 6 turns, 0 compactions, 0 replies"
+        ), "of all its steps, and its own"
+        assert json.loads(done.data) == {
+            "instance_no": 2,
+            "turns": 6,
+            "compactions": 0,
+            "replies": 0,
+        }
+        assert (await kinds(db, "operator")).count("turn_interrupted") == 10, (
+            "what the one before gave back is told turn by turn"
+        )
 
 
 async def running_compaction(db: sessiondb.SessionDB, number: int) -> None:
@@ -186,7 +225,9 @@ async def test_a_compaction_past_its_deadline_is_ended_whoever_runs_it(
         elif owner == "closed":
             await hand_over(db, closed_at_ms=1)
         clock.pass_ms(181_000)
-        assert await db.recover() == sessiondb.Recovered(), "a live owner has a moment to say so itself"
+        assert await db.recover() == sessiondb.Recovered(), (
+            "a live owner has a moment to say so itself"
+        )
         clock.pass_ms(1_000)
         assert await db.recover() == sessiondb.Recovered(compactions=3), "in steps of two"
         assert await db.held() == []
@@ -194,7 +235,9 @@ async def test_a_compaction_past_its_deadline_is_ended_whoever_runs_it(
         assert (await kinds(db)).count("compaction_failed") == 3
         requests = (await db.stats())["writer"]["requests"]
         assert await db.recover() == sessiondb.Recovered()
-        assert (await db.stats())["writer"]["requests"] == requests, "it writes only when there is something to end"
+        assert (await db.stats())["writer"]["requests"] == requests, (
+            "it writes only when there is something to end"
+        )
 
 
 @pytest.mark.anyio
@@ -205,7 +248,9 @@ async def test_a_status_and_what_is_held_are_of_one_snapshot(tmp_db: Path) -> No
         await running_compaction(db, 2)
         found = await db.status()
         assert list(found.held) == await db.held()
-        assert [(holding.what, holding.number, holding.alive) for holding in found.held][:1] == [("turn", turn.turn_no, True)]
+        assert [(holding.what, holding.number, holding.alive) for holding in found.held][:1] == [
+            ("turn", turn.turn_no, True)
+        ]
         assert (found.gateway.turns_running, len(found.running)) == (1, 1)
         looked: list[str] = []
         read = db.read
@@ -220,7 +265,9 @@ async def test_a_status_and_what_is_held_are_of_one_snapshot(tmp_db: Path) -> No
 
 
 @pytest.mark.anyio
-async def test_who_lives_is_never_asked_on_the_event_loops_thread(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_lives_is_never_asked_on_the_event_loops_thread(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: set[int] = set()
     is_alive = process.is_alive
 
@@ -285,10 +332,22 @@ TABLE: list[tuple[HeldRow, dict[str, Any], dict[str, Any], str, str]] = [
     (HeldRow(attempts=3), {}, {}, "skip", "3 attempts, the most that are made"),
     (HeldRow(attempts=2), {"attempts_max": 2}, {}, "skip", "2 attempts"),
     (HeldRow(accepted_at_ms=NOW_MS - 24 * HOUR_MS), {}, {}, "resume", "24.0 h ago"),
-    (HeldRow(accepted_at_ms=NOW_MS - 25 * HOUR_MS), {}, {}, "skip", "accepted 25.0 h ago, more than 24 h"),
+    (
+        HeldRow(accepted_at_ms=NOW_MS - 25 * HOUR_MS),
+        {},
+        {},
+        "skip",
+        "accepted 25.0 h ago, more than 24 h",
+    ),
     (HeldRow(accepted_at_ms=0), {"max_age_hours": 0}, {}, "resume", "100.0 h ago"),
     (HeldRow(updated_at_ms=NOW_MS - 3 * HOUR_MS), {}, {}, "resume", ""),
-    (HeldRow(updated_at_ms=NOW_MS - 3 * HOUR_MS), {"idle_hours": 2}, {}, "skip", "idle for 3.0 h, more than 2 h"),
+    (
+        HeldRow(updated_at_ms=NOW_MS - 3 * HOUR_MS),
+        {"idle_hours": 2},
+        {},
+        "skip",
+        "idle for 3.0 h, more than 2 h",
+    ),
     (HeldRow(state_before="failed"), {}, {}, "skip", "turn before this one failed"),
     (HeldRow(state_before="failed"), {"skip_states": frozenset({"damaged"})}, {}, "resume", ""),
     (HeldRow(state_before="completed"), {}, {}, "resume", ""),
@@ -298,7 +357,13 @@ TABLE: list[tuple[HeldRow, dict[str, Any], dict[str, Any], str, str]] = [
     (HeldRow(), {}, {"unclean": 2}, "resume", ""),
     (HeldRow(), {"breaker_unclean_starts": 1}, {"unclean": 1}, "breaker", "1 unclean"),
     (HeldRow(ended_at_ms=1), {}, {"unclean": 9}, "skip", "ended"),
-    (HeldRow(), {"budget_per_start": 5}, {"spent": 5}, "later", "the budget of 5 a start, and an hour after it, is spent"),
+    (
+        HeldRow(),
+        {"budget_per_start": 5},
+        {"spent": 5},
+        "later",
+        "the budget of 5 a start, and an hour after it, is spent",
+    ),
     (HeldRow(), {"budget_per_start": 0}, {}, "later", "budget of 0"),
     (HeldRow(), {}, {"resumes": 1}, "later", "1 at once are queued or running"),
     (HeldRow(), {"max_concurrent_resumes": 0}, {}, "later", "0 at once"),
@@ -306,8 +371,14 @@ TABLE: list[tuple[HeldRow, dict[str, Any], dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("row", "policy", "world", "action", "reason"), TABLE, ids=[f"{action}: {reason}" for *_, action, reason in TABLE])
-def test_every_decision_has_its_reason(row: HeldRow, policy: dict[str, Any], world: dict[str, Any], action: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("row", "policy", "world", "action", "reason"),
+    TABLE,
+    ids=[f"{action}: {reason}" for *_, action, reason in TABLE],
+)
+def test_every_decision_has_its_reason(
+    row: HeldRow, policy: dict[str, Any], world: dict[str, Any], action: str, reason: str
+) -> None:
     rows = Rows([row], unclean=world.get("unclean", 0), resumes=world.get("resumes", 0))
     [decision] = recovery.plan(rows, ResumePolicy(**policy), NOW_MS, spent=world.get("spent", 0))  # type: ignore[arg-type]
     assert decision.action == action
@@ -318,9 +389,23 @@ def test_the_newest_go_first_and_room_and_budget_are_used_up_by_them() -> None:
     held = [HeldRow(inbox_no=number, session_id=str(number)) for number in (9, 7, 5, 3, 1)]
     held[1] = held[1]._replace(ended_at_ms=1)
     decisions = recovery.plan(Rows(held), ResumePolicy(max_concurrent_resumes=2), NOW_MS)  # type: ignore[arg-type]
-    assert [decision.action for decision in decisions] == ["resume", "skip", "resume", "later", "later"]
-    decisions = recovery.plan(Rows(held), ResumePolicy(max_concurrent_resumes=9, budget_per_start=4), NOW_MS, spent=3)  # type: ignore[arg-type]
-    assert [decision.action for decision in decisions] == ["resume", "skip", "later", "later", "later"]
+    assert [decision.action for decision in decisions] == [
+        "resume",
+        "skip",
+        "resume",
+        "later",
+        "later",
+    ]
+    decisions = recovery.plan(
+        Rows(held), ResumePolicy(max_concurrent_resumes=9, budget_per_start=4), NOW_MS, spent=3
+    )  # type: ignore[arg-type]
+    assert [decision.action for decision in decisions] == [
+        "resume",
+        "skip",
+        "later",
+        "later",
+        "later",
+    ]
 
 
 # -- the plan, carried out ----------------------------------------------------------------------------------
@@ -341,9 +426,16 @@ async def test_a_plan_changes_nothing_and_what_is_carried_out_is_what_it_said(tm
         assert actions(planned) == ["resume", "later", "skip", "later"]
         assert set((await inbox_states(db)).values()) == {"interrupted"}
         assert await db.resume() == planned
-        assert await inbox_states(db) == {"e0": "interrupted", "e1": "dead", "e2": "interrupted", "e3": "queued"}
+        assert await inbox_states(db) == {
+            "e0": "interrupted",
+            "e1": "dead",
+            "e2": "interrupted",
+            "e3": "queued",
+        }
         assert (await kinds(db))[-2:] == ["message_dead", "message_dead"]
-        assert actions(await db.resume()) == ["later", "later"], "one is queued, so there is no room"
+        assert actions(await db.resume()) == ["later", "later"], (
+            "one is queued, so there is no room"
+        )
         turn = await claimed(db, "resume")
         assert (turn.kind, turn.attempt) == ("resume", 2)
         assert actions(await db.plan_resumes()) == ["later", "later"], "it runs: still no room"
@@ -352,7 +444,9 @@ async def test_a_plan_changes_nothing_and_what_is_carried_out_is_what_it_said(tm
 
 
 @pytest.mark.anyio
-async def test_a_plan_looks_at_every_interrupted_message_a_page_at_a_time(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plan_looks_at_every_interrupted_message_a_page_at_a_time(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recovery, "PLAN_AT_ONCE", 2)
     policy = ResumePolicy(max_concurrent_resumes=3, budget_per_start=9)
     async with sessiondb.open(tmp_db) as db:
@@ -361,13 +455,25 @@ async def test_a_plan_looks_at_every_interrupted_message_a_page_at_a_time(tmp_db
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
         await (await db.session("agent:main:web:0")).end()
         planned = await db.plan_resumes(policy)
-        assert actions(planned) == ["resume", "resume", "resume", "later", "later", "later", "skip"], "room is shared by the pages"
+        assert actions(planned) == [
+            "resume",
+            "resume",
+            "resume",
+            "later",
+            "later",
+            "later",
+            "skip",
+        ], "room is shared by the pages"
         assert await db.resume(policy) == planned
-        assert (await inbox_states(db))["e0"] == "dead", "the oldest is told, whatever waits before it"
+        assert (await inbox_states(db))["e0"] == "dead", (
+            "the oldest is told, whatever waits before it"
+        )
 
 
 @pytest.mark.anyio
-async def test_the_breaker_is_told_once_over_all_pages(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_breaker_is_told_once_over_all_pages(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recovery, "PLAN_AT_ONCE", 1)
     async with sessiondb.open(tmp_db, program="gone") as db:
         for number in range(3):
@@ -376,7 +482,14 @@ async def test_the_breaker_is_told_once_over_all_pages(tmp_db: Path, monkeypatch
         for _ in range(3):
             await db.write(
                 "crash",
-                lambda tx: tx.first("look.dead_process", host="h", boot_id="b", now_ms=now_ms, closed_at_ms=now_ms, unclean=1),
+                lambda tx: tx.first(
+                    "look.dead_process",
+                    host="h",
+                    boot_id="b",
+                    now_ms=now_ms,
+                    closed_at_ms=now_ms,
+                    unclean=1,
+                ),
             )
         assert actions(await db.resume()) == ["breaker"] * 3
         assert actions(await db.resume()) == ["breaker"] * 3
@@ -398,13 +511,17 @@ async def test_resumes_go_on_as_room_is_made_until_the_loop_is_cancelled(tmp_db:
         async def all_done() -> bool:
             return set((await inbox_states(db)).values()) == {"done"}
 
-        async with running(partial(db.run_lane, "resume", handler), partial(db.run_resumes, every_s=0.01)):
+        async with running(
+            partial(db.run_lane, "resume", handler), partial(db.run_resumes, every_s=0.01)
+        ):
             await eventually(all_done)
         assert answered == ["e2", "e1", "e0"], "one at once, the newest first"
 
 
 @pytest.mark.anyio
-async def test_the_loop_of_resumes_writes_nothing_while_there_is_nothing_to_resume(tmp_db: Path) -> None:
+async def test_the_loop_of_resumes_writes_nothing_while_there_is_nothing_to_resume(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         policy = ResumePolicy(max_concurrent_resumes=0)
         await held_message(db, "e1")
@@ -436,7 +553,9 @@ async def test_a_start_resumes_no_more_than_its_budget(tmp_db: Path) -> None:
         assert actions(await db.resume(policy)) == ["resume", "resume", "later", "later"]
         assert actions(await db.resume(policy)) == ["later", "later"]
     async with sessiondb.open(tmp_db) as db:
-        assert actions(await db.resume(policy)) == ["resume", "resume"], "the next start has its own"
+        assert actions(await db.resume(policy)) == ["resume", "resume"], (
+            "the next start has its own"
+        )
 
 
 @pytest.mark.anyio
@@ -448,14 +567,18 @@ async def test_a_budget_is_for_a_start_and_an_hour_and_not_for_the_life_of_a_pro
     async with sessiondb.open(tmp_db) as db:
         for number in range(ResumePolicy().budget_per_start + 1):
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
-            assert actions(await db.plan_resumes()) == ["resume"], f"interruption {number + 1} of one every four minutes"
+            assert actions(await db.plan_resumes()) == ["resume"], (
+                f"interruption {number + 1} of one every four minutes"
+            )
             assert actions(await db.resume()) == ["resume"]
             await complete(db, (await claimed(db, "resume")).turn_no, "went on")
             clock.at_s += 240
 
 
 @pytest.mark.anyio
-async def test_a_burst_is_bounded_by_the_budget_until_its_hour_is_over(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_burst_is_bounded_by_the_budget_until_its_hour_is_over(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Time()
     monkeypatch.setattr(gateway_calls, "time", clock)
     policy = ResumePolicy(max_concurrent_resumes=9, budget_per_start=2)
@@ -472,10 +595,24 @@ async def test_a_burst_is_bounded_by_the_budget_until_its_hour_is_over(tmp_db: P
 
 
 @pytest.mark.anyio
-async def test_a_turn_before_that_failed_and_a_damaged_import_are_found_in_the_tables(tmp_db: Path, tmp_path: Path) -> None:
+async def test_a_turn_before_that_failed_and_a_damaged_import_are_found_in_the_tables(
+    tmp_db: Path, tmp_path: Path
+) -> None:
     lines = [
-        {"type": "session", "version": 3, "id": "damaged", "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/"},
-        {"type": "message", "id": "a", "parentId": None, "timestamp": "2026-01-01T00:00:00.000Z", "message": user("hello")},
+        {
+            "type": "session",
+            "version": 3,
+            "id": "damaged",
+            "timestamp": "2026-01-01T00:00:00.000Z",
+            "cwd": "/",
+        },
+        {
+            "type": "message",
+            "id": "a",
+            "parentId": None,
+            "timestamp": "2026-01-01T00:00:00.000Z",
+            "message": user("hello"),
+        },
     ]
     folder = tmp_path / "transcripts"
     folder.mkdir()
@@ -509,7 +646,10 @@ async def test_a_newer_message_takes_the_place_of_a_queued_resume(tmp_db: Path) 
         await complete(db, turn.turn_no, "to both")
         assert await claim(db, "resume") is None
         context = await (await db.session(KEY)).context()
-    assert [message["content"] for message in context.messages if message["role"] == "user"] == ["old", "new"]
+    assert [message["content"] for message in context.messages if message["role"] == "user"] == [
+        "old",
+        "new",
+    ]
 
 
 @pytest.mark.anyio
@@ -524,7 +664,9 @@ async def test_a_resume_waits_until_no_user_waits_anywhere(tmp_db: Path) -> None
 
 
 @pytest.mark.anyio
-async def test_a_resume_goes_on_in_the_transcript_and_gets_the_policys_deadline(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resume_goes_on_in_the_transcript_and_gets_the_policys_deadline(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
     async with sessiondb.open(tmp_db) as db:
@@ -536,7 +678,9 @@ async def test_a_resume_goes_on_in_the_transcript_and_gets_the_policys_deadline(
         assert len(await look(db, "user_entries")) == 1
         await held_message(db, "e2")
         await db.resume(ResumePolicy(deadline_s=60, max_age_hours=0))
-        assert (await claimed(db, "resume", timeout_ms=5_000)).timeout_ms == 5_000, "a lane may be stricter"
+        assert (await claimed(db, "resume", timeout_ms=5_000)).timeout_ms == 5_000, (
+            "a lane may be stricter"
+        )
 
 
 @pytest.mark.anyio
@@ -554,13 +698,22 @@ async def unclean(db: sessiondb.SessionDB, count: int, *, ago_ms: int) -> None:
 
     def body(tx: Tx) -> None:
         for _ in range(count):
-            tx.run("look.dead_process", host="h", boot_id="b", now_ms=tx.now_ms - ago_ms, closed_at_ms=tx.now_ms, unclean=1)
+            tx.run(
+                "look.dead_process",
+                host="h",
+                boot_id="b",
+                now_ms=tx.now_ms - ago_ms,
+                closed_at_ms=tx.now_ms,
+                unclean=1,
+            )
 
     await db.write("unclean", body)
 
 
 @pytest.mark.anyio
-async def test_after_repeated_unclean_ends_nothing_is_resumed_and_an_operator_is_told_once(tmp_db: Path) -> None:
+async def test_after_repeated_unclean_ends_nothing_is_resumed_and_an_operator_is_told_once(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db, program="gone") as db:
         await held_message(db, "e1")
         await unclean(db, 5, ago_ms=301_000)
@@ -578,19 +731,31 @@ async def test_only_unclean_ends_of_the_same_program_count(tmp_db: Path) -> None
     async with sessiondb.open(tmp_db, program="a gateway") as db:
         await held_message(db, "e1")
         await unclean(db, 3, ago_ms=10_000)
-        assert actions(await db.plan_resumes()) == ["resume"], "it is not this program that dies again and again"
+        assert actions(await db.plan_resumes()) == ["resume"], (
+            "it is not this program that dies again and again"
+        )
     async with sessiondb.open(tmp_db, readonly=True) as db:
-        assert actions(await db.plan_resumes()) == ["breaker"], "a reader foresees what the program that dies most would decide"
+        assert actions(await db.plan_resumes()) == ["breaker"], (
+            "a reader foresees what the program that dies most would decide"
+        )
     async with sessiondb.open(tmp_db, program=process.COMMAND_LINE) as db:
-        assert actions(await db.plan_resumes()) == ["breaker"], "the command line asks on behalf of a gateway"
-        await db.write("rename", lambda tx: tx.run("look.rename_processes", program=process.COMMAND_LINE))
-        assert actions(await db.plan_resumes()) == ["resume"], "commands that were killed are no crash loop"
+        assert actions(await db.plan_resumes()) == ["breaker"], (
+            "the command line asks on behalf of a gateway"
+        )
+        await db.write(
+            "rename", lambda tx: tx.run("look.rename_processes", program=process.COMMAND_LINE)
+        )
+        assert actions(await db.plan_resumes()) == ["resume"], (
+            "commands that were killed are no crash loop"
+        )
     async with sessiondb.open(tmp_db, readonly=True) as db:
         assert actions(await db.plan_resumes()) == ["resume"]
 
 
 @pytest.mark.anyio
-async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_them(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_them(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recovery, "PLAN_AT_ONCE", 2)
     policy = ResumePolicy(max_concurrent_resumes=2, attempts_max=9)
     async with sessiondb.open(tmp_db, program="gone") as db:
@@ -609,11 +774,22 @@ async def test_a_plan_counts_the_turns_of_dead_processes_as_recovery_would_hold_
         async with sessiondb.open(tmp_db, readonly=True) as reader:
             planned = await reader.plan_resumes(policy)
             assert [(decision.inbox_no, decision.action) for decision in planned] == [
-                (6, "skip"), (5, "resume"), (4, "resume"), (3, "later"), (2, "later"), (1, "later"),
-            ], "newest first over both kinds and all pages; the resume that a dead process runs takes up no room"  # fmt: skip
-            assert planned[0].reason == "3 attempts, the most that are made", "recovery gives it up, whatever the policy"
+                (6, "skip"),
+                (5, "resume"),
+                (4, "resume"),
+                (3, "later"),
+                (2, "later"),
+                (1, "later"),
+            ], (
+                "newest first over both kinds and all pages; the resume that a dead process runs takes up no room"
+            )
+            assert planned[0].reason == "3 attempts, the most that are made", (
+                "recovery gives it up, whatever the policy"
+            )
             assert "its process (gone, pid 1) died" in planned[1].reason
-        assert set((await inbox_states(db)).values()) == {"interrupted", "claimed"}, "a plan changes nothing"
+        assert set((await inbox_states(db)).values()) == {"interrupted", "claimed"}, (
+            "a plan changes nothing"
+        )
         await db.recover()
         assert (await inbox_states(db))["last"] == "dead"
         carried_out = await db.resume(policy)
@@ -662,10 +838,18 @@ anyio.run(main)
     for _ in range(4):
         with other_process(child_code, tmp_db) as child:
             message.append(child.communicate(timeout=60)[0].strip())
-    assert message == ["['resume', 'later', 'later']", "['later', 'later']", "['later', 'later']", "['breaker', 'breaker']"]
+    assert message == [
+        "['resume', 'later', 'later']",
+        "['later', 'later']",
+        "['later', 'later']",
+        "['breaker', 'breaker']",
+    ]
     async with sessiondb.open(tmp_db) as db:
         assert (await db.recover()).instances == 1, "each found the one before it"
-        assert await kinds(db) == ["turn_interrupted"] * 6 + ["recovery_done"] * 3 + ["crash_loop", "recovery_done"]
+        assert await kinds(db) == ["turn_interrupted"] * 6 + ["recovery_done"] * 3 + [
+            "crash_loop",
+            "recovery_done",
+        ]
 
 
 @pytest.mark.anyio
@@ -691,4 +875,9 @@ async def test_nothing_older_is_resumed_before_what_had_to_wait_though_room_is_m
         monkeypatch.setattr(recovery, "plan", spy)
         assert [decision.action for decision in await db.resume()] == ["later"] * 4
         monkeypatch.undo()
-        assert [decision.action for decision in await db.resume()] == ["resume", "later", "later", "later"], "the newest of them"
+        assert [decision.action for decision in await db.resume()] == [
+            "resume",
+            "later",
+            "later",
+            "later",
+        ], "the newest of them"

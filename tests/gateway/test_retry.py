@@ -60,16 +60,25 @@ async def reply_waits(db: sessiondb.SessionDB, number: int) -> None:
 
 @pytest.mark.parametrize("where", WHERE)
 async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
-    tmp_db: Path, gate: Gate, anyio_backend_name: str, where: str  # noqa: F811
+    tmp_db: Path,
+    gate: Gate,  # noqa: F811
+    anyio_backend_name: str,
+    where: str,
 ) -> None:
-    ways = [(by_scope, 1)] if anyio_backend_name == "trio" else [(by_scope, 1), (by_task, 1), (by_task, 3)]
+    ways = (
+        [(by_scope, 1)]
+        if anyio_backend_name == "trio"
+        else [(by_scope, 1), (by_task, 1), (by_task, 3)]
+    )
     async with sessiondb.open(tmp_db, guard=False) as db:
         number = 0
         for cancel, times in ways:
             for k in range(WAITS):
                 number += 1
                 await say(db, f"e{number}", f"agent:main:web:{number}")
-                report = await cancelled_at(k, where, lambda: db.run_lane("main", for_ever), cancel, gate, db, times=times)
+                report = await cancelled_at(
+                    k, where, lambda: db.run_lane("main", for_ever), cancel, gate, db, times=times
+                )
                 assert report.was_reached
                 await nobody_holds_anything(db)
                 assert set((await inbox_states(db)).values()) <= {"queued", "interrupted"}
@@ -78,9 +87,16 @@ async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
 
 @pytest.mark.parametrize("where", WHERE)
 async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_sender_was_called(
-    tmp_db: Path, gate: Gate, anyio_backend_name: str, where: str  # noqa: F811
+    tmp_db: Path,
+    gate: Gate,  # noqa: F811
+    anyio_backend_name: str,
+    where: str,
 ) -> None:
-    ways = [(by_scope, 1)] if anyio_backend_name == "trio" else [(by_scope, 1), (by_task, 1), (by_task, 3)]
+    ways = (
+        [(by_scope, 1)]
+        if anyio_backend_name == "trio"
+        else [(by_scope, 1), (by_task, 1), (by_task, 3)]
+    )
     called: set[int] = set()
 
     async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
@@ -93,13 +109,20 @@ async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_s
             for k in range(WAITS):
                 number += 1
                 await reply_waits(db, number)
-                report = await cancelled_at(k, where, lambda: db.run_outbox(sender), cancel, gate, db, times=times)
+                report = await cancelled_at(
+                    k, where, lambda: db.run_outbox(sender), cancel, gate, db, times=times
+                )
                 assert report.was_reached
                 states = {row.outbox_no: row.state for row in await look(db, "outbox")}
                 assert states == {no: "unknown" if no in called else "pending" for no in states}
 
 
-async def cancel_all_behind(module: ModuleType, step: str, loop: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+async def cancel_all_behind(
+    module: ModuleType,
+    step: str,
+    loop: Callable[[], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Run a loop and cancel all its tasks, as `asyncio.run` does at its end, when the task that follows a step has just been made."""
     before = asyncio.all_tasks()
     real = getattr(module, step)
@@ -132,13 +155,17 @@ async def test_a_turn_and_a_reply_whose_tasks_are_cancelled_before_their_first_s
         await nobody_holds_anything(db)
         assert await inbox_states(db) == {"e1": "interrupted"}
         await reply_waits(db, 2)
-        await cancel_all_behind(dispatcher, "_next_reply", partial(db.run_outbox, never), monkeypatch)
+        await cancel_all_behind(
+            dispatcher, "_next_reply", partial(db.run_outbox, never), monkeypatch
+        )
         assert [row.state for row in await look(db, "outbox")] == ["pending"]
 
 
 @only_asyncio
 @thrown_away
-async def test_a_lane_whose_tasks_are_all_cancelled_after_any_number_of_steps_leaves_no_turn_running(tmp_db: Path) -> None:
+async def test_a_lane_whose_tasks_are_all_cancelled_after_any_number_of_steps_leaves_no_turn_running(
+    tmp_db: Path,
+) -> None:
     """How far it gets in so many steps is the machine's business; the ends of turns are cancelled too."""
 
     async def handler(turn: Turn) -> Answer:
@@ -161,7 +188,9 @@ async def test_a_lane_whose_tasks_are_all_cancelled_after_any_number_of_steps_le
 # -- an outcome that is unknown -----------------------------------------------------------------------------
 
 
-def unknown_after(db: sessiondb.SessionDB, op: str, monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> list[str]:
+def unknown_after(
+    db: sessiondb.SessionDB, op: str, monkeypatch: pytest.MonkeyPatch, *, committed: bool
+) -> list[str]:
     """Have the first write of an operation end with OutcomeUnknown, after its commit or after it was taken back."""
     met: list[str] = []
     real_write = db.write
@@ -231,7 +260,9 @@ async def _sent(db: sessiondb.SessionDB) -> bool:
     return [row.state for row in await look(db, "outbox")] == ["sent"]
 
 
-async def test_a_turn_of_the_same_number_that_is_another_claims_is_not_taken_for_ours(tmp_db: Path) -> None:
+async def test_a_turn_of_the_same_number_that_is_another_claims_is_not_taken_for_ours(
+    tmp_db: Path,
+) -> None:
     import dataclasses
 
     from sessiondb.gateway import turns
@@ -240,4 +271,6 @@ async def test_a_turn_of_the_same_number_that_is_another_claims_is_not_taken_for
         await say(db, "e1")
         started = await claimed(db)
         later = dataclasses.replace(started, deadline_ms=started.deadline_ms + 1)
-        assert await db.read("ask", lambda tx: [turns.is_there(tx, started), turns.is_there(tx, later)]) == [True, False]
+        assert await db.read(
+            "ask", lambda tx: [turns.is_there(tx, started), turns.is_there(tx, later)]
+        ) == [True, False]

@@ -17,7 +17,19 @@ from sessiondb.limits import INBOX_ATTEMPTS_MAX, PRIORITY_WAIT_MS_MAX
 from sessiondb.sqlite import writer
 from sessiondb.transcript.entries import prepare
 from tests.support.core import user
-from tests.support.gateway import KEY, Clock, claim, claimed, complete, fail, inbox_states, interrupt, kinds, look, say
+from tests.support.gateway import (
+    KEY,
+    Clock,
+    claim,
+    claimed,
+    complete,
+    fail,
+    inbox_states,
+    interrupt,
+    kinds,
+    look,
+    say,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +41,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def test_a_claim_is_the_append_and_the_start_of_the_turn_or_nothing(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_is_the_append_and_the_start_of_the_turn_or_nothing(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
 
@@ -38,7 +52,9 @@ async def test_a_claim_is_the_append_and_the_start_of_the_turn_or_nothing(tmp_db
 
         with monkeypatch.context() as patch:
             original = turns.append_entries
-            patch.setattr(turns, "append_entries", lambda tx, no, drafts: (original(tx, no, drafts), broken()))
+            patch.setattr(
+                turns, "append_entries", lambda tx, no, drafts: (original(tx, no, drafts), broken())
+            )
             with pytest.raises(ZeroDivisionError):
                 await claim(db)
         assert await look(db, "turns") == []
@@ -48,10 +64,15 @@ async def test_a_claim_is_the_append_and_the_start_of_the_turn_or_nothing(tmp_db
         [row] = await look(db, "inbox")
         assert (row.state, row.turn_no, row.attempts) == ("claimed", turn.turn_no, 1)
         [entry] = await look(db, "user_entries")
-        assert (entry.idempotency_key, json.loads(entry.payload)["id"]) == ("inbox:1", turn.entry_id)
+        assert (entry.idempotency_key, json.loads(entry.payload)["id"]) == (
+            "inbox:1",
+            turn.entry_id,
+        )
 
 
-async def test_a_message_is_appended_once_however_often_it_is_tried(tmp_db: Path, clock: Clock) -> None:
+async def test_a_message_is_appended_once_however_often_it_is_tried(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         for pause_ms in (1_000, 4_000):
@@ -65,7 +86,9 @@ async def test_a_message_is_appended_once_however_often_it_is_tried(tmp_db: Path
     assert [message["role"] for message in context.messages] == ["user", "assistant"]
 
 
-async def test_after_its_attempts_a_message_is_dead_and_both_sides_are_told(tmp_db: Path, clock: Clock) -> None:
+async def test_after_its_attempts_a_message_is_dead_and_both_sides_are_told(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         pauses = []
@@ -95,7 +118,9 @@ async def test_a_lane_runs_at_most_its_concurrency(tmp_db: Path) -> None:
         assert await claim(db) is None
 
 
-async def test_a_lane_waits_while_one_before_it_has_work_that_could_run(tmp_db: Path, clock: Clock) -> None:
+async def test_a_lane_waits_while_one_before_it_has_work_that_could_run(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "cron", "agent:main:cron:1", lane="cron")
         await say(db, "chat")
@@ -106,10 +131,14 @@ async def test_a_lane_waits_while_one_before_it_has_work_that_could_run(tmp_db: 
         await complete(db, cron.turn_no, "x")
         await fail(db, turn.turn_no)
         await say(db, "cron 2", "agent:main:cron:1", lane="cron")
-        assert await claim(db, "cron") is not None, "what waits for a retry, and what waits behind it, could not run"
+        assert await claim(db, "cron") is not None, (
+            "what waits for a retry, and what waits behind it, could not run"
+        )
 
 
-async def test_a_lane_below_one_that_is_always_busy_is_served_after_a_bounded_wait(tmp_db: Path, clock: Clock) -> None:
+async def test_a_lane_below_one_that_is_always_busy_is_served_after_a_bounded_wait(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "cron", "agent:main:cron:1", lane="cron")
         await say(db, "cron 2", "agent:main:cron:2", lane="cron")
@@ -125,7 +154,9 @@ async def test_a_lane_below_one_that_is_always_busy_is_served_after_a_bounded_wa
         assert await claim(db) is not None
 
 
-async def test_a_message_behind_its_sessions_cron_message_does_not_wait_for_good(tmp_db: Path, clock: Clock) -> None:
+async def test_a_message_behind_its_sessions_cron_message_does_not_wait_for_good(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "cron", KEY, lane="cron")
         behind = await say(db, "a person's", KEY)
@@ -141,7 +172,9 @@ async def test_a_message_behind_its_sessions_cron_message_does_not_wait_for_good
         assert (await claimed(db)).inbox_no == behind.inbox_no
 
 
-async def test_a_lane_that_nobody_runs_holds_the_others_back_for_a_bounded_time(tmp_db: Path, clock: Clock) -> None:
+async def test_a_lane_that_nobody_runs_holds_the_others_back_for_a_bounded_time(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.set_lane("urgent", concurrency=1, priority=-1)
         await say(db, "for nobody", "agent:main:web:2", lane="urgent")
@@ -153,7 +186,9 @@ async def test_a_lane_that_nobody_runs_holds_the_others_back_for_a_bounded_time(
         assert await claim(db) is not None
 
 
-async def test_a_resume_waits_from_when_it_was_queued_and_not_from_when_its_message_was_accepted(tmp_db: Path, clock: Clock) -> None:
+async def test_a_resume_waits_from_when_it_was_queued_and_not_from_when_its_message_was_accepted(
+    tmp_db: Path, clock: Clock
+) -> None:
     """In the burst after a restart people come first, however old what was interrupted is."""
     async with sessiondb.open(tmp_db) as db:
         await say(db, "old")
@@ -168,7 +203,9 @@ async def test_a_resume_waits_from_when_it_was_queued_and_not_from_when_its_mess
         assert (await claimed(db, "resume")).kind == "resume"
 
 
-async def test_what_is_due_is_served_by_when_it_became_due_and_an_old_clock_holds_nothing_back(tmp_db: Path, clock: Clock) -> None:
+async def test_what_is_due_is_served_by_when_it_became_due_and_an_old_clock_holds_nothing_back(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "retried")
         await say(db, "before the clock was set back", "agent:main:web:2")
@@ -178,10 +215,14 @@ async def test_what_is_due_is_served_by_when_it_became_due_and_an_old_clock_hold
         await say(db, "also before", "agent:main:web:3")
         clock.pass_ms(-86_400_000)
         await say(db, "after", "agent:main:web:4")
-        assert [(await claimed(db)).inbox_no for _ in range(3)] == [1, 3, 4], "first come, first served"
+        assert [(await claimed(db)).inbox_no for _ in range(3)] == [1, 3, 4], (
+            "first come, first served"
+        )
 
 
-async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(tmp_db: Path, clock: Clock) -> None:
+async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         for event in ("e1", "e2", "e3"):
             await say(db, event)
@@ -206,12 +247,20 @@ async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:
         assert seen is not None
         await claimed(db)
         draft = await prepare(seen.payload)
-        assert await db.write("claim", lambda tx: turns.claim(tx, "main", seen, draft, lease_ms=1, timeout_ms=1)) is None
+        assert (
+            await db.write(
+                "claim", lambda tx: turns.claim(tx, "main", seen, draft, lease_ms=1, timeout_ms=1)
+            )
+            is None
+        )
         seen_cron = await db.read("peek", lambda tx: turns.peek(tx, "cron", writer._now_ms()))
         assert seen_cron is not None
         await say(db, "e2", "agent:main:web:2")
         draft_cron = await prepare(seen_cron.payload)
-        late = await db.write("claim", lambda tx: turns.claim(tx, "cron", seen_cron, draft_cron, lease_ms=1, timeout_ms=1))
+        late = await db.write(
+            "claim",
+            lambda tx: turns.claim(tx, "cron", seen_cron, draft_cron, lease_ms=1, timeout_ms=1),
+        )
         assert late is None, "a message of a lane that goes first has arrived since"
         assert len(await look(db, "turns")) == 1
 
@@ -222,14 +271,18 @@ async def test_a_turn_that_was_taken_over_can_write_nothing(tmp_db: Path, clock:
         old = await claimed(db, lease_ms=5_000)
         clock.pass_ms(5_000)
         assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 1
-        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 0, "compare-and-set: once"
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 0, (
+            "compare-and-set: once"
+        )
         assert not await interrupt(db, old.turn_no)
         draft = await prepare(user("late"))
         writes = [
             lambda tx: turns.append(tx, old.turn_no, [draft]),
             lambda tx: turns.reset(tx, old.turn_no, reason="new", keep_from=None),
             lambda tx: turns.renew(tx, old.turn_no, lease_ms=5_000, operation="late"),
-            lambda tx: turns.complete(tx, old.turn_no, [draft], [("web", "{}")], incomplete=False, reason=None),
+            lambda tx: turns.complete(
+                tx, old.turn_no, [draft], [("web", "{}")], incomplete=False, reason=None
+            ),
             lambda tx: turns.fail(tx, old.turn_no, "late", retry=True),
             lambda tx: turns.abort(tx, old.turn_no, "late"),
         ]
@@ -253,15 +306,28 @@ async def test_a_lease_is_renewed_at_most_until_the_deadline(tmp_db: Path, clock
         until = []
         for _ in range(5):
             clock.pass_ms(8_000)
-            renewed = await db.write("renew", lambda tx: turns.renew(tx, turn.turn_no, lease_ms=10_000, operation="still at it"))
+            renewed = await db.write(
+                "renew",
+                lambda tx: turns.renew(tx, turn.turn_no, lease_ms=10_000, operation="still at it"),
+            )
             until.append(renewed - begun_ms)
-        assert until == [18_000, 26_000, 27_000, 27_000, 27_000], "the timeout, and a moment to write how it ended"
+        assert until == [18_000, 26_000, 27_000, 27_000, 27_000], (
+            "the timeout, and a moment to write how it ended"
+        )
         [holding] = await db.held()
-        assert (holding.operation, holding.until_ms, holding.alive) == ("still at it", begun_ms + 27_000, True)
-        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 1, "renewing does not keep it for ever"
+        assert (holding.operation, holding.until_ms, holding.alive) == (
+            "still at it",
+            begun_ms + 27_000,
+            True,
+        )
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 1, (
+            "renewing does not keep it for ever"
+        )
 
 
-async def test_an_expired_lease_that_nobody_took_over_can_still_be_renewed_and_completed(tmp_db: Path, clock: Clock) -> None:
+async def test_an_expired_lease_that_nobody_took_over_can_still_be_renewed_and_completed(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         turn = await claimed(db, lease_ms=1_000)
@@ -295,12 +361,16 @@ async def test_racing_take_overs_and_completions_leave_one_end(tmp_db: Path, clo
             for turn in started[5:]:
                 group.start_soon(finish, turn.turn_no)
         rows = await look(db, "turns")
-        assert sorted(row.state for row in rows) == sorted({"lost": "interrupted", "completed": "completed"}[one] for one in outcomes)
+        assert sorted(row.state for row in rows) == sorted(
+            {"lost": "interrupted", "completed": "completed"}[one] for one in outcomes
+        )
         assert len(await look(db, "outbox")) == outcomes.count("completed")
         assert (await db.verify()).ok
 
 
-async def test_what_a_turn_produces_and_its_end_are_one_transaction(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_turn_produces_and_its_end_are_one_transaction(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         turn = await claimed(db)
@@ -340,7 +410,9 @@ async def test_an_aborted_turns_message_is_done(tmp_db: Path) -> None:
             await db.abort_turn(99, "which?")
 
 
-async def test_the_schema_refuses_a_second_running_turn_of_a_session(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_schema_refuses_a_second_running_turn_of_a_session(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last line of defence, should a statement forget to look."""
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
@@ -349,9 +421,18 @@ async def test_the_schema_refuses_a_second_running_turn_of_a_session(tmp_db: Pat
 
         def second(tx: Tx) -> None:
             tx.run(
-                "turns.start", session_no=turn.session_no, lane="main", kind="message", inbox_no=2, attempt=1, operation="x",
-                instance_no=tx.instance_no, now_ms=1, expires_at_ms=1, deadline_ms=1,
-            )  # fmt: skip
+                "turns.start",
+                session_no=turn.session_no,
+                lane="main",
+                kind="message",
+                inbox_no=2,
+                attempt=1,
+                operation="x",
+                instance_no=tx.instance_no,
+                now_ms=1,
+                expires_at_ms=1,
+                deadline_ms=1,
+            )
 
         with pytest.raises(sessiondb.errors.ConstraintFailed):
             await db.write("second", second)
@@ -374,11 +455,15 @@ async def test_a_key_that_claims_append_under_is_given_to_nothing_else(tmp_db: P
             await session.append(user(free), idempotency_key=free)
         await say(db, "e1")
         turn = await claimed(db)
-        assert [row.idempotency_key for row in await look(db, "user_entries")][-1] == f"inbox:{turn.inbox_no}"
+        assert [row.idempotency_key for row in await look(db, "user_entries")][
+            -1
+        ] == f"inbox:{turn.inbox_no}"
         assert (await session.tail(1))[0].entry_id == turn.entry_id
 
 
-async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writes_nothing(tmp_db: Path) -> None:
+async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writes_nothing(
+    tmp_db: Path,
+) -> None:
     """Some other program made the message wait while its turn runs."""
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
@@ -393,6 +478,8 @@ async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writ
             await db.abort_turn(turn.turn_no, "stop")
         assert [row.state for row in await look(db, "turns")] == ["running"]
         assert await interrupt(db, turn.turn_no), "who takes over is told, and is not stopped"
-        assert [(row.kind, row.audience) for row in await look(db, "events")] == [("turn_interrupted", "operator")]
+        assert [(row.kind, row.audience) for row in await look(db, "events")] == [
+            ("turn_interrupted", "operator")
+        ]
         assert "is not claimed by it" in (await look(db, "events"))[0].text
         assert await inbox_states(db) == {"e1": "queued"}

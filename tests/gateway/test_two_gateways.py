@@ -15,7 +15,14 @@ import sessiondb
 import sessiondb.sync
 from sessiondb.gateway.worker import Answer, Turn
 from tests.support.core import query
-from tests.support.gateway_process import PATIENCE_S, Gateway, Settings, check_leases, check_promises, delivered
+from tests.support.gateway_process import (
+    PATIENCE_S,
+    Gateway,
+    Settings,
+    check_leases,
+    check_promises,
+    delivered,
+)
 from tests.support.reference_gateway import GatewayProcess
 
 pytestmark = pytest.mark.slow
@@ -58,8 +65,12 @@ def test_two_processes_share_the_work_and_no_message_is_claimed_twice(tmp_path: 
     for gateway in gateways:
         gateway.stop()
 
-    turns = [(line["inbox_no"], line["attempt"]) for gateway in gateways for line in gateway.saw("turn")]
-    assert len(turns) == len(set(turns)) == rounds * len(TALKS), "each message was claimed once, by one of them"
+    turns = [
+        (line["inbox_no"], line["attempt"]) for gateway in gateways for line in gateway.saw("turn")
+    ]
+    assert len(turns) == len(set(turns)) == rounds * len(TALKS), (
+        "each message was claimed once, by one of them"
+    )
     assert all(gateway.saw("turn") for gateway in gateways), "both took part"
     # Each handler counted the running turns of its lane, itself among them, in one snapshot of the database.
     assert max(line["running"] for gateway in gateways for line in gateway.saw("turn")) == 2
@@ -82,7 +93,9 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
     sent["waits"] = [text_of("waits", 1)]
     first.accept("waits:1", "waits", sent["waits"][0])
     first.until("accepted", lambda line: line["id"] == "waits:1")
-    second = Gateway(path, Settings(str(channel), lease_s=3.0, concurrency=3, recover=False, policy=POLICY))
+    second = Gateway(
+        path, Settings(str(channel), lease_s=3.0, concurrency=3, recover=False, policy=POLICY)
+    )
     second.until("ready")
     assert second.saw("turn") == []
 
@@ -98,9 +111,16 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
     counted = check_promises(path, channel, sent, acknowledged)
     assert counted["turns interrupted"] == 3
     assert counted["resumes"] == 3
-    assert max(line["running"] for line in second.saw("turn") if line["kind"] == "resume") == 1, "one resume at a time"
-    assert {line["re"] for line in delivered(channel)} == {1, 2, 3, 4}, "everybody was answered, by the second"
-    late = query(path, "SELECT turn_no FROM turn WHERE state = 'interrupted' AND finished_at_ms < expires_at_ms")
+    assert max(line["running"] for line in second.saw("turn") if line["kind"] == "resume") == 1, (
+        "one resume at a time"
+    )
+    assert {line["re"] for line in delivered(channel)} == {1, 2, 3, 4}, (
+        "everybody was answered, by the second"
+    )
+    late = query(
+        path,
+        "SELECT turn_no FROM turn WHERE state = 'interrupted' AND finished_at_ms < expires_at_ms",
+    )
     assert late == [], "taken over before the lease had run out"
     check_leases(path)
 
@@ -108,7 +128,9 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
 def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) -> None:
     """Stopped, not killed (a laptop lid, a debugger): it comes back after its lease ran out and somebody else has answered."""
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
-    sleeper = Gateway(path, Settings(str(channel), lease_s=3.0, model_s=(0.3, 0.3), compact=False, policy=POLICY))
+    sleeper = Gateway(
+        path, Settings(str(channel), lease_s=3.0, model_s=(0.3, 0.3), compact=False, policy=POLICY)
+    )
     sleeper.until("ready")
     text = text_of("c0", 1)
     sleeper.accept("c0:1", "c0", text)
@@ -125,14 +147,20 @@ def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) 
 
     counted = check_promises(path, channel, {"c0": [text]}, {"c0:1"})
     check_leases(path)
-    assert (counted["turns interrupted"], counted["turns completed"], counted["resumes"]) == (1, 1, 1)
+    assert (counted["turns interrupted"], counted["turns completed"], counted["resumes"]) == (
+        1,
+        1,
+        1,
+    )
     assert b"is interrupted (its lease ran out); it can write no more" in sleeper.errors
     with sessiondb.sync.open(path, readonly=True) as db:
         assert db.verify().ok
 
 
 @pytest.mark.anyio
-async def test_a_message_behind_one_of_its_session_in_a_lower_lane_does_not_block_both(tmp_path: Path) -> None:
+async def test_a_message_behind_one_of_its_session_in_a_lower_lane_does_not_block_both(
+    tmp_path: Path,
+) -> None:
     """The lower lane must not wait for a message that cannot run before its own has."""
     order: list[str] = []
 
@@ -144,7 +172,13 @@ async def test_a_message_behind_one_of_its_session_in_a_lower_lane_does_not_bloc
 
     async with sessiondb.open(tmp_path / "gateway.db") as db:
         for lane in ("cron", "main"):
-            await db.accept("fake", lane, "agent:main:fake:channel:c0", {"role": "user", "content": lane}, lane=lane)
+            await db.accept(
+                "fake",
+                lane,
+                "agent:main:fake:channel:c0",
+                {"role": "user", "content": lane},
+                lane=lane,
+            )
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as group:
                 for lane in ("main", "cron"):
@@ -152,18 +186,26 @@ async def test_a_message_behind_one_of_its_session_in_a_lower_lane_does_not_bloc
     assert order == ["cron", "main"]
 
 
-def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other_is_killed(tmp_path: Path) -> None:
+def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other_is_killed(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "gateway.db"
     options = {"model_delay": 0.05, "care_every": 0.1, "threshold": 1_000_000}
     with GatewayProcess(path, **options) as first, GatewayProcess(path, **options) as second:
         asked = [
-            (first, second)[number % 2].say(f"message {number}", channel="sim", conversation=f"c{number % 5}")["event_id"]
+            (first, second)[number % 2].say(
+                f"message {number}", channel="sim", conversation=f"c{number % 5}"
+            )["event_id"]
             for number in range(20)
         ]
-        first.wait_for(lambda: len(first.delivered()) == len(asked))  # the channels' ledger: both write to it
+        first.wait_for(
+            lambda: len(first.delivered()) == len(asked)
+        )  # the channels' ledger: both write to it
 
         cut_off = first.say("!slow 2 this one takes longer", channel="sim", conversation="c0")
-        holder = first.wait_for(lambda: [held for held in first.held() if held["what"] == "turn"])[0]
+        holder = first.wait_for(lambda: [held for held in first.held() if held["what"] == "turn"])[
+            0
+        ]
         # Whichever took it dies; its turn is given back by the other one, which looks for that while it runs.
         dies, stays = (first, second) if holder["pid"] == first.pid else (second, first)
         dies.kill()
@@ -175,33 +217,92 @@ def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other
     asked.append(cut_off["event_id"])
     assert Counter(line["event_id"] for line in stays.delivered()) == Counter(asked)
     check_leases(path)
-    sent = {f"c{talk}": [f"message {number}" for number in range(20) if number % 5 == talk] for talk in range(5)}
+    sent = {
+        f"c{talk}": [f"message {number}" for number in range(20) if number % 5 == talk]
+        for talk in range(5)
+    }
     sent["c0"].append("!slow 2 this one takes longer")
-    counted = check_promises(path, first.channel_log, sent, set(asked), key="agent:main:sim:direct:{}")
-    assert (counted["turns interrupted"], counted["resumes"], counted["turns completed"]) == (1, 1, 21)
+    counted = check_promises(
+        path, first.channel_log, sent, set(asked), key="agent:main:sim:direct:{}"
+    )
+    assert (counted["turns interrupted"], counted["resumes"], counted["turns completed"]) == (
+        1,
+        1,
+        21,
+    )
     assert len(query(path, "SELECT DISTINCT instance_no FROM turn")) == 2, "both took part"
 
 
-def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_both_and_lose_none_with_one_of_them(tmp_path: Path) -> None:
+def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_both_and_lose_none_with_one_of_them(
+    tmp_path: Path,
+) -> None:
     options = {"model_delay": 0.02, "care_every": 0.1}
-    with GatewayProcess(tmp_path / "gateway.db", **options) as first, GatewayProcess(tmp_path / "gateway.db", **options) as second:
+    with (
+        GatewayProcess(tmp_path / "gateway.db", **options) as first,
+        GatewayProcess(tmp_path / "gateway.db", **options) as second,
+    ):
         where = {"channel": "sim", "conversation": "alice"}
-        with first.page("alice", channel="sim") as here, second.page("alice", channel="sim") as there:
+        with (
+            first.page("alice", channel="sim") as here,
+            second.page("alice", channel="sim") as there,
+        ):
             first.say("!empty", **where)
             assert here.next("notice")["event_no"] == there.next("notice")["event_no"]
         for number in range(10):
-            (first, second)[number % 2].say(f"!empty {number}", channel="sim", conversation=f"c{number}")
+            (first, second)[number % 2].say(
+                f"!empty {number}", channel="sim", conversation=f"c{number}"
+            )
         second.kill()  # some of them are its own, and some notices it has read and not passed on
-        first.wait_for(lambda: first.held() == [] and first.status()["database"]["gateway"]["messages_waiting"] == 0)
-        first.wait_for(lambda: query(first.database, "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')") == [0])
-        incomplete = query(first.database, "SELECT event_no FROM event WHERE kind = 'turn_incomplete' ORDER BY event_no")
-        first.wait_for(lambda: query(first.database, "SELECT event_no FROM event_cursor WHERE consumer = 'notices'")[0] >= incomplete[-1])
-        first.wait_for(lambda: query(first.database, "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')") == [0])
-    passed_on = query(first.database, "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL")
+        first.wait_for(
+            lambda: (
+                first.held() == []
+                and first.status()["database"]["gateway"]["messages_waiting"] == 0
+            )
+        )
+        first.wait_for(
+            lambda: (
+                query(
+                    first.database,
+                    "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')",
+                )
+                == [0]
+            )
+        )
+        incomplete = query(
+            first.database,
+            "SELECT event_no FROM event WHERE kind = 'turn_incomplete' ORDER BY event_no",
+        )
+        first.wait_for(
+            lambda: (
+                query(
+                    first.database, "SELECT event_no FROM event_cursor WHERE consumer = 'notices'"
+                )[0]
+                >= incomplete[-1]
+            )
+        )
+        first.wait_for(
+            lambda: (
+                query(
+                    first.database,
+                    "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')",
+                )
+                == [0]
+            )
+        )
+    passed_on = query(
+        first.database, "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL"
+    )
     users = query(first.database, "SELECT event_no FROM event WHERE audience = 'user'")
     assert sorted(passed_on) == sorted(users), "each once"
     assert len(incomplete) == 11
     sent = Counter(line["event_no"] for line in first.noticed())
     assert set(sent.values()) == {1}
-    unknown = set(query(first.database, "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL AND state = 'unknown'"))
-    assert set(users) - set(sent) <= unknown, "what was not sent may only be one that was being sent when its process died"
+    unknown = set(
+        query(
+            first.database,
+            "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL AND state = 'unknown'",
+        )
+    )
+    assert set(users) - set(sent) <= unknown, (
+        "what was not sent may only be one that was being sent when its process died"
+    )

@@ -21,7 +21,16 @@ from sessiondb.gateway.worker import Answer, LaneSettings, Turn
 from sessiondb.transcript import entries
 from tests.support.core import reply
 from tests.support.engine import PATIENCE_S, other_process
-from tests.support.gateway import KEY, eventually, held_message, inbox_states, kinds, look, running, say
+from tests.support.gateway import (
+    KEY,
+    eventually,
+    held_message,
+    inbox_states,
+    kinds,
+    look,
+    running,
+    say,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +54,9 @@ def answer(turn: Turn) -> Answer:
     return Answer(entries=[reply(message)], replies=[("web:1", {"text": message})])
 
 
-async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcript_and_in_the_outbox(tmp_db: Path) -> None:
+async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcript_and_in_the_outbox(
+    tmp_db: Path,
+) -> None:
     seen: list[tuple[str, str]] = []
 
     async def handler(turn: Turn) -> Answer:
@@ -63,9 +74,14 @@ async def test_messages_are_answered_in_order_and_the_answer_is_in_the_transcrip
             session = await db.session(f"agent:main:web:{number}")
             context = await session.context()
             wanted = [[f"e{n}", "thinking", f"re e{n}"] for n in range(number, 12, 3)]
-            message = [found["content"] if found["role"] == "user" else found["content"][0]["text"] for found in context.messages]
+            message = [
+                found["content"] if found["role"] == "user" else found["content"][0]["text"]
+                for found in context.messages
+            ]
             assert message == [text for one in wanted for text in one]
-            assert [text for where, text in seen if where == session.id] == [one[0] for one in wanted]
+            assert [text for where, text in seen if where == session.id] == [
+                one[0] for one in wanted
+            ]
         assert len(await look(db, "outbox")) == 12
         assert (await db.verify()).ok
 
@@ -86,7 +102,9 @@ async def test_a_handler_is_told_which_message_it_works_on(tmp_db: Path) -> None
         assert report == [(number, "message", 1) for number in numbers]
 
 
-async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead(tmp_db: Path) -> None:
+async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead(
+    tmp_db: Path,
+) -> None:
     attempts: list[int] = []
 
     async def handler(turn: Turn) -> Answer:
@@ -98,10 +116,14 @@ async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
         assert attempts == [1, 2, 3, 4, 5]
-        assert [(row.state, row.reason) for row in await look(db, "turns")] == [("failed", "ValueError: the model is down")] * 5
+        assert [(row.state, row.reason) for row in await look(db, "turns")] == [
+            ("failed", "ValueError: the model is down")
+        ] * 5
         assert await kinds(db) == ["message_dead", "message_dead"]
         await say(db, "e2")
-        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(attempts_max=2))):
+        async with running(
+            partial(db.run_lane, "main", handler, settings=LaneSettings(attempts_max=2))
+        ):
             await eventually(partial(nothing_open, db))
         assert attempts[5:] == [1, 2]
 
@@ -131,12 +153,16 @@ async def test_a_handler_that_always_hangs_is_not_tried_for_long(tmp_db: Path) -
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(timeout_s=0.02))):
+        async with running(
+            partial(db.run_lane, "main", handler, settings=LaneSettings(timeout_s=0.02))
+        ):
             await eventually(partial(nothing_open, db))
         assert attempts == [1, 2, 3]
 
 
-async def test_a_handler_that_returns_nothing_leaves_an_incomplete_turn_that_the_person_is_told_of(tmp_db: Path) -> None:
+async def test_a_handler_that_returns_nothing_leaves_an_incomplete_turn_that_the_person_is_told_of(
+    tmp_db: Path,
+) -> None:
     async def handler(turn: Turn) -> None:
         await anyio.lowlevel.checkpoint()
 
@@ -145,7 +171,11 @@ async def test_a_handler_that_returns_nothing_leaves_an_incomplete_turn_that_the
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
         [turn] = await look(db, "turns")
-        assert (turn.state, turn.incomplete, turn.reason) == ("completed", 1, "the handler returned nothing")
+        assert (turn.state, turn.incomplete, turn.reason) == (
+            "completed",
+            1,
+            "the handler returned nothing",
+        )
         assert await kinds(db, "user") == ["turn_incomplete"]
 
 
@@ -159,7 +189,9 @@ async def test_a_handler_that_returns_nothing_leaves_an_incomplete_turn_that_the
         Answer(replies=[("\ud800", "x")]),
     ],
 )
-async def test_an_answer_that_cannot_be_stored_fails_the_turn_once_and_the_lane_goes_on(tmp_db: Path, bad: Answer) -> None:
+async def test_an_answer_that_cannot_be_stored_fails_the_turn_once_and_the_lane_goes_on(
+    tmp_db: Path, bad: Answer
+) -> None:
     async def handler(turn: Turn) -> Answer:
         return bad if turn.message["content"] == "bad" else answer(turn)
 
@@ -173,7 +205,9 @@ async def test_an_answer_that_cannot_be_stored_fails_the_turn_once_and_the_lane_
         assert len(await look(db, "outbox")) == 1
 
 
-async def test_a_session_that_ends_meanwhile_fails_the_turn_and_the_lane_goes_on(tmp_db: Path) -> None:
+async def test_a_session_that_ends_meanwhile_fails_the_turn_and_the_lane_goes_on(
+    tmp_db: Path,
+) -> None:
     async def handler(turn: Turn) -> Answer:
         if turn.message["content"] == "bad":
             await turn.session.end()
@@ -206,7 +240,9 @@ async def test_a_lane_that_is_stopped_interrupts_its_turns_at_once(tmp_db: Path)
         assert await db.held() == []
 
 
-async def test_a_handler_or_a_sender_that_raises_while_it_is_stopped_leaves_nothing_running(tmp_db: Path) -> None:
+async def test_a_handler_or_a_sender_that_raises_while_it_is_stopped_leaves_nothing_running(
+    tmp_db: Path,
+) -> None:
     begun = anyio.Event()
 
     async def untidy() -> None:
@@ -228,7 +264,10 @@ async def test_a_handler_or_a_sender_that_raises_while_it_is_stopped_leaves_noth
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        for text, loop in (("e2", partial(db.run_lane, "main", handler)), ("", partial(db.run_outbox, sender))):
+        for text, loop in (
+            ("e2", partial(db.run_lane, "main", handler)),
+            ("", partial(db.run_outbox, sender)),
+        ):
             if text:
                 await say(db, text)
             begun = anyio.Event()
@@ -285,7 +324,9 @@ async def _running_turn(db: sessiondb.SessionDB, turn_no: int) -> bool:
     return turn_no in db._running_turns
 
 
-async def test_a_handler_whose_turn_was_taken_over_is_cancelled_and_writes_nothing(tmp_db: Path) -> None:
+async def test_a_handler_whose_turn_was_taken_over_is_cancelled_and_writes_nothing(
+    tmp_db: Path,
+) -> None:
     begun, cancelled = anyio.Event(), anyio.Event()
 
     async def handler(turn: Turn) -> Answer:
@@ -300,17 +341,23 @@ async def test_a_handler_whose_turn_was_taken_over_is_cancelled_and_writes_nothi
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))):
+        async with running(
+            partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))
+        ):
             with anyio.fail_after(30):
                 await begun.wait()
-                await db.write("take", lambda tx: turns.interrupt(tx, 1, "somebody thought it was dead"))
+                await db.write(
+                    "take", lambda tx: turns.interrupt(tx, 1, "somebody thought it was dead")
+                )
                 await cancelled.wait()
             assert await inbox_states(db) == {"e1": "interrupted"}
         assert [row.state for row in await look(db, "turns")] == ["interrupted"]
         assert (await (await db.session(KEY)).info()).entries == 1
 
 
-async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody renews, so the lane itself takes it over when it runs out; what the handler returns then is refused."""
     release = anyio.Event()
 
@@ -324,7 +371,9 @@ async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(tm
     monkeypatch.setattr(worker, "_keep_lease", no_renewal)
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
-        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))):
+        async with running(
+            partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.1))
+        ):
             await eventually(partial(_is, db, {"e1": "interrupted"}))
             release.set()
             await eventually(partial(_no_turns, db))
@@ -360,12 +409,16 @@ async def test_a_lease_is_renewed_while_the_work_goes_on(tmp_db: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(turns, "renew", counted)
             await say(db, "e1")
-            async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.2))):
+            async with running(
+                partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.2))
+            ):
                 await eventually(partial(nothing_open, db))
     assert renewals == sorted(set(renewals))
 
 
-async def test_a_busy_database_stops_no_lane_and_loses_no_end(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_database_stops_no_lane_and_loses_no_end(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failures = {"lane.claim": 2, "turn.end": 3, "outbox.begin": 2, "outbox.settle": 2}
     sent: list[str] = []
 
@@ -381,7 +434,11 @@ async def test_a_busy_database_stops_no_lane_and_loses_no_end(tmp_db: Path, monk
         async def write(op: str, *args: Any, **options: Any) -> Any:
             if failures.get(op, 0) > 0:
                 failures[op] -= 1
-                raise StoreBusy("full", retry_after_ms=1) if failures[op] else OutcomeUnknown("who knows")
+                raise (
+                    StoreBusy("full", retry_after_ms=1)
+                    if failures[op]
+                    else OutcomeUnknown("who knows")
+                )
             return await real_write(op, *args, **options)
 
         monkeypatch.setattr(db, "write", write)
@@ -438,7 +495,9 @@ async def test_a_message_that_has_waited_long_gets_its_notice_from_the_loop(tmp_
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         await say(db, "e2")
-        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(delayed_after_s=0.05))):
+        async with running(
+            partial(db.run_lane, "main", handler, settings=LaneSettings(delayed_after_s=0.05))
+        ):
             await eventually(partial(_was_told, db, 2))
             release.set()
             await eventually(partial(nothing_open, db))
@@ -449,7 +508,9 @@ async def _was_told(db: sessiondb.SessionDB, inbox_no: int) -> bool:
     return any(json.loads(event.data)["inbox_no"] == inbox_no for event in await look(db, "events"))
 
 
-async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it_hangs(tmp_db: Path) -> None:
+async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it_hangs(
+    tmp_db: Path,
+) -> None:
     kinds_seen: list[str] = []
 
     async def handler(turn: Turn) -> Answer:
@@ -475,7 +536,11 @@ async def test_a_resume_gets_the_policys_deadline_and_is_not_tried_again_when_it
         assert await inbox_states(db) == {"e1": "dead"}
         resumed = (await look(db, "turns"))[1]
         assert kinds_seen == ["message", "resume"]
-        assert (resumed.kind, resumed.state, resumed.reason) == ("resume", "failed", "cut off at its deadline of 0.1 s")
+        assert (resumed.kind, resumed.state, resumed.reason) == (
+            "resume",
+            "failed",
+            "cut off at its deadline of 0.1 s",
+        )
 
 
 async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is_written(
@@ -540,7 +605,9 @@ async def test_an_answer_that_is_too_much_for_one_transaction_fails_the_turn_onc
         assert len(await look(db, "outbox")) == 1
 
 
-async def test_the_queue_is_told_how_large_an_answer_is(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_queue_is_told_how_large_an_answer_is(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
 
     async def handler(turn: Turn) -> Answer:
@@ -561,7 +628,9 @@ async def test_the_queue_is_told_how_large_an_answer_is(tmp_db: Path, monkeypatc
         assert 4_000 < sizes[0] < 5_000
 
 
-async def test_a_large_answer_is_encoded_off_the_event_loop(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_answer_is_encoded_off_the_event_loop(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads: set[int] = set()
     real = outbox.dumps
 
@@ -581,7 +650,9 @@ async def test_a_large_answer_is_encoded_off_the_event_loop(tmp_db: Path, monkey
     assert threading.get_ident() not in threads
 
 
-async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resume(tmp_db: Path) -> None:
+async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resume(
+    tmp_db: Path,
+) -> None:
     release = anyio.Event()
     settings = LaneSettings(delayed_after_s=0.02)
 
@@ -597,7 +668,9 @@ async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resu
         await say(db, "e1")
         async with running(partial(db.run_lane, "main", handler, settings=settings)):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(worker.inbox, "tell_delayed", lambda *_, **__: 0)  # it may have to wait on a busy machine
+                patch.setattr(
+                    worker.inbox, "tell_delayed", lambda *_, **__: 0
+                )  # it may have to wait on a busy machine
                 await eventually(partial(_was_told, db, 1))
             assert await inbox_states(db) == {"e1": "claimed"}
             await say(db, "e2")  # is told while it waits, and not again while it is worked on
@@ -607,16 +680,24 @@ async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resu
         async with running(partial(db.run_lane, "main", quick, settings=settings)):
             await say(db, "e3")
             await eventually(partial(nothing_open, db))
-        assert [json.loads(event.data)["inbox_no"] for event in await look(db, "events")] == [1, 2, 3]
+        assert [json.loads(event.data)["inbox_no"] for event in await look(db, "events")] == [
+            1,
+            2,
+            3,
+        ]
         await held_message(db, "e4")
         before = len(await look(db, "events"))
         await db.resume(sessiondb.ResumePolicy())
         async with running(partial(db.run_lane, "resume", quick, settings=settings)):
             await eventually(partial(nothing_open, db))
-        assert not any("being worked on" in event.text for event in (await look(db, "events"))[before:])
+        assert not any(
+            "being worked on" in event.text for event in (await look(db, "events"))[before:]
+        )
 
 
-def test_the_same_trouble_is_said_once_and_waited_out_longer_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_trouble_is_said_once_and_waited_out_longer_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.WARNING, "sessiondb")
     backoff = retry.Backoff("lane main")
     busy = StoreBusy("the disk is busy", retry_after_ms=1)
@@ -656,12 +737,17 @@ anyio.run(main, backend=sys.argv[2])
 """
 
 
-async def test_two_processes_share_a_lane_and_no_message_is_claimed_twice(tmp_db: Path, anyio_backend: str) -> None:
+async def test_two_processes_share_a_lane_and_no_message_is_claimed_twice(
+    tmp_db: Path, anyio_backend: str
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.set_lane("main", concurrency=3, priority=0)
         for number in range(60):
             await say(db, f"e{number}", f"agent:main:web:{number % 10}")
-        with other_process(CHILD, tmp_db, anyio_backend) as one, other_process(CHILD, tmp_db, anyio_backend) as other:
+        with (
+            other_process(CHILD, tmp_db, anyio_backend) as one,
+            other_process(CHILD, tmp_db, anyio_backend) as other,
+        ):
             for child in (one, other):
                 assert child.stdout is not None
                 assert child.stdout.readline() == "open\n"
@@ -672,16 +758,22 @@ async def test_two_processes_share_a_lane_and_no_message_is_claimed_twice(tmp_db
             total = 60
             with anyio.fail_after(PATIENCE_S):
                 while len({turn.instance_no for turn in await look(db, "turns")}) < 2:
-                    await say(db, f"e{total}", f"agent:main:web:{total % 10}")  # until both have had a share
+                    await say(
+                        db, f"e{total}", f"agent:main:web:{total % 10}"
+                    )  # until both have had a share
                     total += 1
             await eventually(partial(nothing_open, db))
             outs = [child.communicate("stop\n", timeout=60)[0] for child in (one, other)]
         lines = [line.split() for out in outs for line in out.splitlines()]
         assert max(int(count) for count, _ in lines) <= 3, "the limit holds in sum"
-        assert sorted(event for _, event in lines) == sorted(f"e{number}" for number in range(total)), "each was handled once"
+        assert sorted(event for _, event in lines) == sorted(
+            f"e{number}" for number in range(total)
+        ), "each was handled once"
         by_session: dict[int, list[int]] = {}
         for row in await look(db, "turns"):
             by_session.setdefault(row.session_no, []).append(row.inbox_no)
-        assert all(numbers == sorted(numbers) for numbers in by_session.values()), "first come, first served"
+        assert all(numbers == sorted(numbers) for numbers in by_session.values()), (
+            "first come, first served"
+        )
         assert len(await look(db, "outbox")) == total
         assert (await db.verify()).ok

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 import sessiondb
 import sessiondb.sync
 from sessiondb.batching import BatchSize
-from sessiondb.errors import InvalidInput, NotFound, SessionArchived, SessionEnded, StoreBusy, StoreDamaged
+from sessiondb.errors import (
+    InvalidInput,
+    NotFound,
+    SessionArchived,
+    SessionEnded,
+    StoreBusy,
+    StoreDamaged,
+)
 from sessiondb.limits import ARCHIVE_CHUNK_ROWS, STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
 from sessiondb.maintenance import archive, retention
 from sessiondb.maintenance.retention import RetentionPolicy
@@ -30,7 +37,19 @@ from tests.support.core import change, query, reply, result, texts, user
 
 KEY = "agent:main:web:1"
 # Whatever is not about the archive itself; `instance` has a row more for each opening.
-TABLES = ("session", "binding", "branch", "entry", "epoch", "compaction", "import_file", "quarantine", "turn", "inbox", "outbox")
+TABLES = (
+    "session",
+    "binding",
+    "branch",
+    "entry",
+    "epoch",
+    "compaction",
+    "import_file",
+    "quarantine",
+    "turn",
+    "inbox",
+    "outbox",
+)
 EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
 DAY_MS = 86_400_000
 
@@ -61,14 +80,19 @@ class Dying:
 def dump(path: Path, *tables: str) -> dict[str, list[Any]]:
     """Return the content of tables, whole."""
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-        return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables or TABLES}
+        return {
+            table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+            for table in tables or TABLES
+        }
 
 
 async def a_life(db: sessiondb.SessionDB, key: str = KEY, *, length: int = 30) -> sessiondb.Session:
     """Make a session to which everything has happened."""
     session = await db.session(key)
     for number in range(length):
-        await session.append(user(f"question {number} \x00 é 😀"), idempotency_key=f"{key}:{number}")
+        await session.append(
+            user(f"question {number} \x00 é 😀"), idempotency_key=f"{key}:{number}"
+        )
         await session.append(reply(f"answer {number}", calls=["c"], tokens=100 + number))
         await session.append(result("c", "x" * 50 * number))
     await session.append({"type": "session_info", "name": "a name"})
@@ -91,13 +115,17 @@ async def a_life(db: sessiondb.SessionDB, key: str = KEY, *, length: int = 30) -
 
 
 async def put_away(db: sessiondb.SessionDB, session: sessiondb.Session, **options: Any) -> Any:
-    archive_no, held = await archive.begin(db.backend, session.ref.session_no, "for the test", **options)
+    archive_no, held = await archive.begin(
+        db.backend, session.ref.session_no, "for the test", **options
+    )
     assert (archive_no is None) != (held is None)
     return held if archive_no is None else await archive.advance(db.backend, archive_no)
 
 
 @pytest.mark.anyio
-async def test_archiving_and_restoring_leaves_every_row_of_every_table_as_it_was(tmp_db: Path) -> None:
+async def test_archiving_and_restoring_leaves_every_row_of_every_table_as_it_was(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db)
         context = await session.context()
@@ -115,7 +143,11 @@ async def test_archiving_and_restoring_leaves_every_row_of_every_table_as_it_was
     assert during["compaction"] == before["compaction"]
     async with sessiondb.open(tmp_db) as db:
         restored = await db.restore(session.id[:12])
-        assert (restored.session_id, restored.keys_bound, restored.keys_taken) == (session.id, (KEY, KEY + ":other"), ())
+        assert (restored.session_id, restored.keys_bound, restored.keys_taken) == (
+            session.id,
+            (KEY, KEY + ":other"),
+            (),
+        )
         assert (await db.verify()).findings == ()
         assert await (await db.session(KEY)).context() == context
     assert dump(tmp_db) == before
@@ -133,10 +165,20 @@ async def test_an_archived_session_says_that_it_is_one_and_how_to_get_it_back(tm
                 pytest.fail("there is nothing to compact")
 
         for refused in (
-            session.context, session.entries, session.tail, session.arrivals, session.epochs, session.fork, session.reset,
-            session.undo_compaction, compact, lambda: session.append(user("one more")), lambda: session.branch(None),
-            lambda: db.bind("agent:main:web:9", session), lambda: session.context(epoch=0),
-        ):  # fmt: skip
+            session.context,
+            session.entries,
+            session.tail,
+            session.arrivals,
+            session.epochs,
+            session.fork,
+            session.reset,
+            session.undo_compaction,
+            compact,
+            lambda: session.append(user("one more")),
+            lambda: session.branch(None),
+            lambda: db.bind("agent:main:web:9", session),
+            lambda: session.context(epoch=0),
+        ):
             with pytest.raises(SessionEnded) as caught:
                 await refused()
             assert (type(caught.value), caught.value.session_id) == (SessionArchived, session.id)
@@ -145,7 +187,9 @@ async def test_an_archived_session_says_that_it_is_one_and_how_to_get_it_back(tm
 
 
 @pytest.mark.anyio
-async def test_a_key_of_an_archived_session_begins_a_new_one_and_keeps_it_after_the_restore(tmp_db: Path) -> None:
+async def test_a_key_of_an_archived_session_begins_a_new_one_and_keeps_it_after_the_restore(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=3)
         await put_away(db, session)
@@ -160,11 +204,19 @@ async def test_a_key_of_an_archived_session_begins_a_new_one_and_keeps_it_after_
 
 
 @pytest.mark.anyio
-async def test_a_summary_that_comes_when_its_session_is_archived_still_gets_its_answer(tmp_db: Path) -> None:
+async def test_a_summary_that_comes_when_its_session_is_archived_still_gets_its_answer(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=3)
-        [lost] = [info.compaction_id async for info in db.compactions(session) if info.state == "failed"]
-        [done] = [info.compaction_id async for info in db.compactions(session) if info.state == "committed"]
+        [lost] = [
+            info.compaction_id async for info in db.compactions(session) if info.state == "failed"
+        ]
+        [done] = [
+            info.compaction_id
+            async for info in db.compactions(session)
+            if info.state == "committed"
+        ]
         await put_away(db, session)
         late = await db.commit_compaction(lost, "far too late")
         assert (late.outcome, late.reason) == ("superseded", "the session has ended")
@@ -179,7 +231,9 @@ async def test_a_summary_that_comes_when_its_session_is_archived_still_gets_its_
 
 
 @pytest.mark.anyio
-async def test_killed_after_any_write_the_database_is_whole_and_the_next_run_ends_what_was_begun(tmp_path: Path) -> None:
+async def test_killed_after_any_write_the_database_is_whole_and_the_next_run_ends_what_was_begun(
+    tmp_path: Path,
+) -> None:
     ops: list[str] = []
     for writes in range(200):
         path = tmp_path / f"{writes}.db"
@@ -197,8 +251,13 @@ async def test_killed_after_any_write_the_database_is_whole_and_the_next_run_end
             assert (await db.verify()).findings == (), (writes, dying.ops)
             report = await retention.gc(db.backend, EVERYTHING)
             ended = report.sessions - report.kept + report.resumed_archives
-            assert (report.ok, ended) == (True, int("archive.finish" not in dying.ops)), (writes, dying.ops)
-            assert query(path, "SELECT state, finished_at_ms IS NULL FROM archive") == [("archived", 0)]
+            assert (report.ok, ended) == (True, int("archive.finish" not in dying.ops)), (
+                writes,
+                dying.ops,
+            )
+            assert query(path, "SELECT state, finished_at_ms IS NULL FROM archive") == [
+                ("archived", 0)
+            ]
             assert query(path, "SELECT count(*) FROM entry") == [0]
             assert (await db.verify()).findings == ()
             await db.restore(session.id)
@@ -208,11 +267,20 @@ async def test_killed_after_any_write_the_database_is_whole_and_the_next_run_end
         ops = dying.ops
     else:
         pytest.fail("it never came to its end")
-    assert {"archive.begin", "archive.chunk", "archive.complete", "archive.release", "archive.delete", "archive.finish"} <= set(ops)
+    assert {
+        "archive.begin",
+        "archive.chunk",
+        "archive.complete",
+        "archive.release",
+        "archive.delete",
+        "archive.finish",
+    } <= set(ops)
 
 
 @pytest.mark.anyio
-async def test_killed_after_any_write_of_a_restore_it_goes_on_when_asked_again_or_with_the_next_run(tmp_path: Path) -> None:
+async def test_killed_after_any_write_of_a_restore_it_goes_on_when_asked_again_or_with_the_next_run(
+    tmp_path: Path,
+) -> None:
     for writes in range(200):
         path = tmp_path / f"{writes}.db"
         async with sessiondb.open(path) as db:
@@ -228,7 +296,9 @@ async def test_killed_after_any_write_of_a_restore_it_goes_on_when_asked_again_o
                 finished = False
         async with sessiondb.open(path) as db:
             assert (await db.verify()).findings == (), (writes, dying.ops)
-            is_back = query(path, "SELECT count(*) FROM session WHERE archived_at_ms IS NULL") == [1]
+            is_back = query(path, "SELECT count(*) FROM session WHERE archived_at_ms IS NULL") == [
+                1
+            ]
             if writes % 2 and "restore.begin" in dying.ops:
                 await retention.finish(db.backend)
             elif not is_back:
@@ -245,7 +315,9 @@ async def test_killed_after_any_write_of_a_restore_it_goes_on_when_asked_again_o
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("writes", [1, 2, 4, 5, 6, 7])
-async def test_an_archive_that_was_begun_can_be_restored_at_any_point(tmp_db: Path, writes: int) -> None:
+async def test_an_archive_that_was_begun_can_be_restored_at_any_point(
+    tmp_db: Path, writes: int
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=4)
     before = dump(tmp_db)
@@ -277,12 +349,16 @@ anyio.run(main)
 
 
 @pytest.mark.parametrize("writes", [1, 3, 5, 7])
-def test_a_process_that_is_killed_while_it_archives_leaves_nothing_held(tmp_db: Path, writes: int) -> None:
+def test_a_process_that_is_killed_while_it_archives_leaves_nothing_held(
+    tmp_db: Path, writes: int
+) -> None:
     with sessiondb.sync.open(tmp_db) as db:
         session = db.session(KEY)
         session.append_many([user(f"{number}") for number in range(600)])
     before = dump(tmp_db)
-    child = subprocess.run([sys.executable, "-c", CHILD, str(tmp_db), str(writes)], cwd=ROOT, check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_db), str(writes)], cwd=ROOT, check=False
+    )
     assert child.returncode == -9
     with sessiondb.sync.open(tmp_db) as db:
         assert db.verify().findings == ()
@@ -290,7 +366,9 @@ def test_a_process_that_is_killed_while_it_archives_leaves_nothing_held(tmp_db: 
         db.restore(session.id)
         assert db.verify().findings == ()
     after = dump(tmp_db)
-    assert [entry for entry in after["entry"] if entry[0] >> 32 == session.ref.session_no] == before["entry"]
+    assert [
+        entry for entry in after["entry"] if entry[0] >> 32 == session.ref.session_no
+    ] == before["entry"]
     assert set(before["session"]) <= set(after["session"])
 
 
@@ -328,7 +406,9 @@ async def test_a_fork_and_its_parent_go_in_turn_and_come_back_together(tmp_db: P
         await child.append(user("on my own"))
     before = dump(tmp_db)
     async with sessiondb.open(tmp_db) as db:
-        parent, bare, child = [await db.session_by_id(handle.id) for handle in (parent, bare, child)]
+        parent, bare, child = [
+            await db.session_by_id(handle.id) for handle in (parent, bare, child)
+        ]
         assert "was forked from it" in await put_away(db, parent)
         assert "was forked from it" in await put_away(db, bare)
         for session in (child, bare, parent):
@@ -342,14 +422,22 @@ async def test_a_fork_and_its_parent_go_in_turn_and_come_back_together(tmp_db: P
 
 
 @pytest.mark.anyio
-async def test_a_parent_is_not_deleted_for_good_while_an_archived_fork_needs_it(tmp_db: Path) -> None:
+async def test_a_parent_is_not_deleted_for_good_while_an_archived_fork_needs_it(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         parent = await a_life(db, length=3)
         child = await parent.fork()
         await put_away(db, child)
-        assert await put_away(db, parent, keep_archive=False) == f"the archived session {child.id} was forked from it"
+        assert (
+            await put_away(db, parent, keep_archive=False)
+            == f"the archived session {child.id} was forked from it"
+        )
         row = await put_away(db, parent)
-        assert await archive.drop(db.backend, row) == f"the archived session {child.id} was forked from it"
+        assert (
+            await archive.drop(db.backend, row)
+            == f"the archived session {child.id} was forked from it"
+        )
         await db.restore(child.id)
         assert (await db.verify()).findings == ()
 
@@ -390,30 +478,40 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
         "UPDATE archive SET rows = rows + 1",
     ],
 )
-async def test_a_damaged_archive_is_noticed_and_nothing_is_opened(tmp_db: Path, damage: str) -> None:
+async def test_a_damaged_archive_is_noticed_and_nothing_is_opened(
+    tmp_db: Path, damage: str
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=3)
         await put_away(db, session)
     change(tmp_db, damage)
     async with sessiondb.open(tmp_db) as db:
-        assert {(finding.check, finding.session_id) for finding in (await db.verify()).findings} == {("archive", session.id)}
+        assert {
+            (finding.check, finding.session_id) for finding in (await db.verify()).findings
+        } == {("archive", session.id)}
         with pytest.raises(StoreDamaged, match=session.id):
             await db.restore(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
         assert list((await db.gc(EVERYTHING)).decisions) == []  # it is archived, as before
-    change(tmp_db, "UPDATE archive SET state = 'restoring', finished_at_ms = NULL")  # as if it had been damaged in the middle
+    change(
+        tmp_db, "UPDATE archive SET state = 'restoring', finished_at_ms = NULL"
+    )  # as if it had been damaged in the middle
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(StoreDamaged, match=session.id):
             await db.restore(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
         report = await db.gc(EVERYTHING)
-        assert [(created.session_id, created.outcome) for created in report.decisions] == [(session.id, "failed")]
+        assert [(created.session_id, created.outcome) for created in report.decisions] == [
+            (session.id, "failed")
+        ]
 
 
 @pytest.mark.anyio
-async def test_an_archive_that_is_not_what_the_tables_hold_is_given_up_before_anything_is_deleted(tmp_db: Path) -> None:
+async def test_an_archive_that_is_not_what_the_tables_hold_is_given_up_before_anything_is_deleted(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=3)
     before = dump(tmp_db)
@@ -472,7 +570,9 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
                     [before] = connection.execute(held, (low,)).fetchall()
                     value = fn(tx)
                     [after] = connection.execute(held, (low,)).fetchall()
-                    changed.setdefault(op, []).append((abs(after[0] - before[0]), abs(after[1] - before[1])))
+                    changed.setdefault(op, []).append(
+                        (abs(after[0] - before[0]), abs(after[1] - before[1]))
+                    )
                     return value
 
                 return await self.backend.step(counting, op=op, **options)
@@ -486,7 +586,12 @@ async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None
         assert sum(rows for rows, _ in changed[op]) == total
         assert max(rows for rows, _ in changed[op]) <= STEP_ROWS
         assert max(size for _, size in changed[op]) <= STEP_BYTES
-    assert all(rows == 0 for op, counts in changed.items() if op not in ("archive.delete", "restore.rows") for rows, _ in counts)
+    assert all(
+        rows == 0
+        for op, counts in changed.items()
+        if op not in ("archive.delete", "restore.rows")
+        for rows, _ in counts
+    )
 
 
 class Watched:
@@ -548,7 +653,11 @@ async def test_a_page_of_entries_is_read_in_pieces_and_is_what_one_read_gives(tm
                     return rows
 
             page = archive._page(Counting(), archive.ENTRY, number, first - 1, 0.0)  # type: ignore[arg-type]
-            return page, tx.all("archive.entries", low_no=page[0].entry_no, high_no=page[-1].entry_no), counted
+            return (
+                page,
+                tx.all("archive.entries", low_no=page[0].entry_no, high_no=page[-1].entry_no),
+                counted,
+            )
 
         page, at_once, counted = await db.read("look", read)
         assert page == at_once
@@ -557,7 +666,9 @@ async def test_a_page_of_entries_is_read_in_pieces_and_is_what_one_read_gives(tm
 
 
 @pytest.mark.anyio
-async def test_without_zstd_an_archive_is_compressed_with_zlib(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_zstd_an_archive_is_compressed_with_zlib(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=3)
     before = dump(tmp_db)
@@ -569,7 +680,9 @@ async def test_without_zstd_an_archive_is_compressed_with_zlib(tmp_db: Path, mon
 
 
 @pytest.mark.anyio
-async def test_without_zstd_its_archives_say_what_to_install(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_zstd_its_archives_say_what_to_install(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("zstandard", reason="the extra `zstd` is not installed")
     async with sessiondb.open(tmp_db) as db:
         session = await a_life(db, length=3)
@@ -583,10 +696,16 @@ async def test_without_zstd_its_archives_say_what_to_install(tmp_db: Path, monke
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
-def test_an_imported_folder_comes_back_byte_for_byte_after_it_was_archived(tmp_path: Path, sample: Path) -> None:
+def test_an_imported_folder_comes_back_byte_for_byte_after_it_was_archived(
+    tmp_path: Path, sample: Path
+) -> None:
     path = tmp_path / "gateway.db"
     with sessiondb.sync.open(path) as db:
         db.import_path(str(sample))
@@ -630,9 +749,14 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=STEPS)
-def test_archive_and_restore_together_change_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]) -> None:
+def test_archive_and_restore_together_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]]
+) -> None:
     path = tmp_path_factory.mktemp("any") / "gateway.db"
     with sessiondb.sync.open(path) as db:
         session = db.session(KEY)
@@ -640,7 +764,9 @@ def test_archive_and_restore_together_change_nothing(tmp_path_factory: pytest.Te
             if step == "archive":
                 live(db, session, step, value)
                 continue
-            with contextlib.suppress(sessiondb.SessionDBError):  # not every step is possible everywhere
+            with contextlib.suppress(
+                sessiondb.SessionDBError
+            ):  # not every step is possible everywhere
                 live(db, session, step, value)
         before = dump(path)
         assert db.gc(EVERYTHING).count("done") == 1
@@ -650,7 +776,9 @@ def test_archive_and_restore_together_change_nothing(tmp_path_factory: pytest.Te
         assert dump(path) == before
 
 
-def live(db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session, step: str, value: Any) -> None:
+def live(
+    db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session, step: str, value: Any
+) -> None:
     if step == "say":
         session.append(user(value))
     elif step == "answer":
@@ -668,7 +796,9 @@ def live(db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session, step: st
         {"reset": session.reset, "undo": session.undo_compaction, "end": session.end}[step]()
 
 
-def test_a_step_that_took_long_makes_the_next_ones_smaller_and_quick_ones_larger_within_bounds() -> None:
+def test_a_step_that_took_long_makes_the_next_ones_smaller_and_quick_ones_larger_within_bounds() -> (
+    None
+):
     batch_size = BatchSize()
     for _ in range(10):
         batch_size.learn(STEP_MS * 2)

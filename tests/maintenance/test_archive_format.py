@@ -66,16 +66,28 @@ COUNT = "UPDATE archive SET rows = (SELECT sum(rows) FROM archive_chunk AS c WHE
 
 def id_of(path: Path) -> str:
     """Return the id of the session whose archive is planted in."""
-    [session_id] = query(path, "SELECT session_id FROM archive JOIN session USING (session_no) WHERE archive_no = 1")
+    [session_id] = query(
+        path, "SELECT session_id FROM archive JOIN session USING (session_no) WHERE archive_no = 1"
+    )
     return str(session_id)
 
 
-def plant(path: Path, text: bytes, what: str = "entry", *, rows: int | None = None, times: int = 1) -> str:
+def plant(
+    path: Path, text: bytes, what: str = "entry", *, rows: int | None = None, times: int = 1
+) -> str:
     """Put a text into the first archive in place of a chunk, with its hash; return the session's id. `times`: so many MiB of its end."""
     [encoding] = query(path, "SELECT encoding FROM archive WHERE archive_no = 1")
     rows = text.count(b"\n") - 1 if rows is None else rows
-    packer = zlib.compressobj() if encoding == "zlib" else importlib.import_module("zstandard").ZstdCompressor().compressobj()
-    content = packer.compress(text) + b"".join(packer.compress(text[-1:] * 2**20) for _ in range(times - 1)) + packer.flush()
+    packer = (
+        zlib.compressobj()
+        if encoding == "zlib"
+        else importlib.import_module("zstandard").ZstdCompressor().compressobj()
+    )
+    content = (
+        packer.compress(text)
+        + b"".join(packer.compress(text[-1:] * 2**20) for _ in range(times - 1))
+        + packer.flush()
+    )
     values = (content, hashlib.sha256(text).hexdigest(), rows, what)
     with closing(apsw.Connection(str(path))) as connection:
         put = "UPDATE archive_chunk SET content = ?, sha256 = ?, rows = ? WHERE archive_no = 1 AND what = ?"
@@ -118,33 +130,65 @@ def test_a_hostile_chunk_is_damage_that_names_its_session_and_salvage_brings_out
     is_noticed(path, session_id, tmp_path / "new.db")
 
 
-@pytest.mark.parametrize("name", ["not JSON, nor its columns", "columns nested a hundred thousand deep", "other columns"])
-def test_the_commands_say_so_and_end_as_the_table_of_exit_codes_says(path: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["not JSON, nor its columns", "columns nested a hundred thousand deep", "other columns"]
+)
+def test_the_commands_say_so_and_end_as_the_table_of_exit_codes_says(
+    path: Path, tmp_path: Path, name: str
+) -> None:
     session_id = plant(path, HOSTILE[name])
     done = run("verify", path)
     assert (done.exit_code, session_id[:8] in done.output) == (1, True)
     done = run("restore", path, session_id)
-    assert (done.exit_code, session_id in done.stderr, "sessiondb salvage" in done.stderr) == (4, True, True)
+    assert (done.exit_code, session_id in done.stderr, "sessiondb salvage" in done.stderr) == (
+        4,
+        True,
+        True,
+    )
     done = run("salvage", path, tmp_path / "new.db")
-    assert (done.exit_code, "everything is out" in done.stdout, "archive opened" in done.stdout) == (1, False, True)
+    assert (
+        done.exit_code,
+        "everything is out" in done.stdout,
+        "archive opened" in done.stdout,
+    ) == (1, False, True)
 
 
 def is_noticed(path: Path, session_id: str, new: Path) -> None:
     """Require that this archive is found damaged, is not restored, and that salvage brings out all else."""
     with sync.open(path) as db:
         findings = db.verify().findings
-        assert {(finding.check, finding.session_id) for finding in findings} == {("archive", session_id)}, findings
+        assert {(finding.check, finding.session_id) for finding in findings} == {
+            ("archive", session_id)
+        }, findings
         with pytest.raises(StoreDamaged, match=session_id) as caught:
             db.restore(session_id)
-        assert "Run `sessiondb verify`" in str(caught.value) or "sessiondb salvage" in str(caught.value)
-        assert query(path, "SELECT archive_no FROM archive WHERE state <> 'archived' OR finished_at_ms IS NULL") == []
-        assert query(path, "SELECT count(*) FROM branch JOIN session USING (session_no) WHERE session_id = ?", session_id) == [0]
+        assert "Run `sessiondb verify`" in str(caught.value) or "sessiondb salvage" in str(
+            caught.value
+        )
+        assert (
+            query(
+                path,
+                "SELECT archive_no FROM archive WHERE state <> 'archived' OR finished_at_ms IS NULL",
+            )
+            == []
+        )
+        assert query(
+            path,
+            "SELECT count(*) FROM branch JOIN session USING (session_no) WHERE session_id = ?",
+            session_id,
+        ) == [0]
     report = salvaged(path, new)
     assert (report.findings, report.complete) == ([], False)
-    assert [(one.session_id, one.outcome) for one in report.damaged_sessions] == [(session_id, "archive opened")]
+    assert [(one.session_id, one.outcome) for one in report.damaged_sessions] == [
+        (session_id, "archive opened")
+    ]
     with sync.open(new) as db:
         assert len(db.session(KEPT).entries()) == 5
-        [other] = [info.session_id for info in db.sessions(with_ended=True) if info.archived_at_ms is not None]
+        [other] = [
+            info.session_id
+            for info in db.sessions(with_ended=True)
+            if info.archived_at_ms is not None
+        ]
         assert db.restore(other).entries == 5
         assert db.verify().findings == ()
 
@@ -170,7 +214,10 @@ def same_key(lines: list[Any]) -> None:
 
 
 def leaves_from(lines: list[Any], parent_branch_no: int) -> None:
-    for column, value in (("parent_branch_no", parent_branch_no), ("fork_no", lines[1][lines[0].index("first_no")])):
+    for column, value in (
+        ("parent_branch_no", parent_branch_no),
+        ("fork_no", lines[1][lines[0].index("first_no")]),
+    ):
         lines[1][lines[0].index(column)] = value
 
 
@@ -214,28 +261,42 @@ ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_that_cannot_be_put_back_is_noticed_before_a_restore_needs_it(path: Path, tmp_path: Path, name: str) -> None:
+def test_a_row_that_cannot_be_put_back_is_noticed_before_a_restore_needs_it(
+    path: Path, tmp_path: Path, name: str
+) -> None:
     what, spoil = ROWS[name]
     lines = lines_of(path, what)
     spoil(lines)
     is_noticed(path, plant(path, as_text(lines), what), tmp_path / "new.db")
 
 
-def test_an_entry_that_is_missing_in_an_archive_is_noticed_and_the_rest_can_be_restored(path: Path, tmp_path: Path) -> None:
+def test_an_entry_that_is_missing_in_an_archive_is_noticed_and_the_rest_can_be_restored(
+    path: Path, tmp_path: Path
+) -> None:
     lines = lines_of(path)
     leave_out(lines)
     session_id = plant(path, as_text(lines))
     with sync.open(path) as db:
-        assert ["entries 2 to 2 are missing in its archive" in finding.message for finding in db.verify().findings] == [True]
+        assert [
+            "entries 2 to 2 are missing in its archive" in finding.message
+            for finding in db.verify().findings
+        ] == [True]
     report = salvaged(path, tmp_path / "new.db")
-    assert [(one.session_id, one.missing) for one in report.damaged_sessions] == [(session_id, ((2, 2),))]
+    assert [(one.session_id, one.missing) for one in report.damaged_sessions] == [
+        (session_id, ((2, 2),))
+    ]
     with sync.open(path) as db:
         db.restore(session_id)
         assert [entry.seq for entry in db.session_by_id(session_id).arrivals()] == [0, 1, 3, 4, 5]
 
 
-@pytest.mark.parametrize("keys", ["", "{}", "[1]", '["a"]', '"agent:main:web:1"', "[" * 100_000, "[" + "[]," * 1_000_001 + "0]"])
-def test_a_list_of_keys_that_is_none_is_damage_and_nothing_is_put_back(path: Path, tmp_path: Path, keys: str) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    ["", "{}", "[1]", '["a"]', '"agent:main:web:1"', "[" * 100_000, "[" + "[]," * 1_000_001 + "0]"],
+)
+def test_a_list_of_keys_that_is_none_is_damage_and_nothing_is_put_back(
+    path: Path, tmp_path: Path, keys: str
+) -> None:
     session_id = id_of(path)
     change(path, f"UPDATE archive SET session_keys = '{keys}' WHERE archive_no = 1")
     with sync.open(path) as db, pytest.raises(StoreDamaged, match=session_id):
@@ -264,7 +325,9 @@ def is_noticed_without_loss(path: Path, session_id: str, new: Path) -> None:
         "DELETE FROM archive_chunk WHERE archive_no = 1 AND what = 'session'",
     ],
 )
-def test_a_chunk_that_says_it_is_something_else_is_noticed(path: Path, tmp_path: Path, statement: str) -> None:
+def test_a_chunk_that_says_it_is_something_else_is_noticed(
+    path: Path, tmp_path: Path, statement: str
+) -> None:
     session_id = id_of(path)
     change(path, statement, COUNT)
     is_noticed(path, session_id, tmp_path / "new.db")
@@ -295,11 +358,23 @@ BOMBS = [(b"[" + b"[]," * 6_000_000 + b"0]\n", 1, 250), (b" ", 2_000, 600)]
 
 @pytest.mark.parametrize("what", ["entry", "session"])
 @pytest.mark.parametrize(("text", "times", "mib"), BOMBS, ids=["lists", "blanks"])
-def test_memory_does_not_follow_what_a_chunk_claims(path: Path, tmp_path: Path, what: str, text: bytes, times: int, mib: int) -> None:
+def test_memory_does_not_follow_what_a_chunk_claims(
+    path: Path, tmp_path: Path, what: str, text: bytes, times: int, mib: int
+) -> None:
     """A kilobyte that unpacks to 18 MiB of lists took 573 MiB; one that unpacks to 2 GB may cost no more than the largest row does."""
     session_id = plant(path, HEAD + text, what, rows=1 if what == "session" else 6, times=times)
-    command = [sys.executable, "-c", LIMITED, str(path), str(tmp_path / "new.db"), session_id, str(mib)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    command = [
+        sys.executable,
+        "-c",
+        LIMITED,
+        str(path),
+        str(tmp_path / "new.db"),
+        session_id,
+        str(mib),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
     assert (done.returncode, done.stdout.split()) == (0, ["1", "damaged", "False"]), done.stderr
 
 
@@ -313,17 +388,27 @@ def test_zstd_sets_nothing_aside_for_a_window_that_a_frame_claims() -> None:
 # -- what is written stays within what is read ---------------------------------------------------------------
 
 
-def test_the_columns_of_a_chunk_are_those_of_the_schema_and_of_the_statements_that_put_them_back() -> None:
+def test_the_columns_of_a_chunk_are_those_of_the_schema_and_of_the_statements_that_put_them_back() -> (
+    None
+):
     with closing(apsw.Connection(":memory:")) as db:
         db.execute(schema_text()).fetchall()
         for table, columns in archive_format.COLUMNS.items():
-            info = db.execute('SELECT name, type, "notnull" OR pk FROM pragma_table_info(?)', (table,)).fetchall()
-            assert {name: kind + ("" if required else "?") for name, kind, required in info} == columns, table
-            putting = {"session": "salvage.put_session", "binding": "archive.rebind"}.get(table, f"archive.put_{table}")
+            info = db.execute(
+                'SELECT name, type, "notnull" OR pk FROM pragma_table_info(?)', (table,)
+            ).fetchall()
+            assert {
+                name: kind + ("" if required else "?") for name, kind, required in info
+            } == columns, table
+            putting = {"session": "salvage.put_session", "binding": "archive.rebind"}.get(
+                table, f"archive.put_{table}"
+            )
             assert statements()[putting].parameters == set(columns), table
 
 
-def test_a_page_of_entries_that_are_nothing_but_escapes_and_ids_stays_within_the_bound(tmp_path: Path) -> None:
+def test_a_page_of_entries_that_are_nothing_but_escapes_and_ids_stays_within_the_bound(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "escapes.db"
     quotes = '"' * 2_000
     with sync.open(path) as db:
@@ -343,4 +428,6 @@ def test_a_session_with_more_keys_than_an_archive_holds_is_kept_and_says_why(pat
     change(path, rows)
     with sync.open(path) as db:
         report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
-        assert any("10,001 keys point at it" in created.note for created in report.decisions), report
+        assert any("10,001 keys point at it" in created.note for created in report.decisions), (
+            report
+        )

@@ -44,21 +44,37 @@ async def prune(db: sessiondb.SessionDB, clock: Clock, *, dry_run: bool = False)
 
 
 async def rows(db: sessiondb.SessionDB) -> dict[str, int]:
-    return {table: len(await look(db, name)) for table, name in
-            (("outbox", "outbox"), ("inbox", "inbox"), ("turn", "turns"), ("event", "events"))}  # fmt: skip
+    return {
+        table: len(await look(db, name))
+        for table, name in (
+            ("outbox", "outbox"),
+            ("inbox", "inbox"),
+            ("turn", "turns"),
+            ("event", "events"),
+        )
+    }
 
 
-async def test_rows_of_finished_work_go_when_they_are_old_enough_and_the_transcript_stays(tmp_db: Path, clock: Clock) -> None:
+async def test_rows_of_finished_work_go_when_they_are_old_enough_and_the_transcript_stays(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         for number in range(5):
             await answered(db, f"old {number}")
         clock.pass_ms(31 * DAY_MS)
         await answered(db, "new")
         message = await (await db.session(KEY)).arrivals(limit=100)
-        assert await prune(db, clock, dry_run=True) == {"outbox": 5, "inbox": 5, "turn": 0, "event": 0}, "turns follow their messages"
+        assert await prune(db, clock, dry_run=True) == {
+            "outbox": 5,
+            "inbox": 5,
+            "turn": 0,
+            "event": 0,
+        }, "turns follow their messages"
         assert await rows(db) == {"outbox": 6, "inbox": 6, "turn": 6, "event": 0}
         assert await prune(db, clock) == {"outbox": 5, "inbox": 5, "turn": 5, "event": 0}
-        assert await rows(db) == {"outbox": 1, "inbox": 1, "turn": 1, "event": 1}, "the event says what was done"
+        assert await rows(db) == {"outbox": 1, "inbox": 1, "turn": 1, "event": 1}, (
+            "the event says what was done"
+        )
         assert await prune(db, clock) == dict.fromkeys(pruning.TABLES, 0)
         assert await (await db.session(KEY)).arrivals(limit=100) == message
         assert (await db.verify()).findings == ()
@@ -83,7 +99,12 @@ async def test_what_is_not_finished_stays_whatever_its_age(tmp_db: Path, clock: 
         clock.pass_ms(400 * DAY_MS)
         pruned = await prune(db, clock)
         # The messages `unknown` and `pending` are done; their replies are not.
-        assert {row.event_id for row in await look(db, "inbox")} == {"dead", "held", "running", "waiting"}
+        assert {row.event_id for row in await look(db, "inbox")} == {
+            "dead",
+            "held",
+            "running",
+            "waiting",
+        }
         assert {row.state for row in await look(db, "outbox")} == {"unknown", "pending"}
         assert (pruned["inbox"], pruned["outbox"], pruned["turn"]) == (2, 0, 2)
         assert (await db.verify()).findings == ()
@@ -100,8 +121,12 @@ async def test_numbers_are_never_given_out_again(tmp_db: Path, clock: Clock) -> 
         assert not again.duplicate, "its receipt was pruned: after so long it is a new message"
         assert again.inbox_no == 2
         assert (await claimed(db)).turn_no == 2
-        texts = [json.loads(entry.payload)["message"]["content"] async for entry in _user_entries(db)]
-        assert texts == ["old", "old"], "the number is in the entry's idempotency key, so the second one is an entry of its own"
+        texts = [
+            json.loads(entry.payload)["message"]["content"] async for entry in _user_entries(db)
+        ]
+        assert texts == ["old", "old"], (
+            "the number is in the entry's idempotency key, so the second one is an entry of its own"
+        )
 
 
 async def _user_entries(db: sessiondb.SessionDB) -> Any:
@@ -109,7 +134,9 @@ async def _user_entries(db: sessiondb.SessionDB) -> Any:
         yield row
 
 
-async def test_killed_after_any_step_the_next_run_prunes_the_rest(tmp_path: Path, clock: Clock) -> None:
+async def test_killed_after_any_step_the_next_run_prunes_the_rest(
+    tmp_path: Path, clock: Clock
+) -> None:
     for steps in range(20):
         async with sessiondb.open(tmp_path / f"{steps}.db") as db:
             for number in range(3):
@@ -125,11 +152,18 @@ async def test_killed_after_any_step_the_next_run_prunes_the_rest(tmp_path: Path
                 return
             finally:
                 assert (await db.verify()).findings == ()
-            assert {**await rows(db), "event": 0} == {"outbox": 0, "inbox": 0, "turn": 0, "event": 0}
+            assert {**await rows(db), "event": 0} == {
+                "outbox": 0,
+                "inbox": 0,
+                "turn": 0,
+                "event": 0,
+            }
     pytest.fail("pruning three messages takes no 20 steps")
 
 
-async def test_a_message_that_is_taken_up_again_meanwhile_is_not_pruned(tmp_db: Path, clock: Clock) -> None:
+async def test_a_message_that_is_taken_up_again_meanwhile_is_not_pruned(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "dropped")
         turn = await claimed(db)
@@ -148,7 +182,9 @@ async def test_a_message_that_is_taken_up_again_meanwhile_is_not_pruned(tmp_db: 
         assert [row.state for row in await look(db, "inbox")] == ["queued"]
 
 
-async def test_dead_letters_can_be_requeued_however_old_they_are(tmp_db: Path, clock: Clock) -> None:
+async def test_dead_letters_can_be_requeued_however_old_they_are(
+    tmp_db: Path, clock: Clock
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "dead")
         await fail(db, (await claimed(db)).turn_no, retry=False)
@@ -165,7 +201,12 @@ def test_the_command_prunes_and_says_so(tmp_db: Path) -> None:
             db.accept("web", f"e{number}", KEY, {"role": "user", "content": "hello"})
     result = run("gc", tmp_db, "--prune", "0", "--dry-run")
     assert result.exit_code == 0
-    assert "rows of finished work that would go: replies 0, messages 0, turns 0, events 0" in result.stderr
+    assert (
+        "rows of finished work that would go: replies 0, messages 0, turns 0, events 0"
+        in result.stderr
+    )
     result = run("gc", tmp_db)
     assert "finished work" not in result.stderr, "without a limit nothing goes"
-    assert json.loads(ok("gc", tmp_db, "--prune", "30d", "--json"))["pruned"] == dict.fromkeys(pruning.TABLES, 0)
+    assert json.loads(ok("gc", tmp_db, "--prune", "30d", "--json"))["pruned"] == dict.fromkeys(
+        pruning.TABLES, 0
+    )

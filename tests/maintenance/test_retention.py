@@ -22,16 +22,32 @@ from tests.maintenance.test_archive import Dying, dump
 from tests.support.core import change, query, reply, user
 
 ALL_TABLES = (
-    "session", "binding", "branch", "entry", "epoch", "compaction", "import_file", "quarantine", "lane", "turn", "inbox", "outbox",
-    "event", "event_cursor", "archive", "archive_chunk",
-)  # fmt: skip
+    "session",
+    "binding",
+    "branch",
+    "entry",
+    "epoch",
+    "compaction",
+    "import_file",
+    "quarantine",
+    "lane",
+    "turn",
+    "inbox",
+    "outbox",
+    "event",
+    "event_cursor",
+    "archive",
+    "archive_chunk",
+)
 
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def aged(db: sessiondb.SessionDB, name: str, days: float, *, agent: str = "main", size: int = 10) -> sessiondb.Session:
+async def aged(
+    db: sessiondb.SessionDB, name: str, days: float, *, agent: str = "main", size: int = 10
+) -> sessiondb.Session:
     """Make a session that has not changed for so many days."""
     session = await db.session(f"agent:{agent}:web:{name}")
     await session.append(user("x" * size))
@@ -42,7 +58,12 @@ async def aged(db: sessiondb.SessionDB, name: str, days: float, *, agent: str = 
 
 async def set_age(db: sessiondb.SessionDB, session: sessiondb.Session, ms: int) -> None:
     number = session.ref.session_no
-    await db.write("test.age", lambda tx: tx.run("import_file.date_session", session_no=number, created_at_ms=ms, updated_at_ms=ms))
+    await db.write(
+        "test.age",
+        lambda tx: tx.run(
+            "import_file.date_session", session_no=number, created_at_ms=ms, updated_at_ms=ms
+        ),
+    )
 
 
 async def run(db: sessiondb.SessionDB, **limits: Any) -> dict[str, tuple[str, str, str]]:
@@ -54,7 +75,14 @@ async def run(db: sessiondb.SessionDB, **limits: Any) -> dict[str, tuple[str, st
     report = await db.gc(RetentionPolicy(**limits), every=True)
     assert report.ok
     assert (await db.verify()).findings == ()
-    return {names.get(created.session_id, created.session_id): (created.action, created.outcome, created.reason) for created in report.decisions}
+    return {
+        names.get(created.session_id, created.session_id): (
+            created.action,
+            created.outcome,
+            created.reason,
+        )
+        for created in report.decisions
+    }
 
 
 def gone(decisions: dict[str, tuple[str, str, str]]) -> list[str]:
@@ -79,7 +107,10 @@ async def test_what_has_not_changed_for_too_long_goes(tmp_db: Path) -> None:
         decisions = await run(db, max_age_days=30)
         assert gone(decisions) == ["d31", "d90"]
         assert decisions["d90"] == ("archive", "done", "has not changed for 90 days (limit 30)")
-        assert [info.keys async for info in db.sessions()] == [("agent:main:web:d2",), ("agent:main:web:d29",)]
+        assert [info.keys async for info in db.sessions()] == [
+            ("agent:main:web:d2",),
+            ("agent:main:web:d29",),
+        ]
 
 
 @pytest.mark.anyio
@@ -108,7 +139,9 @@ async def test_of_an_agents_keys_those_that_were_used_longest_ago_go(tmp_db: Pat
 
 
 @pytest.mark.anyio
-async def test_a_database_that_is_too_large_loses_its_oldest_until_it_is_at_the_high_water_mark(tmp_db: Path) -> None:
+async def test_a_database_that_is_too_large_loses_its_oldest_until_it_is_at_the_high_water_mark(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         for days in range(2, 12):
             session = await aged(db, f"d{days:02}", days)
@@ -131,17 +164,24 @@ async def test_space_comes_back_and_the_report_says_how_much(tmp_db: Path) -> No
     async with sessiondb.open(tmp_db) as db:
         session = await aged(db, "old", 90)
         await session.append_many([user("word " * 2_000)] * 200)
-        report = await retention.gc(db.backend, RetentionPolicy(max_age_days=1), now_ms=now_ms() + 9 * DAY_MS)
+        report = await retention.gc(
+            db.backend, RetentionPolicy(max_age_days=1), now_ms=now_ms() + 9 * DAY_MS
+        )
         assert report.bytes_after < report.bytes_before / 4
         assert report.bytes_free == 0
         status = await db.status()
         assert status.file_bytes == report.bytes_after
-        [event] = await db.read("events", lambda tx: tx.all("events.after_for", after_no=0, audience="operator", limit=9))
+        [event] = await db.read(
+            "events",
+            lambda tx: tx.all("events.after_for", after_no=0, audience="operator", limit=9),
+        )
         assert (event.kind, "1 archived" in event.text) == ("retention_done", True)
 
 
 @pytest.mark.anyio
-async def test_that_no_page_can_be_given_back_now_does_not_undo_what_was_archived(tmp_db: Path) -> None:
+async def test_that_no_page_can_be_given_back_now_does_not_undo_what_was_archived(
+    tmp_db: Path,
+) -> None:
     class Locked(Dying):
         async def incremental_vacuum(self, pages: int) -> int:
             raise StoreBusy("another process is writing", retry_after_ms=1)
@@ -149,7 +189,9 @@ async def test_that_no_page_can_be_given_back_now_does_not_undo_what_was_archive
     async with sessiondb.open(tmp_db) as db:
         session = await aged(db, "old", 90)
         await session.append_many([user("word " * 2_000)] * 50)
-        report = await retention.gc(Locked(db.backend, -1), RetentionPolicy(max_sessions=0, idle_days=0))
+        report = await retention.gc(
+            Locked(db.backend, -1), RetentionPolicy(max_sessions=0, idle_days=0)
+        )
         assert report.count("done") == 1
         assert report.bytes_free > report.bytes_before / 2
         assert (await db.gc(RetentionPolicy())).bytes_free == 0
@@ -164,12 +206,18 @@ async def test_archives_go_when_they_are_old_enough(tmp_db: Path) -> None:
         assert (await db.gc(policy)).decisions == ()
         report = await retention.gc(db.backend, policy, now_ms=now_ms() + 11 * DAY_MS)
         [created] = report.decisions
-        assert (created.action, created.outcome, created.reason) == ("drop", "done", "archived 11 days ago (limit 10)")
+        assert (created.action, created.outcome, created.reason) == (
+            "drop",
+            "done",
+            "archived 11 days ago (limit 10)",
+        )
         with pytest.raises(sessiondb.NotFound, match="cannot be restored"):
             await db.restore(session.id)
         assert (await db.verify()).findings == ()
     assert query(tmp_db, "SELECT count(*) FROM archive_chunk") == [0]
-    assert query(tmp_db, "SELECT state FROM archive WHERE finished_at_ms IS NOT NULL") == ["deleted"]
+    assert query(tmp_db, "SELECT state FROM archive WHERE finished_at_ms IS NOT NULL") == [
+        "deleted"
+    ]
 
 
 @pytest.mark.anyio
@@ -214,7 +262,9 @@ async def restored(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
 
 @pytest.mark.parametrize("protect", [pinned, active, with_a_message, with_a_fork, restored])
 @pytest.mark.anyio
-async def test_what_is_protected_stays_whatever_the_limits_say(tmp_db: Path, protect: Callable[..., Any]) -> None:
+async def test_what_is_protected_stays_whatever_the_limits_say(
+    tmp_db: Path, protect: Callable[..., Any]
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await aged(db, "old", 90)
         await aged(db, "other", 91)
@@ -228,7 +278,9 @@ async def test_what_is_protected_stays_whatever_the_limits_say(tmp_db: Path, pro
 
 
 @pytest.mark.anyio
-async def test_a_running_compaction_a_running_turn_and_open_replies_protect_their_session(tmp_db: Path) -> None:
+async def test_a_running_compaction_a_running_turn_and_open_replies_protect_their_session(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await aged(db, "old", 90)
 
@@ -304,7 +356,9 @@ async def test_an_unpinned_session_may_go(tmp_db: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"dry_run": True}, {}])
 @pytest.mark.anyio
-async def test_a_dry_run_decides_the_same_and_changes_nothing(tmp_db: Path, options: dict[str, bool]) -> None:
+async def test_a_dry_run_decides_the_same_and_changes_nothing(
+    tmp_db: Path, options: dict[str, bool]
+) -> None:
     policy = RetentionPolicy(max_age_days=30, max_sessions=2, enforce="dry_run" in options)
     async with sessiondb.open(tmp_db) as db:
         for days in (2, 3, 4, 40):
@@ -316,15 +370,23 @@ async def test_a_dry_run_decides_the_same_and_changes_nothing(tmp_db: Path, opti
     async with sessiondb.open(tmp_db) as db:
         wet = await db.gc(policy.model_copy(update={"enforce": True}))
     assert dry.dry_run
-    assert [(created.session_id, created.action, created.reason, created.bytes) for created in dry.decisions] == [
-        (created.session_id, created.action, created.reason, created.bytes) for created in wet.decisions
+    assert [
+        (created.session_id, created.action, created.reason, created.bytes)
+        for created in dry.decisions
+    ] == [
+        (created.session_id, created.action, created.reason, created.bytes)
+        for created in wet.decisions
     ]
     assert (dry.count("planned"), wet.count("done"), dry.kept, wet.kept) == (2, 2, 2, 2)
 
 
 @pytest.mark.anyio
-async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle, "SHARE_BESIDE_CALLERS", 0.25)  # what is shown here needs no long pauses
+async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        throttle, "SHARE_BESIDE_CALLERS", 0.25
+    )  # what is shown here needs no long pauses
     monkeypatch.setattr(archive, "COMPARE_PAUSE_S", 0.01)
     async with sessiondb.open(tmp_db) as db:
         old = await aged(db, "old", 90)
@@ -352,7 +414,9 @@ async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(tmp_
 
         async with anyio.create_task_group() as group:
             group.start_soon(db.run_lane, "main", handler)
-            report = await retention.gc(Interleaved(db.backend, -1), RetentionPolicy(max_sessions=1, idle_days=0))
+            report = await retention.gc(
+                Interleaved(db.backend, -1), RetentionPolicy(max_sessions=1, idle_days=0)
+            )
             while answered < steps:
                 await db.backend.wait_change(db.backend.change_count, 0.1)
             group.cancel_scope.cancel()
@@ -363,7 +427,9 @@ async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(tmp_
 
 
 @pytest.mark.anyio
-async def test_a_plan_reads_sessions_a_page_at_a_time_and_no_entry_of_those_that_stay(tmp_db: Path) -> None:
+async def test_a_plan_reads_sessions_a_page_at_a_time_and_no_entry_of_those_that_stay(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         for number in range(450):
             await db.create_session(f"s{number}")
@@ -397,7 +463,9 @@ async def test_a_plan_reads_sessions_a_page_at_a_time_and_no_entry_of_those_that
 
                 return await self.backend.read(counting, op=op)
 
-        report = await retention.gc(Counting(db.backend, -1), RetentionPolicy(max_age_days=30), dry_run=True)
+        report = await retention.gc(
+            Counting(db.backend, -1), RetentionPolicy(max_age_days=30), dry_run=True
+        )
         assert report.count("planned") == 1
         assert rows["retention.newest"] == [200, 200, 51]
         assert rows["import_file.entry_sizes"] == [3]
@@ -411,17 +479,39 @@ async def test_a_decision_names_the_limit_that_asks_for_it(tmp_db: Path) -> None
             await aged(db, f"d{days}", days)
 
         async def rules(**limits: Any) -> list[tuple[str, str]]:
-            report = await retention.gc(db.backend, RetentionPolicy(**limits), dry_run=True, every=True)
+            report = await retention.gc(
+                db.backend, RetentionPolicy(**limits), dry_run=True, every=True
+            )
             return [(created.action, created.rule) for created in report.decisions]
 
         assert await rules() == [("keep", "none")] * 3
-        assert await rules(max_age_days=30) == [("archive", "age"), ("keep", "none"), ("keep", "none")]
-        assert await rules(max_age_days=30, max_sessions=1) == [("archive", "age"), ("archive", "count"), ("keep", "none")]
-        assert await rules(max_bindings_per_agent=0) == [("archive", "bindings"), ("archive", "bindings"), ("keep", "bindings")]
-        assert await rules(max_age_days=30, max_bytes=1) == [("archive", "age"), ("archive", "bytes"), ("keep", "bytes")]
+        assert await rules(max_age_days=30) == [
+            ("archive", "age"),
+            ("keep", "none"),
+            ("keep", "none"),
+        ]
+        assert await rules(max_age_days=30, max_sessions=1) == [
+            ("archive", "age"),
+            ("archive", "count"),
+            ("keep", "none"),
+        ]
+        assert await rules(max_bindings_per_agent=0) == [
+            ("archive", "bindings"),
+            ("archive", "bindings"),
+            ("keep", "bindings"),
+        ]
+        assert await rules(max_age_days=30, max_bytes=1) == [
+            ("archive", "age"),
+            ("archive", "bytes"),
+            ("keep", "bytes"),
+        ]
         await db.gc(RetentionPolicy(max_age_days=30))
-        report = await retention.gc(db.backend, RetentionPolicy(archive_days=1), dry_run=True, now_ms=now_ms() + 2 * DAY_MS)
-        assert [(created.action, created.rule) for created in report.decisions] == [("drop", "archive_age")]
+        report = await retention.gc(
+            db.backend, RetentionPolicy(archive_days=1), dry_run=True, now_ms=now_ms() + 2 * DAY_MS
+        )
+        assert [(created.action, created.rule) for created in report.decisions] == [
+            ("drop", "archive_age")
+        ]
 
 
 # -- settings -----------------------------------------------------------------------------------------------
@@ -429,12 +519,24 @@ async def test_a_decision_names_the_limit_that_asks_for_it(tmp_db: Path) -> None
 
 def test_openclaws_settings_become_a_policy() -> None:
     maintenance = {
-        "mode": "warn", "pruneAfter": "30d", "maxEntries": 500, "maxDiskBytes": "10gb", "highWaterBytes": "8gb",
-        "resetArchiveRetention": "12w", "preserveRecent": "36h", "archiveDashboardAfter": "7d",
-    }  # fmt: skip
+        "mode": "warn",
+        "pruneAfter": "30d",
+        "maxEntries": 500,
+        "maxDiskBytes": "10gb",
+        "highWaterBytes": "8gb",
+        "resetArchiveRetention": "12w",
+        "preserveRecent": "36h",
+        "archiveDashboardAfter": "7d",
+    }
     expected = RetentionPolicy(
-        enforce=False, max_age_days=30, max_sessions=500, max_bytes=10 * 1024**3, high_water=0.8, archive_days=84, idle_days=1.5,
-            prune_days=30,
+        enforce=False,
+        max_age_days=30,
+        max_sessions=500,
+        max_bytes=10 * 1024**3,
+        high_water=0.8,
+        archive_days=84,
+        idle_days=1.5,
+        prune_days=30,
     )
     assert retention_policy({"session": {"maintenance": maintenance}}) == expected
     assert retention_policy({"maintenance": maintenance}) == expected
@@ -446,7 +548,13 @@ def test_settings_that_say_nothing_limit_nothing(settings: dict[str, Any]) -> No
 
 
 def test_a_limit_that_is_false_or_zero_is_off() -> None:
-    off = {"pruneAfter": False, "maxEntries": 0, "maxDiskBytes": False, "resetArchiveRetention": False, "preserveRecent": False}
+    off = {
+        "pruneAfter": False,
+        "maxEntries": 0,
+        "maxDiskBytes": False,
+        "resetArchiveRetention": False,
+        "preserveRecent": False,
+    }
     assert retention_policy({"session": {"maintenance": off}}) == RetentionPolicy(idle_days=0)
 
 
@@ -470,7 +578,9 @@ def test_the_high_water_mark_is_a_size_or_a_share(message: Any, share: float) ->
         ("pruneafter", "30d", "no such setting"),
     ],
 )
-def test_an_impossible_setting_is_an_error_that_names_it(key: str, value: Any, message: str) -> None:
+def test_an_impossible_setting_is_an_error_that_names_it(
+    key: str, value: Any, message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message) as caught:
         retention_policy({"session": {"maintenance": {key: value}}})
     assert f"session.maintenance.{key}" in str(caught.value)
@@ -478,16 +588,28 @@ def test_an_impossible_setting_is_an_error_that_names_it(key: str, value: Any, m
 
 def test_a_high_water_mark_above_the_limit_is_an_error() -> None:
     with pytest.raises(InvalidInput, match=r"session\.maintenance\.highWaterBytes"):
-        retention_policy({"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "2gb"}}})
+        retention_policy(
+            {"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "2gb"}}}
+        )
 
 
-@pytest.mark.parametrize(("text", "days"), [("30d", 30), ("36h", 1.5), ("1w", 7), ("7", 7), (" 1.5 D ", 1.5), ("90m", 0.0625), ("0", 0)])
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [("30d", 30), ("36h", 1.5), ("1w", 7), ("7", 7), (" 1.5 D ", 1.5), ("90m", 0.0625), ("0", 0)],
+)
 def test_a_length_of_time_has_a_unit_or_is_days(text: str, days: float) -> None:
     assert parse_days(text) == days
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("10gb", 10 * 1024**3), ("500MB", 500 * 1024**2), ("1.5kb", 1536), ("12", 12), ("1 tb", 1024**4)]
+    ("text", "size"),
+    [
+        ("10gb", 10 * 1024**3),
+        ("500MB", 500 * 1024**2),
+        ("1.5kb", 1536),
+        ("12", 12),
+        ("1 tb", 1024**4),
+    ],
 )
 def test_a_size_has_a_unit_or_is_bytes(text: str, size: int) -> None:
     assert parse_bytes(text) == size

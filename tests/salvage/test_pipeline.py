@@ -40,7 +40,18 @@ from sessiondb.sqlite.schema import migrations, schema_text
 from sessiondb.sqlite.transaction import statements
 from tests import ROOT
 from tests.support.core import change, user
-from tests.support.damage import PAGE, Truth, break_it, complaints, copy_of, is_mark, make, reported, rows_of, salvaged
+from tests.support.damage import (
+    PAGE,
+    Truth,
+    break_it,
+    complaints,
+    copy_of,
+    is_mark,
+    make,
+    reported,
+    rows_of,
+    salvaged,
+)
 from tests.support.gateway import claimed, complete
 
 TIMES = int(os.environ.get("SESSIONDB_DAMAGE", "15"))
@@ -93,7 +104,11 @@ def try_one(truth: Truth, path: Path, new: Path, name: str) -> tuple[str, list[s
         left = [key for key, pages in truth.pages.items() if not pages & touched]
         return str(damage), [f"refused, though {len(left)} rows are whole: {error}"] if left else []
     wrong = complaints(truth, touched, new, report)
-    wrong += [f"{one.session_id} was left out: {one.notes}" for one in report.damaged_sessions if one.outcome == "left out"]
+    wrong += [
+        f"{one.session_id} was left out: {one.notes}"
+        for one in report.damaged_sessions
+        if one.outcome == "left out"
+    ]
     wrong += ["the damaged file was written"] if path.read_bytes() != before else []
     return str(damage), wrong
 
@@ -108,18 +123,32 @@ def test_whatever_page_is_damaged_every_row_on_the_others_comes_out_and_what_is_
         kinds[damage.split(" on ")[0].split(" (")[0].split(" after")[0]] += 1
         if wrong:
             failures.append(f"SESSIONDB_DAMAGE_SEED={SEED}, number {number}, {damage}: {wrong[:3]}")
-    print(f"\nsalvage: seed {SEED}, {TIMES} damaged files of {sound.count} pages, {len(sound.rows)} rows each: {dict(kinds)}")
+    print(
+        f"\nsalvage: seed {SEED}, {TIMES} damaged files of {sound.count} pages, {len(sound.rows)} rows each: {dict(kinds)}"
+    )
     assert failures == []
 
 
-def test_a_sound_database_comes_out_as_it_is_row_for_row(sound: Truth, broken: Path, new: Path) -> None:
+def test_a_sound_database_comes_out_as_it_is_row_for_row(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     report = salvaged(broken, new)
     assert report.complete
-    assert (report.notes, report.lost, report.unreadable, report.damaged_sessions) == ([], [], [], [])
-    with closing(apsw.Connection(str(broken))) as before, closing(apsw.Connection(str(new))) as after:
+    assert (report.notes, report.lost, report.unreadable, report.damaged_sessions) == (
+        [],
+        [],
+        [],
+        [],
+    )
+    with (
+        closing(apsw.Connection(str(broken))) as before,
+        closing(apsw.Connection(str(new))) as after,
+    ):
         for table in damaged_file.TABLES:
             statement = f"SELECT * FROM {table} ORDER BY 1, 2"
-            assert after.execute(statement).fetchall() == before.execute(statement).fetchall(), table
+            assert after.execute(statement).fetchall() == before.execute(statement).fetchall(), (
+                table
+            )
         assert after.pragma("integrity_check") == "ok"
         for name in ("page_size", "auto_vacuum", "application_id", "user_version", "journal_mode"):
             assert after.pragma(name) == before.pragma(name), name
@@ -130,19 +159,30 @@ def test_every_table_and_every_column_of_the_schema_is_salvaged() -> None:
     """A table or a column that a later schema adds cannot be forgotten."""
     with closing(apsw.Connection(":memory:")) as db:
         db.execute(schema_text()).fetchall()
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        tables = {
+            name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        }
         assert tables == set(damaged_file.TABLES)
         for table in tables - {"sqlite_sequence"}:
-            columns = {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+            columns = {
+                name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))
+            }
             assert statements()[f"salvage.put_{table}"].parameters == columns, table
-        numbered = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'")}
+        numbered = {
+            name
+            for (name,) in db.execute(
+                "SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'"
+            )
+        }
         assert numbered == set(pipeline._NUMBERED)
 
 
 # -- one page after another ----------------------------------------------------------------------------------
 
 
-def test_without_its_first_page_a_file_gives_everything(sound: Truth, broken: Path, new: Path) -> None:
+def test_without_its_first_page_a_file_gives_everything(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     put_page(broken, 1, bytes(PAGE))
     report = salvaged(broken, new)
     assert complaints(sound, {1}, new, report) == []
@@ -150,23 +190,44 @@ def test_without_its_first_page_a_file_gives_everything(sound: Truth, broken: Pa
     assert (report.damaged_sessions, report.unreadable) == ([], [])
 
 
-def test_without_schema_and_map_rows_are_known_by_their_shape(sound: Truth, broken: Path, new: Path) -> None:
+def test_without_schema_and_map_rows_are_known_by_their_shape(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     lost = {1, 2, *pages_of(sound, "sqlite_schema")}
     for number in lost:
         put_page(broken, number, bytes(PAGE))
     report = salvaged(broken, new)
     assert complaints(sound, lost, new, report) == []
-    with closing(apsw.Connection(str(sound.path))) as before, closing(apsw.Connection(str(new))) as after:
+    with (
+        closing(apsw.Connection(str(sound.path))) as before,
+        closing(apsw.Connection(str(new))) as after,
+    ):
         for table in ("session", "binding", "branch", "epoch", "compaction", "lane", "instance"):
             statement = f"SELECT * FROM {table} ORDER BY 1, 2"
-            assert after.execute(statement).fetchall() == before.execute(statement).fetchall(), table
+            assert after.execute(statement).fetchall() == before.execute(statement).fetchall(), (
+                table
+            )
 
 
-ONE_BY_ONE = ["session", "branch", "epoch", "binding", "compaction", "turn", "inbox", "outbox", "event", "instance", "lane"]
+ONE_BY_ONE = [
+    "session",
+    "branch",
+    "epoch",
+    "binding",
+    "compaction",
+    "turn",
+    "inbox",
+    "outbox",
+    "event",
+    "instance",
+    "lane",
+]
 
 
 @pytest.mark.parametrize("table", ONE_BY_ONE)
-def test_without_one_table_the_others_come_out_and_the_result_verifies(sound: Truth, broken: Path, new: Path, table: str) -> None:
+def test_without_one_table_the_others_come_out_and_the_result_verifies(
+    sound: Truth, broken: Path, new: Path, table: str
+) -> None:
     lost = pages_of(sound, table)
     for number in lost:
         put_page(broken, number, bytes(PAGE))
@@ -176,7 +237,9 @@ def test_without_one_table_the_others_come_out_and_the_result_verifies(sound: Tr
     assert any(spot.table == table for spot in report.unreadable)
 
 
-def test_a_lost_entry_leaves_a_mark_with_its_number_its_id_and_the_path_of_its_successors(broken: Path, new: Path) -> None:
+def test_a_lost_entry_leaves_a_mark_with_its_number_its_id_and_the_path_of_its_successors(
+    broken: Path, new: Path
+) -> None:
     with sync.open(broken) as db:
         session = db.create_session("cut")
         receipts = [session.append(user(f"message {number} " * 60)) for number in range(30)]
@@ -202,11 +265,15 @@ def test_a_lost_entry_leaves_a_mark_with_its_number_its_id_and_the_path_of_its_s
         assert session.append(user("and on")).seq == 31
 
 
-def test_a_user_message_that_only_the_inbox_still_has_is_told_again(tmp_path: Path, new: Path) -> None:
+def test_a_user_message_that_only_the_inbox_still_has_is_told_again(
+    tmp_path: Path, new: Path
+) -> None:
     path = tmp_path / "gateway.db"
     anyio.run(work_on_one_message, path)
     with closing(apsw.Connection(str(path))) as db:
-        [(number, entry_id)] = db.execute("SELECT entry_no, entry_id FROM entry WHERE idempotency_key = 'inbox:1'").fetchall()
+        [(number, entry_id)] = db.execute(
+            "SELECT entry_no, entry_id FROM entry WHERE idempotency_key = 'inbox:1'"
+        ).fetchall()
     change(path, "DELETE FROM entry WHERE idempotency_key = 'inbox:1'")
     report = salvaged(path, new)
     assert not report.findings
@@ -214,7 +281,9 @@ def test_a_user_message_that_only_the_inbox_still_has_is_told_again(tmp_path: Pa
     assert row["entry_id"] == entry_id
     assert json.loads(row["payload"])["message"]["content"] == "please do it"
     with closing(apsw.Connection(str(new))) as db:
-        assert db.execute("SELECT idempotency_key FROM entry WHERE entry_no = ?", (number,)).fetchall() == [("inbox:1",)]
+        assert db.execute(
+            "SELECT idempotency_key FROM entry WHERE entry_no = ?", (number,)
+        ).fetchall() == [("inbox:1",)]
 
 
 async def work_on_one_message(path: Path) -> None:
@@ -223,29 +292,45 @@ async def work_on_one_message(path: Path) -> None:
         await complete(db, (await claimed(db)).turn_no, "done")
 
 
-def test_numbers_that_were_given_out_are_not_given_out_again(sound: Truth, broken: Path, new: Path) -> None:
+def test_numbers_that_were_given_out_are_not_given_out_again(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     for number in pages_of(sound, "inbox") | pages_of(sound, "sqlite_sequence"):
         put_page(broken, number, bytes(PAGE))
     with closing(apsw.Connection(str(sound.path))) as db:
-        [(last,)] = db.execute("SELECT max(CAST(substr(idempotency_key, 7) AS INTEGER)) FROM entry WHERE idempotency_key GLOB 'inbox:*'")
+        [(last,)] = db.execute(
+            "SELECT max(CAST(substr(idempotency_key, 7) AS INTEGER)) FROM entry WHERE idempotency_key GLOB 'inbox:*'"
+        )
     salvaged(broken, new)
     with sync.open(new) as db:
         taken = db.accept("web", "later", "agent:main:more:0", user("later"))
     assert taken.inbox_no > last  # else its entry would be taken for one that is there already
 
 
-def test_a_page_of_the_schema_that_leads_into_another_tree_takes_none_of_its_rows(sound: Truth, broken: Path, new: Path) -> None:
+def test_a_page_of_the_schema_that_leads_into_another_tree_takes_none_of_its_rows(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     with closing(apsw.Connection(str(sound.path))) as db:
-        [(inner,)] = db.execute("SELECT pageno FROM dbstat WHERE name = 'entry' AND pagetype = 'internal'")
-        leaves = db.execute("SELECT pageno FROM dbstat WHERE name = 'sqlite_schema' AND pagetype = 'leaf'").fetchall()
+        [(inner,)] = db.execute(
+            "SELECT pageno FROM dbstat WHERE name = 'entry' AND pagetype = 'internal'"
+        )
+        leaves = db.execute(
+            "SELECT pageno FROM dbstat WHERE name = 'sqlite_schema' AND pagetype = 'leaf'"
+        ).fetchall()
     for (leaf,) in leaves:
         put_page(copy_of(sound.path, broken), leaf, page_of(sound.path, inner))
         assert complaints(sound, {leaf}, new, salvaged(broken, new)) == []
 
 
-def test_the_lost_header_of_an_imported_session_is_missed(sound: Truth, broken: Path, new: Path) -> None:
+def test_the_lost_header_of_an_imported_session_is_missed(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     change(broken, "DELETE FROM entry WHERE entry_id = 'imported'")
-    [number] = [key for (table, key), row in sound.rows.items() if table == "entry" and row["entry_id"] == "imported"]
+    [number] = [
+        key
+        for (table, key), row in sound.rows.items()
+        if table == "entry" and row["entry_id"] == "imported"
+    ]
     for page in pages_of(sound, "entry_by_id"):  # the index as it was: it still knows of the header
         put_page(broken, page, bytes(page_of(sound.path, page)))
     report = salvaged(broken, new)
@@ -262,7 +347,9 @@ def archived(tmp_path: Path) -> tuple[Path, Truth]:
     with sync.open(path) as db:
         session = db.session("agent:main:web:1")
         for number in range(60):
-            session.append(user(f"question {number} " + random.Random(number).randbytes(6_000).hex()))
+            session.append(
+                user(f"question {number} " + random.Random(number).randbytes(6_000).hex())
+            )
     truth = Truth.of(path)
     with sync.open(path) as db:
         db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
@@ -276,24 +363,38 @@ def test_an_archive_that_is_whole_stays_an_archive(archived: tuple[Path, Truth],
         [info] = db.sessions(with_ended=True)
         assert info.archived_at_ms is not None
         db.restore(info.session_id)
-    assert {number: row for number, row in rows_of(new).items() if number[0] == "entry"} == truth.rows
+    assert {
+        number: row for number, row in rows_of(new).items() if number[0] == "entry"
+    } == truth.rows
 
 
 @pytest.mark.parametrize("lost", ["a chunk", "the archive's row"])
-def test_a_damaged_archive_is_opened_and_what_it_still_holds_is_put_back(archived: tuple[Path, Truth], new: Path, lost: str) -> None:
+def test_a_damaged_archive_is_opened_and_what_it_still_holds_is_put_back(
+    archived: tuple[Path, Truth], new: Path, lost: str
+) -> None:
     path, truth = archived
     if lost == "a chunk":
         with closing(apsw.Connection(str(path))) as db:
             statement = "SELECT chunk_no, content FROM archive_chunk WHERE what = 'entry' ORDER BY chunk_no LIMIT 1"
             [(number, content)] = db.execute(statement).fetchall()
             cut = content[: len(content) * 2 // 3]
-            db.execute("UPDATE archive_chunk SET content = ? WHERE chunk_no = ?", (cut, number)).fetchall()
+            db.execute(
+                "UPDATE archive_chunk SET content = ? WHERE chunk_no = ?", (cut, number)
+            ).fetchall()
     else:
         change(path, "DELETE FROM archive")
     report = salvaged(path, new)
     assert (report.findings, report.complete) == ([], False)
-    entries = [row for (table, _), row in rows_of(new).items() if table == "entry" and row in truth.rows.values()]
-    assert len(entries) == len(truth.rows) if lost != "a chunk" else len(truth.rows) / 2 < len(entries) < len(truth.rows)
+    entries = [
+        row
+        for (table, _), row in rows_of(new).items()
+        if table == "entry" and row in truth.rows.values()
+    ]
+    assert (
+        len(entries) == len(truth.rows)
+        if lost != "a chunk"
+        else len(truth.rows) / 2 < len(entries) < len(truth.rows)
+    )
     with sync.open(new) as db:
         [info] = db.sessions(with_ended=True)
         assert info.archived_at_ms is None
@@ -316,7 +417,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def die_with_wal(path: Path, turns: int = 12) -> Path:
     """Leave a database as kill -9 leaves it: what was committed last is in its WAL only."""
-    done = subprocess.run([sys.executable, "-c", DIE_WITH_WAL, str(path), str(turns)], cwd=ROOT, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", DIE_WITH_WAL, str(path), str(turns)],
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == -signal.SIGKILL
     assert Path(f"{path}-wal").stat().st_size > 32
     return path
@@ -338,12 +444,20 @@ def test_what_is_in_the_wal_only_comes_out(killed: Path, tmp_path: Path, new: Pa
     truth = as_sqlite_sees(path, tmp_path / "scratch.db")
     before = [Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-wal")]
     report = salvaged(path, new)
-    assert (report.wal, complaints(truth, set(), new, report), report.complete) == ("whole", [], True)
-    assert any("in the WAL" in row["payload"] for (table, _), row in truth.rows.items() if table == "entry")
+    assert (report.wal, complaints(truth, set(), new, report), report.complete) == (
+        "whole",
+        [],
+        True,
+    )
+    assert any(
+        "in the WAL" in row["payload"] for (table, _), row in truth.rows.items() if table == "entry"
+    )
     assert [Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-wal")] == before
 
 
-def test_a_salvage_that_drops_the_wal_is_found_out(killed: Path, tmp_path: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_salvage_that_drops_the_wal_is_found_out(
+    killed: Path, tmp_path: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = copy_of(killed, tmp_path / "broken.db")
     truth = as_sqlite_sees(path, tmp_path / "scratch.db")
     monkeypatch.setattr(damaged_file, "read_wal", lambda path, page_size: damaged_file.Wal())
@@ -375,7 +489,9 @@ def test_wherever_a_wal_is_damaged_all_that_stands_before_comes_out_and_the_rest
     print(f"\nsalvage: seed {SEED}, {times} damaged WALs")
 
 
-def test_a_damaged_header_of_the_wal_does_not_cost_its_transactions(killed: Path, tmp_path: Path, new: Path) -> None:
+def test_a_damaged_header_of_the_wal_does_not_cost_its_transactions(
+    killed: Path, tmp_path: Path, new: Path
+) -> None:
     path = copy_of(killed, tmp_path / "broken.db")
     truth = as_sqlite_sees(path, tmp_path / "scratch.db")
     with Path(f"{path}-wal").open("r+b") as wal:
@@ -383,7 +499,9 @@ def test_a_damaged_header_of_the_wal_does_not_cost_its_transactions(killed: Path
     assert complaints(truth, set(), new, salvaged(path, new)) == []
 
 
-def test_the_wal_of_another_database_is_left_out_and_said(sound: Truth, tmp_path: Path, new: Path) -> None:
+def test_the_wal_of_another_database_is_left_out_and_said(
+    sound: Truth, tmp_path: Path, new: Path
+) -> None:
     path = copy_of(sound.path, tmp_path / "broken.db")
     other = die_with_wal(tmp_path / "other.db")
     shutil.copy(f"{other}-wal", f"{path}-wal")
@@ -399,7 +517,10 @@ def test_the_wal_of_another_database_is_left_out_and_said(sound: Truth, tmp_path
 
 def first_leaf(truth: Truth, table: str = "entry") -> int:
     with closing(apsw.Connection(str(truth.path))) as db:
-        [(number,)] = db.execute("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path LIMIT 1", (table,))
+        [(number,)] = db.execute(
+            "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path LIMIT 1",
+            (table,),
+        )
     return int(number)
 
 
@@ -411,11 +532,15 @@ def varint(value: int) -> bytes:
     return bytes(reversed(parts))
 
 
-def test_a_row_that_claims_two_gigabytes_costs_no_memory(sound: Truth, broken: Path, new: Path) -> None:
+def test_a_row_that_claims_two_gigabytes_costs_no_memory(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     number = first_leaf(sound)
     page = page_of(broken, number)
     [at] = struct.unpack(">H", page[8:10])
-    claim = varint(2_000_000_000) + varint(1 << 32 | 3) + bytes([4]) + varint(2 * (1_999_999_000) + 13)
+    claim = (
+        varint(2_000_000_000) + varint(1 << 32 | 3) + bytes([4]) + varint(2 * (1_999_999_000) + 13)
+    )
     page[at : at + len(claim)] = claim
     put_page(broken, number, bytes(page))
     report = limited(broken, new)
@@ -423,8 +548,12 @@ def test_a_row_that_claims_two_gigabytes_costs_no_memory(sound: Truth, broken: P
     assert any(spot["page"] == number for spot in report["unreadable"])
 
 
-@pytest.mark.parametrize("table", ["entry", "event", "outbox", "turn", "branch", "epoch", "binding"])
-def test_a_page_that_counts_fewer_rows_than_it_holds_is_noticed(sound: Truth, broken: Path, new: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    "table", ["entry", "event", "outbox", "turn", "branch", "epoch", "binding"]
+)
+def test_a_page_that_counts_fewer_rows_than_it_holds_is_noticed(
+    sound: Truth, broken: Path, new: Path, table: str
+) -> None:
     number = first_leaf(sound, table)
     page = page_of(broken, number)
     [count] = struct.unpack(">H", page[3:5])
@@ -436,7 +565,9 @@ def test_a_page_that_counts_fewer_rows_than_it_holds_is_noticed(sound: Truth, br
     assert not report.complete
 
 
-def test_a_chain_of_pages_that_comes_back_to_itself_ends(sound: Truth, broken: Path, new: Path) -> None:
+def test_a_chain_of_pages_that_comes_back_to_itself_ends(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     chain = max((pages for (table, _), pages in sound.pages.items() if table == "entry"), key=len)
     touched = set()
     for number in chain:
@@ -462,7 +593,9 @@ print(json.dumps(dataclasses.asdict(database.salvage(sys.argv[1], sys.argv[2])))
 def limited(path: Path, new: Path) -> dict[str, Any]:
     """Salvage in a process that may not have much memory."""
     command = [sys.executable, "-c", LIMITED, str(path), str(new)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -471,7 +604,9 @@ def limited(path: Path, new: Path) -> dict[str, Any]:
 # -- who may, and when ---------------------------------------------------------------------------------------
 
 
-def test_a_database_that_this_process_has_open_is_refused(sound: Truth, broken: Path, new: Path) -> None:
+def test_a_database_that_this_process_has_open_is_refused(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     with sync.open(broken) as db:
         with pytest.raises(StoreBusy, match="has the database open"):
             salvaged(broken, new)
@@ -490,9 +625,13 @@ with sync.open(sys.argv[1], readonly=sys.argv[2] == "r") as db:
 
 
 @pytest.mark.parametrize("mode", ["r+", "r"])
-def test_a_database_that_another_process_has_open_is_refused_by_name(broken: Path, new: Path, mode: str) -> None:
+def test_a_database_that_another_process_has_open_is_refused_by_name(
+    broken: Path, new: Path, mode: str
+) -> None:
     command = [sys.executable, "-c", HOLD_OPEN, str(broken), mode]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "open\n"
@@ -505,11 +644,20 @@ def test_a_database_that_another_process_has_open_is_refused_by_name(broken: Pat
 def test_while_a_salvage_reads_nobody_else_opens_the_file(broken: Path) -> None:
     code = "import sys; from sessiondb import sync, Limits\nsync.open(sys.argv[1], limits=Limits(busy_timeout_s=0.2)).__enter__()"
     with DamagedFile(str(broken)):
-        done = subprocess.run([sys.executable, "-c", code, str(broken)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(broken)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
     assert "StoreBusy" in done.stderr
 
 
-def test_a_name_that_is_taken_is_refused_and_nothing_is_left_behind(broken: Path, new: Path) -> None:
+def test_a_name_that_is_taken_is_refused_and_nothing_is_left_behind(
+    broken: Path, new: Path
+) -> None:
     new.write_text("mine")
     with pytest.raises(InvalidInput, match="there is a file already"):
         sessiondb.database.salvage(broken, new)
@@ -544,7 +692,9 @@ def test_a_name_that_is_taken_while_a_salvage_runs_is_left_alone(broken: Path, n
     assert [file.name for file in new.parent.glob("new*")] == ["new.db"]
 
 
-def test_a_salvage_that_fails_in_the_middle_leaves_nothing(broken: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_salvage_that_fails_in_the_middle_leaves_nothing(
+    broken: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: object) -> None:
         raise RuntimeError("in the middle")
 
@@ -557,38 +707,55 @@ def test_a_salvage_that_fails_in_the_middle_leaves_nothing(broken: Path, new: Pa
 def test_a_file_of_an_older_schema_comes_out_in_the_present_one(tmp_path: Path, new: Path) -> None:
     path = tmp_path / "older.db"
     [script] = [text for number, text in migrations() if number == 1]
-    texts = ['{"type":"session","version":3,"id":"old"}', '{"type":"message","id":"a","parentId":null,"message":{"role":"user"}}']
+    texts = [
+        '{"type":"session","version":3,"id":"old"}',
+        '{"type":"message","id":"a","parentId":null,"message":{"role":"user"}}',
+    ]
     with closing(apsw.Connection(str(path))) as db:
         db.execute(script).fetchall()
         columns = "session_no, session_id, origin, version, created_at_ms, updated_at_ms, entries"
-        db.execute(f"INSERT INTO session ({columns}) VALUES (1, 'old', 'native', 3, 0, 0, 1)").fetchall()
-        db.execute("INSERT INTO epoch (session_no, epoch, reason, opened_at_ms) VALUES (1, 0, 'start', 0)").fetchall()
+        db.execute(
+            f"INSERT INTO session ({columns}) VALUES (1, 'old', 'native', 3, 0, 0, 1)"
+        ).fetchall()
+        db.execute(
+            "INSERT INTO epoch (session_no, epoch, reason, opened_at_ms) VALUES (1, 0, 'start', 0)"
+        ).fetchall()
         for number, text in enumerate(texts):
             fields = json.loads(text)
             columns = "entry_no, type, entry_id, payload, position, projection, appended_at_ms"
             values = (1 << 32 | number, fields["type"], fields["id"], text)
-            db.execute(f"INSERT INTO entry ({columns}) VALUES (?, ?, ?, ?, 0, 0, 0)", values).fetchall()
+            db.execute(
+                f"INSERT INTO entry ({columns}) VALUES (?, ?, ?, ?, 0, 0, 0)", values
+            ).fetchall()
     report = salvaged(path, new)
     assert (report.findings, report.notes, report.missing_entries) == ([], [], 0)
     with sync.open(new) as db:
         assert [entry.entry_id for entry in db.session_by_id("old").entries()] == ["a"]
 
 
-def test_a_chunk_that_claims_to_unpack_to_a_terabyte_is_taken_for_damaged(archived: tuple[Path, Truth], new: Path) -> None:
+def test_a_chunk_that_claims_to_unpack_to_a_terabyte_is_taken_for_damaged(
+    archived: tuple[Path, Truth], new: Path
+) -> None:
     path, _ = archived
     with closing(apsw.Connection(str(path))) as db:
         [(encoding,)] = db.execute("SELECT encoding FROM archive").fetchall()
-        [(number, content)] = db.execute("SELECT chunk_no, content FROM archive_chunk WHERE what = 'epoch'").fetchall()
+        [(number, content)] = db.execute(
+            "SELECT chunk_no, content FROM archive_chunk WHERE what = 'epoch'"
+        ).fetchall()
         if encoding == "zstd":
             claim = content[:4] + bytes([0b11100000]) + struct.pack("<Q", 1 << 40) + content[7:]
         else:
             claim = zlib.compress(bytes(64 * 2**20), 9)
-        db.execute("UPDATE archive_chunk SET content = ? WHERE chunk_no = ?", (claim, number)).fetchall()
+        db.execute(
+            "UPDATE archive_chunk SET content = ? WHERE chunk_no = ?", (claim, number)
+        ).fetchall()
     report = limited(path, new)
     assert (report["findings"], report["damaged_sessions"][0]["outcome"]) == ([], "archive opened")
 
 
-def test_a_newer_schema_and_another_program_s_database_are_no_damage(broken: Path, new: Path, tmp_path: Path) -> None:
+def test_a_newer_schema_and_another_program_s_database_are_no_damage(
+    broken: Path, new: Path, tmp_path: Path
+) -> None:
     with closing(apsw.Connection(str(broken))) as db:
         db.execute("PRAGMA user_version = 99").fetchall()
     with pytest.raises(NewerSchema, match="Upgrade sessiondb"):
@@ -614,26 +781,47 @@ def test_a_salvage_that_passes_over_a_page_in_silence_is_found_out(
 
     monkeypatch.setattr(DamagedFile, "_leaves", forgetful)
     report = salvaged(broken, new)
-    assert any(f"lies on pages [{skipped}], which are whole" in sentence for sentence in complaints(sound, set(), new, report))
-    assert not report.complete  # and the salvage noticed by itself, from the numbers that are not there
+    assert any(
+        f"lies on pages [{skipped}], which are whole" in sentence
+        for sentence in complaints(sound, set(), new, report)
+    )
+    assert (
+        not report.complete
+    )  # and the salvage noticed by itself, from the numbers that are not there
     assert reported(report)
 
 
-def test_a_report_that_does_not_say_what_is_missing_is_found_out(sound: Truth, broken: Path, new: Path) -> None:
+def test_a_report_that_does_not_say_what_is_missing_is_found_out(
+    sound: Truth, broken: Path, new: Path
+) -> None:
     put_page(broken, first_leaf(sound), bytes(PAGE))
     report = salvaged(broken, new)
     assert complaints(sound, {first_leaf(sound)}, new, report) == []
     message = report.damaged_sessions[:]
     report.damaged_sessions[:] = [dataclasses.replace(session, missing=()) for session in message]
-    assert any("nothing says so" in sentence for sentence in complaints(sound, {first_leaf(sound)}, new, report))
+    assert any(
+        "nothing says so" in sentence
+        for sentence in complaints(sound, {first_leaf(sound)}, new, report)
+    )
     [*first, (low, high)] = message[0].missing  # nor does one number too few pass
-    report.damaged_sessions[:] = [dataclasses.replace(message[0], missing=(*first, *([(low, high - 1)] if high > low else []))), *message[1:]]
-    assert any("nothing says so" in sentence for sentence in complaints(sound, {first_leaf(sound)}, new, report))
+    report.damaged_sessions[:] = [
+        dataclasses.replace(
+            message[0], missing=(*first, *([(low, high - 1)] if high > low else []))
+        ),
+        *message[1:],
+    ]
+    assert any(
+        "nothing says so" in sentence
+        for sentence in complaints(sound, {first_leaf(sound)}, new, report)
+    )
 
 
 def test_a_salvage_that_changes_a_text_is_found_out(sound: Truth, broken: Path, new: Path) -> None:
     report = salvaged(broken, new)
-    change(new, "UPDATE entry SET payload = replace(payload, 'question', 'answer') WHERE payload GLOB '*question 3 of 1*'")
+    change(
+        new,
+        "UPDATE entry SET payload = replace(payload, 'question', 'answer') WHERE payload GLOB '*question 3 of 1*'",
+    )
     assert any("came out as" in sentence for sentence in complaints(sound, set(), new, report))
 
 
@@ -654,13 +842,21 @@ def test_the_command_says_what_it_got_and_ends_with_0_1_or_2(
     done = run("salvage", broken, new)
     assert (done.exit_code, "everything is out" in done.stdout) == (0, True)
     done = run("salvage", broken, new)
-    assert (done.exit_code, done.stderr.startswith("sessiondb: "), "a file already" in done.stderr) == (2, True, True)
+    assert (
+        done.exit_code,
+        done.stderr.startswith("sessiondb: "),
+        "a file already" in done.stderr,
+    ) == (2, True, True)
     new.unlink()
     put_page(broken, first_leaf(sound), bytes(PAGE))
     done = run("salvage", broken, new, "--json")
     assert done.exit_code == 1
     message = json.loads(done.stdout)
-    assert (message["complete"], message["missing_entries"] > 0, message["findings"]) == (False, True, [])
+    assert (message["complete"], message["missing_entries"] > 0, message["findings"]) == (
+        False,
+        True,
+        [],
+    )
     new.unlink()
     done = run("salvage", broken, new)
     assert done.exit_code == 1

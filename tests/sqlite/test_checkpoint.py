@@ -20,7 +20,16 @@ from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
 from sessiondb.limits import KIB, MAINTENANCE_TASKS_MAX, MIB, Limits
 from sessiondb.sqlite import SqliteBackend, checkpoint
 from sessiondb.sqlite.checkpoint import STEP_PAGES, Checkpointer, backup
-from tests.support.engine import PATIENCE_S, Hold, count, held_writer, insert, names_in, opened, until
+from tests.support.engine import (
+    PATIENCE_S,
+    Hold,
+    count,
+    held_writer,
+    insert,
+    names_in,
+    opened,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +51,9 @@ async def test_the_wal_stays_near_its_limit(tmp_db: Path) -> None:
         assert wal_file_bytes(backend) < 2 * limits.wal_bytes_max
 
 
-async def test_the_wal_stays_bounded_while_readers_follow_one_another_without_a_gap(tmp_db: Path) -> None:
+async def test_the_wal_stays_bounded_while_readers_follow_one_another_without_a_gap(
+    tmp_db: Path,
+) -> None:
     limits = Limits(wal_bytes_max=MIB)
     async with opened(tmp_db, limits=limits, durability="normal") as backend:
         stop = threading.Event()
@@ -64,10 +75,14 @@ async def test_the_wal_stays_bounded_while_readers_follow_one_another_without_a_
             checkpoint = backend.stats()["writer"]["checkpoint"]
             stop.set()
         assert checkpoint["ok"] >= 4
-        assert largest < 4 * limits.wal_bytes_max, checkpoint  # an unbounded WAL would hold all of 8 MB
+        assert largest < 4 * limits.wal_bytes_max, (
+            checkpoint
+        )  # an unbounded WAL would hold all of 8 MB
 
 
-async def test_a_snapshot_that_outlasts_the_budget_is_reported_as_blocking_and_the_wal_is_reset_after_it(tmp_db: Path) -> None:
+async def test_a_snapshot_that_outlasts_the_budget_is_reported_as_blocking_and_the_wal_is_reset_after_it(
+    tmp_db: Path,
+) -> None:
     limits = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=5, wal_retry_ms=1)
     async with opened(tmp_db, limits=limits) as backend:
         hold = Hold()
@@ -81,7 +96,9 @@ async def test_a_snapshot_that_outlasts_the_budget_is_reported_as_blocking_and_t
             tasks.start_soon(lambda: backend.read(snapshot, op="snapshot"))
             await until(hold.begun.is_set)
             await append_large(backend, 10)
-            await until(lambda: backend.stats()["writer"]["checkpoint"]["blocked"] >= 2)  # retried without a further write
+            await until(
+                lambda: backend.stats()["writer"]["checkpoint"]["blocked"] >= 2
+            )  # retried without a further write
             assert backend.stats()["writer"]["checkpoint"]["blocked_since_ms"] is not None
             hold.release.set()
         await until(lambda: backend.stats()["writer"]["checkpoint"]["ok"] > before)
@@ -117,7 +134,10 @@ def test_attempts_in_a_row_that_are_blocked_pause_the_writer_for_less_and_less()
 
 async def test_a_read_that_is_too_long_is_interrupted_and_says_so(tmp_db: Path) -> None:
     async with opened(tmp_db, limits=Limits(readers=1, read_age_s_max=0.1)) as backend:
-        with pytest.raises(ReadTooLong, match=r"spin: its snapshot is older than 0\.1 s .*\(during statement test\.spin\)"):
+        with pytest.raises(
+            ReadTooLong,
+            match=r"spin: its snapshot is older than 0\.1 s .*\(during statement test\.spin\)",
+        ):
             await backend.read(lambda tx: tx.first("test.spin", n=10**12), op="spin")
         assert await count(backend, "x") == 0
         assert backend.stats()["readers"]["interrupted"] >= 1
@@ -141,7 +161,9 @@ async def test_closing_waits_for_a_read_but_not_for_one_that_is_too_long(tmp_db:
     assert len(errors) == 1
 
 
-async def test_a_read_that_is_too_long_between_two_statements_is_stopped_at_the_next(tmp_db: Path) -> None:
+async def test_a_read_that_is_too_long_between_two_statements_is_stopped_at_the_next(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db, limits=Limits(readers=1, read_age_s_max=0.1)) as backend:
 
         def dawdle(tx: Any) -> None:
@@ -154,7 +176,9 @@ async def test_a_read_that_is_too_long_between_two_statements_is_stopped_at_the_
         assert await count(backend, "x") == 0
 
 
-async def test_reads_are_refused_when_every_reader_is_occupied_and_the_queue_is_full(tmp_db: Path) -> None:
+async def test_reads_are_refused_when_every_reader_is_occupied_and_the_queue_is_full(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db, limits=Limits(readers=1, read_queue_max=1)) as backend:
         hold = Hold()
         async with anyio.create_task_group() as tasks:
@@ -162,7 +186,9 @@ async def test_reads_are_refused_when_every_reader_is_occupied_and_the_queue_is_
             await until(hold.begun.is_set)
             tasks.start_soon(count, backend, "x")
             await until(lambda: backend.stats()["readers"]["queue_items"] == 1)
-            with pytest.raises(StoreBusy, match=r"count was refused: 1 reads wait \(limit 1\); running: slow") as busy:
+            with pytest.raises(
+                StoreBusy, match=r"count was refused: 1 reads wait \(limit 1\); running: slow"
+            ) as busy:
                 await count(backend, "y")
             assert busy.value.retry_after_ms > 0
             hold.release.set()
@@ -239,8 +265,16 @@ async def test_a_backup_is_complete_and_consistent_while_appends_go_on(tmp_db: P
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert sorted(names_in(tmp_db.parent)) == ["copy.db", "gateway.db"]
     async with opened(copy) as restored:
-        assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
-        assert await restored.read(lambda tx: tx.first("test.count_like", pattern="???????*").n, op="count") >= 200
+        assert (
+            await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check")
+            == "ok"
+        )
+        assert (
+            await restored.read(
+                lambda tx: tx.first("test.count_like", pattern="???????*").n, op="count"
+            )
+            >= 200
+        )
 
 
 async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_stops_writing(
@@ -266,8 +300,16 @@ async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_st
                 assert await backend.backup(copy) > 1_000
             done.set()
     async with opened(copy) as restored:
-        assert await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check") == "ok"
-        assert await restored.read(lambda tx: tx.first("test.count_like", pattern="???????*").n, op="count") >= 200
+        assert (
+            await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check")
+            == "ok"
+        )
+        assert (
+            await restored.read(
+                lambda tx: tx.first("test.count_like", pattern="???????*").n, op="count"
+            )
+            >= 200
+        )
 
 
 async def test_a_copy_in_steps_that_others_start_over_is_given_up_and_leaves_nothing_behind(
@@ -289,7 +331,9 @@ async def test_a_copy_in_steps_that_others_start_over_is_given_up_and_leaves_not
         assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
 
 
-async def test_a_backup_from_one_snapshot_that_is_cancelled_leaves_nothing_behind(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backup_from_one_snapshot_that_is_cancelled_leaves_nothing_behind(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "AT_ONCE_PAGES", 1)
     async with opened(tmp_db) as backend:
         await append_large(backend, 200)
@@ -305,7 +349,9 @@ async def test_a_backup_from_one_snapshot_that_is_cancelled_leaves_nothing_behin
         assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
 
 
-async def test_a_backup_from_one_snapshot_that_is_cancelled_before_it_begins_ends_at_once(tmp_db: Path) -> None:
+async def test_a_backup_from_one_snapshot_that_is_cancelled_before_it_begins_ends_at_once(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as backend:
         await append_large(backend, 50)
         with anyio.fail_after(PATIENCE_S), anyio.CancelScope() as scope:
@@ -315,7 +361,9 @@ async def test_a_backup_from_one_snapshot_that_is_cancelled_before_it_begins_end
         assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy.db.p")]
 
 
-async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "STEP_PAGES", 8)
     async with opened(tmp_db) as backend:
         await append_large(backend, 200)
@@ -335,6 +383,8 @@ async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(t
                 pages = await backend.backup(tmp_db.with_name("copy.db"))
             done.set()
         assert steps < 1.5 * pages / 8, "between two steps of the backup there was one of the work"
+
+
 @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 async def test_a_backup_to_a_file_system_without_hard_links_is_refused_before_a_page_is_copied(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -352,7 +402,9 @@ async def test_a_backup_to_a_file_system_without_hard_links_is_refused_before_a_
         assert await backend.backup(tmp_db.with_name("copy.db")) > 0
 
 
-async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_the_file_alone(tmp_db: Path) -> None:
+async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_the_file_alone(
+    tmp_db: Path,
+) -> None:
     copy = tmp_db.with_name("copy.db")
     async with opened(tmp_db) as backend:
         await append_large(backend, 50)
@@ -365,14 +417,19 @@ async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_
         assert not copy.with_name("copy.db.partial").exists()
 
 
-async def test_backups_are_refused_beyond_a_limit_and_one_that_is_given_up_makes_room(tmp_db: Path) -> None:
+async def test_backups_are_refused_beyond_a_limit_and_one_that_is_given_up_makes_room(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as backend:
         writer = backend._parts.writer
         async with held_writer(backend), anyio.create_task_group() as tasks:
             for number in range(MAINTENANCE_TASKS_MAX):
                 tasks.start_soon(backend.backup, tmp_db.with_name(f"copy{number}.db"))
             await until(lambda: len(writer._maintenance) == MAINTENANCE_TASKS_MAX)
-            with pytest.raises(StoreBusy, match=r"incremental_vacuum was refused: 16 backups .* \(limit 16\); running: backup") as busy:
+            with pytest.raises(
+                StoreBusy,
+                match=r"incremental_vacuum was refused: 16 backups .* \(limit 16\); running: backup",
+            ) as busy:
                 await backend.incremental_vacuum(1)
             assert (busy.value.queue_items, busy.value.holder) == (MAINTENANCE_TASKS_MAX, "backup")
             assert busy.value.retry_after_ms > 0
@@ -432,13 +489,18 @@ async def test_free_pages_are_given_back_in_steps(tmp_db: Path) -> None:
         commits = backend.stats()["writer"]["wal_bytes"]
         assert commits > 0
         assert await backend.incremental_vacuum(10) == 10
-        assert await backend.read(lambda tx: tx._connection.pragma("freelist_count"), op="free") == free - 10
+        assert (
+            await backend.read(lambda tx: tx._connection.pragma("freelist_count"), op="free")
+            == free - 10
+        )
         assert await backend.incremental_vacuum(10**6) == free - 10
         assert await backend.incremental_vacuum(10**6) == 0
     assert tmp_db.stat().st_size < 80 * 4096, "what is left is the empty tables of the schema"
 
 
-async def test_a_database_is_copied_through_the_front_door_while_it_is_written(tmp_db: Path, tmp_path: Path) -> None:
+async def test_a_database_is_copied_through_the_front_door_while_it_is_written(
+    tmp_db: Path, tmp_path: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:web:1")
         await session.append({"role": "user", "content": "before"})

@@ -19,17 +19,42 @@ import apsw
 import pytest
 
 from sessiondb import process
-from sessiondb.errors import NewerSchema, NotASessionDB, OpenError, StoreClosed, StoreFailed, StoreReadOnly, UnsafeFilesystem, UnsafeSQLite
+from sessiondb.errors import (
+    NewerSchema,
+    NotASessionDB,
+    OpenError,
+    StoreClosed,
+    StoreFailed,
+    StoreReadOnly,
+    UnsafeFilesystem,
+    UnsafeSQLite,
+)
 from sessiondb.sqlite import SqliteBackend, engine, guard
 from sessiondb.sqlite.connection import is_open_here, refuse_unsafe_library
 from sessiondb.sqlite.filesystem import mount_of, refuse_unsafe_filesystem
 from sessiondb.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
-from tests.support.engine import CHECKOUT, PATIENCE_S, count, insert, names_in, opened, other_process, until
+from tests.support.engine import (
+    CHECKOUT,
+    PATIENCE_S,
+    count,
+    insert,
+    names_in,
+    opened,
+    other_process,
+    until,
+)
 
 
-def run_python(code: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *arguments: object, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=CHECKOUT, timeout=timeout, check=False
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        timeout=timeout,
+        check=False,
     )
 
 
@@ -48,13 +73,33 @@ async def test_a_new_database_has_the_settings_that_it_must_have(tmp_db: Path) -
 
         def settings(tx: object) -> dict[str, object]:
             connection = tx._connection  # type: ignore[attr-defined]
-            names = ["page_size", "auto_vacuum", "journal_mode", "synchronous", "foreign_keys", "mmap_size", "trusted_schema"]
-            names += ["application_id", "user_version", "wal_autocheckpoint", "query_only", "journal_size_limit"]
+            names = [
+                "page_size",
+                "auto_vacuum",
+                "journal_mode",
+                "synchronous",
+                "foreign_keys",
+                "mmap_size",
+                "trusted_schema",
+            ]
+            names += [
+                "application_id",
+                "user_version",
+                "wal_autocheckpoint",
+                "query_only",
+                "journal_size_limit",
+            ]
             return {name: connection.pragma(name) for name in names}
 
         writing = await backend.write(settings, op="settings")
         reading = await backend.read(settings, op="settings")
-    expected = {"page_size": 4096, "auto_vacuum": 2, "journal_mode": "wal", "mmap_size": 0, "trusted_schema": 0}
+    expected = {
+        "page_size": 4096,
+        "auto_vacuum": 2,
+        "journal_mode": "wal",
+        "mmap_size": 0,
+        "trusted_schema": 0,
+    }
     expected |= {"application_id": APPLICATION_ID, "user_version": SCHEMA_VERSION}
     assert expected.items() <= writing.items()
     assert expected.items() <= reading.items()
@@ -66,13 +111,17 @@ async def test_a_new_database_has_the_settings_that_it_must_have(tmp_db: Path) -
 @pytest.mark.anyio
 async def test_normal_durability_is_an_explicit_choice(tmp_db: Path) -> None:
     async with opened(tmp_db, durability="normal") as backend:
-        assert await backend.write(lambda tx: tx._connection.pragma("synchronous"), op="settings") == 1
+        assert (
+            await backend.write(lambda tx: tx._connection.pragma("synchronous"), op="settings") == 1
+        )
     with pytest.raises(OpenError, match="durability is 'off'; choose"):
         await SqliteBackend.open(tmp_db, durability="off")  # type: ignore[arg-type]
 
 
 @pytest.mark.anyio
-async def test_files_belong_to_their_owner_alone_and_so_does_a_folder_that_we_make(tmp_path: Path) -> None:
+async def test_files_belong_to_their_owner_alone_and_so_does_a_folder_that_we_make(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "state" / "deep" / "gateway.db"
     mask = os.umask(0)
     try:
@@ -83,7 +132,9 @@ async def test_files_belong_to_their_owner_alone_and_so_does_a_folder_that_we_ma
         os.umask(mask)
     assert modes == {"gateway.db": 0o600, "gateway.db-wal": 0o600, "gateway.db-shm": 0o600}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert sorted(file.name for file in path.parent.iterdir()) == ["gateway.db"]  # close() folds the WAL away
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "gateway.db"
+    ]  # close() folds the WAL away
 
 
 def test_eight_processes_that_open_a_new_path_at_once_all_succeed(tmp_path: Path) -> None:
@@ -122,7 +173,9 @@ anyio.run(main)
         # Each has a number of its own: the schema was made once, and no registration was lost.
         assert len({out for out, _ in answers}) == 8
         found = apsw.Connection(str(path))
-        assert found.execute("SELECT count(*) FROM instance WHERE program = 'child'").fetchall() == [(8,)]
+        assert found.execute(
+            "SELECT count(*) FROM instance WHERE program = 'child'"
+        ).fetchall() == [(8,)]
         assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         found.close()
 
@@ -141,13 +194,18 @@ def make_database(path: Path, script: str) -> None:
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("CREATE TABLE person (name); CREATE TABLE pet (name)", "a SQLite database of another program with the tables person, pet"),
+        (
+            "CREATE TABLE person (name); CREATE TABLE pet (name)",
+            "a SQLite database of another program with the tables person, pet",
+        ),
         ("PRAGMA application_id = 252006674; CREATE TABLE blob (x)", "a SQLite database of Fossil"),
         ("PRAGMA application_id = 77", r"another program \(application_id 0x4d\)"),
         ("PRAGMA user_version = 3", "a SQLite database of another program"),
     ],
 )
-async def test_another_programs_database_is_named_and_left_alone(tmp_db: Path, script: str, says: str, readonly: bool) -> None:
+async def test_another_programs_database_is_named_and_left_alone(
+    tmp_db: Path, script: str, says: str, readonly: bool
+) -> None:
     make_database(tmp_db, script)
     before = tmp_db.read_bytes()
     with pytest.raises(NotASessionDB, match=says):
@@ -158,7 +216,9 @@ async def test_another_programs_database_is_named_and_left_alone(tmp_db: Path, s
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("readonly", [False, True])
-async def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_db: Path, readonly: bool) -> None:
+async def test_a_file_that_is_no_database_is_named_and_left_alone(
+    tmp_db: Path, readonly: bool
+) -> None:
     tmp_db.write_text('{"type":"session","version":3}\n' * 100)
     before = tmp_db.read_bytes()
     with pytest.raises(NotASessionDB, match="not a SQLite file"):
@@ -172,7 +232,9 @@ async def test_a_newer_file_is_refused(tmp_db: Path, readonly: bool) -> None:
     async with opened(tmp_db):
         pass
     make_database(tmp_db, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(NewerSchema, match=rf"schema {SCHEMA_VERSION + 1}; this one knows up to {SCHEMA_VERSION}"):
+    with pytest.raises(
+        NewerSchema, match=rf"schema {SCHEMA_VERSION + 1}; this one knows up to {SCHEMA_VERSION}"
+    ):
         await SqliteBackend.open(tmp_db, readonly=readonly)
 
 
@@ -203,7 +265,9 @@ async def test_an_empty_file_becomes_a_database_but_not_for_a_reader(tmp_db: Pat
 
 
 @pytest.mark.anyio
-async def test_a_reader_beside_a_live_gateway_sees_its_commits_and_cannot_write(tmp_db: Path) -> None:
+async def test_a_reader_beside_a_live_gateway_sees_its_commits_and_cannot_write(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as gateway, opened(tmp_db, readonly=True) as visitor:
         await gateway.write(insert("x"), op="append")
         assert await count(visitor, "x") == 1
@@ -229,7 +293,9 @@ async def test_a_reader_of_a_closed_database_leaves_no_file_behind(tmp_db: Path)
 
 
 @pytest.mark.anyio
-async def test_a_reader_after_a_crash_reads_the_wal_and_leaves_it_for_the_next_gateway(tmp_db: Path) -> None:
+async def test_a_reader_after_a_crash_reads_the_wal_and_leaves_it_for_the_next_gateway(
+    tmp_db: Path,
+) -> None:
     crash_after(tmp_db, acknowledged=5)
     wal = tmp_db.with_name("gateway.db-wal")
     size = wal.stat().st_size
@@ -239,7 +305,9 @@ async def test_a_reader_after_a_crash_reads_the_wal_and_leaves_it_for_the_next_g
     assert wal.stat().st_size == size
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's rights, which only root can give up")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs another user's rights, which only root can give up"
+)
 def test_a_reader_that_may_not_make_the_helper_files_is_told_what_to_do() -> None:
     code = """
 import os, sys, anyio
@@ -265,12 +333,16 @@ anyio.run(main)
 
 
 @pytest.mark.anyio
-async def test_a_file_that_is_moved_away_or_replaced_is_noticed_before_anything_is_lost(tmp_db: Path) -> None:
+async def test_a_file_that_is_moved_away_or_replaced_is_noticed_before_anything_is_lost(
+    tmp_db: Path,
+) -> None:
     moved = tmp_db.with_name("moved.db")
     async with opened(tmp_db, guard=False) as backend:
         await backend.write(insert("before"), op="append")
         tmp_db.rename(moved)
-        with pytest.raises(StoreFailed, match=r"append: .* was moved, deleted or replaced while it was open"):
+        with pytest.raises(
+            StoreFailed, match=r"append: .* was moved, deleted or replaced while it was open"
+        ):
             await backend.write(insert("lost"), op="append")
         tmp_db.touch()
         with pytest.raises(StoreFailed):
@@ -282,7 +354,9 @@ async def test_a_file_that_is_moved_away_or_replaced_is_noticed_before_anything_
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
-async def test_an_opening_that_is_cancelled_leaves_no_thread(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_opening_that_is_cancelled_leaves_no_thread(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, release, created = threading.Event(), threading.Event(), []
     start = engine._start
 
@@ -340,8 +414,12 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_db: Path) -> None:
         assert check == "ok"
 
 
-@pytest.mark.parametrize("ending", ["return", "raise SystemExit(0)", "del backend; import gc; gc.collect()"])
-def test_a_program_that_forgets_to_close_exits_cleanly_and_its_writes_are_there(tmp_db: Path, ending: str) -> None:
+@pytest.mark.parametrize(
+    "ending", ["return", "raise SystemExit(0)", "del backend; import gc; gc.collect()"]
+)
+def test_a_program_that_forgets_to_close_exits_cleanly_and_its_writes_are_there(
+    tmp_db: Path, ending: str
+) -> None:
     code = f"""
 import sys, anyio, warnings
 warnings.simplefilter("ignore", ResourceWarning)
@@ -364,7 +442,11 @@ anyio.run(main)
     assert found.execute("SELECT count(*) FROM instance WHERE program = 'x'").fetchall() == [(1,)]
     if ending == "return":
         assert found.execute("SELECT count(closed_at_ms) FROM instance").fetchall() == [(1,)]
-        assert sorted(file.name for file in tmp_db.parent.iterdir() if "-wal" not in file.name and "-shm" not in file.name) == [tmp_db.name]
+        assert sorted(
+            file.name
+            for file in tmp_db.parent.iterdir()
+            if "-wal" not in file.name and "-shm" not in file.name
+        ) == [tmp_db.name]
 
 
 def test_writes_that_are_queued_at_exit_are_still_done(tmp_db: Path) -> None:
@@ -395,7 +477,9 @@ atexit.register(release.set)
     answer = run_python(code, tmp_db)
     assert answer.returncode == 0, answer.stderr
     found = apsw.Connection(str(tmp_db))
-    assert found.execute("SELECT count(*) FROM instance WHERE program = 'queued'").fetchall() == [(10,)]
+    assert found.execute("SELECT count(*) FROM instance WHERE program = 'queued'").fetchall() == [
+        (10,)
+    ]
 
 
 @pytest.mark.anyio
@@ -419,14 +503,18 @@ async def test_an_opening_that_gets_too_few_threads_ends_those_that_it_has(
             patch.setattr(threading.Thread, "start", refuse)
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 await SqliteBackend.open(tmp_db, readonly=readonly)
-        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")] == []
+        assert [
+            thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")
+        ] == []
         assert not is_open_here(str(tmp_db))
     async with opened(tmp_db) as backend:
         assert await still_registered(backend) == 1
 
 
 @pytest.mark.anyio
-async def test_an_opening_that_cannot_be_guarded_closes_again(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_opening_that_cannot_be_guarded_closes_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no more hooks")
 
@@ -435,7 +523,9 @@ async def test_an_opening_that_cannot_be_guarded_closes_again(tmp_db: Path, monk
         patch.setattr(guard.sys, "addaudithook", refuse)
         with pytest.raises(RuntimeError, match="no more hooks"):
             await SqliteBackend.open(tmp_db)
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")
+    ] == []
     assert guard._watched == ()
     assert not is_open_here(str(tmp_db))
     async with opened(tmp_db) as backend:
@@ -498,7 +588,9 @@ with start_blocking_portal() as portal:
     answer = run_python(code, tmp_db)
     assert (answer.returncode, answer.stdout) == (0, "13\n1\n"), answer.stderr
     found = apsw.Connection(str(tmp_db))
-    assert found.execute("SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no").fetchall() == [("before",), ("after",)]
+    assert found.execute(
+        "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no"
+    ).fetchall() == [("before",), ("after",)]
     assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
@@ -506,7 +598,9 @@ with start_blocking_portal() as portal:
 async def test_use_after_a_fork_says_which_process_opened_it(tmp_db: Path) -> None:
     async with opened(tmp_db) as backend:
         backend._parts.pid += 1
-        with pytest.raises(StoreClosed, match="Open the database in a process that was started afresh"):
+        with pytest.raises(
+            StoreClosed, match="Open the database in a process that was started afresh"
+        ):
             await backend.write(insert("x"), op="append")
         backend._parts.pid -= 1
 
@@ -526,12 +620,16 @@ def test_a_process_is_alive_until_it_has_gone_and_a_recycled_pid_does_not_fool_u
     assert process.is_alive(me.host, me.boot_id, child.pid, started) is True
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has died, and is left as a zombie
-    assert process.is_alive(me.host, me.boot_id, child.pid, started) is False  # a zombie holds nothing
+    assert (
+        process.is_alive(me.host, me.boot_id, child.pid, started) is False
+    )  # a zombie holds nothing
     child.communicate()
     assert process.is_alive(me.host, me.boot_id, child.pid, started) is False
 
 
-def test_without_proc_a_pid_that_exists_counts_as_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_a_pid_that_exists_counts_as_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "_PROC", tmp_path)
     me = process.identity()
     assert (me.boot_id, me.pid_started) == ("", 0)
@@ -628,7 +726,9 @@ def test_local_file_systems_pass(path: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_opening_looks_at_the_file_system_unless_told_not_to(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_opening_looks_at_the_file_system_unless_told_not_to(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = tmp_db.with_name("mountinfo")
     table.write_text("27 1 254:0 / / rw,relatime - nfs server:/ rw\n")
     monkeypatch.setattr("sessiondb.sqlite.filesystem._MOUNTINFO", table)

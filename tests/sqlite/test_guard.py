@@ -81,9 +81,13 @@ CULPRITS = [
 
 
 @pytest.mark.parametrize("culprit", CULPRITS, ids=lambda culprit: culprit.__name__)
-async def test_a_culprit_is_stopped_where_it_stands(tmp_db: Path, culprit: Callable[[Path], None]) -> None:
+async def test_a_culprit_is_stopped_where_it_stands(
+    tmp_db: Path, culprit: Callable[[Path], None]
+) -> None:
     async with opened(tmp_db, guard="raise") as backend:
-        with pytest.raises(RuntimeError, match="belongs to a sessiondb database that is open in this process") as caught:
+        with pytest.raises(
+            RuntimeError, match="belongs to a sessiondb database that is open in this process"
+        ) as caught:
             culprit(tmp_db)
         assert any(entry.name == culprit.__name__ for entry in caught.traceback)
         assert backend.stats()["guard_violations"] == 1
@@ -91,7 +95,9 @@ async def test_a_culprit_is_stopped_where_it_stands(tmp_db: Path, culprit: Calla
         assert await count(backend, "x") == 1
 
 
-async def test_by_default_it_warns_with_the_stack_and_counts(tmp_db: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_by_default_it_warns_with_the_stack_and_counts(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with opened(tmp_db) as backend:
         with caplog.at_level(logging.WARNING, "sessiondb.guard"):
             os.stat(tmp_db)

@@ -137,7 +137,9 @@ def open_by_a_name_in_bytes(path: Path) -> None:
 
 def open_by_descriptor(path: Path) -> None:
     """Open what SQLite itself has open, by its name under /proc."""
-    [mine] = [name for name in Path("/proc/self/fd").iterdir() if os.path.realpath(name) == str(shm(path))][:1]
+    [mine] = [
+        name for name in Path("/proc/self/fd").iterdir() if os.path.realpath(name) == str(shm(path))
+    ][:1]
     open(mine, "rb").close()
 
 
@@ -248,17 +250,23 @@ async def test_without_the_guard_another_process_gets_the_write_lock_in_the_midd
 
 
 @pytest.mark.parametrize("culprit", CULPRITS, ids=lambda culprit: culprit.__name__)
-async def test_with_the_guard_it_is_stopped_before_the_lock_is_lost(tmp_path: Path, other: Ask, culprit: Callable[[Path], None]) -> None:
+async def test_with_the_guard_it_is_stopped_before_the_lock_is_lost(
+    tmp_path: Path, other: Ask, culprit: Callable[[Path], None]
+) -> None:
     path = tmp_path / "live" / "gateway.db"
     async with opened(path, guard="raise") as backend, held_writer(backend):
-        with pytest.raises(RuntimeError, match="belongs to a sessiondb database that is open in this process"):
+        with pytest.raises(
+            RuntimeError, match="belongs to a sessiondb database that is open in this process"
+        ):
             culprit(path)
         assert other("lock", path) == "busy"
         assert backend.stats()["guard_violations"] == 1
 
 
 @pytest.mark.parametrize("culprit", UNSEEN, ids=lambda culprit: culprit.__name__)
-async def test_what_no_event_tells_of_the_guard_cannot_see(tmp_path: Path, other: Ask, culprit: Callable[[Path], None]) -> None:
+async def test_what_no_event_tells_of_the_guard_cannot_see(
+    tmp_path: Path, other: Ask, culprit: Callable[[Path], None]
+) -> None:
     """Should one of these be seen some day, the guard's description promises too little."""
     await lost_unseen(tmp_path / "live" / "gateway.db", other, culprit)
 
@@ -267,7 +275,9 @@ def test_a_second_copy_of_the_driver_is_not_seen_either(tmp_path: Path) -> None:
     """It has a process of its own: once two copies are loaded, errors of the driver go past `except apsw.Error` in later tests."""
     script = "import sys; from tests.sqlite import test_guard_loss; test_guard_loss.lose_by_a_second_copy_of_the_driver(sys.argv[1])"
     command = [sys.executable, "-c", script, str(tmp_path / "live" / "gateway.db")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout) == (0, "lost, and not seen\n"), done.stderr
 
 
@@ -285,14 +295,18 @@ async def lost_unseen(path: Path, other: Ask, culprit: Callable[[Path], None]) -
         assert backend.stats()["guard_violations"] == 0
 
 
-async def test_by_default_it_is_reported_although_it_is_not_stopped(tmp_db: Path, other: Ask) -> None:
+async def test_by_default_it_is_reported_although_it_is_not_stopped(
+    tmp_db: Path, other: Ask
+) -> None:
     async with opened(tmp_db) as backend, held_writer(backend):
         read_with_sqlite3(tmp_db)
         assert other("lock", tmp_db) == "free"
         assert backend.stats()["guard_violations"] == 1
 
 
-async def test_reading_with_sqlite3_without_the_guard_loses_a_write_that_was_acknowledged(tmp_db: Path, other: Ask) -> None:
+async def test_reading_with_sqlite3_without_the_guard_loses_a_write_that_was_acknowledged(
+    tmp_db: Path, other: Ask
+) -> None:
     """The whole loss: two processes write at once, both are told that it is on disk, and one of the rows is nowhere."""
     async with opened(tmp_db, guard=False) as backend:
         async with held_writer(backend) as hold:
@@ -320,7 +334,9 @@ def programs(path: Path) -> list[str]:
     """Ask a process that knows nothing: what this one remembers of the file may be wrong."""
     code = "import sys, apsw\nfor row in apsw.Connection(sys.argv[1]).execute(sys.argv[2]): print(row[0])"
     sql = "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no"
-    message = subprocess.run([sys.executable, "-c", code, str(path), sql], capture_output=True, text=True, check=True)
+    message = subprocess.run(
+        [sys.executable, "-c", code, str(path), sql], capture_output=True, text=True, check=True
+    )
     return message.stdout.split()
 
 
@@ -345,8 +361,12 @@ async def test_removing_the_folder_is_stopped_at_the_first_of_its_files(tmp_path
     shutil.rmtree(path.parent)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are there; the child only closes and ends
-async def test_a_second_connection_of_the_same_driver_and_other_processes_take_nothing_away(tmp_db: Path, other: Ask) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # threads are there; the child only closes and ends
+async def test_a_second_connection_of_the_same_driver_and_other_processes_take_nothing_away(
+    tmp_db: Path, other: Ask
+) -> None:
     async with opened(tmp_db, guard="raise") as backend, held_writer(backend):
         connection = apsw.Connection(str(tmp_db))
         connection.execute("SELECT count(*) FROM session").fetchall()

@@ -49,7 +49,9 @@ async def stop(changes: Notifier) -> None:
     assert await anyio.to_thread.run_sync(changes.join, 30.0)
 
 
-async def test_nobody_asks_while_nobody_waits(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_asks_while_nobody_waits(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sessiondb.sqlite.notifier.FOREIGN_POLL_S", 0.001)
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     changes.start()
@@ -60,7 +62,9 @@ async def test_nobody_asks_while_nobody_waits(counting: Counting, monkeypatch: p
     await stop(changes)
 
 
-async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says(counting: Counting) -> None:
+async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says(
+    counting: Counting,
+) -> None:
     """Counted, not timed: there are as many questions as pauses that the thread slept, and one for each."""
     slept: list[float] = []
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
@@ -86,7 +90,9 @@ async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says
     assert counting.asked <= len(slept)
 
 
-async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(counting: Counting) -> None:
+async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(
+    counting: Counting,
+) -> None:
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     seen = changes.count
     changes.notify()
@@ -94,7 +100,9 @@ async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(count
         await changes.wait(seen, LONG_S)
 
 
-async def test_a_commit_of_this_process_wakes_every_waiter_without_a_question(counting: Counting) -> None:
+async def test_a_commit_of_this_process_wakes_every_waiter_without_a_question(
+    counting: Counting,
+) -> None:
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     woken: list[int] = []
 
@@ -132,7 +140,9 @@ async def test_stopping_wakes_everybody(counting: Counting) -> None:
         await changes.wait(changes.count, LONG_S)
 
 
-async def test_a_watcher_that_fails_tries_again(counting: Counting, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_watcher_that_fails_tries_again(
+    counting: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
     failures = [apsw.IOError("no disk"), apsw.BusyError("busy")]
 
     def connect() -> Counting:
@@ -163,7 +173,9 @@ anyio.run(main)
 """
 
 
-async def test_a_commit_of_another_process_is_noticed_after_at_most_two_questions(tmp_db: Path) -> None:
+async def test_a_commit_of_another_process_is_noticed_after_at_most_two_questions(
+    tmp_db: Path,
+) -> None:
     """Two questions, 50 ms apart, are the 100 ms that are promised; how late a thread of a busy machine asks is not ours."""
     async with sessiondb.open(tmp_db) as db:
         backend = db.backend

@@ -55,7 +55,9 @@ def connection() -> Iterator[apsw.Connection]:
 def plan(connection: apsw.Connection, name: str) -> list[str]:
     """Return the steps of a statement's plan. Every parameter is NULL, which does not change it."""
     prepared = Prepared(name, STATEMENTS[name].sql)
-    rows = connection.execute("EXPLAIN QUERY PLAN " + prepared.sql, dict.fromkeys(prepared.parameters)).fetchall()
+    rows = connection.execute(
+        "EXPLAIN QUERY PLAN " + prepared.sql, dict.fromkeys(prepared.parameters)
+    ).fetchall()
     return [str(row[3]) for row in rows]
 
 
@@ -66,7 +68,9 @@ def scans(steps: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(STATEMENTS))
-def test_a_statement_finds_its_rows_by_a_key_or_an_index(connection: apsw.Connection, name: str) -> None:
+def test_a_statement_finds_its_rows_by_a_key_or_an_index(
+    connection: apsw.Connection, name: str
+) -> None:
     found = scans(plan(connection, name))
     if name in ALLOWED:
         assert found, f"{name} no longer needs its exception"
@@ -87,7 +91,9 @@ def test_nothing_reads_all_entries(connection: apsw.Connection) -> None:
 
 
 def test_a_scan_is_noticed(connection: apsw.Connection) -> None:
-    rows = connection.execute("EXPLAIN QUERY PLAN SELECT entry_no FROM entry AS e WHERE role = 'user'").fetchall()
+    rows = connection.execute(
+        "EXPLAIN QUERY PLAN SELECT entry_no FROM entry AS e WHERE role = 'user'"
+    ).fetchall()
     assert scans([row[3] for row in rows]) == ["SCAN e"]
 
 
@@ -95,11 +101,16 @@ def test_a_scan_is_noticed(connection: apsw.Connection) -> None:
 GIVEN_LIST = ["LIST SUBQUERY 1", "SCAN json_each VIRTUAL TABLE INDEX 1:", "CREATE BLOOM FILTER"]
 HOT = {
     # the path of an append
-    "transcript.state": ["SEARCH s USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH h USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"],
+    "transcript.state": [
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH h USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
     "transcript.save_state": ["SEARCH session USING INTEGER PRIMARY KEY (rowid=?)"],
     "transcript.by_no": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid=?)"],
     "transcript.by_id": ["SEARCH entry USING INDEX entry_by_id (<expr>=? AND entry_id=?)"],
-    "transcript.by_idempotency_key": ["SEARCH entry USING INDEX entry_by_idempotency_key (<expr>=? AND idempotency_key=?)"],
+    "transcript.by_idempotency_key": [
+        "SEARCH entry USING INDEX entry_by_idempotency_key (<expr>=? AND idempotency_key=?)"
+    ],
     "transcript.branch": ["SEARCH branch USING INTEGER PRIMARY KEY (rowid=?)"],
     # pages of history, and what a model is sent
     "transcript.span_forward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
@@ -123,20 +134,39 @@ HOT = {
         "CORRELATED SCALAR SUBQUERY 2",
         "SEARCH o USING INDEX inbox_of_session (session_no=?)",
     ],
-    "inbox.candidate": ["SEARCH i USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
-    "inbox.due": ["SEARCH inbox USING COVERING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)"],
-    "inbox.late": ["SEARCH i USING INDEX inbox_untold (lane=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
-    "turns.expired": ["SEARCH turn USING COVERING INDEX turn_running (lane=? AND expires_at_ms<?)", *GIVEN_LIST],
+    "inbox.candidate": [
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "inbox.due": [
+        "SEARCH inbox USING COVERING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)"
+    ],
+    "inbox.late": [
+        "SEARCH i USING INDEX inbox_untold (lane=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "turns.expired": [
+        "SEARCH turn USING COVERING INDEX turn_running (lane=? AND expires_at_ms<?)",
+        *GIVEN_LIST,
+    ],
     "turns.next_expiry": ["SEARCH turn USING COVERING INDEX turn_running (lane=?)", *GIVEN_LIST],
     "outbox.next": [
         "SEARCH o USING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)",
         "CORRELATED SCALAR SUBQUERY 1",
         "SEARCH e USING INDEX outbox_of_session (session_no=? AND outbox_no<?)",
     ],
-    "outbox.candidate": ["SEARCH o USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
-    "outbox.due": ["SEARCH outbox USING COVERING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)"],
+    "outbox.candidate": [
+        "SEARCH o USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "outbox.due": [
+        "SEARCH outbox USING COVERING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)"
+    ],
     "outbox.full": ["SCAN outbox USING INDEX outbox_of_session"],
-    "events.after": ["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"],
+    "events.after": [
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
     "events.after_for": [
         "SEARCH e USING INDEX event_by_audience (audience=? AND event_no>?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
@@ -165,8 +195,13 @@ HOT = {
         "USE TEMP B-TREE FOR ORDER BY",
     ],
     # finding a session
-    "registry.by_id": ["SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"],
-    "registry.by_key": ["SEARCH b USING PRIMARY KEY (session_key=?)", "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
+    "registry.by_id": [
+        "SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"
+    ],
+    "registry.by_key": [
+        "SEARCH b USING PRIMARY KEY (session_key=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "verify.entries": [
         "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
         "SEARCH b USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",

@@ -97,7 +97,9 @@ class Gateway:
     def reaches(self, number: int) -> None:
         """Wait until this append was acknowledged."""
         with self._grown:
-            assert self._grown.wait_for(lambda: self.acknowledged >= number, PATIENCE_S), f"it stands still at {self.acknowledged}"
+            assert self._grown.wait_for(lambda: self.acknowledged >= number, PATIENCE_S), (
+                f"it stands still at {self.acknowledged}"
+            )
 
     def kill(self) -> None:
         self.child.send_signal(signal.SIGKILL)
@@ -139,7 +141,11 @@ class Shell:
 def shell(path: Path) -> Iterator[Shell]:
     assert SHELL is not None
     child = subprocess.Popen(
-        [SHELL, "-readonly", "-batch", str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SHELL, "-readonly", "-batch", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield Shell(child)
@@ -170,7 +176,9 @@ def identities(path: Path) -> dict[str, tuple[int, ...]]:
 def contents(path: Path) -> dict[str, str]:
     """Hash the database and its WAL; only while no process has them open for writing."""
     files = [path, path.with_name(path.name + "-wal")]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()}
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()
+    }
 
 
 async def append(session: sessiondb.Session, times: int, size: int = 4_000) -> None:
@@ -188,7 +196,9 @@ def wal_file_bytes(db: sessiondb.SessionDB) -> int:
 
 
 @asynccontextmanager
-async def live(path: Path, limits: Limits = SMALL) -> AsyncIterator[tuple[sessiondb.SessionDB, sessiondb.Session]]:
+async def live(
+    path: Path, limits: Limits = SMALL
+) -> AsyncIterator[tuple[sessiondb.SessionDB, sessiondb.Session]]:
     """Open a gateway's database in this process, with something in it."""
     async with sessiondb.open(path, limits=limits, guard="raise") as db:
         session = await db.session("agent:main:live")
@@ -225,12 +235,16 @@ async def test_an_abandoned_snapshot_of_another_process_stops_nobody_is_reported
             status = await db.status()
             assert (status.wal_bytes, status.wal_bytes_max) == (grown, SMALL.wal_bytes_max)
             await append(session, 10)
-            assert checkpoints(db)["blocked_since_ms"] == since, "since when, not since the last attempt"
+            assert checkpoints(db)["blocked_since_ms"] == since, (
+                "since when, not since the last attempt"
+            )
             assert (await session.info()).entries == entries - 1 + 130
 
             ok = checkpoints(db)["ok"]
             reader.kill() if end == "it is killed" else reader.communicate("\n", timeout=PATIENCE_S)
-            await until(lambda: checkpoints(db)["ok"] > ok and checkpoints(db)["blocked_since_ms"] is None)
+            await until(
+                lambda: checkpoints(db)["ok"] > ok and checkpoints(db)["blocked_since_ms"] is None
+            )
         # It starts over at its beginning, and the file is cut to what is kept of it.
         await append(session, 2)
         assert db.backend.stats()["writer"]["wal_bytes"] < SMALL.wal_bytes_max
@@ -238,10 +252,14 @@ async def test_an_abandoned_snapshot_of_another_process_stops_nobody_is_reported
         assert (await db.verify()).ok
 
 
-def test_a_process_that_pauses_to_reset_the_wal_goes_on_as_soon_as_another_has_done_it(tmp_db: Path) -> None:
+def test_a_process_that_pauses_to_reset_the_wal_goes_on_as_soon_as_another_has_done_it(
+    tmp_db: Path,
+) -> None:
     """Otherwise writing processes fall out of step, some of them is always writing, and nobody's pause ends."""
     first, second = apsw.Connection(str(tmp_db)), apsw.Connection(str(tmp_db))
-    first.execute("PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(100000))").fetchall()
+    first.execute(
+        "PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(100000))"
+    ).fetchall()
     limits = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=2_000)
     checkpoints = Checkpointer(limits)
     checkpoints.on_commit(first, "main", 100)  # what this process knows: 400 KiB
@@ -263,9 +281,13 @@ def test_a_reset_that_was_blocked_for_long_gets_its_full_time_again_now_and_then
     class Blocked(Checkpointer):
         def _reset(self, connection: apsw.Connection, give_up: float) -> bool:
             waits.append(give_up - now)
-            return len(waits) > 4 and waits[-1] > 0.4  # the obstacle went after the fourth attempt; what is left needs half
+            return (
+                len(waits) > 4 and waits[-1] > 0.4
+            )  # the obstacle went after the fourth attempt; what is left needs half
 
-    checkpoints = Blocked(Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=800, wal_retry_ms=1_000), clock=lambda: now)
+    checkpoints = Blocked(
+        Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=800, wal_retry_ms=1_000), clock=lambda: now
+    )
     connection = apsw.Connection(":memory:")
     checkpoints.on_commit(connection, "main", 100)
     while not checkpoints.run_once(connection):
@@ -279,7 +301,9 @@ def test_a_reset_that_was_blocked_for_long_gets_its_full_time_again_now_and_then
 
 
 @pytest.mark.anyio
-async def test_a_read_without_an_end_is_cut_off_at_its_greatest_age_and_the_wal_is_reset_after_it(tmp_db: Path) -> None:
+async def test_a_read_without_an_end_is_cut_off_at_its_greatest_age_and_the_wal_is_reset_after_it(
+    tmp_db: Path,
+) -> None:
     assert Limits().read_age_s_max == 10.0
     async with live(tmp_db, SMALL.model_copy(update={"read_age_s_max": 2.0})) as (db, session):
         errors: list[ReadTooLong] = []
@@ -303,10 +327,15 @@ async def test_a_read_without_an_end_is_cut_off_at_its_greatest_age_and_the_wal_
                 blockers |= {checkpoints(db)["blocked_by"]} - {""}
         assert checkpoints(db)["blocked"] > 0
         assert blockers == {"this process"}
-        assert "report: its snapshot is older than 2 s (limit read_age_s_max) and was interrupted" in str(errors[0])
+        assert (
+            "report: its snapshot is older than 2 s (limit read_age_s_max) and was interrupted"
+            in str(errors[0])
+        )
         assert db.backend.stats()["readers"]["running"] == 0
         await is_reset(db, session)
-        assert (await session.info()).entries > 0  # ... and the reader that was interrupted reads on
+        assert (
+            await session.info()
+        ).entries > 0  # ... and the reader that was interrupted reads on
 
 
 @pytest.mark.anyio
@@ -336,7 +365,9 @@ async def test_an_iterator_that_is_left_lying_holds_no_snapshot(tmp_db: Path) ->
 
 
 @pytest.mark.anyio
-async def test_a_command_that_follows_what_happens_holds_no_snapshot_while_it_waits(tmp_db: Path) -> None:
+async def test_a_command_that_follows_what_happens_holds_no_snapshot_while_it_waits(
+    tmp_db: Path,
+) -> None:
     async with live(tmp_db) as (db, session):
         await db.accept("web", "1", "agent:main:web", user("hello"))
         follow = "import sys\nfrom sessiondb.cli import main\nsys.exit(main())"
@@ -394,7 +425,9 @@ def ask_the_shell(path: Path, views: Sequence[str]) -> list[str]:
 
 
 def ask_sqlite_utils(path: Path, views: Sequence[str]) -> list[str]:
-    union = " UNION ALL ".join(f"SELECT '{view}' AS view, count(*) AS rows FROM {view}" for view in views)
+    union = " UNION ALL ".join(
+        f"SELECT '{view}' AS view, count(*) AS rows FROM {view}" for view in views
+    )
     return [str(SQLITE_UTILS), "query", str(path), union]
 
 
@@ -402,11 +435,17 @@ def ask_pythons_sqlite3(path: Path, views: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", READ_ONLY, str(path), *views]
 
 
-PROGRAMS = [program for program in (ask_the_shell, ask_sqlite_utils, ask_pythons_sqlite3) if SHELL or program is not ask_the_shell]
+PROGRAMS = [
+    program
+    for program in (ask_the_shell, ask_sqlite_utils, ask_pythons_sqlite3)
+    if SHELL or program is not ask_the_shell
+]
 
 
 @pytest.mark.anyio
-async def test_every_view_answers_beside_a_gateway_at_work_and_nothing_of_it_changes(tmp_db: Path) -> None:
+async def test_every_view_answers_beside_a_gateway_at_work_and_nothing_of_it_changes(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await a_bit_of_everything(db)
     with gateway_at_work(tmp_db) as gateway:
@@ -424,13 +463,17 @@ async def test_every_view_answers_beside_a_gateway_at_work_and_nothing_of_it_cha
 
 
 @pytest.mark.anyio
-async def test_a_program_that_reads_and_leaves_takes_no_lock_of_the_gateway_along(tmp_db: Path) -> None:
+async def test_a_program_that_reads_and_leaves_takes_no_lock_of_the_gateway_along(
+    tmp_db: Path,
+) -> None:
     probe = "import sys, apsw\ntry: apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')\nexcept apsw.BusyError: print('busy')"
     async with opened(tmp_db) as backend:
         async with held_writer(backend):
             for program in PROGRAMS:
                 await anyio.run_process(program(tmp_db, ["session_overview"]))
-                assert (await anyio.run_process([sys.executable, "-c", probe, str(tmp_db)])).stdout == b"busy\n", program.__name__
+                assert (
+                    await anyio.run_process([sys.executable, "-c", probe, str(tmp_db)])
+                ).stdout == b"busy\n", program.__name__
         assert backend.stats()["guard_violations"] == 0
 
 
@@ -438,7 +481,9 @@ async def test_a_program_that_reads_and_leaves_takes_no_lock_of_the_gateway_alon
 def test_writes_and_checkpoints_go_on_while_somebody_sits_at_a_shells_prompt(tmp_db: Path) -> None:
     with gateway_at_work(tmp_db) as gateway, shell(tmp_db) as prompt:
         before = int(prompt.ask("SELECT entries FROM session_overview")[0])
-        gateway.reaches(before + 150)  # 75 KB and their pages: more than the WAL may hold, so it is reset below the prompt
+        gateway.reaches(
+            before + 150
+        )  # 75 KB and their pages: more than the WAL may hold, so it is reset below the prompt
         now = int(prompt.ask("SELECT entries FROM session_overview")[0])
         assert now >= before + 150
         wal = tmp_db.with_name(tmp_db.name + "-wal")
@@ -453,7 +498,9 @@ def test_writes_and_checkpoints_go_on_while_somebody_sits_at_a_shells_prompt(tmp
 
 
 @needs_shell
-def test_a_shell_that_is_the_last_to_close_after_a_kill_leaves_database_and_wal_as_they_are(tmp_db: Path) -> None:
+def test_a_shell_that_is_the_last_to_close_after_a_kill_leaves_database_and_wal_as_they_are(
+    tmp_db: Path,
+) -> None:
     with shell(tmp_db) as prompt:
         with gateway_at_work(tmp_db) as gateway:
             gateway.goes_on(100)
@@ -471,12 +518,19 @@ def test_a_shell_that_is_the_last_to_close_after_a_kill_leaves_database_and_wal_
     assert everything_is_there(tmp_db, gateway.acknowledged)
 
 
-def test_a_program_that_opens_for_writing_and_closes_last_after_a_kill_folds_the_wal_and_loses_nothing(tmp_db: Path) -> None:
+def test_a_program_that_opens_for_writing_and_closes_last_after_a_kill_folds_the_wal_and_loses_nothing(
+    tmp_db: Path,
+) -> None:
     """sqlite-utils has no read-only mode. It may then only do what the next gateway would do as well."""
     with gateway_at_work(tmp_db) as gateway:
         gateway.goes_on(100)
         gateway.kill()
-    message = subprocess.run([str(SQLITE_UTILS), "tables", str(tmp_db), "--counts"], check=True, capture_output=True, text=True)
+    message = subprocess.run(
+        [str(SQLITE_UTILS), "tables", str(tmp_db), "--counts"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert message.stderr == ""
     assert not tmp_db.with_name(tmp_db.name + "-wal").exists()
     assert everything_is_there(tmp_db, gateway.acknowledged)
@@ -489,19 +543,27 @@ def everything_is_there(path: Path, acknowledged: int) -> bool:
         while page := session.arrivals(after_seq=len(keys), limit=1_000):
             keys += [entry.idempotency_key for entry in page]
         # One more may have been committed when it was killed, and not been told.
-        assert keys in ([str(number) for number in range(1, acknowledged + extra + 1)] for extra in (0, 1))
+        assert keys in (
+            [str(number) for number in range(1, acknowledged + extra + 1)] for extra in (0, 1)
+        )
         return bool(db.verify().ok)
 
 
 @pytest.mark.anyio
-@pytest.mark.skipif(DATASETTE is None, reason="no datasette here (SESSIONDB_DATASETTE=/path/to/datasette names one)")
-async def test_datasette_serves_every_view_beside_a_live_gateway_and_keeps_no_snapshot(tmp_db: Path) -> None:
+@pytest.mark.skipif(
+    DATASETTE is None, reason="no datasette here (SESSIONDB_DATASETTE=/path/to/datasette names one)"
+)
+async def test_datasette_serves_every_view_beside_a_live_gateway_and_keeps_no_snapshot(
+    tmp_db: Path,
+) -> None:
     async with live(tmp_db) as (db, session):
         await a_bit_of_everything(db)
         before = identities(tmp_db)
         async with serving(tmp_db) as client:
             for view in VIEWS:
-                answer = await client.get(f"/{tmp_db.stem}/{view}.json", params={"_shape": "array", "_size": "max"})
+                answer = await client.get(
+                    f"/{tmp_db.stem}/{view}.json", params={"_shape": "array", "_size": "max"}
+                )
                 assert answer.status_code == 200, f"{view}: {answer.text}"
                 assert isinstance(answer.json(), list)
                 await append(session, 2)
@@ -525,12 +587,23 @@ async def serving(path: Path) -> AsyncIterator[httpx.AsyncClient]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     child = subprocess.Popen(
-        [DATASETTE, "serve", str(path), "--port", str(port), "--setting", "sql_time_limit_ms", "20000"],
+        [
+            DATASETTE,
+            "serve",
+            str(path),
+            "--port",
+            str(port),
+            "--setting",
+            "sql_time_limit_ms",
+            "20000",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False
+        ) as client:
 
             async def answers() -> bool:
                 try:

@@ -19,7 +19,12 @@ MIGRATIONS = Path(schema.__file__).parent / "migrations"
 def objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
     """Return every object of the schema with its text, less comments and layout."""
     rows = drain(connection, "SELECT type, name, coalesce(sql, '') FROM sqlite_schema")
-    return {(kind, name): re.sub(r"\s*([(),])\s*", r"\1", " ".join(re.sub(r"--[^\n]*", "", sql).split())) for kind, name, sql in rows}
+    return {
+        (kind, name): re.sub(
+            r"\s*([(),])\s*", r"\1", " ".join(re.sub(r"--[^\n]*", "", sql).split())
+        )
+        for kind, name, sql in rows
+    }
 
 
 def from_schema() -> apsw.Connection:
@@ -37,7 +42,9 @@ def from_migrations() -> apsw.Connection:
 
 def test_all_migrations_on_an_empty_file_give_exactly_the_schema() -> None:
     expected, found = objects(from_schema()), objects(from_migrations())
-    differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    differing = sorted(
+        key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+    )
     assert not differing, (
         f"schema.sql and the migrations disagree on {differing}. Before the first release: copy schema.sql over "
         "sessiondb/sqlite/migrations/0001_initial.sql. After it: write the next numbered migration, and never touch a released one."
@@ -52,7 +59,9 @@ def test_a_difference_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("pragma", ["application_id", "user_version"])
 def test_both_mark_the_file_alike(pragma: str) -> None:
-    expected = {"application_id": schema.APPLICATION_ID, "user_version": schema.SCHEMA_VERSION}[pragma]
+    expected = {"application_id": schema.APPLICATION_ID, "user_version": schema.SCHEMA_VERSION}[
+        pragma
+    ]
     assert from_schema().pragma(pragma) == expected
     assert from_migrations().pragma(pragma) == expected
 
@@ -61,7 +70,9 @@ def test_migrations_are_numbered_without_a_gap_and_each_sets_its_version() -> No
     numbers = [number for number, _ in schema.migrations()]
     assert numbers == list(range(1, schema.SCHEMA_VERSION + 1))
     assert sorted(file.name for file in MIGRATIONS.glob("*.sql")) == sorted(
-        file.name for file in MIGRATIONS.glob("*.sql") if re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
+        file.name
+        for file in MIGRATIONS.glob("*.sql")
+        if re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
     )
     connection = apsw.Connection(":memory:")
     for number, script in schema.migrations():
@@ -69,13 +80,21 @@ def test_migrations_are_numbered_without_a_gap_and_each_sets_its_version() -> No
         assert connection.pragma("user_version") == number
 
 
-def test_an_older_file_is_brought_up_to_date_step_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_older_file_is_brought_up_to_date_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     connection = apsw.Connection(str(tmp_path / "old.db"))
     drain(connection, schema.schema_text())
     version = schema.SCHEMA_VERSION
     steps = [
-        (version + 1, f"CREATE TABLE later (x INTEGER) STRICT; PRAGMA user_version = {version + 1}"),
-        (version + 2, f"ALTER TABLE later ADD COLUMN y INTEGER; PRAGMA user_version = {version + 2}"),
+        (
+            version + 1,
+            f"CREATE TABLE later (x INTEGER) STRICT; PRAGMA user_version = {version + 1}",
+        ),
+        (
+            version + 2,
+            f"ALTER TABLE later ADD COLUMN y INTEGER; PRAGMA user_version = {version + 2}",
+        ),
     ]
     monkeypatch.setattr(schema, "migrations", lambda: steps)
     monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 2)
@@ -103,24 +122,40 @@ def test_rows_of_the_second_schema_keep_everything_under_their_new_names() -> No
         drain(connection, scripts[number])
     drain(connection, OLD_ROWS)
     drain(connection, scripts[3])
-    assert drain(connection, "SELECT session_no, session_id, last_seq FROM session") == [(1, "one", 7), (2, "two", 9)]
+    assert drain(connection, "SELECT session_no, session_id, last_seq FROM session") == [
+        (1, "one", 7),
+        (2, "two", 9),
+    ]
     files = "SELECT import_file_no, path, kind, session_no, lines, entries, state, final_newline FROM import_file ORDER BY 1"
-    assert drain(connection, files) == [(4, "/a", "pi", 1, 9, 7, "done", 1), (6, "/b", "index", None, 1, 0, "done", 1)]
+    assert drain(connection, files) == [
+        (4, "/a", "pi", 1, 9, 7, "done", 1),
+        (6, "/b", "index", None, 1, 0, "done", 1),
+    ]
     lines = "SELECT import_file_no, line, byte_offset, after_seq, severity, content FROM quarantine ORDER BY line"
-    assert drain(connection, lines) == [(4, 3, 100, 2, "damaged", b"\x00\xff"), (4, 5, 300, 4, "blank", b"\n")]
+    assert drain(connection, lines) == [
+        (4, 3, 100, 2, "damaged", b"\x00\xff"),
+        (4, 5, 300, 4, "blank", b"\n"),
+    ]
     messages = "SELECT inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts FROM inbox ORDER BY 1"
     assert drain(connection, messages) == [
         (1, "web", "e1", 1, "main", "interrupted", 5, 6, 2),
         (2, "cron", "e2", 2, "cron", "dead", 5, 6, 5),
     ]
-    drain(connection, "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload) "
-          "VALUES ('web', 'e10', 1, 'main', 'queued', 7, 7, '{}')")  # fmt: skip
-    assert drain(connection, "SELECT max(inbox_no) FROM inbox") == [(10,)], "the number of a message that was deleted is not given out again"
+    drain(
+        connection,
+        "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload) "
+        "VALUES ('web', 'e10', 1, 'main', 'queued', 7, 7, '{}')",
+    )
+    assert drain(connection, "SELECT max(inbox_no) FROM inbox") == [(10,)], (
+        "the number of a message that was deleted is not given out again"
+    )
     assert drain(connection, "PRAGMA foreign_key_check") == []
     assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_migration_that_fails_leaves_the_version_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_migration_that_fails_leaves_the_version_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     connection = apsw.Connection(str(tmp_path / "old.db"))
     drain(connection, schema.schema_text())
     version = schema.SCHEMA_VERSION
@@ -145,9 +180,21 @@ def test_the_distributions_sqlite3_reads_the_schema_and_every_view(tmp_path: Pat
     readable = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
     names = [name for (name,) in drain(connection, readable)]
     script = "".join(f'SELECT count(*) FROM "{name}";\n' for name in names)
-    read = subprocess.run([shell, "-readonly", "-bail", str(path)], input=script, capture_output=True, text=True, check=False)
+    read = subprocess.run(
+        [shell, "-readonly", "-bail", str(path)],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (read.returncode, read.stderr) == (0, "")
     assert len(read.stdout.split()) == len(names)
-    load = subprocess.run([shell, "-bail", ":memory:"], input=schema.schema_text(), capture_output=True, text=True, check=False)
+    load = subprocess.run(
+        [shell, "-bail", ":memory:"],
+        input=schema.schema_text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (load.returncode, load.stderr) == (0, "")
     connection.close()

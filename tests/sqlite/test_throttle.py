@@ -99,7 +99,9 @@ def test_the_pause_ends_when_the_callers_have_gone() -> None:
     throttle = Throttle(clock)
     throttle.heard()
     throttle.took(0.020, beside_processes=False)
-    assert throttle.due_in_s == pytest.approx(QUIET_S)  # shorter than 199 times 20 ms, and than the longest pause
+    assert throttle.due_in_s == pytest.approx(
+        QUIET_S
+    )  # shorter than 199 times 20 ms, and than the longest pause
     clock.now += QUIET_S + 1e-6
     assert throttle.due_in_s == 0
 
@@ -135,8 +137,12 @@ async def test_a_step_is_alone_in_its_transaction(tmp_db: Path) -> None:
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
                 for number in range(3):
-                    tasks.start_soon(lambda n=number: backend.write(insert(f"caller {n}"), op="append"))
-                    tasks.start_soon(lambda n=number: backend.step(insert(f"step {n}"), op="import"))
+                    tasks.start_soon(
+                        lambda n=number: backend.write(insert(f"caller {n}"), op="append")
+                    )
+                    tasks.start_soon(
+                        lambda n=number: backend.step(insert(f"step {n}"), op="import")
+                    )
                 await until(lambda: backend.stats()["writer"]["queue_items"] == 6)
         after = backend.stats()["writer"]
         assert after["commits"] - before == 1 + 3, "the callers share one, each step has its own"
@@ -183,10 +189,24 @@ async def test_callers_without_a_gap_cannot_keep_a_step_out(tmp_db: Path) -> Non
             while not done.is_set():
                 async with anyio.create_task_group() as callers:
                     for number in range(10):
-                        callers.start_soon(lambda n=written + number: backend.write(insert(f"caller {n}"), op="append"))
+                        callers.start_soon(
+                            lambda n=written + number: backend.write(
+                                insert(f"caller {n}"), op="append"
+                            )
+                        )
                 written += 10
-        assert await backend.read(lambda tx: tx.first("test.count_like", pattern="step *").n, op="count") == 5
-        assert await backend.read(lambda tx: tx.first("test.count_like", pattern="caller *").n, op="count") == written
+        assert (
+            await backend.read(
+                lambda tx: tx.first("test.count_like", pattern="step *").n, op="count"
+            )
+            == 5
+        )
+        assert (
+            await backend.read(
+                lambda tx: tx.first("test.count_like", pattern="caller *").n, op="count"
+            )
+            == written
+        )
 
 
 @pytest.mark.anyio
@@ -256,7 +276,9 @@ async def test_steps_have_a_bound_of_their_own(tmp_db: Path) -> None:
             for number in range(2):
                 tasks.start_soon(lambda n=number: backend.step(insert(f"step {n}"), op="import"))
             await until(lambda: backend.stats()["writer"]["queue_items"] == 2)
-            with pytest.raises(StoreBusy, match="import was refused: 2 steps of background work are waiting") as refused:
+            with pytest.raises(
+                StoreBusy, match="import was refused: 2 steps of background work are waiting"
+            ) as refused:
                 await backend.step(insert("one too many"), op="import")
             assert refused.value.retry_after_ms >= 1
             assert refused.value.queue_items == 2

@@ -26,7 +26,14 @@ pytestmark = [
 
 
 def shell(path: Path, sql: str) -> list[dict]:
-    done = subprocess.run(["sqlite3", "-readonly", "-json", str(path)], input=sql, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["sqlite3", "-readonly", "-json", str(path)],
+        input=sql,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout or "[]")
 
@@ -37,12 +44,24 @@ def write_with_shell(path: Path, sql: str) -> None:
 
 async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Session]:
     """One session of each shape that a view has to describe."""
-    await db.accept("web", "waiting", "agent:main:waiting", {"role": "user", "content": "is anybody there?"})
-    created = {name: await db.session(f"agent:main:{name}") for name in ("plain", "compacted", "branched", "reset", "cooling", "overdue")}
+    await db.accept(
+        "web", "waiting", "agent:main:waiting", {"role": "user", "content": "is anybody there?"}
+    )
+    created = {
+        name: await db.session(f"agent:main:{name}")
+        for name in ("plain", "compacted", "branched", "reset", "cooling", "overdue")
+    }
     for session in created.values():
         for number in range(6):
-            await session.append({"role": "user", "content": f"question {number} about the invoice"})
-            await session.append({"role": "assistant", "content": [{"type": "text", "text": f"answer {number} " + "x" * 400}]})
+            await session.append(
+                {"role": "user", "content": f"question {number} about the invoice"}
+            )
+            await session.append(
+                {
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": f"answer {number} " + "x" * 400}],
+                }
+            )
     async with created["compacted"].compact(trigger="threshold", keep_recent_tokens=150) as job:
         await job.commit("a summary")
     await created["compacted"].append({"role": "user", "content": "since"})
@@ -59,7 +78,9 @@ async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Se
     return created
 
 
-async def test_every_view_answers_in_the_distributions_shell_beside_an_open_database(tmp_db: Path) -> None:
+async def test_every_view_answers_in_the_distributions_shell_beside_an_open_database(
+    tmp_db: Path,
+) -> None:
     assert len(VIEWS) >= 8
     async with sessiondb.open(tmp_db) as db:
         await a_bit_of_everything(db)
@@ -71,17 +92,24 @@ async def test_live_context_shows_exactly_what_the_model_is_sent(tmp_db: Path) -
     async with sessiondb.open(tmp_db) as db:
         for session in (await a_bit_of_everything(db)).values():
             context = await session.context()
-            rows = shell(tmp_db, f"SELECT * FROM live_context WHERE session_id = '{session.id}' ORDER BY place")
+            rows = shell(
+                tmp_db,
+                f"SELECT * FROM live_context WHERE session_id = '{session.id}' ORDER BY place",
+            )
             note = [row["text"] for row in rows]
             sent = [message.get("summary") or message["content"] for message in context.messages]
-            assert note == [text if isinstance(text, str) else text[0]["text"] for text in sent], session.id
+            assert note == [text if isinstance(text, str) else text[0]["text"] for text in sent], (
+                session.id
+            )
             assert [row["place"] for row in rows] == list(range(1, len(rows) + 1))
 
 
 async def test_live_context_says_why_each_message_is_there(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = (await a_bit_of_everything(db))["compacted"]
-        rows = shell(tmp_db, f"SELECT why FROM live_context WHERE session_id = '{session.id}' ORDER BY place")
+        rows = shell(
+            tmp_db, f"SELECT why FROM live_context WHERE session_id = '{session.id}' ORDER BY place"
+        )
         assert [row["why"] for row in rows] == ["summary", "kept", "kept", "kept", "since"]
 
 
@@ -93,17 +121,27 @@ async def test_session_overview_counts_what_the_api_counts(tmp_db: Path) -> None
         assert rows.keys() == infos.keys()
         for session_id, info in infos.items():
             row = rows[session_id]
-            assert (row["entries"], row["epoch"], row["compactions"], row["context_tokens"], row["forked_from"]) == (
-                info.entries, info.epoch, info.compactions, info.context_tokens, info.forked_from,
-            )  # fmt: skip
+            assert (
+                row["entries"],
+                row["epoch"],
+                row["compactions"],
+                row["context_tokens"],
+                row["forked_from"],
+            ) == (
+                info.entries,
+                info.epoch,
+                info.compactions,
+                info.context_tokens,
+                info.forked_from,
+            )
 
 
 async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         created = await a_bit_of_everything(db)
-        assert [(row["session_id"], row["what"]) for row in shell(tmp_db, "SELECT * FROM stuck")] == [
-            (created["cooling"].id, "compaction cool-down")
-        ]
+        assert [
+            (row["session_id"], row["what"]) for row in shell(tmp_db, "SELECT * FROM stuck")
+        ] == [(created["cooling"].id, "compaction cool-down")]
         with pytest.raises(sessiondb.CompactionCoolDown):
             async with created["cooling"].compact(trigger="threshold", keep_recent_tokens=150):
                 pass
@@ -114,7 +152,10 @@ async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_d
         f" SELECT 'dead', session_no, 'running', 'threshold', 0, 1, 1, 2, 2 FROM session WHERE session_id = '{created['overdue'].id}'"
     )
     write_with_shell(tmp_db, overdue)
-    assert {row["what"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {"compaction cool-down", "compaction overdue"}
+    assert {row["what"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {
+        "compaction cool-down",
+        "compaction overdue",
+    }
 
 
 async def test_the_readmes_queries_work_as_printed(tmp_db: Path) -> None:
@@ -124,7 +165,9 @@ async def test_the_readmes_queries_work_as_printed(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await a_bit_of_everything(db)
         answers = [shell(tmp_db, query) for query in queries]
-        assert all(answers), "each query finds something in a database that holds something of everything"
+        assert all(answers), (
+            "each query finds something in a database that holds something of everything"
+        )
 
 
 # -- a gateway's work ---------------------------------------------------------------------------------------
@@ -141,7 +184,10 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
         message = turn.message["content"]
         if message == "nothing":
             return sessiondb.Answer(incomplete="the model said nothing")
-        return sessiondb.Answer(entries=[{"role": "assistant", "content": f"re {message}"}], replies=[(f"web:{message}", {"text": message})])
+        return sessiondb.Answer(
+            entries=[{"role": "assistant", "content": f"re {message}"}],
+            replies=[(f"web:{message}", {"text": message})],
+        )
 
     async def send(reply: object) -> str:
         target = getattr(reply, "target", "")
@@ -152,11 +198,28 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
         return "id of the channel"
 
     for message in ("sent", "refused", "unknown", "nothing"):
-        await db.accept("web", message, f"agent:main:web:direct:{message}", {"role": "user", "content": message})
-    dead = await db.accept("web", "dead", "agent:main:web:direct:dead", {"role": "user", "content": "dead"}, lane="cron")
+        await db.accept(
+            "web", message, f"agent:main:web:direct:{message}", {"role": "user", "content": message}
+        )
+    dead = await db.accept(
+        "web",
+        "dead",
+        "agent:main:web:direct:dead",
+        {"role": "user", "content": "dead"},
+        lane="cron",
+    )
     waiting = await db.session("agent:main:web:direct:dead")
-    await db.write("test.dead_letter", lambda tx: turns.dead_letter(tx, dead.inbox_no, waiting.ref.session_no, "made to die"))
-    await db.accept("web", "waiting", "agent:main:web:direct:waiting", {"role": "user", "content": "waiting"}, lane="cron")
+    await db.write(
+        "test.dead_letter",
+        lambda tx: turns.dead_letter(tx, dead.inbox_no, waiting.ref.session_no, "made to die"),
+    )
+    await db.accept(
+        "web",
+        "waiting",
+        "agent:main:web:direct:waiting",
+        {"role": "user", "content": "waiting"},
+        lane="cron",
+    )
     async with anyio.create_task_group() as group:
         group.start_soon(db.run_lane, "main", answer)
         group.start_soon(db.run_outbox, send)
@@ -169,33 +232,52 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
 def is_quiet(tx: ReadTx) -> bool:
     """Tell whether everything but the message in lane `cron` has come to its end."""
     work = tx.one("status.work", now_ms=0)
-    return (work.messages_waiting, work.turns_running, work.replies_pending, work.replies_sending, work.replies_unknown) == (1, 0, 0, 0, 1)
+    return (
+        work.messages_waiting,
+        work.turns_running,
+        work.replies_pending,
+        work.replies_sending,
+        work.replies_unknown,
+    ) == (1, 0, 0, 0, 1)
 
 
 async def test_the_views_of_a_gateway_tell_what_became_of_each_message(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await a_gateways_day(db)
         open_ones = {row["event_id"]: row for row in shell(tmp_db, "SELECT * FROM inbox_open")}
-        assert {name: row["state"] for name, row in open_ones.items()} == {"dead": "dead", "waiting": "queued"}
+        assert {name: row["state"] for name, row in open_ones.items()} == {
+            "dead": "dead",
+            "waiting": "queued",
+        }
         assert open_ones["dead"]["reason"] == "made to die"
         assert '"waiting"' in open_ones["waiting"]["begins_with"]
 
         ended = shell(tmp_db, "SELECT * FROM turn_log ORDER BY turn_no")
-        assert [(row["state"], row["lane"], row["attempt"]) for row in ended] == [("completed", "main", 1)] * 4
+        assert [(row["state"], row["lane"], row["attempt"]) for row in ended] == [
+            ("completed", "main", 1)
+        ] * 4
         assert [row["reason"] for row in ended if row["incomplete"]] == ["the model said nothing"]
         assert all(row["took_s"] >= 0 and row["owner"] for row in ended)
 
         replies = {row["target"]: row for row in shell(tmp_db, "SELECT * FROM outbox_open")}
-        assert {target: row["state"] for target, row in replies.items()} == {"web:refused": "failed", "web:unknown": "unknown"}
+        assert {target: row["state"] for target, row in replies.items()} == {
+            "web:refused": "failed",
+            "web:unknown": "unknown",
+        }
         assert "no such channel" in replies["web:refused"]["reason"]
         assert "the line was cut" in replies["web:unknown"]["reason"]
 
         report = shell(tmp_db, "SELECT * FROM event_log ORDER BY event_no")
         assert {(row["kind"], row["audience"]) for row in report} == {
-            ("message_dead", "user"), ("message_dead", "operator"), ("turn_incomplete", "user"), ("reply_failed", "operator"),
+            ("message_dead", "user"),
+            ("message_dead", "operator"),
+            ("turn_incomplete", "user"),
+            ("reply_failed", "operator"),
             ("reply_unknown", "operator"),
-        }  # fmt: skip
-        assert all(row["text"] and row["at"] and json.loads(row["data"]) is not None for row in report)
+        }
+        assert all(
+            row["text"] and row["at"] and json.loads(row["data"]) is not None for row in report
+        )
         assert shell(tmp_db, "SELECT * FROM held") == []
 
 
@@ -230,8 +312,18 @@ async def test_held_shows_turns_compactions_and_replies_as_the_api_does(tmp_db: 
                     await db.backend.wait_change(db.backend.change_count, 0.05)
             shown = shell(tmp_db, "SELECT * FROM held ORDER BY what")
             known = sorted(await db.held(), key=lambda holding: holding.what)
-            assert [(row["what"], row["session_id"], row["number"], row["operation"], row["owner"]) for row in shown] == [
-                (holding.what, holding.session_id, holding.number, holding.operation, f"{holding.pid}@{holding.host}") for holding in known
+            assert [
+                (row["what"], row["session_id"], row["number"], row["operation"], row["owner"])
+                for row in shown
+            ] == [
+                (
+                    holding.what,
+                    holding.session_id,
+                    holding.number,
+                    holding.operation,
+                    f"{holding.pid}@{holding.host}",
+                )
+                for holding in known
             ]
             assert all(row["since"] <= row["until"] for row in shown)
             group.cancel_scope.cancel()

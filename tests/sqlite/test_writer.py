@@ -29,28 +29,41 @@ async def test_requests_that_wait_together_share_one_commit(tmp_db: Path) -> Non
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
                 for number in range(50):
-                    tasks.start_soon(lambda n=number: backend.write(insert(f"row {n}"), op="append"))
+                    tasks.start_soon(
+                        lambda n=number: backend.write(insert(f"row {n}"), op="append")
+                    )
                 await until(lambda: backend.stats()["writer"]["queue_items"] == 50)
         after = backend.stats()["writer"]
         # The held body and those 50 are one transaction, because the queue is drained until it is empty or a bound is met.
         assert after["commits"] - before == 1
-        assert await backend.read(lambda tx: tx.first("test.count_like", pattern="row *").n, op="count") == 50
+        assert (
+            await backend.read(
+                lambda tx: tx.first("test.count_like", pattern="row *").n, op="count"
+            )
+            == 50
+        )
 
 
 async def test_a_batch_ends_at_its_bounds(tmp_db: Path) -> None:
-    async with opened(tmp_db, limits=Limits(batch_items_max=10, batch_bytes_max=1_000, batch_ms_max=10_000)) as backend:
+    async with opened(
+        tmp_db, limits=Limits(batch_items_max=10, batch_bytes_max=1_000, batch_ms_max=10_000)
+    ) as backend:
         writer = backend._parts.writer
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
                 for number in range(35):
-                    tasks.start_soon(lambda n=number: backend.write(insert(f"row {n}"), op="append", size=1))
+                    tasks.start_soon(
+                        lambda n=number: backend.write(insert(f"row {n}"), op="append", size=1)
+                    )
                 await until(lambda: writer.snapshot()["queue_items"] == 35)
         assert writer.stats.batch_items_longest == 10
         before = writer.stats.commits
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
                 for number in range(8):
-                    tasks.start_soon(lambda n=number: backend.write(insert(f"wide {n}"), op="append", size=600))
+                    tasks.start_soon(
+                        lambda n=number: backend.write(insert(f"wide {n}"), op="append", size=600)
+                    )
                 await until(lambda: writer.snapshot()["queue_items"] == 8)
         assert writer.stats.commits - before >= 8  # two of 600 bytes are more than 1,000
 
@@ -73,7 +86,9 @@ async def test_a_failing_body_takes_only_itself_along(tmp_db: Path) -> None:
             async with held_writer(backend):
                 for number in range(9):
                     # Failures first, in the middle and last.
-                    tasks.start_soon(fail) if number % 4 == 0 else tasks.start_soon(lambda: backend.write(insert("kept"), op="append"))
+                    tasks.start_soon(fail) if number % 4 == 0 else tasks.start_soon(
+                        lambda: backend.write(insert("kept"), op="append")
+                    )
                 await until(lambda: backend.stats()["writer"]["queue_items"] == 9)
         assert await count(backend, "kept") == 6
         assert await count(backend, "half done") == 0
@@ -95,12 +110,16 @@ async def test_a_result_arrives_only_when_other_connections_see_the_row(tmp_db: 
         seen: list[int] = []
 
         def visible() -> int:
-            return other.execute("SELECT count(*) FROM instance WHERE program = 'z'").fetchall()[0][0]
+            return other.execute("SELECT count(*) FROM instance WHERE program = 'z'").fetchall()[0][
+                0
+            ]
 
         class Looks(Hold):
             def __call__(self, tx: Any) -> Any:
                 result = super().__call__(tx)
-                seen.append(visible())  # inside the transaction, after the insert: nobody else sees it
+                seen.append(
+                    visible()
+                )  # inside the transaction, after the insert: nobody else sees it
                 return result
 
         looks = Looks(then=insert("z"))
@@ -118,14 +137,18 @@ async def test_a_result_arrives_only_when_other_connections_see_the_row(tmp_db: 
         other.close()
 
 
-async def test_a_full_queue_refuses_with_the_time_to_retry_and_who_is_in_the_way(tmp_db: Path) -> None:
+async def test_a_full_queue_refuses_with_the_time_to_retry_and_who_is_in_the_way(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db, limits=Limits(queue_items_max=3)) as backend:
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
                 for _ in range(3):
                     tasks.start_soon(lambda: backend.write(insert("queued"), op="append"))
                 await until(lambda: backend.stats()["writer"]["queue_items"] == 3)
-                with pytest.raises(StoreBusy, match=r"append was refused: 3 writes .* running: hold") as refused:
+                with pytest.raises(
+                    StoreBusy, match=r"append was refused: 3 writes .* running: hold"
+                ) as refused:
                     await backend.write(insert("refused"), op="append")
                 assert refused.value.retry_after_ms >= 1
                 assert (refused.value.queue_items, refused.value.holder) == (3, "hold")
@@ -135,7 +158,9 @@ async def test_a_full_queue_refuses_with_the_time_to_retry_and_who_is_in_the_way
         assert backend.stats()["writer"]["requests_refused"] == 1
 
 
-async def test_the_queue_is_bounded_in_bytes_but_admits_one_request_of_any_size(tmp_db: Path) -> None:
+async def test_the_queue_is_bounded_in_bytes_but_admits_one_request_of_any_size(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db, limits=Limits(queue_bytes_max=1_000)) as backend:
         await backend.write(insert("alone"), op="append", size=10_000)
         async with anyio.create_task_group() as tasks:
@@ -159,7 +184,9 @@ async def test_a_deadline_that_passes_in_the_queue_means_not_executed(tmp_db: Pa
         assert await count(backend, "late") == 0
 
 
-async def test_a_deadline_that_passes_after_the_beginning_waits_for_the_outcome(tmp_db: Path) -> None:
+async def test_a_deadline_that_passes_after_the_beginning_waits_for_the_outcome(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as backend:
         hold = Hold(then=insert("slow"))
         results: list[int] = []
@@ -211,7 +238,9 @@ class SilentWaiter:
         raise NotImplementedError
 
 
-def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neither(tmp_db: Path) -> None:
+def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neither(
+    tmp_db: Path,
+) -> None:
     """The proof of the state machine: withdrawals race with the writer, and the rows must agree with the answers."""
     writer = Writer(str(tmp_db), Limits(), "normal", "test")
     tmp_db.touch()
@@ -224,7 +253,9 @@ def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neit
             waiter = SilentWaiter()
             request = Request(insert(f"n {number}"), "append", 1, monotonic() + PATIENCE_S, waiter)
             writer.put(request)
-            waiter.notified.wait(rng.random() * 0.0005)  # about as long as a commit: the race goes either way
+            waiter.notified.wait(
+                rng.random() * 0.0005
+            )  # about as long as a commit: the race goes either way
             if writer.try_cancel(request):
                 assert request.state == CANCELLED
                 assert not waiter.notified.is_set()
@@ -247,7 +278,9 @@ def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neit
     assert writer.snapshot()["queue_bytes"] == 0
     writer.stop()
     assert writer.join(PATIENCE_S)
-    rows = apsw.Connection(str(tmp_db)).execute("SELECT program FROM instance WHERE program GLOB 'n *'")
+    rows = apsw.Connection(str(tmp_db)).execute(
+        "SELECT program FROM instance WHERE program GLOB 'n *'"
+    )
     found = {int(row[0].split()[1]) for row in rows}
     assert found == kept
     assert withdrawn.isdisjoint(kept)
@@ -291,7 +324,9 @@ async def test_a_broken_rule_of_the_schema_is_named_and_the_body_may_go_on(tmp_d
         assert await backend.write(body, op="append") == "instance.instance_no"
         assert (await count(backend, "first"), await count(backend, "second")) == (1, 0)
         with pytest.raises(ConstraintFailed, match=r"test\.insert_at.*instance\.instance_no"):
-            await backend.write(lambda tx: tx.run("test.insert_at", instance_no=50, program="x"), op="append")
+            await backend.write(
+                lambda tx: tx.run("test.insert_at", instance_no=50, program="x"), op="append"
+            )
 
 
 async def test_statements_are_checked(tmp_db: Path) -> None:
@@ -299,7 +334,9 @@ async def test_statements_are_checked(tmp_db: Path) -> None:
         with pytest.raises(LookupError, match=r"no statement named 'test\.absent'"):
             await backend.read(lambda tx: tx.all("test.absent"), op="read")
         with pytest.raises(TypeError, match=r"test\.count has no parameter programme"):
-            await backend.read(lambda tx: tx.all("test.count", program="x", programme="x"), op="read")
+            await backend.read(
+                lambda tx: tx.all("test.count", program="x", programme="x"), op="read"
+            )
         with pytest.raises(KeyError, match="program"):
             await backend.read(lambda tx: tx.all("test.count"), op="read")
         with pytest.raises(ValueError, match=r"test\.nameless: a column needs a name"):
@@ -314,7 +351,12 @@ async def test_rows_have_names_tuples_do_not_and_run_counts_changes(tmp_db: Path
         assert tx.run("test.rename", before="b", after="c") == 2
         assert tx.run("test.rename", before="nobody", after="c") == 0
         assert tx.first("test.count", program="nobody").n == 0
-        return first.program, first.instance_no, tx.tuples("test.programs"), tx.all("test.programs")[1].program
+        return (
+            first.program,
+            first.instance_no,
+            tx.tuples("test.programs"),
+            tx.all("test.programs")[1].program,
+        )
 
     async with opened(tmp_db) as backend:
         program, number, tuples, last = await backend.write(body, op="append")
@@ -342,5 +384,9 @@ async def test_close_finishes_what_is_queued_and_refuses_the_rest(tmp_db: Path) 
     await backend.close()
     async with opened(tmp_db) as again:
         assert await count(again, "queued") == 5
-    rows = apsw.Connection(str(tmp_db)).execute("SELECT count(*), count(closed_at_ms) FROM instance WHERE host <> 'h'").fetchall()
+    rows = (
+        apsw.Connection(str(tmp_db))
+        .execute("SELECT count(*), count(closed_at_ms) FROM instance WHERE host <> 'h'")
+        .fetchall()
+    )
     assert rows == [(2, 2)]  # both openings signed on, and off

@@ -12,7 +12,15 @@ from sessiondb.errors import NotExecuted, StoreBusy, outcome_of
 from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend
 from sessiondb.sqlite.files import lock_holder_pid
-from tests.support.engine import count, insert, locked_by_another_process, names_in, opened, other_process, until
+from tests.support.engine import (
+    count,
+    insert,
+    locked_by_another_process,
+    names_in,
+    opened,
+    other_process,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +37,9 @@ async def test_a_write_waits_for_another_process_and_then_goes_through(tmp_db: P
         assert backend.stats()["writer"]["busy_timeouts"] == 0
 
 
-async def test_after_the_busy_timeout_every_waiting_write_is_refused_and_told_who_holds_the_lock(tmp_db: Path) -> None:
+async def test_after_the_busy_timeout_every_waiting_write_is_refused_and_told_who_holds_the_lock(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db, limits=Limits(busy_timeout_s=0.1)) as backend:
         with locked_by_another_process(tmp_db) as unlock:
             errors: list[StoreBusy] = []
@@ -70,7 +80,9 @@ anyio.run(main)
             assert other.stdout is not None
             assert other.stdin is not None
             assert other.stdout.readline() == "locked\n"
-            with pytest.raises(StoreBusy, match=rf"pid {other.pid} \(other gateway\) has held the write lock"):
+            with pytest.raises(
+                StoreBusy, match=rf"pid {other.pid} \(other gateway\) has held the write lock"
+            ):
                 await backend.write(insert("x"), op="append")
             other.stdin.write("\n")
             other.stdin.flush()
@@ -91,7 +103,9 @@ async def test_deadlines_and_cancellations_are_honoured_during_the_wait(tmp_db: 
         assert [await count(backend, name) for name in ("late", "cancelled", "next")] == [0, 0, 1]
 
 
-async def test_opening_while_another_process_writes_is_refused_after_the_timeout_and_leaves_no_thread(tmp_db: Path) -> None:
+async def test_opening_while_another_process_writes_is_refused_after_the_timeout_and_leaves_no_thread(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db):
         pass
     before = threading.active_count()
@@ -100,7 +114,9 @@ async def test_opening_while_another_process_writes_is_refused_after_the_timeout
         with pytest.raises(StoreBusy, match="opening: pid"):
             await SqliteBackend.open(tmp_db, limits=Limits(busy_timeout_s=0.05))
         unlock()
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")
+    ] == []
     assert threading.active_count() <= before + 1  # anyio keeps a helper thread
 
 
@@ -128,7 +144,11 @@ async def main():
             await backend.write(insert(sys.argv[2]), op="append")
 anyio.run(main)
 """
-    with other_process(code, tmp_db, "a") as a, other_process(code, tmp_db, "b") as b, other_process(code, tmp_db, "c") as c:
+    with (
+        other_process(code, tmp_db, "a") as a,
+        other_process(code, tmp_db, "b") as b,
+        other_process(code, tmp_db, "c") as c,
+    ):
         for child in (a, b, c):
             _, err = child.communicate(timeout=60)
             assert (child.returncode, err) == (0, "")

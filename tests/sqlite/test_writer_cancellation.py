@@ -58,7 +58,9 @@ async def test_a_scope_cancelled_while_queued_means_not_executed(tmp_db: Path) -
         assert await count(backend, "x") == 0
 
 
-async def test_a_scope_cancelled_after_the_beginning_gets_the_result_and_is_cancelled_at_its_next_checkpoint(tmp_db: Path) -> None:
+async def test_a_scope_cancelled_after_the_beginning_gets_the_result_and_is_cancelled_at_its_next_checkpoint(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as backend:
         hold = Hold(then=insert("x"))
         steps: list[Any] = []
@@ -83,7 +85,9 @@ async def test_a_scope_cancelled_after_the_beginning_gets_the_result_and_is_canc
         assert await count(backend, "x") == 1
 
 
-async def test_a_timeout_of_the_caller_after_the_beginning_does_not_lose_the_result(tmp_db: Path) -> None:
+async def test_a_timeout_of_the_caller_after_the_beginning_does_not_lose_the_result(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as backend:
         hold = Hold(then=insert("x"))
         results: list[int] = []
@@ -172,7 +176,10 @@ async def test_cancelling_at_any_moment_agrees_with_what_is_stored(tmp_db: Path)
         async with anyio.create_task_group() as tasks:
             for number in range(150):
                 tasks.start_soon(write, number)
-        stored = {int(row[0].split()[1]) for row in await backend.read(lambda tx: tx.tuples("test.programs"), op="read")}
+        stored = {
+            int(row[0].split()[1])
+            for row in await backend.read(lambda tx: tx.tuples("test.programs"), op="read")
+        }
         assert stored == {number for number, result in results.items() if result == "committed"}
         assert set(results.values()) <= {"committed", "not_executed"}
         await backend.write(insert("row 999"), op="append")
@@ -197,7 +204,9 @@ class TestNativeCancellation:
             assert await count(backend, "x") == 0
 
     @pytest.mark.parametrize("times", [1, 3])
-    async def test_after_the_beginning_it_waits_and_propagates_marked_committed(self, tmp_db: Path, times: int) -> None:
+    async def test_after_the_beginning_it_waits_and_propagates_marked_committed(
+        self, tmp_db: Path, times: int
+    ) -> None:
         async with opened(tmp_db) as backend:
             hold = Hold(then=insert("x"))
             task = asyncio.create_task(backend.write(hold, op="append"))
@@ -224,7 +233,9 @@ class TestNativeCancellation:
             assert outcome_of(late.value) == "committed"
             assert await count(backend, "x") == 1
 
-    async def test_an_event_loop_that_dies_with_requests_under_way_harms_nobody(self, tmp_db: Path) -> None:
+    async def test_an_event_loop_that_dies_with_requests_under_way_harms_nobody(
+        self, tmp_db: Path
+    ) -> None:
         backend = await SqliteBackend.open(tmp_db)
         hold, tasks = Hold(then=insert("orphan")), list[Any]()
 

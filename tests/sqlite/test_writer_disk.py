@@ -10,7 +10,14 @@ import anyio
 import apsw
 import pytest
 
-from sessiondb.errors import NotExecuted, OutcomeUnknown, StoreBusy, StoreFailed, StoreFull, outcome_of
+from sessiondb.errors import (
+    NotExecuted,
+    OutcomeUnknown,
+    StoreBusy,
+    StoreFailed,
+    StoreFull,
+    outcome_of,
+)
 from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend
 from sessiondb.sqlite.checkpoint import Checkpointer
@@ -76,7 +83,9 @@ def faults() -> Iterator[Faults]:
     vfs.unregister()
 
 
-async def test_a_failed_sync_at_commit_means_outcome_unknown_and_a_new_connection(tmp_db: Path, faults: Faults) -> None:
+async def test_a_failed_sync_at_commit_means_outcome_unknown_and_a_new_connection(
+    tmp_db: Path, faults: Faults
+) -> None:
     async with opened(tmp_db) as backend:
         await backend.write(insert("before"), op="append")
         faults.sync = apsw.IOError
@@ -92,7 +101,9 @@ async def test_a_failed_sync_at_commit_means_outcome_unknown_and_a_new_connectio
         assert await count(backend, "during") in (0, 1)
 
 
-async def test_every_request_of_the_failed_batch_learns_that_its_outcome_is_unknown(tmp_db: Path, faults: Faults) -> None:
+async def test_every_request_of_the_failed_batch_learns_that_its_outcome_is_unknown(
+    tmp_db: Path, faults: Faults
+) -> None:
     async with opened(tmp_db, limits=PATIENT) as backend:
         outcomes: list[Any] = []
 
@@ -133,7 +144,9 @@ async def test_a_full_disk_inside_a_body_rolls_back_and_says_so(tmp_db: Path) ->
         assert [await count(backend, name) for name in ("small", "next")] == [0, 1]
 
 
-async def test_when_sqlite_rolls_the_whole_transaction_back_the_neighbours_are_told(tmp_db: Path) -> None:
+async def test_when_sqlite_rolls_the_whole_transaction_back_the_neighbours_are_told(
+    tmp_db: Path,
+) -> None:
     def lose_everything(tx: Any) -> None:
         tx._connection.execute("ROLLBACK")  # what SQLite does by itself on some full disks
         raise ValueError("the disk is full, say")
@@ -164,11 +177,15 @@ async def test_when_sqlite_rolls_the_whole_transaction_back_the_neighbours_are_t
             except* NotExecuted as group:  # the held body was the first of that transaction
                 errors.extend(group.exceptions)  # type: ignore[arg-type]
         assert len(errors) == 2
-        assert all("because lose failed" in str(error) and error.retry_after_ms == 0 for error in errors)
+        assert all(
+            "because lose failed" in str(error) and error.retry_after_ms == 0 for error in errors
+        )
         assert [await count(backend, name) for name in ("neighbour", "afterwards")] == [0, 1]
 
 
-async def test_a_body_that_swallows_a_disk_error_does_not_commit(tmp_db: Path, faults: Faults) -> None:
+async def test_a_body_that_swallows_a_disk_error_does_not_commit(
+    tmp_db: Path, faults: Faults
+) -> None:
     def swallow(tx: Any) -> str:
         tx.run("test.insert", program="half")
         tx._connection.cache_flush()
@@ -191,7 +208,9 @@ async def test_a_body_that_swallows_a_disk_error_does_not_commit(tmp_db: Path, f
         assert backend.stats()["writer"]["reopened"] == 1
 
 
-async def test_while_the_file_cannot_be_opened_again_writes_fail_typed_and_reads_go_on(tmp_db: Path, faults: Faults) -> None:
+async def test_while_the_file_cannot_be_opened_again_writes_fail_typed_and_reads_go_on(
+    tmp_db: Path, faults: Faults
+) -> None:
     async with opened(tmp_db) as backend:
         await backend.write(insert("before"), op="append")
         assert await count(backend, "before") == 1  # one reader is connected
@@ -199,7 +218,9 @@ async def test_while_the_file_cannot_be_opened_again_writes_fail_typed_and_reads
         with pytest.raises(OutcomeUnknown):
             await backend.write(insert("during"), op="append")
         faults.open = apsw.CantOpenError
-        with pytest.raises(StoreBusy, match=r"failed and cannot be opened again yet .*check the disk") as busy:
+        with pytest.raises(
+            StoreBusy, match=r"failed and cannot be opened again yet .*check the disk"
+        ) as busy:
             await backend.write(insert("refused"), op="append")
         assert outcome_of(busy.value) == "not_executed"
         assert not backend.stats()["writer"]["connected"]
@@ -218,7 +239,9 @@ async def test_while_the_file_cannot_be_opened_again_writes_fail_typed_and_reads
         assert [await count(backend, name) for name in ("before", "refused", "after")] == [1, 0, 1]
 
 
-async def test_a_checkpoint_that_fails_is_reported_and_harms_no_write(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_checkpoint_that_fails_is_reported_and_harms_no_write(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Checkpointer, connection: apsw.Connection, give_up: float) -> bool:
         raise apsw.IOError("the disk of the database, not of the WAL")
 
@@ -233,7 +256,9 @@ async def test_a_checkpoint_that_fails_is_reported_and_harms_no_write(tmp_db: Pa
         await until(lambda: backend.stats()["writer"]["checkpoint"]["ok"] >= 1)
 
 
-async def test_a_closed_disk_does_not_keep_the_database_from_closing(tmp_db: Path, faults: Faults) -> None:
+async def test_a_closed_disk_does_not_keep_the_database_from_closing(
+    tmp_db: Path, faults: Faults
+) -> None:
     backend = await SqliteBackend.open(tmp_db)
     await backend.write(insert("x"), op="append")
     faults.write = apsw.FullError

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from importlib.metadata import distribution
 
-from pip._vendor.packaging.requirements import Requirement  # there wherever something can be installed
+from pip._vendor.packaging.requirements import (
+    Requirement,
+)  # there wherever something can be installed
 
 
 def closure(name: str = "sessiondb") -> dict[str, str]:
@@ -21,7 +23,9 @@ def closure(name: str = "sessiondb") -> dict[str, str]:
         for text in distribution(waiting.pop()).requires or ():
             needed = Requirement(text)
             normal = re.sub(r"[-_.]+", "-", needed.name).lower()
-            if normal not in found and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+            if normal not in found and (
+                needed.marker is None or needed.marker.evaluate({"extra": ""})
+            ):
                 found[normal] = distribution(needed.name).version
                 waiting.append(needed.name)
     return found

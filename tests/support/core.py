@@ -22,17 +22,34 @@ def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def reply(text: str, *, calls: Sequence[str] = (), tokens: int | None = None, **fields: Any) -> dict[str, Any]:
+def reply(
+    text: str, *, calls: Sequence[str] = (), tokens: int | None = None, **fields: Any
+) -> dict[str, Any]:
     """Return an assistant message that calls tools by these ids; `tokens` is the provider's count."""
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
-    content += [{"type": "toolCall", "id": call, "name": "read", "arguments": {"path": "a.txt"}} for call in calls]
+    content += [
+        {"type": "toolCall", "id": call, "name": "read", "arguments": {"path": "a.txt"}}
+        for call in calls
+    ]
     usage = {"usage": {"totalTokens": tokens}} if tokens is not None else {}
-    return {"role": "assistant", "content": content, "provider": "p", "model": "m", **usage, **fields}
+    return {
+        "role": "assistant",
+        "content": content,
+        "provider": "p",
+        "model": "m",
+        **usage,
+        **fields,
+    }
 
 
 def result(call: str, text: str = "done") -> dict[str, Any]:
     """Return the result of a tool call."""
-    return {"role": "toolResult", "toolCallId": call, "toolName": "read", "content": [{"type": "text", "text": text}]}
+    return {
+        "role": "toolResult",
+        "toolCallId": call,
+        "toolName": "read",
+        "content": [{"type": "text", "text": text}],
+    }
 
 
 def texts(context: sessiondb.Context) -> list[str]:
@@ -44,7 +61,11 @@ def _text_of(message: dict[str, Any]) -> str:
     if "summary" in message:
         return f"<{message['summary']}>"
     content = message.get("content")
-    return content if isinstance(content, str) else "".join(block.get("text", "") for block in content or ())
+    return (
+        content
+        if isinstance(content, str)
+        else "".join(block.get("text", "") for block in content or ())
+    )
 
 
 def ids_of(entries: Sequence[sessiondb.Entry]) -> list[str]:
@@ -67,7 +88,9 @@ async def load_lines(
             continue
 
     def body(tx: Tx) -> list[str]:
-        session_no = registry.insert(tx, session_id, origin="import", version=version, agent_id=None)
+        session_no = registry.insert(
+            tx, session_id, origin="import", version=version, agent_id=None
+        )
         state = append.load_state(tx, session_no)
         for draft in drafts:
             append.place(tx, state, draft, lenient=True)
@@ -90,7 +113,9 @@ def _lines_of(path: Path) -> list[str]:
 def change(path: Path, *statements: str) -> None:
     """Change a closed database as no program of ours would: without its rules, and even its schema."""
     with closing(apsw.Connection(str(path))) as connection:
-        connection.execute("PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on").fetchall()
+        connection.execute(
+            "PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on"
+        ).fetchall()
         for statement in statements:
             connection.execute(statement).fetchall()
 

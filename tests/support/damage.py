@@ -27,7 +27,13 @@ from tests.support.gateway import say
 
 PAGE = 4096
 # Tables whose rows never change once they are written, so that a salvage gives them back as they were.
-IMMUTABLE = {"entry": "entry_no", "inbox": "inbox_no", "outbox": "outbox_no", "event": "event_no", "turn": "turn_no"}
+IMMUTABLE = {
+    "entry": "entry_no",
+    "inbox": "inbox_no",
+    "outbox": "outbox_no",
+    "event": "event_no",
+    "turn": "turn_no",
+}
 # Of what may be settled, what may not: the promise is the message, not its state.
 KEPT = {
     "entry": ("entry_no", "entry_id", "payload"),
@@ -44,7 +50,9 @@ async def _more(path: Path, sessions: int) -> None:
             session = await db.session(f"agent:main:more:{number}")
             for turn in range(20):
                 await session.append(user(f"question {turn} of {number} " * (1 + 7 * turn % 40)))
-                await session.append(reply(f"answer {turn} of {number} " * (1 + 11 * turn % 60), tokens=100 + turn))
+                await session.append(
+                    reply(f"answer {turn} of {number} " * (1 + 11 * turn % 60), tokens=100 + turn)
+                )
             if number % 2:
                 async with session.compact(keep_recent_tokens=200) as job:
                     await job.commit(f"summary of {number} " * 20)
@@ -56,14 +64,33 @@ async def _more(path: Path, sessions: int) -> None:
             assert await archive.begin(db.backend, old.ref.session_no, "old") == (number + 1, None)
             await archive.advance(db.backend, number + 1)
         for number in range(40):
-            await say(db, f"waiting-{number}", f"agent:main:more:{number % max(1, sessions)}", text=f"waiting {number} " * 30)
+            await say(
+                db,
+                f"waiting-{number}",
+                f"agent:main:more:{number % max(1, sessions)}",
+                text=f"waiting {number} " * 30,
+            )
 
 
-HEADER = {"type": "session", "version": 3, "id": "imported", "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/"}
+HEADER = {
+    "type": "session",
+    "version": 3,
+    "id": "imported",
+    "timestamp": "2026-01-01T00:00:00.000Z",
+    "cwd": "/",
+}
 IMPORTED = "".join(
     [json.dumps(HEADER) + "\n"]
     + [
-        json.dumps({"type": "message", "id": f"m{n}", "parentId": f"m{n - 1}" if n else None, "message": user(f"imported {n}")}) + "\n"
+        json.dumps(
+            {
+                "type": "message",
+                "id": f"m{n}",
+                "parentId": f"m{n - 1}" if n else None,
+                "message": user(f"imported {n}"),
+            }
+        )
+        + "\n"
         + ("\n" if n % 9 == 0 else '{"torn": \n' if n % 7 == 0 else "")
         for n in range(40)
     ]
@@ -99,7 +126,9 @@ class Truth:
         truth = cls(path)
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
             truth.count = db.pragma("page_count")
-            truth.tables = {page: name for name, page in db.execute("SELECT name, pageno FROM dbstat")}
+            truth.tables = {
+                page: name for name, page in db.execute("SELECT name, pageno FROM dbstat")
+            }
             for table, key in IMMUTABLE.items():
                 truth._read(db, table, key)
         return truth
@@ -107,14 +136,18 @@ class Truth:
     def _read(self, db: apsw.Connection, table: str, key: str) -> None:
         keys = [number for (number,) in db.execute(f"SELECT {key} FROM {table} ORDER BY {key}")]
         leaves = db.execute(
-            "SELECT path, pageno, ncell FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path", (table,)
+            "SELECT path, pageno, ncell FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path",
+            (table,),
         ).fetchall()
         assert sum(cells for _, _, cells in leaves) == len(keys)
         at = 0
         for path, page, cells in leaves:
             for cell in range(cells):
                 # The pages of a long row follow their leaf in the path: "/00a/" has "/00a/003+000000" for its fourth row.
-                chain = db.execute("SELECT pageno FROM dbstat WHERE name = ? AND path GLOB ?", (table, f"{path}{cell:03x}+*")).fetchall()
+                chain = db.execute(
+                    "SELECT pageno FROM dbstat WHERE name = ? AND path GLOB ?",
+                    (table, f"{path}{cell:03x}+*"),
+                ).fetchall()
                 self.pages[table, keys[at]] = frozenset([page, *(number for (number,) in chain)])
                 at += 1
         cursor = db.execute(f"SELECT {', '.join(KEPT[table])} FROM {table}")
@@ -139,7 +172,11 @@ def is_mark(row: dict[str, Any]) -> bool:
 
 def reported(report: SalvageReport) -> set[int]:
     """Return the numbers of all entries that a report says are missing."""
-    ranges = ((session.session_no << 32, *ends) for session in report.damaged_sessions for ends in session.missing)
+    ranges = (
+        (session.session_no << 32, *ends)
+        for session in report.damaged_sessions
+        for ends in session.missing
+    )
     return {first | seq for first, low, high in ranges for seq in range(low, high + 1)}
 
 
@@ -147,8 +184,14 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
     """Compare a salvage with the truth; return a sentence for each promise that it broke."""
     found, message = rows_of(new), reported(report)
     # Whatever the report says it does not know by number: all of a session that was left out, and some headers of imported files.
-    unknown = {session.session_no << 32 for session in report.damaged_sessions if NO_HEADER_KNOWN in session.notes}
-    left_out = {session.session_no for session in report.damaged_sessions if session.outcome == "left out"}
+    unknown = {
+        session.session_no << 32
+        for session in report.damaged_sessions
+        if NO_HEADER_KNOWN in session.notes
+    }
+    left_out = {
+        session.session_no for session in report.damaged_sessions if session.outcome == "left out"
+    }
     wrong: list[str] = []
     for (table, number), row in truth.rows.items():
         now = found.get((table, number))
@@ -157,8 +200,15 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
         spared = not truth.pages[table, number] & touched
         if spared:
             where = sorted(truth.pages[table, number])
-            wrong.append(f"{table} {number} lies on pages {where}, which are whole, and came out as {str(now)[:200]}")
-        elif table == "entry" and (now is None or is_mark(now)) and number not in message | unknown and number >> 32 not in left_out:
+            wrong.append(
+                f"{table} {number} lies on pages {where}, which are whole, and came out as {str(now)[:200]}"
+            )
+        elif (
+            table == "entry"
+            and (now is None or is_mark(now))
+            and number not in message | unknown
+            and number >> 32 not in left_out
+        ):
             wrong.append(f"entry {number} is lost and nothing says so")
         elif table != "entry" and now is None and report.complete:
             wrong.append(f"{table} {number} is lost and nothing says so")
@@ -227,7 +277,11 @@ def overwrite(path: Path, rng: random.Random, pages: int) -> Damage:
     chosen = rng.sample(range(pages), k=min(pages, rng.choice([1, 1, 2, 5])))
     for page in chosen:
         other = rng.randrange(pages)
-        content = {"zeros": bytes(PAGE), "noise": rng.randbytes(PAGE), "another page": bytes(data[other * PAGE : (other + 1) * PAGE])}[kind]
+        content = {
+            "zeros": bytes(PAGE),
+            "noise": rng.randbytes(PAGE),
+            "another page": bytes(data[other * PAGE : (other + 1) * PAGE]),
+        }[kind]
         data[page * PAGE : (page + 1) * PAGE] = content
     path.write_bytes(data)
     return Damage(kind, frozenset(page + 1 for page in chosen))
@@ -248,4 +302,8 @@ DAMAGES = (flip, flip_structure, overwrite, cut_off)
 def break_it(path: Path, rng: random.Random, pages: int) -> Damage:
     """Break a file in one of the ways above."""
     way = rng.choice(DAMAGES)
-    return flip(path, rng, pages, bits=rng.choice([1, 1, 3, 20])) if way is flip else way(path, rng, pages)
+    return (
+        flip(path, rng, pages, bits=rng.choice([1, 1, 3, 20]))
+        if way is flip
+        else way(path, rng, pages)
+    )

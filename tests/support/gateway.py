@@ -58,20 +58,36 @@ async def kinds(db: sessiondb.SessionDB, audience: str | None = None) -> list[st
     return [row.kind for row in await look(db, "events") if audience in (None, row.audience)]
 
 
-async def say(db: sessiondb.SessionDB, event_id: str, key: str = KEY, *, lane: str = "main", text: str | None = None) -> sessiondb.Accepted:
+async def say(
+    db: sessiondb.SessionDB,
+    event_id: str,
+    key: str = KEY,
+    *,
+    lane: str = "main",
+    text: str | None = None,
+) -> sessiondb.Accepted:
     """Accept a message."""
     return await db.accept("web", event_id, key, user(text or event_id), lane=lane)
 
 
 async def claim(
-    db: sessiondb.SessionDB, lane: str = "main", *, lease_ms: int = LEASE_MS, timeout_ms: int = TIMEOUT_MS
+    db: sessiondb.SessionDB,
+    lane: str = "main",
+    *,
+    lease_ms: int = LEASE_MS,
+    timeout_ms: int = TIMEOUT_MS,
 ) -> turns.Started | None:
     """Claim the next message of a lane, if there is one that may run."""
     candidate = await db.read("peek", lambda tx: turns.peek(tx, lane, writer._now_ms()))
     if candidate is None:
         return None
     draft = await prepare(candidate.payload)
-    return await db.write("claim", lambda tx: turns.claim(tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=timeout_ms))
+    return await db.write(
+        "claim",
+        lambda tx: turns.claim(
+            tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=timeout_ms
+        ),
+    )
 
 
 async def claimed(db: sessiondb.SessionDB, lane: str = "main", **options: int) -> turns.Started:
@@ -82,22 +98,33 @@ async def claimed(db: sessiondb.SessionDB, lane: str = "main", **options: int) -
 
 
 async def complete(
-    db: sessiondb.SessionDB, turn_no: int, *texts: str, replies: list[tuple[str, str]] | None = None, incomplete: str | None = None
+    db: sessiondb.SessionDB,
+    turn_no: int,
+    *texts: str,
+    replies: list[tuple[str, str]] | None = None,
+    incomplete: str | None = None,
 ) -> None:
     """End a turn with assistant messages and replies."""
     drafts = [await prepare(reply(text)) for text in texts]
     encoded = [(target, json.dumps(payload)) for target, payload in replies or []]
     await db.write(
-        "complete", lambda tx: turns.complete(tx, turn_no, drafts, encoded, incomplete=incomplete is not None, reason=incomplete)
+        "complete",
+        lambda tx: turns.complete(
+            tx, turn_no, drafts, encoded, incomplete=incomplete is not None, reason=incomplete
+        ),
     )
 
 
-async def fail(db: sessiondb.SessionDB, turn_no: int, reason: str = "no luck", *, retry: bool = True) -> None:
+async def fail(
+    db: sessiondb.SessionDB, turn_no: int, reason: str = "no luck", *, retry: bool = True
+) -> None:
     """End a turn that went wrong."""
     await db.write("fail", lambda tx: turns.fail(tx, turn_no, reason, retry=retry))
 
 
-async def interrupt(db: sessiondb.SessionDB, turn_no: int, reason: str = "its process died") -> bool:
+async def interrupt(
+    db: sessiondb.SessionDB, turn_no: int, reason: str = "its process died"
+) -> bool:
     """Take a turn away."""
     return await db.write("interrupt", lambda tx: turns.interrupt(tx, turn_no, reason))
 

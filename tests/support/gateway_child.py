@@ -87,13 +87,20 @@ class Child:
         await self.db.set_lane("main", concurrency=self.settings.concurrency, priority=0)
         if self.settings.recover:
             recovered = await self.db.recover()
-            say("recovered", instances=recovered.instances, turns=recovered.turns, replies=recovered.replies)
+            say(
+                "recovered",
+                instances=recovered.instances,
+                turns=recovered.turns,
+                replies=recovered.replies,
+            )
         lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0, delayed_after_s=1.0)
         async with anyio.create_task_group() as group:
             self.group = group
             for lane in ("main", "resume"):
                 group.start_soon(partial(self.db.run_lane, lane, self.think, settings=lanes))
-            group.start_soon(partial(self.db.run_outbox, self.deliver, lease_s=self.settings.lease_s))
+            group.start_soon(
+                partial(self.db.run_outbox, self.deliver, lease_s=self.settings.lease_s)
+            )
             group.start_soon(self.keep_resuming)
             say("ready")
             await self.obey()
@@ -103,7 +110,9 @@ class Child:
         assert self.group is not None
         # Not a thread's readline: it could not be cancelled, and would keep a failing gateway alive and silent.
         reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
         async for line in reader:
             command = json.loads(line)
             if command["do"] == "accept":
@@ -113,15 +122,26 @@ class Child:
 
     async def accept(self, command: dict[str, Any]) -> None:
         receipt = await self.db.accept(
-            "fake", command["id"], f"agent:main:fake:channel:{command['talk']}", {"role": "user", "content": command["text"]}
+            "fake",
+            command["id"],
+            f"agent:main:fake:channel:{command['talk']}",
+            {"role": "user", "content": command["text"]},
         )
-        say("accepted", id=command["id"], talk=command["talk"], inbox_no=receipt.inbox_no, duplicate=receipt.duplicate)
+        say(
+            "accepted",
+            id=command["id"],
+            talk=command["talk"],
+            inbox_no=receipt.inbox_no,
+            duplicate=receipt.duplicate,
+        )
 
     async def settle(self) -> None:
         """Wait until no message waits or is worked on and no reply waits; dead letters and unknown replies are an end, too."""
         while True:
             seen = self.db.backend.change_count
-            waiting, unsent = await self.db.read("settle", lambda tx: (tx.first("child.inbox_open"), tx.first("child.outbox_open")))
+            waiting, unsent = await self.db.read(
+                "settle", lambda tx: (tx.first("child.inbox_open"), tx.first("child.outbox_open"))
+            )
             if waiting is None and unsent is None and not self.compacting:
                 say("settled")
                 return
@@ -132,9 +152,17 @@ class Child:
         policy = ResumePolicy(**self.settings.policy)
         while True:
             seen = self.db.backend.change_count
-            if any(decision.action in ("resume", "skip") for decision in await self.db.plan_resumes(policy)):
+            if any(
+                decision.action in ("resume", "skip")
+                for decision in await self.db.plan_resumes(policy)
+            ):
                 for decision in await self.db.resume(policy):
-                    say("decided", inbox_no=decision.inbox_no, action=decision.action, reason=decision.reason)
+                    say(
+                        "decided",
+                        inbox_no=decision.inbox_no,
+                        action=decision.action,
+                        reason=decision.reason,
+                    )
             await self.db.backend.wait_change(seen, 1.0)
 
     # -- the model, the summariser, the channel -------------------------------------------------------------
@@ -143,7 +171,15 @@ class Child:
         lane = "resume" if turn.kind == "resume" else "main"
         running = await self.db.read("look", lambda tx: tx.one("turns.lane", lane=lane).running)
         text = turn.message["content"]
-        say("turn", turn=turn.number, inbox_no=turn.inbox_no, attempt=turn.attempt, kind=turn.kind, text=text, running=running)
+        say(
+            "turn",
+            turn=turn.number,
+            inbox_no=turn.inbox_no,
+            attempt=turn.attempt,
+            kind=turn.kind,
+            text=text,
+            running=running,
+        )
         context = await turn.session.context()
         if "hang once" in text:
             if turn.attempt == 1:
@@ -154,11 +190,18 @@ class Child:
         if self.random.random() < 0.3:
             await turn.append(assistant(f"looking into {text}"))
             await self.pause(self.settings.model_s)
-        if self.settings.compact and context.tokens > COMPACT_AT_TOKENS and turn.session.id not in self.compacting:
+        if (
+            self.settings.compact
+            and context.tokens > COMPACT_AT_TOKENS
+            and turn.session.id not in self.compacting
+        ):
             assert self.group is not None
             self.compacting.add(turn.session.id)
             self.group.start_soon(self.compact, turn.session)
-        return Answer([assistant(f"an answer to {text}")], [(turn.session.id, {"re": turn.inbox_no, "text": text})])
+        return Answer(
+            [assistant(f"an answer to {text}")],
+            [(turn.session.id, {"re": turn.inbox_no, "text": text})],
+        )
 
     async def compact(self, session: Session) -> None:
         try:
@@ -176,7 +219,17 @@ class Child:
         if self.random.random() < self.settings.refuse:
             raise RefusedBySender("the channel is over its rate")
         await self.pause(self.settings.send_s)
-        line = json.dumps({"outbox_no": reply.outbox_no, "target": reply.target, "pid": os.getpid(), **json.loads(reply.payload)}) + "\n"
+        line = (
+            json.dumps(
+                {
+                    "outbox_no": reply.outbox_no,
+                    "target": reply.target,
+                    "pid": os.getpid(),
+                    **json.loads(reply.payload),
+                }
+            )
+            + "\n"
+        )
         os.write(self.channel, line.encode())
         say("delivered", outbox_no=reply.outbox_no)
         await self.pause(self.settings.send_s)
@@ -184,7 +237,13 @@ class Child:
 
 
 def assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}], "provider": "scripted", "model": "none", "stopReason": "stop"}
+    return {
+        "role": "assistant",
+        "content": [{"type": "text", "text": text}],
+        "provider": "scripted",
+        "model": "none",
+        "stopReason": "stop",
+    }
 
 
 async def main(path: str, settings: Settings) -> None:

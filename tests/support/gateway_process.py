@@ -34,7 +34,12 @@ class Gateway:
         self._queue: queue.Queue[Line | None] = queue.Queue()
         self._over = False
         self._child = subprocess.Popen(
-            [sys.executable, str(CHECKOUT / "tests/support/gateway_child.py"), str(path), json.dumps(asdict(settings))],
+            [
+                sys.executable,
+                str(CHECKOUT / "tests/support/gateway_child.py"),
+                str(path),
+                json.dumps(asdict(settings)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -43,7 +48,9 @@ class Gateway:
         )
         self.pid = self._child.pid
         self.errors = b""
-        self._readers = [threading.Thread(target=work, daemon=True) for work in (self._read, self._read_errors)]
+        self._readers = [
+            threading.Thread(target=work, daemon=True) for work in (self._read, self._read_errors)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -166,13 +173,20 @@ def check_leases(path: Path) -> None:
     Where a process was there all the while to take over. Where one is killed after the other, nothing is held once one is ready.
     """
     outlived = query(
-        path, "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > expires_at_ms + ?", TAKE_OVER_MS
+        path,
+        "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > expires_at_ms + ?",
+        TAKE_OVER_MS,
     )
     assert outlived == [], f"held after their leases had run out, ms: {outlived}"
 
 
 def check_promises(
-    path: Path, channel: Path, sent: dict[str, list[str]], acknowledged: set[str], *, key: str = "agent:main:fake:channel:{}"
+    path: Path,
+    channel: Path,
+    sent: dict[str, list[str]],
+    acknowledged: set[str],
+    *,
+    key: str = "agent:main:fake:channel:{}",
 ) -> Counter[str]:
     """Check a closed database against what its clients remember; return what happened, counted.
 
@@ -180,8 +194,12 @@ def check_promises(
     """
     inbox = query(path, "SELECT event_id, state, inbox_no FROM inbox")
     states = {event_id: state for event_id, state, _ in inbox}
-    assert acknowledged <= states.keys(), f"acknowledged and not in the inbox: {sorted(acknowledged - states.keys())}"
-    assert set(states.values()) <= {"done", "dead"}, f"not settled: {[row for row in inbox if row[1] not in ('done', 'dead')]}"
+    assert acknowledged <= states.keys(), (
+        f"acknowledged and not in the inbox: {sorted(acknowledged - states.keys())}"
+    )
+    assert set(states.values()) <= {"done", "dead"}, (
+        f"not settled: {[row for row in inbox if row[1] not in ('done', 'dead')]}"
+    )
 
     # Exactly once, and in order: what people wrote, as the transcripts have it.
     for talk, texts in sent.items():
@@ -191,10 +209,15 @@ def check_promises(
                WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
             key.format(talk),
         )
-        assert report == texts, f"conversation {talk}: the transcript has {report}, sent was {texts}"
+        assert report == texts, (
+            f"conversation {talk}: the transcript has {report}, sent was {texts}"
+        )
 
     # One claim at a time, one completion at most, one reply at most for each message.
-    twice = query(path, "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1")
+    twice = query(
+        path,
+        "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1",
+    )
     assert twice == [], f"completed twice: {twice}"
     overlapping = query(
         path,
@@ -219,7 +242,9 @@ def check_promises(
     assert invented == [], f"sent, say the rows; the channel has not got them: {invented}"
     order: dict[str, int] = {}
     for line in delivered(channel):
-        assert order.get(line["target"], 0) < line["outbox_no"], "replies of one session were delivered out of order"
+        assert order.get(line["target"], 0) < line["outbox_no"], (
+            "replies of one session were delivered out of order"
+        )
         order[line["target"]] = line["outbox_no"]
 
     counted: Counter[str] = Counter()
@@ -227,11 +252,15 @@ def check_promises(
     counted["notices"] = query(path, "SELECT count(*) FROM outbox WHERE turn_no IS NULL")[0]
     counted["dead"] = sum(state == "dead" for state in states.values())
     counted["replies unknown"] = sum(state == "unknown" for state in outbox.values())
-    counted["unknown, and delivered"] = sum(state == "unknown" and no in times for no, state in outbox.items())
+    counted["unknown, and delivered"] = sum(
+        state == "unknown" and no in times for no, state in outbox.items()
+    )
     counted["replies sent"] = sum(state == "sent" for state in outbox.values())
     for state, count in query(path, "SELECT 'turns ' || state, count(*) FROM turn GROUP BY 1"):
         counted[state] = count
-    for state, count in query(path, "SELECT 'compactions ' || state, count(*) FROM compaction GROUP BY 1"):
+    for state, count in query(
+        path, "SELECT 'compactions ' || state, count(*) FROM compaction GROUP BY 1"
+    ):
         counted[state] = count
     counted["resumes"] = query(path, "SELECT count(*) FROM turn WHERE kind = 'resume'")[0]
     return counted

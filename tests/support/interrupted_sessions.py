@@ -67,7 +67,12 @@ async def _hold_two_conversations(path: Path) -> None:
         if turn.message["content"] == GO_ON:
             cut_off.set()
             await anyio.sleep_forever()
-        text = {"role": "assistant", "content": [{"type": "text", "text": "Good morning."}], "provider": "p", "model": "m"}
+        text = {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "Good morning."}],
+            "provider": "p",
+            "model": "m",
+        }
         return Answer([text], [("sim:template", {"text": "Good morning."})])
 
     async def sender(reply: Outgoing) -> str:
@@ -77,7 +82,9 @@ async def _hold_two_conversations(path: Path) -> None:
         group.start_soon(db.run_lane, "main", handler)
         group.start_soon(db.run_outbox, sender)
         for talk in ("idle", "busy"):
-            await db.accept("sim", f"{talk}-1", f"agent:main:sim:direct:{talk}", _message("Good morning!", talk))
+            await db.accept(
+                "sim", f"{talk}-1", f"agent:main:sim:direct:{talk}", _message("Good morning!", talk)
+            )
         for _ in range(2):
             await _answered(db)
         await db.accept("sim", "busy-2", "agent:main:sim:direct:busy", _message(GO_ON, "busy"))
@@ -95,12 +102,21 @@ async def _answered(db: sessiondb.SessionDB) -> None:
 
 
 def _message(text: str, talk: str) -> dict[str, Any]:
-    return {"role": "user", "content": text, "via": {"event_id": talk, "agent": "main", "target": f"sim:{talk}"}}
+    return {
+        "role": "user",
+        "content": text,
+        "via": {"event_id": talk, "agent": "main", "target": f"sim:{talk}"},
+    }
 
 
 def _copy(connection: apsw.Connection, storm: Storm) -> None:
     now_ms = time.time_ns() // 1_000_000
-    idle, busy = (row[0] for row in connection.execute("SELECT session_no FROM binding ORDER BY session_key DESC").fetchall())
+    idle, busy = (
+        row[0]
+        for row in connection.execute(
+            "SELECT session_no FROM binding ORDER BY session_key DESC"
+        ).fetchall()
+    )
     first, last = 3, storm.sessions
     cut_last = first + storm.interrupted - 1
 
@@ -119,24 +135,57 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
         return f"n.i * {SEQ} + (o.{column} & {SEQ - 1})"
 
     numbers = {name: moved(name) for name in ("head_no", "boundary_no", "first_kept_no")}
-    parts = {name: moved(name) for name in ("entry_no", "parent_no", "boundary_no", "first_kept_no", "model_no", "thinking_no")}
+    parts = {
+        name: moved(name)
+        for name in (
+            "entry_no",
+            "parent_no",
+            "boundary_no",
+            "first_kept_no",
+            "model_no",
+            "thinking_no",
+        )
+    }
     agent = f"json_extract('{json.dumps(AGENTS)}', '$[' || (n.i % 3) || ']')"
     # The idle ones: from a week ago until an hour ago. The busy ones below get their own times.
     moment = f"{now_ms} - {7 * 24 * HOUR_MS} + (n.i * 37 % 997) * {6 * 24 * HOUR_MS // 997}"
     for template, low, high in ((busy, first, cut_last), (idle, cut_last + 1, last)):
         several(
-            "session", template, low, high, session_no="n.i", session_id="'storm-' || n.i", agent_id=agent, updated_at_ms=moment,
-            branch_no="1000000 + n.i", **numbers,
-        )  # fmt: skip
-        several("branch", template, low, high, branch_no="1000000 + n.i", session_no="n.i", first_no=moved("first_no"))
+            "session",
+            template,
+            low,
+            high,
+            session_no="n.i",
+            session_id="'storm-' || n.i",
+            agent_id=agent,
+            updated_at_ms=moment,
+            branch_no="1000000 + n.i",
+            **numbers,
+        )
+        several(
+            "branch",
+            template,
+            low,
+            high,
+            branch_no="1000000 + n.i",
+            session_no="n.i",
+            first_no=moved("first_no"),
+        )
         several("epoch", template, low, high, session_no="n.i")
         key = f"CASE WHEN o.idempotency_key = 'inbox:3' THEN 'inbox:' || (n.i + 1000) ELSE 'copy:' || (o.entry_no & {SEQ - 1}) END"
         several(
-            "entry", template, low, high, branch_no="CASE WHEN o.branch_no IS NOT NULL THEN 1000000 + n.i END",
-            idempotency_key=f"CASE WHEN o.idempotency_key IS NOT NULL THEN {key} END", **parts,
-        )  # fmt: skip
+            "entry",
+            template,
+            low,
+            high,
+            branch_no="CASE WHEN o.branch_no IS NOT NULL THEN 1000000 + n.i END",
+            idempotency_key=f"CASE WHEN o.idempotency_key IS NOT NULL THEN {key} END",
+            **parts,
+        )
         address = f"'agent:' || {agent} || ':sim:direct:' || n.i"
-        several("binding", template, low, high, session_key=address, session_no="n.i", agent_id=agent)
+        several(
+            "binding", template, low, high, session_key=address, session_no="n.i", agent_id=agent
+        )
     for extra in range(storm.bindings - storm.sessions):
         connection.execute(
             "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms) VALUES (?, ?, 'main', ?)",
@@ -145,7 +194,9 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
     _interrupt(connection, storm, busy, first, now_ms)
 
 
-def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int, now_ms: int) -> None:
+def _interrupt(
+    connection: apsw.Connection, storm: Storm, busy: int, first: int, now_ms: int
+) -> None:
     """Give the busy sessions a message each that is being worked on, by a process that died; and some users wait."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     died = subprocess.Popen([sys.executable, "-c", ""])
@@ -153,18 +204,45 @@ def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int,
     (instance,) = connection.execute(
         """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms) VALUES (?, ?, ?, 1, 'storm', ?)
            RETURNING instance_no""",
-        (socket.gethostname(), boot.read_text().strip() if boot.exists() else "", died.pid, now_ms - 24 * HOUR_MS),
+        (
+            socket.gethostname(),
+            boot.read_text().strip() if boot.exists() else "",
+            died.pid,
+            now_ms - 24 * HOUR_MS,
+        ),
     ).fetchone()
-    kinds = ["old"] * storm.old + ["used up"] * storm.used_up + ["ended"] * storm.ended + ["failed"] * storm.failed
-    kinds += ["damaged"] * storm.damaged + ["recent"] * (storm.recent - storm.hanging) + ["hanging"] * storm.hanging
+    kinds = (
+        ["old"] * storm.old
+        + ["used up"] * storm.used_up
+        + ["ended"] * storm.ended
+        + ["failed"] * storm.failed
+    )
+    kinds += (
+        ["damaged"] * storm.damaged
+        + ["recent"] * (storm.recent - storm.hanging)
+        + ["hanging"] * storm.hanging
+    )
     for session_no, kind in enumerate(kinds, first):
         inbox_no, attempt = session_no + 1000, 3 if kind == "used up" else 1
-        at_ms = now_ms - (5 * 24 + 1) * HOUR_MS - session_no if kind == "old" else now_ms - HOUR_MS + session_no * 1000
+        at_ms = (
+            now_ms - (5 * 24 + 1) * HOUR_MS - session_no
+            if kind == "old"
+            else now_ms - HOUR_MS + session_no * 1000
+        )
         text = HANG if kind == "hanging" else GO_ON
         connection.execute(
             """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms,
                                  expires_at_ms, deadline_ms) VALUES (?, 'main', 'message', 'running', ?, ?, 'storm', ?, ?, ?, ?, ?)""",
-            (session_no, inbox_no, attempt, instance, at_ms, at_ms, at_ms + 30_000, at_ms + 600_000),
+            (
+                session_no,
+                inbox_no,
+                attempt,
+                instance,
+                at_ms,
+                at_ms,
+                at_ms + 30_000,
+                at_ms + 600_000,
+            ),
         )
         turn_no = connection.last_insert_rowid()
         connection.execute(
@@ -172,22 +250,41 @@ def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int,
                                   entry_no, payload)
                SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?, ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
                FROM inbox WHERE session_no = ? AND state = 'interrupted'""",
-            (inbox_no, f"{kind} {session_no}", session_no, at_ms, at_ms, attempt, turn_no, session_no, GO_ON, text, busy),
+            (
+                inbox_no,
+                f"{kind} {session_no}",
+                session_no,
+                at_ms,
+                at_ms,
+                attempt,
+                turn_no,
+                session_no,
+                GO_ON,
+                text,
+                busy,
+            ),
         )
-        connection.execute("UPDATE session SET updated_at_ms = ? WHERE session_no = ?", (at_ms, session_no))
+        connection.execute(
+            "UPDATE session SET updated_at_ms = ? WHERE session_no = ?", (at_ms, session_no)
+        )
         connection.execute(
             "UPDATE entry SET payload = replace(payload, ?, ?) WHERE entry_no >> 32 = ? AND idempotency_key = ?",
             (GO_ON, text, session_no, f"inbox:{inbox_no}"),
         )
         if kind == "ended":
-            connection.execute("UPDATE session SET ended_at_ms = ? WHERE session_no = ?", (now_ms, session_no))
+            connection.execute(
+                "UPDATE session SET ended_at_ms = ? WHERE session_no = ?", (now_ms, session_no)
+            )
         if kind == "damaged":
             connection.execute(
                 """INSERT INTO import_file (import_file_no, path, name, kind, session_no, bytes, lines, quarantined, imported_at_ms, state)
                    VALUES (?1, '/storm/' || ?1, ?1, 'live', ?1, 9, 1, 1, 0, 'done')""",
                 (session_no,),
             )
-            connection.execute("INSERT INTO quarantine VALUES (?, 1, 0, -1, 'torn', 'damaged', ?)", (session_no, b'{"type":\n'))
+            connection.execute(
+                "INSERT INTO quarantine VALUES (?, 1, 0, -1, 'torn', 'damaged', ?)",
+                (session_no, b'{"type":\n'),
+            )
         if kind == "failed":
             connection.execute(
                 """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms,
@@ -202,5 +299,11 @@ def _interrupt(connection: apsw.Connection, storm: Storm, busy: int, first: int,
         connection.execute(
             """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
                VALUES ('sim', ?, ?, 'main', 'queued', ?, ?, ?)""",
-            (f"waiting {number}", session_no, now_ms, now_ms, json.dumps(_message(f"Is anybody there? ({number})", str(session_no)))),
+            (
+                f"waiting {number}",
+                session_no,
+                now_ms,
+                now_ms,
+                json.dumps(_message(f"Is anybody there? ({number})", str(session_no))),
+            ),
         )

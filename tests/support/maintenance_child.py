@@ -30,9 +30,20 @@ def transcript(number: int) -> str:
     at = "2026-05-04T08:12:03.110Z"
     lines = [{"type": "session", "version": 3, "id": f"imported-{number}", "timestamp": at}]
     for entry in range(ENTRIES):
-        message = {"role": "user", "content": f"line {entry} of file {number}, which somebody may want to read again one day"}
+        message = {
+            "role": "user",
+            "content": f"line {entry} of file {number}, which somebody may want to read again one day",
+        }
         parent = f"e{entry - 1}" if entry else None
-        lines.append({"type": "message", "id": f"e{entry}", "parentId": parent, "timestamp": at, "message": message})
+        lines.append(
+            {
+                "type": "message",
+                "id": f"e{entry}",
+                "parentId": parent,
+                "timestamp": at,
+                "message": message,
+            }
+        )
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -83,4 +94,6 @@ async def main(path: str, folder: Path, keep: list[str], greedy: bool) -> None:
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--keep-the-lock"]
-    anyio.run(main, arguments[0], Path(arguments[1]), arguments[2:], len(arguments) < len(sys.argv) - 1)
+    anyio.run(
+        main, arguments[0], Path(arguments[1]), arguments[2:], len(arguments) < len(sys.argv) - 1
+    )

@@ -52,7 +52,12 @@ class GatewayProcess:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         if error is not None:
             error.add_note(f"the gateway wrote:\n{self.wrote()}")
         self.kill()
@@ -93,7 +98,12 @@ class GatewayProcess:
         flags = {"port": 0, "channel_log": self.channel_log, **self.options}
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "tests/support/starting_child.py"), step, str(self.database)]
+                [
+                    sys.executable,
+                    str(ROOT / "tests/support/starting_child.py"),
+                    step,
+                    str(self.database),
+                ]
                 + [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -102,7 +112,9 @@ class GatewayProcess:
                 text=True,
             )
         assert process.stdout is not None
-        begun = any(line.startswith("begins") for line in process.stdout)  # reads no further than that line
+        begun = any(
+            line.startswith("begins") for line in process.stdout
+        )  # reads no further than that line
         process.kill()
         process.communicate(timeout=PATIENCE_S)
         return begun
@@ -118,7 +130,9 @@ class GatewayProcess:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate(timeout=PATIENCE_S)
-        assert self.process.returncode == 0, f"exit code {self.process.returncode}; it wrote:\n{self.wrote()}"
+        assert self.process.returncode == 0, (
+            f"exit code {self.process.returncode}; it wrote:\n{self.wrote()}"
+        )
         self.process = None
         return out
 
@@ -143,7 +157,9 @@ class GatewayProcess:
 
     def post(self, text: str, **fields: str) -> httpx.Response:
         """POST a message, or a command; return the response whatever it is."""
-        return self.http.post(self.url + "/messages", json={"text": text, "event_id": str(uuid.uuid4()), **fields})
+        return self.http.post(
+            self.url + "/messages", json={"text": text, "event_id": str(uuid.uuid4()), **fields}
+        )
 
     def say(self, text: str, **fields: str) -> dict[str, Any]:
         """POST a message that must be accepted; return its receipt, with the event_id.
@@ -169,7 +185,14 @@ class GatewayProcess:
 
     def answer_to(self, event_id: str, conversation: str = "lobby", **query: str) -> str | None:
         """Return the answer to a message, if there is one by now."""
-        return next((item["text"] for item in self.said(conversation, **query) if item["answers"] == event_id), None)
+        return next(
+            (
+                item["text"]
+                for item in self.said(conversation, **query)
+                if item["answers"] == event_id
+            ),
+            None,
+        )
 
     def status(self) -> dict[str, Any]:
         """Return what operators are told."""
@@ -198,8 +221,12 @@ class GatewayProcess:
         """Look until a condition is true; return what it returned."""
         give_up = time.monotonic() + PATIENCE_S
         while not (found := condition()):
-            assert time.monotonic() < give_up, f"it did not happen in {PATIENCE_S:g} s; the gateway wrote:\n{self.wrote()}"
-            assert self.process is None or self.process.poll() is None, f"the gateway ended; it wrote:\n{self.wrote()}"
+            assert time.monotonic() < give_up, (
+                f"it did not happen in {PATIENCE_S:g} s; the gateway wrote:\n{self.wrote()}"
+            )
+            assert self.process is None or self.process.poll() is None, (
+                f"the gateway ended; it wrote:\n{self.wrote()}"
+            )
             time.sleep(LOOK_AGAIN_S)  # between two looks; nothing depends on how long
         return found
 
@@ -230,7 +257,9 @@ class Page:
         while True:
             notice: dict[str, Any] = json.loads(self.socket.recv(timeout=PATIENCE_S))
             self.told.append(notice)
-            if notice["type"] in kinds and all(notice.get(name) == value for name, value in fields.items()):
+            if notice["type"] in kinds and all(
+                notice.get(name) == value for name, value in fields.items()
+            ):
                 return notice
 
 

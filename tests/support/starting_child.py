@@ -1,6 +1,6 @@
 """The reference gateway, saying on stdout when it begins a step of its start: for a test that kills it there.
 
-    python tests/support/starting_child.py STEP DATABASE OPTIONS...
+python tests/support/starting_child.py STEP DATABASE OPTIONS...
 """
 
 from __future__ import annotations

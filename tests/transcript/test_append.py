@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 import sessiondb
 from sessiondb import Entry, InvalidInput, NotFound, SessionEnded
-from sessiondb.limits import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_ENTRIES_MAX
+from sessiondb.limits import (
+    APPEND_BYTES_MAX,
+    APPEND_ENTRIES_MAX,
+    ENTRY_BYTES_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
+    PAGE_ENTRIES_MAX,
+)
 from sessiondb.messages import UserMessage
 from sessiondb.transcript import entries
 from sessiondb.transcript import session as session_module
@@ -78,7 +84,9 @@ async def check_pages(session: sessiondb.Session, sizes: Sequence[int]) -> None:
             assert page[0] not in forward, "each page goes on where the last one ended"
             forward += page
         backward: list[Entry] = []
-        while page := await session.entries(before=backward[-1] if backward else None, limit=size, newest_first=True):
+        while page := await session.entries(
+            before=backward[-1] if backward else None, limit=size, newest_first=True
+        ):
             assert page[0] not in backward
             backward += page
         assert forward == path
@@ -89,17 +97,26 @@ async def check_pages(session: sessiondb.Session, sizes: Sequence[int]) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_same_key_again_returns_the_first_receipt_and_changes_nothing(tmp_db: Path) -> None:
+async def test_the_same_key_again_returns_the_first_receipt_and_changes_nothing(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session, other = await db.create_session("s"), await db.create_session("other")
         first = await session.append(user("hello"), idempotency_key="k")
         await session.append(reply("hi"))
         before = await session.info()
         again = await session.append(user("something else"), idempotency_key="k")
-        assert (again.entry_no, again.entry_id, again.duplicate, first.duplicate) == (first.entry_no, first.entry_id, True, False)
+        assert (again.entry_no, again.entry_id, again.duplicate, first.duplicate) == (
+            first.entry_no,
+            first.entry_id,
+            True,
+            False,
+        )
         assert await session.info() == before
         assert texts(await session.context()) == ["hello", "hi"]
-        assert not (await other.append(user("hello"), idempotency_key="k")).duplicate, "keys are per session"
+        assert not (await other.append(user("hello"), idempotency_key="k")).duplicate, (
+            "keys are per session"
+        )
 
 
 @pytest.mark.anyio
@@ -108,7 +125,9 @@ async def test_a_message_can_carry_its_own_key_and_the_argument_wins(tmp_db: Pat
         session = await db.create_session("s")
         await session.append({**user("a"), "idempotencyKey": "own"})
         assert (await session.append({**user("b"), "idempotencyKey": "own"})).duplicate
-        assert not (await session.append({**user("c"), "idempotencyKey": "own"}, idempotency_key="argument")).duplicate
+        assert not (
+            await session.append({**user("c"), "idempotencyKey": "own"}, idempotency_key="argument")
+        ).duplicate
         assert [entry.idempotency_key for entry in await session.tail()] == ["own", "argument"]
 
 
@@ -117,7 +136,9 @@ async def test_a_retry_of_several_appends_only_what_is_missing(tmp_db: Path) -> 
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         await session.append_many([user("a"), user("b")], idempotency_keys=["a", "b"])
-        receipts = await session.append_many([user("a"), user("b"), user("c"), user("c")], idempotency_keys=["a", "b", "c", "c"])
+        receipts = await session.append_many(
+            [user("a"), user("b"), user("c"), user("c")], idempotency_keys=["a", "b", "c", "c"]
+        )
         assert [receipt.duplicate for receipt in receipts] == [True, True, False, True]
         assert texts(await session.context()) == ["a", "b", "c"]
         assert (await db.verify()).findings == ()
@@ -150,7 +171,9 @@ async def test_several_are_appended_all_or_none(tmp_db: Path) -> None:
             await session.append_many([user("a"), user("b")], idempotency_keys=["k"])
         assert (await session.info()).entries == 0
         assert await session.append_many([]) == []
-        assert len(await session.append_many([user("a")] * APPEND_ENTRIES_MAX)) == APPEND_ENTRIES_MAX
+        assert (
+            len(await session.append_many([user("a")] * APPEND_ENTRIES_MAX)) == APPEND_ENTRIES_MAX
+        )
 
 
 @pytest.mark.anyio
@@ -160,7 +183,12 @@ async def test_an_ended_session_refuses_appends_and_stays_readable(tmp_db: Path)
         await session.append(user("a"))
         assert await session.end()
         assert not await session.end()
-        for attempt in (session.append(user("b")), session.branch(None), session.reset(), session.undo_compaction()):
+        for attempt in (
+            session.append(user("b")),
+            session.branch(None),
+            session.reset(),
+            session.undo_compaction(),
+        ):
             with pytest.raises(SessionEnded):
                 await attempt
         assert texts(await session.context()) == ["a"]
@@ -185,7 +213,12 @@ async def test_a_branch_continues_from_an_earlier_entry(tmp_db: Path) -> None:
         assert texts(await session.context()) == []
         await session.append(user("e"))
         assert texts(await session.context()) == ["e"]
-        assert [texts(await session.context(epoch=epoch)) for epoch in range(4)] == [["a", "b", "c"], ["a", "d"], ["a", "b"], ["e"]]
+        assert [texts(await session.context(epoch=epoch)) for epoch in range(4)] == [
+            ["a", "b", "c"],
+            ["a", "d"],
+            ["a", "b"],
+            ["e"],
+        ]
         with pytest.raises(NotFound):
             await session.branch("nowhere")
         leaf_id = next(entry.entry_id for entry in await session.arrivals() if entry.type == "leaf")
@@ -214,11 +247,22 @@ async def test_a_side_append_is_stored_and_leaves_everything_else_as_it_was(tmp_
         session = await db.create_session("s")
         a, _ = await session.append_many([user("a"), reply("b", tokens=50)])
         before = (await session.info(), await session.context())
-        kinds = [{}, {"parentId": a.entry_id}, {"type": "compaction", "summary": "s"}, {"type": "reset"}, {"type": "model_change"}]
+        kinds = [
+            {},
+            {"parentId": a.entry_id},
+            {"type": "compaction", "summary": "s"},
+            {"type": "reset"},
+            {"type": "model_change"},
+        ]
         for entry in [{**SIDE, **kind} for kind in kinds]:
             await session.append(entry)
         info, context = await session.info(), await session.context()
-        assert (info.epoch, info.context_tokens, info.tokens_fresh, info.entries) == (0, 50, True, before[0].entries + 5)
+        assert (info.epoch, info.context_tokens, info.tokens_fresh, info.entries) == (
+            0,
+            50,
+            True,
+            before[0].entries + 5,
+        )
         assert context == before[1]
         assert len(await whole_path(session)) == 2
         await session.append(user("c"))
@@ -227,7 +271,9 @@ async def test_a_side_append_is_stored_and_leaves_everything_else_as_it_was(tmp_
 
 
 @pytest.mark.anyio
-async def test_an_imported_entry_without_its_parent_starts_a_root_and_leaves_a_note(tmp_db: Path) -> None:
+async def test_an_imported_entry_without_its_parent_starts_a_root_and_leaves_a_note(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session, notes = await load_lines(
             db,
@@ -282,7 +328,15 @@ async def test_a_leaf_record_never_makes_a_control_record_the_head_and_only_a_nu
 async def test_a_version_1_file_is_a_line(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session, _ = await load_lines(
-            db, "s", ['{"type":"session"}', *(f'{{"type":"message","message":{{"role":"user","content":"{n}"}}}}' for n in range(3))]
+            db,
+            "s",
+            [
+                '{"type":"session"}',
+                *(
+                    f'{{"type":"message","message":{{"role":"user","content":"{n}"}}}}'
+                    for n in range(3)
+                ),
+            ],
         )
         assert texts(await session.context()) == ["0", "1", "2"]
         path = await whole_path(session)
@@ -292,7 +346,10 @@ async def test_a_version_1_file_is_a_line(tmp_db: Path) -> None:
 # -- any history --------------------------------------------------------------------------------------------
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["append", "append", "append", "branch", "parent", "root", "side", "fork"]), st.integers(0, 30)),
+    st.tuples(
+        st.sampled_from(["append", "append", "append", "branch", "parent", "root", "side", "fork"]),
+        st.integers(0, 30),
+    ),
     min_size=1,
     max_size=25,
 )
@@ -305,9 +362,13 @@ def test_every_reader_finds_the_same_path_and_every_page_size_reads_it(
     tmp_path_factory: pytest.TempPathFactory, backend: str, steps: list[tuple[str, int]]
 ) -> None:
     async def main() -> None:
-        async with sessiondb.open(tmp_path_factory.mktemp("transcript") / "gateway.db", durability="normal") as db:
+        async with sessiondb.open(
+            tmp_path_factory.mktemp("transcript") / "gateway.db", durability="normal"
+        ) as db:
             session = await db.create_session("s0")
-            inherited: list[dict[str, Any]] = []  # lines of the sessions that this one was forked from
+            inherited: list[
+                dict[str, Any]
+            ] = []  # lines of the sessions that this one was forked from
             for number, (kind, choice) in enumerate(steps):
                 path = await whole_path(session)
                 chosen = path[choice % len(path)].entry_id if path else None
@@ -319,18 +380,29 @@ def test_every_reader_finds_the_same_path_and_every_page_size_reads_it(
                     case "root":
                         await session.branch(None)
                     case "parent":
-                        await session.append({"type": "message", "parentId": chosen, "message": user(f"{number}")})
+                        await session.append(
+                            {"type": "message", "parentId": chosen, "message": user(f"{number}")}
+                        )
                     case "side":
                         await session.append({**SIDE, "parentId": chosen})
                     case "fork":
                         inherited += (await all_lines(session))[1:]
                         session = await session.fork(session_id=f"s{number + 1}", entry_id=chosen)
                         # What an export writes to say where the fork begins.
-                        inherited.append({"type": "leaf", "id": f"fork{number}", "parentId": chosen, "targetId": chosen})
+                        inherited.append(
+                            {
+                                "type": "leaf",
+                                "id": f"fork{number}",
+                                "parentId": chosen,
+                                "targetId": chosen,
+                            }
+                        )
             lines = inherited + (await all_lines(session))[1:]
             path = ids_of(await whole_path(session))
             assert path == (openclaw_path(lines) if lines else [])
-            if lines and not any(line.get("appendMode") == "side" for line in lines):  # which pi does not know
+            if lines and not any(
+                line.get("appendMode") == "side" for line in lines
+            ):  # which pi does not know
                 assert path == pi_path(lines)
             await check_pages(session, [1, 2, 3, 7, 100])
             assert (await db.verify()).findings == ()
@@ -363,7 +435,9 @@ async def test_a_page_lies_strictly_between_its_bounds(tmp_db: Path) -> None:
         await session.branch(b.entry_id)
         [d] = await session.append_many([user("d")])
         assert ids_of(await session.entries(after=a, before=d)) == [b.entry_id]
-        assert ids_of(await session.entries(after=a.entry_no, before=d.entry_no, newest_first=True)) == [b.entry_id]
+        assert ids_of(
+            await session.entries(after=a.entry_no, before=d.entry_no, newest_first=True)
+        ) == [b.entry_id]
         assert await session.entries(after=d, before=a) == []
         assert await session.entries(after=b, before=b) == []
         assert await session.entries(after=d) == []
@@ -409,7 +483,13 @@ async def test_arrivals_show_everything_in_the_order_it_came(tmp_db: Path) -> No
         await session.append(user("b"))
         entries = await session.arrivals()
         assert [entry.seq for entry in entries] == [0, 1, 2, 3, 4]
-        assert [entry.type for entry in entries] == ["session", "message", "custom", "leaf", "message"]
+        assert [entry.type for entry in entries] == [
+            "session",
+            "message",
+            "custom",
+            "leaf",
+            "message",
+        ]
         assert await session.arrivals(after_seq=a.seq, limit=2) == entries[2:4]
         assert await session.arrivals(after_seq=4) == []
 
@@ -419,7 +499,9 @@ async def test_a_repeated_id_means_the_newest(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         for text in ("first", "second", "third"):
-            await session.append({"type": "message", "id": "twin" if text != "third" else "c", "message": user(text)})
+            await session.append(
+                {"type": "message", "id": "twin" if text != "third" else "c", "message": user(text)}
+            )
         await session.branch("twin")
         assert texts(await session.context()) == ["first", "second"]
         assert (await db.verify()).findings == ()
@@ -431,12 +513,16 @@ async def test_a_messages_own_idempotency_key_is_as_long_as_one_that_is_given(tm
         session = await db.create_session()
         await session.append({**user("a"), "idempotencyKey": "k" * IDEMPOTENCY_KEY_CHARS_MAX})
         with pytest.raises(InvalidInput, match="has 1 to 512 characters, not 513"):
-            await session.append({**user("b"), "idempotencyKey": "k" * (IDEMPOTENCY_KEY_CHARS_MAX + 1)})
+            await session.append(
+                {**user("b"), "idempotencyKey": "k" * (IDEMPOTENCY_KEY_CHARS_MAX + 1)}
+            )
         assert (await session.info()).entries == 1
 
 
 @pytest.mark.anyio
-async def test_an_append_of_too_many_bytes_is_refused_and_the_largest_entry_fits(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_append_of_too_many_bytes_is_refused_and_the_largest_entry_fits(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     envelope = draft_entry(user("中" * 1_000), now_ms=0).size - len("中".encode()) * 1_000
     assert 0 < envelope < 1_000, "the size is in bytes"
     assert ENTRY_BYTES_MAX + envelope <= APPEND_BYTES_MAX

@@ -90,7 +90,12 @@ class Steps:
     `on_wait(n)` is called before the n-th wait, `on_resume()` after each.
     """
 
-    def __init__(self, make: Callable[[], Awaitable[Any]], on_wait: Callable[[int], None], on_resume: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Awaitable[Any]],
+        on_wait: Callable[[int], None],
+        on_resume: Callable[[], None],
+    ) -> None:
         self.make, self.on_wait, self.on_resume = make, on_wait, on_resume
         self.count = 0
 
@@ -147,7 +152,14 @@ def by_task(scope: anyio.CancelScope, task: asyncio.Task[Any]) -> None:
 
 
 async def cancelled_at(
-    k: int, where: str, operation: Callable[[], Awaitable[Any]], cancel: Cancel, gate: Gate, db: sessiondb.SessionDB, *, times: int = 1
+    k: int,
+    where: str,
+    operation: Callable[[], Awaitable[Any]],
+    cancel: Cancel,
+    gate: Gate,
+    db: sessiondb.SessionDB,
+    *,
+    times: int = 1,
 ) -> Told:
     """Run an operation, cancel it at its k-th wait with the writer held there, and return what it was told."""
     report = Told()
@@ -233,7 +245,9 @@ async def nothing_is_left(db: sessiondb.SessionDB, session: sessiondb.Session) -
     writer: Writer = db.backend._parts.writer  # type: ignore[attr-defined]
     await until(lambda: writer._idle)
     assert [job.state async for job in db.compactions(session) if job.state == "running"] == []
-    with closing(apsw.Connection(db.path)) as other:  # it does not wait: a lock that is held is an error
+    with closing(
+        apsw.Connection(db.path)
+    ) as other:  # it does not wait: a lock that is held is an error
         other.execute("BEGIN IMMEDIATE")
         other.execute("ROLLBACK")
     before = writer.snapshot()
@@ -241,7 +255,14 @@ async def nothing_is_left(db: sessiondb.SessionDB, session: sessiondb.Session) -
     await session.append(user("next"))
     after = writer.snapshot()
     assert after["commits"] == before["commits"] + 1
-    for counter in ("busy_waits", "busy_timeouts", "requests_refused", "requests_expired", "rollbacks", "reopened"):
+    for counter in (
+        "busy_waits",
+        "busy_timeouts",
+        "requests_refused",
+        "requests_expired",
+        "rollbacks",
+        "reopened",
+    ):
         assert after[counter] == before[counter], counter
     await session.append(reply("and its answer"))
     async with session.compact(keep_recent_tokens=0) as job:
@@ -271,7 +292,15 @@ async def test_an_append_cancelled_at_any_wait_leaves_nothing_and_tells_the_trut
         for name, cancel, times in sorts(anyio_backend_name):
             for k in range(STEPS_MAX):
                 session = await db.create_session()
-                report = await cancelled_at(k, where, lambda s=session: s.append(user("hello")), cancel, gate, db, times=times)
+                report = await cancelled_at(
+                    k,
+                    where,
+                    lambda s=session: s.append(user("hello")),
+                    cancel,
+                    gate,
+                    db,
+                    times=times,
+                )
                 arrived = [entry.role for entry in await session.entries()]
                 note = f"{name}, {where}, wait {k}: {report}"
                 if report.outcome == "committed":
@@ -287,7 +316,11 @@ async def test_an_append_cancelled_at_any_wait_leaves_nothing_and_tells_the_trut
                 outcomes.add(f"{name}: {report.outcome}")
             else:
                 pytest.fail("the append never ended")
-    asynchronous = ["task: committed", "task, three times: committed"] if anyio_backend_name == "asyncio" else []
+    asynchronous = (
+        ["task: committed", "task, three times: committed"]
+        if anyio_backend_name == "asyncio"
+        else []
+    )
     if where == "queued":
         assert "scope: not_executed" in outcomes
     else:
@@ -295,7 +328,9 @@ async def test_an_append_cancelled_at_any_wait_leaves_nothing_and_tells_the_trut
 
 
 @pytest.mark.parametrize("where", ["queued", "begun"])
-async def test_an_append_whose_time_is_up_tells_the_truth(tmp_db: Path, gate: Gate, where: str) -> None:
+async def test_an_append_whose_time_is_up_tells_the_truth(
+    tmp_db: Path, gate: Gate, where: str
+) -> None:
     async with opened(tmp_db) as db:
         session = await db.create_session()
         report: list[BaseException | sessiondb.Receipt] = []
@@ -346,7 +381,9 @@ class Compaction:
                 raise
 
 
-async def the_story_is_true(db: sessiondb.SessionDB, report: Told, run: Compaction, note: str) -> str | None:
+async def the_story_is_true(
+    db: sessiondb.SessionDB, report: Told, run: Compaction, note: str
+) -> str | None:
     """Compare what the caller was told with the job's row; return the job's state."""
     jobs = [job async for job in db.compactions(run.session)]
     assert len(jobs) <= 1, note
@@ -387,14 +424,18 @@ async def test_a_compaction_cancelled_at_any_wait_leaves_nothing_and_tells_the_t
                 if not report.was_reached:
                     assert report.error is None, note
                     assert run.result is not None, note
-                    assert k >= SUMMARISER_WAITS + 3, "begin, span and commit wait at least once each"
+                    assert k >= SUMMARISER_WAITS + 3, (
+                        "begin, span and commit wait at least once each"
+                    )
                     break
             else:
                 pytest.fail("the compaction never ended")
             # The sweep saw each of the ends, or it did not sweep.
             assert {"cancelled", "committed"} <= states, (name, states)
             if where == "queued":
-                assert None in states, "cancelled before its begin was executed, a compaction leaves no row at all"
+                assert None in states, (
+                    "cancelled before its begin was executed, a compaction leaves no row at all"
+                )
 
 
 @pytest.mark.slow
@@ -449,7 +490,9 @@ async def test_a_summariser_that_never_answers_is_ended_by_the_deadline(tmp_db: 
         await nothing_is_left(db, session)
 
 
-async def test_a_cancellation_from_outside_the_block_is_not_mistaken_for_the_deadline(tmp_db: Path) -> None:
+async def test_a_cancellation_from_outside_the_block_is_not_mistaken_for_the_deadline(
+    tmp_db: Path,
+) -> None:
     async with opened(tmp_db) as db:
         session = await db.create_session()
         await talk(session)
@@ -458,7 +501,9 @@ async def test_a_cancellation_from_outside_the_block_is_not_mistaken_for_the_dea
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
-        assert [(job.state, job.reason) async for job in db.compactions(session)] == [("cancelled", "its block was cancelled")]
+        assert [(job.state, job.reason) async for job in db.compactions(session)] == [
+            ("cancelled", "its block was cancelled")
+        ]
         await nothing_is_left(db, session)
 
 
@@ -466,8 +511,14 @@ class Interrupt(BaseException):
     """Stands for KeyboardInterrupt and SystemExit, which test runners take personally."""
 
 
-@pytest.mark.parametrize("error", [ValueError("the model said no"), Interrupt("ctrl-c")], ids=lambda error: type(error).__name__)
-async def test_an_exception_in_the_block_fails_the_job_and_goes_on(tmp_db: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("the model said no"), Interrupt("ctrl-c")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_exception_in_the_block_fails_the_job_and_goes_on(
+    tmp_db: Path, error: BaseException
+) -> None:
     async with opened(tmp_db) as db:
         session = await db.create_session()
         await talk(session)
@@ -475,7 +526,9 @@ async def test_an_exception_in_the_block_fails_the_job_and_goes_on(tmp_db: Path,
             async with session.compact(keep_recent_tokens=KEEP):
                 raise error
         assert raised.value is error
-        assert [(job.state, job.reason) async for job in db.compactions(session)] == [("failed", f"{type(error).__name__}: {error}")]
+        assert [(job.state, job.reason) async for job in db.compactions(session)] == [
+            ("failed", f"{type(error).__name__}: {error}")
+        ]
         await nothing_is_left(db, session)
 
 
@@ -497,7 +550,9 @@ async def test_leaving_the_block_without_a_commit_fails_the_job(tmp_db: Path) ->
         await talk(session)
         async with session.compact(keep_recent_tokens=KEEP) as job:
             pass
-        assert [(job.state, job.reason) async for job in db.compactions(session)] == [("failed", "its block was left without a commit")]
+        assert [(job.state, job.reason) async for job in db.compactions(session)] == [
+            ("failed", "its block was left without a commit")
+        ]
         assert (await db.commit_compaction(job.id, "after all")).late
         await nothing_is_left(db, session)
 
@@ -533,7 +588,9 @@ def sync_talk(session: sessiondb.sync.Session) -> None:
         session.append(reply(f"answer {turn} " + "x" * 80))
 
 
-def sync_jobs(db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session) -> list[tuple[str, str | None]]:
+def sync_jobs(
+    db: sessiondb.sync.SessionDB, session: sessiondb.sync.Session
+) -> list[tuple[str, str | None]]:
     return [(job.state, job.reason) for job in db.compactions(session)]
 
 
@@ -546,9 +603,13 @@ def nothing_is_left_in_sync(db: sessiondb.sync.SessionDB, session: sessiondb.syn
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("the model said no"), KeyboardInterrupt(), Interrupt("exit")], ids=lambda error: type(error).__name__
+    "error",
+    [ValueError("the model said no"), KeyboardInterrupt(), Interrupt("exit")],
+    ids=lambda error: type(error).__name__,
 )
-def test_an_exception_in_a_synchronous_block_fails_the_job_and_goes_on(tmp_db: Path, error: BaseException) -> None:
+def test_an_exception_in_a_synchronous_block_fails_the_job_and_goes_on(
+    tmp_db: Path, error: BaseException
+) -> None:
     with sessiondb.sync.open(tmp_db, guard=False) as db:
         session = db.session("agent:main:test:channel:1")
         sync_talk(session)
@@ -583,7 +644,10 @@ def test_the_deadline_ends_a_job_while_its_synchronous_block_goes_on(tmp_db: Pat
     with sessiondb.sync.open(tmp_db, guard=False) as db:
         session = db.session("agent:main:test:channel:1")
         sync_talk(session)
-        with pytest.raises(CompactionTimeout), session.compact(keep_recent_tokens=KEEP, timeout_s=0.02) as job:
+        with (
+            pytest.raises(CompactionTimeout),
+            session.compact(keep_recent_tokens=KEEP, timeout_s=0.02) as job,
+        ):
             until_in_sync(lambda: sync_jobs(db, session)[0][0] == "expired")
         late = db.commit_compaction(job.id, "at last")
         assert (late.outcome, late.late) == ("committed", True)

@@ -32,7 +32,12 @@ from sessiondb.errors import (
     NothingToUndo,
     SessionEnded,
 )
-from sessiondb.limits import COMPACTION_RENEWAL_FACTOR, COOL_DOWN_AFTER_REJECTIONS, COOL_DOWN_MS, MANUAL_SUMMARY_TOKENS_FLOOR
+from sessiondb.limits import (
+    COMPACTION_RENEWAL_FACTOR,
+    COOL_DOWN_AFTER_REJECTIONS,
+    COOL_DOWN_MS,
+    MANUAL_SUMMARY_TOKENS_FLOOR,
+)
 from sessiondb.sqlite import writer
 from sessiondb.transcript.compaction import Summary
 from tests.proofs.models.transcript import message
@@ -115,11 +120,15 @@ async def rows_of(session: sessiondb.Session) -> dict[str, Any]:
 
 
 async def summary_on_the_row(session: sessiondb.Session, compaction_id: str) -> str | None:
-    return await session.db.backend.read(lambda tx: _summary(session.db.path, compaction_id), op="test")
+    return await session.db.backend.read(
+        lambda tx: _summary(session.db.path, compaction_id), op="test"
+    )
 
 
 def _summary(path: str, compaction_id: str) -> str | None:
-    found: str | None = query(Path(path), "SELECT summary FROM compaction WHERE compaction_id = ?", compaction_id)[0]
+    found: str | None = query(
+        Path(path), "SELECT summary FROM compaction WHERE compaction_id = ?", compaction_id
+    )[0]
     return found
 
 
@@ -144,7 +153,9 @@ async def test_a_commit_in_time_begins_the_next_epoch(db: sessiondb.SessionDB) -
     assert await jobs(session) == [("committed", False, None)]
 
 
-async def test_the_same_id_again_gets_the_same_result_and_changes_nothing(db: sessiondb.SessionDB) -> None:
+async def test_the_same_id_again_gets_the_same_result_and_changes_nothing(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     compaction_id = await begin(session)
     first = await db.commit_compaction(compaction_id, "S1")
@@ -155,7 +166,9 @@ async def test_the_same_id_again_gets_the_same_result_and_changes_nothing(db: se
     assert await rows_of(session) == rows
 
 
-async def test_a_committed_result_stays_the_same_after_everything_else_has_changed(db: sessiondb.SessionDB) -> None:
+async def test_a_committed_result_stays_the_same_after_everything_else_has_changed(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     compaction_id = await begin(session)
     first = await db.commit_compaction(compaction_id, "S1")
@@ -165,7 +178,9 @@ async def test_a_committed_result_stays_the_same_after_everything_else_has_chang
 
 
 @pytest.mark.parametrize("state", GIVEN_UP)
-async def test_a_commit_after_the_job_was_given_up_is_late_but_not_lost(db: sessiondb.SessionDB, state: Any) -> None:
+async def test_a_commit_after_the_job_was_given_up_is_late_but_not_lost(
+    db: sessiondb.SessionDB, state: Any
+) -> None:
     session = await talk(db)
     compaction_id = await begin(session)
     assert await db.fail_compaction(compaction_id, "gone", state=state)
@@ -178,7 +193,9 @@ async def test_a_commit_after_the_job_was_given_up_is_late_but_not_lost(db: sess
     assert (await session.info()).compactions == 1
 
 
-async def test_a_commit_overtaken_by_a_cut_one_message_lower_is_late_too(db: sessiondb.SessionDB) -> None:
+async def test_a_commit_overtaken_by_a_cut_one_message_lower_is_late_too(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     higher = await begin(session, 50)
     await db.fail_compaction(higher, "slow")
@@ -189,7 +206,9 @@ async def test_a_commit_overtaken_by_a_cut_one_message_lower_is_late_too(db: ses
     assert await seen(session) == ["<high>", "q3", "a3"]
 
 
-async def test_a_commit_overtaken_by_a_lower_cut_is_late_and_the_cut_moves_forward(db: sessiondb.SessionDB) -> None:
+async def test_a_commit_overtaken_by_a_lower_cut_is_late_and_the_cut_moves_forward(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     higher = await begin(session, 50)
     await db.fail_compaction(higher, "slow")
@@ -203,8 +222,12 @@ async def test_a_commit_overtaken_by_a_lower_cut_is_late_and_the_cut_moves_forwa
     assert await seen(session, 1) == ["<low>", "q2", "a2", "q3", "a3", "q4"]
 
 
-@pytest.mark.parametrize(("first", "then"), [(100, 100), (100, 50), (50, 0)], ids=["equal", "higher", "all of it"])
-async def test_a_commit_overtaken_by_a_cut_that_covers_as_much_is_superseded(db: sessiondb.SessionDB, first: int, then: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "then"), [(100, 100), (100, 50), (50, 0)], ids=["equal", "higher", "all of it"]
+)
+async def test_a_commit_overtaken_by_a_cut_that_covers_as_much_is_superseded(
+    db: sessiondb.SessionDB, first: int, then: int
+) -> None:
     session = await talk(db)
     overtaken = await begin(session, first)
     await db.fail_compaction(overtaken, "slow")
@@ -220,7 +243,9 @@ async def _superseded(session: sessiondb.Session, compaction_id: str, reason: st
     assert done.epoch == before["info"].epoch
     assert await summary_on_the_row(session, compaction_id) == "kept for later"
     after = await rows_of(session)
-    assert {name: rows for name, rows in after.items() if name != "jobs"} == {name: rows for name, rows in before.items() if name != "jobs"}
+    assert {name: rows for name, rows in after.items() if name != "jobs"} == {
+        name: rows for name, rows in before.items() if name != "jobs"
+    }
     assert len(after["jobs"]) == len(before["jobs"])
     assert await session.db.commit_compaction(compaction_id, "again") == done
     assert await summary_on_the_row(session, compaction_id) == "kept for later"
@@ -228,7 +253,9 @@ async def _superseded(session: sessiondb.Session, compaction_id: str, reason: st
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "given up"])
 @pytest.mark.parametrize("what", ["reset", "branch", "undo", "end"])
-async def test_a_reset_branch_undo_or_end_supersedes(db: sessiondb.SessionDB, what: str, running: bool) -> None:
+async def test_a_reset_branch_undo_or_end_supersedes(
+    db: sessiondb.SessionDB, what: str, running: bool
+) -> None:
     session = await talk(db)
     await db.commit_compaction(await begin(session, 100), "S1")
     await say(session, "q4", "a4")
@@ -266,7 +293,11 @@ async def test_an_empty_summary_is_rejected(db: sessiondb.SessionDB, summary: st
     done = await db.commit_compaction(await begin(session), summary)
     assert (done.outcome, done.reason, done.epoch) == ("rejected", "the summary is empty", 0)
     after = await rows_of(session)
-    assert (after["info"], after["context"], after["arrivals"]) == (before["info"], before["context"], before["arrivals"])
+    assert (after["info"], after["context"], after["arrivals"]) == (
+        before["info"],
+        before["context"],
+        before["arrivals"],
+    )
 
 
 async def test_a_summary_that_is_no_shorter_is_rejected(db: sessiondb.SessionDB) -> None:
@@ -279,25 +310,40 @@ async def test_a_summary_that_is_no_shorter_is_rejected(db: sessiondb.SessionDB)
     assert (await db.commit_compaction(await begin(session, 100), "x" * 396)).outcome == "committed"
 
 
-async def test_by_hand_a_short_conversation_may_get_a_longer_summary_up_to_a_bound(db: sessiondb.SessionDB) -> None:
+async def test_by_hand_a_short_conversation_may_get_a_longer_summary_up_to_a_bound(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     too_long = await begin(session, 100, trigger="manual")
-    assert (await db.commit_compaction(too_long, "x" * 4 * MANUAL_SUMMARY_TOKENS_FLOOR)).outcome == "rejected"
+    assert (
+        await db.commit_compaction(too_long, "x" * 4 * MANUAL_SUMMARY_TOKENS_FLOOR)
+    ).outcome == "rejected"
     allowed = await begin(session, 100, trigger="manual")
-    assert (await db.commit_compaction(allowed, "x" * 4 * (MANUAL_SUMMARY_TOKENS_FLOOR - 1))).outcome == "committed"
+    assert (
+        await db.commit_compaction(allowed, "x" * 4 * (MANUAL_SUMMARY_TOKENS_FLOOR - 1))
+    ).outcome == "committed"
 
 
-async def test_with_everything_kept_a_new_summary_replaces_the_one_before(db: sessiondb.SessionDB) -> None:
+async def test_with_everything_kept_a_new_summary_replaces_the_one_before(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db, 20)
     await db.commit_compaction(await begin(session, 0), "x" * 4 * 800)
     await say(session, "unanswered")
     too_long = await db.commit_compaction(await begin(session, trigger="manual"), "x" * 4 * 800)
-    assert (too_long.outcome, too_long.reason) == ("rejected", "the summary has about 800 tokens and would replace 800")
-    assert (await db.commit_compaction(await begin(session, trigger="manual"), "x" * 4 * 799)).outcome == "committed"
+    assert (too_long.outcome, too_long.reason) == (
+        "rejected",
+        "the summary has about 800 tokens and would replace 800",
+    )
+    assert (
+        await db.commit_compaction(await begin(session, trigger="manual"), "x" * 4 * 799)
+    ).outcome == "committed"
     assert (await seen(session))[1:] == ["unanswered"]
 
 
-async def test_repeated_rejection_starts_a_cool_down_that_is_visible_and_expires(db: sessiondb.SessionDB, clock: Clock) -> None:
+async def test_repeated_rejection_starts_a_cool_down_that_is_visible_and_expires(
+    db: sessiondb.SessionDB, clock: Clock
+) -> None:
     session = await talk(db)
     for _ in range(COOL_DOWN_AFTER_REJECTIONS):
         assert (await db.commit_compaction(await begin(session), "")).outcome == "rejected"
@@ -307,7 +353,9 @@ async def test_repeated_rejection_starts_a_cool_down_that_is_visible_and_expires
     assert refused.value.retry
     assert refused.value.until_ms == clock.now_ms + COOL_DOWN_MS // 2
     assert refused.value.retry_after_ms == COOL_DOWN_MS // 2
-    assert [state for state, _, _ in await jobs(session)] == ["rejected"] * COOL_DOWN_AFTER_REJECTIONS
+    assert [state for state, _, _ in await jobs(session)] == [
+        "rejected"
+    ] * COOL_DOWN_AFTER_REJECTIONS
     await say(session, "q4")  # it never concerns an append
     clock.now_ms = refused.value.until_ms - 1
     with pytest.raises(CompactionCoolDown):
@@ -316,7 +364,9 @@ async def test_repeated_rejection_starts_a_cool_down_that_is_visible_and_expires
     assert (await db.commit_compaction(await begin(session), "S1")).outcome == "committed"
 
 
-async def test_a_cool_down_survives_a_restart_and_is_shown_in_stuck_until_it_expires(tmp_db: Path) -> None:
+async def test_a_cool_down_survives_a_restart_and_is_shown_in_stuck_until_it_expires(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db, guard=False) as db:
         session = await talk(db)
         for _ in range(COOL_DOWN_AFTER_REJECTIONS):
@@ -325,7 +375,9 @@ async def test_a_cool_down_survives_a_restart_and_is_shown_in_stuck_until_it_exp
         session = await db.session_by_id(session.id)
         with pytest.raises(CompactionCoolDown):
             await begin(session)
-        assert [(line.session_id, line.what) for line in (await db.status()).stuck] == [(session.id, "compaction cool-down")]
+        assert [(line.session_id, line.what) for line in (await db.status()).stuck] == [
+            (session.id, "compaction cool-down")
+        ]
     # The view's clock has whole seconds: it may show a cool-down for up to one more.
     change(tmp_db, f"UPDATE compaction SET finished_at_ms = finished_at_ms - {COOL_DOWN_MS} - 1000")
     async with sessiondb.open(tmp_db, guard=False) as db:
@@ -334,7 +386,9 @@ async def test_a_cool_down_survives_a_restart_and_is_shown_in_stuck_until_it_exp
         await begin(session)
 
 
-async def test_a_cool_down_lasts_from_the_last_rejection_whichever_job_that_was(db: sessiondb.SessionDB, clock: Clock) -> None:
+async def test_a_cool_down_lasts_from_the_last_rejection_whichever_job_that_was(
+    db: sessiondb.SessionDB, clock: Clock
+) -> None:
     session = await talk(db)
     slow = await begin(session)
     await db.fail_compaction(slow, "slow")
@@ -364,7 +418,11 @@ async def test_only_rejections_in_a_row_count(db: sessiondb.SessionDB, between: 
     for number in range(COOL_DOWN_AFTER_REJECTIONS + 1):
         if number == 1:
             middle = await begin(session, 300)
-            await (db.commit_compaction(middle, "S1") if between == "committed" else db.fail_compaction(middle, "gone"))
+            await (
+                db.commit_compaction(middle, "S1")
+                if between == "committed"
+                else db.fail_compaction(middle, "gone")
+            )
         else:
             await db.commit_compaction(await begin(session, 100), "")
     await begin(session)
@@ -375,7 +433,9 @@ async def test_a_commit_of_an_unknown_job_is_not_found(db: sessiondb.SessionDB) 
         await db.commit_compaction("nonesuch", "S1")
 
 
-async def test_a_summary_that_is_no_text_is_refused_before_anything_happens(db: sessiondb.SessionDB) -> None:
+async def test_a_summary_that_is_no_text_is_refused_before_anything_happens(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     compaction_id = await begin(session)
     with pytest.raises(InvalidInput, match="a summary is a text"):
@@ -386,7 +446,9 @@ async def test_a_summary_that_is_no_text_is_refused_before_anything_happens(db: 
 # -- begin ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_job_is_refused_and_told_whose_the_first_is(db: sessiondb.SessionDB, clock: Clock) -> None:
+async def test_a_second_job_is_refused_and_told_whose_the_first_is(
+    db: sessiondb.SessionDB, clock: Clock
+) -> None:
     session = await talk(db)
     compaction_id = await begin(session)
     clock.now_ms += MINUTE_MS
@@ -401,12 +463,17 @@ async def test_a_second_job_is_refused_and_told_whose_the_first_is(db: sessiondb
     assert [state for state, _, _ in await jobs(session)] == ["running"]
 
 
-async def test_a_job_past_its_deadline_makes_way_for_the_next(db: sessiondb.SessionDB, clock: Clock) -> None:
+async def test_a_job_past_its_deadline_makes_way_for_the_next(
+    db: sessiondb.SessionDB, clock: Clock
+) -> None:
     session = await talk(db)
     first = await begin(session, 100)
     clock.now_ms += 3 * MINUTE_MS
     second = await begin(session, 50)
-    assert await jobs(session) == [("running", False, None), ("expired", False, "its deadline passed")]
+    assert await jobs(session) == [
+        ("running", False, None),
+        ("expired", False, "its deadline passed"),
+    ]
     assert (await db.commit_compaction(first, "first")).late
     assert (await db.commit_compaction(second, "second")).late
     assert await seen(session) == ["<second>", "q3", "a3"]
@@ -419,7 +486,9 @@ async def test_an_ended_session_has_nothing_to_compact(db: sessiondb.SessionDB) 
         await begin(session)
 
 
-async def test_an_automatic_trigger_does_nothing_when_everything_fits(db: sessiondb.SessionDB) -> None:
+async def test_an_automatic_trigger_does_nothing_when_everything_fits(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     with pytest.raises(NothingToCompact, match="200 tokens"):
         await begin(session, 10_000)
@@ -431,7 +500,9 @@ async def test_an_automatic_trigger_does_nothing_when_everything_fits(db: sessio
 
 
 @pytest.mark.parametrize("options", [{"keep_recent_tokens": -1}, {"timeout_s": 0}])
-async def test_impossible_options_are_refused(db: sessiondb.SessionDB, options: dict[str, Any]) -> None:
+async def test_impossible_options_are_refused(
+    db: sessiondb.SessionDB, options: dict[str, Any]
+) -> None:
     session = await talk(db)
     with pytest.raises(InvalidInput):
         session.compact(**options)
@@ -449,7 +520,9 @@ anyio.run(main)
 """
 
 
-async def test_a_job_of_a_living_process_is_respected_and_of_a_killed_one_taken_over(db: sessiondb.SessionDB) -> None:
+async def test_a_job_of_a_living_process_is_respected_and_of_a_killed_one_taken_over(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     with other_process(BEGIN, db.path, session.id) as child:
         assert child.stdout is not None
@@ -483,7 +556,9 @@ async def test_a_job_of_a_killed_process_can_still_be_committed(db: sessiondb.Se
 # -- renew ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_deadline_can_be_renewed_up_to_its_bound(db: sessiondb.SessionDB, clock: Clock) -> None:
+async def test_a_deadline_can_be_renewed_up_to_its_bound(
+    db: sessiondb.SessionDB, clock: Clock
+) -> None:
     session = await talk(db)
 
     async def deadline_ms() -> int:
@@ -510,7 +585,9 @@ async def test_a_deadline_can_be_renewed_up_to_its_bound(db: sessiondb.SessionDB
 
 
 @pytest.mark.parametrize("state", GIVEN_UP)
-async def test_a_job_that_was_given_up_cannot_be_renewed(db: sessiondb.SessionDB, state: Any) -> None:
+async def test_a_job_that_was_given_up_cannot_be_renewed(
+    db: sessiondb.SessionDB, state: Any
+) -> None:
     session = await talk(db)
     async with session.compact(keep_recent_tokens=50) as job:
         await db.fail_compaction(job.id, "gone", state=state)
@@ -568,7 +645,15 @@ CUTS = [
     ("qahqa", 20, "qah|qa"),
     ("qahqa", 21, "q|ahqa"),
 ]
-KINDS = {"q": "user", "a": "assistant", "c": "call", "r": "result", "n": "note", "h": "hidden", "s": "setting"}
+KINDS = {
+    "q": "user",
+    "a": "assistant",
+    "c": "call",
+    "r": "result",
+    "n": "note",
+    "h": "hidden",
+    "s": "setting",
+}
 
 
 def written(letters: str) -> list[dict[str, Any]]:
@@ -590,8 +675,12 @@ def numbers(messages: Sequence[dict[str, Any]]) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("letters", "keep", "wanted"), CUTS, ids=[f"{letters}-{keep}" for letters, keep, _ in CUTS])
-async def test_a_cut_falls_where_a_context_may_begin(db: sessiondb.SessionDB, letters: str, keep: int, wanted: str) -> None:
+@pytest.mark.parametrize(
+    ("letters", "keep", "wanted"), CUTS, ids=[f"{letters}-{keep}" for letters, keep, _ in CUTS]
+)
+async def test_a_cut_falls_where_a_context_may_begin(
+    db: sessiondb.SessionDB, letters: str, keep: int, wanted: str
+) -> None:
     session = await db.create_session()
     await session.append_many(written(letters))
     if "|" not in wanted:
@@ -610,9 +699,18 @@ async def test_a_cut_falls_where_a_context_may_begin(db: sessiondb.SessionDB, le
 
 @pytest.mark.parametrize(
     ("letters", "wanted"),
-    [("qaqa", "qaqa|"), ("qaq", "qa|q"), ("q", "|q"), ("qq", "|qq"), ("c", "|c"), ("qaqc", "qaq|c")],
+    [
+        ("qaqa", "qaqa|"),
+        ("qaq", "qa|q"),
+        ("q", "|q"),
+        ("qq", "|qq"),
+        ("c", "|c"),
+        ("qaqc", "qaq|c"),
+    ],
 )
-async def test_by_hand_everything_is_compacted_that_can_be(db: sessiondb.SessionDB, letters: str, wanted: str) -> None:
+async def test_by_hand_everything_is_compacted_that_can_be(
+    db: sessiondb.SessionDB, letters: str, wanted: str
+) -> None:
     """With nothing but unanswered messages the summariser is shown them, and all of them stay."""
     session = await db.create_session()
     await session.append_many(written(letters))
@@ -627,7 +725,9 @@ async def test_by_hand_everything_is_compacted_that_can_be(db: sessiondb.Session
     assert context[-1]["content"] == "meanwhile"
 
 
-async def test_by_hand_what_an_earlier_compaction_kept_is_not_dropped(db: sessiondb.SessionDB) -> None:
+async def test_by_hand_what_an_earlier_compaction_kept_is_not_dropped(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     await db.commit_compaction(await begin(session, 100), "S1")
     await say(session, "q4")
@@ -638,8 +738,29 @@ async def test_by_hand_what_an_earlier_compaction_kept_is_not_dropped(db: sessio
 
 
 # A turn: a question or a note, then calls with their results (some abandoned, some with a steering question inside).
-turns = st.sampled_from(["qa", "qcra", "qcrcra", "qcrcrcra", "na", "qhna", "qc", "qcqra", "qcqr", "qcnra", "qq", "q", "sqa", "a"])
-rounds = st.lists(st.tuples(st.lists(turns, max_size=4), st.integers(0, 90), st.lists(turns, max_size=2)), min_size=1, max_size=4)
+turns = st.sampled_from(
+    [
+        "qa",
+        "qcra",
+        "qcrcra",
+        "qcrcrcra",
+        "na",
+        "qhna",
+        "qc",
+        "qcqra",
+        "qcqr",
+        "qcnra",
+        "qq",
+        "q",
+        "sqa",
+        "a",
+    ]
+)
+rounds = st.lists(
+    st.tuples(st.lists(turns, max_size=4), st.integers(0, 90), st.lists(turns, max_size=2)),
+    min_size=1,
+    max_size=4,
+)
 
 
 @pytest.fixture
@@ -648,7 +769,9 @@ def sync_db(tmp_db: Path) -> Any:
         yield opened
 
 
-def test_every_message_is_summarised_or_present_and_no_result_is_orphaned(sync_db: sessiondb.sync.SessionDB) -> None:
+def test_every_message_is_summarised_or_present_and_no_result_is_orphaned(
+    sync_db: sessiondb.sync.SessionDB,
+) -> None:
     compacted = 0
 
     @given(rounds, st.sampled_from(["threshold", "manual"]))
@@ -673,8 +796,10 @@ def test_every_message_is_summarised_or_present_and_no_result_is_orphaned(sync_d
             present = numbers(session.context().messages[1:])
             shown = [number for number, letter in enumerate(letters) if letter not in "hs"]
             # Union complete, intersection empty, order kept: of all that was ever shown, in this and earlier spans.
-            assert shown[shown.index(gone_to) + 1 :] == numbers(span) + present if (gone_to := _last(shown, missing)) is not None else (
-                shown == numbers(span) + present
+            assert (
+                shown[shown.index(gone_to) + 1 :] == numbers(span) + present
+                if (gone_to := _last(shown, missing)) is not None
+                else (shown == numbers(span) + present)
             )
             missing += len(span)
             _no_orphans(letters, present)
@@ -697,7 +822,9 @@ def _last(shown: list[int], missing: int) -> int | None:
 def _no_orphans(letters: str, present: list[int]) -> None:
     for number in present:
         if letters[number] == "r":
-            assert letters.rindex("c", 0, number) in present, f"{letters}: result {number} is without its call"
+            assert letters.rindex("c", 0, number) in present, (
+                f"{letters}: result {number} is without its call"
+            )
 
 
 def _unanswered_stay(letters: str, present: list[int]) -> None:
@@ -710,7 +837,9 @@ def _unanswered_stay(letters: str, present: list[int]) -> None:
 # -- building on an earlier compaction --------------------------------------------------------------------------------
 
 
-async def test_the_next_summary_begins_at_what_the_last_compaction_kept(db: sessiondb.SessionDB) -> None:
+async def test_the_next_summary_begins_at_what_the_last_compaction_kept(
+    db: sessiondb.SessionDB,
+) -> None:
     """Starting after the compaction entry instead would lose the kept tail."""
     session = await talk(db)
     await db.commit_compaction(await begin(session, 100), "S1")
@@ -743,7 +872,9 @@ async def test_messages_that_arrive_between_begin_and_commit_stay(db: sessiondb.
     assert await seen(session) == ["<S1>", "call", "done", "q4"]
 
 
-async def test_a_job_reads_the_same_span_whatever_has_happened_since(db: sessiondb.SessionDB) -> None:
+async def test_a_job_reads_the_same_span_whatever_has_happened_since(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     async with session.compact(keep_recent_tokens=100) as job:
         before = job.as_json()
@@ -768,7 +899,9 @@ async def test_a_reset_keeps_nothing_that_is_not_on_its_path(db: sessiondb.Sessi
     assert (await session.info()).epoch == 1
 
 
-@pytest.mark.parametrize(("text", "details"), [("s" * 2_000_000, None), ("short", {"files": ["a"] * 100_000})])
+@pytest.mark.parametrize(
+    ("text", "details"), [("s" * 2_000_000, None), ("short", {"files": ["a"] * 100_000})]
+)
 async def test_a_large_summary_is_encoded_off_the_event_loop(
     db: sessiondb.SessionDB, monkeypatch: pytest.MonkeyPatch, text: str, details: object
 ) -> None:
@@ -784,14 +917,18 @@ async def test_a_large_summary_is_encoded_off_the_event_loop(
     job_id = await begin(session)
     assert (await db.commit_compaction(job_id, "short")).outcome == "committed"
     assert encoded_in == [threading.get_ident()], "a short one is not worth the way"
-    assert (await db.commit_compaction(job_id, text, details=details)).outcome == "committed", "the same answer again"
+    assert (await db.commit_compaction(job_id, text, details=details)).outcome == "committed", (
+        "the same answer again"
+    )
     assert encoded_in[1] != threading.get_ident()
 
 
 # -- undo -------------------------------------------------------------------------------------------------------------
 
 
-async def test_undo_brings_back_what_was_and_keeps_what_arrived_since(db: sessiondb.SessionDB) -> None:
+async def test_undo_brings_back_what_was_and_keeps_what_arrived_since(
+    db: sessiondb.SessionDB,
+) -> None:
     session = await talk(db)
     before = await seen(session)
     await db.commit_compaction(await begin(session), "S1")
@@ -888,7 +1025,9 @@ async def test_no_past_epoch_ever_changes(db: sessiondb.SessionDB) -> None:
     assert (await db.verify()).findings == ()
 
 
-async def test_what_a_block_does_after_its_commit_is_not_cut_off_by_the_deadline(tmp_db: Path) -> None:
+async def test_what_a_block_does_after_its_commit_is_not_cut_off_by_the_deadline(
+    tmp_db: Path,
+) -> None:
     reached: list[str] = []
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session()

@@ -44,7 +44,9 @@ def said(*numbers: int) -> list[str]:
     return [f"{who}{number}" for number in numbers for who in "qa"]
 
 
-async def test_appends_go_on_while_a_summariser_sleeps_and_the_context_holds_them_all(tmp_db: Path) -> None:
+async def test_appends_go_on_while_a_summariser_sleeps_and_the_context_holds_them_all(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db, guard=False) as db:
         session = await db.create_session()
         await say(session, *range(10))
@@ -140,7 +142,9 @@ async def test_one_id_committed_by_many_at_once_has_one_result(tmp_db: Path) -> 
         assert results[0].outcome == "committed"
         info = await session.info()
         assert (info.epoch, info.compactions, info.entries) == (1, 1, 9)
-        assert [job.state async for job in db.compactions(session)] == ["committed"], "the block saw that it was committed elsewhere"
+        assert [job.state async for job in db.compactions(session)] == ["committed"], (
+            "the block saw that it was committed elsewhere"
+        )
 
 
 # -- interleavings ----------------------------------------------------------------------------------------------------
@@ -160,7 +164,9 @@ async def _yield(steps: int) -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def _appender(session: sessiondb.Session, who: int, pauses: list[int], ledger: Ledger) -> None:
+async def _appender(
+    session: sessiondb.Session, who: int, pauses: list[int], ledger: Ledger
+) -> None:
     for number, pause in enumerate(pauses):
         await _yield(pause)
         text = f"{who}.{number}"
@@ -172,7 +178,9 @@ async def _appender(session: sessiondb.Session, who: int, pauses: list[int], led
         ledger.accepted.append(text)
 
 
-async def _compactor(session: sessiondb.Session, plan: list[tuple[int, int, str]], ledger: Ledger) -> None:
+async def _compactor(
+    session: sessiondb.Session, plan: list[tuple[int, int, str]], ledger: Ledger
+) -> None:
     for pause, keep, fate in plan:
         await _yield(pause)
         job = session.compact(trigger="manual", keep_recent_tokens=keep)
@@ -212,26 +220,42 @@ async def _interleave(path: Path, seed: int, appenders: int, compactors: int) ->
         with anyio.fail_after(PATIENCE_S):
             async with anyio.create_task_group() as tasks:
                 for who in range(appenders):
-                    tasks.start_soon(_appender, session, who, [chance.randrange(6) for _ in range(12)], ledger)
+                    tasks.start_soon(
+                        _appender, session, who, [chance.randrange(6) for _ in range(12)], ledger
+                    )
                 for _ in range(compactors):
                     plan = [
-                        (chance.randrange(1, 30), chance.choice([0, 20, 40, 90]), chance.choice(["in time", "in time", "late", "never"]))
+                        (
+                            chance.randrange(1, 30),
+                            chance.choice([0, 20, 40, 90]),
+                            chance.choice(["in time", "in time", "late", "never"]),
+                        )
                         for _ in range(8)
                     ]
                     tasks.start_soon(_compactor, session, plan, ledger)
         assert (await db.verify()).findings == ()
-        arrivals = [entry for entry in await session.arrivals(limit=1000) if entry.type == "message"]
+        arrivals = [
+            entry for entry in await session.arrivals(limit=1000) if entry.type == "message"
+        ]
         in_order = [entry.idempotency_key for entry in arrivals]
-        assert sorted(str(key) for key in in_order) == sorted(ledger.accepted), "accepted and stored, each once"
+        assert sorted(str(key) for key in in_order) == sorted(ledger.accepted), (
+            "accepted and stored, each once"
+        )
         for who in range(appenders):
-            assert [key for key in in_order if str(key).startswith(f"{who}.")] == [f"{who}.{number}" for number in range(12)]
+            assert [key for key in in_order if str(key).startswith(f"{who}.")] == [
+                f"{who}.{number}" for number in range(12)
+            ]
         # A summary covers what the one before it covered and then its own span, with what overlaps: a job that was
         # overtaken had read from further back. What it covers in all is a prefix of what was said.
         covered: list[Any] = []
         for epoch in sorted(ledger.spans):
             span = ledger.spans[epoch]
-            covered = in_order[: max(len(covered), in_order.index(span[-1]) + 1)] if span else covered
-            assert not span or span == in_order[in_order.index(span[0]) : in_order.index(span[-1]) + 1], "a span has no gap"
+            covered = (
+                in_order[: max(len(covered), in_order.index(span[-1]) + 1)] if span else covered
+            )
+            assert (
+                not span or span == in_order[in_order.index(span[0]) : in_order.index(span[-1]) + 1]
+            ), "a span has no gap"
         context = await seen(session)
         present = [text for text in context if text != "<S>"]
         assert covered + present == in_order, "summarised or present, once, and in order"
@@ -251,7 +275,11 @@ def test_however_appenders_and_compactors_interleave_nothing_is_lost_and_nothing
     @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 4))
     def check(seed: int, appenders: int, compactors: int) -> None:
         path = tmp_path_factory.mktemp("interleave") / "gateway.db"
-        outcomes.update(anyio.run(_interleave, path, seed, appenders, compactors, backend=anyio_backend_name).outcomes)
+        outcomes.update(
+            anyio.run(
+                _interleave, path, seed, appenders, compactors, backend=anyio_backend_name
+            ).outcomes
+        )
 
     check()
     assert outcomes["committed"] > 20, outcomes
@@ -301,26 +329,39 @@ anyio.run(main, backend=sys.argv[5])
 
 
 @pytest.mark.slow
-async def test_two_processes_append_and_compact_one_session_and_agree(tmp_db: Path, anyio_backend_name: str) -> None:
+async def test_two_processes_append_and_compact_one_session_and_agree(
+    tmp_db: Path, anyio_backend_name: str
+) -> None:
     count = 40
     async with sessiondb.open(tmp_db, guard=False) as db:
         session = await db.create_session()
         with ExitStack() as stack:
             arguments = (tmp_db, session.id)
             children = [
-                stack.enter_context(other_process(CHILD, *arguments, who, count, anyio_backend_name)) for who in ("left", "right")
+                stack.enter_context(
+                    other_process(CHILD, *arguments, who, count, anyio_backend_name)
+                )
+                for who in ("left", "right")
             ]
             stories = await anyio.to_thread.run_sync(_let_them_run, children)
         assert [child.returncode for child in children] == [0, 0]
         committed, superseded, rejected = (sum(column) for column in zip(*stories, strict=True))
         assert committed > 0
         states = Counter([job.state async for job in db.compactions(session)])
-        assert states == Counter({"committed": committed, "superseded": superseded, "rejected": rejected})
+        assert states == Counter(
+            {"committed": committed, "superseded": superseded, "rejected": rejected}
+        )
         info = await session.info()
         assert info.epoch == info.compactions == committed
-        arrivals = [str(entry.idempotency_key) for entry in await session.arrivals(limit=1000) if entry.type == "message"]
+        arrivals = [
+            str(entry.idempotency_key)
+            for entry in await session.arrivals(limit=1000)
+            if entry.type == "message"
+        ]
         for who in ("left", "right"):
-            assert [key for key in arrivals if key.startswith(who)] == [f"{who}.{number}" for number in range(count)]
+            assert [key for key in arrivals if key.startswith(who)] == [
+                f"{who}.{number}" for number in range(count)
+            ]
         present = [text for text in await seen(session) if text != "<S>"]
         assert present == arrivals[-len(present) :], "what is kept is the end of what arrived"
         assert (await db.verify()).findings == ()

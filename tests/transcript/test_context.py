@@ -19,10 +19,14 @@ from tests.support.core import load_file, load_lines, reply, result, texts, user
 HEADER = '{"type":"session","version":3,"id":"s","timestamp":"t","cwd":"/"}'
 
 
-def line(entry_id: str, parent: str | None, message: dict[str, Any] | None = None, **fields: Any) -> str:
+def line(
+    entry_id: str, parent: str | None, message: dict[str, Any] | None = None, **fields: Any
+) -> str:
     """Return one line of a file: a message, or an entry with these fields."""
     entry = {"id": entry_id, "parentId": parent, "timestamp": "2026-01-01T00:00:00.000Z", **fields}
-    return json.dumps({"type": "message", **entry, "message": message} if message is not None else entry)
+    return json.dumps(
+        {"type": "message", **entry, "message": message} if message is not None else entry
+    )
 
 
 async def compact(session: sessiondb.Session, summary: str, *, keep: int = 1) -> None:
@@ -36,26 +40,48 @@ async def compact(session: sessiondb.Session, summary: str, *, keep: int = 1) ->
 
 def with_expectations(folder: Path) -> list[tuple[Path, Any]]:
     """Return pi's files with their contexts, without large ones, which belong to the tests of the import."""
-    small = [path for path in sorted(folder.glob("pi-*/sessions/*.jsonl")) if path.stat().st_size < 2_000_000]
+    small = [
+        path
+        for path in sorted(folder.glob("pi-*/sessions/*.jsonl"))
+        if path.stat().st_size < 2_000_000
+    ]
     # pi starts a headerless file anew, and shows nothing of it.
     known = [path for path in small if path.name != "damaged-no-header.jsonl"]
-    return [(path, json.loads((path.parent.parent / "expected" / f"{path.name}.context.json").read_bytes())) for path in known]
+    return [
+        (
+            path,
+            json.loads(
+                (path.parent.parent / "expected" / f"{path.name}.context.json").read_bytes()
+            ),
+        )
+        for path in known
+    ]
 
 
 @pytest.mark.anyio
-async def test_a_real_transcript_has_the_context_that_its_own_program_reads(tmp_db: Path, transcripts: Path) -> None:
+async def test_a_real_transcript_has_the_context_that_its_own_program_reads(
+    tmp_db: Path, transcripts: Path
+) -> None:
     checked = 0
     async with sessiondb.open(tmp_db, durability="normal") as db:
         for path, expected in with_expectations(transcripts):
             session, _ = await load_file(db, path)
             context = await session.context()
             found = json.loads(context.as_pi_json())
-            assert (found["model"], found["thinkingLevel"]) == (expected["model"], expected["thinkingLevel"]), path.name
+            assert (found["model"], found["thinkingLevel"]) == (
+                expected["model"],
+                expected["thinkingLevel"],
+            ), path.name
             if "messages" in expected:
                 assert found["messages"] == expected["messages"], path.name
             else:
-                shown = [json.dumps(message, ensure_ascii=False, separators=(",", ":")) for message in found["messages"]]
-                assert [hashlib.sha256(text.encode()).hexdigest() for text in shown] == expected["messagesSha256"], path.name
+                shown = [
+                    json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+                    for message in found["messages"]
+                ]
+                assert [hashlib.sha256(text.encode()).hexdigest() for text in shown] == expected[
+                    "messagesSha256"
+                ], path.name
             checked += 1
         assert (await db.verify()).findings == ()
     assert checked >= 10
@@ -63,13 +89,21 @@ async def test_a_real_transcript_has_the_context_that_its_own_program_reads(tmp_
 
 # -- epochs -------------------------------------------------------------------------------------------------
 
-moves = st.lists(st.sampled_from(["user", "reply", "compact", "undo", "reset", "keep", "branch", "root", "fork"]), min_size=5, max_size=40)
+moves = st.lists(
+    st.sampled_from(
+        ["user", "reply", "compact", "undo", "reset", "keep", "branch", "root", "fork"]
+    ),
+    min_size=5,
+    max_size=40,
+)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=25)
 @given(moves=moves)
-def test_every_epoch_stays_readable_for_ever(tmp_path_factory: pytest.TempPathFactory, backend: str, moves: list[str]) -> None:
+def test_every_epoch_stays_readable_for_ever(
+    tmp_path_factory: pytest.TempPathFactory, backend: str, moves: list[str]
+) -> None:
     """What a context was when its epoch ended is what it is read as later, whatever happened since."""
 
     async def move(session: sessiondb.Session, kind: str, number: int) -> sessiondb.Session:
@@ -103,7 +137,9 @@ def test_every_epoch_stays_readable_for_ever(tmp_path_factory: pytest.TempPathFa
         return session
 
     async def main() -> None:
-        async with sessiondb.open(tmp_path_factory.mktemp("context") / "gateway.db", durability="normal") as db:
+        async with sessiondb.open(
+            tmp_path_factory.mktemp("context") / "gateway.db", durability="normal"
+        ) as db:
             session = await db.create_session("s")
             ends: dict[tuple[str, int], tuple[sessiondb.Session, bytes]] = {}
             for number, kind in enumerate(moves):
@@ -112,7 +148,9 @@ def test_every_epoch_stays_readable_for_ever(tmp_path_factory: pytest.TempPathFa
                 if moved.id != session.id or (await moved.info()).epoch > epoch:
                     ends[session.id, epoch] = (session, before.as_json())
                 if moved.id != session.id:
-                    assert (await moved.context()).as_json() == before.as_json(), "a fork begins with the context that it left"
+                    assert (await moved.context()).as_json() == before.as_json(), (
+                        "a fork begins with the context that it left"
+                    )
                 session = moved
             for (_, epoch), (owner, expected) in ends.items():
                 assert (await owner.context(epoch=epoch)).as_json() == expected
@@ -130,7 +168,9 @@ async def test_an_epoch_that_never_was_is_named(tmp_db: Path) -> None:
         for epoch in (2, -1):
             with pytest.raises(NotFound, match="its current epoch is 1"):
                 await session.context(epoch=epoch)
-        assert [(info.epoch, info.reason, info.closed_at_ms is None) for info in await session.epochs()] == [
+        assert [
+            (info.epoch, info.reason, info.closed_at_ms is None) for info in await session.epochs()
+        ] == [
             (0, "start", False),
             (1, "reset", True),
         ]
@@ -176,7 +216,13 @@ async def test_a_reset_keeps_conversation_and_answered_tools_only(tmp_db: Path) 
         )
         await session.reset(keep_from=kept.entry_id)
         await session.append(user("new"))
-        assert texts(await session.context()) == ["kept", "two calls", "answered", "excluded by its author", "new"]
+        assert texts(await session.context()) == [
+            "kept",
+            "two calls",
+            "answered",
+            "excluded by its author",
+            "new",
+        ]
         await session.reset()
         assert texts(await session.context()) == []
         with pytest.raises(NotFound):
@@ -191,11 +237,17 @@ async def test_a_reset_keeps_conversation_and_answered_tools_only(tmp_db: Path) 
 async def test_an_excluded_message_is_not_sent_and_pi_still_sees_it(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
-        await session.append_many([user("a"), {**user("secret"), "excludeFromContext": True}, user("b")])
+        await session.append_many(
+            [user("a"), {**user("secret"), "excludeFromContext": True}, user("b")]
+        )
         context = await session.context()
         assert texts(context) == ["a", "b"]
         assert b"secret" not in context.as_json()
-        assert [message["content"] for message in json.loads(context.as_pi_json())["messages"]] == ["a", "secret", "b"]
+        assert [message["content"] for message in json.loads(context.as_pi_json())["messages"]] == [
+            "a",
+            "secret",
+            "b",
+        ]
         assert context.tokens == 2
 
 
@@ -210,10 +262,14 @@ async def test_a_provider_checkpoint_is_dropped_from_what_a_compaction_keeps(tmp
         await compact(session, "sum")
         await session.append_many([user("c"), reply("new", **replay)])
         sent = (await session.context()).messages
-        assert [("providerReplay" in message) for message in sent if message["role"] == "assistant"][-1]
+        assert [
+            ("providerReplay" in message) for message in sent if message["role"] == "assistant"
+        ][-1]
         assert not any("providerReplay" in message for message in sent[:-1])
         entries = await session.entries(limit=100)
-        assert sum("providerReplay" in entry.payload for entry in entries) == 3, "the entries themselves are not touched"
+        assert sum("providerReplay" in entry.payload for entry in entries) == 3, (
+            "the entries themselves are not touched"
+        )
 
 
 @pytest.mark.anyio
@@ -221,8 +277,22 @@ async def test_messages_are_made_of_summaries_and_custom_entries(tmp_db: Path) -
     lines = [
         HEADER,
         line("a", None, user("a")),
-        line("c", "a", type="custom_message", customType="note", content="hello", display=True, details={"k": 1}),
-        line("d", "c", type="custom_message", customType="bare", content=[{"type": "text", "text": "x"}]),
+        line(
+            "c",
+            "a",
+            type="custom_message",
+            customType="note",
+            content="hello",
+            display=True,
+            details={"k": 1},
+        ),
+        line(
+            "d",
+            "c",
+            type="custom_message",
+            customType="bare",
+            content=[{"type": "text", "text": "x"}],
+        ),
         line("b", "d", type="branch_summary", summary="was there", fromId="z"),
         line("e", "b", type="branch_summary", summary="", fromId="z"),
         line("f", "e", type="custom", customType="state", data={"k": 1}),
@@ -234,8 +304,20 @@ async def test_messages_are_made_of_summaries_and_custom_entries(tmp_db: Path) -
         assert notes == []
         assert (await session.context()).messages == [
             user("a"),
-            {"role": "custom", "customType": "note", "content": "hello", "display": True, "details": {"k": 1}, "timestamp": at},
-            {"role": "custom", "customType": "bare", "content": [{"type": "text", "text": "x"}], "timestamp": at},
+            {
+                "role": "custom",
+                "customType": "note",
+                "content": "hello",
+                "display": True,
+                "details": {"k": 1},
+                "timestamp": at,
+            },
+            {
+                "role": "custom",
+                "customType": "bare",
+                "content": [{"type": "text", "text": "x"}],
+                "timestamp": at,
+            },
             {"role": "branchSummary", "summary": "was there", "fromId": "z", "timestamp": at},
         ]
 
@@ -251,7 +333,9 @@ async def test_messages_are_made_of_summaries_and_custom_entries(tmp_db: Path) -
         ("off", ["<sum>", "d"]),  # an entry of another branch
     ],
 )
-async def test_a_compaction_from_a_file_keeps_from_an_entry_of_its_own_path(tmp_db: Path, kept: str, expected: list[str]) -> None:
+async def test_a_compaction_from_a_file_keeps_from_an_entry_of_its_own_path(
+    tmp_db: Path, kept: str, expected: list[str]
+) -> None:
     lines = [
         HEADER,
         line("a", None, user("a")),
@@ -277,13 +361,22 @@ async def test_the_model_and_thinking_level_are_those_of_the_head(tmp_db: Path) 
         first = await session.append({"type": "model_change", "provider": "p1", "modelId": "m1"})
         await session.append({"type": "thinking_level_change", "thinkingLevel": "high"})
         context = await session.context()
-        assert (context.model, context.thinking_level) == ({"provider": "p1", "modelId": "m1"}, "high")
+        assert (context.model, context.thinking_level) == (
+            {"provider": "p1", "modelId": "m1"},
+            "high",
+        )
         last = await session.append(reply("x"))
         context = await session.context()
-        assert (context.model, context.head_id) == ({"provider": "p", "modelId": "m"}, last.entry_id), "a reply names its own model"
+        assert (context.model, context.head_id) == (
+            {"provider": "p", "modelId": "m"},
+            last.entry_id,
+        ), "a reply names its own model"
         await session.branch(first.entry_id)
         context = await session.context()
-        assert (context.model, context.thinking_level) == ({"provider": "p1", "modelId": "m1"}, "off")
+        assert (context.model, context.thinking_level) == (
+            {"provider": "p1", "modelId": "m1"},
+            "off",
+        )
 
 
 # -- tokens -------------------------------------------------------------------------------------------------
@@ -351,7 +444,9 @@ async def test_a_fork_inherits_a_compaction_and_can_compact_by_itself(tmp_db: Pa
         before = await session.context()
         assert (await fork.context()).as_json() == before.as_json()
         at_head = await session.fork(entry_id=before.head_id)
-        assert (await at_head.context()).as_json() == before.as_json(), "what the compaction kept is kept for a fork at an entry too"
+        assert (await at_head.context()).as_json() == before.as_json(), (
+            "what the compaction kept is kept for a fork at an entry too"
+        )
         with pytest.raises(NothingToUndo):
             await fork.undo_compaction()
         await fork.append_many([user("e" * 4000), reply("f")])

@@ -137,15 +137,32 @@ def test_an_object_with_half_an_emoji_is_stored_with_its_escape() -> None:
 
 
 def test_brackets_inside_texts_are_not_nesting() -> None:
-    _, body = stored(draft_entry({"role": "user", "content": "[{" * 10_000, "quote": '\\"['}, now_ms=NOW_MS))
+    _, body = stored(
+        draft_entry({"role": "user", "content": "[{" * 10_000, "quote": '\\"['}, now_ms=NOW_MS)
+    )
     assert json.loads(body)["content"] == "[{" * 10_000
 
 
 @pytest.mark.parametrize(
     "line",
-    ["", "  ", "{", "nonsense", '"text"', "[1]", "5", "null", '{"id":"x"}', '{"type":null}', '{"type":""}', '{"type":"message"', "\x00",
-     '{"type":"custom","n":NaN}', '{"type":"custom"} x'],
-)  # fmt: skip
+    [
+        "",
+        "  ",
+        "{",
+        "nonsense",
+        '"text"',
+        "[1]",
+        "5",
+        "null",
+        '{"id":"x"}',
+        '{"type":null}',
+        '{"type":""}',
+        '{"type":"message"',
+        "\x00",
+        '{"type":"custom","n":NaN}',
+        '{"type":"custom"} x',
+    ],
+)
 def test_a_line_that_is_no_entry_has_a_reason(line: str) -> None:
     with pytest.raises(DamagedLine) as caught:
         parse_line(line, 3)
@@ -163,46 +180,124 @@ def test_a_typed_entry_gets_what_is_missing_in_front() -> None:
 def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
     text = '{"type":"custom","id":"a","parentId":"b","timestamp":"t"}'
     draft = draft_entry(text, now_ms=NOW_MS)
-    assert (stored(draft)[0], draft.entry_id, draft.parent_id, draft.fills_parent) == (text, "a", "b", False)
+    assert (stored(draft)[0], draft.entry_id, draft.parent_id, draft.fills_parent) == (
+        text,
+        "a",
+        "b",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "version", "expected"),
     [
-        ('{"type":"message","message":{"role":"hookMessage","content":"x"}}', 1, {"role": "custom", "projection": Projection.MADE}),
-        ('{"type":"message","message":{"role":"hookMessage","content":"x"}}', 2, {"role": "custom", "projection": Projection.MADE}),
-        ('{"type":"message","message":{"role":"hookMessage","content":"x"}}', 3, {"role": "hookMessage", "projection": Projection.BODY}),
+        (
+            '{"type":"message","message":{"role":"hookMessage","content":"x"}}',
+            1,
+            {"role": "custom", "projection": Projection.MADE},
+        ),
+        (
+            '{"type":"message","message":{"role":"hookMessage","content":"x"}}',
+            2,
+            {"role": "custom", "projection": Projection.MADE},
+        ),
+        (
+            '{"type":"message","message":{"role":"hookMessage","content":"x"}}',
+            3,
+            {"role": "hookMessage", "projection": Projection.BODY},
+        ),
         ('{"type":"message","message":{"role":"user"}}', 1, {"linear": True, "parent_id": None}),
         ('{"type":"message","message":{"role":"user"}}', 2, {"linear": False, "parent_id": None}),
-        ('{"type":"message","id":"a","parentId":"b","message":{"role":"user"}}', 1, {"linear": False, "parent_id": "b", "entry_id": "a"}),
-        ('{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3}', 1, {"first_kept_seq": 3, "tokens": 1}),
-        ('{"type":"compaction","summary":"s","firstKeptEntryIndex":0}', 1, {"first_kept_seq": None}),
-        ('{"type":"compaction","summary":"s","firstKeptEntryIndex":true}', 1, {"first_kept_seq": None}),
-        ('{"type":"compaction","firstKeptEntryId":"k","tokensBefore":9}', 3, {"first_kept_id": "k", "tokens_before": 9, "tokens": 0}),
+        (
+            '{"type":"message","id":"a","parentId":"b","message":{"role":"user"}}',
+            1,
+            {"linear": False, "parent_id": "b", "entry_id": "a"},
+        ),
+        (
+            '{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3}',
+            1,
+            {"first_kept_seq": 3, "tokens": 1},
+        ),
+        (
+            '{"type":"compaction","summary":"s","firstKeptEntryIndex":0}',
+            1,
+            {"first_kept_seq": None},
+        ),
+        (
+            '{"type":"compaction","summary":"s","firstKeptEntryIndex":true}',
+            1,
+            {"first_kept_seq": None},
+        ),
+        (
+            '{"type":"compaction","firstKeptEntryId":"k","tokensBefore":9}',
+            3,
+            {"first_kept_id": "k", "tokens_before": 9, "tokens": 0},
+        ),
         ('{"type":"compaction","tokensBefore":1e999}', 3, {"tokens_before": 0}),
         ('{"type":"reset","firstKeptEntryId":"k"}', 4, {"first_kept_id": "k"}),
         ('{"type":"leaf","targetId":"t"}', 4, {"target_id": "t"}),
         ('{"type":"leaf","targetId":null}', 4, {"target_id": None}),
         ('{"type":"custom","appendMode":"side"}', 4, {"side": True, "projection": Projection.NONE}),
-        ('{"type":"custom_message","content":"abcd"}', 3, {"projection": Projection.MADE, "tokens": 1}),
-        ('{"type":"branch_summary","summary":"abcd"}', 3, {"projection": Projection.MADE, "tokens": 1}),
+        (
+            '{"type":"custom_message","content":"abcd"}',
+            3,
+            {"projection": Projection.MADE, "tokens": 1},
+        ),
+        (
+            '{"type":"branch_summary","summary":"abcd"}',
+            3,
+            {"projection": Projection.MADE, "tokens": 1},
+        ),
         ('{"type":"branch_summary","summary":""}', 3, {"projection": Projection.NONE}),
         ('{"type":"session_info","name":"n"}', 3, {"name": "n"}),
         ('{"type":"session_info","name":"\\ud83d"}', 3, {"name": "\\ud83d"}),
-        ('{"type":"message","message":"not an object"}', 3, {"projection": Projection.NONE, "body_bytes": 0}),
-        ('{"type":"message","message":{"role":"bashExecution","excludeFromContext":true,"command":"abcd"}}', 3,
-         {"projection": Projection.EXCLUDED, "tokens": 0}),
-        ('{"type":"message","message":{"role":"user","excludeFromContext":"yes"}}', 3, {"projection": Projection.BODY}),
-        ('{"type":"message","message":{"role":"assistant","content":[{"type":"toolCall"},{"type":"text"},7,{"type":"toolCall"}]}}', 3,
-         {"calls": 2}),
-        ('{"type":"message","message":{"role":"assistant","providerReplay":{"type":"anthropic-compaction"}}}', 4,
-         {"projection": Projection.CHECKPOINT}),
-        ('{"type":"message","message":{"role":"assistant","providerReplay":{"type":"other"}}}', 4, {"projection": Projection.BODY}),
-        ('{"type":"message","message":{"role":"user","idempotencyKey":"k"}}', 4, {"idempotency_key": "k"}),
-        ('{"type":"message","message":{"role":"user","idempotencyKey":""}}', 4, {"idempotency_key": None}),
-        ('{"type":"from the future","message":{"role":"user"}}', 9, {"projection": Projection.NONE, "role": None}),
+        (
+            '{"type":"message","message":"not an object"}',
+            3,
+            {"projection": Projection.NONE, "body_bytes": 0},
+        ),
+        (
+            '{"type":"message","message":{"role":"bashExecution","excludeFromContext":true,"command":"abcd"}}',
+            3,
+            {"projection": Projection.EXCLUDED, "tokens": 0},
+        ),
+        (
+            '{"type":"message","message":{"role":"user","excludeFromContext":"yes"}}',
+            3,
+            {"projection": Projection.BODY},
+        ),
+        (
+            '{"type":"message","message":{"role":"assistant","content":[{"type":"toolCall"},{"type":"text"},7,{"type":"toolCall"}]}}',
+            3,
+            {"calls": 2},
+        ),
+        (
+            '{"type":"message","message":{"role":"assistant","providerReplay":{"type":"anthropic-compaction"}}}',
+            4,
+            {"projection": Projection.CHECKPOINT},
+        ),
+        (
+            '{"type":"message","message":{"role":"assistant","providerReplay":{"type":"other"}}}',
+            4,
+            {"projection": Projection.BODY},
+        ),
+        (
+            '{"type":"message","message":{"role":"user","idempotencyKey":"k"}}',
+            4,
+            {"idempotency_key": "k"},
+        ),
+        (
+            '{"type":"message","message":{"role":"user","idempotencyKey":""}}',
+            4,
+            {"idempotency_key": None},
+        ),
+        (
+            '{"type":"from the future","message":{"role":"user"}}',
+            9,
+            {"projection": Projection.NONE, "role": None},
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_version_is_understood(line: str, version: int, expected: dict[str, Any]) -> None:
     draft = parse_line(line, version)
     assert {name: getattr(draft, name) for name in expected} == expected
@@ -210,7 +305,9 @@ def test_every_version_is_understood(line: str, version: int, expected: dict[str
 
 
 def test_entries_without_an_id_get_one_each() -> None:
-    assert parse_line('{"type":"custom"}', 1).entry_id != parse_line('{"type":"custom"}', 1).entry_id
+    assert (
+        parse_line('{"type":"custom"}', 1).entry_id != parse_line('{"type":"custom"}', 1).entry_id
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,18 +334,35 @@ def test_a_time_is_written_as_it_is_read() -> None:
 # -- any message ---------------------------------------------------------------------------------------------
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
 messages = st.dictionaries(st.text(), json_values, max_size=5).map(
-    lambda fields: {**{key: value for key, value in fields.items() if key not in ("type", "excludeFromContext", "idempotencyKey")},
-                    "role": "user"}
-)  # fmt: skip
+    lambda fields: {
+        **{
+            key: value
+            for key, value in fields.items()
+            if key not in ("type", "excludeFromContext", "idempotencyKey")
+        },
+        "role": "user",
+    }
+)
 
 
-@given(message=messages, as_text=st.booleans(), ascii_only=st.booleans(), spaces=st.sampled_from([(",", ":"), (", ", ": ")]))
-def test_any_message_is_marked_exactly(message: dict[str, Any], *, as_text: bool, ascii_only: bool, spaces: tuple[str, str]) -> None:
+@given(
+    message=messages,
+    as_text=st.booleans(),
+    ascii_only=st.booleans(),
+    spaces=st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+def test_any_message_is_marked_exactly(
+    message: dict[str, Any], *, as_text: bool, ascii_only: bool, spaces: tuple[str, str]
+) -> None:
     text = json.dumps(message, ensure_ascii=ascii_only, separators=spaces)
     payload, body = stored(draft_entry(text if as_text else message, now_ms=NOW_MS))
     assert json.loads(body) == message == json.loads(payload)["message"]
@@ -256,12 +370,18 @@ def test_any_message_is_marked_exactly(message: dict[str, Any], *, as_text: bool
         assert body == text
 
 
-other_fields = st.dictionaries(st.text().filter(lambda key: key not in ("message", "type", "parentId", "id")), json_values)
+other_fields = st.dictionaries(
+    st.text().filter(lambda key: key not in ("message", "type", "parentId", "id")), json_values
+)
 
 
 @given(message=messages, before=other_fields, ascii_only=st.booleans())
-def test_any_entry_has_its_message_marked_exactly(message: dict[str, Any], before: dict[str, Any], *, ascii_only: bool) -> None:
-    line = json.dumps({**before, "type": "message", "message": message, "id": "last"}, ensure_ascii=ascii_only)
+def test_any_entry_has_its_message_marked_exactly(
+    message: dict[str, Any], before: dict[str, Any], *, ascii_only: bool
+) -> None:
+    line = json.dumps(
+        {**before, "type": "message", "message": message, "id": "last"}, ensure_ascii=ascii_only
+    )
     payload, body = stored(parse_line(line, 3))
     assert payload == line
     assert body == json.dumps(message, ensure_ascii=ascii_only)
@@ -274,7 +394,9 @@ def test_any_messages_come_back_as_the_context(
     tmp_path_factory: pytest.TempPathFactory, backend: str, items: list[tuple[dict[str, Any], bool]]
 ) -> None:
     async def main() -> None:
-        async with sessiondb.open(tmp_path_factory.mktemp("entries") / "gateway.db", durability="normal") as db:
+        async with sessiondb.open(
+            tmp_path_factory.mktemp("entries") / "gateway.db", durability="normal"
+        ) as db:
             session = await db.create_session("s")
             given_as = [json.dumps(message) if as_text else message for message, as_text in items]
             await session.append_many(given_as)
@@ -293,11 +415,17 @@ async def test_numbers_that_no_float_can_hold_do_not_close_a_context(tmp_db: Any
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         await session.append('{"role":"user","content":"x","n":' + many + "}")
-        await session.append('{"type":"custom_message","customType":"c","content":"y","details":{"n":[1e999,' + many + "]}}")
+        await session.append(
+            '{"type":"custom_message","customType":"c","content":"y","details":{"n":[1e999,'
+            + many
+            + "]}}"
+        )
         context = await session.context()
         assert (await db.verify()).findings == ()
     assert context.messages[0]["n"] == float("inf")
-    assert context.messages[1]["details"] == {"n": [None, None]}, "as JavaScript writes an infinite number"
+    assert context.messages[1]["details"] == {"n": [None, None]}, (
+        "as JavaScript writes an infinite number"
+    )
     assert many.encode() in context.as_json()
 
 
@@ -310,7 +438,9 @@ async def test_the_deepest_message_that_is_accepted_can_be_read(tmp_db: Any) -> 
         assert (await session.context()).messages[0]["role"] == "user"
         assert (await db.verify()).findings == ()
         with pytest.raises(InvalidInput):
-            await session.append('{"role":"user","n":' + "[" * NESTING_MAX + "]" * NESTING_MAX + "}")
+            await session.append(
+                '{"role":"user","n":' + "[" * NESTING_MAX + "]" * NESTING_MAX + "}"
+            )
 
 
 @pytest.mark.anyio
@@ -326,8 +456,16 @@ async def test_half_an_emoji_in_a_column_is_stored_as_its_escape(tmp_db: Any, fi
         session = await db.create_session("s")
         await session.append(entry)
         [stored_entry] = await session.tail()
-        assert json.loads(stored_entry.payload).get("message", json.loads(stored_entry.payload))[field] == "\ud83d"
-        assert "\\ud83d" in (stored_entry.type, stored_entry.role, stored_entry.idempotency_key, (await session.info()).name)
+        assert (
+            json.loads(stored_entry.payload).get("message", json.loads(stored_entry.payload))[field]
+            == "\ud83d"
+        )
+        assert "\\ud83d" in (
+            stored_entry.type,
+            stored_entry.role,
+            stored_entry.idempotency_key,
+            (await session.info()).name,
+        )
         assert (await db.verify()).findings == ()
 
 

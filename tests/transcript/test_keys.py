@@ -16,7 +16,12 @@ from sessiondb.transcript.keys import looks_like_key, parse_key
         ("agent:main:discord:channel:1", "agent:main:discord:channel:1", "main", "channel"),
         ("agent:main:telegram:direct:42", "agent:main:telegram:direct:42", "main", "direct"),
         ("agent:main:feishu:group:oc_1", "agent:main:feishu:group:oc_1", "main", "group"),
-        ("agent:main:slack:channel:c1:thread:17", "agent:main:slack:channel:c1:thread:17", "main", "thread"),
+        (
+            "agent:main:slack:channel:c1:thread:17",
+            "agent:main:slack:channel:c1:thread:17",
+            "main",
+            "thread",
+        ),
         ("agent:main:main:thread:17", "agent:main:main:thread:17", "main", "thread"),
         ("agent:ops:cron:nightly", "agent:ops:cron:nightly", "ops", "cron"),
         ("agent:ops:subagent:7f", "agent:ops:subagent:7f", "ops", "subagent"),
@@ -29,11 +34,26 @@ from sessiondb.transcript.keys import looks_like_key, parse_key
         ("agent:main:telegram:group:AbC", "agent:main:telegram:group:abc", "main", "group"),
         # Signal: the group id, one part, is base64.
         ("agent:main:Signal:GROUP:AbC=", "agent:main:signal:group:AbC=", "main", "group"),
-        ("agent:main:signal:group:AbC=:Thread:X", "agent:main:signal:group:AbC=:thread:x", "main", "thread"),
+        (
+            "agent:main:signal:group:AbC=:Thread:X",
+            "agent:main:signal:group:AbC=:thread:x",
+            "main",
+            "thread",
+        ),
         ("agent:main:signal:direct:AbC", "agent:main:signal:direct:abc", "main", "direct"),
         # Matrix: everything behind the room, which has a colon of its own.
-        ("agent:main:Matrix:Channel:!Room:Example.org", "agent:main:matrix:channel:!Room:Example.org", "main", "channel"),
-        ("agent:main:matrix:group:!Room:x:THREAD:$Ev", "agent:main:matrix:group:!Room:x:thread:$Ev", "main", "thread"),
+        (
+            "agent:main:Matrix:Channel:!Room:Example.org",
+            "agent:main:matrix:channel:!Room:Example.org",
+            "main",
+            "channel",
+        ),
+        (
+            "agent:main:matrix:group:!Room:x:THREAD:$Ev",
+            "agent:main:matrix:group:!Room:x:thread:$Ev",
+            "main",
+            "thread",
+        ),
         ("agent:main:matrix:direct:@User:x", "agent:main:matrix:direct:@user:x", "main", "direct"),
     ],
 )
@@ -45,9 +65,23 @@ def test_a_key_has_one_canonical_form(text: str, canonical: str, agent_id: str, 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "main", "agent", "agent:", "agent::", "agent:main", "agent:main:", "agent::main", "agents:main:main", "discord:channel:1", "a b c",
-     "agent:main:ma\nin", "agent:main:\0", "agent:main:" + "x" * SESSION_KEY_CHARS_MAX],
-)  # fmt: skip
+    [
+        "",
+        "main",
+        "agent",
+        "agent:",
+        "agent::",
+        "agent:main",
+        "agent:main:",
+        "agent::main",
+        "agents:main:main",
+        "discord:channel:1",
+        "a b c",
+        "agent:main:ma\nin",
+        "agent:main:\0",
+        "agent:main:" + "x" * SESSION_KEY_CHARS_MAX,
+    ],
+)
 def test_what_is_outside_the_grammar_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidKey) as caught:
         parse_key(text)
@@ -67,7 +101,9 @@ def test_what_is_outside_the_grammar_is_refused_with_an_example(text: str) -> No
         ("agent:other:main", "agent:other:main"),
     ],
 )
-def test_a_key_of_an_old_store_belongs_to_the_agent_of_its_folder(text: str, canonical: str) -> None:
+def test_a_key_of_an_old_store_belongs_to_the_agent_of_its_folder(
+    text: str, canonical: str
+) -> None:
     assert parse_key(text, agent_id="Lab").text == canonical
 
 

@@ -26,11 +26,21 @@ async def test_a_key_makes_its_session_once(tmp_db: Path) -> None:
         session = await db.session(KEY, cwd="/work")
         assert (await db.session("Agent:MAIN:discord:Channel:1")).id == session.id
         info = await session.info()
-        assert (info.keys, info.agent_id, info.origin, info.version, info.entries) == ((KEY,), "main", "native", 3, 0)
+        assert (info.keys, info.agent_id, info.origin, info.version, info.entries) == (
+            (KEY,),
+            "main",
+            "native",
+            3,
+            0,
+        )
         [header] = await session.arrivals()
         assert json.loads(header.payload) == {
-            "type": "session", "version": 3, "id": session.id, "timestamp": json.loads(header.payload)["timestamp"], "cwd": "/work"
-        }  # fmt: skip
+            "type": "session",
+            "version": 3,
+            "id": session.id,
+            "timestamp": json.loads(header.payload)["timestamp"],
+            "cwd": "/work",
+        }
     async with sessiondb.open(tmp_db) as db:
         assert (await db.session(KEY)).id == session.id
     with pytest.raises(InvalidKey):
@@ -76,11 +86,21 @@ async def test_a_session_is_found_by_id_prefix_and_key(tmp_db: Path) -> None:
             await db.create_session(session_id)
         bound = await db.session(KEY)
         for text, found in {
-            "abc-1": "abc-1", "abc-2": "abc-2", "abd": "abd", "abd-": "abd-longer", "日": "日本", "%": "%", "a_": "a_",
-            KEY: bound.id, KEY.upper(): bound.id, bound.id[:13]: bound.id,
-        }.items():  # fmt: skip
+            "abc-1": "abc-1",
+            "abc-2": "abc-2",
+            "abd": "abd",
+            "abd-": "abd-longer",
+            "日": "日本",
+            "%": "%",
+            "a_": "a_",
+            KEY: bound.id,
+            KEY.upper(): bound.id,
+            bound.id[:13]: bound.id,
+        }.items():
             assert (await db.session_by_id(text)).id == found
-        with pytest.raises(NotFound, match="more than one session id begins with 'abc', such as abc-1 and abc-2"):
+        with pytest.raises(
+            NotFound, match="more than one session id begins with 'abc', such as abc-1 and abc-2"
+        ):
             await db.session_by_id("abc")
         for text in ("", "nope", "abc-11", "agent:main:nobody", "not:a:key", "a:"):
             with pytest.raises(NotFound):
@@ -110,12 +130,18 @@ async def test_sessions_are_listed_last_changed_first_in_pages(tmp_db: Path) -> 
     async with sessiondb.open(tmp_db, durability="normal") as db:
         async with anyio.create_task_group() as tasks:
             for number in range(450):
-                tasks.start_soon(lambda number=number: db.create_session(f"s{number}", agent_id="even" if number % 2 == 0 else "odd"))
+                tasks.start_soon(
+                    lambda number=number: db.create_session(
+                        f"s{number}", agent_id="even" if number % 2 == 0 else "odd"
+                    )
+                )
         ended = await db.session_by_id("s7")
         await ended.end()
         listed = [info async for info in db.sessions()]
         assert len(listed) == len({info.session_id for info in listed}) == 449
-        assert [info.updated_at_ms for info in listed] == sorted((info.updated_at_ms for info in listed), reverse=True)
+        assert [info.updated_at_ms for info in listed] == sorted(
+            (info.updated_at_ms for info in listed), reverse=True
+        )
         assert len([info async for info in db.sessions(with_ended=True)]) == 450
         assert len([info async for info in db.sessions(agent_id="even")]) == 225
 
@@ -162,9 +188,16 @@ async def test_processes_that_want_the_same_new_keys_get_the_same_sessions(tmp_d
         assert await process.wait() == 0
 
     command = [sys.executable, "-c", ASKER, str(tmp_db)]
-    async with await anyio.open_process(command, stderr=None) as one, await anyio.open_process(command, stderr=None) as two:
+    async with (
+        await anyio.open_process(command, stderr=None) as one,
+        await anyio.open_process(command, stderr=None) as two,
+    ):
         async with anyio.create_task_group() as tasks:
-            outputs = [BufferedByteReceiveStream(process.stdout) for process in (one, two) if process.stdout is not None]
+            outputs = [
+                BufferedByteReceiveStream(process.stdout)
+                for process in (one, two)
+                if process.stdout is not None
+            ]
             for output in outputs:  # both have opened the database before either asks
                 await output.receive_until(b"ready\n", 100)
             for process, output in zip((one, two), outputs, strict=True):
@@ -180,7 +213,13 @@ async def test_what_is_not_there_is_said_with_what_lists_what_is_there(tmp_db: P
         session = await db.create_session("here")
         await session.append(user("a"))
         foreign = Session(db, Ref(7, "of-another-database"))
-        side = {"type": "custom", "customType": "note", "id": "e9", "parentId": "nowhere", "timestamp": "2026-01-01T00:00:00.000Z"}
+        side = {
+            "type": "custom",
+            "customType": "note",
+            "id": "e9",
+            "parentId": "nowhere",
+            "timestamp": "2026-01-01T00:00:00.000Z",
+        }
         calls: list[tuple[Callable[[], Awaitable[object]], str]] = [
             (lambda: db.session_by_id("nobody"), "`sessiondb sessions DB`"),
             (foreign.info, "`sessiondb sessions DB --all`"),

@@ -14,7 +14,13 @@ import pytest
 
 import sessiondb
 from sessiondb.transcript.keys import parse_key
-from sessiondb.transcript.reset_policy import ResetPolicy, channel_of, conversation_of, day_began_at_ms, reset_due
+from sessiondb.transcript.reset_policy import (
+    ResetPolicy,
+    channel_of,
+    conversation_of,
+    day_began_at_ms,
+    reset_due,
+)
 from tests.support.gateway import claimed, complete, interrupt, look, say
 
 KEY = "agent:main:discord:channel:1"
@@ -24,7 +30,10 @@ HOUR_MS = 3_600_000
 def ms(text: str, zone: str = "UTC") -> int:
     """Return a local time as milliseconds; with a time zone of its own in the text, that one."""
     stamp = datetime.fromisoformat(text)
-    return round((stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=ZoneInfo(zone))).timestamp() * 1000)
+    return round(
+        (stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=ZoneInfo(zone))).timestamp()
+        * 1000
+    )
 
 
 # -- the rule -----------------------------------------------------------------------------------------------
@@ -44,26 +53,60 @@ BOTH = {**DAILY, "idle_minutes": 60}
         (DAILY, "2026-05-02T04:00", "2026-05-02T04:00", "2026-05-02T04:00", None),
         (DAILY, "2026-05-02T04:00", "2026-05-02T04:00", "2026-05-02T23:59", None),
         (DAILY, "2026-01-01T12:00", "2026-01-01T12:00", "2026-05-02T12:00", "daily"),
-        ({**DAILY, "at_hour": 0}, "2026-05-01T23:59", "2026-05-01T23:59", "2026-05-02T00:00", "daily"),
-        ({**DAILY, "at_hour": 23}, "2026-05-01T22:59", "2026-05-01T22:59", "2026-05-01T23:30", "daily"),
+        (
+            {**DAILY, "at_hour": 0},
+            "2026-05-01T23:59",
+            "2026-05-01T23:59",
+            "2026-05-02T00:00",
+            "daily",
+        ),
+        (
+            {**DAILY, "at_hour": 23},
+            "2026-05-01T22:59",
+            "2026-05-01T22:59",
+            "2026-05-01T23:30",
+            "daily",
+        ),
         # idle: what counts is who was heard last
         (IDLE, "2026-05-01T05:00", "2026-05-01T12:00", "2026-05-01T13:00", None),
         (IDLE, "2026-05-01T05:00", "2026-05-01T12:00", "2026-05-01T13:00:00.001", "idle"),
         (IDLE, "2026-05-01T12:30", "2026-05-01T12:00", "2026-05-01T13:15", None),
-        ({**IDLE, "idle_minutes": 0.5}, "2026-05-01T12:00", "2026-05-01T12:00", "2026-05-01T12:00:31", "idle"),
+        (
+            {**IDLE, "idle_minutes": 0.5},
+            "2026-05-01T12:00",
+            "2026-05-01T12:00",
+            "2026-05-01T12:00:31",
+            "idle",
+        ),
         # both: whichever comes first
         (BOTH, "2026-05-01T05:00", "2026-05-01T05:00", "2026-05-01T07:00", "idle"),
         (BOTH, "2026-05-01T05:00", "2026-05-02T03:50", "2026-05-02T04:10", "daily"),
         (BOTH, "2026-05-02T04:05", "2026-05-02T04:05", "2026-05-02T04:50", None),
         # none: never, whatever else is set
-        ({"mode": "none", "idle_minutes": 1}, "2020-01-01T00:00", "2020-01-01T00:00", "2026-05-01T00:00", None),
+        (
+            {"mode": "none", "idle_minutes": 1},
+            "2020-01-01T00:00",
+            "2020-01-01T00:00",
+            "2026-05-01T00:00",
+            None,
+        ),
         # a clock that was set back makes nothing stale
         (IDLE, "2026-05-01T12:00", "2026-05-01T12:00", "2026-05-01T11:00", None),
-        ({**DAILY, "at_hour": 12}, "2026-05-01T12:00", "2026-05-01T12:00", "2026-05-01T11:00", None),
+        (
+            {**DAILY, "at_hour": 12},
+            "2026-05-01T12:00",
+            "2026-05-01T12:00",
+            "2026-05-01T11:00",
+            None,
+        ),
     ],
 )
-def test_a_conversation_is_stale_by_the_table(policy: dict, began: str, heard: str, now: str, expected: str | None) -> None:
-    found = reset_due(ResetPolicy(**policy), began_at_ms=ms(began), heard_at_ms=ms(heard), now_ms=ms(now))
+def test_a_conversation_is_stale_by_the_table(
+    policy: dict, began: str, heard: str, now: str, expected: str | None
+) -> None:
+    found = reset_due(
+        ResetPolicy(**policy), began_at_ms=ms(began), heard_at_ms=ms(heard), now_ms=ms(now)
+    )
     assert found == expected
 
 
@@ -89,7 +132,9 @@ def test_a_conversation_is_stale_by_the_table(policy: dict, began: str, heard: s
         ("Europe/Vienna", 4, "2026-10-25T03:59+01:00", "2026-10-24T04:00+02:00"),
     ],
 )
-def test_the_local_day_begins_by_its_time_zone_and_through_clock_changes(zone: str, hour: int, now: str, expected: str) -> None:
+def test_the_local_day_begins_by_its_time_zone_and_through_clock_changes(
+    zone: str, hour: int, now: str, expected: str
+) -> None:
     policy = ResetPolicy(mode="daily", at_hour=hour, time_zone=zone)
     assert day_began_at_ms(policy, ms(now)) == ms(expected)
 
@@ -105,8 +150,19 @@ def vienna(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("vienna")
 def test_without_a_time_zone_it_is_the_machines_local_time_clock_changes_included() -> None:
-    local, named = (ResetPolicy(mode="daily", at_hour=4, time_zone=zone) for zone in (None, "Europe/Vienna"))
-    for day in ("2026-01-15", "2026-07-15", "2026-03-28", "2026-03-29", "2026-03-30", "2026-10-24", "2026-10-25", "2026-10-26"):
+    local, named = (
+        ResetPolicy(mode="daily", at_hour=4, time_zone=zone) for zone in (None, "Europe/Vienna")
+    )
+    for day in (
+        "2026-01-15",
+        "2026-07-15",
+        "2026-03-28",
+        "2026-03-29",
+        "2026-03-30",
+        "2026-10-24",
+        "2026-10-25",
+        "2026-10-26",
+    ):
         for hour in range(24):
             now_ms = ms(f"{day}T{hour:02}:30+00:00")
             assert day_began_at_ms(local, now_ms) == day_began_at_ms(named, now_ms), (day, hour)
@@ -135,13 +191,19 @@ def test_idle_without_minutes_is_refused() -> None:
         ("agent:main:cron:backup", "direct", None),
     ],
 )
-def test_a_key_says_its_type_of_conversation_and_its_channel(key: str, conversation: str, channel: str | None) -> None:
+def test_a_key_says_its_type_of_conversation_and_its_channel(
+    key: str, conversation: str, channel: str | None
+) -> None:
     assert (conversation_of(parse_key(key)), channel_of(parse_key(key))) == (conversation, channel)
 
 
 def test_a_channels_policy_goes_before_a_types_and_both_before_the_rest() -> None:
-    rest, types, channels = (ResetPolicy(mode="idle", idle_minutes=minutes) for minutes in (1, 2, 3))
-    policy = rest.model_copy(update={"by_type": {"group": types}, "by_channel": {"discord": channels}})
+    rest, types, channels = (
+        ResetPolicy(mode="idle", idle_minutes=minutes) for minutes in (1, 2, 3)
+    )
+    policy = rest.model_copy(
+        update={"by_type": {"group": types}, "by_channel": {"discord": channels}}
+    )
     assert policy.for_key(parse_key("agent:main:discord:channel:1")) == channels
     assert policy.for_key(parse_key("agent:main:telegram:group:1")) == types
     assert policy.for_key(parse_key("agent:main:main")) == policy
@@ -153,8 +215,14 @@ def test_a_channels_policy_goes_before_a_types_and_both_before_the_rest() -> Non
 def age(path: Path, hours: float) -> None:
     """Move everything that a closed database remembers into the past."""
     connection = apsw.Connection(str(path))
-    for table, column in (("epoch", "opened_at_ms"), ("entry", "appended_at_ms"), ("session", "updated_at_ms")):
-        connection.execute(f"UPDATE {table} SET {column} = {column} - {round(hours * HOUR_MS)}").fetchall()
+    for table, column in (
+        ("epoch", "opened_at_ms"),
+        ("entry", "appended_at_ms"),
+        ("session", "updated_at_ms"),
+    ):
+        connection.execute(
+            f"UPDATE {table} SET {column} = {column} - {round(hours * HOUR_MS)}"
+        ).fetchall()
     connection.close()
 
 
@@ -179,12 +247,18 @@ async def test_a_stale_conversation_begins_anew_once_and_is_fresh_then(tmp_db: P
     age(tmp_db, 48)
     async with sessiondb.open(tmp_db) as db:
         for policy in (HALF_AN_HOUR, ResetPolicy(mode="daily")):
-            assert await db.reset_if_due(KEY, policy) is None, "nothing was said since the last reset: another would say nothing"
+            assert await db.reset_if_due(KEY, policy) is None, (
+                "nothing was said since the last reset: another would say nothing"
+            )
 
 
 @pytest.mark.anyio
-async def test_daily_counts_from_the_beginning_and_not_from_what_was_said_since(tmp_db: Path) -> None:
-    daily = ResetPolicy(mode="daily", at_hour=datetime.now(tz=ZoneInfo("UTC")).hour, time_zone="UTC")
+async def test_daily_counts_from_the_beginning_and_not_from_what_was_said_since(
+    tmp_db: Path,
+) -> None:
+    daily = ResetPolicy(
+        mode="daily", at_hour=datetime.now(tz=ZoneInfo("UTC")).hour, time_zone="UTC"
+    )
     async with sessiondb.open(tmp_db) as db:
         await (await db.session(KEY)).append({"role": "user", "content": "before the hour"})
     age(tmp_db, 2)
@@ -196,12 +270,16 @@ async def test_daily_counts_from_the_beginning_and_not_from_what_was_said_since(
 
 
 @pytest.mark.anyio
-async def test_replies_compactions_and_what_cron_brought_in_keep_nothing_alive(tmp_db: Path) -> None:
+async def test_replies_compactions_and_what_cron_brought_in_keep_nothing_alive(
+    tmp_db: Path,
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         for number in range(6):
             await session.append({"role": "user", "content": f"question {number}"})
-            await session.append({"role": "assistant", "content": [{"type": "text", "text": "answer " * 60}]})
+            await session.append(
+                {"role": "assistant", "content": [{"type": "text", "text": "answer " * 60}]}
+            )
     age(tmp_db, 1)
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
@@ -227,7 +305,9 @@ async def test_a_cron_message_that_is_resumed_is_still_nobody(tmp_db: Path) -> N
         for again in (True, False):  # the second time it is a resume that was interrupted
             await db.resume(sessiondb.ResumePolicy(skip_states=frozenset()))
             [waiting] = await look(db, "inbox")
-            assert (waiting.lane, waiting.delayed) == ("resume", 1), "its sender is not told late that it waits"
+            assert (waiting.lane, waiting.delayed) == ("resume", 1), (
+                "its sender is not told late that it waits"
+            )
             turn = await claimed(db, "resume")
             if again:
                 await interrupt(db, turn.turn_no)
@@ -243,7 +323,10 @@ async def test_a_conversation_in_which_messages_wait_is_left_alone(tmp_db: Path)
     async with sessiondb.open(tmp_db) as db:
         accepted = await db.accept("web", "1", KEY, {"role": "user", "content": "waits"})
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None
-        await db.write("test.dead_letter", lambda tx: tx.run("inbox.dead_letter", inbox_no=accepted.inbox_no, reason="test"))
+        await db.write(
+            "test.dead_letter",
+            lambda tx: tx.run("inbox.dead_letter", inbox_no=accepted.inbox_no, reason="test"),
+        )
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) == "idle"
 
 
@@ -273,7 +356,10 @@ async def test_two_processes_that_ask_at_once_reset_once(tmp_db: Path) -> None:
             for db in (one, other, one, other):
                 group.start_soon(ask, db)
         assert sorted(map(str, found)) == ["None", "None", "None", "idle"]
-        assert [epoch.reason for epoch in await (await one.session(KEY)).epochs()] == ["start", "reset"]
+        assert [epoch.reason for epoch in await (await one.session(KEY)).epochs()] == [
+            "start",
+            "reset",
+        ]
 
 
 @pytest.mark.anyio

@@ -24,7 +24,9 @@ from sessiondb.transcript.tokens import message_tokens, text_tokens, usage_token
         ("🙂", 1),
     ],
 )
-def test_four_characters_make_a_token_and_a_wide_one_is_a_token_of_its_own(text: str, tokens: int) -> None:
+def test_four_characters_make_a_token_and_a_wide_one_is_a_token_of_its_own(
+    text: str, tokens: int
+) -> None:
     assert text_tokens(text) == tokens
 
 
@@ -32,10 +34,22 @@ def test_four_characters_make_a_token_and_a_wide_one_is_a_token_of_its_own(text:
     ("message", "tokens"),
     [
         ({"role": "user", "content": "abcdefgh"}, 2),
-        ({"role": "user", "content": [{"type": "text", "text": "abcd"}, {"type": "text", "text": "efgh"}]}, 2),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "abcd"}, {"type": "text", "text": "efgh"}],
+            },
+            2,
+        ),
         ({"role": "user", "content": [{"type": "image", "data": "x" * 100_000}]}, 1200),
         ({"role": "assistant", "content": [{"type": "thinking", "thinking": "abcdefgh"}]}, 2),
-        ({"role": "assistant", "content": [{"type": "toolCall", "name": "read", "arguments": {"a": 1}}]}, 3),
+        (
+            {
+                "role": "assistant",
+                "content": [{"type": "toolCall", "name": "read", "arguments": {"a": 1}}],
+            },
+            3,
+        ),
         ({"role": "toolResult", "content": [{"type": "text", "text": "abcd"}]}, 1),
         ({"role": "bashExecution", "command": "abcd", "output": "efgh", "content": "ignored"}, 2),
         ({"role": "branchSummary", "summary": "abcd"}, 1),
@@ -44,11 +58,19 @@ def test_four_characters_make_a_token_and_a_wide_one_is_a_token_of_its_own(text:
         ({"role": "from the future", "content": "abcd"}, 1),
         ({"role": "user"}, 0),
         ({"role": "user", "content": {"text": "not a list"}}, 0),
-        ({"role": "user", "content": ["not a block", None, {"type": "text"}, {"type": "text", "text": 5}]}, 0),
+        (
+            {
+                "role": "user",
+                "content": ["not a block", None, {"type": "text"}, {"type": "text", "text": 5}],
+            },
+            0,
+        ),
         ({}, 0),
     ],
 )
-def test_a_message_weighs_what_its_role_shows_to_the_model(message: dict[str, Any], tokens: int) -> None:
+def test_a_message_weighs_what_its_role_shows_to_the_model(
+    message: dict[str, Any], tokens: int
+) -> None:
     assert message_tokens(message) == tokens
 
 
@@ -80,5 +102,7 @@ def reply(usage: Any, **fields: Any) -> dict[str, Any]:
         ({"role": "user", "usage": {"totalTokens": 7}}, None),
     ],
 )
-def test_a_provider_count_is_used_only_when_it_can_be_right(message: dict[str, Any], count: int | None) -> None:
+def test_a_provider_count_is_used_only_when_it_can_be_right(
+    message: dict[str, Any], count: int | None
+) -> None:
     assert usage_tokens(message) == count

@@ -32,14 +32,18 @@ async def same_context(session: sessiondb.Session, content: bytes) -> bool:
     return json.loads(context.as_pi_json())["messages"] == await messages_in(content)
 
 
-async def test_a_native_session_is_a_file_beside_its_agents_index(tmp_path: Path, tmp_db: Path) -> None:
+async def test_a_native_session_is_a_file_beside_its_agents_index(
+    tmp_path: Path, tmp_db: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:discord:channel:1", cwd="/work")
         for at in range(5):
             await session.append({"role": "user", "content": f"{at} é🙂"})
         lone = await db.create_session("lone")
         report = await db.export(tmp_path / "out")
-        assert await same_context(session, (tmp_path / f"out/agents/main/sessions/{session.id}.jsonl").read_bytes())
+        assert await same_context(
+            session, (tmp_path / f"out/agents/main/sessions/{session.id}.jsonl").read_bytes()
+        )
         arrivals = await session.arrivals()
     assert report.ok
     assert {file.name for file in report.files} == {
@@ -47,10 +51,16 @@ async def test_a_native_session_is_a_file_beside_its_agents_index(tmp_path: Path
         "lone.jsonl",
         "agents/main/sessions/sessions.json",
     }
-    content = (tmp_path / f"out/agents/main/sessions/{session.id}.jsonl").read_text(encoding="utf-8")
+    content = (tmp_path / f"out/agents/main/sessions/{session.id}.jsonl").read_text(
+        encoding="utf-8"
+    )
     assert content == "".join(entry.payload + "\n" for entry in arrivals)
-    index = json.loads((tmp_path / "out/agents/main/sessions/sessions.json").read_text(encoding="utf-8"))
-    assert {key: row["sessionId"] for key, row in index.items()} == {"agent:main:discord:channel:1": session.id}
+    index = json.loads(
+        (tmp_path / "out/agents/main/sessions/sessions.json").read_text(encoding="utf-8")
+    )
+    assert {key: row["sessionId"] for key, row in index.items()} == {
+        "agent:main:discord:channel:1": session.id
+    }
     assert json.loads((tmp_path / "out/lone.jsonl").read_text(encoding="utf-8"))["id"] == lone.id
 
 
@@ -61,7 +71,9 @@ async def test_what_was_exported_imports_into_the_same_sessions(tmp_path: Path) 
             await session.append_many([{"role": "user", "content": f"{at}"} for at in range(10)])
             async with session.compact(keep_recent_tokens=1) as job:
                 await job.commit("ok")
-            await session.append({"role": "assistant", "content": [{"type": "text", "text": "after"}]})
+            await session.append(
+                {"role": "assistant", "content": [{"type": "text", "text": "after"}]}
+            )
         await db.export(tmp_path / "out")
         keys = [f"agent:main:discord:channel:{number}" for number in range(3)]
         contexts = {key: await (await db.session(key)).context() for key in keys}
@@ -70,15 +82,22 @@ async def test_what_was_exported_imports_into_the_same_sessions(tmp_path: Path) 
         assert report.ok
         for key, context in contexts.items():
             again = await (await db.session(key)).context()
-            assert (again.session_id, again.as_pi_json()) == (context.session_id, context.as_pi_json())
+            assert (again.session_id, again.as_pi_json()) == (
+                context.session_id,
+                context.as_pi_json(),
+            )
         await db.export(tmp_path / "out2")
     assert differing(tmp_path / "out", tmp_path / "out2") == []
 
 
-async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(tmp_path: Path, tmp_db: Path) -> None:
+async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(
+    tmp_path: Path, tmp_db: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         first = await db.session("agent:main:a")
-        receipts = [await first.append({"role": "user", "content": f"first {at}"}) for at in range(6)]
+        receipts = [
+            await first.append({"role": "user", "content": f"first {at}"}) for at in range(6)
+        ]
         await first.branch(receipts[1].entry_id)
         await first.append({"role": "user", "content": "side"})
         second = await first.fork(entry_id=receipts[3].entry_id, session_id="second")
@@ -96,7 +115,10 @@ async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(tmp_path: P
             assert len(ids) == len(set(ids))
             for at, line in enumerate(lines[1:], start=1):
                 assert line["parentId"] is None or line["parentId"] in ids[1:at]
-        assert [line["message"]["content"] for line in map(json.loads, (await export_of(db, "second", tmp_path)).splitlines()[1:])] == [
+        assert [
+            line["message"]["content"]
+            for line in map(json.loads, (await export_of(db, "second", tmp_path)).splitlines()[1:])
+        ] == [
             "first 0",
             "first 1",
             "first 2",
@@ -105,7 +127,9 @@ async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(tmp_path: P
         ]
 
 
-async def test_a_fork_of_an_old_transcript_is_a_file_of_the_current_version(sample: Path, tmp_path: Path, tmp_db: Path) -> None:
+async def test_a_fork_of_an_old_transcript_is_a_file_of_the_current_version(
+    sample: Path, tmp_path: Path, tmp_db: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.import_path(sample / "pi-0.74.2/sessions/legacy-v1-handwritten.jsonl")
         fork = await (await db.session_by_id("legacy-1")).fork(session_id="fork")
@@ -114,10 +138,15 @@ async def test_a_fork_of_an_old_transcript_is_a_file_of_the_current_version(samp
         assert await same_context(fork, content)
     lines = [json.loads(line) for line in content.splitlines()]
     assert lines[0]["version"] == 3
-    assert all(line["id"] and "parentId" in line and "firstKeptEntryIndex" not in line for line in lines[1:])
+    assert all(
+        line["id"] and "parentId" in line and "firstKeptEntryIndex" not in line
+        for line in lines[1:]
+    )
 
 
-async def test_an_imported_index_changes_only_where_a_key_was_bound_elsewhere(tmp_path: Path) -> None:
+async def test_an_imported_index_changes_only_where_a_key_was_bound_elsewhere(
+    tmp_path: Path,
+) -> None:
     index = (
         '{\n  "agent:main:a" : {"sessionId": "s1", "sessionFile": "/home/ana/s1.jsonl", "label": "é"},\n'
         '  "agent:main:b": { "sessionId":"s2" }  ,\n  "agent:main:gone": {"sessionId": "missing"},\n'
@@ -125,7 +154,11 @@ async def test_an_imported_index_changes_only_where_a_key_was_bound_elsewhere(tm
     )
     folder = write(
         tmp_path / "in/agents/main/sessions",
-        {"s1.jsonl": transcript(1, "s1"), "s2.jsonl": transcript(1, "s2"), "sessions.json": index.encode()},
+        {
+            "s1.jsonl": transcript(1, "s1"),
+            "s2.jsonl": transcript(1, "s2"),
+            "sessions.json": index.encode(),
+        },
     )
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(tmp_path / "in")
@@ -143,7 +176,10 @@ async def test_an_imported_index_changes_only_where_a_key_was_bound_elsewhere(tm
     }
     assert list(rows) == ["agent:main:a", "agent:main:gone", "agent:main:c", "agent:main:new"]
     assert rows["agent:main:new"]["sessionId"] == new.id
-    assert '  "agent:main:gone": {"sessionId": "missing"},\n  "agent:main:c": {"sessionId": "s1", "kept": [1, 2]},\n' in written
+    assert (
+        '  "agent:main:gone": {"sessionId": "missing"},\n  "agent:main:c": {"sessionId": "s1", "kept": [1, 2]},\n'
+        in written
+    )
     assert (tmp_path / "out/agents/main/sessions" / f"{new.id}.jsonl").is_file()
     assert (folder / "sessions.json").read_text(encoding="utf-8") == index
 
@@ -162,7 +198,9 @@ async def test_a_different_file_is_left_alone_unless_asked(tmp_path: Path, tmp_d
         await db.export(tmp_path / "out")
         await session.append({"role": "user", "content": "more"})
         refused = await db.export(tmp_path / "out")
-        assert [(file.status, "was left alone" in file.note) for file in refused.files] == [("refused", True)]
+        assert [(file.status, "was left alone" in file.note) for file in refused.files] == [
+            ("refused", True)
+        ]
         assert not refused.ok
         assert (tmp_path / "out/s.jsonl").read_bytes().count(b"\n") == 1
         written = await db.export(tmp_path / "out", overwrite=True)
@@ -193,17 +231,28 @@ def test_no_recorded_name_leads_out_of_the_destination(name: str, safe: str) -> 
     assert safe_name(name) == safe
 
 
-HOSTILE = ["../escaped.jsonl", "/tmp/sessiondb-escaped.jsonl", "../../in/one.jsonl", "link/escaped.jsonl", "one.db", "one.db-wal"]
+HOSTILE = [
+    "../escaped.jsonl",
+    "/tmp/sessiondb-escaped.jsonl",
+    "../../in/one.jsonl",
+    "link/escaped.jsonl",
+    "one.db",
+    "one.db-wal",
+]
 
 
 def outside_of(out: Path, top: Path) -> dict[Path, bytes]:
     """Return what lies beside the destination, and where an absolute name would have led."""
     paths = [*top.rglob("*"), Path("/tmp/sessiondb-escaped.jsonl")]
-    return {path: path.read_bytes() for path in paths if path.is_file() and not path.is_relative_to(out)}
+    return {
+        path: path.read_bytes() for path in paths if path.is_file() and not path.is_relative_to(out)
+    }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_database_writes_nothing_outside_of_the_destination(tmp_path: Path, name: str) -> None:
+async def test_a_hostile_database_writes_nothing_outside_of_the_destination(
+    tmp_path: Path, name: str
+) -> None:
     import apsw
 
     write(tmp_path / "in", {"one.jsonl": transcript(2)})
@@ -236,8 +285,13 @@ async def test_files_of_one_name_from_two_imports_do_not_meet(tmp_path: Path) ->
         again = await db.export(tmp_path / "out")
     assert report.ok
     assert {file.status for file in again.files} == {"unchanged"}
-    assert {path.read_bytes() for path in (tmp_path / "out").iterdir()} == {transcript(2, "x"), transcript(2, "y")}
-    assert any("another file of this export has the name one.jsonl" in file.note for file in report.files)
+    assert {path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        transcript(2, "x"),
+        transcript(2, "y"),
+    }
+    assert any(
+        "another file of this export has the name one.jsonl" in file.note for file in report.files
+    )
 
 
 async def test_indexes_of_one_name_from_two_imports_do_not_meet(tmp_path: Path) -> None:
@@ -256,7 +310,9 @@ async def test_indexes_of_one_name_from_two_imports_do_not_meet(tmp_path: Path) 
     ]
 
 
-async def test_one_session_is_exported_by_id_prefix_or_key_into_a_folder_or_a_file(tmp_path: Path, tmp_db: Path) -> None:
+async def test_one_session_is_exported_by_id_prefix_or_key_into_a_folder_or_a_file(
+    tmp_path: Path, tmp_db: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:a")
         await db.session("agent:main:b")
@@ -269,17 +325,36 @@ async def test_one_session_is_exported_by_id_prefix_or_key_into_a_folder_or_a_fi
             await db.export(tmp_path / "x", session="nobody")
 
 
-async def test_a_destination_that_cannot_be_a_folder_is_refused(tmp_path: Path, tmp_db: Path) -> None:
+async def test_a_destination_that_cannot_be_a_folder_is_refused(
+    tmp_path: Path, tmp_db: Path
+) -> None:
     (tmp_path / "file").write_text("")
     async with sessiondb.open(tmp_db) as db:
-        with pytest.raises(sessiondb.InvalidInput, match=r"cannot export there.*Choose another folder"):
+        with pytest.raises(
+            sessiondb.InvalidInput, match=r"cannot export there.*Choose another folder"
+        ):
             await db.export(tmp_path / "file/out")
 
 
 async def test_long_sessions_and_large_entries_are_read_in_pages(tmp_path: Path) -> None:
-    big = "\n".join([header(), *(message(f"m{at}", f"m{at - 1}" if at else None, "x" * 900_000) for at in range(12)), ""]).encode()
-    blanks = (header("s-2") + "\n").encode() + b"\n" * 1_200 + message("a", None).encode() + b"\n" + b"\xff\n" * 700
-    write(tmp_path / "in", {"big.jsonl": big, "blanks.jsonl": blanks, "long.jsonl": transcript(1_300, "s-3")})
+    big = "\n".join(
+        [
+            header(),
+            *(message(f"m{at}", f"m{at - 1}" if at else None, "x" * 900_000) for at in range(12)),
+            "",
+        ]
+    ).encode()
+    blanks = (
+        (header("s-2") + "\n").encode()
+        + b"\n" * 1_200
+        + message("a", None).encode()
+        + b"\n"
+        + b"\xff\n" * 700
+    )
+    write(
+        tmp_path / "in",
+        {"big.jsonl": big, "blanks.jsonl": blanks, "long.jsonl": transcript(1_300, "s-3")},
+    )
     async with sessiondb.open(tmp_path / "one.db") as db:
         report = await db.import_path(tmp_path / "in", verify=True)
         await db.export(tmp_path / "out")
@@ -311,7 +386,9 @@ async def test_a_cancelled_export_leaves_no_half_file(tmp_path: Path) -> None:
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(tmp_path / "in")
         with anyio.CancelScope() as scope:
-            await db.export(tmp_path / "out", progress=lambda done, *_: scope.cancel() if done == 2 else None)
+            await db.export(
+                tmp_path / "out", progress=lambda done, *_: scope.cancel() if done == 2 else None
+            )
         assert scope.cancelled_caught
     left = list((tmp_path / "out").iterdir())
     assert left
@@ -327,6 +404,8 @@ async def test_an_archive_is_compressed_again_under_its_name(tmp_path: Path) -> 
         await db.export(tmp_path / "out")
         again = await db.export(tmp_path / "out")
     assert [file.status for file in again.files] == ["unchanged"]
-    unpacked = zstandard.ZstdDecompressor().stream_reader((tmp_path / "out" / name).read_bytes()).read()
+    unpacked = (
+        zstandard.ZstdDecompressor().stream_reader((tmp_path / "out" / name).read_bytes()).read()
+    )
     assert unpacked == transcript(50)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]

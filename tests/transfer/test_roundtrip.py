@@ -19,7 +19,10 @@ def sets_in(transcripts: Path) -> dict[str, tuple[Path, Path]]:
     """Return each collection of transcripts: what to import, and the folder of its expectations."""
     return {
         "pi": (transcripts / "pi-0.74.2/sessions", transcripts / "pi-0.74.2/expected"),
-        "openclaw": (transcripts / "openclaw-2026.5.18", transcripts / "openclaw-2026.5.18/expected"),
+        "openclaw": (
+            transcripts / "openclaw-2026.5.18",
+            transcripts / "openclaw-2026.5.18/expected",
+        ),
     }
 
 
@@ -30,11 +33,15 @@ def expectation(folder: Path, name: str) -> Path:
 
 
 def sha256_of(message: Any) -> str:
-    return hashlib.sha256(json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 @pytest.mark.parametrize("kind", ["pi", "openclaw"])
-async def test_contexts_are_those_that_the_writing_program_reads(transcripts: Path, tmp_db: Path, kind: str) -> None:
+async def test_contexts_are_those_that_the_writing_program_reads(
+    transcripts: Path, tmp_db: Path, kind: str
+) -> None:
     source, expected = sets_in(transcripts)[kind]
     async with sessiondb.open(tmp_db) as db:
         report = await db.import_path(source, verify=True)
@@ -51,11 +58,15 @@ async def test_contexts_are_those_that_the_writing_program_reads(transcripts: Pa
             assert read["model"] == wanted["model"], receipt.name
             assert read["thinkingLevel"] == wanted["thinkingLevel"], receipt.name
             if "messagesSha256" in wanted:
-                assert [sha256_of(message) for message in read["messages"]] == wanted["messagesSha256"], receipt.name
+                assert [sha256_of(message) for message in read["messages"]] == wanted[
+                    "messagesSha256"
+                ], receipt.name
             else:
                 assert read["messages"] == wanted["messages"], receipt.name
             compared += 1
-    assert compared == sum(1 for path in expected.rglob("*.context.json") if "no-header" not in path.name)
+    assert compared == sum(
+        1 for path in expected.rglob("*.context.json") if "no-header" not in path.name
+    )
 
 
 async def test_a_file_without_a_header_keeps_what_is_good(sample: Path, tmp_db: Path) -> None:
@@ -70,7 +81,9 @@ async def test_a_file_without_a_header_keeps_what_is_good(sample: Path, tmp_db: 
     assert "no header" in receipt.note
 
 
-async def test_a_torn_tail_is_quarantined_with_line_offset_and_reason(sample: Path, tmp_db: Path, tmp_path: Path) -> None:
+async def test_a_torn_tail_is_quarantined_with_line_offset_and_reason(
+    sample: Path, tmp_db: Path, tmp_path: Path
+) -> None:
     source = sample / "pi-0.74.2/sessions/damaged-torn-tail.jsonl"
     content = source.read_bytes()
     async with sessiondb.open(tmp_db) as db:
@@ -105,19 +118,24 @@ async def test_export_is_byte_for_byte_and_a_second_import_changes_nothing(
     assert {file.status for file in again.files} == {"unchanged"}
 
 
-async def test_compressed_archives_come_back_with_their_content(corpus: Path, tmp_db: Path, tmp_path: Path) -> None:
+async def test_compressed_archives_come_back_with_their_content(
+    corpus: Path, tmp_db: Path, tmp_path: Path
+) -> None:
     zstandard = pytest.importorskip("zstandard")
     source = corpus / "openclaw-2026.9.6/agents/ops/sessions"
     async with sessiondb.open(tmp_db) as db:
         report = await db.import_path(source, verify=True)
         await db.export(tmp_path / "out")
         archives = [file for file in report.files if file.name.endswith(".zst")]
-        assert [(file.kind, file.status, file.verified) for file in archives] == [("deleted", "imported", True)] * 2
+        assert [(file.kind, file.status, file.verified) for file in archives] == [
+            ("deleted", "imported", True)
+        ] * 2
         infos = [await (await db.session_by_id(file.session_id or "")).info() for file in archives]
     assert all(info.ended_at_ms is not None and info.version == 4 for info in infos)
     for file in archives:
         unpacked = [
-            zstandard.ZstdDecompressor().stream_reader((folder / file.name).read_bytes()).read() for folder in (source, tmp_path / "out")
+            zstandard.ZstdDecompressor().stream_reader((folder / file.name).read_bytes()).read()
+            for folder in (source, tmp_path / "out")
         ]
         assert unpacked[0] == unpacked[1]
         assert unpacked[0]
@@ -134,7 +152,10 @@ async def test_the_index_binds_keys_and_keeps_each_row_verbatim(sample: Path, tm
             if key == "agent:lab:huge":
                 continue
             assert (await db.session(key)).id == row["sessionId"]
-            details = await db.backend.read(lambda tx, key=key: tx.first("import_file.details", session_key=key).details, op="test")
+            details = await db.backend.read(
+                lambda tx, key=key: tx.first("import_file.details", session_key=key).details,
+                op="test",
+            )
             assert details in text
             assert json.loads(details) == row
     assert receipt.entries_new == len(index) - 1
@@ -145,23 +166,32 @@ def modified_ms(path: str) -> int:
     return Path(path).stat().st_mtime_ns // 1_000_000
 
 
-async def test_imported_archives_are_ended_and_dated_by_their_files(sample: Path, tmp_db: Path) -> None:
+async def test_imported_archives_are_ended_and_dated_by_their_files(
+    sample: Path, tmp_db: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         report = await db.import_path(sample / "openclaw-2026.5.18")
         for receipt in report.files:
             if receipt.session_id is None:
                 continue
             info = await (await db.session_by_id(receipt.session_id)).info()
-            assert (info.ended_at_ms is not None) == (receipt.kind in ("reset", "checkpoint")), receipt.name
+            assert (info.ended_at_ms is not None) == (receipt.kind in ("reset", "checkpoint")), (
+                receipt.name
+            )
             assert info.updated_at_ms == modified_ms(receipt.path)
             assert info.origin == "import"
 
 
 def counts(report: sessiondb.ImportReport) -> list[tuple[object, ...]]:
-    return [(file.name, file.bytes, file.lines, file.entries, file.damaged, file.blank) for file in report.files]
+    return [
+        (file.name, file.bytes, file.lines, file.entries, file.damaged, file.blank)
+        for file in report.files
+    ]
 
 
-async def test_a_dry_run_says_what_would_happen_and_writes_nothing(sample: Path, tmp_db: Path) -> None:
+async def test_a_dry_run_says_what_would_happen_and_writes_nothing(
+    sample: Path, tmp_db: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         before = (await db.stats())["writer"]
         dry = await db.import_path(sample, dry_run=True)
@@ -184,28 +214,44 @@ async def test_progress_ends_at_the_whole(sample: Path, tmp_db: Path) -> None:
     assert bytes_done == bytes_total > 0
 
 
-async def test_a_path_with_nothing_there_is_refused_with_its_name(tmp_db: Path, tmp_path: Path) -> None:
+async def test_a_path_with_nothing_there_is_refused_with_its_name(
+    tmp_db: Path, tmp_path: Path
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(sessiondb.InvalidInput, match=r"nowhere.*No such file.*Check the path"):
             await db.import_path(tmp_path / "nowhere")
 
 
-async def test_a_key_that_no_caller_may_give_stays_in_the_text_only(tmp_path: Path, tmp_db: Path) -> None:
+async def test_a_key_that_no_caller_may_give_stays_in_the_text_only(
+    tmp_path: Path, tmp_db: Path
+) -> None:
     file = tmp_path / "given" / "a.jsonl"
     file.parent.mkdir()
     keys = ["inbox:1", "k" * 513, "good"]
-    lines = ['{"type":"session","version":3,"id":"a","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}']
+    lines = [
+        '{"type":"session","version":3,"id":"a","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}'
+    ]
     for number, key in enumerate(keys):
         message = {"role": "user", "content": "hello", "idempotencyKey": key}
         parent = f"e{number - 1}" if number else None
-        lines.append(json.dumps({"type": "message", "id": f"e{number}", "parentId": parent, "message": message}))
+        lines.append(
+            json.dumps(
+                {"type": "message", "id": f"e{number}", "parentId": parent, "message": message}
+            )
+        )
     file.write_text("\n".join(lines) + "\n", "utf-8")
     async with sessiondb.open(tmp_db) as db:
         report = await db.import_path(file, verify=True)
         [receipt] = report.files
-        assert any("entry e0: the idempotency key 'inbox:1' is reserved" in note for note in receipt.notes)
-        assert any("entry e1: an idempotency key has 1 to 512 characters" in note for note in receipt.notes)
+        assert any(
+            "entry e0: the idempotency key 'inbox:1' is reserved" in note for note in receipt.notes
+        )
+        assert any(
+            "entry e1: an idempotency key has 1 to 512 characters" in note for note in receipt.notes
+        )
         session = await db.session_by_id("a")
         assert [entry.idempotency_key for entry in await session.entries()] == [None, None, "good"]
         await db.export(tmp_path / "out")
-        assert [found.read_bytes() for found in (tmp_path / "out").rglob("*.jsonl")] == [file.read_bytes()]
+        assert [found.read_bytes() for found in (tmp_path / "out").rglob("*.jsonl")] == [
+            file.read_bytes()
+        ]

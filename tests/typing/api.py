@@ -39,7 +39,9 @@ async def asynchronous() -> None:
         assert_type(await db.verify(), sessiondb.VerifyReport)
         assert_type(await db.status(), DatabaseStatus)
         assert_type(await db.import_path("folder"), ImportReport)
-        assert_type(await db.import_path("folder", redactor=sessiondb.Redactor(emails=True)), ImportReport)
+        assert_type(
+            await db.import_path("folder", redactor=sessiondb.Redactor(emails=True)), ImportReport
+        )
         assert_type(await db.backup("copy.db"), int)
         assert_type(await db.export("folder", session=session), ExportReport)
         await session.append(5)  # type: ignore[arg-type]
@@ -78,7 +80,11 @@ def synchronous() -> None:
 
 
 def options() -> None:
-    chosen: sessiondb.OpenOptions = {"guard": "raise", "program": "adapter", "limits": sessiondb.Limits(readers=1)}
+    chosen: sessiondb.OpenOptions = {
+        "guard": "raise",
+        "program": "adapter",
+        "limits": sessiondb.Limits(readers=1),
+    }
     assert_type(sessiondb.open("gateway.db", **chosen), sessiondb.SessionDB)
     assert_type(sessiondb.sync.open("gateway.db", **chosen), sessiondb.sync.SessionDB)
     sessiondb.open("gateway.db", read_only=True)  # type: ignore[call-arg]

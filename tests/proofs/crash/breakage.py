@@ -46,18 +46,31 @@ def completes_without_looking_at_its_fence() -> None:
     def require_running(tx: ReadTx, turn_no: int) -> Row:
         return tx.one("turns.get", turn_no=turn_no)
 
-    def finish(tx: Tx, turn: Row, state: str, reason: str | None, *, incomplete: bool = False) -> None:
-        tx.run("turns.finish", turn_no=turn.turn_no, state=state, now_ms=tx.now_ms, incomplete=int(incomplete), reason=reason)
+    def finish(
+        tx: Tx, turn: Row, state: str, reason: str | None, *, incomplete: bool = False
+    ) -> None:
+        tx.run(
+            "turns.finish",
+            turn_no=turn.turn_no,
+            state=state,
+            now_ms=tx.now_ms,
+            incomplete=int(incomplete),
+            reason=reason,
+        )
 
     turns.require_running = require_running  # type: ignore[assignment]
-    turns.require_one = lambda _changed, _what: None  # the second fence: the message is not claimed by this turn any more
+    turns.require_one = lambda _changed, _what: (
+        None
+    )  # the second fence: the message is not claimed by this turn any more
     turns._finish = finish  # type: ignore[assignment]
 
 
 def buries_the_dead_without_releasing_their_claims() -> None:
     """`recover` says that a dead process has been dealt with, and leaves its turns running."""
 
-    def release(tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None) -> tuple[Recovered, bool]:
+    def release(
+        tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None
+    ) -> tuple[Recovered, bool]:
         tx.run("recovery.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         return Recovered(instances=1), True
 
@@ -76,7 +89,9 @@ def migrates_without_a_transaction() -> None:
 def miscounting() -> Prepared:
     """Return the statement that saves a session's pointers, with a count of entries that an append raises by one too many."""
     save = transaction.statements()["transcript.save_state"]
-    counted = save.sql.replace("last_seq = :last_seq", "last_seq = :last_seq + (:last_seq > last_seq)")
+    counted = save.sql.replace(
+        "last_seq = :last_seq", "last_seq = :last_seq + (:last_seq > last_seq)"
+    )
     assert counted != save.sql
     return Prepared(save.name, counted)
 

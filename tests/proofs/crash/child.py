@@ -92,8 +92,12 @@ class Life:
         return f"agent:main:fake:channel:{self.order.prefix}{talk}"
 
     def open(self) -> sessiondb.SessionDB:
-        limits = Limits(wal_bytes_max=WAL_BYTES, busy_timeout_s=self.order.options.get("busy_timeout_s", 20.0))
-        return sessiondb.open(self.order.path, limits=limits, program=f"crash {self.order.scenario}")
+        limits = Limits(
+            wal_bytes_max=WAL_BYTES, busy_timeout_s=self.order.options.get("busy_timeout_s", 20.0)
+        )
+        return sessiondb.open(
+            self.order.path, limits=limits, program=f"crash {self.order.scenario}"
+        )
 
 
 # -- scenarios ----------------------------------------------------------------------------------------------
@@ -155,7 +159,12 @@ async def _branch(life: Life, db: sessiondb.SessionDB, number: int) -> None:
     session = await db.session(life.key(number))
     if "branch" not in await _reasons(session):
         first = (await session.arrivals(limit=3))[1]
-        say("moved", key=life.key(number), reason="branch", epoch=await session.branch(first.entry_id))
+        say(
+            "moved",
+            key=life.key(number),
+            reason="branch",
+            epoch=await session.branch(first.entry_id),
+        )
 
 
 async def _fork(life: Life, db: sessiondb.SessionDB, number: int) -> None:
@@ -176,7 +185,12 @@ async def gateway(life: Life) -> None:
     """Accept messages, answer them, send the answers, resume what was cut off; until nothing is open."""
     async with life.open() as db:
         recovered = await db.recover()
-        say("recovered", turns=recovered.turns, replies=recovered.replies, compactions=recovered.compactions)
+        say(
+            "recovered",
+            turns=recovered.turns,
+            replies=recovered.replies,
+            compactions=recovered.compactions,
+        )
         await _resume(db)
         channel = os.open(life.folder / "channel.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         lanes = LaneSettings(lease_s=life.order.options.get("lease_s", 20.0), timeout_s=60.0)
@@ -191,11 +205,17 @@ async def gateway(life: Life) -> None:
                 life.steps.turns -= 1
             life.steps.arrive("handler ends")
             reply = {"re": turn.inbox_no, "text": turn.message["content"]}
-            return Answer([assistant(f"an answer to {turn.message['content']}")], [(turn.session.id, reply)])
+            return Answer(
+                [assistant(f"an answer to {turn.message['content']}")], [(turn.session.id, reply)]
+            )
 
         async def deliver(reply: Outgoing) -> str:
             life.steps.arrive("before the channel")
-            line = {"outbox_no": reply.outbox_no, "target": reply.target, **json.loads(reply.payload)}
+            line = {
+                "outbox_no": reply.outbox_no,
+                "target": reply.target,
+                **json.loads(reply.payload),
+            }
             os.write(channel, (json.dumps(line) + "\n").encode())
             life.steps.arrive("after the channel")
             return f"receipt {reply.outbox_no}"
@@ -213,7 +233,9 @@ async def gateway(life: Life) -> None:
     say("closed")
 
 
-async def _run_lane(db: sessiondb.SessionDB, lane: str, handler: Any, settings: LaneSettings) -> None:
+async def _run_lane(
+    db: sessiondb.SessionDB, lane: str, handler: Any, settings: LaneSettings
+) -> None:
     await db.run_lane(lane, handler, settings=settings)
 
 
@@ -221,12 +243,19 @@ async def _accept_all(life: Life, db: sessiondb.SessionDB, number: int) -> None:
     for at in range(GATEWAY_MESSAGES):
         text = gateway_text(life.order.prefix, number, at)
         event_id = f"{life.order.prefix}{number}:{at + 1}"
-        receipt = await db.accept("fake", event_id, life.key(number), {"role": "user", "content": text})
+        receipt = await db.accept(
+            "fake", event_id, life.key(number), {"role": "user", "content": text}
+        )
         say("accepted", id=event_id, talk=f"{life.order.prefix}{number}", inbox_no=receipt.inbox_no)
 
 
 # Nothing is too old: a life may have a clock that is days ahead.
-POLICY = ResumePolicy(breaker_unclean_starts=1_000_000, budget_per_start=1_000, max_concurrent_resumes=2, max_age_hours=0)
+POLICY = ResumePolicy(
+    breaker_unclean_starts=1_000_000,
+    budget_per_start=1_000,
+    max_concurrent_resumes=2,
+    max_age_hours=0,
+)
 
 
 async def _keep_resuming(db: sessiondb.SessionDB) -> None:
@@ -272,7 +301,9 @@ async def hold(life: Life) -> None:
 
         async def think(turn: Turn) -> Answer:
             if turn.message["content"] == gateway_text(life.order.prefix, 0, 0):
-                return Answer([assistant("yes")], [(turn.session.id, {"re": turn.inbox_no, "text": "yes"})])
+                return Answer(
+                    [assistant("yes")], [(turn.session.id, {"re": turn.inbox_no, "text": "yes"})]
+                )
             turns.append(turn.number)
             await anyio.sleep_forever()
             raise AssertionError("it sleeps for ever")
@@ -304,7 +335,12 @@ async def recover(life: Life) -> None:
     """Start up over what a dead process left: give it back, and resume."""
     async with life.open() as db:
         recovered = await db.recover()
-        say("recovered", turns=recovered.turns, replies=recovered.replies, compactions=recovered.compactions)
+        say(
+            "recovered",
+            turns=recovered.turns,
+            replies=recovered.replies,
+            compactions=recovered.compactions,
+        )
         decisions = await db.resume(POLICY)
         say("resumed", messages=[decision.inbox_no for decision in decisions])
     say("closed")
@@ -325,7 +361,11 @@ async def maintain(life: Life) -> None:
         say("backed up", path=str(copy))
         exported = await db.export(life.folder / "out", overwrite=True)
         # What is archived is reported as such; whatever is exported is there whole.
-        wrong = [file for file in exported.files if file.status not in ("written", "unchanged") and "is archived" not in file.note]
+        wrong = [
+            file
+            for file in exported.files
+            if file.status not in ("written", "unchanged") and "is archived" not in file.note
+        ]
         assert not wrong, wrong
         say("exported", files=len(exported.files))
         await insist(lambda: _archive_all(db))
@@ -364,9 +404,13 @@ async def _restore(db: sessiondb.SessionDB, session_id: str) -> None:
 async def _delete(db: sessiondb.SessionDB, session_id: str) -> None:
     """Delete a session for good, without an archive; go on with it when that was begun."""
     session = await db.session_by_id(session_id)
-    archive_no, held = await archive.begin(db.backend, session.ref.session_no, "nobody wants it", keep_archive=False)
+    archive_no, held = await archive.begin(
+        db.backend, session.ref.session_no, "nobody wants it", keep_archive=False
+    )
     if archive_no is None:
-        row = await db.read("trash", lambda tx: tx.first("archive.of_session", session_no=session.ref.session_no))
+        row = await db.read(
+            "trash", lambda tx: tx.first("archive.of_session", session_no=session.ref.session_no)
+        )
         assert row is not None, held
         archive_no = row.archive_no
     await archive.advance(db.backend, archive_no)

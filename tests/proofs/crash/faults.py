@@ -38,11 +38,27 @@ import apsw
 
 Level = Literal["vfs", "memory", "kernel"]
 Kind = Literal[
-    "open", "read", "write", "sync", "truncate", "delete", "size", "access",
-    "shm_map", "shm_lock",
-    "open()", "pread()", "pwrite()", "ftruncate()", "unlink()", "fstat()", "mmap()",
-]  # fmt: skip
-How = Literal["io", "full", "half", "short", "readonly", "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"]
+    "open",
+    "read",
+    "write",
+    "sync",
+    "truncate",
+    "delete",
+    "size",
+    "access",
+    "shm_map",
+    "shm_lock",
+    "open()",
+    "pread()",
+    "pwrite()",
+    "ftruncate()",
+    "unlink()",
+    "fstat()",
+    "mmap()",
+]
+How = Literal[
+    "io", "full", "half", "short", "readonly", "EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM"
+]
 
 _IO_CODES: dict[str, int] = {
     "open": apsw.SQLITE_CANTOPEN,
@@ -76,7 +92,10 @@ class Fault:
     def error(self) -> apsw.Error:
         """Return what the VFS raises, as apsw would have made it from SQLite's code."""
         makers: dict[How, tuple[type[apsw.Error], int]] = {
-            "io": (apsw.CantOpenError if self.kind == "open" else apsw.IOError, _IO_CODES[self.kind]),
+            "io": (
+                apsw.CantOpenError if self.kind == "open" else apsw.IOError,
+                _IO_CODES[self.kind],
+            ),
             "half": (apsw.IOError, _IO_CODES[self.kind]),
             "full": (apsw.FullError, apsw.SQLITE_FULL),
             "readonly": (apsw.ReadOnlyError, apsw.SQLITE_READONLY),
@@ -145,7 +164,9 @@ class Disk:
         if self.is_readonly:
             with self._lock:
                 self.injected += 1
-            raise _error(apsw.IOError, apsw.SQLITE_IOERR_WRITE, f"injected: read-only file system at {what}")
+            raise _error(
+                apsw.IOError, apsw.SQLITE_IOERR_WRITE, f"injected: read-only file system at {what}"
+            )
 
     def grow(self, what: str) -> None:
         """Raise if the disk is full: no file grows then."""
@@ -170,8 +191,15 @@ class FaultyVFS(apsw.VFS):
         self.disk.call("open")
         if self.disk.is_readonly and flags[0] & apsw.SQLITE_OPEN_READWRITE:
             if flags[0] & apsw.SQLITE_OPEN_CREATE and not _exists(name):
-                raise _error(apsw.CantOpenError, apsw.SQLITE_CANTOPEN, "injected: read-only file system at open")
-            flags[0] = flags[0] & ~(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE) | apsw.SQLITE_OPEN_READONLY
+                raise _error(
+                    apsw.CantOpenError,
+                    apsw.SQLITE_CANTOPEN,
+                    "injected: read-only file system at open",
+                )
+            flags[0] = (
+                flags[0] & ~(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+                | apsw.SQLITE_OPEN_READONLY
+            )
             flags[1] = flags[0]
         return FaultyFile(self.disk, name, flags)
 
@@ -245,7 +273,14 @@ class FaultyFile(apsw.VFSFile):
 _METHODS = 19
 _SHM_MAP, _SHM_LOCK = 13, 14
 _SHM_UNLOCK = 1
-_MAP = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
+_MAP = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.POINTER(ctypes.c_void_p),
+)
 _LOCK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
 
 _present: Disk | None = None
@@ -287,7 +322,11 @@ def reach_shared_memory(connection: apsw.Connection) -> None:
         return
     slot = ctypes.c_void_p.from_address(file.value)
     original = slot.value
-    if not original or ctypes.c_int.from_address(original).value < 2 or any(ctypes.addressof(t) == original for t in _tables.values()):
+    if (
+        not original
+        or ctypes.c_int.from_address(original).value < 2
+        or any(ctypes.addressof(t) == original for t in _tables.values())
+    ):
         return  # a file without shared memory (a temporary one)
     if original not in _tables:
         _tables[original] = _table_over(original)
@@ -308,7 +347,13 @@ def _reaching_shared_memory(disk: Disk) -> Iterator[None]:
 
 # -- system calls -----------------------------------------------------------------------------------------------------
 
-_INT, _SIZE, _OFFSET, _TEXT, _POINTER = ctypes.c_int, ctypes.c_size_t, ctypes.c_longlong, ctypes.c_char_p, ctypes.c_void_p
+_INT, _SIZE, _OFFSET, _TEXT, _POINTER = (
+    ctypes.c_int,
+    ctypes.c_size_t,
+    ctypes.c_longlong,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+)
 _SIGNATURES: dict[str, Any] = {
     "open": ctypes.CFUNCTYPE(_INT, _TEXT, _INT, _INT, use_errno=True),
     "pread": ctypes.CFUNCTYPE(ctypes.c_ssize_t, _INT, _POINTER, _SIZE, _OFFSET, use_errno=True),

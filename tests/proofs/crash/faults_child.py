@@ -62,10 +62,15 @@ def full_file_system(folder: Path) -> Exhaustion:
 
 def limit_of(what: int, soft: int) -> Exhaustion:
     before = resource.getrlimit(what)
-    return Exhaustion(lambda: resource.setrlimit(what, (soft, before[1])), lambda: resource.setrlimit(what, before))
+    return Exhaustion(
+        lambda: resource.setrlimit(what, (soft, before[1])),
+        lambda: resource.setrlimit(what, before),
+    )
 
 
-async def write_until_refused(session: sessiondb.Session, report: dict[str, list[str]], errors: Counter[str]) -> None:
+async def write_until_refused(
+    session: sessiondb.Session, report: dict[str, list[str]], errors: Counter[str]
+) -> None:
     refused = at = 0
     while refused < REFUSALS:
         mark = f"m {at}"
@@ -77,7 +82,11 @@ async def write_until_refused(session: sessiondb.Session, report: dict[str, list
             refused += 1
             report[mark].append(outcome_of(error) or "none")
             errors[f"append: {type(error).__name__}, retry {error.retry}"] += 1
-            await anyio.sleep(min(0.05, getattr(error, "retry_after_ms", 0) / 1000) if hasattr(error, "retry_after_ms") else 0)
+            await anyio.sleep(
+                min(0.05, getattr(error, "retry_after_ms", 0) / 1000)
+                if hasattr(error, "retry_after_ms")
+                else 0
+            )
         at += 1
 
 
@@ -132,7 +141,13 @@ async def grow(path: Path, exhaustion: Exhaustion) -> dict[str, Any]:
         tries = await insist(session, report)
         after = await read(session, 6, errors)
         stats = db.backend.stats()["writer"]
-    return {"told": report, "errors": errors, "reads": [before, during, after], "tries": tries, "reopened": stats["reopened"]}
+    return {
+        "told": report,
+        "errors": errors,
+        "reads": [before, during, after],
+        "tries": tries,
+        "reopened": stats["reopened"],
+    }
 
 
 async def open_files(path: Path) -> dict[str, Any]:
@@ -159,7 +174,12 @@ async def open_files(path: Path) -> dict[str, Any]:
             exhaustion.release()
         await db.backend.backup(path.parent / "copy.db")  # type: ignore[attr-defined]
         after = await read(session, 6, errors)
-    return {"told": report, "errors": errors, "reads": [during, after], "left": sorted(file.name for file in path.parent.iterdir())}
+    return {
+        "told": report,
+        "errors": errors,
+        "reads": [during, after],
+        "left": sorted(file.name for file in path.parent.iterdir()),
+    }
 
 
 def count(path: Path) -> dict[str, Any]:
@@ -167,8 +187,16 @@ def count(path: Path) -> dict[str, Any]:
         report = db.verify()
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         integrity = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-        marks = Counter(mark for (payload,) in connection.execute("SELECT payload FROM entry") for mark in MARK.findall(payload))
-    return {"found": marks, "integrity": integrity, "findings": [str(finding) for finding in report.findings]}
+        marks = Counter(
+            mark
+            for (payload,) in connection.execute("SELECT payload FROM entry")
+            for mark in MARK.findall(payload)
+        )
+    return {
+        "found": marks,
+        "integrity": integrity,
+        "findings": [str(finding) for finding in report.findings],
+    }
 
 
 def main(mode: str, where: Path) -> dict[str, Any]:
@@ -181,7 +209,9 @@ def main(mode: str, where: Path) -> dict[str, Any]:
         said_so = anyio.run(grow, path, full_file_system(where))
     else:
         said_so = anyio.run(grow, path, limit_of(resource.RLIMIT_FSIZE, 512 * 1024))
-    fresh = subprocess.run([sys.executable, __file__, "count", str(path)], stdout=subprocess.PIPE, check=True)
+    fresh = subprocess.run(
+        [sys.executable, __file__, "count", str(path)], stdout=subprocess.PIPE, check=True
+    )
     return {**said_so, **json.loads(fresh.stdout)}
 
 

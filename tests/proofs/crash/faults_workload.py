@@ -55,7 +55,10 @@ TRIES_ILL, TRIES_WELL = 3, 200
 LIMITS = Limits(wal_bytes_max=64 * 1024, wal_retry_ms=0, read_age_s_max=30.0)
 # Long enough for a turn on a loaded machine; after an unknown claim its message is taken over when it is up.
 LEASE_S = 3.0
-ADVICE = re.compile(r"retry|read again|check|free space|restore|run |start again|move |open |choose|restart", re.IGNORECASE)
+ADVICE = re.compile(
+    r"retry|read again|check|free space|restore|run |start again|move |open |choose|restart",
+    re.IGNORECASE,
+)
 MARK = re.compile(r"<<([^<>]+)>>")
 
 CHATS = tuple(f"agent:main:test:direct:{name}" for name in ("one", "two", "three"))
@@ -71,7 +74,12 @@ def make_template(folder: Path) -> Path:
     with sessiondb.sync.open(path) as db:
         for key in CHATS:
             session = db.session(key)
-            session.append_many([said(f"{key} {at}", "x" * 300, role="user" if at % 2 else "assistant") for at in range(12)])
+            session.append_many(
+                [
+                    said(f"{key} {at}", "x" * 300, role="user" if at % 2 else "assistant")
+                    for at in range(12)
+                ]
+            )
             session.pin()
         for name in OLD:
             old = db.create_session(name)
@@ -82,14 +90,29 @@ def make_template(folder: Path) -> Path:
             "UPDATE session SET updated_at_ms = updated_at_ms - ?, created_at_ms = created_at_ms - ? WHERE session_id GLOB 'old-*'",
             (month_ago, month_ago),
         )
-    lines = [json.dumps({"type": "session", "version": 3, "id": "imported", "timestamp": "2026-01-01T00:00:00.000Z", "cwd": "/x"})]
+    lines = [
+        json.dumps(
+            {
+                "type": "session",
+                "version": 3,
+                "id": "imported",
+                "timestamp": "2026-01-01T00:00:00.000Z",
+                "cwd": "/x",
+            }
+        )
+    ]
     lines += [
         json.dumps(
-            {"type": "message", "id": f"m{at}", "parentId": f"m{at - 1}" if at else None, "timestamp": "2026-01-01T00:00:01.000Z",
-             "message": said(f"import {at}", "z" * 200)}
+            {
+                "type": "message",
+                "id": f"m{at}",
+                "parentId": f"m{at - 1}" if at else None,
+                "timestamp": "2026-01-01T00:00:01.000Z",
+                "message": said(f"import {at}", "z" * 200),
+            }
         )
         for at in range(IMPORTED)
-    ]  # fmt: skip
+    ]
     (folder / "import").mkdir()
     (folder / "import" / "imported.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -103,7 +126,13 @@ def said(mark: str, text: str = "", role: str = "user") -> dict[str, Any]:
     body = f"<<{mark}>> {text}"
     if role == "user":
         return {"role": "user", "content": body}
-    return {"role": "assistant", "content": [{"type": "text", "text": body}], "provider": "p", "model": "m", "stopReason": "stop"}
+    return {
+        "role": "assistant",
+        "content": [{"type": "text", "text": body}],
+        "provider": "p",
+        "model": "m",
+        "stopReason": "stop",
+    }
 
 
 # -- the ledger -------------------------------------------------------------------------------------------------------
@@ -178,7 +207,9 @@ class Run:
             return
         self.errors[f"{op}: {type(error).__name__} {outcome_of(error)}"] += 1
         if not isinstance(error, SessionDBError):
-            self.wrong(f"{op} raised {type(error).__module__}.{type(error).__name__}, which is none of sessiondb's: {error}")
+            self.wrong(
+                f"{op} raised {type(error).__module__}.{type(error).__name__}, which is none of sessiondb's: {error}"
+            )
         elif not ADVICE.search(str(error)):
             self.wrong(f"{op}: the error does not say what to do: {type(error).__name__}: {error}")
 
@@ -186,7 +217,9 @@ class Run:
         """Tell whether an error says that it passes: the disk is to be healed, and then the same call succeeds."""
         if isinstance(error, StoreDamaged):
             return self.looks_like_damage
-        return not isinstance(error, SessionDBError) or error.retry  # errors that are none of ours were noted already
+        return (
+            not isinstance(error, SessionDBError) or error.retry
+        )  # errors that are none of ours were noted already
 
     async def attempt(self, call: Call, tries: int) -> Any:
         """Make a call, again after errors if it is one that insists; everything it is told goes into the ledger."""
@@ -201,14 +234,27 @@ class Run:
                 call.told.append(outcome_of(error) or "unknown")
                 self.note(call.op, error)
                 if not self._passes(error):
-                    self.wrong(f"{call.op}: {type(error).__name__} says that the same call cannot succeed later: {error}")
-                await anyio.sleep(min(0.05, getattr(error, "retry_after_ms", 0) / 1000) if isinstance(error, SessionDBError) else 0)
+                    self.wrong(
+                        f"{call.op}: {type(error).__name__} says that the same call cannot succeed later: {error}"
+                    )
+                await anyio.sleep(
+                    min(0.05, getattr(error, "retry_after_ms", 0) / 1000)
+                    if isinstance(error, SessionDBError)
+                    else 0
+                )
             else:
                 call.acknowledged = True
                 return value
         return None
 
-    async def call(self, op: str, marks: tuple[str, ...], make: Callable[[], Awaitable[Any]], *, insists: bool | None = None) -> Call:
+    async def call(
+        self,
+        op: str,
+        marks: tuple[str, ...],
+        make: Callable[[], Awaitable[Any]],
+        *,
+        insists: bool | None = None,
+    ) -> Call:
         """Put a call into the ledger and make it."""
         created = Call(op, marks, make, self.chance.random() < 0.6 if insists is None else insists)
         self.calls.append(created)
@@ -232,9 +278,16 @@ class Run:
             loops.start_soon(self._reader)
             async with anyio.create_task_group() as patient:
                 if "import" in self.heavy:
-                    patient.start_soon(self._import)  # it waits for a better disk by itself, for long
+                    patient.start_soon(
+                        self._import
+                    )  # it waits for a better disk by itself, for long
                 async with anyio.create_task_group() as work:
-                    for task in (self._append_singly, self._append_together, self._compact, self._accept):
+                    for task in (
+                        self._append_singly,
+                        self._append_together,
+                        self._compact,
+                        self._accept,
+                    ):
                         work.start_soon(task)
                     for name, job in (("gc", self._gc), ("backup", self._backup)):
                         if name in self.heavy:
@@ -266,7 +319,11 @@ class Run:
         for at in range(8):
             size = self.chance.choice([50, 2_000, 12_000])
             message = said(mark := f"single {at}", "a" * size)
-            await self.call("append", (mark,), lambda message=message, mark=mark: session.append(message, idempotency_key=mark))
+            await self.call(
+                "append",
+                (mark,),
+                lambda message=message, mark=mark: session.append(message, idempotency_key=mark),
+            )
 
     async def _append_together(self) -> None:
         session = await self._session(CHATS[1])
@@ -274,7 +331,11 @@ class Run:
             marks = tuple(f"together {at}.{part}" for part in range(3))
             messages = [said(mark, "b" * 700) for mark in marks]
             await self.call(
-                "append_many", marks, lambda messages=messages, marks=marks: session.append_many(messages, idempotency_keys=marks)
+                "append_many",
+                marks,
+                lambda messages=messages, marks=marks: session.append_many(
+                    messages, idempotency_keys=marks
+                ),
             )
 
     async def _session(self, key: str) -> sessiondb.Session:
@@ -313,7 +374,11 @@ class Run:
         for at in range(4):
             mark = f"in {at}"
             key = f"agent:main:test:direct:accept-{at % 2}"
-            await self.call("accept", (mark,), lambda mark=mark, key=key: self.db.accept("test", mark, key, said(mark)))
+            await self.call(
+                "accept",
+                (mark,),
+                lambda mark=mark, key=key: self.db.accept("test", mark, key, said(mark)),
+            )
 
     async def _import(self) -> None:
         folder = self.template.parent / "import"
@@ -324,9 +389,13 @@ class Run:
             if file.status not in ("imported", "unchanged", "grown"):
                 # Part of a receipt and not an exception: the batches before the error are in, the rest is not.
                 self.errors[f"import: {file.status}"] += 1
-                raise sessiondb.OutcomeUnknown(f"{file.note}; import again, or check the disk (retry)")
+                raise sessiondb.OutcomeUnknown(
+                    f"{file.note}; import again, or check the disk (retry)"
+                )
 
-        await self.call("import", tuple(f"import {at}" for at in range(IMPORTED)), bring, insists=True)
+        await self.call(
+            "import", tuple(f"import {at}" for at in range(IMPORTED)), bring, insists=True
+        )
 
     async def _gc(self) -> None:
         policy = RetentionPolicy(max_age_days=7, idle_days=1)
@@ -334,7 +403,11 @@ class Run:
         async def collect() -> None:
             report = await self.db.gc(policy)
             if report.count("failed"):
-                notes = "; ".join(str(decision.note) for decision in report.decisions if decision.outcome == "failed")
+                notes = "; ".join(
+                    str(decision.note)
+                    for decision in report.decisions
+                    if decision.outcome == "failed"
+                )
                 self.errors["gc: failed"] += 1
                 raise sessiondb.OutcomeUnknown(f"{notes} (retry)")
 
@@ -343,7 +416,9 @@ class Run:
     async def _backup(self) -> None:
         for at in range(2):
             target = str(self.folder / f"backup-{at}.db")
-            created = await self.call("backup", (), lambda target=target: self.db.backend.backup(target), insists=False)  # type: ignore[attr-defined]
+            created = await self.call(
+                "backup", (), lambda target=target: self.db.backend.backup(target), insists=False
+            )  # type: ignore[attr-defined]
             self.backups[target] = created
 
     # -- loops ------------------------------------------------------------------------------------------------
@@ -368,7 +443,9 @@ class Run:
     async def _think(self, turn: Turn) -> Answer:
         [mark] = MARK.findall(turn.message["content"])
         number = mark.split()[-1]
-        return Answer([said(f"answer {number}", role="assistant")], [("test", said(f"reply {number}"))])
+        return Answer(
+            [said(f"answer {number}", role="assistant")], [("test", said(f"reply {number}"))]
+        )
 
     async def _outbox(self) -> None:
         async def deliver(reply: Outgoing) -> str:
@@ -400,8 +477,12 @@ class Run:
             self._note_read("read", error)
             return
         self.reads += 1
-        if [len(MARK.findall(entry.payload)) for entry in entries if entry.type == "message"].count(1) < min(4, len(entries)):
-            self.wrong(f"a read returned what nobody wrote: {[entry.payload[:80] for entry in entries]}")
+        if [len(MARK.findall(entry.payload)) for entry in entries if entry.type == "message"].count(
+            1
+        ) < min(4, len(entries)):
+            self.wrong(
+                f"a read returned what nobody wrote: {[entry.payload[:80] for entry in entries]}"
+            )
         if not context.messages:
             self.wrong("a read returned an empty context")
 
@@ -409,9 +490,13 @@ class Run:
         self.reads_failed += 1
         self.note(op, error)
         if self.reads_are_safe:
-            self.wrong(f"a read failed, though the fault is none of reading: {type(error).__name__}: {error}")
+            self.wrong(
+                f"a read failed, though the fault is none of reading: {type(error).__name__}: {error}"
+            )
         elif not self._passes(error):
-            self.wrong(f"a read's {type(error).__name__} says that the same call cannot succeed later: {error}")
+            self.wrong(
+                f"a read's {type(error).__name__} says that the same call cannot succeed later: {error}"
+            )
 
     # -- after the fault --------------------------------------------------------------------------------------
 
@@ -421,7 +506,9 @@ class Run:
             if call.insists and not call.acknowledged and not call.final:
                 await self.attempt(call, self.tries_well)
                 if not call.acknowledged and not call.final:
-                    self.wrong(f"{call.op} {call.marks[:1]} never succeeded on a healthy disk: {dict(self.errors)}")
+                    self.wrong(
+                        f"{call.op} {call.marks[:1]} never succeeded on a healthy disk: {dict(self.errors)}"
+                    )
         proof = Call("append", ("proof",), self._prove, insists=True)
         self.calls.append(proof)
         await self.attempt(proof, self.tries_well)
@@ -446,9 +533,15 @@ class Run:
 
     async def why_unsettled(self) -> str:
         """Say what a run that does not end is waiting for."""
-        calls = [(call.op, call.marks[:1], call.told) for call in self.calls if not (call.acknowledged or call.final or call.told)]
+        calls = [
+            (call.op, call.marks[:1], call.told)
+            for call in self.calls
+            if not (call.acknowledged or call.final or call.told)
+        ]
         try:
-            rows = await self.db.read("unsettled", lambda tx: [tuple(row) for row in tx.all("faults.open")])
+            rows = await self.db.read(
+                "unsettled", lambda tx: [tuple(row) for row in tx.all("faults.open")]
+            )
         except SessionDBError as error:
             rows = [("unreadable", str(error))]
         return f"rows {rows}, calls without an end {calls}, healed {not self.disk.is_ill}"
@@ -464,10 +557,16 @@ class Run:
     def look_for_leaks(self) -> None:
         """After close(): no connection, thread or descriptor of ours is left."""
         gc.collect()
-        left = [str(connection.filename) for connection in apsw.connections() if str(self.folder) in str(connection.filename)]
+        left = [
+            str(connection.filename)
+            for connection in apsw.connections()
+            if str(self.folder) in str(connection.filename)
+        ]
         if left:
             self.wrong(f"connections left open: {left}")
-        threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb-")]
+        threads = [
+            thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb-")
+        ]
         if threads:
             self.wrong(f"threads left: {threads}")
         files = descriptors(self.folder)
@@ -505,9 +604,15 @@ class Run:
             self.wrong(f"{when}: delivered, and not in the outbox: {lost}")
 
     def _compare_compactions(self, found: dict[str, Any], when: str) -> None:
-        committed = [compaction_id for compaction_id, state in found["compactions"].items() if state == "committed"]
+        committed = [
+            compaction_id
+            for compaction_id, state in found["compactions"].items()
+            if state == "committed"
+        ]
         if found["compaction_epochs"] != len(committed):
-            self.wrong(f"{when}: {len(committed)} compactions committed and {found['compaction_epochs']} epochs begun by one")
+            self.wrong(
+                f"{when}: {len(committed)} compactions committed and {found['compaction_epochs']} epochs begun by one"
+            )
         for compaction_id, call in self.compactions.items():
             state = found["compactions"].get(compaction_id)
             if call.acknowledged and state != "committed":
@@ -520,7 +625,9 @@ class Run:
         for target, call in self.backups.items():
             there = Path(target).exists()
             if call.acknowledged != there:
-                self.wrong(f"backup: acknowledged {call.acknowledged}, told {call.told}, and it is {'there' if there else 'not there'}")
+                self.wrong(
+                    f"backup: acknowledged {call.acknowledged}, told {call.told}, and it is {'there' if there else 'not there'}"
+                )
 
 
 def descriptors(folder: Path) -> list[str]:
@@ -551,11 +658,17 @@ class Examiner:
             cwd=CHECKOUT,
         )
 
-    def look(self, path: Path, *, copy_to: Path | None = None, backups: list[str] | None = None) -> dict[str, Any]:
+    def look(
+        self, path: Path, *, copy_to: Path | None = None, backups: list[str] | None = None
+    ) -> dict[str, Any]:
         """Examine a database, or a copy of it and its WAL made by the examiner."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        request = {"path": str(path), "copy_to": str(copy_to) if copy_to else None, "backups": backups or []}
+        request = {
+            "path": str(path),
+            "copy_to": str(copy_to) if copy_to else None,
+            "backups": backups or [],
+        }
         self._child.stdin.write(json.dumps(request) + "\n")
         self._child.stdin.flush()
         answer = self._child.stdout.readline()
@@ -574,7 +687,9 @@ def examine(path: Path) -> dict[str, Any]:
     findings: list[str] = []
     with sessiondb.sync.open(path, program="examiner") as db:
         report = db.verify()
-        findings += [f"verify: {finding}" for finding in report.findings if finding.severity == "error"]
+        findings += [
+            f"verify: {finding}" for finding in report.findings if finding.severity == "error"
+        ]
         for name in OLD:
             try:
                 db.restore(name)
@@ -584,31 +699,53 @@ def examine(path: Path) -> dict[str, Any]:
         said_ok = [row[0] for row in connection.execute("PRAGMA integrity_check")]
         if said_ok != ["ok"]:
             findings += [f"integrity_check: {line}" for line in said_ok]
-        findings += [f"foreign key: {row}" for row in connection.execute("PRAGMA foreign_key_check")]
+        findings += [
+            f"foreign key: {row}" for row in connection.execute("PRAGMA foreign_key_check")
+        ]
         marks: Counter[str] = Counter()
         for (payload,) in connection.execute("SELECT payload FROM entry"):
             marks.update(MARK.findall(payload))
         inbox: Counter[str] = Counter()
-        for event_id, entry_no in connection.execute("SELECT event_id, entry_no FROM inbox WHERE channel = 'test'"):
+        for event_id, entry_no in connection.execute(
+            "SELECT event_id, entry_no FROM inbox WHERE channel = 'test'"
+        ):
             inbox[event_id] += 1
             in_transcript = marks.pop(event_id, 0)
             if in_transcript != (1 if entry_no is not None else 0):
-                findings.append(f"message {event_id!r} is {in_transcript} times in the transcript, entry {entry_no}")
+                findings.append(
+                    f"message {event_id!r} is {in_transcript} times in the transcript, entry {entry_no}"
+                )
         marks.update(inbox)
-        findings += [f"{mark!r} of the template is there {marks[mark]} times" for mark in template_marks() if marks[mark] != 1]
+        findings += [
+            f"{mark!r} of the template is there {marks[mark]} times"
+            for mark in template_marks()
+            if marks[mark] != 1
+        ]
         replies: dict[str, list[str]] = {}
         for payload, state in connection.execute("SELECT payload, state FROM outbox"):
             [mark] = MARK.findall(payload)
             replies.setdefault(mark, []).append(state)
             marks[mark] += 1
-        compactions = dict(connection.execute("SELECT compaction_id, state FROM compaction").fetchall())
-        epochs = connection.execute("SELECT count(*) FROM epoch WHERE reason = 'compaction'").fetchall()[0][0]
-    return {"findings": findings, "marks": marks, "replies": replies, "compactions": compactions, "compaction_epochs": epochs}
+        compactions = dict(
+            connection.execute("SELECT compaction_id, state FROM compaction").fetchall()
+        )
+        epochs = connection.execute(
+            "SELECT count(*) FROM epoch WHERE reason = 'compaction'"
+        ).fetchall()[0][0]
+    return {
+        "findings": findings,
+        "marks": marks,
+        "replies": replies,
+        "compactions": compactions,
+        "compaction_epochs": epochs,
+    }
 
 
 def template_marks() -> list[str]:
     """Return the marks that every database has from the beginning."""
-    return [f"{key} {at}" for key in CHATS for at in range(12)] + [f"{name} {at}" for name in OLD for at in range(20)]
+    return [f"{key} {at}" for key in CHATS for at in range(12)] + [
+        f"{name} {at}" for name in OLD for at in range(20)
+    ]
 
 
 def _serve() -> None:
@@ -624,7 +761,9 @@ def _serve() -> None:
             path = folder / path.name
         found = examine(path)
         for backup in request["backups"]:
-            found["findings"] += [f"backup: {finding}" for finding in examine(Path(backup))["findings"]]
+            found["findings"] += [
+                f"backup: {finding}" for finding in examine(Path(backup))["findings"]
+            ]
         print(json.dumps(found), flush=True)
 
 

@@ -27,7 +27,15 @@ import apsw
 
 import sessiondb
 from sessiondb.sqlite import schema
-from tests.proofs.crash.child import GATEWAY_MESSAGES, GATEWAY_TALKS, MESSAGES, TALKS, Order, gateway_text, talk_text
+from tests.proofs.crash.child import (
+    GATEWAY_MESSAGES,
+    GATEWAY_TALKS,
+    MESSAGES,
+    TALKS,
+    Order,
+    gateway_text,
+    talk_text,
+)
 from tests.support.core import change, query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_process import PATIENCE_S, check_promises
@@ -115,7 +123,9 @@ class Zygote:
             text = self._process.stdout.readline()
         finally:
             guard.cancel()
-        assert text.endswith(b"\n"), f"{self._order} said nothing for {PATIENCE_S:g} s, or its parent died; last: {self._heard[-5:]}"
+        assert text.endswith(b"\n"), (
+            f"{self._order} said nothing for {PATIENCE_S:g} s, or its parent died; last: {self._heard[-5:]}"
+        )
         line: Line = json.loads(text)
         self._heard.append(line)
         return line
@@ -129,7 +139,9 @@ class Zygote:
             line = self.next()
             if line["saw"] == saw:
                 return line
-            assert line["saw"] != "ended", f"{self._order} ended before it said {saw!r}: {self._heard[-5:]}"
+            assert line["saw"] != "ended", (
+                f"{self._order} ended before it said {saw!r}: {self._heard[-5:]}"
+            )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child: to it, whatever has become of its number; nothing if it has ended."""
@@ -191,7 +203,9 @@ class World:
         options = {**self.options, **fields.pop("options", {})}
         scenario = fields.pop("scenario", self.scenario)
         self.jumped |= bool(options.get("clock_s"))
-        return Order(str(self.path), scenario, step, nth, life=self.lives, options=options, **fields)
+        return Order(
+            str(self.path), scenario, step, nth, life=self.lives, options=options, **fields
+        )
 
     def hear(self, death: Death) -> Death:
         """Remember what was acknowledged."""
@@ -209,8 +223,12 @@ class World:
             assert not self.saw("opened"), "an opened database is gone"
             return
         anyio.run(self._reopen)
-        assert query(self.path, "SELECT count(*) FROM instance WHERE closed_at_ms IS NULL") == [0], "a dead process counts as open"
-        assert query(self.path, "SELECT what, number, owner FROM held") == [], "the dead hold something"
+        assert query(self.path, "SELECT count(*) FROM instance WHERE closed_at_ms IS NULL") == [
+            0
+        ], "a dead process counts as open"
+        assert query(self.path, "SELECT what, number, owner FROM held") == [], (
+            "the dead hold something"
+        )
         self._check_transcripts()
         self._check_gateway()
         self._check_copies()
@@ -244,14 +262,20 @@ class World:
             )
         )
         for line in self.saw("moved"):
-            assert (line["key"], line["epoch"], line["reason"]) in epochs, f"acknowledged and not there: {line}"
+            assert (line["key"], line["epoch"], line["reason"]) in epochs, (
+                f"acknowledged and not there: {line}"
+            )
         forks = set(query(self.path, "SELECT session_id FROM session"))
-        assert {line["session"] for line in self.saw("forked")} <= forks, "an acknowledged fork is gone"
+        assert {line["session"] for line in self.saw("forked")} <= forks, (
+            "an acknowledged fork is gone"
+        )
 
     def _check_gateway(self) -> None:
         accepted = {line["id"] for line in self.saw("accepted")}
         inbox = query(self.path, "SELECT event_id FROM inbox")
-        assert accepted <= set(inbox), f"acknowledged and not in the inbox: {sorted(accepted - set(inbox))}"
+        assert accepted <= set(inbox), (
+            f"acknowledged and not in the inbox: {sorted(accepted - set(inbox))}"
+        )
         assert len(inbox) == len(set(inbox)), "an event was accepted twice"
 
     def _check_copies(self) -> None:
@@ -286,14 +310,24 @@ class World:
                 self._check_talk(prefix)
         if self.scenario in ("gateway", "recover"):
             sent = {
-                f"{prefix}{talk}": [gateway_text(prefix, talk, at) for at in range(GATEWAY_MESSAGES)]
+                f"{prefix}{talk}": [
+                    gateway_text(prefix, talk, at) for at in range(GATEWAY_MESSAGES)
+                ]
                 for prefix in self.prefixes
                 for talk in range(GATEWAY_TALKS)
             }
             if self.jumped:
                 # Then the times of turns say nothing about their order. That no two of a session overlap is a unique index's doing.
-                change(self.path, "UPDATE turn SET started_at_ms = 2 * turn_no, finished_at_ms = 2 * turn_no + 1")
-            counted = check_promises(self.path, self.folder / "channel.jsonl", sent, {line["id"] for line in self.saw("accepted")})
+                change(
+                    self.path,
+                    "UPDATE turn SET started_at_ms = 2 * turn_no, finished_at_ms = 2 * turn_no + 1",
+                )
+            counted = check_promises(
+                self.path,
+                self.folder / "channel.jsonl",
+                sent,
+                {line["id"] for line in self.saw("accepted")},
+            )
         if self.scenario == "recover":
             anyio.run(self._commit_late)
         if self.scenario == "maintain":
@@ -313,13 +347,17 @@ class World:
                    WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
                 key,
             )
-            assert report == [talk_text(prefix, talk, at) for at in range(MESSAGES)], f"{key}: {[text[:20] for text in report]}"
+            assert report == [talk_text(prefix, talk, at) for at in range(MESSAGES)], (
+                f"{key}: {[text[:20] for text in report]}"
+            )
             reasons = query(
                 self.path,
                 "SELECT e.reason FROM epoch AS e JOIN binding AS b ON b.session_no = e.session_no WHERE b.session_key = ? ORDER BY epoch",
                 key,
             )
-            assert reasons == ["start", ("compaction", "reset", "branch")[talk]], f"{key} went through {reasons}"
+            assert reasons == ["start", ("compaction", "reset", "branch")[talk]], (
+                f"{key} went through {reasons}"
+            )
         fork = "SELECT count(*) FROM entry WHERE entry_no >> 32 = (SELECT session_no FROM session WHERE session_id = ?) AND role = 'user'"
         assert query(self.path, fork, f"fork-of-{prefix}2") == [1]
 
@@ -379,7 +417,9 @@ class Templates:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._made: dict[str, tuple[Path, dict[str, Any], list[Line], dict[str, list[Any]] | None]] = {}
+        self._made: dict[
+            str, tuple[Path, dict[str, Any], list[Line], dict[str, list[Any]] | None]
+        ] = {}
 
     def world(self, name: str, folder: Path) -> World:
         """Return a world for a scenario (or "migrate"), in a new folder."""
@@ -414,10 +454,19 @@ class Templates:
             connection.execute("PRAGMA journal_mode = wal").fetchall()
             connection.execute(first).fetchall()
             connection.execute("ATTACH ? AS newer", (str(folder / "newer.db"),)).fetchall()
-            tables = connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
+            tables = connection.execute(
+                "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            ).fetchall()
             for (table,) in tables:
-                columns = ", ".join(name for (_, name, *_) in connection.execute(f"PRAGMA main.table_info({table})").fetchall())
-                connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}").fetchall()
+                columns = ", ".join(
+                    name
+                    for (_, name, *_) in connection.execute(
+                        f"PRAGMA main.table_info({table})"
+                    ).fetchall()
+                )
+                connection.execute(
+                    f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}"
+                ).fetchall()
         (folder / "newer.db").unlink()
         path.chmod(0o600)
         assert query(path, "PRAGMA user_version") == [1]
@@ -433,7 +482,9 @@ class Templates:
     def _maintain(self, folder: Path) -> Made:
         path = folder / "gateway.db"
         old = anyio.run(_make_contents, path)
-        files = {f"imported-{number}.jsonl": transcript(75, f"imported-{number}") for number in range(2)}
+        files = {
+            f"imported-{number}.jsonl": transcript(75, f"imported-{number}") for number in range(2)
+        }
         write(folder / "import", files)
         found = contents(path)
         return {"import": str(folder / "import"), "old": old[:2], "trash": old[2]}, [], found
@@ -451,9 +502,20 @@ async def _make_contents(path: Path) -> list[str]:
         for number in range(4):
             session = await db.session(f"agent:main:old:{number}")
             created.append(session.id)
-            await session.append_many([{"role": "user", "content": f"line {at} of session {number} {'x' * 300}"} for at in range(60)])
+            await session.append_many(
+                [
+                    {"role": "user", "content": f"line {at} of session {number} {'x' * 300}"}
+                    for at in range(60)
+                ]
+            )
             await session.append(
-                {"role": "assistant", "content": [{"type": "text", "text": "yes"}], "provider": "p", "model": "m", "stopReason": "stop"}
+                {
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": "yes"}],
+                    "provider": "p",
+                    "model": "m",
+                    "stopReason": "stop",
+                }
             )
             async with session.compact(trigger="manual", keep_recent_tokens=10) as job:
                 await job.commit("They talked.")

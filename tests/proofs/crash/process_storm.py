@@ -129,12 +129,17 @@ class Board:
         self._settings = settings
         width = settings.sessions + 2
         self._readers_at = 1 + settings.writers * width
-        self._memory = memoryview(mmap.mmap(-1, 8 * (self._readers_at + settings.readers))).cast("q")
+        self._memory = memoryview(mmap.mmap(-1, 8 * (self._readers_at + settings.readers))).cast(
+            "q"
+        )
         self._width = width
 
     def acknowledged(self, session: int) -> list[int]:
         """Return how many entries each writer knows to be in a session."""
-        return [self._memory[1 + writer * self._width + session] for writer in range(self._settings.writers)]
+        return [
+            self._memory[1 + writer * self._width + session]
+            for writer in range(self._settings.writers)
+        ]
 
     def acknowledge(self, writer: int, session: int, count: int) -> None:
         self._memory[1 + writer * self._width + session] += count
@@ -150,7 +155,9 @@ class Board:
     @property
     def finished(self) -> bool:
         at = self._settings.sessions
-        return all(self._memory[1 + writer * self._width + at] for writer in range(self._settings.writers))
+        return all(
+            self._memory[1 + writer * self._width + at] for writer in range(self._settings.writers)
+        )
 
     def close(self, writer: int) -> None:
         """Say that a writer leaves."""
@@ -159,7 +166,9 @@ class Board:
     @property
     def closed(self) -> bool:
         at = 1 + self._settings.sessions
-        return all(self._memory[1 + writer * self._width + at] for writer in range(self._settings.writers))
+        return all(
+            self._memory[1 + writer * self._width + at] for writer in range(self._settings.writers)
+        )
 
     def looked(self, reader: int) -> None:
         """Say that a reader has looked once more."""
@@ -169,7 +178,9 @@ class Board:
     def looks_least(self) -> int:
         """How often the slowest reader has looked."""
         readers = range(self._settings.readers)
-        return min((self._memory[self._readers_at + reader] for reader in readers), default=LOOKS_MIN)
+        return min(
+            (self._memory[self._readers_at + reader] for reader in readers), default=LOOKS_MIN
+        )
 
     @property
     def aborted(self) -> bool:
@@ -194,7 +205,9 @@ class Process:
         self.board = board
         self.number = number
         self.chance = random.Random(f"{settings.seed}:{self.role}:{number}")
-        self._ledger = (Path(settings.folder) / f"{self.role}{number}.jsonl").open("w", encoding="utf-8", buffering=1)
+        self._ledger = (Path(settings.folder) / f"{self.role}{number}.jsonl").open(
+            "w", encoding="utf-8", buffering=1
+        )
         self._violations = 0
 
     def note(self, saw: str, **fields: Any) -> None:
@@ -259,7 +272,12 @@ def question(text: str) -> dict[str, Any]:
 
 
 def answer(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}], "provider": "p", "model": "m"}
+    return {
+        "role": "assistant",
+        "content": [{"type": "text", "text": text}],
+        "provider": "p",
+        "model": "m",
+    }
 
 
 # -- writers ----------------------------------------------------------------------------------------------------------
@@ -278,9 +296,14 @@ class WritingProcess(Process):
         try:
             async with anyio.create_task_group() as loops:
                 if not self.impatient:
-                    await self.patiently("lane", lambda: self.db.set_lane("main", concurrency=LANE_CONCURRENCY, priority=0))
+                    await self.patiently(
+                        "lane",
+                        lambda: self.db.set_lane("main", concurrency=LANE_CONCURRENCY, priority=0),
+                    )
                     settings = LaneSettings(lease_s=LONG_S, timeout_s=LONG_S)
-                    loops.start_soon(lambda: self.db.run_lane("main", self.think, settings=settings))
+                    loops.start_soon(
+                        lambda: self.db.run_lane("main", self.think, settings=settings)
+                    )
                     loops.start_soon(lambda: self.db.run_outbox(self.send, lease_s=LONG_S))
                 async with anyio.create_task_group() as work:
                     for session in range(self.settings.sessions):
@@ -314,19 +337,29 @@ class WritingProcess(Process):
 
     def stats(self) -> dict[str, Any]:
         writer = self.db.backend.stats()["writer"]
-        return {"busy_waits": writer["busy_waits"], "commits": writer["commits"], **{
-            f"checkpoint_{name}": writer["checkpoint"][name] for name in ("ok", "blocked", "failed")
-        }}  # fmt: skip
+        return {
+            "busy_waits": writer["busy_waits"],
+            "commits": writer["commits"],
+            **{
+                f"checkpoint_{name}": writer["checkpoint"][name]
+                for name in ("ok", "blocked", "failed")
+            },
+        }
 
     async def talk(self, number: int) -> None:
         """Append to one shared session, one call after the other; what returned is on the board at once."""
-        session, _ = await self.patiently("session", lambda: self.db.session(self.settings.key(number)))
+        session, _ = await self.patiently(
+            "session", lambda: self.db.session(self.settings.key(number))
+        )
         self.note("session", session=number, session_id=session.id)
         message = 0
         while not self.over:
             count = self.chance.choice([1, 1, 1, 2, 5])
             keys = [f"{self.number}:{message + index}" for index in range(count)]
-            items = [(question if (message + index) % 2 else answer)(f"entry {key} of session {number}") for index, key in enumerate(keys)]
+            items = [
+                (question if (message + index) % 2 else answer)(f"entry {key} of session {number}")
+                for index, key in enumerate(keys)
+            ]
 
             async def append(items: list[Any] = items, keys: list[str] = keys) -> list[Receipt]:
                 if len(items) == 1:
@@ -336,12 +369,21 @@ class WritingProcess(Process):
             receipts, refused = await self.patiently("append", append)
             self.board.acknowledge(self.number, number, count)
             message += count
-            self.note("appended", session=number, keys=keys, numbers=[receipt.entry_no for receipt in receipts])
+            self.note(
+                "appended",
+                session=number,
+                keys=keys,
+                numbers=[receipt.entry_no for receipt in receipts],
+            )
             if any(receipt.duplicate for receipt in receipts):
-                self.violation(f"append {keys} is there already; it was refused {refused} times and had never returned")
+                self.violation(
+                    f"append {keys} is there already; it was refused {refused} times and had never returned"
+                )
             if self.chance.random() < 0.1:  # the acknowledgement was lost, so it is said again
                 again, _ = await self.patiently("append again", append)
-                if [(receipt.entry_no, receipt.duplicate) for receipt in again] != [(receipt.entry_no, True) for receipt in receipts]:
+                if [(receipt.entry_no, receipt.duplicate) for receipt in again] != [
+                    (receipt.entry_no, True) for receipt in receipts
+                ]:
                     self.violation(f"append {keys} repeated: {again}, first {receipts}")
 
     async def burst(self) -> None:
@@ -350,11 +392,15 @@ class WritingProcess(Process):
         for number in range(3):
             async with anyio.create_task_group() as group:
                 for index in range(16):
-                    group.start_soon(self.append_loose, session, f"burst {self.number}:{number}:{index}")
+                    group.start_soon(
+                        self.append_loose, session, f"burst {self.number}:{number}:{index}"
+                    )
 
     async def append_loose(self, session: sessiondb.Session, key: str) -> None:
         """Append something whose place does not matter; it must be there once."""
-        receipt, _ = await self.patiently("burst", lambda: session.append(answer(key), idempotency_key=key))
+        receipt, _ = await self.patiently(
+            "burst", lambda: session.append(answer(key), idempotency_key=key)
+        )
         self.note("loose", session_id=session.id, key=key, number=receipt.entry_no)
 
     async def compact(self) -> None:
@@ -365,7 +411,9 @@ class WritingProcess(Process):
             key = self.settings.key(self.chance.randrange(self.settings.sessions))
             session, _ = await self.patiently("session", lambda: self.db.session(key))  # noqa: B023
             summary, late = f"S{self.number}.{number}", self.chance.random() < 0.2
-            job = session.compact(trigger="threshold", keep_recent_tokens=KEEP_TOKENS, timeout_s=LONG_S)
+            job = session.compact(
+                trigger="threshold", keep_recent_tokens=KEEP_TOKENS, timeout_s=LONG_S
+            )
             try:
                 await self.complete(job, summary, late=late)
             except CompactionRefused as refusal:
@@ -380,14 +428,30 @@ class WritingProcess(Process):
             await anyio.lowlevel.checkpoint()
             if late:
                 state: GivenUp = "cancelled"
-                await self.patiently("give up", lambda: self.db.fail_compaction(job.id, "it takes too long", state=state))
+                await self.patiently(
+                    "give up",
+                    lambda: self.db.fail_compaction(job.id, "it takes too long", state=state),
+                )
                 await anyio.lowlevel.checkpoint()
             result, _ = await self.patiently("commit", lambda: job.commit(summary))
-        again, _ = await self.patiently("commit again", lambda: self.db.commit_compaction(job.id, summary))
+        again, _ = await self.patiently(
+            "commit again", lambda: self.db.commit_compaction(job.id, summary)
+        )
         # A superseded job's answer names the current epoch, which may have moved on.
-        if (again.outcome, again.late, again.entry_id) != (result.outcome, result.late, result.entry_id):
+        if (again.outcome, again.late, again.entry_id) != (
+            result.outcome,
+            result.late,
+            result.entry_id,
+        ):
             self.violation(f"compaction {job.id} repeated: {again}, first {result}")
-        self.note("compacted", session_id=result.session_id, outcome=result.outcome, epoch=result.epoch, late=result.late, summary=summary)
+        self.note(
+            "compacted",
+            session_id=result.session_id,
+            outcome=result.outcome,
+            epoch=result.epoch,
+            late=result.late,
+            summary=summary,
+        )
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -398,13 +462,30 @@ class WritingProcess(Process):
                 if self.board.aborted:
                     return
                 event_id = f"{source}:{number}"
-                key, message = f"agent:chat:storm:channel:{(source + number) % CHATS}", question(f"event {event_id}")
-                accepted, _ = await self.patiently("accept", lambda: self.db.accept("storm", event_id, key, message))  # noqa: B023
-                self.note("accepted", event_id=event_id, inbox_no=accepted.inbox_no, duplicate=accepted.duplicate)
+                key, message = (
+                    f"agent:chat:storm:channel:{(source + number) % CHATS}",
+                    question(f"event {event_id}"),
+                )
+                accepted, _ = await self.patiently(
+                    "accept",
+                    lambda: self.db.accept("storm", event_id, key, message),  # noqa: B023
+                )
+                self.note(
+                    "accepted",
+                    event_id=event_id,
+                    inbox_no=accepted.inbox_no,
+                    duplicate=accepted.duplicate,
+                )
 
     async def think(self, turn: Turn) -> Answer:
         inbox_no = turn.inbox_no
-        self.note("turn", turn_no=turn.number, inbox_no=inbox_no, attempt=turn.attempt, event=turn.message["content"])
+        self.note(
+            "turn",
+            turn_no=turn.number,
+            inbox_no=inbox_no,
+            attempt=turn.attempt,
+            event=turn.message["content"],
+        )
         try:
             await turn.append(answer(f"looking into {inbox_no}"))
         except TurnLost as lost:
@@ -422,7 +503,9 @@ class WritingProcess(Process):
         while looks_left > 0 and not self.board.aborted:
             seen = self.db.backend.change_count
             finished = self.board.finished
-            if (await self.db.read("settle", lambda tx: tx.one("storm.open"))).work == 0 and finished:
+            if (
+                await self.db.read("settle", lambda tx: tx.one("storm.open"))
+            ).work == 0 and finished:
                 return
             looks_left -= finished
             await self.db.backend.wait_change(seen, 0.1)
@@ -436,17 +519,28 @@ class WritingProcess(Process):
         while not self.over or number == 0:
             for _ in range(6):
                 number += 1
-                session, _ = await self.patiently("session", lambda: self.db.session(f"agent:gone:storm:channel:{number:04}"))  # noqa: B023
+                session, _ = await self.patiently(
+                    "session",
+                    lambda: self.db.session(f"agent:gone:storm:channel:{number:04}"),  # noqa: B023
+                )
                 for index in range(5):
                     await self.append_if_live(session, f"gone {self.number}:{number}:{index}")
             report, _ = await self.patiently("gc", lambda: self.db.gc(policy))
-            self.note("collected", done=report.count("done"), failed=[str(created) for created in report.decisions if created.outcome == "failed"])
+            self.note(
+                "collected",
+                done=report.count("done"),
+                failed=[
+                    str(created) for created in report.decisions if created.outcome == "failed"
+                ],
+            )
 
     async def talk_to_the_old(self) -> None:
         """Append to what may be archived at this moment."""
         number = 0
         while not self.over:
-            keys = await self.db.read("gone", lambda tx: [row.session_key for row in tx.all("storm.gone")])
+            keys = await self.db.read(
+                "gone", lambda tx: [row.session_key for row in tx.all("storm.gone")]
+            )
             if not keys:
                 await self.db.backend.wait_change(self.db.backend.change_count, 0.1)
                 continue
@@ -465,28 +559,46 @@ class WritingProcess(Process):
         """Import files that grow; the last time compared with their export."""
         folder = Path(self.settings.folder) / "sources"
         folder.mkdir()
-        files = [folder / f"2026-01-0{number}_{number:08}-0000-4000-8000-000000000000.jsonl" for number in range(1, 4)]
+        files = [
+            folder / f"2026-01-0{number}_{number:08}-0000-4000-8000-000000000000.jsonl"
+            for number in range(1, 4)
+        ]
         for number, file in enumerate(files):
             session_id = f"{number + 1:08}-0000-4000-8000-000000000000"
-            head = {"type": "session", "version": 3, "id": session_id, "timestamp": TIMESTAMP, "cwd": "/"}
+            head = {
+                "type": "session",
+                "version": 3,
+                "id": session_id,
+                "timestamp": TIMESTAMP,
+                "cwd": "/",
+            }
             file.write_text(json.dumps(head) + "\n")
         lines = 0
         while not self.over or lines == 0:
             lines = self.grow(files, lines)
             report, _ = await self.patiently("import", lambda: self.db.import_path(folder))
-            self.note("imported", files=[(receipt.path, receipt.status, receipt.entries) for receipt in report.files])
+            self.note(
+                "imported",
+                files=[(receipt.path, receipt.status, receipt.entries) for receipt in report.files],
+            )
         report, _ = await self.patiently("import", lambda: self.db.import_path(folder, verify=True))
         for receipt in report.files:
             if receipt.entries != lines or receipt.damaged or receipt.verified is False:
-                self.violation(f"import of {receipt.name}: {receipt.entries} of {lines} entries, {receipt.status}, {receipt.note}")
+                self.violation(
+                    f"import of {receipt.name}: {receipt.entries} of {lines} entries, {receipt.status}, {receipt.note}"
+                )
 
     def grow(self, files: list[Path], lines: int) -> int:
         for file in files:
             with file.open("a") as out:
                 for number in range(lines, lines + 20):
                     parent = json.dumps(f"e{number - 1}") if number else "null"
-                    message = json.dumps((question if number % 2 == 0 else answer)(f"line {number}"))
-                    out.write(f'{{"type":"message","id":"e{number}","parentId":{parent},"timestamp":"{TIMESTAMP}","message":{message}}}\n')
+                    message = json.dumps(
+                        (question if number % 2 == 0 else answer)(f"line {number}")
+                    )
+                    out.write(
+                        f'{{"type":"message","id":"e{number}","parentId":{parent},"timestamp":"{TIMESTAMP}","message":{message}}}\n'
+                    )
         return lines + 20
 
 
@@ -513,11 +625,19 @@ class ReadingProcess(Process):
                 await chosen(db)
                 rounds += 1
                 self.board.looked(self.number)
-                await db.backend.wait_change(change, 0.1)  # two cores: readers that never pause leave the writers none
+                await db.backend.wait_change(
+                    change, 0.1
+                )  # two cores: readers that never pause leave the writers none
                 self.wal_bytes_most = max(self.wal_bytes_most, db.backend.stats()["wal_file_bytes"])
             await self.look(db)  # ... and everything that was ever acknowledged
         finally:
-            self.note("read", what=chosen.__name__, rounds=rounds, readonly=readonly, wal_bytes_most=self.wal_bytes_most)
+            self.note(
+                "read",
+                what=chosen.__name__,
+                rounds=rounds,
+                readonly=readonly,
+                wal_bytes_most=self.wal_bytes_most,
+            )
             await db.close()
 
     async def find(self, db: sessiondb.SessionDB, number: int) -> sessiondb.Session | None:
@@ -527,7 +647,9 @@ class ReadingProcess(Process):
             return await db.session_by_id(self.settings.key(number))
         except sessiondb.NotFound:
             if begun:
-                self.violation(f"session {number} is not there, and entries of it were acknowledged")
+                self.violation(
+                    f"session {number} is not there, and entries of it were acknowledged"
+                )
             return None
 
     async def look(self, db: sessiondb.SessionDB) -> None:
@@ -543,7 +665,9 @@ class ReadingProcess(Process):
                 self.violation(f"session {number}: {what}")
             before, now = self.seen.get(number, (0, 0)), (seen.row.entries, seen.row.epoch)
             if now[0] < before[0] or now[1] < before[1]:
-                self.violation(f"session {number} went back from {before} to {now} entries and epochs")
+                self.violation(
+                    f"session {number} went back from {before} to {now} entries and epochs"
+                )
             self.seen[number] = now
 
     async def page(self, db: sessiondb.SessionDB) -> None:
@@ -559,14 +683,18 @@ class ReadingProcess(Process):
             positions += [entry.position for entry in page]
             page = await session.entries(newest_first=True, limit=100, before=page[-1])
         if positions != list(range(len(positions), 0, -1)) or len(positions) < floor:
-            self.violation(f"session {number}: its pages hold {len(positions)} entries of {floor} or more, from {positions[:3]} on")
+            self.violation(
+                f"session {number}: its pages hold {len(positions)} entries of {floor} or more, from {positions[:3]} on"
+            )
 
     async def ask_for_status(self, db: sessiondb.SessionDB) -> None:
         """Ask what an operator asks: the status, who holds what, and the work in one snapshot."""
         floor = self.board.total
         status = await db.status()
         if status.entries < floor or status.gateway.turns_running > LANE_CONCURRENCY:
-            self.violation(f"the status tells of {status.entries} entries of {floor}, and {status.gateway.turns_running} running turns")
+            self.violation(
+                f"the status tells of {status.entries} entries of {floor}, and {status.gateway.turns_running} running turns"
+            )
         for holding in await db.held():
             if holding.alive is not True:
                 self.violation(f"{holding} is held by nobody")
@@ -575,7 +703,11 @@ class ReadingProcess(Process):
 
     async def verify(self, db: sessiondb.SessionDB) -> None:
         """Verify a session, or all there is, while it is being written to."""
-        session = await self.find(db, self.chance.randrange(self.settings.sessions)) if self.chance.random() < 0.8 else None
+        session = (
+            await self.find(db, self.chance.randrange(self.settings.sessions))
+            if self.chance.random() < 0.8
+            else None
+        )
         report = await db.verify(session)
         for finding in report.findings:
             self.violation(f"verify: {finding.check}: {finding.message}")
@@ -600,7 +732,9 @@ def look_at_session(tx: ReadTx, session_id: str) -> Seen:
     epoch = tx.first("storm.epoch", session_no=row.session_no, epoch=row.epoch)
     view = tx.one("storm.view", session_id=session_id).messages
     low_no = row.session_no << SEQ_BITS
-    return Seen(row, tx.all("storm.entries", low_no=low_no, high_no=low_no + SEQ_MAX), epoch, context, view)
+    return Seen(
+        row, tx.all("storm.entries", low_no=low_no, high_no=low_no + SEQ_MAX), epoch, context, view
+    )
 
 
 def check_session(seen: Seen, floor: list[int]) -> list[str]:
@@ -614,27 +748,48 @@ def check_session(seen: Seen, floor: list[int]) -> list[str]:
     wrong: list[str] = []
     last = entries[-1].entry_no & SEQ_MAX
     if row.entries != last or len(entries) != last + 1:
-        wrong.append(f"its row says {row.entries} entries; there are {len(entries) - 1}, the last is {last}")
-    on_branch = [entry.entry_no for entry in entries if entry.branch_no is not None and entry.branch_no == row.branch_no]
+        wrong.append(
+            f"its row says {row.entries} entries; there are {len(entries) - 1}, the last is {last}"
+        )
+    on_branch = [
+        entry.entry_no
+        for entry in entries
+        if entry.branch_no is not None and entry.branch_no == row.branch_no
+    ]
     if row.head_no != max(on_branch, default=None):
-        wrong.append(f"its head is {row.head_no}, the last entry of its branch {max(on_branch, default=None)}")
+        wrong.append(
+            f"its head is {row.head_no}, the last entry of its branch {max(on_branch, default=None)}"
+        )
     positions = [entry.position for entry in entries if entry.position]
     if positions != list(range(1, len(positions) + 1)):
         wrong.append(f"its positions are not 1 to {len(positions)}")
-    wrong += _check_numbers([entry.idempotency_key for entry in entries if entry.idempotency_key], floor)
+    wrong += _check_numbers(
+        [entry.idempotency_key for entry in entries if entry.idempotency_key], floor
+    )
 
     if not row.epoch == row.committed == row.epochs - 1 or row.epochs_open != 1:
-        wrong.append(f"epoch {row.epoch}, {row.committed} committed compactions, {row.epochs} epochs, {row.epochs_open} of them open")
-    if seen.epoch is None or (seen.epoch.boundary_no, seen.epoch.first_kept_no) != (row.boundary_no, row.first_kept_no):
-        wrong.append(f"its pointers {row.boundary_no}, {row.first_kept_no} are not those of epoch {row.epoch}: {seen.epoch}")
+        wrong.append(
+            f"epoch {row.epoch}, {row.committed} committed compactions, {row.epochs} epochs, {row.epochs_open} of them open"
+        )
+    if seen.epoch is None or (seen.epoch.boundary_no, seen.epoch.first_kept_no) != (
+        row.boundary_no,
+        row.first_kept_no,
+    ):
+        wrong.append(
+            f"its pointers {row.boundary_no}, {row.first_kept_no} are not those of epoch {row.epoch}: {seen.epoch}"
+        )
 
     replayed = roundtrip._context_of("\n".join(entry.payload for entry in entries).encode())
     if replayed is None or [json.loads(part) for part in context.parts] != replayed[0]:
-        wrong.append(f"its context has {len(context.parts)} messages at epoch {context.epoch}; replayed from the texts it is another")
+        wrong.append(
+            f"its context has {len(context.parts)} messages at epoch {context.epoch}; replayed from the texts it is another"
+        )
     if context.epoch != row.epoch:
         wrong.append(f"its context is of epoch {context.epoch}, its row of {row.epoch}")
     if seen.view != len(context.parts):
-        wrong.append(f"the view live_context has {seen.view} messages, the context {len(context.parts)}")
+        wrong.append(
+            f"the view live_context has {seen.view} messages, the context {len(context.parts)}"
+        )
     return wrong
 
 
@@ -643,9 +798,13 @@ def _check_numbers(keys: list[str], floor: list[int]) -> list[str]:
     for writer, least in enumerate(floor):
         numbers = [int(key.partition(":")[2]) for key in keys if key.startswith(f"{writer}:")]
         if numbers != list(range(len(numbers))):
-            wrong.append(f"the entries of writer {writer} are out of order, twice or missing: {numbers[-10:]}")
+            wrong.append(
+                f"the entries of writer {writer} are out of order, twice or missing: {numbers[-10:]}"
+            )
         if len(numbers) < least:
-            wrong.append(f"writer {writer} was told of {least} entries, and {len(numbers)} are there: acknowledged and not there")
+            wrong.append(
+                f"writer {writer} was told of {least} entries, and {len(numbers)} are there: acknowledged and not there"
+            )
     return wrong
 
 
@@ -656,9 +815,13 @@ def look_at_work(tx: ReadTx) -> list[str]:
     if work.running > LANE_CONCURRENCY:
         wrong.append(f"{work.running} turns run in a lane of {LANE_CONCURRENCY}")
     if work.claimed != work.running or work.claimed_by_nobody:
-        wrong.append(f"{work.claimed} messages are claimed ({work.claimed_by_nobody} by a turn that ended), {work.running} turns run")
+        wrong.append(
+            f"{work.claimed} messages are claimed ({work.claimed_by_nobody} by a turn that ended), {work.running} turns run"
+        )
     if work.twice or work.done != work.completed or work.replies != work.completed:
-        wrong.append(f"{work.done} messages are done, {work.completed} turns are, with {work.replies} replies; {work.twice} answered twice")
+        wrong.append(
+            f"{work.done} messages are done, {work.completed} turns are, with {work.replies} replies; {work.twice} answered twice"
+        )
     return wrong
 
 
@@ -680,12 +843,23 @@ class ComingProcess(Process):
             if self.chance.random() < 0.3 and message:
                 await self.look_in(message)
             async with closing(await self.open(limits=limits(impatient=False))) as db:
-                session, _ = await self.patiently("session", lambda: db.session(self.settings.key(self.number)))
+                session, _ = await self.patiently(
+                    "session", lambda: db.session(self.settings.key(self.number))
+                )
                 receipt, _ = await self.patiently(
-                    "append", lambda: session.append(question(f"visit {visit}"), idempotency_key=f"{self.number}:{visit}")  # noqa: B023
+                    "append",
+                    lambda: session.append(  # noqa: B023
+                        question(f"visit {visit}"),
+                        idempotency_key=f"{self.number}:{visit}",  # noqa: B023
+                    ),
                 )
                 message.append(receipt.entry_id)
-                self.note("appended", session=self.number, keys=[f"{self.number}:{visit}"], numbers=[receipt.entry_no])
+                self.note(
+                    "appended",
+                    session=self.number,
+                    keys=[f"{self.number}:{visit}"],
+                    numbers=[receipt.entry_no],
+                )
                 await self.check(session, message)
 
     async def look_in(self, message: list[str]) -> None:
@@ -696,7 +870,9 @@ class ComingProcess(Process):
     async def check(self, session: sessiondb.Session, message: list[str]) -> None:
         found = [entry.entry_id for entry in await session.entries(limit=1_000)]
         if found != message:
-            self.violation(f"{len(message)} entries were acknowledged and not there, or not in order: {found} of {message}")
+            self.violation(
+                f"{len(message)} entries were acknowledged and not there, or not in order: {found} of {message}"
+            )
 
 
 # -- broken builds ----------------------------------------------------------------------------------------------------
@@ -731,7 +907,11 @@ def _busy_is_success() -> None:
     def careless_commit(self: Writer, connection: Any, batch: Any) -> None:
         met_a_lock = self.stats.busy_waits > waits["seen"]
         waits["seen"] = self.stats.busy_waits
-        if not met_a_lock or not batch.succeeded or any(request.op != "append" for request in batch.succeeded):
+        if (
+            not met_a_lock
+            or not batch.succeeded
+            or any(request.op != "append" for request in batch.succeeded)
+        ):
             commit(self, connection, batch)
             return
         connection.execute("ROLLBACK")
@@ -817,7 +997,9 @@ def live(process: Process, report: int, start: int) -> int:
     except BaseException as error:  # noqa: BLE001  # whatever it is, the others must hear of it
         process.board.abort()
         os.write(report, b"f")
-        process.note("failed", what=f"{process.role} {process.number} failed: {_innermost(error)!r}")
+        process.note(
+            "failed", what=f"{process.role} {process.number} failed: {_innermost(error)!r}"
+        )
         os.write(2, "".join(traceback.format_exception(error)).encode())
         return 1
     finally:
@@ -839,7 +1021,9 @@ def storm(settings: Settings) -> int:
     board = Board(settings)
     told_out, told_in = os.pipe()
     starts = {role: os.pipe() for role in ("writer", "reader", "comer")}
-    processes: list[Process] = [WritingProcess(settings, board, number) for number in range(settings.writers)]
+    processes: list[Process] = [
+        WritingProcess(settings, board, number) for number in range(settings.writers)
+    ]
     processes += [ReadingProcess(settings, board, number) for number in range(settings.readers)]
     processes += [ComingProcess(settings, board, number) for number in range(settings.comers)]
     children = []

@@ -73,7 +73,9 @@ def install(steps: Steps) -> None:
     _kept.append(StepVFS(steps))
 
 
-def around(owner: Any, name: str, before: Callable[[], object], after: Callable[[], object]) -> None:
+def around(
+    owner: Any, name: str, before: Callable[[], object], after: Callable[[], object]
+) -> None:
     """Wrap a function of a class or module."""
     original = getattr(owner, name)
 
@@ -93,7 +95,13 @@ def _nothing() -> None:
 
 def _writer(steps: Steps) -> None:
     arrive = steps.arrive
-    begin, execute, commit, write, start = Writer._begin, Writer._execute, Writer._commit, SqliteBackend.write, Snapshot._start
+    begin, execute, commit, write, start = (
+        Writer._begin,
+        Writer._execute,
+        Writer._commit,
+        SqliteBackend.write,
+        Snapshot._start,
+    )
 
     def _begin(self: Writer, *which: Any) -> Any:
         connection = begin(self, *which)
@@ -140,7 +148,12 @@ def _writer(steps: Steps) -> None:
 def _opening(steps: Steps) -> None:
     around(engine, "make_file", _nothing, lambda: steps.arrive("file made"))
     around(writer, "connect_writer", _nothing, lambda: steps.arrive("connected"))
-    around(Writer, "_register", lambda: steps.arrive("before registering"), lambda: steps.arrive("registered"))
+    around(
+        Writer,
+        "_register",
+        lambda: steps.arrive("before registering"),
+        lambda: steps.arrive("registered"),
+    )
     create = writer.create_or_migrate
 
     def create_or_migrate(connection: apsw.Connection, path: str) -> None:
@@ -162,16 +175,40 @@ def _opening(steps: Steps) -> None:
 
 def _maintenance(steps: Steps) -> None:
     arrive = steps.arrive
-    around(Checkpointer, "_reset", lambda: arrive("before checkpoint"), lambda: arrive("after checkpoint"))
-    around(writer, "truncate", lambda: arrive("before last checkpoint"), lambda: arrive("after last checkpoint"))
-    around(writer, "close_quietly", lambda: arrive("before the last close"), lambda: arrive("after the last close"))
+    around(
+        Checkpointer,
+        "_reset",
+        lambda: arrive("before checkpoint"),
+        lambda: arrive("after checkpoint"),
+    )
+    around(
+        writer,
+        "truncate",
+        lambda: arrive("before last checkpoint"),
+        lambda: arrive("after last checkpoint"),
+    )
+    around(
+        writer,
+        "close_quietly",
+        lambda: arrive("before the last close"),
+        lambda: arrive("after the last close"),
+    )
     for name in ("link", "replace", "fsync"):
-        around(os, name, lambda name=name: arrive(f"before {name}"), lambda name=name: arrive(f"after {name}"))
+        around(
+            os,
+            name,
+            lambda name=name: arrive(f"before {name}"),
+            lambda name=name: arrive(f"after {name}"),
+        )
     for name, step in (("backup", "backup step"), ("incremental_vacuum", "vacuum step")):
-        setattr(checkpoint, name, _stepping(getattr(checkpoint, name), lambda step=step: arrive(step)))
+        setattr(
+            checkpoint, name, _stepping(getattr(checkpoint, name), lambda step=step: arrive(step))
+        )
 
 
-def _stepping(task: Callable[..., checkpoint.MaintenanceTask], arrive: Callable[[], None]) -> Callable[..., checkpoint.MaintenanceTask]:
+def _stepping(
+    task: Callable[..., checkpoint.MaintenanceTask], arrive: Callable[[], None]
+) -> Callable[..., checkpoint.MaintenanceTask]:
     @wraps(task)
     def wrapper(*args: Any) -> Generator[None, None, int]:
         steps = task(*args)

@@ -28,7 +28,19 @@ from sessiondb.sqlite import transaction
 from tests.proofs.crash.harness import Templates, Zygote, zygote
 from tests.support.core import change, query, reply, texts, user
 from tests.support.engine import PATIENCE_S
-from tests.support.gateway import KEY, LEASE_MS, claim, claimed, complete, eventually, fail, held_message, look, running, say
+from tests.support.gateway import (
+    KEY,
+    LEASE_MS,
+    claim,
+    claimed,
+    complete,
+    eventually,
+    fail,
+    held_message,
+    look,
+    running,
+    say,
+)
 
 DAY_S = 86_400.0
 JUMPS = (-DAY_S, DAY_S)
@@ -41,7 +53,9 @@ class Wall:
         self.offset_s = 0.0
         real, real_ns = time.time, time.time_ns
         monkeypatch.setattr(time, "time", lambda: real() + self.offset_s)
-        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + round(self.offset_s * 1_000_000_000))
+        monkeypatch.setattr(
+            time, "time_ns", lambda: real_ns() + round(self.offset_s * 1_000_000_000)
+        )
 
     def jump(self, seconds: float) -> None:
         self.offset_s += seconds
@@ -75,7 +89,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 @pytest.mark.anyio
-async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_jumps(tmp_db: Path, wall: Wall) -> None:
+async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_jumps(
+    tmp_db: Path, wall: Wall
+) -> None:
     message = [f"message {number}" for number in range(12)]
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
@@ -83,7 +99,9 @@ async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_ju
             wall.jump((-DAY_S, 2 * DAY_S, -DAY_S)[number % 3])
             await session.append(user(text) if number % 2 == 0 else reply(text))
         assert texts(await session.context()) == message
-        assert [entry.seq for entry in await session.arrivals(limit=100)] == list(range(len(message) + 1))
+        assert [entry.seq for entry in await session.arrivals(limit=100)] == list(
+            range(len(message) + 1)
+        )
         for _ in range(2):
             async with session.compact(trigger="manual", keep_recent_tokens=5) as job:
                 wall.jump(-DAY_S)
@@ -95,7 +113,13 @@ async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_ju
         await session.undo_compaction()
         wall.jump(-10 * DAY_S)
         await session.reset()
-        assert [epoch.reason for epoch in await session.epochs()] == ["start", "compaction", "compaction", "undo", "reset"]
+        assert [epoch.reason for epoch in await session.epochs()] == [
+            "start",
+            "compaction",
+            "compaction",
+            "undo",
+            "reset",
+        ]
         report = await db.verify()
         assert report.ok, report.findings
     times = query(tmp_db, "SELECT appended_at_ms FROM entry ORDER BY entry_no")
@@ -104,7 +128,9 @@ async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_ju
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(tmp_db: Path, wall: Wall, seconds: float) -> None:
+async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(
+    tmp_db: Path, wall: Wall, seconds: float
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user("question " * 50), reply("answer " * 50)])
@@ -117,7 +143,9 @@ async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(tmp
 
 
 @pytest.mark.anyio
-async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_back(tmp_db: Path, wall: Wall) -> None:
+async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_back(
+    tmp_db: Path, wall: Wall
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user("question " * 50), reply("answer " * 50)])
@@ -152,7 +180,9 @@ async def test_messages_are_claimed_in_the_order_of_their_arrival_whatever_the_c
 
 
 @pytest.mark.anyio
-async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(tmp_db: Path, wall: Wall) -> None:
+async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(
+    tmp_db: Path, wall: Wall
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "first")
         await fail(db, (await claimed(db)).turn_no)
@@ -164,10 +194,14 @@ async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(tmp_db: Path, wall: Wall, seconds: float) -> None:
+async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(
+    tmp_db: Path, wall: Wall, seconds: float
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "first")
-        await complete(db, (await claimed(db)).turn_no, "yes", replies=[("web:1", "one"), ("web:1", "two")])
+        await complete(
+            db, (await claimed(db)).turn_no, "yes", replies=[("web:1", "one"), ("web:1", "two")]
+        )
         wall.jump(seconds)
         sent: list[str] = []
 
@@ -186,14 +220,18 @@ async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(tmp_
 
 
 @pytest.mark.anyio
-async def test_a_reply_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(tmp_db: Path, wall: Wall) -> None:
+async def test_a_reply_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(
+    tmp_db: Path, wall: Wall
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "first")
         await complete(db, (await claimed(db)).turn_no, "yes", replies=[("web:1", "one")])
         begin = partial(outbox.begin_sending, lease_ms=LEASE_MS)
         outgoing = await db.write("begin", begin)
         assert outgoing is not None
-        await db.write("refused", lambda tx: outbox.refused(tx, outgoing, "over its rate", retry=True))
+        await db.write(
+            "refused", lambda tx: outbox.refused(tx, outgoing, "over its rate", retry=True)
+        )
         assert await db.write("begin", begin) is None, "it has a pause first"
         wall.jump(-DAY_S)
         wall.jump(RETRY_PAUSE_MS_MAX / 1000)
@@ -209,12 +247,19 @@ def test_the_statements_know_the_longest_pause_that_there_is(statement: str) -> 
 
 
 @pytest.mark.anyio
-async def test_a_lease_that_is_renewed_after_the_clock_was_set_back_is_as_short_as_any(tmp_db: Path, wall: Wall) -> None:
+async def test_a_lease_that_is_renewed_after_the_clock_was_set_back_is_as_short_as_any(
+    tmp_db: Path, wall: Wall
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "first")
         started = await claimed(db)
         wall.jump(-DAY_S)
-        await db.write("renew", lambda tx: sessiondb.gateway.turns.renew(tx, started.turn_no, lease_ms=LEASE_MS, operation=None))
+        await db.write(
+            "renew",
+            lambda tx: sessiondb.gateway.turns.renew(
+                tx, started.turn_no, lease_ms=LEASE_MS, operation=None
+            ),
+        )
         [turn] = await look(db, "turns")
         assert turn.expires_at_ms - wall.now_ms() <= LEASE_MS
 
@@ -245,7 +290,9 @@ async def test_a_turn_that_is_alive_and_renewed_is_not_taken_from_it_by_its_own_
 
         db.backend.read = counted  # type: ignore[method-assign]
         await say(db, "first")
-        async with running(partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=60.0))):
+        async with running(
+            partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=60.0))
+        ):
             with anyio.fail_after(PATIENCE_S):
                 await begun.wait()
                 wall.jump(DAY_S)
@@ -255,7 +302,9 @@ async def test_a_turn_that_is_alive_and_renewed_is_not_taken_from_it_by_its_own_
                     await anyio.lowlevel.checkpoint()
                 release.set()
             await eventually(ended)
-        assert [(turn.state, turn.attempt) for turn in await look(db, "turns")] == [("completed", 1)]
+        assert [(turn.state, turn.attempt) for turn in await look(db, "turns")] == [
+            ("completed", 1)
+        ]
 
 
 @pytest.mark.parametrize("seconds", JUMPS)
@@ -281,7 +330,12 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
             await db.write(
                 "dead",
                 lambda tx, now_ms=now_ms: tx.one(
-                    "look.dead_process", host=me.host, boot_id="", now_ms=now_ms, closed_at_ms=now_ms, unclean=1
+                    "look.dead_process",
+                    host=me.host,
+                    boot_id="",
+                    now_ms=now_ms,
+                    closed_at_ms=now_ms,
+                    unclean=1,
                 ),
             )
         assert [created.action for created in await db.plan_resumes()] == ["breaker"]
@@ -290,7 +344,9 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
 
 
 @pytest.mark.anyio
-async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter_and_not_lost(tmp_db: Path, wall: Wall) -> None:
+async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter_and_not_lost(
+    tmp_db: Path, wall: Wall
+) -> None:
     """How old is too old follows the clock; that it is said, and can be undone, does not."""
     async with sessiondb.open(tmp_db) as db:
         inbox_no = await held_message(db, "first")
@@ -308,7 +364,9 @@ async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("days", [-40, -1, 1, 40])
-async def test_retention_after_a_jump_of_the_clock_loses_nothing(tmp_db: Path, wall: Wall, days: int) -> None:
+async def test_retention_after_a_jump_of_the_clock_loses_nothing(
+    tmp_db: Path, wall: Wall, days: int
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user("question"), reply("answer")])
@@ -331,7 +389,10 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(tmp_db: Path, w
     ("now", "given_back"),
     [
         ("its number belongs to another process now", True),
-        ("the machine was started again, and its number and start time belong to another process", True),
+        (
+            "the machine was started again, and its number and start time belong to another process",
+            True,
+        ),
         ("it lives", False),
         ("it is on another host", False),
     ],
@@ -344,11 +405,18 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
     me = process.identity()
     host, boot_id, started = {
         "its number belongs to another process now": (me.host, me.boot_id, me.pid_started - 1),
-        "the machine was started again, and its number and start time belong to another process": (me.host, "boot before", me.pid_started),
+        "the machine was started again, and its number and start time belong to another process": (
+            me.host,
+            "boot before",
+            me.pid_started,
+        ),
         "it lives": (me.host, me.boot_id, me.pid_started),
         "it is on another host": ("elsewhere", me.boot_id, me.pid_started),
     }[now]
-    change(world.path, f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, pid_started = {started}")
+    change(
+        world.path,
+        f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, pid_started = {started}",
+    )
 
     async def recover() -> tuple[int, int]:
         async with sessiondb.open(world.path) as db:
@@ -356,13 +424,18 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
             return recovered.turns, len(await db.held())
 
     turns, held = anyio.run(recover)
-    assert (turns, held) == ((3, 0) if given_back else (0, 5)), "three turns, a compaction and a reply that is being sent"
+    assert (turns, held) == ((3, 0) if given_back else (0, 5)), (
+        "three turns, a compaction and a reply that is being sent"
+    )
 
 
 def give_its_number_away(path: Path) -> None:
     """Give whoever is not closed the number and start time of this test's process: only the machine's start can tell them apart."""
     me = process.identity()
-    change(path, f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE closed_at_ms IS NULL")
+    change(
+        path,
+        f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE closed_at_ms IS NULL",
+    )
 
 
 @pytest.mark.parametrize("boot", ["first", "second"])
@@ -371,7 +444,9 @@ def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_o
 ) -> None:
     world = templates.world("gateway", tmp_path / "world")
     world.scenario = "recover"
-    assert world.hear(zygote.live(world.order("holding", scenario="hold", options={"boot": "first"}))).killed
+    assert world.hear(
+        zygote.live(world.order("holding", scenario="hold", options={"boot": "first"}))
+    ).killed
     give_its_number_away(world.path)
     death = world.hear(zygote.live(world.order(options={"boot": boot})))
     assert death.code == 0
@@ -383,14 +458,29 @@ def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_o
     assert (report["turns"], report["compactions"], report["replies"]) == (3, 1, 1)
     # The machine starts once more in the middle of what it had begun to do about it.
     options = {"boot": "second", "accept": False}
-    assert world.hear(zygote.live(world.order("before COMMIT of turn.end", 2, scenario="gateway", options=options))).killed
+    assert world.hear(
+        zygote.live(
+            world.order("before COMMIT of turn.end", 2, scenario="gateway", options=options)
+        )
+    ).killed
     give_its_number_away(world.path)
-    assert world.hear(zygote.live(world.order(scenario="gateway", options={**options, "boot": "third"}))).code == 0
+    assert (
+        world.hear(
+            zygote.live(world.order(scenario="gateway", options={**options, "boot": "third"}))
+        ).code
+        == 0
+    )
     world.check_end()  # the summary of the first start's compaction comes last, and counts
-    assert set(query(world.path, "SELECT DISTINCT boot_id FROM instance")) >= {"first", "second", "third"}
+    assert set(query(world.path, "SELECT DISTINCT boot_id FROM instance")) >= {
+        "first",
+        "second",
+        "third",
+    }
 
 
-@pytest.mark.parametrize("step", ["compacting", "before COMMIT of compaction.commit", "after COMMIT of compaction.begin"])
+@pytest.mark.parametrize(
+    "step", ["compacting", "before COMMIT of compaction.commit", "after COMMIT of compaction.begin"]
+)
 def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
     step: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
@@ -401,13 +491,18 @@ def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
     assert death.code == 0, death
     world.check_end()
     # The first start's job was given back, not waited for; the second's has the compaction.
-    states = query(world.path, "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY compaction_no")
+    states = query(
+        world.path,
+        "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY compaction_no",
+    )
     assert [boot for _, boot in states] == ["first", "second"]
     assert states[-1] == ("committed", "second")
     assert states[0][0] != "running"
 
 
-def test_what_a_process_of_another_host_held_ends_with_its_lease(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
+def test_what_a_process_of_another_host_held_ends_with_its_lease(
+    templates: Templates, zygote: Zygote, tmp_path: Path
+) -> None:
     """Nothing can be known about it from here, so its leases are waited for, and then taken over once."""
     world = templates.world("recover", tmp_path / "world")
     change(
@@ -418,6 +513,12 @@ def test_what_a_process_of_another_host_held_ends_with_its_lease(templates: Temp
     )
     death = world.hear(zygote.live(world.order(scenario="gateway")))
     assert death.code == 0
-    assert query(world.path, "SELECT DISTINCT reason FROM turn WHERE state = 'interrupted'") == ["its lease ran out"]
-    assert query(world.path, "SELECT what FROM held") == ["compaction"], "it ends when the next one begins, after its deadline"
-    assert query(world.path, "SELECT state, reason FROM outbox WHERE outbox_no = 1") == [("unknown", "its sender was not heard of in time")]
+    assert query(world.path, "SELECT DISTINCT reason FROM turn WHERE state = 'interrupted'") == [
+        "its lease ran out"
+    ]
+    assert query(world.path, "SELECT what FROM held") == ["compaction"], (
+        "it ends when the next one begins, after its deadline"
+    )
+    assert query(world.path, "SELECT state, reason FROM outbox WHERE outbox_no = 1") == [
+        ("unknown", "its sender was not heard of in time")
+    ]

@@ -30,14 +30,39 @@ import apsw
 import pytest
 
 import sessiondb
-from sessiondb.errors import NotExecuted, OpenError, SessionDBError, StoreBusy, StoreDamaged, StoreFailed, StoreFull
+from sessiondb.errors import (
+    NotExecuted,
+    OpenError,
+    SessionDBError,
+    StoreBusy,
+    StoreDamaged,
+    StoreFailed,
+    StoreFull,
+)
 from sessiondb.gateway import retry
 from sessiondb.gateway.worker import Answer, Turn
-from sessiondb.sqlite import SqliteBackend, checkpoint, engine, notifier, readers, transaction, writer
+from sessiondb.sqlite import (
+    SqliteBackend,
+    checkpoint,
+    engine,
+    notifier,
+    readers,
+    transaction,
+    writer,
+)
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.sqlite.writer import Batch, Writer
 from tests.proofs.crash.faults import Disk, Fault, How, Kind, Level, faulty_disk
-from tests.proofs.crash.faults_workload import CHATS, CHECKOUT, LIMITS, PATIENCE_S, Examiner, Run, make_template, said
+from tests.proofs.crash.faults_workload import (
+    CHATS,
+    CHECKOUT,
+    LIMITS,
+    PATIENCE_S,
+    Examiner,
+    Run,
+    make_template,
+    said,
+)
 from tests.support.engine import opened, until
 
 LONG = os.environ.get("SESSIONDB_FAULTS", "")
@@ -75,7 +100,15 @@ REST: tuple[tuple[Kind, How], ...] = (
 )
 SWEEPS = (*SHORT, *REST) if LONG else SHORT
 # No read needs any of these. (A reader, too, makes the -shm longer with pwrite(); but only for 4,096 frames more, which no run reaches.)
-READS_NEED_NONE: tuple[Kind, ...] = ("write", "sync", "truncate", "delete", "ftruncate()", "unlink()", "pwrite()")
+READS_NEED_NONE: tuple[Kind, ...] = (
+    "write",
+    "sync",
+    "truncate",
+    "delete",
+    "ftruncate()",
+    "unlink()",
+    "pwrite()",
+)
 JOBS = ("import", "gc", "backup")
 
 STATEMENTS = {
@@ -101,7 +134,14 @@ class Field:
         self.examiner = Examiner()
         self.runs = 0
 
-    def run(self, arm: Callable[[Disk], None], *, level: Level = "vfs", stutters_every: int = 0, **options: Any) -> Run:
+    def run(
+        self,
+        arm: Callable[[Disk], None],
+        *,
+        level: Level = "vfs",
+        stutters_every: int = 0,
+        **options: Any,
+    ) -> Run:
         """Make one run and examine what it leaves."""
         self.runs += 1
         folder = self.folder / f"run-{self.runs}"
@@ -127,10 +167,17 @@ class Field:
             await run.live()
         if patience.cancelled_caught:
             faulthandler.dump_traceback(sys.stderr)
-            run.wrong(f"it hangs: not settled after {PATIENCE_S:g} s; {await run.why_unsettled()}; {dict(run.errors)}")
+            run.wrong(
+                f"it hangs: not settled after {PATIENCE_S:g} s; {await run.why_unsettled()}; {dict(run.errors)}"
+            )
         else:
             copy_to = run.folder / "killed"
-            run.compare(await anyio.to_thread.run_sync(lambda: self.examiner.look(run.path, copy_to=copy_to)), "as after kill -9")
+            run.compare(
+                await anyio.to_thread.run_sync(
+                    lambda: self.examiner.look(run.path, copy_to=copy_to)
+                ),
+                "as after kill -9",
+            )
         await run.close()
 
 
@@ -142,7 +189,9 @@ def module_field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 
 
 @pytest.fixture
-def field(module_field: Field, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Field:
+def field(
+    module_field: Field, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Field:
     """The field, with the statements that the load asks with, and with the library's pauses made short."""
     for name, sql in STATEMENTS.items():
         monkeypatch.setitem(transaction.statements(), name, Prepared(name, sql))
@@ -158,7 +207,9 @@ def calls_of_a_healthy_run(module_field: Field) -> dict[str, Counter[str]]:
     return {}
 
 
-def healthy_calls(field: Field, known: dict[str, Counter[str]], jobs: tuple[str, ...], level: Level) -> Counter[str]:
+def healthy_calls(
+    field: Field, known: dict[str, Counter[str]], jobs: tuple[str, ...], level: Level
+) -> Counter[str]:
     name = f"{jobs} {level}"
     if name not in known:
         run = field.run(lambda disk: None, heavy=jobs, reads_are_safe=True, level=level)
@@ -179,7 +230,9 @@ def places(calls: int, index: int) -> list[tuple[int, bool]]:
     if LONG == "all":
         return [(n, lasting) for lasting in (False, True) for n in range(1, calls + calls // 4 + 3)]
     wanted = min(int(LONG), calls)
-    return [(1 + calls * at // wanted, lasting) for lasting in (False, True) for at in range(wanted)]
+    return [
+        (1 + calls * at // wanted, lasting) for lasting in (False, True) for at in range(wanted)
+    ]
 
 
 @pytest.mark.parametrize(("kind", "how"), SWEEPS, ids=[f"{kind}-{how}" for kind, how in SWEEPS])
@@ -188,7 +241,9 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
 ) -> None:
     index = SWEEPS.index((kind, how))
     jobs = JOBS if LONG else (JOBS[index % 3],)
-    level: Level = "memory" if kind.startswith("shm") else "kernel" if kind.endswith("()") else "vfs"
+    level: Level = (
+        "memory" if kind.startswith("shm") else "kernel" if kind.endswith("()") else "vfs"
+    )
     # The short version saves a run: it strikes no later than the conversations alone would take it.
     calls = healthy_calls(field, calls_of_a_healthy_run, jobs if LONG else (), level)[kind]
     seen: Counter[str] = Counter()
@@ -196,7 +251,9 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
     wrong: list[str] = []
     chosen = places(calls, index)
     if not LONG:
-        chosen.append((1, True))  # only if the first place was not reached: a run makes fewer calls when its batches are larger
+        chosen.append(
+            (1, True)
+        )  # only if the first place was not reached: a run makes fewer calls when its batches are larger
     for n, lasting in chosen:
         if struck and not LONG:
             break
@@ -218,7 +275,9 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
         struck += run.disk.injected > 0
         seen.update(run.errors)
         wrong += [f"{fault}, seed {SEED + n}: {violation}" for violation in run.violations]
-    print(f"\n{kind} {how}: {calls} calls in a healthy run; {runs} runs, {struck} struck, seed {SEED}; told: {dict(seen)}")
+    print(
+        f"\n{kind} {how}: {calls} calls in a healthy run; {runs} runs, {struck} struck, seed {SEED}; told: {dict(seen)}"
+    )
     assert not wrong, f"{len(wrong)} violations:\n" + "\n".join(wrong)
     assert struck > 0
 
@@ -240,11 +299,16 @@ FULL_S = 60.0
 
 
 @pytest.mark.skipif(not LONG, reason="a minute of waiting; `make crash` runs it (SESSIONDB_FAULTS)")
-def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_being_freed(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_being_freed(
+    tmp_path: Path,
+) -> None:
     report: Counter[str] = Counter()
 
     async def fill_and_free(disk: Disk) -> None:
-        async with sessiondb.open(tmp_path / "gateway.db", limits=LIMITS) as db, anyio.create_task_group() as group:
+        async with (
+            sessiondb.open(tmp_path / "gateway.db", limits=LIMITS) as db,
+            anyio.create_task_group() as group,
+        ):
             session = await db.session(CHATS[0])
             await session.append(said("first"))
 
@@ -291,7 +355,9 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
 
 
 @pytest.mark.parametrize("late", [True, False], ids=["while it is open", "when it is opened"])
-def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(field: Field, late: bool) -> None:
+def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(
+    field: Field, late: bool
+) -> None:
     def remount(disk: Disk) -> None:
         disk.is_readonly = True
 
@@ -301,7 +367,9 @@ def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(fi
     assert any("Store" in error or "Open" in error for error in run.errors)
 
 
-def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing(field: Field) -> None:
+def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing(
+    field: Field,
+) -> None:
     def cut(disk: Disk) -> None:
         disk.fault = Fault("read", 2, "short", lasting=True, threads="sessiondb-reader")
 
@@ -310,11 +378,22 @@ def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing
     assert run.disk.injected > 0
 
 
-def test_reads_and_writes_that_the_kernel_cuts_short_or_interrupts_are_not_noticed(field: Field) -> None:
-    run = field.run(lambda disk: None, level="kernel", stutters_every=3, reads_are_safe=True, heavy=("backup",))
+def test_reads_and_writes_that_the_kernel_cuts_short_or_interrupts_are_not_noticed(
+    field: Field,
+) -> None:
+    run = field.run(
+        lambda disk: None, level="kernel", stutters_every=3, reads_are_safe=True, heavy=("backup",)
+    )
     assert run.violations == []
     assert run.errors == {}
-    assert min(run.disk.stutters[f"{name} {how}"] for name in ("pread", "pwrite") for how in ("cut short", "interrupted")) > 10
+    assert (
+        min(
+            run.disk.stutters[f"{name} {how}"]
+            for name in ("pread", "pwrite")
+            for how in ("cut short", "interrupted")
+        )
+        > 10
+    )
 
 
 # -- the real thing ---------------------------------------------------------------------------------------------------
@@ -326,8 +405,22 @@ CHILD = CHECKOUT / "tests/proofs/crash/faults_child.py"
 def child(mode: str, folder: Path) -> dict[str, Any]:
     command = [sys.executable, str(CHILD), mode, str(folder)]
     if mode == "tmpfs":
-        command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNT, "sh", str(folder), sys.executable, str(CHILD)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False)
+        command = [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            MOUNT,
+            "sh",
+            str(folder),
+            sys.executable,
+            str(CHILD),
+        ]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -336,24 +429,41 @@ def child(mode: str, folder: Path) -> dict[str, Any]:
 def may_mount() -> bool:
     if shutil.which("unshare") is None:
         return False
-    probe = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
+    probe = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /mnt",
+    ]
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("mode", ["tmpfs", "file-size"])
-def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_restart(tmp_path: Path, mode: str) -> None:
+def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_restart(
+    tmp_path: Path, mode: str
+) -> None:
     if mode == "tmpfs" and not may_mount():
-        pytest.skip("this system lets nobody mount a file system of their own; the limit of file sizes is tested instead")
+        pytest.skip(
+            "this system lets nobody mount a file system of their own; the limit of file sizes is tested instead"
+        )
     found = child(mode, tmp_path)
     assert (found["integrity"], found["findings"]) == (["ok"], [])
     assert found["reads"] == [6, 6, 6]
-    assert all(error.startswith("append: ") and error.endswith("retry True") for error in found["errors"]), found["errors"]
+    assert all(
+        error.startswith("append: ") and error.endswith("retry True") for error in found["errors"]
+    ), found["errors"]
     for mark, report in found["told"].items():
         may_be = {1} if "acknowledged" in report else {0, 1} if "unknown" in report else {0}
         assert found["found"].get(mark, 0) in may_be, (mark, report)
     refused = [report for report in found["told"].values() if report != ["acknowledged"]]
     # What was said again under its key succeeded on the same connection, of which the user never heard.
-    assert len([report for report in refused if report[-1] == "acknowledged"]) == (len(refused) + 1) // 2
+    assert (
+        len([report for report in refused if report[-1] == "acknowledged"])
+        == (len(refused) + 1) // 2
+    )
     assert len(refused) >= 6
     assert found["reopened"] >= 1
 
@@ -363,7 +473,11 @@ def test_a_process_without_a_free_descriptor_goes_on_with_those_that_it_has(tmp_
     assert (found["integrity"], found["findings"]) == (["ok"], [])
     assert found["told"] == {f"m {at}": ["acknowledged"] for at in range(5)}
     assert all(found["found"][f"m {at}"] == 1 for at in range(5))
-    assert found["errors"].keys() <= {"backup: StoreFailed", "backup: OpenError", "read: StoreFailed, retry True"}
+    assert found["errors"].keys() <= {
+        "backup: StoreFailed",
+        "backup: OpenError",
+        "read: StoreFailed, retry True",
+    }
     assert any(error.startswith("backup") for error in found["errors"])
     assert found["reads"][1] == 6
     assert found["left"] == ["copy.db", "gateway.db"]
@@ -376,7 +490,9 @@ def fail_writes(disk: Disk) -> None:
     disk.fault = Fault("write", 1, "io", lasting=True)
 
 
-def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def commit(self: Writer, connection: apsw.Connection, batch: Batch) -> None:
         if not batch.succeeded:
             self._rollback(connection)
@@ -391,10 +507,14 @@ def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(fiel
 
     monkeypatch.setattr(Writer, "_commit", commit)
     run = field.run(fail_writes, strikes_late=True, heavy=(), tries_well=5)
-    assert [found for found in run.violations if "acknowledged True, and is there [0] times" in found]
+    assert [
+        found for found in run.violations if "acknowledged True, and is there [0] times" in found
+    ]
 
 
-def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Writer._commit  # the build is broken here
 
     def commit(self: Writer, connection: apsw.Connection, batch: Batch) -> None:
@@ -402,7 +522,9 @@ def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(field: F
         # As if the disk had reported an error when everything was written.
         for request in batch.succeeded:
             if request.op == "append":
-                request.fail(NotExecuted(f"{request.op}: an I/O error. Nothing was changed; retry."))
+                request.fail(
+                    NotExecuted(f"{request.op}: an I/O error. Nothing was changed; retry.")
+                )
 
     monkeypatch.setattr(Writer, "_commit", commit)
     run = field.run(lambda disk: None, heavy=(), tries_well=5)
@@ -410,16 +532,22 @@ def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(field: F
     assert f"as after kill -9: {report}, and is there [1] times" in run.violations
 
 
-def test_teeth_a_build_that_does_not_open_the_connection_again(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teeth_a_build_that_does_not_open_the_connection_again(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: Writer) -> None:
-        self._fail_queued(lambda op: StoreBusy(f"{op}: the connection is gone; retry.", retry_after_ms=1))
+        self._fail_queued(
+            lambda op: StoreBusy(f"{op}: the connection is gone; retry.", retry_after_ms=1)
+        )
 
     monkeypatch.setattr(Writer, "_reopen", refuse)
     run = field.run(fail_writes, strikes_late=True, heavy=(), tries_well=5)
     assert "after the fault nothing can be appended" in run.violations
 
 
-def test_teeth_a_build_that_lets_the_drivers_errors_out(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teeth_a_build_that_lets_the_drivers_errors_out(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leak(error: apsw.Error, *_context: object, **_more: object) -> None:
         raise error
 
@@ -430,10 +558,16 @@ def test_teeth_a_build_that_lets_the_drivers_errors_out(field: Field, monkeypatc
         disk.fault = Fault("shm_lock", 1, "io", lasting=True)
 
     run = field.run(fail_reads, strikes_late=True, heavy=(), tries_well=5, level="memory")
-    assert [found for found in run.violations if "raised apsw.IOError, which is none of sessiondb's" in found]
+    assert [
+        found
+        for found in run.violations
+        if "raised apsw.IOError, which is none of sessiondb's" in found
+    ]
 
 
-def test_teeth_a_build_that_stops_reading_while_writes_fail(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teeth_a_build_that_stops_reading_while_writes_fail(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = readers._Reader._begin  # the build is broken here
     run_of: list[Disk] = []
 
@@ -448,10 +582,16 @@ def test_teeth_a_build_that_stops_reading_while_writes_fail(field: Field, monkey
 
     monkeypatch.setattr(readers._Reader, "_begin", begin)
     run = field.run(arm, strikes_late=True, heavy=(), tries_well=5, reads_are_safe=True)
-    assert [found for found in run.violations if "a read failed, though the fault is none of reading" in found]
+    assert [
+        found
+        for found in run.violations
+        if "a read failed, though the fault is none of reading" in found
+    ]
 
 
-def test_teeth_a_build_that_leaves_a_failed_connection_open(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teeth_a_build_that_leaves_a_failed_connection_open(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept: list[apsw.Connection | None] = []
 
     def keep(connection: apsw.Connection | None) -> None:
@@ -461,9 +601,17 @@ def test_teeth_a_build_that_leaves_a_failed_connection_open(field: Field, monkey
             kept.append(connection)
 
     real = writer.close_quietly
-    monkeypatch.setattr(writer, "close_quietly", lambda connection: keep(connection) if not kept else real(connection))
+    monkeypatch.setattr(
+        writer,
+        "close_quietly",
+        lambda connection: keep(connection) if not kept else real(connection),
+    )
     run = field.run(fail_writes, strikes_late=True, heavy=(), tries_well=50)
-    found = [violation for violation in run.violations if violation.startswith(("connections left open", "descriptors left open"))]
+    found = [
+        violation
+        for violation in run.violations
+        if violation.startswith(("connections left open", "descriptors left open"))
+    ]
     for connection in kept:
         if connection is not None:
             connection.close(True)
@@ -476,7 +624,11 @@ def test_teeth_a_build_that_leaves_a_failed_connection_open(field: Field, monkey
 @pytest.mark.parametrize(
     ("fault", "raised", "said_so"),
     [
-        (Fault("read", 1), StoreFailed, "opening .*: I/O error from the disk .* Check it, then retry"),
+        (
+            Fault("read", 1),
+            StoreFailed,
+            "opening .*: I/O error from the disk .* Check it, then retry",
+        ),
         (Fault("write", 1, "full"), StoreFull, "the disk is full"),
         (Fault("size", 1), StoreFailed, "I/O error from the disk"),
         (Fault("open", 1), OpenError, "Check their owner and permissions"),
@@ -514,7 +666,10 @@ async def test_a_backup_that_cannot_open_its_copy_says_so_and_leaves_nothing(tmp
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
             disk.fault = Fault("open", disk.calls["open"] + 1)
-            with pytest.raises(StoreFailed, match=r"backup: a file that SQLite needs cannot be opened .* then retry"):
+            with pytest.raises(
+                StoreFailed,
+                match=r"backup: a file that SQLite needs cannot be opened .* then retry",
+            ):
                 await backend.backup(tmp_db.parent / "copy.db")
             assert not list(tmp_db.parent.glob("copy.db*"))
             assert await backend.backup(tmp_db.parent / "copy.db") > 0
@@ -571,7 +726,9 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
 
 
 @pytest.mark.anyio
-async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connection_up(tmp_db: Path) -> None:
+async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connection_up(
+    tmp_db: Path,
+) -> None:
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
             await backend.write(lambda tx: tx.run("test.insert_large", size=400_000), op="fill")
@@ -584,12 +741,19 @@ async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connect
 
 
 @pytest.mark.anyio
-async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, refusals = engine.connect_reader, iter(range(2))
 
     def connect(path: str) -> apsw.Connection:
-        if threading.current_thread().name == "sessiondb-changes" and next(refusals, None) is not None:
-            raise StoreBusy(f"opening {path}: another process holds the lock; retry", retry_after_ms=1)
+        if (
+            threading.current_thread().name == "sessiondb-changes"
+            and next(refusals, None) is not None
+        ):
+            raise StoreBusy(
+                f"opening {path}: another process holds the lock; retry", retry_after_ms=1
+            )
         return real(path)
 
     monkeypatch.setattr(engine, "connect_reader", connect)
@@ -606,11 +770,16 @@ async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(tmp_db
 
 @pytest.mark.parametrize(
     ("op", "error"),
-    [("lane", StoreFailed("the disk failed; retry")), ("lane.look", StoreDamaged("a page could not be read; check the disk and retry"))],
+    [
+        ("lane", StoreFailed("the disk failed; retry")),
+        ("lane.look", StoreDamaged("a page could not be read; check the disk and retry")),
+    ],
     ids=["its first read fails", "a page cannot be read"],
 )
 @pytest.mark.anyio
-async def test_a_lane_goes_on_when_the_disk_does(tmp_db: Path, monkeypatch: pytest.MonkeyPatch, op: str, error: Exception) -> None:
+async def test_a_lane_goes_on_when_the_disk_does(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, op: str, error: Exception
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         real, errors, answered = db.read, iter([error]), anyio.Event()
 
@@ -626,7 +795,9 @@ async def test_a_lane_goes_on_when_the_disk_does(tmp_db: Path, monkeypatch: pyte
         monkeypatch.setattr(db, "read", read)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(db.run_lane, "main", think)
-            await db.accept("test", "1", "agent:main:test:direct:one", {"role": "user", "content": "hello"})
+            await db.accept(
+                "test", "1", "agent:main:test:direct:one", {"role": "user", "content": "hello"}
+            )
             with anyio.fail_after(PATIENCE_S):
                 await answered.wait()
             tasks.cancel_scope.cancel()

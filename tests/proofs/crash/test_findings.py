@@ -14,7 +14,9 @@ from tests.support.transfer import transcript, write
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_without_an_archive(tmp_path: Path) -> None:
+async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_without_an_archive(
+    tmp_path: Path,
+) -> None:
     """It called them archived, to be restored first, which is impossible: so no export succeeded ever after."""
     files = write(tmp_path / "files", {"imported.jsonl": transcript(3, "imported")})
     async with sessiondb.open(tmp_path / "gateway.db") as db:
@@ -28,7 +30,9 @@ async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_witho
         assert [file.name for file in report.files] == ["stays.jsonl"]
 
 
-async def test_an_export_of_everything_still_says_what_is_archived_and_how_to_get_it_back(tmp_path: Path) -> None:
+async def test_an_export_of_everything_still_says_what_is_archived_and_how_to_get_it_back(
+    tmp_path: Path,
+) -> None:
     async with sessiondb.open(tmp_path / "gateway.db") as db:
         await (await db.create_session("archived")).append(user("hello"))
         await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))

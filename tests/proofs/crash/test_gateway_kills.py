@@ -58,7 +58,9 @@ class Client:
 
     def say_next(self, gateway: Gateway, talk: str) -> None:
         texts = self.sent[talk]
-        texts.append(f"message {len(texts) + 1} of conversation {talk}, which goes on for a while so that contexts grow")
+        texts.append(
+            f"message {len(texts) + 1} of conversation {talk}, which goes on for a while so that contexts grow"
+        )
         gateway.accept(f"{talk}:{len(texts)}", talk, texts[-1])
 
     def hear(self, gateway: Gateway, line: Line | None, *, go_on: bool) -> None:
@@ -71,11 +73,18 @@ class Client:
         if line is not None and line["saw"] == "accepted":
             self.acknowledged.add(line["id"])
             texts = self.sent[line["talk"]]
-            if go_on and line["id"] == f"{line['talk']}:{len(texts)}" and (self.impatient() or texts[-1] in self.begun):
+            if (
+                go_on
+                and line["id"] == f"{line['talk']}:{len(texts)}"
+                and (self.impatient() or texts[-1] in self.begun)
+            ):
                 self.say_next(gateway, line["talk"])
         elif line is not None and line["saw"] == "turn" and go_on:
             talk = line["text"].split("conversation ")[1].split(",")[0]
-            if line["text"] == self.sent[talk][-1] and f"{talk}:{len(self.sent[talk])}" in self.acknowledged:
+            if (
+                line["text"] == self.sent[talk][-1]
+                and f"{talk}:{len(self.sent[talk])}" in self.acknowledged
+            ):
                 self.say_next(gateway, talk)
 
     def impatient(self) -> bool:
@@ -83,28 +92,44 @@ class Client:
 
 
 def still_held_by_the_dead(path: Path, pid: int) -> list[object]:
-    return query(path, "SELECT what, number, owner FROM held WHERE owner NOT LIKE ? || '@%'", str(pid))
+    return query(
+        path, "SELECT what, number, owner FROM held WHERE owner NOT LIKE ? || '@%'", str(pid)
+    )
 
 
-def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_killed(tmp_path: Path) -> None:
+def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_killed(
+    tmp_path: Path,
+) -> None:
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
     chance = random.Random(SEED)
     client = Client([f"c{number}" for number in range(6)], chance)
     died: Counter[str] = Counter()
-    policy = {"breaker_unclean_starts": 1_000_000, "budget_per_start": 1_000, "max_concurrent_resumes": 2}
+    policy = {
+        "breaker_unclean_starts": 1_000_000,
+        "budget_per_start": 1_000,
+        "max_concurrent_resumes": 2,
+    }
 
     for life in range(KILLS):
         gateway = Gateway(path, Settings(str(channel), seed=chance.getrandbits(32), policy=policy))
         # The moment: after so many lines (a few of them fall before it is ready) and then a little while.
-        lines_left = chance.choice([chance.randint(1, 4), chance.randint(4, 40), chance.randint(20, 200)])
+        lines_left = chance.choice(
+            [chance.randint(1, 4), chance.randint(4, 40), chance.randint(20, 200)]
+        )
         while lines_left and (line := gateway.next()) is not None:
             lines_left -= 1
             if line["saw"] == "ready":
-                assert still_held_by_the_dead(path, gateway.pid) == [], f"life {life}: recovered, and yet"
+                assert still_held_by_the_dead(path, gateway.pid) == [], (
+                    f"life {life}: recovered, and yet"
+                )
                 # Not all of them at once: where nobody goes on speaking, what was cut off is resumed.
-                client.resume(gateway, chance.sample(client.talks, chance.choice([1, 2, 5, 6])), go_on=True)
+                client.resume(
+                    gateway, chance.sample(client.talks, chance.choice([1, 2, 5, 6])), go_on=True
+                )
             client.hear(gateway, line, go_on=True)
-        time.sleep(chance.uniform(0.0, 0.03))  # the random moment itself: nothing waits for anything here
+        time.sleep(
+            chance.uniform(0.0, 0.03)
+        )  # the random moment itself: nothing waits for anything here
         heard = len(gateway.lines)
         gateway.kill()
         for line in gateway.lines[heard:]:
@@ -124,23 +149,33 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
     gateway.stop()
 
     counted = check_promises(path, channel, client.sent, client.acknowledged)
-    assert client.acknowledged == {f"{talk}:{number}" for talk, texts in client.sent.items() for number in range(1, len(texts) + 1)}
+    assert client.acknowledged == {
+        f"{talk}:{number}"
+        for talk, texts in client.sent.items()
+        for number in range(1, len(texts) + 1)
+    }
     assert query(path, "SELECT count(*) FROM instance WHERE closed_at_ms IS NULL") == [0]
     with sessiondb.sync.open(path, readonly=True) as db:
         report = db.verify()
     assert report.ok, report
-    print(f"\n{KILLS} kills, seed {SEED}; said again after a kill: {client.repeated}; last seen before each: {dict(died)}\n{dict(counted)}")
+    print(
+        f"\n{KILLS} kills, seed {SEED}; said again after a kill: {client.repeated}; last seen before each: {dict(died)}\n{dict(counted)}"
+    )
     # The kills did hit: turns were cut off and went on, whatever the number of kills.
     assert counted["turns interrupted"] > 0
     if KILLS >= 100:
-        assert {"resumes", "replies unknown", "compactions abandoned", "compactions committed"} <= (+counted).keys()
+        assert {"resumes", "replies unknown", "compactions abandoned", "compactions committed"} <= (
+            +counted
+        ).keys()
 
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the database and the channel of a gateway that answered two messages in each of two conversations."""
     folder = tmp_path_factory.mktemp("settled")
-    gateway = Gateway(folder / "gateway.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False))
+    gateway = Gateway(
+        folder / "gateway.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False)
+    )
     for number in (1, 2):
         for talk in ("c0", "c1"):
             gateway.accept(f"{talk}:{number}", talk, f"message {number}")
@@ -167,21 +202,55 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
                 WHERE entry_no = {LAST_USER_ENTRY}""",
             "the transcript has",
         ),
-        ("never accepted", "DELETE FROM inbox WHERE inbox_no = 4", "acknowledged and not in the inbox"),
+        (
+            "never accepted",
+            "DELETE FROM inbox WHERE inbox_no = 4",
+            "acknowledged and not in the inbox",
+        ),
         ("forgotten", "UPDATE inbox SET state = 'interrupted' WHERE inbox_no = 4", "not settled"),
-        ("still held", "UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4", "still held"),
-        ("held too long", "UPDATE turn SET expires_at_ms = finished_at_ms - 60000 WHERE turn_no = 4", "after their leases had run out"),
-        ("answered twice", f"UPDATE turn SET inbox_no = ({OF_TURN_3}) WHERE turn_no = 4", "completed twice"),
-        ("two at once", "UPDATE turn SET started_at_ms = 0, session_no = 1", "turns of one session overlap"),
-        ("answered in no transcript", "DELETE FROM entry WHERE entry_no = (SELECT max(entry_no) FROM entry)", "without its entry"),
-        ("answered to nobody", "DELETE FROM outbox WHERE outbox_no = 4", "without its entry or its reply"),
+        (
+            "still held",
+            "UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4",
+            "still held",
+        ),
+        (
+            "held too long",
+            "UPDATE turn SET expires_at_ms = finished_at_ms - 60000 WHERE turn_no = 4",
+            "after their leases had run out",
+        ),
+        (
+            "answered twice",
+            f"UPDATE turn SET inbox_no = ({OF_TURN_3}) WHERE turn_no = 4",
+            "completed twice",
+        ),
+        (
+            "two at once",
+            "UPDATE turn SET started_at_ms = 0, session_no = 1",
+            "turns of one session overlap",
+        ),
+        (
+            "answered in no transcript",
+            "DELETE FROM entry WHERE entry_no = (SELECT max(entry_no) FROM entry)",
+            "without its entry",
+        ),
+        (
+            "answered to nobody",
+            "DELETE FROM outbox WHERE outbox_no = 4",
+            "without its entry or its reply",
+        ),
         ("every answer is dropped", "DELETE FROM outbox", "without its entry or its reply"),
-        ("not sent", "UPDATE outbox SET state = 'pending' WHERE outbox_no = 4", "a reply is not settled"),
+        (
+            "not sent",
+            "UPDATE outbox SET state = 'pending' WHERE outbox_no = 4",
+            "a reply is not settled",
+        ),
         ("sent twice", "twice", "delivered twice"),
         ("sent to nobody", "not at all", "the channel has not got them"),
     ],
 )
-def test_the_check_itself_notices_what_is(settled: Path, tmp_path: Path, broken: str, how: str, noticed: str) -> None:
+def test_the_check_itself_notices_what_is(
+    settled: Path, tmp_path: Path, broken: str, how: str, noticed: str
+) -> None:
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
     shutil.copy(settled / "gateway.db", path)
     lines = (settled / "channel.jsonl").read_bytes().splitlines(keepends=True)
@@ -218,7 +287,9 @@ class Talker(threading.Thread):
     def run(self) -> None:
         with httpx.Client(timeout=60.0) as http:
             while not self.over.wait(0.03):  # what a person takes to type
-                self.sent.append(f"message {len(self.sent) + 1} from {self.name}, who goes on for a while so that contexts grow")
+                self.sent.append(
+                    f"message {len(self.sent) + 1} from {self.name}, who goes on for a while so that contexts grow"
+                )
                 self._say(http, f"{self.name}:{len(self.sent)}", self.sent[-1])
 
     def _say(self, http: httpx.Client, event_id: str, text: str) -> None:
@@ -228,7 +299,9 @@ class Talker(threading.Thread):
                 response = http.post(self.gateway.url + "/messages", json=message)
             except httpx.TransportError:
                 self.repeated += 1
-                self.over.wait(0.02)  # it is dead, or not back yet; the message is said again under the same id
+                self.over.wait(
+                    0.02
+                )  # it is dead, or not back yet; the message is said again under the same id
                 continue
             assert response.status_code in (202, 429), response.text
             if response.status_code == 202:
@@ -237,11 +310,20 @@ class Talker(threading.Thread):
             self.over.wait(0.1)
 
 
-def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(tmp_path: Path) -> None:
+def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
+    tmp_path: Path,
+) -> None:
     chance = random.Random(SEED)
     over = threading.Event()
     path = tmp_path / "gateway.db"
-    options = {"model_delay": 0.02, "summary_delay": 0.3, "threshold": 300, "keep": 100, "breaker": 1_000_000, "resume_budget": 1_000}
+    options = {
+        "model_delay": 0.02,
+        "summary_delay": 0.3,
+        "threshold": 300,
+        "keep": 100,
+        "breaker": 1_000_000,
+        "resume_budget": 1_000,
+    }
     kills = KILLS if KILLS >= 100 else 3
     started: Counter[str] = Counter()
     with GatewayProcess(path, send_delay=0.005, care_every=0.1, **options) as gateway:
@@ -251,15 +333,24 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
         try:
             life = 0
             # A slow machine may work on no message at the moments of so few kills.
-            while life < kills or (life < 20 and query(path, "SELECT count(*) FROM turn WHERE state = 'interrupted'") == [0]):
-                time.sleep(chance.choice([chance.uniform(0.0, 0.2), chance.uniform(0.2, 1.0)]))  # the random moment itself
+            while life < kills or (
+                life < 20
+                and query(path, "SELECT count(*) FROM turn WHERE state = 'interrupted'") == [0]
+            ):
+                time.sleep(
+                    chance.choice([chance.uniform(0.0, 0.2), chance.uniform(0.2, 1.0)])
+                )  # the random moment itself
                 gateway.kill()
                 # And while it starts: it opens, recovers, resumes, and may have begun to serve.
-                for step in chance.sample(STARTING, chance.choice([0, 1, 1, 2])) if life else STARTING:
+                for step in (
+                    chance.sample(STARTING, chance.choice([0, 1, 1, 2])) if life else STARTING
+                ):
                     started[step] += gateway.kill_at_start(step)
                 gateway.start()
                 # It answers: what the dead one held has been given back.
-                assert still_held_by_the_dead(path, gateway.pid) == [], f"life {life}: recovered, and yet"
+                assert still_held_by_the_dead(path, gateway.pid) == [], (
+                    f"life {life}: recovered, and yet"
+                )
                 life += 1
         finally:
             over.set()
@@ -273,12 +364,16 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
 
     sent = {talker.name: talker.sent for talker in talkers}
     acknowledged = set().union(*(talker.acknowledged for talker in talkers))
-    counted = check_promises(path, gateway.channel_log, sent, acknowledged, key="agent:main:sim:direct:{}")
+    counted = check_promises(
+        path, gateway.channel_log, sent, acknowledged, key="agent:main:sim:direct:{}"
+    )
     assert len(acknowledged) == counted["messages"] == sum(len(texts) for texts in sent.values())
     with sessiondb.sync.open(path, readonly=True) as db:
         report = db.verify()
     assert report.ok, report
     repeated = sum(talker.repeated for talker in talkers)
-    print(f"\nreference gateway: {life} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}\nat start: {dict(started)}")
+    print(
+        f"\nreference gateway: {life} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}\nat start: {dict(started)}"
+    )
     assert set(STARTING) == (+started).keys(), "it was killed in each step of its start"
     assert counted["turns interrupted"] > 0

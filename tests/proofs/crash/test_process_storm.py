@@ -67,7 +67,11 @@ def run_storms(*storms: Settings) -> list[Storm]:
     for settings in storms:
         Path(settings.folder).mkdir()
     child = subprocess.Popen(
-        [sys.executable, str(CHECKOUT / "tests/proofs/crash/process_storm.py"), *(json.dumps(asdict(settings)) for settings in storms)],
+        [
+            sys.executable,
+            str(CHECKOUT / "tests/proofs/crash/process_storm.py"),
+            *(json.dumps(asdict(settings)) for settings in storms),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,13 +87,18 @@ def run_storms(*storms: Settings) -> list[Storm]:
         wrote = f"not over after {PATIENCE_S:g} s\n{wrote}"
     codes = [int(code) for code in message.split()]
     return [
-        Storm(settings, codes[at] if at < len(codes) else None, wrote, _ledgers(Path(settings.folder)))
+        Storm(
+            settings, codes[at] if at < len(codes) else None, wrote, _ledgers(Path(settings.folder))
+        )
         for at, settings in enumerate(storms)
     ]
 
 
 def _ledgers(folder: Path) -> dict[str, list[Line]]:
-    return {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in sorted(folder.glob("*.jsonl"))}
+    return {
+        file.stem: [json.loads(line) for line in file.read_text().splitlines()]
+        for file in sorted(folder.glob("*.jsonl"))
+    }
 
 
 # -- the ledgers against the file -------------------------------------------------------------------------------------
@@ -101,15 +110,25 @@ def compare(storm: Storm) -> list[str]:
         for info in list(db.sessions(with_ended=True)):
             if info.archived_at_ms is not None:
                 db.restore(info.session_id)
-        findings = [f"verify: {finding.check}: {finding.message}" for finding in db.verify().findings]
-    return [*findings, *compare_entries(storm), *compare_loose(storm), *compare_compactions(storm), *compare_messages(storm)]
+        findings = [
+            f"verify: {finding.check}: {finding.message}" for finding in db.verify().findings
+        ]
+    return [
+        *findings,
+        *compare_entries(storm),
+        *compare_loose(storm),
+        *compare_compactions(storm),
+        *compare_messages(storm),
+    ]
 
 
 def compare_entries(storm: Storm) -> list[str]:
     """Compare the numbered entries of the shared sessions: the same, once, under the numbers that were told, in each writer's order."""
     report: dict[tuple[int, str], int] = {}
     for line in storm.saw("appended"):
-        report.update(zip(((line["session"], key) for key in line["keys"]), line["numbers"], strict=True))
+        report.update(
+            zip(((line["session"], key) for key in line["keys"]), line["numbers"], strict=True)
+        )
     rows = query(
         storm.path,
         """SELECT b.session_key, e.idempotency_key, e.entry_no FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
@@ -120,7 +139,11 @@ def compare_entries(storm: Storm) -> list[str]:
     orders: dict[tuple[int, str], list[int]] = defaultdict(list)
     for (session, mine), _ in stored:
         orders[session, mine.partition(":")[0]].append(int(mine.partition(":")[2]))
-    wrong += [f"session {session}: writer {who} said {order}" for (session, who), order in orders.items() if order != sorted(order)]
+    wrong += [
+        f"session {session}: writer {who} said {order}"
+        for (session, who), order in orders.items()
+        if order != sorted(order)
+    ]
     return wrong
 
 
@@ -132,16 +155,26 @@ def compare_loose(storm: Storm) -> list[str]:
         """SELECT s.session_id, e.idempotency_key, e.entry_no FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
            WHERE e.idempotency_key GLOB 'burst *' OR e.idempotency_key GLOB 'gone *'""",
     )
-    return _differences(report, [((session_id, key), number) for session_id, key, number in rows], "entry")
+    return _differences(
+        report, [((session_id, key), number) for session_id, key, number in rows], "entry"
+    )
 
 
 def _differences(report: dict[Any, int], stored: list[tuple[Any, int]], what: str) -> list[str]:
     times = Counter(name for name, _ in stored)
     found = dict(stored)
-    wrong = [f"{what} {name} was acknowledged and is not there" for name in report if name not in found]
-    wrong += [f"{what} {name} is there, and nobody was told" for name in found if name not in report]
+    wrong = [
+        f"{what} {name} was acknowledged and is not there" for name in report if name not in found
+    ]
+    wrong += [
+        f"{what} {name} is there, and nobody was told" for name in found if name not in report
+    ]
     wrong += [f"{what} {name} is there {count} times" for name, count in times.items() if count > 1]
-    return wrong + [f"{what} {name} is {found[name]}, told was {no}" for name, no in report.items() if found.get(name, no) != no]
+    return wrong + [
+        f"{what} {name} is {found[name]}, told was {no}"
+        for name, no in report.items()
+        if found.get(name, no) != no
+    ]
 
 
 def compare_compactions(storm: Storm) -> list[str]:
@@ -151,12 +184,20 @@ def compare_compactions(storm: Storm) -> list[str]:
         """SELECT s.session_id, c.epoch, json_extract(e.payload, '$.summary') FROM compaction AS c
            JOIN session AS s ON s.session_no = c.session_no JOIN entry AS e ON e.entry_no = c.entry_no WHERE c.state = 'committed'""",
     )
-    report = sorted((line["session_id"], line["epoch"], line["summary"]) for line in storm.saw("compacted") if line["outcome"] == "committed")
+    report = sorted(
+        (line["session_id"], line["epoch"], line["summary"])
+        for line in storm.saw("compacted")
+        if line["outcome"] == "committed"
+    )
     wrong = [] if sorted(rows) == report else [f"compactions: told {report}, stored {sorted(rows)}"]
-    for session_id, epoch in query(storm.path, "SELECT session_id, epoch FROM session WHERE agent_id = 'talk'"):
+    for session_id, epoch in query(
+        storm.path, "SELECT session_id, epoch FROM session WHERE agent_id = 'talk'"
+    ):
         epochs = sorted(number for session, number, _ in report if session == session_id)
         if epochs != list(range(1, epoch + 1)):
-            wrong.append(f"session {session_id} is at epoch {epoch}; its compactions began {epochs}")
+            wrong.append(
+                f"session {session_id} is at epoch {epoch}; its compactions began {epochs}"
+            )
     return wrong
 
 
@@ -167,10 +208,15 @@ def compare_messages(storm: Storm) -> list[str]:
     for line in storm.saw("accepted"):
         receipts[line["event_id"]].append(line)
     for event_id, lines in receipts.items():
-        if len({line["inbox_no"] for line in lines}) != 1 or [line["duplicate"] for line in lines].count(False) != 1:
+        if (
+            len({line["inbox_no"] for line in lines}) != 1
+            or [line["duplicate"] for line in lines].count(False) != 1
+        ):
             wrong.append(f"event {event_id} was accepted as {lines}")
     inbox = query(storm.path, "SELECT event_id, inbox_no FROM inbox WHERE state = 'done'")
-    wrong += _differences({event_id: lines[0]["inbox_no"] for event_id, lines in receipts.items()}, inbox, "message")
+    wrong += _differences(
+        {event_id: lines[0]["inbox_no"] for event_id, lines in receipts.items()}, inbox, "message"
+    )
     for what, name in (("turn", "inbox_no"), ("sent", "outbox_no")):
         times = Counter(line[name] for line in storm.saw(what))
         wrong += [f"{name} {no}: {what} {count} times" for no, count in times.items() if count != 1]
@@ -185,17 +231,29 @@ def compare_messages(storm: Storm) -> list[str]:
         )
         numbers = [int(key.partition(":")[2]) for key in asked]
         if numbers != sorted(numbers):
-            wrong.append(f"the messages of session number {session_no} were claimed out of order: {numbers}")
+            wrong.append(
+                f"the messages of session number {session_no} were claimed out of order: {numbers}"
+            )
     return wrong
 
 
 # -- the storm --------------------------------------------------------------------------------------------------------
 
 
-def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_readers_see_whole_snapshots(tmp_path: Path) -> None:
+def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_readers_see_whole_snapshots(
+    tmp_path: Path,
+) -> None:
     sessions = max(3, ENTRIES // ENTRIES_PER_SESSION)
     messages = max(6, ENTRIES // 200)
-    [storm] = run_storms(Settings(str(tmp_path / "storm"), seed=SEED, entries=ENTRIES, sessions=sessions, messages=messages))
+    [storm] = run_storms(
+        Settings(
+            str(tmp_path / "storm"),
+            seed=SEED,
+            entries=ENTRIES,
+            sessions=sessions,
+            messages=messages,
+        )
+    )
     counted = count(storm)
     print(f"seed {SEED}: " + ", ".join(f"{number} {what}" for what, number in counted.items()))
     assert storm.ended == 0, storm.wrote
@@ -207,34 +265,68 @@ def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_rea
     rounds = [line["rounds"] for line in storm.saw("read")]
     assert len(rounds) == 8
     assert min(rounds) > 0, rounds
-    assert all(counted[what] for what in ("entries", "refusals", "compactions", "archived sessions", "imports", "WAL resets")), counted
+    assert all(
+        counted[what]
+        for what in (
+            "entries",
+            "refusals",
+            "compactions",
+            "archived sessions",
+            "imports",
+            "WAL resets",
+        )
+    ), counted
 
 
-def test_processes_that_come_and_go_find_all_that_they_said_whoever_closes_last(tmp_path: Path) -> None:
+def test_processes_that_come_and_go_find_all_that_they_said_whoever_closes_last(
+    tmp_path: Path,
+) -> None:
     visits = max(6, ENTRIES // 40)
-    [storm] = run_storms(Settings(str(tmp_path / "visits"), seed=SEED, writers=0, readers=0, sessions=5, comers=5, visits=visits))
-    print(f"seed {SEED}: {len(storm.saw('appended'))} visits that wrote, {len(storm.saw('looked in'))} that read")
+    [storm] = run_storms(
+        Settings(
+            str(tmp_path / "visits"),
+            seed=SEED,
+            writers=0,
+            readers=0,
+            sessions=5,
+            comers=5,
+            visits=visits,
+        )
+    )
+    print(
+        f"seed {SEED}: {len(storm.saw('appended'))} visits that wrote, {len(storm.saw('looked in'))} that read"
+    )
     assert storm.ended == 0, storm.wrote
     assert storm.violations == []
     assert len(storm.saw("appended")) == 5 * visits
     # Two that close at the same instant may both leave the WAL to the other; the next one takes it away.
     with sessiondb.sync.open(storm.path):
         pass
-    assert names_in(storm.path.parent) == sorted([storm.path.name, *(f"{name}.jsonl" for name in storm.ledgers)])
+    assert names_in(storm.path.parent) == sorted(
+        [storm.path.name, *(f"{name}.jsonl" for name in storm.ledgers)]
+    )
     assert compare(storm) == []
 
 
 def count(storm: Storm) -> Counter[str]:
     """Say what happened, in numbers."""
     counted: Counter[str] = Counter()
-    counted["entries"] = sum(len(line["keys"]) for line in storm.saw("appended")) + len(storm.saw("loose"))
+    counted["entries"] = sum(len(line["keys"]) for line in storm.saw("appended")) + len(
+        storm.saw("loose")
+    )
     counted["refusals"] = len(storm.saw("refused"))
     counted["compactions"] = sum(line["outcome"] == "committed" for line in storm.saw("compacted"))
-    counted["compactions refused or overtaken"] = len(storm.saw("no compaction")) + len(storm.saw("compacted")) - counted["compactions"]
+    counted["compactions refused or overtaken"] = (
+        len(storm.saw("no compaction")) + len(storm.saw("compacted")) - counted["compactions"]
+    )
     counted["messages"] = len(storm.saw("turn"))
     counted["archived sessions"] = sum(line["done"] for line in storm.saw("collected"))
     counted["imports"] = len(storm.saw("imported"))
-    shares = [sum(line["saw"] == "appended" for line in lines) for name, lines in storm.ledgers.items() if name.startswith("writer")]
+    shares = [
+        sum(line["saw"] == "appended" for line in lines)
+        for name, lines in storm.ledgers.items()
+        if name.startswith("writer")
+    ]
     counted["appends of the least busy writer"] = min(shares, default=0)
     counted["of the busiest"] = max(shares, default=0)
     counted["looks"] = sum(line["rounds"] for line in storm.saw("read"))
@@ -242,7 +334,9 @@ def count(storm: Storm) -> Counter[str]:
     counted["waits for the lock"] = sum(line["busy_waits"] for line in storm.saw("stats"))
     counted["WAL resets"] = sum(line["checkpoint_ok"] for line in storm.saw("stats"))
     counted["WAL resets blocked"] = sum(line["checkpoint_blocked"] for line in storm.saw("stats"))
-    counted["WAL KiB at most"] = max((line["wal_bytes_most"] // 1024 for line in storm.saw("read")), default=0)
+    counted["WAL KiB at most"] = max(
+        (line["wal_bytes_most"] // 1024 for line in storm.saw("read")), default=0
+    )
     return counted
 
 
@@ -262,45 +356,69 @@ BROKEN = {
 def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Storm]:
     """A small storm over each broken build, all of them from one start of the interpreter."""
     folder = tmp_path_factory.mktemp("broken")
-    storms = run_storms(*[
-        Settings(str(folder / name), seed=SEED, broken=name, maintenance=False, **sizes) for name, sizes in BROKEN.items()
-    ])  # fmt: skip
+    storms = run_storms(
+        *[
+            Settings(str(folder / name), seed=SEED, broken=name, maintenance=False, **sizes)
+            for name, sizes in BROKEN.items()
+        ]
+    )
     return dict(zip(BROKEN, storms, strict=True))
 
 
-def test_the_storm_finds_a_claim_whose_compare_and_set_compares_nothing(broken: dict[str, Storm]) -> None:
+def test_the_storm_finds_a_claim_whose_compare_and_set_compares_nothing(
+    broken: dict[str, Storm],
+) -> None:
     found = found_in(broken["claim without compare"])
     assert any("turn 2 times" in what or "answered twice" in what for what in found), found
 
 
-def test_the_storm_finds_a_busy_commit_that_is_reported_as_success(broken: dict[str, Storm]) -> None:
+def test_the_storm_finds_a_busy_commit_that_is_reported_as_success(
+    broken: dict[str, Storm],
+) -> None:
     found = found_in(broken["busy is success"])
     assert any("acknowledged and is not there" in what for what in found), found
 
 
-def test_the_storm_finds_an_acknowledgement_before_commit_while_it_goes_on(broken: dict[str, Storm]) -> None:
+def test_the_storm_finds_an_acknowledgement_before_commit_while_it_goes_on(
+    broken: dict[str, Storm],
+) -> None:
     storm = broken["early acknowledgement"]
     assert any("acknowledged and not there" in what for what in storm.violations), storm.violations
-    assert compare_entries(storm) == [], "all of it was committed later; only the readers could tell"
+    assert compare_entries(storm) == [], (
+        "all of it was committed later; only the readers could tell"
+    )
 
 
-def test_the_storm_finds_that_the_write_lock_was_lost_because_a_file_was_opened(broken: dict[str, Storm]) -> None:
+def test_the_storm_finds_that_the_write_lock_was_lost_because_a_file_was_opened(
+    broken: dict[str, Storm],
+) -> None:
     storm = broken["lost lock"]
-    found = [what for what in storm.violations if "not there" in what or "failed" in what or "verify" in what or "its row says" in what]
+    found = [
+        what
+        for what in storm.violations
+        if "not there" in what or "failed" in what or "verify" in what or "its row says" in what
+    ]
     print(f"lost lock: {len(storm.violations)} violations, for example {storm.violations[:3]}")
     assert found, storm.violations
 
 
-def test_the_storm_finds_a_snapshot_that_is_split_over_two_transactions(broken: dict[str, Storm]) -> None:
+def test_the_storm_finds_a_snapshot_that_is_split_over_two_transactions(
+    broken: dict[str, Storm],
+) -> None:
     storm = broken["split snapshot"]
-    assert any("its row says" in what or "its context has" in what or "its pointers" in what for what in storm.violations), storm.violations
+    assert any(
+        "its row says" in what or "its context has" in what or "its pointers" in what
+        for what in storm.violations
+    ), storm.violations
     assert compare_entries(storm) == [], "nothing is wrong with the file"
 
 
 def test_the_storm_finds_a_count_that_is_raised_twice(broken: dict[str, Storm]) -> None:
     storm = broken["counted twice"]
     assert any("its row says" in what for what in storm.violations), storm.violations
-    assert any(what.startswith("verify: sequence: the session's last seq is") for what in compare(storm))
+    assert any(
+        what.startswith("verify: sequence: the session's last seq is") for what in compare(storm)
+    )
     assert compare_entries(storm) == [], "every entry is there once, under the number that was told"
 
 

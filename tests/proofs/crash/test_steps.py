@@ -38,31 +38,67 @@ NAMES = ("create", "migrate", "talk", "gateway", "recover", "maintain")
 # In the order in which a scenario arrives at them: each life gets further than the one before. (step, arrival)
 NAMED: dict[str, list[tuple[str, int]]] = {
     "create": [
-        ("file made", 1), ("torn main", 30), ("schema statement", 40), ("torn wal", 70), ("statement instance.insert", 1),
+        ("file made", 1),
+        ("torn main", 30),
+        ("schema statement", 40),
+        ("torn wal", 70),
+        ("statement instance.insert", 1),
         ("after last checkpoint", 1),
     ],
     "migrate": [("schema statement", 15), ("write wal", 20), ("after schema", 1)],
     "recover": [
-        ("statement turns.finish", 2), ("statement outbox.lose_track", 1), ("before COMMIT of recover", 1), ("after COMMIT of resume", 1),
+        ("statement turns.finish", 2),
+        ("statement outbox.lose_track", 1),
+        ("before COMMIT of recover", 1),
+        ("after COMMIT of resume", 1),
     ],
     "talk": [
-        ("begun", 2), ("ran append", 2), ("before COMMIT of append", 2), ("torn wal", 20), ("sync wal", 6), ("after COMMIT of append", 2),
-        ("before checkpoint", 1), ("torn main", 3), ("after checkpoint", 1), ("compacting", 1), ("before COMMIT of compaction.commit", 1),
-        ("after COMMIT of reset", 1), ("truncate wal", 1),
+        ("begun", 2),
+        ("ran append", 2),
+        ("before COMMIT of append", 2),
+        ("torn wal", 20),
+        ("sync wal", 6),
+        ("after COMMIT of append", 2),
+        ("before checkpoint", 1),
+        ("torn main", 3),
+        ("after checkpoint", 1),
+        ("compacting", 1),
+        ("before COMMIT of compaction.commit", 1),
+        ("after COMMIT of reset", 1),
+        ("truncate wal", 1),
     ],
     "gateway": [
-        ("after COMMIT of inbox.accept", 1), ("statement turns.start", 1), ("after COMMIT of lane.claim", 1), ("handler began", 1),
-        ("statement inbox.resume", 1), ("handler ends", 1), ("before COMMIT of turn.end", 1), ("after COMMIT of turn.end", 1),
-        ("before the channel", 1), ("after the channel", 1), ("statement instance.close", 1),
+        ("after COMMIT of inbox.accept", 1),
+        ("statement turns.start", 1),
+        ("after COMMIT of lane.claim", 1),
+        ("handler began", 1),
+        ("statement inbox.resume", 1),
+        ("handler ends", 1),
+        ("before COMMIT of turn.end", 1),
+        ("after COMMIT of turn.end", 1),
+        ("before the channel", 1),
+        ("after the channel", 1),
+        ("statement instance.close", 1),
     ],
     "maintain": [
-        ("after COMMIT of import", 2), ("ran archive.delete", 1), ("torn copy", 40), ("before link", 1), ("before link", 3),
-        ("after link", 2), ("after COMMIT of archive.begin", 1), ("after COMMIT of archive.chunk", 2),
+        ("after COMMIT of import", 2),
+        ("ran archive.delete", 1),
+        ("torn copy", 40),
+        ("before link", 1),
+        ("before link", 3),
+        ("after link", 2),
+        ("after COMMIT of archive.begin", 1),
+        ("after COMMIT of archive.chunk", 2),
         ("before COMMIT of archive.complete", 1),
-        ("after COMMIT of archive.release", 1), ("ran archive.delete", 2), ("vacuum step", 1), ("after COMMIT of restore.begin", 1),
-        ("ran restore.rows", 2), ("before COMMIT of restore.finish", 1), ("after COMMIT of archive.forget", 1),
+        ("after COMMIT of archive.release", 1),
+        ("ran archive.delete", 2),
+        ("vacuum step", 1),
+        ("after COMMIT of restore.begin", 1),
+        ("ran restore.rows", 2),
+        ("before COMMIT of restore.finish", 1),
+        ("after COMMIT of archive.forget", 1),
     ],
-}  # fmt: skip
+}
 # Each life at random steps may have a wall clock of its own, a day before or ahead of the one before.
 DAY_S = 86_400.0
 CLOCKS_S = (0.0, 0.0, -DAY_S, DAY_S)
@@ -96,7 +132,9 @@ def finish(world: World, zygote: Zygote) -> Counter[str]:
     return world.check_end()
 
 
-def kill(world: World, zygote: Zygote, step: str, nth: int, *, clock_s: float = 0.0, check: bool = True) -> Death:
+def kill(
+    world: World, zygote: Zygote, step: str, nth: int, *, clock_s: float = 0.0, check: bool = True
+) -> Death:
     """Live a life that ends at a step, if it gets there, and check what is left of it."""
     death = world.hear(zygote.live(world.order(step, nth, options={"clock_s": clock_s})))
     if not check:
@@ -104,7 +142,9 @@ def kill(world: World, zygote: Zygote, step: str, nth: int, *, clock_s: float = 
     try:
         world.check()
     except AssertionError as error:
-        error.add_note(f"{world.scenario}, life {world.lives}, ended at {step!r}, arrival {nth}, clock {clock_s:+g} s; seed {SEED}")
+        error.add_note(
+            f"{world.scenario}, life {world.lives}, ended at {step!r}, arrival {nth}, clock {clock_s:+g} s; seed {SEED}"
+        )
         raise
     return death
 
@@ -190,7 +230,9 @@ def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
         world = templates.world(name, folder := tmp_path / f"world-{number}")
         world.prefixes = ("a", "b")
         if name not in steps:
-            steps[name] = zygote.live(templates.world(name, tmp_path / f"steps-{name}").order()).counts
+            steps[name] = zygote.live(
+                templates.world(name, tmp_path / f"steps-{name}").order()
+            ).counts
         step, nth = drawn(chance, steps[name]) if chance.random() < 0.7 else ("", 1)
         zygote.start(world.order(step, nth, prefix="a"))
         second_zygote.start(world.order(prefix="b"))
@@ -198,7 +240,9 @@ def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
             for _ in range(chance.randint(1, 30)):
                 if zygote.next()["saw"] == "ended":
                     break
-            time.sleep(chance.uniform(0, 0.01))  # the random moment itself: nothing waits for anything here
+            time.sleep(
+                chance.uniform(0, 0.01)
+            )  # the random moment itself: nothing waits for anything here
             zygote.signal(signal.SIGKILL)
         death = world.hear(zygote.end().require())
         kills[name] += death.killed
@@ -209,12 +253,16 @@ def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
                 world.hear(zygote.live(world.order(prefix="a")))
             world.check_end()
         except AssertionError as error:
-            error.add_note(f"{name}, one of two killed at {step!r}, arrival {nth}; seed {SEED + 1}, round {number}")
+            error.add_note(
+                f"{name}, one of two killed at {step!r}, arrival {nth}; seed {SEED + 1}, round {number}"
+            )
             raise
         shutil.rmtree(folder)
         if kills.total() >= wanted:
             break
-    print(f"\n{kills.total()} kills of one of two, seed {SEED + 1}: {dict(kills)}; {number + 1} rounds")
+    print(
+        f"\n{kills.total()} kills of one of two, seed {SEED + 1}: {dict(kills)}; {number + 1} rounds"
+    )
 
 
 def test_of_two_processes_at_work_one_freezes_at_any_step_and_both_come_to_their_end(
@@ -229,8 +277,13 @@ def test_of_two_processes_at_work_one_freezes_at_any_step_and_both_come_to_their
         world = templates.world(name, folder := tmp_path / f"world-{number}")
         world.prefixes = ("a", "b")
         if name not in steps:
-            steps[name] = zygote.live(templates.world(name, tmp_path / f"steps-{name}").order()).counts
-        step, nth = drawn(chance, {step: count for step, count in steps[name].items() if not step.startswith("torn")})
+            steps[name] = zygote.live(
+                templates.world(name, tmp_path / f"steps-{name}").order()
+            ).counts
+        step, nth = drawn(
+            chance,
+            {step: count for step, count in steps[name].items() if not step.startswith("torn")},
+        )
         zygote.start(world.order(step, nth, prefix="a", how="SIGSTOP"))
         second_zygote.start(world.order(prefix="b"))
         while (line := zygote.next())["saw"] not in ("stopped", "ended"):
@@ -244,36 +297,54 @@ def test_of_two_processes_at_work_one_freezes_at_any_step_and_both_come_to_their
         try:
             world.check_end()
         except AssertionError as error:
-            error.add_note(f"{name}, one of two frozen at {step!r}, arrival {nth}; seed {SEED + 2}, round {number}")
+            error.add_note(
+                f"{name}, one of two frozen at {step!r}, arrival {nth}; seed {SEED + 2}, round {number}"
+            )
             raise
         shutil.rmtree(folder)
         if frozen.total() >= max(1, CRASHES // 12):
             break
-    print(f"\n{frozen.total()} times one of two froze, seed {SEED + 2}: {dict(frozen)}; {number + 1} rounds")
+    print(
+        f"\n{frozen.total()} times one of two froze, seed {SEED + 2}: {dict(frozen)}; {number + 1} rounds"
+    )
 
 
 # -- would it be noticed? -----------------------------------------------------------------------------------
 
 
-def test_a_build_that_acknowledges_before_it_commits_is_caught(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
+def test_a_build_that_acknowledges_before_it_commits_is_caught(
+    templates: Templates, zygote: Zygote, tmp_path: Path
+) -> None:
     world = templates.world("talk", tmp_path / "world")
-    death = world.hear(zygote.live(world.order("before COMMIT of append", 2, broken="acknowledges_before_commit")))
+    death = world.hear(
+        zygote.live(world.order("before COMMIT of append", 2, broken="acknowledges_before_commit"))
+    )
     assert death.killed
     with pytest.raises(AssertionError, match="acknowledged and not there"):
         world.check()
 
 
-def test_a_build_that_counts_an_append_twice_is_caught_by_verify(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
+def test_a_build_that_counts_an_append_twice_is_caught_by_verify(
+    templates: Templates, zygote: Zygote, tmp_path: Path
+) -> None:
     world = templates.world("talk", tmp_path / "world")
-    death = world.hear(zygote.live(world.order("after COMMIT of append", 2, broken="counts_an_append_twice")))
+    death = world.hear(
+        zygote.live(world.order("after COMMIT of append", 2, broken="counts_an_append_twice"))
+    )
     assert death.killed
-    with pytest.raises(AssertionError, match=r"verify: .*the session's last seq is \d+, but its last entry has \d+"):
+    with pytest.raises(
+        AssertionError, match=r"verify: .*the session's last seq is \d+, but its last entry has \d+"
+    ):
         world.check()
 
 
-def test_a_build_that_migrates_without_a_transaction_is_caught(templates: Templates, zygote: Zygote, tmp_path: Path) -> None:
+def test_a_build_that_migrates_without_a_transaction_is_caught(
+    templates: Templates, zygote: Zygote, tmp_path: Path
+) -> None:
     world = templates.world("migrate", tmp_path / "world")
-    death = world.hear(zygote.live(world.order("schema statement", 12, broken="migrates_without_a_transaction")))
+    death = world.hear(
+        zygote.live(world.order("schema statement", 12, broken="migrates_without_a_transaction"))
+    )
     assert death.killed
     with pytest.raises(apsw.SQLError, match="already exists"):
         world.check()
@@ -283,7 +354,9 @@ def test_a_build_in_which_a_dead_process_keeps_its_claims_is_caught(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("recover", tmp_path / "world")
-    broken_recovery = zygote.live(world.order(broken="buries_the_dead_without_releasing_their_claims"))
+    broken_recovery = zygote.live(
+        world.order(broken="buries_the_dead_without_releasing_their_claims")
+    )
     assert broken_recovery.code == 0
     with pytest.raises(AssertionError, match="still held after recover"):
         world.check()

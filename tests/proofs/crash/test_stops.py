@@ -63,10 +63,14 @@ async def _with_a_frozen_writer(world: World, zygote: Zygote, end: signal.Signal
         freeze(zygote, world, "before COMMIT of append", 3)
         assert lock_holder_pid(str(world.path)) == zygote.pid
 
-        with pytest.raises(StoreBusy, match=rf"pid {zygote.pid} \(crash talk\) has held the write lock") as busy:
+        with pytest.raises(
+            StoreBusy, match=rf"pid {zygote.pid} \(crash talk\) has held the write lock"
+        ) as busy:
             await mine.append(user("refused"))
         assert busy.value.retry_after_ms > 0
-        assert [entry.role for entry in await mine.tail()] == ["user"], "what is committed can be read"
+        assert [entry.role for entry in await mine.tail()] == ["user"], (
+            "what is committed can be read"
+        )
         with pytest.raises(StoreBusy, match=f"pid {zygote.pid}"):
             async with sessiondb.open(world.path, limits=LIMITS):
                 pytest.fail("it was opened for writing without the lock")
@@ -78,7 +82,9 @@ async def _with_a_frozen_writer(world: World, zygote: Zygote, end: signal.Signal
         if end is signal.SIGKILL:
             world.hear(zygote.end().require())
             await mine.append(user("after"))
-            assert db.backend.stats()["writer"]["busy_timeouts"] == refused, "the lock died with its holder"
+            assert db.backend.stats()["writer"]["busy_timeouts"] == refused, (
+                "the lock died with its holder"
+            )
         else:
             world.hear(zygote.end().require())
             await mine.append(user("after"))
@@ -116,7 +122,9 @@ def test_while_a_process_is_frozen_inside_a_checkpoint_others_read_and_are_told_
             for number in range(40):
                 await mine.append(user(f"{number} {'x' * 4000}"))
             assert len((await mine.context()).messages) == 41
-            assert db.backend.stats()["writer"]["checkpoint"]["ok"] > 0, "the checkpoint died with its holder"
+            assert db.backend.stats()["writer"]["checkpoint"]["ok"] > 0, (
+                "the checkpoint died with its holder"
+            )
 
     anyio.run(wait_for_it)
     world.check()
@@ -126,7 +134,9 @@ def test_while_a_process_is_frozen_inside_the_recovery_of_the_wal_others_are_tol
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
-    assert world.hear(zygote.live(world.order("after COMMIT of append", 3))).killed  # it leaves a WAL without a reader's index
+    assert world.hear(
+        zygote.live(world.order("after COMMIT of append", 3))
+    ).killed  # it leaves a WAL without a reader's index
     freeze(zygote, world, "read wal", 3)
 
     async def opened(**options: bool) -> None:
@@ -145,7 +155,14 @@ def test_while_a_process_is_frozen_inside_the_recovery_of_the_wal_others_are_tol
 
 
 def _wake_after_a_take_over(
-    templates: Templates, zygote: Zygote, second_zygote: Zygote, folder: Path, *, lease_s: float, clock_s: float = 0.0, broken: str = ""
+    templates: Templates,
+    zygote: Zygote,
+    second_zygote: Zygote,
+    folder: Path,
+    *,
+    lease_s: float,
+    clock_s: float = 0.0,
+    broken: str = "",
 ) -> World:
     """Freeze a gateway in the middle of a turn; another takes it over and answers; then it wakes up and finishes, too."""
     world = templates.world("gateway", folder)
@@ -160,10 +177,17 @@ def _wake_after_a_take_over(
 
 @pytest.mark.parametrize(("lease_s", "clock_s"), [(0.8, 0.0), (3_600.0, 86_400.0)])
 def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_wakes_is_refused(
-    lease_s: float, clock_s: float, templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
+    lease_s: float,
+    clock_s: float,
+    templates: Templates,
+    zygote: Zygote,
+    second_zygote: Zygote,
+    tmp_path: Path,
 ) -> None:
     """When its lease has run out; or when the other's clock, which was set forward, says so: wrong, and still each is answered once."""
-    world = _wake_after_a_take_over(templates, zygote, second_zygote, tmp_path / "world", lease_s=lease_s, clock_s=clock_s)
+    world = _wake_after_a_take_over(
+        templates, zygote, second_zygote, tmp_path / "world", lease_s=lease_s, clock_s=clock_s
+    )
     counted = world.check_end()
     assert counted["turns interrupted"] >= 1
     assert counted["messages"] == GATEWAY_TALKS * GATEWAY_MESSAGES
@@ -173,7 +197,9 @@ def test_a_build_that_completes_a_turn_without_looking_at_its_fence_is_caught(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
     breakage = "completes_without_looking_at_its_fence"
-    world = _wake_after_a_take_over(templates, zygote, second_zygote, tmp_path / "world", lease_s=0.8, broken=breakage)
+    world = _wake_after_a_take_over(
+        templates, zygote, second_zygote, tmp_path / "world", lease_s=0.8, broken=breakage
+    )
     with pytest.raises(AssertionError, match=r"reply \d+ is \w+, but its turn \d+ is interrupted"):
         world.check_end()
 
@@ -259,11 +285,18 @@ with start_blocking_portal() as portal:
 """
 
 
-def test_a_parents_transaction_survives_whatever_its_forks_children_do_and_however_they_end(tmp_db: Path) -> None:
+def test_a_parents_transaction_survives_whatever_its_forks_children_do_and_however_they_end(
+    tmp_db: Path,
+) -> None:
     with other_process(FORK, tmp_db) as parent:
         out, err = parent.communicate(timeout=120)
-    assert (parent.returncode, out.splitlines()) == (0, ["exits 8", "is killed 8", "True", "800"]), err
-    assert query(tmp_db, "SELECT count(*), sum(length(content)) FROM ballast") == [(800, 800 * 20000)]
+    assert (parent.returncode, out.splitlines()) == (
+        0,
+        ["exits 8", "is killed 8", "True", "800"],
+    ), err
+    assert query(tmp_db, "SELECT count(*), sum(length(content)) FROM ballast") == [
+        (800, 800 * 20000)
+    ]
     assert query(tmp_db, "PRAGMA integrity_check") == ["ok"]
 
 
@@ -290,7 +323,10 @@ def test_a_fork_made_while_the_database_is_closed_may_open_it(tmp_db: Path) -> N
     with other_process(REOPEN, tmp_db) as parent:
         _, err = parent.communicate(timeout=60)
     assert (parent.returncode, err) == (0, "")
-    found = query(tmp_db, "SELECT payload ->> '$.message.content' FROM entry WHERE role = 'user' ORDER BY entry_no")
+    found = query(
+        tmp_db,
+        "SELECT payload ->> '$.message.content' FROM entry WHERE role = 'user' ORDER BY entry_no",
+    )
     assert found == ["parent, before", "child", "parent, after"]
 
 
@@ -343,7 +379,9 @@ def test_a_fork_that_opens_what_its_parent_has_open_is_refused_and_a_build_that_
     assert (parent.returncode, err) == (0, "")
     found = query(tmp_db, "SELECT payload ->> '$.message.content' FROM entry WHERE role = 'user'")
     if build == "broken":
-        assert (out, found) == ("acknowledged\n", []), "what SQLite's inherited table of locks leads to"
+        assert (out, found) == ("acknowledged\n", []), (
+            "what SQLite's inherited table of locks leads to"
+        )
     else:
         assert out.startswith("refused: ")
         assert "started afresh" in out

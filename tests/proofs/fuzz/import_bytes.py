@@ -25,11 +25,25 @@ sys.path.insert(0, str(ROOT))
 try:
     import atheris
 except ImportError:
-    print("fuzz: atheris is not installed (pip install 'sessiondb[fuzz]'); the coverage-guided fuzzer was left out")
+    print(
+        "fuzz: atheris is not installed (pip install 'sessiondb[fuzz]'); the coverage-guided fuzzer was left out"
+    )
     raise SystemExit(NOT_INSTALLED) from None
 
-INSTRUMENTED = ("json_text", "transfer.jsonl_reader", "transcript.entries", "transfer.source", "transcript.append", "transcript.context",
-    "transfer.jsonl_writer", "transfer.roundtrip", "transcript.tokens", "maintenance.verify", "transfer.openclaw_index", "cli.show",)
+INSTRUMENTED = (
+    "json_text",
+    "transfer.jsonl_reader",
+    "transcript.entries",
+    "transfer.source",
+    "transcript.append",
+    "transcript.context",
+    "transfer.jsonl_writer",
+    "transfer.roundtrip",
+    "transcript.tokens",
+    "maintenance.verify",
+    "transfer.openclaw_index",
+    "cli.show",
+)
 
 with atheris.instrument_imports(include=[f"sessiondb.{name}" for name in INSTRUMENTED]):
     from sessiondb.maintenance import verify  # noqa: F401  # to be instrumented
@@ -75,7 +89,16 @@ def main(arguments: list[str]) -> None:
 
         options: dict[str, Any] = {"custom_mutator": mutate}
         atheris.Setup(
-            [sys.argv[0], "-max_len=6000", "-timeout=60", "-rss_limit_mb=2048", *arguments, seeds(folder / "corpus")], one, **options
+            [
+                sys.argv[0],
+                "-max_len=6000",
+                "-timeout=60",
+                "-rss_limit_mb=2048",
+                *arguments,
+                seeds(folder / "corpus"),
+            ],
+            one,
+            **options,
         )
         atheris.Fuzz()
 

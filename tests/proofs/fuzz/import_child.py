@@ -27,7 +27,9 @@ def break_importer(how: str) -> None:
 
         def greedy(self: Any, count: int, /) -> bytes:
             if not reserved:
-                reserved.append(bytearray(b"x" * (256 * 1024 * 1024)))  # touched, as a reader that fills it would
+                reserved.append(
+                    bytearray(b"x" * (256 * 1024 * 1024))
+                )  # touched, as a reader that fills it would
             return read(self, count)
 
         jsonl_reader._Unpacked.read = greedy  # type: ignore[method-assign]
@@ -53,7 +55,10 @@ def main(db: str, path: str, limit_mib: str, broken: str = "", export_to: str = 
     with sessiondb.sync.open(db, durability="normal") as opened:
         opened.session("agent:main:neighbour").append({"role": "user", "content": "hello"})
         before = peak_mib()
-        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        used = (
+            int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            * resource.getpagesize()
+        )
         resource.setrlimit(resource.RLIMIT_AS, (used + int(limit_mib) * 1024 * 1024,) * 2)
         report = opened.import_path(path)
         if export_to:
@@ -62,7 +67,13 @@ def main(db: str, path: str, limit_mib: str, broken: str = "", export_to: str = 
         findings = opened.verify().findings
         message = opened.session("agent:main:neighbour").context().messages
     files = {
-        file.name: {"status": file.status, "entries": file.entries, "damaged": file.damaged, "blank": file.blank, "note": file.note}
+        file.name: {
+            "status": file.status,
+            "entries": file.entries,
+            "damaged": file.damaged,
+            "blank": file.blank,
+            "note": file.note,
+        }
         for file in report.files
     }
     found = {

@@ -37,7 +37,18 @@ TYPES = (
     "\\u0000",
     "a\\nb",
 )
-ROLES = ("user", "assistant", "toolResult", "bashExecution", "custom", "hookMessage", "branchSummary", "compactionSummary", "", "\\ud83d")
+ROLES = (
+    "user",
+    "assistant",
+    "toolResult",
+    "bashExecution",
+    "custom",
+    "hookMessage",
+    "branchSummary",
+    "compactionSummary",
+    "",
+    "\\ud83d",
+)
 KEYS = (
     "type",
     "id",
@@ -80,7 +91,22 @@ KEYS = (
     "exitCode",
     "",
 )
-IDS = ("a", "b", "c", "d", "e", "m1", "m2", "", "\\u0000", "\\ud800", "x" * 300, "\\u202e", "漢", "../..")
+IDS = (
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "m1",
+    "m2",
+    "",
+    "\\u0000",
+    "\\ud800",
+    "x" * 300,
+    "\\u202e",
+    "漢",
+    "../..",
+)
 STAMPS = (
     "2026-01-01T00:00:00.000Z",
     "0001-01-01T00:00:00+23:59",
@@ -161,15 +187,30 @@ BLOCKS = ("text", "thinking", "toolCall", "image", "", "unheard_of")
 @cache
 def real_transcripts() -> tuple[bytes, ...]:
     """Return the bytes of real transcripts, smallest first: the sample's, and the corpus' where it is present."""
-    paths = sorted(path for folder in (SAMPLE, CORPUS) if folder.is_dir() for path in folder.rglob("*.jsonl*"))
-    found = {path.read_bytes() for path in paths if "expected" not in path.parts and path.stat().st_size < 40_000 and path.suffix != ".zst"}
+    paths = sorted(
+        path for folder in (SAMPLE, CORPUS) if folder.is_dir() for path in folder.rglob("*.jsonl*")
+    )
+    found = {
+        path.read_bytes()
+        for path in paths
+        if "expected" not in path.parts and path.stat().st_size < 40_000 and path.suffix != ".zst"
+    }
     return tuple(sorted(found, key=lambda content: (len(content), content)))
 
 
 @cache
 def real_lines() -> tuple[bytes, ...]:
     """Return different lines of real transcripts, short ones, in a fixed order."""
-    return tuple(sorted({line for content in real_transcripts() for line in content.split(b"\n") if 0 < len(line) < 3_000}))
+    return tuple(
+        sorted(
+            {
+                line
+                for content in real_transcripts()
+                for line in content.split(b"\n")
+                if 0 < len(line) < 3_000
+            }
+        )
+    )
 
 
 class Chance:
@@ -197,7 +238,9 @@ class Chance:
         if kind < 7:
             return self.random.choice(("null", "true", "false", '""', "[]", "{}"))
         if kind == 7:
-            return "[" + ",".join(self.value(depth - 1) for _ in range(self.random.randrange(4))) + "]"
+            return (
+                "[" + ",".join(self.value(depth - 1) for _ in range(self.random.randrange(4))) + "]"
+            )
         if kind == 8 and self.one_in(8):
             levels = self.random.choice((100, 490, 498, 499, 500, 501, 600, 5_000))
             return "[" * levels + "]" * levels
@@ -205,12 +248,17 @@ class Chance:
 
     def object(self, fields: dict[str, str], extra: int = 0, depth: int = 2) -> str:
         """Return an object of the given fields and others; sometimes out of order, sometimes with a key twice."""
-        pairs = list(fields.items()) + [(self.random.choice(KEYS), self.value(depth)) for _ in range(extra)]
+        pairs = list(fields.items()) + [
+            (self.random.choice(KEYS), self.value(depth)) for _ in range(extra)
+        ]
         if self.one_in(6):
             self.random.shuffle(pairs)
         if pairs and self.one_in(12):
             pairs.append((self.random.choice(pairs)[0], self.value(depth)))
-        colon, comma = self.random.choice((":", ":", ":", ": ", " :\t", ":\r")), self.random.choice((",", ",", ",", ", ", " ,"))
+        colon, comma = (
+            self.random.choice((":", ":", ":", ": ", " :\t", ":\r")),
+            self.random.choice((",", ",", ",", ", ", " ,")),
+        )
         return "{" + comma.join(f'"{key}"{colon}{value}' for key, value in pairs) + "}"
 
     def ids(self) -> str:
@@ -221,45 +269,76 @@ class Chance:
 
     def block(self) -> str:
         kind = self.random.choice(BLOCKS)
-        fields = {"type": f'"{kind}"', "text": self.text(), "id": self.ids(), "name": self.text(), "arguments": self.value(2)}
-        return self.object(fields, self.random.randrange(2)) if not self.one_in(8) else self.value(1)
+        fields = {
+            "type": f'"{kind}"',
+            "text": self.text(),
+            "id": self.ids(),
+            "name": self.text(),
+            "arguments": self.value(2),
+        }
+        return (
+            self.object(fields, self.random.randrange(2)) if not self.one_in(8) else self.value(1)
+        )
 
     def content(self) -> str:
         if self.one_in(3):
             return self.text()
-        return "[" + ",".join(self.block() for _ in range(self.random.randrange(4))) + "]" if not self.one_in(6) else self.value()
+        return (
+            "[" + ",".join(self.block() for _ in range(self.random.randrange(4))) + "]"
+            if not self.one_in(6)
+            else self.value()
+        )
 
     def message(self) -> str:
-        fields = {"role": f'"{self.random.choice(ROLES)}"', "content": self.content(), "toolCallId": self.ids()}
+        fields = {
+            "role": f'"{self.random.choice(ROLES)}"',
+            "content": self.content(),
+            "toolCallId": self.ids(),
+        }
         if self.one_in(3):
-            fields["usage"] = self.object({"totalTokens": self.value(0), "input": self.value(0)}, self.random.randrange(2))
+            fields["usage"] = self.object(
+                {"totalTokens": self.value(0), "input": self.value(0)}, self.random.randrange(2)
+            )
         if self.one_in(5):
             fields["idempotencyKey"] = self.ids()
         if self.one_in(6):
             fields["providerReplay"] = self.object({"type": '"anthropic-compaction"'}, 1)
         if self.one_in(6):
             fields["excludeFromContext"] = "true"
-        return self.object(fields, self.random.randrange(3)) if not self.one_in(12) else self.value()
+        return (
+            self.object(fields, self.random.randrange(3)) if not self.one_in(12) else self.value()
+        )
 
     def entry(self) -> str:
         """Return a line that is nearly, and often quite, an entry."""
         kind = self.random.choice(TYPES)
-        fields = {"type": f'"{kind}"' if not self.one_in(20) else self.value(1), "id": self.ids(), "parentId": self.parent()}
+        fields = {
+            "type": f'"{kind}"' if not self.one_in(20) else self.value(1),
+            "id": self.ids(),
+            "parentId": self.parent(),
+        }
         if not self.one_in(4):
             fields["timestamp"] = f'"{self.random.choice(STAMPS)}"'
         match kind:
             case "message":
                 fields["message"] = self.message()
             case "session":
-                fields["version"] = self.random.choice(("1", "2", "3", "3", "4", "99", self.value(0)))
+                fields["version"] = self.random.choice(
+                    ("1", "2", "3", "3", "4", "99", self.value(0))
+                )
             case "compaction" | "reset":
                 fields["summary"] = self.random.choice((self.text(), self.value()))
-                fields[self.random.choice(("firstKeptEntryId", "firstKeptEntryIndex"))] = self.random.choice((self.ids(), self.value(0)))
+                fields[self.random.choice(("firstKeptEntryId", "firstKeptEntryIndex"))] = (
+                    self.random.choice((self.ids(), self.value(0)))
+                )
                 fields["tokensBefore"] = self.value(0)
             case "leaf":
                 fields["targetId"] = self.parent()
             case "custom_message" | "branch_summary":
-                fields["content"], fields["summary"] = self.content(), self.random.choice((self.text(), self.value()))
+                fields["content"], fields["summary"] = (
+                    self.content(),
+                    self.random.choice((self.text(), self.value())),
+                )
         if self.one_in(10):
             fields["appendMode"] = '"side"'
         for key in list(fields):
@@ -279,13 +358,37 @@ class Chance:
         if kind < 14:
             return self.random.choice(real_lines())
         if kind < 17:
-            return self.damaged(self.entry().encode(errors="surrogatepass") if self.one_in(2) else self.random.choice(real_lines()))
+            return self.damaged(
+                self.entry().encode(errors="surrogatepass")
+                if self.one_in(2)
+                else self.random.choice(real_lines())
+            )
         if kind == 17:
-            return self.random.choice((b"", b" ", b"\t \r", b"\r", b"\xef\xbb\xbf", b"null", b"[]", b"42", b'"x"', b"{}", b"\x00", b"\x0b"))
+            return self.random.choice(
+                (
+                    b"",
+                    b" ",
+                    b"\t \r",
+                    b"\r",
+                    b"\xef\xbb\xbf",
+                    b"null",
+                    b"[]",
+                    b"42",
+                    b'"x"',
+                    b"{}",
+                    b"\x00",
+                    b"\x0b",
+                )
+            )
         if kind == 18:
             return self.random.randbytes(self.random.randrange(40))
         # Text in which there is more structure than may be, torn inside a string: it has to be looked at, and not for long.
-        return b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b"torn " * self.random.randrange(400)
+        return (
+            b'{"type":"custom","data":['
+            + b"{}," * 600
+            + b'"'
+            + b"torn " * self.random.randrange(400)
+        )
 
     def damaged(self, line: bytes) -> bytes:
         """Return a line after something happened to it."""
@@ -296,10 +399,27 @@ class Chance:
             lambda: line[:at] + self.random.randbytes(1) + line[at + 1 :],
             lambda: (
                 line[:at]
-                + self.random.choice((b"\x00", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\r", b'"', b"\\", b"{", b"]", b","))
+                + self.random.choice(
+                    (
+                        b"\x00",
+                        b"\xff",
+                        b"\xed\xa0\x80",
+                        b"\xef\xbb\xbf",
+                        b"\r",
+                        b'"',
+                        b"\\",
+                        b"{",
+                        b"]",
+                        b",",
+                    )
+                )
                 + line[at:]
             ),
-            lambda: line[:at] + self.random.randbytes(self.random.randrange(8)) + line[at + self.random.randrange(8) :],
+            lambda: (
+                line[:at]
+                + self.random.randbytes(self.random.randrange(8))
+                + line[at + self.random.randrange(8) :]
+            ),
             lambda: line + line,
             lambda: line[:at] + line[:at] + line[at:],
             lambda: line.replace(b'"', b"'", 1),
@@ -314,7 +434,10 @@ class Chance:
         lines = [self.line() for _ in range(self.random.randrange(12))]
         if not self.one_in(3):
             version = self.random.choice(("1", "2", "3", "3", "3", "4"))
-            lines.insert(0, f'{{"type":"session","version":{version},"id":"s-{self.random.randrange(9)}"}}'.encode())
+            lines.insert(
+                0,
+                f'{{"type":"session","version":{version},"id":"s-{self.random.randrange(9)}"}}'.encode(),
+            )
         end = self.random.choice((b"\n", b"\n", b"\n", b"\r\n"))
         start = b"\xef\xbb\xbf" if self.one_in(15) else b""
         return start + end.join(lines) + (b"" if self.one_in(4) else end)
@@ -350,7 +473,16 @@ class Chance:
         """Return an OpenClaw index that points at some of these transcripts, at others, and at nothing."""
         if self.one_in(12):
             return self.random.choice(
-                (b"", b"[]", b"null", b"{", b"\xff", b'{"a":1,}', b"[" * 5_000, self.value().encode(errors="replace"))
+                (
+                    b"",
+                    b"[]",
+                    b"null",
+                    b"{",
+                    b"\xff",
+                    b'{"a":1,}',
+                    b"[" * 5_000,
+                    self.value().encode(errors="replace"),
+                )
             )
         pairs = []
         for _ in range(self.random.randrange(8)):
@@ -373,7 +505,11 @@ class Chance:
                     "agent:main:x y",
                 )
             )
-            row = self.value() if self.one_in(4) else self.object(self._row(names), self.random.randrange(3))
+            row = (
+                self.value()
+                if self.one_in(4)
+                else self.object(self._row(names), self.random.randrange(3))
+            )
             colon = self.random.choice((":", ": ", " :", ":\n  ", "\n:"))
             pairs.append(f'"{key}"{colon}{row}')
         comma = self.random.choice((",", ",\n  ", " , "))
@@ -386,11 +522,22 @@ class Chance:
             + self.random.choice(("", "\n"))
         )
         content = text.encode(errors="surrogatepass")
-        return self.damaged(content) if self.one_in(8) else (b"\xef\xbb\xbf" if self.one_in(15) else b"") + content
+        return (
+            self.damaged(content)
+            if self.one_in(8)
+            else (b"\xef\xbb\xbf" if self.one_in(15) else b"") + content
+        )
 
     def _row(self, names: list[str]) -> dict[str, str]:
-        name = self.random.choice([*names, "missing.jsonl", "../../etc/passwd", "/etc/passwd", "..", "a\\nb.jsonl", ""])
-        row = {"sessionId": f'"{name.partition(".jsonl")[0]}"' if not self.one_in(3) else self.value(1), "updatedAt": self.value(0)}
+        name = self.random.choice(
+            [*names, "missing.jsonl", "../../etc/passwd", "/etc/passwd", "..", "a\\nb.jsonl", ""]
+        )
+        row = {
+            "sessionId": f'"{name.partition(".jsonl")[0]}"'
+            if not self.one_in(3)
+            else self.value(1),
+            "updatedAt": self.value(0),
+        }
         if self.one_in(2):
             folder = self.random.choice(("", "/somewhere/else/", "..\\\\", "sessions/"))
             row["sessionFile"] = f'"{folder}{name}"' if not self.one_in(5) else self.value(1)

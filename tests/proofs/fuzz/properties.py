@@ -64,7 +64,9 @@ BOM = b"\xef\xbb\xbf"
 
 # What a command itself may send to a terminal: bold and its end, and click's progress bar (hide and show the cursor, clear the line).
 MEANT = re.compile(r"\x1b\[(?:1m|0m|K)|\r\x1b\[\?25l|\x1b\[\?25h")
-OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
 
 
 class Broken(AssertionError):
@@ -137,7 +139,11 @@ def _kind_of(line: bytes) -> str:
         value = json.loads(text, parse_constant=_refuse, parse_int=len)
     except ValueError:
         return "damaged"
-    return "entry" if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"] else "damaged"
+    return (
+        "entry"
+        if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"]
+        else "damaged"
+    )
 
 
 def _refuse(name: str) -> None:
@@ -219,9 +225,7 @@ class Bench:
         self.entries = 0
         self.kept = 0
         self.counter = itertools.count(1)
-        neighbour = (
-            b'{"type":"session","version":3,"id":"neighbour"}\n{"type":"message","id":"a","message":{"role":"user","content":"x"}}\n'
-        )
+        neighbour = b'{"type":"session","version":3,"id":"neighbour"}\n{"type":"message","id":"a","message":{"role":"user","content":"x"}}\n'
         self._store(self._found("neighbour.jsonl", neighbour))
         self.neighbour = self._rows_of_neighbour()
 
@@ -229,9 +233,14 @@ class Bench:
         self.connection.close(True)
 
     def _rows_of_neighbour(self) -> list[Any]:
-        queries = ("SELECT * FROM session WHERE session_no = 1", "SELECT * FROM entry WHERE entry_no >> 32 = 1",
-                   "SELECT * FROM epoch WHERE session_no = 1", "SELECT * FROM branch WHERE session_no = 1",
-                   "SELECT * FROM import_file WHERE import_file_no = 1", "SELECT * FROM quarantine WHERE import_file_no = 1")  # fmt: skip
+        queries = (
+            "SELECT * FROM session WHERE session_no = 1",
+            "SELECT * FROM entry WHERE entry_no >> 32 = 1",
+            "SELECT * FROM epoch WHERE session_no = 1",
+            "SELECT * FROM branch WHERE session_no = 1",
+            "SELECT * FROM import_file WHERE import_file_no = 1",
+            "SELECT * FROM quarantine WHERE import_file_no = 1",
+        )
         return [self.connection.execute(query).fetchall() for query in queries]
 
     def _found(self, name: str, content: bytes) -> Found:
@@ -246,7 +255,9 @@ class Bench:
             self.backend.change(lambda tx, batch=batch: source.store_batch(tx, file, batch))
 
     def _place(self, file: Found) -> jsonl_reader.Place:
-        known = self.backend.look(lambda tx: tx.all("import_file.known", paths=json.dumps([file.path])))
+        known = self.backend.look(
+            lambda tx: tx.all("import_file.known", paths=json.dumps([file.path]))
+        )
         return source.place_of(known[0] if known else None)
 
     def row(self, file: Found) -> Any:
@@ -279,9 +290,15 @@ class Bench:
         self._store(self._found("one.jsonl", content[:cut]))
         file = self._found("one.jsonl", content)
         self._store(file)
-        require(self.exported(file) == content, "the export of a file that has grown is not the file")
+        require(
+            self.exported(file) == content, "the export of a file that has grown is not the file"
+        )
         row = self.row(file)
-        require((row.bytes, row.sha256) == (len(content), hashlib.sha256(content).hexdigest()), "the receipt is not the file's", row)
+        require(
+            (row.bytes, row.sha256) == (len(content), hashlib.sha256(content).hexdigest()),
+            "the receipt is not the file's",
+            row,
+        )
         if content[cut - 1 : cut] in (b"", b"\n"):
             self._check_stored(file, content)
         self._check_database()
@@ -291,12 +308,22 @@ class Bench:
         lines, row = sort_lines(content), self.row(file)
         wanted = [line.content.removesuffix(b"\n") for line in lines if line.kind == "entry"]
         stored = self._payloads(row.session_no)
-        require(stored == wanted, "the entries are not the intact lines", _first_difference(stored, wanted))
+        require(
+            stored == wanted,
+            "the entries are not the intact lines",
+            _first_difference(stored, wanted),
+        )
         kept = self.connection.execute(
-            "SELECT content FROM quarantine WHERE import_file_no = ? ORDER BY byte_offset", (row.import_file_no,)
+            "SELECT content FROM quarantine WHERE import_file_no = ? ORDER BY byte_offset",
+            (row.import_file_no,),
         ).fetchall()
         beside = [line.content for line in lines if line.kind != "entry"]
-        require(b"".join(piece for (piece,) in kept) == b"".join(beside), "what is no entry was not kept as it is", beside, kept)
+        require(
+            b"".join(piece for (piece,) in kept) == b"".join(beside),
+            "what is no entry was not kept as it is",
+            beside,
+            kept,
+        )
         has_header = bool(wanted) and row.session_no is not None and self._is_header(row.session_no)
         counts = (row.bytes, row.lines, row.entries, row.sha256)
         # A byte order mark stands on the first line, unless nothing else does.
@@ -308,7 +335,10 @@ class Bench:
         )
         require(counts == expected, "the receipt does not add up", counts, expected)
         require(self.exported(file) == content, "the export is not the file")
-        require(not list(jsonl_reader.read_batches(file.path, self._place(file))), "a second import reads something")
+        require(
+            not list(jsonl_reader.read_batches(file.path, self._place(file))),
+            "a second import reads something",
+        )
         self.entries += len(wanted)
         self.kept += len(beside)
 
@@ -317,7 +347,11 @@ class Bench:
         return [payload for (payload,) in self.connection.execute(query, (session_no,))]
 
     def _is_header(self, session_no: int) -> bool:
-        return bool(self.connection.execute("SELECT 1 FROM entry WHERE entry_no = ?", (session_no << 32,)).fetchall())
+        return bool(
+            self.connection.execute(
+                "SELECT 1 FROM entry WHERE entry_no = ?", (session_no << 32,)
+            ).fetchall()
+        )
 
     def exported(self, file: Found) -> bytes:
         """Return what an export writes for a file."""
@@ -325,7 +359,11 @@ class Bench:
 
         async def collect() -> bytes:
             parts = imported_bytes(
-                self.backend, row.first_import_file_no, row.session_no, row.entries, final_newline=bool(row.final_newline)
+                self.backend,
+                row.first_import_file_no,
+                row.session_no,
+                row.entries,
+                final_newline=bool(row.final_newline),
             )
             return b"".join([part async for part in parts])
 
@@ -343,7 +381,9 @@ class Bench:
         self._check_database()
 
     def _epoch(self, session_no: int) -> int:
-        [(epoch,)] = self.connection.execute("SELECT epoch FROM session WHERE session_no = ?", (session_no,))
+        [(epoch,)] = self.connection.execute(
+            "SELECT epoch FROM session WHERE session_no = ?", (session_no,)
+        )
         return int(epoch)
 
     def _go_on(self, file: Found, chance: random.Random) -> None:
@@ -351,12 +391,23 @@ class Bench:
         session_no = self.row(file).session_no
         if session_no is None:
             return
-        names = [name for (name,) in self.connection.execute("SELECT entry_id FROM entry WHERE entry_no >> 32 = ?", (session_no,))]
+        names = [
+            name
+            for (name,) in self.connection.execute(
+                "SELECT entry_id FROM entry WHERE entry_no >> 32 = ?", (session_no,)
+            )
+        ]
         sessions_made = [session_no]
         for step in range(GOING_ON_STEPS):
             drain(self.connection, "SAVEPOINT step")
             try:
-                self._step(chance, chance.choice(sessions_made), chance.choice(names), f"fork-{step}", sessions_made)
+                self._step(
+                    chance,
+                    chance.choice(sessions_made),
+                    chance.choice(names),
+                    f"fork-{step}",
+                    sessions_made,
+                )
             except SessionDBError:
                 drain(self.connection, "ROLLBACK TO step")
             drain(self.connection, "RELEASE step")
@@ -364,39 +415,89 @@ class Bench:
             self._check_context(number, self._epoch(number))
         self._check_database()
 
-    def _step(self, chance: random.Random, number: int, entry_id: str, new_id: str, created: list[int]) -> None:
+    def _step(
+        self, chance: random.Random, number: int, entry_id: str, new_id: str, created: list[int]
+    ) -> None:
         stamp = "2026-01-01T00:00:00.000Z"
         match chance.randrange(6):
             case 0:
                 self.backend.change(lambda tx: registry.branch(tx, number, entry_id, stamp))
             case 1:
-                self.backend.change(lambda tx: registry.reset(tx, number, reason="reset", keep_from=entry_id, timestamp=stamp))
+                self.backend.change(
+                    lambda tx: registry.reset(
+                        tx, number, reason="reset", keep_from=entry_id, timestamp=stamp
+                    )
+                )
             case 2:
-                fork = {"session_id": new_id, "entry_id": entry_id, "epoch": None, "key": None, "cwd": None}
-                created.append(self.backend.change(lambda tx: registry.fork(tx, number, **fork)).session_no)
+                fork = {
+                    "session_id": new_id,
+                    "entry_id": entry_id,
+                    "epoch": None,
+                    "key": None,
+                    "cwd": None,
+                }
+                created.append(
+                    self.backend.change(lambda tx: registry.fork(tx, number, **fork)).session_no
+                )
             case 3:
                 self.backend.change(lambda tx: compaction.undo(tx, number))
             case 4:
-                options = {"trigger": "manual", "keep_recent_tokens": chance.choice((0, 1, 100)), "timeout_ms": 1_000}
+                options = {
+                    "trigger": "manual",
+                    "keep_recent_tokens": chance.choice((0, 1, 100)),
+                    "timeout_ms": 1_000,
+                }
                 job = self.backend.change(lambda tx: compaction.begin(tx, number, **options))
-                self.backend.look(lambda tx: compaction.read_kept(tx, job) if job.cut_no is None else compaction.read_span(tx, job))
-                self.backend.change(lambda tx: compaction.commit(tx, job.compaction_id, compaction.Summary.of("short"), stamp))
+                self.backend.look(
+                    lambda tx: (
+                        compaction.read_kept(tx, job)
+                        if job.cut_no is None
+                        else compaction.read_span(tx, job)
+                    )
+                )
+                self.backend.change(
+                    lambda tx: compaction.commit(
+                        tx, job.compaction_id, compaction.Summary.of("short"), stamp
+                    )
+                )
             case _:
                 role = chance.choice(("user", "assistant", "toolResult"))
-                draft = draft_entry({"role": role, "content": "and on", "toolCallId": entry_id}, now_ms=NOW_MS)
+                draft = draft_entry(
+                    {"role": role, "content": "and on", "toolCallId": entry_id}, now_ms=NOW_MS
+                )
                 self.backend.change(lambda tx: append.append(tx, number, [draft]))
 
     def _check_context(self, session_no: int, epoch: int) -> None:
         context = self.backend.look(lambda tx: read_context(tx, session_no, epoch))
-        require(all(isinstance(message, dict) for message in context.messages), "a context holds something else than messages")
-        require(len(json.loads(context.as_json(), parse_int=len)) == len(context.messages), "a context as JSON is another one")
-        require(set(json.loads(context.as_pi_json(), parse_int=len)) == {"messages", "thinkingLevel", "model"}, "pi's context is not one")
+        require(
+            all(isinstance(message, dict) for message in context.messages),
+            "a context holds something else than messages",
+        )
+        require(
+            len(json.loads(context.as_json(), parse_int=len)) == len(context.messages),
+            "a context as JSON is another one",
+        )
+        require(
+            set(json.loads(context.as_pi_json(), parse_int=len))
+            == {"messages", "thinkingLevel", "model"},
+            "pi's context is not one",
+        )
 
     def _check_shown(self, session_no: int) -> None:
-        rows = self.backend.look(lambda tx: paths.read_arrivals(tx, session_no, after_seq=-1, limit=1_000))
+        rows = self.backend.look(
+            lambda tx: paths.read_arrivals(tx, session_no, after_seq=-1, limit=1_000)
+        )
         for entry in (Entry(**row._asdict()) for row in rows):
-            message = [escape(title_of(entry)), at(said_at_ms(entry)), *(escape_lines(part.text) for part in parts_of(entry))]
-            require(not any(_UNSAFE_IN_LINES.search(text) for text in message), "a control character reaches the terminal", message)
+            message = [
+                escape(title_of(entry)),
+                at(said_at_ms(entry)),
+                *(escape_lines(part.text) for part in parts_of(entry)),
+            ]
+            require(
+                not any(_UNSAFE_IN_LINES.search(text) for text in message),
+                "a control character reaches the terminal",
+                message,
+            )
             json.loads(entry_json(entry), parse_int=len)
 
     def _check_with_independent_reader(self, session_no: int, content: bytes) -> None:
@@ -405,11 +506,15 @@ class Bench:
         if b'"side"' in content and any(kind in content for kind in boundaries):
             return
         # It would also read a line that is nested more deeply than sessiondb accepts.
-        read = roundtrip._context_of(b"".join(line.content for line in sort_lines(content) if line.kind == "entry"))
+        read = roundtrip._context_of(
+            b"".join(line.content for line in sort_lines(content) if line.kind == "entry")
+        )
         require(read is not None, "the independent reader finds no entry")
         assert read is not None
         context = self.backend.look(lambda tx: read_context(tx, session_no))
-        differences = roundtrip._differences(roundtrip._decoded(context.parts), context.model, context.thinking_level, *read)
+        differences = roundtrip._differences(
+            roundtrip._decoded(context.parts), context.model, context.thinking_level, *read
+        )
         require(not differences, "an independent reader sees another context", differences)
 
     def _check_database(self) -> None:

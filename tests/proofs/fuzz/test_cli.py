@@ -76,9 +76,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         session = opened.create_session(EVIL_ID, agent_id=f"a{EVIL}")
         opened.bind(EVIL_KEY, session)
         session.append_many(
-            [{"role": "user", "content": EVIL}, {"role": f"r{EVIL}", "content": EVIL}, {"type": "session_info", "name": EVIL}]
+            [
+                {"role": "user", "content": EVIL},
+                {"role": f"r{EVIL}", "content": EVIL},
+                {"type": "session_info", "name": EVIL},
+            ]
         )
-        session.append({"type": f"t{EVIL}", "id": f"i{EVIL}", "data": {EVIL: EVIL}}, idempotency_key=f"k{EVIL}")
+        session.append(
+            {"type": f"t{EVIL}", "id": f"i{EVIL}", "data": {EVIL: EVIL}}, idempotency_key=f"k{EVIL}"
+        )
         session.append(
             '{"role":"assistant","model":"\\ud83d","content":[{"type":"\\u009b","text":"\\ud83d"},{"type":"toolCall","name":"\\u202e"}]}'
         )
@@ -90,7 +96,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bad = f"{header(f'h{EVIL}')}\n{message('a', None)}\n{EVIL}\n".encode()
         write(
             tmp_path / "in",
-            {f"{EVIL}.jsonl": bad, "sessions.json": json.dumps({f"agent:main:{EVIL}": {"sessionId": "x"}, EVIL: 1}).encode()},
+            {
+                f"{EVIL}.jsonl": bad,
+                "sessions.json": json.dumps(
+                    {f"agent:main:{EVIL}": {"sessionId": "x"}, EVIL: 1}
+                ).encode(),
+            },
         )
         opened.import_path(tmp_path / "in")
     (tmp_path / "empty.db").touch()
@@ -117,7 +128,9 @@ class Arguments:
         self.db = str(places["db"])
 
     def make(self) -> list[str]:
-        name = self.chance.choice([*program.commands, *program.commands, "", "unheard-of", EVIL, "\udcff"])
+        name = self.chance.choice(
+            [*program.commands, *program.commands, "", "unheard-of", EVIL, "\udcff"]
+        )
         if name not in program.commands:
             return [name, *(self.text() for _ in range(self.chance.randrange(3)))]
         arguments = [name]
@@ -131,7 +144,12 @@ class Arguments:
         if isinstance(parameter, click.Argument):
             if parameter.name == "db":
                 return [self.db if self.chance.randrange(5) else self.path()]
-            return [self.value(parameter) for _ in range(self.chance.randrange(1, 3) if parameter.nargs == -1 else parameter.nargs)]
+            return [
+                self.value(parameter)
+                for _ in range(
+                    self.chance.randrange(1, 3) if parameter.nargs == -1 else parameter.nargs
+                )
+            ]
         assert isinstance(parameter, click.Option)
         if self.chance.randrange(4) or parameter.name in ("follow", "help"):
             return []
@@ -147,15 +165,36 @@ class Arguments:
         if isinstance(kind, click.Choice):
             return str(self.chance.choice(list(kind.choices)))
         if isinstance(kind, click.types.IntParamType):
-            return str(self.chance.choice((0, 1, 2, 20, 1_000, 1_001, -1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**30)))
+            return str(
+                self.chance.choice(
+                    (0, 1, 2, 20, 1_000, 1_001, -1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**30)
+                )
+            )
         if isinstance(kind, click.types.FloatParamType):
-            return self.chance.choice(("0", "0.5", "1", "-1", "1e-300", "1e300", "1e999", "inf", "-inf", "nan", "0x1", "1_0"))
+            return self.chance.choice(
+                (
+                    "0",
+                    "0.5",
+                    "1",
+                    "-1",
+                    "1e-300",
+                    "1e300",
+                    "1e999",
+                    "inf",
+                    "-inf",
+                    "nan",
+                    "0x1",
+                    "1_0",
+                )
+            )
         if isinstance(kind, click.Path) or parameter.name in ("dest", "to", "new"):
             return self.path()
         if parameter.name == "sql":
             return self.sql()
         if parameter.name in ("max_age", "idle", "drop_archives", "max_bytes"):
-            return self.chance.choice(("30d", "0d", "1h", "1e9d", "9" * 400 + "d", "10gb", "1", "d", "-1d", "٣d", EVIL))
+            return self.chance.choice(
+                ("30d", "0d", "1h", "1e9d", "9" * 400 + "d", "10gb", "1", "d", "-1d", "٣d", EVIL)
+            )
         return self.text()
 
     def text(self) -> str:
@@ -210,7 +249,9 @@ class Arguments:
                 "settings.json",
             )
         )
-        return self.chance.choice((f"{self.folder}/{name}",) * 9 + ("/dev/null", "/dev/full", "/proc/self/mem", self.db))
+        return self.chance.choice(
+            (f"{self.folder}/{name}",) * 9 + ("/dev/null", "/dev/full", "/proc/self/mem", self.db)
+        )
 
     def sql(self) -> str:
         return self.chance.choice(
@@ -244,12 +285,21 @@ class Arguments:
 def attempt(chance: random.Random, places: dict[str, Path]) -> tuple[list[str], Result]:
     arguments = Arguments(chance, places).make()
     stdin = chance.choice(
-        (b"", b'{"role":"user","content":"x"}\n', EVIL.encode(), b"\xff\x00\n" * 5, b'{"role":"user","content":"\\ud83d"}', b"{" * 9_000)
+        (
+            b"",
+            b'{"role":"user","content":"x"}\n',
+            EVIL.encode(),
+            b"\xff\x00\n" * 5,
+            b'{"role":"user","content":"\\ud83d"}',
+            b"{" * 9_000,
+        )
     )
     return arguments, run(*arguments, stdin=stdin)
 
 
-def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_sends_the_terminal_nothing(places: dict[str, Path]) -> None:
+def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_sends_the_terminal_nothing(
+    places: dict[str, Path],
+) -> None:
     os.chdir(places["folder"])
     report: Counter[int] = Counter()
     commands: Counter[str] = Counter()
@@ -259,27 +309,41 @@ def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_
         commands[arguments[0] if arguments[0] in program.commands else "(none)"] += 1
         problem = problem_of(result, arguments)
         if problem is not None:
-            raise Broken(f"call {number} of seed {SEED}: sessiondb {[argument[:200] for argument in arguments]}: {problem}")
-    print(f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {dict(sorted(report.items()))}")
+            raise Broken(
+                f"call {number} of seed {SEED}: sessiondb {[argument[:200] for argument in arguments]}: {problem}"
+            )
+    print(
+        f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {dict(sorted(report.items()))}"
+    )
     assert report[0] > CALLS // 50, "calls that get somewhere"
     assert report[2] > CALLS // 10
 
 
 @pytest.mark.parametrize("name", sorted(program.commands))
-def test_what_strangers_wrote_never_drives_the_terminal_of(name: str, places: dict[str, Path]) -> None:
+def test_what_strangers_wrote_never_drives_the_terminal_of(
+    name: str, places: dict[str, Path]
+) -> None:
     db, folder = str(places["db"]), str(places["folder"])
     needed = {
-        "import": [[db, folder + "/in"], [db, folder + "/in", "--verify", "-v"], [db, f"{folder}/{EVIL}"]],
+        "import": [
+            [db, folder + "/in"],
+            [db, folder + "/in", "--verify", "-v"],
+            [db, f"{folder}/{EVIL}"],
+        ],
         "export": [
             [db, folder + "/out"],
             [db, folder + "/out2", "--session", EVIL_KEY],
             [db, f"{folder}/{EVIL}/out", "--session", EVIL_ID],
         ],
         "query": [
-            [db, f"select '{EVIL}' as \"{EVIL}\"", *shape] for shape in ([], ["-t"], ["--csv"], ["--nl"], ["--fmt", "github"], ["--arrays"])
+            [db, f"select '{EVIL}' as \"{EVIL}\"", *shape]
+            for shape in ([], ["-t"], ["--csv"], ["--nl"], ["--fmt", "github"], ["--arrays"])
         ],
         "salvage": [[db, folder + "/new.db"]],
-        "gc": [[db, "--max-sessions", "0", "--dry-run", "--all"], [db, "--max-sessions", "0", "--idle", "0d"]],
+        "gc": [
+            [db, "--max-sessions", "0", "--dry-run", "--all"],
+            [db, "--max-sessions", "0", "--idle", "0d"],
+        ],
         "resume": [[db, "--plan"], [db, "--run"]],
         "dead": [[db], [db, "--requeue", "1"]],
         "outbox": [[db], [db, "--sent", "1"]],
@@ -289,20 +353,26 @@ def test_what_strangers_wrote_never_drives_the_terminal_of(name: str, places: di
     for arguments in needed or [[db], [db, EVIL_ID], [db, EVIL_KEY]]:
         for shape in ([], ["--json"]):
             call = [name, *arguments, *shape]
-            problem = problem_of(run(*call, stdin=b'{"role":"user","content":"x"}\n' + EVIL.encode() + b"\n"), call)
+            problem = problem_of(
+                run(*call, stdin=b'{"role":"user","content":"x"}\n' + EVIL.encode() + b"\n"), call
+            )
             assert problem is None, f"{call}: {problem}"
 
 
 # -- teeth ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_command_that_prints_what_it_is_given_is_found_out(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_prints_what_it_is_given_is_found_out(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sessiondb.cli.terminal.escape", lambda text: text)
     call = ["sessions", str(places["db"])]
     assert "reached the terminal" in (problem_of(run(*call), call) or "")
 
 
-def test_a_command_that_has_a_bug_is_found_out(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_has_a_bug_is_found_out(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sessiondb.sync.SessionDB.status", lambda self: {}["status"])
     call = ["status", str(places["db"])]
     assert "exit code 70" in (problem_of(run(*call), call) or "")
@@ -317,16 +387,25 @@ def test_found_a_time_that_no_calendar_has_is_shown_as_a_number(ms: int) -> None
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
-def test_found_what_is_not_a_number_is_wrong_usage_and_no_bug(number: str, places: dict[str, Path]) -> None:
+def test_found_what_is_not_a_number_is_wrong_usage_and_no_bug(
+    number: str, places: dict[str, Path]
+) -> None:
     db = str(places["db"])
-    for call in (["resume", db, "--plan", "--max-age-hours", number], ["query", db, "select 1", "--timeout", number]):
+    for call in (
+        ["resume", db, "--plan", "--max-age-hours", number],
+        ["query", db, "select 1", "--timeout", number],
+    ):
         assert run(*call).exit_code == 2, call
 
 
 @pytest.mark.parametrize(
-    "rest", [["\udcff"], ["select :x", "-p", "x", "\udcff"], ["select 1", "--timeout", "1e300"]], ids=["sql", "value", "time"]
+    "rest",
+    [["\udcff"], ["select :x", "-p", "x", "\udcff"], ["select 1", "--timeout", "1e300"]],
+    ids=["sql", "value", "time"],
 )
-def test_found_a_query_that_cannot_be_asked_is_wrong_usage_and_no_bug(rest: list[str], places: dict[str, Path]) -> None:
+def test_found_a_query_that_cannot_be_asked_is_wrong_usage_and_no_bug(
+    rest: list[str], places: dict[str, Path]
+) -> None:
     assert run("query", str(places["db"]), *rest).exit_code == 2
 
 

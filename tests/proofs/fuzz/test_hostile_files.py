@@ -92,7 +92,9 @@ def fill(folder: Path) -> dict[str, bytes]:
     os.mkfifo(folder / "sessions.json")
     listener = socket.socket(socket.AF_UNIX)
     place = os.open(folder, os.O_PATH)
-    listener.bind(f"/proc/self/fd/{place}/socket.jsonl")  # the whole path may be too long for a socket
+    listener.bind(
+        f"/proc/self/fd/{place}/socket.jsonl"
+    )  # the whole path may be too long for a socket
     listener.close()
     os.close(place)
     (folder / "hard.jsonl").hardlink_to(folder / "CON.jsonl")
@@ -106,16 +108,23 @@ def fill(folder: Path) -> dict[str, bytes]:
         os.mknod(folder / "null.jsonl", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     except PermissionError:
         (folder / "null.jsonl").symlink_to("/dev/null")
-    return good | {"folder.jsonl/inner.jsonl": transcript(1, "inner"), f"{'deep/' * 60}x.jsonl": transcript(1, "deep")}
+    return good | {
+        "folder.jsonl/inner.jsonl": transcript(1, "inner"),
+        f"{'deep/' * 60}x.jsonl": transcript(1, "deep"),
+    }
 
 
-async def test_every_file_of_a_hostile_folder_has_a_receipt_and_the_good_ones_come_in_and_go_out(tmp_path: Path) -> None:
+async def test_every_file_of_a_hostile_folder_has_a_receipt_and_the_good_ones_come_in_and_go_out(
+    tmp_path: Path,
+) -> None:
     good = fill(tmp_path / "in")
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
         report = await db.import_path(tmp_path / "in", verify=True)
         receipts = by_name(report)
         for name in good:
-            assert (receipts[name].status, receipts[name].damaged) == ("imported", 0), receipts[name]
+            assert (receipts[name].status, receipts[name].damaged) == ("imported", 0), receipts[
+                name
+            ]
         answer = {name: receipt.note for name, receipt in receipts.items() if name not in good}
         assert answer.pop("hard.jsonl").startswith("a hard link to ") or "CON.jsonl" in receipts
         for name in ("fifo.jsonl", "sessions.json", "socket.jsonl"):
@@ -136,7 +145,9 @@ async def test_every_file_of_a_hostile_folder_has_a_receipt_and_the_good_ones_co
     assert len(written) == len(good) + 1  # the hard link too
 
 
-def test_no_name_in_a_hostile_folder_drives_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_name_in_a_hostile_folder_drives_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(tmp_path / "in")
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
     db = str(tmp_path / "one.db")
@@ -153,7 +164,10 @@ def test_no_name_in_a_hostile_folder_drives_the_terminal(tmp_path: Path, monkeyp
             result = CliRunner().invoke(program, call, color=True)
         assert result.exit_code in (0, 1), (call, result.output)
         found = OBEYED.search(MEANT.sub("", result.output))
-        assert found is None, (call, result.output[max(0, found.start() - 80) : found.end() + 80] if found else "")
+        assert found is None, (
+            call,
+            result.output[max(0, found.start() - 80) : found.end() + 80] if found else "",
+        )
 
 
 # -- files that change while they are read ----------------------------------------------------------------------------
@@ -187,12 +201,17 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
     "grows": (grow, {"imported"}),
     "is cut": (lambda path: os.truncate(path, 100), {"imported"}),
     "is emptied": (lambda path: os.truncate(path, 0), {"imported"}),
-    "is replaced": (lambda path: (path.unlink(), path.write_bytes(transcript(1, "other"))), {"imported"}),
+    "is replaced": (
+        lambda path: (path.unlink(), path.write_bytes(transcript(1, "other"))),
+        {"imported"},
+    ),
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
-async def test_a_file_that_changes_between_being_listed_and_being_read_costs_no_other(tmp_path: Path, what: str) -> None:
+async def test_a_file_that_changes_between_being_listed_and_being_read_costs_no_other(
+    tmp_path: Path, what: str
+) -> None:
     # Each fills a transaction of its own and more, so that the next is not read before the first is reported.
     files = {f"{name}.jsonl": transcript(220, f"s-{name}") for name in "abc"}
     folder = write(tmp_path / "in", files)
@@ -213,7 +232,12 @@ async def test_a_file_that_changes_between_being_listed_and_being_read_costs_no_
         assert "outside" not in [info.session_id async for info in db.sessions(with_ended=True)]
         assert (await db.verify()).findings == ()
         again = by_name(await db.import_path(folder))
-        assert {receipt.status for receipt in again.values()} <= {"unchanged", "failed", "skipped", "grown"}
+        assert {receipt.status for receipt in again.values()} <= {
+            "unchanged",
+            "failed",
+            "skipped",
+            "grown",
+        }
 
 
 class Gone:
@@ -253,7 +277,9 @@ async def test_found_a_file_that_vanished_while_its_folder_was_listed_hid_those_
     assert found.skipped == []
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody, who may not read what is root's")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root can become nobody, who may not read what is root's"
+)
 def test_found_a_folder_that_may_not_be_searched_ended_the_import() -> None:
     top = Path(tempfile.mkdtemp())  # not pytest's, into which nobody else may look
     try:
@@ -270,7 +296,9 @@ def test_found_a_folder_that_may_not_be_searched_ended_the_import() -> None:
             "found = folder_scan.scan(sys.argv[1])\n"
             "print([file.name for file in found.transcripts], [(left.name, left.reason) for left in found.skipped])"
         )
-        done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
+        )
     finally:
         shutil.rmtree(top)
     assert done.returncode == 0, done.stderr[-800:]
@@ -279,7 +307,9 @@ def test_found_a_folder_that_may_not_be_searched_ended_the_import() -> None:
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800", "in\0/x.jsonl"])
-async def test_found_a_path_that_no_file_can_have_is_a_typed_error(tmp_path: Path, path: str) -> None:
+async def test_found_a_path_that_no_file_can_have_is_a_typed_error(
+    tmp_path: Path, path: str
+) -> None:
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
         with pytest.raises(sessiondb.InvalidInput, match="cannot be imported"):
             await db.import_path(path)
@@ -287,37 +317,74 @@ async def test_found_a_path_that_no_file_can_have_is_a_typed_error(tmp_path: Pat
             await db.export(path)
 
 
-async def test_a_file_that_claims_a_time_that_no_calendar_has_is_imported_and_listed(tmp_path: Path) -> None:
+async def test_a_file_that_claims_a_time_that_no_calendar_has_is_imported_and_listed(
+    tmp_path: Path,
+) -> None:
     write(
-        tmp_path / "in", {"a.jsonl": header(timestamp="0001-01-01T00:00:00+23:59").encode() + b"\n" + message("m", None).encode() + b"\n"}
+        tmp_path / "in",
+        {
+            "a.jsonl": header(timestamp="0001-01-01T00:00:00+23:59").encode()
+            + b"\n"
+            + message("m", None).encode()
+            + b"\n"
+        },
     )
     os.utime(tmp_path / "in/a.jsonl", (2**33, 2**33))
     db = str(tmp_path / "one.db")
     async with sessiondb.open(db, durability="normal") as opened:
         assert (await opened.import_path(tmp_path / "in")).ok
-        await opened.write("age", lambda tx: tx.run("import_file.date_session", session_no=1, created_at_ms=-(2**62), updated_at_ms=2**62))
-    for command in (["sessions", db], ["show", db, "s-1"], ["status", db], ["gc", db, "--max-age", "1d"]):
+        await opened.write(
+            "age",
+            lambda tx: tx.run(
+                "import_file.date_session",
+                session_no=1,
+                created_at_ms=-(2**62),
+                updated_at_ms=2**62,
+            ),
+        )
+    for command in (
+        ["sessions", db],
+        ["show", db, "s-1"],
+        ["status", db],
+        ["gc", db, "--max-age", "1d"],
+    ):
         with watched(cpu=False):
             result = CliRunner().invoke(program, command)
         if result.exit_code != 0:
             raise Broken(f"{command}: exit code {result.exit_code}: {result.output}")
 
 
-async def test_found_a_session_whose_id_is_too_long_for_a_file_name_could_not_be_exported(tmp_path: Path) -> None:
+async def test_found_a_session_whose_id_is_too_long_for_a_file_name_could_not_be_exported(
+    tmp_path: Path,
+) -> None:
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
-        for session_id, agent_id in (("x" * 255, None), ("x" * 254, None), ("漢" * 200, None), ("y", "z" * 600)):
-            await (await db.create_session(session_id, agent_id=agent_id)).append({"role": "user", "content": session_id})
+        for session_id, agent_id in (
+            ("x" * 255, None),
+            ("x" * 254, None),
+            ("漢" * 200, None),
+            ("y", "z" * 600),
+        ):
+            await (await db.create_session(session_id, agent_id=agent_id)).append(
+                {"role": "user", "content": session_id}
+            )
         report = await db.export(tmp_path / "out")
         assert report.ok, report
         assert len({file.name for file in report.files}) == len(report.files)
         assert sum("written as" in file.note for file in report.files) == 4
     async with sessiondb.open(tmp_path / "two.db", durability="normal") as other:
         assert (await other.import_path(tmp_path / "out")).ok
-        assert {info.session_id async for info in other.sessions()} == {"x" * 255, "x" * 254, "漢" * 200, "y"}
+        assert {info.session_id async for info in other.sessions()} == {
+            "x" * 255,
+            "x" * 254,
+            "漢" * 200,
+            "y",
+        }
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\0b"], ids=["not-utf8", "nul"])
-def test_found_a_database_whose_path_sqlite_cannot_be_given_was_a_bug_and_left_an_empty_file(tmp_path: Path, name: str) -> None:
+def test_found_a_database_whose_path_sqlite_cannot_be_given_was_a_bug_and_left_an_empty_file(
+    tmp_path: Path, name: str
+) -> None:
     opened = sessiondb.sync.open(f"{tmp_path}/{name}/one.db")
     with pytest.raises(sessiondb.OpenError, match="a database's path is UTF-8 without NUL"), opened:
         pass

@@ -94,10 +94,14 @@ def storm(bench: Bench, count: int, seed: int, *, shorten: bool = True) -> None:
             raise Broken(f"input {number} of seed {seed}, cut at {cut}: {problem}\n{content!r}")
 
 
-def test_every_intact_line_of_a_hostile_file_is_an_entry_and_every_other_byte_comes_back(bench: Bench) -> None:
+def test_every_intact_line_of_a_hostile_file_is_an_entry_and_every_other_byte_comes_back(
+    bench: Bench,
+) -> None:
     count = INPUTS or 250
     storm(bench, count, SEED)
-    print(f"\nfuzz: seed {SEED}: {bench.tried:,} files, {bench.entries:,} intact lines, {bench.kept:,} others: all accounted for")
+    print(
+        f"\nfuzz: seed {SEED}: {bench.tried:,} files, {bench.entries:,} intact lines, {bench.kept:,} others: all accounted for"
+    )
     assert bench.tried == count
     assert bench.entries > count
     assert bench.kept > count // 2
@@ -105,10 +109,15 @@ def test_every_intact_line_of_a_hostile_file_is_an_entry_and_every_other_byte_co
 
 # -- files that hypothesis builds -----------------------------------------------------------------------------------
 
-texts = st.text(max_size=8) | st.sampled_from(["\ud83d", "\x00", "\u202e", "\x1b[2J", "\x9b", "漢", "🙂", '"', "\\"])
+texts = st.text(max_size=8) | st.sampled_from(
+    ["\ud83d", "\x00", "\u202e", "\x1b[2J", "\x9b", "漢", "🙂", '"', "\\"]
+)
 numbers = st.sampled_from(NUMBERS[:20])
 values = st.recursive(
-    st.none().map(lambda _: "null") | st.booleans().map(json.dumps) | texts.map(json.dumps) | numbers,
+    st.none().map(lambda _: "null")
+    | st.booleans().map(json.dumps)
+    | texts.map(json.dumps)
+    | numbers,
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
         | st.lists(st.tuples(st.sampled_from(KEYS), inner), max_size=3).map(
@@ -128,7 +137,9 @@ lines = st.builds(
     ids,
     objects,
 )
-files = st.lists(lines.map(lambda line: line.encode(errors="surrogatepass")) | st.binary(max_size=12), max_size=8).map(b"\n".join)
+files = st.lists(
+    lines.map(lambda line: line.encode(errors="surrogatepass")) | st.binary(max_size=12), max_size=8
+).map(b"\n".join)
 
 
 @seed(SEED)
@@ -139,7 +150,9 @@ files = st.lists(lines.map(lambda line: line.encode(errors="surrogatepass")) | s
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(content=files, tail=st.booleans())
-def test_any_file_that_hypothesis_builds_is_accounted_for(bench: Bench, content: bytes, tail: bool) -> None:
+def test_any_file_that_hypothesis_builds_is_accounted_for(
+    bench: Bench, content: bytes, tail: bool
+) -> None:
     with watched():
         bench.check(content + b"\n" * tail)
 
@@ -165,7 +178,10 @@ def make_folder(chance: Chance, folder: Path) -> dict[str, bytes]:
     ]
     found = {name: chance.file() for name in names if not chance.one_in(5)}
     found["sessions.json"] = chance.index(names)
-    packed = {name: zstandard.ZstdCompressor().compress(content) if name.endswith(".zst") else content for name, content in found.items()}
+    packed = {
+        name: zstandard.ZstdCompressor().compress(content) if name.endswith(".zst") else content
+        for name, content in found.items()
+    }
     write(folder / "agents/main/sessions", packed)
     return found
 
@@ -177,7 +193,11 @@ async def check_folder(chance: Chance, work: Path) -> int:
     async with sessiondb.open(work / "one.db", durability="normal") as db:
         talk = await db.session("agent:neighbour:main")
         await talk.append({"role": "user", "content": "hello"})
-        before = (await talk.context()).messages, await talk.info(), [entry.payload for entry in await talk.entries()]
+        before = (
+            (await talk.context()).messages,
+            await talk.info(),
+            [entry.payload for entry in await talk.entries()],
+        )
         report = await db.import_path(work / "in")
         receipts = by_name(report)
         for name, content in files.items():
@@ -185,24 +205,39 @@ async def check_folder(chance: Chance, work: Path) -> int:
             assert receipt.status == "imported", receipt
             assert receipt.bytes == len(content)
             if name != "sessions.json":
-                assert receipt.damaged == sum(line.kind == "damaged" for line in sort_lines(content)), receipt
+                assert receipt.damaged == sum(
+                    line.kind == "damaged" for line in sort_lines(content)
+                ), receipt
         exported = await db.export(work / "out")
         assert exported.ok, exported
         for name, content in files.items():
             written = (work / "out/agents/main/sessions" / name).read_bytes()
-            assert (zstandard.ZstdDecompressor().decompressobj().decompress(written) if name.endswith(".zst") else written) == content, name
+            assert (
+                zstandard.ZstdDecompressor().decompressobj().decompress(written)
+                if name.endswith(".zst")
+                else written
+            ) == content, name
         again = await db.import_path(work / "in")
         assert {receipt.status for receipt in again.files} == {"unchanged"}, again
         assert {file.status for file in (await db.export(work / "out")).files} == {"unchanged"}
         await rebind(db, work)
         assert (await db.verify()).findings == ()
-        assert ((await talk.context()).messages, await talk.info(), [entry.payload for entry in await talk.entries()]) == before
+        assert (
+            (await talk.context()).messages,
+            await talk.info(),
+            [entry.payload for entry in await talk.entries()],
+        ) == before
     return len(files)
 
 
 async def rebind(db: sessiondb.SessionDB, work: Path) -> None:
     """Point some imported keys at a new session: an export still writes an index that can be read, and says so in it."""
-    keys = [key async for info in db.sessions(with_ended=True) for key in info.keys if key.startswith("agent:main:")]
+    keys = [
+        key
+        async for info in db.sessions(with_ended=True)
+        for key in info.keys
+        if key.startswith("agent:main:")
+    ]
     other = await db.create_session(f"new-{len(keys)}", agent_id="main")
     for key in keys[::2]:
         await db.bind(key, other)
@@ -214,13 +249,17 @@ async def rebind(db: sessiondb.SessionDB, work: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_folder_of_hostile_files_comes_in_and_goes_out_again_and_touches_nothing_else(tmp_path: Path) -> None:
+async def test_a_folder_of_hostile_files_comes_in_and_goes_out_again_and_touches_nothing_else(
+    tmp_path: Path,
+) -> None:
     tried = 0
     for number in range(FOLDERS):
         try:
             tried += await check_folder(Chance(SEED * 7_919 + number), tmp_path / str(number))
         except Exception as error:
-            raise Broken(f"folder {number} of seed {SEED}: {type(error).__name__}: {error}") from error
+            raise Broken(
+                f"folder {number} of seed {SEED}: {type(error).__name__}: {error}"
+            ) from error
     print(f"\nfuzz: seed {SEED}: {FOLDERS} folders, {tried:,} files")
 
 
@@ -235,20 +274,34 @@ HUGE_LINE_BYTES = 100_000_000
 BOMB_MIB = 2_000 if INPUTS else 100
 # Of all kinds in one folder. A line of 60 MiB or 20 million values takes three times its size; what reserves a claim takes 256 MiB more.
 PEAK_MIB = 4 * SIZE_MIB + 32 if INPUTS else 96
-long_only = pytest.mark.skipif(not INPUTS, reason="takes minutes; `make fuzz` runs it, with SESSIONDB_FUZZ set")
+long_only = pytest.mark.skipif(
+    not INPUTS, reason="takes minutes; `make fuzz` runs it, with SESSIONDB_FUZZ set"
+)
 
 
-def cost_of(tmp_path: Path, files: dict[str, bytes], *, broken: str = "", export_to: str = "") -> dict[str, Any]:
+def cost_of(
+    tmp_path: Path, files: dict[str, bytes], *, broken: str = "", export_to: str = ""
+) -> dict[str, Any]:
     """Import files in a process of its own that may not take more than so much memory; return what it says."""
     folder = write(tmp_path / "in", files)
-    arguments = [sys.executable, str(TESTS / "proofs/fuzz/import_child.py"), str(tmp_path / "one.db"), str(folder), str(ROOM_MIB)]
-    done = subprocess.run([*arguments, broken, export_to], capture_output=True, text=True, check=False)
+    arguments = [
+        sys.executable,
+        str(TESTS / "proofs/fuzz/import_child.py"),
+        str(tmp_path / "one.db"),
+        str(folder),
+        str(ROOM_MIB),
+    ]
+    done = subprocess.run(
+        [*arguments, broken, export_to], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2_000:]
     found: dict[str, Any] = json.loads(done.stdout)
     assert found["findings"] == []
     assert [message["content"] for message in found["said"]] == ["hello"]
     assert found["files"].keys() == files.keys()
-    print(f"\nfuzz: {', '.join(files)}: memory {found['peak_mib']:.0f} MiB, database {found['db_mib']:.0f} MiB")
+    print(
+        f"\nfuzz: {', '.join(files)}: memory {found['peak_mib']:.0f} MiB, database {found['db_mib']:.0f} MiB"
+    )
     return found
 
 
@@ -262,15 +315,26 @@ def zstd(piece: bytes, count: int) -> bytes:
 def zstd_frame(*, window: int, claims: int, holds: bytes) -> bytes:
     """Return a frame whose header claims any size and asks for any window (2 to the power of it)."""
     block = (len(holds) << 3 | 1).to_bytes(3, "little") + holds
-    return b"\x28\xb5\x2f\xfd" + bytes([0b11000000, (window - 10) << 3]) + claims.to_bytes(8, "little") + block
+    return (
+        b"\x28\xb5\x2f\xfd"
+        + bytes([0b11000000, (window - 10) << 3])
+        + claims.to_bytes(8, "little")
+        + block
+    )
 
 
 def long_line() -> dict[str, bytes]:
-    return {"long.jsonl": f"{header('long')}\n{message('a', None, 'x' * SIZE_MIB * MIB)}\n".encode()}
+    return {
+        "long.jsonl": f"{header('long')}\n{message('a', None, 'x' * SIZE_MIB * MIB)}\n".encode()
+    }
 
 
 def dense_line() -> dict[str, bytes]:
-    return {"dense.jsonl": b'{"type":"custom","data":[' + b"[]," * (max(SIZE_MIB, 5) * MIB // 3) + b"0]}\n"}
+    return {
+        "dense.jsonl": b'{"type":"custom","data":['
+        + b"[]," * (max(SIZE_MIB, 5) * MIB // 3)
+        + b"0]}\n"
+    }
 
 
 def tiny_lines() -> dict[str, bytes]:
@@ -278,11 +342,17 @@ def tiny_lines() -> dict[str, bytes]:
 
 
 def bombs(size_mib: int = BOMB_MIB) -> dict[str, bytes]:
-    return {f"{name}.{ARCHIVE}": zstd(piece, size_mib) for name, piece in (("text", b"x"), ("zeros", b"\0"))}
+    return {
+        f"{name}.{ARCHIVE}": zstd(piece, size_mib)
+        for name, piece in (("text", b"x"), ("zeros", b"\0"))
+    }
 
 
 def claims() -> dict[str, bytes]:
-    return {f"claim-{window}.{ARCHIVE}": zstd_frame(window=window, claims=2**40, holds=b"hello\n") for window in (10, 27, 31, 41)}
+    return {
+        f"claim-{window}.{ARCHIVE}": zstd_frame(window=window, claims=2**40, holds=b"hello\n")
+        for window in (10, 27, 31, 41)
+    }
 
 
 def check_cost(found: dict[str, Any], peak_mib: float) -> None:
@@ -298,21 +368,39 @@ def check_cost(found: dict[str, Any], peak_mib: float) -> None:
             assert report == {"status": "imported", "entries": 0, "damaged": 1, "blank": 0}
         elif kind == "tiny":
             quarter = TINY_LINES // 4
-            assert report == {"status": "imported", "entries": quarter, "damaged": quarter, "blank": 2 * quarter}
+            assert report == {
+                "status": "imported",
+                "entries": quarter,
+                "damaged": quarter,
+                "blank": 2 * quarter,
+            }
         else:
             assert report["status"] == "failed"
-            assert ("its compression is damaged" if kind == "claim" else "it unpacks to more than") in file["note"]
+            assert (
+                "its compression is damaged" if kind == "claim" else "it unpacks to more than"
+            ) in file["note"]
 
 
 @pytest.mark.slow
-def test_a_folder_of_long_dense_and_tiny_lines_bombs_and_false_claims_costs_little(tmp_path: Path) -> None:
+def test_a_folder_of_long_dense_and_tiny_lines_bombs_and_false_claims_costs_little(
+    tmp_path: Path,
+) -> None:
     pytest.importorskip("zstandard")
-    check_cost(cost_of(tmp_path, long_line() | dense_line() | tiny_lines() | bombs() | claims()), PEAK_MIB)
+    check_cost(
+        cost_of(tmp_path, long_line() | dense_line() | tiny_lines() | bombs() | claims()), PEAK_MIB
+    )
 
 
 @long_only
 @pytest.mark.parametrize(
-    ("make", "peak_mib"), [(long_line, 8 * SIZE_MIB + 32), (dense_line, 8 * SIZE_MIB + 32), (tiny_lines, 64), (bombs, 64), (claims, 64)]
+    ("make", "peak_mib"),
+    [
+        (long_line, 8 * SIZE_MIB + 32),
+        (dense_line, 8 * SIZE_MIB + 32),
+        (tiny_lines, 64),
+        (bombs, 64),
+        (claims, 64),
+    ],
 )
 def test_each_kind_alone_at_full_size(tmp_path: Path, make: Any, peak_mib: int) -> None:
     check_cost(cost_of(tmp_path, make()), peak_mib)
@@ -320,24 +408,51 @@ def test_each_kind_alone_at_full_size(tmp_path: Path, make: Any, peak_mib: int) 
 
 @long_only
 def test_a_line_above_the_limit_costs_no_more_than_the_limit(tmp_path: Path) -> None:
-    found = cost_of(tmp_path, {"one.jsonl": f"{header()}\n".encode() + b"x" * 150 * MIB + f"\n{message('a', None)}\n".encode()})
-    assert (found["files"]["one.jsonl"]["entries"], found["files"]["one.jsonl"]["damaged"]) == (1, 1)
+    found = cost_of(
+        tmp_path,
+        {
+            "one.jsonl": f"{header()}\n".encode()
+            + b"x" * 150 * MIB
+            + f"\n{message('a', None)}\n".encode()
+        },
+    )
+    assert (found["files"]["one.jsonl"]["entries"], found["files"]["one.jsonl"]["damaged"]) == (
+        1,
+        1,
+    )
     assert found["peak_mib"] < 4 * ENTRY_BYTES_MAX / MIB
 
 
 @long_only
-def test_a_million_tiny_entries_and_a_line_of_100_mb_come_in_and_go_out_byte_for_byte(tmp_path: Path) -> None:
+def test_a_million_tiny_entries_and_a_line_of_100_mb_come_in_and_go_out_byte_for_byte(
+    tmp_path: Path,
+) -> None:
     tiny = b'{"type":"x"}\n' * TINY_ENTRIES
-    huge = message("a", None, "x" * HUGE_LINE_BYTES).encode() + b"\n" + message("b", "a").encode() + b"\n"
+    huge = (
+        message("a", None, "x" * HUGE_LINE_BYTES).encode()
+        + b"\n"
+        + message("b", "a").encode()
+        + b"\n"
+    )
     for name, content, entries_, damaged, peak_mib in (
         ("tiny.jsonl", tiny, TINY_ENTRIES, 0, 64),
-        ("huge.jsonl", huge, 1, 1, 4 * ENTRY_BYTES_MAX // MIB),  # longer than an entry may be: kept beside the entries
+        (
+            "huge.jsonl",
+            huge,
+            1,
+            1,
+            4 * ENTRY_BYTES_MAX // MIB,
+        ),  # longer than an entry may be: kept beside the entries
     ):
         folder = tmp_path / name
         folder.mkdir()
         found = cost_of(folder, {name: content}, export_to=str(folder / "out"))
         report = found["files"][name]
-        assert (report["status"], report["entries"], report["damaged"]) == ("imported", entries_, damaged)
+        assert (report["status"], report["entries"], report["damaged"]) == (
+            "imported",
+            entries_,
+            damaged,
+        )
         assert (folder / "out" / name).read_bytes() == content
         assert found["peak_mib"] < peak_mib
 
@@ -351,7 +466,9 @@ def test_a_million_tiny_entries_and_a_line_of_100_mb_come_in_and_go_out_byte_for
         pytest.param("holds a whole file", marks=long_only),
     ],
 )
-def test_an_importer_that_takes_memory_or_disk_without_a_bound_is_found_out(tmp_path: Path, broken: str) -> None:
+def test_an_importer_that_takes_memory_or_disk_without_a_bound_is_found_out(
+    tmp_path: Path, broken: str
+) -> None:
     pytest.importorskip("zstandard")
     # The bound of the sound importer. What unpacks everything gets bombs that fit on the disk, what holds whole files a large one.
     if broken == "unpacks without a bound":
@@ -373,8 +490,15 @@ def dropping_the_line_after_a_bad_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def careless(self: Any) -> Iterator[Any]:
         for batch in batches(self):
-            bad = [isinstance(item, jsonl_reader.Kept) and item.severity == "damaged" for item in batch.items]
-            batch.items = [item for item, after_bad in zip(batch.items, [False, *bad[:-1]], strict=True) if not after_bad]
+            bad = [
+                isinstance(item, jsonl_reader.Kept) and item.severity == "damaged"
+                for item in batch.items
+            ]
+            batch.items = [
+                item
+                for item, after_bad in zip(batch.items, [False, *bad[:-1]], strict=True)
+                if not after_bad
+            ]
             yield batch
 
     monkeypatch.setattr(jsonl_reader._Reader, "batches", careless)
@@ -437,19 +561,28 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN, ids=lambda how: how.__name__)
-def test_an_importer_that_is_broken_on_purpose_is_found_out_by(bench: Bench, monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
+def test_an_importer_that_is_broken_on_purpose_is_found_out_by(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
     how(monkeypatch)
     with pytest.raises(Broken, match=BROKEN[how]):
         storm(bench, 200, SEED, shorten=False)
 
 
-def test_a_pattern_that_takes_for_ever_over_a_torn_line_is_found_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_that_takes_for_ever_over_a_torn_line_is_found_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(json_text, "_structure", re.compile(r'"(?:[^"\\]+|\\.)*"|[\[\]{}]'))
     monkeypatch.setattr("tests.proofs.fuzz.properties.HANG_CPU_S", 0.5)
-    assert problem_of(bench, b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b"torn " * 12) == "Hung"
+    assert (
+        problem_of(bench, b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b"torn " * 12)
+        == "Hung"
+    )
 
 
-def test_what_waits_for_ever_without_using_the_processor_is_a_hang_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_ever_without_using_the_processor_is_a_hang_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("tests.proofs.fuzz.properties.HANG_WALL_S", 0.2)
     with pytest.raises(Hung, match="SIGALRM"), watched():
@@ -471,7 +604,9 @@ def wait_for_ever():
 with properties.watched():
     wait_for_ever()
 """
-    done = subprocess.run([sys.executable, "-c", stuck], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", stuck], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 1
     assert "Timeout" in done.stderr
     assert "wait_for_ever" in done.stderr
@@ -486,7 +621,9 @@ def test_what_a_test_leaves_open_or_alive_fails_it(tmp_path: Path, what: str) ->
     thread = threading.Thread(target=over.wait, name="sessiondb-left")
     if what == "thread":
         thread.start()
-    with pytest.raises(AssertionError, match="left open" if descriptor is not None else "left alive"):
+    with pytest.raises(
+        AssertionError, match="left open" if descriptor is not None else "left alive"
+    ):
         next(fixture)
     over.set()
     if descriptor is not None:
@@ -497,13 +634,25 @@ def test_what_a_test_leaves_open_or_alive_fails_it(tmp_path: Path, what: str) ->
 
 # -- what was found, each with the shortest input that showed it ------------------------------------------------------
 
-TORN = b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b"torn in the middle of a long string, as a power cut leaves it " * 3
+TORN = (
+    b'{"type":"custom","data":['
+    + b"{}," * 600
+    + b'"'
+    + b"torn in the middle of a long string, as a power cut leaves it " * 3
+)
 FOUND = {
     "a line with many brackets that is torn inside a string took for ever": TORN,
-    "one with a thousand escaped quotes, likewise": b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b'\\"' * 100_000,
-    "a number past the digit limit in front of damage ended the import": b'{"type":"x","n":' + b"9" * 4_301 + b",}",
+    "one with a thousand escaped quotes, likewise": b'{"type":"custom","data":['
+    + b"{}," * 600
+    + b'"'
+    + b'\\"' * 100_000,
+    "a number past the digit limit in front of damage ended the import": b'{"type":"x","n":'
+    + b"9" * 4_301
+    + b",}",
     "a count of tokens that is no float ended the import": (
-        b'{"type":"message","id":"a","message":{"role":"assistant","usage":{"totalTokens":' + b"9" * 400 + b"}}}"
+        b'{"type":"message","id":"a","message":{"role":"assistant","usage":{"totalTokens":'
+        + b"9" * 400
+        + b"}}}"
     ),
     "a replay state whose type is a list ended the import": (
         b'{"type":"message","id":"a","message":{"role":"assistant","providerReplay":{"type":[]}}}'
@@ -529,7 +678,9 @@ FOUND = {
         b'{"type":"custom_message","id":"a","content":' + b"[" * 490 + b"1e999" + b"]" * 490 + b"}"
     ),
     "a number past the digit limit made verify see a wrong span": (
-        b'{"type":"message","id":"a","x":' + b"9" * 4_301 + b',"message":{"role":"user","content":9007199254740993}}'
+        b'{"type":"message","id":"a","x":'
+        + b"9" * 4_301
+        + b',"message":{"role":"user","content":9007199254740993}}'
     ),
     "an empty id was a parent to one reader only": b'{"type":"thinking_level_change","id":"","x":1}\n{"type":"b","parentId":""}',
 }
@@ -540,17 +691,31 @@ FOUND = {
 def test_found(bench: Bench, what: str, around: bool) -> None:
     content = FOUND[what]
     if around:
-        content = b"\n".join([header().encode(), message("g1", None).encode(), content, message("g2", "g1").encode(), b""])
+        content = b"\n".join(
+            [
+                header().encode(),
+                message("g1", None).encode(),
+                content,
+                message("g2", "g1").encode(),
+                b"",
+            ]
+        )
     with watched():
         bench.check(content)
 
 
 @pytest.mark.anyio
-async def test_found_a_first_line_that_is_damaged_behind_a_byte_order_mark_is_in_the_receipt(tmp_path: Path) -> None:
+async def test_found_a_first_line_that_is_damaged_behind_a_byte_order_mark_is_in_the_receipt(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "in", {"one.jsonl": b"\xef\xbb\xbf{\n" + header().encode() + b"\n"})
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
         [receipt] = (await db.import_path(tmp_path / "in")).files
-    assert (receipt.damaged, receipt.blank, [line.line for line in receipt.quarantined]) == (1, 1, [1])
+    assert (receipt.damaged, receipt.blank, [line.line for line in receipt.quarantined]) == (
+        1,
+        1,
+        [1],
+    )
 
 
 INDEXES = {
@@ -560,7 +725,9 @@ INDEXES = {
     "a row of another agent was lost by the export": b'{"agent:other:main":{"sessionId":"a"},"agent:main:main":{"sessionId":"b"}}',
     "a row that is a list could not be renewed": b'{"main":{"sessionId":"a"},"agent:main:main":[]}',
     "a row with an infinite number could not be renewed": b'{"agent:main:main":{"sessionId":"a","n":1e999}}',
-    "a row with a number past the digit limit could not be renewed": b'{"agent:main:main":{"sessionId":"a","n":' + b"9" * 4_301 + b"}}",
+    "a row with a number past the digit limit could not be renewed": b'{"agent:main:main":{"sessionId":"a","n":'
+    + b"9" * 4_301
+    + b"}}",
     "a line break before a colon was no JSON": b'{"message"\n:\n{"sessionId":"a"},"agent:main:main"\n:{"sessionId":"b"}}',
 }
 
@@ -569,15 +736,24 @@ INDEXES = {
 @pytest.mark.parametrize("what", INDEXES)
 async def test_found_in_an_index(tmp_path: Path, what: str) -> None:
     folder = "agents/main/sessions/"
-    transcripts = {f"{name}.jsonl": f"{header(name)}\n{message('m', None)}\n".encode() for name in ("a", "b")}
-    files = transcripts | {"c.jsonl.reset.2026-01-01T00-00-00.000Z": transcripts["a.jsonl"], "sessions.json": INDEXES[what]}
+    transcripts = {
+        f"{name}.jsonl": f"{header(name)}\n{message('m', None)}\n".encode() for name in ("a", "b")
+    }
+    files = transcripts | {
+        "c.jsonl.reset.2026-01-01T00-00-00.000Z": transcripts["a.jsonl"],
+        "sessions.json": INDEXES[what],
+    }
     write(tmp_path / "in", {folder + name: content for name, content in files.items()})
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
         await db.import_path(tmp_path / "in")
-        keys = {key: info.session_id async for info in db.sessions(with_ended=True) for key in info.keys}
+        keys = {
+            key: info.session_id async for info in db.sessions(with_ended=True) for key in info.keys
+        }
         again = await db.import_path(tmp_path / "in")
         assert {file.status for file in again.files} == {"unchanged"}, again
-        assert {key: info.session_id async for info in db.sessions(with_ended=True) for key in info.keys} == keys
+        assert {
+            key: info.session_id async for info in db.sessions(with_ended=True) for key in info.keys
+        } == keys
         await db.export(tmp_path / "out")
         assert (tmp_path / "out" / folder / "sessions.json").read_bytes() == INDEXES[what]
         await rebind(db, tmp_path)
@@ -592,10 +768,10 @@ FUZZER = TESTS / "proofs/fuzz/import_bytes.py"
 def fuzz(tmp_path: Path, *options: str, first: str = "") -> subprocess.CompletedProcess[str]:
     """Run the coverage-guided fuzzer in a process of its own, after some statements."""
     script = f"{first}\nimport runpy\nfuzzer = runpy.run_path({str(FUZZER)!r}, run_name='fuzz')\n"
-    script += (
-        f"{'' if 'atheris' in first else BREAK if 'broken' in options else ''}\nfuzzer['main']({[o for o in options if o != 'broken']!r})"
+    script += f"{'' if 'atheris' in first else BREAK if 'broken' in options else ''}\nfuzzer['main']({[o for o in options if o != 'broken']!r})"
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
 
 
 BREAK = """
@@ -619,7 +795,9 @@ def atheris() -> None:
     """Require the coverage-guided fuzzer: a long run without it says so by failing, unless that was asked for."""
     if importlib.util.find_spec("atheris") is None:
         told_so = os.environ.get("SESSIONDB_FUZZ_COVERAGE") == "no"
-        assert told_so, "atheris is not installed: pip install 'sessiondb[fuzz]', or make fuzz COVERAGE=no"
+        assert told_so, (
+            "atheris is not installed: pip install 'sessiondb[fuzz]', or make fuzz COVERAGE=no"
+        )
         pytest.skip("left out, as SESSIONDB_FUZZ_COVERAGE=no asks")
 
 
@@ -632,7 +810,9 @@ def test_the_coverage_guided_fuzzer_finds_nothing(tmp_path: Path, atheris: None)
 
 
 @long_only
-def test_the_coverage_guided_fuzzer_finds_an_importer_that_is_broken(tmp_path: Path, atheris: None) -> None:
+def test_the_coverage_guided_fuzzer_finds_an_importer_that_is_broken(
+    tmp_path: Path, atheris: None
+) -> None:
     done = fuzz(tmp_path, "-runs=2000", f"-seed={SEED}", "broken")
     assert done.returncode != 0
     assert "Broken: " in done.stdout + done.stderr

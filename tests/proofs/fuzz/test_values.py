@@ -34,24 +34,44 @@ def hostile(sound: Path, tmp_path: Path) -> Path:
     return copy_of(sound, tmp_path / "hostile.db")
 
 
-def test_whatever_values_a_database_holds_only_errors_of_ours_come_of_it(sound: Path, tmp_path: Path) -> None:
-    command = [sys.executable, fuzz_values.__file__, str(sound), str(tmp_path), str(LIMIT_MIB), str(SEED), "0", str(CASES)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120 + 10 * CASES)
+def test_whatever_values_a_database_holds_only_errors_of_ours_come_of_it(
+    sound: Path, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        fuzz_values.__file__,
+        str(sound),
+        str(tmp_path),
+        str(LIMIT_MIB),
+        str(SEED),
+        "0",
+        str(CASES),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120 + 10 * CASES
+    )
     assert done.returncode == 0, done.stderr[-2_000:]
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [], f"SESSIONDB_FUZZ_SEED={SEED}"
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [], (
+        f"SESSIONDB_FUZZ_SEED={SEED}"
+    )
     print(f"\nvalues: seed {SEED}, {CASES} hostile databases")
 
 
-def test_a_reader_that_trusts_what_is_stored_is_found_out(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_trusts_what_is_stored_is_found_out(
+    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change(hostile, "UPDATE archive SET session_keys = '5'")
-    monkeypatch.setattr("sessiondb.maintenance.archive.keys_of", lambda session_keys, session_id: list(json.loads(session_keys)))
+    monkeypatch.setattr(
+        "sessiondb.maintenance.archive.keys_of",
+        lambda session_keys, session_id: list(json.loads(session_keys)),
+    )
     assert any("TypeError" in found for found in fuzz_values.calls_of_the_api(hostile, tmp_path))
 
 
 FOUND = [
     "UPDATE entry SET payload = '' WHERE projection = 1",
     "UPDATE entry SET payload = 'null'",
-    "UPDATE entry SET payload = '{\"type\": \"custom_message\", \"timestamp\": []}', projection = 3 WHERE branch_no IS NOT NULL",
+    'UPDATE entry SET payload = \'{"type": "custom_message", "timestamp": []}\', projection = 3 WHERE branch_no IS NOT NULL',
     "UPDATE entry SET payload = printf('%.*c', 100000, '[')",
     "UPDATE event_cursor SET event_no = 253402300800000; INSERT OR IGNORE INTO event_cursor VALUES ('late', 253402300800000)",
     "UPDATE inbox SET attempts = 0",
@@ -71,11 +91,16 @@ def test_what_the_fuzzer_found_stays_found(hostile: Path, tmp_path: Path, statem
     assert list(fuzz_values.calls_of_the_api(hostile, tmp_path)) == []
 
 
-def test_a_message_whose_session_cannot_be_one_comes_out_in_another(hostile: Path, tmp_path: Path) -> None:
+def test_a_message_whose_session_cannot_be_one_comes_out_in_another(
+    hostile: Path, tmp_path: Path
+) -> None:
     before = query(hostile, "SELECT channel, event_id, payload FROM inbox ORDER BY inbox_no")
     change(hostile, "UPDATE inbox SET session_no = 4611686018427387904 WHERE state = 'queued'")
     report = salvaged(hostile, tmp_path / "new.db")
-    assert query(tmp_path / "new.db", "SELECT channel, event_id, payload FROM inbox ORDER BY inbox_no") == before
+    assert (
+        query(tmp_path / "new.db", "SELECT channel, event_id, payload FROM inbox ORDER BY inbox_no")
+        == before
+    )
     assert (report.findings, report.complete) == ([], False)
 
 
@@ -85,7 +110,13 @@ def test_a_text_of_millions_of_lists_is_damage_to_verify_and_to_a_context(hostil
     values = f"payload = '{lists}', body_at = 0, body_bytes = {len(lists)}"
     change(hostile, f"UPDATE entry SET {values} WHERE projection = 1 AND entry_no IN ({heads})")
     with sync.open(hostile) as db:
-        [session_id, *_] = query(hostile, "SELECT session_id FROM session JOIN entry ON entry_no = head_no WHERE length(payload) > 1000000")
-        assert any("too many values" in finding.message for finding in db.verify(db.session_by_id(session_id)).findings)
+        [session_id, *_] = query(
+            hostile,
+            "SELECT session_id FROM session JOIN entry ON entry_no = head_no WHERE length(payload) > 1000000",
+        )
+        assert any(
+            "too many values" in finding.message
+            for finding in db.verify(db.session_by_id(session_id)).findings
+        )
         with pytest.raises(StoreDamaged, match="values"):
             db.session_by_id(session_id).context()

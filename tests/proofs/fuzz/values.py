@@ -31,7 +31,21 @@ from sessiondb.errors import SessionDBError
 from tests.support.damage import copy_of
 
 CODES = frozenset(range(6))
-INTEGERS = (0, -1, 1, 2, 9, 2**31, 2**32, 2**32 + 1, 2**53, 253_402_300_800_000, 2**62, 2**63 - 1, -(2**63))
+INTEGERS = (
+    0,
+    -1,
+    1,
+    2,
+    9,
+    2**31,
+    2**32,
+    2**32 + 1,
+    2**53,
+    253_402_300_800_000,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+)
 OBJECTS: tuple[Any, ...] = (
     {},
     {"type": "message"},
@@ -39,10 +53,38 @@ OBJECTS: tuple[Any, ...] = (
     {"type": "message", "id": [], "parentId": {}, "message": []},
     {"type": "message", "id": "x", "message": {"role": 5, "content": 5}},
     {"type": "message", "id": "x", "message": {"role": "user", "content": {"text": 1}}},
-    {"type": "message", "id": "x", "message": {"role": "user", "content": [5, None, [], {"type": []}, {"type": "text", "text": {}}]}},
-    {"type": "message", "message": {"role": "assistant", "content": [{"type": "toolCall", "id": [], "name": {}}], "usage": "x"}},
-    {"type": "message", "message": {"role": "assistant", "provider": [], "model": {}, "usage": {"totalTokens": -(10**40)}}},
-    {"type": "compaction", "summary": [1], "firstKeptEntryId": {}, "tokensBefore": "x", "timestamp": 10**30},
+    {
+        "type": "message",
+        "id": "x",
+        "message": {
+            "role": "user",
+            "content": [5, None, [], {"type": []}, {"type": "text", "text": {}}],
+        },
+    },
+    {
+        "type": "message",
+        "message": {
+            "role": "assistant",
+            "content": [{"type": "toolCall", "id": [], "name": {}}],
+            "usage": "x",
+        },
+    },
+    {
+        "type": "message",
+        "message": {
+            "role": "assistant",
+            "provider": [],
+            "model": {},
+            "usage": {"totalTokens": -(10**40)},
+        },
+    },
+    {
+        "type": "compaction",
+        "summary": [1],
+        "firstKeptEntryId": {},
+        "tokensBefore": "x",
+        "timestamp": 10**30,
+    },
     {"type": "branch_summary", "summary": 5},
     {"type": "custom_message", "content": 5},
     {"type": "session", "version": "x", "id": []},
@@ -53,22 +95,83 @@ OBJECTS: tuple[Any, ...] = (
     {"role": [], "content": {}},
 )
 TEXTS = (
-    "", " ", "x", "\0", "a\0b", "null", "true", "5", '"x"', "[]", "[null]", "[1, 2]", "{", "NaN", '{"x": NaN}', '"\\ud83d"',
-    "9" * 5_000, '{"n": ' + "9" * 5_000 + "}", '{"n": 1e999}', "[" * 100_000, '{"a":' * 5_000 + "1" + "}" * 5_000,
-    "\x1b[2J\x9b\u202e\u2028", "x" * 100_000, "漢🙂" * 1_000, "agent:main:web:1", "agent:::", "../../x", "/etc/passwd", "a/b", ".", "main",
+    "",
+    " ",
+    "x",
+    "\0",
+    "a\0b",
+    "null",
+    "true",
+    "5",
+    '"x"',
+    "[]",
+    "[null]",
+    "[1, 2]",
+    "{",
+    "NaN",
+    '{"x": NaN}',
+    '"\\ud83d"',
+    "9" * 5_000,
+    '{"n": ' + "9" * 5_000 + "}",
+    '{"n": 1e999}',
+    "[" * 100_000,
+    '{"a":' * 5_000 + "1" + "}" * 5_000,
+    "\x1b[2J\x9b\u202e\u2028",
+    "x" * 100_000,
+    "漢🙂" * 1_000,
+    "agent:main:web:1",
+    "agent:::",
+    "../../x",
+    "/etc/passwd",
+    "a/b",
+    ".",
+    "main",
     *(json.dumps(value) for value in OBJECTS),
-)  # fmt: skip
-BLOBS = (b"", b"x", b"\xff\xfe", b"{}", b"[" * 100_000, b"x" * 100_000, zlib.compress(bytes(2**20)), b"\x28\xb5\x2f\xfd" + b"\xff" * 20)
+)
+BLOBS = (
+    b"",
+    b"x",
+    b"\xff\xfe",
+    b"{}",
+    b"[" * 100_000,
+    b"x" * 100_000,
+    zlib.compress(bytes(2**20)),
+    b"\x28\xb5\x2f\xfd" + b"\xff" * 20,
+)
 NOT_UTF8 = object()
 TABLES = (
-    "session", "binding", "branch", "entry", "epoch", "compaction", "import_file", "quarantine", "lane", "turn", "inbox", "outbox", "event",
-    "event_cursor", "archive", "archive_chunk", "instance",
-)  # fmt: skip
+    "session",
+    "binding",
+    "branch",
+    "entry",
+    "epoch",
+    "compaction",
+    "import_file",
+    "quarantine",
+    "lane",
+    "turn",
+    "inbox",
+    "outbox",
+    "event",
+    "event_cursor",
+    "archive",
+    "archive_chunk",
+    "instance",
+)
 # Where a value says something to more than one reader, dice fall more often.
 FAVOURED = (
-    ("entry", "payload"), ("archive_chunk", "content"), ("archive", "session_keys"), ("event", "data"), ("binding", "details"),
-    ("source", "content"), ("compaction", "summary"), ("inbox", "payload"), ("outbox", "payload"), ("inbox", "lane"), ("source", "name"),
-)  # fmt: skip
+    ("entry", "payload"),
+    ("archive_chunk", "content"),
+    ("archive", "session_keys"),
+    ("event", "data"),
+    ("binding", "details"),
+    ("source", "content"),
+    ("compaction", "summary"),
+    ("inbox", "payload"),
+    ("outbox", "payload"),
+    ("inbox", "lane"),
+    ("source", "name"),
+)
 
 
 # -- what is stored --------------------------------------------------------------------------------------------
@@ -81,10 +184,17 @@ def spoil(path: Path, rng: random.Random) -> str:
         db.execute("PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on").fetchall()
         for _ in range(rng.choice([1, 1, 1, 2, 5])):
             table, column = rng.choice(FAVOURED) if rng.random() < 0.4 else (rng.choice(TABLES), "")
-            info = {name: (kind, key) for name, kind, key in db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,))}
+            info = {
+                name: (kind, key)
+                for name, kind, key in db.execute(
+                    "SELECT name, type, pk FROM pragma_table_info(?)", (table,)
+                )
+            }
             column = column or rng.choice(sorted(info))
             keys = [name for name in info if info[name][1]]
-            rows = db.execute(f"SELECT {', '.join(keys)} FROM {table} ORDER BY {', '.join(keys)}").fetchall()
+            rows = db.execute(
+                f"SELECT {', '.join(keys)} FROM {table} ORDER BY {', '.join(keys)}"
+            ).fetchall()
             if not rows:
                 continue
             where = " AND ".join(f"{name} = ?" for name in keys)
@@ -94,7 +204,15 @@ def spoil(path: Path, rng: random.Random) -> str:
     return "; ".join(done[:5])
 
 
-def _put(db: apsw.Connection, rng: random.Random, table: str, column: str, kind: str, where: str, row: tuple[Any, ...]) -> str:
+def _put(
+    db: apsw.Connection,
+    rng: random.Random,
+    table: str,
+    column: str,
+    kind: str,
+    where: str,
+    row: tuple[Any, ...],
+) -> str:
     value: Any
     expression = "?"
     if table == "archive_chunk" and column == "content":
@@ -107,26 +225,42 @@ def _put(db: apsw.Connection, rng: random.Random, table: str, column: str, kind:
         value = rng.choice({"INTEGER": INTEGERS, "TEXT": TEXTS, "BLOB": BLOBS}[kind])
     # The rules of a type, of NOT NULL and of a key cannot be switched off.
     with suppress(apsw.ConstraintError, apsw.MismatchError):
-        db.execute(f"UPDATE {table} SET {column} = {expression} WHERE {where}", (value, *row)).fetchall()
+        db.execute(
+            f"UPDATE {table} SET {column} = {expression} WHERE {where}", (value, *row)
+        ).fetchall()
     return repr(value)[:60]
 
 
 def _batch(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, ...]) -> bytes:
     """Return a chunk with something in it that nobody wrote there; its hash is made right, too."""
     [(content, encoding)] = db.execute(
-        f"SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE {where}", row
+        f"SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE {where}",
+        row,
     ).fetchall()
-    text = zlib.decompress(content) if encoding == "zlib" else _zstd().ZstdDecompressor().decompress(content)
+    text = (
+        zlib.decompress(content)
+        if encoding == "zlib"
+        else _zstd().ZstdDecompressor().decompress(content)
+    )
     lines: list[Any] = [json.loads(line) for line in text.splitlines()]
     if rng.random() < 0.3:
         text = rng.choice(TEXTS).encode() + b"\n"
     else:
         at = rng.randrange(len(lines))
-        lines[at][rng.randrange(len(lines[at]))] = rng.choice((*INTEGERS, *TEXTS, None, [], {}, 1.5, True, 2**70, "\ud83d"))
+        lines[at][rng.randrange(len(lines[at]))] = rng.choice(
+            (*INTEGERS, *TEXTS, None, [], {}, 1.5, True, 2**70, "\ud83d")
+        )
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
     if rng.random() < 0.9:
-        db.execute(f"UPDATE archive_chunk SET sha256 = ? WHERE {where}", (hashlib.sha256(text).hexdigest(), *row)).fetchall()
-    return zlib.compress(text) if encoding == "zlib" else bytes(_zstd().ZstdCompressor().compress(text))
+        db.execute(
+            f"UPDATE archive_chunk SET sha256 = ? WHERE {where}",
+            (hashlib.sha256(text).hexdigest(), *row),
+        ).fetchall()
+    return (
+        zlib.compress(text)
+        if encoding == "zlib"
+        else bytes(_zstd().ZstdCompressor().compress(text))
+    )
 
 
 def _zstd() -> Any:
@@ -152,7 +286,12 @@ def _uses(db: sync.SessionDB, folder: Path) -> Iterator[tuple[str, Callable[[], 
     yield "status", db.status
     yield "sessions", lambda: list(db.sessions(with_ended=True))
     yield "dead letters", lambda: list(db.dead_letters())
-    yield "replies", lambda: [list(db.replies(state)) for state in ("pending", "sending", "unknown", "failed", "sent")]
+    yield (
+        "replies",
+        lambda: [
+            list(db.replies(state)) for state in ("pending", "sending", "unknown", "failed", "sent")
+        ],
+    )
     yield "held", db.held
     yield "resumes", db.plan_resumes
     yield "compactions", lambda: list(db.compactions())
@@ -160,8 +299,14 @@ def _uses(db: sync.SessionDB, folder: Path) -> Iterator[tuple[str, Callable[[], 
         with suppress(SessionDBError):
             session = db.session_by_id(session_id)
             yield f"context of {session_id}", session.context
-            yield f"entries of {session_id}", lambda session=session: list(session.entries(limit=500))
-            yield f"arrivals of {session_id}", lambda session=session: list(session.arrivals(limit=500))
+            yield (
+                f"entries of {session_id}",
+                lambda session=session: list(session.entries(limit=500)),
+            )
+            yield (
+                f"arrivals of {session_id}",
+                lambda session=session: list(session.arrivals(limit=500)),
+            )
             yield f"epochs of {session_id}", session.epochs
             yield f"info of {session_id}", session.info
     yield "export", lambda: db.export(folder / "out")
@@ -193,7 +338,11 @@ def _changes(db: sync.SessionDB) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 def said(error: Exception) -> str:
     """Say what was raised, and where."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "sessiondb" in frame.filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "sessiondb" in frame.filename
+    ]
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[:-4:-1])
     return f"{type(error).__name__}: {str(error)[:200]} ({where})"
 
@@ -203,10 +352,21 @@ def commands(path: Path, folder: Path, rng: random.Random) -> Iterator[str]:
     with sync_ids(path) as ids:
         one = rng.choice(ids) if ids else "none"
     calls = [
-        ["verify", path], ["status", path], ["sessions", path, "--all"], ["show", path, one], ["show", path, one, "--json"],
-        ["context", path, one], ["events", path], ["inbox", path], ["outbox", path], ["held", path], ["compactions", path],
-        ["tail", path, one], ["export", path, folder / "cli"], ["restore", path, one],
-    ]  # fmt: skip
+        ["verify", path],
+        ["status", path],
+        ["sessions", path, "--all"],
+        ["show", path, one],
+        ["show", path, one, "--json"],
+        ["context", path, one],
+        ["events", path],
+        ["inbox", path],
+        ["outbox", path],
+        ["held", path],
+        ["compactions", path],
+        ["tail", path, one],
+        ["export", path, folder / "cli"],
+        ["restore", path, one],
+    ]
     for call in [*rng.sample(calls, k=5), ["salvage", path, folder / "cli.db"]]:
         done = CliRunner().invoke(program, [str(part) for part in call])
         if done.exit_code not in CODES or not isinstance(done.exception, SystemExit | None):
@@ -222,8 +382,14 @@ class sync_ids:  # noqa: N801  # a function in all but name
 
     def __enter__(self) -> list[str]:
         with closing(apsw.Connection(str(self.path))) as db, suppress(UnicodeDecodeError):
-            rows = db.execute("SELECT session_id FROM session WHERE session_id NOT GLOB '*' || char(0) || '*'").fetchall()
-            return [session_id for (session_id,) in rows if session_id and not session_id.startswith("-")]
+            rows = db.execute(
+                "SELECT session_id FROM session WHERE session_id NOT GLOB '*' || char(0) || '*'"
+            ).fetchall()
+            return [
+                session_id
+                for (session_id,) in rows
+                if session_id and not session_id.startswith("-")
+            ]
         return []
 
     def __exit__(self, *_: object) -> None:
@@ -239,7 +405,10 @@ def salvage(path: Path, folder: Path) -> Iterator[str]:
     except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
         yield f"salvage: {said(error)}"
     else:
-        yield from (f"salvage: verify says of the new database: {finding.message}" for finding in report.findings[:3])
+        yield from (
+            f"salvage: verify says of the new database: {finding.message}"
+            for finding in report.findings[:3]
+        )
 
 
 def broken_by(base: Path, folder: Path, name: str) -> tuple[str, list[str]]:
@@ -255,7 +424,10 @@ def broken_by(base: Path, folder: Path, name: str) -> tuple[str, list[str]]:
 
 
 def main(base: str, folder: str, limit_mib: str, seed: str, first: str, count: str) -> None:
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    used = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (used + int(limit_mib) * 2**20,) * 2)
     for number in range(int(first), int(first) + int(count)):
         stored, found = broken_by(Path(base), Path(folder) / str(number), f"{seed}/{number}")

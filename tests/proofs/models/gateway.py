@@ -83,7 +83,9 @@ class Gateway:
 
     # -- inbox ------------------------------------------------------------------------------------------------------
 
-    def accept(self, event: str, session: int, lane: str, now_ms: int) -> tuple[Message | None, bool]:
+    def accept(
+        self, event: str, session: int, lane: str, now_ms: int
+    ) -> tuple[Message | None, bool]:
         """Return the message and whether it was known; None if its session has as many waiting as it may."""
         known = next((message for message in self.messages if message.event == event), None)
         if known is not None:
@@ -95,23 +97,36 @@ class Gateway:
         return message, False
 
     def is_full(self, session: int) -> bool:
-        waiting = [message for message in self.messages if message.session == session and message.state in ("queued", "claimed")]
+        waiting = [
+            message
+            for message in self.messages
+            if message.session == session and message.state in ("queued", "claimed")
+        ]
         return len(waiting) >= WAITING_MAX
 
     def running(self, session: int | None = None, lane: str | None = None) -> list[Turn]:
         return [
             turn
             for turn in self.turns
-            if turn.state == "running" and (session is None or turn.message.session == session) and (lane is None or turn.lane == lane)
+            if turn.state == "running"
+            and (session is None or turn.message.session == session)
+            and (lane is None or turn.lane == lane)
         ]
 
     def may_run(self, message: Message, now_ms: int) -> bool:
-        if message.state != "queued" or message.available_ms > now_ms or self.running(session=message.session):
+        if (
+            message.state != "queued"
+            or message.available_ms > now_ms
+            or self.running(session=message.session)
+        ):
             return False
         others = [
             other
             for other in self.messages
-            if other is not message and other.session == message.session and other.state in ("queued", "claimed") and other.lane != "resume"
+            if other is not message
+            and other.session == message.session
+            and other.state in ("queued", "claimed")
+            and other.lane != "resume"
         ]
         if message.lane == "resume":
             return not others
@@ -122,13 +137,21 @@ class Gateway:
         if len(self.running(lane=lane)) >= concurrency:
             return None
         before = [name for name, (_, other) in LANES.items() if other < priority]
-        held_back = any(message.lane in before and self.may_run(message, now_ms) for message in self.messages)
+        held_back = any(
+            message.lane in before and self.may_run(message, now_ms) for message in self.messages
+        )
         available_by_ms = now_ms - PRIORITY_WAIT_MS if held_back else now_ms
-        mine = [message for message in self.messages if message.lane == lane and self.may_run(message, now_ms)]
+        mine = [
+            message
+            for message in self.messages
+            if message.lane == lane and self.may_run(message, now_ms)
+        ]
         mine = [message for message in mine if message.available_ms <= available_by_ms]
         return min(mine, key=lambda message: (message.available_ms, message.number), default=None)
 
-    def claim(self, lane: str, candidate: int | None, now_ms: int, lease_ms: int, timeout_ms: int) -> Turn | None:
+    def claim(
+        self, lane: str, candidate: int | None, now_ms: int, lease_ms: int, timeout_ms: int
+    ) -> Turn | None:
         """Claim what was chosen before, if it is still what would be chosen."""
         message = self.next(lane, now_ms)
         if message is None or message.number != candidate:
@@ -139,15 +162,29 @@ class Gateway:
         message.state, message.attempts = "claimed", message.attempts + 1
         kind = "resume" if lane == "resume" else "message"
         deadline_ms = now_ms + min(timeout_ms, message.timeout_ms or timeout_ms) + GRACE_MS
-        turn = Turn(len(self.turns) + 1, message, lane, kind, message.attempts, min(now_ms + lease_ms, deadline_ms), deadline_ms)
+        turn = Turn(
+            len(self.turns) + 1,
+            message,
+            lane,
+            kind,
+            message.attempts,
+            min(now_ms + lease_ms, deadline_ms),
+            deadline_ms,
+        )
         message.turn = turn.number
         self.turns.append(turn)
         if message.event not in self.said.setdefault(message.session, []):
             self.said[message.session].append(message.event)
         if kind == "message":
             for other in self.messages:
-                waits_for_resume = other.state == "interrupted" or (other.state == "queued" and other.lane == "resume")
-                if other.session == message.session and other.number < message.number and waits_for_resume:
+                waits_for_resume = other.state == "interrupted" or (
+                    other.state == "queued" and other.lane == "resume"
+                )
+                if (
+                    other.session == message.session
+                    and other.number < message.number
+                    and waits_for_resume
+                ):
                     other.state = "done"
         return turn
 
@@ -155,7 +192,9 @@ class Gateway:
 
     def complete(self, turn: Turn, reply: str, now_ms: int, *, incomplete: bool) -> None:
         turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
-        self.replies.append(Reply(len(self.replies) + 1, turn.message.session, reply, now_ms, now_ms))
+        self.replies.append(
+            Reply(len(self.replies) + 1, turn.message.session, reply, now_ms, now_ms)
+        )
         if incomplete:
             self.events.append("turn_incomplete")
 
@@ -164,7 +203,11 @@ class Gateway:
         if retry and turn.attempt < ATTEMPTS_MAX:
             turn.message.state = "queued"
             turn.message.available_ms = now_ms + PAUSES_MS[turn.attempt - 1]
-            behind = [other for other in self.messages if other.session == turn.message.session and other.number > turn.message.number]
+            behind = [
+                other
+                for other in self.messages
+                if other.session == turn.message.session and other.number > turn.message.number
+            ]
             for other in behind:
                 if turn.kind == "message" and other.state == "queued" and other.lane != "resume":
                     other.available_ms = max(other.available_ms, turn.message.available_ms)
@@ -187,7 +230,10 @@ class Gateway:
         turn.expires_ms = min(now_ms + lease_ms, turn.deadline_ms)
 
     def take_over(self, lane: str, now_ms: int) -> int:
-        expired = sorted((turn for turn in self.running(lane=lane) if turn.expires_ms <= now_ms), key=lambda turn: turn.expires_ms)
+        expired = sorted(
+            (turn for turn in self.running(lane=lane) if turn.expires_ms <= now_ms),
+            key=lambda turn: turn.expires_ms,
+        )
         for turn in expired:
             self.interrupt(turn)
         return len(expired)
@@ -208,29 +254,49 @@ class Gateway:
 
     def next_reply(self, now_ms: int) -> Reply | None:
         open_ones = [reply for reply in self.replies if reply.state in ("pending", "sending")]
-        firsts = [next(other for other in open_ones if other.session == session) for session in {reply.session for reply in open_ones}]
-        due = [reply for reply in firsts if reply.state == "pending" and reply.available_ms <= now_ms]
+        firsts = [
+            next(other for other in open_ones if other.session == session)
+            for session in {reply.session for reply in open_ones}
+        ]
+        due = [
+            reply for reply in firsts if reply.state == "pending" and reply.available_ms <= now_ms
+        ]
         return min(due, key=lambda reply: (reply.available_ms, reply.number), default=None)
 
     def begin_sending(self, now_ms: int, lease_ms: int) -> Reply | None:
         reply = self.next_reply(now_ms)
         if reply is not None:
-            reply.state, reply.attempts, reply.expires_ms = "sending", reply.attempts + 1, now_ms + lease_ms + GRACE_MS
+            reply.state, reply.attempts, reply.expires_ms = (
+                "sending",
+                reply.attempts + 1,
+                now_ms + lease_ms + GRACE_MS,
+            )
         return reply
 
     def settle(self, reply: Reply, attempt: int, how: str, now_ms: int) -> bool:
         """The sender of an attempt says what became of it; False if somebody has decided meanwhile."""
-        if reply.attempts != attempt or reply.state not in (("sending",) if how == "lost" else ("sending", "unknown")):
+        if reply.attempts != attempt or reply.state not in (
+            ("sending",) if how == "lost" else ("sending", "unknown")
+        ):
             return False
         if how == "sent":
             reply.state = "sent"
         elif how == "lost":
             reply.state = "unknown"
             self.events.append("reply_unknown")
-        elif how == "refused" and (reply.tries < SENDS_MIN or now_ms - reply.asked_ms < SENDS_FOR_MS):
-            reply.state, reply.available_ms = "pending", now_ms + min(1_000 * 2 ** (reply.tries - 1), 60_000)
+        elif how == "refused" and (
+            reply.tries < SENDS_MIN or now_ms - reply.asked_ms < SENDS_FOR_MS
+        ):
+            reply.state, reply.available_ms = (
+                "pending",
+                now_ms + min(1_000 * 2 ** (reply.tries - 1), 60_000),
+            )
             for other in self.replies:
-                if other.session == reply.session and other.number > reply.number and other.state == "pending":
+                if (
+                    other.session == reply.session
+                    and other.number > reply.number
+                    and other.state == "pending"
+                ):
                     other.available_ms = max(other.available_ms, reply.available_ms)
         else:
             reply.state = "failed"
@@ -238,7 +304,11 @@ class Gateway:
         return True
 
     def give_up_overdue(self, now_ms: int) -> int:
-        overdue = [reply for reply in self.replies if reply.state == "sending" and (reply.expires_ms or 0) <= now_ms]
+        overdue = [
+            reply
+            for reply in self.replies
+            if reply.state == "sending" and (reply.expires_ms or 0) <= now_ms
+        ]
         return sum(self.settle(reply, reply.attempts, "lost", now_ms) for reply in overdue)
 
     def decide(self, reply: Reply, state: str, now_ms: int) -> bool:
@@ -251,17 +321,30 @@ class Gateway:
 
     # -- resuming ---------------------------------------------------------------------------------------------------
 
-    def resume(self, now_ms: int, *, at_once: int, max_age_ms: int, deadline_ms: int) -> list[tuple[str, str]]:
+    def resume(
+        self, now_ms: int, *, at_once: int, max_age_ms: int, deadline_ms: int
+    ) -> list[tuple[str, str]]:
         room = at_once - len(self.running(lane="resume"))
-        room -= sum(message.state == "queued" and message.lane == "resume" for message in self.messages)
+        room -= sum(
+            message.state == "queued" and message.lane == "resume" for message in self.messages
+        )
         decisions = []
         for message in reversed(self.messages):
             if message.state != "interrupted":
                 continue
-            before = [turn for turn in self.turns if turn.message.session == message.session and turn.message is not message]
+            before = [
+                turn
+                for turn in self.turns
+                if turn.message.session == message.session and turn.message is not message
+            ]
             too_old = now_ms - message.accepted_ms > max_age_ms
             failed_before = bool(before) and before[-1].state == "failed"
-            if message.session in self.ended or message.attempts >= INTERRUPTED_ATTEMPTS_MAX or too_old or failed_before:
+            if (
+                message.session in self.ended
+                or message.attempts >= INTERRUPTED_ATTEMPTS_MAX
+                or too_old
+                or failed_before
+            ):
                 action = "skip"
             elif room <= 0:
                 action = "later"
@@ -272,7 +355,12 @@ class Gateway:
             if action == "skip":
                 self.dead_letter(message)
             elif action == "resume":
-                message.state, message.lane, message.available_ms, message.timeout_ms = "queued", "resume", now_ms, deadline_ms
+                message.state, message.lane, message.available_ms, message.timeout_ms = (
+                    "queued",
+                    "resume",
+                    now_ms,
+                    deadline_ms,
+                )
         return [(message.event, action) for message, action in decisions]
 
     def requeue(self, message: Message, now_ms: int) -> None:

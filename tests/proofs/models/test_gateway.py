@@ -25,7 +25,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import sessiondb
 from sessiondb import gateway_calls, process
@@ -81,7 +88,11 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         for _ in range(2):
-            self.handles.append(sessiondb.open(Path(self.folder.name) / "gateway.db", durability="normal", guard=False))
+            self.handles.append(
+                sessiondb.open(
+                    Path(self.folder.name) / "gateway.db", durability="normal", guard=False
+                )
+            )
             self.call(self.handles[-1].__aenter__)
         self.db = self.handles[0]
         for lane, (concurrency, priority) in LANES.items():
@@ -113,7 +124,9 @@ class Machine(RuleBasedStateMachine):
 
     def _accept(self, event: str, session: int, lane: str) -> None:
         arguments = ("web", event, f"agent:main:web:{session}", user(event))
-        if session in self.model.ended and not any(message.event == event for message in self.model.messages):
+        if session in self.model.ended and not any(
+            message.event == event for message in self.model.messages
+        ):
             with pytest.raises(sessiondb.SessionEnded):
                 self.call(self.db.accept, *arguments, lane=lane)
             return
@@ -124,7 +137,11 @@ class Machine(RuleBasedStateMachine):
             assert busy.value.retry_after_ms > 0
             return
         accepted = self.call(self.db.accept, *arguments, lane=lane)
-        assert (accepted.inbox_no, accepted.duplicate, accepted.state) == (message.number, duplicate, message.state)
+        assert (accepted.inbox_no, accepted.duplicate, accepted.state) == (
+            message.number,
+            duplicate,
+            message.state,
+        )
 
     @rule(lane=lanes)
     def claim(self, lane: str) -> None:
@@ -156,13 +173,29 @@ class Machine(RuleBasedStateMachine):
         lane, candidate, number = self.chosen.pop(index)
         wanted = self.model.claim(lane, number, self.clock(), LEASE_MS, TIMEOUT_MS)
         draft = self.call(prepare, candidate.payload)
-        started = self.write(lambda tx: turns.claim(tx, lane, candidate, draft, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS))
+        started = self.write(
+            lambda tx: turns.claim(
+                tx, lane, candidate, draft, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS
+            )
+        )
         assert (started is None) == (wanted is None)
         if wanted is not None:
-            found = (started.turn_no, started.inbox_no, started.kind, started.attempt, started.expires_at_ms, started.deadline_ms)
+            found = (
+                started.turn_no,
+                started.inbox_no,
+                started.kind,
+                started.attempt,
+                started.expires_at_ms,
+                started.deadline_ms,
+            )
             assert found == (
-                wanted.number, wanted.message.number, wanted.kind, wanted.attempt, wanted.expires_ms, wanted.deadline_ms
-            )  # fmt: skip
+                wanted.number,
+                wanted.message.number,
+                wanted.kind,
+                wanted.attempt,
+                wanted.expires_ms,
+                wanted.deadline_ms,
+            )
 
     @rule(picks=st.lists(st.integers(1, SESSIONS), min_size=1, max_size=4))
     def work(self, picks: list[int]) -> None:
@@ -173,7 +206,21 @@ class Machine(RuleBasedStateMachine):
             self._claim(lane)
             self._claim(lane)
 
-    @rule(pick=numbers, how=st.sampled_from(["complete", "complete", "incomplete", "fail", "fail", "fail for good", "abort", "renew"]))
+    @rule(
+        pick=numbers,
+        how=st.sampled_from(
+            [
+                "complete",
+                "complete",
+                "incomplete",
+                "fail",
+                "fail",
+                "fail for good",
+                "abort",
+                "renew",
+            ]
+        ),
+    )
     @precondition(lambda self: self.model.running())
     def go_on(self, pick: int, how: str) -> None:
         """A turn ends, or is heard of; then the lanes go on."""
@@ -185,7 +232,9 @@ class Machine(RuleBasedStateMachine):
             self.call(self.db.abort_turn, turn.number, "stop")
         elif how == "renew":
             self.model.renew(turn, self.clock(), LEASE_MS)
-            until = self.write(lambda tx: turns.renew(tx, turn.number, lease_ms=LEASE_MS, operation=None))
+            until = self.write(
+                lambda tx: turns.renew(tx, turn.number, lease_ms=LEASE_MS, operation=None)
+            )
             assert until == turn.expires_ms
         else:
             self.model.fail(turn, self.clock(), retry=how == "fail")
@@ -197,9 +246,13 @@ class Machine(RuleBasedStateMachine):
         """A holder that was taken over wakes up. The invariant sees that nothing has changed."""
         number = self.some_turn(pick, ended=True).number
         late: dict[str, Callable[[], Any]] = {
-            "complete": lambda: self.call(complete, self.db, number, "late", replies=[("web", "late")]),
+            "complete": lambda: self.call(
+                complete, self.db, number, "late", replies=[("web", "late")]
+            ),
             "fail": lambda: self.call(fail, self.db, number),
-            "renew": lambda: self.write(lambda tx: turns.renew(tx, number, lease_ms=LEASE_MS, operation=None)),
+            "renew": lambda: self.write(
+                lambda tx: turns.renew(tx, number, lease_ms=LEASE_MS, operation=None)
+            ),
             "append": lambda: self.write(lambda tx: turns.append(tx, number, [])),
         }
         with pytest.raises(sessiondb.TurnLost):
@@ -230,7 +283,14 @@ class Machine(RuleBasedStateMachine):
     def _complete(self, turn: Turn, *, incomplete: bool = False) -> None:
         message = f"re {turn.message.event}"
         self.model.complete(turn, f'"{message}"', self.clock(), incomplete=incomplete)
-        self.call(complete, self.db, turn.number, message, replies=[("web", message)], incomplete="no answer" if incomplete else None)
+        self.call(
+            complete,
+            self.db,
+            turn.number,
+            message,
+            replies=[("web", message)],
+            incomplete="no answer" if incomplete else None,
+        )
 
     # -- replies ----------------------------------------------------------------------------------------------------
 
@@ -242,11 +302,16 @@ class Machine(RuleBasedStateMachine):
     def _begin_sending(self) -> None:
         wanted = self.model.begin_sending(self.clock(), LEASE_MS)
         begun = self.write(lambda tx: outbox.begin_sending(tx, lease_ms=LEASE_MS))
-        assert (begun and (begun.outbox_no, begun.attempt)) == (wanted and (wanted.number, wanted.attempts))
+        assert (begun and (begun.outbox_no, begun.attempt)) == (
+            wanted and (wanted.number, wanted.attempts)
+        )
         if begun is not None and wanted is not None:
             self.sending.append((self.db, begun, wanted))
 
-    @rule(session=st.integers(1, SESSIONS), how=st.sampled_from(["sent", "refused", "refused for good", "lost", "too late"]))
+    @rule(
+        session=st.integers(1, SESSIONS),
+        how=st.sampled_from(["sent", "refused", "refused for good", "lost", "too late"]),
+    )
     @precondition(lambda self: not self.model.ended)
     def answer_and_send(self, session: int, how: str) -> None:
         """A message is answered, and a sender takes the oldest reply that waits."""
@@ -258,7 +323,9 @@ class Machine(RuleBasedStateMachine):
         self._begin_sending()
         if len(self.sending) == known:
             return
-        if how == "too late":  # it is given up, and an operator has it sent again, before the first sender says that it did
+        if (
+            how == "too late"
+        ):  # it is given up, and an operator has it sent again, before the first sender says that it did
             reply = self.sending[known][2]
             self._give_up_overdue(LEASE_MS + 2_000)
             self._settle_by_hand(reply, "pending")
@@ -266,7 +333,9 @@ class Machine(RuleBasedStateMachine):
             how = "sent"
         self._settle(known, how)
 
-    @rule(pick=numbers, how=st.sampled_from(["sent", "sent", "refused", "refused for good", "lost"]))
+    @rule(
+        pick=numbers, how=st.sampled_from(["sent", "sent", "refused", "refused for good", "lost"])
+    )
     @precondition(lambda self: self.sending)
     def settle(self, pick: int, how: str) -> None:
         """A sender says what became of it; it may have been given up, decided about, or be sent by somebody else by now."""
@@ -326,26 +395,46 @@ class Machine(RuleBasedStateMachine):
         me = process.identity()
 
         def die(tx: Any) -> None:
-            row = tx.one("look.dead_process", host=me.host, boot_id="another boot", now_ms=0, closed_at_ms=None, unclean=0)
+            row = tx.one(
+                "look.dead_process",
+                host=me.host,
+                boot_id="another boot",
+                now_ms=0,
+                closed_at_ms=None,
+                unclean=0,
+            )
             for turn in tx.all("look.turns"):
                 if turn.state == "running":
                     tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
 
         self.write(die)
         assert self.call(self.db.recover) == sessiondb.Recovered(instances=1, turns=lost)
-        assert self.call(self.db.recover) == sessiondb.Recovered(), "a second time there is nothing to do"
+        assert self.call(self.db.recover) == sessiondb.Recovered(), (
+            "a second time there is nothing to do"
+        )
 
-    @precondition(lambda self: any(message.state == "interrupted" for message in self.model.messages))
-    @rule(at_once=st.integers(0, 2), age_s=st.sampled_from([10, 10_000]), deadline_s=st.sampled_from([3, 100]))
+    @precondition(
+        lambda self: any(message.state == "interrupted" for message in self.model.messages)
+    )
+    @rule(
+        at_once=st.integers(0, 2),
+        age_s=st.sampled_from([10, 10_000]),
+        deadline_s=st.sampled_from([3, 100]),
+    )
     def resume(self, at_once: int, age_s: int, deadline_s: int) -> None:
         self._resume(at_once=at_once, age_s=age_s, deadline_s=deadline_s)
         self._claim("resume")
 
     def _resume(self, *, at_once: int, age_s: int, deadline_s: int) -> None:
         policy = sessiondb.ResumePolicy(
-            max_concurrent_resumes=at_once, max_age_hours=age_s / 3600, deadline_s=deadline_s, budget_per_start=1_000_000
+            max_concurrent_resumes=at_once,
+            max_age_hours=age_s / 3600,
+            deadline_s=deadline_s,
+            budget_per_start=1_000_000,
         )
-        wanted = self.model.resume(self.clock(), at_once=at_once, max_age_ms=age_s * 1000, deadline_ms=deadline_s * 1000)
+        wanted = self.model.resume(
+            self.clock(), at_once=at_once, max_age_ms=age_s * 1000, deadline_ms=deadline_s * 1000
+        )
         found = self.call(self.db.resume, policy)
         assert [(f"e{decision.inbox_no - 1}", decision.action) for decision in found] == wanted
 
@@ -377,20 +466,37 @@ class Machine(RuleBasedStateMachine):
 
     async def _compare(self) -> None:
         model = self.model
-        assert await inbox_states(self.db) == {message.event: message.state for message in model.messages}
-        found = [(row.attempts, row.turn_no, row.lane, row.available_at_ms) for row in await look(self.db, "inbox")]
-        assert found == [(message.attempts, message.turn, message.lane, message.available_ms) for message in model.messages]
+        assert await inbox_states(self.db) == {
+            message.event: message.state for message in model.messages
+        }
+        found = [
+            (row.attempts, row.turn_no, row.lane, row.available_at_ms)
+            for row in await look(self.db, "inbox")
+        ]
+        assert found == [
+            (message.attempts, message.turn, message.lane, message.available_ms)
+            for message in model.messages
+        ]
         rows = await look(self.db, "turns")
-        assert [(row.state, row.inbox_no, bool(row.incomplete), row.expires_at_ms) for row in rows] == [
-            (turn.state, turn.message.number, turn.incomplete, turn.expires_ms) for turn in model.turns
+        assert [
+            (row.state, row.inbox_no, bool(row.incomplete), row.expires_at_ms) for row in rows
+        ] == [
+            (turn.state, turn.message.number, turn.incomplete, turn.expires_ms)
+            for turn in model.turns
         ]
         text: dict[int, list[str]] = {}
         for row in await look(self.db, "user_entries"):
             number = int(row.idempotency_key.removeprefix("inbox:"))
             text.setdefault(row.session_no, []).append(model.messages[number - 1].event)
         assert text == model.said
-        found = [(row.session_no, row.payload, row.state, row.attempts, row.available_at_ms) for row in await look(self.db, "outbox")]
-        assert found == [(reply.session, reply.payload, reply.state, reply.attempts, reply.available_ms) for reply in model.replies]
+        found = [
+            (row.session_no, row.payload, row.state, row.attempts, row.available_at_ms)
+            for row in await look(self.db, "outbox")
+        ]
+        assert found == [
+            (reply.session, reply.payload, reply.state, reply.attempts, reply.available_ms)
+            for reply in model.replies
+        ]
         assert [row.kind for row in await look(self.db, "events")] == model.events
 
     def teardown(self) -> None:
@@ -409,7 +515,10 @@ class Machine(RuleBasedStateMachine):
 def run(loop: str, **options: Any) -> None:
     machine = type("Machine", (Machine,), {"loop": loop})
     run_state_machine_as_test(
-        machine, settings=settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options)
+        machine,
+        settings=settings(
+            deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options
+        ),
     )
 
 
@@ -422,7 +531,9 @@ def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
 
 
 def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(turns, "require_running", lambda tx, turn_no: tx.one("turns.get", turn_no=turn_no))
+    patch.setattr(
+        turns, "require_running", lambda tx, turn_no: tx.one("turns.get", turn_no=turn_no)
+    )
 
 
 def _message_appended_again(patch: pytest.MonkeyPatch) -> None:
@@ -525,8 +636,19 @@ def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda fn: fn.__name__.strip("_"),
 )
-def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
+def test_a_broken_rule_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]
+) -> None:
     break_rule(monkeypatch)
     with pytest.raises(BaseException) as failure:  # pytest's own failure of `raises` is one, too
-        run("asyncio", max_examples=500, stateful_step_count=40, derandomize=True, phases=[Phase.generate], database=None)
-    assert not isinstance(failure.value, (HypothesisException, KeyboardInterrupt)), "the machine itself is at fault"
+        run(
+            "asyncio",
+            max_examples=500,
+            stateful_step_count=40,
+            derandomize=True,
+            phases=[Phase.generate],
+            database=None,
+        )
+    assert not isinstance(failure.value, (HypothesisException, KeyboardInterrupt)), (
+        "the machine itself is at fault"
+    )

@@ -28,7 +28,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import sessiondb
 from sessiondb import errors
@@ -45,7 +52,20 @@ START_MS = 1_800_000_000_000
 
 numbers = st.integers(min_value=0, max_value=1_000_000)
 lengths = st.integers(min_value=1, max_value=90)
-kinds = st.sampled_from(["user", "user", "assistant", "assistant", "call", "result", "bash", "hidden", "note", "setting"])
+kinds = st.sampled_from(
+    [
+        "user",
+        "user",
+        "assistant",
+        "assistant",
+        "call",
+        "result",
+        "bash",
+        "hidden",
+        "note",
+        "setting",
+    ]
+)
 triggers = st.sampled_from(["manual", "threshold"])
 keeps = st.sampled_from([0, 1, 5, 10, 10, 20, 20, 40, 10_000])
 # A short one, a blank one, and one that is longer than most of what it replaces.
@@ -99,7 +119,10 @@ async def observe(handle: sessiondb.Session) -> Observed:
         thinking=now.thinking_level,
         head_id=now.head_id,
         path=[entry.entry_id for entry in path],
-        jobs=[(job.compaction_id, job.state, job.late, job.epoch) async for job in handle.db.compactions(handle)],
+        jobs=[
+            (job.compaction_id, job.state, job.late, job.epoch)
+            async for job in handle.db.compactions(handle)
+        ],
     )
 
 
@@ -211,7 +234,11 @@ class Machine(RuleBasedStateMachine):
         usage = usage if kind in ("assistant", "call") else None
         done = self.both(
             lambda: pair.model.append(kind, text, key=key, call_id=call_id, usage=usage),
-            lambda: self.call(pair.handle.append, message(kind, text, call_id=call_id, usage=usage), idempotency_key=key),
+            lambda: self.call(
+                pair.handle.append,
+                message(kind, text, call_id=call_id, usage=usage),
+                idempotency_key=key,
+            ),
         )
         if done is None:
             return
@@ -227,12 +254,20 @@ class Machine(RuleBasedStateMachine):
         self._converse(self.pair(pick), rounds, length)
 
     def _converse(self, pair: Pair, rounds: int, length: int) -> None:
-        plan = [(kind, *self._item(pair.model, kind, length)) for kind in ("user", "call", "result", "assistant") * rounds]
+        plan = [
+            (kind, *self._item(pair.model, kind, length))
+            for kind in ("user", "call", "result", "assistant") * rounds
+        ]
         for index in range(2, len(plan), 4):
             plan[index] = (*plan[index][:2], plan[index - 1][2])
         done = self.both(
-            lambda: [pair.model.append(kind, text, call_id=call_id)[0] for kind, text, call_id in plan],
-            lambda: self.call(pair.handle.append_many, [message(kind, text, call_id=call_id) for kind, text, call_id in plan]),
+            lambda: [
+                pair.model.append(kind, text, call_id=call_id)[0] for kind, text, call_id in plan
+            ],
+            lambda: self.call(
+                pair.handle.append_many,
+                [message(kind, text, call_id=call_id) for kind, text, call_id in plan],
+            ),
         )
         for item, receipt in zip(*(done or ([], [])), strict=True):
             item.entry_id = receipt.entry_id
@@ -250,17 +285,25 @@ class Machine(RuleBasedStateMachine):
 
         async def begin() -> tuple[compaction.Job, list[bytes]]:
             job = await backend.write(
-                lambda tx: compaction.begin(tx, session_no, trigger=trigger, keep_recent_tokens=keep, timeout_ms=TIMEOUT_MS), op="begin"
+                lambda tx: compaction.begin(
+                    tx, session_no, trigger=trigger, keep_recent_tokens=keep, timeout_ms=TIMEOUT_MS
+                ),
+                op="begin",
             )
             return job, await backend.read(lambda tx: compaction.read_span(tx, job), op="span")
 
-        done = self.both(lambda: pair.model.begin(trigger, keep, self.now_ms, TIMEOUT_MS), lambda: self.call(begin))
+        done = self.both(
+            lambda: pair.model.begin(trigger, keep, self.now_ms, TIMEOUT_MS),
+            lambda: self.call(begin),
+        )
         if done is None:
             return None
         wanted, (job, span) = done
         wanted.compaction_id = job.compaction_id
         assert job.tokens_before == wanted.tokens_before
-        assert [shown(found) for found in context.decode_messages(span)] == pair.model.to_summarise(wanted)
+        assert [shown(found) for found in context.decode_messages(span)] == pair.model.to_summarise(
+            wanted
+        )
         return wanted
 
     def _summary(self, sort: str) -> str:
@@ -271,7 +314,9 @@ class Machine(RuleBasedStateMachine):
         before = job.state
         outcome = pair.model.commit(job, summary, self.now_ms)
         result = self.call(self.db.commit_compaction, job.compaction_id, summary)
-        assert (result.outcome, result.late) == (outcome, job.late), f"it was {before}: {result.reason}"
+        assert (result.outcome, result.late) == (outcome, job.late), (
+            f"it was {before}: {result.reason}"
+        )
         if outcome == "committed":
             assert job.item is not None
             assert result.epoch == job.epoch
@@ -284,19 +329,27 @@ class Machine(RuleBasedStateMachine):
         self._commit(*jobs[pick % len(jobs)], self._summary(sort))
 
     @rule(pick=numbers, sort=summaries)
-    @precondition(lambda self: self.jobs(lambda job: job.state in ("failed", "cancelled", "expired", "abandoned")))
+    @precondition(
+        lambda self: self.jobs(
+            lambda job: job.state in ("failed", "cancelled", "expired", "abandoned")
+        )
+    )
     def commit_late(self, pick: int, sort: str) -> None:
         jobs = self.jobs(lambda job: job.state in ("failed", "cancelled", "expired", "abandoned"))
         self._commit(*jobs[pick % len(jobs)], self._summary(sort))
 
     @rule(pick=numbers, sort=summaries)
-    @precondition(lambda self: self.jobs(lambda job: job.state in ("committed", "superseded", "rejected")))
+    @precondition(
+        lambda self: self.jobs(lambda job: job.state in ("committed", "superseded", "rejected"))
+    )
     def commit_again(self, pick: int, sort: str) -> None:
         jobs = self.jobs(lambda job: job.state in ("committed", "superseded", "rejected"))
         self._commit(*jobs[pick % len(jobs)], self._summary(sort))
 
     @rule(pick=numbers, keep_first=keeps, keep_then=keeps, between=st.booleans(), sort=summaries)
-    def overtake(self, pick: int, keep_first: int, keep_then: int, between: bool, sort: str) -> None:
+    def overtake(
+        self, pick: int, keep_first: int, keep_then: int, between: bool, sort: str
+    ) -> None:
         """One job is given up, another commits, and then the first one comes after all."""
         pair = self.pair(pick)
         self._converse(pair, 1, 30)
@@ -305,7 +358,9 @@ class Machine(RuleBasedStateMachine):
             return
         assert self.db is not None
         assert pair.model.give_up(first, "cancelled", self.now_ms)
-        assert self.call(self.db.fail_compaction, first.compaction_id, "asked to", state="cancelled")
+        assert self.call(
+            self.db.fail_compaction, first.compaction_id, "asked to", state="cancelled"
+        )
         if between:
             self._converse(pair, 1, 30)
         then = self._begin(pair, "manual", keep_then)
@@ -320,7 +375,10 @@ class Machine(RuleBasedStateMachine):
         jobs = self.jobs(lambda job: True)
         pair, job = jobs[pick % len(jobs)]
         given_up = pair.model.give_up(job, state, self.now_ms)
-        assert self.call(self.db.fail_compaction, job.compaction_id, "asked to", state=state) == given_up
+        assert (
+            self.call(self.db.fail_compaction, job.compaction_id, "asked to", state=state)
+            == given_up
+        )
 
     @rule(pick=numbers, keep=keeps)
     def compact(self, pick: int, keep: int) -> None:
@@ -351,7 +409,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pick=numbers, anyhow=st.integers(0, 9))
     def undo(self, pick: int, anyhow: int) -> None:
-        able = [pair for pair in self.pairs if any(job.item is not None and job.item is pair.model.boundary for job in pair.model.jobs)]
+        able = [
+            pair
+            for pair in self.pairs
+            if any(
+                job.item is not None and job.item is pair.model.boundary for job in pair.model.jobs
+            )
+        ]
         pair = self.pair(pick) if anyhow == 0 or not able else able[pick % len(able)]
         if not able and anyhow:
             return
@@ -369,14 +433,19 @@ class Machine(RuleBasedStateMachine):
     def branch(self, pick: int, which: int) -> None:
         pair = self.pair(pick)
         item = self._some_item(pair.model, which)
-        self.both(lambda: pair.model.branch(item), lambda: self.call(pair.handle.branch, item.entry_id if item is not None else None))
+        self.both(
+            lambda: pair.model.branch(item),
+            lambda: self.call(pair.handle.branch, item.entry_id if item is not None else None),
+        )
 
     @rule(pick=numbers, keep_from=st.none() | numbers)
     def reset(self, pick: int, keep_from: int | None) -> None:
         pair = self.pair(pick)
         item = self._some_item(pair.model, keep_from) if keep_from is not None else None
         keep_id = item.entry_id if item is not None else None
-        done = self.both(lambda: pair.model.reset(item), lambda: self.call(pair.handle.reset, keep_from=keep_id))
+        done = self.both(
+            lambda: pair.model.reset(item), lambda: self.call(pair.handle.reset, keep_from=keep_id)
+        )
         if done is not None:
             done[0].entry_id = self.call(pair.handle.tail, 1)[0].entry_id
 
@@ -386,7 +455,9 @@ class Machine(RuleBasedStateMachine):
         pair = self.pair(pick)
         item = self._some_item(pair.model, which) if where == "entry" else None
         epoch = which % len(pair.model.epochs) if where == "epoch" else None
-        handle = self.call(pair.handle.fork, entry_id=item.entry_id if item is not None else None, epoch=epoch)
+        handle = self.call(
+            pair.handle.fork, entry_id=item.entry_id if item is not None else None, epoch=epoch
+        )
         self.pairs.append(Pair(pair.model.fork(handle.id, at=item, epoch=epoch), handle))
 
     @rule(pick=numbers, sure=st.integers(0, 3))
@@ -430,14 +501,19 @@ class Machine(RuleBasedStateMachine):
         assert report.findings == (), report.findings
         async with sessiondb.open(self.path, readonly=True, guard=False) as visitor:
             for pair in self.pairs:
-                assert await observe(await visitor.session_by_id(pair.model.session_id)) == expected(pair.model)
+                assert await observe(
+                    await visitor.session_by_id(pair.model.session_id)
+                ) == expected(pair.model)
 
 
 def run(loop: str, without: Collection[str] = (), **options: Any) -> None:
     """Run the machine, on one of the event loops; `without` some of its rules."""
     machine = type("Machine", (Machine,), {"loop": loop, **dict.fromkeys(without)})
     run_state_machine_as_test(
-        machine, settings=settings(deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options)
+        machine,
+        settings=settings(
+            deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options
+        ),
     )
 
 
@@ -454,7 +530,13 @@ def _cut_moved_by_one(patch: pytest.MonkeyPatch) -> None:
 
     def moved(*args: Any, **options: Any) -> compaction.Cut:
         cut = choose(*args, **options)
-        return cut if cut.cut_no is None else compaction.Cut(cut.cut_no, cut.first_kept_no + 1 if cut.first_kept_no is not None else None)
+        return (
+            cut
+            if cut.cut_no is None
+            else compaction.Cut(
+                cut.cut_no, cut.first_kept_no + 1 if cut.first_kept_no is not None else None
+            )
+        )
 
     patch.setattr(compaction, "choose_cut", moved)
 
@@ -462,7 +544,11 @@ def _cut_moved_by_one(patch: pytest.MonkeyPatch) -> None:
 def _late_commit_ignored(patch: pytest.MonkeyPatch) -> None:
     overtaken = compaction._overtaken_by
     patch.setattr(
-        compaction, "_overtaken_by", lambda tx, job, state: "it is late" if job.state != "running" else overtaken(tx, job, state)
+        compaction,
+        "_overtaken_by",
+        lambda tx, job, state: (
+            "it is late" if job.state != "running" else overtaken(tx, job, state)
+        ),
     )
 
 
@@ -503,17 +589,35 @@ def _key_forgotten(patch: pytest.MonkeyPatch) -> None:
 def _summary_counted_twice(patch: pytest.MonkeyPatch) -> None:
     estimate = append.estimate_context
     for module in (append, compaction, registry):
-        patch.setattr(module, "estimate_context", lambda tx, state: estimate(tx, state) + (state.boundary_no is not None))
+        patch.setattr(
+            module,
+            "estimate_context",
+            lambda tx, state: estimate(tx, state) + (state.boundary_no is not None),
+        )
 
 
 def _undo_forgets_the_boundary_before(patch: pytest.MonkeyPatch) -> None:
     advance = append.advance_epoch
     patch.setattr(
-        compaction, "advance_epoch", lambda tx, state, reason, boundary_no, kept_no: advance(tx, state, reason, None, None)
+        compaction,
+        "advance_epoch",
+        lambda tx, state, reason, boundary_no, kept_no: advance(tx, state, reason, None, None),
     )
 
 
-BESIDE_AN_UNDO = ("begin", "commit", "commit_late", "commit_again", "overtake", "give_up", "branch", "reset", "fork", "end", "reopen")
+BESIDE_AN_UNDO = (
+    "begin",
+    "commit",
+    "commit_late",
+    "commit_again",
+    "overtake",
+    "give_up",
+    "branch",
+    "reset",
+    "fork",
+    "end",
+    "reopen",
+)
 
 # By which check of verify those are noticed that the model does not see first.
 NOTICED_BY = {
@@ -539,11 +643,21 @@ NOTICED_BY = {
     ],
     ids=lambda fn: fn.__name__.strip("_"),
 )
-def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]) -> None:
+def test_a_broken_rule_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]
+) -> None:
     break_rule(monkeypatch)
     # The last one takes two compactions and an undo, in a row: with all rules they were not among eighty examples with every version.
     without = BESIDE_AN_UNDO if break_rule is _undo_forgets_the_boundary_before else ()
     with pytest.raises(Exception, match=NOTICED_BY.get(break_rule)) as failure:
         # Always the same examples with one version of hypothesis, and no search for a smaller one. It ends with the first that shows it.
-        run("asyncio", without, max_examples=320, stateful_step_count=30, derandomize=True, phases=[Phase.generate], database=None)
+        run(
+            "asyncio",
+            without,
+            max_examples=320,
+            stateful_step_count=30,
+            derandomize=True,
+            phases=[Phase.generate],
+            database=None,
+        )
     assert not isinstance(failure.value, HypothesisException), "the machine itself is at fault"

@@ -49,7 +49,13 @@ class Item:
 
     @property
     def shown(self) -> Shown:
-        role = {"call": "assistant", "result": "toolResult", "bash": "bashExecution", "hidden": "bashExecution", "note": "custom"}
+        role = {
+            "call": "assistant",
+            "result": "toolResult",
+            "bash": "bashExecution",
+            "hidden": "bashExecution",
+            "note": "custom",
+        }
         return (role.get(self.kind, self.kind), self.text)
 
 
@@ -94,7 +100,9 @@ def path_to(item: Item | None) -> list[Item]:
     return found[::-1]
 
 
-def span_of(head: Item | None, boundary: Item | None, kept: Item | None) -> tuple[list[Item], list[Item]]:
+def span_of(
+    head: Item | None, boundary: Item | None, kept: Item | None
+) -> tuple[list[Item], list[Item]]:
     """Split the path that a context rests on: what was kept from before the boundary, and what came after it."""
     path = path_to(head)
     if boundary is None:
@@ -125,7 +133,9 @@ def context_of(head: Item | None, boundary: Item | None, kept: Item | None) -> l
         shown.append(("compactionSummary", boundary.text))
     if boundary is not None and boundary.kind == "reset":
         before = kept_by_reset(before)
-    return shown + [item.shown for item in before + after if item.is_message and item.kind != "hidden"]
+    return shown + [
+        item.shown for item in before + after if item.is_message and item.kind != "hidden"
+    ]
 
 
 def may_begin(item: Item) -> bool:
@@ -139,14 +149,24 @@ def place_to_cut(messages: Sequence[Item], keep_tokens: int, open_calls: int) ->
         return None
     last = replies[-1]
     # Nothing that came after the last reply may be passed: it may be a message that nobody has answered.
-    places = [n for n in range(1, last + 2) if n < len(messages) and may_begin(messages[n]) and messages[n - 1].open_calls == 0]
+    places = [
+        n
+        for n in range(1, last + 2)
+        if n < len(messages) and may_begin(messages[n]) and messages[n - 1].open_calls == 0
+    ]
     if open_calls == 0 and not any(item.kind == "user" for item in messages[last:]):
         places.append(len(messages))
-    enough = [n for n in range(len(messages) + 1) if sum(item.tokens for item in messages[n:]) >= keep_tokens]
+    enough = [
+        n
+        for n in range(len(messages) + 1)
+        if sum(item.tokens for item in messages[n:]) >= keep_tokens
+    ]
     if not enough or enough[-1] == 0:
         return None
     budget = min(enough[-1], last + 1)
-    return min((n for n in places if n >= budget), default=None) or max((n for n in places if n < budget), default=None)
+    return min((n for n in places if n >= budget), default=None) or max(
+        (n for n in places if n < budget), default=None
+    )
 
 
 @dataclass
@@ -192,7 +212,13 @@ class Session:
     # -- append -----------------------------------------------------------------------------------------------------
 
     def append(
-        self, kind: str, text: str, *, key: str | None = None, call_id: str | None = None, usage: int | None = None
+        self,
+        kind: str,
+        text: str,
+        *,
+        key: str | None = None,
+        call_id: str | None = None,
+        usage: int | None = None,
     ) -> tuple[Item, bool]:
         if self.ended:
             raise Refused("SessionEnded")
@@ -221,7 +247,13 @@ class Session:
 
     def _follow(self, kind: str, text: str) -> Item:
         head = self.head
-        item = Item(kind, text, head, open_calls=head.open_calls if head else 0, thinking=head.thinking if head else "off")
+        item = Item(
+            kind,
+            text,
+            head,
+            open_calls=head.open_calls if head else 0,
+            thinking=head.thinking if head else "off",
+        )
         self.head = item
         self.arrived.append(item)
         self.records += 1
@@ -237,7 +269,10 @@ class Session:
     def _estimate(self) -> None:
         before, after = span_of(self.head, self.boundary, self.kept)
         summary = self.boundary.tokens if self.boundary is not None else 0
-        self.tokens, self.fresh = summary + sum(item.tokens for item in before + after if item.is_message), False
+        self.tokens, self.fresh = (
+            summary + sum(item.tokens for item in before + after if item.is_message),
+            False,
+        )
 
     def _live(self) -> None:
         if self.ended:
@@ -272,7 +307,9 @@ class Session:
 
     def undo(self) -> None:
         self._live()
-        job = next((job for job in self.jobs if job.item is not None and job.item is self.boundary), None)
+        job = next(
+            (job for job in self.jobs if job.item is not None and job.item is self.boundary), None
+        )
         if job is None or job.epoch is None:
             raise Refused("NothingToUndo")
         before = self.epochs[job.epoch - 1]
@@ -287,7 +324,13 @@ class Session:
         elif epoch is not None and epoch != self.epoch:
             past = self.epochs[epoch]
             head, boundary, kept = past.closed_head, past.boundary, past.kept
-        new = Session(session_id, head=head, boundary=boundary, kept=kept, epochs=[Epoch("fork", boundary, kept)])
+        new = Session(
+            session_id,
+            head=head,
+            boundary=boundary,
+            kept=kept,
+            epochs=[Epoch("fork", boundary, kept)],
+        )
         new._estimate()
         return new
 
@@ -300,7 +343,11 @@ class Session:
             raise Refused("CompactionRunning")
         last = [job for job in self.jobs if job is not running][-COOL_DOWN_AFTER:]
         rejected = [job for job in last if job.state == "rejected" and job.base_epoch == self.epoch]
-        if running is None and len(rejected) == COOL_DOWN_AFTER and now_ms < max(job.finished_ms for job in rejected) + COOL_DOWN_MS:
+        if (
+            running is None
+            and len(rejected) == COOL_DOWN_AFTER
+            and now_ms < max(job.finished_ms for job in rejected) + COOL_DOWN_MS
+        ):
             raise Refused("CompactionCoolDown")
         job = self._choose(trigger, keep_tokens)
         if running is not None:
@@ -334,7 +381,11 @@ class Session:
         """What the summariser of a job that has just begun is handed."""
         if job.covered is None:
             return [shown for shown in self.context() if shown[0] == "compactionSummary"]
-        return context_of(job.covered[-1], None, None) if self.boundary is None else self._shown_up_to(job.covered[-1])
+        return (
+            context_of(job.covered[-1], None, None)
+            if self.boundary is None
+            else self._shown_up_to(job.covered[-1])
+        )
 
     def _shown_up_to(self, last: Item) -> list[Shown]:
         assert self.boundary is not None
@@ -344,7 +395,11 @@ class Session:
         kept = [item for item in items if item in before]
         if self.boundary.kind == "reset":
             kept = kept_by_reset(kept)
-        summary = [("compactionSummary", self.boundary.text)] if self.boundary.kind == "compaction" else []
+        summary = (
+            [("compactionSummary", self.boundary.text)]
+            if self.boundary.kind == "compaction"
+            else []
+        )
         rest = kept + [item for item in items if item not in before]
         return summary + [item.shown for item in rest if item.is_message and item.kind != "hidden"]
 
@@ -379,17 +434,23 @@ class Session:
         if any(epoch.reason != "compaction" for epoch in later):
             return True
         covered = len(job.covered) if job.covered is not None else 0
-        begun_by = [other for other in self.jobs if other.epoch is not None and other.epoch > job.base_epoch]
+        begun_by = [
+            other for other in self.jobs if other.epoch is not None and other.epoch > job.base_epoch
+        ]
         return any(len(other.covered or ()) >= covered for other in begun_by)
 
     def _reduces(self, job: Job, summary: str) -> bool:
         covered = job.covered or []
         replaced = sum(item.tokens for item in self.messages() if item in covered)
         replaced += self.boundary.tokens if self.boundary is not None else 0
-        return tokens_of(summary) < (max(replaced, MANUAL_FLOOR) if job.trigger == "manual" else replaced)
+        return tokens_of(summary) < (
+            max(replaced, MANUAL_FLOOR) if job.trigger == "manual" else replaced
+        )
 
 
-def message(kind: str, text: str, *, call_id: str | None = None, usage: int | None = None) -> dict[str, Any]:
+def message(
+    kind: str, text: str, *, call_id: str | None = None, usage: int | None = None
+) -> dict[str, Any]:
     """Write an item as what a caller appends."""
     if kind == "user":
         return {"role": "user", "content": text}
@@ -400,7 +461,12 @@ def message(kind: str, text: str, *, call_id: str | None = None, usage: int | No
         found: dict[str, Any] = {"role": "assistant", "content": blocks}
         return {**found, "usage": {"totalTokens": usage}} if usage is not None else found
     if kind == "result":
-        return {"role": "toolResult", "toolCallId": call_id, "toolName": "ls", "content": [{"type": "text", "text": text}]}
+        return {
+            "role": "toolResult",
+            "toolCallId": call_id,
+            "toolName": "ls",
+            "content": [{"type": "text", "text": text}],
+        }
     if kind == "note":
         return {"type": "custom_message", "customType": "note", "content": text, "display": True}
     if kind == "setting":

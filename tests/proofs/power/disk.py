@@ -125,20 +125,32 @@ class Log:
 class Recorder(AbstractContextManager["Recorder"]):
     """Records all that happens below a folder while its block runs. There can be one at a time in a process."""
 
-    def __init__(self, root: Path, *, believe: Believe = lambda kind, path: True, after: Disk | None = None) -> None:
+    def __init__(
+        self, root: Path, *, believe: Believe = lambda kind, path: True, after: Disk | None = None
+    ) -> None:
         """With `after` the record goes on where a process was killed: what had not been synced then still is not."""
         self.root = os.path.realpath(root)
         self.believe = believe
         self.fails: Callable[[Kind], bool] = lambda kind: False
         """May be set while the block runs."""
         if after is None:
-            initial = {str(path): path.read_bytes() for path in sorted(Path(self.root).rglob("*")) if path.is_file()}
+            initial = {
+                str(path): path.read_bytes()
+                for path in sorted(Path(self.root).rglob("*"))
+                if path.is_file()
+            }
             self.log = Log(self.root, initial)
             self._files = {path: number for number, path in enumerate(initial)}
             self._numbers = itertools.count(len(initial))
         else:
             old = after.log
-            self.log = Log(self.root, old.initial, old.events[: after.position], dict(old.kinds), dict(old.paths))
+            self.log = Log(
+                self.root,
+                old.initial,
+                old.events[: after.position],
+                dict(old.kinds),
+                dict(old.paths),
+            )
             self._files = {path: number for path, number in after.now.items() if number != FOLDER}
             self._numbers = itertools.count(max(after.numbers, default=-1) + 1)
         self._lock = threading.Lock()
@@ -157,11 +169,27 @@ class Recorder(AbstractContextManager["Recorder"]):
         vfs = _Recording(self)
         self._stack.callback(vfs.unregister)
         self._watch_folders(vfs)
-        for name in ("open", "fsync", "link", "unlink", "rename", "replace", "mkdir", "posix_fadvise"):
-            self._stack.enter_context(mock.patch.object(os, name, getattr(self, f"_os_{name}")(getattr(os, name))))
+        for name in (
+            "open",
+            "fsync",
+            "link",
+            "unlink",
+            "rename",
+            "replace",
+            "mkdir",
+            "posix_fadvise",
+        ):
+            self._stack.enter_context(
+                mock.patch.object(os, name, getattr(self, f"_os_{name}")(getattr(os, name)))
+            )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self._stack.close()
 
     def _watch_folders(self, vfs: apsw.VFS) -> None:
@@ -178,7 +206,9 @@ class Recorder(AbstractContextManager["Recorder"]):
             return code
 
         self._callback = _OpenDirectory(opened)  # must live as long as it may be called
-        assert vfs.xSetSystemCall("openDirectory", ctypes.cast(self._callback, ctypes.c_void_p).value or 0)
+        assert vfs.xSetSystemCall(
+            "openDirectory", ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        )
         self._stack.callback(vfs.xSetSystemCall, "openDirectory", pointer)
 
     # -- what SQLite does ---------------------------------------------------------------------------------------------
@@ -197,7 +227,13 @@ class Recorder(AbstractContextManager["Recorder"]):
                 self._files[path] = next(self._numbers)
                 self.log.events.append(Name(((path, self._files[path]),)))
             number = self._files[path]
-            kind: Kind = "wal" if flags & apsw.SQLITE_OPEN_WAL else "journal" if flags & _JOURNALS else "database"
+            kind: Kind = (
+                "wal"
+                if flags & apsw.SQLITE_OPEN_WAL
+                else "journal"
+                if flags & _JOURNALS
+                else "database"
+            )
             self.log.kinds[number] = kind
             self.log.paths[number] = path
             return number
@@ -256,7 +292,11 @@ class Recorder(AbstractContextManager["Recorder"]):
                 self.add(Forget(self._files[name], salt=len(self.log.events)))
                 disk = Disk(self.log)
                 disk.run_to(len(self.log.events))
-                Path(name).write_bytes(disk.after(Loss("nothing", lambda event, piece: True))[os.path.relpath(name, self.root)])
+                Path(name).write_bytes(
+                    disk.after(Loss("nothing", lambda event, piece: True))[
+                        os.path.relpath(name, self.root)
+                    ]
+                )
 
         return os_posix_fadvise
 
@@ -329,7 +369,9 @@ class _Recording(apsw.VFS):
 
 
 class _RecordedFile(apsw.VFSFile):
-    def __init__(self, recorder: Recorder, path: str, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+    def __init__(
+        self, recorder: Recorder, path: str, name: str | apsw.URIFilename | None, flags: list[int]
+    ) -> None:
         self.recorder = recorder
         self.path = path
         self.number = -1
@@ -370,7 +412,18 @@ class Loss:
     fill: Fill = "zeros"
 
 
-LOSSES = ("all kept", "none kept", "a prefix", "only the last", "all but one", "last one torn", "some files", "sectors", "pages", "names")
+LOSSES = (
+    "all kept",
+    "none kept",
+    "a prefix",
+    "only the last",
+    "all but one",
+    "last one torn",
+    "some files",
+    "sectors",
+    "pages",
+    "names",
+)
 
 
 def draw_loss(name: str, pending: list[int], kinds: Mapping[int, str], dice: random.Random) -> Loss:
@@ -437,14 +490,22 @@ class _File:
             if before:
                 left.append((doomed, Write(write.file, write.at, before)))
             if after:
-                left.append((doomed, Write(write.file, write.at + len(write.data) - len(after), after)))
+                left.append(
+                    (doomed, Write(write.file, write.at + len(write.data) - len(after), after))
+                )
         self.doomed = left
 
     def fail(self, began: int) -> None:
         """Give up on what was written before a position of the log. A length is kept in the folder's journal: tried again."""
-        given_up = [(event, change) for event, change in self.pending if event < began and isinstance(change, Write)]
+        given_up = [
+            (event, change)
+            for event, change in self.pending
+            if event < began and isinstance(change, Write)
+        ]
         self.doomed += given_up
-        self.pending = [(event, change) for event, change in self.pending if (event, change) not in given_up]
+        self.pending = [
+            (event, change) for event, change in self.pending if (event, change) not in given_up
+        ]
 
     def forget(self, salt: int) -> None:
         """Settle what of that is on the disk: it is what everybody sees from now on."""
@@ -461,7 +522,11 @@ class _File:
                 for start, end in _pieces(change, 512):
                     if dice.random() < share:
                         self.durable[start:end] = change.data[start - change.at : end - change.at]
-        self.pending = [(event, change) for event, change in self.pending if isinstance(change, Write) or event > last]
+        self.pending = [
+            (event, change)
+            for event, change in self.pending
+            if isinstance(change, Write) or event > last
+        ]
         self.doomed = []
 
     def after(self, loss: Loss) -> bytes:
@@ -520,10 +585,14 @@ class Disk:
         self.log = log
         self.position = 0
         """How many events have happened."""
-        self._files = {number: _File(content) for number, content in enumerate(log.initial.values())}
+        self._files = {
+            number: _File(content) for number, content in enumerate(log.initial.values())
+        }
         self._names: dict[str, int] = {path: number for number, path in enumerate(log.initial)}
         folders = {str(parent) for path in log.initial for parent in Path(path).parents}
-        self._names.update({folder: FOLDER for folder in folders if folder.startswith(log.root + os.sep)})
+        self._names.update(
+            {folder: FOLDER for folder in folders if folder.startswith(log.root + os.sep)}
+        )
         self.now = dict(self._names)
         """Every name as the running system sees it."""
         self._last = dict(self._names)
@@ -557,7 +626,9 @@ class Disk:
                     if file is not None and file != FOLDER and file not in self._files:
                         # Its blocks may be those of the file that had the name before.
                         before = self._last.get(path)
-                        self._files[file] = _File(ever=bytes(self._files[before].ever) if before is not None else b"")
+                        self._files[file] = _File(
+                            ever=bytes(self._files[before].ever) if before is not None else b""
+                        )
                     if file is not None:
                         self._last[path] = file
             case SyncFolder(path):
@@ -577,7 +648,11 @@ class Disk:
 
     def pending(self) -> dict[int, str]:
         """Return every event that may or may not have reached the disk, and what it changed."""
-        found = {event: f"file {number}" for number, file in self._files.items() for event, _ in [*file.doomed, *file.pending]}
+        found = {
+            event: f"file {number}"
+            for number, file in self._files.items()
+            for event, _ in [*file.doomed, *file.pending]
+        }
         found.update({event: "name" for event, _ in self._unsynced})
         return dict(sorted(found.items()))
 
@@ -594,7 +669,9 @@ class Disk:
         }
 
     def _is_reachable(self, path: str, names: Mapping[str, int]) -> bool:
-        parents = itertools.takewhile(lambda parent: str(parent) != self.log.root, Path(path).parents)
+        parents = itertools.takewhile(
+            lambda parent: str(parent) != self.log.root, Path(path).parents
+        )
         return all(str(parent) in names for parent in parents)
 
 

@@ -120,7 +120,9 @@ class Ledger:
         With `retry` it is the same operation as an earlier one of that name, perhaps of a process that was killed.
         """
         begun = self.recorder.mark(f"begun: {name}")
-        operation = next((earlier for earlier in self.operations if retry and earlier.name == name), None)
+        operation = next(
+            (earlier for earlier in self.operations if retry and earlier.name == name), None
+        )
         if operation is None:
             operation = Operation(name, begun)
             self.operations.append(operation)
@@ -176,7 +178,9 @@ class Record:
         return str(Path(self.workload.folder) / DATABASE)
 
 
-def record(workload: Workload, root: Path, seed: int, *, believe: Believe = lambda kind, path: True) -> Record:
+def record(
+    workload: Workload, root: Path, seed: int, *, believe: Believe = lambda kind, path: True
+) -> Record:
     """Run a workload on a recorded disk."""
     root.mkdir(parents=True, exist_ok=True)
     workload.prepare(root / workload.folder / DATABASE)
@@ -189,8 +193,14 @@ def _recorded(workload: Workload, recorder: Recorder, ledger: Ledger) -> Record:
         anyio.run(workload.run, ledger.root / workload.folder / DATABASE, ledger)
     disk = Disk(recorder.log)
     disk.run_to(len(recorder.log.events))
-    real = {str(file.relative_to(ledger.root)): file.read_bytes() for file in ledger.root.rglob("*") if file.is_file()}
-    assert disk.after(EVERYTHING) == real, "the record is incomplete: with everything kept it is not what lies on the disk"
+    real = {
+        str(file.relative_to(ledger.root)): file.read_bytes()
+        for file in ledger.root.rglob("*")
+        if file.is_file()
+    }
+    assert disk.after(EVERYTHING) == real, (
+        "the record is incomplete: with everything kept it is not what lies on the disk"
+    )
     return Record(workload, recorder.log, ledger)
 
 
@@ -204,7 +214,12 @@ class Unsound(Exception):
 EMPTY = "empty"
 
 
-def look(path: Path, then: Callable[[apsw.Connection], None] = lambda connection: None, *, check: bool = True) -> str:
+def look(
+    path: Path,
+    then: Callable[[apsw.Connection], None] = lambda connection: None,
+    *,
+    check: bool = True,
+) -> str:
     """Open a database after a cut, check it, and return the digest of all that it holds; call `then` while it is open.
 
     Raises:
@@ -214,7 +229,9 @@ def look(path: Path, then: Callable[[apsw.Connection], None] = lambda connection
         return EMPTY
     try:
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # it is thrown away afterwards
+            connection.config(
+                apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1
+            )  # it is thrown away afterwards
             digest = _digest(connection)
             damage = connection.execute("PRAGMA integrity_check").fetchall() if check else [("ok",)]
             if damage != [("ok",)]:
@@ -227,13 +244,21 @@ def look(path: Path, then: Callable[[apsw.Connection], None] = lambda connection
 
 
 def _digest(connection: apsw.Connection) -> str:
-    schema = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    schema = connection.execute(
+        "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
+    ).fetchall()
     if not schema:
         return EMPTY
-    hashed = hashlib.blake2b(repr((schema, connection.pragma("user_version"))).encode(), digest_size=16)
+    hashed = hashlib.blake2b(
+        repr((schema, connection.pragma("user_version"))).encode(), digest_size=16
+    )
     for kind, name, _ in schema:
         if kind == "table":
-            hashed.update(repr(connection.execute(f'SELECT * FROM "{name}"').fetchall()).encode("utf-8", "backslashreplace"))
+            hashed.update(
+                repr(connection.execute(f'SELECT * FROM "{name}"').fetchall()).encode(
+                    "utf-8", "backslashreplace"
+                )
+            )
     return hashed.hexdigest()
 
 
@@ -294,7 +319,9 @@ class History:
     def required(self, position: int) -> tuple[int, str]:
         """Return the earliest state that may be found after a cut here, and by whose acknowledgement."""
         at = bisect.bisect_left(self._acknowledged, (position,))
-        return (self._acknowledged[at - 1][1], self._acknowledged[at - 1][2]) if at else (0, "nothing")
+        return (
+            (self._acknowledged[at - 1][1], self._acknowledged[at - 1][2]) if at else (0, "nothing")
+        )
 
     def written(self, position: int) -> int:
         """Return the latest state that may be found after a cut here.
@@ -313,7 +340,11 @@ def history(taken: Record, folder: Path, *, verify_every: int = 1) -> History:
     problems: list[str] = []
     disk = Disk(taken.log)
     waiting = sorted(taken.ledger.operations, key=lambda operation: operation.begun)
-    positions = [0, *commits(taken.log, str(taken.ledger.root / taken.database)), len(taken.log.events)]
+    positions = [
+        0,
+        *commits(taken.log, str(taken.ledger.root / taken.database)),
+        len(taken.log.events),
+    ]
     for number, position in enumerate(positions):
         disk.run_to(position)
         # What begins before the next commit is looked for already: it must not be there yet.
@@ -321,7 +352,12 @@ def history(taken: Record, folder: Path, *, verify_every: int = 1) -> History:
         with laid_out(disk.after(EVERYTHING), folder) as place:
             state = State(position, EMPTY)
 
-            def examine(connection: apsw.Connection, number: int = number, state: State = state, until: int = until) -> None:
+            def examine(
+                connection: apsw.Connection,
+                number: int = number,
+                state: State = state,
+                until: int = until,
+            ) -> None:
                 if number % verify_every == 0:
                     verify_here(connection)
                 for operation in [operation for operation in waiting if operation.begun <= until]:
@@ -332,18 +368,28 @@ def history(taken: Record, folder: Path, *, verify_every: int = 1) -> History:
                         problems.append(f"no longer so at {state.position}: {rule.name}")
 
             try:
-                state.digest = look(place / taken.database, examine, check=number % verify_every == 0)
+                state.digest = look(
+                    place / taken.database, examine, check=number % verify_every == 0
+                )
             except Unsound as unsound:
                 problems.append(f"unsound although nothing was lost, at {position}: {unsound}")
             states.append(state)
-    never = [operation for operation in waiting if operation.first is None and operation.done is not None]
+    never = [
+        operation for operation in waiting if operation.first is None and operation.done is not None
+    ]
     problems += [f"acknowledged, and never there: {operation.name}" for operation in never]
     found = History(states, taken.ledger.operations, problems)
     found.settle()
     return found
 
 
-def _find(operation: Operation, connection: apsw.Connection, number: int, state: State, problems: list[str]) -> bool:
+def _find(
+    operation: Operation,
+    connection: apsw.Connection,
+    number: int,
+    state: State,
+    problems: list[str],
+) -> bool:
     """Look for an operation in a state; return whether it is settled: there, and acknowledged by then."""
     assert operation.conditions, f"{operation.name}: nothing says how it is seen"
     try:
@@ -410,7 +456,9 @@ class Verdict:
             self.problems.append(f"{outcome}: {where}: {what}")
 
     def __str__(self) -> str:
-        message = f"{self.workload}: {self.cuts} cuts (seed {self.seed}, {self.disks} different disks), "
+        message = (
+            f"{self.workload}: {self.cuts} cuts (seed {self.seed}, {self.disks} different disks), "
+        )
         message += f"{self.operations} operations, {self.states} states: {dict(self.counts)}"
         message += f"; {self.wrong} wrong before; opened by the library: {self.reopened}"
         return "\n  ".join([message, *self.problems])
@@ -420,20 +468,37 @@ def cut_points(log: Log, count: int, dice: random.Random, since: int = 0) -> lis
     """Choose where to cut: just before a sync or a name, just after one or after an acknowledgement, or anywhere."""
     events = list(enumerate(log.events))[since:]
     before = [number for number, event in events if isinstance(event, Sync | SyncFolder | Name)]
-    after = [number + 1 for number, event in events if isinstance(event, Sync | SyncFolder | Name | Mark)]
+    after = [
+        number + 1 for number, event in events if isinstance(event, Sync | SyncFolder | Name | Mark)
+    ]
     anywhere = range(since, len(log.events) + 1)
-    return sorted(dice.choice(dice.choices((before, after, anywhere), (4, 1, 5))[0]) for _ in range(count))
+    return sorted(
+        dice.choice(dice.choices((before, after, anywhere), (4, 1, 5))[0]) for _ in range(count)
+    )
 
 
 def judge(
-    taken: Record, cuts: int, seed: int, folder: Path, *, since: int = 0, reopen_every: int = 0, verify_every: int = 1
+    taken: Record,
+    cuts: int,
+    seed: int,
+    folder: Path,
+    *,
+    since: int = 0,
+    reopen_every: int = 0,
+    verify_every: int = 1,
 ) -> Verdict:
     """Cut the power `cuts` times in the course of a record, or of its part after a position, and say what was found.
 
     Every so many of them the library itself opens what was left and goes on; every so many states are verified.
     """
     past = history(taken, folder / "state", verify_every=verify_every)
-    verdict = Verdict(taken.workload.name, seed, len(past.states), len(taken.ledger.operations), problems=past.problems[:SHOWN])
+    verdict = Verdict(
+        taken.workload.name,
+        seed,
+        len(past.states),
+        len(taken.ledger.operations),
+        problems=past.problems[:SHOWN],
+    )
     verdict.wrong = len(past.problems)
     dice = random.Random(f"{seed} {taken.workload.name}")
     disk = Disk(taken.log)
@@ -444,7 +509,9 @@ def judge(
         name = dice.choice(LOSSES) if pending else "all kept"
         files = disk.after(draw_loss(name, list(pending), pending, dice))
         if dice.random() < 0.3 and taken.database in files:
-            files[taken.database + "-shm"] = dice.randbytes(32_768)  # of the life before; SQLite makes it anew
+            files[taken.database + "-shm"] = dice.randbytes(
+                32_768
+            )  # of the life before; SQLite makes it anew
         verdict.losses[name] += 1
         where = f"cut {number} at {position} of {len(taken.log.events)}, {name}"
         key = hashlib.blake2b(repr(sorted(files.items())).encode()).digest()
@@ -457,11 +524,20 @@ def judge(
     return verdict
 
 
-def _look_at_all(taken: Record, files: Mapping[str, bytes], folder: Path) -> dict[str, str | Unsound]:
+def _look_at_all(
+    taken: Record, files: Mapping[str, bytes], folder: Path
+) -> dict[str, str | Unsound]:
     """Look at the database, and at its copies that are there; return digests, or what is wrong."""
     found: dict[str, str | Unsound] = {}
     with laid_out(files, folder) as place:
-        for name in [taken.database, *(copy.path for copy in taken.ledger.copies if copy.content is None and copy.path in files)]:
+        for name in [
+            taken.database,
+            *(
+                copy.path
+                for copy in taken.ledger.copies
+                if copy.content is None and copy.path in files
+            ),
+        ]:
             try:
                 found[name] = look(place / name)
             except Unsound as unsound:
@@ -489,9 +565,16 @@ def _judge_cut(
 def _judge_database(past: History, position: int, digest: str | Unsound) -> tuple[str, str]:
     if isinstance(digest, Unsound):
         return "unsound", str(digest)
-    numbers, written, (required, whose) = past.numbers(digest), past.written(position), past.required(position)
+    numbers, written, (required, whose) = (
+        past.numbers(digest),
+        past.written(position),
+        past.required(position),
+    )
     if not numbers:
-        return "mixed", f"a database as it never was; expected one of the states {required} to {written}"
+        return (
+            "mixed",
+            f"a database as it never was; expected one of the states {required} to {written}",
+        )
     if max(numbers) < required:
         return "lost", f"state {max(numbers)} of {required}, which '{whose}' acknowledged"
     if min(numbers) > written:
@@ -500,7 +583,11 @@ def _judge_database(past: History, position: int, digest: str | Unsound) -> tupl
 
 
 def _judge_copy(
-    copy: Copy, past: History, position: int, files: Mapping[str, bytes], seen: Mapping[str, str | Unsound]
+    copy: Copy,
+    past: History,
+    position: int,
+    files: Mapping[str, bytes],
+    seen: Mapping[str, str | Unsound],
 ) -> str:
     """Return what is wrong with a copy, if anything is."""
     if copy.path not in files:
@@ -510,12 +597,17 @@ def _judge_copy(
     digest = seen[copy.path]
     if isinstance(digest, Unsound):
         return f"{copy.path}: {digest}"
-    if not any(past.written(copy.begun) <= number <= past.written(copy.done) for number in past.numbers(digest)):
+    if not any(
+        past.written(copy.begun) <= number <= past.written(copy.done)
+        for number in past.numbers(digest)
+    ):
         return f"{copy.path} equals no state of the time in which it was made"
     return ""
 
 
-def _judge_life_after(taken: Record, files: Mapping[str, bytes], folder: Path, where: str, verdict: Verdict) -> None:
+def _judge_life_after(
+    taken: Record, files: Mapping[str, bytes], folder: Path, where: str, verdict: Verdict
+) -> None:
     """Open what a cut left with the library."""
     try:
         with laid_out(files, folder) as place:  # a copy: looking at it folds the WAL away
@@ -573,7 +665,9 @@ def after_a_cut(taken: Record, run: Run, dice: random.Random) -> Workload:
     def prepare(path: Path) -> None:
         lay_out(files, path.parents[levels])
 
-    return Workload(f"{taken.workload.name}, cut at {disk.position}, again", run, prepare, taken.workload.folder)
+    return Workload(
+        f"{taken.workload.name}, cut at {disk.position}, again", run, prepare, taken.workload.folder
+    )
 
 
 def after_a_kill(taken: Record, run: Run, at: int, seed: int) -> Record:
@@ -595,8 +689,12 @@ def after_a_kill(taken: Record, run: Run, at: int, seed: int) -> Record:
     for operation in taken.ledger.operations:
         if operation.begun < at:
             done = operation.done if operation.done is not None and operation.done < at else None
-            ledger.operations.append(Operation(operation.name, operation.begun, done, list(operation.conditions)))
+            ledger.operations.append(
+                Operation(operation.name, operation.begun, done, list(operation.conditions))
+            )
     ledger.rules = [rule for rule in taken.ledger.rules if rule.since < at <= rule.until]
     ledger.copies = [copy for copy in taken.ledger.copies if copy.done < at]
-    again = Workload(f"{taken.workload.name}, killed at {at}, again", run, folder=taken.workload.folder)
+    again = Workload(
+        f"{taken.workload.name}, killed at {at}, again", run, folder=taken.workload.folder
+    )
     return _recorded(again, recorder, ledger)

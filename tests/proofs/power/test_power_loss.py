@@ -33,8 +33,30 @@ from sessiondb.sqlite import connection, engine, files, transaction, writer
 from sessiondb.transcript import session as session_module
 from sessiondb.transfer import exporter
 from tests.proofs.crash.breakage import miscounting
-from tests.proofs.power.disk import Believe, Disk, FailedSync, Log, Loss, Mark, Name, Sync, SyncFolder, Truncate, Write, commits
-from tests.proofs.power.harness import EVERYTHING, Ledger, Verdict, Workload, after_a_cut, after_a_kill, judge, record
+from tests.proofs.power.disk import (
+    Believe,
+    Disk,
+    FailedSync,
+    Log,
+    Loss,
+    Mark,
+    Name,
+    Sync,
+    SyncFolder,
+    Truncate,
+    Write,
+    commits,
+)
+from tests.proofs.power.harness import (
+    EVERYTHING,
+    Ledger,
+    Verdict,
+    Workload,
+    after_a_cut,
+    after_a_kill,
+    judge,
+    record,
+)
 from tests.proofs.power.workloads import (
     SMALL,
     WORKLOADS,
@@ -79,7 +101,13 @@ def tried(verdict: Verdict) -> Verdict:
     return verdict
 
 
-def run(workload: Workload, folder: Path, *, cuts: int = TEETH_CUTS, believe: Believe = lambda kind, path: True) -> Verdict:
+def run(
+    workload: Workload,
+    folder: Path,
+    *,
+    cuts: int = TEETH_CUTS,
+    believe: Believe = lambda kind, path: True,
+) -> Verdict:
     taken = record(workload, folder / "live", SEED, believe=believe)
     return tried(judge(taken, cuts, SEED, folder, verify_every=1_000))
 
@@ -88,7 +116,9 @@ def run(workload: Workload, folder: Path, *, cuts: int = TEETH_CUTS, believe: Be
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
-def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(workload: Workload, disk: Path) -> None:
+def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(
+    workload: Workload, disk: Path
+) -> None:
     left = -(-CUTS // len(WORKLOADS))
     round_ = 0
     while left > 0:
@@ -96,26 +126,44 @@ def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(
         seed = SEED + round_
         folder = disk / str(round_)
         taken = record(workload, folder / "live", seed)
-        verdict = tried(judge(taken, cuts, seed, folder, reopen_every=25, verify_every=1 if IS_LONG else 5))
+        verdict = tried(
+            judge(taken, cuts, seed, folder, reopen_every=25, verify_every=1 if IS_LONG else 5)
+        )
         assert verdict.bad == 0, verdict
         assert len(taken.ledger.operations) >= 6
         left -= cuts
         round_ += 1
 
 
-@pytest.mark.parametrize("workload", WORKLOADS if IS_LONG else WORKLOADS[3:5], ids=lambda workload: workload.name)
-def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(workload: Workload, disk: Path) -> None:
+@pytest.mark.parametrize(
+    "workload", WORKLOADS if IS_LONG else WORKLOADS[3:5], ids=lambda workload: workload.name
+)
+def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(
+    workload: Workload, disk: Path
+) -> None:
     dice = random.Random(SEED)
     taken = record(workload, disk / "live", SEED)
     for number in range(AGAIN):
         second = after_a_cut(taken, again, dice)
         folder = disk / str(number)
-        verdict = tried(judge(record(second, folder / "live", SEED + number), AGAIN_CUTS, SEED + number, folder, verify_every=5))
+        verdict = tried(
+            judge(
+                record(second, folder / "live", SEED + number),
+                AGAIN_CUTS,
+                SEED + number,
+                folder,
+                verify_every=5,
+            )
+        )
         assert verdict.bad == 0, verdict
 
 
-@pytest.mark.parametrize("workload", WORKLOADS if IS_LONG else WORKLOADS[:2], ids=lambda workload: workload.name)
-def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_next_one(workload: Workload, disk: Path) -> None:
+@pytest.mark.parametrize(
+    "workload", WORKLOADS if IS_LONG else WORKLOADS[:2], ids=lambda workload: workload.name
+)
+def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_next_one(
+    workload: Workload, disk: Path
+) -> None:
     """The system still holds what the dead process wrote; its successor finds it, builds on it, and the power goes."""
     dice = random.Random(SEED)
     for number in range(AGAIN):
@@ -126,13 +174,21 @@ def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_ne
         assert verdict.bad == 0, verdict
 
 
-def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the_next_one(disk: Path) -> None:
+def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the_next_one(
+    disk: Path,
+) -> None:
     workload = Workload("create", create, folder="new/deeper")
-    created = [at for at, event in enumerate(record(workload, disk / "0", SEED).log.events) if isinstance(event, Name)][:3]
+    created = [
+        at
+        for at, event in enumerate(record(workload, disk / "0", SEED).log.events)
+        if isinstance(event, Name)
+    ][:3]
     for number, at in enumerate(created):
         folder = disk / f"killed {number}"
         second = after_a_kill(record(workload, folder / "live", SEED), again, at + 1, SEED)
-        verdict = tried(judge(second, 2 * AGAIN_CUTS, SEED, folder, since=at + 60, verify_every=1_000))
+        verdict = tried(
+            judge(second, 2 * AGAIN_CUTS, SEED, folder, since=at + 60, verify_every=1_000)
+        )
         assert verdict.bad == 0, verdict
 
 
@@ -144,7 +200,12 @@ def failed_and_killed(disk: Path) -> list[Verdict]:
         folder, seed = disk / str(number), SEED + number
         taken = record(workload, folder / "live", seed)
         committed = commits(taken.log, str(taken.ledger.root / taken.database))
-        at = random.Random(seed).choice([at for at in committed if isinstance(taken.log.events[at], FailedSync)]) + 1
+        at = (
+            random.Random(seed).choice(
+                [at for at in committed if isinstance(taken.log.events[at], FailedSync)]
+            )
+            + 1
+        )
         # In turns: one that resets its WAL every few commits, and one that goes on in it.
         limits = (SMALL, Limits())[number % 2]
         second = after_a_kill(taken, partial(insisting, limits=limits), at, seed)
@@ -152,7 +213,9 @@ def failed_and_killed(disk: Path) -> list[Verdict]:
     return verdicts
 
 
-def test_a_commit_whose_sync_failed_is_not_built_upon_by_the_process_after_a_kill(disk: Path) -> None:
+def test_a_commit_whose_sync_failed_is_not_built_upon_by_the_process_after_a_kill(
+    disk: Path,
+) -> None:
     for verdict in failed_and_killed(disk):
         assert verdict.bad == 0, verdict
 
@@ -164,18 +227,32 @@ def test_said_again_after_a_kill_under_the_same_key_it_is_on_disk_once(disk: Pat
         folder, seed = disk / str(number), SEED + number
         taken = record(workload, folder / "live", seed)
         # Often between the writing of a commit and its sync: the next process finds it, and nobody has synced it.
-        at = dice.choice([at for at, event in enumerate(taken.log.events) if isinstance(event, Sync)])
-        verdict = tried(judge(after_a_kill(taken, insisting, at, seed), AGAIN_CUTS, seed, folder, verify_every=5))
+        at = dice.choice(
+            [at for at, event in enumerate(taken.log.events) if isinstance(event, Sync)]
+        )
+        verdict = tried(
+            judge(
+                after_a_kill(taken, insisting, at, seed), AGAIN_CUTS, seed, folder, verify_every=5
+            )
+        )
         assert verdict.bad == 0, verdict
 
 
-def test_with_durability_normal_the_last_moments_may_be_lost_but_nothing_is_ever_damaged(disk: Path) -> None:
-    verdict = run(Workload("normal", partial(talk, durability="normal")), disk, cuts=max(2 * TEETH_CUTS, CUTS // 10))
+def test_with_durability_normal_the_last_moments_may_be_lost_but_nothing_is_ever_damaged(
+    disk: Path,
+) -> None:
+    verdict = run(
+        Workload("normal", partial(talk, durability="normal")),
+        disk,
+        cuts=max(2 * TEETH_CUTS, CUTS // 10),
+    )
     assert verdict.counts["lost"] > 0
     assert set(verdict.counts) == {"ok", "lost"}
 
 
-def test_what_was_salvaged_is_on_disk_when_the_call_returns_and_has_its_name_only_when_it_is_complete(disk: Path) -> None:
+def test_what_was_salvaged_is_on_disk_when_the_call_returns_and_has_its_name_only_when_it_is_complete(
+    disk: Path,
+) -> None:
     verdict = run(Workload("salvage", save, prepare=talked), disk, cuts=max(TEETH_CUTS, CUTS // 20))
     assert verdict.bad == 0, verdict
 
@@ -195,7 +272,9 @@ def test_where_a_folder_cannot_be_synced_by_itself_everything_is(
     assert synced == ["everything"]
 
 
-def test_a_folder_that_the_disk_fails_to_sync_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_the_disk_fails_to_sync_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "the disk failed")
 
@@ -226,8 +305,14 @@ def test_found_a_build_that_does_not_sync(disk: Path, monkeypatch: pytest.Monkey
     ],
     ids=lambda value: "+".join(sorted(value)),
 )
-def test_found_a_disk_that_says_synced_when_it_is_not(lies_about: set[str], outcomes: set[str], disk: Path) -> None:
-    workload = Workload("a lying disk", create, folder="new") if lies_about == {"folder"} else Workload("a lying disk", talk)
+def test_found_a_disk_that_says_synced_when_it_is_not(
+    lies_about: set[str], outcomes: set[str], disk: Path
+) -> None:
+    workload = (
+        Workload("a lying disk", create, folder="new")
+        if lies_about == {"folder"}
+        else Workload("a lying disk", talk)
+    )
     verdict = run(workload, disk, believe=lambda kind, path: kind not in lies_about)
     assert outcomes & verdict.counts.keys()
 
@@ -259,10 +344,14 @@ def test_found_a_disk_that_drops_a_single_sync_of_the_wal(disk: Path) -> None:
     assert len(dropped) == 1
     assert verdict.counts["lost"] > 0
     assert verdict.bad == verdict.counts["lost"]
-    assert all("'append message 4' acknowledged" in problem for problem in verdict.problems), verdict
+    assert all("'append message 4' acknowledged" in problem for problem in verdict.problems), (
+        verdict
+    )
 
 
-def test_found_a_build_that_counts_an_append_twice(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_a_build_that_counts_an_append_twice(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(transaction.statements(), "transcript.save_state", miscounting())
 
     async def appends(path: Path, ledger: Ledger) -> None:
@@ -271,10 +360,15 @@ def test_found_a_build_that_counts_an_append_twice(disk: Path, monkeypatch: pyte
 
     taken = record(Workload("counted twice", appends), disk / "live", SEED)
     verdict = tried(judge(taken, TEETH_CUTS, SEED, disk))
-    assert any("the session's last seq is 2, but its last entry has 1" in problem for problem in verdict.problems), verdict
+    assert any(
+        "the session's last seq is 2, but its last entry has 1" in problem
+        for problem in verdict.problems
+    ), verdict
 
 
-def test_found_a_build_that_answers_before_commit(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_a_build_that_answers_before_commit(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = writer.Writer._commit
     heard = threading.Event()
 
@@ -301,10 +395,14 @@ def test_found_a_build_that_answers_before_commit(disk: Path, monkeypatch: pytes
     assert verdict.bad == verdict.counts["lost"]
 
 
-def test_found_a_build_that_stores_one_call_in_several_transactions(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_a_build_that_stores_one_call_in_several_transactions(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = session_module.Session._append
 
-    async def in_parts(self: session_module.Session, drafts: list[Any], timeout_s: float | None) -> list[Any]:
+    async def in_parts(
+        self: session_module.Session, drafts: list[Any], timeout_s: float | None
+    ) -> list[Any]:
         return [(await whole(self, [draft], timeout_s))[0] for draft in drafts]
 
     monkeypatch.setattr(session_module.Session, "_append", in_parts)
@@ -312,7 +410,9 @@ def test_found_a_build_that_stores_one_call_in_several_transactions(disk: Path, 
     assert any("half there" in problem and "append_many" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_stores_a_message_twice(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_a_build_that_stores_a_message_twice(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     once = session_module.append.append
 
     def twice(tx: Tx, session_no: int, drafts: list[Any]) -> list[Any]:
@@ -328,7 +428,9 @@ def test_found_a_build_that_stores_a_message_twice(disk: Path, monkeypatch: pyte
     assert any("twice" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_deletes_a_session_before_it_is_archived(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_a_build_that_deletes_a_session_before_it_is_archived(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def nothing(backend: Any, row: Any) -> None:
         pass
 
@@ -343,24 +445,34 @@ def test_found_a_build_that_deletes_a_session_before_it_is_archived(disk: Path, 
     assert any("every entry of old can be had" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_trusts_a_commit_in_memory_whose_sync_had_failed(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_a_build_that_trusts_a_commit_in_memory_whose_sync_had_failed(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "reread_wal", lambda path: None)
     assert sum(verdict.bad for verdict in failed_and_killed(disk)) > 0
 
 
-def test_found_folders_that_are_made_and_not_synced(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_found_folders_that_are_made_and_not_synced(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As until version 0.1.0: SQLite syncs the folder of its WAL, and nobody that folder's own name."""
     monkeypatch.setattr(files, "make_folder", lambda folder: folder.mkdir(parents=True))
     verdict = run(Workload("folders", create, folder="new/deeper"), disk)
     assert verdict.counts["lost"] > 0
 
 
-@pytest.mark.parametrize(("module", "what"), [(files, "copy.db"), (exporter, "exported/")], ids=["backup", "export"])
-def test_found_copies_whose_names_are_not_synced(module: Any, what: str, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "what"), [(files, "copy.db"), (exporter, "exported/")], ids=["backup", "export"]
+)
+def test_found_copies_whose_names_are_not_synced(
+    module: Any, what: str, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "sync_folder", lambda folder: None)
     taken = record(Workload("copies", copies), disk / "live", SEED)
     acknowledged = [copy.done for copy in taken.ledger.copies if what in copy.path]
-    verdict = tried(judge(taken, TEETH_CUTS, SEED, disk, since=min(acknowledged), verify_every=1_000))
+    verdict = tried(
+        judge(taken, TEETH_CUTS, SEED, disk, since=min(acknowledged), verify_every=1_000)
+    )
     assert verdict.counts["copy"] > 0
     assert all(what in problem for problem in verdict.problems)
 
@@ -369,7 +481,13 @@ def test_found_copies_whose_names_are_not_synced(module: Any, what: str, disk: P
 
 
 def replay(*events: Any, initial: dict[str, bytes] | None = None) -> Disk:
-    played = Disk(Log("/disk", {f"/disk/{name}": content for name, content in (initial or {}).items()}, list(events)))
+    played = Disk(
+        Log(
+            "/disk",
+            {f"/disk/{name}": content for name, content in (initial or {}).items()},
+            list(events),
+        )
+    )
     played.run_to(len(events))
     return played
 
@@ -406,12 +524,16 @@ def test_a_write_is_torn_at_sectors_and_what_is_lost_at_the_end_leaves_its_lengt
     assert played.after(second) == {"a": b"o" * 512 + b"n" * 512 + bytes(476)}
     shorter = Loss("the first sector", lambda event, piece: piece == 0, sector=512, grows=False)
     assert played.after(shorter) == {"a": b"o" * 500 + b"n" * 12 + b"o" * 88}
-    assert played.after(Loss("whole", lambda event, piece: True)) == {"a": b"o" * 500 + b"n" * 1_000}
+    assert played.after(Loss("whole", lambda event, piece: True)) == {
+        "a": b"o" * 500 + b"n" * 1_000
+    }
 
 
 def test_writes_and_truncations_are_kept_or_lost_one_by_one() -> None:
     played = replay(Truncate(0, 2), Write(0, 2, b"new"), initial={"a": b"old content"})
-    keeps: Callable[[int], Loss] = lambda kept: Loss("one", lambda event, piece: event == kept, grows=False)  # noqa: E731
+    keeps: Callable[[int], Loss] = lambda kept: Loss(  # noqa: E731
+        "one", lambda event, piece: event == kept, grows=False
+    )
     assert played.after(keeps(0)) == {"a": b"ol"}
     assert played.after(keeps(1)) == {"a": b"olnewontent"}
     assert played.after(EVERYTHING) == {"a": b"olnew"}
@@ -419,16 +541,34 @@ def test_writes_and_truncations_are_kept_or_lost_one_by_one() -> None:
 
 def test_a_file_that_grew_without_its_content_may_show_what_was_there_before() -> None:
     played = replay(Truncate(0, 0), Sync(0, 1), Write(0, 4, b"new!"), initial={"a": b"secret"})
-    assert played.after(Loss("lost", lambda event, piece: False, fill="stale")) == {"a": b"secret\0\0"}
-    again = replay(Name((("/disk/a", None),)), Name((("/disk/a", 7),)), Write(7, 2, b"x"), SyncFolder("/disk"), initial={"a": b"abc"})
+    assert played.after(Loss("lost", lambda event, piece: False, fill="stale")) == {
+        "a": b"secret\0\0"
+    }
+    again = replay(
+        Name((("/disk/a", None),)),
+        Name((("/disk/a", 7),)),
+        Write(7, 2, b"x"),
+        SyncFolder("/disk"),
+        initial={"a": b"abc"},
+    )
     assert again.after(Loss("lost", lambda event, piece: False, fill="stale")) == {"a": b"abc"}
 
 
-def test_sqlite_is_seen_to_sync_the_folder_of_a_new_wal_before_the_first_commit_returns(disk: Path) -> None:
+def test_sqlite_is_seen_to_sync_the_folder_of_a_new_wal_before_the_first_commit_returns(
+    disk: Path,
+) -> None:
     taken = record(Workload("create", create), disk, SEED)
     events = taken.log.events
-    acknowledged = next(at for at, event in enumerate(events) if isinstance(event, Mark) and "acknowledged" in str(event.what))
-    wal = next(at for at, event in enumerate(events) if isinstance(event, Name) and event.changes[0][0].endswith("-wal"))
+    acknowledged = next(
+        at
+        for at, event in enumerate(events)
+        if isinstance(event, Mark) and "acknowledged" in str(event.what)
+    )
+    wal = next(
+        at
+        for at, event in enumerate(events)
+        if isinstance(event, Name) and event.changes[0][0].endswith("-wal")
+    )
     assert any(event == SyncFolder(taken.log.root) for event in events[wal:acknowledged])
 
 

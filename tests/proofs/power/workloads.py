@@ -41,14 +41,18 @@ PATIENCE_S = 120.0
 SMALL = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=5.0, wal_retry_ms=0.0)
 
 ENTRY = "SELECT count(*) FROM entry WHERE payload LIKE ?"
-HEADER = "SELECT count(*) FROM entry JOIN session ON entry_no = session_no << 32 WHERE session_id = ?"
+HEADER = (
+    "SELECT count(*) FROM entry JOIN session ON entry_no = session_no << 32 WHERE session_id = ?"
+)
 EPOCH = "SELECT count(*) FROM epoch WHERE session_no = ? AND epoch = ? AND reason = ?"
 
 
 @asynccontextmanager
 async def opened(path: Path, **options: Any) -> AsyncIterator[sessiondb.SessionDB]:
     """Open with a small WAL, guarded against ourselves: nothing here may touch the files."""
-    async with sessiondb.open(path, **{"limits": SMALL, "guard": "raise", "program": "power", **options}) as db:
+    async with sessiondb.open(
+        path, **{"limits": SMALL, "guard": "raise", "program": "power", **options}
+    ) as db:
         yield db
 
 
@@ -57,11 +61,15 @@ def says(text: str) -> str:
     return f'%"{text}"%'
 
 
-async def append(ledger: Ledger, session: sessiondb.Session, text: str, *, key: str | None = None) -> sessiondb.Receipt:
+async def append(
+    ledger: Ledger, session: sessiondb.Session, text: str, *, key: str | None = None
+) -> sessiondb.Receipt:
     """Append one message; it is there once, with its content and its key."""
     with ledger.operation(f"append {text[:40]}") as operation:
         receipt = await session.append(user(text), idempotency_key=key)
-        operation.shows(f"{ENTRY} AND entry_no = ? AND idempotency_key IS ?", says(text), receipt.entry_no, key)
+        operation.shows(
+            f"{ENTRY} AND entry_no = ? AND idempotency_key IS ?", says(text), receipt.entry_no, key
+        )
         operation.shows(ENTRY, says(text))
     return receipt
 
@@ -81,7 +89,10 @@ async def create(path: Path, ledger: Ledger, **options: Any) -> None:
                 with ledger.operation(f"session {life}.{number}") as operation:
                     session = await db.session(f"agent:main:web:{life}.{number}")
                     operation.shows("SELECT count(*) FROM session WHERE session_id = ?", session.id)
-                    operation.shows("SELECT count(*) FROM binding WHERE session_key = ?", f"agent:main:web:{life}.{number}")
+                    operation.shows(
+                        "SELECT count(*) FROM binding WHERE session_key = ?",
+                        f"agent:main:web:{life}.{number}",
+                    )
                     operation.shows(HEADER, session.id)
                 await append(ledger, session, f"in life {life}, message {number}")
         finally:
@@ -103,7 +114,12 @@ async def talk(path: Path, ledger: Ledger, **options: Any) -> None:
                 case 1:
                     async with anyio.create_task_group() as group:
                         for number in range(ledger.dice.randrange(2, 12)):
-                            group.start_soon(append, ledger, ledger.dice.choice(sessions), f"together {step}.{number}")
+                            group.start_soon(
+                                append,
+                                ledger,
+                                ledger.dice.choice(sessions),
+                                f"together {step}.{number}",
+                            )
                 case 2:
                     await _several(ledger, session, step)
                 case _:
@@ -119,14 +135,18 @@ async def _alone(ledger: Ledger, session: sessiondb.Session, step: int) -> None:
 
 
 async def _several(ledger: Ledger, session: sessiondb.Session, step: int) -> None:
-    texts = [f"several {step}.{number} {'y' * 500}" for number in range(ledger.dice.randrange(2, 20))]
+    texts = [
+        f"several {step}.{number} {'y' * 500}" for number in range(ledger.dice.randrange(2, 20))
+    ]
     with ledger.operation(f"append_many {step}") as operation:
         await session.append_many([user(text) for text in texts])
         for text in texts:
             operation.shows(ENTRY, says(text))
 
 
-async def _beside_a_reader(db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.Session, step: int) -> None:
+async def _beside_a_reader(
+    db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.Session, step: int
+) -> None:
     """Append while a snapshot keeps the WAL from being reset: checkpoints get half way."""
     hold = Hold(lambda tx: tx.all("status.file"))
     async with anyio.create_task_group() as group:
@@ -157,7 +177,11 @@ async def contexts(path: Path, ledger: Ledger) -> None:
         session = await db.session("agent:main:web:1")
         for turn in range(2):
             for number in range(ledger.dice.randrange(2, 5)):
-                await append(ledger, session, f"question {turn}.{number} {'q' * ledger.dice.choice((300, 6_000))}")
+                await append(
+                    ledger,
+                    session,
+                    f"question {turn}.{number} {'q' * ledger.dice.choice((300, 6_000))}",
+                )
                 await session.append(reply(f"answer {turn}.{number} {'a' * 400}"))
             await _compact(db, ledger, session, f"summary {turn}", late=turn == 1)
             await append(ledger, session, f"after summary {turn}")
@@ -170,15 +194,24 @@ async def contexts(path: Path, ledger: Ledger) -> None:
         with ledger.operation("branch") as operation:
             epoch = await session.branch(entries[2].entry_id)
             operation.shows(EPOCH, session.ref.session_no, epoch, "branch")
-            operation.shows("SELECT count(*) FROM session WHERE session_no = ? AND epoch = ?", session.ref.session_no, epoch)
+            operation.shows(
+                "SELECT count(*) FROM session WHERE session_no = ? AND epoch = ?",
+                session.ref.session_no,
+                epoch,
+            )
         await append(ledger, session, "on the other branch")
         with ledger.operation("fork") as operation:
             fork = await session.fork(key="agent:main:web:2")
-            operation.shows("SELECT count(*) FROM session WHERE session_id = ? AND origin = 'fork'", fork.id)
+            operation.shows(
+                "SELECT count(*) FROM session WHERE session_id = ? AND origin = 'fork'", fork.id
+            )
             # By its id: the number of a session whose making was cut off is given to the next one.
             of_fork = "JOIN session AS s USING (session_no) WHERE s.session_id = ?"
             operation.shows(f"SELECT count(*) FROM binding {of_fork}", fork.id)
-            operation.shows(f"SELECT count(*) FROM epoch AS e {of_fork} AND e.epoch = 0 AND e.reason = 'fork'", fork.id)
+            operation.shows(
+                f"SELECT count(*) FROM epoch AS e {of_fork} AND e.epoch = 0 AND e.reason = 'fork'",
+                fork.id,
+            )
         await append(ledger, fork, "in the fork")
         with ledger.operation("reset") as operation:
             epoch = await session.reset("new")
@@ -186,10 +219,15 @@ async def contexts(path: Path, ledger: Ledger) -> None:
         await append(ledger, session, "after the reset")
         with ledger.operation("end") as operation:
             await fork.end()
-            operation.shows("SELECT count(*) FROM session WHERE session_id = ? AND ended_at_ms IS NOT NULL", fork.id)
+            operation.shows(
+                "SELECT count(*) FROM session WHERE session_id = ? AND ended_at_ms IS NOT NULL",
+                fork.id,
+            )
 
 
-async def _compact(db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.Session, summary: str, *, late: bool) -> None:
+async def _compact(
+    db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.Session, summary: str, *, late: bool
+) -> None:
     began = ledger.now()
     async with session.compact(keep_recent_tokens=50) as job:
         ledger.known(f"compaction begun: {summary}", since=began).shows(
@@ -199,7 +237,10 @@ async def _compact(db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.S
         if late:
             with ledger.operation("give up") as operation:
                 await db.fail_compaction(job.id, "it took too long")
-                operation.shows("SELECT count(*) FROM compaction WHERE compaction_id = ? AND state <> 'running'", job.id)
+                operation.shows(
+                    "SELECT count(*) FROM compaction WHERE compaction_id = ? AND state <> 'running'",
+                    job.id,
+                )
         else:
             await _commit(db, ledger, session, job.id, summary)
             job.result = await db.commit_compaction(job.id, summary)
@@ -208,7 +249,13 @@ async def _compact(db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.S
         await _commit(db, ledger, session, job.id, summary)
 
 
-async def _commit(db: sessiondb.SessionDB, ledger: Ledger, session: sessiondb.Session, compaction_id: str, summary: str) -> None:
+async def _commit(
+    db: sessiondb.SessionDB,
+    ledger: Ledger,
+    session: sessiondb.Session,
+    compaction_id: str,
+    summary: str,
+) -> None:
     """Commit, twice: the answer is the same, and the second time changes nothing."""
     with ledger.operation(f"compaction: {summary}") as operation:
         result = await db.commit_compaction(compaction_id, summary)
@@ -240,7 +287,9 @@ class Gateway:
         with self.ledger.operation(f"accept {event_id}") as operation:
             receipt = await db.accept("web", event_id, key, user(event_id))
             operation.shows(
-                "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND payload LIKE ?", event_id, says(event_id)
+                "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND payload LIKE ?",
+                event_id,
+                says(event_id),
             )
         again = await db.accept("web", event_id, key, user(event_id))
         assert (again.duplicate, again.inbox_no) == (True, receipt.inbox_no)
@@ -250,7 +299,10 @@ class Gateway:
         since = self.accepted[event_id]
         claimed = self.ledger.known(f"claim {turn.number}", since=since)
         claimed.shows("SELECT count(*) FROM turn WHERE turn_no = ?", turn.number)
-        claimed.shows("SELECT count(*) FROM inbox WHERE turn_no = ? AND state <> 'queued' AND entry_no IS NOT NULL", turn.number)
+        claimed.shows(
+            "SELECT count(*) FROM inbox WHERE turn_no = ? AND state <> 'queued' AND entry_no IS NOT NULL",
+            turn.number,
+        )
         if turn.attempt == 1:
             claimed.shows(ENTRY, says(event_id))
         if self.ledger.dice.random() < 0.5:
@@ -262,7 +314,13 @@ class Gateway:
             self.hung.set()
             await anyio.sleep_forever()
         text = f"answer to {event_id}"
-        return Answer([reply(text)], [("web:someone", {"re": event_id, "turn": turn.number, "part": part}) for part in (1, 2)])
+        return Answer(
+            [reply(text)],
+            [
+                ("web:someone", {"re": event_id, "turn": turn.number, "part": part})
+                for part in (1, 2)
+            ],
+        )
 
     async def send(self, outgoing: Outgoing) -> str:
         message = json.loads(outgoing.payload)
@@ -272,13 +330,21 @@ class Gateway:
         if message["part"] == 1:
             # Its turn is complete: answer, replies and the end of the turn, or nothing of it.
             complete = self.ledger.known(f"turn {message['turn']} complete", since=since)
-            complete.shows("SELECT count(*) FROM turn WHERE turn_no = ? AND state = 'completed'", message["turn"])
+            complete.shows(
+                "SELECT count(*) FROM turn WHERE turn_no = ? AND state = 'completed'",
+                message["turn"],
+            )
             complete.shows("SELECT count(*) / 2 FROM outbox WHERE turn_no = ?", message["turn"])
-            complete.shows("SELECT count(*) FROM inbox WHERE turn_no = ? AND state = 'done'", message["turn"])
+            complete.shows(
+                "SELECT count(*) FROM inbox WHERE turn_no = ? AND state = 'done'", message["turn"]
+            )
             complete.shows(ENTRY, says(f"answer to {message['re']}"))
         # Known to be under way before the channel is called: after a cut it is never simply sent again.
         sending = self.ledger.known(f"sending {outgoing.outbox_no}", since=since)
-        sending.shows("SELECT count(*) FROM outbox WHERE outbox_no = ? AND state <> 'pending'", outgoing.outbox_no)
+        sending.shows(
+            "SELECT count(*) FROM outbox WHERE outbox_no = ? AND state <> 'pending'",
+            outgoing.outbox_no,
+        )
         self.sent.add(f"{message['re']} {message['part']}")
         return "receipt"
 
@@ -289,7 +355,10 @@ class Gateway:
             async for event in report:
                 if before:
                     cursor = self.ledger.known(f"event {before} handled", since=0)
-                    cursor.shows("SELECT count(*) FROM event_cursor WHERE consumer = 'operator' AND event_no >= ?", before)
+                    cursor.shows(
+                        "SELECT count(*) FROM event_cursor WHERE consumer = 'operator' AND event_no >= ?",
+                        before,
+                    )
                 before = event.event_no
 
 
@@ -324,7 +393,9 @@ async def gateway(path: Path, ledger: Ledger) -> None:
         with ledger.operation("resume") as operation:
             decisions = await db.resume(ResumePolicy())
             assert [decision.action for decision in decisions] == ["resume"]
-            operation.shows("SELECT count(*) FROM inbox WHERE lane = 'resume' AND event_id = 'event 90'")
+            operation.shows(
+                "SELECT count(*) FROM inbox WHERE lane = 'resume' AND event_id = 'event 90'"
+            )
         async with _serving(db, server):
             await server.accept(db, "event 91", "1")
             await _settled(db, server)
@@ -364,7 +435,8 @@ async def keep(path: Path, ledger: Ledger) -> None:
         with ledger.operation("drop the archive") as operation:
             report = await db.gc(RetentionPolicy(archive_days=0))
             operation.shows(
-                "SELECT count(*) FROM archive JOIN session USING (session_no) WHERE session_id = ? AND state = 'deleted'", sessions[1].id
+                "SELECT count(*) FROM archive JOIN session USING (session_no) WHERE session_id = ? AND state = 'deleted'",
+                sessions[1].id,
             )
         await db.backend.incremental_vacuum(1_000)
         await append(ledger, sessions[2], "at the end")
@@ -382,10 +454,17 @@ async def three_sessions(db: sessiondb.SessionDB, ledger: Ledger) -> list[sessio
         for number in range(4):
             await append(ledger, session, f"{name} {number} {'x' * 700}")
         count = ledger.dice.choice((8, 30, 120))
-        await session.append_many([reply(f"{name} reply {number} {'y' * (12_000 // count)}") for number in range(count)])
-        ledger.always(f"every entry of {name} can be had", partial(_all_there, session.ref.session_no, 5 + count))
+        await session.append_many(
+            [reply(f"{name} reply {number} {'y' * (12_000 // count)}") for number in range(count)]
+        )
+        ledger.always(
+            f"every entry of {name} can be had",
+            partial(_all_there, session.ref.session_no, 5 + count),
+        )
         if name != "present":
-            await db.write("test.age", partial(_date, number=session.ref.session_no, at_ms=1_000 + age))
+            await db.write(
+                "test.age", partial(_date, number=session.ref.session_no, at_ms=1_000 + age)
+            )
         sessions.append(session)
     return sessions
 
@@ -438,7 +517,9 @@ async def copies(path: Path, ledger: Ledger) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(db.backend.backup, path.parent / f"{folder}copy.db")
                 group.start_soon(append, ledger, sessions[0], f"during the backup to {folder}copy")
-            ledger.copies.append(Copy(f"{folder}copy.db", None, begun, ledger.recorder.mark("backed up")))
+            ledger.copies.append(
+                Copy(f"{folder}copy.db", None, begun, ledger.recorder.mark("backed up"))
+            )
         begun = ledger.now()
         report = await db.export(path.parent / "exported" / "today")
         done = ledger.recorder.mark("exported")
@@ -483,13 +564,24 @@ def version_1(path: Path) -> None:
     present = path.with_name("present.db")
     talked(present)
     with closing(apsw.Connection(str(path))) as connection:
-        drain(connection, "PRAGMA page_size = 4096; PRAGMA auto_vacuum = incremental; PRAGMA journal_mode = wal")
+        drain(
+            connection,
+            "PRAGMA page_size = 4096; PRAGMA auto_vacuum = incremental; PRAGMA journal_mode = wal",
+        )
         drain(connection, migrations()[0][1])
         drain(connection, f"ATTACH '{present}' AS present")
         with connection:
-            for (table,) in drain(connection, "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"):
-                columns = ", ".join(row[1] for row in drain(connection, f"PRAGMA main.table_info({table})"))
-                drain(connection, f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM present.{table}")
+            for (table,) in drain(
+                connection,
+                "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+            ):
+                columns = ", ".join(
+                    row[1] for row in drain(connection, f"PRAGMA main.table_info({table})")
+                )
+                drain(
+                    connection,
+                    f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM present.{table}",
+                )
         assert connection.pragma("user_version") == 1
     present.unlink()
 
@@ -535,11 +627,16 @@ async def bring_in(path: Path, ledger: Ledger) -> None:
         assert report.ok
         for file in report.files:
             operation = ledger.known(f"import {file.name}", since=0)
-            operation.begun, operation.done = (0, done) if file.status == "unchanged" else (begun, done)
-            operation.shows("SELECT count(*) FROM import_file WHERE path = ? AND state = 'done' AND bytes = ?", file.path, file.bytes)
+            operation.begun, operation.done = (
+                (0, done) if file.status == "unchanged" else (begun, done)
+            )
+            operation.shows(
+                "SELECT count(*) FROM import_file WHERE path = ? AND state = 'done' AND bytes = ?",
+                file.path,
+                file.bytes,
+            )
         again = await db.import_path(folder / "agents" / "lab")
         assert {file.status for file in again.files} == {"unchanged"}
-
 
 
 # -- two writers ------------------------------------------------------------------------------------------------------
@@ -550,7 +647,12 @@ async def two(path: Path, ledger: Ledger) -> None:
     async with opened(path) as first, opened(path) as second:
         async with anyio.create_task_group() as group:
             for number, db in enumerate((first, second)):
-                group.start_soon(_appends, ledger, await db.session(f"agent:main:web:{number}"), f"writer {number}")
+                group.start_soon(
+                    _appends,
+                    ledger,
+                    await db.session(f"agent:main:web:{number}"),
+                    f"writer {number}",
+                )
         await append(ledger, await second.session("agent:main:web:0"), "into the other's session")
     async with opened(path) as db:
         await _appends(ledger, await db.session("agent:main:web:1"), "the one that is left")
@@ -620,7 +722,11 @@ async def again(path: Path, ledger: Ledger) -> None:
         await db.recover()
         await db.gc(RetentionPolicy())
         for number in range(3):
-            await append(ledger, await db.session(f"agent:main:again:{number}"), f"again {number} {'x' * 3_000}")
+            await append(
+                ledger,
+                await db.session(f"agent:main:again:{number}"),
+                f"again {number} {'x' * 3_000}",
+            )
             with ledger.operation(f"accept again {number}") as operation:
                 await db.accept("web", f"again {number}", "agent:main:again:0", user("hello"))
                 operation.shows("SELECT count(*) FROM inbox WHERE event_id = ?", f"again {number}")

@@ -56,12 +56,31 @@ def judge(soak: Soak) -> None:
 def main(arguments: list[str]) -> int:
     """Run, print the table, write the series; 1 if a bound was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES", "60")))
+    parser.add_argument(
+        "--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES", "60"))
+    )
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SOAK_SEED", "20261120")))
     parser.add_argument("--people", type=int, default=24)
-    parser.add_argument("--folder", type=Path, default=None, help="where its files go; a new temporary one by default")
-    parser.add_argument("--series", type=Path, default=None, help="where the JSON goes; soak.json in the folder by default")
-    parser.add_argument("--break", dest="broken", action="append", default=[], choices=BREAKABLE, help="break the gateways on purpose")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="where its files go; a new temporary one by default",
+    )
+    parser.add_argument(
+        "--series",
+        type=Path,
+        default=None,
+        help="where the JSON goes; soak.json in the folder by default",
+    )
+    parser.add_argument(
+        "--break",
+        dest="broken",
+        action="append",
+        default=[],
+        choices=BREAKABLE,
+        help="break the gateways on purpose",
+    )
     options = parser.parse_args(arguments)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     plan = Plan(folder, seconds=options.minutes * 60, seed=options.seed, people=options.people)

@@ -29,7 +29,22 @@ import sessiondb
 from sessiondb.errors import SessionDBError
 from tests.support.core import query
 
-WORDS = ("deploy", "failed", "again", "lunch", "please", "look", "log", "whether", "lock", "held", "slow", "queue", "merge", "test")
+WORDS = (
+    "deploy",
+    "failed",
+    "again",
+    "lunch",
+    "please",
+    "look",
+    "log",
+    "whether",
+    "lock",
+    "held",
+    "slow",
+    "queue",
+    "merge",
+    "test",
+)
 
 LARGE = 50
 
@@ -37,7 +52,9 @@ LARGE = 50
 def text_of(event_id: str, chars: int, control: str = "") -> str:
     """Return what is said under that id: the id, a word for the model, and words that depend on the id alone; of !large many."""
     chance = random.Random(event_id)
-    words = " ".join(chance.choice(WORDS) for _ in range(chars // 5 * (LARGE if control == "!large" else 1)))
+    words = " ".join(
+        chance.choice(WORDS) for _ in range(chars // 5 * (LARGE if control == "!large" else 1))
+    )
     return f"{event_id} {control + ' ' if control else ''}{words}"
 
 
@@ -86,21 +103,28 @@ async def restore_everything(path: Path, found: Findings) -> None:
             except SessionDBError as error:
                 found.unrestored.append(f"{session_id}: {error}")
         report = await db.verify()
-        found.problems += [str(finding) for finding in report.findings if finding.severity == "error"]
+        found.problems += [
+            str(finding) for finding in report.findings if finding.severity == "error"
+        ]
 
 
 def compare(path: Path, ledger: Ledger) -> Findings:
     """Compare transcripts and waiting messages with the ledger. Everything is restored already."""
     found = Findings()
     deleted = set(
-        query(path, "SELECT s.session_id FROM archive AS a JOIN session AS s ON s.session_no = a.session_no WHERE a.state = 'deleted'")
+        query(
+            path,
+            "SELECT s.session_id FROM archive AS a JOIN session AS s ON s.session_no = a.session_no WHERE a.state = 'deleted'",
+        )
     )
     known = dict(query(path, "SELECT session_id, session_no FROM session"))
     for session_id, acknowledged in ledger.acknowledged.items():
         if session_id in deleted:
             found.deleted.append(session_id)
         elif session_id not in known:
-            found.lost += [f"{event_id} (there is no session {session_id})" for event_id in acknowledged]
+            found.lost += [
+                f"{event_id} (there is no session {session_id})" for event_id in acknowledged
+            ]
         else:
             _compare_session(found, ledger, acknowledged, _said(path, known[session_id]))
             found.whole[session_id] = len(acknowledged)
@@ -124,14 +148,22 @@ def _said(path: Path, session_no: int) -> list[str]:
     return [*message, *waiting]
 
 
-def _compare_session(found: Findings, ledger: Ledger, acknowledged: list[str], message: list[str]) -> None:
+def _compare_session(
+    found: Findings, ledger: Ledger, acknowledged: list[str], message: list[str]
+) -> None:
     ids = [text.split(maxsplit=1)[0] for text in message]
     times = Counter(ids)
     found.doubled += [event_id for event_id, count in times.items() if count > 1]
     found.lost += [event_id for event_id in acknowledged if event_id not in times]
     found.invented += [event_id for event_id in times if event_id not in ledger.sent]
-    report = {event_id: text for event_id, text in zip(ids, message, strict=True) if event_id in ledger.sent}
-    found.changed += [event_id for event_id, text in report.items() if ledger.text(event_id) != text]
+    report = {
+        event_id: text
+        for event_id, text in zip(ids, message, strict=True)
+        if event_id in ledger.sent
+    }
+    found.changed += [
+        event_id for event_id, text in report.items() if ledger.text(event_id) != text
+    ]
     remembered = set(acknowledged)
     in_order = [event_id for event_id in acknowledged if event_id in times]
     if list(dict.fromkeys(event_id for event_id in ids if event_id in remembered)) != in_order:
@@ -143,7 +175,11 @@ def audit(path: Path, ledger: Ledger) -> Findings:
     before = Findings()
     anyio.run(restore_everything, path, before)
     found = compare(path, ledger)
-    found.unrestored, found.problems, found.restored = before.unrestored, before.problems, before.restored
+    found.unrestored, found.problems, found.restored = (
+        before.unrestored,
+        before.problems,
+        before.restored,
+    )
     return found
 
 

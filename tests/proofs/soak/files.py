@@ -13,7 +13,10 @@ from pathlib import Path
 from tests.support.engine import CHECKOUT
 from tests.support.transfer import header, message
 
-SAMPLES = (CHECKOUT / "tests/sample/pi-0.74.2/sessions", CHECKOUT / "tests/sample/openclaw-2026.5.18/agents")
+SAMPLES = (
+    CHECKOUT / "tests/sample/pi-0.74.2/sessions",
+    CHECKOUT / "tests/sample/openclaw-2026.5.18/agents",
+)
 
 
 class GrowingFolder:

@@ -47,7 +47,10 @@ async def _settle(soak: Soak) -> None:
                 await soak.decide(last)
                 await asyncio.sleep(0.2)
     except TimeoutError:
-        soak.fail("settled", f"not settled {soak.plan.settle_s:g} s after the last start: {_undecided(soak)} undecided")
+        soak.fail(
+            "settled",
+            f"not settled {soak.plan.settle_s:g} s after the last start: {_undecided(soak)} undecided",
+        )
     await last.stop()
 
 
@@ -62,12 +65,19 @@ def check_rows(soak: Soak) -> None:
     """Nothing is held by the dead, every process that ended is known to have ended, nothing is left to do."""
     path = soak.plan.database
     if held := query(path, "SELECT what, number, owner FROM held"):
-        soak.fail("held", f"{len(held)} things are held by processes that are dead, such as {held[0]}")
+        soak.fail(
+            "held", f"{len(held)} things are held by processes that are dead, such as {held[0]}"
+        )
     if undead := query(path, "SELECT pid, program FROM instance WHERE closed_at_ms IS NULL"):
-        soak.fail("held", f"{len(undead)} processes that ended count as running, such as {undead[0]}")
+        soak.fail(
+            "held", f"{len(undead)} processes that ended count as running, such as {undead[0]}"
+        )
     if unsettled := query(path, "SELECT event_id, state FROM inbox WHERE state <> 'done'"):
         soak.fail("settled", f"{len(unsettled)} messages are not done, such as {unsettled[0]}")
-    twice = query(path, "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1")
+    twice = query(
+        path,
+        "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1",
+    )
     if twice:
         soak.fail("completed twice", f"{len(twice)} messages, such as {twice[0]}")
     open_jobs = query(path, "SELECT compaction_id FROM compaction WHERE state = 'running'")
@@ -83,8 +93,13 @@ def check_channel(soak: Soak) -> None:
     soak.counted["replies delivered"] = len(times)
     if twice := [number for number, count in times.items() if count > 1]:
         soak.fail("reply sent twice", f"{len(twice)} replies, such as {twice[0]}")
-    if missing := [number for number, state in outbox.items() if state == "sent" and number not in times]:
-        soak.fail("reply lost", f"{len(missing)} replies are sent, say the rows; the channel has not got them, such as {missing[0]}")
+    if missing := [
+        number for number, state in outbox.items() if state == "sent" and number not in times
+    ]:
+        soak.fail(
+            "reply lost",
+            f"{len(missing)} replies are sent, say the rows; the channel has not got them, such as {missing[0]}",
+        )
     last: dict[str, int] = {}
     for line in lines:
         # A reply that nobody knew about and that was sent again later comes behind those that did not wait for it, by design.
@@ -104,7 +119,9 @@ async def _check_transcripts(soak: Soak) -> None:
     soak.counted["sessions deleted, audited before"] = len(found.deleted)
     for session_id in found.deleted:
         if soak.audited.get(session_id) != len(soak.people.ledger.acknowledged[session_id]):
-            soak.fail("lost", f"session {session_id} was deleted before an audit had seen all of it")
+            soak.fail(
+                "lost", f"session {session_id} was deleted before an audit had seen all of it"
+            )
     soak.files.mend()
     await soak.commands.run("import", copy, soak.files.folder, codes=(0, 1))
     out = plan.folder / "export"
@@ -113,8 +130,13 @@ async def _check_transcripts(soak: Soak) -> None:
     deleted = """SELECT r.name FROM import_file AS r JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
     missing = set(query(copy, deleted))
     names = set(query(copy, "SELECT name FROM import_file WHERE kind <> 'index'"))
-    wrong = [name for name in differing(soak.files.folder, out) if name in names and name not in missing]
+    wrong = [
+        name for name in differing(soak.files.folder, out) if name in names and name not in missing
+    ]
     soak.counted["files imported"] = len(names)
     soak.counted["files whose archive was deleted"] = len(missing)
     if wrong:
-        soak.fail("export", f"{len(wrong)} imported files do not come out as they went in, such as {wrong[0]}")
+        soak.fail(
+            "export",
+            f"{len(wrong)} imported files do not come out as they went in, such as {wrong[0]}",
+        )

@@ -131,10 +131,17 @@ class SoakGateway(Child):
         lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0, delayed_after_s=2.0)
         self.group.start_soon(partial(self.db.run_lane, "cron", self.think, settings=lanes))
         reader = asyncio.StreamReader(limit=2**24)  # a message is a line
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
         async for line in reader:
             command = json.loads(line)
-            work = {"accept": self.accept, "decide": self.decide, "backup": self.take_backup, "drop": self.drop_archives}.get(command["do"])
+            work = {
+                "accept": self.accept,
+                "decide": self.decide,
+                "backup": self.take_backup,
+                "drop": self.drop_archives,
+            }.get(command["do"])
             if work is not None:
                 self.group.start_soon(work, command)
             else:
@@ -146,15 +153,27 @@ class SoakGateway(Child):
         key = f"agent:{command['agent']}:soak:channel:{command['talk']}"
         self.counted += 1
         if "acknowledgement" in self.settings.broken and self.counted % 10 == 0:
-            say("accepted", id=command["id"], session=(await self.db.session(key)).id, duplicate=False)
+            say(
+                "accepted",
+                id=command["id"],
+                session=(await self.db.session(key)).id,
+                duplicate=False,
+            )
             return
         message = {"role": "user", "content": command["text"]}
         try:
-            receipt = await self.db.accept("soak", command["id"], key, message, lane=command["lane"])
+            receipt = await self.db.accept(
+                "soak", command["id"], key, message, lane=command["lane"]
+            )
         except (StoreBusy, NotExecuted, SessionEnded) as error:
             say("refused", id=command["id"], reason=type(error).__name__)
         else:
-            say("accepted", id=command["id"], session=receipt.session_id, duplicate=receipt.duplicate)
+            say(
+                "accepted",
+                id=command["id"],
+                session=receipt.session_id,
+                duplicate=receipt.duplicate,
+            )
 
     async def decide(self, command: dict[str, Any]) -> None:
         """Do what an operator decided about a reply or a dead letter; another one may have been quicker."""
@@ -182,11 +201,21 @@ class SoakGateway(Child):
     async def drop_archives(self, command: dict[str, Any]) -> None:
         """Delete the archives that were finished before a moment, and nothing else."""
         try:
-            report = await gc(self.db.backend, RetentionPolicy(archive_days=0.0), now_ms=command["archived_before_ms"])
+            report = await gc(
+                self.db.backend,
+                RetentionPolicy(archive_days=0.0),
+                now_ms=command["archived_before_ms"],
+            )
         except (StoreBusy, NotExecuted) as error:
             say("busy", op="drop", reason=str(error))
         else:
-            say("dropped", done=sum(created.action == "drop" and created.outcome == "done" for created in report.decisions))
+            say(
+                "dropped",
+                done=sum(
+                    created.action == "drop" and created.outcome == "done"
+                    for created in report.decisions
+                ),
+            )
 
     # -- the model, the summariser, the channel -------------------------------------------------------------
 
@@ -204,16 +233,23 @@ class SoakGateway(Child):
         if self.random.random() < 0.3:
             await turn.append(assistant(f"looking into {text[:40]}"))
             await self.pause(self.settings.model_s)
-        if context.tokens > self.settings.compact_at_tokens and turn.session.id not in self.compacting:
+        if (
+            context.tokens > self.settings.compact_at_tokens
+            and turn.session.id not in self.compacting
+        ):
             assert self.group is not None
             self.compacting.add(turn.session.id)
             self.group.start_soon(self.compact, turn.session)
-        return Answer([assistant(f"an answer to {text}")], [(turn.session.id, {"re": turn.inbox_no})])
+        return Answer(
+            [assistant(f"an answer to {text}")], [(turn.session.id, {"re": turn.inbox_no})]
+        )
 
     async def compact(self, session: Session) -> None:
         kind = self.random.choices(list(SUMMARIES), list(SUMMARIES.values()))[0]
         timeout_s = self.settings.summary_s[1] / 4 if kind in ("timing out", "late") else 180.0
-        job = session.compact(trigger="threshold", keep_recent_tokens=KEEP_TOKENS, timeout_s=timeout_s)
+        job = session.compact(
+            trigger="threshold", keep_recent_tokens=KEEP_TOKENS, timeout_s=timeout_s
+        )
         try:
             async with job:
                 say("compacting", kind=kind)
@@ -248,7 +284,15 @@ class SoakGateway(Child):
     async def deliver(self, reply: Outgoing) -> str:
         receipt = await super().deliver(reply)
         if "reply" in self.settings.broken and reply.outbox_no % 10 == 0:
-            os.write(self.channel, (json.dumps({"outbox_no": reply.outbox_no, "target": reply.target, "again": True}) + "\n").encode())
+            os.write(
+                self.channel,
+                (
+                    json.dumps(
+                        {"outbox_no": reply.outbox_no, "target": reply.target, "again": True}
+                    )
+                    + "\n"
+                ).encode(),
+            )
         return receipt
 
     # -- what goes on beside --------------------------------------------------------------------------------
@@ -263,12 +307,19 @@ class SoakGateway(Child):
                 say("busy", op="recover", reason=str(error))
                 continue
             if recovered.instances:
-                say("recovered", instances=recovered.instances, turns=recovered.turns, replies=recovered.replies)
+                say(
+                    "recovered",
+                    instances=recovered.instances,
+                    turns=recovered.turns,
+                    replies=recovered.replies,
+                )
 
     async def retain(self) -> None:
         settings = self.settings
         policy = RetentionPolicy(
-            max_age_days=settings.max_age_s / DAY_S, idle_days=settings.idle_age_s / DAY_S, prune_days=settings.prune_age_s / DAY_S
+            max_age_days=settings.max_age_s / DAY_S,
+            idle_days=settings.idle_age_s / DAY_S,
+            prune_days=settings.prune_age_s / DAY_S,
         )
         while True:
             await self.pause((0.5 * self.settings.retention_s, 1.5 * self.settings.retention_s))
@@ -345,13 +396,17 @@ async def main(path: str, settings: SoakSettings) -> None:
     if "checkpoints" in settings.broken:
         Checkpointer.run_once = never_reset  # type: ignore[method-assign]
     say("started", pid=os.getpid())
-    async with sessiondb.open(path, program=f"soak {settings.name}", limits=Limits(wal_bytes_max=settings.wal_bytes_max)) as db:
+    async with sessiondb.open(
+        path, program=f"soak {settings.name}", limits=Limits(wal_bytes_max=settings.wal_bytes_max)
+    ) as db:
         await SoakGateway(db, settings, slow).run()
     say("stopped")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s"
+    )
     try:
         anyio.run(main, sys.argv[1], SoakSettings(**json.loads(sys.argv[2])))
     except Exception as error:

@@ -19,7 +19,17 @@ from .watch import Sample, Series
 # reported in the table, with its rate.
 TOMBSTONES = ("session", "archive")
 # What retention takes away. From the second quarter to the last these may not grow by more than half, and a little.
-RETAINED = ("entry", "branch", "epoch", "binding", "archive_chunk", "turn", "inbox", "outbox", "event")
+RETAINED = (
+    "entry",
+    "branch",
+    "epoch",
+    "binding",
+    "archive_chunk",
+    "turn",
+    "inbox",
+    "outbox",
+    "event",
+)
 RETAINED_FACTOR, RETAINED_SLACK = 1.5, 500
 QUEUE_FACTOR, QUEUE_SLACK = 3.0, 50
 LAG_STEP_TENTHS = round(LAG_STEP_S * 10_000)
@@ -52,11 +62,26 @@ def quarters(began_s: float, ended_s: float) -> tuple[tuple[float, float], tuple
 def judge_wal(plan: Plan, series: Series, readers: list[Reader]) -> list[Broken]:
     """Twice its limit; while somebody holds a snapshot, and a little longer, by the snapshot's age as well."""
     for when_s, size in series.values.get("wal_bytes", []):
-        age_s = max((min(when_s, reader.ended_s) - reader.began_s for reader in readers if _weighs(plan, reader, when_s)), default=None)
-        allowed = 2 * plan.wal_bytes_max + (0 if age_s is None else round((age_s + 1) * plan.wal_bytes_per_s))
+        age_s = max(
+            (
+                min(when_s, reader.ended_s) - reader.began_s
+                for reader in readers
+                if _weighs(plan, reader, when_s)
+            ),
+            default=None,
+        )
+        allowed = 2 * plan.wal_bytes_max + (
+            0 if age_s is None else round((age_s + 1) * plan.wal_bytes_per_s)
+        )
         if size > allowed:
-            held = "nobody held a snapshot" if age_s is None else f"a snapshot was held for {age_s:.1f} s"
-            return [Broken("wal", when_s, f"{size / MIB:.1f} MiB, {allowed / MIB:.1f} allowed; {held}")]
+            held = (
+                "nobody held a snapshot"
+                if age_s is None
+                else f"a snapshot was held for {age_s:.1f} s"
+            )
+            return [
+                Broken("wal", when_s, f"{size / MIB:.1f} MiB, {allowed / MIB:.1f} allowed; {held}")
+            ]
     return []
 
 
@@ -76,8 +101,13 @@ def judge_processes(plan: Plan, series: Series, began_s: float, ended_s: float) 
         name = f"elder {'rss' if what == 'memory' else what}"
         before, after = series.of(name, *second), series.of(name, *last)
         if before and after and typical(after) - typical(before) > slack:
-            shown = [f"{value / MIB:.1f} MiB" if what == "memory" else f"{value:g}" for value in (typical(before), typical(after))]
-            found.append(Broken(what, ended_s, f"{shown[0]} in the second quarter, {shown[1]} in the last"))
+            shown = [
+                f"{value / MIB:.1f} MiB" if what == "memory" else f"{value:g}"
+                for value in (typical(before), typical(after))
+            ]
+            found.append(
+                Broken(what, ended_s, f"{shown[0]} in the second quarter, {shown[1]} in the last")
+            )
     return found
 
 
@@ -87,14 +117,30 @@ def judge_space(plan: Plan, series: Series, began_s: float, ended_s: float) -> l
     second, last = quarters(began_s, ended_s)
     free = series.of("free_bytes", *last)
     if free and min(free) > plan.free_bytes_max:
-        found.append(Broken("free pages", ended_s, f"never under {min(free) / MIB:.1f} MiB in the last quarter"))
+        found.append(
+            Broken(
+                "free pages", ended_s, f"never under {min(free) / MIB:.1f} MiB in the last quarter"
+            )
+        )
     for table in RETAINED:
         before, after = series.of(f"rows {table}", *second), series.of(f"rows {table}", *last)
         if before and after and median(after) > RETAINED_FACTOR * max(before) + RETAINED_SLACK:
-            found.append(Broken("rows", ended_s, f"{table}: {max(before):,.0f} in the second quarter, {median(after):,.0f} in the last"))
+            found.append(
+                Broken(
+                    "rows",
+                    ended_s,
+                    f"{table}: {max(before):,.0f} in the second quarter, {median(after):,.0f} in the last",
+                )
+            )
     before, after = series.of("waiting", *second), series.of("waiting", *last)
     if before and after and median(after) > QUEUE_FACTOR * median(before) + QUEUE_SLACK:
-        found.append(Broken("queue", ended_s, f"{median(before):g} messages in the second quarter, {median(after):g} in the last"))
+        found.append(
+            Broken(
+                "queue",
+                ended_s,
+                f"{median(before):g} messages in the second quarter, {median(after):g} in the last",
+            )
+        )
     return found
 
 
@@ -110,28 +156,49 @@ def as_felt(lags: dict[int, int]) -> Counter[int]:
     return felt
 
 
-def judge_lag(plan: Plan, load: dict[int, int], idle: dict[int, int], ended_s: float) -> list[Broken]:
+def judge_lag(
+    plan: Plan, load: dict[int, int], idle: dict[int, int], ended_s: float
+) -> list[Broken]:
     """No event loop of a gateway is late for long, compared with a loop that does nothing on the same machine in the same time."""
     lag_ms, idle_ms = (percentile(as_felt(lags), 0.99) / 10 for lags in (load, idle))
     allowed_ms = max(plan.lag_ms_max, plan.lag_factor_max * idle_ms)
     if lag_ms <= allowed_ms:
         return []
-    return [Broken("lag", ended_s, f"p99 {lag_ms:.0f} ms, {allowed_ms:.0f} allowed; in an idle process {idle_ms:.0f} ms")]
+    return [
+        Broken(
+            "lag",
+            ended_s,
+            f"p99 {lag_ms:.0f} ms, {allowed_ms:.0f} allowed; in an idle process {idle_ms:.0f} ms",
+        )
+    ]
 
 
-def judge_transactions(plan: Plan, held: tuple[str, float], idle: dict[int, int], ended_s: float) -> list[Broken]:
+def judge_transactions(
+    plan: Plan, held: tuple[str, float], idle: dict[int, int], ended_s: float
+) -> list[Broken]:
     """No transaction holds the write lock for long before it commits."""
     op, took_ms = held
     allowed_ms = plan.transaction_ms_max + 2 * max(idle, default=0) / 10
     if took_ms <= allowed_ms:
         return []
-    return [Broken("transaction", ended_s, f"{op} held the write lock for {took_ms:.0f} ms before its COMMIT, {allowed_ms:.0f} allowed")]
+    return [
+        Broken(
+            "transaction",
+            ended_s,
+            f"{op} held the write lock for {took_ms:.0f} ms before its COMMIT, {allowed_ms:.0f} allowed",
+        )
+    ]
 
 
-def growth(series: Series, table: str, began_s: float, ended_s: float) -> tuple[float, float, float, float]:
+def growth(
+    series: Series, table: str, began_s: float, ended_s: float
+) -> tuple[float, float, float, float]:
     """Return a table's rows at the end of each quarter of the load."""
     quarter_s = (ended_s - began_s) / 4
-    ends = [series.of(f"rows {table}", 0, began_s + number * quarter_s + 1e-9)[-1:] or [0.0] for number in (1, 2, 3, 4)]
+    ends = [
+        series.of(f"rows {table}", 0, began_s + number * quarter_s + 1e-9)[-1:] or [0.0]
+        for number in (1, 2, 3, 4)
+    ]
     return ends[0][0], ends[1][0], ends[2][0], ends[3][0]
 
 

@@ -51,8 +51,12 @@ class Soak:
     readers: list[Reader] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
-    lags: dict[str, Counter[int]] = field(default_factory=dict)  # idle, load, control: tenths of a millisecond
-    slow: Counter[str] = field(default_factory=Counter)  # operations over the bound of a transaction
+    lags: dict[str, Counter[int]] = field(
+        default_factory=dict
+    )  # idle, load, control: tenths of a millisecond
+    slow: Counter[str] = field(
+        default_factory=Counter
+    )  # operations over the bound of a transaction
     slow_ms: dict[str, float] = field(default_factory=dict)
     longest: tuple[str, float] = ("", 0.0)
     held: tuple[str, float] = ("", 0.0)  # the longest transaction without its COMMIT
@@ -69,7 +73,9 @@ class Soak:
         self.mortal = Member("mortal", self.plan, self.on_line)
         self.people = People(self.plan, lambda: [self.elder, self.mortal])
         self.commands = Commands(self.plan, self.fail)
-        self.files = GrowingFolder(self.plan.folder / "transcripts", self.plan.seed, self.plan.grown_files)
+        self.files = GrowingFolder(
+            self.plan.folder / "transcripts", self.plan.seed, self.plan.grown_files
+        )
         self.backups = 0
         self.lives: dict[str, dict[str, Any]] = {}  # the last pulse of each life
         self.looker: Looker | None = None
@@ -86,7 +92,9 @@ class Soak:
         """Note a bound that was broken, once each."""
         if not any(broken.bound == bound for broken in self.broken):
             self.broken.append(Broken(bound, round(self.now_s, 1), what))
-            sys.stderr.write(f"soak: {self.now_s:.0f} s: {bound}: {what}\n")  # an hour is long: whoever waits for it may stop it
+            sys.stderr.write(
+                f"soak: {self.now_s:.0f} s: {bound}: {what}\n"
+            )  # an hour is long: whoever waits for it may stop it
         self.counted[f"broken: {bound}"] += 1
 
     @contextlib.contextmanager
@@ -109,7 +117,9 @@ class Soak:
             if saw == "turn":
                 self.counted[f"turns: {line['kind']}, attempt {line['attempt']}"] += 1
         elif saw == "event out of order":
-            self.fail("events", f"{member.name} was given event {line['event_no']} after {line['after']}")
+            self.fail(
+                "events", f"{member.name} was given event {line['event_no']} after {line['after']}"
+            )
         elif saw == "retained":
             self.counted["sessions archived by gateways"] += line["done"]
             self.counted["rows pruned"] += line["pruned"]
@@ -120,7 +130,9 @@ class Soak:
         elif saw == "dropped":
             self.counted["archives deleted"] += line["done"]
         elif saw in ("compacted", "not compacted"):
-            self.counted[f"{saw}: {line.get('outcome') or line.get('reason')}{', late' if line.get('late') else ''}"] += 1
+            self.counted[
+                f"{saw}: {line.get('outcome') or line.get('reason')}{', late' if line.get('late') else ''}"
+            ] += 1
         elif saw == "busy":
             self.counted[f"busy: {line['op']}"] += 1
         elif saw in ("not decided", "decided by hand", "backed up", "recovered"):
@@ -136,7 +148,9 @@ class Soak:
     def _on_pulse(self, member: Member, line: Line) -> None:
         phase = "load" if self.load_began_s else "idle"
         if not self.load_ended_s:
-            self.lags.setdefault(phase, Counter()).update(round(lag_us / 100) for lag_us in line["lags_us"])
+            self.lags.setdefault(phase, Counter()).update(
+                round(lag_us / 100) for lag_us in line["lags_us"]
+            )
         for op, took_ms in line["slow"]:
             self.slow[op] += 1
             self.slow_ms[op] = max(self.slow_ms.get(op, 0.0), took_ms)
@@ -146,7 +160,9 @@ class Soak:
             self.held = (line["held"][0], line["held"][1])
         self.series.add(f"{member.name} queue", self.now_s, line["queue"])
         told_elsewhere = ("saw", "lags_us", "slow", "longest", "held")
-        self.lives[f"{member.name} {member.lives}"] = {name: line[name] for name in line if name not in told_elsewhere}
+        self.lives[f"{member.name} {member.lives}"] = {
+            name: line[name] for name in line if name not in told_elsewhere
+        }
 
     # -- a run ----------------------------------------------------------------------------------------------
 
@@ -156,15 +172,29 @@ class Soak:
         await self.elder.start()
         await self.mortal.start()
         self.looker = Looker(plan.database)
-        watching, comparing = asyncio.create_task(self._watch()), asyncio.create_task(self._compare())
+        watching, comparing = (
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._compare()),
+        )
         await asyncio.sleep(plan.idle_s)
         self.load_began_s = self.now_s
-        work = (self._kill, self._look_on, self._read_long, self._import, self._restore, self._back_up, self._operate, self._follow_events)
+        work = (
+            self._kill,
+            self._look_on,
+            self._read_long,
+            self._import,
+            self._restore,
+            self._back_up,
+            self._operate,
+            self._follow_events,
+        )
         beside = [asyncio.create_task(each(), name=each.__name__) for each in work]
         talking = asyncio.create_task(self.people.run())
         try:
             await self._wait_while_well([watching, comparing, talking, *beside], plan.seconds)
-            await self._wait_while_well([watching, comparing, talking, *beside], plan.settle_s, until=self._has_seen_enough)
+            await self._wait_while_well(
+                [watching, comparing, talking, *beside], plan.settle_s, until=self._has_seen_enough
+            )
         finally:
             self.load_ended_s = self.now_s
             self.over.set()
@@ -179,7 +209,9 @@ class Soak:
     def _has_seen_enough(self) -> bool:
         """True when everything has happened that a run must have: on a busy machine a few seconds are not enough for it."""
         plan = self.plan
-        imports = sum(count for name, count in self.commands.codes.items() if name.startswith("import"))
+        imports = sum(
+            count for name, count in self.commands.codes.items() if name.startswith("import")
+        )
         return (
             self.people.counted["acknowledged"] >= plan.messages_min
             and self.counted["kills"] >= plan.kills_min
@@ -188,7 +220,12 @@ class Soak:
         )
 
     async def _wait_while_well(
-        self, tasks: list[asyncio.Task[None]], seconds: float, *, until: Callable[[], bool] = lambda: False, until_done: bool = False
+        self,
+        tasks: list[asyncio.Task[None]],
+        seconds: float,
+        *,
+        until: Callable[[], bool] = lambda: False,
+        until_done: bool = False,
     ) -> None:
         """Wait, but no longer than until something fails that should not, or a condition holds."""
         give_up = time.monotonic() + seconds
@@ -230,14 +267,21 @@ class Soak:
     async def _compare(self) -> None:
         """Listen to a process that does nothing: how late its event loop is while there is load is not the gateways' doing."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.proofs.soak.lag",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, cwd=CHECKOUT, env=ENVIRONMENT,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.proofs.soak.lag",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=CHECKOUT,
+            env=ENVIRONMENT,
+        )
         assert process.stdout is not None
         try:
             async for line in process.stdout:
                 if self.load_began_s and not self.load_ended_s:
-                    self.lags.setdefault("control", Counter()).update(round(lag_us / 100) for lag_us in json.loads(line))
+                    self.lags.setdefault("control", Counter()).update(
+                        round(lag_us / 100) for lag_us in json.loads(line)
+                    )
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -305,7 +349,13 @@ class Soak:
         async def grow_and_import() -> None:
             self.files.grow()
             kill_after_s = self.chance.uniform(0.2, 1.5) if self.chance.random() < 0.25 else None
-            await self.commands.run("import", self.plan.database, self.files.folder, codes=(0, 1), kill_after_s=kill_after_s)
+            await self.commands.run(
+                "import",
+                self.plan.database,
+                self.files.folder,
+                codes=(0, 1),
+                kill_after_s=kill_after_s,
+            )
 
         await self._every(self.plan.import_s, grow_and_import)
 
@@ -323,10 +373,24 @@ class Soak:
             if archived and self.chance.random() < 0.7:
                 # 3 and 2: somebody deleted or restored it meanwhile.
                 session_id = self.chance.choice(archived)[0]
-                await self.commands.run("restore", self.plan.database, session_id, codes=(0, 2, 3), kill_after_s=kill_after_s)
+                await self.commands.run(
+                    "restore",
+                    self.plan.database,
+                    session_id,
+                    codes=(0, 2, 3),
+                    kill_after_s=kill_after_s,
+                )
             else:
-                limits = ("--max-age", f"{self.plan.max_age_s}s", "--idle", f"{self.plan.idle_age_s}s", "--json")
-                code, out = await self.commands.run("gc", self.plan.database, *limits, codes=(0, 1), kill_after_s=kill_after_s)
+                limits = (
+                    "--max-age",
+                    f"{self.plan.max_age_s}s",
+                    "--idle",
+                    f"{self.plan.idle_age_s}s",
+                    "--json",
+                )
+                code, out = await self.commands.run(
+                    "gc", self.plan.database, *limits, codes=(0, 1), kill_after_s=kill_after_s
+                )
                 if code == 1 and not out.startswith("{"):
                     self.fail("retention", f"gc ended with 1 and said {out[:200]!r}")
                     return
@@ -347,7 +411,10 @@ class Soak:
             waiting = self.elder.hear("backed up")
             if not self.elder.tell("backup", to=str(copy)):
                 return
-            done, _ = await asyncio.wait([waiting, asyncio.ensure_future(asyncio.shield(self.over.wait()))], return_when="FIRST_COMPLETED")
+            done, _ = await asyncio.wait(
+                [waiting, asyncio.ensure_future(asyncio.shield(self.over.wait()))],
+                return_when="FIRST_COMPLETED",
+            )
             if waiting not in done:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(waiting, self.plan.settle_s)
@@ -373,9 +440,13 @@ class Soak:
         ledger = Ledger(self.plan.text_chars, acknowledged, self.people.ledger.sent)
         known, report = copy.with_suffix(".ledger"), copy.with_suffix(".findings")
         known.write_text(json.dumps(asdict(ledger)), "utf-8")
-        code, out, errors = await self.commands.spawn("-m", "tests.proofs.soak.audit", str(copy), str(known), str(report))
+        code, out, errors = await self.commands.spawn(
+            "-m", "tests.proofs.soak.audit", str(copy), str(known), str(report)
+        )
         if code != 0:
-            self.fail("audit", f"the audit of {copy.name} ended with {code}:\n{(out + errors)[-600:]}")
+            self.fail(
+                "audit", f"the audit of {copy.name} ended with {code}:\n{(out + errors)[-600:]}"
+            )
             return Findings()
         found = Findings(**json.loads(report.read_text("utf-8")))
         known.unlink()
@@ -404,16 +475,24 @@ class Soak:
     async def decide(self, member: Member | None = None) -> None:
         """Decide about every unknown reply and every dead letter that there is."""
         assert self.looker is not None
-        unknown = await asyncio.to_thread(self.looker.ask, "SELECT outbox_no FROM outbox WHERE state IN ('unknown', 'failed')")
-        dead = await asyncio.to_thread(self.looker.ask, "SELECT inbox_no, reason FROM inbox WHERE state = 'dead'")
+        unknown = await asyncio.to_thread(
+            self.looker.ask, "SELECT outbox_no FROM outbox WHERE state IN ('unknown', 'failed')"
+        )
+        dead = await asyncio.to_thread(
+            self.looker.ask, "SELECT inbox_no, reason FROM inbox WHERE state = 'dead'"
+        )
         self._read_channel()
         for (outbox_no,) in unknown:
             what = "sent" if outbox_no in self._delivered else "pending"
-            self.counted[f"replies of which nobody knew: {'sent' if what == 'sent' else 'not sent'}"] += 1
+            self.counted[
+                f"replies of which nobody knew: {'sent' if what == 'sent' else 'not sent'}"
+            ] += 1
             (member or self.elder).tell("decide", what=what, number=outbox_no)
         for inbox_no, reason in dead:
             self.counted[f"dead: {reason.split(':')[0][:40]}"] += 1
-            (member or self.elder).tell("decide", what=self.chance.choice(["requeue", "drop"]), number=inbox_no)
+            (member or self.elder).tell(
+                "decide", what=self.chance.choice(["requeue", "drop"]), number=inbox_no
+            )
 
     def _read_channel(self) -> None:
         if self.plan.channel.exists():
@@ -428,7 +507,16 @@ class Soak:
         """Follow events from a process that is stopped now and then: each is printed, in order, none is left out."""
         last = 0
         while not self.over.is_set():
-            follower = await self.commands.begin("events", self.plan.database, "-f", "--json", "--consumer", "soak watcher", "-n", "0")
+            follower = await self.commands.begin(
+                "events",
+                self.plan.database,
+                "-f",
+                "--json",
+                "--consumer",
+                "soak watcher",
+                "-n",
+                "0",
+            )
             listening = asyncio.create_task(self._listen(follower, last))
             span_s = self.chance.uniform(*self.plan.follow_s)
             with contextlib.suppress(TimeoutError):

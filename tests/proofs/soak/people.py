@@ -60,7 +60,9 @@ class People:
                 unanswered.add(await self._say(talk, agent))
                 unanswered = {turn for turn in unanswered if not turn.done()}
                 if len(unanswered) >= UNANSWERED_MAX:
-                    answered, _ = await asyncio.wait(unanswered, timeout=GIVE_UP_S, return_when="FIRST_COMPLETED")
+                    answered, _ = await asyncio.wait(
+                        unanswered, timeout=GIVE_UP_S, return_when="FIRST_COMPLETED"
+                    )
                     unanswered = unanswered - answered if answered else set()
                 await self._wait(self.chance.uniform(*self.plan.pause_s))
             self.in_use.discard(talk)
@@ -105,7 +107,9 @@ class People:
                 self.counted["acknowledged"] += 1
                 self.counted["acknowledged, the second time"] += ack.result()["duplicate"]
                 return
-            self.counted[f"refused: {ack.result()['reason']}" if ack.done() else "unheard, said again"] += 1
+            self.counted[
+                f"refused: {ack.result()['reason']}" if ack.done() else "unheard, said again"
+            ] += 1
             await asyncio.sleep(REFUSED_PAUSE_S if ready else 0.05)
 
     async def _wait(self, seconds: float) -> None:

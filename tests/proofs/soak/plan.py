@@ -8,7 +8,16 @@ from pathlib import Path
 MIB = 1024 * 1024
 
 # What a test may break, and so must find. See `gateway.py` for how.
-BREAKABLE = ("descriptors", "threads", "memory", "checkpoints", "acknowledgement", "reply", "loop", "transaction")
+BREAKABLE = (
+    "descriptors",
+    "threads",
+    "memory",
+    "checkpoints",
+    "acknowledgement",
+    "reply",
+    "loop",
+    "transaction",
+)
 
 Span = tuple[float, float]
 
@@ -23,7 +32,10 @@ class Plan:
     idle_s: float = 8.0  # before anybody speaks: what the event loop's lag is on this machine, now
     people: int = 24
     pause_s: Span = (0.3, 2.5)  # between two messages of one person
-    messages: tuple[int, int] = (10, 50)  # of one conversation; then the person begins another, or goes back to an old one
+    messages: tuple[int, int] = (
+        10,
+        50,
+    )  # of one conversation; then the person begins another, or goes back to an old one
     text_chars: int = 400
     model_s: Span = (0.02, 0.4)
     slow_s: Span = (2.0, 6.0)  # what a message with !slow takes
@@ -50,8 +62,12 @@ class Plan:
     imports_min: int = 0
     settle_s: float = 180.0  # no end takes this long unless it fails
     wal_bytes_max: int = 4 * MIB
-    wal_bytes_per_s: int = 8 * MIB  # what a reader that holds its snapshot may cost per second of its age
-    wal_grace_s: float = 15.0  # ... and for how long after its end: the reset is tried again each second
+    wal_bytes_per_s: int = (
+        8 * MIB
+    )  # what a reader that holds its snapshot may cost per second of its age
+    wal_grace_s: float = (
+        15.0  # ... and for how long after its end: the reset is tried again each second
+    )
     rss_growth_max: int = 16 * MIB  # from the second quarter of the run to the last
     descriptor_growth_max: int = 3
     thread_growth_max: int = 3

@@ -67,13 +67,26 @@ class Member:
             pulse_s=plan.sample_s,
             wal_bytes_max=plan.wal_bytes_max,
             broken=list(plan.broken),
-            policy={"breaker_unclean_starts": 1_000_000, "budget_per_start": 1_000_000, "max_concurrent_resumes": 4},
+            policy={
+                "breaker_unclean_starts": 1_000_000,
+                "budget_per_start": 1_000_000,
+                "max_concurrent_resumes": 4,
+            },
         )
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.proofs.soak.gateway", str(plan.database), json.dumps(asdict(settings)),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=CHECKOUT, env=ENVIRONMENT, limit=2**20,
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                "tests.proofs.soak.gateway",
+                str(plan.database),
+                json.dumps(asdict(settings)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=CHECKOUT,
+                env=ENVIRONMENT,
+                limit=2**20,
+            )
         ready = self.hear("ready")
         self._reading = asyncio.create_task(self._read(self._process))
         await ready
@@ -97,7 +110,9 @@ class Member:
         code = await process.wait()
         for waiting in self._heard.values():
             if not waiting.done():
-                waiting.set_exception(GatewayFailed(f"{self.name} ended with {code}:\n{self.wrote()}"))
+                waiting.set_exception(
+                    GatewayFailed(f"{self.name} ended with {code}:\n{self.wrote()}")
+                )
                 waiting.exception()  # whoever waits sees it; nobody may be waiting
         self._heard.clear()
         if code not in (0, -signal.SIGKILL):
@@ -164,26 +179,50 @@ class Commands:
     async def begin(self, *arguments: str | Path) -> asyncio.subprocess.Process:
         """Start a command that goes on until it is killed."""
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sessiondb", *map(str, arguments),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=CHECKOUT, env=ENVIRONMENT,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "sessiondb",
+            *map(str, arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=CHECKOUT,
+            env=ENVIRONMENT,
+        )
 
-    async def run(self, *arguments: str | Path, codes: tuple[int, ...] = (0,), kill_after_s: float | None = None) -> tuple[int, str]:
+    async def run(
+        self,
+        *arguments: str | Path,
+        codes: tuple[int, ...] = (0,),
+        kill_after_s: float | None = None,
+    ) -> tuple[int, str]:
         """Run one; return its exit code and what it printed. 5 is always allowed: busy, the same command can succeed later."""
         name = str(arguments[0])
-        code, out, errors = await self.spawn("-m", "sessiondb", *map(str, arguments), kill_after_s=kill_after_s, name=name)
+        code, out, errors = await self.spawn(
+            "-m", "sessiondb", *map(str, arguments), kill_after_s=kill_after_s, name=name
+        )
         killed = kill_after_s is not None and code == -signal.SIGKILL
         if not killed and code not in (*codes, 5):
-            self.on_failure("command", f"sessiondb {' '.join(map(str, arguments))}: exit code {code}\n{out[-1_500:]}{errors[-1_500:]}")
+            self.on_failure(
+                "command",
+                f"sessiondb {' '.join(map(str, arguments))}: exit code {code}\n{out[-1_500:]}{errors[-1_500:]}",
+            )
         return code, out
 
-    async def spawn(self, *arguments: str, kill_after_s: float | None = None, name: str = "") -> tuple[int, str, str]:
+    async def spawn(
+        self, *arguments: str, kill_after_s: float | None = None, name: str = ""
+    ) -> tuple[int, str, str]:
         """Run a Python process; kill it after so long."""
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=CHECKOUT, env=ENVIRONMENT,
-        )  # fmt: skip
+            sys.executable,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=CHECKOUT,
+            env=ENVIRONMENT,
+        )
         try:
             out, errors = await self._finish(process, kill_after_s, arguments)
         finally:
@@ -192,12 +231,17 @@ class Commands:
                 await process.wait()
         assert process.returncode is not None
         if name:
-            self.codes[f"{name} {'killed' if process.returncode == -signal.SIGKILL else process.returncode}"] += 1
+            self.codes[
+                f"{name} {'killed' if process.returncode == -signal.SIGKILL else process.returncode}"
+            ] += 1
             self.longest_s[name] = max(self.longest_s.get(name, 0.0), time.monotonic() - began)
         return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
 
     async def _finish(
-        self, process: asyncio.subprocess.Process, kill_after_s: float | None, arguments: tuple[str, ...]
+        self,
+        process: asyncio.subprocess.Process,
+        kill_after_s: float | None,
+        arguments: tuple[str, ...],
     ) -> tuple[bytes, bytes]:
         ending = asyncio.ensure_future(process.communicate())
         done, _ = await asyncio.wait([ending], timeout=kill_after_s or COMMAND_S_MAX)

@@ -24,7 +24,9 @@ EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
 
 
 @pytest.mark.anyio
-async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since(tmp_db: Path, anyio_backend: str) -> None:
+async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since(
+    tmp_db: Path, anyio_backend: str
+) -> None:
     async with sessiondb.open(tmp_db) as db:
         first = await db.session("agent:main:web:1")
         await first.append(user("hello"))
@@ -32,7 +34,10 @@ async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since
         second = await db.session("agent:main:web:2")
         await second.append(user("good morning"))
         await db.restore(first.id)
-        assert [texts(await first.context()), texts(await second.context())] == [["hello"], ["good morning"]]
+        assert [texts(await first.context()), texts(await second.context())] == [
+            ["hello"],
+            ["good morning"],
+        ]
         assert (await db.verify()).ok
     assert query(tmp_db, "SELECT count(DISTINCT branch_no) FROM branch") == [2]
 
@@ -57,7 +62,9 @@ def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
         pass
     with closing(apsw.Connection(str(path))) as connection:
         connection.execute("PRAGMA foreign_keys = off")
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)  # as the engine's connections: the plan depends on no value
+        connection.config(
+            apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1
+        )  # as the engine's connections: the plan depends on no value
         connection.execute(history, (OLD,)).fetchall()
         prepared = Prepared(statement, STATEMENTS[statement].sql)
         args = dict.fromkeys(prepared.parameters, 0) | values
@@ -77,7 +84,9 @@ def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
 
 
 @pytest.mark.parametrize("statement", ["recovery.open_instances", "recovery.unclean_starts"])
-def test_a_start_does_not_read_the_registrations_of_processes_that_ended_long_ago(tmp_db: Path, statement: str) -> None:
+def test_a_start_does_not_read_the_registrations_of_processes_that_ended_long_ago(
+    tmp_db: Path, statement: str
+) -> None:
     steps = steps_of(tmp_db, statement, ENDED_PROCESSES, limit=50)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} processes that ended"
 
@@ -95,8 +104,14 @@ def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for name, statement in STATEMENTS.items():
             prepared = Prepared(name, statement.sql)
-            rows = connection.execute("EXPLAIN QUERY PLAN " + prepared.sql, dict.fromkeys(prepared.parameters)).fetchall()
-            walks = [row[3] for row in rows if ("rowid<?)" in row[3] and "rowid>? AND" not in row[3]) or "(rowid>?)" in row[3]]
+            rows = connection.execute(
+                "EXPLAIN QUERY PLAN " + prepared.sql, dict.fromkeys(prepared.parameters)
+            ).fetchall()
+            walks = [
+                row[3]
+                for row in rows
+                if ("rowid<?)" in row[3] and "rowid>? AND" not in row[3]) or "(rowid>?)" in row[3]
+            ]
             if walks and "LIMIT" not in prepared.sql:
                 found.append(f"{name}: {walks}")
     assert found == []
@@ -113,7 +128,9 @@ async def test_a_key_whose_session_was_archived_when_its_index_was_imported_is_b
         assert (await db.gc(EVERYTHING)).count("done") == 1
         write(folder, {"sessions.json": json.dumps(index).encode()})
         notes = by_name(await db.import_path(folder))["sessions.json"].notes
-        assert notes == ("agent:main:web:1 is not bound: its session is archived; restoring it binds the key",)
+        assert notes == (
+            "agent:main:web:1 is not bound: its session is archived; restoring it binds the key",
+        )
         await db.restore("s-1")
         await db.import_path(folder)
     assert query(tmp_db, "SELECT session_key FROM binding") == ["agent:main:web:1"]

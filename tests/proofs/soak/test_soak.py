@@ -49,15 +49,25 @@ def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     drawn = table(soak)
     print(drawn)
     assert soak.broken == [], drawn
-    assert soak.people.counted["acknowledged"] == sum(map(len, soak.people.ledger.acknowledged.values()))
+    assert soak.people.counted["acknowledged"] == sum(
+        map(len, soak.people.ledger.acknowledged.values())
+    )
     assert soak.counted["kills"] >= 3  # one under load, both at the end
     assert soak.counted["backups audited"] >= 1
-    assert soak.counted["sessions archived by gateways"] + soak.counted["archives restored by audits"] >= 1
-    assert soak.counted["sessions audited at the end"] + soak.counted["sessions deleted, audited before"] == len(
-        soak.people.ledger.acknowledged
+    assert (
+        soak.counted["sessions archived by gateways"] + soak.counted["archives restored by audits"]
+        >= 1
     )
+    assert soak.counted["sessions audited at the end"] + soak.counted[
+        "sessions deleted, audited before"
+    ] == len(soak.people.ledger.acknowledged)
     assert "ok: every bound held" in drawn
-    assert json.loads(json.dumps(record(soak), default=str))["series"].keys() >= {"wal_bytes", "elder rss", "rows entry", "waiting"}
+    assert json.loads(json.dumps(record(soak), default=str))["series"].keys() >= {
+        "wal_bytes",
+        "elder rss",
+        "rows entry",
+        "waiting",
+    }
 
 
 # What each injected fault must be called. A doubled reply and a lost message are found at the end, the rest while it runs.
@@ -77,12 +87,25 @@ def without_company(folder: Path, *broken: str) -> Plan:
     """Return a plan of conversations and a kill, and nothing that would reset the WAL from outside."""
     never = (1e6, 1e6)
     return short(
-        folder, broken=broken, seconds=1.5, messages_min=80, wal_bytes_max=2 * MIB, text_chars=4_000, backups_min=0, imports_min=0,
-        backup_s=1e6, import_s=never, command_s=never, restore_s=never, reader_s=never,
-    )  # fmt: skip
+        folder,
+        broken=broken,
+        seconds=1.5,
+        messages_min=80,
+        wal_bytes_max=2 * MIB,
+        text_chars=4_000,
+        backups_min=0,
+        imports_min=0,
+        backup_s=1e6,
+        import_s=never,
+        command_s=never,
+        restore_s=never,
+        reader_s=never,
+    )
 
 
-def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_each_of_these(tmp_path: Path) -> None:
+def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_each_of_these(
+    tmp_path: Path,
+) -> None:
     assert set(NAMES) == set(BREAKABLE)
     soak = asyncio.run(run(without_company(tmp_path / "soak", *BREAKABLE)))
     drawn = table(soak)
@@ -90,9 +113,13 @@ def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_eac
     assert all(f"BROKEN {name} at" in drawn for name in NAMES.values())
 
 
-@pytest.mark.skipif("SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)")
+@pytest.mark.skipif(
+    "SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)"
+)
 @pytest.mark.parametrize("broken", BREAKABLE)
-def test_each_of_these_alone_is_called_by_its_name_and_nothing_else_is(tmp_path: Path, broken: str) -> None:
+def test_each_of_these_alone_is_called_by_its_name_and_nothing_else_is(
+    tmp_path: Path, broken: str
+) -> None:
     soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
     assert told(soak) == {NAMES[broken]}, table(soak)
 
@@ -112,7 +139,9 @@ def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
     assert main(["--folder", str(tmp_path / "a")]) == 0
     assert main(["--folder", str(tmp_path / "b")]) == 1
     assert "BROKEN wal at 17.0 s: too large" in capsys.readouterr().out
-    assert json.loads((tmp_path / "b" / "soak.json").read_text("utf-8"))["broken"][0]["bound"] == "wal"
+    assert (
+        json.loads((tmp_path / "b" / "soak.json").read_text("utf-8"))["broken"][0]["bound"] == "wal"
+    )
 
 
 # -- the bounds themselves ----------------------------------------------------------------------------------
@@ -146,8 +175,12 @@ def plan(tmp_path: Path) -> Plan:
         ("mortal_rss", [30 * MIB, 50 * MIB, 60 * MIB, 70 * MIB], []),
     ],
 )
-def test_what_a_gateway_holds_may_vary_and_not_grow(plan: Plan, what: str, steps: list[float], broken: list[str]) -> None:
-    assert [found.bound for found in judge_processes(plan, series(**{what: steps}), 0.0, 100.0)] == broken
+def test_what_a_gateway_holds_may_vary_and_not_grow(
+    plan: Plan, what: str, steps: list[float], broken: list[str]
+) -> None:
+    assert [
+        found.bound for found in judge_processes(plan, series(**{what: steps}), 0.0, 100.0)
+    ] == broken
 
 
 @pytest.mark.parametrize(
@@ -155,16 +188,24 @@ def test_what_a_gateway_holds_may_vary_and_not_grow(plan: Plan, what: str, steps
     [
         ({"rows_entry": [100, 10_000, 12_000, 11_000]}, []),
         ({"rows_entry": [100, 10_000, 15_000, 20_000]}, ["rows"]),
-        ({"rows_session": [100, 10_000, 15_000, 20_000]}, []),  # reported, not judged: tombstones stay
+        (
+            {"rows_session": [100, 10_000, 15_000, 20_000]},
+            [],
+        ),  # reported, not judged: tombstones stay
         ({"waiting": [5, 10, 12, 20]}, []),
         ({"waiting": [5, 10, 100, 200]}, ["queue"]),
         ({"free_bytes": [0, 100 * MIB, 100 * MIB, 100 * MIB, 1 * MIB]}, []),
         ({"free_bytes": [0, 100 * MIB, 100 * MIB, 100 * MIB]}, ["free pages"]),
     ],
 )
-def test_a_table_a_queue_or_a_file_that_only_grows_is_told(plan: Plan, values: dict[str, list[float]], broken: list[str]) -> None:
+def test_a_table_a_queue_or_a_file_that_only_grows_is_told(
+    plan: Plan, values: dict[str, list[float]], broken: list[str]
+) -> None:
     created = series(**values)
-    created.values = {name if name.startswith("rows") else name.replace(" ", "_"): found for name, found in created.values.items()}
+    created.values = {
+        name if name.startswith("rows") else name.replace(" ", "_"): found
+        for name, found in created.values.items()
+    }
     assert [found.bound for found in judge_space(plan, created, 0.0, 100.0)] == broken
 
 
@@ -193,18 +234,32 @@ def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
     ("load", "idle", "broken"),
     [
         ({10: 360_000}, {5: 360_000}, False),
-        ({10: 350_000, 1_500: 5_000}, {5: 360_000}, False),  # 150 ms, again and again: a busy machine
+        (
+            {10: 350_000, 1_500: 5_000},
+            {5: 360_000},
+            False,
+        ),  # 150 ms, again and again: a busy machine
         ({10: 350_000, 4_000: 50}, {5: 360_000}, False),  # 400 ms, now and then
-        ({10: 300_000, 10_000: 100}, {5: 360_000}, True),  # blocked for a second, 100 times: 0.03 % of all sleeps, and 3 % of the time
+        (
+            {10: 300_000, 10_000: 100},
+            {5: 360_000},
+            True,
+        ),  # blocked for a second, 100 times: 0.03 % of all sleeps, and 3 % of the time
         ({10: 300_000, 4_000: 5_000}, {5: 360_000}, True),
-        ({10: 300_000, 4_000: 5_000}, {5: 300_000, 600: 5_000}, False),  # an idle process is late as well
+        (
+            {10: 300_000, 4_000: 5_000},
+            {5: 300_000, 600: 5_000},
+            False,
+        ),  # an idle process is late as well
         ({}, {}, False),
     ],
 )
 def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one(
     plan: Plan, load: dict[int, int], idle: dict[int, int], broken: bool
 ) -> None:
-    assert [found.bound for found in judge_lag(plan, load, idle, 100.0)] == (["lag"] if broken else [])
+    assert [found.bound for found in judge_lag(plan, load, idle, 100.0)] == (
+        ["lag"] if broken else []
+    )
 
 
 def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> None:
@@ -247,7 +302,9 @@ def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the database and the channel of a gateway that answered four messages."""
     folder = tmp_path_factory.mktemp("settled")
-    gateway = Gateway(folder / "soak.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False))
+    gateway = Gateway(
+        folder / "soak.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False)
+    )
     for number in range(4):
         gateway.accept(f"t{number % 2}:{number}", f"t{number % 2}", f"message {number}")
         gateway.until("accepted")
@@ -261,9 +318,17 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("broken", "how", "bound"),
     [
         ("nothing", (), None),
-        ("a turn that is still running", ("UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4",), "held"),
+        (
+            "a turn that is still running",
+            ("UPDATE turn SET state = 'running', finished_at_ms = NULL WHERE turn_no = 4",),
+            "held",
+        ),
         ("a process that never ended", ("UPDATE instance SET closed_at_ms = NULL",), "held"),
-        ("a message that waits", ("UPDATE inbox SET state = 'interrupted' WHERE inbox_no = 2",), "settled"),
+        (
+            "a message that waits",
+            ("UPDATE inbox SET state = 'interrupted' WHERE inbox_no = 2",),
+            "settled",
+        ),
         ("a message that was answered twice", ("UPDATE turn SET inbox_no = 3",), "completed twice"),
         ("a reply that came twice", "twice", "reply sent twice"),
         ("a reply that never came", "never", "reply lost"),
@@ -302,13 +367,21 @@ IDS = ["t0:1", "t0:2", "t0:3"]
         (IDS[:2], [], {"lost": ["t0:3"]}),
         ([*IDS, "t0:2"], [], {"doubled": ["t0:2"]}),
         (IDS, ["t0:3"], {"doubled": ["t0:3"]}),
-        (["t0:2", "t0:1", "t0:3"], [], {"out_of_order": ["['t0:2', 't0:1', 't0:3'] instead of ['t0:1', 't0:2', 't0:3']"]}),
+        (
+            ["t0:2", "t0:1", "t0:3"],
+            [],
+            {"out_of_order": ["['t0:2', 't0:1', 't0:3'] instead of ['t0:1', 't0:2', 't0:3']"]},
+        ),
         ([*IDS, "t9:9"], [], {"invented": ["t9:9"]}),
         (["t0:1", "t0:2!", "t0:3"], [], {"changed": ["t0:2"]}),
     ],
 )
 def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: list[str], waiting: list[str], found: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: list[str],
+    waiting: list[str],
+    found: dict[str, Any],
 ) -> None:
     ledger = Ledger(60, {"s-1": IDS}, dict.fromkeys([*IDS, "t0:4"], ""))
 
@@ -316,21 +389,33 @@ def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
         known = event_id.rstrip("!")
         return text_of(known, 60) + ("!" if event_id != known else "")
 
-    monkeypatch.setattr("tests.proofs.soak.audit._said", lambda path, number: [text(event_id) for event_id in [*stored, *waiting]])
-    monkeypatch.setattr("tests.proofs.soak.audit.query", lambda path, sql, *values: [("s-1", 1)] if "session_id, session_no" in sql else [])
+    monkeypatch.setattr(
+        "tests.proofs.soak.audit._said",
+        lambda path, number: [text(event_id) for event_id in [*stored, *waiting]],
+    )
+    monkeypatch.setattr(
+        "tests.proofs.soak.audit.query",
+        lambda path, sql, *values: [("s-1", 1)] if "session_id, session_no" in sql else [],
+    )
     findings = compare(tmp_path, ledger)
     assert findings.whole == {"s-1": 3}
     for name in ("lost", "doubled", "out_of_order", "invented", "changed"):
         assert getattr(findings, name) == found.get(name, []), name
 
 
-def test_an_acknowledged_message_whose_session_is_not_there_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_acknowledged_message_whose_session_is_not_there_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tests.proofs.soak.audit.query", lambda path, sql, *values: [])
-    assert compare(tmp_path, Ledger(60, {"s-1": ["t0:1"]}, {"t0:1": ""})).lost == ["t0:1 (there is no session s-1)"]
+    assert compare(tmp_path, Ledger(60, {"s-1": ["t0:1"]}, {"t0:1": ""})).lost == [
+        "t0:1 (there is no session s-1)"
+    ]
 
 
 def test_the_table_fits_eighty_columns(tmp_path: Path) -> None:
     soak = Soak(short(tmp_path / "soak"))
-    soak.counted["a very long name of something that happened, which goes on and on and on and on"] = 1_000_000
+    soak.counted[
+        "a very long name of something that happened, which goes on and on and on and on"
+    ] = 1_000_000
     for line in table(soak).splitlines():
         assert len(line) <= WIDTH, line

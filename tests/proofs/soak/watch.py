@@ -45,7 +45,11 @@ def process(pid: int) -> dict[str, float] | None:
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     if "VmRSS" not in lines:  # a zombie
         return None
-    return {"rss": int(lines["VmRSS"].split()[0]) * 1024.0, "descriptors": float(descriptors), "threads": float(lines["Threads"])}
+    return {
+        "rss": int(lines["VmRSS"].split()[0]) * 1024.0,
+        "descriptors": float(descriptors),
+        "threads": float(lines["Threads"]),
+    }
 
 
 SPACE = "SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)"
@@ -61,7 +65,12 @@ class Looker:
         self.lock = threading.Lock()
         self.connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         self.connection.set_busy_timeout(60_000)
-        self.tables = [row[0] for row in self.ask("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
+        self.tables = [
+            row[0]
+            for row in self.ask(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            )
+        ]
 
     def ask(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self.lock:
@@ -73,7 +82,13 @@ class Looker:
         [(waiting, oldest_ms)] = self.ask(WAITING)
         [(unsent,)] = self.ask(UNSENT)
         oldest_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
-        return {"bytes": pages * 4096.0, "free_bytes": free * 4096.0, "waiting": waiting, "oldest_s": oldest_s, "unsent": unsent}
+        return {
+            "bytes": pages * 4096.0,
+            "free_bytes": free * 4096.0,
+            "waiting": waiting,
+            "oldest_s": oldest_s,
+            "unsent": unsent,
+        }
 
     def rows(self) -> dict[str, int]:
         """Count every table's rows."""
