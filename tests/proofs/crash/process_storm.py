@@ -848,9 +848,9 @@ class ComingProcess(Process):
                 )
                 receipt, _ = await self.patiently(
                     "append",
-                    lambda: session.append(  # noqa: B023
-                        question(f"visit {visit}"),
-                        idempotency_key=f"{self.number}:{visit}",  # noqa: B023
+                    lambda: session.append(  # noqa: B023  # awaited at once
+                        question(f"visit {visit}"),  # noqa: B023  # awaited at once
+                        idempotency_key=f"{self.number}:{visit}",  # noqa: B023  # awaited at once
                     ),
                 )
                 message.append(receipt.entry_id)
