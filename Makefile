@@ -25,7 +25,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.run ## import real transcripts, compact under load, kill -9, recover, report (under a minute)
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python -m examples.demo $(ARGS)
 
 gateway: $(VENV)/.gateway ## run the reference gateway: a web chat with a scripted model (ARGS="--port 9000 --help")
 	@$(BIN)/python -m examples.gateway $(or $(DB),gateway.db) $(ARGS)

@@ -16,10 +16,11 @@ import json
 import os
 import random
 import re
-import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,20 +41,27 @@ PATIENCE_S = 30.0  # for one answer of the gateway; passing it is a broken demo,
 MESSAGE_ID = re.compile(r"<([\w-]+:\d+(?::reply)?)>")
 WORDS = "the agent reads the file, finds where the lock is taken, proposes a smaller critical section and writes a test for it; "
 
-QUERIES = (
+# Commands that anyone can repeat on a database of their own; as many lines of each are shown.
+COMMANDS = (
+    ("what the gateway and its file are doing", ("status",), ""),
     (
-        "conversations, their compactions and their size",
-        "SELECT session_keys, entries, epoch, compactions, context_tokens FROM session_overview ORDER BY updated_at DESC LIMIT 8",
+        "how compactions ended",
+        ("query", "--table"),
+        """
+        SELECT state, late, count(*) AS jobs, max(took_s) AS longest_s
+        FROM compaction_log GROUP BY state, late
+        """,
     ),
     (
-        "compactions, and how each ended",
-        "SELECT state, late, epoch, took_s, reason FROM compaction_log ORDER BY begun_at DESC LIMIT 8",
-    ),
-    (
-        "what could not be read while importing",
-        "SELECT line, byte_offset, reason, path FROM quarantined",
+        "which conversations are heavy",
+        ("query", "--table"),
+        """
+        SELECT session_keys, entries, compactions, context_tokens FROM session_overview
+        WHERE session_keys <> '' ORDER BY context_tokens DESC LIMIT 4
+        """,
     ),
 )
+LINES_SHOWN = 9
 
 
 class Broken(Exception):
@@ -602,23 +610,37 @@ class Demo:
         shown = self.screen.paint(f"{value:>12}", "1;31" if bad else "1")
         self.screen.line(f"  {what:<24}{shown}   {self.screen.paint(note, '2')}")
 
-    def look(self, kept: bool) -> None:
-        """Say where the database is and how to look at it, or what was broken."""
+    def name_what_broke(self) -> None:
+        """Print each broken promise."""
         if self.broken:
             self.screen.line()
-            for sentence in self.broken:
-                self.screen.line(self.screen.paint("BROKEN", "1;31") + f"  {sentence}")
-        if not kept:
-            return
+        for sentence in self.broken:
+            self.screen.line(self.screen.paint("BROKEN", "1;31") + f"  {sentence}")
+
+    def show_commands(self) -> None:
+        """Run the commands of sessiondb that show the same, and print how each begins."""
         self.screen.line()
-        self.screen.head("LOOK FOR YOURSELF")
-        self.screen.line(f"  cd {shlex.quote(str(self.folder))}")
-        for why, sql in QUERIES:
-            self.screen.line(self.screen.paint(f"  # {why}", "2"))
-            columns, rest = sql.split(" FROM ")
-            self.screen.line("  sqlite3 -readonly -box gateway.db \\")
-            self.screen.line(f'    "{columns}')
-            self.screen.line(f'     FROM {rest}"')
+        self.screen.head("THE SAME, FROM THE COMMAND LINE")
+        for why, (command, *options), sql in COMMANDS:
+            sql = textwrap.dedent(sql).strip()
+            quoted = ' "' + sql.replace("\n", "\n    ") + '"' if sql else ""
+            line = " ".join(("$ sessiondb", command, *options, self.database.name))
+            self.screen.line(self.screen.paint(f"# {why}", "2"))
+            self.screen.line(line + (" \\\n   " + quoted if quoted else ""))
+            done = subprocess.run(
+                [sys.executable, "-m", "sessiondb", command, *options, str(self.database)]
+                + ([sql] if sql else []),
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "COLUMNS": "78", "PYTHONPATH": str(ROOT)},
+            )
+            self.must(done.returncode == 0, f"`{line}` ended with {done.returncode}: {done.stderr}")
+            lines = done.stdout.splitlines()
+            for line in lines[:LINES_SHOWN]:
+                self.screen.line(f"  {line[:78]}")
+            if len(lines) > LINES_SHOWN:
+                self.screen.line(f"  ... and {len(lines) - LINES_SHOWN} more lines")
 
 
 def must_be_in_context(ledger: Ledger, conversation: str) -> set[str]:
@@ -656,16 +678,18 @@ def message_ids(texts: list[str]) -> Iterator[str]:
 
 @contextmanager
 def folder_for(wanted: str | None) -> Iterator[Path]:
-    """Yield the folder of this run; a run that is interrupted leaves none behind."""
+    """Yield the folder of this run. One that somebody asked for is kept when the run ends by itself."""
     if wanted is None:
-        created = Path(tempfile.mkdtemp(prefix="sessiondb-demo-"))
-    else:
-        created = Path(wanted)
-        if created.exists():
-            raise Broken(
-                f"{created} is there already; the demo wants a folder of its own. Choose another with --dir."
-            )
-        created.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(prefix="sessiondb-demo-") as temporary:
+            yield Path(temporary)
+        return
+    created = Path(wanted)
+    if created.exists():
+        raise Broken(
+            f"{created} is there already; the demo wants a folder of its own. "
+            "Choose another with --dir."
+        )
+    created.mkdir(parents=True)
     try:
         yield created
     except BaseException:
@@ -681,12 +705,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--dir",
         metavar="PATH",
-        help="a new folder for the database and the ledger (default: a temporary one)",
-    )
-    parser.add_argument(
-        "--clean",
-        action="store_true",
-        help="remove the folder at the end (default: keep it, to look at)",
+        help="keep the database and the ledger in this new folder (default: nothing is kept)",
     )
     parser.add_argument(
         "--pace",
@@ -709,9 +728,12 @@ def main(arguments: list[str]) -> int:
         with folder_for(options.dir) as folder:
             demo = Demo(screen, folder, options.pace, options.fault)
             asyncio.run(demo.run())
-            demo.look(kept=not options.clean)
-            if options.clean:
-                shutil.rmtree(folder)
+            demo.show_commands()
+            demo.name_what_broke()
+            if options.dir:
+                screen.line(f"\nThe database is {demo.database}")
+            else:
+                screen.line("\nNothing is left behind; `make demo ARGS='--dir PATH'` keeps it.")
     except KeyboardInterrupt:
         screen.line("\ninterrupted; the gateway was ended and the folder removed")
         return 130

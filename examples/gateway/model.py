@@ -7,6 +7,7 @@ The scripted model obeys words in what it is told, so that a person (or a test) 
 
     !fail       raises             !empty     answers with nothing        !slow 3    takes 3 s
     !flaky      raises, but only at the first attempt                     !hang      never returns
+    !stall      never returns at the first attempt; a later one answers at once
     !tool 3     asks for the tool `wait`, 3 s, and then says what came of it
 
 In a message they act on the answer; behind `/compact` on the summary.
@@ -30,7 +31,7 @@ from .tools import TOOLS, calls_of
 
 Message = dict[str, Any]
 
-_CONTROL = re.compile(r"!(fail|flaky|empty|hang|slow)\b(?: +([0-9.]+))?")
+_CONTROL = re.compile(r"!(fail|flaky|empty|hang|stall|slow)\b(?: +([0-9.]+))?")
 _TOOL = re.compile(r"!tool\b(?: +([0-9.]+))?")
 _SUMMARY_CHARS_PER_MESSAGE = 60
 _ASK_FOR_SUMMARY = (
@@ -146,7 +147,7 @@ async def _obey(text: str, delay_s: float, attempt: int) -> bool:
     """Take the time, and do what the text says; True if the answer is to be empty."""
     found = _CONTROL.search(text)
     word, number = (found[1], found[2]) if found is not None else ("", None)
-    if word == "hang":
+    if word == "hang" or (word == "stall" and attempt == 1):
         await asyncio.Event().wait()
     await asyncio.sleep(float(number) if word == "slow" and number else delay_s)
     if word == "fail" or (word == "flaky" and attempt == 1):

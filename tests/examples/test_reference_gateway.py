@@ -254,7 +254,7 @@ def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_proce
         page.next("reply", event_id=behind)
     assert [notice["type"] for notice in page.told].count("thinking") == 2
     assert "failed" not in [notice["type"] for notice in page.told]
-    assert gateway.held() == []
+    gateway.wait_for(lambda: gateway.held() == [])
 
 
 # -- compaction -------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_stop_cancels_a_compaction(gateway_process: Start) -> None:
         assert [held["what"] for held in gateway.held()] == ["compaction"]
         assert gateway.command("/stop") == "Stopped."
         assert page.next("compacted")["outcome"] == "cancelled"
-    assert gateway.held() == []
+    gateway.wait_for(lambda: gateway.held() == [])
 
 
 @pytest.mark.parametrize("word", ["/new", "/reset"])
@@ -747,7 +747,7 @@ def test_sigterm_gives_everything_back_and_the_next_start_goes_on(gateway_proces
     gateway = gateway_process(model_delay=0.02)
     fill(gateway, "other", times=2)
     with gateway.page() as page:
-        event_id = gateway.say("!slow 1")["event_id"]
+        event_id = gateway.say("!stall")["event_id"]
         page.next("thinking")
         gateway.command("/compact !hang", conversation="other")
         gateway.wait_for(lambda: len(gateway.held()) == 2)
@@ -771,7 +771,7 @@ def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
     with gateway.page() as page:
-        interrupted = gateway.say("!slow 0.5")["event_id"]
+        interrupted = gateway.say("!stall")["event_id"]
         page.next("thinking")
         waiting = gateway.say("behind it")["event_id"]
         gateway.kill()

@@ -118,11 +118,12 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
 ) -> None:
     gateway = gateway_process(model_delay=0.02, delayed_after=0.3)
     with gateway.page("alice") as page:
-        first = gateway.say("!slow 2 think about it", conversation="alice")
+        first = gateway.say("!hang think about it", conversation="alice")
         behind = gateway.say("and this?", conversation="alice")
         # Who is being answered slowly is told, and who waits behind it; each once.
         delayed = [page.next("notice", event="message_delayed")["inbox_no"] for _ in range(2)]
         assert sorted(delayed) == [first["inbox_no"], behind["inbox_no"]]
+        gateway.command("/stop", conversation="alice")
         page.next("reply", event_id=behind["event_id"])
         empty = gateway.say("!empty", conversation="alice")
         report = page.next("notice", event="turn_incomplete")
@@ -163,10 +164,10 @@ def test_openclaw_84193_after_a_compaction_that(
     """... times out, hangs, raises or is cancelled, the next turn starts without waiting, and no restart is needed."""
     gateway = gateway_process(
         model_delay=0.02,
-        summary_delay=2,
+        summary_delay=5,
         threshold=1_000_000,
         keep=50,
-        compaction_timeout=4,
+        compaction_timeout=10 if how == "raises" else 4,
         late=0.1,
     )
     fill(gateway, "alice")
