@@ -56,8 +56,9 @@ COMMANDS = (
         "which conversations are heavy",
         ("query", "--table"),
         """
-        SELECT session_keys, entries, compactions, context_tokens FROM session_overview
-        WHERE session_keys <> '' ORDER BY context_tokens DESC LIMIT 4
+        SELECT session_keys, entries, compactions, context_tokens
+        FROM session_overview WHERE session_keys LIKE '%:demo:%'
+        ORDER BY context_tokens DESC LIMIT 4
         """,
     ),
 )
