@@ -1024,7 +1024,7 @@ def damage_by(script: str, db: Path, tmp_path: Path) -> list[str]:
         message += [
             "the head was moved"
             for (count,) in opened.execute(
-                "select count(*) from session where head_no is null and entries > 1"
+                "select count(*) from session where head_no is null and last_seq > 1"
             )
             if count
         ]

@@ -246,7 +246,7 @@ def _interrupt(
         )
         turn_no = connection.last_insert_rowid()
         connection.execute(
-            """INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, turn_no,
+            """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, turn_no,
                                   entry_no, payload)
                SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?, ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
                FROM inbox WHERE session_no = ? AND state = 'interrupted'""",

@@ -17,13 +17,11 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-import apsw
 
 import sessiondb
 from sessiondb.sqlite import schema
@@ -39,6 +37,7 @@ from tests.proofs.crash.child import (
 from tests.support.core import change, query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_process import PATIENCE_S, check_promises
+from tests.support.old_schema import as_first_release
 from tests.support.transfer import transcript, write
 
 Line = dict[str, Any]
@@ -448,25 +447,7 @@ class Templates:
         anyio.run(_make_contents, path)
         found = contents(path)
         path.rename(folder / "newer.db")
-        with closing(apsw.Connection(str(path))) as connection:
-            first = schema.migrations()[0][1]
-            connection.execute("PRAGMA auto_vacuum = incremental").fetchall()
-            connection.execute("PRAGMA journal_mode = wal").fetchall()
-            connection.execute(first).fetchall()
-            connection.execute("ATTACH ? AS newer", (str(folder / "newer.db"),)).fetchall()
-            tables = connection.execute(
-                "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
-            ).fetchall()
-            for (table,) in tables:
-                columns = ", ".join(
-                    name
-                    for (_, name, *_) in connection.execute(
-                        f"PRAGMA main.table_info({table})"
-                    ).fetchall()
-                )
-                connection.execute(
-                    f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}"
-                ).fetchall()
+        as_first_release(folder / "newer.db", path)
         (folder / "newer.db").unlink()
         path.chmod(0o600)
         assert query(path, "PRAGMA user_version") == [1]

@@ -663,7 +663,7 @@ class ReadingProcess(Process):
             seen = await db.read("look", lambda tx: look_at_session(tx, session.id))  # noqa: B023
             for what in check_session(seen, floor):
                 self.violation(f"session {number}: {what}")
-            before, now = self.seen.get(number, (0, 0)), (seen.row.entries, seen.row.epoch)
+            before, now = self.seen.get(number, (0, 0)), (seen.row.last_seq, seen.row.epoch)
             if now[0] < before[0] or now[1] < before[1]:
                 self.violation(
                     f"session {number} went back from {before} to {now} entries and epochs"
@@ -747,9 +747,9 @@ def check_session(seen: Seen, floor: list[int]) -> list[str]:
     row, entries, context = seen.row, seen.entries, seen.context
     wrong: list[str] = []
     last = entries[-1].entry_no & SEQ_MAX
-    if row.entries != last or len(entries) != last + 1:
+    if row.last_seq != last or len(entries) != last + 1:
         wrong.append(
-            f"its row says {row.entries} entries; there are {len(entries) - 1}, the last is {last}"
+            f"its row says {row.last_seq} entries; there are {len(entries) - 1}, the last is {last}"
         )
     on_branch = [
         entry.entry_no

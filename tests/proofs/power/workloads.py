@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,12 +29,11 @@ from sessiondb.limits import KIB, Limits
 from sessiondb.maintenance import archive_format
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import writer
-from sessiondb.sqlite.connection import drain
-from sessiondb.sqlite.schema import migrations
 from tests.conftest import SAMPLE
 from tests.proofs.power.harness import Copy, Ledger, Workload
 from tests.support.core import reply, user
 from tests.support.engine import Hold, until
+from tests.support.old_schema import as_first_release
 
 # No workload waits this long unless something hangs.
 PATIENCE_S = 120.0
@@ -560,29 +559,9 @@ async def save(path: Path, ledger: Ledger) -> None:
 
 def version_1(path: Path) -> None:
     """Make a database as the release before the gateway's tables left it."""
-
     present = path.with_name("present.db")
     talked(present)
-    with closing(apsw.Connection(str(path))) as connection:
-        drain(
-            connection,
-            "PRAGMA page_size = 4096; PRAGMA auto_vacuum = incremental; PRAGMA journal_mode = wal",
-        )
-        drain(connection, migrations()[0][1])
-        drain(connection, f"ATTACH '{present}' AS present")
-        with connection:
-            for (table,) in drain(
-                connection,
-                "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
-            ):
-                columns = ", ".join(
-                    row[1] for row in drain(connection, f"PRAGMA main.table_info({table})")
-                )
-                drain(
-                    connection,
-                    f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM present.{table}",
-                )
-        assert connection.pragma("user_version") == 1
+    as_first_release(present, path)
     present.unlink()
 
 
