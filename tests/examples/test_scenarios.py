@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 import anyio
@@ -589,9 +589,9 @@ def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_ste
         assert maintenance.process.poll() is None
     finally:
         pid = maintenance.kill()  # in that step, or in what comes of it
-    ratio = mean(beside) / mean(idle)
-    print(f"beside maintenance, until {step}: {ratio:.1f} times as long")
-    assert ratio < WAIT_RATIO, f"an answer took {ratio:.1f} times as long beside maintenance"
+    # A second is half of what a lock that is kept costs below, and much more than an answer takes.
+    most_s = max(1.0, WAIT_RATIO * median(idle))
+    assert median(beside) < most_s, f"an answer took {median(beside):.1f} s beside maintenance"
 
     asked = (
         len(idle) + len(beside) + sum(1 for _ in asking_s(gateway, itertools.islice(numbers, 1)))
@@ -623,7 +623,6 @@ def test_maintenance_that_keeps_the_write_lock_is_noticed(
     tmp_path: Path,
 ) -> None:
     gateway = gateway_process(model_delay=0.0)
-    idle = list(asking_s(gateway, range(20)))
     maintenance = Maintenance(gateway.database, tmp_path / "sessions", "--keep-the-lock")
     beside: list[float] = []
     try:
@@ -631,7 +630,8 @@ def test_maintenance_that_keeps_the_write_lock_is_noticed(
         beside += asking_s(gateway, range(5))
     finally:
         maintenance.kill()
-    assert mean(beside) / mean(idle) > WAIT_RATIO, (idle, beside)
+    # The lock is kept for 2 s at a time, with 0.3 s between: on any machine somebody waited.
+    assert max(beside) > 1.0, beside
 
 
 # -- openclaw#44687: after a restart every stale session resumes at once, and users starve ----------------------------------
