@@ -336,11 +336,11 @@ def _edge(edge: Edge, point: Callable[[float, float], str]) -> str:
     ]
     if edge.turned:
         way.reverse()
-    slopes = [
-        (0.0, (way[1][1] - way[0][1]) / 2),
-        *(((x3 - x1) / 6, (y3 - y1) / 6) for (x1, y1), (x3, y3) in zip(way, way[2:], strict=False)),
-        (0.0, (way[-1][1] - way[-2][1]) / 2),
-    ]
+    slopes = [(0.0, (way[1][1] - way[0][1]) / 2)]
+    for (x1, y1), (x2, _), (x3, y3) in zip(way, way[1:], way[2:], strict=False):
+        turns_back = (x2 - x1) * (x3 - x2) <= 0  # a slope would make it overshoot here
+        slopes.append((0.0 if turns_back else (x3 - x1) / 6, (y3 - y1) / 6))
+    slopes.append((0.0, (way[-1][1] - way[-2][1]) / 2))
     path = f"M{point(*way[0])}"
     for ((x1, y1), (x2, y2)), ((dx1, dy1), (dx2, dy2)) in zip(
         pairwise(way), pairwise(slopes), strict=True
