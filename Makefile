@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast kills crash fuzz soak audit check lint format types bench bench-smoke wheel clean distclean
+.PHONY: help demo gateway test test-fast kills crash fuzz soak audit check lint format types docs bench bench-smoke wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,7 +77,7 @@ audit: $(VENV)/.run ## ask an advisory service about everything that sessiondb n
 	  { echo "audit: NOT CLEAN, or no advisory service answered (above). Nothing is known about what it could not look up."; exit 1; }
 	@echo "audit: no known advisory"
 
-check: lint types test bench-smoke ## all that CI runs: lint, types, test, bench-smoke
+check: lint types docs test bench-smoke ## all that CI runs: lint, types, docs, test, bench-smoke
 	@echo "check: all good"
 
 lint: $(VENV)/.dev ## look for defects, style and layout (ruff)
@@ -92,6 +92,10 @@ format: $(VENV)/.dev ## lay the code out, sort imports, apply ruff's safe fixes
 types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"
 	@$(BIN)/python -m mypy --no-error-summary
+
+docs: $(VENV)/.docs ## build the site of docs/ into build/site; a warning is an error (a few seconds)
+	@echo "docs: mkdocs"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.dev ## measure, each beside its raw SQLite floor (minutes; wants a quiet machine)
 	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds $(ARGS)
@@ -148,6 +152,10 @@ $(VENV)/.gateway: pyproject.toml $(VENV)/pyvenv.cfg
 $(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.[dev],with the tools for development)
 	@touch $(VENV)/.run $(VENV)/.gateway $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/pyvenv.cfg
+	$(call install,.[docs],with what builds its site)
+	@touch $(VENV)/.run $@
 
 # Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.
 $(VENV)/.fuzz: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev

@@ -17,6 +17,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb import errors
 from tests import ROOT
+from tests.support import pages
 
 
 def test_all_is_sorted_and_every_name_in_it_exists() -> None:
@@ -122,16 +123,10 @@ def test_what_a_handle_keeps_for_itself_has_no_public_name() -> None:
     } <= names
 
 
-def python_blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
 def example(marker: str) -> str:
-    """Return the README's first example that contains a text."""
+    """Return the README's first example that contains a text. Those of docs/ are run by `tests/examples/test_pages.py`."""
     return next(
-        block
-        for block in python_blocks((ROOT / "README.md").read_text(encoding="utf-8"))
-        if marker in block
+        block.text for block in pages.blocks(ROOT / "README.md", "python") if marker in block.text
     )
 
 

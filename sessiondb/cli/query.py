@@ -180,12 +180,12 @@ def query(
     as_json: bool,
     **shape: Any,
 ) -> None:
-    r"""Run one SQL query, read-only, and print its rows.
+    """Run one SQL query, read-only, and print its rows.
 
     \b
     sessiondb query gateway.db 'select * from session_overview' --table
     sessiondb query gateway.db "select * from transcript where session_id = :s" -p s 0199...
-    """
+    """  # noqa: D301  # click's mark for lines that must not be wrapped is the backspace, not its escape
     chosen = [
         name for name in ("as_csv", "as_tsv", "as_table", "fmt", "nl", "arrays") if shape[name]
     ]

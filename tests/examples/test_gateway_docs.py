@@ -1,4 +1,4 @@
-"""What the README and docs/gateway.md say about gateways is true: the example runs, and the tables name what exists."""
+"""What the README and docs/ say about gateways is true: the example runs, and commands, calls and events exist."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import sessiondb
 import sessiondb.sync
 from sessiondb.cli import program
 from tests import ROOT
+from tests.support import pages
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
-
-
-def python_blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+README = ROOT / "README.md"
+GUIDE = pages.DOCS / "gateway.md"
+EVENTS = pages.DOCS / "reference" / "events.md"
+SAID = "".join(page.read_text(encoding="utf-8") for page in (README, GUIDE, EVENTS, *pages.RUN))
+"""What people read about commands and calls."""
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -81,7 +81,9 @@ def test_the_gateway_of_the_readme_runs_as_written(
             "nack": nack,
             "reject": reject,
         }
-        [source] = [block for block in python_blocks(README) if "run_lane" in block]
+        [source] = [
+            block.text for block in pages.blocks(README, "python") if "run_lane" in block.text
+        ]
         exec(compile(source, "README.md", "exec"), names)  # our own text
         async with anyio.create_task_group() as group:
             group.start_soon(names["main"])
@@ -108,14 +110,11 @@ def test_the_gateway_of_the_readme_runs_as_written(
 
 
 def test_every_python_block_of_the_guide_is_python() -> None:
-    blocks = python_blocks(GUIDE)
+    blocks = pages.blocks(GUIDE, "python")
     assert len(blocks) >= 2
     for block in blocks:
-        compile(
-            "async def block():\n" + "".join(f"    {line}\n" for line in block.splitlines()),
-            "docs/gateway.md",
-            "exec",
-        )
+        indented = "".join(f"    {line}\n" for line in block.text.splitlines())
+        compile(f"async def block():\n{indented}", "docs/gateway.md", "exec")
 
 
 def emitted() -> set[str]:
@@ -139,34 +138,40 @@ def emitted() -> set[str]:
     return found
 
 
-def test_the_guide_lists_every_kind_of_event() -> None:
-    listed = set(
-        re.findall(
-            r"`(\w+)`",
-            " ".join(
-                line
-                for line in GUIDE.splitlines()
-                if re.match(r"\| `\w+`.*\| (user|operator)", line)
-            ),
-        )
+def listed(page: Path) -> set[str]:
+    """Return the kinds of event in a page's tables: what their first cells name."""
+    rows = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \| (?:user|operator)",
+        page.read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
+    return {kind for row in rows for kind in re.findall(r"\w+", row)}
+
+
+@pytest.mark.parametrize("page", [GUIDE, EVENTS], ids=lambda page: page.stem)
+def test_a_page_lists_every_kind_of_event(page: Path) -> None:
     assert len(emitted()) >= 8
-    assert emitted() <= listed, f"not in the table of docs/gateway.md: {sorted(emitted() - listed)}"
+    assert emitted() <= listed(page), (
+        f"not in the tables of {page}: {sorted(emitted() - listed(page))}"
+    )
 
 
-def test_the_commands_that_the_readme_and_the_guide_name_exist() -> None:
-    named = set(re.findall(r"^\$ (?:echo .* \| )?sessiondb (\w+)", README, re.MULTILINE))
-    named |= set(re.findall(r"`sessiondb (\w+)", README + GUIDE))
+def test_the_two_lists_of_events_are_of_the_same_kinds() -> None:
+    assert listed(GUIDE) == listed(EVENTS)
+
+
+def test_the_commands_that_the_pages_name_exist() -> None:
+    named = set(re.findall(r"^\$ (?:echo .* \| )?sessiondb (\w+)", SAID, re.MULTILINE))
+    named |= set(re.findall(r"`sessiondb (\w+)", SAID))
     assert {"held", "events", "resume", "dead", "outbox", "inbox"} <= named
     assert named <= set(program.commands)
 
 
-def test_the_calls_that_the_guide_names_exist() -> None:
-    called = set(re.findall(r"\bdb\.(\w+)\(", README + GUIDE))
-    assert len(called) > 10
-    assert {name for name in called if not hasattr(sessiondb.SessionDB, name)} == set()
-    assert {
-        name
-        for name in re.findall(r"\bsession\.(\w+)\(", README + GUIDE)
-        if not hasattr(sessiondb.Session, name)
-    } == set()
+@pytest.mark.parametrize(
+    ("name", "owner"), [("db", sessiondb.SessionDB), ("session", sessiondb.Session)]
+)
+def test_the_calls_that_the_pages_name_exist(name: str, owner: type) -> None:
+    text = SAID + (pages.DOCS / "reference" / "index.md").read_text(encoding="utf-8")
+    called = set(re.findall(rf"\b{name}\.(\w+)\(", text))
+    assert len(called) > 8
+    assert {call for call in called if not hasattr(owner, call)} == set()

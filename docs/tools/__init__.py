@@ -1,0 +1,1 @@
+"""What builds the site besides MkDocs: generated parts, diagrams, links. Never installed."""
