@@ -6,18 +6,15 @@ import inspect
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-import anyio
 import pytest
 
 import sessiondb
 import sessiondb.sync
 from sessiondb import errors
 from tests import ROOT
-from tests.support import pages
 
 
 def test_all_is_sorted_and_every_name_in_it_exists() -> None:
@@ -121,54 +118,6 @@ def test_what_a_handle_keeps_for_itself_has_no_public_name() -> None:
     assert {
         ("Turn", name) for name in ("number", "attempt", "inbox_no", "kind", "message", "session")
     } <= names
-
-
-def example(marker: str) -> str:
-    """Return the README's first example that contains a text. Those of docs/ are run by `tests/examples/test_pages.py`."""
-    return next(
-        block.text for block in pages.blocks(ROOT / "README.md", "python") if marker in block.text
-    )
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_example_of_the_readme_runs_as_written(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    seen: list[Any] = []
-
-    async def summarise(messages: list[dict[str, Any]]) -> str:
-        seen.append(messages)
-        return "they said hello"
-
-    source = example("session.compact(")
-    names: dict[str, Any] = {"summarise": summarise}
-    exec(compile(source, "README.md", "exec"), names)  # our own text
-    anyio.run(names["main"], backend=backend)
-    assert len(seen) == 1
-    with sessiondb.sync.open("gateway.db", readonly=True) as db:
-        session = db.session_by_id("agent:main:discord:channel:1")
-        [job] = db.compactions(session)
-        assert (job.state, job.epoch) == ("committed", 1)
-        assert session.context().messages[0]["summary"] == "they said hello"
-    anyio.run(names["main"], backend=backend)  # and again: the idempotency key holds
-    with sessiondb.sync.open("gateway.db", readonly=True) as db:
-        assert [
-            entry.role
-            for entry in db.session_by_id("agent:main:discord:channel:1").entries()
-            if entry.role == "user"
-        ] == ["user"]
-
-
-def test_the_synchronous_example_of_the_readme_runs_as_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with sessiondb.sync.open("gateway.db") as db:
-        session = db.session("agent:main:discord:channel:1")
-        session.append({"role": "user", "content": "hello"})
-    exec(compile(example("sessiondb.sync.open("), "README.md", "exec"), {})  # our own text
-    assert session.id in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import anyio
 import pytest
 
 import sessiondb
@@ -22,91 +19,6 @@ GUIDE = pages.DOCS / "gateway.md"
 EVENTS = pages.DOCS / "reference" / "events.md"
 SAID = "".join(page.read_text(encoding="utf-8") for page in (README, GUIDE, EVENTS, *pages.RUN))
 """What people read about commands and calls."""
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_gateway_of_the_readme_runs_as_written(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sessiondb.gateway.inbox.SESSION_WAITING_MAX", 2)
-    acknowledged: list[str] = []
-    refused: list[tuple[str, int]] = []
-    rejected: list[tuple[str, str]] = []
-    sent: list[tuple[str, str]] = []
-
-    async def main() -> None:
-        enough, full = anyio.Event(), anyio.Event()
-
-        async def channel() -> AsyncIterator[tuple[str, str, str]]:
-            for event in (
-                "1 ann hello",
-                "1 ann hello",
-                "2 ann again",
-                "3 ann more",
-                "5 eve late",
-                "6 a\x07b ring",
-                "4 bob hi",
-            ):
-                event_id, user, text = event.split(" ")
-                yield event_id, user, text
-            full.set()
-
-        async def model(messages: list[dict[str, Any]]) -> str:
-            await full.wait()  # so that what is accepted waits, and the third message of ann finds her conversation full
-            return f"re {messages[-1]['content']}"
-
-        async def send(reply: Any) -> str:
-            sent.append((reply.target, reply.payload))
-            if len(sent) == 3:
-                enough.set()
-            return "channel-id"
-
-        async def ack(event_id: str) -> None:
-            acknowledged.append(event_id)
-
-        async def nack(event_id: str, retry_after_ms: int) -> None:
-            refused.append((event_id, retry_after_ms))
-
-        async def reject(event_id: str, why: str) -> None:
-            rejected.append((event_id, why))
-
-        async with sessiondb.open("gateway.db") as db:
-            await (await db.session("agent:main:web:direct:eve")).end()
-        names: dict[str, Any] = {
-            "channel": channel(),
-            "model": model,
-            "send": send,
-            "ack": ack,
-            "nack": nack,
-            "reject": reject,
-        }
-        [source] = [
-            block.text for block in pages.blocks(README, "python") if "run_lane" in block.text
-        ]
-        exec(compile(source, "README.md", "exec"), names)  # our own text
-        async with anyio.create_task_group() as group:
-            group.start_soon(names["main"])
-            with anyio.fail_after(60):
-                await enough.wait()
-            group.cancel_scope.cancel()
-
-    anyio.run(main, backend=backend)
-    assert acknowledged == ["1", "1", "2", "4"]
-    assert [event_id for event_id, _ in refused] == ["3"]
-    assert refused[0][1] > 0
-    assert [event_id for event_id, _ in rejected] == ["5", "6"], (
-        "one for a session that has ended, one whose key cannot be one"
-    )
-    assert "unbind the key" in rejected[0][1]
-    assert len(sent) == 3
-    with sessiondb.sync.open("gateway.db") as db:
-        note = [
-            message["content"]
-            for message in db.session("agent:main:web:direct:ann").context().messages
-        ]
-        assert note == ["hello", "re hello", "again", "re again"]
-        assert db.verify().ok
 
 
 def test_every_python_block_of_the_guide_is_python() -> None:
