@@ -8,7 +8,7 @@ import click
 
 from sessiondb import database
 from sessiondb.errors import SessionDBError
-from sessiondb.salvage.pipeline import SalvageReport
+from sessiondb.salvage.report import SalvageReport
 
 from .program import OK, PROBLEMS, USAGE, Failure, database_argument, debug_option, json_option
 from .terminal import (

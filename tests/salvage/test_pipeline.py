@@ -33,7 +33,7 @@ from sessiondb import sync
 from sessiondb.cli import program
 from sessiondb.errors import InvalidInput, NewerSchema, NotASessionDB, StoreBusy
 from sessiondb.maintenance.retention import RetentionPolicy
-from sessiondb.salvage import pipeline
+from sessiondb.salvage import pipeline, repair, workspace
 from sessiondb.sqlite import damaged_file
 from sessiondb.sqlite.damaged_file import DamagedFile
 from sessiondb.sqlite.schema import migrations, schema_text
@@ -174,7 +174,7 @@ def test_every_table_and_every_column_of_the_schema_is_salvaged() -> None:
                 "SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'"
             )
         }
-        assert numbered == set(pipeline._NUMBERED)
+        assert numbered == set(workspace.NUMBERED)
 
 
 # -- one page after another ----------------------------------------------------------------------------------
@@ -698,7 +698,7 @@ def test_a_salvage_that_fails_in_the_middle_leaves_nothing(
     def fail(self: object) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(pipeline._Salvage, "_settle", fail)
+    monkeypatch.setattr(repair, "settle_states", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         salvaged(broken, new)
     assert [file.name for file in new.parent.iterdir()] == ["broken.db"]

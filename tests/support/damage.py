@@ -20,7 +20,8 @@ import apsw
 import sessiondb
 from sessiondb import database, sync
 from sessiondb.maintenance import archive
-from sessiondb.salvage.pipeline import MARK, NO_HEADER_KNOWN, SalvageReport
+from sessiondb.salvage.rebuild import MARK
+from sessiondb.salvage.report import NO_HEADER_KNOWN, SalvageReport
 from tests.maintenance.test_verify import fill
 from tests.support.core import reply, user
 from tests.support.gateway import say

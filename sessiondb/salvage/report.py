@@ -1,0 +1,123 @@
+"""What a salvage reports: its parts, and the sentences that name a row or a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sessiondb.limits import SEQ_BITS, SEQ_MAX
+from sessiondb.models import Finding
+
+# What is told one by one; the rest is counted.
+REPORTED_MAX: Final = 1_000
+
+NO_HEADER_KNOWN: Final = "whether its file had a header, seq 0, is not known"
+
+
+@dataclass(slots=True)
+class TableReport:
+    """What became of one table's rows."""
+
+    table: str
+    found: int = 0
+    """Read, and in the new database."""
+    expected: int | None = None
+    """How many there should be, where a counter tells."""
+    broken: int = 0
+    """There, but they could not be read whole."""
+    left_out: int = 0
+    """Read, but they contradict what else is there."""
+    created: int = 0
+    """Made again from what others say."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """A session that is not as it was."""
+
+    session_no: int
+    session_id: str
+    expected: int
+    """Entries, the header included, as its counter and its gaps say."""
+    found: int
+    missing: tuple[tuple[int, int], ...]
+    """Ranges of seq, both ends included."""
+    outcome: str
+    """rebuilt, archive opened, left out, ..."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A page that could not be read, or a row on one."""
+
+    page: int
+    table: str | None
+    what: str
+
+
+@dataclass(slots=True)
+class SalvageReport:
+    """What was got out of a damaged file, and what is missing."""
+
+    source: str
+    destination: str
+    pages: int = 0
+    page_size: int = 0
+    wal: str = "none"
+    """none, empty, whole, torn (read up to its damage), unusable, foreign (another database's), or ignored."""
+    wal_frames: int = 0
+    notes: list[str] = field(default_factory=list)
+    tables: list[TableReport] = field(default_factory=list)
+    sessions: int = 0
+    entries: int = 0
+    damaged_sessions: list[SessionReport] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Single things that are gone or were changed, a sentence each."""
+    more: int = 0
+    """Things that are not listed because there are too many."""
+    findings: list[Finding] = field(default_factory=list)
+    """What `verify` says of the new database: nothing, unless there is a bug."""
+
+    @property
+    def missing_entries(self) -> int:
+        """How many entries are known to be missing."""
+        return sum(
+            high - low + 1 for session in self.damaged_sessions for low, high in session.missing
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is out, and as it was."""
+        damage = (self.unreadable, self.lost, self.damaged_sessions, self.more, self.findings)
+        return (
+            not any(damage)
+            and self.wal not in ("torn", "unusable", "foreign")
+            and not any(t.broken or t.left_out for t in self.tables)
+        )
+
+
+def name_row(table: str, values: dict[str, Any]) -> str:
+    """Name a row for a person: its number, or what else it is known by."""
+    if table == "inbox" and values.get("channel") is not None:
+        return f"message {values.get('inbox_no')}, {values.get('source')} {values.get('event_id')}"
+    number = values.get("entry_no")
+    if table == "entry" and isinstance(number, int):
+        return f"session number {number >> SEQ_BITS}, seq {number & SEQ_MAX}"
+    first = next((str(value) for value in values.values() if value is not None), "unknown")
+    return first[:80]
+
+
+def describe_spot(spot: Any) -> str:
+    """Say which rows a page may have held."""
+    if spot.low is None and spot.high is None:
+        return f"{spot.reason}; it may have held any row"
+    if spot.table == "entry":
+        low, high = (
+            None if number is None else f"{number >> SEQ_BITS}/{number & SEQ_MAX}"
+            for number in (spot.low, spot.high)
+        )
+        return f"{spot.reason}; it may have held entries after {low or 'the first'} up to {high or 'the last'} (session number/seq)"
+    low, high = (None if number is None else str(number) for number in (spot.low, spot.high))
+    return f"{spot.reason}; it may have held rows after {low or 'the first'} up to {high or 'the last'}"
