@@ -34,7 +34,7 @@ from sessiondb.cli import program
 from sessiondb.errors import InvalidInput, NewerSchema, NotASessionDB, StoreBusy
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.salvage import pipeline, repair, workspace
-from sessiondb.sqlite import damaged_file
+from sessiondb.sqlite import damaged_file, damaged_wal, file_format
 from sessiondb.sqlite.damaged_file import DamagedFile
 from sessiondb.sqlite.schema import migrations, schema_text
 from sessiondb.sqlite.transaction import statements
@@ -144,7 +144,7 @@ def test_a_sound_database_comes_out_as_it_is_row_for_row(
         closing(apsw.Connection(str(broken))) as before,
         closing(apsw.Connection(str(new))) as after,
     ):
-        for table in damaged_file.TABLES:
+        for table in file_format.TABLES:
             statement = f"SELECT * FROM {table} ORDER BY 1, 2"
             assert after.execute(statement).fetchall() == before.execute(statement).fetchall(), (
                 table
@@ -162,7 +162,7 @@ def test_every_table_and_every_column_of_the_schema_is_salvaged() -> None:
         tables = {
             name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
         }
-        assert tables == set(damaged_file.TABLES)
+        assert tables == set(file_format.TABLES)
         for table in tables - {"sqlite_sequence"}:
             columns = {
                 name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))
@@ -460,7 +460,7 @@ def test_a_salvage_that_drops_the_wal_is_found_out(
 ) -> None:
     path = copy_of(killed, tmp_path / "broken.db")
     truth = as_sqlite_sees(path, tmp_path / "scratch.db")
-    monkeypatch.setattr(damaged_file, "read_wal", lambda path, page_size: damaged_file.Wal())
+    monkeypatch.setattr(damaged_file, "read_wal", lambda path, page_size: damaged_wal.Wal())
     assert complaints(truth, set(), new, salvaged(path, new)) != []
 
 
