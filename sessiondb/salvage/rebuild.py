@@ -17,8 +17,8 @@ from .workspace import BATCH_ROWS, FRAGMENT_CHARS, Workspace, batches, decode_ob
 # How far behind a lost entry its successor is looked for.
 LOOK_AHEAD: Final = 1_000
 
-MARK: Final = "sessiondb.salvage.pipeline"
-"""The `customType` of the entry that stands for a lost one."""
+MARK: Final = "sessiondb.salvage"
+"""The `customType` of the entry that stands for a lost one. It is stored, so it never changes."""
 
 
 class Rebuild:

@@ -101,7 +101,7 @@ class SalvageReport:
 def name_row(table: str, values: dict[str, Any]) -> str:
     """Name a row for a person: its number, or what else it is known by."""
     if table == "inbox" and values.get("channel") is not None:
-        return f"message {values.get('inbox_no')}, {values.get('source')} {values.get('event_id')}"
+        return f"message {values.get('inbox_no')}, {values['channel']} {values.get('event_id')}"
     number = values.get("entry_no")
     if table == "entry" and isinstance(number, int):
         return f"session number {number >> SEQ_BITS}, seq {number & SEQ_MAX}"
