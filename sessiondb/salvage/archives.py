@@ -1,4 +1,4 @@
-"""Archives that are damaged are opened: what can be read of their rows goes back into the tables."""
+"""Damaged archives are opened: their readable rows go back into the tables."""
 
 from __future__ import annotations
 
@@ -13,38 +13,48 @@ from .workspace import Workspace, batches
 
 
 def open_archive(work: Workspace, session_no: int, session_id: str) -> None:
-    """Put back what can be read of an archive that is damaged: rows are better than an archive that cannot be restored."""
+    """Put the readable rows of a damaged archive back into their tables.
+
+    Rows are better than an archive that cannot be restored.
+    """
     archive = work.first("salvage.archive_of", session_no=session_no)
     work.change("unarchive", session_no=session_no)
     if archive is None:
-        work.lose(f"session {session_id}: its archive is lost")
+        work.note_loss(f"session {session_id}: its archive is lost")
         return
     rows = _put_chunks(work, archive.archive_no, session_no, session_id)
     drop_archive(work, archive.archive_no)
-    work.lose(
-        f"session {session_id}: its archive was damaged; {rows:,} rows were put back into their tables"
+    work.note_loss(
+        f"session {session_id}: its archive was damaged. "
+        f"{rows:,} rows were put back into their tables"
     )
 
 
 def drop_archive(work: Workspace, archive_no: int) -> None:
+    """Delete an archive and its chunks."""
     work.change("drop_chunks", archive_no=archive_no)
     work.change("drop_archive", archive_no=archive_no)
 
 
 def open_orphaned_chunks(work: Workspace) -> None:
+    """Open the archives whose own row is lost."""
     for row in work.owners("next_chunk_owner", "archive_no"):
         if row.found_archive_no is None:
             rows = _put_chunks(work, row.archive_no, None, None)
             work.change("drop_chunks", archive_no=row.archive_no)
-            work.lose(
-                f"archive {row.archive_no}: its row is lost; {rows:,} rows were put back into their tables"
+            work.note_loss(
+                f"archive {row.archive_no}: its row is lost. "
+                f"{rows:,} rows were put back into their tables"
             )
 
 
 def _put_chunks(
     work: Workspace, archive_no: int, session_no: int | None, session_id: str | None
 ) -> int:
-    """Put back the rows of an archive that are whole, and its session's; where its row is lost, those of any."""
+    """Put back the whole rows of an archive that belong to its session.
+
+    If the archive's own row is lost, rows of any session are put back.
+    """
     after, count = -1, 0
     while (chunk := work.first("salvage.chunk", archive_no=archive_no, after=after)) is not None:
         after = chunk.chunk_no
@@ -61,7 +71,7 @@ def _sound_rows(
             archive_format.check_row(chunk.what, values, session_no, session_id)
         except archive_format.Wrong as error:
             work.table(chunk.what).left_out += 1
-            work.lose(f"a row of {chunk.what} in an archive was left out: it {error}")
+            work.note_loss(f"a row of {chunk.what} in an archive was left out: it {error}")
         else:
             yield chunk.what, dict(zip(archive_format.COLUMNS[chunk.what], values, strict=True))
 
@@ -75,11 +85,12 @@ def _put_row(tx: Tx, work: Workspace, table: str, values: dict[str, Any]) -> int
         return tx.run(f"salvage.put_{table}", **values)
     except (ConstraintFailed, InvalidInput, LookupError, TypeError) as error:
         work.table(table).left_out += 1
-        work.lose(f"a row of {table} in an archive was left out: {error}")
+        work.note_loss(f"a row of {table} in an archive was left out: {error}")
         return 0
 
 
 def note_archived_branches(work: Workspace, archive_no: int) -> None:
+    """Note the numbers of branches that a restore would bring back."""
     after = -1
     while (chunk := work.first("salvage.chunk", archive_no=archive_no, after=after)) is not None:
         after = chunk.chunk_no

@@ -1,4 +1,4 @@
-"""Read: rows as they lie, into the tables of the new database, and what the indexes know of lost ones."""
+"""Read: put rows into the new database as they are, and note the lost ones that indexes name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from sessiondb.transcript.keys import parse_key
 from .report import describe_spot, name_row
 from .workspace import FIRST_NUMBER, FRAGMENT_CHARS, NUMBERED, Workspace, batches
 
-# Of all lost entries' texts that can be read, so much is kept for their marks.
+# The readable parts of all lost entries' texts that are kept for their marks.
 FRAGMENTS_CHARS: Final = 16 * 1024 * 1024
 
 _INBOX_KEY: Final = re.compile(r"inbox:(\d{1,18})")
 
 
 def read_source(work: Workspace) -> None:
+    """Put every readable row into the new database, then compare it with the indexes."""
     for batch in batches(work.source.rows()):
         work.write(_put_all, work, batch)
     for batch in batches(work.source.evidence()):
         work.write(_compare_all, work, batch)
     for spot in work.source.spots:
-        work.unreadable(spot.page, spot.table, describe_spot(spot))
+        work.note_unreadable(spot.page, spot.table, describe_spot(spot))
     work.report.more += work.source.spots_more
 
 
@@ -46,28 +47,21 @@ def _put(tx: Tx, work: Workspace, row: Any) -> None:
         return
     number = NUMBERED.get(row.table)
     first = next(iter(values.values()))
-    # What stands behind the last number that SQLite can count to leaves none to give out.
+    # A row with the last number that SQLite can count to would leave none to assign.
     if isinstance(first, int) and (
         first < FIRST_NUMBER or (number is not None and first >= -FIRST_NUMBER)
     ):
-        work.table(row.table).left_out += 1
-        work.lose(
-            f"a row of {row.table} ({name_row(row.table, values)}) was left out: its number was never given out"
-        )
+        _leave_out(work, row, "its number was never assigned")
         return
     try:
         added = tx.run(f"salvage.put_{row.table}", **values)
     except (ConstraintFailed, InvalidInput) as error:
         if not row.stray:
-            work.table(row.table).left_out += 1
-            work.lose(f"a row of {row.table} ({name_row(row.table, values)}) was left out: {error}")
+            _leave_out(work, row, str(error))
         return
     if not added:
         if not row.stray:
-            work.table(row.table).left_out += 1
-            work.lose(
-                f"a row of {row.table} ({name_row(row.table, values)}) was left out: another row has the same key"
-            )
+            _leave_out(work, row, "another row has the same key")
         return
     work.table(row.table).found += 1
     if number is not None:
@@ -78,13 +72,19 @@ def _put(tx: Tx, work: Workspace, row: Any) -> None:
         work.note_number("turn", values["turn_no"])
 
 
+def _leave_out(work: Workspace, row: Any, reason: str) -> None:
+    work.table(row.table).left_out += 1
+    name = name_row(row.table, row.values)
+    work.note_loss(f"a row of {row.table} ({name}) was left out: {reason}")
+
+
 def _note_broken(work: Workspace, row: Any) -> None:
     work.table(row.table).broken += 1
     name = name_row(row.table, {**row.values, **({} if row.key is None else {"": row.key})})
     if row.table == "entry" and row.key is not None:
         name = f"session number {row.key >> SEQ_BITS}, seq {row.key & SEQ_MAX}"
         _keep_fragment(work, row)
-    work.unreadable(row.page, row.table, f"{name}: {row.reason}")
+    work.note_unreadable(row.page, row.table, f"{name}: {row.reason}")
 
 
 def _keep_fragment(work: Workspace, row: Any) -> None:
@@ -139,8 +139,9 @@ def _compare_inbox(tx: Tx, work: Workspace, channel: Any, event_id: Any, inbox_n
     ):
         return
     work.note_number("inbox", inbox_no)
-    work.lose(
-        f"message {inbox_no} was accepted from {channel} as {event_id}, and its text is lost: have it sent again"
+    work.note_loss(
+        f"message {inbox_no} was accepted from {channel} as {event_id}, and its text is lost: "
+        "have it sent again"
     )
 
 
@@ -163,8 +164,9 @@ def _compare_binding(tx: Tx, work: Workspace, session_no: Any, session_key: Any)
     )
     if added:
         work.table("binding").created += 1
-        work.lose(
-            f"the row of key {session_key} is lost; bound again to session number {session_no}, as the index says"
+        work.note_loss(
+            f"the row of key {session_key} is lost. "
+            f"It is bound again to session number {session_no}, as the index says"
         )
 
 

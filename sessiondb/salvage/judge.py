@@ -1,4 +1,4 @@
-"""Judge: each session is verified; one that is whole stays as it was read, one that is not is rebuilt."""
+"""Judge: verify each session. A whole one stays as it was read, a damaged one is rebuilt."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from .workspace import BATCH_ROWS, Workspace
 
 
 def judge_sessions(work: Workspace) -> None:
+    """Verify every session, and rebuild those that are damaged."""
     after_no = 0
     while rows := work.all("salvage.sessions", after_no=after_no, limit=BATCH_ROWS):
         for row in rows:
             if row.forked_from_no is not None and row.found_forked_from_no is None:
                 work.change("lose_parent", session_no=row.session_no)
-                work.lose(f"session {row.session_id}: the session that it was forked from is lost")
+                work.note_loss(
+                    f"session {row.session_id}: the session that it was forked from is lost"
+                )
             _judge_session(work, row)
         after_no = rows[-1].session_no
 
@@ -29,8 +32,7 @@ def judge_sessions(work: Workspace) -> None:
 def _judge_session(work: Workspace, row: Row) -> None:
     outcome = "rebuilt"
     if row.archived_at_ms is not None:
-        found = [one for one in _findings(work, row.session_no) if one[2] == "error"]
-        if not found:
+        if not _errors(work, row.session_no):
             return
         archives.open_archive(work, row.session_no, row.session_id)
         outcome = "archive opened"
@@ -43,8 +45,7 @@ def _judge_session(work: Workspace, row: Row) -> None:
         for seq in work.lost_entries.get(row.session_no, ())
         if _is_possible(work, row, seq)
     }
-    errors = [what for _, what, severity in _findings(work, row.session_no) if severity == "error"]
-    if not errors and not missing and outcome == "rebuilt":
+    if outcome == "rebuilt" and not missing and not _errors(work, row.session_no):
         work.report.entries += seen
         return
     rebuild = Rebuild(work, row.session_no, inputs)
@@ -57,14 +58,9 @@ def _judge_session(work: Workspace, row: Row) -> None:
         and not work.had_header(row.session_no)
     ):
         notes = [NO_HEADER_KNOWN, *notes]
-    still = [
-        f"{check}: {what}"
-        for check, what, severity in _findings(work, row.session_no)
-        if severity == "error"
-    ]
-    if still:
+    if errors := _errors(work, row.session_no):
         _leave_out(work, row)
-        outcome, notes = "left out", [*notes, *still[:10]]
+        outcome, notes = "left out", [*notes, *errors[:10]]
     else:
         work.report.entries += seen
     work.report.damaged_sessions.append(
@@ -80,17 +76,21 @@ def _judge_session(work: Workspace, row: Row) -> None:
     )
 
 
-def _findings(work: Workspace, session_no: int) -> list[tuple[str, str, Any]]:
+def _errors(work: Workspace, session_no: int) -> list[str]:
+    """Verify a session. Return a sentence for each error."""
     walk = verify.SessionWalk(session_no, deep=True)
     try:
         work.verify(walk.steps())
     except verify.UNREADABLE as error:
         walk.add("file", f"{type(error).__name__}: {error}")
-    return walk.found
+    return [f"{check}: {what}" for check, what, severity in walk.found if severity == "error"]
 
 
 def _gaps(work: Workspace, row: Row) -> tuple[int, list[tuple[int, int]]]:
-    """Return how many entries of a session are there, and which are not, its counter's included."""
+    """Return how many entries a session has, and the ranges of seq that are missing.
+
+    Entries that only the session's counter or an index knows of are missing, too.
+    """
     seen, missing = 0, []
     due = -1 if row.origin == "import" and not work.had_header(row.session_no) else 0
     low_no, high_no = row.session_no << SEQ_BITS, row.session_no << SEQ_BITS | SEQ_MAX
@@ -119,11 +119,17 @@ def _gaps(work: Workspace, row: Row) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _is_possible(work: Workspace, row: Any, seq: int) -> bool:
-    """Tell whether a number that an index names can have been given out: the index may be damaged itself."""
-    return seq <= row.last_seq or (row.session_no in work.made_sessions and seq <= work.gap_max)
+    """Tell whether a number from an index can have been assigned.
+
+    The index may be damaged itself.
+    """
+    return seq <= row.last_seq or (
+        row.session_no in work.recreated_sessions and seq <= work.gap_max
+    )
 
 
 def _leave_out(work: Workspace, row: Row) -> None:
+    """Delete a session's entries, and keep its row."""
     low_no, high_no = row.session_no << SEQ_BITS, row.session_no << SEQ_BITS | SEQ_MAX
 
     def body(tx: Tx) -> None:
@@ -144,7 +150,7 @@ def _leave_out(work: Workspace, row: Row) -> None:
 
 
 def _with(ranges: list[tuple[int, int]], numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Add single numbers to ranges; return them in order, joined where they touch."""
+    """Add single numbers to ranges. Return the ranges in order, joined where they touch."""
     joined: list[tuple[int, int]] = []
     for low, high in sorted([*ranges, *((number, number) for number in numbers)]):
         if joined and low <= joined[-1][1] + 1:

@@ -1,25 +1,33 @@
-"""Get every readable entry out of a damaged file, into a new database, and say what is missing.
+"""Get every readable entry out of a damaged file into a new database, and report what is missing.
 
-    read       rows as they lie, from whatever pages can be read (`sqlite/damaged_file.py`), into the tables of a new database
-    mend       rows that others refer to and that are lost are made again, as far as the others tell
-    judge      each session is verified; one that is whole stays exactly as it was read
-    rebuild    one that is not is told again from the texts of its entries, by the code that appends and imports
-    settle     messages, turns, replies, receipts: each gets the state that what is left allows
-    verify     the new database, all of it; only then it gets its name
+    read      rows from every page that can be read, into the tables of a new database
+              (intake.py, from the reader in sqlite/damaged_file.py)
+    mend      lost rows that others refer to are created again, as far as the others tell
+              (repair.py)
+    judge     each session is verified, and a whole one stays as it was read (judge.py)
+    rebuild   a damaged session is rebuilt by replaying its entries through the normal
+              append code (rebuild.py)
+    settle    each message, turn, reply and receipt gets the state that the remaining rows
+              allow (repair.py)
+    verify    the whole new database, which gets its name only then
 
-What is kept: session and entry numbers, ids, the exact texts, order of arrival. Where an entry is lost, a `custom` entry
-stands in its place, with its id if a later entry names it and whatever could be read of its text: so the path of its successors
-holds together, and whoever reads the transcript sees the gap. Such an entry never reaches a model. A lost user message
-that the inbox still has is told from there.
+Session and entry numbers, ids, the exact texts and the order of arrival are kept. A lost
+entry is replaced by a `custom` entry. Its id is the lost one's if a later entry names it, and
+it holds the part of the text that could be read. So the path of its successors is unbroken,
+and a reader of the transcript sees the gap. Such an entry never reaches a model. If the inbox
+still has a lost user message, the entry is restored from there.
 
-An accepted message is never dropped, whatever else of its session is lost: a session is made for it, if need be. Numbers
-that were given out (of turns, of messages) are not given out again.
+An accepted message is never dropped, whatever else of its session is lost. If need be, a
+session is created for it. Numbers that were assigned (to turns, to messages) are not assigned
+again.
 
-Nothing is added up that could be derived: sums, positions, branches, epochs and counters of a rebuilt session come from its
-texts alone. A compaction that was undone stays undone if its epochs could be read.
+Derived data is never salvaged. Sums, positions, branches, epochs and counters of a rebuilt
+session come from its texts alone. A compaction that was undone stays undone if its epochs
+could be read.
 
-A crash leaves the temporary file of the new database and nothing else; the damaged file is never written. In memory are a
-transaction's rows, what is reported (bounded), and the ids of entries that the index has and the table has not.
+A crash leaves the temporary file of the new database and nothing else. The damaged file is
+never written. Memory holds one transaction's rows, the report (bounded), and the ids of
+entries that an index has and the table has not.
 """
 
 from __future__ import annotations
@@ -37,10 +45,13 @@ from .workspace import Source, Target, Workspace
 def run(
     source: Source, target: Target, *, progress: Callable[[str], None] = lambda _: None
 ) -> SalvageReport:
-    """Build the new database and say what is in it. `progress` hears what is being done.
+    """Build the new database and report what is in it.
+
+    `progress` is called with the name of each step. On return the database is complete, on
+    disk and under its name. After an error the call may be repeated.
 
     Raises:
-        NotASessionDB: there is not one row in the file that sessiondb could have written.
+        NotASessionDB: no row in the file could have been written by sessiondb.
     """
     work = Workspace(source, target)
     progress("reading pages")
@@ -49,19 +60,21 @@ def run(
         table.found for name, table in work.tables.items() if name not in ("lane", "instance")
     ):
         raise NotASessionDB(
-            f"{source.path}: no row that sessiondb wrote was found in this file. Nothing was made."
+            f"{source.path}: no row that sessiondb wrote was found in this file. "
+            "No database was made. Check the path."
         )
     progress("mending references")
     repair.mend_references(work)
     progress("checking sessions")
-    repair.raise_numbers(work)  # before branches are made again
+    repair.raise_numbers(work)  # rebuilding a session creates branches
     judge.judge_sessions(work)
     progress("settling messages, turns and replies")
     repair.settle_states(work)
     repair.raise_numbers(work)
     if count := work.change("cap_cursors"):
-        work.lose(
-            f"{count} consumers of events had handled events that were never written; they go on with the next one"
+        work.note_loss(
+            f"{count} consumers of events had handled events that were never written. "
+            "They continue with the next event"
         )
     progress("verifying the new database")
     _verify(work)
@@ -84,11 +97,13 @@ def _complete_report(work: Workspace) -> None:
     report.notes = list(source.notes)
     if source.wal.state == "torn":
         report.notes.append(
-            "the WAL is damaged, or ends inside a transaction: only whole rows were taken from behind that"
+            "the WAL is damaged, or ends inside a transaction: "
+            "behind that point, only whole rows were taken"
         )
     if source.wal.state == "unusable":
         report.notes.append(
-            "the WAL beside the file cannot be read: what was committed and not yet checkpointed is lost"
+            "the WAL beside the file cannot be read: "
+            "transactions that were committed and not yet checkpointed are lost"
         )
     work.table("entry").expected = work.entries_expected
     report.tables = list(work.tables.values())

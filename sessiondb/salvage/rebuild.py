@@ -1,4 +1,4 @@
-"""Rebuild: a session is told again from the texts of its entries, by the code that appends and imports."""
+"""Rebuild: replay a damaged session's entries through the normal append code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessiondb.transcript.entries import Draft, new_id, parse_line
 
 from .workspace import BATCH_ROWS, FRAGMENT_CHARS, Workspace, batches, decode_object
 
-# How far behind a lost entry its successor is looked for.
+# How many entries after a lost one are searched for its child.
 LOOK_AHEAD: Final = 1_000
 
 MARK: Final = "sessiondb.salvage"
@@ -22,7 +22,7 @@ MARK: Final = "sessiondb.salvage"
 
 
 class Rebuild:
-    """Tells a session again from the texts of its entries, each under its number."""
+    """One session, rebuilt from the texts of its entries, each under its own number."""
 
     def __init__(self, work: Workspace, session_no: int, inputs: Iterable[int]) -> None:
         self.work = work
@@ -30,21 +30,22 @@ class Rebuild:
         self.low_no, self.high_no = session_no << SEQ_BITS, session_no << SEQ_BITS | SEQ_MAX
         self.inputs = sorted(inputs)
         self.notes: list[str] = []
-        # By seq: entries that were read, and whose text is not what it was.
+        # By seq: entries that were read, and whose text is damaged.
         self.damaged: list[int] = []
         self.session: Any = None
         self.state: Any = None
         self.undone: list[int] = []
 
     def run(self) -> list[str]:
-        """Do it; return what was odd."""
+        """Rebuild the session. Return notes about odd entries."""
         self.work.write(self._begin)
         for batch in batches(self._places()):
             self.work.write(self._place_all, batch)
-        self.work.write(self._end)
+        self.work.write(self._finish)
         if self.undone:
             self.notes.append(
-                f"{len(self.undone)} undone compactions are in force again: where they were undone is lost"
+                f"{len(self.undone)} undone compactions are in force again: "
+                "where they were undone is lost"
             )
         return [*self.notes, *self.state.notes]
 
@@ -58,7 +59,7 @@ class Rebuild:
             for row in tx.all("salvage.undone_at", session_no=session_no)
             if row.closed_head_no is not None
         ]
-        head, boundary = self._fork(tx)
+        head, boundary = self._fork_point(tx)
         tx.run("salvage.set_aside_entries", low_no=self.low_no, high_no=self.high_no)
         tx.run("salvage.set_aside_compactions", session_no=session_no)
         tx.run("salvage.drop_branches", session_no=session_no)
@@ -92,12 +93,15 @@ class Rebuild:
         )
         self.state = append.load_state(tx, session_no)
 
-    def _fork(self, tx: Any) -> tuple[Any, Any]:
-        """Return where a fork left its origin, and where its context began; None if it is none, or that is lost."""
+    def _fork_point(self, tx: Any) -> tuple[Any, Any]:
+        """Return the entry that a fork continues, and the boundary of its first context.
+
+        Both are None if the session is no fork, or if that entry is lost.
+        """
         session = self.session
         point = tx.first("salvage.fork_point", session_no=self.session_no, low_no=self.low_no)
         if session.forked_from_no is None and (
-            point is None or self.session_no not in self.work.made_sessions
+            point is None or self.session_no not in self.work.recreated_sessions
         ):
             return None, None
         head_no = (
@@ -109,7 +113,7 @@ class Rebuild:
         )
         head = tx.first("transcript.by_no", entry_no=head_no) if head_no is not None else None
         if head is None or head.branch_no is None:
-            self.notes.append("where it was forked from is lost; it stands alone")
+            self.notes.append("the entry that it was forked from is lost. It is no fork any more")
             return None, None
         epoch = tx.first("salvage.fork_epoch", session_no=self.session_no)
         boundary_no = epoch.boundary_no if epoch is not None else head.boundary_no
@@ -131,40 +135,41 @@ class Rebuild:
     # -- entry by entry
 
     def _places(self) -> Iterator[tuple[int, Any]]:
-        """Yield each number that an entry had, in order, with what was read of it; None where it is lost."""
+        """Yield each seq that was assigned, in order, with the row that was read, or None."""
         due = 0
         inputs = list(self.inputs)
-        for row in self._aside():
+        for row in self._rows_aside():
             while inputs and inputs[0] < row.entry_no:
-                yield from self._up_to(due, inputs[0] & SEQ_MAX)
+                yield from self._lost_places(due, inputs[0] & SEQ_MAX)
                 due = max(due, (inputs.pop(0) & SEQ_MAX) + 1)
             seq = row.entry_no & SEQ_MAX
             beyond = (
                 seq > max(due, self.session.last_seq)
-                and self.session_no not in self.work.made_sessions
+                and self.session_no not in self.work.recreated_sessions
             )
             if beyond or seq - due > self.work.gap_max:
                 self.work.table("entry").left_out += 1
                 self.notes.append(
-                    f"an entry with seq {seq} was left out: the last one can have had {max(due - 1, self.session.last_seq)}"
+                    f"an entry with seq {seq} was left out: "
+                    f"the last one had at most {max(due - 1, self.session.last_seq)}"
                 )
                 continue
-            yield from self._up_to(due, seq - 1)
+            yield from self._lost_places(due, seq - 1)
             yield seq, row
             due = seq + 1
         for number in inputs:
-            yield from self._up_to(due, number & SEQ_MAX)
+            yield from self._lost_places(due, number & SEQ_MAX)
             due = max(due, (number & SEQ_MAX) + 1)
         if due == 0:
-            yield 0, None  # nothing is left but the session's row; a header can be made from that
+            yield 0, None  # only the session's row is left, and a header can be made from it
 
-    def _up_to(self, due: int, last: int) -> Iterator[tuple[int, Any]]:
+    def _lost_places(self, due: int, last: int) -> Iterator[tuple[int, Any]]:
         if last - due > self.work.gap_max:
             return
         for seq in range(due, last + 1):
             yield seq, None
 
-    def _aside(self) -> Iterator[Row]:
+    def _rows_aside(self) -> Iterator[Row]:
         high_no = -self.low_no
         while True:
             page = self.work.all(
@@ -193,18 +198,18 @@ class Rebuild:
             and self.session.origin == "import"
             and not self.work.had_header(self.session_no)
         ):
-            return  # an imported file may have come without one
+            return  # a file may be imported without a header
         else:
             if row is not None:
                 self.damaged.append(0)
             tx.now_ms = self.session.created_at_ms
-            draft = self._made_header()
-        # A fork's head lies in its ancestor: the header still is seq 0.
+            draft = self._new_header()
+        # A fork's head lies in its ancestor, and the header is still seq 0.
         head_no, self.state.head_no = self.state.head_no, None
         append.place(tx, self.state, draft, lenient=True)
         self.state.head_no = head_no
 
-    def _made_header(self) -> Draft:
+    def _new_header(self) -> Draft:
         version, at = self.session.version, iso_from_ms(self.session.created_at_ms)
         fields = {
             "type": "session",
@@ -222,20 +227,19 @@ class Rebuild:
         if draft is None:
             if row is not None:
                 self.damaged.append(seq)
-            draft = self._made(tx, number, row)
+            draft = self._replacement(tx, number, row)
         first = draft.type == "session" and state.last_seq == 0 and state.head_no is None
-        if (
-            first and tx.first("transcript.by_no", entry_no=self.low_no) is None
-        ):  # it would be taken for the header
-            append.place(tx, state, self._made_header(), lenient=True)
+        if first and tx.first("transcript.by_no", entry_no=self.low_no) is None:
+            # Without a header before it, this entry would be taken for the header.
+            append.place(tx, state, self._new_header(), lenient=True)
         tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
         receipt = append.place(tx, state, draft, lenient=True)
-        assert receipt.entry_no == number, f"entry {number} was given number {receipt.entry_no}"
+        assert receipt.entry_no == number, f"entry {number} got number {receipt.entry_no}"
         while self.undone and state.head_no == self.undone[0]:
             self.undone.pop(0)
-            self._undo(tx)
+            self._replay_undo(tx)
 
-    def _undo(self, tx: Any) -> None:
+    def _replay_undo(self, tx: Any) -> None:
         state = self.state
         if state.boundary_no is None:
             return
@@ -249,35 +253,35 @@ class Rebuild:
         state.context_tokens, state.tokens_fresh = append.estimate_context(tx, state), 0
 
     def _draft(self, tx: Any, row: Any) -> Draft | None:
-        """Read an entry's text again; None when it is damaged."""
+        """Parse an entry's text. Return None if it is damaged."""
         try:
             draft = parse_line(row.payload, self.session.version)
         except DamagedLine:
             return None
-        message = decode_object(row.payload).get("id")
-        if not (isinstance(message, str) and message):
+        own_id = decode_object(row.payload).get("id")
+        if not (isinstance(own_id, str) and own_id):
             draft.entry_id = row.entry_id
         elif (
             draft.entry_id != row.entry_id
             and self._named_by_child(tx, row.entry_no) == row.entry_id
         ):
-            return None  # the text is the damaged one of the two
+            return None  # the child agrees with the column, so the text is the damaged one
         draft.idempotency_key = row.idempotency_key
         return draft
 
     def _named_by_child(self, tx: Any, number: int) -> str | None:
-        """Return the id that the text of an entry's successor calls it by."""
+        """Return the id by which the text of an entry's child names it."""
         low_no = max(-self.high_no, -number - LOOK_AHEAD)
         child = tx.first(
             "salvage.aside_child", low_no=low_no, high_no=-number - 1, parent_no=number
         )
-        message = decode_object(child.payload).get("parentId") if child is not None else None
-        return message if isinstance(message, str) and message else None
+        parent_id = decode_object(child.payload).get("parentId") if child is not None else None
+        return parent_id if isinstance(parent_id, str) and parent_id else None
 
-    # -- what stands for an entry that is lost
+    # -- the replacement of a lost entry
 
-    def _made(self, tx: Any, number: int, row: Any) -> Draft:
-        """Return the entry that takes a lost one's place: the message from the inbox, or a mark."""
+    def _replacement(self, tx: Any, number: int, row: Any) -> Draft:
+        """Return the entry that replaces a lost one: the message from the inbox, or a mark."""
         self.work.table("entry").created += 1
         known = self.work.fragments.get(number, {})
         indexed = self.work.lost_entries.get(self.session_no, {}).get(number & SEQ_MAX)
@@ -291,11 +295,11 @@ class Rebuild:
         head = {
             "id": entry_id,
             "parentId": self.state.head_id,
-            "timestamp": iso_from_ms(self._at_ms(row)),
+            "timestamp": iso_from_ms(self._time_of(row)),
         }
         return self._from_inbox(tx, number, head) or self._mark(head, row, known)
 
-    def _at_ms(self, row: Any) -> int:
+    def _time_of(self, row: Any) -> int:
         at_ms = row.appended_at_ms if row is not None else self.session.created_at_ms
         return int(at_ms) if 0 <= at_ms < 253_000_000_000_000 else 0
 
@@ -315,7 +319,7 @@ class Rebuild:
             return None
         draft.idempotency_key = f"inbox:{inbox_no}"
         self.notes.append(
-            f"the user message with seq {number & SEQ_MAX} was told again from the inbox"
+            f"the user message with seq {number & SEQ_MAX} was restored from the inbox"
         )
         return draft
 
@@ -335,9 +339,9 @@ class Rebuild:
 
     # -- after the last entry
 
-    def _end(self, tx: Any) -> None:
+    def _finish(self, tx: Any) -> None:
         for job in tx.all("salvage.jobs_aside", session_no=self.session_no):
-            self._job(tx, job)
+            self._restore_job(tx, job)
         tx.run("salvage.forget_aside", low_no=-self.high_no, high_no=-self.low_no)
         tx.run(
             "salvage.set_updated",
@@ -345,7 +349,7 @@ class Rebuild:
             updated_at_ms=self.session.updated_at_ms,
         )
 
-    def _job(self, tx: Any, job: Any) -> None:
+    def _restore_job(self, tx: Any, job: Any) -> None:
         if job.state != "committed":
             cut = tx.first("verify.place", entry_no=job.cut_no) if job.cut_no is not None else None
             cut_no = job.cut_no if cut is not None and cut.branch_no is not None else None
@@ -357,7 +361,7 @@ class Rebuild:
             )
             return
         tx.run("salvage.forget_job", compaction_no=job.compaction_no)
-        values = {name: getattr(job, name) for name in _JOB}
+        values = {name: getattr(job, name) for name in _JOB_COLUMNS}
         if not tx.run(
             "salvage.name_job", session_no=self.session_no, entry_no=job.entry_no, **values
         ):
@@ -367,7 +371,7 @@ class Rebuild:
             )
 
 
-_JOB: Final = (
+_JOB_COLUMNS: Final = (
     "compaction_id",
     "trigger",
     "tokens_before",

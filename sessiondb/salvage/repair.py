@@ -1,4 +1,4 @@
-"""Mend and settle: rows that others refer to are made again; messages, turns, replies and receipts get a state."""
+"""Mend and settle: create lost rows that others refer to, and fix the states of the rest."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ SESSION_NO_MAX: Final = (1 << 31) - 1
 
 
 def mend_references(work: Workspace) -> None:
+    """Create each lost row that another row needs, or drop the other row."""
     archives.open_orphaned_chunks(work)
     for session_no in sorted(work.lost_sessions.keys() | work.lost_entries.keys()):
-        _make_session(work, session_no, "entry in an index")
-    for row in _entry_owners(work):
-        if work.first("verify.exists", session_no=row) is None:
-            _make_session(work, row, "entries")
+        _recreate_session(work, session_no, "entry in an index")
+    for session_no in _entry_owners(work):
+        if work.first("verify.exists", session_no=session_no) is None:
+            _recreate_session(work, session_no, "entries")
     for row in work.pages("inbox", "inbox_no"):
-        if row.found_session_no is None and not _make_session(
+        if row.found_session_no is None and not _recreate_session(
             work, row.session_no, f"message {row.inbox_no}"
         ):
-            _move_to_homeless(work, "inbox", row.inbox_no, row.session_no)
+            _move_to_catch_all(work, "inbox", row.inbox_no, row.session_no)
         if row.found_lane is None:
-            _make_lane(work, row.lane)
+            _recreate_lane(work, row.lane)
         if row.entry_no is not None and row.found_entry_no is None and row.archived_at_ms is None:
             work.lost_inputs[row.entry_no] = row.inbox_no
     for row in work.pages("outbox", "outbox_no"):
-        if row.found_session_no is None and not _make_session(
+        if row.found_session_no is None and not _recreate_session(
             work, row.session_no, f"reply {row.outbox_no}"
         ):
-            _move_to_homeless(work, "outbox", row.outbox_no, row.session_no)
+            _move_to_catch_all(work, "outbox", row.outbox_no, row.session_no)
     for row in work.pages("archives", "archive_no"):
         if row.found_session_no is None:
-            _make_session(work, row.session_no, f"archive {row.archive_no}")
+            _recreate_session(work, row.session_no, f"archive {row.archive_no}")
     for row in work.pages("turns", "turn_no"):
         _mend_turn(work, row)
     _drop_orphans(work)
@@ -57,20 +58,23 @@ def _entry_owners(work: Workspace) -> Iterator[int]:
             yield owner
 
 
-def _make_session(work: Workspace, session_no: int, why: str) -> bool:
-    """Make the row of a lost session; its entries, if there are any, say the rest."""
+def _recreate_session(work: Workspace, session_no: int, why: str) -> bool:
+    """Create the row of a lost session. Its entries, if any, tell the rest later.
+
+    Return False if the number cannot be a session's.
+    """
     if not 1 <= session_no <= SESSION_NO_MAX:
         return False
     if work.first("salvage.session", session_no=session_no) is not None:
         return True
     header = work.first("salvage.header", entry_no=session_no << SEQ_BITS)
     fields = decode_object(header.payload) if header is not None else {}
-    message, version = fields.get("id"), fields.get("version")
+    known_id, version = fields.get("id"), fields.get("version")
     if session_no in work.lost_sessions:
-        message = work.lost_sessions[session_no]
+        known_id = work.lost_sessions[session_no]
     session_id = (
-        message
-        if isinstance(message, str) and 0 < len(message) <= 255
+        known_id
+        if isinstance(known_id, str) and 0 < len(known_id) <= 255
         else f"salvaged-{session_no}"
     )
     if work.first("salvage.taken", session_id=session_id) is not None:
@@ -85,34 +89,37 @@ def _make_session(work: Workspace, session_no: int, why: str) -> bool:
         at_ms=at_ms,
     )
     work.table("session").created += 1
-    work.made_sessions.add(session_no)
-    work.lose(
-        f"the row of session number {session_no} is lost; made again as {session_id} for its {why}"
+    work.recreated_sessions.add(session_no)
+    work.note_loss(
+        f"the row of session number {session_no} is lost. "
+        f"It is created again as {session_id} for its {why}"
     )
     return True
 
 
-def _move_to_homeless(work: Workspace, table: str, number: int, session_no: int) -> None:
-    """Give a message or a reply another session: the number of its own cannot be one's."""
-    if work.homeless_no is None:
+def _move_to_catch_all(work: Workspace, table: str, number: int, session_no: int) -> None:
+    """Move a message or a reply to another session: its own number cannot be a session's."""
+    if work.catch_all_no is None:
         last_no = work.one("verify.last_session").session_no
-        work.homeless_no = last_no + 1 if last_no < SESSION_NO_MAX else last_no
-        _make_session(work, work.homeless_no, "messages and replies that have no other")
-    work.change(f"move_{table}", number=number, session_no=work.homeless_no)
-    work.lose(
-        f"row {number} of {table} named session number {session_no}, which cannot be one; it has number {work.homeless_no} now"
+        work.catch_all_no = last_no + 1 if last_no < SESSION_NO_MAX else last_no
+        _recreate_session(work, work.catch_all_no, "messages and replies without a session")
+    work.change(f"move_{table}", number=number, session_no=work.catch_all_no)
+    work.note_loss(
+        f"row {number} of {table} named session number {session_no}, which cannot exist. "
+        f"It is in session number {work.catch_all_no} now"
     )
 
 
-def _make_lane(work: Workspace, lane: str) -> None:
+def _recreate_lane(work: Workspace, lane: str) -> None:
     if work.change("make_lane", lane=lane):
         work.table("lane").created += 1
-        work.lose(
-            f"the settings of lane {lane!r} are lost; it runs one turn at a time now (see db.set_lane())"
+        work.note_loss(
+            f"the settings of lane {lane!r} are lost. "
+            "It runs one turn at a time now (see db.set_lane())"
         )
 
 
-def _make_instance(work: Workspace, instance_no: int) -> None:
+def _recreate_instance(work: Workspace, instance_no: int) -> None:
     if work.change(
         "make_instance", instance_no=instance_no, host=socket.gethostname(), now_ms=work.now_ms
     ):
@@ -123,25 +130,28 @@ def _mend_turn(work: Workspace, row: Row) -> None:
     if row.found_session_no is None:
         work.change("drop_turn", turn_no=row.turn_no)
         work.table("turn").left_out += 1
-        work.lose(
-            f"turn {row.turn_no} was left out: nothing else is left of its session, number {row.session_no}"
+        work.note_loss(
+            f"turn {row.turn_no} was left out: "
+            f"nothing else is left of its session, number {row.session_no}"
         )
         return
     if row.found_lane is None:
-        _make_lane(work, row.lane)
+        _recreate_lane(work, row.lane)
     if row.found_instance_no is None:
-        _make_instance(work, row.instance_no)
+        _recreate_instance(work, row.instance_no)
     if row.expires_at_ms > row.deadline_ms:
         work.change("set_turn_lease", turn_no=row.turn_no)
 
 
 def _drop_orphans(work: Workspace) -> None:
+    """Drop rows whose session or receipt is lost, and could not be created again."""
     for row in work.pages("bindings", "session_key", ""):
         if row.found_session_no is None:
             work.change("drop_binding", session_key=row.session_key)
             work.table("binding").left_out += 1
-            work.lose(
-                f"key {row.session_key} was bound to session number {row.session_no}, of which nothing is left"
+            work.note_loss(
+                f"key {row.session_key} was bound to session number {row.session_no}, "
+                "of which nothing is left"
             )
     for row in work.pages("branches", "branch_no"):
         if row.found_session_no is None:
@@ -151,14 +161,15 @@ def _drop_orphans(work: Workspace) -> None:
         if row.found_session_no is None:
             work.change("drop_epochs", session_no=row.session_no)
             work.table("epoch").left_out += 1
-            work.lose(
-                f"epochs of session number {row.session_no} were left out: nothing else is left of it"
+            work.note_loss(
+                f"epochs of session number {row.session_no} were left out: "
+                "nothing else is left of it"
             )
     for row in work.pages("compactions", "compaction_no"):
         if row.found_session_no is None:
             work.change("forget_job", compaction_no=row.compaction_no)
             work.table("compaction").left_out += 1
-            work.lose(
+            work.note_loss(
                 f"compaction {row.compaction_no} was left out: nothing else is left of its session"
             )
         elif row.instance_no is not None and row.found_instance_no is None:
@@ -168,8 +179,9 @@ def _drop_orphans(work: Workspace) -> None:
             work.table("quarantine").left_out += work.change(
                 "drop_quarantine", import_file_no=row.import_file_no
             )
-            work.lose(
-                f"quarantined lines of import {row.import_file_no} were left out: its receipt is lost"
+            work.note_loss(
+                f"quarantined lines of import {row.import_file_no} were left out: "
+                "its receipt is lost"
             )
 
 
@@ -177,25 +189,26 @@ def _drop_orphans(work: Workspace) -> None:
 
 
 def settle_states(work: Workspace) -> None:
+    """Give each message, turn, reply and receipt a state that agrees with the other rows."""
     for row in work.pages("archives", "archive_no"):
         if row.found_session_no is None:
             archives.drop_archive(work, row.archive_no)
     for row in work.pages("inbox", "inbox_no"):
         _settle_message(work, row)
     for row in work.pages("turns", "turn_no"):
-        mine = (
+        has_message = (
             row.found_inbox_no is not None
             and row.inbox_turn_no == row.turn_no
             and row.inbox_state == "claimed"
         )
-        if row.state == "running" and not mine:
+        if row.state == "running" and not has_message:
             work.change(
                 "interrupt_turn",
                 turn_no=row.turn_no,
                 reason="salvaged: its message is lost or was settled",
             )
-            work.lose(
-                f"turn {row.turn_no} was running; what it worked on is lost, so it is interrupted now"
+            work.note_loss(
+                f"turn {row.turn_no} was running. Its message is lost, so it is interrupted now"
             )
     for row in work.pages("outbox", "outbox_no"):
         _settle_reply(work, row)
@@ -215,11 +228,10 @@ def _settle_message(work: Workspace, row: Row) -> None:
     )
     if turn_no is not None and not own_turn:
         turn_no = None
-    if entry_no is not None and row.archived_at_ms is None:
-        lost = row.found_entry_no is None or (row.is_users and row.found_role != "user")
-        if lost or entry_no >> SEQ_BITS != row.session_no:
-            entry_no = None
-    if entry_no is not None and entry_no >> SEQ_BITS != row.session_no:
+    lost = row.archived_at_ms is None and (
+        row.found_entry_no is None or (row.is_users and row.found_role != "user")
+    )
+    if entry_no is not None and (lost or entry_no >> SEQ_BITS != row.session_no):
         entry_no = None
     running = own_turn and row.turn_state == "running"
     if state == "claimed" and not running:
@@ -232,7 +244,7 @@ def _settle_message(work: Workspace, row: Row) -> None:
         )
     reason = "salvaged"
     if not row.is_json and state in ("queued", "claimed", "interrupted"):
-        # No turn can work on it. Dead, it is shown to a person, who can still read it.
+        # No turn can run on it. A dead message is shown to a person, who can still read it.
         state, turn_no, reason = "dead", None, "salvaged: its text is damaged"
     if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.change(
@@ -243,20 +255,17 @@ def _settle_message(work: Workspace, row: Row) -> None:
             entry_no=entry_no,
             reason=reason,
         )
-        work.lose(
-            f"message {row.inbox_no} was {row.state}; with what is left of its turn and its entry it is {state} now"
+        work.note_loss(
+            f"message {row.inbox_no} was {row.state}. "
+            f"With the rest of its turn and its entry, it is {state} now"
         )
 
 
 def _settle_reply(work: Workspace, row: Row) -> None:
-    state, turn_no, instance_no, finished = (
-        row.state,
-        row.turn_no,
-        row.instance_no,
-        row.finished_at_ms,
-    )
     if row.found_session_no is None:
-        return  # its number cannot be a session's: reported by the schema's rules
+        return  # its number cannot be a session's: `verify` reports it
+    before = (row.state, row.turn_no, row.instance_no, row.finished_at_ms)
+    state, turn_no, instance_no, finished = before
     if turn_no is not None and (
         row.turn_state != "completed" or row.turn_session_no != row.session_no
     ):
@@ -264,13 +273,12 @@ def _settle_reply(work: Workspace, row: Row) -> None:
     if instance_no is not None and row.found_instance_no is None:
         instance_no = None
     if state == "sending" and (instance_no is None or row.expires_at_ms is None):
-        state = "unknown"  # it may have been sent: shown to a person, never sent twice
+        state = "unknown"  # it may have been sent, so it is shown to a person and not sent again
     if state in ("pending", "sending"):
         finished = None
     elif finished is None:
         finished = row.created_at_ms
-    now = (state, turn_no, instance_no, finished)
-    if now != (row.state, row.turn_no, row.instance_no, row.finished_at_ms):
+    if (state, turn_no, instance_no, finished) != before:
         work.change(
             "set_outbox",
             outbox_no=row.outbox_no,
@@ -280,8 +288,9 @@ def _settle_reply(work: Workspace, row: Row) -> None:
             finished_at_ms=finished,
             reason="salvaged",
         )
-        work.lose(
-            f"reply {row.outbox_no} was {row.state}; with what is left of its turn and its sender it is {state} now"
+        work.note_loss(
+            f"reply {row.outbox_no} was {row.state}. "
+            f"With the rest of its turn and its sender, it is {state} now"
         )
 
 
@@ -309,8 +318,9 @@ def _settle_receipt(work: Workspace, row: Row) -> None:
         quarantined=row.found_quarantined,
         note="salvaged: part of what was imported is lost",
     )
-    work.lose(
-        f"import {row.import_file_no}: of {row.quarantined} quarantined lines there are {row.found_quarantined}"
+    work.note_loss(
+        f"import {row.import_file_no}: "
+        f"of {row.quarantined} quarantined lines {row.found_quarantined} are left"
     )
 
 
@@ -318,7 +328,10 @@ def _settle_receipt(work: Workspace, row: Row) -> None:
 
 
 def raise_numbers(work: Workspace) -> None:
-    """See that what was given out stays given out; a restored archive brings its branches' numbers back."""
+    """Never assign again a number that was assigned.
+
+    A restored archive brings its branches' numbers back, so those count, too.
+    """
     if "branch" not in work.sequences:
         for row in work.pages("archives", "archive_no"):
             archives.note_archived_branches(work, row.archive_no)

@@ -1,4 +1,4 @@
-"""What a salvage reports: its parts, and the sentences that name a row or a page."""
+"""The report of a salvage: its parts, and the words for a row or a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.models import Finding
 
-# What is told one by one; the rest is counted.
+# Losses and pages that are listed one by one. The rest is counted.
 REPORTED_MAX: Final = 1_000
 
 NO_HEADER_KNOWN: Final = "whether its file had a header, seq 0, is not known"
@@ -20,25 +20,25 @@ class TableReport:
 
     table: str
     found: int = 0
-    """Read, and in the new database."""
+    """Rows that were read and are in the new database."""
     expected: int | None = None
-    """How many there should be, where a counter tells."""
+    """How many rows there should be, where a counter tells."""
     broken: int = 0
-    """There, but they could not be read whole."""
+    """Rows that are there and could not be read whole."""
     left_out: int = 0
-    """Read, but they contradict what else is there."""
+    """Rows that were read and contradict others."""
     created: int = 0
-    """Made again from what others say."""
+    """Lost rows that were created again from others."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionReport:
-    """A session that is not as it was."""
+    """A session that came out changed, or not at all."""
 
     session_no: int
     session_id: str
     expected: int
-    """Entries, the header included, as its counter and its gaps say."""
+    """Entries, the header included, by its counter and its gaps."""
     found: int
     missing: tuple[tuple[int, int], ...]
     """Ranges of seq, both ends included."""
@@ -58,14 +58,15 @@ class Unreadable:
 
 @dataclass(slots=True)
 class SalvageReport:
-    """What was got out of a damaged file, and what is missing."""
+    """What was salvaged from a damaged file, and what is missing."""
 
     source: str
     destination: str
     pages: int = 0
     page_size: int = 0
     wal: str = "none"
-    """none, empty, whole, torn (read up to its damage), unusable, foreign (another database's), or ignored."""
+    """none, empty, whole, torn (read up to its damage), unusable, foreign (another
+    database's), or ignored."""
     wal_frames: int = 0
     notes: list[str] = field(default_factory=list)
     tables: list[TableReport] = field(default_factory=list)
@@ -74,22 +75,22 @@ class SalvageReport:
     damaged_sessions: list[SessionReport] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    """Single things that are gone or were changed, a sentence each."""
+    """Things that are lost or were changed, a sentence each."""
     more: int = 0
-    """Things that are not listed because there are too many."""
+    """Things that are not listed, because there are too many."""
     findings: list[Finding] = field(default_factory=list)
-    """What `verify` says of the new database: nothing, unless there is a bug."""
+    """Errors that `verify` finds in the new database: none, unless there is a bug."""
 
     @property
     def missing_entries(self) -> int:
-        """How many entries are known to be missing."""
+        """The number of entries that are known to be missing."""
         return sum(
             high - low + 1 for session in self.damaged_sessions for low, high in session.missing
         )
 
     @property
     def complete(self) -> bool:
-        """Whether everything is out, and as it was."""
+        """Whether every row was salvaged, unchanged."""
         damage = (self.unreadable, self.lost, self.damaged_sessions, self.more, self.findings)
         return (
             not any(damage)
@@ -99,7 +100,7 @@ class SalvageReport:
 
 
 def name_row(table: str, values: dict[str, Any]) -> str:
-    """Name a row for a person: its number, or what else it is known by."""
+    """Return a row's name for a person: its number, or another key."""
     if table == "inbox" and values.get("channel") is not None:
         return f"message {values.get('inbox_no')}, {values['channel']} {values.get('event_id')}"
     number = values.get("entry_no")
@@ -110,14 +111,20 @@ def name_row(table: str, values: dict[str, Any]) -> str:
 
 
 def describe_spot(spot: Any) -> str:
-    """Say which rows a page may have held."""
+    """Describe which rows an unreadable page may have held."""
     if spot.low is None and spot.high is None:
-        return f"{spot.reason}; it may have held any row"
-    if spot.table == "entry":
-        low, high = (
-            None if number is None else f"{number >> SEQ_BITS}/{number & SEQ_MAX}"
-            for number in (spot.low, spot.high)
-        )
-        return f"{spot.reason}; it may have held entries after {low or 'the first'} up to {high or 'the last'} (session number/seq)"
-    low, high = (None if number is None else str(number) for number in (spot.low, spot.high))
-    return f"{spot.reason}; it may have held rows after {low or 'the first'} up to {high or 'the last'}"
+        return f"{spot.reason}. It may have held any row"
+    entries = spot.table == "entry"
+    low, high = (
+        None
+        if number is None
+        else f"{number >> SEQ_BITS}/{number & SEQ_MAX}"
+        if entries
+        else str(number)
+        for number in (spot.low, spot.high)
+    )
+    return (
+        f"{spot.reason}. It may have held {'entries' if entries else 'rows'} "
+        f"after {low or 'the first'} up to {high or 'the last'}"
+        f"{' (session number/seq)' if entries else ''}"
+    )

@@ -1,4 +1,4 @@
-"""What the steps of a salvage share: the source, the new database, what is known so far, the report."""
+"""The state that the steps of a salvage share: source, new database, findings so far, report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ Ts = TypeVarTuple("Ts")
 # Rows of one transaction, and of one page.
 BATCH_ROWS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
-# Below this no number can be; tables are read from here on. (Entries that are set aside have negative numbers.)
+# No row has a smaller number, so tables are read from here on. (Entries that are set aside
+# have negative numbers.)
 FIRST_NUMBER: Final = -(1 << 62)
-# A missing number is marked only where the file is large enough to have held so many rows.
+# A lost entry gets a mark only if the file is large enough to have held so many rows. This
+# many are allowed to any file.
 GAP_FLOOR: Final = 10_000
-# Of a lost entry's text that can be read, so much is kept for its mark.
+# The part of a lost entry's text that its mark keeps.
 FRAGMENT_CHARS: Final = 64 * 1024
 
-# The tables whose numbers are never given out twice, and the column that holds them.
+# The tables whose numbers are never assigned twice, each with its column.
 NUMBERED: Final = {
     "branch": "branch_no",
     "turn": "turn_no",
@@ -39,7 +41,7 @@ NUMBERED: Final = {
 
 
 class Source(Protocol):
-    """What rows come from: `sqlite.damaged_file.DamagedFile`."""
+    """Where rows come from: `sqlite.damaged_file.DamagedFile`."""
 
     path: str
     bytes: int
@@ -51,55 +53,56 @@ class Source(Protocol):
     wal: Any
 
     def rows(self) -> Iterator[Any]:
-        """Yield what could be read and what could not."""
+        """Yield each row that could be read, and each that could not."""
 
     def evidence(self) -> Iterator[Any]:
-        """Yield what the indexes know of rows."""
+        """Yield the keys of rows that the indexes name."""
 
 
 class Target(Protocol):
-    """Where they go: `sqlite.new_database.NewDatabase`."""
+    """Where rows go: `sqlite.new_database.NewDatabase`."""
 
     path: str
 
     def write(self, fn: Callable[[Any], T], *, now_ms: int) -> T:
-        """Run a transaction."""
+        """Run `fn` in a transaction."""
 
     def read(self, fn: Callable[[Any], T]) -> T:
-        """Run a read."""
+        """Run `fn` over the database as it is."""
 
-    def raise_sequence(self, table: str, number: int) -> int:
-        """See that numbers are not given out again."""
+    def raise_sequence(self, table: str, number: int) -> None:
+        """Never assign numbers up to this one again."""
 
     def finish(self) -> None:
-        """Give the database its name."""
+        """Sync the database and give it its name."""
 
 
 class Workspace:
-    """The open source and target of one salvage, and what its steps leave for one another."""
+    """One salvage: its open source and target, and the results of the steps before."""
 
     def __init__(self, source: Source, target: Target) -> None:
         self.source, self.target = source, target
         self.now_ms = now_ms()
         self.report = SalvageReport(source.path, target.path)
         self.tables: dict[str, TableReport] = {}
-        # The highest number given out, by table, and the tables whose last number could be read.
+        # By table: the highest number that was assigned. Then the tables whose last number could
+        # be read.
         self.numbers: Counter[str] = Counter()
         self.sequences: set[str] = set()
-        # By entry number: what could be read of a broken entry.
+        # By entry number: the readable parts of broken entries.
         self.fragments: dict[int, dict[str, Any]] = {}
         self.fragment_chars = 0
-        # Entry number -> message, for entries that are not there.
+        # By entry number: the message that a lost entry was made from.
         self.lost_inputs: dict[int, int] = {}
-        # By session, by seq: the ids that the index still has.
+        # By session and seq: the ids of lost entries that the index still has.
         self.lost_entries: dict[int, dict[int, str]] = {}
-        # By number: the ids of sessions whose row is lost.
+        # By number: the ids of lost sessions that the index still has.
         self.lost_sessions: dict[int, str] = {}
-        self.made_sessions: set[int] = set()
-        # The session of what names none that can be.
-        self.homeless_no: int | None = None
+        self.recreated_sessions: set[int] = set()
+        # The session for messages and replies whose own session number is impossible.
+        self.catch_all_no: int | None = None
         self.entries_expected = 0
-        # However many numbers are missing in a row, the file had room for no more rows than this.
+        # The most rows that the file had room for. A longer gap in the numbers is not real.
         self.gap_max = GAP_FLOOR + source.count * source.page_size // 64
 
     # -- the report
@@ -108,22 +111,22 @@ class Workspace:
         """Return the report of one table."""
         return self.tables.setdefault(name, TableReport(name))
 
-    def lose(self, sentence: str) -> None:
-        """Remember one thing that is gone, or changed."""
+    def note_loss(self, sentence: str) -> None:
+        """Report one thing that is lost, or was changed."""
         if len(self.report.lost) < REPORTED_MAX:
             self.report.lost.append(sentence)
         else:
             self.report.more += 1
 
-    def unreadable(self, page: int, table: str | None, what: str) -> None:
-        """Remember a page that could not be read, or a row on one."""
+    def note_unreadable(self, page: int, table: str | None, what: str) -> None:
+        """Report a page that could not be read, or a row on one."""
         if len(self.report.unreadable) < REPORTED_MAX:
             self.report.unreadable.append(Unreadable(page, table, what))
         else:
             self.report.more += 1
 
     def note_number(self, table: Any, number: Any) -> None:
-        """Remember a number that was given out."""
+        """Remember that a number was assigned."""
         if table in NUMBERED and isinstance(number, int) and 0 < number < 1 << 62:
             self.numbers[table] = max(self.numbers[table], number)
 
@@ -134,7 +137,7 @@ class Workspace:
         return self.target.write(lambda tx: fn(tx, *args), now_ms=self.now_ms)
 
     def change(self, statement: str, **params: Any) -> int:
-        """Run one statement of `queries/salvage.sql`; return how many rows it changed."""
+        """Run one statement of `queries/salvage.sql`. Return how many rows it changed."""
         return self.write(lambda tx: tx.run(f"salvage.{statement}", **params))
 
     def first(self, statement: str, **params: Any) -> Row | None:
@@ -151,7 +154,7 @@ class Workspace:
         return rows
 
     def pages(self, statement: str, key: str, first: Any = FIRST_NUMBER - 1) -> Iterator[Row]:
-        """Yield every row of a paged statement; the table may change meanwhile."""
+        """Yield every row of a paged statement. The table may change meanwhile."""
         after = first
         while True:
             rows = self.all(f"salvage.{statement}", after=after, limit=BATCH_ROWS)
@@ -168,7 +171,7 @@ class Workspace:
             after = getattr(row, key)
 
     def verify(self, steps: verify.Steps) -> None:
-        """Run the steps of a walk; what cannot be read is handed to the walk, as `verify.run` does."""
+        """Run the steps of a walk. Errors of reading go to the walk, as in `verify.run`."""
         failure: Exception | None = None
         while True:
             try:
@@ -182,14 +185,17 @@ class Workspace:
                 failure = error
 
     def had_header(self, session_no: int) -> bool:
-        """Tell whether an imported session is known to have had a header: its file may have come without one."""
+        """Tell whether an imported session is known to have had a header.
+
+        A file may be imported without one.
+        """
         if 0 in self.lost_entries.get(session_no, ()) or session_no << SEQ_BITS in self.fragments:
             return True
         return self.first("salvage.counted_header", session_no=session_no) is not None
 
 
 def batches(rows: Iterable[T]) -> Iterator[list[T]]:
-    """Cut a stream into transactions, bounded in rows and in bytes."""
+    """Cut a stream into batches for one transaction each, bounded in rows and in bytes."""
     iterator = iter(rows)
     while batch := list(islice(iterator, 1)):
         size = _size(batch[0])
@@ -203,7 +209,7 @@ def batches(rows: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _size(row: Any) -> int:
-    """Return about how many bytes a row of any of the streams here holds: the payload stands last."""
+    """Return about how many bytes a row of any stream holds. Its payload is the last value."""
     item = row[1] if isinstance(row, tuple) and len(row) == 2 else row
     values = item if isinstance(item, dict) else getattr(item, "values", None)
     last = (
@@ -215,7 +221,7 @@ def _size(row: Any) -> int:
 
 
 def decode_object(text: Any) -> dict[str, Any]:
-    """Decode a JSON object; {} for anything else."""
+    """Decode a JSON object. Anything else becomes {}."""
     try:
         value = json.loads(text)
     except (ValueError, TypeError, RecursionError):

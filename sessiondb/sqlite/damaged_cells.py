@@ -1,4 +1,8 @@
-"""Records on the pages of a damaged file, each with its chain of pages, and which of their numbers are believed."""
+"""The rows on the pages of a damaged file.
+
+A long row continues on a chain of pages. A row's number is believed if it fits in between its
+neighbours' numbers.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +28,22 @@ from .file_format import (
     varint,
 )
 
-# The largest text that the library accepts, and room for the other columns.
+# The largest text that the library accepts, with room for the other columns.
 _ROW_BYTES_MAX: Final = 2 * ENTRY_BYTES_MAX
 _DOUBT: Final = "its chain of pages leads into another row's"
 
 
 class Cells:
-    """The records of a file's pages."""
+    """Reads the rows of a file's pages."""
 
     def __init__(self, pages: Pages, columns_max: int) -> None:
         self._pages, self._columns_max = pages, columns_max
 
     def _overflow(self, owner: int, first: int, missing: int) -> tuple[bytes, str]:
-        """Read the rest of a row from its chain of pages; return what is there, and what is wrong with it.
+        """Read the rest of a row from its chain of pages. Return it, and what is wrong with it.
 
-        The map says for each page of a chain which page comes before it. Where it disagrees, the map or the chain is
-        damaged: the text itself has to show which.
+        The map says for each page of a chain which page comes before it. If it disagrees, the
+        map or the chain is damaged. The text itself has to show which.
         """
         parts: list[bytes] = []
         chain: set[int] = set()
@@ -68,7 +72,7 @@ class Cells:
         """Read the record at `at`.
 
         Raises:
-            BadCell: it is not one. What could be read is in the error.
+            BadCell: there is no whole record. The error holds what could be read.
         """
         if not 0 < total <= min(_ROW_BYTES_MAX, (self._pages.count + 1) * self._pages.page_size):
             raise BadCell("its length is not that of a row")
@@ -89,7 +93,7 @@ class Cells:
         return values
 
     def _row_cell(self, page: bytes, number: int, at: int) -> tuple[int, list[Value]]:
-        """Read a row of an ordinary table: its number and its columns."""
+        """Read a row of a table with row numbers: its number and its columns."""
         total, at = varint(page, at)
         key, at = varint(page, at)
         key = signed(key)
@@ -102,7 +106,10 @@ class Cells:
     def row_leaf(
         self, page: bytes, number: int, low: int | None, high: int | None
     ) -> Iterator[tuple[int | None, list[Value] | BadCell]]:
-        """Yield the rows of an ordinary table's leaf, in its order; a number that breaks the order is not believed."""
+        """Yield the rows of a leaf in order, each with its number.
+
+        A number that breaks the order is not believed.
+        """
         cells: list[tuple[int | None, list[Value] | BadCell]] = []
         for at in cell_places(page, number, self._pages.usable):
             if at < 0:
@@ -116,7 +123,7 @@ class Cells:
             key is not None and (low is None or low < key) and (high is None or key <= high)
             for key, _ in cells
         ]
-        # If most of a page lies outside of its bounds then it is the bounds that are wrong.
+        # If most rows of a page lie outside of its bounds, then the bounds are wrong.
         if sum(inside) * 2 < len(inside):
             inside = [key is not None for key, _ in cells]
         trusted = _rising(
@@ -131,14 +138,15 @@ class Cells:
             elif trusted[index]:
                 yield key, cell
             else:
-                # With one number free between its neighbours' it can only be that one.
+                # If one number is free between its neighbours', it can only be that one.
                 yield _only_between(cells, trusted, index, None), cell
 
     def is_filled(self, page: bytes, number: int) -> bool:
-        """Tell whether a page's rows and gaps fill it: if not, its count of rows is damaged, and some are not found.
+        """Tell whether a page's rows and gaps fill it.
 
-        SQLite's own rule: from where the rows begin to the end of the page there is nothing but rows, gaps in a chain, and
-        as many odd bytes as the header says.
+        If not, its count of rows is damaged, and some rows are not found. This is SQLite's own
+        rule: behind the place where the rows begin there are only rows, gaps in a chain, and as
+        many odd bytes as the header says.
         """
         kind, head = page[0], 12 if page[0] == INDEX_INTERIOR else 8
         [gap, count, content] = struct.unpack(">3H", page[1:7])
@@ -147,7 +155,7 @@ class Cells:
             for at in cell_places(page, number, self._pages.usable):
                 filled += self._cell_bytes(page, at, kind)
         except BadCell:
-            return True  # reported with its row
+            return True  # the row itself is reported
         for _ in range(self._pages.usable // 4):
             if not 0 < gap <= self._pages.usable - 4:
                 break
@@ -160,7 +168,7 @@ class Cells:
         """Return how many bytes of its page a row takes.
 
         Raises:
-            BadCell: it has no length that can be read.
+            BadCell: the row's length cannot be read.
         """
         if at < 0:
             raise BadCell("its place lies outside of its page")
@@ -174,7 +182,7 @@ class Cells:
         return max(4, at - start + local + (4 if local < total else 0))
 
     def index_cells(self, page: bytes, number: int) -> Iterator[list[Value] | BadCell]:
-        """Yield the rows of a WITHOUT ROWID table's page; inner pages hold rows too."""
+        """Yield the rows of an index or a WITHOUT ROWID table. Inner pages hold rows, too."""
         inner = page[100 if number == 1 else 0] == INDEX_INTERIOR
         for at in cell_places(page, number, self._pages.usable):
             try:
@@ -217,7 +225,7 @@ def _is_json(value: Value) -> bool:
 
 
 def _rising(keys: list[int | None]) -> list[bool]:
-    """Mark the longest run of keys that rises from first to last: with one key damaged it is all the others."""
+    """Mark the longest rising run of keys. With one key damaged, it is all the others."""
     tails: list[int] = []
     ends: list[int] = []
     previous: list[int] = [-1] * len(keys)
@@ -240,7 +248,11 @@ def _rising(keys: list[int | None]) -> list[bool]:
 
 
 def _only_between(cells: list[Any], trusted: list[bool], index: int, key: int | None) -> int | None:
-    """Return the number that a row must have because its neighbours leave no other; else what it says itself."""
+    """Return a row's number.
+
+    If its neighbours leave only one number, return that one. Otherwise return its own number,
+    or None if that is not between them.
+    """
     before = next((n for n in range(index - 1, -1, -1) if trusted[n]), None)
     after = next((n for n in range(index + 1, len(cells)) if trusted[n]), None)
     if before is not None and after is not None:

@@ -1,20 +1,25 @@
-"""A database file that SQLite may refuse to read, read page by page: what `sessiondb salvage` gets its rows from.
+"""Read a database file that SQLite may refuse to read, page by page: the source of every salvage.
 
-SQLite stops at the first page that contradicts another. Here each page is believed as far as it goes: the leaves of a table
-are found along its tree; pages that no tree leads to are recognised by the pointer map (which says for each page whose child
-it is) or, without one, by the shape of their rows. So one bad page costs its own rows and no others, a destroyed
-first page costs nothing but the free list, and a lost schema is found again on its other pages.
+SQLite stops at the first page that contradicts another. Here each page is believed as far as
+possible. The leaves of a table are found along its tree. Pages that no tree leads to are
+recognised by the pointer map, which says for each page whose child it is. Without a map, they
+are recognised by the shape of their rows. So one bad page costs only its own rows, a destroyed
+first page costs only the free list, and a lost schema is found again on its other pages.
 
-The WAL is part of the database. Its frames are taken as SQLite takes them: those of whole transactions, up to the
-first one whose checksum fails. What stands behind that point was perhaps never part of the database, so it is only
-asked for rows that are found nowhere else. The -shm file is never touched.
+The WAL is part of the database. Its frames are taken as SQLite takes them: those of whole
+transactions, up to the first one whose checksum fails. Frames behind that point may never have
+been part of the database, so they supply only rows that are found nowhere else. The -shm file
+is never touched.
 
-The file is opened once, locked against every other process (`exclusive_file.py`), and never written. Bounds: one page, one row and one byte
-per page of the file are in memory. No claim in the file is believed before it is compared with the file's size: a row
-cannot be longer than the pages there are, a chain of pages that comes back to itself ends, a tree visits a page once.
+The file is opened once, locked against every other process (`exclusive_file.py`), and never
+written. Memory holds one page, one row, two bytes per page of the file and one offset per page of
+the WAL. No claim in the file is believed before it is compared with the file's size: a row cannot
+be longer than all pages, a chain of pages that comes back to itself ends, and a tree visits a page
+once.
 
-Not modelled: other text encodings than UTF-8, and a rollback journal (sessiondb's files are in WAL mode from the start).
-A bit that flips inside a text leaves it a text: SQLite's pages carry no checksum, and nobody can tell.
+Not modelled: text encodings other than UTF-8, and a rollback journal (sessiondb's files are in
+WAL mode from the start). A flipped bit inside a text leaves it a text. SQLite's pages carry no
+checksum, so this cannot be detected.
 """
 
 from __future__ import annotations
@@ -53,7 +58,7 @@ from .file_format import (
 from .schema import APPLICATION_ID, SCHEMA_VERSION
 
 _MISFIT: Final = "its columns are not those of its table"
-# Of what is reported page by page; beyond that pages are only counted.
+# Pages that are reported one by one. More are only counted.
 _SPOTS_MAX: Final = 10_000
 
 
@@ -64,24 +69,24 @@ class Found:
     table: str
     values: dict[str, Value]
     stray: bool
-    """True: on a page that no tree leads to, or in the WAL behind its damage. A row of the tree goes first."""
+    """On a page that no tree leads to, or in the WAL behind its damage. Rows of trees go first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A row that is there and could not be read whole."""
+    """A row that could not be read whole."""
 
     table: str
     page: int
     reason: str
     key: int | None
     values: dict[str, Value]
-    """What could be read of it."""
+    """The columns that could be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A row that an index knows of."""
+    """A row that an index names."""
 
     table: str
     values: dict[str, Value]
@@ -89,7 +94,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A page that could not be read, and which rows it may have held: those after `low`, up to `high`."""
+    """A page that could not be read. It may have held rows after `low`, up to `high`."""
 
     page: int
     table: str | None
@@ -134,7 +139,7 @@ class DamagedFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files. May be repeated."""
+        """Close the files. May be repeated."""
         wal, lock = getattr(self, "wal", None), self.__dict__.pop("_lock", None)
         if wal is not None and wal.fd is not None:
             os.close(wal.fd)
@@ -150,11 +155,12 @@ class DamagedFile:
         self.count = self._pages.count
         if self.count == 0 and not self.wal.loose:
             raise NotASessionDB(
-                f"{self.path}: the file holds not one whole page ({self.bytes} bytes); there is nothing to get out of it."
+                f"{self.path}: the file holds no whole page ({self.bytes} bytes), "
+                "so there is nothing to salvage. Check the path."
             )
         if self.bytes % self.page_size and self.wal.size is None:
             in_file = self.bytes // self.page_size
-            self.notes.append(f"the file ends in the middle of page {in_file + 1}; it was cut off")
+            self.notes.append(f"the file ends in the middle of page {in_file + 1}: it was cut off")
         columns_max = max(len(shape.columns) for shape in self.shapes.values())
         self._cells = Cells(self._pages, columns_max)
         self._roots = self._read_schema()
@@ -165,14 +171,14 @@ class DamagedFile:
         self._tables = {self._roots[name]: name for name in TABLES if name in self._roots}
 
     def _is_older(self) -> bool:
-        """Tell whether an older sessiondb wrote the file: it lacks tables that came later."""
+        """Tell whether an older sessiondb wrote the file. It lacks tables that came later."""
         return (
             self._pages.first is not None
             and 0 < int.from_bytes(self._pages.first[60:64], "big") < SCHEMA_VERSION
         )
 
     def _refuse_strangers(self) -> None:
-        """A sound header of another program, or of a newer sessiondb, is not damage."""
+        """Refuse a file with a sound header of another program, or of a newer sessiondb."""
         first = self._pages.first
         if first is None or first[:16] != MAGIC:
             return
@@ -182,19 +188,25 @@ class DamagedFile:
         )
         if application == APPLICATION_ID:
             if SCHEMA_VERSION < version < SCHEMA_VERSION + 1_000:
-                message = f"{self.path}: written by a newer sessiondb (schema {version}; this one knows up to {SCHEMA_VERSION})"
                 raise NewerSchema(
-                    f"{message}. Upgrade sessiondb.", found=version, known=SCHEMA_VERSION
+                    f"{self.path}: written by a newer sessiondb (schema {version}, and this one "
+                    f"knows up to {SCHEMA_VERSION}). Upgrade sessiondb.",
+                    found=version,
+                    known=SCHEMA_VERSION,
                 )
             return
         if self._roots and not {"session", "entry"} & self._roots.keys():
             names = ", ".join(sorted(self._roots)[:4])
             raise NotASessionDB(
-                f"{self.path}: this is a SQLite database of another program, with the tables {names}. Check the path."
+                f"{self.path}: this is a SQLite database of another program, "
+                f"with the tables {names}. Check the path."
             )
 
     def _is_foreign_wal(self) -> bool:
-        """Tell whether the WAL came from another database: its first process and its first session are not the file's."""
+        """Tell whether the WAL came from another database.
+
+        Then its first process and its first session are not the file's.
+        """
         pages = self.wal.pages
         if not pages:
             return False
@@ -202,7 +214,7 @@ class DamagedFile:
         self.wal.pages = {}
         without = self._identity()
         self.wal.pages = pages
-        # One that differs may be damaged, and so may one of another kind; by chance no two of them are.
+        # One value that differs may be damaged. Two are not damaged by chance.
         return (
             sum(
                 None not in pair and pair[0] != pair[1]
@@ -212,7 +224,10 @@ class DamagedFile:
         )
 
     def _identity(self) -> tuple[Value, ...]:
-        """Return what tells databases apart and never changes in one: who opened it first and when, and its first session."""
+        """Return values that differ between databases and never change in one.
+
+        They are the process that opened it first, when it did, and the first session.
+        """
         first = self._first_row("instance") or {}
         session = self._first_row("session") or {}
         if first.get("instance_no") != 1:
@@ -238,12 +253,14 @@ class DamagedFile:
         return None
 
     def _leave_wal_out(self) -> None:
-        """Begin again without the WAL."""
+        """Open again without the WAL."""
         assert self.wal.fd is not None
         os.close(self.wal.fd)
-        self.notes = [
-            "the -wal beside the file is another database's: its first process and first session are not this one's; left out"
-        ]
+        note = (
+            "the -wal beside the file is another database's, so it was left out: "
+            "its first process and its first session are not this one's"
+        )
+        self.notes = [note]
         self.spots.clear()
         self._open(use_wal=False)
         self.wal.state = "foreign"
@@ -251,7 +268,10 @@ class DamagedFile:
     # -- trees
 
     def _leaves(self, tree: _Tree) -> Iterator[tuple[int, bytes, int | None, int | None]]:
-        """Yield the pages of a tree that hold rows, in order, each once; note those that cannot be read."""
+        """Yield the pages of a tree that hold rows, in order, each once.
+
+        Pages that cannot be read are reported.
+        """
         name = tree.shape.name if tree.shape is not None else None
         table = tree.shape is None or tree.shape.key is not None
         stack: list[tuple[int, int | None, int | None, int]] = [(tree.root, None, None, 0)]
@@ -287,9 +307,10 @@ class DamagedFile:
     def _foreign(
         self, page: bytes, number: int, parent: int, low: int | None, high: int | None
     ) -> bool:
-        """Tell whether a page belongs elsewhere, because its parent's pointer to it is damaged.
+        """Tell whether a page belongs to another tree, because its parent's pointer is damaged.
 
-        The map says whose child it is. If it disagrees, the map may be the damaged one: the page's own keys decide.
+        The map says whose child a page is. If it disagrees, the map may be the damaged one. Then
+        the page's own keys decide.
         """
         pointer = self._pages.pointer(number)
         if pointer is None or parent == 0 or pointer == (BTREE_PTR, parent):
@@ -315,7 +336,11 @@ class DamagedFile:
     # -- the schema
 
     def _read_schema(self) -> dict[str, int]:
-        """Return the first page of every table and index that the schema names: by its tree, else from wherever its rows are."""
+        """Return the first page of every table and index that the schema names.
+
+        The schema is read along its tree. If that is incomplete, its rows are searched for on
+        every page.
+        """
         roots: dict[str, int] = {}
         if self._pages.first is not None and self._pages.first[100] in (LEAF, INTERIOR):
             for number, page, low, high in self._leaves(_Tree(None, 1)):
@@ -323,9 +348,8 @@ class DamagedFile:
                 for cell in cells:
                     self._add_root(roots, cell)
                 if not any(not isinstance(cell, BadCell) and len(cell) == 5 for cell in cells):
-                    self._pages.seen[number] = (
-                        0  # a page of the schema was overwritten with one that leads into another tree
-                    )
+                    # A page of the schema was overwritten with one that leads into another tree.
+                    self._pages.seen[number] = 0
         self.spots.clear()
         if roots.keys() >= set(TABLES) or (
             self._pages.has_sound_header()
@@ -334,7 +358,7 @@ class DamagedFile:
         ):
             return roots
         self.notes.append(
-            "the schema cannot be read to its end; what is left of it was looked for on every page"
+            "the schema cannot be read to its end, so the rest of it was searched for on every page"
         )
         for number in range(2, self.count + 1):
             stray = self._pages.stray(number)
@@ -364,7 +388,11 @@ class DamagedFile:
     # -- rows
 
     def rows(self) -> Iterator[Found | Broken]:
-        """Yield every row of the known tables: along the trees, then from pages that no tree leads to, then from the WAL's rest."""
+        """Yield every row of the known tables.
+
+        They come along the trees first, then from pages that no tree leads to, then from the
+        rest of the WAL.
+        """
         for name in TABLES:
             if name in self._roots:
                 yield from self._tree_rows(name)
@@ -372,7 +400,10 @@ class DamagedFile:
         for name, root in self._roots.items():
             if name not in self.shapes and not self._pages.seen[root]:
                 self._mark_index(root)
-        self.spots, self.spots_more = spots, more  # an index is made again, whatever its state
+        self.spots, self.spots_more = (
+            spots,
+            more,
+        )  # indexes are built anew, so damage to one is no loss
         for number in range(2, self.count + 1):
             stray = self._pages.stray(number)
             if stray is not None:
@@ -384,7 +415,7 @@ class DamagedFile:
                 yield from self._rows_by_shape(loose)
 
     def evidence(self) -> Iterator[Known]:
-        """Yield what the indexes say of rows, whether or not those could be read. Single records of them may be damaged."""
+        """Yield the rows that indexes name, read or not. Single records may be damaged."""
         spots, more, seen = list(self.spots), self.spots_more, self._pages.seen
         for name, (table, columns) in EVIDENCE.items():
             if name not in self._roots:
@@ -406,12 +437,13 @@ class DamagedFile:
                     name,
                     low,
                     high,
-                    "its rows do not fill it, so there may be more than it says",
+                    "its rows do not fill it, so there may be more than it counts",
                 )
             if sum(isinstance(row, Broken) and row.reason == _MISFIT for row in rows) * 2 > len(
                 rows
             ):
-                # An inner page was overwritten with one of another tree, and leads here: whose page it is will come for it.
+                # An inner page was overwritten with one of another tree, and leads here. The page
+                # is read again along its own tree.
                 self._pages.seen[number] = 0
                 self._spot(number, name, low, high, "its rows are another table's")
             else:
@@ -449,19 +481,20 @@ class DamagedFile:
                 yield Found(shape.name, name_values(shape, key, cell), stray)
 
     def _mark_index(self, root: int) -> None:
-        """Visit an index, so that its pages are not taken for those of a table."""
+        """Mark the pages of an index, so that they are not taken for a table's."""
         kind = (self._pages.page(root) or b"\0")[0]
         shape = None if kind in (LEAF, INTERIOR) else INDEX
         for number, page, _, _ in self._leaves(_Tree(shape, root)):
             if shape is not None:
                 for _ in self._cells.index_cells(page, number):
-                    pass  # reading a long key marks the pages of its chain
+                    pass  # reading a long key also marks the pages of its chain
 
     def _stray_rows(self, page: bytes, number: int) -> Iterator[Found | Broken]:
         root = self._pages.root_of(number)
         name = self._tables.get(root) if root is not None else None
         if name is None:
-            # The map may be damaged itself, so a page that it gives to an index is believed only if its rows are an index's.
+            # A page of an index that the schema names has no rows of its own. Any other page is
+            # judged by its rows, because the map may be damaged itself.
             if root is None or root not in self._roots.values():
                 yield from self._rows_by_shape(page)
             return
@@ -471,7 +504,8 @@ class DamagedFile:
             if page[0] == leaf or (shape.key is None and page[0] == INDEX_INTERIOR):
                 yield from self._page_rows(shape, page, number, None, None, stray=True)
             return
-        # The map says what it is, its first byte denies it: a leaf, if it reads as one.
+        # By the map it is a table's page, and its first byte denies it. It is a leaf, if most of
+        # it reads as one.
         found = list(
             self._page_rows(shape, bytes([leaf]) + page[1:], number, None, None, stray=True)
         )
@@ -479,7 +513,7 @@ class DamagedFile:
             yield from found
 
     def _rows_by_shape(self, page: bytes) -> Iterator[Found | Broken]:
-        """Yield the rows of a page that nothing says the table of: those that can only be one table's."""
+        """Yield the rows of a page whose table is unknown, if only one table can have such rows."""
         if page[0] == LEAF:
             cells = list(self._cells.row_leaf(page, 0, None, None))
         elif page[0] in (INDEX_LEAF, INDEX_INTERIOR):
@@ -499,7 +533,7 @@ class DamagedFile:
             for shape in candidates
             if shape.name not in AMBIGUOUS and good and all(shape.fits(cell) for _, cell in good)
         ]
-        # Rows of an older schema are shorter: of several tables, the one whose rows are all there.
+        # Rows of an older schema are shorter. Of several tables, choose one whose rows are whole.
         whole = [
             shape for shape in fitting if all(len(cell) == len(shape.columns) for _, cell in good)
         ]
@@ -510,7 +544,11 @@ class DamagedFile:
 
 
 def _is_index(shape: Shape, cells: list[list[Value]]) -> bool:
-    """Indexes that begin with a lane or a state look like the table of lanes: but they end with a row's number, twice or large."""
+    """Tell whether rows that look like lanes are an index's.
+
+    Indexes that begin with a lane or a state have the same types. But their last column is a
+    row's number, which comes twice or is large.
+    """
     return shape.name == "lane" and (
         all(cell[1] == cell[2] for cell in cells) or any(_wide(cell[1]) for cell in cells)
     )

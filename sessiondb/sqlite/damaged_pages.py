@@ -1,4 +1,4 @@
-"""The pages of a damaged file as of its last transaction, and what the file says of each of them."""
+"""The pages of a damaged file as of its last transaction: contents, pointer map and free list."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from .file_format import (
 
 
 class Pages:
-    """The pages of a file, its WAL's newer versions before its own."""
+    """The pages of a file. Newer versions in its WAL go before its own.
+
+    `first` is page 1. `seen` marks the pages that a tree or a row's chain leads to.
+    """
 
     def __init__(self, fd: int, size: int, page_size: int, wal: Wal) -> None:
         self.fd, self.page_size, self.wal = fd, page_size, wal
         header = os.pread(fd, 100, 0)
         self.usable = page_size - (header[20] if header[:16] == MAGIC and header[20] <= 32 else 0)
         in_file = size // page_size
-        # No page number can be larger than all pages there are, in the file and in the WAL, whatever the WAL says.
+        # Whatever the WAL says, no page number is larger than the count of pages in the file and
+        # in the WAL.
         most = in_file + wal.frames
         wal.pages = {page: offset for page, offset in wal.pages.items() if page <= most}
         self.count = min(wal.size, most) if wal.size is not None else in_file
@@ -36,7 +40,10 @@ class Pages:
         self._mark_free()
 
     def page(self, number: int) -> bytes | None:
-        """Return a page as of the last transaction; None if the file is too short, or the disk cannot read it."""
+        """Return a page as of the last transaction.
+
+        Return None if the file is too short, or the disk cannot read it.
+        """
         offset = self.wal.pages.get(number)
         fd, offset = (
             (self.fd, (number - 1) * self.page_size) if offset is None else (self.wal.fd, offset)
@@ -45,7 +52,7 @@ class Pages:
         try:
             data = os.pread(fd, self.page_size, offset)
         except OSError:
-            return None  # the disk's own damage: one page less
+            return None  # a bad sector: this page is lost
         return data if len(data) == self.page_size else None
 
     def in_range(self, number: int) -> bool:
@@ -73,7 +80,10 @@ class Pages:
         return page + 1 if page == LOCK_BYTE // self.page_size + 1 else page
 
     def pointer(self, number: int) -> tuple[int, int] | None:
-        """Return what the pointer map says of a page: its kind and its parent; None if there is no map, or it cannot be read."""
+        """Return a page's kind and its parent from the pointer map.
+
+        Return None if there is no map, or if it cannot be read.
+        """
         if not self._has_map or number < 3:
             return None
         at = self._map_page(number)
@@ -86,7 +96,10 @@ class Pages:
         return (kind, parent) if 1 <= kind <= 5 else None
 
     def _is_sound_map(self, at: int) -> bool:
-        """Tell whether a page of the map is one: nearly all of what it says must be possible. Looked at once."""
+        """Tell whether a page of the map is sound: 90 % of its entries must be possible.
+
+        Each page is checked once.
+        """
         if at not in self._sound_maps:
             page, sound = self.page(at) or b"", 0
             entries = min(len(page) // 5, self.usable // 5, max(0, self.count - at))
@@ -109,7 +122,10 @@ class Pages:
         return None
 
     def _mark_free(self) -> None:
-        """Note which pages the free list names: their rows were deleted. A page that a tree leads to is none of them."""
+        """Mark the pages that the free list names. Their rows were deleted.
+
+        A page that a tree leads to is read nevertheless.
+        """
         first = self.first
         trunk = (
             struct.unpack(">I", first[32:36])[0]
@@ -135,7 +151,7 @@ class Pages:
         return bool(self._free[number]) if pointer is None else pointer[0] == FREE_PTR
 
     def stray(self, number: int) -> bytes | None:
-        """Return a page that no tree has led to and that is not free, nor the map's."""
+        """Return a page that no tree leads to, unless it is free or the map's."""
         if (
             self.seen[number]
             or self.is_free(number)
@@ -146,7 +162,7 @@ class Pages:
 
 
 def page_size_of(fd: int, size: int, notes: list[str]) -> int:
-    """Return the bytes of a page: what the header says, or what the pages look like, which is noted."""
+    """Return the page size in bytes from the header. Without a header, guess it and add a note."""
     header = os.pread(fd, 100, 0)
     if header[:16] == MAGIC and len(header) >= 18:
         [claim] = struct.unpack(">H", header[16:18])
@@ -154,12 +170,12 @@ def page_size_of(fd: int, size: int, notes: list[str]) -> int:
         if claim >= 512 and claim & (claim - 1) == 0:
             return int(claim)
     best = _guess_page_size(fd, size)
-    notes.append(f"the file's header is destroyed; its pages seem to have {best} bytes")
+    notes.append(f"the file's header is destroyed. Its pages seem to have {best} bytes")
     return best
 
 
 def _guess_page_size(fd: int, file_bytes: int) -> int:
-    """Return the size at which most of the first pages look like pages; ours is asked first and wins a draw."""
+    """Return the size at which most of a sample look like pages. sessiondb's own wins a draw."""
     best, best_score = 4096, -1.0
     for size in (4096, 1024, 2048, 8192, 16384, 32768, 65536, 512):
         pages = max(0, file_bytes // size - 1)

@@ -1,4 +1,4 @@
-"""The WAL beside a damaged database: which of its frames count, and where the newest version of each page is."""
+"""The WAL beside a damaged database: which frames count, and the newest version of each page."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Literal
 
 @dataclass(slots=True)
 class Wal:
-    """Which pages the WAL has newer versions of, and where."""
+    """The pages that a WAL has newer versions of, and their offsets in its file."""
 
     fd: int | None = None
     state: Literal["none", "empty", "whole", "torn", "unusable", "foreign", "ignored"] = "none"
     frames: int = 0
     pages: dict[int, int] = field(default_factory=dict)
     size: int | None = None
-    """Pages of the database after the last transaction in it."""
+    """Pages of the database after the last whole transaction."""
     loose: list[int] = field(default_factory=list)
-    """Offsets of pages behind the damage."""
+    """Offsets of pages behind the damage. They may never have been part of the database."""
 
 
 _M32 = 0xFFFFFFFF
 
 
 def _checksum(order: str, data: bytes, seed: tuple[int, int]) -> tuple[int, int]:
-    """The WAL's checksum: two sums that each feed the other."""
+    """Return the WAL's checksum: two sums that each feed the other."""
     a, b = seed
     numbers = struct.unpack(f"{order}{len(data) // 4}I", data)
     for first, second in zip(numbers[::2], numbers[1::2], strict=True):
@@ -37,10 +37,10 @@ def _checksum(order: str, data: bytes, seed: tuple[int, int]) -> tuple[int, int]
 
 
 def read_wal(path: str, page_size: int) -> Wal:
-    """Index the WAL: the newest version of each page that a whole transaction wrote, up to the first damage.
+    """Index the newest version of each page that a whole transaction wrote, up to the first damage.
 
-    SQLite's rule, with one difference: a damaged header does not void the frames, whose checksums are chained to
-    each other and whose salts agree.
+    This is SQLite's rule with one difference. A damaged header does not void the frames,
+    because their checksums are chained to each other and their salts agree.
     """
     try:
         fd = os.open(path + "-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -50,14 +50,11 @@ def read_wal(path: str, page_size: int) -> Wal:
         return Wal(state="unusable")
     wal = Wal(fd=fd)
     size = os.fstat(fd).st_size
-    if not stat.S_ISREG(os.fstat(fd).st_mode) or size < 32 + 24 + page_size:
-        wal.state = (
-            "unusable"
-            if not stat.S_ISREG(os.fstat(fd).st_mode)
-            else "torn"
-            if size > 32
-            else "empty"
-        )
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        wal.state = "unusable"
+        return wal
+    if size < 32 + 24 + page_size:
+        wal.state = "torn" if size > 32 else "empty"
         return wal
     _read_frames(wal, size, page_size)
     return wal
@@ -81,7 +78,9 @@ def _read_frames(wal: Wal, size: int, page_size: int) -> None:
     for number, offset in enumerate(range(32, size - step + 1, step)):
         frame = os.pread(wal.fd, step if not ended else 24, offset)
         if frame[8:16] != salts and _bits_apart(frame[8:16], salts) > 3:
-            ended = True  # left from an earlier round; the newer ones end here, unless this is damage and more of them follow
+            # A frame from before the last reset: the newer ones end here. If more of them
+            # follow, then this frame is damage.
+            ended = True
             continue
         if ended or len(frame) < step:
             ended, broken = False, True

@@ -1,4 +1,4 @@
-"""A database file that is opened by hand: for reading, and locked the way SQLite locks it."""
+"""A database file that is opened without SQLite: for reading, and locked as SQLite locks it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .file_format import LOCK_BYTE, LOCK_BYTES
 
 
 def holders(path: str) -> list[str]:
-    """Name the processes that hold a lock on a database or its -shm, this one included; empty where the system does not tell."""
+    """Name the processes that hold a lock on a database or its -shm, this one included.
+
+    Empty where the system has no /proc/locks.
+    """
     inodes = set()
     for name in (path, path + "-shm"):
         try:
@@ -26,7 +29,8 @@ def holders(path: str) -> list[str]:
         locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return []
-    # "1: POSIX  ADVISORY  READ 4711 fe:00:1234 128 128"; a waiting request has "->" as its second field.
+    # "1: POSIX  ADVISORY  READ 4711 fe:00:1234 128 128". A waiting request has "->" as its
+    # second field, and so one more.
     pids = {
         int(fields[4])
         for fields in map(str.split, locks)
@@ -37,29 +41,31 @@ def holders(path: str) -> list[str]:
 
 def _name_of(pid: int) -> str:
     try:
-        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text(encoding='utf-8', errors='replace').strip()})"
+        comm = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
+        return f"pid {pid} ({comm.strip()})"
     except OSError:
         return f"pid {pid}"
 
 
 class ExclusiveFile:
-    """The file, open for reading, and locked the way SQLite locks it, so that nobody else opens it meanwhile."""
+    """A file that is open for reading, and locked so that no other process opens it meanwhile."""
 
     def __init__(self, path: str) -> None:
         try:
             mode = Path(path).stat().st_mode
         except OSError as error:
             raise OpenError(
-                f"{path}: {(error.strerror or str(error)).lower()}. Check the path and who may read it."
+                f"{path}: {(error.strerror or str(error)).lower()}. "
+                "Check the path and who may read it."
             ) from error
-        if not stat.S_ISREG(
-            mode
-        ):  # before it is opened: opening a pipe waits for somebody to write to it
+        if not stat.S_ISREG(mode):
+            # Checked before it is opened: opening a pipe waits for its writer.
             raise OpenError(
                 f"{path}: this is not a plain file, so there is no database in it. Check the path."
             )
         held = [_name_of(os.getpid())] if is_open_here(path) else holders(path)
-        if held:  # by this process too: its own locks would go when the file is closed here
+        if held:
+            # This process counts, too: closing the file here would release its own locks.
             raise self._busy(path, held)
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -74,13 +80,14 @@ class ExclusiveFile:
 
     @staticmethod
     def _open_readonly(path: str) -> int:
-        """Without the right to write there is no lock to be had; /proc/locks has said already that nobody holds one."""
+        """Open without a lock, which needs the right to write. /proc/locks has named no holder."""
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise OpenError(
-                f"{path}: {reason}. Run as the file's owner, or give this user the right to read it."
+                f"{path}: {reason}. "
+                "Run as the file's owner, or give this user the right to read it."
             ) from error
 
     @staticmethod

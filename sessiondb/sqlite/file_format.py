@@ -1,4 +1,8 @@
-"""How SQLite's file is laid out: numbers, records, pages, and the shapes of sessiondb's rows."""
+"""The layout of SQLite's file: numbers, records, pages, and the shapes of sessiondb's rows.
+
+Pure functions over bytes. Sizes are in bytes, places count from the start of a page, and page
+numbers from 1. https://sqlite.org/fileformat2.html describes the format.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,17 @@ from .schema import schema_text
 Value = int | float | str | bytes | None
 
 MAGIC: Final = b"SQLite format 3\x00"
-# The first byte of a page of a tree, and what the pointer map may say of one.
+# The first byte of a tree's page, and the kinds of page in a pointer map.
 LEAF, INTERIOR, INDEX_LEAF, INDEX_INTERIOR = 13, 5, 10, 2
 ROOT_PTR, FREE_PTR, BTREE_PTR = 1, 2, 5
-# SQLite's locks: the pending byte, the reserved byte and 510 shared ones. The page that holds them is never used.
+# SQLite locks the pending byte, the reserved byte and 510 shared ones. The page that holds
+# them is never used.
 LOCK_BYTE, LOCK_BYTES = 0x40000000, 512
-# A tree of a 140 TB database is no deeper.
+# The tree of a 140 TB database is no deeper.
 DEPTH_MAX: Final = 32
 
 
-# In the order in which they are read: a row comes after those that it refers to, as far as that goes.
+# The order of reading: a row comes after the rows that it refers to, where that is possible.
 TABLES: Final = (
     "instance",
     "session",
@@ -44,7 +49,8 @@ TABLES: Final = (
     "archive_chunk",
     "sqlite_sequence",
 )
-# Rows of a lost schema are recognised by their types; where two kinds of rows have the same, by what this column may say.
+# Without a schema, rows are recognised by the types of their columns. Where those of two
+# tables are alike, the values that this column may have tell the tables apart.
 _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
     "session": ("origin", frozenset({"native", "import", "fork"})),
     "epoch": ("reason", frozenset({"start", "compaction", "reset", "branch", "undo", "fork"})),
@@ -55,20 +61,21 @@ _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
     "archive": ("encoding", frozenset({"zstd", "zlib", "none"})),
     "archive_chunk": ("what", frozenset({"session", "binding", "branch", "epoch", "entry"})),
 }
-# What an index says of the rows of its table, whose own pages may be lost: the columns of its records.
+# Indexes name rows of a table whose own pages may be lost. These are their columns.
 EVIDENCE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sqlite_autoindex_session_1": ("session", ("session_id", "session_no")),
     "entry_by_id": ("entry", ("session_no", "entry_id", "entry_no")),
     "sqlite_autoindex_inbox_1": ("inbox", ("channel", "event_id", "inbox_no")),
     "binding_by_session": ("binding", ("session_no", "session_key")),
 }
-# An index has rows of the same types as these: without a schema they are not told apart, and left out.
+# An index has rows of the same types as these tables. Without a schema the two cannot be
+# told apart, so both are left out.
 AMBIGUOUS: Final = frozenset({"event_cursor"})
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the rows of one table look like: the columns in the order of the record, each with its type."""
+    """The shape of one table's rows: the columns in the order of the record, with their types."""
 
     name: str
     columns: tuple[str, ...]
@@ -76,10 +83,13 @@ class Shape:
     required: tuple[bool, ...]
     defaults: tuple[Value, ...]
     key: str | None
-    """The column that is the row's number; None: the table is an index of its own (WITHOUT ROWID)."""
+    """The column that is the row's number. None: the table has none (WITHOUT ROWID)."""
 
     def fits(self, values: list[Value]) -> bool:
-        """Tell whether a record could be a row of this table. Columns that were added later may be missing."""
+        """Tell whether a record could be a row of this table.
+
+        Columns that were added later may be missing.
+        """
         lacking = zip(self.required[len(values) :], self.defaults[len(values) :], strict=True)
         if len(values) > len(self.columns) or any(
             need and default is None for need, default in lacking
@@ -104,7 +114,7 @@ _PYTHON: Final[dict[str, type]] = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
 
 
 def shapes() -> dict[str, Shape]:
-    """Return the shape of every table of the present schema, from the schema itself."""
+    """Return the shape of every table, taken from the present schema."""
     connection = apsw.Connection(":memory:")
     try:
         connection.execute(schema_text()).fetchall()
@@ -124,7 +134,7 @@ def _shape(connection: apsw.Connection, name: str, *, without_rowid: bool) -> Sh
     found: list[Any] = connection.execute(
         'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?)', (name,)
     ).fetchall()
-    if without_rowid:  # the key's columns come first, in the key's order
+    if without_rowid:  # the columns of the key come first, in the order of the key
         found = [
             *sorted((row for row in found if row[4]), key=lambda row: row[4]),
             *(row for row in found if not row[4]),
@@ -144,7 +154,7 @@ INDEX: Final = Shape("an index", (), (), (), (), None)
 
 
 class BadCell(Exception):
-    """A row or page is not what its neighbours say."""
+    """A row or a page contradicts its neighbours."""
 
     def __init__(self, reason: str, *, record: list[Value] | None = None) -> None:
         super().__init__(reason)
@@ -156,10 +166,10 @@ class BadCell(Exception):
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read SQLite's variable-length number; return it and where the next byte is.
+    """Read SQLite's variable-length number. Return it and the place of the next byte.
 
     Raises:
-        BadCell: the data end in the middle of it.
+        BadCell: the data end inside the number.
     """
     value = 0
     for step in range(9):
@@ -184,10 +194,10 @@ FIXED: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8, 8: 0, 9: 0}
 
 
 def record_sizes(data: bytes, at: int, total: int, columns_max: int) -> tuple[int, list[int]]:
-    """Read a record's header; return where the values begin, and their serial types.
+    """Read a record's header. Return the place of the first value, and all serial types.
 
     Raises:
-        BadCell: the types do not add up to `total` bytes, or there are more than a table here has.
+        BadCell: the types do not add up to `total` bytes, or there are more than `columns_max`.
     """
     header_bytes, at_type = varint(data, at)
     end = at + header_bytes
@@ -198,7 +208,7 @@ def record_sizes(data: bytes, at: int, total: int, columns_max: int) -> tuple[in
     while at_type < end:
         serial, at_type = varint(data, at_type)
         if serial in (10, 11) or serial < 0 or len(serials) >= columns_max:
-            raise BadCell("a row's header names a type that there is not")
+            raise BadCell("a row's header names a type that does not exist")
         serials.append(serial)
         size += FIXED[serial] if serial < 12 else (serial - 12) // 2
     if at_type != end or size != total:
@@ -207,10 +217,10 @@ def record_sizes(data: bytes, at: int, total: int, columns_max: int) -> tuple[in
 
 
 def decode(data: bytes, at: int, serial: int) -> tuple[Value, int]:
-    """Decode one value; return it and where the next one begins.
+    """Decode one value. Return it and the place of the next one.
 
     Raises:
-        UnicodeDecodeError: a text that is not UTF-8.
+        UnicodeDecodeError: the value is a text that is not UTF-8.
     """
     if serial >= 12:
         end = at + (serial - 12) // 2
@@ -224,7 +234,10 @@ def decode(data: bytes, at: int, serial: int) -> tuple[Value, int]:
 
 
 def decode_all(data: bytes, at: int, serials: list[int]) -> tuple[list[Value], str]:
-    """Decode the columns; what ends too early or is no text comes as bytes, with the reason."""
+    """Decode the columns of a record. Return them, and what is wrong with the first bad one.
+
+    A value that ends too early, or a text that is not UTF-8, is returned as bytes.
+    """
     values: list[Value] = []
     bad = ""
     for serial in serials:
@@ -242,7 +255,7 @@ def decode_all(data: bytes, at: int, serials: list[int]) -> tuple[list[Value], s
 
 
 def name_values(shape: Shape, key: int | None, record: list[Value]) -> dict[str, Value]:
-    """Name a record's values; the columns that it lacks get their defaults."""
+    """Return a record's values by column. Columns that it lacks get their defaults."""
     values = dict(zip(shape.columns, [*record, *shape.defaults[len(record) :]], strict=False))
     if shape.key:
         values[shape.key] = key
@@ -253,7 +266,7 @@ def name_values(shape: Shape, key: int | None, record: list[Value]) -> dict[str,
 
 
 def cell_places(page: bytes, number: int, usable: int) -> Iterator[int]:
-    """Yield where each row of a page begins, as far as its pointers stay inside the page."""
+    """Yield the place of each row of a page, or -1 for a place outside of the page."""
     head = 100 if number == 1 else 0
     first = head + (12 if page[head] in (INTERIOR, INDEX_INTERIOR) else 8)
     [count] = struct.unpack(">H", page[head + 3 : head + 5])
@@ -263,7 +276,7 @@ def cell_places(page: bytes, number: int, usable: int) -> Iterator[int]:
 
 
 def local_bytes(usable: int, total: int, *, table: bool) -> int:
-    """Return how much of a row of `total` bytes lies on its own page."""
+    """Return how many of a row's `total` bytes lie on its own page."""
     most = usable - 35 if table else (usable - 12) * 64 // 255 - 23
     if total <= most:
         return total
@@ -281,5 +294,6 @@ def is_plausible_page(page: bytes, size: int) -> bool:
     if not (0 < count <= (size - first) // 2 and first + 2 * count <= (content or 65536) <= size):
         return False
     places = struct.unpack(f">{count}H", page[first : first + 2 * count])
-    # Rows are laid down from the end of a page: in one that is really smaller they all lie in its first half.
+    # Rows are laid down from the end of a page. If the page is really smaller, they all lie in
+    # the first half of these bytes.
     return bool(min(places) >= first + 2 * count and size // 2 <= max(places) < size)

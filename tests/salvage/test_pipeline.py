@@ -840,7 +840,7 @@ def test_the_command_says_what_it_got_and_ends_with_0_1_or_2(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     done = run("salvage", broken, new)
-    assert (done.exit_code, "everything is out" in done.stdout) == (0, True)
+    assert (done.exit_code, "everything was salvaged" in done.stdout) == (0, True)
     done = run("salvage", broken, new)
     assert (
         done.exit_code,

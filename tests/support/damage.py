@@ -215,7 +215,7 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
             wrong.append(f"{table} {number} is lost and nothing says so")
     wrong += [f"verify: {finding.message}" for finding in report.findings]
     if report.complete and wrong:
-        wrong.append("the report says that everything is out")
+        wrong.append("the report says that everything was salvaged")
     return wrong
 
 
