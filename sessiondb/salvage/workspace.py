@@ -85,9 +85,9 @@ class Workspace:
         self.now_ms = now_ms()
         self.report = SalvageReport(source.path, target.path)
         self.tables: dict[str, TableReport] = {}
-        # By table: the highest number that was assigned. Then the tables whose last number could
-        # be read.
+        # By table: the highest number that was assigned.
         self.numbers: Counter[str] = Counter()
+        # Tables whose row in `sqlite_sequence`, the last number, could be read.
         self.sequences: set[str] = set()
         # By entry number: the readable parts of broken entries.
         self.fragments: dict[int, dict[str, Any]] = {}
