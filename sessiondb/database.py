@@ -40,6 +40,7 @@ from .models import (
     VerifyReport,
 )
 from .salvage import pipeline as salvaging
+from .salvage.report import SalvageReport
 from .transcript import registry
 from .transcript.compaction import GivenUp
 from .transcript.keys import parse_key
@@ -486,7 +487,7 @@ def salvage(
     *,
     use_wal: bool = True,
     progress: Callable[[str], None] = lambda _: None,
-) -> salvaging.SalvageReport:
+) -> SalvageReport:
     """Get every readable entry out of a damaged file, into a new database, and say what is missing. Blocks until done.
 
     The file is read page by page and never written; nobody else may have it open. The new database appears under its

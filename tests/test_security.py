@@ -285,7 +285,7 @@ NAMED_EXCEPTIONS = {
     "sqlite/schema.py create_or_migrate next((script for number, script in migrations() if number == version + 1))": "a migration's file",
     "sqlite/schema.py _pragma name": "called with constants of schema.py",
     "sqlite/transaction.py _start prepared.sql": "a named statement of a .sql file",
-    "sqlite/damaged_file.py shapes schema_text()": "schema.sql, in memory",
+    "sqlite/file_format.py shapes schema_text()": "schema.sql, in memory",
     "sqlite/new_database.py __enter__ f'PRAGMA {setting}'": "called with constants of new_database.py",
 }
 

@@ -8,7 +8,7 @@ import click
 
 from sessiondb import database
 from sessiondb.errors import SessionDBError
-from sessiondb.salvage.pipeline import SalvageReport
+from sessiondb.salvage.report import SalvageReport
 
 from .program import OK, PROBLEMS, USAGE, Failure, database_argument, debug_option, json_option
 from .terminal import (
@@ -24,27 +24,30 @@ from .terminal import (
 )
 
 COULD_NOT_START = USAGE
-# Of what is listed one by one; --json has more.
+# Lines that are listed one by one. --json has more.
 SHOWN = 20
 
 
-@click.command(short_help="Get what can be read out of a damaged file.")
+@click.command(short_help="Salvage what can be read of a damaged file.")
 @database_argument
 @click.argument("new", metavar="NEW")
 @click.option(
-    "--without-wal", is_flag=True, help="Leave out the -wal beside DB: it is another database's."
+    "--without-wal",
+    is_flag=True,
+    help="Leave out the -wal beside DB, because it is another database's.",
 )
 @json_option()
 @debug_option
 def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
-    """Get every readable entry out of the damaged file DB into the new database NEW, and say what is missing.
+    """Salvage the damaged file DB into the new database NEW, and report what is missing.
 
-    DB is read page by page and never written, so it may be damaged anywhere; stop the gateway first. NEW appears when
-    it is complete and verified. Where an entry is lost, a mark stands in its place. Exit codes: 0 everything is
-    out, 1 something is missing or was changed, 2 it could not start and NEW was not made.
+    Stop the gateway first. DB is read page by page and never written, so it may be damaged
+    anywhere. NEW appears when it is complete and verified. A lost entry is replaced by a mark.
+    Exit codes: 0 everything was salvaged, 1 something is missing or was changed, 2 the salvage
+    could not start and NEW was not created.
     """
     try:
-        report = database.salvage(db, new, use_wal=not without_wal, progress=_say)
+        report = database.salvage(db, new, use_wal=not without_wal, progress=_print_step)
     except (SessionDBError, OSError) as error:
         raise Failure(str(error), COULD_NOT_START) from error
     if as_json:
@@ -60,9 +63,9 @@ def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
     return OK if report.complete else PROBLEMS
 
 
-def _say(what: str) -> None:
+def _print_step(name: str) -> None:
     if sys.stderr.isatty():
-        click.echo(f"sessiondb: {escape(what)} ...", err=True)
+        click.echo(f"sessiondb: {escape(name)} ...", err=True)
 
 
 def _print(report: SalvageReport) -> None:
@@ -74,7 +77,7 @@ def _print(report: SalvageReport) -> None:
         Column("table"),
         *(
             Column(name, "right")
-            for name in ("found", "expected", "broken", "left out", "made again")
+            for name in ("found", "expected", "broken", "left out", "recreated")
         ),
     ]
     rows: list[list[object]] = []
@@ -95,7 +98,7 @@ def _print(report: SalvageReport) -> None:
         f"page {spot.page}, {spot.table or 'no table'}: {spot.what}" for spot in report.unreadable
     ]
     _list(f"{pages} that could not be read whole", lines)
-    _list("gone or changed", report.lost)
+    _list("lost or changed", report.lost)
     _list("notes", report.notes)
     _list("verify", [finding.message for finding in report.findings])
     if report.more:
@@ -145,16 +148,15 @@ def _list(title: str, lines: list[str]) -> None:
         for part in wrap(escape(line), width - 4 if width else None):
             click.echo(f"    {part}")
     if len(lines) > SHOWN:
-        click.echo(f"    ... and {len(lines) - SHOWN:,} more; --json lists them")
+        click.echo(f"    ... and {len(lines) - SHOWN:,} more (--json lists them)")
 
 
 def _verdict(report: SalvageReport) -> str:
-    got = f"{report.destination}: {counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}"
+    sessions = counted(report.sessions, "session")
+    entries = counted(report.entries, "entry", "entries")
+    salvaged = f"{report.destination}: {sessions}, {entries}"
     if report.complete:
-        return f"{got}: everything is out"
-    missing = report.missing_entries
-    return (
-        f"{got}: {counted(missing, 'entry is', 'entries are')} missing"
-        if missing
-        else f"{got}: see above for what is not as it was"
-    )
+        return f"{salvaged}: everything was salvaged"
+    if missing := report.missing_entries:
+        return f"{salvaged}: {counted(missing, 'entry is', 'entries are')} missing"
+    return f"{salvaged}: the changes are listed above"

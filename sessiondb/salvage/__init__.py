@@ -1,1 +1,1 @@
-"""A damaged file becomes a new database. Nothing but the façade and the command line depends on it."""
+"""A damaged file becomes a new database. Only the façade and the command line use this package."""

@@ -1,7 +1,8 @@
-"""The database that `sessiondb salvage` builds: under a temporary name, by one thread, and under its own name once it is whole.
+"""The database that `sessiondb salvage` builds. It gets its own name when it is complete.
 
-Nobody else can have it open, so none of the engine's threads and locks are needed, and syncing can wait for the end. A
-crash leaves the temporary file, which the next run refuses to write over.
+One thread builds it under a temporary name. No other process can have it open, so it needs none
+of the engine's threads and locks, and it is synced only at the end. A crash leaves the temporary
+file, and the next run refuses to overwrite it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ T = TypeVar("T")
 
 
 class NewDatabase:
-    """A database in the making. Use it as a context manager; without `finish` nothing is left of it."""
+    """A database that is being built. Use it as a context manager.
+
+    Without `finish`, leaving it removes the file.
+    """
 
     def __init__(self, path: str) -> None:
         path = resolved(path)
@@ -60,11 +64,11 @@ class NewDatabase:
 
     @property
     def _open(self) -> apsw.Connection:
-        assert self._connection is not None, "the database is finished, or was never begun"
+        assert self._connection is not None, "the database is finished, or was not entered"
         return self._connection
 
     def write(self, fn: Callable[[WriteTransaction], T], *, now_ms: int) -> T:
-        """Run `fn` in a transaction."""
+        """Run `fn` in a transaction. It is durable after `finish`, not before."""
         connection = self._open
         tx = WriteTransaction(connection, now_ms, 0)
         try:
@@ -93,8 +97,8 @@ class NewDatabase:
         finally:
             tx.end()
 
-    def raise_sequence(self, table: str, number: int) -> int:
-        """See that numbers up to this one are never given out again; return the last one that counts as given out."""
+    def raise_sequence(self, table: str, number: int) -> None:
+        """Never assign numbers up to this one again."""
         connection, values = self._open, {"name": table, "number": number}
         connection.execute(
             "UPDATE sqlite_sequence SET seq = max(seq, :number) WHERE name = :name", values
@@ -103,10 +107,15 @@ class NewDatabase:
             connection.execute(
                 "INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :number)", values
             ).fetchall()
-        return number
 
     def finish(self) -> None:
-        """Give the database its name: complete, and on disk."""
+        """Sync the database, and give it its name.
+
+        On return it is on disk under that name.
+
+        Raises:
+            InvalidInput: a file with that name exists.
+        """
         connection = self._open
         drain(connection, "PRAGMA incremental_vacuum")
         drain(connection, "PRAGMA locking_mode = normal")

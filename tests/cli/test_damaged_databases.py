@@ -1,9 +1,9 @@
-"""Every command and the library meet databases that are damaged, foreign or no database at all: no hang, no traceback, a way out.
+"""Every command, and the library, on databases that are damaged, foreign or no database at all.
 
-What a command may do with such a file: its work, as far as the damage lets it, or one line that names the file and what to
-do next, with an exit code of its own. What it may not: hang, crash, show a traceback, call it a bug, or change a
-session that the damage does not touch. SESSIONDB_DAMAGE is how many damaged files are tried, SESSIONDB_DAMAGE_SEED where the dice
-begin.
+A command does its work as far as the damage lets it. Or it prints one line that names the file
+and the next step, and ends with its own exit code. It does not hang, crash, show a traceback, call
+damage a bug, or change a session that the damage does not touch. SESSIONDB_DAMAGE is how many
+damaged files are tried, SESSIONDB_DAMAGE_SEED the seed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ from sessiondb.errors import NewerSchema, NotASessionDB, OpenError, StoreDamaged
 from sessiondb.sqlite import transaction
 from tests import ROOT
 from tests.proofs.fuzz.properties import watched
-from tests.salvage.test_pipeline import die_with_wal
 from tests.support.core import change, query, user
-from tests.support.damage import PAGE, Truth, break_it, copy_of, make
+from tests.support.damage import PAGE, SEED, TIMES, Truth, break_it, copy_of, die_with_wal, make
 
-TIMES = max(4, int(os.environ.get("SESSIONDB_DAMAGE", "15")) // 5)
-SEED = int(os.environ.get("SESSIONDB_DAMAGE_SEED", "1"))
+FILES = max(4, TIMES // 5)
 PATIENCE_S = 60
 LINE = '{"role":"user","content":"hello"}\n'
-# What a person can do next, as the messages say it.
+# The next steps that the messages name.
 WAYS_OUT = ("salvage", "Upgrade", "Check", "Choose", "Run as", "Open it", "a file of its own")
 
 OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY = range(6)
@@ -55,7 +53,8 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
     """Return every command that opens a database, each with ordinary arguments."""
     line = folder / "line.jsonl"
     line.write_text(
-        '{"type":"session","version":3,"id":"imported","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}\n'
+        '{"type":"session","version":3,"id":"imported",'
+        '"timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}\n'
     )
     out = folder / "out"
     return {
@@ -77,7 +76,10 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def run(arguments: list[str], stdin: str = "") -> tuple[int, str]:
-    """Run a command in this process; return its exit code and its complaint. Whatever else escapes fails the test."""
+    """Run a command in this process. Return its exit code and its complaint.
+
+    An exception that escapes it fails the test.
+    """
     with watched(cpu=False):
         result = CliRunner().invoke(program, arguments, input=stdin)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -85,8 +87,8 @@ def run(arguments: list[str], stdin: str = "") -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-def unmannerly(name: str, code: int, message: str, path: Path) -> str | None:
-    """Return what a command did that it may not; None if it behaved."""
+def misbehaviour(name: str, code: int, message: str, path: Path) -> str | None:
+    """Return what a command did wrong, or None."""
     if code not in (OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY):
         return f"{name} ended with {code}: {message}"
     if "Traceback" in message or "this is a bug" in message:
@@ -103,39 +105,41 @@ def unmannerly(name: str, code: int, message: str, path: Path) -> str | None:
 def try_all(
     path: Path, folder: Path, only: tuple[str, ...] = ()
 ) -> tuple[dict[str, int], list[str]]:
-    """Run every command on a copy of a database each; return their exit codes and what they did that they may not."""
+    """Run every command on its own copy of a database. Return exit codes, and what was wrong."""
     codes, wrong = {}, []
     copy = folder / "copy.db"
     for name in only or tuple(commands(copy, folder)):
         (folder / "new.db").unlink(missing_ok=True)
         code, message = run(commands(copy_of(path, copy), folder)[name], LINE)
         codes[name] = code
-        complaint = unmannerly(name, code, message, copy)
+        complaint = misbehaviour(name, code, message, copy)
         wrong += [complaint] if complaint is not None else []
     return codes, wrong
 
 
-# -- whatever the damage -------------------------------------------------------------------------------------
+# -- whatever the damage
 
 
-def test_no_command_hangs_crashes_or_shows_its_insides_whatever_is_damaged(
+def test_no_command_hangs_or_crashes_whatever_is_damaged(
     sound: Truth, broken: Path, tmp_path: Path
 ) -> None:
-    ended = Counter[str]()
-    for number in range(TIMES):
+    ended, failures = Counter[str](), []
+    for number in range(FILES):
         damage = break_it(
             copy_of(sound.path, broken), random.Random(f"{SEED}/commands/{number}"), sound.count
         )
         codes, wrong = try_all(broken, tmp_path)
         ended.update(f"{name}: {code}" for name, code in codes.items())
-        assert wrong == [], f"SESSIONDB_DAMAGE_SEED={SEED}, number {number}, {damage}"
-    print(f"\ndamaged: seed {SEED}, {TIMES} files, every command: {dict(sorted(ended.items()))}")
+        if wrong:
+            failures.append(f"SESSIONDB_DAMAGE_SEED={SEED}, number {number}, {damage}: {wrong[:3]}")
+    print(f"\ndamaged: seed {SEED}, {FILES} files, every command: {dict(sorted(ended.items()))}")
+    assert failures == []
 
 
-def test_a_file_cut_off_at_any_page_is_refused_or_read_as_far_as_it_goes(
+def test_a_file_cut_off_at_any_page_is_refused_or_read(
     sound: Truth, broken: Path, tmp_path: Path
 ) -> None:
-    pages = range(0, sound.count, max(1, sound.count // max(6, TIMES)))
+    pages = range(0, sound.count, max(1, sound.count // max(6, FILES)))
     for left in pages:
         with copy_of(sound.path, broken).open("r+b") as file:
             file.truncate(left * PAGE)
@@ -166,7 +170,7 @@ def wal_a_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [no_header, no_first_page, shm_garbage, wal_garbage])
-def test_what_stands_at_the_beginning_or_beside_the_file_may_be_damaged(
+def test_the_header_and_the_files_beside_may_be_damaged(
     damage: Callable[[Path], None], broken: Path, tmp_path: Path
 ) -> None:
     damage(broken)
@@ -179,14 +183,12 @@ def test_what_stands_at_the_beginning_or_beside_the_file_may_be_damaged(
         assert codes["sessions"] == OK
 
 
-def test_the_wal_of_another_database_or_a_damaged_one_is_met_with_a_word(
-    sound: Truth, tmp_path: Path
-) -> None:
+def test_a_foreign_or_damaged_wal_is_read_or_refused(sound: Truth, tmp_path: Path) -> None:
     other = die_with_wal(tmp_path / "other.db", turns=6)
     path = copy_of(sound.path, tmp_path / "broken.db")
     wal = Path(f"{path}-wal")
     content = Path(f"{other}-wal").read_bytes()
-    for number in range(TIMES):
+    for number in range(FILES):
         rng = random.Random(f"{SEED}/wal/{number}")
         data = bytearray(content)
         if number:
@@ -200,7 +202,7 @@ def test_the_wal_of_another_database_or_a_damaged_one_is_met_with_a_word(
         assert wrong == [], f"SESSIONDB_DAMAGE_SEED={SEED}, WAL number {number}"
 
 
-# -- what is no database of ours -----------------------------------------------------------------------------
+# -- files of another kind
 
 
 def text(path: Path) -> None:
@@ -229,7 +231,7 @@ def foreign(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [text, json_lines, noise, zeros, foreign])
-def test_what_is_not_a_database_of_ours_is_refused_and_left_as_it_is(
+def test_a_file_of_another_kind_is_refused_and_unchanged(
     kind: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "other"
@@ -245,7 +247,7 @@ def test_what_is_not_a_database_of_ours_is_refused_and_left_as_it_is(
     assert (folder / "copy.db").read_bytes() == before
 
 
-def test_an_empty_file_becomes_a_database_when_written_and_is_refused_when_read(
+def test_an_empty_file_is_refused_by_commands_that_read(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "empty"
@@ -294,7 +296,7 @@ def a_link_to_itself(path: Path) -> None:
 
 
 def in_a_process(arguments: list[str]) -> tuple[int, str]:
-    """Run a command in a process of its own, which can be given up when it hangs."""
+    """Run a command in its own process, with a time limit."""
     command = [sys.executable, "-m", "sessiondb", *arguments]
     done = subprocess.run(
         command,
@@ -309,7 +311,7 @@ def in_a_process(arguments: list[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("kind", [a_folder, a_pipe, a_device, a_link_to_nowhere, a_link_to_itself])
-def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(
+def test_what_is_not_a_plain_file_is_refused_at_once(
     kind: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "odd"
@@ -329,9 +331,7 @@ def test_what_is_not_a_plain_file_is_refused_and_nothing_waits_for_it(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
-def test_a_file_that_may_not_be_read_is_refused_with_the_reason(
-    broken: Path, tmp_path: Path
-) -> None:
+def test_an_unreadable_file_is_refused_with_the_reason(broken: Path, tmp_path: Path) -> None:
     broken.chmod(0)
     for arguments in commands(broken, tmp_path).values():
         code, message = run(arguments)
@@ -339,10 +339,10 @@ def test_a_file_that_may_not_be_read_is_refused_with_the_reason(
         assert "may not" in message or "permission" in message.lower()
 
 
-# -- damage in one session does not touch another -------------------------------------------------------------
+# -- damage in one session does not touch another
 
 
-def test_sessions_on_whole_pages_are_read_appended_to_and_exported_beside_a_damaged_one(
+def test_a_damaged_session_does_not_stop_the_others(
     sound: Truth, broken: Path, tmp_path: Path
 ) -> None:
     hurt, whole = "agent:main:more:0", "agent:main:more:1"
@@ -382,7 +382,7 @@ def test_sessions_on_whole_pages_are_read_appended_to_and_exported_beside_a_dama
     assert (code, "salvage" in message) == (CANNOT_OPEN, True)
 
 
-def test_a_damaged_file_is_opened_with_a_typed_error_that_names_salvage(broken: Path) -> None:
+def test_the_error_for_a_damaged_file_names_salvage(broken: Path) -> None:
     with broken.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 50)
@@ -397,7 +397,7 @@ def test_a_damaged_file_is_opened_with_a_typed_error_that_names_salvage(broken: 
         pass
 
 
-# -- what the sweeps above have found, one by one --------------------------------------------------------------
+# -- findings of the sweeps above, one by one
 
 
 def overwrite_with(path: Path, page: int, other: int) -> None:
@@ -407,19 +407,15 @@ def overwrite_with(path: Path, page: int, other: int) -> None:
     path.write_bytes(data)
 
 
-def test_verify_goes_on_past_a_page_that_holds_another_table_s_rows(
-    sound: Truth, broken: Path
-) -> None:
+def test_verify_continues_past_a_page_of_another_table(sound: Truth, broken: Path) -> None:
     leaf = {name: page for page, name in sorted(sound.tables.items(), reverse=True)}
     for table, other in (("branch", "event"), ("inbox", "event"), ("turn", "session")):
         overwrite_with(copy_of(sound.path, broken), leaf[table], leaf[other])
         code, message = run(["verify", str(broken), "--json"])
-        assert (code, unmannerly("verify", code, message, broken)) == (PROBLEMS, None)
+        assert (code, misbehaviour("verify", code, message, broken)) == (PROBLEMS, None)
 
 
-def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(
-    broken: Path, tmp_path: Path
-) -> None:
+def test_verify_and_salvage_continue_past_a_broken_message(broken: Path, tmp_path: Path) -> None:
     change(broken, "UPDATE inbox SET payload = substr(payload, 2) WHERE event_id = 'waiting-7'")
     with sync.open(broken, readonly=True) as db:
         assert [finding.check for finding in db.verify().findings] == ["inbox"]
@@ -434,7 +430,7 @@ def test_verify_and_salvage_go_on_past_a_message_that_is_not_json_any_more(
     )  # shown to a person, not lost
 
 
-def test_a_text_that_is_not_json_any_more_is_shown_as_it_is_and_refused_with_a_word_where_it_is_needed(
+def test_a_broken_text_is_shown_and_makes_no_context(
     broken: Path,
 ) -> None:
     change(
@@ -448,20 +444,22 @@ def test_a_text_that_is_not_json_any_more_is_shown_as_it_is_and_refused_with_a_w
         list(db.session_by_id("agent:main:more:1").context(epoch=0).messages)
 
 
-def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_damaged_and_not_that_it_is_a_bug(
+def replace_column(path: Path, before: str, after: str) -> None:
+    """Change a column of `entry` in the stored schema."""
+    change(
+        path,
+        "PRAGMA writable_schema = on",
+        f"UPDATE sqlite_schema SET sql = replace(sql, '{before}', '{after}') WHERE name = 'entry'",
+    )
+
+
+def test_an_impossible_value_is_reported_as_damage_not_as_a_bug(
     broken: Path,
 ) -> None:
-    change(
-        broken,
-        "PRAGMA writable_schema = on",
-        "UPDATE sqlite_schema SET sql = replace(sql, 'payload          TEXT    NOT NULL', 'payload          TEXT') WHERE name = 'entry'",
-    )
+    nullable, required = "payload          TEXT", "payload          TEXT    NOT NULL"
+    replace_column(broken, required, nullable)
     change(broken, "UPDATE entry SET payload = NULL WHERE payload GLOB '*question 3 of 1*'")
-    change(
-        broken,
-        "PRAGMA writable_schema = on",
-        "UPDATE sqlite_schema SET sql = replace(sql, 'payload          TEXT', 'payload          TEXT    NOT NULL') WHERE name = 'entry'",
-    )
+    replace_column(broken, nullable, required)
     code, message = run(["export", str(broken), str(broken.with_name("out"))])
     assert (code, "the file is damaged" in message, "salvage" in message) == (
         CANNOT_OPEN,
@@ -470,13 +468,13 @@ def test_a_command_that_meets_a_value_no_column_can_have_says_that_the_file_is_d
     )
 
 
-def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -> None:
+def test_a_text_that_is_not_utf_8_is_reported_as_damage(broken: Path) -> None:
     change(broken, "UPDATE session SET name = CAST(x'ff41' AS TEXT) WHERE session_no = 1")
     with sync.open(broken, readonly=True) as db, pytest.raises(StoreDamaged, match="salvage"):
         list(db.sessions(with_ended=True))
 
 
-# -- teeth ---------------------------------------------------------------------------------------------------
+# -- teeth
 
 
 @pytest.mark.parametrize(
@@ -488,13 +486,11 @@ def test_a_text_that_is_not_utf_8_any_more_is_damage_and_says_so(broken: Path) -
         (5, "something else"),
     ],
 )
-def test_a_command_that_crashes_shows_a_traceback_or_names_no_way_out_is_found(
-    code: int, message: str
-) -> None:
-    assert unmannerly("status", code, message, Path("/tmp/broken.db")) is not None
+def test_a_command_that_misbehaves_is_caught(code: int, message: str) -> None:
+    assert misbehaviour("status", code, message, Path("/tmp/broken.db")) is not None
 
 
-def test_a_library_that_lets_sqlites_own_error_through_is_found(
+def test_a_library_that_passes_on_sqlites_error_is_caught(
     broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transaction, "translate", lambda error, *_: error)

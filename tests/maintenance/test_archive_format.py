@@ -148,7 +148,7 @@ def test_the_commands_say_so_and_end_as_the_table_of_exit_codes_says(
     done = run("salvage", path, tmp_path / "new.db")
     assert (
         done.exit_code,
-        "everything is out" in done.stdout,
+        "everything was salvaged" in done.stdout,
         "archive opened" in done.stdout,
     ) == (1, False, True)
 

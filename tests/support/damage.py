@@ -1,14 +1,19 @@
-"""What the tests of damaged databases share: a database of every shape, what is on each of its pages, and ways to break it.
+"""Damaged databases for tests: one of every shape, the rows on each of its pages, ways to break it.
 
-`Truth` reads a sound database through SQLite itself (`dbstat` says which row lies on which pages), so what a salvage must
-bring back is not worked out by the code that is tested.
+`Truth` reads a sound database through SQLite itself (`dbstat` says which row lies on which
+pages). So the code under test has no part in what it must bring out.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +25,17 @@ import apsw
 import sessiondb
 from sessiondb import database, sync
 from sessiondb.maintenance import archive
-from sessiondb.salvage.pipeline import MARK, NO_HEADER_KNOWN, SalvageReport
+from sessiondb.salvage.rebuild import MARK
+from sessiondb.salvage.report import NO_HEADER_KNOWN, SalvageReport
+from tests import ROOT
 from tests.maintenance.test_verify import fill
 from tests.support.core import reply, user
 from tests.support.gateway import say
 
 PAGE = 4096
-# Tables whose rows never change once they are written, so that a salvage gives them back as they were.
+TIMES = int(os.environ.get("SESSIONDB_DAMAGE", "15"))
+SEED = int(os.environ.get("SESSIONDB_DAMAGE_SEED", "1"))
+# Tables whose rows never change once they are written, so a salvage brings them out unchanged.
 IMMUTABLE = {
     "entry": "entry_no",
     "inbox": "inbox_no",
@@ -34,7 +43,7 @@ IMMUTABLE = {
     "event": "event_no",
     "turn": "turn_no",
 }
-# Of what may be settled, what may not: the promise is the message, not its state.
+# The columns that a salvage never changes. The message is promised, not its state.
 KEPT = {
     "entry": ("entry_no", "entry_id", "payload"),
     "inbox": ("inbox_no", "channel", "event_id", "session_no", "payload"),
@@ -98,7 +107,7 @@ IMPORTED = "".join(
 
 
 def make(path: Path, *, sessions: int = 4) -> Path:
-    """Make a database with sessions of every shape, longer ones, archived and imported ones, and messages that wait."""
+    """Make a database with sessions of every shape, some archived or imported, and an inbox."""
     anyio.run(fill, path)
     anyio.run(_more, path, sessions)
     file = path.with_name("imported.jsonl")
@@ -108,12 +117,12 @@ def make(path: Path, *, sessions: int = 4) -> Path:
     return path
 
 
-# -- the truth -----------------------------------------------------------------------------------------------
+# -- the truth
 
 
 @dataclass
 class Truth:
-    """Every row of a sound database that a salvage must bring back, and the pages that each lies on."""
+    """Every row of a sound database that a salvage must bring out, and its pages."""
 
     path: Path
     rows: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
@@ -136,14 +145,16 @@ class Truth:
     def _read(self, db: apsw.Connection, table: str, key: str) -> None:
         keys = [number for (number,) in db.execute(f"SELECT {key} FROM {table} ORDER BY {key}")]
         leaves = db.execute(
-            "SELECT path, pageno, ncell FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path",
+            "SELECT path, pageno, ncell FROM dbstat"
+            " WHERE name = ? AND pagetype = 'leaf' ORDER BY path",
             (table,),
         ).fetchall()
         assert sum(cells for _, _, cells in leaves) == len(keys)
         at = 0
         for path, page, cells in leaves:
             for cell in range(cells):
-                # The pages of a long row follow their leaf in the path: "/00a/" has "/00a/003+000000" for its fourth row.
+                # The pages of a long row follow their leaf in the path: the fourth row of
+                # "/00a/" has "/00a/003+000000".
                 chain = db.execute(
                     "SELECT pageno FROM dbstat WHERE name = ? AND path GLOB ?",
                     (table, f"{path}{cell:03x}+*"),
@@ -156,7 +167,7 @@ class Truth:
 
 
 def rows_of(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return what a salvaged database holds of the same tables."""
+    """Return the same columns of a salvaged database."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
         for table, columns in KEPT.items():
@@ -166,7 +177,7 @@ def rows_of(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def is_mark(row: dict[str, Any]) -> bool:
-    """Tell whether an entry stands for a lost one."""
+    """Tell whether an entry replaces a lost one."""
     return json.loads(row["payload"]).get("customType") == MARK
 
 
@@ -181,9 +192,10 @@ def reported(report: SalvageReport) -> set[int]:
 
 
 def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport) -> list[str]:
-    """Compare a salvage with the truth; return a sentence for each promise that it broke."""
-    found, message = rows_of(new), reported(report)
-    # Whatever the report says it does not know by number: all of a session that was left out, and some headers of imported files.
+    """Compare a salvage with the truth. Return a sentence for each promise that it broke."""
+    found, missing = rows_of(new), reported(report)
+    # Losses that a report need not name by number: all entries of a session that was left out,
+    # and the headers of imported files that may have had none.
     unknown = {
         session.session_no << 32
         for session in report.damaged_sessions
@@ -201,12 +213,13 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
         if spared:
             where = sorted(truth.pages[table, number])
             wrong.append(
-                f"{table} {number} lies on pages {where}, which are whole, and came out as {str(now)[:200]}"
+                f"{table} {number} lies on pages {where}, which are whole, "
+                f"and came out as {str(now)[:200]}"
             )
         elif (
             table == "entry"
             and (now is None or is_mark(now))
-            and number not in message | unknown
+            and number not in missing | unknown
             and number >> 32 not in left_out
         ):
             wrong.append(f"entry {number} is lost and nothing says so")
@@ -214,17 +227,101 @@ def complaints(truth: Truth, touched: set[int], new: Path, report: SalvageReport
             wrong.append(f"{table} {number} is lost and nothing says so")
     wrong += [f"verify: {finding.message}" for finding in report.findings]
     if report.complete and wrong:
-        wrong.append("the report says that everything is out")
+        wrong.append("the report says that everything was salvaged")
     return wrong
 
 
 def salvaged(path: Path, new: Path, **options: Any) -> SalvageReport:
-    """Salvage into a name that is free."""
+    """Salvage into a name, which is freed first."""
     new.unlink(missing_ok=True)
     return database.salvage(path, new, **options)
 
 
-# -- damage --------------------------------------------------------------------------------------------------
+def page_of(path: Path, number: int) -> bytearray:
+    return bytearray(path.read_bytes()[(number - 1) * PAGE : number * PAGE])
+
+
+def put_page(path: Path, number: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek((number - 1) * PAGE)
+        file.write(content)
+
+
+def zero_pages(path: Path, *numbers: int) -> None:
+    """Overwrite pages with nothing."""
+    for number in numbers:
+        put_page(path, number, bytes(PAGE))
+
+
+def tables_that_differ(one: Path, other: Path, tables: Iterable[str]) -> list[str]:
+    """Return the tables whose rows differ between two closed databases."""
+    with closing(apsw.Connection(str(one))) as a, closing(apsw.Connection(str(other))) as b:
+        return [
+            table
+            for table in tables
+            if a.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
+            != b.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
+        ]
+
+
+def pages_of(truth: Truth, table: str) -> set[int]:
+    return {page for page, name in truth.tables.items() if name == table}
+
+
+def first_leaf(truth: Truth, table: str = "entry") -> int:
+    with closing(apsw.Connection(str(truth.path))) as db:
+        [(number,)] = db.execute(
+            "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path LIMIT 1",
+            (table,),
+        )
+    return int(number)
+
+
+DIE_WITH_WAL = """
+import os, signal, sys
+from sessiondb import sync
+db = sync.open(sys.argv[1]).__enter__()
+for number in range(3):
+    session = db.session(f"agent:main:wal:{number}")
+    for turn in range(int(sys.argv[2])):
+        session.append({"role": "user", "content": f"in the WAL {number} {turn} " * 20})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def die_with_wal(path: Path, turns: int = 12) -> Path:
+    """Leave a database as kill -9 leaves it: the last commits are in its WAL only."""
+    done = subprocess.run(
+        [sys.executable, "-c", DIE_WITH_WAL, str(path), str(turns)],
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert Path(f"{path}-wal").stat().st_size > 32
+    return path
+
+
+LIMITED = """
+import dataclasses, json, resource, sys
+from sessiondb import database
+resource.setrlimit(resource.RLIMIT_AS, (600 * 2**20, 600 * 2**20))
+print(json.dumps(dataclasses.asdict(database.salvage(sys.argv[1], sys.argv[2]))))
+"""
+
+
+def limited(path: Path, new: Path) -> dict[str, Any]:
+    """Salvage in a process with 600 MiB of address space."""
+    command = [sys.executable, "-c", LIMITED, str(path), str(new)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+# -- damage
 
 
 @dataclass(frozen=True)
@@ -236,11 +333,12 @@ class Damage:
 
     def __str__(self) -> str:
         some = ", ".join(map(str, sorted(self.pages)[:8]))
-        return f"{self.what} on {len(self.pages)} pages ({some}{', ...' if len(self.pages) > 8 else ''})"
+        more = ", ..." if len(self.pages) > 8 else ""
+        return f"{self.what} on {len(self.pages)} pages ({some}{more})"
 
 
 def copy_of(path: Path, to: Path) -> Path:
-    """Copy a closed database with whatever stands beside it."""
+    """Copy a closed database with its -wal and -shm."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{to}{suffix}").unlink(missing_ok=True)
         if Path(f"{path}{suffix}").exists():
@@ -249,7 +347,7 @@ def copy_of(path: Path, to: Path) -> Path:
 
 
 def flip(path: Path, rng: random.Random, pages: int, *, bits: int = 1) -> Damage:
-    """Flip bits, each on a page of its own choice."""
+    """Flip bits, each on a random page."""
     data = bytearray(path.read_bytes())
     touched = set()
     for _ in range(bits):
@@ -261,7 +359,7 @@ def flip(path: Path, rng: random.Random, pages: int, *, bits: int = 1) -> Damage
 
 
 def flip_structure(path: Path, rng: random.Random, pages: int) -> Damage:
-    """Flip a bit where a page says what it is: its header and the places of its rows."""
+    """Flip a bit in a page's header or in the places of its rows."""
     data = bytearray(path.read_bytes())
     page = rng.randrange(pages)
     at = page * PAGE + rng.randrange(100 if page == 0 else 0, 140 if page == 0 else 40)
