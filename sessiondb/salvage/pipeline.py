@@ -41,6 +41,8 @@ from sessiondb.errors import ConstraintFailed, InvalidInput, InvalidKey, NotASes
 from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.maintenance import archive_format, verify
+from sessiondb.maintenance.verify_session import SessionWalk
+from sessiondb.maintenance.verify_steps import UNREADABLE
 from sessiondb.models import Finding
 from sessiondb.transcript import append, paths
 from sessiondb.transcript.entries import Draft, new_id, parse_line
@@ -693,12 +695,12 @@ class _Salvage:
         )
 
     def _findings(self, session_no: int) -> list[tuple[str, str, Any]]:
-        walk = verify.SessionWalk(session_no, deep=True)
+        walk = SessionWalk(session_no, deep=True)
         try:
             _take_steps(self.target, walk.steps())
-        except verify.UNREADABLE as error:
-            walk.add("file", f"{type(error).__name__}: {error}")
-        return walk.found
+        except UNREADABLE as error:
+            walk.findings.add("file", f"{type(error).__name__}: {error}")
+        return walk.findings.found
 
     def _gaps(self, row: Row) -> tuple[int, list[tuple[int, int]]]:
         """Return how many entries of a session are there, and which are not, its counter's included."""
@@ -1430,7 +1432,7 @@ def _take_steps(target: Target, steps: Any) -> None:
         failure = None
         try:
             target.read(step)
-        except verify.UNREADABLE as error:
+        except UNREADABLE as error:
             failure = error
 
 

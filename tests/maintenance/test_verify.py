@@ -16,7 +16,7 @@ import sessiondb
 from sessiondb import Finding
 from sessiondb.backend import ReadTx
 from sessiondb.gateway import outbox
-from sessiondb.maintenance import verify
+from sessiondb.maintenance import verify, verify_session, verify_steps, verify_text
 from tests.support.core import change, load_file, reply, result, user
 from tests.support.gateway import claimed, complete, fail, interrupt, say
 
@@ -553,9 +553,9 @@ async def test_small_pages_find_the_same(
         *(sql(statement) for _, _, statement in BREAKS[5:9]),
     )
     expected = await findings(broken)
-    monkeypatch.setattr(verify, "PAGE_ROWS", 2)
-    monkeypatch.setattr(verify, "SLICE_BYTES", 1)
-    monkeypatch.setattr(verify, "USAGE_SCAN_ENTRIES", 1)
+    monkeypatch.setattr(verify_steps, "PAGE_ROWS", 2)
+    monkeypatch.setattr(verify_text, "SLICE_BYTES", 1)
+    monkeypatch.setattr(verify_session, "USAGE_SCAN_ENTRIES", 1)
     assert await findings(broken) == expected != ()
     assert await findings(sound) == ()
 
@@ -564,7 +564,7 @@ async def test_small_pages_find_the_same(
 async def test_a_count_of_the_provider_is_found_across_branches_and_forks(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "USAGE_SCAN_ENTRIES", 2)
+    monkeypatch.setattr(verify_session, "USAGE_SCAN_ENTRIES", 2)
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         await session.append(reply("counted", tokens=1000))
@@ -654,7 +654,7 @@ async def test_a_file_too_large_to_check_in_one_snapshot_is_a_warning_and_the_wa
 
 @pytest.mark.anyio
 async def test_findings_are_bounded(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "SESSION_FINDINGS_MAX", 5)
+    monkeypatch.setattr(verify_steps, "SESSION_FINDINGS_MAX", 5)
     monkeypatch.setattr(verify, "FINDINGS_MAX", 8)
     async with sessiondb.open(tmp_db) as db:
         for name in ("a", "b"):
@@ -740,7 +740,7 @@ def test_changes_between_two_steps_are_no_finding(
             assert (await db.verify()).findings == ()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "PAGE_ROWS", 3)
+        patch.setattr(verify_steps, "PAGE_ROWS", 3)
         anyio.run(main, backend=backend)
 
 
@@ -748,7 +748,7 @@ def test_changes_between_two_steps_are_no_finding(
 async def test_verify_runs_beside_a_writer_that_never_rests(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "PAGE_ROWS", 5)
+    monkeypatch.setattr(verify_steps, "PAGE_ROWS", 5)
     async with sessiondb.open(tmp_db, durability="normal") as db:
         writers = [Writer(db, await db.session(f"agent:main:chat:{number}")) for number in range(4)]
         done = False
@@ -772,7 +772,7 @@ async def test_a_session_that_is_deleted_meanwhile_is_not_reported(
     broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Retention removes whole sessions, each in one transaction."""
-    monkeypatch.setattr(verify, "PAGE_ROWS", 2)
+    monkeypatch.setattr(verify_steps, "PAGE_ROWS", 2)
     missing = [
         "DELETE FROM quarantine",
         "DELETE FROM compaction",
