@@ -29,10 +29,9 @@ have numbers, deletions and insertions may be repeated, and each change of state
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -41,18 +40,14 @@ from sessiondb import events
 from sessiondb.backend import Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import (
-    ConstraintFailed,
     InvalidInput,
     InvalidKey,
     NotFound,
-    StoreBusy,
     StoreDamaged,
 )
 from sessiondb.json_text import has_more_values
 from sessiondb.limits import (
     ARCHIVE_BINDINGS_MAX,
-    ARCHIVE_CHUNK_BYTES,
-    ARCHIVE_CHUNK_ROWS,
     ENTRY_VALUES_MAX,
     SEQ_MAX,
     STEP_BYTES,
@@ -62,27 +57,19 @@ from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.paths import entry_number
 
 from . import archive_format
-from .archive_format import (
-    BINDING,
-    BRANCH,
-    ENTRY,
-    EPOCH,
-    KEY,
-    SESSION,
-    SLICE_PAUSE_S,
-    Chunk,
-    damaged,
-    in_slices,
+from .archive_format import BINDING, SESSION, Chunk, damaged
+from .archive_rows import (
+    check_chunks,
+    compare,
+    overtaken,
+    put_back_rows,
+    put_chunk,
+    read_chunk,
+    require_state,
+    write_chunks,
 )
 
 Encoding = Literal["zstd", "zlib", "none"]
-PAGED: Final = (BRANCH, EPOCH, ENTRY)
-# Beside callers nobody waits for this work: its next step is paced, and comes later than the pauses add up to.
-SLICE_PAUSE_BUSY_S: Final = 0.001
-# A page of entries is read in pieces of so many rows: SQLite's rows become Python's with the interpreter's lock held.
-READ_ROWS: Final = 40
-# Comparing takes no steps that could be paced. Beside callers a chunk, some 25 ms of a thread, is followed by so long a pause.
-COMPARE_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,39 +119,6 @@ def best_encoding() -> Encoding:
     except ImportError:
         return "zlib"
     return "zstd"
-
-
-def _pause_s(backend: Backend) -> float:
-    return SLICE_PAUSE_BUSY_S if backend.is_busy else SLICE_PAUSE_S
-
-
-# -- pages of a session's rows ------------------------------------------------------------------------------
-
-
-def _first(what: str, session_no: int) -> int:
-    """Return what stands before a table's first row."""
-    return {BRANCH: 0, EPOCH: -1, ENTRY: entry_number(session_no, 0) - 1}[what]
-
-
-def _page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) -> list[Row]:
-    """Read the next rows of a table, bounded in number and bytes: the same ones whenever it is asked."""
-    if what != ENTRY:
-        statement = "archive.branches" if what == BRANCH else "archive.epochs"
-        return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
-    low_no, high_no = after + 1, entry_number(session_no, SEQ_MAX)
-    sizes = tx.all(
-        "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS
-    )
-    if not sizes:
-        return []
-    last_no = last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no
-    numbers, rows = [size.entry_no for size in sizes if size.entry_no <= last_no], list[Row]()
-    for at in range(0, len(numbers), READ_ROWS):
-        if rows:
-            time.sleep(pause_s)
-        piece = numbers[at : at + READ_ROWS]
-        rows += tx.all("archive.entries", low_no=piece[0], high_no=piece[-1])
-    return rows
 
 
 # -- begin --------------------------------------------------------------------------------------------------
@@ -225,7 +179,7 @@ async def begin(
             session_keys=keys,
         )
         for chunk in created:
-            _put_chunk(tx, row.archive_no, chunk)
+            put_chunk(tx, row.archive_no, chunk)
         if not keep_archive:
             tx.run("archive.hide_session", session_no=session_no, now_ms=tx.now_ms)
             tx.run("archive.forget_name", session_no=session_no)
@@ -236,26 +190,6 @@ async def begin(
             body, op="archive.begin", size=sum(len(chunk.content) for chunk in created)
         )
     ).value
-
-
-def _put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
-    chunk_no = tx.one("archive.next_chunk", archive_no=archive_no).chunk_no
-    tx.run(
-        "archive.put_chunk",
-        archive_no=archive_no,
-        chunk_no=chunk_no,
-        what=chunk.what,
-        rows=chunk.rows,
-        sha256=chunk.sha256,
-        content=chunk.content,
-    )
-    tx.run(
-        "archive.count_chunk",
-        archive_no=archive_no,
-        rows=chunk.rows,
-        bytes=chunk.size,
-        bytes_stored=len(chunk.content),
-    )
 
 
 # -- going on -----------------------------------------------------------------------------------------------
@@ -289,132 +223,12 @@ async def advance(backend: Backend, archive_no: int) -> Row:
 async def _write(backend: Backend, row: Row) -> None:
     """Write the chunks that are missing, compare them all, and say that the archive is complete."""
     try:
-        await _write_chunks(backend, row)
-        await _compare(backend, row)
+        await write_chunks(backend, row)
+        await compare(backend, row)
     except StoreDamaged:
         await _give_up(backend, row)
         raise
     await backend.step(lambda tx: _move(tx, row, "complete"), op="archive.complete")
-
-
-async def _write_chunks(backend: Backend, row: Row) -> None:
-    what, after, chunk_no = await _where(backend, row)
-    for table in PAGED[PAGED.index(what) :]:
-        after = after if table == what else _first(table, row.session_no)
-        while page := await backend.read(
-            _reading(backend, table, row.session_no, after), op="archive.read"
-        ):
-            chunk = await anyio.to_thread.run_sync(
-                archive_format.encode, table, page, row.encoding, _pause_s(backend)
-            )
-            await backend.step(
-                _storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content)
-            )
-            chunk_no, after = chunk_no + 1, page[-1][KEY[table]]
-
-
-def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
-    return lambda tx: _page(tx, what, session_no, after, _pause_s(backend))
-
-
-def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
-    def body(tx: Tx) -> None:
-        # Two processes at one archive: the one that comes second finds that its chunk is not the next.
-        state = tx.one("archive.get", archive_no=row.archive_no).state
-        if (
-            state != row.state
-            or tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no != chunk_no
-        ):
-            raise _overtaken(row)
-        _put_chunk(tx, row.archive_no, chunk)
-
-    return body
-
-
-async def _where(backend: Backend, row: Row) -> tuple[str, int, int]:
-    """Return where writing goes on: the table, the key of its last row that was stored, the number of the next chunk."""
-
-    def last(tx: ReadTx) -> tuple[int, Row | None]:
-        chunk_no = tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no
-        return chunk_no, tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no - 1)
-
-    chunk_no, chunk = await backend.read(last, op="archive.where")
-    if chunk is None or chunk.what not in PAGED:
-        return PAGED[0], _first(PAGED[0], row.session_no), chunk_no
-    _, rows = await anyio.to_thread.run_sync(
-        archive_format.decode, chunk, row.encoding, row.session_no, row.session_id
-    )
-    return chunk.what, rows[-1][KEY[chunk.what]], chunk_no
-
-
-async def _chunk(
-    backend: Backend, row: Row, chunk_no: int
-) -> tuple[str, list[str], list[list[Any]]] | None:
-    """Return a chunk, decoded and checked: the table, its columns, its rows. None behind the last one."""
-    chunk = await backend.read(
-        lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no),
-        op="archive.chunk",
-    )
-    if chunk is None:
-        return None
-    columns, rows = await anyio.to_thread.run_sync(
-        archive_format.decode,
-        chunk,
-        row.encoding,
-        row.session_no,
-        row.session_id,
-        _pause_s(backend),
-    )
-    return chunk.what, columns, rows
-
-
-async def _compare(backend: Backend, row: Row) -> None:
-    """Compare the archive with the tables, row by row.
-
-    Raises:
-        StoreDamaged: they differ.
-    """
-    after = {what: _first(what, row.session_no) for what in PAGED}
-    total = chunk_no = 0
-    while (found := await _chunk(backend, row, chunk_no)) is not None:
-        what, columns, rows = found
-        total, chunk_no = total + len(rows), chunk_no + 1
-        if what not in PAGED:
-            continue
-        page = await backend.read(
-            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
-        )
-        if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
-            raise _differs(row, f"rows of {what} after {after[what]}")
-        after[what] = rows[-1][KEY[what]]
-        if backend.is_busy:
-            await anyio.sleep(COMPARE_PAUSE_S)
-    for what in PAGED:
-        if await backend.read(
-            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
-        ):
-            raise _differs(
-                row, f"there are rows of {what} after {after[what]} that it does not hold"
-            )
-    counted = await backend.read(
-        lambda tx: tx.one("archive.get", archive_no=row.archive_no).rows, op="archive.compare"
-    )
-    if counted != total:
-        raise _differs(row, f"it counts {counted} rows and holds {total}")
-
-
-def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_s: float) -> bool:
-    if len(page) != len(rows) or list(page[0]._fields) != columns:
-        return False
-    return all(
-        list(found) == row for found, row in in_slices(zip(page, rows, strict=True), pause_s)
-    )
-
-
-def _differs(row: Row, what: str) -> StoreDamaged:
-    return StoreDamaged(
-        f"the archive of session {row.session_id} is not what the tables hold: {what}. Run `sessiondb verify`."
-    )
 
 
 async def _release(backend: Backend, row: Row) -> None:
@@ -443,7 +257,7 @@ async def _release(backend: Backend, row: Row) -> None:
 
 async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the session's row as it was before it was archived, and its bindings."""
-    first, second = await _chunk(backend, row, 0), await _chunk(backend, row, 1)
+    first, second = await read_chunk(backend, row, 0), await read_chunk(backend, row, 1)
     if first is None or first[0] != SESSION:
         raise damaged(row.session_id, f"the archive of session {row.session_id} has no first chunk")
     _, columns, [values] = first
@@ -508,12 +322,7 @@ def _move(tx: Tx, row: Row, to_state: str) -> None:
     if not tx.run(
         "archive.move", archive_no=row.archive_no, from_state=row.state, to_state=to_state
     ):
-        raise _overtaken(row)
-
-
-def _overtaken(row: Row) -> StoreBusy:
-    message = f"session {row.session_id} is being archived or restored by another process; nothing was changed"
-    return StoreBusy(message, retry_after_ms=5_000)
+        raise overtaken(row)
 
 
 # -- deleting -----------------------------------------------------------------------------------------------
@@ -550,14 +359,14 @@ async def _delete(backend: Backend, row: Row) -> None:
             to_state=last,
             now_ms=tx.now_ms,
         ):
-            raise _overtaken(row)
+            raise overtaken(row)
 
     await backend.step(finish, op="archive.finish")
 
 
 def _deleting_entries(row: Row, low_no: int, high_no: int) -> Any:
     def body(tx: Tx) -> None:
-        _require_state(tx, row)
+        require_state(tx, row)
         tx.run("archive.delete_entries", low_no=low_no, high_no=high_no)
 
     return body
@@ -570,16 +379,10 @@ async def _delete_all(backend: Backend, row: Row, statement: str) -> None:
 
 def _deleting(row: Row, statement: str) -> Any:
     def body(tx: Tx) -> int:
-        _require_state(tx, row)
+        require_state(tx, row)
         return tx.run(statement, session_no=row.session_no, limit=STEP_ROWS)
 
     return body
-
-
-def _require_state(tx: ReadTx, row: Row) -> None:
-    """The fence before each change: the archive is still where this process believes it to be."""
-    if tx.one("archive.get", archive_no=row.archive_no).state != row.state:
-        raise _overtaken(row)
 
 
 # -- restoring ----------------------------------------------------------------------------------------------
@@ -633,55 +436,9 @@ async def _restore_one(backend: Backend, row: Row) -> None:
         await _give_up(backend, row)
     elif row.state in ("deleting", "archived"):
         if row.state == "archived":
-            await _look_through(backend, row)
+            await check_chunks(backend, row)
         await backend.step(lambda tx: _begin_restoring(tx, row), op="restore.begin")
     await advance(backend, row.archive_no)
-
-
-async def _look_through(backend: Backend, row: Row) -> None:
-    """Look at the whole archive before a row is put back: what cannot be restored stays `archived`, and nobody tries it again and again.
-
-    Not while its rows are being deleted: then a restore that begins, even one that fails, keeps those that are left.
-
-    Raises:
-        StoreDamaged: the archive is not what was written.
-    """
-    order, total, chunk_no = archive_format.Order(), 0, 0
-    while (found := await _chunk(backend, row, chunk_no)) is not None:
-        _follow(order, row, chunk_no, found)
-        total, chunk_no = total + len(found[2]), chunk_no + 1
-    if total != row.rows:
-        raise damaged(
-            row.session_id,
-            f"the archive of session {row.session_id} counts {row.rows} rows and holds {total}",
-        )
-    for branch_no in await backend.read(lambda tx: missing_branches(tx, order), op="restore.look"):
-        message = f"the archive of session {row.session_id} has a branch that leaves from branch {branch_no}, which is not there"
-        raise damaged(row.session_id, message)
-
-
-def _follow(
-    order: archive_format.Order,
-    row: Row,
-    chunk_no: int,
-    found: tuple[str, list[str], list[list[Any]]],
-) -> None:
-    what, _, rows = found
-    try:
-        order.take(what, rows)
-    except archive_format.Wrong as error:
-        raise damaged(
-            row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}"
-        ) from error
-
-
-def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
-    """Return the branches that those in an archive leave from and that are nowhere: its parent has been restored, or never was archived."""
-    return [
-        branch_no
-        for branch_no in sorted(order.branches_elsewhere)
-        if tx.first("archive.branch", branch_no=branch_no) is None
-    ]
 
 
 def _begin_restoring(tx: Tx, row: Row) -> None:
@@ -689,7 +446,7 @@ def _begin_restoring(tx: Tx, row: Row) -> None:
         row.forked_from_no is not None
         and tx.first("archive.of_session", session_no=row.forked_from_no) is not None
     ):
-        raise _overtaken(row)  # its parent went into an archive again meanwhile
+        raise overtaken(row)  # its parent went into an archive again meanwhile
     _move(tx, row, "restoring")
 
 
@@ -709,21 +466,8 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
 
 async def _put_back(backend: Backend, row: Row) -> None:
     """Put the rows back, compare them with the archive, and open the session again."""
-    chunk_no, batch_size, order = 0, BatchSize(), archive_format.Order()
-    while (found := await _chunk(backend, row, chunk_no)) is not None:
-        what, columns, rows = found
-        _follow(order, row, chunk_no, found)
-        chunk_no, done = chunk_no + 1, 0
-        while what in PAGED and done < len(rows):
-            step = rows[done : done + _step(what, rows, done, batch_size.rows)]
-            try:
-                written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
-            except (ConstraintFailed, InvalidInput) as error:
-                where = f"chunk {chunk_no - 1} of the archive of session {row.session_id}"
-                raise damaged(row.session_id, f"{where} cannot be put back: {error}") from error
-            batch_size.learn(written.held_ms)
-            done += len(step)
-    await _compare(backend, row)
+    await put_back_rows(backend, row)
+    await compare(backend, row)
     session, bindings = await _tombstone(backend, row)
 
     def finish(tx: Tx) -> None:
@@ -738,32 +482,6 @@ async def _put_back(backend: Backend, row: Row) -> None:
         )
 
     await backend.step(finish, op="restore.finish")
-
-
-def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
-    """Return how many rows from `first` on one transaction puts back; at least one."""
-    size = 0
-    for count, row in enumerate(rows[first : first + rows_max]):
-        size += len(row[-1]) if what == ENTRY else 0
-        if count and size > STEP_BYTES:
-            return count
-    return min(rows_max, len(rows) - first)
-
-
-def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> Any:
-    statement = {
-        BRANCH: "archive.put_branch",
-        EPOCH: "archive.put_epoch",
-        ENTRY: "archive.put_entry",
-    }[what]
-    prepared = [dict(zip(columns, values, strict=True)) for values in rows]
-
-    def body(tx: Tx) -> None:
-        _require_state(tx, row)
-        for values in prepared:
-            tx.run(statement, **values)
-
-    return body
 
 
 # -- chunks that nobody needs any more ----------------------------------------------------------------------
@@ -792,7 +510,7 @@ async def _forget_chunks(backend: Backend, row: Row) -> None:
         await _delete_all(backend, row, "archive.delete_compactions")
 
     def body(tx: Tx) -> bool:
-        _require_state(tx, row)
+        require_state(tx, row)
         if tx.run("archive.drop_chunk", archive_no=row.archive_no):
             return True
         tx.run("archive.empty", archive_no=row.archive_no)

@@ -236,7 +236,7 @@ def _decode(
 
 
 def bytes_max(what: str, rows: int) -> int:
-    """Return how long the text of a chunk can be: a single row, or a page of them, which `archive._page` bounds."""
+    """Return how long the text of a chunk can be: a single row, or a page of them, which `archive_rows.read_page` bounds."""
     return (
         ARCHIVE_ROW_BYTES_MAX if rows <= 1 or what in (SESSION, BINDING) else ARCHIVE_PAGE_BYTES_MAX
     )

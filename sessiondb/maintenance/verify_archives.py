@@ -6,6 +6,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.errors import InvalidInput, StoreDamaged
 
 from . import archive, archive_format
+from .archive_rows import missing_branches
 from .verify_steps import SessionFindings, Steps
 
 
@@ -69,7 +70,7 @@ def archive_steps(
     def look_for_branches(tx: ReadTx) -> None:
         if tx.first("verify.archive_of_parent", session_no=session_no) is not None:
             return  # they are in that archive, or not; a restore brings it back first, and looks then
-        for branch_no in archive.missing_branches(tx, order):
+        for branch_no in missing_branches(tx, order):
             findings.add(
                 "archive",
                 f"a branch in its archive leaves from branch {branch_no}, which is not there",

@@ -29,7 +29,8 @@ from sessiondb.errors import (
     StoreDamaged,
 )
 from sessiondb.limits import ARCHIVE_CHUNK_ROWS, STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
-from sessiondb.maintenance import archive, retention
+from sessiondb.maintenance import archive, archive_rows, retention
+from sessiondb.maintenance.archive_format import ENTRY
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.transcript.paths import entry_number
 from tests import ROOT
@@ -617,7 +618,7 @@ async def test_a_comparison_pauses_after_each_chunk_beside_callers_only(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, is_busy: bool, pause_s: float
 ) -> None:
     """It takes no steps that could be paced, and for a million entries it reads five thousand pages."""
-    monkeypatch.setattr(archive, "COMPARE_PAUSE_S", pause_s)
+    monkeypatch.setattr(archive_rows, "COMPARE_PAUSE_S", pause_s)
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user(f"{number}") for number in range(700)])
@@ -629,7 +630,7 @@ async def test_a_comparison_pauses_after_each_chunk_beside_callers_only(
         assert len(gaps) >= 4
         if is_busy:
             # Of branches, epochs and entries each page is followed by a pause; then come three reads of what is behind the last ones.
-            assert min(gaps[: -len(archive.PAGED)]) >= 0.05
+            assert min(gaps[: -len(archive_rows.PAGED)]) >= 0.05
         assert (await db.verify()).findings == ()
 
 
@@ -652,7 +653,7 @@ async def test_a_page_of_entries_is_read_in_pieces_and_is_what_one_read_gives(tm
                         counted.append(len(rows))
                     return rows
 
-            page = archive._page(Counting(), archive.ENTRY, number, first - 1, 0.0)  # type: ignore[arg-type]
+            page = archive_rows.read_page(Counting(), ENTRY, number, first - 1, 0.0)  # type: ignore[arg-type]
             return (
                 page,
                 tx.all("archive.entries", low_no=page[0].entry_no, high_no=page[-1].entry_no),
@@ -662,7 +663,7 @@ async def test_a_page_of_entries_is_read_in_pieces_and_is_what_one_read_gives(tm
         page, at_once, counted = await db.read("look", read)
         assert page == at_once
         assert len(page) == ARCHIVE_CHUNK_ROWS
-        assert max(counted) == archive.READ_ROWS
+        assert max(counted) == archive_rows.READ_ROWS
 
 
 @pytest.mark.anyio

@@ -14,7 +14,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb.errors import InvalidInput, StoreBusy
 from sessiondb.gateway.worker import Answer
-from sessiondb.maintenance import archive, retention
+from sessiondb.maintenance import archive, archive_rows, retention
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
 from sessiondb.openclaw_settings import parse_bytes, parse_days, retention_policy
 from sessiondb.sqlite import throttle
@@ -387,7 +387,7 @@ async def test_appends_and_turns_go_on_between_the_steps_of_a_large_session(
     monkeypatch.setattr(
         throttle, "SHARE_BESIDE_CALLERS", 0.25
     )  # what is shown here needs no long pauses
-    monkeypatch.setattr(archive, "COMPARE_PAUSE_S", 0.01)
+    monkeypatch.setattr(archive_rows, "COMPARE_PAUSE_S", 0.01)
     async with sessiondb.open(tmp_db) as db:
         old = await aged(db, "old", 90)
         for _ in range(3):
