@@ -1,22 +1,29 @@
-"""Walk a real database and report every invariant that does not hold.
+"""Walk a database and report every invariant that does not hold.
 
-Each rule is derived here a second time, from the rows as they lie, and not by calling the code that wrote them:
-the two must agree. A finding says what is wrong, at which entry, and what to do about it.
+Each rule is derived a second time here, from the stored rows, without calling the code
+that wrote them. Both derivations must agree. A finding says which invariant is broken, at
+which entry, and what to do about it.
 
-The walk is a generator of *steps*. A step is one short snapshot of bounded size; nothing is held between two of
-them, so appends, compactions and checkpoints go on. What makes the result exact all the same:
+The walk is a generator of *steps*. A step is one short snapshot of bounded size. Nothing
+is held between two steps, so appends, compactions and checkpoints proceed. Three rules
+keep the result exact:
 
-* a session's moving parts (its pointers, its open epoch, its counters) are read and compared in *one* snapshot, S;
-* everything else is immutable once committed (entries, branches, closed epochs, committed compactions), so later
-  steps look at it at leisure, but only at what already existed at S: entries up to S's last seq, epochs up to S's;
-* a session that was deleted meanwhile is dropped with its findings.
+* The moving parts of a session (its pointers, its open epoch, its counters) are read and
+  compared in *one* snapshot, S.
+* Everything else is immutable once committed: entries, branches, closed epochs, committed
+  compactions. Later steps read only those rows of it that existed at S: entries up to S's
+  last seq, epochs up to S's epoch.
+* A session that was deleted meanwhile is dropped with its findings.
 
-Memory is bounded by a page, a slice of payloads, the capped findings, and one integer per compaction of a session.
-Verify repairs nothing and writes nothing. A page of the file that SQLite cannot read is a finding, and the walk goes
-on with the next session. The check of the whole file is a single statement, hence a single snapshot: one that takes
-longer than `read_age_s_max` is given up with a warning, because it would keep the WAL from being reset.
+Memory is bounded by a page, a slice of payloads, the capped findings, and one integer per
+compaction of a session. Verify repairs nothing and writes nothing. A page of the file that
+SQLite cannot read is a finding, and the walk continues with the next session. The check of
+the whole file is a single statement, hence a single snapshot. If it takes longer than
+`read_age_s_max`, it ends with a warning, because it would keep the WAL from being reset.
 
-The file is long and one idea: the invariants of one session, each a few lines, in the order of the schema's tables.
+This module walks the tables that belong to no single session. The invariants of one
+session are in `verify_session.py` (its row, branches and entries), `verify_text.py`,
+`verify_epochs.py` and `verify_archives.py`.
 """
 
 from __future__ import annotations
@@ -33,15 +40,21 @@ from . import verify_steps
 from .verify_session import SessionWalk
 from .verify_steps import UNREADABLE, Severity, Steps, at, pages, single
 
+# Beyond these a report only says that there are more.
 FINDINGS_MAX: Final = 1_000
 
-_REBUILD = "Export the session and import the file into a new database: this is worked out again from the text."
+_REBUILD = (
+    "Export the session and import the file into a new database. "
+    "The import derives this again from the text."
+)
 _RESTORE = "Keep the file as it is and restore this session from a backup."
-_POINTERS = "Fork the session at its last good entry and go on in the fork."
+_POINTERS = "Fork the session at its last good entry and continue in the fork."
 
 ADVICE: Final[dict[str, str]] = {
-    "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to get out what can be read, or restore a backup.",
-    "foreign_key": "Some other program changed the file; restore a backup.",
+    "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to recover what can be "
+    "read, "
+    "or restore a backup.",
+    "foreign_key": "Some other program changed the file. Restore a backup.",
     "binding": "Bind the key again (it gets a new session), or restore a backup.",
     "orphan": _RESTORE,
     "source": "Import the file again into a new database and compare.",
@@ -63,27 +76,29 @@ ADVICE: Final[dict[str, str]] = {
     "name": _REBUILD,
     "head": _POINTERS,
     "pointers": _POINTERS,
-    "context_tokens": "The next reply with a provider's count, or the next compaction, sets it right.",
+    "context_tokens": "The next reply with a provider's count, or the next compaction, "
+    "sets it right.",
     "epoch": _RESTORE,
     "compaction": _RESTORE,
     "archive": _RESTORE,
-    "inbox": "Look at `sessiondb inbox DB` and the table `turn`; a message that is stuck is sent again by whoever sent it.",
-    "turn": "Its lease ends it: a lane that runs takes the session over, and so does the next start.",
-    "outbox": "Look at `sessiondb outbox DB`, and settle the reply by hand.",
+    "inbox": "See `sessiondb inbox DB` and the table `turn`. "
+    "Have the sender of a stuck message send it again.",
+    "turn": "Its lease ends it: a running lane takes the session over, and so does the next start.",
+    "outbox": "See `sessiondb outbox DB`, and settle the reply by hand.",
     "event": "Use another name for the consumer, or restore a backup.",
 }
 """Every check by name, with what to do when it fails."""
 
 
 async def run(backend: Backend, session_no: int | None, *, deep: bool) -> VerifyReport:
-    """Walk the database, or one session of it. May be repeated; changes nothing.
+    """Walk the database, or one session of it. Changes nothing, and may be repeated.
 
     Raises:
-        StoreBusy: every reader is occupied and the queue is full; start again later.
+        StoreBusy: every reader is occupied and the queue is full. Start again later.
     """
     walk = Walk(session_no, deep=deep)
     for concern in backend.stats().get("concerns", ()) if session_no is None else ():
-        # Of the files, not of what is in them: no invariant, so it is none of the checks.
+        # A concern is about the files, not their content: no invariant, so not one of the checks.
         walk.findings.append(
             Finding(
                 "access",
@@ -103,11 +118,11 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
         try:
             await backend.read(step, op="verify")
         except (*UNREADABLE, ReadTooLong) as error:
-            failure = error  # handed to the walk, which knows what it was about to read
+            failure = error  # thrown into the walk, which knows which part it was reading
 
 
 class Walk:
-    """One walk over a database: what it has seen and found so far."""
+    """One walk over a database: its counts and findings so far."""
 
     def __init__(self, session_no: int | None, *, deep: bool) -> None:
         self.deep = deep
@@ -117,13 +132,13 @@ class Walk:
         self._only_no = session_no
 
     def report(self) -> VerifyReport:
-        """Return what was found."""
+        """Return the counts and findings so far."""
         return VerifyReport(
             sessions=self.sessions, entries=self.entries, findings=tuple(self.findings)
         )
 
     def steps(self) -> Steps:
-        """Yield functions to run, each in a snapshot of its own and before the next is asked for."""
+        """Yield steps. Run each in a snapshot of its own, before asking for the next."""
         if self._only_no is not None:
             yield from self._session(self._only_no)
             return
@@ -144,16 +159,16 @@ class Walk:
         what: str,
         severity: Severity = "error",
     ) -> None:
-        """Record a finding, unless there are too many already."""
+        """Record a finding with its advice, unless there are too many already."""
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(check, session_id, f"{what}. {ADVICE[check]}", severity))
         elif len(self.findings) == FINDINGS_MAX:
             self.findings.append(
-                Finding(check, None, f"More than {FINDINGS_MAX:,} findings; the rest is left out.")
+                Finding(check, None, f"More than {FINDINGS_MAX:,} findings. The rest is left out.")
             )
 
     def _guarded(self, what: str, steps: Steps) -> Steps:
-        """Run steps; a part that cannot be read is a finding and ends these steps, not the walk."""
+        """Run the steps of one part. An unreadable part is a finding, and ends this part only."""
         try:
             yield from steps
         except UNREADABLE as error:
@@ -161,7 +176,7 @@ class Walk:
         except ReadTooLong as error:
             self.add("file", None, f"{what} could not be checked in time: {error}", "warning")
 
-    # -- the file, and what belongs to no session -----------------------------------------------------------
+    # -- the file, and what belongs to no session --------------------------------------
 
     def _file(self) -> Steps:
         def check(tx: ReadTx) -> None:
@@ -171,11 +186,12 @@ class Walk:
 
         def references(tx: ReadTx) -> None:
             for row in tx.all("verify.foreign_keys", limit=verify_steps.SESSION_FINDINGS_MAX):
-                if row.table_name != "binding":  # has a check of its own, which can name the key
+                if row.table_name != "binding":  # that has its own check, which can name the key
                     self.add(
                         "foreign_key",
                         None,
-                        f"row {row.row_no} of {row.table_name} points at a {row.parent_name} that is not there",
+                        f"row {row.row_no} of {row.table_name} points at a {row.parent_name} that "
+                        "is not there",
                     )
 
         for what, step in (("the file", check), ("the references between tables", references)):
@@ -190,7 +206,8 @@ class Walk:
         self.add(
             "binding",
             None,
-            f"key {row.session_key!r} is bound to session number {row.session_no}, which is not there",
+            f"key {row.session_key!r} is bound to session number {row.session_no}, "
+            "which is not there",
         )
 
     def _sources(self) -> Steps:
@@ -201,30 +218,32 @@ class Walk:
             self.add(
                 "source",
                 row.session_id,
-                f"the receipt of {row.path} counts {row.quarantined} quarantined lines; there are {row.found_quarantined}",
+                f"the receipt of {row.path} counts {row.quarantined} quarantined lines, "
+                f"but there are {row.found_quarantined}",
             )
         if row.last_line is not None and row.last_line > row.lines:
             self.add(
                 "source",
                 row.session_id,
-                f"line {row.last_line} of {row.path} is quarantined, but only {row.lines} lines were read",
+                f"line {row.last_line} of {row.path} is quarantined, "
+                f"but only {row.lines} lines were read",
             )
-        if (
-            row.session_last_seq is not None and row.entries > row.session_last_seq + 1
-        ):  # and the header
+        # The header is read too, and its seq is 0.
+        if row.session_last_seq is not None and row.entries > row.session_last_seq + 1:
             self.add(
                 "source",
                 row.session_id,
-                f"{row.entries} entries were read from {row.path}; its session has {row.session_last_seq}",
+                f"{row.entries} entries were read from {row.path}, "
+                f"but the last seq of its session is {row.session_last_seq}",
             )
 
-    # -- the gateway's tables: each row beside what it must agree with, in one snapshot ----------------------
+    # -- the gateway's tables: each row and its counterpart, in one snapshot -----------
 
     def _inbox_item(self, _tx: ReadTx, row: Row) -> None:
         name = f"inbox item {row.inbox_no} is {row.state}, but"
         if not row.is_json and row.state not in ("done", "dead"):
             self.add(
-                "inbox", row.session_id, f"{name} its text is not JSON: no turn can work on it"
+                "inbox", row.session_id, f"{name} its text is not JSON, so no turn can work on it"
             )
         if row.state == "claimed" and row.turn_state != "running":
             self.add(
@@ -278,12 +297,12 @@ class Walk:
             self.add(
                 "turn",
                 row.session_id,
-                f"{name} {row.running} turns of its session are running; there can be one",
+                f"{name} {row.running} turns of its session are running, and only one may",
             )
 
     def _reply(self, _tx: ReadTx, row: Row) -> None:
         name = f"reply {row.outbox_no} is {row.state}, but"
-        # No row of its turn: that was pruned, and the reply still waits to be sent or settled.
+        # Without a row, its turn was pruned, and the reply still waits to be sent or settled.
         if row.turn_state is not None and (
             row.turn_state != "completed" or row.turn_session_no != row.session_no
         ):
@@ -298,7 +317,8 @@ class Walk:
             self.add(
                 "outbox",
                 row.session_id,
-                f"{name} {'it has ended' if row.finished_at_ms is not None else 'it has not ended'}",
+                f"{name} "
+                f"{'it has ended' if row.finished_at_ms is not None else 'it has not ended'}",
             )
 
     def _cursors(self, tx: ReadTx) -> None:
@@ -306,11 +326,12 @@ class Walk:
             self.add(
                 "event",
                 None,
-                f"consumer {row.consumer!r} has handled event {row.event_no}, but the last one was {row.last_no}",
+                f"consumer {row.consumer!r} has handled event {row.event_no}, "
+                f"but the last one was {row.last_no}",
             )
 
     def _orphans(self) -> Steps:
-        """Look for entries of sessions that are not there; the entry table has no foreign key to say so."""
+        """Find entries whose session is missing: the entry table has no foreign key."""
         owner_no, last_no = 0, 0
 
         def bound(tx: ReadTx) -> None:
@@ -345,7 +366,7 @@ class Walk:
 
         def bound(tx: ReadTx) -> None:
             nonlocal last_no
-            # Sessions made after this are not looked at: a gateway may make them faster than they are walked.
+            # Later sessions are left out: a gateway may create them faster than they are walked.
             last_no = tx.one("verify.last_session").session_no
 
         def step(tx: ReadTx) -> None:
@@ -369,7 +390,7 @@ class Walk:
             walk.findings.add(
                 "file", f"the session could not be checked to its end: {error}", "warning"
             )
-        if not walk.there:
+        if not walk.exists:
             return
         self.sessions += 1
         self.entries += walk.entries

@@ -1,4 +1,4 @@
-"""The archive of one session, verified: it is there, and a restore could put all of it back."""
+"""Verify the archive of one session: it exists, and a restore could put all of it back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .verify_steps import SessionFindings, Steps
 def archive_steps(
     session_no: int, session_id: str, findings: SessionFindings, *, deep: bool
 ) -> Steps:
-    """The entries are in an archive, or on the way into it or out of it: it is there, and whole."""
-    chunk_no: int | None = None  # the next one to look at
+    """Yield the steps for a session whose entries are in an archive or on the way there or back."""
+    chunk_no: int | None = None  # the next one to check
     order, seen = archive_format.Order(), 0
 
     def count(tx: ReadTx) -> None:
@@ -26,7 +26,8 @@ def archive_steps(
         if row is None or row.state in ("writing", "complete"):
             findings.add(
                 "archive",
-                f"the session is marked as archived, but its archive is {'not there' if row is None else row.state}",
+                "the session is marked as archived, but its archive is "
+                f"{'not there' if row is None else row.state}",
             )
         elif row.state != "deleted" and row.found_rows != row.rows:
             findings.add(
@@ -39,7 +40,7 @@ def archive_steps(
                 findings.add("archive", str(error).partition(". ")[0])
             chunk_no = 0 if deep else None
 
-    def look(tx: ReadTx) -> None:
+    def check_chunk(tx: ReadTx) -> None:
         nonlocal chunk_no, seen
         row = tx.first("verify.archive", session_no=session_no)
         chunk = (
@@ -48,12 +49,12 @@ def archive_steps(
             else None
         )
         if row is None or chunk is None:
-            if (
-                row is not None and row.state != "deleted" and seen != row.found_rows
-            ):  # else it was restored or dropped meanwhile
+            # Without a row, or deleted: it was restored or dropped meanwhile.
+            if row is not None and row.state != "deleted" and seen != row.found_rows:
                 findings.add(
                     "archive",
-                    f"chunk {chunk_no} of its archive is not there; {row.found_rows - seen} rows are behind it",
+                    f"chunk {chunk_no} of its archive is not there, "
+                    f"and {row.found_rows - seen} rows follow it",
                 )
             chunk_no = None
             return
@@ -67,9 +68,9 @@ def archive_steps(
         if found is not None:
             findings.add("archive", found)
 
-    def look_for_branches(tx: ReadTx) -> None:
+    def find_branches(tx: ReadTx) -> None:
         if tx.first("verify.archive_of_parent", session_no=session_no) is not None:
-            return  # they are in that archive, or not; a restore brings it back first, and looks then
+            return  # a restore brings the parent back first, and looks for the branches then
         for branch_no in missing_branches(tx, order):
             findings.add(
                 "archive",
@@ -78,8 +79,8 @@ def archive_steps(
 
     yield count
     while chunk_no is not None:
-        yield look
+        yield check_chunk
     for low, high in order.gaps:
         findings.add("archive", f"entries {low} to {high} are missing in its archive")
     if order.branches_elsewhere:
-        yield look_for_branches
+        yield find_branches

@@ -1,4 +1,4 @@
-"""The epochs and compactions of one session, verified against one another and against its entries."""
+"""Verify the epochs and compactions of one session against each other and its entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ class EpochWalk:
     def __init__(
         self, session_no: int, epoch: int, boundaries: int, findings: SessionFindings
     ) -> None:
-        """`epoch` is the session's, and `boundaries` counts the entries that began a context, of one snapshot."""
+        """Take what the session's snapshot said.
+
+        `epoch` is the session's open epoch. `boundaries` counts its compaction and reset
+        entries that began a context.
+        """
         self._session_no = session_no
         self._epoch_no = epoch
         self._boundaries = boundaries
@@ -65,7 +69,8 @@ class EpochWalk:
         if seen != self._boundaries:
             self._findings.add(
                 "epoch",
-                f"{self._boundaries} compaction and reset entries begin a context, but {seen} epochs say that one does",
+                f"{self._boundaries} compaction and reset entries begin a context, "
+                f"but {seen} epochs say so",
             )
 
     def _epoch(self, row: Row, previous: Row | None) -> None:
@@ -89,7 +94,8 @@ class EpochWalk:
         elif row.first_kept_no != row.boundary_kept_no:
             self._findings.add(
                 "epoch",
-                f"epoch {row.epoch} keeps entries from {at(row.first_kept_no)}, its boundary from {at(row.boundary_kept_no)}",
+                f"epoch {row.epoch} keeps entries from {at(row.first_kept_no)}, "
+                f"its boundary from {at(row.boundary_kept_no)}",
             )
         if row.reason not in ("compaction", "reset"):
             return
@@ -102,7 +108,8 @@ class EpochWalk:
         ):
             self._findings.add(
                 "epoch",
-                f"epoch {row.epoch} began with a {row.reason}, but {at(row.boundary_no)} is none of this session",
+                f"epoch {row.epoch} began with a {row.reason}, "
+                f"but {at(row.boundary_no)} is none of this session",
             )
         elif previous is not None and previous.closed_head_no != row.boundary_parent_no:
             self._findings.add(
@@ -112,24 +119,26 @@ class EpochWalk:
             )
 
     def _epoch_path(self, tx: ReadTx, row: Row) -> None:
-        """The head that an epoch was closed at is an entry of the tree, and the epoch's boundary lies on its path."""
+        """Check that an epoch's last head is in the tree, with the boundary on its path."""
         if row.closed_head_no is None:
             return
         if row.found_head_no is None or row.head_branch_no is None:
             self._findings.add(
                 "epoch",
-                f"epoch {row.epoch} ended at entry {at(row.closed_head_no)}, which is no entry of the tree",
+                f"epoch {row.epoch} ended at entry {at(row.closed_head_no)}, "
+                "which is no entry of the tree",
             )
             return
         if row.found_boundary_no is None or row.boundary_no == row.head_boundary_no:
-            return  # what an entry inherits is on its path: checked entry by entry
+            return  # an inherited boundary is on the path: the walk over the entries checks that
         place = tx.first("verify.place", entry_no=row.boundary_no)
         if place is not None and not is_on_path(
             tx, place.entry_no, place.branch_no, row.head_branch_no, row.closed_head_no
         ):
             self._findings.add(
                 "epoch",
-                f"epoch {row.epoch} ended at entry {at(row.closed_head_no)}; its boundary {at(row.boundary_no)} is not on the path there",
+                f"epoch {row.epoch} ended at entry {at(row.closed_head_no)}, "
+                f"but its boundary {at(row.boundary_no)} is not on the path there",
             )
 
     def _compactions(self) -> Steps:
@@ -150,12 +159,14 @@ class EpochWalk:
         if row.base_epoch > row.session_epoch:
             self._findings.add(
                 "compaction",
-                f"{name} began at epoch {row.base_epoch}; the session is at {row.session_epoch}",
+                f"{name} began at epoch {row.base_epoch}, "
+                f"but the session is at {row.session_epoch}",
             )
         if row.cut_no is not None and row.cut_branch_no is None:
             self._findings.add(
                 "compaction",
-                f"{name} covers everything up to entry {at(row.cut_no)}, which is no entry of the tree",
+                f"{name} covers everything up to entry {at(row.cut_no)}, "
+                "which is no entry of the tree",
             )
         if row.state != "committed":
             return
@@ -166,23 +177,26 @@ class EpochWalk:
         ):
             self._findings.add(
                 "compaction",
-                f"{name} is committed, but its entry {at(row.entry_no)} is no compaction of this session",
+                f"{name} is committed, but its entry {at(row.entry_no)} is no compaction of this "
+                "session",
             )
         elif row.epoch_reason != "compaction" or row.epoch_boundary_no != row.entry_no:
             self._findings.add(
                 "compaction",
-                f"{name} is committed, but epoch {row.epoch} does not begin at its entry {at(row.entry_no)}",
+                f"{name} is committed, but epoch {row.epoch} does not begin at its entry "
+                f"{at(row.entry_no)}",
             )
         elif row.base_epoch >= row.epoch or (row.base_epoch < row.epoch - 1 and not row.late):
             self._findings.add(
                 "compaction",
                 f"{name} went from epoch {row.base_epoch} to {row.epoch} and is not marked late",
             )
-        if row.epoch > self._epoch_no:  # a later one came after S
+        if row.epoch > self._epoch_no:  # it came after the session's snapshot
             return
         if row.epoch in self._committed:
             self._findings.add(
                 "compaction",
-                f"two compactions say that they began epoch {row.epoch}; one is {row.compaction_id}",
+                f"two compactions say that they began epoch {row.epoch}, "
+                f"one of them {row.compaction_id}",
             )
         self._committed.add(row.epoch)

@@ -1,4 +1,7 @@
-"""One session, verified: its row, its branches, its entries; then its epochs and compactions, or its archive."""
+"""Verify one session: its row, branches and entries, and in their turn the rest.
+
+The rest is in modules of its own: texts, epochs and compactions, or the archive.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ USAGE_SCAN_ENTRIES: Final = 5_000
 
 
 class SessionWalk:
-    """The walk over one session."""
+    """The walk over one session. `exists` is False if it was deleted meanwhile, or never was."""
 
     def __init__(self, session_no: int, *, deep: bool) -> None:
         self.session_no = session_no
         self.deep = deep
         self.session_id = ""
-        self.there = False
+        self.exists = False
         self.entries = 0
         self.findings = SessionFindings()
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
@@ -34,9 +37,9 @@ class SessionWalk:
         self._boundaries = 0  # compaction and reset entries that began a context
 
     def steps(self) -> Steps:
-        """Yield the steps of this session: its row first, which bounds everything after it."""
+        """Yield the steps of this session: its row first, which bounds all later steps."""
         yield self._read_row
-        if not self.there:
+        if not self.exists:
             return
         if self._row.archived_at_ms is not None:
             yield from archive_steps(
@@ -52,20 +55,21 @@ class SessionWalk:
 
     def _still_there(self, tx: ReadTx) -> None:
         row = tx.first("verify.exists", session_no=self.session_no)
-        self.there = row is not None
+        self.exists = row is not None
         if row is not None and row.archived_at_ms is not None:
-            self.findings.found.clear()  # its entries went into an archive while they were looked at
+            # Its entries moved into an archive during the walk.
+            self.findings.found.clear()
 
-    # -- the session's row ----------------------------------------------------------------------------------
+    # -- the session's row -------------------------------------------------------------
 
     def _read_row(self, tx: ReadTx) -> None:
-        # Critical section, as far as a reader has one: all that moves is compared here, in one snapshot.
+        # Invariant: all moving parts of the session are compared here, in one snapshot.
         row = tx.first(
             "verify.session", session_no=self.session_no, low_no=self._low_no, high_no=self._high_no
         )
         if row is None:
             return
-        self.there, self.session_id, self._row = True, row.session_id, row
+        self.exists, self.session_id, self._row = True, row.session_id, row
         if row.archived_at_ms is not None:
             return
         self._header(row)
@@ -75,13 +79,12 @@ class SessionWalk:
             self._estimate(row)
         if row.running > 1:
             self.findings.add(
-                "compaction", f"{row.running} compactions are running; there can be one"
+                "compaction", f"{row.running} compactions are running, and only one may"
             )
 
     def _header(self, row: Row) -> None:
-        if (
-            row.header_type is None and row.origin != "import"
-        ):  # an imported file may have come without one
+        # An imported file may have no header.
+        if row.header_type is None and row.origin != "import":
             self.findings.add("header", "entry 0, the header, is not there")
         elif row.header_type not in (None, "session"):
             self.findings.add("header", f"entry 0 is a {row.header_type!r}, not the header")
@@ -107,18 +110,21 @@ class SessionWalk:
         elif row.branch_no is not None and row.head_branch_no != row.branch_no:
             self.findings.add(
                 "head",
-                f"the head, entry {at(row.head_no)}, is on branch {row.head_branch_no}, the session on {row.branch_no}",
+                f"the head, entry {at(row.head_no)}, is on branch {row.head_branch_no}, "
+                f"the session on {row.branch_no}",
             )
         elif row.after_head_no is not None:
             self.findings.add(
                 "head",
-                f"the head, entry {at(row.head_no)}, is followed by entry {at(row.after_head_no)} on its branch",
+                f"the head, entry {at(row.head_no)}, is followed by entry {at(row.after_head_no)} "
+                "on its branch",
             )
         owner_no = row.head_no >> SEQ_BITS
         if owner_no != row.session_no and (row.forked_from_no is None or owner_no > row.session_no):
             self.findings.add(
                 "head",
-                f"the head, entry {at(row.head_no)}, belongs to a session that this one was not forked from",
+                f"the head, entry {at(row.head_no)}, belongs to a session that this one was not "
+                "forked from",
             )
 
     def _pointers(self, tx: ReadTx, row: Row) -> None:
@@ -134,8 +140,10 @@ class SessionWalk:
         if (row.boundary_no, row.first_kept_no) != (row.open_boundary_no, row.open_first_kept_no):
             self.findings.add(
                 "pointers",
-                f"the session's context begins at {at(row.boundary_no)} and keeps from {at(row.first_kept_no)}, "
-                f"but its epoch {row.epoch} at {at(row.open_boundary_no)} and from {at(row.open_first_kept_no)}",
+                f"the session's context begins at {at(row.boundary_no)} and keeps from "
+                f"{at(row.first_kept_no)}, "
+                f"but its epoch {row.epoch} at {at(row.open_boundary_no)} and from "
+                f"{at(row.open_first_kept_no)}",
             )
         elif (
             row.found_boundary_no is not None
@@ -144,18 +152,23 @@ class SessionWalk:
         ):
             self.findings.add(
                 "pointers",
-                f"the context begins at entry {at(row.boundary_no)}, which is not on the path to the head",
+                f"the context begins at entry {at(row.boundary_no)}, "
+                "which is not on the path to the head",
             )
 
     def _leads_to_head(self, tx: ReadTx, row: Row) -> bool:
         if row.head_branch_no is None:
-            return True  # reported as what it is
+            return True  # reported with the head
         return is_on_path(
             tx, row.found_boundary_no, row.boundary_branch_no, row.head_branch_no, row.head_no
         )
 
     def _estimate(self, row: Row) -> None:
-        """Not fresh: the sums along the path, less what lies before the context, plus the boundary's own summary."""
+        """Check an estimate of the context's tokens.
+
+        It is the sum along the path, minus the part before the context, plus the
+        boundary's own summary.
+        """
         expected = row.head_tokens_total or 0
         if row.boundary_no is not None:
             if row.found_boundary_no is None or (
@@ -171,11 +184,16 @@ class SessionWalk:
         if expected != row.context_tokens:
             self.findings.add(
                 "context_tokens",
-                f"the context is said to have {row.context_tokens} tokens; its entries add up to {expected}",
+                f"the session counts {row.context_tokens} tokens in its context, "
+                f"but the entries add up to {expected}",
             )
 
     def _usage(self) -> Steps:
-        """Fresh: the last count of a provider on the path, plus what came after it; never from before the boundary."""
+        """Check a count that rests on a provider's.
+
+        It is the provider's last count on the path, never from before the boundary, plus
+        the estimates of later entries.
+        """
         row = self._row
         if not row.tokens_fresh or row.head_branch_no is None:
             return
@@ -206,17 +224,19 @@ class SessionWalk:
         if counted is None:
             self.findings.add(
                 "context_tokens",
-                "the tokens are said to rest on a provider's count, but no entry of the context carries one",
+                "the session's tokens rest on a provider's count, "
+                "but no entry of the context carries one",
             )
             return
         expected = counted.usage_tokens + row.head_tokens_total - counted.tokens_total
         if expected != row.context_tokens:
             self.findings.add(
                 "context_tokens",
-                f"the context is said to have {row.context_tokens} tokens; entry {at(counted.entry_no)} and what follows make {expected}",
+                f"the session counts {row.context_tokens} tokens in its context, "
+                f"but entry {at(counted.entry_no)} and those after it make {expected}",
             )
 
-    # -- branches -------------------------------------------------------------------------------------------
+    # -- branches ----------------------------------------------------------------------
 
     def _branches(self) -> Steps:
         return pages("verify.branches", "branch_no", self._branch, session_no=self.session_no)
@@ -235,9 +255,8 @@ class SessionWalk:
             )
         if row.parent_branch_no is None:
             return
-        if (
-            row.parent_branch_no >= row.branch_no
-        ):  # a parent is always older: that there are no cycles follows
+        # A parent is always older, so there are no cycles.
+        if row.parent_branch_no >= row.branch_no:
             self.findings.add(
                 "branch",
                 f"branch {row.branch_no} has the later branch {row.parent_branch_no} as its parent",
@@ -250,10 +269,11 @@ class SessionWalk:
         elif row.found_fork_no is None or row.fork_branch_no != row.parent_branch_no:
             self.findings.add(
                 "branch",
-                f"branch {row.branch_no} left {row.parent_branch_no} at entry {at(row.fork_no)}, which is not on that",
+                f"branch {row.branch_no} left {row.parent_branch_no} at entry {at(row.fork_no)}, "
+                "which is not on that branch",
             )
 
-    # -- entries --------------------------------------------------------------------------------------------
+    # -- entries -----------------------------------------------------------------------
 
     def _entries(self) -> Steps:
         low_no, high_no = self._low_no, entry_number(self.session_no, self._row.last_seq)
@@ -273,9 +293,8 @@ class SessionWalk:
                     tx.tuples("verify.payloads", low_no=rows[0].entry_no, high_no=rows[-1].entry_no)
                 )
                 for row in rows:
-                    if (
-                        row.entry_no in texts
-                    ):  # else deleted with its whole session, which is noticed at the end
+                    # Else it was deleted with its session: `_still_there` notices.
+                    if row.entry_no in texts:
                         self._texts.check(tx, row, texts[row.entry_no])
 
             return step
@@ -299,7 +318,8 @@ class SessionWalk:
         if self.deep and self._texts.name != self._row.name:
             self.findings.add(
                 "name",
-                f"the session is named {self._row.name!r}, but its last session_info entry says {self._texts.name!r}",
+                f"the session is named {self._row.name!r}, "
+                f"but its last session_info entry says {self._texts.name!r}",
             )
 
     def _entry(self, tx: ReadTx, row: Row) -> None:
@@ -349,7 +369,10 @@ class SessionWalk:
             )
 
     def _parent(self, row: Row) -> bool:
-        """Check where an entry hangs; False when that is wrong, and there is no parent to compare the rest with."""
+        """Check an entry's parent.
+
+        Return False when that is wrong: then there is no parent to compare the rest with.
+        """
         if row.parent_no is None:
             if row.found_branch_no is not None and row.entry_no != row.first_no:
                 self.findings.of(row, "parent", "has no parent, but is not the first of its branch")
@@ -373,11 +396,12 @@ class SessionWalk:
             and row.entry_no > row.first_no
             and row.parent_no != row.previous_no
         ):
-            # The first of a branch is compared with its branch's row, in _branch.
+            # _branch compares the first entry of a branch with the branch's row.
             self.findings.of(
                 row,
                 "parent",
-                f"follows entry {at(row.parent_no)}, but before it on its branch comes {at(row.previous_no)}",
+                f"follows entry {at(row.parent_no)}, but the entry before it on its branch is "
+                f"{at(row.previous_no)}",
             )
             return False
         return True
@@ -392,7 +416,7 @@ class SessionWalk:
             self.findings.of(
                 row, "tokens", f"sums the path up to {row.tokens_total} tokens instead of {total}"
             )
-        if row.role != "assistant":  # what a reply calls is in its text
+        if row.role != "assistant":  # the calls of a reply are in its text
             before = row.parent_open_calls or 0
             check_open_calls(
                 self.findings, row, max(0, before - 1) if row.role == "toolResult" else before
@@ -418,7 +442,11 @@ class SessionWalk:
             )
 
     def _boundary(self, tx: ReadTx, row: Row) -> None:
-        """A boundary begins a context at itself; any other entry inherits, or was appended where undo or fork moved it."""
+        """Check where an entry's context begins.
+
+        At itself, if it is a boundary. Otherwise the entry inherits its parent's boundary,
+        unless an undo or a fork moved the boundary before the entry was appended.
+        """
         if row.boundary_no == row.entry_no and row.type in ("compaction", "reset"):
             self._boundaries += 1
             self._first_kept(tx, row)
@@ -441,7 +469,8 @@ class SessionWalk:
             self.findings.of(
                 row,
                 "boundary",
-                f"was appended to a context that begins at {at(row.boundary_no)} instead of {at(row.parent_boundary_no)}",
+                f"was appended to a context that begins at {at(row.boundary_no)} instead of "
+                f"{at(row.parent_boundary_no)}",
             )
 
     def _first_kept(self, tx: ReadTx, row: Row) -> None:

@@ -14,11 +14,11 @@ Steps = Generator[Step, None, None]
 Severity = Literal["error", "warning"]
 
 PAGE_ROWS: Final = 256
-# A database that is broken all over must not fill the memory with findings that say the same.
+# A database that is broken everywhere must not fill the memory with equal findings.
 SESSION_FINDINGS_MAX: Final = 100
 
-# What reading a damaged page can raise. Tables are STRICT, so a value of another type than its column's is damage too: a page
-# that was overwritten with one of another table.
+# Reading a damaged page can raise these. Tables are STRICT, so a value of another type than
+# its column's is damage too: the page was overwritten with one of another table.
 UNREADABLE: Final = (
     StoreDamaged,
     UnicodeDecodeError,
@@ -40,15 +40,13 @@ class SessionFindings:
         if len(self.found) < SESSION_FINDINGS_MAX:
             self.found.append((check, what, severity))
         elif len(self.found) == SESSION_FINDINGS_MAX:
-            self.found.append(
-                (
-                    check,
-                    f"more than {SESSION_FINDINGS_MAX} findings in this session; the rest is left out",
-                    severity,
-                )
+            message = (
+                f"more than {SESSION_FINDINGS_MAX} findings in this session; the rest is left out"
             )
+            self.found.append((check, message, severity))
 
     def of(self, row: Row, check: str, what: str) -> None:
+        """Record a finding about one entry. `what` is a predicate."""
         self.add(check, f"entry {at(row.entry_no)} {what}")
 
 
@@ -66,10 +64,10 @@ def pages(
     first: Any = 0,
     **params: Any,
 ) -> Steps:
-    """Yield steps that each read and check one page of a table, in the order of a column `key`.
+    """Yield steps, each of which reads and checks one page of a table, in the order of `key`.
 
-    The statement takes the last key of the previous page as its parameter `after`; `first`
-    comes before every key.
+    The statement takes the last key of the previous page as its parameter named `after`.
+    `first` sorts before every key.
     """
     last: Any = first
 
@@ -85,15 +83,15 @@ def pages(
 
 
 def at(entry_no: int | None) -> str:
-    """Name an entry for a person: its seq, and its session where that may be another one."""
+    """Name an entry for a person, as session number and seq."""
     return "none" if entry_no is None else f"{entry_no >> SEQ_BITS}/{entry_no & SEQ_MAX}"
 
 
 def is_on_path(
     tx: ReadTx, entry_no: int, entry_branch_no: int | None, branch_no: int | None, high_no: int
 ) -> bool:
-    """Tell whether an entry lies on the path that ends at `high_no` on `branch_no`."""
-    while branch_no is not None and entry_no <= high_no:  # numbers only grow along a path
+    """Return whether an entry lies on the path that ends at `high_no` on `branch_no`."""
+    while branch_no is not None and entry_no <= high_no:  # entry numbers only grow along a path
         if branch_no == entry_branch_no:
             return True
         branch = tx.first("transcript.branch", branch_no=branch_no)

@@ -1,4 +1,4 @@
-"""The text of an entry, verified: what its columns say is what its JSON says."""
+"""Verify the text of an entry: its JSON must say the same as its columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sessiondb.limits import ENTRY_VALUES_MAX
 
 from .verify_steps import SessionFindings, at
 
-# Texts are decoded a slice at a time: one step then holds a reader, and in C code the GIL, for a millisecond or two.
+# Texts are decoded a slice at a time: a step then holds a reader, and in C code the GIL,
+# for 1 to 2 ms.
 SLICE_BYTES: Final = 256 * 1024
 
 
@@ -87,7 +88,7 @@ class TextCheck:
         else:
             self._message(row, message)
         if not row.body_bytes:
-            return  # an entry of another type need not mark its message; one that is projected must: see _sums
+            return  # only a projected entry must mark its message: SessionWalk._sums checks that
         body = payload[row.body_at : row.body_at + row.body_bytes]
         try:
             agrees = isinstance(message, dict) and _decode(body) == message
@@ -148,7 +149,7 @@ def check_open_calls(findings: SessionFindings, row: Row, expected: int) -> None
 
 
 def slices(rows: list[Row]) -> Iterator[list[Row]]:
-    """Cut a page into runs whose texts together stay small; a single large text is a run of its own."""
+    """Cut a page into runs whose texts together stay small. A large text is a run of its own."""
     run: list[Row] = []
     size = 0
     for row in rows:
@@ -162,12 +163,15 @@ def slices(rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def _as_stored(value: Any) -> str | None:
-    """Return a field as its column can hold it."""
+    """Return a field as its column stores it, or None if it is no text."""
     return storable(value) if isinstance(value, str) else None
 
 
 def _decode(text: bytes) -> Any:
-    """Decode JSON as strictly as the format is: no NaN; integers past the interpreter's limit become floats."""
+    """Decode JSON as strictly as the format demands.
+
+    NaN is an error. An integer past the interpreter's limit of digits becomes a float.
+    """
     message = text.decode()
     if has_more_values(message, ENTRY_VALUES_MAX):
         raise ValueError(f"it is made of too many values: more than {ENTRY_VALUES_MAX:,}")

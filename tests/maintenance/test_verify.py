@@ -342,7 +342,7 @@ BREAKS = [
     ),
     (
         "context_tokens",
-        "901 tokens; entry 1/19",
+        "901 tokens in its context, but entry 1/19",
         "UPDATE session SET context_tokens = 901 WHERE session_no = 1",
     ),
     (
@@ -452,14 +452,14 @@ BREAKS = [
     ),
     (
         "source",
-        "counts 3 quarantined lines; there are 0",
+        "counts 3 quarantined lines, but there are 0",
         """
         INSERT INTO import_file (path, name, kind, session_no, lines, quarantined, imported_at_ms, state)
         VALUES ('/a', 'a', 'live', 1, 9, 3, 1, 'done')""",
     ),
     (
         "source",
-        "its session has 19",
+        "the last seq of its session is 19",
         """INSERT INTO import_file (path, name, kind, session_no, entries, imported_at_ms, state)
         VALUES ('/a', 'a', 'live', 1, 21, 1, 'done')""",
     ),
@@ -667,7 +667,7 @@ async def test_findings_are_bounded(tmp_db: Path, monkeypatch: pytest.MonkeyPatc
     assert "More than 8 findings" in found[8].message
 
 
-# -- beside writers -----------------------------------------------------------------------------------------
+# -- beside writers --------------------------------------------------------------------
 
 
 class Writer:
