@@ -5,25 +5,30 @@
        `------------'--------- protected meanwhile, or restored --------'
                             deleting --> deleted           without an archive: only when asked for
 
-Each arrow, and each step on the way, is one short transaction; whatever takes time (encoding, compressing, hashing,
-comparing) happens between two of them, on a worker thread. The state is the archive's row, so whoever comes next goes
-on where a killed process stopped; `finished_at_ms` is NULL as long as there is something to go on with.
+Each arrow, and each step on the way, is one short transaction. Slow work (encoding,
+compressing, hashing, comparing) happens between two transactions, on a worker thread. The
+state is the archive's row, so the next run continues where a killed process stopped.
+`finished_at_ms` is NULL as long as there is something to continue.
 
-* writing: the session has ended, nothing points at it any more, so its rows cannot change. They are read in pages and
-  stored as chunks of JSON lines. It can still be read.
-* complete: every chunk was read back, its hash compared, and its rows compared with the table's, all of them.
-* deleting: from here on the session cannot be read (`archived_at_ms`). Its rows go a few at a time, and other writers
-  go in between.
-* restoring: rows come back the same way and are compared again; only then can the session be read.
+* writing: the session has ended and nothing points at it, so its rows cannot change. They
+  are read in pages and stored as chunks of JSON lines. The session can still be read.
+* complete: every chunk was read back, its hash compared, and all of its rows compared with
+  the table's.
+* deleting: from here on the session cannot be read (`archived_at_ms`). Its rows are deleted
+  a few at a time, and other writers commit in between.
+* restoring: the rows come back the same way and are compared again. Only then can the
+  session be read.
 
-What is archived: the session's row, its bindings, branches, epochs and entries. What stays in its table: compaction
-jobs, because a summary that comes late still gets the answer that it always gets; receipts of imports and their
-quarantined lines, because they are what keeps an import from bringing the file back; inbox, turns, outbox and events.
-So after a restore every row is as it was, and an export is the same bytes.
+An archive holds the session's row, its bindings, branches, epochs and entries. These rows
+stay in their tables: compaction jobs, because a late summary must get the same answer as
+always; receipts of imports and their quarantined lines, because they keep an import from
+bringing the file back; inbox, turns, outbox and events. So after a restore every row is as
+it was, and an export has the same bytes.
 
-Invariants: entries are deleted only after the archive was compared with them, in state `deleting`, which every deleting
-transaction checks; chunks are deleted only in a state that needs none. Two processes may work on one archive: chunks
-have numbers, deletions and insertions may be repeated, and each change of state is one compare-and-set.
+Invariants: entries are deleted only in state `deleting`, after the archive was compared
+with them, and every deleting transaction checks that state. Chunks are deleted only in a
+state that needs none. Two processes may work on one archive: chunks have numbers, deletions
+and insertions may be repeated, and each change of state is one compare-and-set.
 """
 
 from __future__ import annotations
@@ -39,12 +44,7 @@ import anyio.to_thread
 from sessiondb import events
 from sessiondb.backend import Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
-from sessiondb.errors import (
-    InvalidInput,
-    InvalidKey,
-    NotFound,
-    StoreDamaged,
-)
+from sessiondb.errors import InvalidInput, InvalidKey, NotFound, StoreDamaged
 from sessiondb.json_text import has_more_values
 from sessiondb.limits import (
     ARCHIVE_BINDINGS_MAX,
@@ -81,25 +81,28 @@ class Restored:
     keys_bound: tuple[str, ...]
     """Keys that point at the session again."""
     keys_taken: tuple[str, ...]
-    """Keys that point at another session by now, and were left so."""
+    """Keys that point at another session by now, and were left alone."""
     parents: tuple[str, ...]
-    """Sessions that it was forked from and that had to come back with it."""
+    """Sessions that it was forked from, and that came back with it."""
 
 
-# -- what may be archived -----------------------------------------------------------------------------------
+# -- what may be archived --------------------------------------------------------------
 
 
 def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str | None:
-    """Say what keeps a session from being archived (or, without `keep_archive`, deleted); None if nothing does."""
+    """Return why a session may not be archived, or None.
+
+    Without `keep_archive`, return why it may not be deleted.
+    """
     row = tx.one("archive.protection", session_no=session_no)
     reasons = (
         (row.pinned, "pinned"),
         (row.turn_running, "a turn of it is running"),
         (row.compaction_running, "a compaction of it is running"),
-        (row.inbox_open, "messages of it wait or are being worked on"),
+        (row.inbox_open, "it has messages that wait or that a turn works on"),
         (row.outbox_open, "replies of it are still to be sent"),
-        (row.outbox_unknown, "nobody knows whether a reply of it was sent; settle that first"),
-        (row.importing, "an import of it has not come to its end"),
+        (row.outbox_unknown, "it is unknown whether a reply of it was sent (settle that first)"),
+        (row.importing, "an import of it has not finished"),
         (row.fork_id, f"session {row.fork_id} was forked from it and uses its entries"),
         (
             row.restorable_id and not keep_archive,
@@ -109,7 +112,7 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
     return next((reason for holds, reason in reasons if holds), None)
 
 
-# -- how it is encoded ---------------------------------------------------------------------------------------
+# -- how it is encoded -----------------------------------------------------------------
 
 
 def best_encoding() -> Encoding:
@@ -121,29 +124,28 @@ def best_encoding() -> Encoding:
     return "zstd"
 
 
-# -- begin --------------------------------------------------------------------------------------------------
+# -- begin -----------------------------------------------------------------------------
 
 
 async def begin(
     backend: Backend, session_no: int, reason: str, *, keep_archive: bool = True
 ) -> tuple[int | None, str | None]:
-    """Begin to archive a session: end it, and have nothing point at it. Return the archive's number, or why not.
+    """Begin to archive a session: end it, and unbind its keys.
 
-    Without `keep_archive` it is deleted without one. `advance` does the rest.
+    Return the archive's number, or why the session was left alone. Without `keep_archive`
+    the session will be deleted. `advance` does the rest. Durable on return.
     """
 
-    def look(tx: ReadTx) -> tuple[Row, list[Row]]:
+    def read(tx: ReadTx) -> tuple[Row, list[Row]]:
         return tx.one("archive.session", session_no=session_no), tx.all(
             "archive.bindings", session_no=session_no
         )
 
     encoding = best_encoding() if keep_archive else "none"
-    session, bindings = await backend.read(look, op="archive.look")
+    session, bindings = await backend.read(read, op="archive.look")
     if keep_archive and len(bindings) > ARCHIVE_BINDINGS_MAX:
-        return (
-            None,
-            f"{len(bindings):,} keys point at it; an archive holds {ARCHIVE_BINDINGS_MAX:,}",
-        )
+        reached_by = f"{len(bindings):,} keys point at it"
+        return None, f"{reached_by}, and an archive holds {ARCHIVE_BINDINGS_MAX:,}"
 
     def encode() -> list[Chunk]:
         return [
@@ -152,17 +154,18 @@ async def begin(
             if rows
         ]
 
-    created = await anyio.to_thread.run_sync(encode) if keep_archive else []
+    chunks = await anyio.to_thread.run_sync(encode) if keep_archive else []
     keys = json.dumps([row.session_key for row in bindings], ensure_ascii=False)
 
     def body(tx: Tx) -> tuple[int | None, str | None]:
-        # Invariant: what was encoded is what is there. Whatever moved the session moved its row or its bindings.
-        now, now_bound = look(tx)
+        # Invariant: the chunks hold what the tables hold. Any change to the session changed
+        # its row or its bindings.
+        now, now_bound = read(tx)
         if now != session or now_bound != bindings:
-            return None, "it has moved just now"
-        held = protection(tx, session_no, keep_archive=keep_archive)
-        if held is not None:
-            return None, held
+            return None, "it has just changed"
+        protected = protection(tx, session_no, keep_archive=keep_archive)
+        if protected is not None:
+            return None, protected
         open_row = tx.first("archive.of_session", session_no=session_no)
         if open_row is not None:
             return None, f"its archive is {open_row.state} already"
@@ -178,29 +181,29 @@ async def begin(
             now_ms=tx.now_ms,
             session_keys=keys,
         )
-        for chunk in created:
+        for chunk in chunks:
             put_chunk(tx, row.archive_no, chunk)
         if not keep_archive:
             tx.run("archive.hide_session", session_no=session_no, now_ms=tx.now_ms)
             tx.run("archive.forget_name", session_no=session_no)
         return int(row.archive_no), None
 
-    return (
-        await backend.step(
-            body, op="archive.begin", size=sum(len(chunk.content) for chunk in created)
-        )
-    ).value
+    size = sum(len(chunk.content) for chunk in chunks)
+    return (await backend.step(body, op="archive.begin", size=size)).value
 
 
-# -- going on -----------------------------------------------------------------------------------------------
+# -- advance ---------------------------------------------------------------------------
 
 
 async def advance(backend: Backend, archive_no: int) -> Row:
-    """Bring an archive to the end of what was begun; return its row. May be repeated, and interrupted at any point.
+    """Finish what was begun with an archive, and return its row. Durable, step by step.
+
+    May be interrupted at any point, and repeated.
 
     Raises:
-        StoreDamaged: what was written is not what is there. An archive in the making is given up; the session is as before.
-        StoreBusy: another process works on it, or on the database.
+        StoreDamaged: an archive is not what was written, or differs from the tables. If
+            nothing was deleted yet, the archive is abandoned and the session is as before.
+        StoreBusy: another process works on this archive, or on the database.
     """
     while True:
         row = await backend.read(
@@ -217,32 +220,33 @@ async def advance(backend: Backend, archive_no: int) -> Row:
         elif row.state == "restoring":
             await _put_back(backend, row)
         else:
-            await _forget_chunks(backend, row)
+            await _drop_chunks(backend, row)
 
 
 async def _write(backend: Backend, row: Row) -> None:
-    """Write the chunks that are missing, compare them all, and say that the archive is complete."""
+    """Write the missing chunks, compare all of them with the tables, mark the archive complete."""
     try:
         await write_chunks(backend, row)
         await compare(backend, row)
     except StoreDamaged:
-        await _give_up(backend, row)
+        await _abandon(backend, row)
         raise
     await backend.step(lambda tx: _move(tx, row, "complete"), op="archive.complete")
 
 
 async def _release(backend: Backend, row: Row) -> None:
-    """The archive is complete: let the rows go, unless something holds the session by now; then it is as before."""
+    """Begin to delete the rows of a complete archive, or abandon it if the session is protected."""
     session, _ = await _tombstone(backend, row)
 
     def body(tx: Tx) -> bool:
-        # Invariant: from the moment at which entries may be missing nothing can read them. So both are one transaction.
+        # Invariant: once entries may be missing, nothing can read them. So the change of
+        # state and `archived_at_ms` are one transaction.
         now = tx.one("archive.session", session_no=row.session_no)
-        moved = any(
+        changed = any(
             getattr(now, name) != value for name, value in session.items() if name != "ended_at_ms"
         )
         if (
-            moved
+            changed
             or tx.all("archive.bindings", session_no=row.session_no)
             or protection(tx, row.session_no) is not None
         ):
@@ -252,11 +256,11 @@ async def _release(backend: Backend, row: Row) -> None:
         return True
 
     if not (await backend.step(body, op="archive.release")).value:
-        await _give_up(backend, row)
+        await _abandon(backend, row)
 
 
 async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the session's row as it was before it was archived, and its bindings."""
+    """Return the session's row and its bindings as they were before the archive."""
     first, second = await read_chunk(backend, row, 0), await read_chunk(backend, row, 1)
     if first is None or first[0] != SESSION:
         raise damaged(row.session_id, f"the archive of session {row.session_id} has no first chunk")
@@ -267,19 +271,19 @@ async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[d
     return dict(zip(columns, values, strict=True)), bindings
 
 
-async def _give_up(backend: Backend, row: Row) -> None:
-    """Give up an archive before anything was deleted: the session goes on as it was."""
+async def _abandon(backend: Backend, row: Row) -> None:
+    """Abandon an archive before anything was deleted. The session is as it was."""
     session, bindings = await _tombstone(backend, row)
     await backend.step(lambda tx: _reopen(tx, row, session, bindings), op="archive.give_up")
 
 
 def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, Any]]) -> None:
-    """The session is whole: say so, and have what pointed at it point at it again."""
+    """Open a session whose rows are all in their tables, and bind its keys again."""
     _move(tx, row, "restored")
     tx.run("archive.reopen_session", session_no=row.session_no, ended_at_ms=session["ended_at_ms"])
     for binding in bindings:
         tx.run("archive.rebind", **binding)
-    # Keys that an import has brought since it was archived are in its row only.
+    # Keys that an import brought while it was archived are in the archive's row only.
     known = {binding["session_key"] for binding in bindings}
     for key in keys_of(row.session_keys, row.session_id):
         if key not in known:
@@ -325,13 +329,12 @@ def _move(tx: Tx, row: Row, to_state: str) -> None:
         raise overtaken(row)
 
 
-# -- deleting -----------------------------------------------------------------------------------------------
+# -- deleting --------------------------------------------------------------------------
 
 
 async def _delete(backend: Backend, row: Row) -> None:
-    """Delete the rows that the archive holds, a few at a time; then it is done."""
+    """Delete the rows that the archive holds, a few at a time."""
     low_no, high_no = entry_number(row.session_no, 0), entry_number(row.session_no, SEQ_MAX)
-
     batch_size = BatchSize()
 
     def sizes(tx: ReadTx) -> list[Row]:
@@ -385,18 +388,18 @@ def _deleting(row: Row, statement: str) -> Any:
     return body
 
 
-# -- restoring ----------------------------------------------------------------------------------------------
+# -- restoring -------------------------------------------------------------------------
 
 
 async def restore(backend: Backend, session_no: int) -> Restored:
-    """Bring an archived session back, exactly as it was; its parents first, if it is a fork.
+    """Restore an archived session exactly as it was, and first the parents of a fork.
 
-    Durable on return. May be repeated after an interruption, and goes on then.
+    Durable on return. May be repeated: a call after an interruption continues.
 
     Raises:
-        InvalidInput: it is not archived.
-        NotFound: it was deleted without an archive.
-        StoreDamaged: the archive is not what was written.
+        InvalidInput: the session is not archived.
+        NotFound: the session was deleted without an archive, or its archive was dropped.
+        StoreDamaged: the archive is not what was written. Nothing was put back.
     """
     chain = await backend.read(lambda tx: _to_restore(tx, session_no), op="restore.look")
     if not chain or chain[0].session_no != session_no:
@@ -404,20 +407,19 @@ async def restore(backend: Backend, session_no: int) -> Restored:
             lambda tx: tx.one("archive.session", session_no=session_no), op="restore.look"
         )
         raise InvalidInput(
-            f"session {session.session_id} is not archived; there is nothing to restore",
+            f"session {session.session_id} is not archived, so there is nothing to restore",
             session_id=session.session_id,
         )
     for row in chain:
-        keys_of(
-            row.session_keys, row.session_id
-        )  # needed last; a list that cannot be read is better found first
+        # A restore needs the keys last, but damage in the list must be found first.
+        keys_of(row.session_keys, row.session_id)
     for row in reversed(chain):
         await _restore_one(backend, row)
     return await backend.read(lambda tx: _restored(tx, chain), op="restore.look")
 
 
 def _to_restore(tx: ReadTx, session_no: int) -> list[Row]:
-    """Return the archives of a session and of those that it was forked from, itself first."""
+    """Return the archives of a session and of its ancestors, its own first."""
     found: list[Row] = []
     at_no: int | None = session_no
     while at_no is not None:
@@ -430,10 +432,14 @@ def _to_restore(tx: ReadTx, session_no: int) -> list[Row]:
 
 async def _restore_one(backend: Backend, row: Row) -> None:
     if row.encoding == "none" or row.state == "deleted":
-        message = f"session {row.session_id} has no archive any more, or never had one ({row.reason}); it cannot be restored"
-        raise NotFound(message, session_id=row.session_id)
+        raise NotFound(
+            f"session {row.session_id} cannot be restored: its archive was deleted, "
+            "or there was none "
+            f"({row.reason})",
+            session_id=row.session_id,
+        )
     if row.state in ("writing", "complete"):
-        await _give_up(backend, row)
+        await _abandon(backend, row)
     elif row.state in ("deleting", "archived"):
         if row.state == "archived":
             await check_chunks(backend, row)
@@ -446,7 +452,7 @@ def _begin_restoring(tx: Tx, row: Row) -> None:
         row.forked_from_no is not None
         and tx.first("archive.of_session", session_no=row.forked_from_no) is not None
     ):
-        raise overtaken(row)  # its parent went into an archive again meanwhile
+        raise overtaken(row)  # its parent was archived again meanwhile
     _move(tx, row, "restoring")
 
 
@@ -465,7 +471,7 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
 
 
 async def _put_back(backend: Backend, row: Row) -> None:
-    """Put the rows back, compare them with the archive, and open the session again."""
+    """Put the rows back, compare them with the archive, and open the session."""
     await put_back_rows(backend, row)
     await compare(backend, row)
     session, bindings = await _tombstone(backend, row)
@@ -484,11 +490,14 @@ async def _put_back(backend: Backend, row: Row) -> None:
     await backend.step(finish, op="restore.finish")
 
 
-# -- chunks that nobody needs any more ----------------------------------------------------------------------
+# -- deleting an archive ---------------------------------------------------------------
 
 
 async def drop(backend: Backend, row: Row) -> str | None:
-    """Delete an archive for good; return why not, if something needs it. `row` is its row in state `archived`."""
+    """Delete an archive for good, or return why something needs it.
+
+    `row` is the archive's row in state `archived`.
+    """
 
     def body(tx: Tx) -> str | None:
         child = tx.one("archive.protection", session_no=row.session_no).restorable_id
@@ -498,13 +507,13 @@ async def drop(backend: Backend, row: Row) -> str | None:
         tx.run("archive.forget_name", session_no=row.session_no)
         return None
 
-    held = (await backend.step(body, op="archive.drop")).value
-    if held is None:
+    needed_by = (await backend.step(body, op="archive.drop")).value
+    if needed_by is None:
         await advance(backend, row.archive_no)
-    return held
+    return needed_by
 
 
-async def _forget_chunks(backend: Backend, row: Row) -> None:
+async def _drop_chunks(backend: Backend, row: Row) -> None:
     """Delete an archive's chunks, one per transaction."""
     if row.state == "deleted":
         await _delete_all(backend, row, "archive.delete_compactions")

@@ -1,4 +1,10 @@
-"""The rows of a session on their way into an archive and back: read in pages, stored, compared, put back."""
+"""Move the rows of a session into an archive and back.
+
+Rows are read in pages, stored as chunks, compared with the chunks, and put back. A page is
+bounded in rows and bytes, and reading it again gives the same rows, so a chunk that was
+written can be found and compared after a kill. Each writing transaction first checks that
+the archive's state is still the one that the caller read (`require_state`).
+"""
 
 from __future__ import annotations
 
@@ -19,11 +25,14 @@ from . import archive_format
 from .archive_format import BRANCH, ENTRY, EPOCH, KEY, SLICE_PAUSE_S, Chunk, damaged, in_slices
 
 PAGED: Final = (BRANCH, EPOCH, ENTRY)
-# Beside callers nobody waits for this work: its next step is paced, and comes later than the pauses add up to.
+# While callers are active nothing waits for this work: its next step is throttled, and comes
+# later than these pauses add up to.
 SLICE_PAUSE_BUSY_S: Final = 0.001
-# A page of entries is read in pieces of so many rows: SQLite's rows become Python's with the interpreter's lock held.
+# A page of entries is read in pieces of so many rows: converting SQLite's rows to Python's
+# holds the interpreter's lock.
 READ_ROWS: Final = 40
-# Comparing takes no steps that could be paced. Beside callers a chunk, some 25 ms of a thread, is followed by so long a pause.
+# A comparison takes no steps that could be throttled. While callers are active, each chunk
+# (25 ms of a thread) is followed by a pause of this length.
 COMPARE_PAUSE_S: Final = 0.2
 
 
@@ -35,12 +44,12 @@ def _pause_s(backend: Backend) -> float:
 
 
 def _first(what: str, session_no: int) -> int:
-    """Return what stands before a table's first row."""
+    """Return a key that sorts before a table's first row."""
     return {BRANCH: 0, EPOCH: -1, ENTRY: entry_number(session_no, 0) - 1}[what]
 
 
 def read_page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) -> list[Row]:
-    """Read the next rows of a table, bounded in number and bytes: the same ones whenever it is asked."""
+    """Read the next rows of a table, bounded in number and bytes, the same ones every time."""
     if what != ENTRY:
         statement = "archive.branches" if what == BRANCH else "archive.epochs"
         return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
@@ -68,6 +77,7 @@ def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
 
 
 def put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
+    """Store a chunk behind the others, and count it in the archive's row."""
     chunk_no = tx.one("archive.next_chunk", archive_no=archive_no).chunk_no
     tx.run(
         "archive.put_chunk",
@@ -90,7 +100,10 @@ def put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
 async def read_chunk(
     backend: Backend, row: Row, chunk_no: int
 ) -> tuple[str, list[str], list[list[Any]]] | None:
-    """Return a chunk, decoded and checked: the table, its columns, its rows. None behind the last one."""
+    """Return a chunk, decoded and checked, or None after the last one.
+
+    It comes as the table's name, the names of its columns, and its rows.
+    """
     chunk = await backend.read(
         lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no),
         op="archive.chunk",
@@ -127,7 +140,8 @@ def _follow(
 
 
 async def write_chunks(backend: Backend, row: Row) -> None:
-    what, after, chunk_no = await _where(backend, row)
+    """Store the chunks that are missing, one per transaction. May be repeated."""
+    what, after, chunk_no = await _resume_at(backend, row)
     for table in PAGED[PAGED.index(what) :]:
         after = after if table == what else _first(table, row.session_no)
         while page := await backend.read(
@@ -144,7 +158,7 @@ async def write_chunks(backend: Backend, row: Row) -> None:
 
 def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
     def body(tx: Tx) -> None:
-        # Two processes at one archive: the one that comes second finds that its chunk is not the next.
+        # Of two processes at one archive, the second finds that its chunk is not the next.
         state = tx.one("archive.get", archive_no=row.archive_no).state
         if (
             state != row.state
@@ -156,8 +170,11 @@ def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
     return body
 
 
-async def _where(backend: Backend, row: Row) -> tuple[str, int, int]:
-    """Return where writing goes on: the table, the key of its last row that was stored, the number of the next chunk."""
+async def _resume_at(backend: Backend, row: Row) -> tuple[str, int, int]:
+    """Return where writing continues.
+
+    That is the table, the key of its last stored row, and the number of the next chunk.
+    """
 
     def last(tx: ReadTx) -> tuple[int, Row | None]:
         chunk_no = tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no
@@ -179,7 +196,7 @@ async def compare(backend: Backend, row: Row) -> None:
     """Compare the archive with the tables, row by row.
 
     Raises:
-        StoreDamaged: they differ.
+        StoreDamaged: the two differ.
     """
     after = {what: _first(what, row.session_no) for what in PAGED}
     total = chunk_no = 0
@@ -220,14 +237,17 @@ def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_
 
 def _differs(row: Row, what: str) -> StoreDamaged:
     return StoreDamaged(
-        f"the archive of session {row.session_id} is not what the tables hold: {what}. Run `sessiondb verify`."
+        f"the archive of session {row.session_id} is not what the tables hold: {what}. "
+        "Run `sessiondb verify`."
     )
 
 
 async def check_chunks(backend: Backend, row: Row) -> None:
-    """Look at the whole archive before a row is put back: what cannot be restored stays `archived`, and nobody tries it again and again.
+    """Check the whole archive before a row is put back.
 
-    Not while its rows are being deleted: then a restore that begins, even one that fails, keeps those that are left.
+    So an archive that cannot be restored stays `archived`, and no run tries it again and
+    again. Not for an archive in state `deleting`: there a restore that begins, even one that
+    fails, keeps the rows that are left.
 
     Raises:
         StoreDamaged: the archive is not what was written.
@@ -242,12 +262,18 @@ async def check_chunks(backend: Backend, row: Row) -> None:
             f"the archive of session {row.session_id} counts {row.rows} rows and holds {total}",
         )
     for branch_no in await backend.read(lambda tx: missing_branches(tx, order), op="restore.look"):
-        message = f"the archive of session {row.session_id} has a branch that leaves from branch {branch_no}, which is not there"
-        raise damaged(row.session_id, message)
+        raise damaged(
+            row.session_id,
+            f"the archive of session {row.session_id} has a branch that leaves from branch "
+            f"{branch_no}, which is not there",
+        )
 
 
 def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
-    """Return the branches that those in an archive leave from and that are nowhere: its parent has been restored, or never was archived."""
+    """Return the branches that an archive's branches leave from and that do not exist.
+
+    Call it when the session's parent is not archived: its branches must be in their table.
+    """
     return [
         branch_no
         for branch_no in sorted(order.branches_elsewhere)
@@ -259,7 +285,11 @@ def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
 
 
 async def put_back_rows(backend: Backend, row: Row) -> None:
-    """Put the archive's rows back into their tables, a few per transaction."""
+    """Put the archive's rows back into their tables, a few per transaction. May be repeated.
+
+    Raises:
+        StoreDamaged: a chunk is not what was written, or the tables refuse its rows.
+    """
     chunk_no, batch_size, order = 0, BatchSize(), archive_format.Order()
     while (found := await read_chunk(backend, row, chunk_no)) is not None:
         what, columns, rows = found
@@ -277,7 +307,7 @@ async def put_back_rows(backend: Backend, row: Row) -> None:
 
 
 def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
-    """Return how many rows from `first` on one transaction puts back; at least one."""
+    """Return how many rows from `first` on one transaction puts back: at least one."""
     size = 0
     for count, row in enumerate(rows[first : first + rows_max]):
         size += len(row[-1]) if what == ENTRY else 0
@@ -306,11 +336,15 @@ def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> 
 
 
 def require_state(tx: ReadTx, row: Row) -> None:
-    """The fence before each change: the archive is still where this process believes it to be."""
+    """Raise StoreBusy unless the archive is still in the state that this process has read."""
     if tx.one("archive.get", archive_no=row.archive_no).state != row.state:
         raise overtaken(row)
 
 
 def overtaken(row: Row) -> StoreBusy:
-    message = f"session {row.session_id} is being archived or restored by another process; nothing was changed"
-    return StoreBusy(message, retry_after_ms=5_000)
+    """Return the error for an archive that another process works on."""
+    return StoreBusy(
+        f"session {row.session_id} is being archived or restored by another process. "
+        "Nothing was changed. Retry in 5 seconds.",
+        retry_after_ms=5_000,
+    )
