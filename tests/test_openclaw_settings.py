@@ -100,7 +100,7 @@ def test_ages_of_threads_become_the_resume_policys(
         ({"session": {"reset": {"idleMinuets": 5}}}, "session.reset.idleMinuets"),
         (
             {"session": {"reset": {"idleMinutes": True}}},
-            "session.reset.idleMinutes: a number is meant, not true",
+            "session.reset.idleMinutes: must be a number, not true",
         ),
         ({"session": {"reset": "daily"}}, "session.reset is an object, not str"),
         ({"session": {"resetByType": {"dm": {"mode": "x"}}}}, "session.resetByType.dm.mode"),

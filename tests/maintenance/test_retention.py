@@ -89,7 +89,7 @@ def gone(decisions: dict[str, tuple[str, str, str]]) -> list[str]:
     return sorted(name for name, (_, outcome, _) in decisions.items() if outcome == "done")
 
 
-# -- limits -------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -229,7 +229,7 @@ async def test_deleting_without_an_archive_happens_only_when_asked_for(tmp_db: P
     assert query(tmp_db, "SELECT count(*) FROM archive_chunk") == [0]
 
 
-# -- protection ---------------------------------------------------------------------------------------------
+# -- protection ------------------------------------------------------------------------
 
 
 async def pinned(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
@@ -244,7 +244,7 @@ async def active(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
 
 async def with_a_message(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
     await db.accept("web", "1", "agent:main:web:old", user("hello"))
-    return "messages of it wait or are being worked on"
+    return "it has messages that wait or that a turn works on"
 
 
 async def with_a_fork(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
@@ -319,7 +319,7 @@ async def test_a_running_compaction_a_running_turn_and_open_replies_protect_thei
             while not (unknown := [row async for row in db.replies("unknown")]):
                 await db.backend.wait_change(db.backend.change_count, 0.1)
             group.cancel_scope.cancel()
-        assert await reason() == "nobody knows whether a reply of it was sent; settle that first"
+        assert await reason() == "it is unknown whether a reply of it was sent (settle that first)"
         await db.settle_reply(unknown[0].outbox_no, "sent")
         [created] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
         assert created.outcome == "done"
@@ -338,7 +338,7 @@ def test_what_is_still_being_imported_stays(tmp_path: Path, sample: Path) -> Non
         report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
     [kept] = [created for created in report.decisions if created.outcome == "kept"]
     assert kept.session_id == ref.session_id
-    assert kept.reason.endswith("an import of it has not come to its end")
+    assert kept.reason.endswith("an import of it has not finished")
 
 
 @pytest.mark.anyio
@@ -351,7 +351,7 @@ async def test_an_unpinned_session_may_go(tmp_db: Path) -> None:
         assert gone(await run(db, max_age_days=30)) == ["old"]
 
 
-# -- a dry run, and beside the gateway ----------------------------------------------------------------------
+# -- a dry run, and beside the gateway -------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"dry_run": True}, {}])
@@ -514,7 +514,7 @@ async def test_a_decision_names_the_limit_that_asks_for_it(tmp_db: Path) -> None
         ]
 
 
-# -- settings -----------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------
 
 
 def test_openclaws_settings_become_a_policy() -> None:
