@@ -21,8 +21,8 @@ import sessiondb
 from sessiondb import database, sync
 from sessiondb.maintenance import archive
 from sessiondb.salvage.pipeline import MARK, NO_HEADER_KNOWN, SalvageReport
-from tests.maintenance.test_verify import fill
 from tests.support.core import reply, user
+from tests.support.every_shape import fill
 from tests.support.gateway import say
 
 PAGE = 4096
