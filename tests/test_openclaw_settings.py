@@ -1,4 +1,4 @@
-"""OpenClaw's settings become policies; an impossible value is refused by name."""
+"""OpenClaw's settings become policies, and an impossible value is refused by name."""
 
 from __future__ import annotations
 

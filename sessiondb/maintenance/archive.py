@@ -19,11 +19,11 @@ state is the archive's row, so the next run continues where a killed process sto
 * restoring: the rows come back the same way and are compared again. Only then can the
   session be read.
 
-An archive holds the session's row, its bindings, branches, epochs and entries. These rows
-stay in their tables: compaction jobs, because a late summary must get the same answer as
-always; receipts of imports and their quarantined lines, because they keep an import from
-bringing the file back; inbox, turns, outbox and events. So after a restore every row is as
-it was, and an export has the same bytes.
+An archive holds the session's row, its bindings, branches, epochs and entries. All other
+rows stay in their tables. Compaction jobs stay because a late summary must get the same
+answer as always. Receipts of imports and their quarantined lines stay because they keep an
+import from bringing the file back. So do inbox, turns, outbox and events. After a restore
+every row is as it was, and an export has the same bytes.
 
 Invariants: entries are deleted only in state `deleting`, after the archive was compared
 with them, and every deleting transaction checks that state. Chunks are deleted only in a

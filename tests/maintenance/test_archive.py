@@ -246,9 +246,7 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
         "archive SET rows = rows + 1",
     ],
 )
-async def test_a_damaged_archive_is_found_and_its_session_stays_closed(
-    tmp_db: Path, damage: str
-) -> None:
+async def test_a_damaged_archive_is_found_and_stays_archived(tmp_db: Path, damage: str) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await eventful_session(db, length=3)
         await archive_session(db, session)
@@ -341,9 +339,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_an_archived_import_exports_the_same_bytes_after_restore(
-    tmp_path: Path, sample: Path
-) -> None:
+def test_an_archived_import_exports_equal_bytes_after_restore(tmp_path: Path, sample: Path) -> None:
     path = tmp_path / "gateway.db"
     with sessiondb.sync.open(path) as db:
         db.import_path(str(sample))

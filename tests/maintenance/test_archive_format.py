@@ -133,7 +133,7 @@ HOSTILE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_chunk_is_damage_and_salvage_recovers_the_rest(
+def test_a_hostile_chunk_is_damage_and_salvage_gets_the_rest(
     path: Path, tmp_path: Path, name: str
 ) -> None:
     session_id = plant(path, HOSTILE[name], rows=1 if HOSTILE[name].count(b"\n") < 2 else None)

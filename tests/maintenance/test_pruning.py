@@ -98,7 +98,7 @@ async def test_unfinished_work_stays_whatever_its_age(tmp_db: Path, clock: Clock
         await say(db, "waiting", "agent:main:web:6")
         clock.pass_ms(400 * DAY_MS)
         pruned = await prune(db, clock)
-        # The messages `unknown` and `pending` are done; their replies are not.
+        # The messages `unknown` and `pending` are done, but not their replies.
         assert {row.event_id for row in await look(db, "inbox")} == {
             "dead",
             "held",

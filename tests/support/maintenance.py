@@ -31,27 +31,9 @@ TABLES = (
     "inbox",
     "outbox",
 )
+ALL_TABLES = (*TABLES, "lane", "event", "event_cursor", "archive", "archive_chunk")
+# A policy that keeps nothing.
 EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
-
-
-ALL_TABLES = (
-    "session",
-    "binding",
-    "branch",
-    "entry",
-    "epoch",
-    "compaction",
-    "import_file",
-    "quarantine",
-    "lane",
-    "turn",
-    "inbox",
-    "outbox",
-    "event",
-    "event_cursor",
-    "archive",
-    "archive_chunk",
-)
 
 
 class Killed(BaseException):
@@ -89,7 +71,7 @@ def dump(path: Path, *tables: str) -> dict[str, list[Any]]:
 async def eventful_session(
     db: sessiondb.SessionDB, key: str = KEY, *, length: int = 30
 ) -> sessiondb.Session:
-    """Make a session with branches, resets, compactions of every outcome, and several keys."""
+    """Make a session with branches, a reset, committed and failed compactions, and two keys."""
     session = await db.session(key)
     for number in range(length):
         await session.append(
@@ -119,11 +101,11 @@ async def eventful_session(
 async def archive_session(
     db: sessiondb.SessionDB, session: sessiondb.Session, **options: Any
 ) -> Any:
-    archive_no, held = await archive.begin(
-        db.backend, session.ref.session_no, "for the test", **options
-    )
-    assert (archive_no is None) != (held is None)
-    return held if archive_no is None else await archive.advance(db.backend, archive_no)
+    """Archive a session, and return its archive's row, or the reason why it was left alone."""
+    number = session.ref.session_no
+    archive_no, protected = await archive.begin(db.backend, number, "for the test", **options)
+    assert (archive_no is None) != (protected is None)
+    return protected if archive_no is None else await archive.advance(db.backend, archive_no)
 
 
 def now_ms() -> int:
