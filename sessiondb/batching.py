@@ -1,4 +1,7 @@
-"""How many rows one step of background work handles: as many as take a few milliseconds here and now, and fit in memory."""
+"""How many rows a step of background work handles.
+
+As many as take a few milliseconds on this machine now, and fit in memory.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from .limits import STEP_MS, STEP_ROWS, STEP_ROWS_FIRST, STEP_ROWS_MIN
 
 @dataclass(slots=True)
 class BatchSize:
-    """Learns from each step how large the next one may be, so that others wait no longer than that."""
+    """The rows of the next step: fewer after a long step, so that no caller waits long."""
 
     rows: int = STEP_ROWS_FIRST
 
     def learn(self, held_ms: float) -> None:
-        """Learn from how long a step held the write lock."""
+        """Halve or double the rows, by how long a step held the write lock."""
         if held_ms > STEP_MS:
             self.rows = max(STEP_ROWS_MIN, self.rows // 2)
         elif held_ms < STEP_MS / 2:
@@ -24,7 +27,7 @@ class BatchSize:
 
 
 def last_fitting(sizes: Sequence[Row], bytes_max: int) -> Row:
-    """Return the last of the rows that together have no more `bytes` than that; the first one always fits."""
+    """Return the last row up to which the `bytes` add up to at most `bytes_max`, or the first."""
     last, total = sizes[0], sizes[0].bytes
     for row in sizes[1:]:
         total += row.bytes

@@ -1,25 +1,33 @@
-"""OpenClaw's settings as sessiondb's policies.
+"""Read OpenClaw's settings as sessiondb's policies.
 
-Each function takes the settings as OpenClaw's file holds them, decoded: the whole object or just its `session` part,
-and reads only the keys named here. An impossible value is an error that names its key; a key that is
-absent leaves the policy's default.
+Each function takes the decoded settings of OpenClaw's file, either the whole object or its
+`session` part, and reads only the keys listed here. An impossible value is an error that
+names its key. An absent key leaves the policy's default.
 
     session.reset.mode, atHour, idleMinutes       ResetPolicy.mode, at_hour, idle_minutes
-    session.resetByType.<direct|group|thread>     ResetPolicy.by_type          (`dm` is an old word for direct)
+    session.resetByType.<direct|group|thread>     ResetPolicy.by_type  (`dm`: old for direct)
     session.resetByChannel.<channel>              ResetPolicy.by_channel
-    session.idleMinutes                           ResetPolicy(mode="idle")     (old; only without `session.reset`)
-    session.threadBindings.maxAgeHours, idleHours ResumePolicy.max_age_hours, idle_hours; 0 means no limit, there as here
-    session.maintenance.mode                      RetentionPolicy.enforce      ("warn" decides and reports only)
+    session.idleMinutes                           ResetPolicy(mode="idle")  (old)
+    session.threadBindings.maxAgeHours            ResumePolicy.max_age_hours
+    session.threadBindings.idleHours              ResumePolicy.idle_hours
+    session.maintenance.mode                      RetentionPolicy.enforce
     session.maintenance.pruneAfter                RetentionPolicy.max_age_days, prune_days
-    session.maintenance.maxEntries, preserveRecent, resetArchiveRetention   max_sessions, idle_days, archive_days
-    session.maintenance.maxDiskBytes, highWaterBytes                        max_bytes, high_water
+    session.maintenance.maxEntries                RetentionPolicy.max_sessions
+    session.maintenance.preserveRecent            RetentionPolicy.idle_days
+    session.maintenance.resetArchiveRetention     RetentionPolicy.archive_days
+    session.maintenance.maxDiskBytes              RetentionPolicy.max_bytes
+    session.maintenance.highWaterBytes            RetentionPolicy.high_water
 
-Two differences. A reset without a `mode` means what its other keys say: `atHour` daily, else `idleMinutes` idle. And
-`mode: "idle"` needs its `idleMinutes`. What OpenClaw has no setting for (budget, resumes at once, breaker) keeps
-sessiondb's defaults; `archiveDashboardAfter` and `rotateBytes` have no counterpart. Source of names and meaning: openclaw docs,
-concepts/session and `session.maintenance`.
+The old `session.idleMinutes` counts only without `session.reset`. 0 hours of a thread mean
+no limit, in both. Maintenance in mode "warn" decides and reports only.
 
-Lengths of time and sizes are written the same way on the command line, and read here.
+There are two differences. A reset without a `mode` follows its other keys: `atHour` means
+daily, otherwise `idleMinutes` means idle. And `mode: "idle"` needs its `idleMinutes`. What
+OpenClaw has no setting for (budget, resumes at once, breaker) keeps sessiondb's default.
+`archiveDashboardAfter` and `rotateBytes` have no counterpart. Source of names and meaning:
+openclaw docs, concepts/session and `session.maintenance`.
+
+The command line writes durations and sizes in the same way, and they are parsed here.
 """
 
 from __future__ import annotations
@@ -39,7 +47,7 @@ P = TypeVar("P", bound=BaseModel)
 
 _RESET_NAMES = {"mode": "mode", "atHour": "at_hour", "idleMinutes": "idle_minutes"}
 _THREAD_NAMES = {"maxAgeHours": "max_age_hours", "idleHours": "idle_hours"}
-_OPENCLAWS_NAMES = {mine: theirs for theirs, mine in (_RESET_NAMES | _THREAD_NAMES).items()}
+_OPENCLAW_NAMES = {mine: theirs for theirs, mine in (_RESET_NAMES | _THREAD_NAMES).items()}
 _TYPES = {"direct": "direct", "dm": "direct", "group": "group", "thread": "thread"}
 _MAINTENANCE = "session.maintenance"
 _MAINTENANCE_NAMES = frozenset(
@@ -61,10 +69,12 @@ _SIZES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
 
 
 def reset_policy(settings: Mapping[str, Any], *, time_zone: str | None = None) -> ResetPolicy:
-    """Make the reset policy from `session.reset`, `resetByType` and `resetByChannel`. Hours are of `time_zone`.
+    """Make the reset policy from `session.reset`, `resetByType` and `resetByChannel`.
+
+    Hours are of `time_zone`, by default the machine's.
 
     Raises:
-        InvalidInput: an impossible value; the message names its key.
+        InvalidInput: a value is impossible. The message names its key.
     """
     session = _session_part(settings)
     own = session.get("reset")
@@ -75,7 +85,8 @@ def reset_policy(settings: Mapping[str, Any], *, time_zone: str | None = None) -
     unknown = sorted(by_type.keys() - _TYPES.keys())
     if unknown:
         raise InvalidInput(
-            f"session.resetByType.{unknown[0]}: there is no such type of conversation; one of direct, group, thread"
+            f"session.resetByType.{unknown[0]}: there is no such type of conversation. "
+            "Use direct, group or thread"
         )
     by_type = {_TYPES[name]: policy for name, policy in by_type.items()}
     by_channel = {
@@ -88,10 +99,10 @@ def reset_policy(settings: Mapping[str, Any], *, time_zone: str | None = None) -
 
 
 def resume_policy(settings: Mapping[str, Any]) -> ResumePolicy:
-    """Make the resume policy from `session.threadBindings`; what OpenClaw does not set keeps its default.
+    """Make the resume policy from `session.threadBindings`. The rest keeps its default.
 
     Raises:
-        InvalidInput: an impossible value; the message names its key.
+        InvalidInput: a value is impossible. The message names its key.
     """
     found = _object(_session_part(settings).get("threadBindings"), "session.threadBindings")
     fields = {
@@ -106,13 +117,14 @@ def retention_policy(settings: Mapping[str, Any]) -> RetentionPolicy:
     """Make the retention policy from `session.maintenance`. A limit that is false or 0 is off.
 
     Raises:
-        InvalidInput: an impossible value; the message names its key.
+        InvalidInput: a value is impossible. The message names its key.
     """
     found = _object(_session_part(settings).get("maintenance"), _MAINTENANCE)
     unknown = sorted(found.keys() - _MAINTENANCE_NAMES)
     if unknown:
         raise InvalidInput(
-            f"{_MAINTENANCE}.{unknown[0]}: there is no such setting; {', '.join(sorted(_MAINTENANCE_NAMES))} are"
+            f"{_MAINTENANCE}.{unknown[0]}: there is no such setting. Known settings: "
+            f"{', '.join(sorted(_MAINTENANCE_NAMES))}"
         )
     if found.get("mode", "enforce") not in ("enforce", "warn"):
         raise InvalidInput(f'{_MAINTENANCE}.mode is "enforce" or "warn", not {found["mode"]!r}')
@@ -138,19 +150,19 @@ def retention_policy(settings: Mapping[str, Any]) -> RetentionPolicy:
 
 
 def parse_days(text: str, name: str = "duration") -> float:
-    """Read a length of time such as 30d, 12h or 90m; a bare number is days.
+    """Parse a duration such as 30d, 12h or 90m, into days. A bare number is days.
 
     Raises:
-        InvalidInput: not a number with a known unit.
+        InvalidInput: the text is not a number with a known unit.
     """
     return _amount(text, name, {**_DURATIONS, "": DAY_MS}, "ms, s, m, h, d, w", "30d") / DAY_MS
 
 
 def parse_bytes(text: str, name: str = "size") -> int:
-    """Read a size such as 10gb or 500mb; a bare number is bytes, and a kb has 1024 of them.
+    """Parse a size such as 10gb or 500mb, into bytes. A bare number is bytes, and 1 kb is 1024.
 
     Raises:
-        InvalidInput: not a number with a known unit.
+        InvalidInput: the text is not a number with a known unit.
     """
     return int(_amount(text, name, {**_SIZES, "": 1}, "b, kb, mb, gb, tb", "10gb"))
 
@@ -161,22 +173,26 @@ def _session_part(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _parts(session: Mapping[str, Any], name: str, time_zone: str | None) -> dict[str, ResetPolicy]:
-    """Make the policies of an object that holds one for each of several names."""
-    created: dict[str, ResetPolicy] = {}
+    """Make a policy for each name in an object of reset settings."""
+    policies: dict[str, ResetPolicy] = {}
     for part, value in _object(session.get(name), f"session.{name}").items():
         where = f"session.{name}.{part}"
         if value is not None:
-            created[part] = _checked(ResetPolicy, where, _reset_fields(value, where, time_zone))
-    return created
+            policies[part] = _checked(ResetPolicy, where, _reset_fields(value, where, time_zone))
+    return policies
 
 
 def _reset_fields(value: Any, where: str, time_zone: str | None) -> dict[str, Any]:
-    """Translate one reset object; a key that is not known is an error, because a mistyped one would reset never or daily."""
+    """Translate one reset object.
+
+    An unknown key is an error, because a mistyped one would reset never, or daily.
+    """
     found = _object(value, where)
     unknown = sorted(found.keys() - _RESET_NAMES.keys())
     if unknown:
         raise InvalidInput(
-            f"{where}.{unknown[0]}: there is no such setting; {', '.join(_RESET_NAMES)} are"
+            f"{where}.{unknown[0]}: there is no such setting. Known settings: "
+            f"{', '.join(_RESET_NAMES)}"
         )
     fields = {
         mine: found[theirs]
@@ -200,30 +216,33 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 
 def _checked(policy: type[P], where: str, fields: Mapping[str, Any]) -> P:
     for mine, value in fields.items():
-        if isinstance(value, bool):  # which pydantic would take for 0 or 1
+        if isinstance(value, bool):  # pydantic would read it as 0 or 1
             raise InvalidInput(
-                f"{where}.{_OPENCLAWS_NAMES.get(mine, mine)}: a number is meant, not {str(value).lower()}"
+                f"{where}.{_OPENCLAW_NAMES.get(mine, mine)}: must be a number, "
+                f"not {str(value).lower()}"
             )
     try:
         return policy(**fields)
     except ValidationError as error:
         first = error.errors()[0]
-        at = "".join(f".{_OPENCLAWS_NAMES.get(str(part), str(part))}" for part in first["loc"])
+        at = "".join(f".{_OPENCLAW_NAMES.get(str(part), str(part))}" for part in first["loc"])
         raise InvalidInput(f"{where}{at}: {first['msg']}") from error
 
 
-# -- lengths of time, and sizes ------------------------------------------------------------------------------
+# -- durations and sizes ---------------------------------------------------------------
 
 
 def _amount(text: str, name: str, units: Mapping[str, int], known: str, such_as: str) -> float:
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise InvalidInput(
-            f"{name}: {text!r} is not a number with a unit; {known} are known, as in {such_as!r}"
+            f"{name}: {text!r} is not a number with a unit ({known}), such as {such_as!r}"
         )
     unit = match[2].lower()
     if unit not in units:
-        raise InvalidInput(f"{name}: the unit {match[2]!r} of {text!r} is not known; {known} are")
+        raise InvalidInput(
+            f"{name}: the unit {match[2]!r} of {text!r} is unknown. Known units: {known}"
+        )
     return float(match[1]) * units[unit]
 
 
@@ -235,14 +254,14 @@ def _days(found: Mapping[str, Any], key: str) -> float | None:
     value = found.get(key)
     if _off(value):
         return None
-    return parse_days(_said(value, f"{_MAINTENANCE}.{key}"), f"{_MAINTENANCE}.{key}") or None
+    return parse_days(_as_text(value, f"{_MAINTENANCE}.{key}"), f"{_MAINTENANCE}.{key}") or None
 
 
 def _bytes(found: Mapping[str, Any], key: str) -> int | None:
     value = found.get(key)
     if _off(value):
         return None
-    return parse_bytes(_said(value, f"{_MAINTENANCE}.{key}"), f"{_MAINTENANCE}.{key}") or None
+    return parse_bytes(_as_text(value, f"{_MAINTENANCE}.{key}"), f"{_MAINTENANCE}.{key}") or None
 
 
 def _limit(found: Mapping[str, Any], key: str) -> int | None:
@@ -256,7 +275,7 @@ def _limit(found: Mapping[str, Any], key: str) -> int | None:
 
 def _high_water(value: Any, max_bytes: int) -> float:
     name = f"{_MAINTENANCE}.highWaterBytes"
-    text = _said(value, name)
+    text = _as_text(value, name)
     share = (
         float(text.strip()[:-1]) / 100
         if re.fullmatch(r"\s*\d+(\.\d+)?%\s*", text)
@@ -269,7 +288,7 @@ def _high_water(value: Any, max_bytes: int) -> float:
     return share
 
 
-def _said(value: Any, name: str) -> str:
+def _as_text(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InvalidInput(f"{name} is a text such as '30d' or '10gb', or a number, not {value!r}")
     return str(value)

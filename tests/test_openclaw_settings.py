@@ -1,4 +1,4 @@
-"""OpenClaw's settings become policies; an impossible value is refused by name."""
+"""OpenClaw's settings become policies, and an impossible value is refused by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import pytest
 
 from sessiondb.errors import InvalidInput
 from sessiondb.gateway.recovery import ResumePolicy
-from sessiondb.openclaw_settings import reset_policy, resume_policy
+from sessiondb.maintenance.retention_plan import RetentionPolicy
+from sessiondb.openclaw_settings import (
+    parse_bytes,
+    parse_days,
+    reset_policy,
+    resume_policy,
+    retention_policy,
+)
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.reset_policy import ResetPolicy
 
@@ -53,7 +60,7 @@ from sessiondb.transcript.reset_policy import ResetPolicy
         ),
     ],
 )
-def test_reset_settings_map_whether_the_whole_file_or_its_session_part_is_given(
+def test_reset_settings_map_from_the_file_or_its_session_part(
     session: dict[str, Any], expected: ResetPolicy
 ) -> None:
     assert reset_policy(session) == expected
@@ -100,7 +107,7 @@ def test_ages_of_threads_become_the_resume_policys(
         ({"session": {"reset": {"idleMinuets": 5}}}, "session.reset.idleMinuets"),
         (
             {"session": {"reset": {"idleMinutes": True}}},
-            "session.reset.idleMinutes: a number is meant, not true",
+            "session.reset.idleMinutes: must be a number, not true",
         ),
         ({"session": {"reset": "daily"}}, "session.reset is an object, not str"),
         ({"session": {"resetByType": {"dm": {"mode": "x"}}}}, "session.resetByType.dm.mode"),
@@ -125,3 +132,104 @@ def test_an_impossible_reset_setting_is_named(settings: dict[str, Any], named: s
 def test_an_impossible_resume_setting_is_named(threads: Any) -> None:
     with pytest.raises(InvalidInput, match=r"^session\.threadBindings( is|\.(maxAge|idle)Hours)"):
         resume_policy({"session": {"threadBindings": threads}})
+
+
+# -- retention -------------------------------------------------------------------------
+
+
+def test_openclaws_settings_become_a_policy() -> None:
+    maintenance = {
+        "mode": "warn",
+        "pruneAfter": "30d",
+        "maxEntries": 500,
+        "maxDiskBytes": "10gb",
+        "highWaterBytes": "8gb",
+        "resetArchiveRetention": "12w",
+        "preserveRecent": "36h",
+        "archiveDashboardAfter": "7d",
+    }
+    expected = RetentionPolicy(
+        enforce=False,
+        max_age_days=30,
+        max_sessions=500,
+        max_bytes=10 * 1024**3,
+        high_water=0.8,
+        archive_days=84,
+        idle_days=1.5,
+        prune_days=30,
+    )
+    assert retention_policy({"session": {"maintenance": maintenance}}) == expected
+    assert retention_policy({"maintenance": maintenance}) == expected
+
+
+@pytest.mark.parametrize("settings", [{}, {"session": {}}, {"session": {"maintenance": {}}}])
+def test_empty_settings_limit_nothing(settings: dict[str, Any]) -> None:
+    assert retention_policy(settings) == RetentionPolicy()
+
+
+def test_a_limit_that_is_false_or_zero_is_off() -> None:
+    off = {
+        "pruneAfter": False,
+        "maxEntries": 0,
+        "maxDiskBytes": False,
+        "resetArchiveRetention": False,
+        "preserveRecent": False,
+    }
+    assert retention_policy({"session": {"maintenance": off}}) == RetentionPolicy(idle_days=0)
+
+
+@pytest.mark.parametrize(("message", "share"), [("80%", 0.8), (512, 0.5), ("0.5kb", 0.5)])
+def test_the_high_water_mark_is_a_size_or_a_share(message: Any, share: float) -> None:
+    policy = retention_policy({"maintenance": {"maxDiskBytes": 1024, "highWaterBytes": message}})
+    assert policy.high_water == share
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("pruneAfter", "30 fortnights", "the unit 'fortnights'"),
+        ("pruneAfter", "soon", "not a number with a unit"),
+        ("pruneAfter", True, "not True"),
+        ("maxDiskBytes", "10 gallons", "the unit 'gallons'"),
+        ("maxDiskBytes", [], r"not \[\]"),
+        ("maxEntries", "many", "a number of sessions"),
+        ("maxEntries", -1, "a number of sessions"),
+        ("mode", "maybe", '"enforce" or "warn"'),
+        ("pruneafter", "30d", "no such setting"),
+    ],
+)
+def test_an_impossible_setting_is_an_error_that_names_it(
+    key: str, value: Any, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        retention_policy({"session": {"maintenance": {key: value}}})
+    assert f"session.maintenance.{key}" in str(caught.value)
+
+
+def test_a_high_water_mark_above_the_limit_is_an_error() -> None:
+    with pytest.raises(InvalidInput, match=r"session\.maintenance\.highWaterBytes"):
+        retention_policy(
+            {"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "2gb"}}}
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [("30d", 30), ("36h", 1.5), ("1w", 7), ("7", 7), (" 1.5 D ", 1.5), ("90m", 0.0625), ("0", 0)],
+)
+def test_a_length_of_time_has_a_unit_or_is_days(text: str, days: float) -> None:
+    assert parse_days(text) == days
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("10gb", 10 * 1024**3),
+        ("500MB", 500 * 1024**2),
+        ("1.5kb", 1536),
+        ("12", 12),
+        ("1 tb", 1024**4),
+    ],
+)
+def test_a_size_has_a_unit_or_is_bytes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size

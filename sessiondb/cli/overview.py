@@ -1,4 +1,4 @@
-"""Commands that look at a database as a whole, or at what a model is sent."""
+"""Commands that show a database as a whole: sessions, context, compactions, verify, status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import sys
 
 import click
 
-from sessiondb.maintenance.status import DatabaseStatus, condition
+from sessiondb.maintenance.status import (
+    DatabaseStatus,
+    Process,
+    RunningCompaction,
+    Stuck,
+    Work,
+    condition,
+)
 from sessiondb.models import CompactionInfo, SessionInfo
 
 from .program import (
@@ -52,7 +59,7 @@ def sessions(
 ) -> None:
     """List sessions, last changed first.
 
-    On a terminal ids are cut to a prefix, which every command accepts while it is unique.
+    A terminal shows a prefix of each id, which every command accepts while it is unique.
     """
     with look_into(db) as opened:
         found = opened.sessions(agent_id=agent, with_ended=with_ended)
@@ -71,9 +78,9 @@ def sessions(
         Column("updated (UTC)"),
     ]
     empty = (
-        "no sessions; `sessiondb import DB PATH` brings some in"
+        "no sessions. `sessiondb import DB PATH` imports some"
         if with_ended
-        else "no live sessions; --all shows ended ones too"
+        else "no live sessions. --all shows ended ones too"
     )
     print_table([*columns, Column("ended (UTC)")] if with_ended else columns, rows, empty=empty)
 
@@ -96,7 +103,9 @@ def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
 @database_argument
 @session_argument
 @click.option(
-    "--epoch", type=click.IntRange(min=0), help="As it was at the end of this epoch; default: now."
+    "--epoch",
+    type=click.IntRange(min=0),
+    help="Show it as of the end of this epoch.  [default: now]",
 )
 @click.option(
     "--format",
@@ -104,12 +113,19 @@ def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
     type=click.Choice(["messages", "pi"]),
     default="messages",
     show_default=True,
-    help="messages: a JSON array. pi: an object with messages, thinkingLevel and model, as pi's own reader computes it.",
+    help="messages: a JSON array. pi: an object with messages, thinkingLevel and model, "
+    "as pi's own reader computes it.",
 )
 @json_option("The default: a context is JSON.")
 @debug_option
-def context(db: str, session: str, epoch: int | None, shape: str, as_json: bool) -> None:  # noqa: ARG001  # --json changes nothing here
-    """Print what the model is sent."""
+def context(
+    db: str,
+    session: str,
+    epoch: int | None,
+    shape: str,
+    as_json: bool,  # noqa: ARG001  # a context is JSON in any case
+) -> None:
+    """Print the context that is sent to the model."""
     with look_into(db) as opened:
         found = opened.session_by_id(session).context(epoch=epoch, decode=False)
     content = found.as_pi_json() if shape == "pi" else found.as_json()
@@ -119,14 +135,14 @@ def context(db: str, session: str, epoch: int | None, shape: str, as_json: bool)
         print_bytes(content + b"\n")
 
 
-@click.command(short_help="List compactions and what became of each.")
+@click.command(short_help="List compactions and their outcomes.")
 @database_argument
-@click.option("--session", metavar="SESSION", help="Only of this session.")
+@click.option("--session", metavar="SESSION", help="Only compactions of this session.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
 @json_option("Print a JSON array.")
 @debug_option
 def compactions(db: str, session: str | None, limit: int | None, as_json: bool) -> None:
-    """List compactions, newest first, and what became of each."""
+    """List compactions, newest first, with their outcomes."""
     with look_into(db) as opened:
         chosen = opened.session_by_id(session) if session is not None else None
         found = opened.compactions(chosen)
@@ -170,15 +186,15 @@ def _compaction_row(info: CompactionInfo) -> list[object]:
 @click.command(short_help="Check every invariant of a database.")
 @database_argument
 @click.option(
-    "--session", metavar="SESSION", help="Only this session; default: all, and the file itself."
+    "--session", metavar="SESSION", help="Only this session.  [default: all, and the file itself]"
 )
-@click.option("--quick", is_flag=True, help="Leave out what decodes every entry.")
+@click.option("--quick", is_flag=True, help="Skip the checks that decode every entry.")
 @json_option()
 @debug_option
 def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
-    """Check every invariant of a database; exit with 1 when one is broken.
+    """Check every invariant of a database. Exit with 1 when one is broken.
 
-    Reads in pages and holds no snapshot between them, so a gateway may go on.
+    Reads in pages and holds no snapshot between them, so a gateway may run meanwhile.
     """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session) if session is not None else None
@@ -201,9 +217,10 @@ def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
         if not report.findings
         else f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
     )
-    click.echo(
-        f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}: {verdict}"
+    checked = (
+        f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}"
     )
+    click.echo(f"{checked}: {verdict}")
     return OK if report.ok else PROBLEMS
 
 
@@ -224,70 +241,60 @@ def status(db: str, as_json: bool) -> None:
 
 def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
     jobs = ", ".join(f"{count:,} {state}" for state, count in found.compactions.items()) or "none"
-    entries = counted(found.entries, "entry", "entries")
-    lines = [
+    ended, keys = f"({found.sessions_ended:,} ended)", counted(found.keys, "key")
+    quarantine = f"{found.lines_damaged:,} damaged and {found.lines_blank:,} blank"
+    return [
         ("database", found.path),
         ("schema", f"version {found.schema_version}"),
         ("file", f"{size(found.file_bytes)} ({size(found.free_bytes)} of it in free pages)"),
         ("WAL", f"{size(found.wal_bytes)} (limit by default {size(found.wal_bytes_max)})"),
         (
             "sessions",
-            f"{found.sessions:,} ({found.sessions_ended:,} ended), {counted(found.keys, 'key')}, {entries}",
+            f"{found.sessions:,} {ended}, {keys}, {counted(found.entries, 'entry', 'entries')}",
         ),
-        (
-            "imported",
-            f"{counted(found.import_files, 'file')}; quarantine: {found.lines_damaged:,} damaged and {found.lines_blank:,} blank",
-        ),
+        ("imported", f"{counted(found.import_files, 'file')}; quarantine: {quarantine}"),
         ("compactions", jobs),
-    ]
-    for job in found.running:
-        when = (
-            f"overdue since {at(job.deadline_ms)}"
-            if job.overdue
-            else f"deadline {at(job.deadline_ms)}"
-        )
-        died = "; its process died" if job.owner_alive is False else ""
-        lines.append(
-            (
-                "",
-                f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}, {when}",
-            )
-        )
-        lines.append(("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"))
-    work = found.gateway
-    unsent = work.replies_pending + work.replies_sending
-    full = (
-        " (full: no message is claimed until some are sent; look at `outbox`)"
-        if work.outbox_full
-        else ""
-    )
-    overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
-    lines += [
-        (
-            "messages",
-            f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted, {work.messages_dead:,} dead",
-        ),
-        ("turns", f"{work.turns_running:,} running{overdue}"),
-        (
-            "replies",
-            f"{unsent:,} to send{full}, {work.replies_unknown:,} unknown, {work.replies_failed:,} failed",
-        ),
-    ]
-    lines += [("access", concern) for concern in found.concerns]
-    for line in found.stuck:
-        until = f" until {line.until}" if line.until else ""
-        lines.append(("stuck", f"{line.what} of {line.session_id[:13]}, since {line.since}{until}"))
-    lines.append(
+        *(line for job in found.running for line in _job_lines(job)),
+        *_work_lines(found.gateway),
+        *(("access", concern) for concern in found.concerns),
+        *(("stuck", _stuck(row)) for row in found.stuck),
         (
             "processes",
-            f"{found.processes_open:,} with the file open for writing, or gone without closing it",
-        )
-    )
-    lines += [
-        (
-            "",
-            f"{process.program}, pid {process.pid} on {process.host}, since {at(process.opened_at_ms)}: {condition(process)}",
-        )
-        for process in found.processes
+            f"{found.processes_open:,} with the file open for writing, or ended without closing it",
+        ),
+        *(("", _process(process)) for process in found.processes),
     ]
-    return lines
+
+
+def _job_lines(job: RunningCompaction) -> list[tuple[str, str]]:
+    when = f"{'overdue since' if job.overdue else 'deadline'} {at(job.deadline_ms)}"
+    died = "; its process died" if job.owner_alive is False else ""
+    running = f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}"
+    return [
+        ("", f"{running}, {when}"),
+        ("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"),
+    ]
+
+
+def _work_lines(work: Work) -> list[tuple[str, str]]:
+    waiting = f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted"
+    overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
+    unsent = f"{work.replies_pending + work.replies_sending:,} to send"
+    if work.outbox_full:
+        unsent += " (full: no message is claimed until some are sent, see `outbox`)"
+    unsettled = f"{work.replies_unknown:,} unknown, {work.replies_failed:,} failed"
+    return [
+        ("messages", f"{waiting}, {work.messages_dead:,} dead"),
+        ("turns", f"{work.turns_running:,} running{overdue}"),
+        ("replies", f"{unsent}, {unsettled}"),
+    ]
+
+
+def _stuck(row: Stuck) -> str:
+    until = f" until {row.until}" if row.until else ""
+    return f"{row.what} of {row.session_id[:13]}, since {row.since}{until}"
+
+
+def _process(process: Process) -> str:
+    name = f"{process.program}, pid {process.pid} on {process.host}"
+    return f"{name}, since {at(process.opened_at_ms)}: {condition(process)}"

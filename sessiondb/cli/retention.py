@@ -1,7 +1,7 @@
-"""Commands about what is kept: gc, restore, pin, unpin.
+"""Commands of retention: gc, restore, pin, unpin.
 
-`gc` without a limit changes nothing, and with one it says for every session that a limit asks for what became of it
-and why. A gateway may go on meanwhile: every step is a short transaction.
+`gc` without a limit archives nothing. With one it prints the outcome and the reason for
+every session over a limit. A gateway may run meanwhile: every step is a short transaction.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
         raise click.BadParameter(str(error), param=param) from error
 
 
-@click.command(short_help="Archive what need not be kept; --dry-run only says what.")
+@click.command(short_help="Archive old sessions by limits. --dry-run only lists them.")
 @database_argument
-@click.option("--dry-run", is_flag=True, help="Decide and report; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Decide and report, but change nothing.")
 @click.option(
     "--max-age",
     metavar="TIME",
@@ -58,46 +58,46 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
     "--idle",
     metavar="TIME",
     callback=_days,
-    help="Leave alone what changed, or was restored, more recently.  [default: 1d]",
+    help="Keep sessions that changed, or were restored, more recently.  [default: 1d]",
 )
 @click.option(
     "--max-sessions",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Archive the oldest beyond so many sessions.",
+    help="Archive the oldest sessions beyond this number.",
 )
 @click.option(
     "--max-bindings",
     metavar="N",
     type=click.IntRange(min=0),
-    help="... beyond so many keys of one agent.",
+    help="Archive the oldest sessions beyond this number of keys of one agent.",
 )
 @click.option(
     "--max-bytes",
     metavar="SIZE",
     callback=_bytes,
-    help="... while the database is larger, such as 10gb.",
+    help="Archive the oldest sessions while the database is larger, such as 10gb.",
 )
 @click.option(
     "--high-water",
     metavar="SHARE",
     type=FiniteRange(0, 1, min_open=True),
-    help="Of --max-bytes: go down to that.  [default: 0.8]",
+    help="With --max-bytes, stop at this share of it.  [default: 0.8]",
 )
 @click.option(
     "--drop-archives",
     metavar="TIME",
     callback=_days,
-    help="Delete archives that are older, for good.",
+    help="Delete archives older than this, for good.",
 )
 @click.option(
     "--prune",
     metavar="TIME",
     callback=_days,
-    help="Delete done messages, sent replies, ended turns, events that are older.",
+    help="Delete done messages, sent replies, ended turns and events older than this.",
 )
 @click.option(
-    "--delete", is_flag=True, help="Delete instead of archiving: nothing can be restored."
+    "--delete", is_flag=True, help="Delete instead of archiving. Nothing can be restored."
 )
 @click.option(
     "--openclaw",
@@ -111,10 +111,11 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
 def gc(
     db: str, dry_run: bool, openclaw: str | None, every: bool, as_json: bool, **limits: Any
 ) -> int:
-    """Archive sessions that a limit asks for, and give their space back.
+    """Archive the sessions over a limit, and free their space.
 
-    Without a limit nothing is archived; what an interrupted run began is brought to its end. Pinned sessions, and those with
-    something running or waiting, always stay. `sessiondb restore` brings an archived session back.
+    Without a limit nothing is archived, but archives that an interrupted run began are
+    finished. Pinned sessions, and those with running or waiting work, always stay.
+    `sessiondb restore` brings an archived session back.
     """
     policy = _policy(openclaw, limits)
     dry_run = dry_run or not policy.enforce
@@ -128,7 +129,7 @@ def gc(
 
 
 def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
-    """Return the policy of the settings' file, with what the command line says in its place."""
+    """Return the policy of the settings file, overridden by the options."""
     policy = RetentionPolicy()
     if openclaw is not None:
         policy = retention_policy(read_settings(openclaw))
@@ -142,8 +143,8 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
         "drop_archives": "archive_days",
         "prune": "prune_days",
     }
-    message = {name: limits[option] for option, name in names.items() if limits[option] is not None}
-    return policy.model_copy(update=message | ({"archive": False} if limits["delete"] else {}))
+    options = {name: limits[option] for option, name in names.items() if limits[option] is not None}
+    return policy.model_copy(update=options | ({"archive": False} if limits["delete"] else {}))
 
 
 _ROWS = {"outbox": "replies", "inbox": "messages", "turn": "turns", "event": "events"}
@@ -158,20 +159,20 @@ def _print_report(report: RetentionReport) -> None:
         Column("size", "right", spare=1),
         Column("reason", cut="end", width_min=20),
     ]
-    shown = sorted(report.decisions, key=lambda created: created.action == "keep")
+    shown = sorted(report.decisions, key=lambda decision: decision.action == "keep")
     print_table(
-        columns, [_row(created) for created in shown], empty="no limit asks for any session"
+        columns, [_row(decision) for decision in shown], empty="no limit asks for any session"
     )
-    resumed_archives = (
+    earlier = (
         f"; {counted(report.resumed_archives, 'archive')} of an earlier run finished"
         if report.resumed_archives
         else ""
     )
-    going = report.count("planned") if report.dry_run else report.count("done")
-    verb = "would go" if report.dry_run else "done"
+    done = "would go" if report.dry_run else "done"
+    going = f"{report.count('planned' if report.dry_run else 'done'):,} {done}"
     failed = f", {report.count('failed'):,} failed" if report.count("failed") else ""
     click.echo(
-        f"{counted(report.sessions, 'session')}: {going:,} {verb}{failed}, {report.kept:,} kept{resumed_archives}",
+        f"{counted(report.sessions, 'session')}: {going}{failed}, {report.kept:,} kept{earlier}",
         err=True,
     )
     if report.pruned:
@@ -189,21 +190,21 @@ def _print_report(report: RetentionReport) -> None:
         )
 
 
-def _row(created: RetentionDecision) -> list[object]:
+def _row(decision: RetentionDecision) -> list[object]:
     action = (
-        created.action
-        if created.outcome in ("planned", "done") or created.action == "keep"
-        else f"{created.action}: {created.outcome}"
+        decision.action
+        if decision.outcome in ("planned", "done") or decision.action == "keep"
+        else f"{decision.action}: {decision.outcome}"
     )
-    note = f"; {created.note}" if created.note else ""
-    held = size(created.bytes) if created.bytes else ""
+    note = f" ({decision.note})" if decision.note else ""
+    held = size(decision.bytes) if decision.bytes else ""
     return [
         action,
-        created.session_id,
-        at(created.updated_at_ms)[:16],
-        f"{created.entries:,}",
+        decision.session_id,
+        at(decision.updated_at_ms)[:16],
+        f"{decision.entries:,}",
         held,
-        created.reason + note,
+        decision.reason + note,
     ]
 
 
@@ -213,9 +214,10 @@ def _row(created: RetentionDecision) -> list[object]:
 @json_option()
 @debug_option
 def restore(db: str, session: str, as_json: bool) -> None:
-    """Bring an archived session back, exactly as it was.
+    """Restore an archived session, exactly as it was.
 
-    Keys that point at another session by now are left so. `sessiondb sessions DB --all` lists archived sessions too.
+    Keys that point at another session by now are left alone. `sessiondb sessions DB --all`
+    lists archived sessions too.
     """
     with write_into(db, create=False) as opened:
         report = opened.restore(session)
@@ -227,9 +229,9 @@ def restore(db: str, session: str, as_json: bool) -> None:
         escape(f"{report.session_id} is back: {counted(report.entries, 'entry', 'entries')}{keys}")
     )
     for key in report.keys_taken:
-        click.echo(escape(f"{key} points at another session by now, and was left so"), err=True)
+        click.echo(escape(f"{key} points at another session by now, and was left alone"), err=True)
     for parent in report.parents:
-        click.echo(escape(f"{parent}, which it was forked from, came back with it"), err=True)
+        click.echo(escape(f"{parent}, which it was forked from, was restored with it"), err=True)
 
 
 @click.command()
@@ -238,7 +240,7 @@ def restore(db: str, session: str, as_json: bool) -> None:
 @json_option()
 @debug_option
 def pin(db: str, session: str, as_json: bool) -> None:
-    """Have retention leave a session alone."""
+    """Protect a session from retention."""
     _set_pin(db, session, as_json, pinned=True)
 
 
@@ -248,7 +250,7 @@ def pin(db: str, session: str, as_json: bool) -> None:
 @json_option()
 @debug_option
 def unpin(db: str, session: str, as_json: bool) -> None:
-    """Let retention have a session again."""
+    """End the protection of a session from retention."""
     _set_pin(db, session, as_json, pinned=False)
 
 

@@ -1,11 +1,14 @@
-"""A chunk of an archive: rows of one table as JSON lines, compressed and hashed. How it is written, read, and mistrusted.
+"""A chunk of an archive: rows of one table as JSON lines, compressed and hashed.
 
-The first line names the columns, each further one is a row; a table's chunks follow one another, and their keys only grow.
+The first line names the columns, each further line is a row. The chunks of one table follow
+one another, and their keys only grow.
 
-A chunk is data like all the rest of a database that comes from somewhere else: a right hash says that whoever wrote the chunk wrote the
-hash too. So what it unpacks to is bounded by what an archive can hold, a line by what an entry can (a list in a list takes three bytes of
-text and seventy of memory), and a row must be one that a restore can put back: these columns, these types, keys of this session.
-Whatever is not so is damage, and says of which session. Nothing here touches the database.
+A chunk is untrusted data, like the rest of a database that comes from elsewhere: a right
+hash only says that the author of the chunk wrote the hash, too. So the size of its text is
+bounded by what an archive can hold, and the values of a line by what an entry can hold (a
+list in a list takes 3 bytes of text and 70 of memory). A row must be one that a restore can
+put back: these columns, these types, keys of this session. Everything else is damage, and
+the error names the session. Nothing here touches the database.
 """
 
 from __future__ import annotations
@@ -34,23 +37,15 @@ from sessiondb.limits import (
 
 T = TypeVar("T")
 
-# In the order in which they are written and put back: a row comes after those that it refers to.
+# In the order in which tables are written and put back: a row comes after those it refers to.
 SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
 TABLES: Final = (SESSION, BINDING, BRANCH, EPOCH, ENTRY)
-KEY: Final = {
-    SESSION: 0,
-    BINDING: 0,
-    BRANCH: 0,
-    EPOCH: 1,
-    ENTRY: 0,
-}  # the column that orders a table's rows
-OWNER: Final = {
-    SESSION: 0,
-    BINDING: 1,
-    BRANCH: 1,
-    EPOCH: 0,
-}  # ... and the one that says whose it is; an entry's number does
-# Worker threads share the interpreter's lock with the event loop: after so many rows they let go of it for a moment.
+# The index of the column that orders a table's rows.
+KEY: Final = {SESSION: 0, BINDING: 0, BRANCH: 0, EPOCH: 1, ENTRY: 0}
+# The index of the column that holds the session's number. An entry has it in its own number.
+OWNER: Final = {SESSION: 0, BINDING: 1, BRANCH: 1, EPOCH: 0}
+# Worker threads share the interpreter's lock with the event loop. After so many rows they
+# release it for a moment.
 SLICE_ROWS: Final = 10
 SLICE_PAUSE_S: Final = 0.00005
 
@@ -60,14 +55,15 @@ _ROWS_MAX: Final = {
     **dict.fromkeys((BRANCH, EPOCH, ENTRY), ARCHIVE_CHUNK_ROWS),
 }
 _GAPS_MAX: Final = 100
-_NOTED_MAX: Final = (
-    100_000  # idempotency keys, and branches, of one archive that are remembered: some 9 MB of each
-)
+# Idempotency keys, and branches, that are remembered of one archive: some 9 MB of each.
+_NOTED_MAX: Final = 100_000
 _READ_BYTES: Final = 256 * 1024
-_FED_BYTES: Final = (
-    256  # so that of a stream that breaks off all that came before the break is read
+# Small, so that everything before the break of a damaged stream is read.
+_FED_BYTES: Final = 256
+_WAY_OUT: Final = (
+    "Keep the file as it is, and run `sessiondb salvage DB NEW` to recover what can be read, "
+    "or restore a backup."
 )
-_WAY_OUT: Final = "Keep the file as it is; `sessiondb salvage DB NEW` gets out what can be read, or restore a backup."
 _EPOCH_REASONS: Final = frozenset({"start", "compaction", "reset", "branch", "undo", "fork"})
 
 
@@ -76,32 +72,39 @@ def _columns(text: str) -> dict[str, str]:
 
 
 COLUMNS: Final[dict[str, dict[str, str]]] = {
-    SESSION: _columns(
-        "session_no:INTEGER session_id:TEXT agent_id:TEXT? origin:TEXT version:INTEGER created_at_ms:INTEGER updated_at_ms:INTEGER "
-        "ended_at_ms:INTEGER? name:TEXT? last_seq:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER? "
-        "first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER forked_from_no:INTEGER? pinned_at_ms:INTEGER? "
-        "archived_at_ms:INTEGER?"
-    ),
-    BINDING: _columns(
-        "session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?"
-    ),
-    BRANCH: _columns(
-        "branch_no:INTEGER session_no:INTEGER parent_branch_no:INTEGER? fork_no:INTEGER? first_no:INTEGER"
-    ),
-    EPOCH: _columns(
-        "session_no:INTEGER epoch:INTEGER reason:TEXT opened_at_ms:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? "
-        "closed_head_no:INTEGER? closed_at_ms:INTEGER?"
-    ),
-    ENTRY: _columns(
-        "entry_no:INTEGER branch_no:INTEGER? parent_no:INTEGER? position:INTEGER type:TEXT role:TEXT? projection:INTEGER tokens:INTEGER "
-        "tokens_total:INTEGER usage_tokens:INTEGER? open_calls:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? model_no:INTEGER? "
-        "thinking_no:INTEGER? body_at:INTEGER body_bytes:INTEGER appended_at_ms:INTEGER entry_id:TEXT idempotency_key:TEXT? payload:TEXT"
-    ),
+    SESSION: _columns("""
+        session_no:INTEGER session_id:TEXT agent_id:TEXT? origin:TEXT version:INTEGER
+        created_at_ms:INTEGER updated_at_ms:INTEGER ended_at_ms:INTEGER? name:TEXT?
+        last_seq:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER?
+        first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER
+        forked_from_no:INTEGER? pinned_at_ms:INTEGER? archived_at_ms:INTEGER?
+    """),
+    BINDING: _columns("""
+        session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?
+    """),
+    BRANCH: _columns("""
+        branch_no:INTEGER session_no:INTEGER parent_branch_no:INTEGER? fork_no:INTEGER?
+        first_no:INTEGER
+    """),
+    EPOCH: _columns("""
+        session_no:INTEGER epoch:INTEGER reason:TEXT opened_at_ms:INTEGER boundary_no:INTEGER?
+        first_kept_no:INTEGER? closed_head_no:INTEGER? closed_at_ms:INTEGER?
+    """),
+    ENTRY: _columns("""
+        entry_no:INTEGER branch_no:INTEGER? parent_no:INTEGER? position:INTEGER type:TEXT
+        role:TEXT? projection:INTEGER tokens:INTEGER tokens_total:INTEGER usage_tokens:INTEGER?
+        open_calls:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? model_no:INTEGER?
+        thinking_no:INTEGER? body_at:INTEGER body_bytes:INTEGER appended_at_ms:INTEGER
+        entry_id:TEXT idempotency_key:TEXT? payload:TEXT
+    """),
 }
-"""The columns of each table in the order in which they are archived, with their types; `?`: may be NULL. As the schema has them."""
+"""The columns of each table in the order in which they are archived, with the types of the schema.
+
+`?` says that a value may be NULL.
+"""
 
 _RENAMED: Final = {"entries": "last_seq"}
-"""Columns that had another name when older archives were written, by that name."""
+"""Columns that have another name in older archives, by that name."""
 
 _IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
 _TYPES: Final[dict[str, set[type]]] = {
@@ -116,12 +119,15 @@ _ALLOWED: Final = {
 
 
 class Wrong(ValueError):
-    """Why a chunk or a row is not what was written: a sentence that lacks its subject, for its name to be put before it."""
+    """A chunk or a row is not what was written.
+
+    The message is a predicate. The caller prepends the subject.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk as it is stored."""
+    """A chunk as it is stored: `what` is the table, `size` the bytes of its text."""
 
     what: str
     rows: int
@@ -130,11 +136,11 @@ class Chunk:
     content: bytes
 
 
-# -- writing ------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------
 
 
 def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]:
-    """Yield items, with a pause now and then in which another thread may run: it would wait for 5 ms otherwise."""
+    """Yield items, with pauses that let other threads run. They would wait for 5 ms otherwise."""
     for index, item in enumerate(items, 1):
         yield item
         if index % SLICE_ROWS == 0:
@@ -159,7 +165,7 @@ def _compressed(text: bytes, encoding: str) -> bytes:
     return zstandard.ZstdCompressor(level=6).compress(text)
 
 
-# -- reading ------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------
 
 
 def decode(
@@ -168,8 +174,8 @@ def decode(
     """Return a chunk's column names and rows.
 
     Raises:
-        StoreDamaged: it is not what was written, or nothing that a restore could put back.
-        InvalidInput: it is compressed with a module that is not installed here.
+        StoreDamaged: the chunk is not what was written, or a restore could not put it back.
+        InvalidInput: the chunk is compressed with a module that is not installed here.
     """
     try:
         return _decode(chunk, encoding, session_no, session_id, pause_s)
@@ -178,15 +184,17 @@ def decode(
 
 
 def damaged(session_id: str, what: str) -> StoreDamaged:
-    """Return the error for a session whose archive is not what was written."""
+    """Return the error for a damaged archive. `what` is a sentence without its full stop."""
     return StoreDamaged(f"{what}. {_WAY_OUT}", session_id=session_id)
 
 
 def damage(chunk: Row, encoding: str, session_no: int, session_id: str, order: Order) -> str | None:
-    """Say how a chunk differs from what was written, by itself and after those before it; None if it does not.
+    """Return how a chunk differs from what was written, or None.
+
+    `order` has taken the chunks before it, and takes this one.
 
     Raises:
-        InvalidInput: it is compressed with a module that is not installed here.
+        InvalidInput: the chunk is compressed with a module that is not installed here.
     """
     try:
         _, rows = _decode(chunk, encoding, session_no, session_id, SLICE_PAUSE_S)
@@ -204,12 +212,13 @@ def _name(chunk: Row, session_id: str) -> str:
 def _decode(
     chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float
 ) -> tuple[list[str], list[list[Any]]]:
-    """Decode a chunk. Raises Wrong with what is wrong with it, to be put behind its name."""
+    """Decode a chunk. Raises Wrong."""
     if chunk.what not in TABLES:
         raise Wrong(f"holds rows of {chunk.what[:40]!r}, which is no table that is archived")
     if not 1 <= chunk.rows <= _ROWS_MAX[chunk.what]:
         raise Wrong(
-            f"says that it has {chunk.rows:,} rows of {chunk.what}; it can have 1 to {_ROWS_MAX[chunk.what]:,}"
+            f"claims {chunk.rows:,} rows of {chunk.what}, "
+            f"and can have 1 to {_ROWS_MAX[chunk.what]:,}"
         )
     try:
         text = _unpacked(chunk.content, encoding, bytes_max(chunk.what, chunk.rows))
@@ -225,7 +234,7 @@ def _decode(
         try:
             values = _values(line)
             if number == 0:
-                if _todays(values) != columns:
+                if _renamed(values) != columns:
                     raise Wrong(f"does not begin with the columns of {chunk.what}")
                 continue
             check_row(chunk.what, values, session_no, session_id)
@@ -236,14 +245,17 @@ def _decode(
 
 
 def bytes_max(what: str, rows: int) -> int:
-    """Return how long the text of a chunk can be: a single row, or a page of them, which `archive._page` bounds."""
+    """Return how long the text of a chunk can be.
+
+    It holds a single row, or a page that `archive_rows.read_page` bounds.
+    """
     return (
         ARCHIVE_ROW_BYTES_MAX if rows <= 1 or what in (SESSION, BINDING) else ARCHIVE_PAGE_BYTES_MAX
     )
 
 
 def _lines(text: bytearray) -> Iterator[bytearray]:
-    """Yield lines, one copy at a time: a chunk may be one line of a hundred megabytes."""
+    """Yield lines, one copy at a time: a chunk may be one line of 100 MB."""
     start = 0
     while (end := text.find(b"\n", start)) >= 0:
         yield text[start:end]
@@ -251,7 +263,7 @@ def _lines(text: bytearray) -> Iterator[bytearray]:
 
 
 def _values(line: bytearray) -> list[Any]:
-    """Decode one line. Raises Wrong when it is not a list, or too much of one."""
+    """Decode one line. Raises Wrong if it is no list, or has too many values."""
     try:
         text = line.decode()
         if has_more_values(text, ENTRY_VALUES_MAX):
@@ -268,67 +280,69 @@ def _values(line: bytearray) -> list[Any]:
     return values
 
 
-def _todays(columns: list[Any]) -> list[Any]:
-    """Return the names that a chunk's first line gives to its columns as they are today."""
+def _renamed(columns: list[Any]) -> list[Any]:
+    """Return the column names of a chunk's first line, those of older archives as of today."""
     return [_RENAMED.get(name, name) if isinstance(name, str) else name for name in columns]
 
 
 def rows_of(chunk: Row) -> Iterator[list[Any]]:
-    """Yield what is left of a damaged chunk's rows: as far as it can be decompressed, and its lines are lists of the right length.
+    """Yield the rows that are left of a damaged chunk.
 
-    What is in them is for `check_row` to judge. Memory is bounded as in `decode`.
+    These are the lines before the point where decompression fails, as long as they are
+    lists of the right length. `check_row` judges the values. Memory is bounded as in
+    `decode`.
 
     Raises:
-        InvalidInput: it is compressed with a module that is not installed here.
+        InvalidInput: the chunk is compressed with a module that is not installed here.
     """
     columns = list(COLUMNS.get(chunk.what, ()))
-    begun = False
-    text = _as_far_as_it_goes(bytes(chunk.content), bytes_max(chunk.what, chunk.rows))
+    has_columns = False
+    text = _unpacked_until_damage(bytes(chunk.content), bytes_max(chunk.what, chunk.rows))
     text += b"\n"
     for line in _lines(text):
         try:
             values = _values(line)
         except Wrong:
             continue
-        if not begun and _todays(values) != columns:
+        if not has_columns and _renamed(values) != columns:
             return
-        if begun and len(values) == len(columns):
+        if has_columns and len(values) == len(columns):
             yield values
-        begun = True
+        has_columns = True
 
 
-# -- decompressing ------------------------------------------------------------------------------------------
+# -- decompressing ---------------------------------------------------------------------
 
 
-def _unpacked(content: bytes, encoding: str, most: int) -> bytearray:
-    """Decompress a chunk, all of it. Raises Wrong with the reason when that cannot be done."""
+def _unpacked(content: bytes, encoding: str, size_max: int) -> bytearray:
+    """Decompress a whole chunk. Raises Wrong."""
     out = bytearray()
     try:
         for part in _parts(content, encoding):
             out += part
-            if len(out) > most:
-                raise Wrong(f"it unpacks to more than {most:,} bytes")
+            if len(out) > size_max:
+                raise Wrong(f"it unpacks to more than {size_max:,} bytes")
     except zlib.error as error:
         raise Wrong(str(error)) from error
     return out
 
 
-def _as_far_as_it_goes(content: bytes, most: int) -> bytearray:
-    """Decompress as much of a damaged chunk as there is. Its encoding may be lost: the first bytes tell."""
+def _unpacked_until_damage(content: bytes, size_max: int) -> bytearray:
+    """Decompress a chunk up to its damage. Its encoding may be lost, so the first bytes decide."""
     encoding = "zstd" if content[:4] == b"\x28\xb5\x2f\xfd" else "zlib"
     out = bytearray()
     try:
         for part in _parts(content, encoding):
-            out += part[: most - len(out)]
-            if len(out) >= most:
+            out += part[: size_max - len(out)]
+            if len(out) >= size_max:
                 break
     except (Wrong, zlib.error):
-        pass  # what came before is what there is
+        pass  # the bytes before the damage are in `out`
     return out
 
 
 def _parts(content: bytes, encoding: str) -> Iterator[bytes]:
-    """Yield what a chunk unpacks to, a little at a time: nothing is set aside for what it claims to hold."""
+    """Yield a chunk's text in small parts. No memory is allocated for the size that it claims."""
     return _zlib_parts(content) if encoding == "zlib" else _zstd_parts(content)
 
 
@@ -349,8 +363,10 @@ def _zstd_parts(content: bytes) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError as error:
-        message = "an archive in it is compressed with zstd; to read it, install the extra: pip install 'sessiondb[zstd]'"
-        raise InvalidInput(message) from error
+        raise InvalidInput(
+            "an archive in it is compressed with zstd. To read it, install the extra: "
+            "pip install 'sessiondb[zstd]'"
+        ) from error
     try:
         with zstandard.ZstdDecompressor(max_window_size=ARCHIVE_WINDOW_BYTES_MAX).stream_reader(
             content
@@ -361,17 +377,20 @@ def _zstd_parts(content: bytes) -> Iterator[bytes]:
         raise Wrong(str(error)) from error
 
 
-# -- rows ---------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------
 
 
 def check_row(what: str, values: list[Any], session_no: int | None, session_id: str | None) -> None:
-    """Raise Wrong, with what is wrong, unless a restore can put this row back as one of this session's (None: of any)."""
+    """Raise Wrong unless a restore can put this row back.
+
+    With `session_no` and `session_id` the row must also belong to that session.
+    """
     if len(values) != len(COLUMNS[what]):
         raise Wrong(f"has {len(values)} values for {len(COLUMNS[what])} columns")
     for value, allowed, name in zip(values, _ALLOWED[what], COLUMNS[what], strict=True):
         kind = type(value)
         if kind not in allowed:
-            raise Wrong(f"has a value for {name} that is none")
+            raise Wrong(f"has a value of the wrong type for {name}")
         if kind is int and not -(1 << 63) <= value < 1 << 63:
             raise Wrong(f"has a number for {name} that has more than 64 bits")
         if kind is str and not value.isascii():
@@ -390,7 +409,7 @@ def _check_text(name: str, value: str) -> None:
 
 
 def _check_rules(what: str, values: list[Any], session_id: str | None) -> None:
-    """The named rules of the schema, which would refuse the row in the middle of a restore."""
+    """Apply the named rules of the schema. They would refuse the row in the middle of a restore."""
     if what == SESSION and session_id is not None and values[1] != session_id:
         raise Wrong("names another session")
     if what == BINDING and values[4] is not None and not _is_json(values[4]):
@@ -414,25 +433,32 @@ def _is_json(text: str) -> bool:
 
 
 class Order:
-    """What the chunks of one archive were so far: tables follow one another, and the keys of a table only grow.
+    """The order of one archive's chunks: tables follow one another, and keys only grow.
 
-    An idempotency key comes once, and a branch after the one that it leaves from: what the database would refuse to put back.
+    An idempotency key may come once, and a branch only after the one that it leaves from. A
+    restore could not put anything else back.
     """
 
     def __init__(self) -> None:
         self._table = -1
         self._last: Any = None
         self._skipped = False
-        self._keys: set[bytes] = set()  # hashes: a key that somebody planted may be long
+        self._keys: set[bytes] = set()  # hashes, because a planted key may be long
         self._branches: set[int] = set()
         self._knows_branches = True
         self.branches_elsewhere: set[int] = set()
-        """Branches that others leave from and that are not in the archive: of the session that this one was forked from, or of none."""
+        """Branches that others leave from and that are not in the archive.
+
+        They belong to the session that this one was forked from, or do not exist.
+        """
         self.gaps: list[tuple[int, int]] = []
-        """Entries that are not there: ranges of seq, both ends included. They do not keep the rest from being restored."""
+        """Missing entries: ranges of seq, both ends included.
+
+        The rest can be restored without them.
+        """
 
     def take(self, what: str, rows: Sequence[list[Any]]) -> None:
-        """Note the next chunk. Raises Wrong, with what is wrong, if it cannot follow the others."""
+        """Take the next chunk. Raises Wrong if it cannot follow the others."""
         table = TABLES.index(what)
         if (
             table < self._table
@@ -440,7 +466,8 @@ class Order:
             or (self._table == -1 and what != SESSION)
         ):
             raise Wrong(
-                f"holds rows of {what}, which cannot come {'first' if self._table == -1 else 'here'}"
+                f"holds rows of {what}, which cannot come "
+                f"{'first' if self._table == -1 else 'here'}"
             )
         if table != self._table:
             self._table, self._last = table, None
@@ -451,14 +478,14 @@ class Order:
                     f"is out of order: {_number(what, key)} comes after {_number(what, self._last)}"
                 )
             if what == ENTRY:
-                self._miss(key)
+                self._note_gap(key)
                 self._note_key(values)
             elif what == BRANCH:
                 self._note_branch(values[0], values[2])
             self._last, self._skipped = key, False
 
     def skip(self) -> None:
-        """Note a chunk that is damaged: what it held, and so what is missing behind it, is not known."""
+        """Pass a damaged chunk. Its rows are unknown, so gaps and branches after it are, too."""
         self._table, self._last, self._skipped = max(self._table, 0), None, True
         self._knows_branches = False
 
@@ -469,7 +496,8 @@ class Order:
         key = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if key in self._keys:
             raise Wrong(
-                f"has an idempotency key twice: {_number(ENTRY, values[0])} has that of an entry before it"
+                f"has an idempotency key twice: {_number(ENTRY, values[0])} has that of an entry "
+                "before it"
             )
         self._keys.add(key)
 
@@ -486,9 +514,9 @@ class Order:
             self.branches_elsewhere.add(parent_no)
         self._branches.add(branch_no)
 
-    def _miss(self, entry_no: int) -> None:
+    def _note_gap(self, entry_no: int) -> None:
         seq, due = entry_no & SEQ_MAX, 0 if self._last is None else (self._last & SEQ_MAX) + 1
-        # An imported file may have come without a header.
+        # An imported file may have no header.
         if seq > max(due, self._last is None) and not self._skipped and len(self.gaps) < _GAPS_MAX:
             self.gaps.append((due, seq - 1))
 

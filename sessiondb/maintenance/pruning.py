@@ -1,13 +1,15 @@
-"""Rows of finished work, deleted when they are old: sent replies, done messages, ended turns, events.
+"""Delete old rows of finished work: sent replies, done messages, ended turns, events.
 
-What was said stays in the transcripts; these rows only tell how it got there. What is not finished is never pruned,
-whatever its age: a message that waits, a dead letter, a reply that is unknown or failed. Two things end with the rows, so
-their age is the operator's choice: a channel that delivers a message again after so long has it accepted again, and a
-consumer of events that stays away for so long has missed some.
+The conversation stays in the transcripts: these rows only record how it got there.
+Unfinished work is never pruned, whatever its age: a waiting message, a dead letter, an
+unknown or failed reply. The age is the operator's choice, because two things end with the
+rows. A channel that delivers a message again after that time has it accepted again, and a
+consumer of events that stays away for that time misses some.
 
-Numbers are given out once and only grow, so each table is walked by number, from its oldest row until one page has only
-younger rows. Deletions are steps of background work; each asks again whether a row is finished. Killed at any point,
-what is deleted is deleted and the next run goes on.
+Numbers are never reused and only grow. So each table is walked by number, from its oldest
+row until a page has only younger rows. Deletions are steps of background work, and each
+checks again whether a row is finished. After a kill, deleted rows stay deleted and the next
+run continues.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from sessiondb.backend import Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize
 from sessiondb.json_text import dumps
 
-# The statements that walk a table and delete from it. Messages before turns: a turn goes only when its message has gone.
+# The statements that walk a table and delete from it. Messages come before turns, because a
+# turn is deleted only when its message is.
 TABLES: Final = {
     "outbox": ("pruning.outbox", "pruning.delete_outbox"),
     "inbox": ("pruning.inbox", "pruning.delete_inbox"),
@@ -31,9 +34,10 @@ _PAGE: Final = 1_000
 
 
 async def prune(backend: Backend, *, before_ms: int, dry_run: bool) -> dict[str, int]:
-    """Delete finished rows from before a time; return how many of each table. May be repeated.
+    """Delete finished rows from before a time, and return their number by table.
 
-    A dry run counts them, except turns whose messages would have gone first.
+    Durable, step by step, and may be repeated. A dry run counts the rows, except turns
+    whose messages would be deleted first.
     """
     return {
         table: await _prune_table(backend, *statements, before_ms, dry_run=dry_run)

@@ -1,14 +1,16 @@
-"""Retention: sessions that a policy does not keep are archived, and their space is given back.
+"""Retention: archive the sessions that a policy does not keep, and free their space.
 
-`retention_plan.py` decides; here is how a plan is carried out, and the façade's part.
+`retention_plan.py` decides. Here a plan is carried out.
 
-Nothing protected goes: pinned, moved within `idle_days` (or restored then), with a running turn or compaction, with
-messages or replies that are not done, still being imported, or the parent of a fork that uses its entries. That is
-asked when planning, again in the transaction that begins an archive, and again in the one after which entries go.
+Protected sessions stay: pinned, changed or restored within `idle_days`, with a running turn
+or compaction, with unfinished messages or replies, still being imported, or the parent of a
+fork that uses its entries. The plan checks that, the transaction that begins an archive
+checks it again, and so does the one after which entries are deleted.
 
-`gc` first goes on with what an earlier one began and did not finish (`archive.py` says how), then carries the plan out,
-one session after the other, then gives free pages back to the file system in bounded steps. No step holds a lock
-across another; appends and turns go in between. Killed at any point it leaves nothing held and nothing half readable.
+`gc` first finishes what an earlier run began (`archive.py` says how). Then it carries the
+plan out, one session after the other. Then it returns free pages to the file system in
+bounded steps. No step holds a lock across another, so appends and turns commit in between.
+A kill at any point leaves no lock held and no session half readable.
 """
 
 from __future__ import annotations
@@ -33,35 +35,38 @@ T = TypeVar("T")
 
 logger = logging.getLogger("sessiondb")
 
-# Pages given back per call, in steps of a megabyte between which the writer serves its queue.
+# Pages freed per call, in steps of 1 MB between which the writer serves its queue.
 VACUUM_PAGES = 4_096
-# These end a run: the next session would meet them too.
+# These errors end a run, because the next session would meet them too.
 _FATAL = (StoreClosed, StoreFull, StoreReadOnly)
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionReport:
-    """What a run decided and did."""
+    """The decisions and the effects of one run."""
 
     decisions: tuple[RetentionDecision, ...]
-    """Sessions that go, and those over a limit that are kept; with `every`, all."""
+    """Sessions that go, and those over a limit that are kept. With `every`, all sessions."""
     sessions: int
-    """That are not archived, before."""
+    """Sessions that were not archived before the run."""
     kept: int
-    """Of them, within every limit or protected."""
+    """Sessions of those that are within every limit or protected."""
     resumed_archives: int
-    """Archives that an earlier run had begun, brought to their end."""
+    """Archives that an earlier run had begun, and this one finished."""
     bytes_before: int
     bytes_after: int
-    """The database's size; equal in a dry run."""
+    """The size of the database. A dry run changes nothing, so both are equal."""
     bytes_free: int
-    """Of that, pages free for what comes next."""
+    """Bytes of that in free pages, which later writes use."""
     pruned: dict[str, int]
-    """Rows of finished work that were deleted, or in a dry run would be, by table; empty without `prune_days`."""
+    """Rows of finished work that were deleted, by table. Empty without `prune_days`.
+
+    In a dry run, rows that would be deleted.
+    """
     dry_run: bool
 
     def count(self, outcome: Outcome) -> int:
-        """Return how many decisions ended so."""
+        """Return the number of decisions with this outcome."""
         return sum(1 for decision in self.decisions if decision.outcome == outcome)
 
     @property
@@ -70,7 +75,7 @@ class RetentionReport:
         return not self.count("failed")
 
 
-# -- carrying it out ----------------------------------------------------------------------------------------
+# -- carrying it out -------------------------------------------------------------------
 
 
 async def gc(
@@ -81,18 +86,19 @@ async def gc(
     every: bool = False,
     now_ms: int | None = None,
 ) -> RetentionReport:
-    """Decide, and unless it is a dry run carry it out. May be repeated, and interrupted at any point.
+    """Make a plan, and carry it out unless this is a dry run. Durable, step by step.
 
-    `every` lists sessions within every limit too. `now_ms` is the time that ages are measured at: the present.
+    May be interrupted at any point, and repeated. `every` also lists the sessions that are
+    within every limit. Ages are measured at `now_ms`, by default the present.
 
     Raises:
-        StoreFull: the disk is full. What was done stays done.
+        StoreFull: the disk is full. Finished steps stay done.
     """
     chosen_ms = clock.now_ms() if now_ms is None else now_ms
     dry_run = dry_run or not policy.enforce
     before = await measure(backend)
     pruned: dict[str, int] = {}
-    if policy.prune_days is not None:  # first: it is soon done, and archiving may take hours
+    if policy.prune_days is not None:  # first, because it is short and archiving may take hours
         pruned = await pruning.prune(
             backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run
         )
@@ -102,17 +108,17 @@ async def gc(
         for index, decision in enumerate(decisions):
             if decision.outcome == "planned":
                 decisions[index] = await _carry_out(backend, policy, decision)
-        await give_space_back(backend)
+        await free_pages(backend)
     after = before if dry_run else await measure(backend)
-    missing = sum(
+    gone = sum(
         1
-        for created in decisions
-        if created.action in ("archive", "delete") and created.outcome in ("planned", "done")
+        for decision in decisions
+        if decision.action in ("archive", "delete") and decision.outcome in ("planned", "done")
     )
     report = RetentionReport(
         (*failed, *decisions),
         walk.sessions,
-        walk.sessions - missing,
+        walk.sessions - gone,
         resumed_archives,
         before.bytes,
         after.bytes,
@@ -130,9 +136,12 @@ async def gc(
 async def _carry_out(
     backend: Backend, policy: RetentionPolicy, decision: RetentionDecision
 ) -> RetentionDecision:
-    """Archive one session, or drop one archive; whatever stands in its way is said, and the next one's turn comes."""
+    """Archive one session, or drop one archive.
+
+    What prevents that is noted in the decision, and the run continues with the next.
+    """
     try:
-        held = await (
+        kept_because = await (
             _drop(backend, decision)
             if decision.action == "drop"
             else _archive(backend, policy, decision)
@@ -143,8 +152,8 @@ async def _carry_out(
         return replace(decision, outcome="failed", note=str(error))
     return (
         replace(decision, outcome="done")
-        if held is None
-        else replace(decision, outcome="kept", note=held)
+        if kept_because is None
+        else replace(decision, outcome="kept", note=kept_because)
     )
 
 
@@ -153,23 +162,23 @@ async def _archive(
 ) -> str | None:
     for_space = decision.rule == "bytes" and policy.max_bytes is not None
     if for_space and (await measure(backend)).used <= policy.high_water * (policy.max_bytes or 0):
-        return "enough has been freed by now"
-    moved = await backend.read(
+        return "enough space has been freed"
+    session = await backend.read(
         lambda tx: tx.one("archive.session", session_no=decision.session_no), op="retention.look"
     )
-    if moved.updated_at_ms != decision.updated_at_ms:
-        return "it has moved since"
-    archive_no, held = await archive.begin(
+    if session.updated_at_ms != decision.updated_at_ms:
+        return "it has changed since the plan"
+    archive_no, kept_because = await archive.begin(
         backend, decision.session_no, decision.reason, keep_archive=policy.archive
     )
     if archive_no is None:
-        return held
+        return kept_because
     row = await archive.advance(backend, archive_no)
-    return None if row.state in ("archived", "deleted") else "something took hold of it meanwhile"
+    return None if row.state in ("archived", "deleted") else "it became protected meanwhile"
 
 
 async def _drop(backend: Backend, decision: RetentionDecision) -> str | None:
-    def look(tx: ReadTx) -> Row | None:
+    def read(tx: ReadTx) -> Row | None:
         kept = tx.first("archive.of_session", session_no=decision.session_no)
         return (
             tx.one("archive.get", archive_no=kept.archive_no)
@@ -177,12 +186,15 @@ async def _drop(backend: Backend, decision: RetentionDecision) -> str | None:
             else None
         )
 
-    row = await backend.read(look, op="retention.look")
+    row = await backend.read(read, op="retention.look")
     return await archive.drop(backend, row) if row is not None else "it was restored meanwhile"
 
 
 async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
-    """Bring what an earlier run began to its end; return how many archives that were, and those that failed. May be repeated."""
+    """Finish the archives that an earlier run began. May be repeated.
+
+    Return how many were finished, and decisions about those that failed.
+    """
     done = after_no = 0
     failed: list[RetentionDecision] = []
 
@@ -198,18 +210,18 @@ async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
                 raise
             except SessionDBError as error:
                 failed.append(
-                    await backend.read(_failing(row.archive_no, str(error)), op="retention.failed")
+                    await backend.read(_failed(row.archive_no, str(error)), op="retention.failed")
                 )
         after_no = rows[-1].archive_no
     return done, failed
 
 
-def _failing(archive_no: int, note: str) -> Callable[[ReadTx], RetentionDecision]:
-    def look(tx: ReadTx) -> RetentionDecision:
+def _failed(archive_no: int, note: str) -> Callable[[ReadTx], RetentionDecision]:
+    def decision(tx: ReadTx) -> RetentionDecision:
         row = tx.one("archive.get", archive_no=archive_no)
         session = tx.one("archive.session", session_no=row.session_no)
         reason = f"begun by an earlier run, and still {row.state}"
-        created = RetentionDecision(
+        return RetentionDecision(
             row.session_id,
             row.session_no,
             "archive",
@@ -217,36 +229,38 @@ def _failing(archive_no: int, note: str) -> Callable[[ReadTx], RetentionDecision
             session.updated_at_ms,
             0,
             session.last_seq,
+            outcome="failed",
+            note=note,
         )
-        return replace(created, outcome="failed", note=note)
 
-    return look
+    return decision
 
 
-async def give_space_back(backend: Backend) -> int:
-    """Give free pages back to the file system, in bounded steps between which others write; return how many."""
+async def free_pages(backend: Backend) -> int:
+    """Return free pages to the file system, and return their number.
+
+    In bounded steps, between which other writers commit.
+    """
     freed = 0
     try:
         while (step := await backend.incremental_vacuum(VACUUM_PAGES)) == VACUUM_PAGES:
             freed += step
     except StoreBusy as error:
-        # What was archived stays so; the pages are used for what comes next, or given back by the next run.
+        # Archived sessions stay archived. Later writes use the pages, or the next run frees them.
         logger.info("retention: %s", error)
         return freed
     return freed + step
 
 
 def _report(tx: Tx, report: RetentionReport) -> None:
-    done = Counter(created.action for created in report.decisions if created.outcome == "done")
-    message = (
-        ", ".join(f"{count:,} {_DONE[action]}" for action, count in done.items())
-        or "nothing archived"
-    )
+    done = Counter(decision.action for decision in report.decisions if decision.outcome == "done")
+    actions = ", ".join(f"{count:,} {_DONE[action]}" for action, count in done.items())
     events.emit(
         tx,
         "retention_done",
         "operator",
-        f"Retention: {message}; {report.count('failed')} failed; {report.bytes_before:,} bytes before, {report.bytes_after:,} after",
+        f"Retention: {actions or 'nothing archived'}, {report.count('failed')} failed; "
+        f"{report.bytes_before:,} bytes before, {report.bytes_after:,} after",
         done=dict(done),
         failed=report.count("failed"),
         resumed_archives=report.resumed_archives,
@@ -259,7 +273,7 @@ def _report(tx: Tx, report: RetentionReport) -> None:
 _DONE = {"archive": "archived", "delete": "deleted", "drop": "archives dropped", "keep": "kept"}
 
 
-# -- the façade's part --------------------------------------------------------------------------------------
+# -- the façade's part -----------------------------------------------------------------
 
 
 class RetentionCalls:

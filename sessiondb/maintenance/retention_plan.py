@@ -1,13 +1,15 @@
-"""The retention plan: what a policy keeps, which sessions go, and why.
+"""The retention plan: which sessions a policy keeps, which go, and why.
 
-A plan walks the sessions once, last changed first, a page per snapshot, and asks of each which limit it is over: age,
-how many sessions there may be, how many an agent may have bound. Only those are looked at further: what protects them,
-how much they hold. If the database is larger than it may be, the oldest of the rest are added until enough would
-be freed. So a plan costs one index walk over `session`, and reads of those that will go; entries of sessions that stay
-are never read. Every decision says its reason, also that something over a limit is kept, and why.
+A plan walks the sessions once, last changed first, a page per snapshot. It checks each
+session against the limits: its age, the number of sessions, the number of keys of an agent.
+Only for a session over a limit it reads more: what protects it, and how many bytes it
+holds. If the database is larger than its limit, the plan adds the oldest of the rest until
+enough would be freed. So a plan costs one index walk over `session`, and reads of the
+sessions that will go. It never reads entries of sessions that stay. Every decision has a
+reason, also one that keeps a session that is over a limit.
 
-A plan changes nothing and holds nothing between its pages; `retention.py` carries it out, and asks again what protects a
-session when it does.
+A plan changes nothing and holds nothing between its pages. `retention.py` carries it out,
+and then checks again what protects a session.
 """
 
 from __future__ import annotations
@@ -30,48 +32,55 @@ Outcome = Literal["planned", "done", "kept", "failed"]
 Rule = Literal["age", "count", "bindings", "bytes", "archive_age", "none"]
 
 DAY_MS = 86_400_000
-# What one snapshot weighs of a session's entries: it reads lengths, a few megabytes of pages.
-WEIGH_ROWS = 5_000
-# What a row and its index entries take beside its text; and what compression leaves of a text, as transcripts usually go.
+# Entries whose lengths one snapshot reads: a few megabytes of pages.
+SIZE_ROWS = 5_000
+# The bytes of a row and its index entries without its text, and the share that compression
+# leaves of the text of a usual transcript.
 ROW_BYTES = 200
 ARCHIVE_RATIO = 0.25
 
 
-# -- policy -------------------------------------------------------------------------------------------------
+# -- policy ----------------------------------------------------------------------------
 
 
 class RetentionPolicy(BaseModel):
-    """What is kept. A limit of None is no limit; with none at all nothing goes."""
+    """The limits. None is no limit, and without any limit nothing goes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_age_days: float | None = Field(default=None, ge=0)
     """A session that has not changed for longer goes."""
     idle_days: float = Field(default=1.0, ge=0)
-    """One that changed, or was restored, more recently is left alone whatever a limit says."""
+    """A session that changed, or was restored, more recently stays, whatever the limits say."""
     max_sessions: int | None = Field(default=None, ge=0)
-    """Sessions that are not archived; those that changed longest ago go first."""
+    """Sessions that are not archived. Those that changed longest ago go first."""
     max_bindings_per_agent: int | None = Field(default=None, ge=0)
-    """Keys that one agent's sessions may be reached by; likewise."""
+    """Keys of one agent's sessions. Sessions that changed longest ago go first."""
     max_bytes: int | None = Field(default=None, ge=1)
-    """Of the database, without free pages. Over it, the oldest go until it is at `high_water` of that."""
+    """The size of the database without free pages. Above it, the oldest sessions go.
+
+    They go until the size is `high_water` times this limit.
+    """
     high_water: float = Field(default=0.8, gt=0, le=1)
     archive: bool = True
-    """False: what goes is deleted, without an archive, and cannot be restored."""
+    """False: sessions are deleted without an archive, and cannot be restored."""
     archive_days: float | None = Field(default=None, ge=0)
-    """An archive older than this is deleted for good; None keeps archives."""
+    """An archive older than this is deleted for good. None keeps archives."""
     prune_days: float | None = Field(default=None, ge=0)
-    """Done messages, sent replies, ended turns and events older than this are deleted (`pruning.py` says what ends with them)."""
+    """Done messages, sent replies, ended turns and events older than this are deleted.
+
+    `pruning.py` says what else ends with them.
+    """
     enforce: bool = True
-    """False: decide and report, change nothing."""
+    """False: decide and report, but change nothing."""
 
 
-# -- decisions ----------------------------------------------------------------------------------------------
+# -- decisions -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionDecision:
-    """What is to become of one session, and why; and what became of it."""
+    """The decision about one session, its reason, and its outcome."""
 
     session_id: str
     session_no: int
@@ -81,24 +90,28 @@ class RetentionDecision:
     keys: int
     entries: int
     bytes: int = 0
-    """Its texts, when they were weighed."""
+    """The bytes of its texts, if they were measured."""
     outcome: Outcome = "planned"
     note: str = ""
-    """Why it was kept after all, or what went wrong."""
+    """Why it was kept after all, or the error."""
     rule: Rule = "none"
-    """Which limit asks for it: `max_age_days`, `max_sessions`, `max_bindings_per_agent`, `max_bytes`, `archive_days`, or none."""
+    """The limit that the session is over.
+
+    One of `max_age_days`, `max_sessions`, `max_bindings_per_agent`, `max_bytes`,
+    `archive_days`, or none.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the database is."""
+    """The size of the database, in bytes."""
 
     bytes: int
     free: int
 
     @property
     def used(self) -> int:
-        """Without the pages that are free for what comes next."""
+        """Bytes without the free pages."""
         return self.bytes - self.free
 
 
@@ -108,12 +121,12 @@ async def measure(backend: Backend) -> Size:
     return Size(row.pages * row.page_bytes, row.pages_free * row.page_bytes)
 
 
-# -- the plan -----------------------------------------------------------------------------------------------
+# -- the plan --------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Walk:
-    """A plan in the making: what it has counted so far, newest first."""
+    """A plan in the making: its counts and decisions so far, newest session first."""
 
     policy: RetentionPolicy
     now_ms: int
@@ -122,7 +135,7 @@ class Walk:
     bound: Counter[str | None] = field(default_factory=Counter)
     decisions: dict[int, RetentionDecision] = field(default_factory=dict)
 
-    def look(self, tx: ReadTx, row: Row) -> None:
+    def visit(self, tx: ReadTx, row: Row) -> None:
         """Decide about the next session."""
         if row.archived_at_ms is not None:
             return
@@ -135,18 +148,17 @@ class Walk:
             self.decisions[row.session_no] = _decision(row, "keep", why, "kept", rule)
 
     def decide(self, tx: ReadTx, row: Row, rule: Rule, why: str) -> None:
-        """A limit asks for a session: it goes, unless something protects it."""
-        held = self.protected(tx, row)
-        action: Action = (
-            "keep" if held is not None else "archive" if self.policy.archive else "delete"
-        )
-        reason = f"{why}, but {held}" if held is not None else why
-        self.decisions[row.session_no] = _decision(
-            row, action, reason, "kept" if held is not None else "planned", rule
-        )
+        """Decide about a session that is over a limit: it goes, unless something protects it."""
+        protected = self.protected(tx, row)
+        if protected is not None:
+            decision = _decision(row, "keep", f"{why}, but {protected}", "kept", rule)
+        else:
+            action: Action = "archive" if self.policy.archive else "delete"
+            decision = _decision(row, action, why, "planned", rule)
+        self.decisions[row.session_no] = decision
 
     def _over(self, row: Row) -> tuple[Rule, str]:
-        """Return the first limit that a session is over, and the reason to give."""
+        """Return the first limit that a session is over, and the reason in words."""
         policy, age_days = self.policy, (self.now_ms - row.updated_at_ms) / DAY_MS
         if policy.max_age_days is not None and age_days > policy.max_age_days:
             return (
@@ -163,13 +175,12 @@ class Walk:
             and row.keys
             and self.bound[row.agent_id] > policy.max_bindings_per_agent
         ):
-            return (
-                "bindings",
-                f"agent {row.agent_id} has more than {policy.max_bindings_per_agent:,} keys that were used later",
-            )
+            newer = f"agent {row.agent_id} has more than {policy.max_bindings_per_agent:,} keys"
+            return "bindings", f"{newer} that were used later"
         return "none", "within every limit"
 
     def protected(self, tx: ReadTx, row: Row) -> str | None:
+        """Return why a session stays whatever the limits say, or None."""
         idle_ms = self.policy.idle_days * DAY_MS
         if self.now_ms - row.updated_at_ms < idle_ms:
             return f"it changed within {_in_days(self.policy.idle_days)}"
@@ -201,7 +212,11 @@ def _decision(
 async def make_plan(
     backend: Backend, policy: RetentionPolicy, now_ms: int, *, every: bool
 ) -> tuple[Walk, list[RetentionDecision]]:
-    """Decide about every session; return the walk, and decisions in the order in which they are carried out: oldest first."""
+    """Decide about every session.
+
+    Return the walk, and the decisions in the order in which they are carried out, oldest
+    session first. Changes nothing.
+    """
     walk = Walk(policy, now_ms, every)
     before: tuple[int, int] | None = (2**62, 2**62)
 
@@ -209,14 +224,14 @@ async def make_plan(
         assert before is not None
         rows = tx.all("retention.newest", before_ms=before[0], before_no=before[1], limit=PAGE_ROWS)
         for row in rows:
-            walk.look(tx, row)
+            walk.visit(tx, row)
         return (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
     while before is not None:
         before = await backend.read(page, op="retention.plan")
     for number, decision in walk.decisions.items():
         if decision.outcome == "planned":
-            walk.decisions[number] = replace(decision, bytes=await _weigh(backend, number))
+            walk.decisions[number] = replace(decision, bytes=await _size_of(backend, number))
     if policy.max_bytes is not None:
         await _plan_bytes(backend, walk, policy.max_bytes)
     dropped = (
@@ -224,37 +239,36 @@ async def make_plan(
     )
     return walk, [
         *sorted(
-            walk.decisions.values(), key=lambda created: (created.updated_at_ms, created.session_no)
+            walk.decisions.values(),
+            key=lambda decision: (decision.updated_at_ms, decision.session_no),
         ),
         *dropped,
     ]
 
 
-async def _weigh(backend: Backend, session_no: int) -> int:
-    """Return how many bytes of text a session holds; a few thousand entries per snapshot."""
+async def _size_of(backend: Backend, session_no: int) -> int:
+    """Return the bytes of a session's texts, read from a few thousand entries per snapshot."""
     low_no, high_no, total = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX), 0
 
-    def weigh(tx: ReadTx) -> list[tuple[int, int]]:
-        return tx.tuples(
-            "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=WEIGH_ROWS
-        )
+    def sizes(tx: ReadTx) -> list[tuple[int, int]]:
+        return tx.tuples("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=SIZE_ROWS)
 
     while True:
-        sizes = await backend.read(weigh, op="retention.weigh")
-        total += sum(size for _, size in sizes)
-        if len(sizes) < WEIGH_ROWS:
+        page = await backend.read(sizes, op="retention.weigh")
+        total += sum(size for _, size in page)
+        if len(page) < SIZE_ROWS:
             return total
-        low_no = sizes[-1][0] + 1
+        low_no = page[-1][0] + 1
 
 
 def _freed(decision: RetentionDecision, policy: RetentionPolicy) -> float:
-    """Estimate what archiving a session frees."""
-    held = decision.bytes + ROW_BYTES * decision.entries
-    return held - ARCHIVE_RATIO * decision.bytes if policy.archive else held
+    """Estimate the bytes that a decision frees."""
+    total = decision.bytes + ROW_BYTES * decision.entries
+    return total - ARCHIVE_RATIO * decision.bytes if policy.archive else total
 
 
 async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
-    """Add the oldest sessions until the database would be small enough."""
+    """Add the oldest sessions until enough would be freed."""
     used = (await measure(backend)).used
     if used <= max_bytes:
         return
@@ -263,9 +277,9 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
         used
         - target
         - sum(
-            _freed(created, policy)
-            for created in walk.decisions.values()
-            if created.outcome == "planned"
+            _freed(decision, policy)
+            for decision in walk.decisions.values()
+            if decision.outcome == "planned"
         )
     )
     why = f"the database holds {used:,} bytes (limit {max_bytes:,})"
@@ -278,18 +292,18 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
     while left > 0 and after is not None:
         rows = await backend.read(page, op="retention.plan")
         for row in rows:
-            created = walk.decisions.get(row.session_no)
+            decision = walk.decisions.get(row.session_no)
             if left <= 0:
                 return
-            if row.archived_at_ms is not None or (created is not None and created.rule != "none"):
+            if row.archived_at_ms is not None or (decision is not None and decision.rule != "none"):
                 continue
             await backend.read(_deciding(walk, row, why), op="retention.plan")
-            created = walk.decisions[row.session_no]
-            if created.outcome == "planned":
-                created = walk.decisions[row.session_no] = replace(
-                    created, bytes=await _weigh(backend, row.session_no)
+            decision = walk.decisions[row.session_no]
+            if decision.outcome == "planned":
+                decision = walk.decisions[row.session_no] = replace(
+                    decision, bytes=await _size_of(backend, row.session_no)
                 )
-                left -= _freed(created, policy)
+                left -= _freed(decision, policy)
         after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
 
@@ -300,7 +314,7 @@ def _deciding(walk: Walk, row: Row, why: str) -> Callable[[ReadTx], None]:
 async def _plan_archives(
     backend: Backend, policy: RetentionPolicy, now_ms: int
 ) -> list[RetentionDecision]:
-    """Find archives that have been kept for long enough."""
+    """Find the archives that are older than the policy keeps them."""
     assert policy.archive_days is not None
     found: list[RetentionDecision] = []
     after_no = 0
@@ -313,7 +327,7 @@ async def _plan_archives(
             age_days = (now_ms - row.finished_at_ms) / DAY_MS
             if age_days > policy.archive_days:
                 reason = f"archived {_in_days(round(age_days))} ago (limit {policy.archive_days:g})"
-                created = RetentionDecision(
+                decision = RetentionDecision(
                     row.session_id,
                     row.session_no,
                     "drop",
@@ -322,6 +336,6 @@ async def _plan_archives(
                     0,
                     row.last_seq,
                 )
-                found.append(replace(created, bytes=row.bytes_stored, rule="archive_age"))
+                found.append(replace(decision, bytes=row.bytes_stored, rule="archive_age"))
         after_no = rows[-1].archive_no
     return found

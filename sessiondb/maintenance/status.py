@@ -1,8 +1,9 @@
-"""What a database says about its own condition: counts, jobs, processes, space. One short snapshot, only derived facts.
+"""The condition of a database: counts, jobs, processes, space. One short snapshot of derived facts.
 
-Every number is a sum over small tables or a figure that SQLite keeps in the file's header; the entries themselves are
-never counted one by one. Whether a process lives is asked of the kernel, outside the snapshot. Nothing is changed: a job past
-its deadline is reported as overdue, and is ended by the next `recover` or by the next compaction of its session.
+Every number is a sum over small tables, or a figure that SQLite keeps in the file's header.
+The entries themselves are never counted one by one. The kernel is asked which processes are
+alive, outside the snapshot. Nothing is changed: a job past its deadline is reported as
+overdue, and the next `recover` or the next compaction of its session ends it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sessiondb.backend import ReadTx, Row
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
 from sessiondb.models import Holding
 
-# As many jobs, processes and holdings as a person reads; the counts beside them are complete.
+# As many jobs, processes and holdings as a person reads. The counts beside them are complete.
 LISTED_MAX = 100
 
 
@@ -30,12 +31,12 @@ class Process:
     host: str
     opened_at_ms: int
     alive: bool | None
-    """None: on another host, where it cannot be told from here."""
+    """None: it runs on another host, so its liveness is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningCompaction:
-    """A compaction between its begin and its end."""
+    """A compaction that has begun and not ended."""
 
     compaction_id: str
     session_id: str
@@ -50,7 +51,7 @@ class RunningCompaction:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A line of the view `stuck`: what an operator should look at."""
+    """A row of the view `stuck`: a matter for an operator."""
 
     session_id: str
     what: str
@@ -61,26 +62,26 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a gateway has before it, and what it could not finish: counts of rows."""
+    """A gateway's waiting, running and unfinished work: counts of rows."""
 
     messages_waiting: int
     messages_interrupted: int
-    """Interrupted; the resume plan decides."""
+    """The resume plan decides about these."""
     messages_dead: int
     turns_running: int
     turns_overdue: int
-    """Running, but their lease ran out: the lane's loop takes them over."""
+    """Running turns whose lease ran out. The lane's loop takes them over."""
     replies_pending: int
     replies_sending: int
     replies_unknown: int
-    """Nobody knows whether they were sent; a person decides."""
+    """It is unknown whether they were sent. A person decides."""
     replies_failed: int
     events: int
-    """The newest event's number."""
+    """The number of the newest event."""
 
     @property
     def outbox_full(self) -> bool:
-        """True when so many replies wait to be sent that no message is claimed until some are."""
+        """True when so many replies wait that no message is claimed until some are sent."""
         return self.replies_pending + self.replies_sending >= OUTBOX_WAITING_MAX
 
 
@@ -94,13 +95,13 @@ class DatabaseStatus:
     free_bytes: int
     wal_bytes: int
     wal_bytes_max: int
-    """The limit of whoever asks; a gateway may have been given another."""
+    """The limit of the process that asks. A gateway may have another."""
     sessions: int
     sessions_ended: int
     keys: int
     entries: int
     compactions: dict[str, int]
-    """How many jobs are in each state."""
+    """The number of jobs in each state."""
     running: tuple[RunningCompaction, ...]
     stuck: tuple[Stuck, ...]
     import_files: int
@@ -108,33 +109,37 @@ class DatabaseStatus:
     lines_blank: int
     processes: tuple[Process, ...]
     processes_open: int
-    """Registrations that were never closed; `processes` lists the newest."""
+    """Registrations that were never closed. `processes` lists the newest."""
     gateway: Work
     held: tuple[Holding, ...] = ()
-    """Who holds what, longest first: turns, compactions, replies under way. Of the same snapshot as the counts."""
+    """Turns, compactions and replies in progress with their holders, longest first.
+
+    From the same snapshot as the counts.
+    """
     concerns: tuple[str, ...] = ()
-    """What lets others than the owner read or change the files."""
+    """Permissions that let users other than the owner read or change the files."""
 
     @property
     def needs_attention(self) -> bool:
-        """True when something is overdue, in cool-down, belongs to a process that died, or waits for a person's decision.
+        """True when an operator must look.
 
-        So it is when the outbox is full: some channel takes nothing.
+        Something is overdue, in cool-down, owned by a dead process, or waits for a decision.
+        Also true when the outbox is full: a channel accepts nothing.
         """
         work = self.gateway
-        waits_for_a_person = bool(
+        for_a_person = bool(
             work.messages_dead or work.replies_unknown or work.replies_failed or work.outbox_full
         )
         return (
             bool(self.stuck)
-            or waits_for_a_person
+            or for_a_person
             or any(job.owner_alive is False for job in self.running)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one snapshot says, with the identities of processes whose liveness is still to be asked."""
+    """The facts of one snapshot, and the processes whose liveness is still unknown."""
 
     status: DatabaseStatus
     identities: dict[int, tuple[str, str, int, int]]
@@ -143,7 +148,7 @@ class Snapshot:
 
 
 def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
-    """Read everything but the liveness of processes."""
+    """Read everything except the liveness of processes."""
     file, totals = _only(tx, "status.file"), _only(tx, "status.totals")
     jobs = tx.all("status.running", limit=LISTED_MAX)
     open_rows = tx.all("status.processes", limit=LISTED_MAX)
@@ -196,7 +201,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
 
 
 def holdings(rows: Sequence[Row]) -> list[Holding]:
-    """Ask the kernel which of the holders live. Reads /proc: not for the event loop's thread."""
+    """Return the holdings, with the liveness of their processes. Reads /proc: use a thread."""
     return [
         Holding(
             row.what,
@@ -215,7 +220,7 @@ def holdings(rows: Sequence[Row]) -> list[Holding]:
 
 
 def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
-    """Ask the kernel which of the processes live. Reads /proc: not for the event loop's thread."""
+    """Return the status, with the liveness of the processes. Reads /proc: use a thread."""
     alive = {
         number: process.is_alive(*identity) for number, identity in snapshot.identities.items()
     }
@@ -234,7 +239,7 @@ def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
 
 
 def condition(process: Process) -> Literal["running", "died", "unknown"]:
-    """Say in a word how a process is."""
+    """Return the condition of a process as a word."""
     return "unknown" if process.alive is None else "running" if process.alive else "died"
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from sessiondb.backend import Row, Tx
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
-from sessiondb.maintenance import verify
+from sessiondb.maintenance.verify_session import SessionWalk
+from sessiondb.maintenance.verify_steps import UNREADABLE
 
 from . import archives
 from .rebuild import Rebuild
@@ -78,12 +79,14 @@ def _judge_session(work: Workspace, row: Row) -> None:
 
 def _errors(work: Workspace, session_no: int) -> list[str]:
     """Verify a session. Return a sentence for each error."""
-    walk = verify.SessionWalk(session_no, deep=True)
+    walk = SessionWalk(session_no, deep=True)
     try:
         work.verify(walk.steps())
-    except verify.UNREADABLE as error:
-        walk.add("file", f"{type(error).__name__}: {error}")
-    return [f"{check}: {what}" for check, what, severity in walk.found if severity == "error"]
+    except UNREADABLE as error:
+        walk.findings.add("file", f"{type(error).__name__}: {error}")
+    return [
+        f"{check}: {what}" for check, what, severity in walk.findings.found if severity == "error"
+    ]
 
 
 def _gaps(work: Workspace, row: Row) -> tuple[int, list[tuple[int, int]]]:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 from sessiondb.backend import Row, Tx
 from sessiondb.clock import now_ms
 from sessiondb.limits import SEQ_BITS
-from sessiondb.maintenance import verify
+from sessiondb.maintenance.verify_steps import UNREADABLE, Steps
 
 from .report import REPORTED_MAX, SalvageReport, TableReport, Unreadable
 
@@ -170,7 +170,7 @@ class Workspace:
             yield row
             after = getattr(row, key)
 
-    def verify(self, steps: verify.Steps) -> None:
+    def verify(self, steps: Steps) -> None:
         """Run the steps of a walk. Errors of reading go to the walk, as in `verify.run`."""
         failure: Exception | None = None
         while True:
@@ -181,7 +181,7 @@ class Workspace:
             failure = None
             try:
                 self.target.read(step)
-            except verify.UNREADABLE as error:
+            except UNREADABLE as error:
                 failure = error
 
     def had_header(self, session_no: int) -> bool:

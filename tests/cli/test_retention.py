@@ -1,4 +1,4 @@
-"""gc, restore, pin and unpin at the command line: what they print, in both shapes, and how they end."""
+"""gc, restore, pin and unpin: their output as text and as JSON, and their exit codes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from sessiondb import sync
 from tests.cli.test_commands import fails, ok, run
-from tests.maintenance.test_archive import dump
-from tests.maintenance.test_retention import ALL_TABLES
+from tests.support.maintenance import ALL_TABLES, dump
 
 KEY = "agent:main:web:1"
 
@@ -27,7 +26,7 @@ def db(tmp_db: Path) -> Path:
     return tmp_db
 
 
-def test_a_dry_run_says_what_would_go_and_why_and_changes_nothing(db: Path) -> None:
+def test_a_dry_run_prints_decisions_and_changes_nothing(db: Path) -> None:
     before = dump(db, *ALL_TABLES)
     result = run("gc", db, "--dry-run", "--max-sessions", 0, "--idle", "0")
     assert result.exit_code == 0
@@ -75,7 +74,7 @@ def test_both_speak_json(db: Path) -> None:
     }
 
 
-def test_a_key_that_is_taken_is_said(db: Path) -> None:
+def test_restore_names_a_key_that_is_taken(db: Path) -> None:
     session_id = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--json"))[
         "decisions"
     ][0]["session_id"]
@@ -99,15 +98,13 @@ def test_a_pinned_session_stays_until_it_is_unpinned(db: Path) -> None:
     assert "no key is bound" in fails(3, "pin", db, KEY)
 
 
-def test_what_is_deleted_cannot_be_restored(db: Path) -> None:
+def test_a_deleted_session_cannot_be_restored(db: Path) -> None:
     report = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--delete", "--json"))
     assert [created["action"] for created in report["decisions"]] == ["delete", "keep"]
     assert "cannot be restored" in fails(3, "restore", db, report["decisions"][0]["session_id"])
 
 
-def test_limits_come_from_openclaws_settings_and_the_command_line_goes_first(
-    db: Path, tmp_path: Path
-) -> None:
+def test_options_override_limits_of_openclaws_settings(db: Path, tmp_path: Path) -> None:
     file = tmp_path / "openclaw.json"
     file.write_text(
         json.dumps(
@@ -127,5 +124,5 @@ def test_limits_come_from_openclaws_settings_and_the_command_line_goes_first(
     ("option", "value"),
     [("--max-age", "30 moons"), ("--max-bytes", "10 gallons"), ("--high-water", "2")],
 )
-def test_an_option_that_cannot_be_meant_is_wrong_usage(db: Path, option: str, value: str) -> None:
+def test_an_impossible_option_is_wrong_usage(db: Path, option: str, value: str) -> None:
     assert option in fails(2, "gc", db, option, value)

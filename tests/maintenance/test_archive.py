@@ -1,25 +1,19 @@
-"""A session goes into its archive and comes back exactly as it was, however often the process is killed on the way."""
+"""A session goes into its archive and comes back exactly as it was."""
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import anyio
-import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.batching import BatchSize
 from sessiondb.errors import (
     InvalidInput,
     NotFound,
@@ -28,111 +22,30 @@ from sessiondb.errors import (
     StoreBusy,
     StoreDamaged,
 )
-from sessiondb.limits import ARCHIVE_CHUNK_ROWS, STEP_BYTES, STEP_MS, STEP_ROWS, STEP_ROWS_MIN
-from sessiondb.maintenance import archive, retention
-from sessiondb.maintenance.retention import RetentionPolicy
-from sessiondb.transcript.paths import entry_number
-from tests import ROOT
-from tests.support.core import change, query, reply, result, texts, user
-
-KEY = "agent:main:web:1"
-# Whatever is not about the archive itself; `instance` has a row more for each opening.
-TABLES = (
-    "session",
-    "binding",
-    "branch",
-    "entry",
-    "epoch",
-    "compaction",
-    "import_file",
-    "quarantine",
-    "turn",
-    "inbox",
-    "outbox",
+from sessiondb.maintenance import archive
+from tests.support.core import change, query, reply, texts, user
+from tests.support.maintenance import (
+    EVERYTHING,
+    KEY,
+    Dying,
+    Killed,
+    archive_session,
+    dump,
+    eventful_session,
 )
-EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
-DAY_MS = 86_400_000
-
-
-class Killed(BaseException):
-    """Stands for kill -9: no handler of the library catches it."""
-
-
-class Dying:
-    """A backend of which nothing is left after so many writes."""
-
-    def __init__(self, backend: Any, writes: int) -> None:
-        self.backend = backend
-        self.left = writes
-        self.ops: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
-        self.ops.append(op)
-        return await self.backend.step(fn, op=op, **options)
-
-
-def dump(path: Path, *tables: str) -> dict[str, list[Any]]:
-    """Return the content of tables, whole."""
-    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-        return {
-            table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
-            for table in tables or TABLES
-        }
-
-
-async def a_life(db: sessiondb.SessionDB, key: str = KEY, *, length: int = 30) -> sessiondb.Session:
-    """Make a session to which everything has happened."""
-    session = await db.session(key)
-    for number in range(length):
-        await session.append(
-            user(f"question {number} \x00 é 😀"), idempotency_key=f"{key}:{number}"
-        )
-        await session.append(reply(f"answer {number}", calls=["c"], tokens=100 + number))
-        await session.append(result("c", "x" * 50 * number))
-    await session.append({"type": "session_info", "name": "a name"})
-    async with session.compact(keep_recent_tokens=50) as job:
-        await job.commit("what was said")
-    await session.append(reply("after the compaction"))
-    first = (await session.entries(limit=5))[4]
-    await session.branch(first.entry_id)
-    await session.append(user("another way"))
-    await session.reset("new")
-    await session.append(user("anew"))
-    late = session.compact(trigger="manual", keep_recent_tokens=0)
-    await session.append(reply("yes"))
-    async with late as job:
-        await db.fail_compaction(job.id, "it took too long")
-    await db.unbind(key)
-    await db.bind(key, session)
-    await db.bind(key + ":other", session)
-    return session
-
-
-async def put_away(db: sessiondb.SessionDB, session: sessiondb.Session, **options: Any) -> Any:
-    archive_no, held = await archive.begin(
-        db.backend, session.ref.session_no, "for the test", **options
-    )
-    assert (archive_no is None) != (held is None)
-    return held if archive_no is None else await archive.advance(db.backend, archive_no)
 
 
 @pytest.mark.anyio
-async def test_archiving_and_restoring_leaves_every_row_of_every_table_as_it_was(
+async def test_archive_and_restore_leave_every_row_as_it_was(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db)
+        session = await eventful_session(db)
         context = await session.context()
-        await a_life(db, "agent:main:web:2", length=3)
+        await eventful_session(db, "agent:main:web:2", length=3)
     before = dump(tmp_db)
     async with sessiondb.open(tmp_db) as db:
-        row = await put_away(db, session := await db.session_by_id(session.id))
+        row = await archive_session(db, session := await db.session_by_id(session.id))
         assert (row.state, row.finished_at_ms is not None) == ("archived", True)
         assert (await db.verify()).findings == ()
         assert [info.session_id async for info in db.sessions()] != []
@@ -155,10 +68,10 @@ async def test_archiving_and_restoring_leaves_every_row_of_every_table_as_it_was
 
 
 @pytest.mark.anyio
-async def test_an_archived_session_says_that_it_is_one_and_how_to_get_it_back(tmp_db: Path) -> None:
+async def test_calls_on_an_archived_session_name_the_restore_command(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
-        await put_away(db, session)
+        session = await eventful_session(db, length=3)
+        await archive_session(db, session)
 
         async def compact() -> None:
             async with session.compact():
@@ -187,12 +100,12 @@ async def test_an_archived_session_says_that_it_is_one_and_how_to_get_it_back(tm
 
 
 @pytest.mark.anyio
-async def test_a_key_of_an_archived_session_begins_a_new_one_and_keeps_it_after_the_restore(
+async def test_a_key_reused_while_archived_stays_with_its_new_session(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
-        await put_away(db, session)
+        session = await eventful_session(db, length=3)
+        await archive_session(db, session)
         accepted = await db.accept("web", "1", KEY, user("hello again"))
         assert accepted.session_id != session.id
         restored = await db.restore(session.id)
@@ -204,11 +117,11 @@ async def test_a_key_of_an_archived_session_begins_a_new_one_and_keeps_it_after_
 
 
 @pytest.mark.anyio
-async def test_a_summary_that_comes_when_its_session_is_archived_still_gets_its_answer(
+async def test_a_late_summary_of_an_archived_session_gets_its_answer(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
+        session = await eventful_session(db, length=3)
         [lost] = [
             info.compaction_id async for info in db.compactions(session) if info.state == "failed"
         ]
@@ -217,7 +130,7 @@ async def test_a_summary_that_comes_when_its_session_is_archived_still_gets_its_
             async for info in db.compactions(session)
             if info.state == "committed"
         ]
-        await put_away(db, session)
+        await archive_session(db, session)
         late = await db.commit_compaction(lost, "far too late")
         assert (late.outcome, late.reason) == ("superseded", "the session has ended")
         assert await db.commit_compaction(lost, "again") == late
@@ -227,170 +140,25 @@ async def test_a_summary_that_comes_when_its_session_is_archived_still_gets_its_
         assert (await db.verify()).findings == ()
 
 
-# -- interruptions ------------------------------------------------------------------------------------------
+# -- what protects a session -----------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_killed_after_any_write_the_database_is_whole_and_the_next_run_ends_what_was_begun(
-    tmp_path: Path,
-) -> None:
-    ops: list[str] = []
-    for writes in range(200):
-        path = tmp_path / f"{writes}.db"
-        async with sessiondb.open(path) as db:
-            session = await a_life(db, length=4)
-        before = dump(path)
-        async with sessiondb.open(path) as db:
-            dying = Dying(db.backend, writes)
-            try:
-                await retention.gc(dying, EVERYTHING)
-                finished = True
-            except Killed:
-                finished = False
-        async with sessiondb.open(path) as db:
-            assert (await db.verify()).findings == (), (writes, dying.ops)
-            report = await retention.gc(db.backend, EVERYTHING)
-            ended = report.sessions - report.kept + report.resumed_archives
-            assert (report.ok, ended) == (True, int("archive.finish" not in dying.ops)), (
-                writes,
-                dying.ops,
-            )
-            assert query(path, "SELECT state, finished_at_ms IS NULL FROM archive") == [
-                ("archived", 0)
-            ]
-            assert query(path, "SELECT count(*) FROM entry") == [0]
-            assert (await db.verify()).findings == ()
-            await db.restore(session.id)
-        assert dump(path) == before, writes
-        if finished:
-            break
-        ops = dying.ops
-    else:
-        pytest.fail("it never came to its end")
-    assert {
-        "archive.begin",
-        "archive.chunk",
-        "archive.complete",
-        "archive.release",
-        "archive.delete",
-        "archive.finish",
-    } <= set(ops)
-
-
-@pytest.mark.anyio
-async def test_killed_after_any_write_of_a_restore_it_goes_on_when_asked_again_or_with_the_next_run(
-    tmp_path: Path,
-) -> None:
-    for writes in range(200):
-        path = tmp_path / f"{writes}.db"
-        async with sessiondb.open(path) as db:
-            session = await a_life(db, length=4)
-        before = dump(path)
-        async with sessiondb.open(path) as db:
-            await put_away(db, session)
-            dying = Dying(db.backend, writes)
-            try:
-                await archive.restore(dying, session.ref.session_no)
-                finished = True
-            except Killed:
-                finished = False
-        async with sessiondb.open(path) as db:
-            assert (await db.verify()).findings == (), (writes, dying.ops)
-            is_back = query(path, "SELECT count(*) FROM session WHERE archived_at_ms IS NULL") == [
-                1
-            ]
-            if writes % 2 and "restore.begin" in dying.ops:
-                await retention.finish(db.backend)
-            elif not is_back:
-                await db.restore(session.id)
-            await retention.finish(db.backend)
-            assert query(path, "SELECT count(*) FROM archive_chunk") == [0]
-        assert dump(path) == before, (writes, dying.ops)
-        if finished:
-            break
-    else:
-        pytest.fail("it never came to its end")
-    assert {"restore.begin", "restore.rows", "restore.finish", "archive.forget"} <= set(dying.ops)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("writes", [1, 2, 4, 5, 6, 7])
-async def test_an_archive_that_was_begun_can_be_restored_at_any_point(
-    tmp_db: Path, writes: int
-) -> None:
+async def test_a_session_forked_while_being_archived_stays_as_it_was(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=4)
-    before = dump(tmp_db)
-    async with sessiondb.open(tmp_db) as db:
-        with pytest.raises(Killed):
-            await retention.gc(Dying(db.backend, writes), EVERYTHING)
-        await db.restore(session.id)
-        assert (await db.verify()).findings == ()
-    assert dump(tmp_db) == before
-
-
-CHILD = """
-import os, sys, anyio, sessiondb
-from sessiondb.maintenance import retention
-from sessiondb.maintenance.retention import RetentionPolicy
-path, writes = sys.argv[1], int(sys.argv[2])
-class Dying:
-    def __init__(self, backend): self.backend, self.left = backend, writes
-    def __getattr__(self, name): return getattr(self.backend, name)
-    async def step(self, fn, **options):
-        if not self.left: os.kill(os.getpid(), 9)
-        self.left -= 1
-        return await self.backend.step(fn, **options)
-async def main():
-    async with sessiondb.open(path) as db:
-        await retention.gc(Dying(db.backend), RetentionPolicy(max_sessions=0, idle_days=0))
-anyio.run(main)
-"""
-
-
-@pytest.mark.parametrize("writes", [1, 3, 5, 7])
-def test_a_process_that_is_killed_while_it_archives_leaves_nothing_held(
-    tmp_db: Path, writes: int
-) -> None:
-    with sessiondb.sync.open(tmp_db) as db:
-        session = db.session(KEY)
-        session.append_many([user(f"{number}") for number in range(600)])
-    before = dump(tmp_db)
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_db), str(writes)], cwd=ROOT, check=False
-    )
-    assert child.returncode == -9
-    with sessiondb.sync.open(tmp_db) as db:
-        assert db.verify().findings == ()
-        db.session("agent:main:web:new").append(user("nothing waits"))
-        db.restore(session.id)
-        assert db.verify().findings == ()
-    after = dump(tmp_db)
-    assert [
-        entry for entry in after["entry"] if entry[0] >> 32 == session.ref.session_no
-    ] == before["entry"]
-    assert set(before["session"]) <= set(after["session"])
-
-
-# -- what stands in its way ---------------------------------------------------------------------------------
-
-
-@pytest.mark.anyio
-async def test_what_moves_or_is_pinned_while_it_is_archived_goes_on_as_it_was(tmp_db: Path) -> None:
-    async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
+        session = await eventful_session(db, length=3)
     before = dump(tmp_db)
     async with sessiondb.open(tmp_db) as db:
         archive_no, _ = await archive.begin(db.backend, session.ref.session_no, "for the test")
         assert archive_no is not None
         with pytest.raises(SessionEnded):
             await (session := await db.session_by_id(session.id)).append(user("too late"))
-        assert len(await session.entries()) > 3  # not a row is missing yet
+        assert len(await session.entries()) > 3  # no row is missing yet
         fork = await session.fork()
         row = await archive.advance(db.backend, archive_no)
         assert row.state == "restored"
         assert texts(await fork.context()) == texts(await session.context())
-        held = await put_away(db, session)
+        held = await archive_session(db, session)
         assert held == f"session {fork.id} was forked from it and uses its entries"
     after = dump(tmp_db)
     assert after["binding"] == before["binding"]
@@ -398,10 +166,10 @@ async def test_what_moves_or_is_pinned_while_it_is_archived_goes_on_as_it_was(tm
 
 
 @pytest.mark.anyio
-async def test_a_fork_and_its_parent_go_in_turn_and_come_back_together(tmp_db: Path) -> None:
+async def test_a_fork_and_its_parent_are_restored_together(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        parent = await a_life(db, length=3)
-        bare = await parent.fork()  # without an entry of its own it lives from its parent's alone
+        parent = await eventful_session(db, length=3)
+        bare = await parent.fork()  # it has no entry of its own, only its parent's
         child = await bare.fork(key="agent:main:web:child")
         await child.append(user("on my own"))
     before = dump(tmp_db)
@@ -409,12 +177,12 @@ async def test_a_fork_and_its_parent_go_in_turn_and_come_back_together(tmp_db: P
         parent, bare, child = [
             await db.session_by_id(handle.id) for handle in (parent, bare, child)
         ]
-        assert "was forked from it" in await put_away(db, parent)
-        assert "was forked from it" in await put_away(db, bare)
+        assert "was forked from it" in await archive_session(db, parent)
+        assert "was forked from it" in await archive_session(db, bare)
         for session in (child, bare, parent):
-            assert (await put_away(db, session)).state == "archived"
+            assert (await archive_session(db, session)).state == "archived"
             assert (await db.verify()).findings == ()
-        assert await put_away(db, parent) == "its archive is archived already"
+        assert await archive_session(db, parent) == "its archive is archived already"
         restored = await db.restore(child.id)
         assert restored.parents == (bare.id, parent.id)
         assert (await db.verify()).findings == ()
@@ -422,18 +190,18 @@ async def test_a_fork_and_its_parent_go_in_turn_and_come_back_together(tmp_db: P
 
 
 @pytest.mark.anyio
-async def test_a_parent_is_not_deleted_for_good_while_an_archived_fork_needs_it(
+async def test_a_parent_that_an_archived_fork_needs_is_not_deleted(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
-        parent = await a_life(db, length=3)
+        parent = await eventful_session(db, length=3)
         child = await parent.fork()
-        await put_away(db, child)
+        await archive_session(db, child)
         assert (
-            await put_away(db, parent, keep_archive=False)
+            await archive_session(db, parent, keep_archive=False)
             == f"the archived session {child.id} was forked from it"
         )
-        row = await put_away(db, parent)
+        row = await archive_session(db, parent)
         assert (
             await archive.drop(db.backend, row)
             == f"the archived session {child.id} was forked from it"
@@ -450,7 +218,7 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
         entries = await session.arrivals(limit=1_000)
         archive_no, _ = await archive.begin(one.backend, session.ref.session_no, "for the test")
         assert archive_no is not None
-        # The second one writes a chunk just before the first one would.
+        # The second process writes a chunk just before the first one would.
         dying = Dying(two.backend, 1)
 
         class Racing(Dying):
@@ -472,19 +240,18 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE archive_chunk SET content = CAST(x'00' || substr(content, 2) AS BLOB) WHERE what = 'entry'",
-        "UPDATE archive_chunk SET sha256 = replace(sha256, substr(sha256, 1, 1), 'z') WHERE what = 'entry'",
-        "UPDATE archive_chunk SET rows = rows + 1 WHERE what = 'entry'",
-        "UPDATE archive SET rows = rows + 1",
+        "archive_chunk SET content = CAST(x'00' || substr(content, 2) AS BLOB)",
+        "archive_chunk SET sha256 = replace(sha256, substr(sha256, 1, 1), 'z')",
+        "archive_chunk SET rows = rows + 1",
+        "archive SET rows = rows + 1",
     ],
 )
-async def test_a_damaged_archive_is_noticed_and_nothing_is_opened(
-    tmp_db: Path, damage: str
-) -> None:
+async def test_a_damaged_archive_is_found_and_stays_archived(tmp_db: Path, damage: str) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
-        await put_away(db, session)
-    change(tmp_db, damage)
+        session = await eventful_session(db, length=3)
+        await archive_session(db, session)
+    of_entries = " WHERE what = 'entry'" if "chunk" in damage else ""
+    change(tmp_db, f"UPDATE {damage}{of_entries}")
     async with sessiondb.open(tmp_db) as db:
         assert {
             (finding.check, finding.session_id) for finding in (await db.verify()).findings
@@ -493,46 +260,25 @@ async def test_a_damaged_archive_is_noticed_and_nothing_is_opened(
             await db.restore(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
-        assert list((await db.gc(EVERYTHING)).decisions) == []  # it is archived, as before
-    change(
-        tmp_db, "UPDATE archive SET state = 'restoring', finished_at_ms = NULL"
-    )  # as if it had been damaged in the middle
+        assert list((await db.gc(EVERYTHING)).decisions) == []  # it stays archived
+    # As if the damage had come during a restore.
+    change(tmp_db, "UPDATE archive SET state = 'restoring', finished_at_ms = NULL")
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(StoreDamaged, match=session.id):
             await db.restore(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
         report = await db.gc(EVERYTHING)
-        assert [(created.session_id, created.outcome) for created in report.decisions] == [
+        assert [(decision.session_id, decision.outcome) for decision in report.decisions] == [
             (session.id, "failed")
         ]
 
 
 @pytest.mark.anyio
-async def test_an_archive_that_is_not_what_the_tables_hold_is_given_up_before_anything_is_deleted(
-    tmp_db: Path,
-) -> None:
+async def test_deleting_without_an_archive_is_final(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
-    before = dump(tmp_db)
-    async with sessiondb.open(tmp_db) as db:
-        with pytest.raises(Killed):
-            await retention.gc(Dying(db.backend, 4), EVERYTHING)
-        assert query(tmp_db, "SELECT state FROM archive") == ["writing"]
-    change(tmp_db, "UPDATE archive_chunk SET rows = rows + 1 WHERE what = 'epoch'")
-    async with sessiondb.open(tmp_db) as db:
-        report = await db.gc(RetentionPolicy())
-        assert (report.ok, report.decisions[0].session_id) == (False, session.id)
-        await db.gc(RetentionPolicy())
-        assert (await db.verify()).findings == ()
-    assert dump(tmp_db) == before
-
-
-@pytest.mark.anyio
-async def test_without_an_archive_the_entries_are_gone_for_good(tmp_db: Path) -> None:
-    async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
-        row = await put_away(db, session, keep_archive=False)
+        session = await eventful_session(db, length=3)
+        row = await archive_session(db, session, keep_archive=False)
         assert (row.state, row.encoding) == ("deleted", "none")
         assert (await db.verify()).findings == ()
         with pytest.raises(NotFound, match="cannot be restored"):
@@ -543,126 +289,16 @@ async def test_without_an_archive_the_entries_are_gone_for_good(tmp_db: Path) ->
 
 
 @pytest.mark.anyio
-async def test_only_what_is_archived_can_be_restored(tmp_db: Path) -> None:
+async def test_only_an_archived_session_can_be_restored(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
+        session = await eventful_session(db, length=3)
         with pytest.raises(InvalidInput, match="is not archived"):
             await db.restore(session.id)
         with pytest.raises(NotFound):
             await db.restore("no-such-session")
 
 
-@pytest.mark.anyio
-async def test_each_transaction_handles_few_rows_and_bytes(tmp_db: Path) -> None:
-    async with sessiondb.open(tmp_db) as db:
-        session = await db.session(KEY)
-        for _ in range(3):
-            await session.append_many([user("x" * 100)] * 500)
-        await session.append_many([user("y" * 300_000)] * 5)
-        changed: dict[str, list[tuple[int, int]]] = {}
-
-        class Counting(Dying):
-            async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
-                def counting(tx: Any) -> Any:
-                    connection = tx._connection
-                    low = session.ref.session_no << 32
-                    held = "SELECT count(*), coalesce(sum(length(payload)), 0) FROM entry WHERE entry_no >= ?"
-                    [before] = connection.execute(held, (low,)).fetchall()
-                    value = fn(tx)
-                    [after] = connection.execute(held, (low,)).fetchall()
-                    changed.setdefault(op, []).append(
-                        (abs(after[0] - before[0]), abs(after[1] - before[1]))
-                    )
-                    return value
-
-                return await self.backend.step(counting, op=op, **options)
-
-        counting = Counting(db.backend, -1)
-        archive_no, _ = await archive.begin(counting, session.ref.session_no, "for the test")
-        assert archive_no is not None
-        await archive.advance(counting, archive_no)
-        await archive.restore(counting, session.ref.session_no)
-    for op, total in (("archive.delete", 1_506), ("restore.rows", 1_506)):
-        assert sum(rows for rows, _ in changed[op]) == total
-        assert max(rows for rows, _ in changed[op]) <= STEP_ROWS
-        assert max(size for _, size in changed[op]) <= STEP_BYTES
-    assert all(
-        rows == 0
-        for op, counts in changed.items()
-        if op not in ("archive.delete", "restore.rows")
-        for rows, _ in counts
-    )
-
-
-class Watched:
-    """A backend that says whether callers are beside it, and notes when an archive was read to be compared."""
-
-    def __init__(self, backend: Any, *, is_busy: bool) -> None:
-        self.backend = backend
-        self.is_busy = is_busy
-        self.compared_at: list[float] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    async def read(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
-        if op == "archive.compare":
-            self.compared_at.append(anyio.current_time())
-        return await self.backend.read(fn, op=op, **options)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(("is_busy", "pause_s"), [(True, 0.05), (False, 3_600.0)])
-async def test_a_comparison_pauses_after_each_chunk_beside_callers_only(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, is_busy: bool, pause_s: float
-) -> None:
-    """It takes no steps that could be paced, and for a million entries it reads five thousand pages."""
-    monkeypatch.setattr(archive, "COMPARE_PAUSE_S", pause_s)
-    async with sessiondb.open(tmp_db) as db:
-        session = await db.session(KEY)
-        await session.append_many([user(f"{number}") for number in range(700)])
-        watched = Watched(db.backend, is_busy=is_busy)
-        assert await archive.begin(db.backend, session.ref.session_no, "old") == (1, None)
-        with anyio.fail_after(30):
-            await archive.advance(watched, 1)  # type: ignore[arg-type]
-        gaps = [later - earlier for earlier, later in pairwise(watched.compared_at)]
-        assert len(gaps) >= 4
-        if is_busy:
-            # Of branches, epochs and entries each page is followed by a pause; then come three reads of what is behind the last ones.
-            assert min(gaps[: -len(archive.PAGED)]) >= 0.05
-        assert (await db.verify()).findings == ()
-
-
-@pytest.mark.anyio
-async def test_a_page_of_entries_is_read_in_pieces_and_is_what_one_read_gives(tmp_db: Path) -> None:
-    """SQLite's rows become Python's with the interpreter's lock held: 200 at once kept every accept beside them waiting."""
-    async with sessiondb.open(tmp_db) as db:
-        session = await db.session(KEY)
-        await session.append_many([user(f"{number}") for number in range(300)])
-        number = session.ref.session_no
-        first = entry_number(number, 0)
-
-        def read(tx: Any) -> tuple[list[Any], list[Any], list[int]]:
-            counted: list[int] = []
-
-            class Counting:
-                def all(self, statement: str, **params: Any) -> list[Any]:
-                    rows: list[Any] = tx.all(statement, **params)
-                    if statement == "archive.entries":
-                        counted.append(len(rows))
-                    return rows
-
-            page = archive._page(Counting(), archive.ENTRY, number, first - 1, 0.0)  # type: ignore[arg-type]
-            return (
-                page,
-                tx.all("archive.entries", low_no=page[0].entry_no, high_no=page[-1].entry_no),
-                counted,
-            )
-
-        page, at_once, counted = await db.read("look", read)
-        assert page == at_once
-        assert len(page) == ARCHIVE_CHUNK_ROWS
-        assert max(counted) == archive.READ_ROWS
+# -- compression -----------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -670,11 +306,11 @@ async def test_without_zstd_an_archive_is_compressed_with_zlib(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
+        session = await eventful_session(db, length=3)
     before = dump(tmp_db)
     monkeypatch.setitem(sys.modules, "zstandard", None)
     async with sessiondb.open(tmp_db) as db:
-        assert (await put_away(db, session)).encoding == "zlib"
+        assert (await archive_session(db, session)).encoding == "zlib"
         await db.restore(session.id)
     assert dump(tmp_db) == before
 
@@ -685,14 +321,14 @@ async def test_without_zstd_its_archives_say_what_to_install(
 ) -> None:
     pytest.importorskip("zstandard", reason="the extra `zstd` is not installed")
     async with sessiondb.open(tmp_db) as db:
-        session = await a_life(db, length=3)
-        assert (await put_away(db, session)).encoding == "zstd"
+        session = await eventful_session(db, length=3)
+        assert (await archive_session(db, session)).encoding == "zstd"
         monkeypatch.setitem(sys.modules, "zstandard", None)
         with pytest.raises(InvalidInput, match=r"sessiondb\[zstd\]"):
             await db.restore(session.id)
 
 
-# -- imports and exports ------------------------------------------------------------------------------------
+# -- imports and exports ---------------------------------------------------------------
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -703,9 +339,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_an_imported_folder_comes_back_byte_for_byte_after_it_was_archived(
-    tmp_path: Path, sample: Path
-) -> None:
+def test_an_archived_import_exports_equal_bytes_after_restore(tmp_path: Path, sample: Path) -> None:
     path = tmp_path / "gateway.db"
     with sessiondb.sync.open(path) as db:
         db.import_path(str(sample))
@@ -714,7 +348,9 @@ def test_an_imported_folder_comes_back_byte_for_byte_after_it_was_archived(
     with sessiondb.sync.open(path) as db:
         report = db.gc(EVERYTHING)
         assert report.ok
-        archived = [created.session_id for created in report.decisions if created.outcome == "done"]
+        archived = [
+            decision.session_id for decision in report.decisions if decision.outcome == "done"
+        ]
         assert len(archived) > 3
         assert db.verify().findings == ()
         refused = db.export(str(tmp_path / "during"))
@@ -726,13 +362,11 @@ def test_an_imported_folder_comes_back_byte_for_byte_after_it_was_archived(
         assert db.export(str(tmp_path / "after")).ok
         assert db.verify().findings == ()
     assert files_in(tmp_path / "after") == files_in(tmp_path / "before")
-    after = dump(path)
-    assert {table: rows for table, rows in after.items() if table != "source"} == {
-        table: rows for table, rows in before.items() if table != "source"
-    }
+    assert dump(path) == before
 
 
-# -- any history --------------------------------------------------------------------------------------------
+# -- any history -----------------------------------------------------------------------
+
 
 STEPS = st.lists(
     st.one_of(
@@ -764,9 +398,8 @@ def test_archive_and_restore_together_change_nothing(
             if step == "archive":
                 live(db, session, step, value)
                 continue
-            with contextlib.suppress(
-                sessiondb.SessionDBError
-            ):  # not every step is possible everywhere
+            # Not every step is possible in every state.
+            with contextlib.suppress(sessiondb.SessionDBError):
                 live(db, session, step, value)
         before = dump(path)
         assert db.gc(EVERYTHING).count("done") == 1
@@ -794,17 +427,3 @@ def live(
         db.restore(session.id)
     else:
         {"reset": session.reset, "undo": session.undo_compaction, "end": session.end}[step]()
-
-
-def test_a_step_that_took_long_makes_the_next_ones_smaller_and_quick_ones_larger_within_bounds() -> (
-    None
-):
-    batch_size = BatchSize()
-    for _ in range(10):
-        batch_size.learn(STEP_MS * 2)
-    assert batch_size.rows == STEP_ROWS_MIN
-    batch_size.learn(STEP_MS * 0.8)  # neither long nor quick
-    assert batch_size.rows == STEP_ROWS_MIN
-    for _ in range(10):
-        batch_size.learn(0.1)
-    assert batch_size.rows == STEP_ROWS

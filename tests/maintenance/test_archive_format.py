@@ -1,7 +1,7 @@
-"""A chunk of an archive is data: whatever stands in one, with whatever hash, it is damage that is said, and never more than that.
+"""A chunk of an archive is data: any content, with any hash, is at worst reported as damage.
 
-The chunks here are planted: their hash is right, and their number of rows where that matters, as it would be in a database that
-somebody made on purpose.
+The chunks here are planted. Their hash is right, and so is their number of rows where that
+matters, as in a database that an attacker made.
 """
 
 from __future__ import annotations
@@ -55,13 +55,17 @@ def path(sound: Path, tmp_path: Path) -> Path:
 
 def lines_of(path: Path, what: str = "entry") -> list[list[Any]]:
     """Return the lines of the first archive's chunk of a table, decoded."""
-    chunk_of = "SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE archive_no = 1 AND what = ?"
+    chunk_of = (
+        "SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) "
+        "WHERE archive_no = 1 AND what = ?"
+    )
     [row] = query(path, chunk_of, what)
     text = b"".join(archive_format._parts(*row))
     return [json.loads(line) for line in text.splitlines()]
 
 
-COUNT = "UPDATE archive SET rows = (SELECT sum(rows) FROM archive_chunk AS c WHERE c.archive_no = archive.archive_no)"
+COUNT = """UPDATE archive SET rows =
+    (SELECT sum(rows) FROM archive_chunk AS c WHERE c.archive_no = archive.archive_no)"""
 
 
 def id_of(path: Path) -> str:
@@ -75,7 +79,10 @@ def id_of(path: Path) -> str:
 def plant(
     path: Path, text: bytes, what: str = "entry", *, rows: int | None = None, times: int = 1
 ) -> str:
-    """Put a text into the first archive in place of a chunk, with its hash; return the session's id. `times`: so many MiB of its end."""
+    """Put a text into the first archive in place of a chunk, with its hash.
+
+    Return the session's id. With `times` the text ends with that many MiB of its last byte.
+    """
     [encoding] = query(path, "SELECT encoding FROM archive WHERE archive_no = 1")
     rows = text.count(b"\n") - 1 if rows is None else rows
     packer = (
@@ -90,7 +97,10 @@ def plant(
     )
     values = (content, hashlib.sha256(text).hexdigest(), rows, what)
     with closing(apsw.Connection(str(path))) as connection:
-        put = "UPDATE archive_chunk SET content = ?, sha256 = ?, rows = ? WHERE archive_no = 1 AND what = ?"
+        put = (
+            "UPDATE archive_chunk SET content = ?, sha256 = ?, rows = ? "
+            "WHERE archive_no = 1 AND what = ?"
+        )
         connection.execute(put, values).fetchall()
         connection.execute(COUNT).fetchall()
     return id_of(path)
@@ -123,7 +133,7 @@ HOSTILE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_chunk_is_damage_that_names_its_session_and_salvage_brings_out_all_the_rest(
+def test_a_hostile_chunk_is_damage_and_salvage_gets_the_rest(
     path: Path, tmp_path: Path, name: str
 ) -> None:
     session_id = plant(path, HOSTILE[name], rows=1 if HOSTILE[name].count(b"\n") < 2 else None)
@@ -133,7 +143,7 @@ def test_a_hostile_chunk_is_damage_that_names_its_session_and_salvage_brings_out
 @pytest.mark.parametrize(
     "name", ["not JSON, nor its columns", "columns nested a hundred thousand deep", "other columns"]
 )
-def test_the_commands_say_so_and_end_as_the_table_of_exit_codes_says(
+def test_commands_name_the_damage_and_exit_as_documented(
     path: Path, tmp_path: Path, name: str
 ) -> None:
     session_id = plant(path, HOSTILE[name])
@@ -154,7 +164,7 @@ def test_the_commands_say_so_and_end_as_the_table_of_exit_codes_says(
 
 
 def is_noticed(path: Path, session_id: str, new: Path) -> None:
-    """Require that this archive is found damaged, is not restored, and that salvage brings out all else."""
+    """Require that this archive is reported, is not restored, and that salvage gets the rest."""
     with sync.open(path) as db:
         findings = db.verify().findings
         assert {(finding.check, finding.session_id) for finding in findings} == {
@@ -165,13 +175,8 @@ def is_noticed(path: Path, session_id: str, new: Path) -> None:
         assert "Run `sessiondb verify`" in str(caught.value) or "sessiondb salvage" in str(
             caught.value
         )
-        assert (
-            query(
-                path,
-                "SELECT archive_no FROM archive WHERE state <> 'archived' OR finished_at_ms IS NULL",
-            )
-            == []
-        )
+        unfinished = "SELECT 1 FROM archive WHERE state <> 'archived' OR finished_at_ms IS NULL"
+        assert query(path, unfinished) == []
         assert query(
             path,
             "SELECT count(*) FROM branch JOIN session USING (session_no) WHERE session_id = ?",
@@ -251,7 +256,7 @@ ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
     "another session's epoch": ("epoch", changed("session_no", 3, 1)),
     "an epoch without a known reason": ("epoch", changed("reason", "whim", 1)),
     "another session's row": ("session", changed("session_id", "other", 1)),
-    "a time that is none": ("session", changed("ended_at_ms", "now", 1)),
+    "a text for a time": ("session", changed("ended_at_ms", "now", 1)),
     "another session's key": ("binding", changed("session_no", 3, 1)),
     "an idempotency key twice": ("entry", same_key),
     "a branch that leaves from one that is not there": ("branch", from_nowhere),
@@ -261,7 +266,7 @@ ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_that_cannot_be_put_back_is_noticed_before_a_restore_needs_it(
+def test_a_row_that_cannot_be_put_back_is_noticed_in_time(
     path: Path, tmp_path: Path, name: str
 ) -> None:
     what, spoil = ROWS[name]
@@ -270,9 +275,7 @@ def test_a_row_that_cannot_be_put_back_is_noticed_before_a_restore_needs_it(
     is_noticed(path, plant(path, as_text(lines), what), tmp_path / "new.db")
 
 
-def test_an_entry_that_is_missing_in_an_archive_is_noticed_and_the_rest_can_be_restored(
-    path: Path, tmp_path: Path
-) -> None:
+def test_a_missing_entry_is_found_and_the_rest_can_be_restored(path: Path, tmp_path: Path) -> None:
     lines = lines_of(path)
     leave_out(lines)
     session_id = plant(path, as_text(lines))
@@ -294,7 +297,7 @@ def test_an_entry_that_is_missing_in_an_archive_is_noticed_and_the_rest_can_be_r
     "keys",
     ["", "{}", "[1]", '["a"]', '"agent:main:web:1"', "[" * 100_000, "[" + "[]," * 1_000_001 + "0]"],
 )
-def test_a_list_of_keys_that_is_none_is_damage_and_nothing_is_put_back(
+def test_a_damaged_list_of_keys_is_found_before_a_restore(
     path: Path, tmp_path: Path, keys: str
 ) -> None:
     session_id = id_of(path)
@@ -317,23 +320,23 @@ def is_noticed_without_loss(path: Path, session_id: str, new: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE archive_chunk SET what = 'sqlite_schema' WHERE archive_no = 1 AND what = 'entry'",
-        "UPDATE archive_chunk SET what = 'branch' WHERE archive_no = 1 AND what = 'epoch'",
-        "UPDATE archive_chunk SET rows = -6 WHERE archive_no = 1 AND what = 'entry'",
-        "UPDATE archive_chunk SET rows = 1000000000 WHERE archive_no = 1 AND what = 'entry'",
-        "UPDATE archive_chunk SET chunk_no = chunk_no + 100 WHERE archive_no = 1 AND what = 'branch'",
-        "DELETE FROM archive_chunk WHERE archive_no = 1 AND what = 'session'",
+        "UPDATE archive_chunk SET what = 'sqlite_schema' WHERE what = 'entry'",
+        "UPDATE archive_chunk SET what = 'branch' WHERE what = 'epoch'",
+        "UPDATE archive_chunk SET rows = -6 WHERE what = 'entry'",
+        "UPDATE archive_chunk SET rows = 1000000000 WHERE what = 'entry'",
+        "UPDATE archive_chunk SET chunk_no = chunk_no + 100 WHERE what = 'branch'",
+        "DELETE FROM archive_chunk WHERE what = 'session'",
     ],
 )
-def test_a_chunk_that_says_it_is_something_else_is_noticed(
+def test_a_chunk_with_wrong_columns_of_its_own_row_is_noticed(
     path: Path, tmp_path: Path, statement: str
 ) -> None:
     session_id = id_of(path)
-    change(path, statement, COUNT)
+    change(path, f"{statement} AND archive_no = 1", COUNT)
     is_noticed(path, session_id, tmp_path / "new.db")
 
 
-# -- bounds --------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------
 
 LIMITED = """
 import sys, resource
@@ -342,7 +345,8 @@ from sessiondb.errors import StoreDamaged
 path, new, session_id, mib = sys.argv[1:]
 with sync.open(path) as db:
     db.session_by_id(session_id).info()
-    limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + int(mib) * 2**20
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + int(mib) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     print(len(db.verify().findings))
     try:
@@ -358,10 +362,13 @@ BOMBS = [(b"[" + b"[]," * 6_000_000 + b"0]\n", 1, 250), (b" ", 2_000, 600)]
 
 @pytest.mark.parametrize("what", ["entry", "session"])
 @pytest.mark.parametrize(("text", "times", "mib"), BOMBS, ids=["lists", "blanks"])
-def test_memory_does_not_follow_what_a_chunk_claims(
+def test_memory_does_not_follow_the_size_that_a_chunk_claims(
     path: Path, tmp_path: Path, what: str, text: bytes, times: int, mib: int
 ) -> None:
-    """A kilobyte that unpacks to 18 MiB of lists took 573 MiB; one that unpacks to 2 GB may cost no more than the largest row does."""
+    """A kilobyte that unpacks to 18 MiB of lists took 573 MiB.
+
+    One that unpacks to 2 GB may cost no more than the largest row does.
+    """
     session_id = plant(path, HEAD + text, what, rows=1 if what == "session" else 6, times=times)
     command = [
         sys.executable,
@@ -378,19 +385,17 @@ def test_memory_does_not_follow_what_a_chunk_claims(
     assert (done.returncode, done.stdout.split()) == (0, ["1", "damaged", "False"]), done.stderr
 
 
-def test_zstd_sets_nothing_aside_for_a_window_that_a_frame_claims() -> None:
+def test_zstd_allocates_nothing_for_the_window_a_frame_claims() -> None:
     pytest.importorskip("zstandard", reason="the extra `zstd` is not installed")
     frame = b"\x28\xb5\x2f\xfd" + bytes([0x04, (27 - 10) << 3]) + b"\x01\x00\x00" + bytes(4)
     with pytest.raises(archive_format.Wrong, match="memory"):
         archive_format._unpacked(frame, "zstd", ARCHIVE_PAGE_BYTES_MAX)
 
 
-# -- what is written stays within what is read ---------------------------------------------------------------
+# -- written chunks stay within the bounds of reading ----------------------------------
 
 
-def test_the_columns_of_a_chunk_are_those_of_the_schema_and_of_the_statements_that_put_them_back() -> (
-    None
-):
+def test_a_chunk_has_the_columns_of_the_schema_and_statements() -> None:
     with closing(apsw.Connection(":memory:")) as db:
         db.execute(schema_text()).fetchall()
         for table, columns in archive_format.COLUMNS.items():
@@ -406,7 +411,7 @@ def test_the_columns_of_a_chunk_are_those_of_the_schema_and_of_the_statements_th
             assert statements()[putting].parameters == set(columns), table
 
 
-def test_a_page_of_entries_that_are_nothing_but_escapes_and_ids_stays_within_the_bound(
+def test_a_page_of_escapes_and_long_ids_stays_within_its_bound(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "escapes.db"
@@ -422,9 +427,11 @@ def test_a_page_of_entries_that_are_nothing_but_escapes_and_ids_stays_within_the
         assert db.restore(session.id).entries == 251
 
 
-def test_a_session_with_more_keys_than_an_archive_holds_is_kept_and_says_why(path: Path) -> None:
-    rows = f"""WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ARCHIVE_BINDINGS_MAX})
-        INSERT INTO binding SELECT 'agent:main:many:' || i, session_no, 'main', 0, NULL FROM n, binding"""
+def test_a_session_with_too_many_keys_is_kept_with_a_reason(path: Path) -> None:
+    rows = f"""WITH n(i) AS
+        (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ARCHIVE_BINDINGS_MAX})
+        INSERT INTO binding
+        SELECT 'agent:main:many:' || i, session_no, 'main', 0, NULL FROM n, binding"""
     change(path, rows)
     with sync.open(path) as db:
         report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))

@@ -1,4 +1,4 @@
-"""Pruning: rows of finished work go when they are old; what is not finished stays, whatever its age."""
+"""Old rows of finished work are pruned. Unfinished work stays, whatever its age."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sessiondb.maintenance import pruning, retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
 from sessiondb.sqlite import writer
 from tests.cli.test_commands import ok, run
-from tests.maintenance.test_archive import Dying, Killed
 from tests.support.gateway import KEY, Clock, claimed, complete, fail, held_message, look, say
+from tests.support.maintenance import Dying, Killed
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def answered(db: sessiondb.SessionDB, event_id: str, key: str = KEY) -> None:
-    """Have a message answered, and its reply sent."""
+    """Accept a message, answer it, and send its reply."""
     await say(db, event_id, key)
     await complete(db, (await claimed(db)).turn_no, "yes", replies=[("web:1", {"text": "yes"})])
     sending = await db.write("send", lambda tx: outbox.begin_sending(tx, lease_ms=1_000))
@@ -55,7 +55,7 @@ async def rows(db: sessiondb.SessionDB) -> dict[str, int]:
     }
 
 
-async def test_rows_of_finished_work_go_when_they_are_old_enough_and_the_transcript_stays(
+async def test_old_rows_of_finished_work_go_and_transcripts_stay(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -80,7 +80,7 @@ async def test_rows_of_finished_work_go_when_they_are_old_enough_and_the_transcr
         assert (await db.verify()).findings == ()
 
 
-async def test_what_is_not_finished_stays_whatever_its_age(tmp_db: Path, clock: Clock) -> None:
+async def test_unfinished_work_stays_whatever_its_age(tmp_db: Path, clock: Clock) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.set_lane("main", concurrency=9, priority=0)
         await say(db, "dead", "agent:main:web:2")
@@ -98,7 +98,7 @@ async def test_what_is_not_finished_stays_whatever_its_age(tmp_db: Path, clock: 
         await say(db, "waiting", "agent:main:web:6")
         clock.pass_ms(400 * DAY_MS)
         pruned = await prune(db, clock)
-        # The messages `unknown` and `pending` are done; their replies are not.
+        # The messages `unknown` and `pending` are done, but not their replies.
         assert {row.event_id for row in await look(db, "inbox")} == {
             "dead",
             "held",
@@ -112,7 +112,7 @@ async def test_what_is_not_finished_stays_whatever_its_age(tmp_db: Path, clock: 
         assert (await db.verify()).findings == ()
 
 
-async def test_numbers_are_never_given_out_again(tmp_db: Path, clock: Clock) -> None:
+async def test_numbers_of_pruned_rows_are_never_reused(tmp_db: Path, clock: Clock) -> None:
     async with sessiondb.open(tmp_db) as db:
         await answered(db, "old")
         clock.pass_ms(31 * DAY_MS)
@@ -161,9 +161,7 @@ async def test_killed_after_any_step_the_next_run_prunes_the_rest(
     pytest.fail("pruning three messages takes no 20 steps")
 
 
-async def test_a_message_that_is_taken_up_again_meanwhile_is_not_pruned(
-    tmp_db: Path, clock: Clock
-) -> None:
+async def test_a_message_requeued_meanwhile_is_not_pruned(tmp_db: Path, clock: Clock) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "dropped")
         turn = await claimed(db)

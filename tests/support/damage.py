@@ -28,8 +28,8 @@ from sessiondb.maintenance import archive
 from sessiondb.salvage.rebuild import MARK
 from sessiondb.salvage.report import NO_HEADER_KNOWN, SalvageReport
 from tests import ROOT
-from tests.maintenance.test_verify import fill
 from tests.support.core import reply, user
+from tests.support.every_shape import fill
 from tests.support.gateway import say
 
 PAGE = 4096

@@ -41,6 +41,10 @@ INSTRUMENTED = (
     "transfer.roundtrip",
     "transcript.tokens",
     "maintenance.verify",
+    "maintenance.verify_archives",
+    "maintenance.verify_epochs",
+    "maintenance.verify_session",
+    "maintenance.verify_text",
     "transfer.openclaw_index",
     "cli.show",
 )

@@ -439,8 +439,8 @@ def test_found_a_build_that_deletes_a_session_before_it_is_archived(
             await three_sessions(db, ledger)
             await db.gc(RetentionPolicy(max_sessions=1, idle_days=0))
 
-    monkeypatch.setattr(archive, "_write_chunks", nothing)
-    monkeypatch.setattr(archive, "_compare", nothing)
+    monkeypatch.setattr(archive, "write_chunks", nothing)
+    monkeypatch.setattr(archive, "compare", nothing)
     verdict = run(Workload("archives nothing", retention), disk)
     assert any("every entry of old can be had" in problem for problem in verdict.problems)
 

@@ -1,0 +1,350 @@
+"""Move the rows of a session into an archive and back.
+
+Rows are read in pages, stored as chunks, compared with the chunks, and put back. A page is
+bounded in rows and bytes, and reading it again gives the same rows, so a chunk that was
+written can be found and compared after a kill. Each writing transaction first checks that
+the archive's state is still the one that the caller read (`require_state`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.batching import BatchSize, last_fitting
+from sessiondb.errors import ConstraintFailed, InvalidInput, StoreBusy, StoreDamaged
+from sessiondb.limits import ARCHIVE_CHUNK_BYTES, ARCHIVE_CHUNK_ROWS, SEQ_MAX, STEP_BYTES
+from sessiondb.transcript.paths import entry_number
+
+from . import archive_format
+from .archive_format import BRANCH, ENTRY, EPOCH, KEY, SLICE_PAUSE_S, Chunk, damaged, in_slices
+
+PAGED: Final = (BRANCH, EPOCH, ENTRY)
+# While callers are active nothing waits for this work: its next step is throttled, and comes
+# later than these pauses add up to.
+SLICE_PAUSE_BUSY_S: Final = 0.001
+# A page of entries is read in pieces of so many rows: converting SQLite's rows to Python's
+# holds the interpreter's lock.
+READ_ROWS: Final = 40
+# A comparison takes no steps that could be throttled. While callers are active, each chunk
+# (25 ms of a thread) is followed by a pause of this length.
+COMPARE_PAUSE_S: Final = 0.2
+
+
+# -- pages of a table ------------------------------------------------------------------
+
+
+def _pause_s(backend: Backend) -> float:
+    return SLICE_PAUSE_BUSY_S if backend.is_busy else SLICE_PAUSE_S
+
+
+def _first(what: str, session_no: int) -> int:
+    """Return a key that sorts before a table's first row."""
+    return {BRANCH: 0, EPOCH: -1, ENTRY: entry_number(session_no, 0) - 1}[what]
+
+
+def read_page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) -> list[Row]:
+    """Read the next rows of a table, bounded in number and bytes, the same ones every time."""
+    if what != ENTRY:
+        statement = "archive.branches" if what == BRANCH else "archive.epochs"
+        return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
+    low_no, high_no = after + 1, entry_number(session_no, SEQ_MAX)
+    sizes = tx.all(
+        "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=ARCHIVE_CHUNK_ROWS
+    )
+    if not sizes:
+        return []
+    last_no = last_fitting(sizes, ARCHIVE_CHUNK_BYTES).entry_no
+    numbers, rows = [size.entry_no for size in sizes if size.entry_no <= last_no], list[Row]()
+    for at in range(0, len(numbers), READ_ROWS):
+        if rows:
+            time.sleep(pause_s)
+        piece = numbers[at : at + READ_ROWS]
+        rows += tx.all("archive.entries", low_no=piece[0], high_no=piece[-1])
+    return rows
+
+
+def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
+    return lambda tx: read_page(tx, what, session_no, after, _pause_s(backend))
+
+
+# -- chunks ----------------------------------------------------------------------------
+
+
+def put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
+    """Store a chunk behind the others, and count it in the archive's row."""
+    chunk_no = tx.one("archive.next_chunk", archive_no=archive_no).chunk_no
+    tx.run(
+        "archive.put_chunk",
+        archive_no=archive_no,
+        chunk_no=chunk_no,
+        what=chunk.what,
+        rows=chunk.rows,
+        sha256=chunk.sha256,
+        content=chunk.content,
+    )
+    tx.run(
+        "archive.count_chunk",
+        archive_no=archive_no,
+        rows=chunk.rows,
+        bytes=chunk.size,
+        bytes_stored=len(chunk.content),
+    )
+
+
+async def read_chunk(
+    backend: Backend, row: Row, chunk_no: int
+) -> tuple[str, list[str], list[list[Any]]] | None:
+    """Return a chunk, decoded and checked, or None after the last one.
+
+    It comes as the table's name, the names of its columns, and its rows.
+    """
+    chunk = await backend.read(
+        lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no),
+        op="archive.chunk",
+    )
+    if chunk is None:
+        return None
+    columns, rows = await anyio.to_thread.run_sync(
+        archive_format.decode,
+        chunk,
+        row.encoding,
+        row.session_no,
+        row.session_id,
+        _pause_s(backend),
+    )
+    return chunk.what, columns, rows
+
+
+def _follow(
+    order: archive_format.Order,
+    row: Row,
+    chunk_no: int,
+    found: tuple[str, list[str], list[list[Any]]],
+) -> None:
+    what, _, rows = found
+    try:
+        order.take(what, rows)
+    except archive_format.Wrong as error:
+        raise damaged(
+            row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}"
+        ) from error
+
+
+# -- writing ---------------------------------------------------------------------------
+
+
+async def write_chunks(backend: Backend, row: Row) -> None:
+    """Store the chunks that are missing, one per transaction. May be repeated."""
+    what, after, chunk_no = await _resume_at(backend, row)
+    for table in PAGED[PAGED.index(what) :]:
+        after = after if table == what else _first(table, row.session_no)
+        while page := await backend.read(
+            _reading(backend, table, row.session_no, after), op="archive.read"
+        ):
+            chunk = await anyio.to_thread.run_sync(
+                archive_format.encode, table, page, row.encoding, _pause_s(backend)
+            )
+            await backend.step(
+                _storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content)
+            )
+            chunk_no, after = chunk_no + 1, page[-1][KEY[table]]
+
+
+def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
+    def body(tx: Tx) -> None:
+        # Of two processes at one archive, the second finds that its chunk is not the next.
+        state = tx.one("archive.get", archive_no=row.archive_no).state
+        if (
+            state != row.state
+            or tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no != chunk_no
+        ):
+            raise overtaken(row)
+        put_chunk(tx, row.archive_no, chunk)
+
+    return body
+
+
+async def _resume_at(backend: Backend, row: Row) -> tuple[str, int, int]:
+    """Return where writing continues.
+
+    That is the table, the key of its last stored row, and the number of the next chunk.
+    """
+
+    def last(tx: ReadTx) -> tuple[int, Row | None]:
+        chunk_no = tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no
+        return chunk_no, tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no - 1)
+
+    chunk_no, chunk = await backend.read(last, op="archive.where")
+    if chunk is None or chunk.what not in PAGED:
+        return PAGED[0], _first(PAGED[0], row.session_no), chunk_no
+    _, rows = await anyio.to_thread.run_sync(
+        archive_format.decode, chunk, row.encoding, row.session_no, row.session_id
+    )
+    return chunk.what, rows[-1][KEY[chunk.what]], chunk_no
+
+
+# -- comparing -------------------------------------------------------------------------
+
+
+async def compare(backend: Backend, row: Row) -> None:
+    """Compare the archive with the tables, row by row.
+
+    Raises:
+        StoreDamaged: the two differ.
+    """
+    after = {what: _first(what, row.session_no) for what in PAGED}
+    total = chunk_no = 0
+    while (found := await read_chunk(backend, row, chunk_no)) is not None:
+        what, columns, rows = found
+        total, chunk_no = total + len(rows), chunk_no + 1
+        if what not in PAGED:
+            continue
+        page = await backend.read(
+            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
+        )
+        if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
+            raise _differs(row, f"rows of {what} after {after[what]}")
+        after[what] = rows[-1][KEY[what]]
+        if backend.is_busy:
+            await anyio.sleep(COMPARE_PAUSE_S)
+    for what in PAGED:
+        if await backend.read(
+            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
+        ):
+            raise _differs(
+                row, f"there are rows of {what} after {after[what]} that it does not hold"
+            )
+    counted = await backend.read(
+        lambda tx: tx.one("archive.get", archive_no=row.archive_no).rows, op="archive.compare"
+    )
+    if counted != total:
+        raise _differs(row, f"it counts {counted} rows and holds {total}")
+
+
+def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_s: float) -> bool:
+    if len(page) != len(rows) or list(page[0]._fields) != columns:
+        return False
+    return all(
+        list(found) == row for found, row in in_slices(zip(page, rows, strict=True), pause_s)
+    )
+
+
+def _differs(row: Row, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"the archive of session {row.session_id} is not what the tables hold: {what}. "
+        "Run `sessiondb verify`."
+    )
+
+
+async def check_chunks(backend: Backend, row: Row) -> None:
+    """Check the whole archive before a row is put back.
+
+    So an archive that cannot be restored stays `archived`, and no run tries it again and
+    again. Not for an archive in state `deleting`: there a restore that begins, even one that
+    fails, keeps the rows that are left.
+
+    Raises:
+        StoreDamaged: the archive is not what was written.
+    """
+    order, total, chunk_no = archive_format.Order(), 0, 0
+    while (found := await read_chunk(backend, row, chunk_no)) is not None:
+        _follow(order, row, chunk_no, found)
+        total, chunk_no = total + len(found[2]), chunk_no + 1
+    if total != row.rows:
+        raise damaged(
+            row.session_id,
+            f"the archive of session {row.session_id} counts {row.rows} rows and holds {total}",
+        )
+    for branch_no in await backend.read(lambda tx: missing_branches(tx, order), op="restore.look"):
+        raise damaged(
+            row.session_id,
+            f"the archive of session {row.session_id} has a branch that leaves from branch "
+            f"{branch_no}, which is not there",
+        )
+
+
+def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
+    """Return the branches that an archive's branches leave from and that do not exist.
+
+    Call it when the session's parent is not archived: its branches must be in their table.
+    """
+    return [
+        branch_no
+        for branch_no in sorted(order.branches_elsewhere)
+        if tx.first("archive.branch", branch_no=branch_no) is None
+    ]
+
+
+# -- putting back ----------------------------------------------------------------------
+
+
+async def put_back_rows(backend: Backend, row: Row) -> None:
+    """Put the archive's rows back into their tables, a few per transaction. May be repeated.
+
+    Raises:
+        StoreDamaged: a chunk is not what was written, or the tables refuse its rows.
+    """
+    chunk_no, batch_size, order = 0, BatchSize(), archive_format.Order()
+    while (found := await read_chunk(backend, row, chunk_no)) is not None:
+        what, columns, rows = found
+        _follow(order, row, chunk_no, found)
+        chunk_no, done = chunk_no + 1, 0
+        while what in PAGED and done < len(rows):
+            step = rows[done : done + _step(what, rows, done, batch_size.rows)]
+            try:
+                written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
+            except (ConstraintFailed, InvalidInput) as error:
+                where = f"chunk {chunk_no - 1} of the archive of session {row.session_id}"
+                raise damaged(row.session_id, f"{where} cannot be put back: {error}") from error
+            batch_size.learn(written.held_ms)
+            done += len(step)
+
+
+def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
+    """Return how many rows from `first` on one transaction puts back: at least one."""
+    size = 0
+    for count, row in enumerate(rows[first : first + rows_max]):
+        size += len(row[-1]) if what == ENTRY else 0
+        if count and size > STEP_BYTES:
+            return count
+    return min(rows_max, len(rows) - first)
+
+
+def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> Any:
+    statement = {
+        BRANCH: "archive.put_branch",
+        EPOCH: "archive.put_epoch",
+        ENTRY: "archive.put_entry",
+    }[what]
+    prepared = [dict(zip(columns, values, strict=True)) for values in rows]
+
+    def body(tx: Tx) -> None:
+        require_state(tx, row)
+        for values in prepared:
+            tx.run(statement, **values)
+
+    return body
+
+
+# -- the fence -------------------------------------------------------------------------
+
+
+def require_state(tx: ReadTx, row: Row) -> None:
+    """Raise StoreBusy unless the archive is still in the state that this process has read."""
+    if tx.one("archive.get", archive_no=row.archive_no).state != row.state:
+        raise overtaken(row)
+
+
+def overtaken(row: Row) -> StoreBusy:
+    """Return the error for an archive that another process works on."""
+    return StoreBusy(
+        f"session {row.session_id} is being archived or restored by another process. "
+        "Nothing was changed. Retry in 5 seconds.",
+        retry_after_ms=5_000,
+    )

@@ -1,0 +1,202 @@
+"""Verify the epochs and compactions of one session against each other and its entries."""
+
+from __future__ import annotations
+
+from sessiondb.backend import ReadTx, Row
+from sessiondb.limits import SEQ_BITS
+
+from . import verify_steps
+from .verify_steps import SessionFindings, Steps, at, is_on_path, pages
+
+
+class EpochWalk:
+    """The walk over one session's epochs, then over its compactions."""
+
+    def __init__(
+        self, session_no: int, epoch: int, boundaries: int, findings: SessionFindings
+    ) -> None:
+        """Take what the session's snapshot said.
+
+        `epoch` is the session's open epoch. `boundaries` counts its compaction and reset
+        entries that began a context.
+        """
+        self._session_no = session_no
+        self._epoch_no = epoch
+        self._boundaries = boundaries
+        self._findings = findings
+        self._compacted: set[int] = set()  # epochs that began with a compaction
+        self._committed: set[int] = set()  # epochs that a committed compaction began
+
+    def steps(self) -> Steps:
+        """Yield the steps."""
+        yield from self._epochs()
+        yield from self._compactions()
+
+    def _epochs(self) -> Steps:
+        low_epoch, previous, seen = 0, None, 0
+        page: list[Row] = []
+
+        def step(tx: ReadTx) -> None:
+            nonlocal page
+            page = tx.all(
+                "verify.epochs",
+                session_no=self._session_no,
+                low_epoch=low_epoch,
+                high_epoch=self._epoch_no,
+                limit=verify_steps.PAGE_ROWS,
+            )
+            for row in page:
+                self._epoch_path(tx, row)
+
+        while True:
+            yield step
+            for row in page:
+                expected = previous.epoch + 1 if previous is not None else 0
+                if row.epoch != expected:
+                    self._findings.add(
+                        "epoch", f"epoch {expected} is missing before epoch {row.epoch}"
+                    )
+                self._epoch(row, previous if row.epoch == expected else None)
+                seen += row.reason in ("compaction", "reset")
+                previous = row
+            if len(page) < verify_steps.PAGE_ROWS:
+                break
+            low_epoch = page[-1].epoch + 1
+        if previous is None or previous.epoch < self._epoch_no:
+            self._findings.add(
+                "epoch", f"the session is at epoch {self._epoch_no}, which is not there"
+            )
+        if seen != self._boundaries:
+            self._findings.add(
+                "epoch",
+                f"{self._boundaries} compaction and reset entries begin a context, "
+                f"but {seen} epochs say so",
+            )
+
+    def _epoch(self, row: Row, previous: Row | None) -> None:
+        if row.epoch < self._epoch_no and row.closed_at_ms is None:
+            self._findings.add(
+                "epoch", f"epoch {row.epoch} is open, but the session is at epoch {self._epoch_no}"
+            )
+        if (row.epoch == 0) != (row.reason in ("start", "fork")):
+            self._findings.add("epoch", f"epoch {row.epoch} cannot have begun with a {row.reason}")
+        if row.boundary_no is not None and row.found_boundary_no is None:
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} begins at entry {at(row.boundary_no)}, which is not there",
+            )
+            return
+        if row.boundary_no is not None and row.boundary_type not in ("compaction", "reset"):
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} begins at entry {at(row.boundary_no)}, a {row.boundary_type!r}",
+            )
+        elif row.first_kept_no != row.boundary_kept_no:
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} keeps entries from {at(row.first_kept_no)}, "
+                f"its boundary from {at(row.boundary_kept_no)}",
+            )
+        if row.reason not in ("compaction", "reset"):
+            return
+        if row.reason == "compaction":
+            self._compacted.add(row.epoch)
+        if (
+            row.boundary_no is None
+            or row.boundary_no >> SEQ_BITS != self._session_no
+            or row.boundary_type != row.reason
+        ):
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} began with a {row.reason}, "
+                f"but {at(row.boundary_no)} is none of this session",
+            )
+        elif previous is not None and previous.closed_head_no != row.boundary_parent_no:
+            self._findings.add(
+                "epoch",
+                f"epoch {previous.epoch} ended at entry {at(previous.closed_head_no)}, "
+                f"but the next began after entry {at(row.boundary_parent_no)}",
+            )
+
+    def _epoch_path(self, tx: ReadTx, row: Row) -> None:
+        """Check that an epoch's last head is in the tree, with the boundary on its path."""
+        if row.closed_head_no is None:
+            return
+        if row.found_head_no is None or row.head_branch_no is None:
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} ended at entry {at(row.closed_head_no)}, "
+                "which is no entry of the tree",
+            )
+            return
+        if row.found_boundary_no is None or row.boundary_no == row.head_boundary_no:
+            return  # an inherited boundary is on the path: the walk over the entries checks that
+        place = tx.first("verify.place", entry_no=row.boundary_no)
+        if place is not None and not is_on_path(
+            tx, place.entry_no, place.branch_no, row.head_branch_no, row.closed_head_no
+        ):
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} ended at entry {at(row.closed_head_no)}, "
+                f"but its boundary {at(row.boundary_no)} is not on the path there",
+            )
+
+    def _compactions(self) -> Steps:
+        yield from pages(
+            "verify.compactions",
+            "compaction_no",
+            self._compaction,
+            session_no=self._session_no,
+        )
+        for epoch in sorted(self._compacted - self._committed):
+            self._findings.add(
+                "compaction",
+                f"epoch {epoch} began with a compaction, but no committed compaction says so",
+            )
+
+    def _compaction(self, _tx: ReadTx, row: Row) -> None:
+        name = f"compaction {row.compaction_id}"
+        if row.base_epoch > row.session_epoch:
+            self._findings.add(
+                "compaction",
+                f"{name} began at epoch {row.base_epoch}, "
+                f"but the session is at {row.session_epoch}",
+            )
+        if row.cut_no is not None and row.cut_branch_no is None:
+            self._findings.add(
+                "compaction",
+                f"{name} covers everything up to entry {at(row.cut_no)}, "
+                "which is no entry of the tree",
+            )
+        if row.state != "committed":
+            return
+        if (
+            row.found_entry_no is None
+            or row.entry_no >> SEQ_BITS != self._session_no
+            or row.entry_type != "compaction"
+        ):
+            self._findings.add(
+                "compaction",
+                f"{name} is committed, but its entry {at(row.entry_no)} is no compaction of this "
+                "session",
+            )
+        elif row.epoch_reason != "compaction" or row.epoch_boundary_no != row.entry_no:
+            self._findings.add(
+                "compaction",
+                f"{name} is committed, but epoch {row.epoch} does not begin at its entry "
+                f"{at(row.entry_no)}",
+            )
+        elif row.base_epoch >= row.epoch or (row.base_epoch < row.epoch - 1 and not row.late):
+            self._findings.add(
+                "compaction",
+                f"{name} went from epoch {row.base_epoch} to {row.epoch} and is not marked late",
+            )
+        if row.epoch > self._epoch_no:  # it came after the session's snapshot
+            return
+        if row.epoch in self._committed:
+            self._findings.add(
+                "compaction",
+                f"two compactions say that they began epoch {row.epoch}, "
+                f"one of them {row.compaction_id}",
+            )
+        self._committed.add(row.epoch)

@@ -1,0 +1,101 @@
+"""What the walks of `verify` share: steps, pages of rows, and the findings of one session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final, Literal
+
+from sessiondb.backend import ReadTx, Row
+from sessiondb.errors import StoreDamaged
+from sessiondb.limits import SEQ_BITS, SEQ_MAX
+
+Step = Callable[[ReadTx], None]
+Steps = Generator[Step, None, None]
+Severity = Literal["error", "warning"]
+
+PAGE_ROWS: Final = 256
+# A database that is broken everywhere must not fill the memory with equal findings.
+SESSION_FINDINGS_MAX: Final = 100
+
+# Reading a damaged page can raise these. Tables are STRICT, so a value of another type than
+# its column's is damage too: the page was overwritten with one of another table.
+UNREADABLE: Final = (
+    StoreDamaged,
+    UnicodeDecodeError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    MemoryError,
+)
+
+
+class SessionFindings:
+    """The findings of one session, bounded."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str, Severity]] = []
+
+    def add(self, check: str, what: str, severity: Severity = "error") -> None:
+        """Record a finding, unless the session has too many already."""
+        if len(self.found) < SESSION_FINDINGS_MAX:
+            self.found.append((check, what, severity))
+        elif len(self.found) == SESSION_FINDINGS_MAX:
+            message = (
+                f"more than {SESSION_FINDINGS_MAX} findings in this session; the rest is left out"
+            )
+            self.found.append((check, message, severity))
+
+    def of(self, row: Row, check: str, what: str) -> None:
+        """Record a finding about one entry. `what` is a predicate."""
+        self.add(check, f"entry {at(row.entry_no)} {what}")
+
+
+def single(step: Step) -> Steps:
+    """Yield one step."""
+    yield step
+
+
+def pages(
+    statement: str,
+    key: str,
+    check: Callable[[ReadTx, Row], None],
+    *,
+    after: str = "after_no",
+    first: Any = 0,
+    **params: Any,
+) -> Steps:
+    """Yield steps, each of which reads and checks one page of a table, in the order of `key`.
+
+    The statement takes the last key of the previous page as its parameter named `after`.
+    `first` sorts before every key.
+    """
+    last: Any = first
+
+    def step(tx: ReadTx) -> None:
+        nonlocal last
+        rows = tx.all(statement, **{after: last}, limit=PAGE_ROWS, **params)
+        for row in rows:
+            check(tx, row)
+        last = getattr(rows[-1], key) if len(rows) == PAGE_ROWS else None
+
+    while last is not None:
+        yield step
+
+
+def at(entry_no: int | None) -> str:
+    """Name an entry for a person, as session number and seq."""
+    return "none" if entry_no is None else f"{entry_no >> SEQ_BITS}/{entry_no & SEQ_MAX}"
+
+
+def is_on_path(
+    tx: ReadTx, entry_no: int, entry_branch_no: int | None, branch_no: int | None, high_no: int
+) -> bool:
+    """Return whether an entry lies on the path that ends at `high_no` on `branch_no`."""
+    while branch_no is not None and entry_no <= high_no:  # entry numbers only grow along a path
+        if branch_no == entry_branch_no:
+            return True
+        branch = tx.first("transcript.branch", branch_no=branch_no)
+        if branch is None or branch.fork_no is None or branch.fork_no >= high_no:
+            return False
+        branch_no, high_no = branch.parent_branch_no, branch.fork_no
+    return False

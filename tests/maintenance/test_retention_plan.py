@@ -1,0 +1,304 @@
+"""Which sessions a policy keeps, which go, and the reason that a decision gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import sessiondb
+import sessiondb.sync
+from sessiondb.gateway.worker import Answer
+from sessiondb.maintenance import archive, retention
+from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
+from tests.support.core import change, reply, user
+from tests.support.maintenance import (
+    Dying,
+    aged,
+    now_ms,
+    removed,
+    retained,
+    set_age,
+)
+
+# -- limits ----------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_without_a_limit_nothing_goes(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await aged(db, "old", 4_000)
+        assert await retained(db) == {"old": ("keep", "kept", "within every limit")}
+
+
+@pytest.mark.anyio
+async def test_a_session_unchanged_for_too_long_goes(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for days in (2, 29, 31, 90):
+            await aged(db, f"d{days}", days)
+        decisions = await retained(db, max_age_days=30)
+        assert removed(decisions) == ["d31", "d90"]
+        assert decisions["d90"] == ("archive", "done", "has not changed for 90 days (limit 30)")
+        assert [info.keys async for info in db.sessions()] == [
+            ("agent:main:web:d2",),
+            ("agent:main:web:d29",),
+        ]
+
+
+@pytest.mark.anyio
+async def test_of_too_many_sessions_the_oldest_go(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for days in (2, 3, 4, 5):
+            await aged(db, f"d{days}", days)
+        decisions = await retained(db, max_sessions=2)
+        assert removed(decisions) == ["d4", "d5"]
+        assert decisions["d4"][2] == "it is number 3 by last change (limit 2)"
+        assert removed(await retained(db, max_sessions=2)) == []
+
+
+@pytest.mark.anyio
+async def test_of_too_many_keys_of_an_agent_the_oldest_go(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for days in (2, 3, 4):
+            await aged(db, f"m{days}", days)
+            await aged(db, f"o{days}", days + 10, agent="other")
+        unbound = await aged(db, "unbound", 50)
+        await db.unbind("agent:main:web:unbound")
+        decisions = await retained(db, max_bindings_per_agent=2)
+        assert removed(decisions) == ["m4", "o4"]
+        assert decisions[unbound.id][0] == "keep"
+        assert "agent other has more than 2 keys" in decisions["o4"][2]
+
+
+@pytest.mark.anyio
+async def test_a_too_large_database_shrinks_to_its_high_water_mark(
+    tmp_db: Path,
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for days in range(2, 12):
+            session = await aged(db, f"d{days:02}", days)
+            await session.append_many([user("the same words again and again " * 300)] * 20)
+            ms = now_ms() - days * DAY_MS
+            await set_age(db, session, ms)
+        used = (await db.status()).file_bytes
+        decisions = await retained(db, max_bytes=used * 3 // 4, high_water=0.8)
+        after = await db.status()
+    going = removed(decisions)
+    assert going == [f"d{days:02}" for days in range(12 - len(going), 12)]
+    assert 4 <= len(going) <= 7
+    assert after.file_bytes - after.free_bytes <= used * 3 // 4
+    assert decisions["d11"][2].startswith("the database holds ")
+    assert "limit" in decisions["d11"][2]
+
+
+@pytest.mark.anyio
+async def test_a_decision_names_the_limit_that_the_session_is_over(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for days in (0, 5, 40):
+            await aged(db, f"d{days}", days)
+
+        async def rules(**limits: Any) -> list[tuple[str, str]]:
+            report = await retention.gc(
+                db.backend, RetentionPolicy(**limits), dry_run=True, every=True
+            )
+            return [(decision.action, decision.rule) for decision in report.decisions]
+
+        assert await rules() == [("keep", "none")] * 3
+        assert await rules(max_age_days=30) == [
+            ("archive", "age"),
+            ("keep", "none"),
+            ("keep", "none"),
+        ]
+        assert await rules(max_age_days=30, max_sessions=1) == [
+            ("archive", "age"),
+            ("archive", "count"),
+            ("keep", "none"),
+        ]
+        assert await rules(max_bindings_per_agent=0) == [
+            ("archive", "bindings"),
+            ("archive", "bindings"),
+            ("keep", "bindings"),
+        ]
+        assert await rules(max_age_days=30, max_bytes=1) == [
+            ("archive", "age"),
+            ("archive", "bytes"),
+            ("keep", "bytes"),
+        ]
+        await db.gc(RetentionPolicy(max_age_days=30))
+        report = await retention.gc(
+            db.backend, RetentionPolicy(archive_days=1), dry_run=True, now_ms=now_ms() + 2 * DAY_MS
+        )
+        assert [(decision.action, decision.rule) for decision in report.decisions] == [
+            ("drop", "archive_age")
+        ]
+
+
+@pytest.mark.anyio
+async def test_a_plan_reads_pages_of_sessions_and_no_entry_that_stays(
+    tmp_db: Path,
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(450):
+            await db.create_session(f"s{number}")
+        await aged(db, "old", 90)
+        rows: dict[str, list[int]] = {}
+
+        class Counting(Dying):
+            async def read(self, fn: Callable[[Any], Any], *, op: str) -> Any:
+                def counting(tx: Any) -> Any:
+                    asked = tx.all
+
+                    class Asking:
+                        def __getattr__(self, name: str) -> Any:
+                            return getattr(tx, name)
+
+                        def all(self, statement: str, /, **params: Any) -> Any:
+                            found = asked(statement, **params)
+                            rows.setdefault(statement, []).append(len(found))
+                            return found
+
+                        def one(self, statement: str, /, **params: Any) -> Any:
+                            rows.setdefault(statement, []).append(1)
+                            return tx.one(statement, **params)
+
+                        def tuples(self, statement: str, /, **params: Any) -> Any:
+                            found = tx.tuples(statement, **params)
+                            rows.setdefault(statement, []).append(len(found))
+                            return found
+
+                    return fn(Asking())
+
+                return await self.backend.read(counting, op=op)
+
+        report = await retention.gc(
+            Counting(db.backend, -1), RetentionPolicy(max_age_days=30), dry_run=True
+        )
+        assert report.count("planned") == 1
+        assert rows["retention.newest"] == [200, 200, 51]
+        assert rows["import_file.entry_sizes"] == [3]
+        assert rows["archive.protection"] == [1]
+
+
+# -- protection ------------------------------------------------------------------------
+
+
+async def pinned(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
+    await session.pin()
+    return "pinned"
+
+
+async def active(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
+    await session.append(user("just now"))
+    return "it changed within 1 day"
+
+
+async def with_a_message(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
+    await db.accept("web", "1", "agent:main:web:old", user("hello"))
+    return "it has messages that wait or that a turn works on"
+
+
+async def with_a_fork(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
+    fork = await session.fork()
+    return f"session {fork.id} was forked from it and uses its entries"
+
+
+async def restored(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
+    archive_no, _ = await archive.begin(db.backend, session.ref.session_no, "for the test")
+    assert archive_no is not None
+    await archive.advance(db.backend, archive_no)
+    await db.restore(session.id)
+    return "it was restored within 1 day"
+
+
+@pytest.mark.parametrize("protect", [pinned, active, with_a_message, with_a_fork, restored])
+@pytest.mark.anyio
+async def test_a_protected_session_stays_whatever_the_limits_say(
+    tmp_db: Path, protect: Callable[..., Any]
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await aged(db, "old", 90)
+        await aged(db, "other", 91)
+        why = await protect(db, session)
+        entries = await session.arrivals()
+        decisions = await retained(db, max_age_days=30, max_sessions=0)
+        assert decisions["other"][1] == "done"
+        action, outcome, reason = decisions["old"]
+        assert (action, outcome, reason.partition(", but ")[2]) == ("keep", "kept", why)
+        assert await session.arrivals() == entries
+
+
+@pytest.mark.anyio
+async def test_running_work_and_open_replies_protect_their_session(
+    tmp_db: Path,
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await aged(db, "old", 90)
+
+        async def reason() -> str:
+            [decision] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
+            assert (decision.session_id, decision.outcome) == (session.id, "kept")
+            return decision.reason.partition(", but ")[2]
+
+        async with session.compact(keep_recent_tokens=0) as job:
+            assert await reason() == "a compaction of it is running"
+            await job.commit("said")
+        seen: list[str] = []
+
+        async def handler(turn: Any) -> Answer:
+            seen.append(await reason())
+            return Answer(entries=[reply("yes")], replies=[("web:1", {"text": "yes"})])
+
+        await db.accept("web", "1", "agent:main:web:old", user("hello"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(db.run_lane, "main", handler)
+            while not [row async for row in db.replies("pending")]:
+                await db.backend.wait_change(db.backend.change_count, 0.1)
+            group.cancel_scope.cancel()
+        assert seen == ["a turn of it is running"]
+        assert await reason() == "replies of it are still to be sent"
+
+        sending = anyio.Event()
+
+        async def sender(_: Any) -> str:
+            sending.set()
+            raise OSError("the line went dead")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(db.run_outbox, sender)
+            await sending.wait()
+            while not (unknown := [row async for row in db.replies("unknown")]):
+                await db.backend.wait_change(db.backend.change_count, 0.1)
+            group.cancel_scope.cancel()
+        assert await reason() == "it is unknown whether a reply of it was sent (settle that first)"
+        await db.settle_reply(unknown[0].outbox_no, "sent")
+        [decision] = (await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))).decisions
+        assert decision.outcome == "done"
+        assert (await db.verify()).findings == ()
+
+
+def test_a_session_that_is_being_imported_stays(tmp_path: Path, sample: Path) -> None:
+    path = tmp_path / "gateway.db"
+    with sessiondb.sync.open(path) as db:
+        db.import_path(str(sample))
+        ref = next(iter(db.sessions(with_ended=True)))
+
+    of_it = f"session_no = (SELECT session_no FROM session WHERE session_id = '{ref.session_id}')"
+    change(path, f"UPDATE import_file SET state = 'reading' WHERE {of_it}")
+    with sessiondb.sync.open(path) as db:
+        report = db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
+    [kept] = [decision for decision in report.decisions if decision.outcome == "kept"]
+    assert kept.session_id == ref.session_id
+    assert kept.reason.endswith("an import of it has not finished")
+
+
+@pytest.mark.anyio
+async def test_an_unpinned_session_may_go(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await aged(db, "old", 90)
+        await session.pin()
+        await session.pin()
+        await session.unpin()
+        assert removed(await retained(db, max_age_days=30)) == ["old"]
