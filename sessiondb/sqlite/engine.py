@@ -44,8 +44,9 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import Limits
 
-from . import checkpoint
+from . import backup
 from . import guard as guarding
+from .backup import MaintenanceTask
 from .connection import (
     Durability,
     close_quietly,
@@ -338,9 +339,9 @@ class SqliteBackend:
         target = _resolve(destination)
         try:
             return await self._maintain(
-                "backup", lambda connection: checkpoint.backup(connection, target)
+                "backup", lambda connection: backup.backup(connection, target)
             )
-        except checkpoint.StartedOver:
+        except backup.StartedOver:
             log.info(
                 "backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile",
                 self._parts.path,
@@ -355,7 +356,7 @@ class SqliteBackend:
             try:
                 connection = connect_reader(path)
                 try:
-                    pages = checkpoint.backup_at_once(connection, target, abandoned)
+                    pages = backup.backup_at_once(connection, target, abandoned)
                 finally:
                     close_quietly(connection)
             except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
@@ -381,11 +382,11 @@ class SqliteBackend:
         """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""
         return await self._maintain(
             "incremental_vacuum",
-            lambda connection: checkpoint.incremental_vacuum(connection, pages),
+            lambda connection: backup.incremental_vacuum(connection, pages),
         )
 
     async def _maintain(
-        self, op: str, make: Callable[[apsw.Connection], checkpoint.MaintenanceTask]
+        self, op: str, make: Callable[[apsw.Connection], MaintenanceTask]
     ) -> int:
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()

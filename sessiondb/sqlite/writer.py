@@ -54,7 +54,8 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
 
-from .checkpoint import Checkpointer, MaintenanceTask, truncate
+from .backup import MaintenanceTask
+from .checkpoint import Checkpointer, truncate
 from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
 from .files import lock_holder_pid
 from .schema import create_or_migrate, is_new

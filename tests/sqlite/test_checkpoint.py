@@ -18,8 +18,9 @@ import pytest
 import sessiondb
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreClosed
 from sessiondb.limits import KIB, MAINTENANCE_TASKS_MAX, MIB, Limits
-from sessiondb.sqlite import SqliteBackend, checkpoint
-from sessiondb.sqlite.checkpoint import STEP_PAGES, Checkpointer, backup
+from sessiondb.sqlite import SqliteBackend, backup
+from sessiondb.sqlite.backup import STEP_PAGES
+from sessiondb.sqlite.checkpoint import Checkpointer
 from tests.support.engine import (
     PATIENCE_S,
     Hold,
@@ -282,7 +283,7 @@ async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_st
 ) -> None:
     """Each commit of another process starts a copy in steps over, and one comes between any two steps."""
     copy = tmp_db.with_name("copy.db")
-    monkeypatch.setattr(checkpoint, "STEP_PAGES", 1)  # a thousand steps
+    monkeypatch.setattr(backup, "STEP_PAGES", 1)  # a thousand steps
     async with opened(tmp_db) as backend, opened(tmp_db) as other:
         await append_large(backend, 200)
         done = anyio.Event()
@@ -315,15 +316,15 @@ async def test_a_backup_comes_to_its_end_beside_another_connection_that_never_st
 async def test_a_copy_in_steps_that_others_start_over_is_given_up_and_leaves_nothing_behind(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "STEP_PAGES", 8)
+    monkeypatch.setattr(backup, "STEP_PAGES", 8)
     copy = tmp_db.with_name("copy.db")
     async with opened(tmp_db) as backend:
         await append_large(backend, 50)
         connection = apsw.Connection(str(tmp_db))
         try:
-            steps = checkpoint.backup(connection, str(copy))
-            with pytest.raises(checkpoint.StartedOver):  # noqa: PT012  # at one of its next steps
-                for _ in range(2 * checkpoint.RESTARTS_MAX):
+            steps = backup.backup(connection, str(copy))
+            with pytest.raises(backup.StartedOver):  # noqa: PT012  # at one of its next steps
+                for _ in range(2 * backup.RESTARTS_MAX):
                     next(steps)
                     await backend.write(insert("by another connection"), op="append")
         finally:
@@ -334,7 +335,7 @@ async def test_a_copy_in_steps_that_others_start_over_is_given_up_and_leaves_not
 async def test_a_backup_from_one_snapshot_that_is_cancelled_leaves_nothing_behind(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "AT_ONCE_PAGES", 1)
+    monkeypatch.setattr(backup, "AT_ONCE_PAGES", 1)
     async with opened(tmp_db) as backend:
         await append_large(backend, 200)
         with anyio.CancelScope() as scope:
@@ -364,7 +365,7 @@ async def test_a_backup_from_one_snapshot_that_is_cancelled_before_it_begins_end
 async def test_a_backup_gets_its_turns_beside_work_that_always_has_a_next_step(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "STEP_PAGES", 8)
+    monkeypatch.setattr(backup, "STEP_PAGES", 8)
     async with opened(tmp_db) as backend:
         await append_large(backend, 200)
         done = anyio.Event()
@@ -408,7 +409,7 @@ async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_
     copy = tmp_db.with_name("copy.db")
     async with opened(tmp_db) as backend:
         await append_large(backend, 50)
-        task = backup(backend._parts.writer._connection, str(copy))
+        task = backup.backup(backend._parts.writer._connection, str(copy))
         next(task)
         copy.write_text("mine")
         with pytest.raises(InvalidInput, match="a backup never overwrites"):
