@@ -64,10 +64,11 @@ from .filesystem import refuse_unsafe_filesystem
 from .notifier import Notifier
 from .permissions import concerns, refuse_planted
 from .readers import Readers, ReadRequest
+from .request_queue import Request
 from .schema import SCHEMA_VERSION, is_new
 from .transaction import reraise, translate
 from .waiter import new_waiter
-from .writer import Request, Writer
+from .writer import Writer
 
 T = TypeVar("T")
 
@@ -264,7 +265,7 @@ class SqliteBackend:
         await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s if timeout_s is None else timeout_s
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter())
-        writer.put(request)
+        writer.queue.put(request)
         return await self._outcome(writer, request, timeout_s)  # type: ignore[no-any-return]
 
     async def step(self, fn: Callable[[Tx], T], *, op: str, size: int = 0) -> Step[T]:
@@ -273,7 +274,7 @@ class SqliteBackend:
         await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter(), in_background=True)
-        writer.put(request)
+        writer.queue.put(request)
         return Step(await self._outcome(writer, request, timeout_s), request.held_ms)
 
     async def read(self, fn: Callable[[ReadTx], T], *, op: str) -> T:
@@ -296,7 +297,7 @@ class SqliteBackend:
     @property
     def is_busy(self) -> bool:
         """Whether callers of this process have written a moment ago. See `backend.Backend.is_busy`."""
-        return self._parts.writer is not None and self._parts.writer.is_busy
+        return self._parts.writer is not None and self._parts.writer.queue.is_busy
 
     @property
     def change_count(self) -> int:
@@ -385,15 +386,13 @@ class SqliteBackend:
             lambda connection: backup.incremental_vacuum(connection, pages),
         )
 
-    async def _maintain(
-        self, op: str, make: Callable[[apsw.Connection], MaintenanceTask]
-    ) -> int:
+    async def _maintain(self, op: str, make: Callable[[apsw.Connection], MaintenanceTask]) -> int:
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
         request = Request(make, op, 0, monotonic() + MAINTENANCE_S_MAX, new_waiter())
-        writer.add_task(request)
+        writer.queue.add_task(request)
         notified = await request.waiter.wait(
-            MAINTENANCE_S_MAX, lambda: writer.abandon_task(request)
+            MAINTENANCE_S_MAX, lambda: writer.queue.abandon_task(request)
         )
         if not notified:
             raise NotExecuted(
@@ -410,9 +409,11 @@ class SqliteBackend:
         """Wait for a request and return its value, or raise what became of it, marked with the outcome."""
         waiter = request.waiter
         try:
-            notified = await waiter.wait(timeout_s, lambda: writer.try_cancel(request))
+            notified = await waiter.wait(timeout_s, lambda: writer.queue.try_cancel(request))
         except BaseException as cancelled:
-            mark_outcome(cancelled, "not_executed" if writer.try_cancel(request) else "unknown")
+            mark_outcome(
+                cancelled, "not_executed" if writer.queue.try_cancel(request) else "unknown"
+            )
             raise
         if not notified:
             raise NotExecuted(

@@ -36,6 +36,15 @@ def resolved(path: str) -> str:
     return found
 
 
+def file_id(path: str) -> tuple[int, int] | None:
+    """Return what identifies a file under any name; None when it is missing."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # once per transaction: no Path objects
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def make_file(path: str, *, create: bool) -> bool:
     """Create an empty file for nobody but its owner, and its folder if that is missing; return False when it was there.
 

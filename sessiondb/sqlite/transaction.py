@@ -14,6 +14,7 @@ import functools
 import re
 from collections import namedtuple
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, NoReturn
 
 import apsw
@@ -179,6 +180,17 @@ class WriteTransaction(Snapshot):
             return self._connection.changes()
         except apsw.Error as error:
             self._fail(error, statement)
+
+
+def plain_result(value: Any, op: str) -> Any:
+    """Return what a body returned; refuse a coroutine, which would have to be awaited."""
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError(
+            f"{op}: a transaction body must be a plain function, not a coroutine: "
+            "nothing may wait inside a transaction"
+        )
+    return value
 
 
 def reraise(error: apsw.Error, during: str, interrupted: str = "", path: str = "") -> NoReturn:

@@ -426,7 +426,7 @@ async def test_backups_are_refused_beyond_a_limit_and_one_that_is_given_up_makes
         async with held_writer(backend), anyio.create_task_group() as tasks:
             for number in range(MAINTENANCE_TASKS_MAX):
                 tasks.start_soon(backend.backup, tmp_db.with_name(f"copy{number}.db"))
-            await until(lambda: len(writer._maintenance) == MAINTENANCE_TASKS_MAX)
+            await until(lambda: len(writer.queue.tasks) == MAINTENANCE_TASKS_MAX)
             with pytest.raises(
                 StoreBusy,
                 match=r"incremental_vacuum was refused: 16 backups .* \(limit 16\); running: backup",
@@ -434,9 +434,9 @@ async def test_backups_are_refused_beyond_a_limit_and_one_that_is_given_up_makes
                 await backend.incremental_vacuum(1)
             assert (busy.value.queue_items, busy.value.holder) == (MAINTENANCE_TASKS_MAX, "backup")
             assert busy.value.retry_after_ms > 0
-            assert writer.stats.requests_refused == 1
+            assert writer.queue.requests_refused == 1
             tasks.cancel_scope.cancel()
-        assert writer._maintenance == []
+        assert writer.queue.tasks == []
         assert await backend.incremental_vacuum(1) == 0
 
 
@@ -450,10 +450,10 @@ async def test_a_cancelled_backup_leaves_nothing_behind(tmp_db: Path) -> None:
 
             async with held_writer(backend):
                 tasks.start_soon(cancelled)
-                await until(lambda: len(backend._parts.writer._maintenance) == 1)
+                await until(lambda: len(backend._parts.writer.queue.tasks) == 1)
                 tasks.cancel_scope.cancel()
         await backend.write(insert("next"), op="append")
-        await until(lambda: not backend._parts.writer._maintenance)
+        await until(lambda: not backend._parts.writer.queue.tasks)
         assert not [name for name in names_in(tmp_db.parent) if name.startswith("copy")]
 
 
@@ -473,7 +473,7 @@ async def test_closing_during_a_backup_ends_it_typed_and_cleans_up(tmp_db: Path)
         tasks.start_soon(lambda: backend.write(hold, op="hold"))
         await until(hold.begun.is_set)
         tasks.start_soon(back_up)
-        await until(lambda: len(backend._parts.writer._maintenance) == 1)
+        await until(lambda: len(backend._parts.writer.queue.tasks) == 1)
         backend._parts.writer.stop()
         hold.release.set()
     await backend.close()

@@ -16,8 +16,9 @@ from sessiondb.errors import ConstraintFailed, NotExecuted, StoreBusy, StoreClos
 from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend
 from sessiondb.sqlite.connection import connect_reader
+from sessiondb.sqlite.request_queue import CANCELLED, FINISHED, Request
 from sessiondb.sqlite.waiter import Waiter
-from sessiondb.sqlite.writer import CANCELLED, FINISHED, Request, Writer
+from sessiondb.sqlite.writer import Writer
 from tests.support.engine import PATIENCE_S, Hold, count, held_writer, insert, opened, until
 
 pytestmark = pytest.mark.anyio
@@ -211,10 +212,10 @@ async def test_the_writer_itself_skips_a_request_whose_deadline_has_passed(tmp_d
         waiter = SilentWaiter()
         async with held_writer(backend):
             request = Request(insert("late"), "append", 0, monotonic() - 1, waiter)
-            writer.put(request)
+            writer.queue.put(request)
         await until(waiter.notified.is_set)
         assert isinstance(request.error, NotExecuted)
-        assert writer.stats.requests_expired == 1
+        assert writer.queue.requests_expired == 1
         assert await count(backend, "late") == 0
 
 
@@ -252,11 +253,11 @@ def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neit
         for number in range(thread * 1_000, thread * 1_000 + 250):
             waiter = SilentWaiter()
             request = Request(insert(f"n {number}"), "append", 1, monotonic() + PATIENCE_S, waiter)
-            writer.put(request)
+            writer.queue.put(request)
             waiter.notified.wait(
                 rng.random() * 0.0005
             )  # about as long as a commit: the race goes either way
-            if writer.try_cancel(request):
+            if writer.queue.try_cancel(request):
                 assert request.state == CANCELLED
                 assert not waiter.notified.is_set()
                 with lock:
@@ -267,7 +268,9 @@ def test_every_request_is_either_withdrawn_or_executed_never_both_and_never_neit
                 assert (request.outcome, request.error) == ("committed", None)
                 with lock:
                     kept.add(number)
-            assert writer.try_cancel(request) is (number in withdrawn)  # the answer never changes
+            assert writer.queue.try_cancel(request) is (
+                number in withdrawn
+            )  # the answer never changes
 
     threads = [threading.Thread(target=caller, args=(thread,)) for thread in range(4)]
     for thread in threads:
