@@ -96,7 +96,7 @@ def backup(connection: apsw.Connection, destination: str) -> MaintenanceTask:
 def backup_at_once(
     connection: apsw.Connection, destination: str, abandoned: threading.Event
 ) -> int:
-    """Copy the whole database to a new file from one snapshot; return its pages.
+    """Copy the whole database to a new file from one snapshot. Return its pages.
 
     `connection` is the copy's own. A failed or abandoned copy leaves no file behind.
 
@@ -111,7 +111,7 @@ def backup_at_once(
             while not steps.done:
                 if abandoned.is_set():
                     raise NotExecuted(
-                        "backup: cancelled before it was complete; no file was left behind."
+                        "backup: cancelled before it was complete. No file was left behind."
                     )
                 steps.step(AT_ONCE_PAGES)
         finally:
@@ -121,7 +121,7 @@ def backup_at_once(
 
 @contextmanager
 def _copy_of(connection: apsw.Connection, destination: str) -> Iterator[apsw.Backup]:
-    """Build a copy under a temporary name; give it its own name once complete and synced.
+    """Build a copy under a temporary name. Give it its own name once complete and synced.
 
     The copy's `instance` table still says that this process is running. A gateway that
     opens the copy on another host, or after this process has ended, recognises that.

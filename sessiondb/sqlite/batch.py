@@ -52,7 +52,7 @@ class WriterStats:
     transaction_ms_longest: float = 0.0
     transaction_longest_op: str = ""
     steps: int = 0
-    """Transactions of background work; they are counted above too."""
+    """Transactions of background work. They are counted above too."""
     step_ms_longest: float = 0.0
     step_longest_op: str = ""
 

@@ -52,14 +52,14 @@ _FRAME_BYTES = PAGE_BYTES + 24  # each page in the WAL has a 24-byte header
 
 @dataclass(slots=True)
 class CheckpointStats:
-    """Counts since the database was opened; times in milliseconds."""
+    """Counts since the database was opened. Times in milliseconds."""
 
     ok: int = 0
     blocked: int = 0
     failed: int = 0
     blocked_since_ms: int | None = None
     blocked_by: str = ""
-    """Processes whose snapshots blocked the last attempt; empty where the system does not tell."""
+    """Processes whose snapshots blocked the last attempt. Empty where the system does not tell."""
     longest_ms: float = 0.0
     last_error: str = ""
 
@@ -94,7 +94,7 @@ class Checkpointer:
         return max(0.0, self._not_before - self.clock())
 
     def run_once(self, connection: apsw.Connection) -> bool:
-        """Pause and reset the WAL within the time budget; return whether it was reset."""
+        """Pause and reset the WAL within the time budget. Return whether it was reset."""
         began = self.clock()
         halvings = min(self._blocked_in_a_row % ATTEMPTS_OF_A_ROUND, HALVINGS_MAX)
         budget_s = self.limits.wal_reset_ms_max / 1000 / 2**halvings

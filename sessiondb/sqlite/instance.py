@@ -30,7 +30,7 @@ def register(
     now_ms: Callable[[], int],
     timeout_s: float,
 ) -> int:
-    """Insert this process's row; return its number. Committed on return.
+    """Insert this process's row. Return its number. Committed on return.
 
     Raises:
         StoreBusy: another process held the write lock for over `timeout_s`.
@@ -94,7 +94,7 @@ def write_locked(op: str, path: str, holder: str, timeout_s: float) -> StoreBusy
     """Return the error of an operation that another process's write lock kept from beginning."""
     return StoreBusy(
         f"{op}: {holder} has held the write lock of {path} for over {timeout_s:g} s. "
-        "Nothing was changed; retry, or stop that process.",
+        "Nothing was changed. Retry, or stop that process.",
         retry_after_ms=round(timeout_s * 1000),
         holder=holder,
     )

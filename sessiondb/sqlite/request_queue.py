@@ -91,7 +91,7 @@ class Request:
 
 
 Pending = OrderedDict[Request, None]
-"""Requests in order of arrival; an ordered set."""
+"""An ordered set of requests, the oldest first."""
 
 
 class RequestQueue:
@@ -157,7 +157,7 @@ class RequestQueue:
             raise self._full(request, pending)
 
     def try_cancel(self, request: Request) -> bool:
-        """Take a queued request back; return whether it is now certain that it never runs.
+        """Take a queued request back. Return whether it is now certain that it never runs.
 
         May be repeated: the answer never changes.
         """
@@ -188,7 +188,7 @@ class RequestQueue:
                 raise StoreBusy(
                     f"{request.op} was refused: {len(self.tasks)} backups and vacuums are "
                     f"running or waiting (limit {MAINTENANCE_TASKS_MAX}); running: {holder}. "
-                    f"Nothing was done; retry in {MAINTENANCE_RETRY_MS} ms.",
+                    f"Nothing was done. Retry in {MAINTENANCE_RETRY_MS} ms.",
                     retry_after_ms=MAINTENANCE_RETRY_MS,
                     queue_items=len(self.tasks),
                     holder=holder,
@@ -219,6 +219,7 @@ class RequestQueue:
 
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
+        # Critical section "gauges". Lock: _lock. They are of one instant.
         with self._lock:
             return {
                 "requests_refused": self.requests_refused,
@@ -236,15 +237,15 @@ class RequestQueue:
     # -- called by the writer thread ---------------------------------------------------
 
     def wait(self, checkpoint_due_in_s: float | None) -> bool:
-        """Sleep until there is work; return False when closing and nothing is left.
+        """Sleep until there is work. Return False when closing and nothing is left.
 
         Args:
             checkpoint_due_in_s: when the WAL is to be reset. A reset that readers blocked
-                is tried again even when nobody writes.
+                is tried again even when no caller writes.
         """
         # Critical section "going idle". Lock: _lock. Invariant 3: the check that nothing
-        # is queued and the setting of _idle are one step. A put in between would
-        # otherwise wake nobody.
+        # is queued and the setting of _idle are one step. Otherwise a put in between
+        # would not wake the writer.
         with self._lock:
             if self.writes:
                 return True
@@ -289,7 +290,7 @@ class RequestQueue:
                 request.fail(
                     NotExecuted(
                         f"{request.op}: its deadline passed after {now - request.enqueued:.3f} s "
-                        "in the queue; nothing changed."
+                        "in the queue. Nothing changed."
                     )
                 )
                 self.requests_expired += 1
@@ -326,7 +327,7 @@ class RequestQueue:
             The requests and tasks to be failed (those not CANCELLED), and the tasks that
             have begun, whose clean-up is to be run.
         """
-        # Critical section "end". Lock: _lock. Invariants 1 and 2; nothing is admitted
+        # Critical section "end". Lock: _lock. Invariants 1 and 2. Nothing is admitted
         # after it, so nothing can be left behind.
         with self._lock:
             self._closing = True
@@ -370,12 +371,15 @@ class RequestQueue:
             return request, True
 
     def remove_task(self, request: Request) -> None:
-        """Remove a maintenance task that has ended."""
+        """Remove a maintenance task that has ended. Its clean-up has run."""
+        # Critical section "end of a task". Lock: _lock. Invariant: as in abandon_task.
         with self._lock:
             self.tasks.remove(request)
 
     def take_begun_tasks(self) -> list[Request]:
         """Remove and return the maintenance tasks that have begun: their connection failed."""
+        # Critical section "failed tasks". Lock: _lock. Invariant: a task that has not begun
+        # stays queued, for the next connection.
         with self._lock:
             begun = [request for request in self.tasks if request.task is not None]
             for request in begun:
@@ -386,7 +390,7 @@ class RequestQueue:
         """Note what a request of the newest batch took. Written by the writer thread only."""
         self._request_cost_s += DRAIN_WEIGHT * (seconds - self._request_cost_s)
 
-    # -- inside; the caller holds the lock ---------------------------------------------
+    # -- inside, where the caller holds the lock ---------------------------------------
 
     def _pending_of(self, request: Request) -> Pending:
         return self.steps if request.in_background else self.writes
@@ -416,7 +420,7 @@ class RequestQueue:
             f"{request.op} was refused: {len(pending)} {kind} are waiting, and {self._bytes} "
             f"bytes in all (limits {self.limits.queue_items_max} and "
             f"{self.limits.queue_bytes_max}); running: {holder}. "
-            f"Nothing was changed; retry in {retry_after_ms} ms.",
+            f"Nothing was changed. Retry in {retry_after_ms} ms.",
             retry_after_ms=retry_after_ms,
             queue_items=len(pending),
             queue_bytes=self._bytes,

@@ -14,11 +14,11 @@ met callers for minutes gets more: its share doubles every 90 s, up to 8 %. It k
 share when it starts again within a minute. Otherwise retention would fall behind for good
 on a machine that is slow, or busy all day.
 
-Commits of another process are seen too, but a callers' commit cannot be told from one of
+Commits of another process are seen too, but a caller's commit looks like one of
 background work, and two imports must not hold each other up. Beside another process the
 share is 25 %.
 
-The pause follows from what is known now: when the callers have gone, a step that was
+The pause follows from what is known now: when the callers are quiet, a step that was
 waiting begins.
 """
 

@@ -98,7 +98,7 @@ class Writer:
     # -- called from other threads -----------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; wait until the database is open and this process is registered."""
+        """Start the thread. Wait until the database is open and this process is registered."""
         self._thread.start()
         self._ready.result()
 
@@ -110,7 +110,7 @@ class Writer:
         self.queue.close()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the thread to end; return whether it did."""
+        """Wait for the thread to end. Return whether it did."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -265,7 +265,7 @@ class Writer:
         return connection
 
     def _is_same_file(self) -> bool:
-        """Check that the path still names the open file; if not, refuse what is queued.
+        """Check that the path still names the open file. If not, refuse what is queued.
 
         SQLite would keep writing into a file that was deleted or replaced. Every commit
         would succeed, and none of it would be found again. One stat() per transaction
@@ -276,7 +276,7 @@ class Writer:
         self._fail_queued(
             lambda op: StoreFailed(
                 f"{op}: {self.path} was moved, deleted or replaced while it was open. "
-                "Nothing was changed; put the file back, or restart."
+                "Nothing was changed. Put the file back, or restart."
             )
         )
         return False
@@ -400,7 +400,7 @@ class Writer:
         batch.fail(
             lambda op: NotExecuted(
                 f"{op}: the transaction that it shared was rolled back because {request.op} "
-                f"failed ({request.error}). Nothing was changed; retry at once.",
+                f"failed ({request.error}). Nothing was changed. Retry at once.",
                 retry_after_ms=0,
             ),
             "not_executed",
@@ -434,7 +434,7 @@ class Writer:
         except apsw.Error as error:
             cause = "the disk is full" if isinstance(error, apsw.FullError) else "an I/O error"
             message = (
-                f"COMMIT reported {cause} ({error}); it may be on disk or not. "
+                f"COMMIT reported {cause} ({error}). It may be on disk or not. "
                 "Read again, or retry with the same idempotency key."
             )
             self.stats.outcomes_unknown += len(batch.succeeded)
@@ -466,10 +466,10 @@ class Writer:
     # -- when the connection fails -----------------------------------------------------
 
     def _drop_connection(self, error: apsw.Error) -> None:
-        """Close a failed connection; it is opened again before the next transaction."""
+        """Close a failed connection. It is opened again before the next transaction."""
         if self._connection is None:
             return
-        log.error("%s: %s; the connection is opened again", self.path, error)
+        log.error("%s: %s. The connection is opened again", self.path, error)
         self._drop_running_tasks(error)
         close_quietly(self._connection)
         self._connection = None
@@ -499,7 +499,7 @@ class Writer:
         self._fail_queued(
             lambda op: StoreBusy(
                 f"{op}: {self.path} failed and cannot be opened again yet ({self._reopen_error}). "
-                f"Nothing was changed; retry in {retry_after_ms} ms, and check the disk.",
+                f"Nothing was changed. Retry in {retry_after_ms} ms, and check the disk.",
                 retry_after_ms=retry_after_ms,
             )
         )
@@ -550,7 +550,7 @@ class Writer:
             return
         request, is_wanted = found
         if not is_wanted:
-            # The clean-up comes first: whoever sees an empty list sees no file left behind.
+            # The clean-up comes first, so that an empty list means that no file is left behind.
             request.close_task()
             self.queue.remove_task(request)
             return
@@ -560,7 +560,7 @@ class Writer:
             if connection is None:
                 raise StoreBusy(
                     f"{request.op}: {self.path} failed and cannot be opened again yet "
-                    f"({self._reopen_error}). Nothing was done; retry in 1,000 ms, and check "
+                    f"({self._reopen_error}). Nothing was done. Retry in 1,000 ms, and check "
                     "the disk.",
                     retry_after_ms=1_000,
                 )

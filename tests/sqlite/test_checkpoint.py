@@ -261,7 +261,7 @@ async def test_a_backup_is_complete_and_consistent_while_appends_go_on(tmp_db: P
             done.set()
         assert pages > 4 * STEP_PAGES
         assert during > 1  # the steps left room for others
-        with pytest.raises(InvalidInput, match="a backup never overwrites"):
+        with pytest.raises(InvalidInput, match="A backup never overwrites"):
             await backend.backup(copy)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert sorted(names_in(tmp_db.parent)) == ["copy.db", "gateway.db"]
@@ -412,7 +412,7 @@ async def test_a_backup_whose_name_is_taken_while_it_runs_is_refused_and_leaves_
         task = backup.backup(backend._parts.writer._connection, str(copy))
         next(task)
         copy.write_text("mine")
-        with pytest.raises(InvalidInput, match="a backup never overwrites"):
+        with pytest.raises(InvalidInput, match="A backup never overwrites"):
             list(task)
         assert copy.read_text() == "mine"
         assert not copy.with_name("copy.db.partial").exists()

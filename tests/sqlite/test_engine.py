@@ -114,7 +114,7 @@ async def test_normal_durability_is_an_explicit_choice(tmp_db: Path) -> None:
         assert (
             await backend.write(lambda tx: tx._connection.pragma("synchronous"), op="settings") == 1
         )
-    with pytest.raises(OpenError, match="durability is 'off'; choose"):
+    with pytest.raises(OpenError, match=r"durability is 'off'\. Choose"):
         await SqliteBackend.open(tmp_db, durability="off")  # type: ignore[arg-type]
 
 
@@ -233,7 +233,8 @@ async def test_a_newer_file_is_refused(tmp_db: Path, readonly: bool) -> None:
         pass
     make_database(tmp_db, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(
-        NewerSchema, match=rf"schema {SCHEMA_VERSION + 1}; this one knows up to {SCHEMA_VERSION}"
+        NewerSchema,
+        match=rf"schema is {SCHEMA_VERSION + 1}, and this one knows up to {SCHEMA_VERSION}",
     ):
         await SqliteBackend.open(tmp_db, readonly=readonly)
 

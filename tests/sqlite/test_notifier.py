@@ -156,7 +156,7 @@ async def test_a_watcher_that_fails_tries_again(
         await changes.wait(0, LONG_S)
     await stop(changes)
     assert failures == []
-    assert caplog.text.count("trying again") == 2
+    assert caplog.text.count("Trying again") == 2
 
 
 OTHER = """
