@@ -655,7 +655,7 @@ async def test_a_read_that_needs_a_connection_more_may_be_repeated(tmp_db: Path)
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
             disk.fault = Fault("open", disk.calls["open"] + 1)
-            with pytest.raises(StoreFailed, match=r"ulimit -n.*retry") as failed:
+            with pytest.raises(StoreFailed, match=r"ulimit -n.*Retry") as failed:
                 await backend.read(lambda tx: tx.all("test.programs"), op="look")
             assert failed.value.retry
             assert await backend.read(lambda tx: tx.all("test.programs"), op="look") == []
