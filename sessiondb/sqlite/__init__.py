@@ -1,4 +1,7 @@
-"""The SQLite engine: one file in WAL mode, one writer thread, a few reader threads. Nothing else imports apsw."""
+"""The SQLite engine: one file in WAL mode, one writer thread, a few reader threads.
+
+Nothing else imports apsw.
+"""
 
 from .engine import SqliteBackend
 

@@ -1,11 +1,11 @@
 """Connections: how a file is opened and set up. One named function per setting, with its reason.
 
-Only three kinds exist: the writer's (one per open database), the readers', and the visitor's (`readonly=True`, the
-command line looking at a database that a gateway may have open). Each is used by exactly one thread, because apsw
-refuses two, and none survives a fork.
+Three kinds exist: the writer's (one per open database), the readers', and the visitor's
+(`readonly=True`: the command line, beside a gateway that may have the database open).
+Each is used by exactly one thread, because apsw refuses two, and none survives a fork.
 
-Nothing process-global is touched: apsw's `connection_hooks` and `bestpractice.apply` would change connections of the
-host program that are none of our business.
+Nothing that is global to the process is touched. apsw's `connection_hooks` and
+`bestpractice.apply` would change connections of the host program too.
 """
 
 from __future__ import annotations
@@ -30,24 +30,29 @@ Durability = Literal["full", "normal"]
 log = logging.getLogger("sessiondb.sqlite")
 
 PAGE_BYTES = 4096
-# After a reset the WAL file keeps this much, so that the next commits overwrite blocks instead of allocating them.
+# After a reset the WAL file keeps this size, so that the next commits overwrite blocks
+# instead of allocating them.
 WAL_KEPT_BYTES = 4 * 1024 * 1024
 # Prepared statements kept per connection: more than the named statements there are.
 STATEMENT_CACHE = 256
-# A reader meets a lock only while another process recovers the WAL or closes as the last one: milliseconds.
+# A reader meets a lock only while another process recovers the WAL, or closes as the last
+# one. Both take milliseconds.
 READ_LOCKED_S_MAX = 2.0
-# Sleep between two attempts at a lock: long enough for the holder's transaction, short enough to notice its end.
+# Sleep between two attempts at a lock: long enough for the holder's transaction, short
+# enough to notice its end.
 RETRY_SLEEP_S = (0.0005, 0.004)
 
 
-# -- the library ------------------------------------------------------------------------------------------------------
+# -- the library -----------------------------------------------------------------------
 
 
 def refuse_unsafe_library(version: str | None = None) -> None:
-    """Refuse SQLite with the WAL-reset bug: 3.7.0 to 3.51.2, except 3.50.7+ and 3.44.6+ of their own lines.
+    """Refuse SQLite with the WAL-reset bug.
 
-    With two connections writing and checkpointing at one instant those lose committed pages, silently; a gateway
-    with a writer, readers and a command line is exactly that. See sqlite.org/wal.html#walresetbug.
+    That is 3.7.0 to 3.51.2, except 3.50.7 and later of 3.50, and 3.44.6 and later of 3.44.
+    When two connections write and checkpoint at one instant, those versions lose
+    committed pages without an error. A gateway with a writer, readers and a command line
+    does exactly that. See sqlite.org/wal.html#walresetbug.
     """
     version = version or apsw.sqlite_lib_version()
     number = tuple(int(part) for part in version.split(".")[:3])
@@ -59,25 +64,26 @@ def refuse_unsafe_library(version: str | None = None) -> None:
     )
     if not fixed:
         raise UnsafeSQLite(
-            f"SQLite {version} has the WAL-reset bug, which loses committed data when several connections write. "
-            "Install apsw 3.54.1 or newer from a wheel, which brings its own SQLite.",
+            f"SQLite {version} has the WAL-reset bug, which loses committed data when several "
+            "connections write. Install apsw 3.54.1 or newer from a wheel, which brings its own "
+            "SQLite.",
             version=version,
         )
 
 
-# -- retrying ---------------------------------------------------------------------------------------------------------
+# -- retrying --------------------------------------------------------------------------
 
 
 def jitter() -> None:
-    """Sleep for a moment, of random length so that competing processes fall out of step."""
+    """Sleep for a moment. Its length is random, so that competing processes fall out of step."""
     time.sleep(random.uniform(*RETRY_SLEEP_S))  # noqa: S311  # spread, not secrecy
 
 
 def when_unlocked(action: Callable[[], T], *, timeout_s: float, what: str, path: str) -> T:
-    """Run `action`, again and again while another process holds the lock that it needs.
+    """Run `action`. Retry while another process holds the lock that it needs.
 
     Raises:
-        StoreBusy: still locked after `timeout_s`; names the holder where the system tells it.
+        StoreBusy: still locked after `timeout_s`. Names the holder where the system tells it.
     """
     give_up = time.monotonic() + timeout_s
     while True:
@@ -87,7 +93,8 @@ def when_unlocked(action: Callable[[], T], *, timeout_s: float, what: str, path:
             if time.monotonic() >= give_up:
                 holder = lock_holder(path) or "another process"
                 raise StoreBusy(
-                    f"{what} {path}: {holder} has held the lock for over {timeout_s:g} s. Retry, or stop that process.",
+                    f"{what} {path}: {holder} has held the lock for over {timeout_s:g} s. "
+                    "Retry, or stop that process.",
                     retry_after_ms=1_000,
                     holder=holder,
                 ) from error
@@ -97,20 +104,24 @@ def when_unlocked(action: Callable[[], T], *, timeout_s: float, what: str, path:
 def drain(connection: apsw.Connection, script: str) -> list[Any]:
     """Run every statement of `script` and return all rows.
 
-    apsw runs a script lazily: it stops at the first statement that returns a row until that row is fetched, so an
-    undrained `PRAGMA journal_mode = wal; CREATE ...` never creates anything.
+    apsw runs a script lazily: it stops at a statement that returns a row until that row is
+    fetched. An undrained `PRAGMA journal_mode = wal; CREATE ...` never creates anything.
     """
     return connection.execute(script).fetchall()
 
 
-# -- forks ------------------------------------------------------------------------------------------------------------
+# -- forks -----------------------------------------------------------------------------
 
-# Which databases are open, by the process that opened them: (pid, device, inode). A fork's child inherits the list.
+# The open databases, with the process that opened each: (pid, device, inode). A fork's
+# child inherits the list.
 _open_files: list[tuple[int, int, int]] = []
 
 
 def note_open(path: str) -> tuple[int, int, int] | None:
-    """Remember that this process has a database open; return what `note_closed` wants. None: the file has vanished."""
+    """Note that this process has a database open. Return the argument of `note_closed`.
+
+    None: the file has vanished.
+    """
     try:
         found = os.stat(path)  # noqa: PTH116  # no Path objects for one stat()
     except FileNotFoundError:
@@ -121,12 +132,15 @@ def note_open(path: str) -> tuple[int, int, int] | None:
 
 
 def note_closed(note: tuple[int, int, int]) -> None:
-    """Forget it again, once per `note_open`: every connection has been closed."""
+    """Forget an open database, once per `note_open`, after every connection was closed."""
     _open_files.remove(note)
 
 
 def is_open_here(path: str) -> bool:
-    """Tell whether this process has a database open: closing any other descriptor of its files would drop its locks."""
+    """Return whether this process has a database open.
+
+    Closing any other descriptor of its files would drop its locks.
+    """
     try:
         found = os.stat(path)  # noqa: PTH116  # as above
     except OSError:
@@ -135,14 +149,16 @@ def is_open_here(path: str) -> bool:
 
 
 def refuse_inherited(path: str) -> None:
-    """Refuse to open a database that was open in the process of which this one is a fork.
+    """Refuse to open a database that was open in the process that this one was forked from.
 
-    SQLite keeps a table of the locks that "this process" holds, and a fork's child inherits the table without the locks. A
-    connection that it opens there takes part in locks that nobody holds. Reproduced: the parent closes, believes itself
-    the last, and deletes the WAL that the child goes on committing into; whoever opens the file next sees none of it.
+    SQLite keeps a table of the locks that "this process" holds. A fork's child inherits
+    the table without the locks, so a connection that it opens relies on locks that no
+    process holds. Reproduced: the parent closes, takes itself for the last process, and
+    deletes the WAL that the child keeps committing into. The next process to open the
+    file sees none of those commits.
 
     Raises:
-        OpenError: says how else to get there.
+        OpenError: says what to do instead.
     """
     if all(pid == os.getpid() for pid, _, _ in _open_files):
         return
@@ -153,37 +169,48 @@ def refuse_inherited(path: str) -> None:
     for pid, device, inode in _open_files:
         if pid != os.getpid() and (device, inode) == (found.st_dev, found.st_ino):
             raise OpenError(
-                f"{path} was open in process {pid} when this one ({os.getpid()}) was forked from it, and SQLite would take that process's "
-                "locks for its own: what is written here could be lost. Open it in a process that was started afresh (subprocess, "
-                "or multiprocessing with 'spawn' or 'forkserver'), or fork before the database is opened."
+                f"{path} was open in process {pid} when this one ({os.getpid()}) was forked from "
+                "it, and SQLite would take that process's locks for its own: what is written here "
+                "could be lost. Open it in a process that was started afresh (subprocess, or "
+                "multiprocessing with 'spawn' or 'forkserver'), or fork before the database is "
+                "opened."
             )
 
 
-# -- settings, one per function ---------------------------------------------------------------------------------------
+# -- settings, one per function --------------------------------------------------------
 
 
 def _page_size(connection: apsw.Connection) -> None:
-    """Before auto_vacuum and WAL on a new file: after either of them it is ignored without a word."""
+    """Set before auto_vacuum and WAL, on a new file. After either it is silently ignored."""
     drain(connection, f"PRAGMA page_size = {PAGE_BYTES}")
 
 
 def _auto_vacuum(connection: apsw.Connection) -> None:
-    """Incremental, so that retention can give space back in small steps; VACUUM would stop the gateway. Before WAL."""
+    """Incremental, so that retention can return space in small steps. Set before WAL.
+
+    VACUUM would stop the gateway.
+    """
     drain(connection, "PRAGMA auto_vacuum = incremental")
 
 
 def _wal(connection: apsw.Connection, path: str) -> None:
-    """Readers and the writer never wait for each other. Needs the file to itself for a moment when it is new."""
+    """WAL: readers and the writer never wait for each other.
+
+    On a new file this needs the file to itself for a moment.
+    """
     [(mode,)] = drain(connection, "PRAGMA journal_mode = wal")
     if mode != "wal":
         raise OpenError(
-            f"{path}: SQLite answered journal mode {mode!r} instead of WAL; the file system cannot map shared memory. Move it."
+            f"{path}: SQLite answered journal mode {mode!r} instead of WAL. The file system "
+            "cannot map shared memory. Move the database to a local disk."
         )
 
 
 def _synchronous(connection: apsw.Connection, durability: Durability) -> None:
-    """FULL: the WAL is synced at every COMMIT, so what was acknowledged survives a power cut. NORMAL may lose the
-    last commits (never corrupts); only a caller who says so gets it.
+    """FULL: the WAL is synced at every COMMIT, so acknowledged writes survive a power cut.
+
+    NORMAL may lose the last commits, and never corrupts. Only a caller that asks for it
+    gets it.
     """
     drain(
         connection,
@@ -192,18 +219,24 @@ def _synchronous(connection: apsw.Connection, durability: Durability) -> None:
 
 
 def _foreign_keys(connection: apsw.Connection) -> None:
-    """Off by default in SQLite, per connection."""
+    """On: SQLite's default is off, per connection."""
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
 
 
 def _no_mmap(connection: apsw.Connection) -> None:
-    """Measured: no gain; and an I/O error in a mapped page is a SIGBUS that kills the gateway."""
+    """No memory mapping. Measured: no gain.
+
+    An I/O error in a mapped page is a SIGBUS that kills the gateway.
+    """
     drain(connection, "PRAGMA mmap_size = 0")
 
 
 def _defensive(connection: apsw.Connection) -> None:
-    """The file is data, not code: no writes to shadow tables or the schema table, no functions with side effects called
-    from a schema that somebody else may have written, and a "misspelt column" is an error, not a string.
+    """The file is data, not code.
+
+    No statement writes to shadow tables or to the schema table. A schema that another
+    program wrote calls no function with side effects. A "misspelt column" is an error,
+    not a string.
     """
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -212,51 +245,65 @@ def _defensive(connection: apsw.Connection) -> None:
 
 
 def _no_triggers(connection: apsw.Connection) -> None:
-    """The schema has none. One that is there was put there by somebody else, and would change rows behind our statements."""
+    """No triggers: the schema has none.
+
+    A trigger that another program added would change rows behind our statements.
+    """
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
 
 
 def _cell_size_check(connection: apsw.Connection) -> None:
-    """Notices a damaged page when it is read, before its damage is copied elsewhere. One pass over the cell pointers."""
+    """Find a damaged page when it is read, before its damage is copied elsewhere.
+
+    It costs one pass over the page's cell pointers.
+    """
     drain(connection, "PRAGMA cell_size_check = on")
 
 
 def _no_autocheckpoint(connection: apsw.Connection) -> None:
-    """The writer decides when: an automatic checkpoint runs inside somebody's COMMIT and never resets the WAL while one
-    reader after another is busy (measured: a gigabyte of WAL in four seconds).
+    """The writer decides when to checkpoint.
+
+    An automatic checkpoint runs inside a caller's COMMIT, and never resets the WAL while
+    one reader after another is busy (measured: a gigabyte of WAL in 4 s).
     """
     connection.wal_autocheckpoint(0)
 
 
 def _journal_size_limit(connection: apsw.Connection) -> None:
-    """Without it a WAL that once grew stays that size on disk for ever."""
+    """Cut the WAL file at a reset. Without it a WAL that once grew keeps its size for ever."""
     drain(connection, f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
 
 
 def _secure_delete(connection: apsw.Connection) -> None:
-    """Deleted text is overwritten where that costs no further write: without it one in a hundred could still be read in
-    pages that were kept (measured). It costs only deletes.
+    """Overwrite deleted text where that costs no further write.
+
+    Measured without it: 1 % of deleted texts could still be read in pages that were kept.
+    It costs only deletes.
     """
     drain(connection, "PRAGMA secure_delete = fast")
 
 
 def _no_busy_timeout(connection: apsw.Connection) -> None:
-    """We wait ourselves: SQLite's wait cannot be interrupted, ends without naming the holder, and would block a
+    """No wait inside SQLite: `when_unlocked` and the writer wait instead.
+
+    SQLite's wait cannot be interrupted, ends without naming the holder, and would block a
     checkpoint attempt for its whole length.
     """
     connection.set_busy_timeout(0)
 
 
 def _stable_plans(connection: apsw.Connection) -> None:
-    """A plan depends on the statement and not on its parameters. Otherwise SQLite, built with STAT4, prepares a join anew
-    whenever a parameter is bound (measured: 14 us instead of 2 for the two lookups of an append), and a value could
+    """A plan depends on the statement and not on its parameters.
+
+    Otherwise SQLite, built with STAT4, prepares a join anew whenever a parameter is bound
+    (measured: 14 us instead of 2 for the two lookups of an append), and a value could
     change the plan that a test has pinned.
     """
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
 
 
 def _query_only(connection: apsw.Connection) -> None:
-    """A body that was given to read() must not write, whatever statement it names."""
+    """Refuse writes: a body passed to read() must not write, whatever statement it names."""
     drain(connection, "PRAGMA query_only = on")
 
 
@@ -269,7 +316,7 @@ def _common(connection: apsw.Connection) -> None:
     _stable_plans(connection)
 
 
-# -- the three kinds --------------------------------------------------------------------------------------------------
+# -- the three kinds -------------------------------------------------------------------
 
 
 def connect_writer(
@@ -279,9 +326,10 @@ def connect_writer(
     *,
     is_new: Callable[[apsw.Connection], bool],
 ) -> apsw.Connection:
-    """Open the connection that writes. The file exists; `is_new` looks at it and refuses one that is not ours.
+    """Open the connection that writes. The file exists.
 
-    It is looked at before anything is changed: setting WAL on another program's database would change that file.
+    `is_new` inspects the file, and refuses one that is not a sessiondb database. It runs
+    before anything is changed: setting WAL on another program's database would change it.
     """
 
     def set_up(connection: apsw.Connection) -> None:
@@ -300,7 +348,10 @@ def connect_writer(
 
 
 def connect_reader(path: str) -> apsw.Connection:
-    """Open a reading connection beside a live writer of this process, whose presence keeps the WAL and its index alive."""
+    """Open a reading connection beside a live writer of this process.
+
+    The writer's connection keeps the WAL and its index alive.
+    """
 
     def set_up(connection: apsw.Connection) -> None:
         _common(connection)
@@ -312,10 +363,11 @@ def connect_reader(path: str) -> apsw.Connection:
 def connect_visitor(path: str) -> apsw.Connection:
     """Open a database for reading that a gateway may or may not have open.
 
-    A read-only handle of SQLite leaves an empty -wal and -shm behind in a folder where there were none. So when the
-    WAL is absent or empty, the handle could write but may not (`query_only`): it removes both files when it closes, and
-    has nothing to checkpoint. When the WAL holds something, somebody is alive or died: a read-only handle then, which
-    neither checkpoints nor deletes what recovery may need.
+    A read-only handle of SQLite leaves an empty -wal and -shm behind in a folder that had
+    neither. So when the WAL is missing or empty, the handle is one that could write, with
+    `query_only`: it removes both files when it closes, and has nothing to checkpoint.
+    When the WAL has content, a gateway is alive or has died. Then the handle is read-only:
+    it neither checkpoints nor deletes what a recovery may need.
     """
 
     def set_up(connection: apsw.Connection) -> None:
@@ -331,8 +383,9 @@ def _connect(
 ) -> apsw.Connection:
     """Open a connection and set it up.
 
-    Even a setting may need to read the file, and meet the lock of a process that is just making or recovering it. Every
-    setting can be repeated, so they are repeated together until the lock is gone.
+    Even a setting may read the file, and meet the lock of a process that is creating or
+    recovering it. Every setting can be repeated, so all are repeated until the lock is
+    released.
     """
     refuse_inherited(path)
     connection = apsw.Connection(path, flags=flags, statementcachesize=STATEMENT_CACHE)
@@ -345,19 +398,22 @@ def _connect(
 
 
 def explain_cannot_open(path: str) -> OpenError:
-    """Say why SQLite could not open a file that is there."""
+    """Return why SQLite could not open an existing file, as an error."""
     folder = Path(path).parent
     if not os.access(path, os.R_OK):
         return OpenError(
-            f"{path}: this user may not read the file (it belongs to the gateway's user). Run as that user."
+            f"{path}: this user may not read the file (it belongs to the gateway's user). "
+            "Run as that user."
         )
     if not os.access(folder, os.W_OK) and not Path(path + "-shm").exists():
         return OpenError(
-            f"{path}: no process has the database open, and reading it needs two helper files (-wal, -shm) beside it, but this user "
-            f"may not write to {folder}. Run as the gateway's user, or copy the closed file to a folder of your own and open the copy."
+            f"{path}: no process has the database open, and reading it needs two helper files "
+            f"(-wal, -shm) beside it, but this user may not write to {folder}. Run as the "
+            "gateway's user, or copy the closed file to a folder of your own and open the copy."
         )
     return OpenError(
-        f"{path}: SQLite cannot open the file or its -wal and -shm beside it. Check their owner and permissions."
+        f"{path}: SQLite cannot open the file or its -wal and -shm beside it. "
+        "Check their owner and permissions."
     )
 
 
@@ -369,7 +425,7 @@ def _has_content(path: str) -> bool:
 
 
 def close_quietly(connection: apsw.Connection | None) -> None:
-    """Close a connection that is being given up; what it has to say no longer changes anything, so it is only logged."""
+    """Close a connection that is dropped. An error changes no outcome, so it is only logged."""
     if connection is None:
         return
     try:

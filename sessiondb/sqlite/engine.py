@@ -1,15 +1,18 @@
 """The SQLite engine as the rules see it: `SqliteBackend`, a `sessiondb.backend.Backend`.
 
-It joins the parts: one writer thread (`writer.py`), a few readers (`readers.py`), and waiting on the event loop
-(`wake.py`). The event loop's own share of a write is to make a request, put it in the queue and be woken: no SQL, no
-lock that is ever held across SQL, no file access. Opening and closing block for a while and so run on a helper thread.
+It joins the parts: one writer thread (`writer.py`), a few readers (`readers.py`), and
+waiting on the event loop (`waiter.py`). The event loop's own share of a write is to make
+a request, put it in the queue and be woken: no SQL, no lock that is ever held across SQL,
+no file access. Opening and closing block for a while, and so run on a helper thread.
 
-A database that is not closed is still closed in good order: dropped by the program, when it is collected (with a
-ResourceWarning); at the interpreter's exit, by an `atexit` function that waits for queued writes. The threads are
-daemons, so nothing can keep the interpreter from exiting. A crash needs no closing at all.
+A database that is not closed is still shut down in good order. If the program drops it,
+it is closed when it is collected (with a ResourceWarning). At the interpreter's exit an
+`atexit` function waits for queued writes. The threads are daemons, so nothing can keep
+the interpreter from exiting. A crash needs no closing at all.
 
-A fork's child inherits the object but neither the threads nor the locks: every use of it there is refused, and its
-connections are left alone, because closing them would act on the parent's files.
+A fork's child inherits the object, but neither the threads nor the locks. Every use of it
+there is refused. Its connections are left alone, because closing them would act on the
+parent's files.
 """
 
 from __future__ import annotations
@@ -44,8 +47,9 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import Limits
 
-from . import checkpoint
+from . import backup
 from . import guard as guarding
+from .backup import MaintenanceTask
 from .connection import (
     Durability,
     close_quietly,
@@ -63,21 +67,25 @@ from .filesystem import refuse_unsafe_filesystem
 from .notifier import Notifier
 from .permissions import concerns, refuse_planted
 from .readers import Readers, ReadRequest
+from .request_queue import Request
 from .schema import SCHEMA_VERSION, is_new
 from .transaction import reraise, translate
 from .waiter import new_waiter
-from .writer import Request, Writer
+from .writer import Writer
 
 T = TypeVar("T")
 
-# At exit the queued writes get this long; a disk that takes longer is not going to recover while we wait.
+# At exit the queued writes get this long. A disk that takes longer will not recover meanwhile.
 EXIT_S_MAX = 10.0
-# A backup or a vacuum waits this long for its turn and its end.
+# A backup or a vacuum may take this long, its time in the queue included.
 MAINTENANCE_S_MAX = 24 * 3600.0
 
 
 class _Parts:
-    """What an open database consists of: apart from the backend object, so that it can outlive it by one clean-up."""
+    """What an open database consists of.
+
+    Apart from the backend object, so that it can outlive it by one clean-up.
+    """
 
     def __init__(
         self,
@@ -96,7 +104,7 @@ class _Parts:
         self.guard = guard
         self.pid = os.getpid()
         self.closed = False
-        # What is dropped without close() stays noted: when its connections have ended is not known.
+        # A database dropped without close() stays noted: the end of its connections is unknown.
         self.note = note_open(path)
 
     def stop(self) -> None:
@@ -108,9 +116,12 @@ class _Parts:
             self.writer.stop()
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Finish queued work and close; return whether all threads ended in time. May be repeated."""
+        """Finish queued work and close. Return whether all threads ended in time.
+
+        May be repeated.
+        """
         self.closed = True
-        # Readers first: the last snapshot gone, the writer can fold the whole WAL away.
+        # Readers first: once the last snapshot has ended, the writer can fold the whole WAL.
         self.changes.stop()
         self.readers.stop()
         done = self.readers.join(timeout_s)
@@ -134,20 +145,20 @@ def _close_all() -> None:
     for parts in list(_open_parts):
         if parts.pid == os.getpid() and not parts.closed and not parts.close(EXIT_S_MAX):
             log.error(
-                "%s: still writing %g s after the program ended; what was acknowledged is safe",
+                "%s: still writing %g s after the program ended. Acknowledged writes are safe",
                 parts.path,
                 EXIT_S_MAX,
             )
 
 
 def _dropped(parts: _Parts) -> None:
-    """The backend was collected without close(): let the threads finish by themselves."""
+    """Stop the threads of a backend that was collected without close(). Does not wait."""
     if parts.pid == os.getpid() and not parts.closed:
         parts.stop()
         if parts.guard is not None:
             guarding.unwatch(parts.guard)
         warnings.warn(
-            f"the database {parts.path} was not closed; use `async with` or call close()",
+            f"the database {parts.path} was not closed. Use `async with` or call close()",
             ResourceWarning,
             stacklevel=2,
         )
@@ -160,10 +171,10 @@ class SqliteBackend:
         self._parts = parts
         _open_parts.add(parts)
         self._finalizer = weakref.finalize(self, _dropped, parts)
-        # At exit _close_all does this, and waits.
+        # At exit _close_all does this instead, and waits.
         self._finalizer.atexit = False
 
-    # -- opening and closing ------------------------------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------
 
     @classmethod
     async def open(
@@ -178,20 +189,23 @@ class SqliteBackend:
         program: str = "",
         allow_unsafe_filesystem: bool = False,
     ) -> Self:
-        """Open a database, making it when it is new and bringing it up to date when it is older.
+        """Open a database: create a new one, migrate an older one.
 
-        `readonly` neither creates nor writes, and works beside a live gateway. `program` names this process to others.
-        `guard` watches for other code that touches the files (`guard.py`): True warns, "raise" raises, False is off.
+        `readonly` neither creates nor writes, and works beside a live gateway. `program`
+        names this process to others. `guard` watches for other code that touches the files
+        (`guard.py`): True warns, "raise" raises, False is off.
 
         Raises:
-            OpenError: and its subclasses; each says what the file is and what to do.
+            OpenError: and its subclasses. Each says what the file is and what to do.
             StoreBusy: another process held the lock for longer than `busy_timeout_s`.
-            StoreFailed, StoreFull, StoreDamaged: the disk failed meanwhile, is full, or the file is damaged.
+            StoreFailed, StoreFull, StoreDamaged: the disk failed, the disk is full, or the
+                file is damaged.
         """
         limits = limits or Limits()
         if durability not in ("full", "normal"):
             raise OpenError(
-                f"durability is {durability!r}; choose 'full' (survives a power cut) or 'normal' (may lose the last commits)."
+                f"durability is {durability!r}. Choose 'full' (survives a power cut) or 'normal' "
+                "(may lose the last commits)."
             )
 
         def start() -> _Parts:
@@ -212,7 +226,8 @@ class SqliteBackend:
                 if readonly:
                     raise explain_cannot_open(name) from error
                 raise OpenError(
-                    f"{name}: this user may not write to it. Run as its owner, or open it with readonly=True."
+                    f"{name}: this user may not write to it. Run as its owner, or open it with "
+                    "readonly=True."
                 ) from error
             except apsw.Error as error:
                 reraise(error, f"opening {name}")
@@ -228,8 +243,9 @@ class SqliteBackend:
         try:
             await anyio.to_thread.run_sync(run)
         except BaseException:
-            # Cancelled: nobody will get the backend. The helper thread may still be opening it, so each side does its part
-            # before it looks at the other's; whichever comes second stops the threads.
+            # Cancelled: no caller will get the backend. The helper thread may still be opening
+            # it. Each side does its part before it checks the other's, so whichever comes
+            # second stops the threads.
             abandoned.set()
             for parts in started:
                 parts.stop()
@@ -248,22 +264,28 @@ class SqliteBackend:
             raise
 
     async def close(self) -> None:
-        """Finish queued writes, fold the WAL into the database, and close. May be repeated, and from several tasks."""
+        """Finish queued writes, fold the WAL into the database, and close.
+
+        May be repeated, and from several tasks.
+        """
         self._refuse_after_fork()
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._parts.close)
 
-    # -- the seam -----------------------------------------------------------------------------------------------------
+    # -- the seam ----------------------------------------------------------------------
 
     async def write(
         self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None
     ) -> T:
-        """Run `fn` in a write transaction; return once it is committed and durable. See `backend.Backend.write`."""
+        """Run `fn` in a write transaction. Return once it is committed and durable.
+
+        See `backend.Backend.write`.
+        """
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s if timeout_s is None else timeout_s
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter())
-        writer.put(request)
+        writer.queue.put(request)
         return await self._outcome(writer, request, timeout_s)  # type: ignore[no-any-return]
 
     async def step(self, fn: Callable[[Tx], T], *, op: str, size: int = 0) -> Step[T]:
@@ -272,7 +294,7 @@ class SqliteBackend:
         await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter(), in_background=True)
-        writer.put(request)
+        writer.queue.put(request)
         return Step(await self._outcome(writer, request, timeout_s), request.held_ms)
 
     async def read(self, fn: Callable[[ReadTx], T], *, op: str) -> T:
@@ -282,11 +304,13 @@ class SqliteBackend:
         readers = self._parts.readers
         request = ReadRequest(fn, op, new_waiter())
         readers.put(request)
-        # The watchdog ends a read that runs too long; this bound is for one that waits in the queue as long as that.
+        # The watchdog ends a read that runs too long. This bound ends one that also waited in
+        # the queue.
         timeout_s = readers.limits.write_timeout_s + readers.limits.read_age_s_max
         if not await request.waiter.wait(timeout_s, lambda: readers.abandon(request)):
             raise ReadTooLong(
-                f"{op}: no answer within {timeout_s:g} s; the readers are occupied. Retry, or raise Limits.readers."
+                f"{op}: no answer within {timeout_s:g} s. The readers are occupied. "
+                "Retry, or raise Limits.readers."
             )
         if request.error is not None:
             raise request.error
@@ -294,22 +318,25 @@ class SqliteBackend:
 
     @property
     def is_busy(self) -> bool:
-        """Whether callers of this process have written a moment ago. See `backend.Backend.is_busy`."""
-        return self._parts.writer is not None and self._parts.writer.is_busy
+        """Whether callers of this process wrote a moment ago. See `backend.Backend.is_busy`."""
+        return self._parts.writer is not None and self._parts.writer.queue.is_busy
 
     @property
     def change_count(self) -> int:
-        """How many commits, of this process or another, have been noticed. Only good for comparing."""
+        """How many commits of any process have been noticed. Only good for comparing."""
         return self._parts.changes.count
 
     async def wait_change(self, seen: int, timeout_s: float) -> None:
-        """Return when something was committed since `seen`, or after `timeout_s`. See `backend.Backend.wait_change`."""
+        """Return once there is a commit since `seen`, or after `timeout_s`.
+
+        See `backend.Backend.wait_change`.
+        """
         self._refuse_after_fork()
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._parts.changes.wait(seen, timeout_s)
 
     def stats(self) -> dict[str, Any]:
-        """Return counters and gauges; keys carry their units. Cheap, and never blocks on SQL."""
+        """Return counters and gauges, keys with their units. Cheap, and never waits for SQL."""
         parts = self._parts
         return {
             "path": parts.path,
@@ -324,38 +351,40 @@ class SqliteBackend:
             "readers": parts.readers.snapshot(),
         }
 
-    # -- maintenance --------------------------------------------------------------------------------------------------
+    # -- maintenance -------------------------------------------------------------------
 
     async def backup(self, destination: str | os.PathLike[str]) -> int:
-        """Copy the database to a new file while it is in use; return its size in pages.
+        """Copy the database to a new file while it is in use. Return its size in pages.
 
-        The copy is complete and synced when it appears under its name. Not to be repeated with the same name.
+        The copy is complete and synced when it appears under its name. A repetition needs
+        another name.
 
         Raises:
             InvalidInput: the destination exists, or its file system has no hard links.
-            StoreBusy: `MAINTENANCE_TASKS_MAX` backups and vacuums are running or wait.
+            StoreBusy: `MAINTENANCE_TASKS_MAX` backups and vacuums are running or waiting.
         """
         target = _resolve(destination)
         try:
             return await self._maintain(
-                "backup", lambda connection: checkpoint.backup(connection, target)
+                "backup", lambda connection: backup.backup(connection, target)
             )
-        except checkpoint.StartedOver:
+        except backup.StartedOver:
             log.info(
-                "backup of %s: others write to it, so it is made from one snapshot, which keeps the WAL meanwhile",
+                "backup of %s: other processes write to it, so it is made from one snapshot, "
+                "which keeps the WAL meanwhile",
                 self._parts.path,
             )
         return await self._backup_at_once(target)
 
     async def _backup_at_once(self, target: str) -> int:
-        """Copy from one snapshot, on a thread of its own that ends before this returns, cancelled or not."""
+        """Copy from one snapshot, on a thread that ends before this returns, also if cancelled."""
         path, abandoned, outcome = self._parts.path, threading.Event(), Future[int]()
 
         def run() -> None:
             try:
                 connection = connect_reader(path)
                 try:
-                    pages = checkpoint.backup_at_once(connection, target, abandoned)
+                    pages = backup.backup_at_once(connection, target, abandoned)
                 finally:
                     close_quietly(connection)
             except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
@@ -367,7 +396,8 @@ class SqliteBackend:
             else:
                 outcome.set_result(pages)
 
-        # A worker thread of anyio might never begin, if this is cancelled just now; then nobody would say that it has ended.
+        # Not a worker thread of anyio: cancelled just now, it might never begin, and then
+        # `outcome` would never be set.
         threading.Thread(target=run, name="sessiondb-backup", daemon=True).start()
         try:
             return await anyio.to_thread.run_sync(outcome.result, abandon_on_cancel=True)
@@ -378,44 +408,48 @@ class SqliteBackend:
             raise
 
     async def incremental_vacuum(self, pages: int) -> int:
-        """Give up to `pages` free pages back to the file system, in small steps; return how many. May be repeated."""
+        """Return up to `pages` free pages to the file system, in small steps. Return how many.
+
+        May be repeated.
+        """
         return await self._maintain(
             "incremental_vacuum",
-            lambda connection: checkpoint.incremental_vacuum(connection, pages),
+            lambda connection: backup.incremental_vacuum(connection, pages),
         )
 
-    async def _maintain(
-        self, op: str, make: Callable[[apsw.Connection], checkpoint.MaintenanceTask]
-    ) -> int:
+    async def _maintain(self, op: str, make: Callable[[apsw.Connection], MaintenanceTask]) -> int:
         writer = self._writer(op)
         await anyio.lowlevel.checkpoint_if_cancelled()
         request = Request(make, op, 0, monotonic() + MAINTENANCE_S_MAX, new_waiter())
-        writer.add_task(request)
+        writer.queue.add_task(request)
         notified = await request.waiter.wait(
-            MAINTENANCE_S_MAX, lambda: writer.abandon_task(request)
+            MAINTENANCE_S_MAX, lambda: writer.queue.abandon_task(request)
         )
         if not notified:
             raise NotExecuted(
-                f"{op}: not finished after {MAINTENANCE_S_MAX:g} s; given up between two steps."
+                f"{op}: not finished after {MAINTENANCE_S_MAX:g} s. Abandoned between two steps."
             )
         if request.error is not None:
             raise request.error
         assert isinstance(request.value, int)
         return request.value
 
-    # -- inside -------------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------
 
     async def _outcome(self, writer: Writer, request: Request, timeout_s: float) -> Any:
-        """Wait for a request and return its value, or raise what became of it, marked with the outcome."""
+        """Wait for a request. Return its value, or raise its error marked with the outcome."""
         waiter = request.waiter
         try:
-            notified = await waiter.wait(timeout_s, lambda: writer.try_cancel(request))
+            notified = await waiter.wait(timeout_s, lambda: writer.queue.try_cancel(request))
         except BaseException as cancelled:
-            mark_outcome(cancelled, "not_executed" if writer.try_cancel(request) else "unknown")
+            mark_outcome(
+                cancelled, "not_executed" if writer.queue.try_cancel(request) else "unknown"
+            )
             raise
         if not notified:
             raise NotExecuted(
-                f"{request.op}: its deadline passed after {timeout_s:g} s, before it began; nothing was changed. Retry."
+                f"{request.op}: its deadline passed after {timeout_s:g} s, before it began; "
+                "nothing was changed. Retry."
             )
         if waiter.cancellation is not None:
             mark_outcome(waiter.cancellation, request.outcome)
@@ -430,15 +464,17 @@ class SqliteBackend:
         writer = self._parts.writer
         if writer is None:
             raise StoreReadOnly(
-                f"{op}: {self._parts.path} was opened with readonly=True; open it for writing."
+                f"{op}: {self._parts.path} was opened with readonly=True. Open it for writing."
             )
         return writer
 
     def _refuse_after_fork(self) -> None:
         if os.getpid() != self._parts.pid:
             raise StoreClosed(
-                f"{self._parts.path} was opened by process {self._parts.pid}, before a fork; SQLite's connections and locks do not survive "
-                f"one. Open the database in a process that was started afresh, or fork before opening it; this one is {os.getpid()}."
+                f"{self._parts.path} was opened by process {self._parts.pid}, before a fork; "
+                "SQLite's connections and locks do not survive one. Open the database in a process "
+                "that was started afresh, or fork before opening it. This one is "
+                f"{os.getpid()}."
             )
 
 
@@ -461,14 +497,18 @@ def _start(
 
 
 def _start_one(started: ExitStack, part: Writer | Readers | Notifier) -> None:
-    """Start a part's threads. If a later one cannot be started, for want of memory or of a limit, this one ends: it holds the file open."""
+    """Start a part's threads, and have them end if a later part cannot be started.
+
+    Threads that were left would hold the file open. A system out of memory or at a limit
+    starts no further thread.
+    """
     part.start()
     started.callback(part.join)
     started.callback(part.stop)
 
 
 def _start_visit(path: str, limits: Limits) -> _Parts:
-    """Open for reading: check what the file is on a connection of its own, then start the readers."""
+    """Open for reading: check the file on a connection of its own, then start the readers."""
     make_file(path, create=False)
     connection = connect_visitor(path)
     try:
@@ -479,12 +519,13 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
             path=path,
         ):
             raise NotASessionDB(
-                f"{path}: the file is empty. Open it for writing first; that creates the database."
+                f"{path}: the file is empty. Open it for writing first. That creates the database."
             )
         version = connection.pragma("user_version")
         if version != SCHEMA_VERSION:
             raise NewerSchema(
-                f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). Open it for writing once."
+                f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). "
+                "Open it for writing once."
             )
     finally:
         close_quietly(connection)
@@ -502,7 +543,8 @@ def _resolve(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or text == ":memory:" or text.startswith("file:"):
         raise OpenError(
-            f"{text!r} is not the path of a file; sessiondb keeps its data in a file that other processes can read."
+            f"{text!r} is not the path of a file. Sessiondb keeps its data in a file that other "
+            "processes can read."
         )
     return resolved(text)
 

@@ -1,8 +1,9 @@
-"""The database's files: made with the right permissions, and who holds their lock.
+"""The database's files: created with the right permissions, and which process holds their lock.
 
-Never open(), copy or hash the files of a live database in this process, not even to read: closing any descriptor of
-a file drops every POSIX lock that the process holds on it, SQLite's included, without an error anywhere. What is
-learnt here is learnt by os.stat() and from /proc.
+Never open(), copy or hash the files of a live database in this process, not even to read.
+Closing any descriptor of a file drops every POSIX lock that the process holds on it,
+SQLite's included, without an error anywhere. So this module learns from os.stat() and
+/proc only.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput, OpenError
 
-# SQLite locks byte 120 of the -shm file while it writes to the WAL (WAL_WRITE_LOCK, part of its file format).
+# SQLite locks byte 120 of the -shm file while it writes to the WAL (WAL_WRITE_LOCK, part of
+# its file format).
 _WRITE_LOCK_BYTE = 120
-# ... and a snapshot that rests on the WAL holds one of these (WAL_READ_LOCK 1 to 4) for as long as it lives.
+# A snapshot that rests on the WAL holds one of these bytes (WAL_READ_LOCK 1 to 4) for as
+# long as it lives.
 _SNAPSHOT_BYTES = (124, 127)
 
 
@@ -24,38 +27,51 @@ def resolved(path: str) -> str:
     """Return a path without links, as SQLite can be given it.
 
     Raises:
-        OpenError: it holds a NUL or is not UTF-8.
+        OpenError: the path holds a NUL or is not UTF-8.
     """
     try:
         found = os.path.realpath(path)
         found.encode()
     except ValueError as error:
         raise OpenError(
-            f"{path!r}: a database's path is UTF-8 without NUL; this one is not ({error}). Rename it or its folder."
+            f"{path!r}: a database's path is UTF-8 without NUL. This one is not ({error}). "
+            "Rename it or its folder."
         ) from error
     return found
 
 
-def make_file(path: str, *, create: bool) -> bool:
-    """Create an empty file for nobody but its owner, and its folder if that is missing; return False when it was there.
+def file_id(path: str) -> tuple[int, int] | None:
+    """Return what identifies a file under any name; None when it is missing."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # once per transaction: no Path objects
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
-    -wal and -shm inherit the mode. The descriptor is opened and closed only when the file is new, so no lock
-    can hang on it. The file's own name is synced by SQLite, with the WAL's.
+
+def make_file(path: str, *, create: bool) -> bool:
+    """Create an empty file that only its owner may use. Return False when it exists.
+
+    A missing folder is created too. -wal and -shm inherit the mode. The descriptor is
+    opened and closed only when the file is new, so no lock can depend on it. SQLite syncs
+    the file's name, with the WAL's. May be repeated.
 
     Raises:
-        OpenError: there is no such file and `create` is off, it is not a plain file, or its folder cannot be made.
+        OpenError: the file is missing and `create` is off, it is not a plain file, or its
+            folder cannot be created.
     """
     file = Path(path)
     try:
         is_there = file.exists()
     except OSError as error:
         raise OpenError(
-            f"{path}: this user may not look into {file.parent}: {error.strerror}. Run as the file's owner."
+            f"{path}: this user may not look into {file.parent}: {error.strerror}. "
+            "Run as the file's owner."
         ) from error
     if is_there:
         if not file.is_file():
             raise OpenError(
-                f"{path}: this is not a plain file; a database needs a file of its own."
+                f"{path}: this is not a plain file. A database needs a file of its own."
             )
         return False
     if not create:
@@ -69,25 +85,32 @@ def make_file(path: str, *, create: bool) -> bool:
         return False  # another process opening the same new path came first
     except OSError as error:
         raise OpenError(
-            f"{path}: the file cannot be created: {error.strerror}. Check the folder and its permissions."
+            f"{path}: the file cannot be created: {error.strerror}. "
+            "Check the folder and its permissions."
         ) from error
     return True
 
 
 def make_partial(path: str, what: str) -> str:
-    """Create the empty file in which a new database is built before it gets its name; return its path.
+    """Create the empty file in which a new database is built before it gets its name.
 
-    `what` builds it. Whether the file can be given its name is found out here, before there is anything in it.
+    `what` names the operation that builds it. Whether `place` can give the file its name
+    is tested here, before the file has any content.
+
+    Returns:
+        The temporary path.
 
     Raises:
-        InvalidInput: the name is taken, or a file is in the way that was left by a run before; or there are no hard links.
+        InvalidInput: the name is taken, an earlier run left its temporary file, or the
+            file system has no hard links.
     """
     if os.path.lexists(path):
         raise _taken(path, what)
     partial = path + ".partial"
     if not make_file(partial, create=True):
         raise InvalidInput(
-            f"{partial}: left by a {what} that was interrupted, or being written. Remove it if no {what} is running."
+            f"{partial}: left by a {what} that was interrupted, or being written. "
+            f"Remove it if no {what} is running."
         )
     try:
         _try_link(partial, path)
@@ -102,7 +125,9 @@ def _try_link(partial: str, path: str) -> None:
     try:
         probe.hardlink_to(partial)
     except FileExistsError:
-        return  # a run that was killed here has left it, so there are links; and if it is another's, `place` finds out
+        # A run that was killed here has left it, so the file system has links. If it is
+        # another program's file, `place` finds out.
+        return
     except OSError as error:
         _refuse_without_links(path, error)
         raise
@@ -110,13 +135,13 @@ def _try_link(partial: str, path: str) -> None:
 
 
 def place(partial: str, path: str, what: str) -> None:
-    """Give a finished and synced file its name, instead of the one it was built under: on disk when this returns.
+    """Rename a finished and synced file to its own name. On disk when this returns.
 
     Raises:
-        InvalidInput: somebody took the name meanwhile, or there are no hard links.
+        InvalidInput: the name was taken meanwhile, or the file system has no hard links.
     """
     try:
-        Path(path).hardlink_to(partial)  # unlike a rename it fails when the name is taken
+        Path(path).hardlink_to(partial)  # unlike a rename this fails when the name is taken
     except FileExistsError as error:
         raise _taken(path, what) from error
     except OSError as error:
@@ -128,7 +153,7 @@ def place(partial: str, path: str, what: str) -> None:
 
 def _taken(path: str, what: str) -> InvalidInput:
     return InvalidInput(
-        f"{path}: there is a file already; a {what} never overwrites one. Choose another name."
+        f"{path}: there is a file already. A {what} never overwrites one. Choose another name."
     )
 
 
@@ -138,12 +163,14 @@ def _refuse_without_links(path: str, error: OSError) -> None:
 
 
 def reread_wal(path: str) -> None:
-    """Have the system read what is left of a WAL from its disk again, not from memory. Before this process opens the database.
+    """Make the system read a leftover WAL from its disk again, not from memory.
 
-    When a sync fails Linux may take what it could not write for written, and go on showing it. A process that is killed then
-    leaves a commit that is in memory only: the next one would find it, build on it, and lose it with everything after it when
-    the power goes. What merely waits to be written stays. The WAL carries no locks; all the same, whoever opens the database a
-    second time in one process does without.
+    Called before this process opens the database. When a sync fails, Linux may take what
+    it could not write for written, and keep showing it. A process that is killed then
+    leaves a commit that is in memory only. The next process would find it, build on it,
+    and lose it with everything after it in a power cut. Pages that merely wait to be
+    written stay. The WAL carries no locks, but a second opening of the database in one
+    process skips this all the same.
     """
     if sys.platform != "linux":
         return
@@ -152,7 +179,7 @@ def reread_wal(path: str) -> None:
             path + "-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         )
     except OSError:
-        return  # there is none; or SQLite, which opens it next, says what is the matter with it
+        return  # there is no WAL. Or SQLite, which opens it next, reports the error
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
@@ -160,13 +187,19 @@ def reread_wal(path: str) -> None:
 
 
 def lock_holder(path: str) -> str | None:
-    """Name the process that holds the write lock, as "pid 123 (python)"; None when the system does not tell."""
+    """Return the process that holds the write lock, as "pid 123 (python)".
+
+    None: no process holds it, or the system does not tell.
+    """
     pid = lock_holder_pid(path)
     return None if pid is None else _name(pid)
 
 
 def lock_holder_pid(path: str) -> int | None:
-    """Return the pid of the process that holds the WAL write lock; None when nobody does or the system does not tell."""
+    """Return the pid of the process that holds the write lock.
+
+    None: no process holds it, or the system does not tell.
+    """
     for pid, kind, first, last in _wal_locks(path):
         if kind == "WRITE" and first <= _WRITE_LOCK_BYTE <= last:
             return pid
@@ -174,7 +207,10 @@ def lock_holder_pid(path: str) -> int | None:
 
 
 def snapshot_holders(path: str) -> list[str]:
-    """Name the processes whose snapshots rest on the WAL and keep it from being reset; none when the system does not tell."""
+    """Return the processes whose snapshots rest on the WAL and keep it from being reset.
+
+    Empty when the system does not tell.
+    """
     first_byte, last_byte = _SNAPSHOT_BYTES
     pids = {
         pid
@@ -187,7 +223,7 @@ def snapshot_holders(path: str) -> list[str]:
 def _wal_locks(path: str) -> list[tuple[int, str, int, float]]:
     """Return the locks on a database's -shm file: pid, READ or WRITE, first and last byte.
 
-    /proc/locks lists them by the file's device and inode, so nothing of the database is opened.
+    /proc/locks lists them by device and inode, so no file of the database is opened.
     """
     try:
         shm = Path(path + "-shm").stat()
@@ -197,7 +233,8 @@ def _wal_locks(path: str) -> list[tuple[int, str, int, float]]:
     inode = f"{os.major(shm.st_dev):02x}:{os.minor(shm.st_dev):02x}:{shm.st_ino}"
     found = []
     for line in locks.splitlines():
-        # "1: POSIX  ADVISORY  WRITE 4711 fe:00:1234 120 120"; a waiting request has "->" as its second field.
+        # "1: POSIX  ADVISORY  WRITE 4711 fe:00:1234 120 120". A waiting request has "->" as
+        # its second field.
         fields = line.split()
         if len(fields) == 8 and fields[5] == inode:
             found.append((int(fields[4]), fields[3], int(fields[6]), _last(fields[7])))
@@ -206,9 +243,10 @@ def _wal_locks(path: str) -> list[tuple[int, str, int, float]]:
 
 def _name(pid: int) -> str:
     try:
-        return f"pid {pid} ({Path(f'/proc/{pid}/comm').read_text(encoding='utf-8', errors='replace').strip()})"
+        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return f"pid {pid}"
+    return f"pid {pid} ({name})"
 
 
 def _last(field: str) -> float:

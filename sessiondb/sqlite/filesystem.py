@@ -1,12 +1,14 @@
 """Refuse file systems on which WAL mode loses data.
 
-WAL needs two things from a file system: POSIX locks that every process sees, and memory mapped from one file and
-shared by all of them (the -shm index). Network file systems, and those that pass a host's folder into a virtual
-machine or container, offer one or neither, and they say so only by corrupting the file some day.
+WAL needs two things from a file system: POSIX locks that every process sees, and memory
+mapped from one file and shared by all of them (the -shm index). Network file systems, and
+those that pass a host's folder into a virtual machine or container, lack one or both. The
+only sign is a corrupt file, some day.
 
-The type comes from /proc/self/mountinfo, the mount with the longest prefix of the resolved path. FUSE is refused
-too (sshfs, gcsfuse, rclone, a desktop's shared folders), except the two drivers that serve a local disk through the
-kernel's own page cache. Overlay, tmpfs and every ordinary disk file system pass. Where there is no mountinfo (macOS)
+The type comes from /proc/self/mountinfo: the mount with the longest prefix of the
+resolved path. FUSE is refused too (sshfs, gcsfuse, rclone, a desktop's shared folders),
+except for two drivers that serve a local disk through the kernel's own page cache.
+Overlay, tmpfs and every ordinary disk file system pass. Without a mountinfo (macOS)
 nothing is checked.
 """
 
@@ -59,7 +61,7 @@ def refuse_unsafe_filesystem(path: str, mountinfo: str | None = None) -> None:
     """Refuse `path` when it lies on a file system that cannot keep a WAL database.
 
     Raises:
-        UnsafeFilesystem: names the mount and its type, and says what to do.
+        UnsafeFilesystem: the message names the mount and its type, and says what to do.
     """
     if mountinfo is None:
         if not _MOUNTINFO.exists():
@@ -69,9 +71,10 @@ def refuse_unsafe_filesystem(path: str, mountinfo: str | None = None) -> None:
     if mount is None or (reason := _reason(mount.type)) is None:
         return
     raise UnsafeFilesystem(
-        f"{path} lies on {mount.point}, a {mount.type} file system ({mount.source}): {reason}. SQLite's WAL mode loses data there. "
-        "Move the database to a local disk (in a container: a named volume, not a shared folder). If you know that only one "
-        "process on one machine will ever open it, allow_unsafe_filesystem=True accepts the risk.",
+        f"{path} lies on {mount.point}, a {mount.type} file system ({mount.source}): {reason}. "
+        "SQLite's WAL mode loses data there. Move the database to a local disk (in a container: "
+        "a named volume, not a shared folder). If you know that only one process on one machine "
+        "will ever open it, allow_unsafe_filesystem=True accepts the risk.",
         mount=mount.point,
         filesystem=mount.type,
     )
@@ -82,7 +85,7 @@ def mount_of(path: str, mountinfo: str) -> Mount | None:
     best: Mount | None = None
     for line in mountinfo.splitlines():
         mount = _parse(line)
-        # Of two mounts on one point the later line covers the earlier one, hence >=.
+        # Of two mounts at one point the later line covers the earlier one, hence >=.
         if (
             mount is not None
             and _is_under(path, mount.point)
@@ -93,7 +96,7 @@ def mount_of(path: str, mountinfo: str) -> Mount | None:
 
 
 def _parse(line: str) -> Mount | None:
-    """Read one line: "36 35 98:0 /root /mnt/point rw,noatime master:1 - ext4 /dev/root rw"."""
+    """Parse one line: "36 35 98:0 /root /mnt/point rw,noatime master:1 - ext4 /dev/root rw"."""
     left, separator, right = line.partition(" - ")
     left_fields, right_fields = left.split(" "), right.split(" ")
     if not separator or len(left_fields) < 6 or len(right_fields) < 2:
@@ -102,7 +105,7 @@ def _parse(line: str) -> Mount | None:
 
 
 def _unescape(field: str) -> str:
-    """Blanks and backslashes in paths are written as three octal digits."""
+    """Decode blanks and backslashes, which are written as 3 octal digits."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
 
 

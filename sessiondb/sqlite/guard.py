@@ -1,23 +1,28 @@
-"""A guard against a second SQLite library, and against open(), on the files of a live database in this process.
+"""A guard against a second SQLite library, and against open(), on a live database's files.
 
-POSIX locks belong to the process, not to the descriptor: when any code closes any descriptor of a file, every lock
-that the process holds on it is gone. SQLite works around that within one library by a table of its own; a second
-library (the standard `sqlite3`, and with it aiosqlite, SQLAlchemy, datasette) or a plain open(), copy or hash of the
-file knows nothing of that table. Reproduced: apsw inside BEGIN IMMEDIATE, `sqlite3` merely opens and reads the file,
-another process gets the write lock, apsw's COMMIT succeeds, and its row is gone. integrity_check says ok. Opening
-the -shm file does the same.
+POSIX locks belong to the process, not to the descriptor. When any code closes any
+descriptor of a file, every lock that the process holds on it is gone. SQLite works around
+that within one library, by a table of its own. A second library (the standard `sqlite3`,
+and with it aiosqlite, SQLAlchemy, datasette) or a plain open(), copy or hash of the file
+knows nothing of that table. Reproduced: apsw is inside BEGIN IMMEDIATE, `sqlite3` merely
+opens and reads the file, another process gets the write lock, apsw's COMMIT succeeds, and
+its row is gone. integrity_check reports ok. Opening the -shm file does the same.
 
-So an audit hook watches the few events by which that happens, and says who did it: a warning with the stack and a
-count in `stats()`, or with `guard="raise"` a RuntimeError where it happens, before any harm.
+So an audit hook watches the few events by which that happens, and reports the code that
+did it: a warning with the stack and a count in `stats()`, or with `guard="raise"` a
+RuntimeError where it happens, before any harm.
 
-Python offers no way to remove an audit hook, and calls it for every audited event of the process. It is therefore
-installed once, with the first guarded database, is one dictionary lookup for any event that is not in the table
-(0.3 us measured, nearly all of it the interpreter's call), and does nothing when no database is open. An open() of any
-other file costs four stat() calls (6 us). Names are compared by device and inode, so links are seen through.
+Python cannot remove an audit hook, and calls it for every audited event of the process.
+So it is installed once, with the first guarded database. For an event that is not in the
+table it is one dictionary lookup (0.3 us measured, nearly all of it the interpreter's
+call), and it does nothing when no database is open. An open() of any other file costs 4
+stat() calls (6 us). Names are compared by device and inode, so links are seen through.
 
-What it cannot see, because no event tells of it: C code that opens the file by itself (apsw does, and so would a second
-copy of SQLite in another extension), ATTACH through a connection to some other file, and `os.open(name, dir_fd=...)`,
-whose event has the name without its folder.
+Limits: some ways raise no event. C code may open the file by itself (apsw does, and so
+would a second copy of SQLite in another extension). ATTACH may go through a connection to
+another file. `os.open(name, dir_fd=...)` has an event with the name but not its folder.
+
+Locks: `_lock` guards the replacement of the watch list. The hook reads without it.
 """
 
 from __future__ import annotations
@@ -36,8 +41,9 @@ log = logging.getLogger("sessiondb.guard")
 
 _SUFFIXES = ("", "-wal", "-shm")
 
-# Audit event -> which of its arguments are paths, each with the one that says in which folder (`dir_fd`, or -1: as it stands).
-# shutil.rmtree() removes files that way. Opening and replacing are the harm; stat() and listing are not.
+# Audit event -> its arguments that are paths, each with the argument that is its folder
+# (`dir_fd`, or -1: none). shutil.rmtree() names files by their folder. Opening and
+# replacing do harm. stat() and listing do not.
 _EVENTS: Mapping[str, tuple[tuple[int, int | None], ...]] = {
     "open": ((0, None),),
     "sqlite3.connect": ((0, None),),
@@ -48,7 +54,7 @@ _EVENTS: Mapping[str, tuple[tuple[int, int | None], ...]] = {
 
 
 class Guard:
-    """One open database's place in the watch list."""
+    """One open database's entry in the watch list."""
 
     def __init__(self, path: str, mode: Mode) -> None:
         self.path = path
@@ -63,20 +69,21 @@ _installed = False
 
 
 def watch(path: str, mode: Mode) -> Guard:
-    """Begin to watch the files of a database that is open in this process."""
+    """Watch the files of a database that is open in this process."""
     global _watched, _installed
     guard = Guard(path, mode)
-    # Critical section: the tuple is replaced, never changed, so the hook reads it without a lock.
+    # Critical section "watch list". Lock: _lock. Invariant: the tuple is replaced, never
+    # changed, so the hook reads it without a lock.
     with _lock:
         if not _installed:
-            sys.addaudithook(_hook)  # another hook may forbid it; then nothing is watched
+            sys.addaudithook(_hook)  # raises when another hook forbids it: nothing is watched then
             _installed = True
         _watched = (*_watched, guard)
     return guard
 
 
 def unwatch(guard: Guard) -> None:
-    """Stop watching: the database has been closed. May be repeated."""
+    """Stop watching the files of a database that has been closed. May be repeated."""
     global _watched
     with _lock:
         _watched = tuple(other for other in _watched if other is not guard)
@@ -104,7 +111,7 @@ def _check(event: str, argument: object, folder: int) -> None:
 
 
 def _path_of(event: str, argument: object) -> str | None:
-    """Return the path that an event is about; None for descriptors, memory databases and the like."""
+    """Return the path that an event names; None for a descriptor or a memory database."""
     if isinstance(argument, os.PathLike):
         argument = os.fspath(argument)
     if isinstance(argument, bytes):
@@ -120,11 +127,10 @@ def _path_of(event: str, argument: object) -> str | None:
 
 
 def _inode(path: str, folder: int = -1) -> tuple[int, int] | None:
-    """Return what identifies a file under any name; None when it is not there, or its name is none."""
+    """Return what identifies a file under any name; None when it is missing or misnamed."""
     try:
-        found = os.stat(
-            path, dir_fd=None if folder == -1 else folder
-        )  # at every open() of the process: no Path objects
+        # No Path objects: this runs at every open() of the process.
+        found = os.stat(path, dir_fd=None if folder == -1 else folder)
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
@@ -135,8 +141,9 @@ def _report(
 ) -> None:
     guard.violations += 1
     message = (
-        f"{event}: {path} belongs to a sessiondb database that is open in this process. Touching it with anything but sessiondb drops "
-        "the locks that keep its data safe, without any error. Use sessiondb's own read or backup, or another process."
+        f"{event}: {path} belongs to a sessiondb database that is open in this process. "
+        "Touching it with anything but sessiondb drops the locks that keep its data safe, "
+        "without any error. Use sessiondb's own read or backup, or another process."
     )
     if guard.mode == "raise":
         raise RuntimeError(message)

@@ -1,12 +1,16 @@
-"""Tell who waits that the database has changed, by this process or another, without polling in either.
+"""Notify waiting tasks of commits, from this process or another, without polling in either.
 
-A task that found nothing to do waits here. A commit of this process wakes it at once, from the writer thread, with
-the same single crossing per event loop as any result. A commit of another process moves `PRAGMA data_version` on a
-connection that does nothing else: a thread asks for it every `FOREIGN_POLL_S` (2 microseconds of work), and only while
-somebody waits. With nobody waiting the thread sleeps and the writer pays one test of an empty list per batch.
+A task that found nothing to do waits here. A commit of this process wakes it at once,
+from the writer thread, with one crossing per event loop, as for any result. A commit of
+another process moves `PRAGMA data_version` on a connection that does nothing else. A
+thread reads it every `FOREIGN_POLL_S` (2 us of work), and only while a task waits. With
+no task waiting the thread sleeps, and the writer pays one test of an empty list per batch.
 
-Lost wake-ups: a waiter says which change it has seen. `wait` compares under the lock, so a commit between the waiter's
-look at the database and its call here is not slept through.
+Lost wakeups: a waiter names the change that it has seen. `wait` compares under the lock,
+so a commit between the waiter's read of the database and its call here wakes it.
+
+Locks: `_lock`, a condition, guards the count and the list of waiters, for a few
+instructions at a time. Nothing here survives a crash, or needs to.
 """
 
 from __future__ import annotations
@@ -22,12 +26,12 @@ from .connection import close_quietly, log
 from .waiter import Waiter, new_waiter, notify_all
 
 FOREIGN_POLL_S = 0.05
-# While it cannot be asked, pauses double up to this.
+# While reading the version fails, pauses double up to this.
 FAILED_PAUSE_S_MAX = 5.0
 
 
 class Notifier:
-    """Counts commits, and wakes those who wait for one."""
+    """Counts commits, and wakes the tasks that wait for one."""
 
     def __init__(self, connect: Callable[[], apsw.Connection]) -> None:
         self._connect = connect
@@ -43,25 +47,29 @@ class Notifier:
         self._thread.start()
 
     def stop(self) -> None:
-        """Wake everybody and end the thread. May be repeated."""
+        """Wake every task and end the thread. Does not wait for it. May be repeated."""
         with self._lock:
             self._closing = True
             self._lock.notify_all()
         self.notify()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the thread to end; return whether it did."""
+        """Wait for the thread to end. Return whether it did."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     @property
     def count(self) -> int:
-        """How many changes there have been; only good for comparing."""
+        """How many changes there have been. Only good for comparing."""
         return self._count
 
     def notify(self) -> None:
-        """Say that something was committed. Called by the writer thread after each batch, and by the watcher."""
-        # Critical section "change". Invariant: a waiter in the list has seen the present count.
+        """Count a commit and wake the waiting tasks.
+
+        Called by the writer thread after each batch, and by the watching thread.
+        """
+        # Critical section "change". Lock: _lock. Invariant: every waiter in the list has
+        # seen the present count.
         with self._lock:
             self._count += 1
             waiters, self._waiters = self._waiters, []
@@ -69,8 +77,13 @@ class Notifier:
             notify_all(waiters)
 
     async def wait(self, seen: int, timeout_s: float) -> None:
-        """Return when the count is not `seen` any more, or after `timeout_s`. Cancelling it is free."""
+        """Return once the count differs from `seen`, or after `timeout_s`.
+
+        A cancellation has no effect on anything else.
+        """
         waiter = new_waiter()
+        # Critical section "wait". Lock: _lock. Invariant: as in notify. The comparison and
+        # the entry in the list are one step, so no change is missed.
         with self._lock:
             if self._count != seen or self._closing:
                 return
@@ -79,12 +92,13 @@ class Notifier:
         await waiter.wait(timeout_s, lambda: self._forget(waiter))
 
     def _forget(self, waiter: Waiter) -> bool:
+        # Critical section "leave". Lock: _lock. It may come after `notify` took the list.
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
         return True
 
-    # -- the thread ---------------------------------------------------------------------------------------------------
+    # -- the thread --------------------------------------------------------------------
 
     def _watch(self) -> None:
         connection: apsw.Connection | None = None
@@ -99,10 +113,12 @@ class Notifier:
                     if str(error) != message:
                         message = str(error)
                         log.warning(
-                            "watching for other processes' commits failed (%s); trying again", error
+                            "watching for other processes' commits failed (%s). Trying again.",
+                            error,
                         )
                     close_quietly(connection)
-                    # A connection's numbers are its own: with the next one's first answer everything may have changed.
+                    # A version number means something on its own connection only. With the
+                    # first answer of the next one, everything may have changed.
                     connection, known = None, 0
                     self._pause_s = min(FAILED_PAUSE_S_MAX, self._pause_s * 2)
                     continue
@@ -114,7 +130,7 @@ class Notifier:
             close_quietly(connection)
 
     def _sleep(self) -> bool:
-        """Sleep: a moment while somebody waits, else until somebody does. False when closing."""
+        """Sleep: for a pause while a task waits, else until one does. False when closing."""
         with self._lock:
             if not self._waiters:
                 self._lock.wait_for(lambda: self._closing or bool(self._waiters))

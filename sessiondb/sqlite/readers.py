@@ -1,17 +1,21 @@
-"""The readers: a few threads, each with its own read-only connection, fed from one bounded queue.
+"""The readers: a few threads, each with its own read-only connection, fed by one bounded queue.
 
-The reader that was idle last is woken first. Each connection has a page cache of its own, so a lone caller's reads then
-find theirs warm; round robin cost a read of 200 messages half as much again.
+The reader that became idle last is woken first. Each connection has a page cache of its
+own, so the reads of a lone caller find their pages in it. With round robin a read of 200
+messages cost 1.5 times as much.
 
-A read is one snapshot: BEGIN, the body, END. It is always ended, whatever the body does, because a snapshot that
-stays open pins the WAL. Readers buy isolation from one slow read, not throughput (building rows holds the GIL).
+A read is one snapshot: BEGIN, the body, END. It is always ended, whatever the body does,
+because a snapshot that stays open pins the WAL. Readers buy isolation from one slow read,
+not throughput (building rows holds the GIL).
 
-A watchdog thread interrupts a snapshot older than `read_age_s_max`; a caller that is cancelled or out of time
-has its statement interrupted and does not wait for it, since a read leaves nothing behind. An interrupt that
-arrives between two statements is lost, so the handle is marked as well and refuses its next statement.
+A watchdog thread interrupts a snapshot older than `read_age_s_max`. A caller that is
+cancelled or out of time has its statement interrupted, and does not wait for it, because
+a read leaves nothing behind. An interrupt that arrives between two statements is lost, so
+the handle is marked too and refuses its next statement.
 
-Locks: `_lock` guards the queue's count and which request each reader is on, so that an interrupt can never hit the
-next request on the same connection. No lock is held while a body runs. Nothing here survives a crash or needs to.
+Locks: `lock` guards the queue, its count, and which request each reader runs, so an
+interrupt can never hit the next request on the same connection. It is never held while a
+body runs. Nothing here survives a crash, or needs to.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,33 +38,21 @@ from .transaction import Snapshot, reraise
 from .waiter import Waiter, notify_all
 
 
+@dataclass(slots=True, eq=False)
 class ReadRequest:
-    """One read on its way."""
+    """One read on its way through a reader."""
 
-    __slots__ = (
-        "abandoned",
-        "began",
-        "error",
-        "fn",
-        "op",
-        "reader",
-        "snapshot",
-        "taken",
-        "value",
-        "waiter",
-    )
-
-    def __init__(self, fn: Callable[[Any], Any], op: str, waiter: Waiter) -> None:
-        self.fn: Callable[[Any], Any] | None = fn
-        self.op = op
-        self.waiter = waiter
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.taken = False
-        self.abandoned = False
-        self.began = 0.0
-        self.reader: _Reader | None = None
-        self.snapshot: Snapshot | None = None
+    fn: Callable[[Any], Any] | None
+    """None once it has run, or never will: the body may be large."""
+    op: str
+    waiter: Waiter
+    value: Any = field(default=None, init=False)
+    error: BaseException | None = field(default=None, init=False)
+    taken: bool = field(default=False, init=False)
+    abandoned: bool = field(default=False, init=False)
+    began: float = field(default=0.0, init=False)
+    reader: _Reader | None = field(default=None, init=False)
+    snapshot: Snapshot | None = field(default=None, init=False)
 
 
 class Readers:
@@ -96,7 +89,7 @@ class Readers:
         )
 
     def start(self) -> None:
-        """Start the threads: all of them, or, if the system has none left, none."""
+        """Start the threads: all of them, or none if the system cannot start one."""
         try:
             for thread in (*self._threads, self._watchdog):
                 thread.start()
@@ -112,8 +105,9 @@ class Readers:
             StoreBusy: every reader is occupied and the queue is full.
             StoreClosed: the database has been closed.
         """
-        # Critical section "admission". Invariant: waiting = requests that no reader has taken and no caller has given up;
-        # a request is in the queue only while no reader is idle.
+        # Critical section "admission". Lock: lock. Invariants: `waiting` counts the requests
+        # that no reader has taken and no caller has abandoned. A request is in the queue
+        # only while no reader is idle.
         with self.lock:
             if self._closing:
                 raise StoreClosed(
@@ -126,7 +120,8 @@ class Readers:
                     or "reads that are just beginning"
                 )
                 raise StoreBusy(
-                    f"{request.op} was refused: {self.waiting} reads wait (limit {self.limits.read_queue_max}); running: {running}. Retry.",
+                    f"{request.op} was refused: {self.waiting} reads wait "
+                    f"(limit {self.limits.read_queue_max}); running: {running}. Retry.",
                     retry_after_ms=100,
                     queue_items=self.waiting,
                     holder=running,
@@ -138,9 +133,12 @@ class Readers:
                 self.queue[request] = None
 
     def next(self, reader: _Reader) -> ReadRequest | None:
-        """Return what a reader is to do next: what has waited longest, or what it is woken for; None: to end."""
-        # Critical section "going idle": nothing in the queue and this reader in the list are one step, so a put in
-        # between wakes it.
+        """Return the next request of a reader, the oldest first; None: the reader is to end.
+
+        Waits for a request when none is queued.
+        """
+        # Critical section "going idle". Lock: lock. Invariant: the check that the queue is
+        # empty and the entry in the idle list are one step, so a put in between wakes it.
         with self.lock:
             if self.queue:
                 return self.queue.popitem(last=False)[0]
@@ -150,8 +148,12 @@ class Readers:
         return reader.wakeup.get()
 
     def abandon(self, request: ReadRequest) -> bool:
-        """Give a read up: it is taken from the queue, or its statement interrupted. Always succeeds. May be repeated."""
-        # Critical section "interruption": under the lock the reader is provably still on this request.
+        """Abandon a read: take it from the queue, or interrupt its statement.
+
+        Always succeeds. May be repeated.
+        """
+        # Critical section "interruption". Lock: lock. Invariant: `request.reader` is the
+        # reader that runs this request now, so the interrupt hits no other request.
         with self.lock:
             if request.abandoned:
                 return True
@@ -160,7 +162,7 @@ class Readers:
             if not request.taken:
                 self.waiting -= 1
                 request.fn = None
-                self.queue.pop(request, None)  # it is not there if a reader is just coming for it
+                self.queue.pop(request, None)  # missing when a reader has been woken for it
             elif request.reader is not None:
                 self._interrupt(request, f"{request.op}: its caller gave up")
         return True
@@ -175,7 +177,7 @@ class Readers:
                 self.idle.pop().wakeup.put(None)
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the threads to end; return whether all did."""
+        """Wait for the threads to end. Return whether all did."""
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in (*self._threads, self._watchdog):
             if thread.ident is None:
@@ -201,18 +203,23 @@ class Readers:
             }
 
     def _watch(self) -> None:
-        """Interrupt snapshots that are too old, until the last reader has ended: closing waits for them."""
+        """Interrupt snapshots that are too old, until the last reader has ended.
+
+        Closing waits for the readers, so it needs the watchdog to the end.
+        """
         age_s_max = self.limits.read_age_s_max
-        # The age is checked four times in its length, so a snapshot lives at most a quarter longer than allowed.
+        # Four checks per greatest age, so a snapshot lives at most 25 % longer than allowed.
         while not self._all_ended.wait(age_s_max / 4):
+            # Critical section "too old". Lock: lock. Invariant: as in "interruption".
             with self.lock:
                 for request in self.current.values():
                     if time.monotonic() - request.began > age_s_max:
                         self.interrupted += 1
                         self._interrupt(
                             request,
-                            f"{request.op}: its snapshot is older than {age_s_max:g} s (limit read_age_s_max) and was interrupted, "
-                            "because it keeps the WAL from being reset. Read in smaller pages",
+                            f"{request.op}: its snapshot is older than {age_s_max:g} s "
+                            "(limit read_age_s_max) and was interrupted, because it keeps the WAL "
+                            "from being reset. Read in smaller pages",
                         )
 
     def reader_ended(self) -> None:
@@ -246,6 +253,8 @@ class _Reader:
         self.readers.reader_ended()
 
     def _take(self, request: ReadRequest) -> bool:
+        # Critical section "start". Lock: lock. Invariant: a request leaves `waiting` once,
+        # here or in `abandon`.
         with self.readers.lock:
             if request.abandoned:
                 return False
@@ -276,7 +285,7 @@ class _Reader:
             reraise(error, f"opening {path} for reading")
 
     def _in_snapshot(self, connection: apsw.Connection, request: ReadRequest) -> None:
-        """Run the body in one transaction, and end that whatever happens."""
+        """Run the body in one transaction, and end the transaction whatever happens."""
         snapshot = Snapshot(connection)
         assert request.fn is not None
         self._begin(connection, request, snapshot)
@@ -288,7 +297,7 @@ class _Reader:
             self._end_snapshot(connection, snapshot)
 
     def _end_snapshot(self, connection: apsw.Connection, snapshot: Snapshot) -> None:
-        """Let go of the WAL. A connection on which that fails, or that met a failing disk, is given up."""
+        """End the snapshot. A connection that fails to, or met a failing disk, is dropped."""
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -304,7 +313,7 @@ class _Reader:
             close_quietly(connection)
 
     def _begin(self, connection: apsw.Connection, request: ReadRequest, snapshot: Snapshot) -> None:
-        """Take the snapshot, now: BEGIN alone takes it at the first statement, and that may meet a lock."""
+        """Take the snapshot now. BEGIN alone takes it at the first statement, and may be locked."""
         give_up = time.monotonic() + READ_LOCKED_S_MAX
         while True:
             try:
@@ -322,6 +331,8 @@ class _Reader:
                 ):
                     reraise(error, f"{request.op}: beginning a read", path=self.readers.path)
             jitter()
+        # Critical section "begin". Lock: lock. Invariant: a request that was abandoned before
+        # this is stopped at its first statement, one abandoned later by an interrupt.
         with self.readers.lock:
             request.began = time.monotonic()
             request.snapshot = snapshot
@@ -331,7 +342,8 @@ class _Reader:
                 snapshot.interrupted = f"{request.op}: its caller gave up"
 
     def _finish(self, request: ReadRequest) -> None:
-        # After this no interrupt meant for this request can reach the connection.
+        # Critical section "finish". Lock: lock. Invariant: after it no interrupt meant for
+        # this request can reach the connection.
         readers = self.readers
         with readers.lock:
             readers.current.pop(self, None)
@@ -343,7 +355,11 @@ class _Reader:
 
 
 def _cannot_open_now(path: str, error: apsw.Error) -> StoreFailed:
-    """Say why a database that is open cannot be opened by one more reader. Unlike at opening it may pass: files, memory, a mount."""
+    """Return why a reader cannot open a database that is open, as an error.
+
+    Unlike at opening, the cause may pass: open files, memory, a mount.
+    """
     return StoreFailed(
-        f"{explain_cannot_open(path)} Or too many files are open (ulimit -n). Nothing was read ({error}); retry."
+        f"{explain_cannot_open(path)} Or too many files are open (ulimit -n). "
+        f"Nothing was read ({error}). Retry."
     )

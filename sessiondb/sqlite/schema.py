@@ -1,8 +1,9 @@
-"""What is in the file: recognised, created or brought up to date.
+"""The schema of a file: recognised, created or brought up to date.
 
-A new database is made from schema.sql; an older one goes through the numbered migrations. Each is one transaction
-under `BEGIN IMMEDIATE` that looks again once it holds the lock, so any number of processes may open one new path at
-once: one of them creates, the others find it done. A crash in the middle leaves the previous version.
+A new database is made from schema.sql. An older one goes through the numbered migrations.
+Each is one transaction under `BEGIN IMMEDIATE` that checks again once it holds the lock.
+So any number of processes may open one new path at once: one of them creates the schema,
+and the others find it done. A crash in the middle leaves the previous version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SCHEMA_VERSION = 3
 
 _MIGRATION = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 
-# Other programs' application ids that a person may meet here; the rest are shown as a number.
+# Application ids of other programs that a person may meet here. Others are shown as a number.
 _KNOWN_PROGRAMS = {
     0x0F055112: "Fossil",
     0x47504B47: "GeoPackage",
@@ -33,7 +34,7 @@ _KNOWN_PROGRAMS = {
 
 
 def schema_text() -> str:
-    """Return schema.sql: inside the package when installed from a wheel, beside it in a checkout."""
+    """Return schema.sql: it is inside an installed package, beside it in a checkout."""
     packaged = resources.files("sessiondb") / "schema.sql"
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
@@ -52,15 +53,16 @@ def migrations() -> list[tuple[int, str]]:
 
 
 def is_new(connection: apsw.Connection, path: str) -> bool:
-    """Look at a file before anything is changed in it; return True when it is empty and may become ours.
+    """Inspect a file before anything is changed in it. Return True when it is empty.
 
     Raises:
-        NotASessionDB: it belongs to something else; says to what, as far as that can be told.
+        NotASessionDB: it belongs to another program. The message names it where possible.
         NewerSchema: a newer sessiondb wrote it.
     """
     try:
-        # Three reads without a snapshot: another process may create the schema between them. Then application_id,
-        # which is read first, still says 0 while the table count says otherwise; so it is asked again at the end.
+        # Three reads without a snapshot: another process may create the schema between
+        # them. Then application_id, which is read first, is still 0 although there are
+        # tables, so it is read again at the end.
         application = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         tables = _tables(connection)
@@ -71,17 +73,19 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
             )
     except apsw.NotADBError as error:
         raise NotASessionDB(
-            f"{path}: this is not a SQLite file, or its beginning is destroyed. Check the path; if it was a database, "
-            f"`sessiondb salvage {path} NEW` gets out what can be read."
+            f"{path}: this is not a SQLite file, or its beginning is destroyed. Check the path; "
+            f"if it was a database, `sessiondb salvage {path} NEW` gets out what can be read."
         ) from error
     except apsw.CorruptError as error:
         raise NotASessionDB(
-            f"{path}: this SQLite file is damaged ({error}). Keep it, and run `sessiondb salvage {path} NEW`, or restore a backup."
+            f"{path}: this SQLite file is damaged ({error}). Keep it, and run "
+            f"`sessiondb salvage {path} NEW`, or restore a backup."
         ) from error
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise NewerSchema(
-                f"{path}: written by a newer sessiondb (schema {version}; this one knows up to {SCHEMA_VERSION}). Upgrade sessiondb.",
+                f"{path}: written by a newer sessiondb: its schema is {version}, and this one "
+                f"knows up to {SCHEMA_VERSION}. Upgrade sessiondb.",
                 found=version,
                 known=SCHEMA_VERSION,
             )
@@ -89,20 +93,24 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
     if application == 0 and version == 0 and not tables:
         return True
     raise NotASessionDB(
-        f"{path}: this is {_describe(application, tables)}, not a sessiondb database. Choose another path."
+        f"{path}: this is {_describe(application, tables)}, not a sessiondb database. "
+        "Choose another path."
     )
 
 
 def create_or_migrate(connection: apsw.Connection, path: str) -> None:
-    """Bring the file to `SCHEMA_VERSION`. May be repeated; safe against any number of processes doing the same.
+    """Bring the file to `SCHEMA_VERSION`. Committed on return.
+
+    May be repeated, and by any number of processes at once.
 
     Raises:
-        apsw.BusyError: one of them is at it; call again.
+        apsw.BusyError: another process is doing the same. Retry.
     """
     while (version := _pragma(connection, "user_version")) < SCHEMA_VERSION:
         drain(connection, "BEGIN IMMEDIATE")
         try:
-            # Critical section: the write lock is ours. Invariant: a script runs only on the version just below it.
+            # Critical section "migrate". Lock: the database's write lock. Invariant: a script
+            # runs only on the version just below its own.
             if is_new(connection, path):
                 drain(connection, schema_text())
             elif (version := _pragma(connection, "user_version")) < SCHEMA_VERSION:

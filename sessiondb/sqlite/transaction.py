@@ -1,11 +1,13 @@
-"""The transaction handles that the rules are given, and the translation of SQLite's errors.
+"""The transaction handles that rules receive, and the translation of SQLite's errors.
 
-A handle runs named statements on the connection of the thread that made it. It is void as soon as the body that
-received it returns: using it later raises, instead of writing into somebody else's transaction.
+A handle runs named statements on the connection of the thread that made it. It is void as
+soon as the body that received it returns: a later use raises, instead of writing into
+another body's transaction.
 
-Rows are named tuples with the statement's column names, one class per statement, made when the statement first
-returns a row. `tuples` skips them for bulk reads. Every statement is run to its end before its method returns: a
-statement left half-way would keep the transaction open (and a script half-way is simply not run).
+Rows are named tuples with the statement's column names. Each statement has one row class,
+made when it first returns a row. `tuples` skips the class for bulk reads. Every statement
+is run to its end before its method returns: a statement left halfway would keep the
+transaction open (and a script left halfway is simply not run).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import functools
 import re
 from collections import namedtuple
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, NoReturn
 
 import apsw
@@ -21,14 +24,14 @@ import apsw
 from sessiondb import errors
 from sessiondb.backend import Row, SqlValue, load_statements
 
-# After these a connection is closed and opened again: what it remembers of the file may be wrong.
+# After these errors a connection is closed and opened again: its cache of the file may be wrong.
 SPOILING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError)
 
 _PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Prepared:
-    """One named statement, its parameters, and the class of its rows once it has returned one."""
+    """One named statement, its parameters, and its row class once it has returned a row."""
 
     __slots__ = ("make_row", "name", "parameters", "sql")
 
@@ -39,10 +42,15 @@ class Prepared:
         self.make_row: Callable[[Any], Row] | None = None
 
     def describe(self, cursor: apsw.Cursor) -> None:
-        """Make the row class from the columns of a row just read; a column that is no Python name is a bug of the statement."""
+        """Make the row class from the columns of the row just read.
+
+        Raises:
+            ValueError: a column is no Python name, which is a bug of the statement.
+        """
         columns = [column[0] for column in cursor.get_description()]
         try:
-            row_class: Any = namedtuple(self.name.replace(".", "_"), columns)  # type: ignore[misc]  # noqa: PYI024  # the columns are data
+            # The columns are data, so this can be neither checked nor a class.
+            row_class: Any = namedtuple(self.name.replace(".", "_"), columns)  # type: ignore[misc]  # noqa: PYI024
         except ValueError as error:
             raise ValueError(
                 f"statement {self.name}: a column needs a name of its own (AS ...): {error}"
@@ -52,7 +60,7 @@ class Prepared:
 
 @functools.cache
 def statements() -> dict[str, Prepared]:
-    """Return every statement of this engine by name; read once per process."""
+    """Return every statement of this engine by name. Read once per process."""
     return {
         name: Prepared(name, found.sql)
         for name, found in load_statements("sessiondb.sqlite.queries").items()
@@ -60,17 +68,17 @@ def statements() -> dict[str, Prepared]:
 
 
 class Snapshot:
-    """A `ReadTx`: one snapshot of the database, on one thread, for as long as its body runs."""
+    """A `ReadTx`: one snapshot of the database, on one thread, while its body runs."""
 
     __slots__ = ("_connection", "failure", "interrupted")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection: apsw.Connection | None = connection
         self.interrupted = ""
-        """Set by another thread: why this body must stop. Checked before each statement, because an interrupt
-        that arrives between two statements is lost."""
+        """Why this body must stop. Set by another thread. Checked before each statement,
+        because an interrupt that arrives between two statements is lost."""
         self.failure: apsw.Error | None = None
-        """An error that spoils the connection, remembered even when the body swallows it."""
+        """An error that spoils the connection, kept even when the body swallows it."""
 
     def first(self, statement: str, /, **params: SqlValue) -> Row | None:
         rows = self.all(statement, **params)
@@ -80,7 +88,8 @@ class Snapshot:
         row = self.first(statement, **params)
         if row is None:
             raise errors.StoreDamaged(
-                f"{statement} found no row for {params}, which the schema's rules require. Run `sessiondb verify`."
+                f"{statement} found no row for {params}, which the schema's rules require. "
+                "Run `sessiondb verify`."
             )
         return row
 
@@ -90,10 +99,8 @@ class Snapshot:
             if prepared.make_row is None:
                 first = cursor.fetchone()
                 if first is None:
-                    return []  # so its columns are not needed yet
-                prepared.describe(
-                    cursor
-                )  # while it is at a row: at its end a cursor knows no columns
+                    return []  # its columns are not needed yet
+                prepared.describe(cursor)  # now: at its end a cursor knows no columns
                 rows = [first, *cursor.fetchall()]
             else:
                 rows = cursor.fetchall()
@@ -114,7 +121,7 @@ class Snapshot:
         connection = self._connection
         if connection is None:
             raise RuntimeError(
-                f"{statement}: the transaction has ended; a body must not keep its handle"
+                f"{statement}: the transaction has ended. A body must not keep its handle"
             )
         if self.interrupted:
             raise errors.ReadTooLong(f"{self.interrupted} (before statement {statement})")
@@ -125,17 +132,14 @@ class Snapshot:
                 f"there is no statement named {statement!r} in sessiondb/sqlite/queries"
             ) from None
         if not params.keys() <= prepared.parameters:
-            raise TypeError(
-                f"statement {statement} has no parameter {', '.join(sorted(params.keys() - prepared.parameters))}"
-            )
+            unknown = ", ".join(sorted(params.keys() - prepared.parameters))
+            raise TypeError(f"statement {statement} has no parameter {unknown}")
         try:
             cursor = connection.execute(prepared.sql, params)
         except apsw.Error as error:
             self._fail(error, statement)
-        except (
-            UnicodeEncodeError,
-            OverflowError,
-        ) as error:  # a lone surrogate, or an integer of more than 64 bits
+        except (UnicodeEncodeError, OverflowError) as error:
+            # A lone surrogate, or an integer of more than 64 bits.
             raise errors.InvalidInput(
                 f"statement {statement}: a value cannot be stored: {error}"
             ) from error
@@ -145,11 +149,12 @@ class Snapshot:
         path = self._connection.filename if self._connection is not None else ""
         if isinstance(error, UnicodeDecodeError):  # every text was UTF-8 when it was stored
             raise errors.StoreDamaged(
-                f"statement {statement}: a text in {path} is damaged: {error}. Run `sessiondb verify {path}`; then `sessiondb salvage "
-                f"{path} NEW` gets out what can be read."
+                f"statement {statement}: a text in {path} is damaged: {error}. Run "
+                f"`sessiondb verify {path}`. Then `sessiondb salvage {path} NEW` gets out what "
+                "can be read."
             ) from error
         if isinstance(error, apsw.ReadOnlyError) and not isinstance(self, WriteTransaction):
-            # A body that was given to read() wants to write: a defect of the body, and nothing of the disk.
+            # A body passed to read() tried to write: a bug of the body, not of the disk.
             error.add_note(f"sessiondb: statement {statement}")
             raise error
         if isinstance(error, SPOILING):
@@ -181,8 +186,19 @@ class WriteTransaction(Snapshot):
             self._fail(error, statement)
 
 
+def plain_result(value: Any, op: str) -> Any:
+    """Return what a body returned. Refuse a coroutine, which would have to be awaited."""
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError(
+            f"{op}: a transaction body must be a plain function, not a coroutine: "
+            "nothing may wait inside a transaction"
+        )
+    return value
+
+
 def reraise(error: apsw.Error, during: str, interrupted: str = "", path: str = "") -> NoReturn:
-    """Raise SQLite's `error` as sessiondb's, so that nothing above the engine needs to know apsw."""
+    """Raise SQLite's `error` as sessiondb's, so that no code above the engine needs apsw."""
     translated = translate(error, during, interrupted, path)
     if translated is error:
         raise error
@@ -190,53 +206,62 @@ def reraise(error: apsw.Error, during: str, interrupted: str = "", path: str = "
 
 
 def translate(error: apsw.Error, during: str, interrupted: str = "", path: str = "") -> Exception:
-    """Return what sessiondb raises for SQLite's `error`; the same one, with a note, when it is a bug of ours."""
+    """Return what sessiondb raises for SQLite's `error`.
+
+    An error that is a bug of sessiondb is returned as it is, with a note.
+    """
     message = str(error)
     match error:
         case apsw.ConstraintError():
-            # SQLite says "UNIQUE constraint failed: entry.entry_no", and for a CHECK the name that the schema gave it.
+            # SQLite says "UNIQUE constraint failed: entry.entry_no", and for a CHECK its name.
             rule = message.partition("constraint failed: ")[2] or message
             return errors.ConstraintFailed(
                 f"{during}: the schema refused the change: {message}", constraint=rule
             )
         case apsw.FullError():
             return errors.StoreFull(
-                f"{during}: the disk is full ({message}); rolled back. Free space, then retry."
+                f"{during}: the disk is full ({message}). Rolled back. Free space, then retry."
             )
         case apsw.CorruptError() | apsw.NotADBError():
-            # SQLite reports a page that the kernel cannot read (EIO) in a running statement as damage, too.
+            # SQLite also reports damage for a page that the kernel cannot read (EIO) in a
+            # running statement.
             return errors.StoreDamaged(
-                f"{during}: the database file {path or 'DB'} is damaged, or the disk could not read it ({message}). If the system's log shows "
-                "I/O errors, check the disk and retry. Otherwise stop the gateway, keep the file as it is, and run "
-                f"`sessiondb salvage {path or 'DB'} NEW` to get out what can be read, or restore a backup."
+                f"{during}: the database file {path or 'DB'} is damaged, or the disk could not "
+                f"read it ({message}). If the system's log shows I/O errors, check the disk and "
+                "retry. Otherwise stop the gateway, keep the file as it is, and run "
+                f"`sessiondb salvage {path or 'DB'} NEW` to get out what can be read, or restore "
+                "a backup."
             )
         case apsw.IOError():
             code = getattr(error, "extendedresult", "unknown")  # a VFS written in Python gives none
             return errors.StoreFailed(
-                f"{during}: I/O error from the disk ({message}, SQLite code {code}); rolled back. Check it, then retry."
+                f"{during}: I/O error from the disk ({message}, SQLite code {code}). Rolled back. "
+                "Check it, then retry."
             )
         case apsw.MismatchError():
             return errors.InvalidInput(
-                f"{during}: a value has the wrong type ({message}); nothing was changed."
+                f"{during}: a value has the wrong type ({message}). Nothing was changed."
             )
         case apsw.CantOpenError():
             return errors.StoreFailed(
-                f"{during}: a file that SQLite needs cannot be opened ({message}); rolled back. Check the folder, its permissions and the "
-                "limit of open files (ulimit -n), then retry."
+                f"{during}: a file that SQLite needs cannot be opened ({message}). Rolled back. "
+                "Check the folder, its permissions and the limit of open files (ulimit -n), then "
+                "retry."
             )
         case apsw.ReadOnlyError():
             return errors.StoreFailed(
-                f"{during}: the file can only be read at present ({message}); rolled back. Check whether its file system was remounted "
-                "read-only, then retry."
+                f"{during}: the file can only be read at present ({message}). Rolled back. Check "
+                "whether its file system was remounted read-only, then retry."
             )
         case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
             return errors.StoreBusy(
-                f"{during}: another process holds a lock ({message}). Nothing was changed; retry.",
+                f"{during}: another process holds a lock ({message}). Nothing was changed. Retry.",
                 retry_after_ms=100,
             )
         case apsw.NoMemError():
             return errors.StoreFailed(
-                f"{during}: SQLite could not get memory ({message}); rolled back. Free some, then retry."
+                f"{during}: SQLite could not get memory ({message}). Rolled back. "
+                "Free some, then retry."
             )
         case apsw.InterruptError() if interrupted:
             return errors.ReadTooLong(f"{interrupted} (during {during})")

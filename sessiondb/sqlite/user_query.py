@@ -1,23 +1,29 @@
 r"""SQL that a person typed, run so that it can do no harm: for `sessiondb query`.
 
-Two dangers, and what stands against each:
+Three dangers, and the defence against each:
 
-* **Changing something.** The connection is a visitor's (`query_only`, never checkpoints), and an authorizer allows
-  reading, functions and the pragmas that only show something. Everything else, ATTACH, temporary tables and the
-  loading of extensions included, is refused while the statement is compiled. There is one statement, not a script.
-* **Disturbing a live gateway.** A snapshot keeps the WAL from being reset. So a statement has a time limit, enforced
-  while it runs, and whoever reads the rows must not let a slow consumer (a pager) hold them up. A single function call
-  cannot be interrupted; values are bounded in size, and the command line ends the process when that is not enough.
-* **Filling the machine.** A value has a largest size; with `bound_memory`, which the command line calls because it is
-  the process's own limit and not one statement's, so has all that SQLite keeps, and sorting stays within it.
+* **Changing something.** The connection is a visitor's (`query_only`, never checkpoints).
+  An authorizer allows reading, functions and the pragmas that only show something.
+  Everything else is refused while the statement is compiled, including ATTACH, temporary
+  tables and the loading of extensions. One statement runs, not a script.
+* **Disturbing a live gateway.** A snapshot keeps the WAL from being reset. So a statement
+  has a time limit, enforced while it runs, and the reader of the rows must not let a slow
+  consumer (a pager) delay them. A single function call cannot be interrupted. Values are
+  bounded in size, and the command line ends the process when that is not enough.
+* **Filling the machine.** A value has a largest size. The command line also calls
+  `bound_memory`, which bounds the memory of SQLite in the whole process. Sorting then
+  stays within that bound.
 
-The rows come from apsw's SQLite, not from the standard library's, whose version on many machines has the WAL-reset bug and which
-must never meet a file that is open through apsw in the same process. sqlite-utils, which formats them, opens nothing.
+The rows come from apsw's SQLite. The standard library's SQLite has the WAL-reset bug on
+many machines, and it must never meet a file that is open through apsw in the same
+process. sqlite-utils, which formats the rows, opens nothing.
 
-Text that is not Unicode. A transcript can hold half an emoji (a JSON escape such as \ud83d, from a text that somebody cut),
-and a damaged line can hold any bytes; SQLite hands both on as they are, and apsw refuses to make a string of them. Then
-the statement is run once more, in the same snapshot, with every text as bytes (`user_query.sql`), and goes on at the row that
-failed. This is the one place where a statement is put together: the person's own, inside one of ours.
+Text that is not Unicode. A transcript can hold half an emoji (a JSON escape such as
+\ud83d, from a text that was cut), and a damaged line can hold any bytes. SQLite returns
+both as they are, and apsw refuses to make a string of them. Then the statement runs once
+more, in the same snapshot, with every text as bytes (`user_query.sql`), and continues at
+the row that failed. This is the one place where a statement is put together: the
+person's own, inside one of ours.
 """
 
 from __future__ import annotations
@@ -39,15 +45,17 @@ from sessiondb.limits import MIB, QUERY_VALUE_BYTES_MAX
 from .connection import connect_visitor, drain, when_unlocked
 from .permissions import refuse_planted
 
-# How many steps of SQLite's machine pass between two looks at the clock: well under a millisecond.
+# Steps of SQLite's machine between two reads of the clock: well under a millisecond.
 STEPS_PER_LOOK = 10_000
-# Waiting for the file: a process that recovers the WAL or closes as the last one holds it for milliseconds.
+# Waiting for the file: a process that recovers the WAL, or closes as the last one, locks it
+# for milliseconds.
 LOCKED_S_MAX = 2.0
 
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 
 _READING = {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_RECURSIVE}
-# Pragmas that show something. With an argument they still only show: it names a table, an index or a number of errors.
+# Pragmas that only show something, also with an argument: it names a table, an index or a
+# number of errors.
 _SHOWING = frozenset(
     {
         "application_id",
@@ -76,18 +84,20 @@ _SHOWING = frozenset(
         "user_version",
     }
 )
-# ... except these, which an argument would set.
+# Of these pragmas, the ones that an argument would set.
 _SETTABLE = frozenset({"application_id", "encoding", "page_size", "schema_version", "user_version"})
-
-
-# Those that do more than compute. SQLite's shell has some of them, apsw's SQLite has not; but a host program may add its own.
+# Functions that do more than compute. SQLite's shell has some of them, and apsw's SQLite
+# has none. A host program may add its own.
 _FORBIDDEN_FUNCTIONS = frozenset(
     {"edit", "fts3_tokenizer", "load_extension", "readfile", "sqlite_log", "writefile"}
 )
 
 
 def bound_memory(limit_bytes: int) -> None:
-    """Bound what SQLite may take in this process, all connections together. For a process of one's own."""
+    """Bound the memory of SQLite in this process, all connections together.
+
+    For a program that is the only one in its process.
+    """
     apsw.hard_heap_limit(limit_bytes)
 
 
@@ -111,12 +121,10 @@ def query(
     try:
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, QUERY_VALUE_BYTES_MAX)
         if apsw.hard_heap_limit(-1):
-            drain(
-                connection, "PRAGMA temp_store = memory"
-            )  # where the limit holds; a temporary file would have none
-        drain(
-            connection, "BEGIN"
-        )  # one snapshot, should the statement have to be run twice; it ends with the connection
+            # In memory, where the limit holds. A temporary file would have none.
+            drain(connection, "PRAGMA temp_store = memory")
+        # One snapshot, in case the statement has to run twice. It ends with the connection.
+        drain(connection, "BEGIN")
         connection.authorizer = _authorize
         give_up = time.monotonic() + timeout_s
         connection.set_progress_handler(
@@ -137,26 +145,29 @@ def query(
 def _compile(
     connection: apsw.Connection, sql: str, parameters: Mapping[str, str]
 ) -> tuple[str, list[str]]:
-    """Compile without running; return the one statement and its columns."""
+    """Compile without running. Return the one statement and its columns."""
     found = apsw.ext.query_info(connection, sql, dict(parameters))
     second = _COMMENT.sub("", found.query_remaining or "").strip(" \t\r\n;")[:40]
     if second:
         raise InvalidInput(
-            f"one statement at a time; a second one begins at {second!r}. Run them one by one."
+            f"one statement at a time. A second one begins at {second!r}. Run them one by one."
         )
     if not found.description:
-        raise InvalidInput(f"{sql.strip()[:60]!r} returns no rows; only queries are run here.")
+        raise InvalidInput(f"{sql.strip()[:60]!r} returns no rows. Only queries are run here.")
     return _without_semicolon(connection, sql, parameters), [
         column[0] for column in found.description
     ]
 
 
 def _without_semicolon(connection: apsw.Connection, sql: str, parameters: Mapping[str, str]) -> str:
-    """Cut off a final semicolon and the comments after it: what is left still compiles, so it was not in a string."""
+    """Cut off a final semicolon and the comments after it.
+
+    The rest still compiles, so the semicolon was not in a string.
+    """
     at = len(sql)
     while (at := sql.rfind(";", 0, at)) >= 0:
         if _COMMENT.sub("", sql[at:]).strip(" \t\r\n;"):
-            continue  # something follows: this one is in a comment or a string
+            continue  # more than comments follow: this semicolon is in a comment or a string
         try:
             apsw.ext.query_info(connection, sql[:at], dict(parameters))
         except apsw.SQLError:
@@ -179,7 +190,8 @@ def _rows(
                 yield row
                 done += 1
         except UnicodeDecodeError:
-            # The same snapshot and the same table expression, read once: the rows come in the same order.
+            # The same snapshot and the same table expression, read once, so the rows come in
+            # the same order.
             again = connection.execute(_with_text_as_bytes(sql, count), dict(parameters))
             yield from map(_decoded, islice(again, done, None))
 
@@ -243,12 +255,13 @@ def _explained(path: str, sql: str, timeout_s: float) -> Iterator[None]:
         yield
     except (apsw.AuthError, apsw.ReadOnlyError) as error:
         raise InvalidInput(
-            f"{sql.strip()[:60]!r} does more than read; only queries are run here. Use the API to change things."
+            f"{sql.strip()[:60]!r} does more than read. Only queries are run here. "
+            "Use the API to change things."
         ) from error
     except apsw.InterruptError as error:
         raise ReadTooLong(
-            f"the query was stopped after {timeout_s:g} s, because its snapshot keeps the WAL from being reset. "
-            "Narrow it, or allow more with --timeout."
+            f"the query was stopped after {timeout_s:g} s, because its snapshot keeps the WAL "
+            "from being reset. Narrow it, or allow more with --timeout."
         ) from error
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StoreBusy(
@@ -257,12 +270,13 @@ def _explained(path: str, sql: str, timeout_s: float) -> Iterator[None]:
         ) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
         raise StoreDamaged(
-            f"{path}: the file cannot be read: {error}. Keep it as it is, and run `sessiondb salvage {path} NEW`, or restore a backup."
+            f"{path}: the file cannot be read: {error}. Keep it as it is, and run "
+            f"`sessiondb salvage {path} NEW`, or restore a backup."
         ) from error
     except (apsw.NoMemError, apsw.TooBigError, MemoryError) as error:
         raise InvalidInput(
-            f"{sql.strip()[:60]!r} needs more memory than a query may have, or a value of more than "
-            f"{QUERY_VALUE_BYTES_MAX // MIB} MiB. Narrow it."
+            f"{sql.strip()[:60]!r} needs more memory than a query may have, or a value of more "
+            f"than {QUERY_VALUE_BYTES_MAX // MIB} MiB. Narrow it."
         ) from error
     except (apsw.Error, KeyError, UnicodeEncodeError) as error:
         raise InvalidInput(f"SQLite does not accept {sql.strip()[:60]!r}: {error}") from error

@@ -1,23 +1,27 @@
-"""How a task on an event loop waits for a thread: one wake-up per batch, and one rule for giving up.
+"""How a task on an event loop waits for a thread: one wakeup per batch, one rule for giving up.
 
-A request is made on an event loop and carried out on a thread of ours. The task waits on a `Waiter`; the thread
-calls `notify_all` with the waiters of everything that it finished, which crosses to each event loop once, however
-many tasks it wakes there.
+A request is made on an event loop and executed on a thread of the engine. The task waits
+on a `Waiter`. The thread calls `notify_all` with the waiters of all that it finished,
+which crosses to each event loop once, however many tasks it wakes there.
 
 `Waiter.wait` ends in one of three ways:
 
-* it returns True: it was rung, the request is done;
-* it returns False: the time was up, and `try_cancel()` took the request back, so it will never be carried out;
-* it raises the cancellation, and `try_cancel()` took the request back.
+* It returns True: it was notified, so the request is done.
+* It returns False: the time was up, and `try_cancel()` took the request back, so it will
+  never be executed.
+* It raises the cancellation, and `try_cancel()` took the request back.
 
-When `try_cancel()` answers False the request has begun and its outcome must not be lost, so the wait goes on, shielded,
-until the ring. Then the two kinds of cancellation differ. A cancel scope (anyio, trio) cancels by *level*: the task
-is cancelled again at its next checkpoint, so `wait` returns True and the caller gets its result. `task.cancel()`
-of asyncio cancels by *edge*: swallowed once it would be gone, so it is kept in `cancellation` for the caller of
-`wait` to raise, marked with the outcome. Under scopes, therefore, "cancelled" always means "not executed".
+When `try_cancel()` answers False, the request has begun and its outcome must not be lost.
+The wait then continues, shielded, until the notification. From there on the two kinds of
+cancellation differ. A cancel scope (anyio, trio) cancels by *level*: the task is cancelled
+again at its next checkpoint, so `wait` returns True and the caller gets its result.
+asyncio's `task.cancel()` cancels by *edge*: swallowed once, it would be lost. So it is
+kept in `cancellation`, and the caller of `wait` raises it, marked with the outcome. Under
+scopes, therefore, "cancelled" always means "not executed".
 
-Everything in a waiter happens on its own event loop's thread, so nothing here is locked. trio is looked up in
-`sys.modules`, never imported: whoever runs under it has imported it.
+Everything in a waiter happens on its own event loop's thread, so nothing here is locked.
+trio is looked up in `sys.modules`, never imported: a program that runs under trio has
+imported it.
 """
 
 from __future__ import annotations
@@ -36,35 +40,35 @@ class Waiter(Protocol):
     """One task's place to wait."""
 
     cancellation: BaseException | None
-    """An asyncio cancellation that arrived after the request had begun; the caller must raise it."""
+    """An asyncio cancellation that came after the request had begun. The caller must raise it."""
 
     @property
     def loop(self) -> Any:
-        """The event loop: waiters with an equal one are rung together."""
+        """The event loop. Waiters with an equal one are notified together."""
 
     def send(self, waiters: list[Any]) -> None:
-        """From any thread: have `notify` called for all these waiters of one event loop."""
+        """Call `notify` of all these waiters of one event loop, on it. From any thread."""
 
     def notify(self) -> None:
-        """On the event loop's thread: the request is done."""
+        """Note that the request is done. On the event loop's thread."""
 
     async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
-        """Wait until rung, given up or cancelled (see the module)."""
+        """Wait until notified, out of time or cancelled (see the module)."""
 
 
 def new_waiter() -> Waiter:
     """Return a waiter for the event loop that the calling task runs on."""
     trio = sys.modules.get("trio")
-    # Asked first, because trio may run as a guest on top of an asyncio loop.
+    # trio first, because it may run as a guest on top of an asyncio loop.
     if trio is not None and trio.lowlevel.in_trio_task():
         return TrioWaiter(trio)
     return AsyncioWaiter()
 
 
 def notify_all(waiters: Iterable[Waiter]) -> int:
-    """Wake every waiter, crossing to each event loop once; return how many could not be told.
+    """Wake every waiter, crossing to each event loop once. Return how many were lost.
 
-    A waiter whose event loop has been closed has nobody behind it any more: its task was destroyed with the loop.
+    A waiter is lost when its event loop has been closed: its task was destroyed with the loop.
     """
     by_loop: dict[Any, list[Waiter]] = {}
     for waiter in waiters:
@@ -73,7 +77,7 @@ def notify_all(waiters: Iterable[Waiter]) -> int:
     for group in by_loop.values():
         try:
             group[0].send(group)
-        except RuntimeError:  # asyncio's "loop is closed"; trio.RunFinishedError is one too
+        except RuntimeError:  # asyncio's "loop is closed", and trio.RunFinishedError
             lost += len(group)
     return lost
 
@@ -127,19 +131,21 @@ class AsyncioWaiter:
         return True
 
     async def _outlast(self) -> None:
-        """Wait for the ring whatever happens; the request has begun, so this takes at most one transaction."""
+        """Wait for the notification, whatever happens.
+
+        The request has begun, so this takes at most one transaction.
+        """
         with anyio.CancelScope(shield=True):
             while not self._notified:
                 try:
                     await self._pause()
-                except (
-                    asyncio.CancelledError
-                ) as cancelled:  # the shield stops scopes, so this is an edge
+                except asyncio.CancelledError as cancelled:
+                    # The shield stops scopes, so this is an edge.
                     self.cancellation = cancelled
 
 
 class TrioWaiter:
-    """Waits by being descheduled; trio asks once, at the cancellation, whether the wait may be given up."""
+    """Waits by being descheduled. At a cancellation trio asks once whether the wait may end."""
 
     __slots__ = ("_task", "_trio", "cancellation", "loop")
 
@@ -163,7 +169,7 @@ class TrioWaiter:
         def give_up(_raise_cancel: object) -> Any:
             if not try_cancel():
                 return trio.lowlevel.Abort.FAILED
-            self._task = None  # a ring that is already under way finds nobody
+            self._task = None  # a notification that is already under way finds no task
             return trio.lowlevel.Abort.SUCCEEDED
 
         with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope:

@@ -1,4 +1,4 @@
-"""The guard sees whoever touches a live database's files in this process, and nobody else."""
+"""The guard sees code that touches a live database's files in this process, and no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from sessiondb.sqlite import guard
 from tests.support.engine import count, insert, opened
 
-# The old and blocking ways to touch a file are what is watched for here.
+# The old and blocking ways to touch a file are the subject.
 # ruff: noqa: ASYNC230, PTH104, PTH107, PTH116, PTH123, SIM115
 
 pytestmark = pytest.mark.anyio
@@ -138,7 +138,7 @@ async def test_it_ends_with_the_database_and_can_be_switched_off(tmp_db: Path) -
 
 
 async def test_an_event_that_is_not_in_the_table_costs_one_lookup(tmp_db: Path) -> None:
-    """The hook is called for every audited event of the process, so it must not run any further code for the rest."""
+    """The hook runs for every audited event of the process, so other events cost one lookup."""
     async with opened(tmp_db, guard="raise"):
         calls: list[str] = []
 

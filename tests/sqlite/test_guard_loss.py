@@ -1,8 +1,10 @@
-"""What the guard is for: the write lock that is lost without a word when anything else in the process touches the files.
+"""Why there is a guard: other code that touches the files drops the write lock, silently.
 
-Each way of touching them is tried twice in the middle of a write transaction, while another process asks for the write
-lock: without the guard it gets it, which is the loss; with the guard the culprit is stopped before. So the first half
-proves that the second can fail. Ways that no audit event tells of are here too: they are what the guard cannot see.
+Each way of touching them is tried twice in the middle of a write transaction, while
+another process asks for the write lock. Without the guard that process gets the lock,
+which is the loss. With the guard the culprit is stopped before. So the first half proves
+that the second can fail. Ways that raise no audit event are here too: they are what the
+guard cannot see.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ import pytest
 from tests import ROOT
 from tests.support.engine import count, held_writer, insert, opened, other_process, until
 
-# The old ways to open a file are what is watched for, and other processes are asked while the event loop has nothing else to do.
+# The old ways to open a file are the subject, and other processes are asked while the event
+# loop has nothing else to do.
 # ruff: noqa: ASYNC221, ASYNC222, PTH123
 
 pytestmark = pytest.mark.anyio
 
-# Another process: "lock PATH" says whether the write lock is to be had, "write PATH" writes a row if it is.
+# Another process: "lock PATH" prints whether the write lock is free, "write PATH" writes a
+# row if it is.
 OTHER = """
 import sys, apsw
 for line in sys.stdin:
@@ -44,8 +48,10 @@ for line in sys.stdin:
     try:
         other.execute("BEGIN IMMEDIATE")
         if what == "write":
-            other.execute("INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)"
-                          " VALUES ('h', 'b', 0, 0, 'other', 0)")
+            other.execute(
+                "INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)"
+                " VALUES ('h', 'b', 0, 0, 'other', 0)"
+            )
             other.execute("COMMIT")
         print("free", flush=True)
     except apsw.BusyError:
@@ -86,7 +92,7 @@ def shm(path: Path) -> Path:
     return path.with_name(path.name + "-shm")
 
 
-# -- ways to touch the files ------------------------------------------------------------------------------------------
+# -- ways to touch the files -----------------------------------------------------------
 
 
 def read_with_sqlite3(path: Path) -> None:
@@ -235,11 +241,11 @@ UNSEEN = [
 ]
 
 
-# -- the loss, and the guard before it --------------------------------------------------------------------------------
+# -- the loss, and the guard before it -------------------------------------------------
 
 
 @pytest.mark.parametrize("culprit", CULPRITS, ids=lambda culprit: culprit.__name__)
-async def test_without_the_guard_another_process_gets_the_write_lock_in_the_middle_of_a_transaction(
+async def test_without_the_guard_the_write_lock_is_lost(
     tmp_path: Path, other: Ask, culprit: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "live" / "gateway.db"
@@ -250,7 +256,7 @@ async def test_without_the_guard_another_process_gets_the_write_lock_in_the_midd
 
 
 @pytest.mark.parametrize("culprit", CULPRITS, ids=lambda culprit: culprit.__name__)
-async def test_with_the_guard_it_is_stopped_before_the_lock_is_lost(
+async def test_with_the_guard_the_write_lock_is_kept(
     tmp_path: Path, other: Ask, culprit: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "live" / "gateway.db"
@@ -264,16 +270,19 @@ async def test_with_the_guard_it_is_stopped_before_the_lock_is_lost(
 
 
 @pytest.mark.parametrize("culprit", UNSEEN, ids=lambda culprit: culprit.__name__)
-async def test_what_no_event_tells_of_the_guard_cannot_see(
+async def test_the_guard_cannot_see_what_raises_no_event(
     tmp_path: Path, other: Ask, culprit: Callable[[Path], None]
 ) -> None:
-    """Should one of these be seen some day, the guard's description promises too little."""
+    """If one of these is seen some day, the guard's description promises too little."""
     await lost_unseen(tmp_path / "live" / "gateway.db", other, culprit)
 
 
 def test_a_second_copy_of_the_driver_is_not_seen_either(tmp_path: Path) -> None:
-    """It has a process of its own: once two copies are loaded, errors of the driver go past `except apsw.Error` in later tests."""
-    script = "import sys; from tests.sqlite import test_guard_loss; test_guard_loss.lose_by_a_second_copy_of_the_driver(sys.argv[1])"
+    """In a process of its own: with two copies loaded, `except apsw.Error` misses errors."""
+    script = (
+        "import sys; from tests.sqlite import test_guard_loss as tests; "
+        "tests.lose_by_a_second_copy_of_the_driver(sys.argv[1])"
+    )
     command = [sys.executable, "-c", script, str(tmp_path / "live" / "gateway.db")]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
@@ -304,18 +313,18 @@ async def test_by_default_it_is_reported_although_it_is_not_stopped(
         assert backend.stats()["guard_violations"] == 1
 
 
-async def test_reading_with_sqlite3_without_the_guard_loses_a_write_that_was_acknowledged(
+async def test_without_the_guard_sqlite3_loses_an_acknowledged_write(
     tmp_db: Path, other: Ask
 ) -> None:
-    """The whole loss: two processes write at once, both are told that it is on disk, and one of the rows is nowhere."""
+    """Two processes write at once, both writes are acknowledged, and one row is missing."""
     async with opened(tmp_db, guard=False) as backend:
         async with held_writer(backend) as hold:
             hold.then = insert("mine")
             read_with_sqlite3(tmp_db)
             assert other("write", tmp_db) == "free"
-        # The body's row was committed without an error ...
+        # The body's row was committed without an error.
         assert backend.stats()["writer"]["commits"] == 1
-    assert len(programs(tmp_db)) == 1, "... and one of two acknowledged rows is not there"
+    assert len(programs(tmp_db)) == 1, "one of two acknowledged rows is missing"
 
 
 async def test_with_the_guard_both_writes_are_there(tmp_db: Path, other: Ask) -> None:
@@ -332,7 +341,10 @@ async def test_with_the_guard_both_writes_are_there(tmp_db: Path, other: Ask) ->
 
 def programs(path: Path) -> list[str]:
     """Ask a process that knows nothing: what this one remembers of the file may be wrong."""
-    code = "import sys, apsw\nfor row in apsw.Connection(sys.argv[1]).execute(sys.argv[2]): print(row[0])"
+    code = (
+        "import sys, apsw\n"
+        "for row in apsw.Connection(sys.argv[1]).execute(sys.argv[2]): print(row[0])"
+    )
     sql = "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no"
     message = subprocess.run(
         [sys.executable, "-c", code, str(path), sql], capture_output=True, text=True, check=True
@@ -340,7 +352,7 @@ def programs(path: Path) -> list[str]:
     return message.stdout.split()
 
 
-async def test_removing_the_folder_is_stopped_at_the_first_of_its_files(tmp_path: Path) -> None:
+async def test_removing_the_folder_is_stopped_at_its_first_file(tmp_path: Path) -> None:
     """shutil.rmtree() names a file by its folder's descriptor."""
     path = tmp_path / "live" / "gateway.db"
     async with opened(path, guard="raise") as backend:
@@ -364,14 +376,15 @@ async def test_removing_the_folder_is_stopped_at_the_first_of_its_files(tmp_path
 @pytest.mark.filterwarnings(
     "ignore:.*fork:DeprecationWarning"
 )  # threads are there; the child only closes and ends
-async def test_a_second_connection_of_the_same_driver_and_other_processes_take_nothing_away(
-    tmp_db: Path, other: Ask
-) -> None:
+async def test_the_same_driver_and_other_processes_take_no_lock(tmp_db: Path, other: Ask) -> None:
     async with opened(tmp_db, guard="raise") as backend, held_writer(backend):
         connection = apsw.Connection(str(tmp_db))
         connection.execute("SELECT count(*) FROM session").fetchall()
         connection.close()
-        reading = "import sqlite3, sys\nsqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM session').fetchall()"
+        reading = (
+            "import sqlite3, sys\n"
+            "sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM session').fetchall()"
+        )
         subprocess.run([sys.executable, "-c", reading, str(tmp_db)], check=True)
         subprocess.run(["cp", f"{tmp_db}-shm", str(tmp_db.with_name("copy"))], check=True)
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""Waiting for a change: woken at once by a commit of this process, soon by another's, and never by asking over and over."""
+"""Waiting for a change: a commit of any process wakes, and nothing polls without a waiter."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.engine import other_process, until
 
 pytestmark = pytest.mark.anyio
 
-# A wait that nobody ends fails the test.
+# A wait that no commit ends fails the test.
 LONG_S = 600.0
 
 
 class Counting:
-    """A connection of the watcher that counts what it is asked."""
+    """A connection of the watching thread that counts its polls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -49,7 +49,7 @@ async def stop(changes: Notifier) -> None:
     assert await anyio.to_thread.run_sync(changes.join, 30.0)
 
 
-async def test_nobody_asks_while_nobody_waits(
+async def test_nothing_is_polled_while_no_task_waits(
     counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessiondb.sqlite.notifier.FOREIGN_POLL_S", 0.001)
@@ -62,10 +62,8 @@ async def test_nobody_asks_while_nobody_waits(
     await stop(changes)
 
 
-async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says(
-    counting: Counting,
-) -> None:
-    """Counted, not timed: there are as many questions as pauses that the thread slept, and one for each."""
+async def test_while_a_task_waits_there_is_one_poll_per_pause(counting: Counting) -> None:
+    """Counted, not timed: there is one poll for each pause that the thread slept."""
     slept: list[float] = []
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     lock = changes._lock
@@ -90,9 +88,7 @@ async def test_while_somebody_waits_it_is_asked_about_as_often_as_the_pause_says
     assert counting.asked <= len(slept)
 
 
-async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(
-    counting: Counting,
-) -> None:
+async def test_a_commit_between_the_read_and_the_wait_wakes(counting: Counting) -> None:
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     seen = changes.count
     changes.notify()
@@ -100,9 +96,7 @@ async def test_a_commit_between_the_look_and_the_wait_is_not_slept_through(
         await changes.wait(seen, LONG_S)
 
 
-async def test_a_commit_of_this_process_wakes_every_waiter_without_a_question(
-    counting: Counting,
-) -> None:
+async def test_a_commit_of_this_process_wakes_all_without_a_poll(counting: Counting) -> None:
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     woken: list[int] = []
 
@@ -129,7 +123,7 @@ async def test_a_wait_ends_by_itself_and_leaves_nothing_behind(counting: Countin
     assert changes._waiters == []
 
 
-async def test_stopping_wakes_everybody(counting: Counting) -> None:
+async def test_stopping_wakes_every_task(counting: Counting) -> None:
     changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
     changes.start()
     with anyio.fail_after(30):
@@ -156,7 +150,7 @@ async def test_a_watcher_that_fails_tries_again(
         await changes.wait(0, LONG_S)
     await stop(changes)
     assert failures == []
-    assert caplog.text.count("trying again") == 2
+    assert caplog.text.count("Trying again") == 2
 
 
 OTHER = """
@@ -173,10 +167,8 @@ anyio.run(main)
 """
 
 
-async def test_a_commit_of_another_process_is_noticed_after_at_most_two_questions(
-    tmp_db: Path,
-) -> None:
-    """Two questions, 50 ms apart, are the 100 ms that are promised; how late a thread of a busy machine asks is not ours."""
+async def test_a_commit_of_another_process_needs_at_most_two_polls(tmp_db: Path) -> None:
+    """Two polls, 50 ms apart, are the promised 100 ms, as far as the machine is not busy."""
     async with sessiondb.open(tmp_db) as db:
         backend = db.backend
         with other_process(OTHER, tmp_db) as child:
@@ -213,7 +205,7 @@ async def test_a_commit_of_another_process_is_noticed_after_at_most_two_question
 
 
 async def _settle(db: sessiondb.SessionDB) -> None:
-    """Wait until nothing that happened before is news any more."""
+    """Wait until every earlier commit has been noticed."""
     backend = db.backend
     while True:
         seen = backend.change_count
@@ -229,12 +221,13 @@ async def test_ten_tasks_wait_with_one_thread(tmp_db: Path) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(10):
                 group.start_soon(partial(db.backend.wait_change, db.backend.change_count, LONG_S))
-            await until(lambda: len(db.backend._parts.changes._waiters) == 10)  # type: ignore[attr-defined]
+            changes = db.backend._parts.changes  # type: ignore[attr-defined]
+            await until(lambda: len(changes._waiters) == 10)
             assert threading.active_count() <= before
             await db.write("emit", lambda tx: events.emit(tx, "test", "operator", "x"))
 
 
-async def test_what_keeps_failing_is_said_once_and_after_it_everything_may_have_changed(
+async def test_a_lasting_failure_is_logged_once(
     counting: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     slept: list[float] = []
@@ -258,7 +251,7 @@ async def test_what_keeps_failing_is_said_once_and_after_it_everything_may_have_
     def pragma(name: str) -> int:
         if len(slept) == 2:
             raise apsw.IOError("no disk")
-        return 1  # what the connection before said, too
+        return 1  # as the connection before
 
     lock.wait_for = wait_for  # type: ignore[method-assign,assignment]
     monkeypatch.setattr(counting, "pragma", pragma)

@@ -1,4 +1,4 @@
-"""The plan of every statement is pinned: a key or an index finds its rows, however large the tables are."""
+"""Every statement finds its rows by a key or an index, however large the tables are."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ STATEMENTS = load_statements(sessiondb.sqlite.queries.__name__)
 ALLOWED = {
     "inbox.waiting_in_lane": "what it counts is bounded by a limit, and found by an index",
     "inbox.waiting_in_session": "what it counts is bounded by a limit, and found by an index",
-    "instance.by_pid": "one row per process that ever wrote, newest first; asked only when a lock was not released for seconds",
-    "inbox.open": "the partial index of messages that are not done: as many rows as it returns; a person asked",
-    "registry.heard": "a list of the newest rows of one session, at most as many as the caller says",
+    "instance.by_pid": "one row per process that ever wrote; only when a lock is held for seconds",
+    "inbox.open": "the partial index of open messages: the rows it returns; a person asked",
+    "registry.heard": "a list of the newest rows of one session, bounded by the caller",
     "outbox.full": "what it counts is bounded by a limit, and found by an index",
-    "recovery.held": "the partial indexes of what runs now: as many rows as it returns; a person asked",
-    "inbox.interrupted_by": "the partial index of running turns; for a plan that somebody asks for while dead processes have turns",
-    "recovery.overdue_compactions": "the partial index of running jobs: as many rows as run now, once for each recovery",
-    "recovery.running_compactions": "the partial index of running jobs, once for each process that died",
-    "recovery.unclean_starts": "counts again what two searches have found: processes that died in the last minutes",
+    "recovery.held": "the partial indexes of what runs now: the rows it returns; a person asked",
+    "inbox.interrupted_by": "the partial index of running turns; for a plan with dead processes",
+    "recovery.overdue_compactions": "the partial index of running jobs, once per recovery",
+    "recovery.running_compactions": "the partial index of running jobs, once per dead process",
+    "recovery.unclean_starts": "counts the rows of two searches: processes that died lately",
     "salvage.cap_cursors": "consumers of events: a handful of rows; once for each salvage",
     "import_file.agents": "bindings, once per export",
     "import_file.indexes": "receipts of index files, once per export",
@@ -37,7 +37,7 @@ ALLOWED = {
     "status.relations": "the names of tables and views",
     "status.running": "the partial index of running jobs: as many rows as it returns",
     "status.stuck": "the partial index of running jobs, and the rows it returns; a person asked",
-    "status.work": "counts, by its nature, each over a partial index of just these rows; a person asked",
+    "status.work": "counts, each over a partial index of exactly these rows; a person asked",
     "status.totals": "counts small tables, by its nature; never entries; a person asked",
     "verify.cursors": "consumers of events: a handful of rows; a person asked",
     "turns.lanes_before": "lanes: a handful of rows, made by hand",
@@ -62,7 +62,10 @@ def plan(connection: apsw.Connection, name: str) -> list[str]:
 
 
 def scans(steps: list[str]) -> list[str]:
-    """Return the steps that read a whole table or index, or build an index first. json_each is a list of the caller's."""
+    """Return the steps that read a whole table or index, or build an index first.
+
+    json_each is a list of the caller's, so it does not count.
+    """
     real = [step for step in steps if "VIRTUAL TABLE" not in step and step != "SCAN CONSTANT ROW"]
     return [step for step in real if step.startswith("SCAN ") or "AUTOMATIC" in step]
 
@@ -83,7 +86,7 @@ def test_every_exception_names_a_statement() -> None:
 
 
 def test_nothing_reads_all_entries(connection: apsw.Connection) -> None:
-    """Not even what has an exception: the entry table is where the gigabytes are."""
+    """No exception reads all entries either: the gigabytes are in that table."""
     for name, statement in STATEMENTS.items():
         # `entry AS e` is scanned as `e`.
         names = {"entry", *re.findall(r"\bentry AS (\w+)", statement.sql)}
@@ -97,7 +100,7 @@ def test_a_scan_is_noticed(connection: apsw.Connection) -> None:
     assert scans([row[3] for row in rows]) == ["SCAN e"]
 
 
-# What `NOT IN (SELECT value FROM json_each(:alive))` adds: a list that the caller gives, a few numbers long.
+# What `NOT IN (SELECT value FROM json_each(:alive))` adds: the caller's list of a few numbers.
 GIVEN_LIST = ["LIST SUBQUERY 1", "SCAN json_each VIRTUAL TABLE INDEX 1:", "CREATE BLOOM FILTER"]
 HOT = {
     # the path of an append
@@ -126,7 +129,7 @@ HOT = {
     ],
     "compaction.recent": ["SEARCH compaction USING INDEX compaction_by_session (session_no=?)"],
     "compaction.cut_page": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
-    # what a gateway's loops ask after every commit
+    # what a gateway's loops read after every commit
     "inbox.next": [
         "SEARCH i USING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)",
         "CORRELATED SCALAR SUBQUERY 1",
@@ -139,7 +142,10 @@ HOT = {
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "inbox.due": [
-        "SEARCH inbox USING COVERING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)"
+        (
+            "SEARCH inbox USING COVERING INDEX inbox_waiting"
+            " (lane=? AND available_at_ms>? AND available_at_ms<?)"
+        )
     ],
     "inbox.late": [
         "SEARCH i USING INDEX inbox_untold (lane=?)",
@@ -160,7 +166,10 @@ HOT = {
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "outbox.due": [
-        "SEARCH outbox USING COVERING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)"
+        (
+            "SEARCH outbox USING COVERING INDEX outbox_waiting"
+            " (available_at_ms>? AND available_at_ms<?)"
+        )
     ],
     "outbox.full": ["SCAN outbox USING INDEX outbox_of_session"],
     "events.after": [
@@ -172,7 +181,7 @@ HOT = {
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
     "events.last": ["SEARCH event"],
-    # what a start looks at: what is open, never what is done
+    # what a start reads: what is open, never what is done
     "inbox.interrupted": [
         "SEARCH i USING INDEX inbox_interrupted (state=? AND inbox_no<?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",

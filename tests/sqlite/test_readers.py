@@ -1,18 +1,19 @@
-"""Readers that stay: abandoned snapshots, reads without an end, and other programs beside a gateway at work.
+"""Readers that stay: abandoned snapshots, endless reads, other programs beside a gateway.
 
-A snapshot in another process cannot be ended from here. So the WAL grows meanwhile, which is reported, writes go on, and when
-the reader has gone, however it went, the WAL is reset. A snapshot of sessiondb's own is cut off at its greatest age, and what
-a program leaves lying half-way (an iterator, a page) holds none.
+A snapshot in another process cannot be ended from here. So the WAL grows meanwhile, which
+is reported, and writes continue. When the reader has ended, in whatever way, the WAL is
+reset. A snapshot of sessiondb's own is cut off at its greatest age. What a program leaves
+half way (an iterator, a page) holds no snapshot.
 
-The programs are those that people use: the sqlite3 shell, sqlite-utils, Python's sqlite3, datasette; each in a process of
-its own, as it must be. What they may not do is change a file, take a lock away, or lose something when they are the last to close.
+The programs are those that people use: the sqlite3 shell, sqlite-utils, Python's sqlite3,
+datasette. Each runs in a process of its own, as it must. It may not change a file, take a
+lock away, or lose data when it is the last to close.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -25,26 +26,33 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import apsw
 import httpx
 import pytest
 
 import sessiondb.sync
-from sessiondb.errors import ReadTooLong, SessionBusy, StoreBusy
+from sessiondb.errors import ReadTooLong
 from sessiondb.limits import KIB, MIB, Limits
-from sessiondb.sqlite.checkpoint import Checkpointer
-from sessiondb.sqlite.connection import connect_reader
 from tests.sqlite.test_views import VIEWS, a_bit_of_everything
 from tests.support.core import reply, user
-from tests.support.engine import PATIENCE_S, count, held_writer, opened, other_process, until
+from tests.support.engine import PATIENCE_S, held_writer, opened, other_process, until
+
+pytestmark = pytest.mark.anyio
+
 
 # Other programs are started and asked while the event loop has nothing else to do.
 # ruff: noqa: ASYNC220
 
 SHELL = shutil.which("sqlite3")
+
+
 SQLITE_UTILS = Path(sys.executable).with_name("sqlite-utils")
+
+
 DATASETTE = os.environ.get("SESSIONDB_DATASETTE") or shutil.which("datasette")
+
+
 SMALL = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=5, wal_retry_ms=10)
+
 
 needs_shell = pytest.mark.skipif(SHELL is None, reason="no sqlite3 shell on this machine")
 
@@ -55,25 +63,30 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-# -- a gateway at work, and a shell beside it -------------------------------------------------------------------------
+# -- a gateway at work, and a shell beside it ------------------------------------------
 
 GATEWAY = """
 import sys, anyio, sessiondb
 from sessiondb.limits import KIB, Limits
 async def main():
-    async with sessiondb.open(sys.argv[1], program="gateway", limits=Limits(wal_bytes_max=256 * KIB)) as db:
+    limits = Limits(wal_bytes_max=256 * KIB)
+    async with sessiondb.open(sys.argv[1], program="gateway", limits=limits) as db:
         session = await db.session("agent:main:live")
         number = 0
         while True:
             number += 1
-            await session.append({"role": "user", "content": f"message {number} " + "x" * 500}, idempotency_key=str(number))
+            message = {"role": "user", "content": f"message {number} " + "x" * 500}
+            await session.append(message, idempotency_key=str(number))
             print(number, flush=True)
 anyio.run(main)
 """
 
 
 class Gateway:
-    """A gateway in a process of its own that appends without a pause; `acknowledged` is what it was told."""
+    """A gateway in a process of its own that appends without a pause.
+
+    `acknowledged` is the number of the last append that returned.
+    """
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.child = child
@@ -91,7 +104,7 @@ class Gateway:
                     self._grown.notify_all()
 
     def goes_on(self, count: int = 30) -> None:
-        """Wait until so many further appends were acknowledged, as far as is known here: the pipe may hold more."""
+        """Wait for `count` further acknowledged appends. The pipe may hold more."""
         self.reaches(self.acknowledged + count)
 
     def reaches(self, number: int) -> None:
@@ -116,7 +129,7 @@ def gateway_at_work(path: Path) -> Iterator[Gateway]:
 
 
 class Shell:
-    """An open `sqlite3 -readonly`, at whose prompt somebody sits."""
+    """An open `sqlite3 -readonly` with a person at its prompt."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.child = child
@@ -165,7 +178,7 @@ sys.stdin.readline()
 
 
 def identities(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return what must stay as it is about the three files."""
+    """Return the inode, mode and owner of the three files."""
     found = {}
     for file in sorted(path.parent.glob(path.name + "*")):
         about = file.stat()
@@ -174,7 +187,7 @@ def identities(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def contents(path: Path) -> dict[str, str]:
-    """Hash the database and its WAL; only while no process has them open for writing."""
+    """Hash the database and its WAL, while no process has them open for writing."""
     files = [path, path.with_name(path.name + "-wal")]
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()
@@ -207,20 +220,17 @@ async def live(
 
 
 async def is_reset(db: sessiondb.SessionDB, session: sessiondb.Session) -> None:
-    """Wait until the WAL can start over; then the next commits begin at its start."""
+    """Append, and wait until the WAL has been reset."""
     ok = checkpoints(db)["ok"]
     await append(session, 40)
     await until(lambda: checkpoints(db)["ok"] > ok and checkpoints(db)["blocked_since_ms"] is None)
 
 
-# -- abandoned, in another process ------------------------------------------------------------------------------------
+# -- abandoned, in another process -----------------------------------------------------
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("end", ["it is killed", "it ends by itself"])
-async def test_an_abandoned_snapshot_of_another_process_stops_nobody_is_reported_and_its_wal_is_reset_when_it_is_gone(
-    tmp_db: Path, end: str
-) -> None:
+async def test_an_abandoned_snapshot_stops_no_write_and_is_reported(tmp_db: Path, end: str) -> None:
     async with live(tmp_db) as (db, session):
         with other_process(ABANDONED, tmp_db) as reader:
             assert reader.stdout is not None
@@ -252,58 +262,10 @@ async def test_an_abandoned_snapshot_of_another_process_stops_nobody_is_reported
         assert (await db.verify()).ok
 
 
-def test_a_process_that_pauses_to_reset_the_wal_goes_on_as_soon_as_another_has_done_it(
-    tmp_db: Path,
-) -> None:
-    """Otherwise writing processes fall out of step, some of them is always writing, and nobody's pause ends."""
-    first, second = apsw.Connection(str(tmp_db)), apsw.Connection(str(tmp_db))
-    first.execute(
-        "PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(100000))"
-    ).fetchall()
-    limits = Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=2_000)
-    checkpoints = Checkpointer(limits)
-    checkpoints.on_commit(first, "main", 100)  # what this process knows: 400 KiB
-    assert checkpoints.due_in_s == 0
-    second.execute("SELECT count(*) FROM t").fetchall()
-    second.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-    second.execute("INSERT INTO t VALUES (1); BEGIN IMMEDIATE").fetchall()
-    # The other one is writing again, so this one's own attempt finds it locked; it would wait for two seconds, and fail.
-    assert checkpoints.run_once(first) is True
-    assert (checkpoints.stats.ok, checkpoints.stats.blocked, checkpoints.due_in_s) == (1, 0, None)
-    second.execute("ROLLBACK")
+# -- without an end, in this process ---------------------------------------------------
 
 
-def test_a_reset_that_was_blocked_for_long_gets_its_full_time_again_now_and_then() -> None:
-    """Readers that need half the time were no obstacle before somebody blocked it; nor may they be afterwards, for ever."""
-    waits: list[float] = []
-    now = 0.0
-
-    class Blocked(Checkpointer):
-        def _reset(self, connection: apsw.Connection, give_up: float) -> bool:
-            waits.append(give_up - now)
-            return (
-                len(waits) > 4 and waits[-1] > 0.4
-            )  # the obstacle went after the fourth attempt; what is left needs half
-
-    checkpoints = Blocked(
-        Limits(wal_bytes_max=64 * KIB, wal_reset_ms_max=800, wal_retry_ms=1_000), clock=lambda: now
-    )
-    connection = apsw.Connection(":memory:")
-    checkpoints.on_commit(connection, "main", 100)
-    while not checkpoints.run_once(connection):
-        now += 1.0
-        assert len(waits) < 100, "it never gets enough time"
-    assert len(waits) == 9
-    assert sum(waits) / len(waits) < 0.4
-
-
-# -- without an end, in this process ----------------------------------------------------------------------------------
-
-
-@pytest.mark.anyio
-async def test_a_read_without_an_end_is_cut_off_at_its_greatest_age_and_the_wal_is_reset_after_it(
-    tmp_db: Path,
-) -> None:
+async def test_an_endless_read_is_cut_off_at_its_greatest_age(tmp_db: Path) -> None:
     assert Limits().read_age_s_max == 10.0
     async with live(tmp_db, SMALL.model_copy(update={"read_age_s_max": 2.0})) as (db, session):
         errors: list[ReadTooLong] = []
@@ -338,8 +300,7 @@ async def test_a_read_without_an_end_is_cut_off_at_its_greatest_age_and_the_wal_
         ).entries > 0  # ... and the reader that was interrupted reads on
 
 
-@pytest.mark.anyio
-async def test_an_iterator_that_is_left_lying_holds_no_snapshot(tmp_db: Path) -> None:
+async def test_an_iterator_left_half_way_holds_no_snapshot(tmp_db: Path) -> None:
     async with live(tmp_db) as (db, session):
         for number in range(3):
             other = await db.session(f"agent:main:{number}")
@@ -354,7 +315,7 @@ async def test_an_iterator_that_is_left_lying_holds_no_snapshot(tmp_db: Path) ->
             await anext(iterator)
         pages = [await session.entries(limit=1), await session.arrivals(limit=1)]
         context = await session.context(decode=False)
-        # Each of them is in the middle, and alive.
+        # Each of them is half way, and alive.
         assert db.backend.stats()["readers"]["running"] == 0
         await is_reset(db, session)
         assert [await anext(iterator) for iterator in left[:2]]
@@ -364,10 +325,7 @@ async def test_an_iterator_that_is_left_lying_holds_no_snapshot(tmp_db: Path) ->
             await iterator.aclose()  # type: ignore[attr-defined]
 
 
-@pytest.mark.anyio
-async def test_a_command_that_follows_what_happens_holds_no_snapshot_while_it_waits(
-    tmp_db: Path,
-) -> None:
+async def test_a_command_that_follows_holds_no_snapshot(tmp_db: Path) -> None:
     async with live(tmp_db) as (db, session):
         await db.accept("web", "1", "agent:main:web", user("hello"))
         follow = "import sys\nfrom sessiondb.cli import main\nsys.exit(main())"
@@ -379,43 +337,13 @@ async def test_a_command_that_follows_what_happens_holds_no_snapshot_while_it_wa
             assert follower.poll() is None, "it follows still"
 
 
-@pytest.mark.anyio
-async def test_a_read_that_is_refused_is_told_what_is_in_the_way_also_before_any_snapshot_has_begun(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connecting, go_on = threading.Event(), threading.Event()
-
-    def connect(path: str) -> apsw.Connection:
-        connecting.set()
-        assert go_on.wait(PATIENCE_S)
-        return connect_reader(path)
-
-    async with opened(tmp_db, limits=Limits(readers=1, read_queue_max=1)) as backend:
-        monkeypatch.setattr(backend._parts.readers, "connect", connect)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(count, backend, "x")
-            await until(connecting.is_set)
-            tasks.start_soon(count, backend, "y")
-            await until(lambda: backend.stats()["readers"]["queue_items"] == 1)
-            with pytest.raises(StoreBusy, match="running: reads that are just beginning") as busy:
-                await count(backend, "z")
-            assert busy.value.holder == "reads that are just beginning"
-            go_on.set()
-
-
-def test_every_refusal_has_a_time_and_a_holder_even_if_nobody_knows_who_it_is() -> None:
-    for kind in (StoreBusy, SessionBusy):
-        error = pickle.loads(pickle.dumps(kind("full", retry_after_ms=5)))
-        assert (error.retry_after_ms, error.holder) == (5, "unknown")
-    assert StoreBusy("full", retry_after_ms=5, holder="pid 1").holder == "pid 1"
-
-
-# -- other programs beside it -----------------------------------------------------------------------------------------
+# -- other programs beside it ----------------------------------------------------------
 
 READ_ONLY = """
 import sqlite3, sys
 for view in sys.argv[2:]:
-    sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True).execute(f"SELECT * FROM {view}").fetchall()
+    connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+    connection.execute(f"SELECT * FROM {view}").fetchall()
 """
 
 
@@ -442,10 +370,7 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.anyio
-async def test_every_view_answers_beside_a_gateway_at_work_and_nothing_of_it_changes(
-    tmp_db: Path,
-) -> None:
+async def test_every_view_answers_beside_a_gateway_at_work(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await a_bit_of_everything(db)
     with gateway_at_work(tmp_db) as gateway:
@@ -462,11 +387,12 @@ async def test_every_view_answers_beside_a_gateway_at_work_and_nothing_of_it_cha
         assert (await db.verify()).ok
 
 
-@pytest.mark.anyio
-async def test_a_program_that_reads_and_leaves_takes_no_lock_of_the_gateway_along(
-    tmp_db: Path,
-) -> None:
-    probe = "import sys, apsw\ntry: apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')\nexcept apsw.BusyError: print('busy')"
+async def test_a_program_that_reads_takes_no_lock_from_the_gateway(tmp_db: Path) -> None:
+    probe = (
+        "import sys, apsw\n"
+        "try: apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')\n"
+        "except apsw.BusyError: print('busy')"
+    )
     async with opened(tmp_db) as backend:
         async with held_writer(backend):
             for program in PROGRAMS:
@@ -478,12 +404,11 @@ async def test_a_program_that_reads_and_leaves_takes_no_lock_of_the_gateway_alon
 
 
 @needs_shell
-def test_writes_and_checkpoints_go_on_while_somebody_sits_at_a_shells_prompt(tmp_db: Path) -> None:
+def test_writes_and_resets_continue_beside_an_open_shell(tmp_db: Path) -> None:
     with gateway_at_work(tmp_db) as gateway, shell(tmp_db) as prompt:
         before = int(prompt.ask("SELECT entries FROM session_overview")[0])
-        gateway.reaches(
-            before + 150
-        )  # 75 KB and their pages: more than the WAL may hold, so it is reset below the prompt
+        # 75 KB and their pages: more than the WAL may hold, so it is reset beside the prompt.
+        gateway.reaches(before + 150)
         now = int(prompt.ask("SELECT entries FROM session_overview")[0])
         assert now >= before + 150
         wal = tmp_db.with_name(tmp_db.name + "-wal")
@@ -498,9 +423,7 @@ def test_writes_and_checkpoints_go_on_while_somebody_sits_at_a_shells_prompt(tmp
 
 
 @needs_shell
-def test_a_shell_that_is_the_last_to_close_after_a_kill_leaves_database_and_wal_as_they_are(
-    tmp_db: Path,
-) -> None:
+def test_a_shell_that_closes_last_after_a_kill_changes_nothing(tmp_db: Path) -> None:
     with shell(tmp_db) as prompt:
         with gateway_at_work(tmp_db) as gateway:
             gateway.goes_on(100)
@@ -512,16 +435,14 @@ def test_a_shell_that_is_the_last_to_close_after_a_kill_leaves_database_and_wal_
         assert seen >= gateway.acknowledged
         prompt.quit()
     assert contents(tmp_db) == before
-    # One that comes when nobody else is there changes nothing either.
+    # A shell that comes when no other process is there changes nothing either.
     subprocess.run(ask_the_shell(tmp_db, VIEWS), check=True, capture_output=True)
     assert contents(tmp_db) == before
     assert everything_is_there(tmp_db, gateway.acknowledged)
 
 
-def test_a_program_that_opens_for_writing_and_closes_last_after_a_kill_folds_the_wal_and_loses_nothing(
-    tmp_db: Path,
-) -> None:
-    """sqlite-utils has no read-only mode. It may then only do what the next gateway would do as well."""
+def test_a_writer_that_closes_last_after_a_kill_loses_nothing(tmp_db: Path) -> None:
+    """sqlite-utils has no read-only mode: it may do only what the next gateway would do."""
     with gateway_at_work(tmp_db) as gateway:
         gateway.goes_on(100)
         gateway.kill()
@@ -542,20 +463,17 @@ def everything_is_there(path: Path, acknowledged: int) -> bool:
         keys: list[str | None] = []
         while page := session.arrivals(after_seq=len(keys), limit=1_000):
             keys += [entry.idempotency_key for entry in page]
-        # One more may have been committed when it was killed, and not been told.
+        # One more may have been committed at the kill, without being acknowledged.
         assert keys in (
             [str(number) for number in range(1, acknowledged + extra + 1)] for extra in (0, 1)
         )
         return bool(db.verify().ok)
 
 
-@pytest.mark.anyio
 @pytest.mark.skipif(
     DATASETTE is None, reason="no datasette here (SESSIONDB_DATASETTE=/path/to/datasette names one)"
 )
-async def test_datasette_serves_every_view_beside_a_live_gateway_and_keeps_no_snapshot(
-    tmp_db: Path,
-) -> None:
+async def test_datasette_serves_every_view_and_keeps_no_snapshot(tmp_db: Path) -> None:
     async with live(tmp_db) as (db, session):
         await a_bit_of_everything(db)
         before = identities(tmp_db)
@@ -571,7 +489,7 @@ async def test_datasette_serves_every_view_beside_a_live_gateway_and_keeps_no_sn
             assert page.status_code == 200
             refused = await client.get(f"/{tmp_db.stem}.json", params={"sql": "DELETE FROM event"})
             assert refused.status_code == 400
-            # It stays, with its connections open, and yet the WAL starts over again and again.
+            # datasette stays, with its connections open, and the WAL is reset all the same.
             for _ in range(3):
                 await is_reset(db, session)
             assert identities(tmp_db) == before
@@ -613,7 +531,8 @@ async def serving(path: Path) -> AsyncIterator[httpx.AsyncClient]:
                     return False
 
             with anyio.fail_after(PATIENCE_S):
-                while not await answers():  # noqa: ASYNC110  # another process rings no event of this loop
+                # Another process sets no event of this loop.
+                while not await answers():  # noqa: ASYNC110
                     await anyio.sleep(0.05)
             yield client
     finally:

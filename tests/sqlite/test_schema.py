@@ -46,8 +46,8 @@ def test_all_migrations_on_an_empty_file_give_exactly_the_schema() -> None:
         key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
     )
     assert not differing, (
-        f"schema.sql and the migrations disagree on {differing}. Before the first release: copy schema.sql over "
-        "sessiondb/sqlite/migrations/0001_initial.sql. After it: write the next numbered migration, and never touch a released one."
+        f"schema.sql and the migrations disagree on {differing}. Write the next numbered "
+        "migration, and never touch a released one."
     )
 
 
@@ -66,7 +66,7 @@ def test_both_mark_the_file_alike(pragma: str) -> None:
     assert from_migrations().pragma(pragma) == expected
 
 
-def test_migrations_are_numbered_without_a_gap_and_each_sets_its_version() -> None:
+def test_migrations_have_no_gap_and_each_sets_its_version() -> None:
     numbers = [number for number, _ in schema.migrations()]
     assert numbers == list(range(1, schema.SCHEMA_VERSION + 1))
     assert sorted(file.name for file in MIGRATIONS.glob("*.sql")) == sorted(
@@ -108,14 +108,19 @@ INSERT INTO session (session_no, session_id, origin, version, created_at_ms, upd
 VALUES (1, 'one', 'import', 3, 1, 2, 7), (2, 'two', 'native', 3, 1, 2, 9);
 INSERT INTO source (source_no, path, name, kind, session_no, lines, entries, imported_at_ms, state)
 VALUES (4, '/a', 'a', 'pi', 1, 9, 7, 5, 'done'), (6, '/b', 'b', 'index', NULL, 1, 0, 5, 'done');
-INSERT INTO quarantine VALUES (4, 3, 100, 2, 'torn', 'damaged', x'00ff'), (4, 5, 300, 4, 'blank line', 'blank', x'0a');
-INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload)
-VALUES (1, 'web', 'e1', 1, 'main', 'held', 5, 6, 2, '{}'), (2, 'cron', 'e2', 2, 'cron', 'dead', 5, 6, 5, '{}'), (9, 'web', 'e9', 2, 'main', 'queued', 5, 6, 0, '{}');
+INSERT INTO quarantine
+VALUES (4, 3, 100, 2, 'torn', 'damaged', x'00ff'),
+       (4, 5, 300, 4, 'blank line', 'blank', x'0a');
+INSERT INTO inbox (inbox_no, source, event_id, session_no, lane, state, accepted_at_ms,
+                   available_at_ms, attempts, payload)
+VALUES (1, 'web', 'e1', 1, 'main', 'held', 5, 6, 2, '{}'),
+       (2, 'cron', 'e2', 2, 'cron', 'dead', 5, 6, 5, '{}'),
+       (9, 'web', 'e9', 2, 'main', 'queued', 5, 6, 0, '{}');
 DELETE FROM inbox WHERE inbox_no = 9;
 """
 
 
-def test_rows_of_the_second_schema_keep_everything_under_their_new_names() -> None:
+def test_rows_of_the_second_schema_survive_under_new_names() -> None:
     connection = apsw.Connection(":memory:")
     scripts = dict(schema.migrations())
     for number in (1, 2):
@@ -126,24 +131,34 @@ def test_rows_of_the_second_schema_keep_everything_under_their_new_names() -> No
         (1, "one", 7),
         (2, "two", 9),
     ]
-    files = "SELECT import_file_no, path, kind, session_no, lines, entries, state, final_newline FROM import_file ORDER BY 1"
+    files = (
+        "SELECT import_file_no, path, kind, session_no, lines, entries, state, final_newline"
+        " FROM import_file ORDER BY 1"
+    )
     assert drain(connection, files) == [
         (4, "/a", "pi", 1, 9, 7, "done", 1),
         (6, "/b", "index", None, 1, 0, "done", 1),
     ]
-    lines = "SELECT import_file_no, line, byte_offset, after_seq, severity, content FROM quarantine ORDER BY line"
+    lines = (
+        "SELECT import_file_no, line, byte_offset, after_seq, severity, content"
+        " FROM quarantine ORDER BY line"
+    )
     assert drain(connection, lines) == [
         (4, 3, 100, 2, "damaged", b"\x00\xff"),
         (4, 5, 300, 4, "blank", b"\n"),
     ]
-    messages = "SELECT inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts FROM inbox ORDER BY 1"
+    messages = (
+        "SELECT inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms,"
+        " available_at_ms, attempts FROM inbox ORDER BY 1"
+    )
     assert drain(connection, messages) == [
         (1, "web", "e1", 1, "main", "interrupted", 5, 6, 2),
         (2, "cron", "e2", 2, "cron", "dead", 5, 6, 5),
     ]
     drain(
         connection,
-        "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload) "
+        "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms,"
+        " available_at_ms, payload) "
         "VALUES ('web', 'e10', 1, 'main', 'queued', 7, 7, '{}')",
     )
     assert drain(connection, "SELECT max(inbox_no) FROM inbox") == [(10,)], (
@@ -159,7 +174,10 @@ def test_a_migration_that_fails_leaves_the_version_before_it(
     connection = apsw.Connection(str(tmp_path / "old.db"))
     drain(connection, schema.schema_text())
     version = schema.SCHEMA_VERSION
-    broken = f"CREATE TABLE half (x INTEGER) STRICT; PRAGMA user_version = {version + 1}; INSERT INTO nowhere VALUES (1)"
+    broken = (
+        f"CREATE TABLE half (x INTEGER) STRICT; PRAGMA user_version = {version + 1};"
+        " INSERT INTO nowhere VALUES (1)"
+    )
     monkeypatch.setattr(schema, "migrations", lambda: [(version + 1, broken)])
     monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
     with pytest.raises(apsw.SQLError, match="nowhere"):
@@ -169,7 +187,7 @@ def test_a_migration_that_fails_leaves_the_version_before_it(
     assert not connection.in_transaction
 
 
-def test_the_distributions_sqlite3_reads_the_schema_and_every_view(tmp_path: Path) -> None:
+def test_the_distributions_shell_reads_schema_and_views(tmp_path: Path) -> None:
     shell = shutil.which("sqlite3")
     if shell is None:
         pytest.skip("no sqlite3 command on this machine")
@@ -177,7 +195,10 @@ def test_the_distributions_sqlite3_reads_the_schema_and_every_view(tmp_path: Pat
     connection = apsw.Connection(str(path))
     drain(connection, "PRAGMA journal_mode = wal")
     drain(connection, schema.schema_text())
-    readable = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+    readable = (
+        "SELECT name FROM sqlite_schema"
+        " WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+    )
     names = [name for (name,) in drain(connection, readable)]
     script = "".join(f'SELECT count(*) FROM "{name}";\n' for name in names)
     read = subprocess.run(

@@ -1,4 +1,4 @@
-"""Steps of background work: alone in their transactions, paced beside callers, never put off for ever."""
+"""Steps of background work: transactions of their own, paced beside callers, never starved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.engine import count, held_writer, insert, opened, until
 
 
 class Clock:
-    """A clock that stands still until it is told to move."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -34,71 +34,71 @@ class Clock:
 
 
 def _paced(clock: Clock, backend: SqliteBackend) -> Throttle:
-    """Give the writer a pacing whose time the test decides, as it is after a caller and a step."""
-    throttle = backend._parts.writer._pacing = Throttle(clock)
-    throttle.heard()
-    throttle.took(0.002, beside_processes=False)
+    """Give the writer a throttle on the test's clock, as it is after a caller and a step."""
+    throttle = backend._parts.writer.queue.throttle = Throttle(clock)
+    throttle.note_caller()
+    throttle.note_step(0.002, beside_processes=False)
     return throttle
 
 
-# -- the arithmetic ---------------------------------------------------------------------------------------------------
+# -- the arithmetic --------------------------------------------------------------------
 
 
-def test_steps_follow_one_another_while_nobody_else_writes() -> None:
+def test_steps_follow_one_another_while_no_caller_writes() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     assert throttle.due_in_s == 0
-    throttle.took(0.010, beside_processes=False)
+    throttle.note_step(0.010, beside_processes=False)
     assert throttle.due_in_s == 0
 
 
-def test_beside_callers_a_step_is_followed_by_a_pause_in_proportion() -> None:
+def test_beside_callers_a_pause_in_proportion_follows_a_step() -> None:
     clock = Clock()
     throttle = Throttle(clock)
-    throttle.heard()
-    throttle.took(0.001, beside_processes=False)
+    throttle.note_caller()
+    throttle.note_step(0.001, beside_processes=False)
     assert throttle.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
     clock.now += 0.199
     assert throttle.due_in_s == pytest.approx(0.0, abs=1e-9)
 
 
-def test_work_that_goes_on_for_minutes_gets_more_and_the_next_piece_begins_anew() -> None:
+def test_work_that_lasts_for_minutes_gets_a_larger_share() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     pauses = []
     for _ in range(900):  # a step each second, callers all the time
         clock.now += 1.0
-        throttle.heard()
-        throttle.took(0.001, beside_processes=False)
+        throttle.note_caller()
+        throttle.note_step(0.001, beside_processes=False)
         pauses.append(round(throttle.due_in_s, 6))
     assert pauses[0] == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
     assert pauses == sorted(pauses, reverse=True)
     assert pauses[-1] == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS_MAX - 1))
-    clock.now += STRETCH_GAP_S / 2  # it has come to its end, and comes again: it had not caught up
-    throttle.heard()
-    throttle.took(0.001, beside_processes=False)
+    clock.now += STRETCH_GAP_S / 2  # it ended, and starts again: it had not caught up
+    throttle.note_caller()
+    throttle.note_step(0.001, beside_processes=False)
     assert throttle.due_in_s == pytest.approx(pauses[-1], abs=1e-6)
     clock.now += STRETCH_GAP_S + 1.0
-    throttle.heard()
-    throttle.took(0.001, beside_processes=False)
+    throttle.note_caller()
+    throttle.note_step(0.001, beside_processes=False)
     assert throttle.due_in_s == pytest.approx(pauses[0])
 
 
-def test_the_share_does_not_grow_while_nobody_is_beside_the_work() -> None:
+def test_the_share_does_not_grow_without_callers() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     for _ in range(900):
         clock.now += 1.0
-        throttle.took(0.001, beside_processes=False)
-    throttle.heard()
+        throttle.note_step(0.001, beside_processes=False)
+    throttle.note_caller()
     assert throttle.due_in_s == pytest.approx(0.001 * (1 / SHARE_BESIDE_CALLERS - 1))
 
 
-def test_the_pause_ends_when_the_callers_have_gone() -> None:
+def test_the_pause_ends_when_the_callers_are_quiet() -> None:
     clock = Clock()
     throttle = Throttle(clock)
-    throttle.heard()
-    throttle.took(0.020, beside_processes=False)
+    throttle.note_caller()
+    throttle.note_step(0.020, beside_processes=False)
     assert throttle.due_in_s == pytest.approx(
         QUIET_S
     )  # shorter than 199 times 20 ms, and than the longest pause
@@ -106,10 +106,10 @@ def test_the_pause_ends_when_the_callers_have_gone() -> None:
     assert throttle.due_in_s == 0
 
 
-def test_beside_another_process_the_pause_is_shorter_and_does_not_end_with_the_callers() -> None:
+def test_beside_another_process_the_pause_has_its_own_length() -> None:
     clock = Clock()
     throttle = Throttle(clock)
-    throttle.took(0.300, beside_processes=True)
+    throttle.note_step(0.300, beside_processes=True)
     pause_s = 0.300 * (1 / SHARE_BESIDE_PROCESSES - 1)
     assert throttle.due_in_s == pytest.approx(pause_s)
     clock.now += pause_s + 1e-6
@@ -119,20 +119,21 @@ def test_beside_another_process_the_pause_is_shorter_and_does_not_end_with_the_c
 def test_no_pause_is_longer_than_its_bound() -> None:
     clock = Clock()
     throttle = Throttle(clock)
-    throttle.took(60.0, beside_processes=True)
+    throttle.note_step(60.0, beside_processes=True)
     for _ in range(100):  # callers come all the time
-        throttle.heard()
+        throttle.note_caller()
         assert throttle.due_in_s <= PAUSE_S_MAX
         clock.now += PAUSE_S_MAX / 100
     assert throttle.due_in_s == pytest.approx(0.0, abs=1e-9)
 
 
-# -- in the writer ----------------------------------------------------------------------------------------------------
+# -- in the writer ---------------------------------------------------------------------
 
 
 @pytest.mark.anyio
 async def test_a_step_is_alone_in_its_transaction(tmp_db: Path) -> None:
-    async with opened(tmp_db) as backend:
+    # A batch takes what is queued, however long the test holds the writer.
+    async with opened(tmp_db, limits=Limits(batch_ms_max=60_000)) as backend:
         before = backend.stats()["writer"]["commits"]
         async with anyio.create_task_group() as tasks:
             async with held_writer(backend):
@@ -294,11 +295,11 @@ async def test_vacuum_and_backup_are_paced_too(tmp_db: Path, tmp_path: Path) -> 
         _paced(clock, backend)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(backend.backup, tmp_path / "copy.db")
-            await until(lambda: bool(backend._parts.writer._maintenance))
+            await until(lambda: bool(backend._parts.writer.queue.tasks))
             for number in range(20):
                 await backend.write(insert(f"caller {number}"), op="append")
             assert not (tmp_path / "copy.db.partial").exists()
             clock.now += PAUSE_S_MAX
             await until(lambda: (tmp_path / "copy.db.partial").exists())
-            backend._parts.writer._pacing = Throttle()
+            backend._parts.writer.queue.throttle = Throttle()
         assert (tmp_path / "copy.db").exists()

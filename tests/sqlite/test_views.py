@@ -1,4 +1,4 @@
-"""The views, as an operator meets them: through the distribution's sqlite3 shell, read-only, beside an open database."""
+"""The views in the distribution's sqlite3 shell, read-only, beside an open database."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Se
     return created
 
 
-async def test_every_view_answers_in_the_distributions_shell_beside_an_open_database(
-    tmp_db: Path,
-) -> None:
+async def test_every_view_answers_in_the_distributions_shell(tmp_db: Path) -> None:
     assert len(VIEWS) >= 8
     async with sessiondb.open(tmp_db) as db:
         await a_bit_of_everything(db)
@@ -145,7 +143,7 @@ async def test_session_overview_counts_what_the_api_counts(tmp_db: Path) -> None
             )
 
 
-async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_db: Path) -> None:
+async def test_stuck_shows_a_cool_down_and_an_overdue_job_only(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         created = await a_bit_of_everything(db)
         assert [
@@ -156,9 +154,10 @@ async def test_stuck_shows_a_cool_down_and_an_overdue_job_and_nothing_else(tmp_d
                 pass
     # A deadline in the past, as a killed process leaves it behind.
     overdue = (
-        "INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, tokens_before, begun_at_ms, deadline_ms,"
-        " deadline_max_ms)"
-        f" SELECT 'dead', session_no, 'running', 'threshold', 0, 1, 1, 2, 2 FROM session WHERE session_id = '{created['overdue'].id}'"
+        "INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch,"
+        " tokens_before, begun_at_ms, deadline_ms, deadline_max_ms)"
+        " SELECT 'dead', session_no, 'running', 'threshold', 0, 1, 1, 2, 2 FROM session"
+        f" WHERE session_id = '{created['overdue'].id}'"
     )
     write_with_shell(tmp_db, overdue)
     assert {row["what"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {
@@ -206,15 +205,15 @@ async def test_every_query_of_the_pages_finds_something(tmp_db: Path) -> None:
         assert silent == [], "each finds something in a database that holds something of everything"
 
 
-# -- a gateway's work ---------------------------------------------------------------------------------------
+# -- a gateway's work ------------------------------------------------------------------
 
 
 class Stuck(Exception):
-    """What the test's channel raises: nobody knows whether the reply arrived."""
+    """What the test's channel raises: the outcome of the reply is unknown."""
 
 
 async def a_gateways_day(db: sessiondb.SessionDB) -> None:
-    """One message of each fate: answered and sent, answered and unknown, refused, incomplete, dead, and waiting."""
+    """Bring one message to each end: sent, unknown, refused, incomplete, dead, and waiting."""
 
     async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
         message = turn.message["content"]
@@ -266,7 +265,7 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
 
 
 def is_quiet(tx: ReadTx) -> bool:
-    """Tell whether everything but the message in lane `cron` has come to its end."""
+    """Return whether everything but the message in lane `cron` is done."""
     work = tx.one("status.work", now_ms=0)
     return (
         work.messages_waiting,
@@ -317,7 +316,7 @@ async def test_the_views_of_a_gateway_tell_what_became_of_each_message(tmp_db: P
         assert shell(tmp_db, "SELECT * FROM held") == []
 
 
-async def test_held_shows_turns_compactions_and_replies_as_the_api_does(tmp_db: Path) -> None:
+async def test_held_shows_what_the_api_shows(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         both = {"turn", "reply", "compaction"}
         busy = anyio.Event()

@@ -37,9 +37,7 @@ async def test_a_write_waits_for_another_process_and_then_goes_through(tmp_db: P
         assert backend.stats()["writer"]["busy_timeouts"] == 0
 
 
-async def test_after_the_busy_timeout_every_waiting_write_is_refused_and_told_who_holds_the_lock(
-    tmp_db: Path,
-) -> None:
+async def test_after_the_busy_timeout_waiting_writes_name_the_holder(tmp_db: Path) -> None:
     async with opened(tmp_db, limits=Limits(busy_timeout_s=0.1)) as backend:
         with locked_by_another_process(tmp_db) as unlock:
             errors: list[StoreBusy] = []
@@ -67,10 +65,13 @@ async def test_a_holder_that_uses_sessiondb_is_named_by_its_program(tmp_db: Path
     code = """
 import sys, anyio
 from sessiondb.sqlite import SqliteBackend
+def hold_lock(tx):
+    print("locked", flush=True)
+    sys.stdin.readline()
 async def main():
     async def hold():
         backend = await SqliteBackend.open(sys.argv[1], program="other gateway")
-        await backend.write(lambda tx: (print("locked", flush=True), sys.stdin.readline()), op="hold")
+        await backend.write(hold_lock, op="hold")
         await backend.close()
     await hold()
 anyio.run(main)
@@ -89,7 +90,7 @@ anyio.run(main)
             assert other.wait(30) == 0
 
 
-async def test_deadlines_and_cancellations_are_honoured_during_the_wait(tmp_db: Path) -> None:
+async def test_deadlines_and_cancellations_hold_during_the_wait(tmp_db: Path) -> None:
     async with opened(tmp_db) as backend:
         with locked_by_another_process(tmp_db) as unlock:
             with pytest.raises(NotExecuted):
@@ -103,13 +104,11 @@ async def test_deadlines_and_cancellations_are_honoured_during_the_wait(tmp_db: 
         assert [await count(backend, name) for name in ("late", "cancelled", "next")] == [0, 0, 1]
 
 
-async def test_opening_while_another_process_writes_is_refused_after_the_timeout_and_leaves_no_thread(
-    tmp_db: Path,
-) -> None:
+async def test_an_opening_that_stays_locked_leaves_no_thread(tmp_db: Path) -> None:
     async with opened(tmp_db):
         pass
     before = threading.active_count()
-    # A connection must exist for the lock to be in a WAL that survives; the child's own is enough.
+    # The lock needs a WAL that stays, and so a connection. The child's own is enough.
     with locked_by_another_process(tmp_db) as unlock:
         with pytest.raises(StoreBusy, match="opening: pid"):
             await SqliteBackend.open(tmp_db, limits=Limits(busy_timeout_s=0.05))

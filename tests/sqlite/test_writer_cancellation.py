@@ -1,7 +1,7 @@
-"""Whatever a caller does while its request is on the way, it learns what became of it.
+"""A caller learns the outcome of its request, whenever it is cancelled.
 
-Cancel scopes (anyio on either event loop): "cancelled" always means "not executed". asyncio's own `task.cancel()`
-cannot be put off, so there the exception says what happened.
+Cancel scopes (anyio on either event loop): "cancelled" always means "not executed".
+asyncio's own `task.cancel()` cannot be put off, so there the exception has the outcome.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ async def test_a_scope_cancelled_while_queued_means_not_executed(tmp_db: Path) -
         assert await count(backend, "x") == 0
 
 
-async def test_a_scope_cancelled_after_the_beginning_gets_the_result_and_is_cancelled_at_its_next_checkpoint(
-    tmp_db: Path,
-) -> None:
+async def test_a_scope_cancelled_after_the_start_gets_its_result(tmp_db: Path) -> None:
     async with opened(tmp_db) as backend:
         hold = Hold(then=insert("x"))
         steps: list[Any] = []
@@ -85,9 +83,7 @@ async def test_a_scope_cancelled_after_the_beginning_gets_the_result_and_is_canc
         assert await count(backend, "x") == 1
 
 
-async def test_a_timeout_of_the_caller_after_the_beginning_does_not_lose_the_result(
-    tmp_db: Path,
-) -> None:
+async def test_a_timeout_after_the_start_does_not_lose_the_result(tmp_db: Path) -> None:
     async with opened(tmp_db) as backend:
         hold = Hold(then=insert("x"))
         results: list[int] = []
@@ -126,7 +122,7 @@ async def test_a_cancelled_body_that_fails_reports_its_error(tmp_db: Path) -> No
         assert [outcome_of(error) for error in errors] == ["not_executed"]
 
 
-async def test_a_cancelled_read_ends_at_once_and_its_statement_is_interrupted(tmp_db: Path) -> None:
+async def test_a_cancelled_read_ends_and_its_statement_is_interrupted(tmp_db: Path) -> None:
     async with opened(tmp_db, limits=Limits(readers=1)) as backend:
         scope = anyio.CancelScope()
 
@@ -204,7 +200,7 @@ class TestNativeCancellation:
             assert await count(backend, "x") == 0
 
     @pytest.mark.parametrize("times", [1, 3])
-    async def test_after_the_beginning_it_waits_and_propagates_marked_committed(
+    async def test_after_the_start_it_waits_and_is_marked_committed(
         self, tmp_db: Path, times: int
     ) -> None:
         async with opened(tmp_db) as backend:
@@ -233,9 +229,7 @@ class TestNativeCancellation:
             assert outcome_of(late.value) == "committed"
             assert await count(backend, "x") == 1
 
-    async def test_an_event_loop_that_dies_with_requests_under_way_harms_nobody(
-        self, tmp_db: Path
-    ) -> None:
+    async def test_an_event_loop_that_dies_harms_no_other_caller(self, tmp_db: Path) -> None:
         backend = await SqliteBackend.open(tmp_db)
         hold, tasks = Hold(then=insert("orphan")), list[Any]()
 

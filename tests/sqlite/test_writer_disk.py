@@ -1,4 +1,4 @@
-"""A disk that is full or fails, by a VFS that fails where it is told to."""
+"""A disk that is full or fails, by a VFS that fails on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.engine import count, held_writer, insert, opened, until
 
 pytestmark = pytest.mark.anyio
 
-# A batch takes what is queued however long the test holds it: nothing here is about that bound.
+# A batch takes what is queued, however long the test holds it: that bound is not the subject.
 PATIENT = Limits(batch_ms_max=60_000)
 
 
@@ -83,9 +83,7 @@ def faults() -> Iterator[Faults]:
     vfs.unregister()
 
 
-async def test_a_failed_sync_at_commit_means_outcome_unknown_and_a_new_connection(
-    tmp_db: Path, faults: Faults
-) -> None:
+async def test_a_failed_sync_at_commit_means_outcome_unknown(tmp_db: Path, faults: Faults) -> None:
     async with opened(tmp_db) as backend:
         await backend.write(insert("before"), op="append")
         faults.sync = apsw.IOError
@@ -101,7 +99,7 @@ async def test_a_failed_sync_at_commit_means_outcome_unknown_and_a_new_connectio
         assert await count(backend, "during") in (0, 1)
 
 
-async def test_every_request_of_the_failed_batch_learns_that_its_outcome_is_unknown(
+async def test_every_request_of_a_failed_batch_is_outcome_unknown(
     tmp_db: Path, faults: Faults
 ) -> None:
     async with opened(tmp_db, limits=PATIENT) as backend:
@@ -144,9 +142,7 @@ async def test_a_full_disk_inside_a_body_rolls_back_and_says_so(tmp_db: Path) ->
         assert [await count(backend, name) for name in ("small", "next")] == [0, 1]
 
 
-async def test_when_sqlite_rolls_the_whole_transaction_back_the_neighbours_are_told(
-    tmp_db: Path,
-) -> None:
+async def test_when_a_whole_transaction_rolls_back_neighbours_fail(tmp_db: Path) -> None:
     def lose_everything(tx: Any) -> None:
         tx._connection.execute("ROLLBACK")  # what SQLite does by itself on some full disks
         raise ValueError("the disk is full, say")
@@ -208,7 +204,7 @@ async def test_a_body_that_swallows_a_disk_error_does_not_commit(
         assert backend.stats()["writer"]["reopened"] == 1
 
 
-async def test_while_the_file_cannot_be_opened_again_writes_fail_typed_and_reads_go_on(
+async def test_while_the_file_cannot_be_reopened_reads_continue(
     tmp_db: Path, faults: Faults
 ) -> None:
     async with opened(tmp_db) as backend:

@@ -1,4 +1,4 @@
-"""What the tests of the engine share: statements of their own, ways to hold the engine still, and other processes."""
+"""What the tests of the engine share: statements, ways to hold the engine, other processes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from sessiondb.sqlite import SqliteBackend, transaction
 from sessiondb.sqlite.transaction import Prepared
 from tests import ROOT as CHECKOUT
 
-# No test waits this long unless it fails; it turns a deadlock into a failure.
+# No test waits this long unless it fails. It turns a deadlock into a failure.
 PATIENCE_S = 30.0
 
+COLUMNS = "host, boot_id, pid, pid_started, program, opened_at_ms"
 STATEMENTS = {
-    "test.insert": """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms) VALUES ('h', 'b', 0, 0, :program, 0)""",
-    "test.insert_at": """INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms)
-                         VALUES (:instance_no, 'h', 'b', 0, 0, :program, 0)""",
-    "test.insert_large": """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
-                            VALUES ('large', 'b', 0, 0, hex(randomblob(:size / 2)), 0)""",
-    "test.insert_returning": """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
-                                VALUES ('h', 'b', 0, 0, :program, 0) RETURNING instance_no, program""",
+    "test.insert": f"""
+INSERT INTO instance ({COLUMNS}) VALUES ('h', 'b', 0, 0, :program, 0)""",
+    "test.insert_at": f"""
+INSERT INTO instance (instance_no, {COLUMNS}) VALUES (:instance_no, 'h', 'b', 0, 0, :program, 0)""",
+    "test.insert_large": f"""
+INSERT INTO instance ({COLUMNS}) VALUES ('large', 'b', 0, 0, hex(randomblob(:size / 2)), 0)""",
+    "test.insert_returning": f"""
+INSERT INTO instance ({COLUMNS}) VALUES ('h', 'b', 0, 0, :program, 0)
+RETURNING instance_no, program""",
     "test.delete_large": "DELETE FROM instance WHERE host = 'large'",
     "test.rename": "UPDATE instance SET program = :after WHERE program = :before",
     "test.count": "SELECT count(*) AS n FROM instance WHERE program = :program",
     "test.count_like": "SELECT count(*) AS n FROM instance WHERE program GLOB :pattern",
     "test.programs": "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no",
     "test.nameless": "SELECT count(*) FROM instance",
-    "test.spin": "WITH RECURSIVE step (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM step WHERE x < :n) SELECT max(x) AS n FROM step",
+    "test.spin": """
+WITH RECURSIVE step (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM step WHERE x < :n)
+SELECT max(x) AS n FROM step""",
 }
 
 
@@ -65,7 +70,7 @@ async def count(backend: SqliteBackend, program: str) -> int:
 
 
 class Hold:
-    """A body that occupies the thread it runs on until released, so that a test sees the engine in a known state."""
+    """A body that occupies its thread until released, so that a test knows the engine's state."""
 
     def __init__(self, then: Callable[[Any], Any] = lambda tx: None) -> None:
         self.begun = threading.Event()
@@ -102,13 +107,13 @@ def names_in(folder: Path) -> list[str]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that another thread or process brings about."""
     with anyio.fail_after(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110  # threads and processes ring no event of this loop
+        while not condition():  # noqa: ASYNC110  # threads and processes set no event of this loop
             await anyio.sleep(0.001)
 
 
 @contextmanager
 def other_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run Python code in another process, which prints a line when it has got where the test wants it."""
+    """Run Python code in another process, which prints a line where the test is to continue."""
     child = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -122,6 +127,20 @@ def other_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[st
     finally:
         child.kill()
         child.communicate()
+
+
+def run_python(
+    code: str, *arguments: object, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code in another process to its end."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        timeout=timeout,
+        check=False,
+    )
 
 
 LOCK = """
@@ -138,7 +157,7 @@ sys.stdin.readline()
 
 @contextmanager
 def locked_by_another_process(path: Path) -> Iterator[Callable[[], None]]:
-    """Hold the write lock from another process; yields what makes it let go."""
+    """Hold the write lock from another process. Yields the function that releases it."""
     with other_process(LOCK, path) as child:
         assert child.stdin is not None
         assert child.stdout is not None

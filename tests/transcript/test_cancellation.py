@@ -53,7 +53,7 @@ class Gate:
         begin, commit = Writer._begin, Writer._commit
 
         def held_begin(writer: Writer, queue: Any) -> Any:
-            if writer._queue:
+            if writer.queue.writes:
                 self.stop("queued")
             return begin(writer, queue)
 
@@ -222,7 +222,7 @@ def _hold_until(where: str, gate: Gate, db: sessiondb.SessionDB) -> None:
         gate.open()
     patience = threading.Event()
     for _ in range(int(PATIENCE_S * 1000)):
-        if writer._idle or gate.reached.is_set():
+        if writer.queue._idle or gate.reached.is_set():
             return
         patience.wait(0.001)
     raise AssertionError("the writer neither stopped at the gate nor came to rest")
@@ -243,7 +243,7 @@ async def talk(session: sessiondb.Session, turns: int = 3) -> None:
 async def nothing_is_left(db: sessiondb.SessionDB, session: sessiondb.Session) -> None:
     """No running job, no open transaction, no lock; the next append and the next compaction go the ordinary way."""
     writer: Writer = db.backend._parts.writer  # type: ignore[attr-defined]
-    await until(lambda: writer._idle)
+    await until(lambda: writer.queue._idle)
     assert [job.state async for job in db.compactions(session) if job.state == "running"] == []
     with closing(
         apsw.Connection(db.path)

@@ -1,11 +1,13 @@
 -- Four names that meant two things, or the wrong one.
 --
--- `source` was a table of imported files and a column for the channel of a message: the table is `import_file`, the column
--- `channel`. `session.entries` was no count but the last seq given out: `last_seq`. A message whose turn was interrupted was
--- `held` by nobody: its state is `interrupted`.
+-- `source` was a table of imported files and a column for the channel of a message. The table
+-- becomes `import_file`, the column `channel`. `session.entries` was the last seq, not a count.
+-- It becomes `last_seq`. A message whose turn was interrupted had the state `held`, although
+-- nothing held it. The state becomes `interrupted`.
 --
--- Rewritten are import_file (a row a file), quarantine (the damaged lines) and inbox (a row a message that was not pruned);
--- `entry`, where the bytes are, is not touched. About a second for 100 MB of messages.
+-- Rewritten are import_file (a row per file), quarantine (the damaged lines) and inbox (a row
+-- per message that was not pruned). `entry`, which has the bytes, is not touched. It takes
+-- about a second for 100 MB of messages.
 
 DROP VIEW archive_log;
 DROP VIEW event_log;
@@ -93,7 +95,7 @@ INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepte
 SELECT inbox_no, source, event_id, session_no, lane, CASE state WHEN 'held' THEN 'interrupted' ELSE state END, accepted_at_ms,
   available_at_ms, attempts, turn_no, entry_no, delayed, timeout_ms, lane_before, reason, payload
 FROM inbox_before;
--- Numbers of messages that were pruned are not given out again.
+-- Numbers of pruned messages are not assigned again.
 DELETE FROM sqlite_sequence WHERE name = 'inbox';
 INSERT INTO sqlite_sequence (name, seq) SELECT 'inbox', seq FROM sqlite_sequence WHERE name = 'inbox_before';
 DROP TABLE inbox_before;

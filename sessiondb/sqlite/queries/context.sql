@@ -1,13 +1,15 @@
 -- name: pointers
--- Where the current context of a session begins and ends, and how heavy it is.
-SELECT s.session_no, s.session_id, s.version, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh
+-- Return where a session's current context begins and ends, and how many tokens it has.
+SELECT s.session_no, s.session_id, s.version, s.epoch, s.head_no, s.boundary_no, s.first_kept_no,
+       s.context_tokens, s.tokens_fresh
 FROM session AS s WHERE s.session_no = :session_no;
 
 -- name: now
--- The same, with what the head says about the model, and the branch that it is the tip of or lies in: everything that
--- a context needs besides its messages, unless its path crosses branches.
-SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.archived_at_ms,
-       h.entry_id AS head_id, h.branch_no, b.first_no, b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
+-- Return the same, with the model settings at the head and the branch of the head. That
+-- is all that a context needs besides its messages, unless its path crosses branches.
+SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens,
+       s.tokens_fresh, s.archived_at_ms, h.entry_id AS head_id, h.branch_no, b.first_no,
+       b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
 FROM session AS s
 LEFT JOIN entry AS h ON h.entry_no = s.head_no
 LEFT JOIN branch AS b ON b.branch_no = h.branch_no
@@ -16,9 +18,10 @@ LEFT JOIN entry AS t ON t.entry_no = h.thinking_no
 WHERE s.session_no = :session_no;
 
 -- name: then
--- The same at the end of a past epoch; its tokens were not kept.
-SELECT s.session_id, e.epoch, e.closed_head_no AS head_no, e.boundary_no, e.first_kept_no, NULL AS context_tokens, 0 AS tokens_fresh,
-       h.entry_id AS head_id, h.branch_no, b.first_no, b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
+-- Return the same at the end of a past epoch, whose tokens were not kept.
+SELECT s.session_id, e.epoch, e.closed_head_no AS head_no, e.boundary_no, e.first_kept_no,
+       NULL AS context_tokens, 0 AS tokens_fresh, h.entry_id AS head_id, h.branch_no, b.first_no,
+       b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
 FROM epoch AS e
 JOIN session AS s ON s.session_no = e.session_no
 LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no
@@ -28,13 +31,14 @@ LEFT JOIN entry AS t ON t.entry_no = h.thinking_no
 WHERE e.session_no = :session_no AND e.epoch = :epoch AND e.closed_at_ms IS NOT NULL;
 
 -- name: span
--- What one branch's range adds to a context: the message as bytes where it can be cut out of the payload, else the
--- whole entry. Bytes, so that offsets are bytes and nothing is decoded on the way.
+-- Return what one branch's range adds to a context: the message as bytes where it can
+-- be cut out of the payload, else the whole entry. Bytes, so that offsets are bytes and
+-- nothing is decoded on the way.
 SELECT entry_no, projection, CASE WHEN projection = 3 THEN CAST(payload AS BLOB)
        ELSE substr(CAST(payload AS BLOB), body_at + 1, body_bytes) END AS content
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND projection > 0
 ORDER BY entry_no;
 
 -- name: boundary
--- The entry at which the context begins.
+-- Return the entry at which the context begins.
 SELECT entry_no, type, payload FROM entry WHERE entry_no = :entry_no;

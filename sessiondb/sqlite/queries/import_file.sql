@@ -1,26 +1,37 @@
 -- name: known
--- What earlier imports recorded of some files, and where reading of each goes on. The tail is the last line, when it
--- had no line end and was not an entry: that line is read again.
-SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, r.bytes, r.lines, r.entries, r.quarantined,
-       r.sha256, r.final_newline, r.inode, r.state, r.note, coalesce(s.last_seq, 0) AS session_last_seq,
-       coalesce((SELECT min(p.import_file_no) FROM import_file AS p WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
-       (SELECT min(q.byte_offset) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
-          AND r.final_newline = 0 AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END) AS tail_at,
-       (SELECT min(q.reason) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
-          AND r.final_newline = 0 AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END) AS tail_reason
+-- Return what earlier imports recorded of some files, and where reading of each
+-- continues. The tail is the last line, if it had no line end and was not an entry.
+-- That line is read again.
+SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, r.bytes,
+       r.lines, r.entries, r.quarantined,
+       r.sha256, r.final_newline, r.inode, r.state, r.note,
+       coalesce(s.last_seq, 0) AS session_last_seq,
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p
+                 WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
+       (SELECT min(q.byte_offset) FROM quarantine AS q
+        WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
+          AND r.final_newline = 0
+          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END) AS tail_at,
+       (SELECT min(q.reason) FROM quarantine AS q
+        WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
+          AND r.final_newline = 0
+          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END)
+            AS tail_reason
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path IN (SELECT value FROM json_each(:paths));
 
 -- name: by_path
--- One file's receipt, with its session's present size.
-SELECT r.import_file_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined, r.sha256, r.final_newline, r.state, r.note,
+-- Return one file's receipt, with its session's present size.
+SELECT r.import_file_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined,
+       r.sha256, r.final_newline, r.state, r.note,
        coalesce(s.last_seq, 0) AS session_last_seq,
-       coalesce((SELECT min(p.import_file_no) FROM import_file AS p WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p
+                 WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path = :path;
 
 -- name: by_inode
--- Receipts of files with these inodes, by whatever path.
+-- Return the receipts of files with these inodes, whatever their paths.
 SELECT import_file_no, path, inode FROM import_file INDEXED BY import_file_by_inode
 WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY import_file_no;
 
@@ -31,13 +42,14 @@ VALUES (:path, :name, :kind, :agent_id, :inode, :now_ms, :sha256, 'reading', :no
 RETURNING import_file_no;
 
 -- name: advance
--- Record how far a file has been read: part of the transaction that stores what was read.
-UPDATE import_file SET session_no = :session_no, bytes = :bytes, lines = :lines, entries = :entries, quarantined = :quarantined,
-       sha256 = :sha256, final_newline = :final_newline, inode = :inode, imported_at_ms = :now_ms, state = :state, note = :note
+-- Record how far a file has been read, in the transaction that stores what was read.
+UPDATE import_file SET session_no = :session_no, bytes = :bytes, lines = :lines, entries = :entries,
+       quarantined = :quarantined, sha256 = :sha256, final_newline = :final_newline, inode = :inode,
+       imported_at_ms = :now_ms, state = :state, note = :note
 WHERE import_file_no = :import_file_no;
 
 -- name: mark_changed
--- Record that a file is no longer what was imported; what was imported stays.
+-- Record that a file differs from what was imported. What was imported stays.
 UPDATE import_file SET state = 'changed', note = :note WHERE path = :path;
 
 -- name: mark_done
@@ -45,120 +57,151 @@ UPDATE import_file SET state = 'changed', note = :note WHERE path = :path;
 UPDATE import_file SET state = 'done', note = :note WHERE path = :path AND state = 'changed';
 
 -- name: move
--- A file was renamed: the same inode, the same bytes, and its old path is gone.
-UPDATE import_file SET path = :path, name = :name, kind = :kind, agent_id = :agent_id WHERE import_file_no = :import_file_no;
+-- Record that a file was renamed: same inode, same bytes, and its old path is missing.
+UPDATE import_file SET path = :path, name = :name, kind = :kind, agent_id = :agent_id
+WHERE import_file_no = :import_file_no;
 
 -- name: link
--- One more name of a file that has been imported (a hard link). It shares the session and holds no lines of its own.
-INSERT INTO import_file (path, name, kind, agent_id, inode, session_no, bytes, lines, entries, quarantined, sha256, final_newline,
-                    imported_at_ms, state, note)
-SELECT :path, :name, :kind, :agent_id, :inode, session_no, bytes, lines, entries, 0, sha256, final_newline, :now_ms, 'done', :note
+-- Record one more name of an imported file (a hard link). It shares the session and
+-- holds no lines of its own.
+INSERT INTO import_file (path, name, kind, agent_id, inode, session_no, bytes, lines, entries,
+                         quarantined, sha256, final_newline, imported_at_ms, state, note)
+SELECT :path, :name, :kind, :agent_id, :inode, session_no, bytes, lines, entries, 0, sha256,
+       final_newline, :now_ms, 'done', :note
 FROM import_file WHERE path = :first_path AND state = 'done'
-ON CONFLICT (path) DO UPDATE SET session_no = excluded.session_no, bytes = excluded.bytes, lines = excluded.lines,
-   entries = excluded.entries, sha256 = excluded.sha256, final_newline = excluded.final_newline, inode = excluded.inode,
-   imported_at_ms = excluded.imported_at_ms, note = excluded.note
+ON CONFLICT (path) DO UPDATE SET session_no = excluded.session_no, bytes = excluded.bytes,
+       lines = excluded.lines, entries = excluded.entries, sha256 = excluded.sha256,
+       final_newline = excluded.final_newline, inode = excluded.inode,
+       imported_at_ms = excluded.imported_at_ms, note = excluded.note
 WHERE import_file.sha256 <> excluded.sha256 OR import_file.session_no IS NOT excluded.session_no;
 
 -- name: keep
--- Keep bytes of a file that are not an entry.
+-- Keep bytes of a file that are no entry.
 INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, content)
 VALUES (:import_file_no, :line, :byte_offset, :after_seq, :reason, :severity, :content);
 
 -- name: drop_tail
--- Forget a last line that was not whole, because it is read again.
+-- Delete a last line that was not whole: it is read again.
 DELETE FROM quarantine WHERE import_file_no = :import_file_no AND byte_offset >= :byte_offset;
 
 -- name: date_session
--- An imported session is as old as its file says, not as its import.
-UPDATE session SET created_at_ms = coalesce(:created_at_ms, created_at_ms), updated_at_ms = :updated_at_ms WHERE session_no = :session_no;
+-- Date an imported session by its file, not by its import.
+UPDATE session SET created_at_ms = coalesce(:created_at_ms, created_at_ms),
+       updated_at_ms = :updated_at_ms
+WHERE session_no = :session_no;
 
 -- name: save_index
--- An index file, whole, so that it can be exported as it was.
-INSERT INTO import_file (path, name, kind, agent_id, bytes, lines, entries, sha256, inode, imported_at_ms, state, note, content)
-VALUES (:path, :name, 'index', :agent_id, :bytes, :lines, :entries, :sha256, :inode, :now_ms, 'done', :note, :content)
-ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, lines = excluded.lines, entries = excluded.entries,
-   sha256 = excluded.sha256, inode = excluded.inode, imported_at_ms = excluded.imported_at_ms, note = excluded.note, content = excluded.content;
+-- Store an index file, whole, so that it can be exported as it was.
+INSERT INTO import_file (path, name, kind, agent_id, bytes, lines, entries, sha256, inode,
+                         imported_at_ms, state, note, content)
+VALUES (:path, :name, 'index', :agent_id, :bytes, :lines, :entries, :sha256, :inode, :now_ms,
+        'done', :note, :content)
+ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, lines = excluded.lines,
+       entries = excluded.entries, sha256 = excluded.sha256, inode = excluded.inode,
+       imported_at_ms = excluded.imported_at_ms, note = excluded.note, content = excluded.content;
 
 -- name: index_content
--- An index file as it was imported.
+-- Return an index file as it was imported.
 SELECT content, sha256, note FROM import_file WHERE path = :path AND kind = 'index';
 
 -- name: in_folder
--- Transcripts that were imported from one folder: where an index entry can point.
-SELECT r.path, r.kind, r.session_no, s.session_id FROM import_file AS r JOIN session AS s ON s.session_no = r.session_no
+-- Return the transcripts imported from one folder: where an index entry can point.
+SELECT r.path, r.kind, r.session_no, s.session_id FROM import_file AS r
+JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path > :folder || '/' AND r.path < :folder || '0' ORDER BY r.path;
 
 -- name: files
--- Imported files in the order of their import, a page at a time: what an export writes again. Of all sessions: less those
--- that were deleted without an archive, of which nothing is left to be written.
-SELECT r.import_file_no, r.path, r.name, r.kind, r.agent_id, r.session_no, s.session_id, s.last_seq AS session_last_seq, r.bytes, r.entries,
-       r.final_newline, r.state,
-       coalesce((SELECT min(p.import_file_no) FROM import_file AS p WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
+-- Return imported files in the order of their import, a page at a time: what an export
+-- writes again. Of all sessions: without those deleted without an archive, of which
+-- nothing is left to write.
+SELECT r.import_file_no, r.path, r.name, r.kind, r.agent_id, r.session_no, s.session_id,
+       s.last_seq AS session_last_seq, r.bytes, r.entries, r.final_newline, r.state,
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p
+                 WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
-WHERE r.import_file_no > :after_no AND r.kind <> 'index' AND (:session_no IS NULL OR r.session_no = :session_no)
-  AND (:session_no IS NOT NULL OR NOT EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = r.session_no AND a.state = 'deleted'))
+WHERE r.import_file_no > :after_no AND r.kind <> 'index'
+  AND (:session_no IS NULL OR r.session_no = :session_no)
+  AND (:session_no IS NOT NULL
+         OR NOT EXISTS (SELECT 1 FROM archive AS a
+                        WHERE a.session_no = r.session_no AND a.state = 'deleted'))
 ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: indexes
--- Imported index files, without their content.
-SELECT import_file_no, path, name, agent_id FROM import_file WHERE kind = 'index' ORDER BY import_file_no;
+-- Return the imported index files, without their content.
+SELECT import_file_no, path, name, agent_id FROM import_file WHERE kind = 'index'
+ORDER BY import_file_no;
 
 -- name: sessions_without_file
--- Sessions that were not imported, a page at a time. Of all sessions: less those that were deleted without an archive.
+-- Return the sessions that were not imported, a page at a time. Of all sessions:
+-- without those deleted without an archive.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.forked_from_no FROM session AS s
 WHERE s.session_no > :after_no AND (:session_no IS NULL OR s.session_no = :session_no)
   AND NOT EXISTS (SELECT 1 FROM import_file AS r WHERE r.session_no = s.session_no)
-  AND (:session_no IS NOT NULL OR NOT EXISTS (SELECT 1 FROM archive AS a WHERE a.session_no = s.session_no AND a.state = 'deleted'))
+  AND (:session_no IS NOT NULL
+         OR NOT EXISTS (SELECT 1 FROM archive AS a
+                        WHERE a.session_no = s.session_no AND a.state = 'deleted'))
 ORDER BY s.session_no LIMIT :limit;
 
 -- name: bindings_of_agent
--- An agent's keys, a page at a time: what its index says.
-SELECT b.session_key, b.session_no, s.session_id, s.updated_at_ms, b.details FROM binding AS b JOIN session AS s ON s.session_no = b.session_no
+-- Return an agent's keys, a page at a time: the content of its index.
+SELECT b.session_key, b.session_no, s.session_id, s.updated_at_ms, b.details FROM binding AS b
+JOIN session AS s ON s.session_no = b.session_no
 WHERE b.agent_id = :agent_id AND b.session_key > :after_key ORDER BY b.session_key LIMIT :limit;
 
 -- name: agents
--- Agents that own a key.
+-- Return the agents that own a key.
 SELECT DISTINCT agent_id FROM binding ORDER BY agent_id;
 
 -- name: entry_sizes
--- How long the next entries of a session are, so that a page of them can be bounded in bytes.
+-- Return the sizes of the next entries of a session, so that a page of them can be
+-- bounded in bytes.
 SELECT entry_no, octet_length(payload) AS bytes FROM entry
 WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :limit;
 
 -- name: payloads
--- The texts of a range of entries in order of arrival.
-SELECT entry_no, CAST(payload AS BLOB) AS content FROM entry WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
+-- Return the texts of a range of entries, in order of arrival.
+SELECT entry_no, CAST(payload AS BLOB) AS content FROM entry
+WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
 
 -- name: kept_sizes
--- How long the next kept pieces of a file are.
+-- Return the sizes of the next quarantined pieces of a file.
 SELECT byte_offset, length(content) AS bytes FROM quarantine
-WHERE import_file_no = :import_file_no AND byte_offset > :after_offset ORDER BY byte_offset LIMIT :limit;
+WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
+ORDER BY byte_offset LIMIT :limit;
 
 -- name: kept
--- Kept pieces of a file within a range of offsets.
+-- Return the quarantined pieces of a file within a range of offsets.
 SELECT byte_offset, after_seq, content, reason FROM quarantine
-WHERE import_file_no = :import_file_no AND byte_offset > :after_offset AND byte_offset <= :last_offset ORDER BY byte_offset;
+WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
+  AND byte_offset <= :last_offset
+ORDER BY byte_offset;
 
 -- name: foreign_parents
--- Where a fork's own entries hang on another session's.
+-- Return the entries of other sessions that a fork's own entries follow.
 SELECT DISTINCT parent_no FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no AND parent_no IS NOT NULL AND parent_no >> 32 <> :session_no;
+WHERE entry_no BETWEEN :low_no AND :high_no AND parent_no IS NOT NULL
+  AND parent_no >> 32 <> :session_no;
 
 -- name: shared_entries
--- Entries of one branch's range, with what is needed to write them into a file of the current version.
-SELECT e.entry_no, e.entry_id, e.type, CAST(e.payload AS BLOB) AS content, p.entry_id AS parent_id, k.entry_id AS first_kept_id
-FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
+-- Return the entries of one branch's range, with what a file of the current version
+-- needs.
+SELECT e.entry_no, e.entry_id, e.type, CAST(e.payload AS BLOB) AS content, p.entry_id AS parent_id,
+       k.entry_id AS first_kept_id
+FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no
+LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
 WHERE e.entry_no BETWEEN :low_no AND :high_no AND e.branch_no = :branch_no ORDER BY e.entry_no;
 
 -- name: shared_sizes
--- How long the entries of one branch's range are.
+-- Return the sizes of the entries of one branch's range.
 SELECT entry_no, octet_length(payload) AS bytes FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no ORDER BY entry_no LIMIT :limit;
+WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+ORDER BY entry_no LIMIT :limit;
 
 -- name: details
--- What an imported index said about a key, word for word.
+-- Return what an imported index recorded about a key, verbatim.
 SELECT details FROM binding WHERE session_key = :session_key;
 
 -- name: undone
--- Whether a compaction of a session was undone: the one change of a context that adds no entry.
+-- Return a row if a compaction of a session was undone: the one change of a context
+-- that adds no entry.
 SELECT epoch FROM epoch WHERE session_no = :session_no AND reason = 'undo' LIMIT 1;

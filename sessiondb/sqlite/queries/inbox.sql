@@ -1,151 +1,195 @@
 -- name: by_event
--- The receipt of a message that was accepted before.
-SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+-- Return the receipt of a message that was accepted before.
+SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms FROM inbox AS i
+JOIN session AS s ON s.session_no = i.session_no
 WHERE i.channel = :channel AND i.event_id = :event_id;
 
 -- name: accept
--- A message is accepted when this row is committed.
-INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+-- Accept a message: it is accepted when this row is committed.
+INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms,
+                   payload)
 VALUES (:channel, :event_id, :session_no, :lane, 'queued', :now_ms, :now_ms, :payload)
 RETURNING inbox_no;
 
 -- name: waiting_in_session
--- How many messages of a session are waiting or being worked on; counts no further than a limit.
+-- Count the messages of a session that wait or are being worked on, up to a limit.
 SELECT count(*) AS waiting FROM (
-  SELECT 1 FROM inbox WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted') AND state <> 'interrupted' LIMIT :limit
+  SELECT 1 FROM inbox
+  WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted')
+    AND state <> 'interrupted' LIMIT :limit
 );
 
 -- name: waiting_in_lane
--- How many messages wait in a lane; counts no further than a limit.
-SELECT count(*) AS waiting FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
+-- Count the messages that wait in a lane, up to a limit.
+SELECT count(*) AS waiting
+FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
 
 -- name: next
--- The message of a lane that became available first within some time, and may run: its session is idle and nothing of that session
--- goes before it. A resume lets every other message of its session go first. What waits for its retry is not even looked at.
+-- Return the message of a lane that became available first within a time range and may
+-- run: its session is idle, and no message of that session precedes it. A resume lets
+-- every other message of its session go first. Messages that wait for their retry are
+-- not read.
 SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
 WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM inbox AS o
-                  WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'interrupted') AND o.state <> 'interrupted' AND o.lane <> 'resume'
+                  WHERE o.session_no = i.session_no
+                    AND o.state IN ('queued', 'claimed', 'interrupted') AND o.state <> 'interrupted'
+                    AND o.lane <> 'resume'
                     AND (o.inbox_no < i.inbox_no OR i.lane = 'resume'))
 ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 
 -- name: candidate
--- What is needed of a message to claim it.
-SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms, s.ended_at_ms, i.payload
+-- Return what a claim of a message needs.
+SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms,
+       s.ended_at_ms, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: due
--- When the next message of a lane that waits for its retry becomes available. A pause is a minute at most: a time further ahead is
--- of a clock that has been set back since, and is not waited for.
+-- Return when the next message of a lane that waits for its retry becomes available. A
+-- pause is at most a minute. A time further ahead comes from a clock that has been set
+-- back since, and is ignored.
 SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane
   AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
 -- name: claim
--- queued -> claimed, once.
-UPDATE inbox SET state = 'claimed', attempts = attempts + 1, turn_no = :turn_no, entry_no = :entry_no
+-- Claim a message: queued -> claimed, once.
+UPDATE inbox SET state = 'claimed', attempts = attempts + 1, turn_no = :turn_no,
+       entry_no = :entry_no
 WHERE inbox_no = :inbox_no AND state = 'queued';
 
 -- name: finish
--- claimed -> done, by the turn that claimed it.
-UPDATE inbox SET state = 'done', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+-- Finish a message: claimed -> done, by the turn that claimed it.
+UPDATE inbox SET state = 'done', reason = :reason
+WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: retry
--- claimed -> queued again, not before a time.
+-- Retry a message: claimed -> queued, not before a time.
 UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms, reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: wait_behind
--- What is queued behind a message of its session that waits for its retry waits as long: it could not run anyway, and is not looked
--- at in vain. No more rows than may wait in a session.
+-- Delay the messages that are queued behind one that waits for its retry, for as long.
+-- They cannot run before it, so no search reads them in vain. At most as many rows as
+-- may wait in a session.
 UPDATE inbox SET available_at_ms = :available_at_ms
-WHERE session_no = :session_no AND inbox_no > :inbox_no AND state IN ('queued', 'claimed', 'interrupted') AND state = 'queued'
+WHERE session_no = :session_no AND inbox_no > :inbox_no
+  AND state IN ('queued', 'claimed', 'interrupted') AND state = 'queued'
   AND lane <> 'resume' AND available_at_ms < :available_at_ms;
 
 -- name: suspend
--- claimed -> interrupted: its turn was interrupted, the resume plan decides.
-UPDATE inbox SET state = 'interrupted', reason = :reason WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
+-- Suspend a message: claimed -> interrupted, because its turn was interrupted. The
+-- resume plan decides.
+UPDATE inbox SET state = 'interrupted', reason = :reason
+WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: dead_letter
--- -> dead, with the reason.
-UPDATE inbox SET state = 'dead', reason = :reason WHERE inbox_no = :inbox_no AND state IN ('claimed', 'interrupted', 'queued');
+-- Dead-letter a message: -> dead, with the reason.
+UPDATE inbox SET state = 'dead', reason = :reason
+WHERE inbox_no = :inbox_no AND state IN ('claimed', 'interrupted', 'queued');
 
 -- name: supersede_resumes
--- A newer message of the session goes on where its interrupted ones stopped; they are in the transcript already.
+-- Finish the interrupted messages of a session that a newer message continues. They are
+-- in the transcript already.
 UPDATE inbox SET state = 'done', reason = 'a newer message of the session went on from here'
-WHERE session_no = :session_no AND inbox_no < :inbox_no AND state IN ('queued', 'claimed', 'interrupted')
+WHERE session_no = :session_no AND inbox_no < :inbox_no
+  AND state IN ('queued', 'claimed', 'interrupted')
   AND (state = 'interrupted' OR (state = 'queued' AND lane = 'resume'));
 
 -- name: waiting
--- Whether a message waits.
+-- Return a row if a message is queued.
 SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no AND state = 'queued';
 
 -- name: resume
--- interrupted -> queued in the lane of resumes. Its sender was told of the interruption, and is not told again that it waits.
-UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), lane = 'resume', available_at_ms = :now_ms,
-       timeout_ms = :timeout_ms, delayed = 1
+-- Resume a message: interrupted -> queued, in the lane of resumes. Its sender was told
+-- of the interruption, and is not told again that it waits.
+UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), lane = 'resume',
+       available_at_ms = :now_ms, timeout_ms = :timeout_ms, delayed = 1
 WHERE inbox_no = :inbox_no AND state = 'interrupted';
 
 -- name: interrupted
--- Interrupted messages, newest first, a page at a time; with how the session's turn before went, and whether its import was damaged.
-SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
-       (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
+-- Return interrupted messages, newest first, a page at a time, with how the session's
+-- turn before ended and whether its import was damaged.
+SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
+       i.attempts, i.reason,
+       (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
+        ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
-       EXISTS (SELECT 1 FROM import_file AS r JOIN quarantine AS q ON q.import_file_no = r.import_file_no
+       EXISTS (SELECT 1 FROM import_file AS r
+               JOIN quarantine AS q ON q.import_file_no = r.import_file_no
                WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
        NULL AS holder_no
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
+WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted' AND i.inbox_no < :before_no
+ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: interrupted_by
--- The same of messages that turns of some processes (a JSON array) work on, for a plan that takes these for dead. Found among the
--- running turns only.
-SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms, i.attempts, i.reason,
-       (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no ORDER BY t.turn_no DESC LIMIT 1)
+-- Return the same for messages that turns of some processes (a JSON array) work on, for
+-- a plan that takes these processes for dead. Reads running turns only.
+SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
+       i.attempts, i.reason,
+       (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
+        ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
-       EXISTS (SELECT 1 FROM import_file AS r JOIN quarantine AS q ON q.import_file_no = r.import_file_no
+       EXISTS (SELECT 1 FROM import_file AS r
+               JOIN quarantine AS q ON q.import_file_no = r.import_file_no
                WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
        w.instance_no AS holder_no
-FROM turn AS w INDEXED BY turn_one_running CROSS JOIN inbox AS i ON i.inbox_no = w.inbox_no JOIN session AS s ON s.session_no = i.session_no
-WHERE w.state = 'running' AND w.instance_no IN (SELECT value FROM json_each(:instances)) AND i.state = 'claimed' AND i.inbox_no < :before_no
+FROM turn AS w INDEXED BY turn_one_running CROSS JOIN inbox AS i ON i.inbox_no = w.inbox_no
+JOIN session AS s ON s.session_no = i.session_no
+WHERE w.state = 'running' AND w.instance_no IN (SELECT value FROM json_each(:instances))
+  AND i.state = 'claimed' AND i.inbox_no < :before_no
 ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: running_resumes
--- How many resumes are queued or running now, less those that run in processes (a JSON array) that are dead.
+-- Count the resumes that are queued or running, without those that run in dead
+-- processes (a JSON array).
 SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
      + (SELECT count(*) FROM turn
-        WHERE state = 'running' AND lane = 'resume' AND instance_no NOT IN (SELECT value FROM json_each(:dead))) AS resumes;
+        WHERE state = 'running' AND lane = 'resume'
+          AND instance_no NOT IN (SELECT value FROM json_each(:dead))) AS resumes;
 
 -- name: late
--- Messages whose sender has not been told yet that they have to wait.
-SELECT i.inbox_no, i.session_no, s.session_id, i.accepted_at_ms FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0 AND i.accepted_at_ms <= :accepted_before_ms ORDER BY i.inbox_no LIMIT :limit;
+-- Return the messages whose sender has not been told yet that they wait.
+SELECT i.inbox_no, i.session_no, s.session_id, i.accepted_at_ms FROM inbox AS i
+JOIN session AS s ON s.session_no = i.session_no
+WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0
+  AND i.accepted_at_ms <= :accepted_before_ms
+ORDER BY i.inbox_no LIMIT :limit;
 
 -- name: notified
--- When a message was accepted, whether its sender has been told that it takes longer, and who works on it.
+-- Return when a message was accepted, whether its sender has been told to wait, and
+-- which turn has it.
 SELECT accepted_at_ms, delayed, state, turn_no FROM inbox WHERE inbox_no = :inbox_no;
 
 -- name: mark_delayed
--- Remember that the sender has been told; once.
+-- Record that the sender has been told to wait, once.
 UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 
 -- name: requeue
--- dead -> queued, by an operator: from the beginning.
-UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms, reason = 'requeued by an operator'
+-- Requeue a dead letter, for an operator: dead -> queued, with no attempts counted.
+UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms,
+       reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
 
 -- name: drop
--- dead -> done, by an operator: given up for good.
-UPDATE inbox SET state = 'done', reason = 'dropped by an operator' WHERE inbox_no = :inbox_no AND state = 'dead';
+-- Drop a dead letter, for an operator: dead -> done.
+UPDATE inbox SET state = 'done', reason = 'dropped by an operator'
+WHERE inbox_no = :inbox_no AND state = 'dead';
 
 -- name: dead
--- Dead letters, newest first.
-SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts, i.reason, i.payload
+-- Return dead letters, newest first, a page at a time.
+SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts,
+       i.reason, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no ORDER BY i.inbox_no DESC LIMIT :limit;
+WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no
+ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: open
--- Messages that are not done and not dead, oldest first, a page at a time; by the partial index that holds just these.
-SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms, i.available_at_ms, i.attempts, i.turn_no, i.reason
+-- Return the messages that are neither done nor dead, oldest first, a page at a time.
+-- The partial index holds exactly these.
+SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms,
+       i.available_at_ms, i.attempts, i.turn_no, i.reason
 FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('queued', 'claimed', 'interrupted') AND i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;
+WHERE i.state IN ('queued', 'claimed', 'interrupted') AND i.inbox_no > :after_no
+ORDER BY i.inbox_no LIMIT :limit;

@@ -1,15 +1,18 @@
 -- name: insert
--- Registers this process as one that may write; every lease and job names it by the number returned.
+-- Register this process as one that may write. Every lease and job names it by the
+-- returned number.
 INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
 VALUES (:host, :boot_id, :pid, :pid_started, :program, :opened_at_ms)
 RETURNING instance_no;
 
 -- name: close
--- Marks this process as gone in good order. Repeating it keeps the first time.
-UPDATE instance SET closed_at_ms = :closed_at_ms WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
+-- Record that this process closed the database. May be repeated: the first time counts.
+UPDATE instance SET closed_at_ms = :closed_at_ms
+WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
 
 -- name: by_pid
--- The newest open registration of a process on this boot of this host, to name the holder of a lock.
+-- Return the newest open registration of a process on this boot of this host, to name
+-- the holder of a lock.
 SELECT instance_no, pid, pid_started, program, opened_at_ms
 FROM instance
 WHERE host = :host AND boot_id = :boot_id AND pid = :pid AND closed_at_ms IS NULL

@@ -1,34 +1,39 @@
 -- name: outbox
--- The next replies by number: whether each is sent and older than a time, and whether it is younger than that.
-SELECT outbox_no AS no, state = 'sent' AND created_at_ms < :before_ms AS prunable, created_at_ms >= :before_ms AS young
+-- Return the next replies by number: whether each is sent and older than a time, and
+-- whether it is younger.
+SELECT outbox_no AS no, state = 'sent' AND created_at_ms < :before_ms AS prunable,
+       created_at_ms >= :before_ms AS young
 FROM outbox WHERE outbox_no > :after_no ORDER BY outbox_no LIMIT :limit;
 
 -- name: delete_outbox
--- Delete replies that were sent.
+-- Delete sent replies.
 DELETE FROM outbox WHERE outbox_no IN (SELECT value FROM json_each(:numbers)) AND state = 'sent';
 
 -- name: inbox
--- The next messages by number, likewise: done ones. Dead letters wait for a person, whatever their age.
-SELECT inbox_no AS no, state = 'done' AND accepted_at_ms < :before_ms AS prunable, accepted_at_ms >= :before_ms AS young
+-- Return the next messages by number, likewise for done ones. Dead letters wait for a
+-- person, whatever their age.
+SELECT inbox_no AS no, state = 'done' AND accepted_at_ms < :before_ms AS prunable,
+       accepted_at_ms >= :before_ms AS young
 FROM inbox WHERE inbox_no > :after_no ORDER BY inbox_no LIMIT :limit;
 
 -- name: delete_inbox
--- Delete messages that are done.
+-- Delete done messages.
 DELETE FROM inbox WHERE inbox_no IN (SELECT value FROM json_each(:numbers)) AND state = 'done';
 
 -- name: turn
--- The next turns by number, likewise: ended ones whose message is pruned already, so a message that is there has its turns.
+-- Return the next turns by number, likewise for ended ones whose message is pruned
+-- already. So a message that exists has its turns.
 SELECT t.turn_no AS no, t.state <> 'running' AND t.started_at_ms < :before_ms
          AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.inbox_no = t.inbox_no) AS prunable,
        t.started_at_ms >= :before_ms AS young
 FROM turn AS t WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
 
 -- name: delete_turn
--- Delete turns that have ended.
+-- Delete ended turns.
 DELETE FROM turn WHERE turn_no IN (SELECT value FROM json_each(:numbers)) AND state <> 'running';
 
 -- name: event
--- The next events by number, likewise: all of them, handled or not.
+-- Return the next events by number, likewise for all, handled or not.
 SELECT event_no AS no, at_ms < :before_ms AS prunable, at_ms >= :before_ms AS young
 FROM event WHERE event_no > :after_no ORDER BY event_no LIMIT :limit;
 

@@ -1,49 +1,63 @@
 -- name: open_instances
--- Processes that have not said good-bye, oldest first; a page.
+-- Return the processes that never closed the database, oldest first, a page at a time.
 SELECT instance_no, host, boot_id, pid, pid_started, program, opened_at_ms FROM instance
 WHERE closed_at_ms IS NULL AND instance_no > :after_no ORDER BY instance_no LIMIT :limit;
 
 -- name: close_dead_instance
--- A process is known to be dead and everything it held has been given back.
-UPDATE instance SET closed_at_ms = :now_ms, unclean = 1 WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
+-- Close the registration of a dead process, after everything it held has been released.
+UPDATE instance SET closed_at_ms = :now_ms, unclean = 1
+WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
 
 -- name: running_compactions
--- Jobs of one process.
-SELECT compaction_id, session_no FROM compaction WHERE state = 'running' AND instance_no = :instance_no LIMIT :limit;
+-- Return the running jobs of one process.
+SELECT compaction_id, session_no FROM compaction
+WHERE state = 'running' AND instance_no = :instance_no LIMIT :limit;
 
 -- name: overdue_compactions
--- Running jobs whose deadline is over, whoever runs them; found among the running ones only.
-SELECT compaction_id FROM compaction INDEXED BY compaction_one_running WHERE state = 'running' AND deadline_ms <= :before_ms LIMIT :limit;
+-- Return the running jobs whose deadline has passed, whatever process runs them. Reads
+-- running jobs only.
+SELECT compaction_id FROM compaction INDEXED BY compaction_one_running
+WHERE state = 'running' AND deadline_ms <= :before_ms LIMIT :limit;
 
 -- name: unclean_starts
--- How many of the processes of one program that were opened between two times died without closing; known to be dead, or found to be
--- (a JSON array). The program of whoever asks, or for a reader or the command line the one with most. What lies ahead was
--- told by a clock that has been set back since.
+-- Count the processes of one program that were opened between two times and died
+-- without closing. They are known to be dead, or are in a JSON array of processes found
+-- dead. The program is the caller's own. For a reader or the command line it is the
+-- program with most of them. A later time comes from a clock that has been set back
+-- since, and is ignored.
 SELECT coalesce(max(starts), 0) AS starts FROM (
   SELECT count(*) AS starts FROM (
     SELECT program FROM instance WHERE unclean = 1 AND opened_at_ms BETWEEN :since_ms AND :now_ms
     UNION ALL
     SELECT program FROM instance
-    WHERE instance_no IN (SELECT value FROM json_each(:dead)) AND unclean = 0 AND opened_at_ms BETWEEN :since_ms AND :now_ms
+    WHERE instance_no IN (SELECT value FROM json_each(:dead)) AND unclean = 0
+      AND opened_at_ms BETWEEN :since_ms AND :now_ms
   ) AS ended
   WHERE program <> :command_line
-    AND program = coalesce((SELECT own.program FROM instance AS own WHERE own.instance_no = :instance_no AND own.program <> :command_line),
-                           program)
+    AND program = coalesce((SELECT own.program FROM instance AS own
+                            WHERE own.instance_no = :instance_no AND own.program <> :command_line),
+                            program)
   GROUP BY program
 );
 
 -- name: held
--- Who holds what, since when, until when: turns, compactions and replies under way.
-SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation, t.started_at_ms AS since_ms, t.expires_at_ms AS until_ms,
-       i.host, i.boot_id, i.pid, i.pid_started, i.program
-FROM turn AS t JOIN session AS s ON s.session_no = t.session_no JOIN instance AS i ON i.instance_no = t.instance_no
+-- Return the turns, compactions and replies under way, with their owners, since when
+-- and until when.
+SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation, t.started_at_ms AS since_ms,
+       t.expires_at_ms AS until_ms, i.host, i.boot_id, i.pid, i.pid_started, i.program
+FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
+JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
 UNION ALL
-SELECT 'compaction', s.session_id, c.compaction_no, c.trigger, c.begun_at_ms, c.deadline_ms, i.host, i.boot_id, i.pid, i.pid_started, i.program
-FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no JOIN instance AS i ON i.instance_no = c.instance_no
+SELECT 'compaction', s.session_id, c.compaction_no, c.trigger, c.begun_at_ms, c.deadline_ms, i.host,
+       i.boot_id, i.pid, i.pid_started, i.program
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running'
 UNION ALL
-SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target, o.created_at_ms, o.expires_at_ms, i.host, i.boot_id, i.pid, i.pid_started, i.program
-FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no JOIN instance AS i ON i.instance_no = o.instance_no
+SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target, o.created_at_ms, o.expires_at_ms,
+       i.host, i.boot_id, i.pid, i.pid_started, i.program
+FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
+JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'sending'
 ORDER BY since_ms;

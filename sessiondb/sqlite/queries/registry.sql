@@ -1,80 +1,94 @@
 -- name: insert
--- A session's row; the unique session_id settles a race between two creators.
-INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no, boundary_no, first_kept_no,
-                     context_tokens, forked_from_no)
-VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no, :first_kept_no,
-        :context_tokens, :forked_from_no)
+-- Insert a session. The unique session_id settles a race between two creators.
+INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no,
+                     boundary_no, first_kept_no, context_tokens, forked_from_no)
+VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no,
+        :first_kept_no, :context_tokens, :forked_from_no)
 RETURNING session_no;
 
 -- name: end
--- Make a session an archive: it accepts no append. Once.
+-- End a session: it accepts no append. Once.
 UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ended_at_ms IS NULL;
 
 -- name: by_id
--- The session with exactly this id.
+-- Return the session with exactly this id.
 SELECT session_no, session_id FROM session WHERE session_id = :session_id;
 
 -- name: by_prefix
--- Sessions whose id begins with a prefix; two rows are enough to know that it is ambiguous.
-SELECT session_no, session_id FROM session WHERE session_id >= :prefix AND session_id < :prefix_end ORDER BY session_id LIMIT 2;
+-- Return the sessions whose id begins with a prefix. Two rows are enough to know that
+-- it is ambiguous.
+SELECT session_no, session_id FROM session WHERE session_id >= :prefix AND session_id < :prefix_end
+ORDER BY session_id LIMIT 2;
 
 -- name: by_key
--- The session that a key is bound to now.
-SELECT s.session_no, s.session_id, s.ended_at_ms FROM binding AS b JOIN session AS s ON s.session_no = b.session_no
+-- Return the session that a key is bound to now.
+SELECT s.session_no, s.session_id, s.ended_at_ms FROM binding AS b
+JOIN session AS s ON s.session_no = b.session_no
 WHERE b.session_key = :session_key;
 
 -- name: bind
--- Point a key at a session; the last one wins.
+-- Point a key at a session. The last call wins.
 INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms, details)
 VALUES (:session_key, :session_no, :agent_id, :now_ms, :details)
-ON CONFLICT (session_key) DO UPDATE SET session_no = excluded.session_no, agent_id = excluded.agent_id,
+ON CONFLICT (session_key) DO UPDATE SET session_no = excluded.session_no,
+       agent_id = excluded.agent_id,
        bound_at_ms = excluded.bound_at_ms, details = coalesce(excluded.details, details);
 
 -- name: unbind
--- Forget a key; its session stays.
+-- Delete a key. Its session stays.
 DELETE FROM binding WHERE session_key = :session_key;
 
 -- name: list
--- Sessions in the order of their last change, newest first, a page at a time.
-SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.context_tokens, s.tokens_fresh,
-       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
-       (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
+-- Return sessions in the order of their last change, newest first, a page at a time.
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
+       s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
+       s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
+       (SELECT count(*) FROM compaction AS c
+        WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       (SELECT json_group_array(b.session_key) FROM binding AS b
+        WHERE b.session_no = s.session_no) AS keys
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
-WHERE (s.updated_at_ms, s.session_no) < (:before_ms, :before_no) AND (:agent_id IS NULL OR s.agent_id = :agent_id)
+WHERE (s.updated_at_ms, s.session_no) < (:before_ms, :before_no)
+  AND (:agent_id IS NULL OR s.agent_id = :agent_id)
   AND (:with_ended OR s.ended_at_ms IS NULL)
 ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
 
 -- name: info
--- One session, with what is derived from other rows.
-SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.context_tokens, s.tokens_fresh,
-       s.created_at_ms, s.updated_at_ms, s.ended_at_ms, s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
-       (SELECT json_group_array(b.session_key) FROM binding AS b WHERE b.session_no = s.session_no) AS keys
+-- Return one session, with what is derived from other rows.
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
+       s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
+       s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
+       (SELECT count(*) FROM compaction AS c
+        WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       (SELECT json_group_array(b.session_key) FROM binding AS b
+        WHERE b.session_no = s.session_no) AS keys
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
 WHERE s.session_no = :session_no;
 
 -- name: began
--- When the conversation that a session holds now began: its start, its last reset or its fork; and the reset's entry.
+-- Return when a session's present conversation began, by its start, its last reset or
+-- its fork, and the reset's entry.
 SELECT opened_at_ms, boundary_no FROM epoch
 WHERE session_no = :session_no AND reason IN ('start', 'reset', 'fork') ORDER BY epoch DESC LIMIT 1;
 
 -- name: heard
--- When a person was last heard of in a session, among its newest entries; what lane cron brought in was nobody.
+-- Return when a person last wrote in a session, among its newest entries. A message of
+-- lane cron is no person.
 SELECT newest.appended_at_ms FROM (
   SELECT entry_no, role, idempotency_key, appended_at_ms FROM entry
   WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no DESC LIMIT :limit
 ) AS newest
 WHERE newest.role = 'user' AND NOT EXISTS (
   SELECT 1 FROM inbox AS i
-  WHERE newest.idempotency_key GLOB 'inbox:[0-9]*' AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER)
+  WHERE newest.idempotency_key GLOB 'inbox:[0-9]*'
+    AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER)
     AND coalesce(i.lane_before, i.lane) = 'cron')
 ORDER BY newest.entry_no DESC LIMIT 1;
 
 -- name: pin
--- Have retention leave a session alone; the first time counts.
+-- Pin a session: retention leaves it alone. The first time counts.
 UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_no = :session_no;
 
 -- name: unpin
--- Let retention have it again.
+-- Unpin a session.
 UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;

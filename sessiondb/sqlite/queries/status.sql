@@ -1,10 +1,12 @@
 -- name: file
--- What SQLite keeps about the file itself. Differs because the figures are the engine's own.
-SELECT p.page_count AS pages, f.freelist_count AS pages_free, s.page_size AS page_bytes, v.user_version AS schema_version
-FROM pragma_page_count AS p, pragma_freelist_count AS f, pragma_page_size AS s, pragma_user_version AS v;
+-- Return what SQLite keeps about the file itself. These figures are the engine's own.
+SELECT p.page_count AS pages, f.freelist_count AS pages_free, s.page_size AS page_bytes,
+       v.user_version AS schema_version
+FROM pragma_page_count AS p, pragma_freelist_count AS f, pragma_page_size AS s,
+     pragma_user_version AS v;
 
 -- name: totals
--- Sums over the small tables; entries are what sessions say that they hold.
+-- Return sums over the small tables. Entries are what the sessions count.
 SELECT (SELECT count(*) FROM session) AS sessions,
        (SELECT count(*) FROM session WHERE ended_at_ms IS NOT NULL) AS sessions_ended,
        (SELECT count(*) FROM binding) AS keys,
@@ -15,42 +17,58 @@ SELECT (SELECT count(*) FROM session) AS sessions,
        (SELECT count(*) FROM instance WHERE closed_at_ms IS NULL) AS processes_open;
 
 -- name: work
--- What a gateway has before it and what it could not finish. Each count reads a partial index of just these rows.
+-- Count what a gateway has to do and what it could not finish. Each count reads a
+-- partial index of exactly these rows.
 SELECT (SELECT count(*) FROM inbox WHERE state = 'queued') AS messages_waiting,
-       (SELECT count(*) FROM inbox WHERE state IN ('interrupted', 'dead') AND state = 'interrupted') AS messages_interrupted,
-       (SELECT count(*) FROM inbox WHERE state IN ('interrupted', 'dead') AND state = 'dead') AS messages_dead,
+       (SELECT count(*) FROM inbox
+        WHERE state IN ('interrupted', 'dead') AND state = 'interrupted') AS messages_interrupted,
+       (SELECT count(*) FROM inbox
+        WHERE state IN ('interrupted', 'dead') AND state = 'dead') AS messages_dead,
        (SELECT count(*) FROM turn WHERE state = 'running') AS turns_running,
-       (SELECT count(*) FROM turn WHERE state = 'running' AND expires_at_ms <= :now_ms) AS turns_overdue,
-       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'pending') AS replies_pending,
-       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'sending') AS replies_sending,
-       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'unknown') AS replies_unknown,
-       (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'failed') AS replies_failed,
+       (SELECT count(*) FROM turn
+        WHERE state = 'running' AND expires_at_ms <= :now_ms) AS turns_overdue,
+       (SELECT count(*) FROM outbox
+        WHERE state IN ('pending', 'sending', 'unknown', 'failed')
+          AND state = 'pending') AS replies_pending,
+       (SELECT count(*) FROM outbox
+        WHERE state IN ('pending', 'sending', 'unknown', 'failed')
+          AND state = 'sending') AS replies_sending,
+       (SELECT count(*) FROM outbox
+        WHERE state IN ('pending', 'sending', 'unknown', 'failed')
+          AND state = 'unknown') AS replies_unknown,
+       (SELECT count(*) FROM outbox
+        WHERE state IN ('pending', 'sending', 'unknown', 'failed')
+          AND state = 'failed') AS replies_failed,
        (SELECT coalesce(max(event_no), 0) FROM event) AS events;
 
 -- name: compactions
--- How many jobs are in each state.
+-- Count the jobs in each state.
 SELECT state, count(*) AS jobs FROM compaction GROUP BY state ORDER BY state;
 
 -- name: running
--- Jobs between begin and end, oldest first, with their owners.
-SELECT c.compaction_id, s.session_id, c.trigger, c.begun_at_ms, c.deadline_ms, i.instance_no, i.program, i.host, i.boot_id, i.pid,
-       i.pid_started
-FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no LEFT JOIN instance AS i ON i.instance_no = c.instance_no
+-- Return the running jobs, oldest first, with their owners.
+SELECT c.compaction_id, s.session_id, c.trigger, c.begun_at_ms, c.deadline_ms, i.instance_no,
+       i.program, i.host, i.boot_id, i.pid, i.pid_started
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+LEFT JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running' ORDER BY c.begun_at_ms LIMIT :limit;
 
 -- name: stuck
--- What an operator should look at.
+-- Return what an operator should look at.
 SELECT session_id, what, compaction_id, since, until FROM stuck LIMIT :limit;
 
 -- name: processes
--- Processes that opened the file for writing and never closed it, newest first: running, or died.
+-- Return the processes that opened the file for writing and never closed it, newest
+-- first: running, or dead.
 SELECT instance_no, program, pid, host, boot_id, pid_started, opened_at_ms FROM instance
 WHERE closed_at_ms IS NULL ORDER BY instance_no DESC LIMIT :limit;
 
 -- name: relations
--- Tables and views by name, views first: what a query may name.
-SELECT name, type FROM sqlite_schema WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY type DESC, name;
+-- Return the tables and views by name, views first: what a query may name.
+SELECT name, type FROM sqlite_schema
+WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY type DESC, name;
 
 -- name: branches
--- Where the branches of a session left others, for a reader who wants to see them; the first ones.
-SELECT branch_no, fork_no, first_no FROM branch WHERE session_no = :session_no ORDER BY branch_no LIMIT :limit;
+-- Return where a session's first branches left their parents, for a person to see.
+SELECT branch_no, fork_no, first_no FROM branch WHERE session_no = :session_no
+ORDER BY branch_no LIMIT :limit;

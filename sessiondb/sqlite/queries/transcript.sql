@@ -1,100 +1,119 @@
 -- name: state
--- Everything that an append must know, by two primary-key lookups. The columns of transcript.State, in its order.
-SELECT s.session_no, s.session_id, s.version, s.ended_at_ms, s.last_seq, s.epoch, s.head_no, s.branch_no, s.boundary_no,
-       s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name, s.archived_at_ms,
-       h.entry_id AS head_id, coalesce(h.position, 0) AS position, coalesce(h.tokens_total, 0) AS tokens_total,
+-- Return everything that an append needs, by two primary-key lookups: the columns of
+-- transcript.State, in its order.
+SELECT s.session_no, s.session_id, s.version, s.ended_at_ms, s.last_seq, s.epoch, s.head_no,
+       s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name,
+       s.archived_at_ms,
+       h.entry_id AS head_id, coalesce(h.position, 0) AS position,
+       coalesce(h.tokens_total, 0) AS tokens_total,
        coalesce(h.open_calls, 0) AS open_calls, h.model_no, h.thinking_no
 FROM session AS s LEFT JOIN entry AS h ON h.entry_no = s.head_no
 WHERE s.session_no = :session_no;
 
 -- name: archived
--- Whether a session's entries are in an archive.
+-- Return whether a session's entries are in an archive.
 SELECT session_id, archived_at_ms FROM session WHERE session_no = :session_no;
 
 -- name: save_state
--- Move a session's pointers; one row.
-UPDATE session SET updated_at_ms = :now_ms, last_seq = :last_seq, epoch = :epoch, head_no = :head_no, branch_no = :branch_no,
-       boundary_no = :boundary_no, first_kept_no = :first_kept_no, context_tokens = :context_tokens,
+-- Move a session's pointers: one row.
+UPDATE session SET updated_at_ms = :now_ms, last_seq = :last_seq, epoch = :epoch,
+       head_no = :head_no, branch_no = :branch_no, boundary_no = :boundary_no,
+       first_kept_no = :first_kept_no, context_tokens = :context_tokens,
        tokens_fresh = :tokens_fresh, name = :name
 WHERE session_no = :session_no;
 
 -- name: insert_entry
--- One immutable entry. Never updated, never renumbered.
-INSERT INTO entry (entry_no, branch_no, parent_no, position, type, role, projection, tokens, tokens_total, usage_tokens, open_calls,
-                   boundary_no, first_kept_no, model_no, thinking_no, body_at, body_bytes, appended_at_ms, entry_id,
-                   idempotency_key, payload)
-VALUES (:entry_no, :branch_no, :parent_no, :position, :type, :role, :projection, :tokens, :tokens_total, :usage_tokens, :open_calls,
-        :boundary_no, :first_kept_no, :model_no, :thinking_no, :body_at, :body_bytes, :appended_at_ms, :entry_id,
-        :idempotency_key, :payload);
+-- Insert one immutable entry. It is never updated and never renumbered.
+INSERT INTO entry (entry_no, branch_no, parent_no, position, type, role, projection, tokens,
+                   tokens_total, usage_tokens, open_calls, boundary_no, first_kept_no, model_no,
+                   thinking_no, body_at, body_bytes, appended_at_ms, entry_id, idempotency_key,
+                   payload)
+VALUES (:entry_no, :branch_no, :parent_no, :position, :type, :role, :projection, :tokens,
+        :tokens_total, :usage_tokens, :open_calls, :boundary_no, :first_kept_no, :model_no,
+        :thinking_no, :body_at, :body_bytes, :appended_at_ms, :entry_id, :idempotency_key,
+        :payload);
 
 -- name: insert_branch
--- Begin a branch after an entry (or at the root). Returns its number.
+-- Begin a branch after an entry, or at the root. Returns its number.
 INSERT INTO branch (session_no, parent_branch_no, fork_no, first_no)
 VALUES (:session_no, :parent_branch_no, :fork_no, :first_no)
 RETURNING branch_no;
 
 -- name: branch
--- One branch: where it left its parent.
-SELECT branch_no, session_no, parent_branch_no, fork_no, first_no FROM branch WHERE branch_no = :branch_no;
+-- Return one branch: where it left its parent.
+SELECT branch_no, session_no, parent_branch_no, fork_no, first_no FROM branch
+WHERE branch_no = :branch_no;
 
 -- name: by_idempotency_key
--- The entry that an earlier call with the same key stored in this session.
+-- Return the entry that an earlier call with the same key stored in this session.
 SELECT entry_no, entry_id, position, tokens, appended_at_ms FROM entry
 WHERE entry_no >> 32 = :session_no AND idempotency_key = :idempotency_key;
 
 -- name: by_id
--- The newest entry of this session with this id; files have been seen to repeat ids.
-SELECT entry_no, branch_no, parent_no, position, type, tokens_total, open_calls, boundary_no, model_no, thinking_no, entry_id
-FROM entry WHERE entry_no >> 32 = :session_no AND entry_id = :entry_id ORDER BY entry_no DESC LIMIT 1;
+-- Return the newest entry of this session with this id. Files have been seen to repeat
+-- ids.
+SELECT entry_no, branch_no, parent_no, position, type, tokens_total, open_calls, boundary_no,
+       model_no, thinking_no, entry_id
+FROM entry WHERE entry_no >> 32 = :session_no AND entry_id = :entry_id
+ORDER BY entry_no DESC LIMIT 1;
 
 -- name: by_no
--- One entry's small columns.
-SELECT entry_no, branch_no, parent_no, position, type, role, tokens, tokens_total, open_calls, boundary_no, first_kept_no, model_no,
-       thinking_no, entry_id
+-- Return one entry's small columns.
+SELECT entry_no, branch_no, parent_no, position, type, role, tokens, tokens_total, open_calls,
+       boundary_no, first_kept_no, model_no, thinking_no, entry_id
 FROM entry WHERE entry_no = :entry_no;
 
 -- name: span_forward
--- Entries of one branch between two numbers, oldest first: one page of history.
-SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id, idempotency_key, payload
+-- Return the entries of one branch between two numbers, oldest first: one page of
+-- history.
+SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id,
+       idempotency_key, payload
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
 ORDER BY entry_no LIMIT :limit;
 
 -- name: span_backward
--- The same, newest first.
-SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id, idempotency_key, payload
+-- Return the same, newest first.
+SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id,
+       idempotency_key, payload
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
 ORDER BY entry_no DESC LIMIT :limit;
 
 -- name: arrivals
--- Entries of a session in order of arrival, every branch and every control record.
-SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id, idempotency_key, payload
+-- Return the entries of a session in order of arrival: every branch and every control
+-- record.
+SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id,
+       idempotency_key, payload
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :limit;
 
 -- name: first_in_span
--- The oldest entry of one branch between two numbers.
-SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no ORDER BY entry_no LIMIT 1;
+-- Return the oldest entry of one branch between two numbers.
+SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+ORDER BY entry_no LIMIT 1;
 
 -- name: open_epoch
--- Begin a generation of the context.
+-- Begin an epoch of the context.
 INSERT INTO epoch (session_no, epoch, reason, opened_at_ms, boundary_no, first_kept_no)
 VALUES (:session_no, :epoch, :reason, :now_ms, :boundary_no, :first_kept_no);
 
 -- name: close_epoch
--- End the current generation at the head it had; exactly one row, or the epoch had moved.
+-- End the current epoch at its head. Exactly one row, or the epoch had moved.
 UPDATE epoch SET closed_head_no = :head_no, closed_at_ms = :now_ms
 WHERE session_no = :session_no AND epoch = :epoch AND closed_at_ms IS NULL;
 
 -- name: epoch
--- One generation's pointers; closed_at_ms is NULL in the current one.
-SELECT epoch, reason, opened_at_ms, boundary_no, first_kept_no, closed_head_no, closed_at_ms FROM epoch
+-- Return one epoch's pointers. closed_at_ms is NULL in the current one.
+SELECT epoch, reason, opened_at_ms, boundary_no, first_kept_no, closed_head_no, closed_at_ms
+FROM epoch
 WHERE session_no = :session_no AND epoch = :epoch;
 
 -- name: epochs
--- A session's generations from one on, a page at a time.
-SELECT epoch, reason, opened_at_ms, boundary_no, first_kept_no, closed_head_no, closed_at_ms FROM epoch
+-- Return a session's epochs from one on, a page at a time.
+SELECT epoch, reason, opened_at_ms, boundary_no, first_kept_no, closed_head_no, closed_at_ms
+FROM epoch
 WHERE session_no = :session_no AND epoch >= :epoch ORDER BY epoch LIMIT :limit;
 
 -- name: first_epoch_not_compaction
--- The first generation after a given one that something else than a compaction began.
+-- Return the first epoch after a given one that something other than a compaction
+-- began.
 SELECT epoch, reason FROM epoch
 WHERE session_no = :session_no AND epoch > :epoch AND reason <> 'compaction' ORDER BY epoch LIMIT 1;

@@ -1,55 +1,65 @@
 -- name: lane
--- A lane's settings and how many of its turns run now, in all processes.
-SELECT l.lane, l.concurrency, l.priority, (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running
+-- Return a lane's settings, and how many of its turns run now in all processes.
+SELECT l.lane, l.concurrency, l.priority,
+       (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running
 FROM lane AS l WHERE l.lane = :lane;
 
 -- name: set_lane
--- Make a lane, or change its settings.
+-- Create a lane, or change its settings.
 INSERT INTO lane (lane, concurrency, priority) VALUES (:lane, :concurrency, :priority)
 ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority;
 
 -- name: lanes_before
--- The lanes that go before this one.
-SELECT l.lane FROM lane AS l WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane) ORDER BY l.priority;
+-- Return the lanes that go before this one.
+SELECT l.lane FROM lane AS l
+WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
+ORDER BY l.priority;
 
 -- name: start
--- A turn begins. The partial unique index refuses a second one of its session.
-INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms, expires_at_ms,
-                  deadline_ms)
-VALUES (:session_no, :lane, :kind, 'running', :inbox_no, :attempt, :operation, :instance_no, :now_ms, :now_ms, :expires_at_ms, :deadline_ms)
+-- Start a turn. The partial unique index refuses a second running turn of its session.
+INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
+                  started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms)
+VALUES (:session_no, :lane, :kind, 'running', :inbox_no, :attempt, :operation, :instance_no,
+        :now_ms, :now_ms, :expires_at_ms, :deadline_ms)
 RETURNING turn_no;
 
 -- name: get
--- One turn.
-SELECT t.turn_no, t.session_no, s.session_id, t.lane, t.kind, t.state, t.inbox_no, t.attempt, t.operation, t.instance_no, t.started_at_ms,
-       t.expires_at_ms, t.deadline_ms, t.reason
+-- Return one turn.
+SELECT t.turn_no, t.session_no, s.session_id, t.lane, t.kind, t.state, t.inbox_no, t.attempt,
+       t.operation, t.instance_no, t.started_at_ms, t.expires_at_ms, t.deadline_ms, t.reason
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no WHERE t.turn_no = :turn_no;
 
 -- name: running_of_session
--- The turn that a session is busy with.
-SELECT t.turn_no, t.operation, t.started_at_ms, t.expires_at_ms, t.deadline_ms, i.pid, i.host FROM turn AS t
-JOIN instance AS i ON i.instance_no = t.instance_no WHERE t.session_no = :session_no AND t.state = 'running';
+-- Return the running turn of a session.
+SELECT t.turn_no, t.operation, t.started_at_ms, t.expires_at_ms, t.deadline_ms, i.pid, i.host
+FROM turn AS t
+JOIN instance AS i ON i.instance_no = t.instance_no
+WHERE t.session_no = :session_no AND t.state = 'running';
 
 -- name: renew
--- Promise to be heard of again, at most until the deadline; only while the turn runs.
-UPDATE turn SET renewed_at_ms = :now_ms, expires_at_ms = min(:expires_at_ms, deadline_ms), operation = coalesce(:operation, operation)
+-- Renew a turn's lease, at most until its deadline. Only while the turn runs.
+UPDATE turn SET renewed_at_ms = :now_ms, expires_at_ms = min(:expires_at_ms, deadline_ms),
+       operation = coalesce(:operation, operation)
 WHERE turn_no = :turn_no AND state = 'running' RETURNING expires_at_ms;
 
 -- name: finish
--- running -> an end, once.
+-- End a running turn, once.
 UPDATE turn SET state = :state, finished_at_ms = :now_ms, incomplete = :incomplete, reason = :reason
 WHERE turn_no = :turn_no AND state = 'running';
 
 -- name: expired
--- Running turns whose owner has not been heard of in time, less those that the caller knows to be alive.
+-- Return the running turns whose lease has expired, without those that the caller knows
+-- to be alive.
 SELECT turn_no FROM turn WHERE state = 'running' AND lane = :lane AND expires_at_ms <= :now_ms
   AND turn_no NOT IN (SELECT value FROM json_each(:alive)) ORDER BY expires_at_ms LIMIT :limit;
 
 -- name: of_instance
--- Running turns of one process, oldest first.
-SELECT turn_no FROM turn INDEXED BY turn_one_running WHERE state = 'running' AND instance_no = :instance_no ORDER BY turn_no LIMIT :limit;
+-- Return the running turns of one process, oldest first.
+SELECT turn_no FROM turn INDEXED BY turn_one_running
+WHERE state = 'running' AND instance_no = :instance_no ORDER BY turn_no LIMIT :limit;
 
 -- name: next_expiry
--- When the next lease of a lane runs out, less those of turns that the caller knows to be alive.
+-- Return when the next lease of a lane expires, without those of turns that the caller
+-- knows to be alive.
 SELECT min(expires_at_ms) AS at_ms FROM turn WHERE state = 'running' AND lane = :lane
   AND turn_no NOT IN (SELECT value FROM json_each(:alive));

@@ -1,53 +1,64 @@
 -- name: file_full
--- What SQLite itself finds wrong with the file, at most 100 problems. Reads every page.
+-- Return what SQLite itself finds wrong with the file, at most 100 problems. Reads
+-- every page.
 SELECT integrity_check AS problem FROM pragma_integrity_check();
 
 -- name: file_quick
--- The same without comparing indexes with their tables.
+-- Return the same, without comparing indexes with their tables.
 SELECT quick_check AS problem FROM pragma_quick_check();
 
 -- name: foreign_keys
--- Rows that point at a row that is not there. The entry table has no foreign keys: the walk checks it.
-SELECT "table" AS table_name, rowid AS row_no, parent AS parent_name FROM pragma_foreign_key_check() LIMIT :limit;
+-- Return the rows that point at a missing row. The entry table has no foreign keys: the
+-- walk checks it.
+SELECT "table" AS table_name, rowid AS row_no, parent AS parent_name
+FROM pragma_foreign_key_check() LIMIT :limit;
 
 -- name: lost_bindings
--- Keys that are bound to a session that is not there, a page at a time.
+-- Return the keys that are bound to a missing session, a page at a time.
 SELECT b.session_key, b.session_no FROM binding AS b
-WHERE b.session_key > :after_key AND NOT EXISTS (SELECT 1 FROM session AS s WHERE s.session_no = b.session_no)
+WHERE b.session_key > :after_key
+  AND NOT EXISTS (SELECT 1 FROM session AS s WHERE s.session_no = b.session_no)
 ORDER BY b.session_key LIMIT :limit;
 
 -- name: last_session
--- The highest session number; 0 in an empty database.
+-- Return the highest session number. 0 in an empty database.
 SELECT coalesce(max(session_no), 0) AS session_no FROM session;
 
 -- name: next_session
--- The next session.
+-- Return the next session.
 SELECT session_no FROM session WHERE session_no > :after_no ORDER BY session_no LIMIT 1;
 
 -- name: last_owner
--- The highest session number that an entry claims; 0 when there is no entry.
+-- Return the highest session number that an entry claims. 0 without an entry.
 SELECT coalesce(max(entry_no), 0) >> 32 AS owner_no FROM entry;
 
 -- name: next_owner
--- The session number that the next entry claims.
-SELECT entry_no >> 32 AS owner_no FROM entry WHERE entry_no > :after_entry_no ORDER BY entry_no LIMIT 1;
+-- Return the session number that the next entry claims.
+SELECT entry_no >> 32 AS owner_no FROM entry WHERE entry_no > :after_entry_no
+ORDER BY entry_no LIMIT 1;
 
 -- name: session
--- One session's row with everything that its pointers must agree with, in one snapshot. :low_no and :high_no bound
--- the numbers that its entries may have.
-SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no, s.branch_no, s.boundary_no,
-       s.first_kept_no, s.context_tokens, s.tokens_fresh, s.forked_from_no, s.archived_at_ms,
-       z.type AS header_type,
-       (SELECT max(n.entry_no) FROM entry AS n WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no,
-       h.entry_no AS found_head_no, h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total, h.boundary_no AS head_boundary_no,
-       (SELECT n.entry_no FROM entry AS n WHERE n.entry_no BETWEEN max(s.head_no + 1, :low_no) AND :high_no AND n.branch_no = s.branch_no
+-- Return one session's row with everything that its pointers must agree with, in one
+-- snapshot. :low_no and :high_no bound the numbers that its entries may have.
+SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no,
+       s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
+       s.forked_from_no, s.archived_at_ms, z.type AS header_type,
+       (SELECT max(n.entry_no) FROM entry AS n
+        WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no, h.entry_no AS found_head_no,
+        h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total,
+        h.boundary_no AS head_boundary_no,
+       (SELECT n.entry_no FROM entry AS n
+        WHERE n.entry_no BETWEEN max(s.head_no + 1, :low_no) AND :high_no
+          AND n.branch_no = s.branch_no
         ORDER BY n.entry_no LIMIT 1) AS after_head_no,
-       b.entry_no AS found_boundary_no, b.type AS boundary_type, b.branch_no AS boundary_branch_no, b.tokens AS boundary_tokens,
-       b.tokens_total AS boundary_tokens_total,
+       b.entry_no AS found_boundary_no, b.type AS boundary_type, b.branch_no AS boundary_branch_no,
+       b.tokens AS boundary_tokens, b.tokens_total AS boundary_tokens_total,
        k.entry_no AS found_kept_no, p.tokens_total AS before_kept_tokens_total,
        (SELECT max(e.epoch) FROM epoch AS e WHERE e.session_no = s.session_no) AS last_epoch,
-       o.epoch AS open_epoch, o.closed_at_ms AS open_closed_at_ms, o.boundary_no AS open_boundary_no, o.first_kept_no AS open_first_kept_no,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state || '' = 'running') AS running
+       o.epoch AS open_epoch, o.closed_at_ms AS open_closed_at_ms,
+       o.boundary_no AS open_boundary_no, o.first_kept_no AS open_first_kept_no,
+       (SELECT count(*) FROM compaction AS c
+        WHERE c.session_no = s.session_no AND c.state || '' = 'running') AS running
 FROM session AS s
 LEFT JOIN entry AS z ON z.entry_no = :low_no
 LEFT JOIN entry AS h ON h.entry_no = s.head_no
@@ -58,24 +69,28 @@ LEFT JOIN epoch AS o ON o.session_no = s.session_no AND o.epoch = s.epoch
 WHERE s.session_no = :session_no;
 
 -- name: exists
--- Whether a session is still there, and whether its entries are.
+-- Return whether a session still exists, and whether its entries do.
 SELECT session_no, archived_at_ms FROM session WHERE session_no = :session_no;
 
 -- name: archive
--- A session's archive that is not restored, and what is there of it.
+-- Return a session's archive that is not restored, and how many of its rows exist.
 SELECT a.archive_no, a.state, a.encoding, a.rows, a.finished_at_ms, a.session_keys,
-       (SELECT coalesce(sum(c.rows), 0) FROM archive_chunk AS c WHERE c.archive_no = a.archive_no) AS found_rows
+       (SELECT coalesce(sum(c.rows), 0) FROM archive_chunk AS c
+        WHERE c.archive_no = a.archive_no) AS found_rows
 FROM archive AS a WHERE a.session_no = :session_no AND a.state <> 'restored';
 
 -- name: archive_of_parent
--- The archive of the session that this one was forked from, if that is archived.
+-- Return the archive of the session that this one was forked from, if that session is
+-- archived.
 SELECT a.archive_no FROM session AS s JOIN archive AS a ON a.session_no = s.forked_from_no
 WHERE s.session_no = :session_no AND a.state <> 'restored';
 
 -- name: branches
--- A session's branches with the entries that they begin at and left from, a page at a time.
-SELECT b.branch_no, b.parent_branch_no, b.fork_no, b.first_no, f.branch_no AS first_branch_no, f.parent_no AS first_parent_no,
-       k.entry_no AS found_fork_no, k.branch_no AS fork_branch_no, p.branch_no AS found_parent_branch_no
+-- Return a session's branches with the entries that they begin at and left from, a page
+-- at a time.
+SELECT b.branch_no, b.parent_branch_no, b.fork_no, b.first_no, f.branch_no AS first_branch_no,
+       f.parent_no AS first_parent_no, k.entry_no AS found_fork_no, k.branch_no AS fork_branch_no,
+       p.branch_no AS found_parent_branch_no
 FROM branch AS b
 LEFT JOIN entry AS f ON f.entry_no = b.first_no
 LEFT JOIN entry AS k ON k.entry_no = b.fork_no
@@ -83,14 +98,19 @@ LEFT JOIN branch AS p ON p.branch_no = b.parent_branch_no
 WHERE b.session_no = :session_no AND b.branch_no > :after_no ORDER BY b.branch_no LIMIT :limit;
 
 -- name: entries
--- Entries with their parents, their branches, and the entry before each on its branch, a page at a time. Reads no payload.
-SELECT e.entry_no, e.branch_no, e.parent_no, e.position, e.type, e.role, e.projection, e.tokens, e.tokens_total, e.open_calls,
-       e.boundary_no, e.first_kept_no, e.model_no, e.thinking_no, e.body_at, e.body_bytes, e.entry_id, octet_length(e.payload) AS bytes,
-       b.branch_no AS found_branch_no, b.session_no AS branch_session_no, b.first_no,
-       p.entry_no AS found_parent_no, p.branch_no AS parent_branch_no, p.position AS parent_position, p.tokens_total AS parent_tokens_total,
-       p.open_calls AS parent_open_calls, p.boundary_no AS parent_boundary_no, p.model_no AS parent_model_no,
+-- Return entries with their parents, their branches, and the entry before each on its
+-- branch, a page at a time. Reads no payload.
+SELECT e.entry_no, e.branch_no, e.parent_no, e.position, e.type, e.role, e.projection, e.tokens,
+       e.tokens_total, e.open_calls,
+       e.boundary_no, e.first_kept_no, e.model_no, e.thinking_no, e.body_at, e.body_bytes,
+       e.entry_id, octet_length(e.payload) AS bytes, b.branch_no AS found_branch_no,
+       b.session_no AS branch_session_no, b.first_no, p.entry_no AS found_parent_no,
+       p.branch_no AS parent_branch_no, p.position AS parent_position,
+       p.tokens_total AS parent_tokens_total, p.open_calls AS parent_open_calls,
+       p.boundary_no AS parent_boundary_no, p.model_no AS parent_model_no,
        p.thinking_no AS parent_thinking_no, p.entry_id AS parent_id,
-       (SELECT q.entry_no FROM entry AS q WHERE q.entry_no >= b.first_no AND q.entry_no < e.entry_no AND q.branch_no = e.branch_no
+       (SELECT q.entry_no FROM entry AS q
+        WHERE q.entry_no >= b.first_no AND q.entry_no < e.entry_no AND q.branch_no = e.branch_no
         ORDER BY q.entry_no DESC LIMIT 1) AS previous_no
 FROM entry AS e
 LEFT JOIN branch AS b ON b.branch_no = e.branch_no
@@ -98,85 +118,109 @@ LEFT JOIN entry AS p ON p.entry_no = e.parent_no
 WHERE e.entry_no BETWEEN :low_no AND :high_no ORDER BY e.entry_no LIMIT :limit;
 
 -- name: payloads
--- The texts of a range of entries, as bytes, so that a text that is not UTF-8 can be reported.
-SELECT entry_no, CAST(payload AS BLOB) AS payload FROM entry WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
+-- Return the texts of a range of entries, as bytes, so that a text that is not UTF-8
+-- can be reported.
+SELECT entry_no, CAST(payload AS BLOB) AS payload FROM entry
+WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
 
 -- name: place
--- Where an entry is in the tree.
+-- Return where an entry is in the tree.
 SELECT entry_no, branch_no FROM entry WHERE entry_no = :entry_no;
 
 -- name: control_record
--- Whether an id belongs to a record outside the tree, which older programs named as a parent.
-SELECT entry_no FROM entry WHERE entry_no >> 32 = :session_no AND entry_id = :entry_id AND branch_no IS NULL LIMIT 1;
+-- Return a row if an id belongs to a record outside the tree, which older programs
+-- named as a parent.
+SELECT entry_no FROM entry
+WHERE entry_no >> 32 = :session_no AND entry_id = :entry_id AND branch_no IS NULL LIMIT 1;
 
 -- name: reopened_at
--- Whether a session's context was ever moved, at this head, to a boundary that is not the head's own: undo does, and fork.
-SELECT e.epoch FROM epoch AS e LEFT JOIN epoch AS p ON p.session_no = e.session_no AND p.epoch = e.epoch - 1
+-- Return a row if a session's context was ever moved, at this head, to a boundary that
+-- is not the head's own. An undo does that, and a fork.
+SELECT e.epoch FROM epoch AS e
+LEFT JOIN epoch AS p ON p.session_no = e.session_no AND p.epoch = e.epoch - 1
 WHERE e.session_no = :session_no AND e.boundary_no IS :boundary_no
   AND ((e.reason = 'undo' AND p.closed_head_no IS :head_no) OR e.reason = 'fork') LIMIT 1;
 
 -- name: last_usage
--- The newest entry of a short range of one branch that carries a provider's count.
+-- Return the newest entry of a short range of one branch that carries a provider's
+-- count.
 SELECT entry_no, usage_tokens, tokens_total FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND usage_tokens IS NOT NULL ORDER BY entry_no DESC LIMIT 1;
+WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND usage_tokens IS NOT NULL
+ORDER BY entry_no DESC LIMIT 1;
 
 -- name: epochs
--- A session's generations with the entries that they point at, a page at a time.
+-- Return a session's epochs with the entries that they point at, a page at a time.
 SELECT e.epoch, e.reason, e.boundary_no, e.first_kept_no, e.closed_head_no, e.closed_at_ms,
-       h.entry_no AS found_head_no, h.branch_no AS head_branch_no, h.boundary_no AS head_boundary_no,
-       b.entry_no AS found_boundary_no, b.type AS boundary_type, b.parent_no AS boundary_parent_no, b.first_kept_no AS boundary_kept_no
+       h.entry_no AS found_head_no, h.branch_no AS head_branch_no,
+       h.boundary_no AS head_boundary_no, b.entry_no AS found_boundary_no, b.type AS boundary_type,
+       b.parent_no AS boundary_parent_no, b.first_kept_no AS boundary_kept_no
 FROM epoch AS e
 LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no
 LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
-WHERE e.session_no = :session_no AND e.epoch BETWEEN :low_epoch AND :high_epoch ORDER BY e.epoch LIMIT :limit;
+WHERE e.session_no = :session_no AND e.epoch BETWEEN :low_epoch AND :high_epoch
+ORDER BY e.epoch LIMIT :limit;
 
 -- name: compactions
--- A session's jobs with what they committed, a page at a time.
-SELECT c.compaction_no, c.compaction_id, c.state, c.base_epoch, c.cut_no, c.late, c.epoch, c.entry_no, s.epoch AS session_epoch,
-       n.entry_no AS found_entry_no, n.type AS entry_type, k.branch_no AS cut_branch_no,
-       e.reason AS epoch_reason, e.boundary_no AS epoch_boundary_no
+-- Return a session's jobs with what they committed, a page at a time.
+SELECT c.compaction_no, c.compaction_id, c.state, c.base_epoch, c.cut_no, c.late, c.epoch,
+       c.entry_no, s.epoch AS session_epoch, n.entry_no AS found_entry_no, n.type AS entry_type,
+       k.branch_no AS cut_branch_no, e.reason AS epoch_reason, e.boundary_no AS epoch_boundary_no
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN entry AS n ON n.entry_no = c.entry_no
 LEFT JOIN entry AS k ON k.entry_no = c.cut_no
 LEFT JOIN epoch AS e ON e.session_no = c.session_no AND e.epoch = c.epoch
-WHERE c.session_no = :session_no AND c.compaction_no > :after_no ORDER BY c.compaction_no LIMIT :limit;
+WHERE c.session_no = :session_no AND c.compaction_no > :after_no
+ORDER BY c.compaction_no LIMIT :limit;
 
 -- name: import_files
--- Receipts of imports with what is there of them, a page at a time.
-SELECT r.import_file_no, r.path, r.lines, r.entries, r.quarantined, s.session_id, s.last_seq AS session_last_seq,
-       (SELECT count(*) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
-       (SELECT max(q.line) FROM quarantine AS q WHERE q.import_file_no = r.import_file_no) AS last_line
+-- Return the receipts of imports with how much of each exists, a page at a time.
+SELECT r.import_file_no, r.path, r.lines, r.entries, r.quarantined, s.session_id,
+       s.last_seq AS session_last_seq,
+       (SELECT count(*) FROM quarantine AS q
+        WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
+       (SELECT max(q.line) FROM quarantine AS q
+        WHERE q.import_file_no = r.import_file_no) AS last_line
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.import_file_no > :after_no ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: inbox
--- Messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry. A role is
--- compared here and not returned: it may be half an emoji, which is no text. Of two roles the last one counts.
-SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no, i.entry_no, t.state AS turn_state,
-       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, json_valid(i.payload) AS is_json,
+-- Return messages with the turns that claimed them last, and their entries, a page at a
+-- time. Reads no payload of an entry. A role is compared here and not returned: it may
+-- be half an emoji, which is no text. Of two roles the last one counts.
+SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no,
+       i.entry_no, t.state AS turn_state,
+       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no,
+       json_valid(i.payload) AS is_json,
        CASE WHEN json_valid(i.payload) THEN
-         (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role' ORDER BY r.id DESC LIMIT 1) END AS is_users,
-       e.role AS found_role
-FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+         (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role'
+          ORDER BY r.id DESC LIMIT 1) END AS is_users, e.role AS found_role
+FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN turn AS t ON t.turn_no = i.turn_no
 LEFT JOIN entry AS e ON e.entry_no = i.entry_no
 WHERE i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;
 
 -- name: turns
--- Turns with the messages that they work on, a page at a time.
-SELECT t.turn_no, s.session_id, t.state, t.inbox_no, t.expires_at_ms, t.deadline_ms, i.state AS inbox_state, i.turn_no AS inbox_turn_no,
-       CASE WHEN t.state = 'running' THEN
-         (SELECT count(*) FROM turn AS o WHERE o.session_no = t.session_no AND o.state || '' = 'running') ELSE 0 END AS running
-FROM turn AS t LEFT JOIN session AS s ON s.session_no = t.session_no LEFT JOIN inbox AS i ON i.inbox_no = t.inbox_no
+-- Return turns with the messages that they work on, a page at a time.
+SELECT t.turn_no, s.session_id, t.state, t.inbox_no, t.expires_at_ms, t.deadline_ms,
+       i.state AS inbox_state, i.turn_no AS inbox_turn_no, CASE WHEN t.state = 'running' THEN
+         (SELECT count(*) FROM turn AS o
+          WHERE o.session_no = t.session_no AND o.state || '' = 'running') ELSE 0 END AS running
+FROM turn AS t LEFT JOIN session AS s ON s.session_no = t.session_no
+LEFT JOIN inbox AS i ON i.inbox_no = t.inbox_no
 WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
 
 -- name: outbox
--- Replies with the turns that wrote them, a page at a time.
-SELECT o.outbox_no, o.session_no, s.session_id, o.state, o.turn_no, o.instance_no, o.expires_at_ms, o.finished_at_ms,
-       t.state AS turn_state, t.session_no AS turn_session_no
-FROM outbox AS o LEFT JOIN session AS s ON s.session_no = o.session_no LEFT JOIN turn AS t ON t.turn_no = o.turn_no
+-- Return replies with the turns that wrote them, a page at a time.
+SELECT o.outbox_no, o.session_no, s.session_id, o.state, o.turn_no, o.instance_no, o.expires_at_ms,
+       o.finished_at_ms, t.state AS turn_state, t.session_no AS turn_session_no
+FROM outbox AS o LEFT JOIN session AS s ON s.session_no = o.session_no
+LEFT JOIN turn AS t ON t.turn_no = o.turn_no
 WHERE o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;
 
 -- name: cursors
--- Consumers that claim to have handled events which were never written.
-SELECT c.consumer, c.event_no, coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0) AS last_no
-FROM event_cursor AS c WHERE c.event_no > coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0) LIMIT :limit;
+-- Return the consumers that claim to have handled events which were never written.
+SELECT c.consumer, c.event_no,
+       coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0) AS last_no
+FROM event_cursor AS c
+WHERE c.event_no > coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'),
+                            0) LIMIT :limit;

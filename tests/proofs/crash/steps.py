@@ -29,7 +29,7 @@ from typing import Any
 
 import apsw
 
-from sessiondb.sqlite import checkpoint, engine, schema, writer
+from sessiondb.sqlite import backup, engine, schema, writer
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.engine import SqliteBackend
 from sessiondb.sqlite.transaction import Snapshot, WriteTransaction
@@ -201,14 +201,12 @@ def _maintenance(steps: Steps) -> None:
             lambda name=name: arrive(f"after {name}"),
         )
     for name, step in (("backup", "backup step"), ("incremental_vacuum", "vacuum step")):
-        setattr(
-            checkpoint, name, _stepping(getattr(checkpoint, name), lambda step=step: arrive(step))
-        )
+        setattr(backup, name, _stepping(getattr(backup, name), lambda step=step: arrive(step)))
 
 
 def _stepping(
-    task: Callable[..., checkpoint.MaintenanceTask], arrive: Callable[[], None]
-) -> Callable[..., checkpoint.MaintenanceTask]:
+    task: Callable[..., backup.MaintenanceTask], arrive: Callable[[], None]
+) -> Callable[..., backup.MaintenanceTask]:
     @wraps(task)
     def wrapper(*args: Any) -> Generator[None, None, int]:
         steps = task(*args)

@@ -43,7 +43,7 @@ from sessiondb.gateway import retry
 from sessiondb.gateway.worker import Answer, Turn
 from sessiondb.sqlite import (
     SqliteBackend,
-    checkpoint,
+    backup,
     engine,
     notifier,
     readers,
@@ -655,7 +655,7 @@ async def test_a_read_that_needs_a_connection_more_may_be_repeated(tmp_db: Path)
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
             disk.fault = Fault("open", disk.calls["open"] + 1)
-            with pytest.raises(StoreFailed, match=r"ulimit -n.*retry") as failed:
+            with pytest.raises(StoreFailed, match=r"ulimit -n.*Retry") as failed:
                 await backend.read(lambda tx: tx.all("test.programs"), op="look")
             assert failed.value.retry
             assert await backend.read(lambda tx: tx.all("test.programs"), op="look") == []
@@ -679,9 +679,9 @@ async def test_a_backup_that_cannot_open_its_copy_says_so_and_leaves_nothing(tmp
 async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and_cleaned_up(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, begun, release = checkpoint.backup, threading.Event(), threading.Event()
+    real, begun, release = backup.backup, threading.Event(), threading.Event()
 
-    def held(connection: apsw.Connection, destination: str) -> checkpoint.MaintenanceTask:
+    def held(connection: apsw.Connection, destination: str) -> backup.MaintenanceTask:
         task = real(connection, destination)
         try:
             next(task)
@@ -692,10 +692,10 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
         finally:
             task.close()
 
-    monkeypatch.setattr(checkpoint, "STEP_PAGES", 1)
+    monkeypatch.setattr(backup, "STEP_PAGES", 1)
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
-            monkeypatch.setattr(checkpoint, "backup", held)
+            monkeypatch.setattr(backup, "backup", held)
             raised: list[BaseException] = []
 
             async def back_up() -> None:
@@ -721,7 +721,7 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
                 release.set()
             assert str(raised[0]).startswith("backup: the disk failed between two steps")
             assert not list(tmp_db.parent.glob("copy.db*"))
-            monkeypatch.setattr(checkpoint, "backup", real)
+            monkeypatch.setattr(backup, "backup", real)
             assert await backend.backup(tmp_db.parent / "copy.db") > 0
 
 

@@ -102,7 +102,7 @@ class Slow:
             self.note(batch.slowest_op or "nothing", writer.stats.transaction_ms_last)
 
         def stepped(writer: Writer) -> None:
-            task = writer._maintenance[0].op if writer._maintenance else ""
+            task = writer.queue.tasks[0].op if writer.queue.tasks else ""
             began = time.monotonic()
             step(writer)
             if task:
