@@ -25,7 +25,8 @@ from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDB
 from sessiondb.limits import ENTRY_BYTES_MAX
 from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportReport, Receipt
 from sessiondb.transcript.keys import looks_like_key
-from sessiondb.transfer.redaction import Redactor, redactor_from
+from sessiondb.transfer.redaction import Redactor
+from sessiondb.transfer.redaction_rules import redactor_from
 
 from .program import (
     OK,

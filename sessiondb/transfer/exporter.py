@@ -43,9 +43,8 @@ from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
 from .openclaw_index import keys_in, new_row, renew_index, write_index
+from .progress import Progress
 from .redaction import Redactor, Shape, counted
-
-Progress = Callable[[int, int, int, int, str], None]
 
 FOLDERS_MAX: Final = 100
 """A name in a database may claim any number of folders; each would be made, and synced."""

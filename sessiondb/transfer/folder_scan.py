@@ -50,7 +50,7 @@ _LEFT_ALONE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceFile:
     """A file that an import reads."""
 
     path: str
@@ -81,8 +81,8 @@ class Scan:
     """What lies at a path."""
 
     root: str
-    transcripts: list[Found] = field(default_factory=list)
-    indexes: list[Found] = field(default_factory=list)
+    transcripts: list[SourceFile] = field(default_factory=list)
+    indexes: list[SourceFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -248,7 +248,7 @@ def _classify(
                 )
             )
         else:
-            file = Found(
+            file = SourceFile(
                 path=path,
                 name=os.path.relpath(path, base),
                 kind=kind,  # type: ignore[arg-type]  # a kind has no space

@@ -16,7 +16,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sessiondb.backend import Row
@@ -25,7 +25,7 @@ from sessiondb.json_text import DamagedLine, decode_object, dumps_again, loads, 
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB
 from sessiondb.transcript.keys import SessionKey, parse_key
 
-from .folder_scan import Found, file_name, kind_of
+from .folder_scan import SourceFile, file_name, kind_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .redaction import Redactor
 
@@ -101,14 +101,14 @@ def _past_space(text: str, at: int) -> int:
 
 
 def ids_by_file(entries: Iterable[IndexEntry], names: Iterable[str]) -> dict[str, str]:
-    """Return the session id that an index gives each transcript of its folder, by the transcript's name."""
+    """Return the session ids that an index gives the transcripts of its folder, by file name."""
     present = set(names)
-    args: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for entry in entries:
         name = file_for(entry, present)
         if name is not None and entry.session_id is not None:
-            args.setdefault(name, entry.session_id)
-    return args
+            ids.setdefault(name, entry.session_id)
+    return ids
 
 
 def file_for(entry: IndexEntry, names: set[str]) -> str | None:
@@ -150,7 +150,7 @@ def write_index(
 class Index:
     """An index file as it lies on the disk."""
 
-    file: Found
+    file: SourceFile
     content: bytes = b""
     """Without the secrets in it, if that was asked for."""
     size: int = 0
@@ -170,7 +170,7 @@ class Index:
             self.note = f"not an index: {error}; no key was bound, and the file is kept as it is"
 
 
-def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> list[Index]:
+def read_indexes(files: Sequence[SourceFile], redactor: Redactor | None = None) -> list[Index]:
     """Read index files; what cannot be read is said in its `failure` or `note`."""
     found = []
     for file in files:
@@ -189,6 +189,20 @@ def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> li
         except OSError as error:
             index.failure = f"it cannot be read: {error.strerror or error}"
     return found
+
+
+def with_index_ids(files: Sequence[SourceFile], indexes: Sequence[Index]) -> list[SourceFile]:
+    """Return transcripts, each with the session id that its folder's index gives it."""
+    names: dict[str, list[str]] = {}
+    for file in files:
+        names.setdefault(file.folder, []).append(file_name(file.path))
+    ids = {
+        index.file.folder: ids_by_file(index.entries, names.get(index.file.folder, []))
+        for index in indexes
+    }
+    return [
+        replace(file, index_id=ids.get(file.folder, {}).get(file_name(file.path))) for file in files
+    ]
 
 
 def _bytes_of(path: str) -> bytes:
@@ -230,7 +244,7 @@ class Targets:
 
 
 @dataclass(slots=True)
-class Planned:
+class KeyPlan:
     """What an index asks for."""
 
     bindings: list[Binding] = field(default_factory=list)
@@ -239,9 +253,9 @@ class Planned:
 
 def plan_keys(
     index: Index, before: bytes | None, targets: Targets, agent_id: str, is_new: set[str]
-) -> Planned:
+) -> KeyPlan:
     """Compare an index with what was imported of it before; plan the keys whose row, or whose transcript, is new."""
-    planned = Planned()
+    planned = KeyPlan()
     earlier: dict[str, _Wanted] = {}
     if before is not None:
         try:

@@ -24,7 +24,7 @@ from sessiondb.transcript import registry
 from sessiondb.transcript.append import load_state, place, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
 
-from .folder_scan import ENDED_KINDS, Found, file_name, stem_of
+from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
 from .redaction import Mark, mark_in, without_mark
@@ -37,12 +37,12 @@ class Overtaken(Exception):
     """The file's receipt is not where this import left it."""
 
 
-class GoneOn(Exception):
+class SessionDiverged(Exception):
     """The session holds entries that did not come from the file."""
 
 
 @dataclass(slots=True)
-class Stored:
+class BatchResult:
     """What one chunk's transaction did."""
 
     session_id: str | None
@@ -50,12 +50,12 @@ class Stored:
     notes: list[str]
 
 
-def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
+def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
     """Store one chunk of a file and record how far the file has been read.
 
     Raises:
         Overtaken: another import has read on in the meantime.
-        GoneOn: the session was appended to by something else than an import of this file.
+        SessionDiverged: the session was appended to by something else than an import of this file.
     """
     row = tx.first("import_file.by_path", path=file.path) or _begin_source(tx, file)
     # Invariant: `source` says exactly how much of the file is stored, so whoever goes on must have begun there. Of
@@ -69,11 +69,11 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
         and row.session_no is not None
         and tx.first("archive.of_session", session_no=row.session_no) is not None
     ):
-        raise GoneOn(
+        raise SessionDiverged(
             f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`"
         )
     if batch.items and row.session_last_seq != row.entries:
-        raise GoneOn(_gone_on(row.session_id, row.session_last_seq - row.entries))
+        raise SessionDiverged(_about_divergence(row.session_id, row.session_last_seq - row.entries))
     quarantined = row.quarantined - tx.run(
         "import_file.drop_tail",
         import_file_no=row.import_file_no,
@@ -123,7 +123,7 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
         state="done" if batch.last else "reading",
         note=_note_of(row, batch, notes),
     )
-    return Stored(state.session_id if state is not None else None, entries, notes)
+    return BatchResult(state.session_id if state is not None else None, entries, notes)
 
 
 def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
@@ -142,7 +142,7 @@ def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
     )
 
 
-def _begin_source(tx: Tx, file: Found) -> Row:
+def _begin_source(tx: Tx, file: SourceFile) -> Row:
     row = tx.first(
         "import_file.insert",
         path=file.path,
@@ -171,7 +171,7 @@ def _keep(tx: Tx, import_file_no: int, kept: Kept, *, after_seq: int) -> None:
     )
 
 
-def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[str]) -> int:
+def _create_session(tx: Tx, file: SourceFile, identity: Identity | None, notes: list[str]) -> int:
     """Create the session of a file under the best id that is free: the index's, the header's, the file name's."""
     assert identity is not None, "the first entry of a file tells what the file is"
     notes += identity.notes
@@ -184,7 +184,7 @@ def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[
     raise InvalidInput(f"{file.path}: no session id is free for it; rename the file")
 
 
-def _candidates(file: Found, identity: Identity) -> Iterator[str]:
+def _candidates(file: SourceFile, identity: Identity) -> Iterator[str]:
     stem = stem_of(file_name(file.path))
     for wanted in (file.index_id, identity.header_id, stem):
         try:
@@ -197,7 +197,7 @@ def _candidates(file: Found, identity: Identity) -> Iterator[str]:
         yield f"{stem[: SESSION_ID_CHARS_MAX - 9]}~{digest}"
 
 
-def _about_id(file: Found, identity: Identity, session_id: str) -> list[str]:
+def _about_id(file: SourceFile, identity: Identity, session_id: str) -> list[str]:
     stem = stem_of(file_name(file.path))
     if identity.header_id is not None and session_id != identity.header_id:
         why = (
@@ -211,7 +211,7 @@ def _about_id(file: Found, identity: Identity, session_id: str) -> list[str]:
     return []
 
 
-def _gone_on(session_id: str | None, count: int) -> str:
+def _about_divergence(session_id: str | None, count: int) -> str:
     return (
         f"session {session_id} has {count:,} entries of its own since the import; to have the file's new lines too, "
         "copy the file to a new name and import that"

@@ -25,18 +25,16 @@ from hypothesis import strategies as st
 import sessiondb
 from sessiondb.cli.program import program
 from sessiondb.errors import InvalidInput
-from sessiondb.transfer import importer, jsonl_reader, redaction
+from sessiondb.transfer import import_packs, importer, jsonl_reader, redaction, redaction_rules
 from sessiondb.transfer.redaction import (
     EMAIL,
     RULES,
     Mark,
     Redactor,
     mark_in,
-    read_rules,
-    rule_from,
-    why_slow,
     without_mark,
 )
+from sessiondb.transfer.redaction_rules import read_rules, rule_from, why_slow
 from tests.support.transfer import by_name, header, message, write
 
 # The long run (`make fuzz`) sets this in the environment.
@@ -293,7 +291,7 @@ def test_no_built_in_rule_repeats_without_a_bound(
         "WIDTH_MAX",
         "WAYS_MAX",
     ):  # these are for those who did not measure
-        monkeypatch.setattr(redaction, limit, 10**12)
+        monkeypatch.setattr(redaction_rules, limit, 10**12)
     assert why_slow(rule.pattern.pattern) in (None, reason_of_a_group_with_separator(rule.name))
 
 
@@ -811,7 +809,7 @@ async def test_an_import_that_is_stopped_after_any_batch_goes_on_redacted(
     )
     source = write(tmp_path / "in", {"a.jsonl": content})
     monkeypatch.setattr(jsonl_reader, "IMPORT_BATCH_ENTRIES", 5)
-    monkeypatch.setattr(importer, "IMPORT_BATCH_ENTRIES", 5)
+    monkeypatch.setattr(import_packs, "IMPORT_BATCH_ENTRIES", 5)
     store, stored = importer.store_batch, 0
 
     def stop_after_one(*arguments: Any) -> Any:

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 import sessiondb
 from sessiondb.limits import IMPORT_BATCH_ENTRIES, MIB
 from sessiondb.sqlite import throttle
-from sessiondb.transfer import importer
+from sessiondb.transfer.folder_scan import scan
+from sessiondb.transfer.import_packs import BatchRead, read_packs
+from sessiondb.transfer.import_plan import FilePlan
 from tests.support.transfer import by_name, export_of, header, message, tables, transcript, write
 
 pytestmark = pytest.mark.anyio
@@ -374,18 +376,15 @@ async def test_a_pack_never_exceeds_its_limits(tmp_path: Path) -> None:
         "big.jsonl": transcript(700, text="x" * 20_000)
     }
     source = write(tmp_path / "in", files)
-    found = importer.scan(str(source))
-    packs = list(importer._packs([importer._Job(file) for file in found.transcripts]))
+    found = scan(str(source))
+    packs = list(read_packs([FilePlan(file) for file in found.transcripts]))
     for pack in packs:
-        batches = [event.batch for event in pack if isinstance(event, importer._Piece)]
+        batches = [event.batch for event in pack if isinstance(event, BatchRead)]
         assert sum(len(batch.items) for batch in batches) <= IMPORT_BATCH_ENTRIES
         assert len(batches) == 1 or sum(batch.size for batch in batches) <= MIB
         assert sum(batch.size for batch in batches) <= MIB + 40_000
     items = sum(
-        len(event.batch.items)
-        for pack in packs
-        for event in pack
-        if isinstance(event, importer._Piece)
+        len(event.batch.items) for pack in packs for event in pack if isinstance(event, BatchRead)
     )
     assert items == sum(content.count(b"\n") for content in files.values())
 

@@ -41,7 +41,7 @@ from sessiondb.transcript import append, compaction, paths, registry
 from sessiondb.transcript.context import read_context
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transfer import jsonl_reader, roundtrip, source
-from sessiondb.transfer.folder_scan import Found
+from sessiondb.transfer.folder_scan import SourceFile
 from sessiondb.transfer.jsonl_writer import imported_bytes
 
 T = TypeVar("T")
@@ -243,24 +243,26 @@ class Bench:
         )
         return [self.connection.execute(query).fetchall() for query in queries]
 
-    def _found(self, name: str, content: bytes) -> Found:
+    def _found(self, name: str, content: bytes) -> SourceFile:
         path = self.folder / name
         path.write_bytes(content)
         status = path.stat()
         inode = f"{status.st_dev}:{status.st_ino}"
-        return Found(str(path), name, "pi", None, len(content), inode, NOW_MS, str(self.folder))
+        return SourceFile(
+            str(path), name, "pi", None, len(content), inode, NOW_MS, str(self.folder)
+        )
 
-    def _store(self, file: Found) -> None:
+    def _store(self, file: SourceFile) -> None:
         for batch in jsonl_reader.read_batches(file.path, self._place(file)):
             self.backend.change(lambda tx, batch=batch: source.store_batch(tx, file, batch))
 
-    def _place(self, file: Found) -> jsonl_reader.Place:
+    def _place(self, file: SourceFile) -> jsonl_reader.Place:
         known = self.backend.look(
             lambda tx: tx.all("import_file.known", paths=json.dumps([file.path]))
         )
         return source.place_of(known[0] if known else None)
 
-    def row(self, file: Found) -> Any:
+    def row(self, file: SourceFile) -> Any:
         return self.backend.look(lambda tx: tx.one("import_file.by_path", path=file.path))
 
     # -- one input ------------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ class Bench:
             self._check_stored(file, content)
         self._check_database()
 
-    def _check_stored(self, file: Found, content: bytes) -> None:
+    def _check_stored(self, file: SourceFile, content: bytes) -> None:
         """Every intact line is an entry, in order and verbatim; every other byte is kept; the receipt adds up."""
         lines, row = sort_lines(content), self.row(file)
         wanted = [line.content.removesuffix(b"\n") for line in lines if line.kind == "entry"]
@@ -353,7 +355,7 @@ class Bench:
             ).fetchall()
         )
 
-    def exported(self, file: Found) -> bytes:
+    def exported(self, file: SourceFile) -> bytes:
         """Return what an export writes for a file."""
         row = self.row(file)
 
@@ -369,7 +371,7 @@ class Bench:
 
         return at_once(collect())
 
-    def _check_session(self, file: Found, content: bytes) -> None:
+    def _check_session(self, file: SourceFile, content: bytes) -> None:
         """The session can be read: every epoch's context, every entry as a person sees it; an independent reader agrees."""
         row = self.row(file)
         if row.session_no is not None:
@@ -386,7 +388,7 @@ class Bench:
         )
         return int(epoch)
 
-    def _go_on(self, file: Found, chance: random.Random) -> None:
+    def _go_on(self, file: SourceFile, chance: random.Random) -> None:
         """A gateway goes on from what was imported: appends, branches, resets, forks, compacts. Each works or says why not."""
         session_no = self.row(file).session_no
         if session_no is None:
