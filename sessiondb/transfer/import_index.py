@@ -86,7 +86,7 @@ async def _plan_keys(run: ImportRun, index: Index, before: Row | None, agent_id:
 
 
 async def _bind(run: ImportRun, page: list[Binding]) -> tuple[int, list[str]]:
-    """Bind keys in one transaction; if it fails, each in its own, so that one spares the others."""
+    """Bind keys in one transaction. If it fails, bind each in its own, to spare the others."""
     try:
         return await run.write(
             lambda tx: bind_keys(tx, page), size=sum(len(binding.details) for binding in page)

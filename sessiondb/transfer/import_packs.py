@@ -2,7 +2,7 @@
 
 A pack holds at most `IMPORT_BATCH_ENTRIES` entries and about `IMPORT_BATCH_BYTES`. It may hold
 batches of several files, and says where each file ends. A file that cannot be read ends with
-its reason; the next file is read all the same.
+its reason, and the next file is read.
 
 Runs in worker threads. Holds no lock, and one file open at a time.
 """

@@ -1,4 +1,4 @@
-"""The state of one import: a receipt in the making for each file, and what all files share."""
+"""The state of one import: a receipt in the making per file, and the rest that they share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .redaction import Redactor, counted
 
 T = TypeVar("T")
 
-LISTED_MAX: Final = 100  # damaged lines and notes that a receipt lists; the rest is counted
+LISTED_MAX: Final = 100  # damaged lines and notes that a receipt lists: more are only counted
 RETRIES_MAX: Final = 200
 # These end the import, because the next file would meet them too.
 FATAL: Final = (OutcomeUnknown, StoreClosed, StoreDamaged, StoreFull, StoreReadOnly)
@@ -132,7 +132,7 @@ class ImportRun:
         self.files: dict[str, FileState] = {}
 
     def report(self, file: SourceFile, bytes_of_file: int | None = None) -> None:
-        """Report the progress to the caller; None: this file is done."""
+        """Report the progress to the caller. None means that this file is done."""
         if bytes_of_file is None:
             self.files_done += 1
             self.bytes_done += file.bytes

@@ -134,7 +134,7 @@ class _Transcripts:
                 await self._link(plan)
 
     async def _commit_and_read_on(self, pack: Pack, packs: Iterator[Pack]) -> Pack | None:
-        """Commit a pack while the next one is read; return that one."""
+        """Commit a pack while the next one is read. Return the next one."""
         following: list[Pack | None] = []
         failure: SessionDBError | None = None
 
@@ -174,7 +174,7 @@ class _Transcripts:
                 run.report(event.file, event.batch.bytes)
 
     async def _store(self, batches: list[BatchRead]) -> dict[str, BatchResult]:
-        """Store batches in one transaction; if it fails, each in its own, to spare the others."""
+        """Store batches in one transaction. If it fails, store each in one, to spare the others."""
         if self.run.dry_run or not batches:
             return {}
         try:

@@ -3,4 +3,4 @@
 from collections.abc import Callable
 
 Progress = Callable[[int, int, int, int, str], None]
-"""Called on the event loop with: files done, files in all, bytes done, bytes in all, the current file's name."""
+"""Called on the event loop: files done, files in all, bytes done, bytes in all, current file."""

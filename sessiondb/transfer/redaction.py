@@ -1,20 +1,23 @@
-r"""Secrets taken out of transcripts on their way in or out: `import --redact`, `export --redact`. Off by default.
+r"""Secrets removed from transcripts on import and on export: the option `--redact`. Off by default.
 
-What it promises. A secret that has one of the shapes below is replaced by `[redacted:<rule>]`; receipts count per rule,
-and nothing ever shows what was replaced. A line of JSON stays a line of JSON of the same shape: only string values
-change, and of those only the ones that hold a secret; names, numbers, spaces, ids and signatures are the same bytes as
-before. A line that is no JSON is treated as plain text. What was redacted once is not redacted again.
+What it promises. A secret that has one of the shapes below is replaced by `[redacted:<rule>]`.
+Receipts count the secrets per rule, and nothing ever shows a secret. A line of JSON stays a line
+of JSON of the same shape: only string values that hold a secret change. Names, numbers, spaces,
+ids and signatures are the same bytes as before. A line that is not JSON is treated as plain text.
+Redacting a redacted text changes nothing.
 
-What it is not. It knows shapes, not meanings: a password that looks like a word, a secret that is cut in two, that is
-the name of a field, or that is encoded (base64, an image) stays. Of a line longer than `ENTRY_BYTES_MAX` each piece is
-looked at by itself. At import the redacted text is what is stored, so an export returns that; `source` still counts
-and hashes the bytes of the file, so that a file that has grown is recognised. What is appended by a program is
-stored as it comes: only whoever appends knows what may be changed.
+What it is not. It knows shapes, not meanings. These secrets stay: a password that looks like a
+word, a secret that is cut in two, that is the name of a field, or that is encoded (base64, an
+image). Of a line longer than `ENTRY_BYTES_MAX` each piece is searched by itself. An import stores
+the redacted text, so an export returns that. The table `import_file` still counts and hashes the
+bytes of the file, so that a file that has grown is recognised. Entries that a program appends are
+stored as they come: only the program knows what may be changed.
 
-Cost. No input makes a rule slow. The rules that are built in start at a fixed text or behind a character that cannot be
-in the secret, and repeat nothing without a bound, so each character is looked at a bounded number of times; a rule of a
-user's own that could do otherwise is refused when it is read. A fixed text that every match contains (`hints`) is looked
-for first, which spares nearly all lines everything else.
+Cost. No input makes a rule slow. A built-in rule starts at a fixed text or behind a character
+that cannot be in the secret, and repeats nothing without a bound, so each character is read a
+bounded number of times. A user's own rule that could do otherwise is refused when it is read
+(`redaction_rules`). A fixed text that every match contains (`hints`) is searched first, which
+spares nearly all lines the rest.
 """
 
 from __future__ import annotations
@@ -35,17 +38,17 @@ Shape = Literal["entry", "index"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a kind of secret looks like. A group named `secret` is what is replaced; without one, the whole match."""
+    """The shape of a kind of secret. The group `secret` is replaced, else the whole match."""
 
     name: str
     pattern: re.Pattern[str]
     hints: tuple[str, ...] = ()
     """Every match contains one of these. None given: the pattern is tried on every string."""
     ends_with: re.Pattern[str] | None = None
-    """The secret begins with the pattern and ends with this; without an end, after `KEY_BLOCK_CHARS_MAX`."""
+    """The secret goes from the pattern to this one, or for `KEY_BLOCK_CHARS_MAX` without it."""
 
     def may_match(self, text: str) -> bool:
-        """Tell quickly that a text holds no match."""
+        """Return False if a text certainly holds no match. Quick."""
         return not self.hints or any(hint in text for hint in self.hints)
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
@@ -69,15 +72,15 @@ class Rule:
 
 
 def _rule(name: str, pattern: str, *hints: str) -> Rule:
-    return Rule(
-        name, re.compile(pattern, re.ASCII), hints
-    )  # a letter of another script is no part of a token
+    # ASCII: a letter of another script is not a part of a token.
+    return Rule(name, re.compile(pattern, re.ASCII), hints)
 
 
 _KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
 
-# Ordered: what is more particular comes first. Each begins at a text of its own, behind a character that is not of the
-# secret's alphabet: so no character is the start of two attempts, and a long run of such characters is read once.
+# Ordered: the more specific rule comes first. Each begins at a text of its own, behind a character
+# that is not of the secret's alphabet. So no character starts two attempts, and a long run of such
+# characters is read once.
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "private-key",
@@ -93,7 +96,8 @@ RULES: Final[tuple[Rule, ...]] = (
         "k_test_",
         "whsec_",
     ),
-    # OpenAI, and the many who took its form. A digit is asked for: `sk-` also begins names that people give to things.
+    # OpenAI, and the many services that copied its form. A digit is required, because `sk-` also
+    # begins ordinary names.
     _rule("sk-key", r"(?<![\w-])sk-(?=[A-Za-z_-]{0,80}[0-9])[\w-]{20,300}", "sk-"),
     _rule(
         "aws-access-key",
@@ -105,7 +109,8 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "aws-secret-key",
-        r"(?i:secret_?access_?key|aws_?secret_?key)[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}[\"'\\]{0,3}(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        r"(?i:secret_?access_?key|aws_?secret_?key)[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}[\"'\\]{0,3}"
+        r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         "ecret",
         "ECRET",
     ),
@@ -129,7 +134,7 @@ RULES: Final[tuple[Rule, ...]] = (
         r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<secret>[\w/-]{20,255})",
         "hooks.slack.com/",
     ),
-    # Its first part is a number in base64, which begins in one of nine ways.
+    # The first part is a number in base64, which begins in one of nine ways.
     _rule(
         "discord-token",
         r"(?<![\w-])(?:M[Tjz]|N[DTjz]|O[DT])[\w-]{22,26}\.[\w-]{6}\.[\w-]{27,45}(?![\w-])",
@@ -155,7 +160,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule("huggingface-token", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)", "hf_"),
     _rule(
         "model-key",
-        r"(?<![\w-])(?:gsk_[A-Za-z0-9]{40,60}|xai-[A-Za-z0-9]{60,100}|pplx-[A-Za-z0-9]{40,60}|r8_[A-Za-z0-9]{37,40})(?![\w-])",
+        r"(?<![\w-])(?:gsk_[A-Za-z0-9]{40,60}|xai-[A-Za-z0-9]{60,100}"
+        r"|pplx-[A-Za-z0-9]{40,60}|r8_[A-Za-z0-9]{37,40})(?![\w-])",
         *("gsk_", "xai-", "pplx-", "r8_"),
     ),
     _rule("npm-token", r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)", "npm_"),
@@ -164,7 +170,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule("jwt", r"(?<![\w-])eyJ[\w-]{8,8000}\.eyJ[\w-]{8,16000}\.[\w-]{0,4000}", "eyJ"),
     _rule(
         "authorization",
-        r"(?<![A-Za-z])(?:[Bb]earer|BEARER|[Bb]asic|BASIC)[ \t]{1,3}(?=[A-Za-z._~+/=-]{0,80}[0-9])(?P<secret>[\w.~+/=-]{16,4000})",
+        r"(?<![A-Za-z])(?:[Bb]earer|BEARER|[Bb]asic|BASIC)[ \t]{1,3}"
+        r"(?=[A-Za-z._~+/=-]{0,80}[0-9])(?P<secret>[\w.~+/=-]{16,4000})",
         *("earer ", "EARER ", "asic ", "ASIC ", "earer\t", "EARER\t", "asic\t", "ASIC\t"),
     ),
     _rule(
@@ -179,8 +186,9 @@ EMAIL: Final = _rule(
     "@",
 )
 
-# Strings that tell programs where things belong, by where they stand in an entry (the path without list indexes), and
-# texts that a provider gets back byte for byte. Deeper down, in a tool's arguments, the same names mean nothing.
+# Fields that redaction never changes, by their path in an entry (without list indexes): strings
+# that link entries, and texts that a provider gets back byte for byte. Deeper down, in a tool's
+# arguments, the same names mean nothing.
 _KEPT_IN_ENTRY: Final = {
     (): frozenset(
         {
@@ -213,14 +221,15 @@ _KEPT_IN_ENTRY: Final = {
 }
 _KEPT_IN_INDEX: Final = frozenset({"sessionId", "sessionFile"})
 
-# Of JSON that is known to be valid. Nothing is given back once it has matched: each character is read once.
+# For JSON that is known to be valid. The quantifiers are possessive: each character is read once.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}:,]', re.DOTALL)
 
 
 class Redactor:
-    """Rules, ready for use. Immutable; any thread may use it.
+    """Rules, ready for use. Immutable, and safe in any thread.
 
-    `emails` adds e-mail addresses, which are no secrets but may be nobody's business; `rules` adds a user's own.
+    `emails` adds e-mail addresses, which are not secrets but may be private. `rules` adds a
+    user's own.
     """
 
     def __init__(self, *, emails: bool = False, rules: Iterable[Rule] = ()) -> None:
@@ -232,7 +241,7 @@ class Redactor:
         )
 
     def text(self, text: str, counts: Counter[str]) -> str:
-        """Return a text without its secrets; count them per rule."""
+        """Return a text without its secrets. Count them per rule."""
         for rule in self.rules:
             if not rule.may_match(text):
                 continue
@@ -246,7 +255,10 @@ class Redactor:
         return text
 
     def line(self, raw: bytes, counts: Counter[str], *, shape: Shape = "entry") -> bytes:
-        """Return a line (or a whole index) without its secrets, with its own line end; count them per rule."""
+        """Return a line, or a whole index, without its secrets. Count them per rule.
+
+        The line end stays.
+        """
         text = raw.decode("utf-8", "surrogateescape")
         if self._holds_none(text):
             return raw
@@ -261,7 +273,10 @@ class Redactor:
         return raw if redacted == text else redacted.encode("utf-8", "surrogateescape")
 
     def _holds_none(self, text: str) -> bool:
-        """Tell quickly that a line holds no secret: no hint, and no escape (of an ASCII character) that might hide one."""
+        """Return True if a line certainly holds no secret. Quick.
+
+        It holds no hint, and no escape of an ASCII character that might hide one.
+        """
         return (
             self._hints is not None
             and "\\u00" not in text
@@ -270,7 +285,7 @@ class Redactor:
         )
 
     def _object(self, text: str, counts: Counter[str], shape: Shape) -> str:
-        """Replace string values of a valid JSON object where they stand."""
+        """Replace string values of a valid JSON object in place."""
         parts: list[str] = []
         at = 0
         for start, end, path, key in _values(text):
@@ -286,10 +301,9 @@ class Redactor:
 
 
 def _values(text: str) -> Iterator[tuple[int, int, tuple[str, ...], str]]:
-    """Yield each string value of a valid object: where it stands, its path, and the name of its field ("" in a list)."""
-    path: list[
-        str | None
-    ] = []  # names of what is open; what is in a list goes by the list's name, and adds none
+    """Yield each string value of a valid object: start, end, path, field name ("" in a list)."""
+    # Names of the open containers. One in a list goes by the list's name, so its own is None.
+    path: list[str | None] = []
     kinds: list[str] = []
     key, is_key = "", False
     for token in _TOKEN.finditer(text):
@@ -325,16 +339,17 @@ def _is_kept(shape: Shape, path: tuple[str, ...], key: str) -> bool:
     return key in _KEPT_IN_ENTRY.get(path, ())
 
 
-# -- what a receipt keeps -------------------------------------------------------------------------------------------
+# -- the mark in the record of a file --------------------------------------------------------------
 
 _MARK: Final = re.compile(
-    r"redacted at import from byte (?P<at>\d+): (?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
+    r"redacted at import from byte (?P<at>\d+): "
+    r"(?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the note of a receipt says about redaction: where it began, and what was replaced."""
+    """The part of a record's note about redaction: where it began, and what was replaced."""
 
     from_byte: int
     counts: Counter[str]
@@ -347,7 +362,7 @@ class Mark:
 
 
 def mark_in(note: str | None) -> Mark | None:
-    """Return what a receipt's note says about redaction; None: it was imported as it is."""
+    """Return the mark in a record's note, or None if the file was imported without a redactor."""
     match = _MARK.match(note or "")
     if match is None:
         return None
@@ -359,7 +374,7 @@ def mark_in(note: str | None) -> Mark | None:
 
 
 def without_mark(note: str | None) -> str:
-    """Return the rest of a receipt's note."""
+    """Return a record's note without its mark."""
     return _MARK.sub("", note or "", count=1)
 
 

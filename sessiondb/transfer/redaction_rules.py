@@ -20,7 +20,8 @@ from .redaction import EMAIL, RULES, Redactor, Rule
 RULES_MAX: Final = 100
 RULES_FILE_BYTES_MAX: Final = 64 * 1024
 PATTERN_CHARS_MAX: Final = 500
-# Of a user's rule: how often one part may repeat, how long a match may be, and in how many ways it may be cut up.
+# Of a user's rule: how often one part may repeat, how long a match may be, and in how many ways
+# a match may be divided among the parts.
 REPEATS_MAX: Final = 1_000
 WIDTH_MAX: Final = 10_000
 WAYS_MAX: Final = 10_000
@@ -29,10 +30,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
 def read_rules(path: str | Path) -> tuple[Rule, ...]:
-    """Read rules from a file: one a line, `name = regular expression`; empty lines and lines with # are left out.
+    """Read rules from a file, one a line: `name = regular expression`.
+
+    Empty lines and lines that begin with # are ignored.
 
     Raises:
-        InvalidInput: the file cannot be read, or a rule is none; names the line.
+        InvalidInput: the file cannot be read, or a line is not a rule; names the line.
     """
     try:
         with Path(path).open("rb") as file:
@@ -65,10 +68,10 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
 
 
 def rule_from(name: str, pattern: str) -> Rule:
-    """Make a rule from a regular expression, if no text can make it slow.
+    """Return a rule made from a regular expression, if no text can make it slow.
 
     Raises:
-        InvalidInput: the name or the expression is none, or it repeats something without a bound.
+        InvalidInput: the name or the expression is invalid, or some text could make it slow.
     """
     if not _NAME.fullmatch(name):
         raise InvalidInput(
@@ -76,13 +79,13 @@ def rule_from(name: str, pattern: str) -> Rule:
         )
     if not pattern or len(pattern) > PATTERN_CHARS_MAX:
         raise InvalidInput(
-            f"rule {name}: its expression has {len(pattern):,} characters; 1 to {PATTERN_CHARS_MAX} are meant"
+            f"rule {name}: its expression has {len(pattern):,} characters; "
+            f"1 to {PATTERN_CHARS_MAX} are allowed"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # what will mean something else one day is a mistake today
+            # An expression whose meaning will change one day is a mistake today.
+            warnings.simplefilter("error")
             compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError, FutureWarning, DeprecationWarning) as error:
         raise InvalidInput(
@@ -97,10 +100,12 @@ def rule_from(name: str, pattern: str) -> Rule:
 
 @dataclass(slots=True)
 class _Group:
-    """A group of an expression that is being read: how long its match may be, and whether it can be matched in several ways."""
+    """A group of an expression that is being read."""
 
     width: int = 0
+    """How long its match may be."""
     varies: bool = False
+    """Whether it can match one text in several ways."""
 
 
 _QUANTIFIER = re.compile(r"(?:(?P<sign>[*+?])|\{(?P<low>\d*)(?:(?P<comma>,)(?P<high>\d*))?\})[?+]?")
@@ -110,10 +115,7 @@ _CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
 
 
 def why_slow(pattern: str) -> str | None:
-    """Return why a valid expression might take long on some text; None: it takes a bounded number of steps a character.
-
-    Stricter than need be, so that it is simple: what is not understood is refused.
-    """
+    """Return why a valid expression might be slow on some text, or None if it is never slow."""
     groups, last, at, ways = [_Group()], _Group(), 0, 1
     while at < len(pattern):
         repeat = _QUANTIFIER.match(pattern, at)
@@ -124,7 +126,10 @@ def why_slow(pattern: str) -> str | None:
             if high > REPEATS_MAX:
                 return f"`{repeat[0]}` repeats more than {REPEATS_MAX:,} times"
             if high > 1 and last.varies:
-                return f"`{repeat[0]}` repeats a group that can itself match in several ways; repeat a class of characters instead"
+                return (
+                    f"`{repeat[0]}` repeats a group that can itself match in several ways; "
+                    "repeat a class of characters instead"
+                )
             groups[-1].width += last.width * (max(high, 1) - 1)
             groups[-1].varies |= low != high
             ways *= high - low + 1
@@ -158,7 +163,7 @@ def why_slow(pattern: str) -> str | None:
 
 
 def _bounds(repeat: re.Match[str]) -> tuple[int, int | None]:
-    """Return how often a quantifier repeats: at least, and at most (None: without an end)."""
+    """Return how often a quantifier repeats, at least and at most (None: without an end)."""
     if repeat["sign"] is not None:
         return {"*": (0, None), "+": (1, None), "?": (0, 1)}[repeat["sign"]]
     low = int(repeat["low"] or 0)
@@ -168,5 +173,5 @@ def _bounds(repeat: re.Match[str]) -> tuple[int, int | None]:
 
 
 def redactor_from(*, emails: bool = False, rules_file: str | Path | None = None) -> Redactor:
-    """Return a redactor with the rules of a file added; see `read_rules`."""
+    """Return a redactor with the built-in rules and the rules of a file (`read_rules`)."""
     return Redactor(emails=emails, rules=read_rules(rules_file) if rules_file is not None else ())

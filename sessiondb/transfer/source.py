@@ -1,11 +1,12 @@
-"""What was imported from where: the rules over `source` and `quarantine`.
+"""What was imported from where: the rules over the tables `import_file` and `quarantine`.
 
-One transaction stores a chunk of a file and how far the file has been read, so the receipt is never ahead of the
-rows nor behind them, and an import that dies goes on where its last commit ended. Entries are placed leniently: what
-is odd about a transcript is noted, never a reason to keep its good entries out. Bytes that are no entry are kept
-beside them, with their place, because an export has to give the file back.
+One transaction stores a batch of a file and how far the file has been read. So the record is
+never ahead of the rows nor behind them, and an import that dies continues where its last commit
+ended. Entries are placed leniently: an oddity of a transcript is noted, and keeps no good entry
+out. Bytes that are not an entry are kept beside the entries, with their place, because an export
+has to give the file back.
 
-A session gets the best id that is free: the one its folder's index gives it, its header's, its file name.
+A session gets the best id that is free: its folder's index's, its header's, or its file name's.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
 from .redaction import Mark, mark_in, without_mark
 
-NOTES_MAX: Final = 100  # that a receipt spells out
+NOTES_MAX: Final = 100  # that a receipt lists
 NOTE_CHARS_MAX: Final = 4_000
 
 
 class Overtaken(Exception):
-    """The file's receipt is not where this import left it."""
+    """Another import has read the file further than this one expects."""
 
 
 class SessionDiverged(Exception):
-    """The session holds entries that did not come from the file."""
+    """The session holds entries that did not come from the file, or is archived."""
 
 
 @dataclass(slots=True)
 class BatchResult:
-    """What one chunk's transaction did."""
+    """What the transaction of one batch stored."""
 
     session_id: str | None
     entries: int
@@ -51,18 +52,19 @@ class BatchResult:
 
 
 def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
-    """Store one chunk of a file and record how far the file has been read.
+    """Store one batch of a file and record how far the file has been read.
 
     Raises:
-        Overtaken: another import has read on in the meantime.
-        SessionDiverged: the session was appended to by something else than an import of this file.
+        Overtaken: another import has read further in the meantime.
+        SessionDiverged: the session has entries of its own, or is archived.
     """
-    row = tx.first("import_file.by_path", path=file.path) or _begin_source(tx, file)
-    # Invariant: `source` says exactly how much of the file is stored, so whoever goes on must have begun there. Of
-    # two imports at once, one goes on and the other is told.
+    row = tx.first("import_file.by_path", path=file.path) or _begin_file(tx, file)
+    # Invariant: the record says exactly how much of the file is stored, and a batch begins
+    # exactly there. Of two imports at once, one continues and the other is refused.
     if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
         raise Overtaken(
-            f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done"
+            f"another import is reading it too, and has come to byte {row.bytes:,}; "
+            "import again when that is done"
         )
     if (
         batch.items
@@ -70,7 +72,8 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
         and tx.first("archive.of_session", session_no=row.session_no) is not None
     ):
         raise SessionDiverged(
-            f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`"
+            f"session {row.session_id} is archived; restore it, then import again: "
+            f"`sessiondb restore DB {row.session_id}`"
         )
     if batch.items and row.session_last_seq != row.entries:
         raise SessionDiverged(_about_divergence(row.session_id, row.session_last_seq - row.entries))
@@ -86,9 +89,8 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
             if state is None:
                 state = load_state(tx, _create_session(tx, file, batch.identity, notes))
             trouble = key_trouble(item.idempotency_key)
-            if (
-                trouble is not None
-            ):  # the text keeps it; no claim of a message may take it for its own
+            if trouble is not None:
+                # The text keeps the key. The column must not: a claim would take it for its own.
                 state.notes.append(f"entry {item.entry_id}: {trouble}; left out")
                 item.idempotency_key = None
             place(tx, state, item, lenient=True)
@@ -127,7 +129,7 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
 
 
 def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
-    """Return what the receipt notes, first of all from where on it is without its secrets, and how many they were."""
+    """Return the note of the record. First comes the mark of a redaction, if there was one."""
     mark = mark_in(row.note)
     if batch.redacted is not None:
         from_byte, counts = (
@@ -142,7 +144,7 @@ def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
     )
 
 
-def _begin_source(tx: Tx, file: SourceFile) -> Row:
+def _begin_file(tx: Tx, file: SourceFile) -> Row:
     row = tx.first(
         "import_file.insert",
         path=file.path,
@@ -172,8 +174,8 @@ def _keep(tx: Tx, import_file_no: int, kept: Kept, *, after_seq: int) -> None:
 
 
 def _create_session(tx: Tx, file: SourceFile, identity: Identity | None, notes: list[str]) -> int:
-    """Create the session of a file under the best id that is free: the index's, the header's, the file name's."""
-    assert identity is not None, "the first entry of a file tells what the file is"
+    """Create the session of a file under the best id that is free."""
+    assert identity is not None, "the batch with a file's first entry has its identity"
     notes += identity.notes
     for session_id in _candidates(file, identity):
         if tx.first("registry.by_id", session_id=session_id) is None:
@@ -191,7 +193,7 @@ def _candidates(file: SourceFile, identity: Identity) -> Iterator[str]:
             if wanted is not None:
                 yield registry.check_session_id(wanted)
         except InvalidInput:
-            continue  # what cannot be an id is passed over for the next best
+            continue  # it cannot be an id: the next best is tried
     for attempt in range(16):
         digest = hashlib.sha256(f"{file.path}\0{attempt}".encode()).hexdigest()[:8]
         yield f"{stem[: SESSION_ID_CHARS_MAX - 9]}~{digest}"
@@ -213,19 +215,22 @@ def _about_id(file: SourceFile, identity: Identity, session_id: str) -> list[str
 
 def _about_divergence(session_id: str | None, count: int) -> str:
     return (
-        f"session {session_id} has {count:,} entries of its own since the import; to have the file's new lines too, "
-        "copy the file to a new name and import that"
+        f"session {session_id} has {count:,} entries of its own since the import; "
+        "to have the file's new lines too, copy the file to a new name and import that"
     )
 
 
 def shortened(notes: Sequence[str]) -> str | None:
-    """Return notes as one text of bounded length; None when there are none."""
+    """Return notes as one text of at most `NOTE_CHARS_MAX`, or None if there are none."""
     text = storable("; ".join(dict.fromkeys(notes)))
     return (text if len(text) <= NOTE_CHARS_MAX else f"{text[: NOTE_CHARS_MAX - 2]} …") or None
 
 
 def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
-    """Bind keys as an index says, unless they have been bound elsewhere since; return how many, and notes."""
+    """Bind keys as an index says, unless they were bound elsewhere since.
+
+    Return how many were bound, and notes on the others.
+    """
     bound, notes = 0, []
     for binding in bindings:
         row = tx.first("registry.by_key", session_key=binding.key.text)
@@ -243,7 +248,8 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
         if kept is not None:
             tx.run("archive.add_key", session_no=binding.session_no, session_key=binding.key.text)
             notes.append(
-                f"{binding.key.text} is not bound: its session is archived; restoring it binds the key"
+                f"{binding.key.text} is not bound: its session is archived; "
+                "restoring it binds the key"
             )
             continue
         registry.bind(tx, binding.key, binding.session_no, binding.details)
@@ -252,7 +258,7 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
 
 
 def place_of(row: Row | None) -> Place:
-    """Return where reading goes on for a file that an earlier import has recorded."""
+    """Return where reading continues in a file that an earlier import has recorded."""
     if row is None:
         return Place()
     known = Place(
