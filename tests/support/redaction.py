@@ -32,11 +32,7 @@ def key_block(kind: str = "RSA PRIVATE KEY") -> str:
 
 
 JWT = ".".join([made("eyJ", 30), made("eyJ", 60), made("", 43)])
-
-
 CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-
-
 SECRETS: dict[str, list[str]] = {
     "private-key": [
         key_block(),
@@ -65,8 +61,6 @@ SECRETS: dict[str, list[str]] = {
     "jwt": [JWT],
     "email": ["first.last+x@mail.example.com"],
 }
-
-
 # Texts of which a part is the secret: the text before it, the secret, the text behind it.
 PARTS: dict[str, list[tuple[str, str, str]]] = {
     "aws-secret-key": [
@@ -90,8 +84,6 @@ PARTS: dict[str, list[tuple[str, str, str]]] = {
         ("https://discord.com/api/webhooks/123456789012345678/", made("", 68), "?wait=true")
     ],
 }
-
-
 INNOCENT = [
     "the sk-learn-based-circle-of-delayed-animations is a name",
     "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
@@ -103,8 +95,6 @@ INNOCENT = [
     "ghp_short, hf_model, npm_config_registry, gsk_kernel",
     "12:AA and 10:30:AAA",
 ]
-
-
 WHOLE = Redactor(emails=True)
 
 

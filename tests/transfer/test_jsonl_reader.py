@@ -28,8 +28,6 @@ HEAD = header().encode()
 GOOD = message("a", None, "first").encode()
 NEXT = message("b", "a", "second").encode()
 ARCHIVE = "s-1.jsonl.deleted.2026-05-17T07-35-46Z.zst"
-
-
 DAMAGE = {
     "a torn line in the middle": (b'{"type":"message","id":"x"', "not JSON"),
     "not JSON": (b"hello", "not JSON"),

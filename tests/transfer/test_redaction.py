@@ -285,11 +285,7 @@ def test_a_line_that_is_not_json_is_redacted_as_text(raw: bytes) -> None:
 
 
 names = st.text(max_size=8) | st.sampled_from(["message", "content", "id", "type"])
-
-
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.text() | st.sampled_from([KEY, JWT, f"é {KEY}\n"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
