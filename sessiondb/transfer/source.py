@@ -89,8 +89,9 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
             if state is None:
                 state = load_state(tx, _create_session(tx, file, batch.identity, notes))
             trouble = key_trouble(item.idempotency_key)
-            if trouble is not None:
-                # The text keeps the key. The column must not: a claim would take it for its own.
+            if (
+                trouble is not None
+            ):  # the text keeps it; no claim of a message may take it for its own
                 state.notes.append(f"entry {item.entry_id}: {trouble}; left out")
                 item.idempotency_key = None
             place(tx, state, item, lenient=True)
