@@ -60,9 +60,9 @@ crash: $(VENV)/.dev ## power cuts, disk faults, kills, storms, damage: the long 
 fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input for importer, API, command line, `query` and stored values (many minutes; FUZZ=inputs, SEED=, COVERAGE=no)
 	@echo "fuzz: $(or $(FUZZ),20000) inputs$(if $(filter no,$(COVERAGE)),; NOT guided by coverage (COVERAGE=no))"
 	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) SESSIONDB_FUZZ_COVERAGE=$(COVERAGE) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
-	  tests/proofs/fuzz/test_import.py tests/proofs/fuzz/test_api.py tests/proofs/fuzz/test_cli.py tests/proofs/fuzz/test_values.py tests/proofs/fuzz/test_hostile_files.py $(ARGS)
+	  tests/proofs/fuzz $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
-	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/transfer/test_redaction.py $(ARGS)
+	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/transfer/test_redaction.py tests/transfer/test_redaction_rules.py $(ARGS)
 
 soak: $(VENV)/.dev ## an hour of everything at once, with bounds on what may grow (SOAK_MINUTES=60; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),60) minutes"

@@ -46,7 +46,7 @@ from .transcript.compaction import GivenUp
 from .transcript.keys import parse_key
 from .transcript.session import Session, commit_compaction, give_up_compaction
 from .transfer import exporter, importer
-from .transfer.importer import Progress
+from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 
 T = TypeVar("T")

@@ -41,7 +41,7 @@ from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
 from .transcript.registry import Ref
 from .transcript.session import CompactionJob as AsyncCompactionJob
 from .transcript.session import Session as AsyncSession
-from .transfer.exporter import Progress
+from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 
 __all__ = ["CompactionJob", "Session", "SessionDB", "open"]

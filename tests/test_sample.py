@@ -1,4 +1,4 @@
-"""The sample is what its README says: untouched copies of real files, each with the context its own program reads from it."""
+"""The sample is what its README says: copies of real files, each with its program's context."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LARGEST_ALLOWED = 500_000  # bytes: it is cloned and shipped in the source distr
 
 
 def transcripts_in(folder: Path) -> list[Path]:
-    """Return every transcript: live, checkpoint twin or archive, but no index and no expectation."""
+    """Return every transcript: live, checkpoint twin or archive. No index, no expectation."""
     held = [path for path in folder.rglob("*") if path.is_file() and ".jsonl" in path.name]
     return sorted(path for path in held if "expected" not in path.parts)
 
 
-def test_every_transcript_has_the_context_that_its_own_program_reads(sample: Path) -> None:
+def test_every_transcript_has_the_context_its_program_reads(sample: Path) -> None:
     found = transcripts_in(sample)
     expected = {path.name for path in sample.glob("*/expected/**/*.context.json")}
     assert len(found) == 24

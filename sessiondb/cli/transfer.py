@@ -1,9 +1,10 @@
-"""`import`, `export` and `append`: what comes in and goes out.
+"""The commands `import`, `export` and `append`.
 
-`append` stores as it reads: whatever has arrived on standard input is one batch, at most `BATCH_LINES` lines in one
-transaction, so a slow producer's line is on disk at once and a fast one shares its commits. A batch with a line that
-is refused is stored line by line, so a bad line never takes a good one with it. Killed in the middle, everything
-acknowledged is stored; with idempotency keys the same input can simply be sent again.
+`append` stores as it reads. The lines that have arrived on standard input are one batch, at most
+`BATCH_LINES` in one transaction. So the line of a slow producer is on disk at once, and the lines
+of a fast one share a commit. A batch with a refused line is stored line by line, so a bad line
+never keeps a good one out. After a kill, every acknowledged line is stored. With idempotency keys
+the same input can be sent again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDB
 from sessiondb.limits import ENTRY_BYTES_MAX
 from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportReport, Receipt
 from sessiondb.transcript.keys import looks_like_key
-from sessiondb.transfer.redaction import Redactor, redactor_from
+from sessiondb.transfer.redaction import Redactor
+from sessiondb.transfer.redaction_rules import redactor_from
 
 from .program import (
     OK,
@@ -58,12 +60,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BATCH_LINES = 100
 READ_BYTES = 256 * 1024
-# Up to this many files each is listed; above it, only those with something to say.
+# Up to this many files, each is listed. Above it, only files with a note or a problem.
 LISTED_FILES_MAX = 20
 
 
 class Progress:
-    """A bar on the terminal's error stream; nothing anywhere else."""
+    """A progress bar on standard error, if that is a terminal."""
 
     def __init__(self, label: str, *, quiet: bool) -> None:
         self._label = label
@@ -99,7 +101,7 @@ def _shown_item(item: str | None) -> str | None:
     return cut(item, 24, "middle") if item else None
 
 
-# -- redaction ----------------------------------------------------------------------------------------------
+# -- redaction -------------------------------------------------------------------------------------
 
 
 def redact_options(verb: str) -> Callable[[F], F]:
@@ -115,7 +117,10 @@ def redact_options(verb: str) -> Callable[[F], F]:
             "--redact-rules",
             metavar="FILE",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="... and without what the rules of this file match: one a line, `name = regular expression`.",
+            help=(
+                "... and without the matches of the rules in this file: "
+                "one a line, `name = regular expression`."
+            ),
         ),
     ]
 
@@ -128,7 +133,7 @@ def redact_options(verb: str) -> Callable[[F], F]:
 
 
 def _redactor(redact: bool, emails: bool, rules_file: Path | None) -> Redactor | None:
-    """Return the rules that were asked for; rules without --redact ask for it, too."""
+    """Return the redactor that the options ask for. Each of them implies --redact."""
     return (
         redactor_from(emails=emails, rules_file=rules_file)
         if redact or emails or rules_file is not None
@@ -137,18 +142,15 @@ def _redactor(redact: bool, emails: bool, rules_file: Path | None) -> Redactor |
 
 
 def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
-    """Say how much was redacted, by rule."""
+    """Return how many secrets were redacted, by rule, as the end of a summary."""
     counts: Counter[str] = Counter()
     for file in files:
         counts.update(file.redacted)
-    return (
-        f"; redacted: {', '.join(f'{count:,} {rule}' for rule, count in sorted(counts.items()))}"
-        if counts
-        else ""
-    )
+    listed = ", ".join(f"{count:,} {rule}" for rule, count in sorted(counts.items()))
+    return f"; redacted: {listed}" if counts else ""
 
 
-# -- import -------------------------------------------------------------------------------------------------
+# -- import ----------------------------------------------------------------------------------------
 
 
 @click.command("import", short_help="Import transcripts of pi and OpenClaw.")
@@ -160,11 +162,11 @@ def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
     required=True,
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be imported; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Report what would be imported, and change nothing.")
 @click.option(
     "--verify",
     is_flag=True,
-    help="Export every file again in memory, and compare its bytes and its context.",
+    help="Export every file in memory, and compare its bytes and its context.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="List every file, and every quarantined line.")
 @redact_options("Store")
@@ -183,8 +185,8 @@ def import_(
 ) -> int:
     """Import transcripts: files and folders of pi, state folders of OpenClaw.
 
-    The files are only read. A second import adds what is new. What cannot be read as an entry is kept as it
-    is, named here, and comes back out on export; then the exit code is 1.
+    The files are only read. A second import adds what is new. A line that is not an entry is kept
+    as it is, listed here, and comes back on export; then the exit code is 1.
     """
     redactor = _redactor(redact, redact_emails, redact_rules)
     reports = []
@@ -205,7 +207,7 @@ def import_(
 
 
 def _open_for_import(db: str, stack: ExitStack, *, dry_run: bool) -> sync.SessionDB:
-    """Open the database; for a dry run without changing it, and an empty one elsewhere when there is none."""
+    """Open the database. A dry run opens it for reading, or a temporary one if there is none."""
     if not dry_run:
         return stack.enter_context(write_into(db, create=True))
     if Path(db).exists():
@@ -230,9 +232,8 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
     if rows:
         print_table(columns, rows, empty="")
     if len(listed) < len(report.files):
-        click.echo(
-            f"... and {len(report.files) - len(listed):,} files without a remark; --verbose lists them"
-        )
+        rest = len(report.files) - len(listed)
+        click.echo(f"... and {rest:,} files without a remark; --verbose lists them")
     _print_quarantined(report, verbose=verbose)
     counts: dict[str, int] = {}
     for file in report.files:
@@ -240,9 +241,11 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
     states = ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "no transcripts"
     verified = [file.verified for file in report.files if file.verified is not None]
     checked = f"; verified: {sum(verified):,} of {len(verified):,} equal" if verified else ""
-    added = f"{counted(report.entries_new, 'new entry', 'new entries')}, {counted(report.damaged, 'damaged line')}"
+    new = counted(report.entries_new, "new entry", "new entries")
+    damaged = counted(report.damaged, "damaged line")
     _print_wrapped(
-        f"{escape(report.root)}: {states}; {size(report.bytes)}, {added}{checked}{_redacted(report.files)}"
+        f"{escape(report.root)}: {states}; {size(report.bytes)}, {new}, {damaged}"
+        f"{checked}{_redacted(report.files)}"
     )
 
 
@@ -269,7 +272,7 @@ def _import_row(file: FileReceipt) -> list[object]:
 
 
 def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
-    """Name each damaged line: file, line, byte offset and reason."""
+    """Print each damaged line: file, line, byte offset, size and reason."""
     shown_max = None if verbose else LISTED_FILES_MAX
     lines = [(file, line) for file in report.files for line in file.quarantined]
     for file, line in lines[:shown_max]:
@@ -279,18 +282,19 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
         print_line(f"damaged: {where}: {escape(line.reason)}")
     if shown_max is not None and len(lines) > shown_max:
         click.echo(
-            f"... and {len(lines) - shown_max:,} more; --verbose lists them, and so does the view `quarantined`"
+            f"... and {len(lines) - shown_max:,} more; "
+            "--verbose lists them, and so does the view `quarantined`"
         )
 
 
-# -- export -------------------------------------------------------------------------------------------------
+# -- export ----------------------------------------------------------------------------------------
 
 
 @click.command(short_help="Write transcripts back as files, byte for byte.")
 @database_argument
 @click.argument("dest", metavar="DEST", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--session", metavar="SESSION", help="Only this session; default: all.")
-@click.option("--overwrite", is_flag=True, help="Replace files that are there with other content.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files that have other content.")
 @redact_options("Write")
 @json_option()
 @debug_option
@@ -306,7 +310,8 @@ def export(
 ) -> int:
     """Write transcripts back as files under DEST, as they were imported, byte for byte.
 
-    A file that is there with other content is left alone, unless --overwrite is given; then the exit code is 1.
+    An existing file with other content is left alone, unless --overwrite is given; then the exit
+    code is 1.
     """
     redactor = _redactor(redact, redact_emails, redact_rules)
     with look_into(db) as opened:
@@ -362,7 +367,7 @@ def _print_wrapped(text: str) -> None:
         click.echo(line)
 
 
-# -- append -------------------------------------------------------------------------------------------------
+# -- append ----------------------------------------------------------------------------------------
 
 
 @click.command(short_help="Append JSON lines from standard input.")
@@ -383,10 +388,10 @@ def _print_wrapped(text: str) -> None:
 def append(
     db: str, session: str, create: bool, idempotency_prefix: str | None, as_json: bool
 ) -> int:
-    """Append JSON lines from standard input: each a message (with a role) or an entry (with a type).
+    """Append JSON lines from standard input: messages (with a role) or entries (with a type).
 
-    A line's `idempotencyKey` makes it safe to send twice. A line that cannot be stored is reported with its
-    number and does not stop the others; then the exit code is 1.
+    A line's `idempotencyKey` makes it safe to send twice. A line that cannot be stored is reported
+    with its number and does not stop the others; then the exit code is 1.
     """
     if create and not looks_like_key(session):
         refuse(
@@ -407,7 +412,8 @@ def append(
                 ) from error
     if not as_json:
         click.echo(
-            f"{counts.appended:,} appended, {counts.duplicates:,} stored before, {counts.refusals:,} refused"
+            f"{counts.appended:,} appended, {counts.duplicates:,} stored before, "
+            f"{counts.refusals:,} refused"
         )
     return PROBLEMS if counts.refusals else OK
 
@@ -425,7 +431,7 @@ Line = tuple[int, bytes]
 
 
 class Counts:
-    """What became of the lines so far."""
+    """How many lines were appended, stored before, and refused so far."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.appended = self.duplicates = self.refusals = 0
@@ -445,12 +451,15 @@ class Counts:
         click.echo(f"sessiondb: line {line} was refused: {escape(reason)}", err=True)
 
     def next_line(self, batch: list[Line]) -> int:
-        """Return the first line of a batch that is not settled."""
+        """Return the first line of a batch that is neither stored nor refused."""
         return max(self._settled + 1, batch[0][0])
 
 
 def _batches(stream: Any, refuse_line: Callable[[int, str], None]) -> Iterator[list[Line]]:
-    """Yield the lines that have arrived, numbered, blank ones left out; a line that is too long is refused, not kept."""
+    """Yield the lines that have arrived, numbered, without blank ones.
+
+    A line that is too long is refused, and not held in memory.
+    """
     number, skipping, carried = 0, False, bytearray()
     batch: list[Line] = []
     while data := stream.read1(READ_BYTES):
@@ -481,7 +490,7 @@ def _batches(stream: Any, refuse_line: Callable[[int, str], None]) -> Iterator[l
 
 
 def _store(session: sync.Session, batch: list[Line], prefix: str | None, counts: Counts) -> None:
-    """Store a batch in one transaction; when that is refused, nothing of it was stored: then line by line."""
+    """Store a batch in one transaction. If that is refused, nothing was stored: go line by line."""
     keys = [_idempotency_key(number, line, prefix) for number, line in batch]
     try:
         receipts = session.append_many([line for _, line in batch], idempotency_keys=keys)

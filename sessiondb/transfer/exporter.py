@@ -1,20 +1,24 @@
 """Export transcripts: sessions to files that pi and OpenClaw read.
 
-What it promises. An imported file comes back under its name byte for byte, quarantined lines included; entries
-that were appended since follow its own. A native session becomes `<session id>.jsonl`, in
-`agents/<agent>/sessions` if it belongs to an agent, with its keys in that folder's `sessions.json`; a fork's file
-holds the path that it shares, then its own entries. An imported index comes back byte for byte if no key has
-been bound elsewhere since; otherwise only the rows that differ are written anew. A compressed archive is
-compressed again: its content is what is promised, not its compressed bytes.
+What it promises. An imported file comes back under its name byte for byte, quarantined lines
+included. Entries that were appended since follow its own. A native session becomes
+`<session id>.jsonl`. If it belongs to an agent, its file is in `agents/<agent>/sessions` and its
+keys in that folder's `sessions.json`. A fork's file holds the path that it shares, then its own
+entries. An imported index comes back byte for byte if no key has been bound elsewhere since.
+Otherwise only the rows that differ are rewritten. A compressed archive is compressed again: the
+promise is its content, not its compressed bytes.
 
-A file appears under its name when it is complete and synced, never before. A file that is there already and
-differs is left alone and reported, unless `overwrite` is asked for. Files are made 0600 and folders 0700. Names
-come from a database that may have been written by anybody: none leads out of the destination.
+A file appears under its name when it is complete and synced, never before. An existing file with
+other content is left alone and reported, unless `overwrite` is set. Files are created 0600 and
+folders 0700. Names come from a database that anybody may have written: none leads out of the
+destination.
 
-What it does not do. The undoing of a compaction is not part of the file format, so an export reads as if it were not undone.
+What it does not do. The undoing of a compaction is not part of the file format. So an exported
+session reads as if its compaction had not been undone.
 
-Each session is read in short snapshots of bounded size; no snapshot is held while a file is written. What is
-appended while an export runs may or may not be in it. Files are written on worker threads.
+Each session is read in short snapshots of bounded size, and no snapshot is held while a file is
+written. An entry that is appended while an export runs may or may not be in it. Files are written
+on worker threads.
 """
 
 from __future__ import annotations
@@ -43,17 +47,15 @@ from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
 from .openclaw_index import keys_in, new_row, renew_index, write_index
+from .progress import Progress
 from .redaction import Redactor, Shape, counted
 
-Progress = Callable[[int, int, int, int, str], None]
-
 FOLDERS_MAX: Final = 100
-"""A name in a database may claim any number of folders; each would be made, and synced."""
-# What common file systems allow for one name.
-NAME_BYTES_MAX: Final = 255
+"""A name in a database may claim any number of folders, and each would be created and synced."""
+NAME_BYTES_MAX: Final = 255  # of one name, in common file systems
 
 
-# -- which files ----------------------------------------------------------------------------------------------------
+# -- which files -----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -80,20 +82,24 @@ async def export(
     protect: Sequence[str] = (),
     redactor: Redactor | None = None,
 ) -> ExportReport:
-    """Write sessions as files; see the module's beginning. Each is on disk when it appears. May be repeated.
+    """Write sessions as files. Each is on disk when it appears. May be repeated.
 
-    With `session_no`, only that session and no index; `dest` may then also be the name of a `.jsonl` file.
+    With `session_no` only that session is written, and no index. Then `dest` may also be the name
+    of a `.jsonl` file. `protect` are the database's own files, which are never replaced.
 
     Raises:
-        InvalidInput: the destination cannot be made, or is not a folder.
+        InvalidInput: the destination cannot be created, or is not a folder.
     """
     try:
         folder, single = await anyio.to_thread.run_sync(
             _destination, os.fspath(dest), session_no is not None
         )
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
-        message = f"{os.fspath(dest)}: cannot export there: {getattr(error, 'strerror', None) or error}. Choose another folder."
-        raise InvalidInput(message, path=os.fspath(dest)) from error
+        why = getattr(error, "strerror", None) or error
+        raise InvalidInput(
+            f"{os.fspath(dest)}: cannot export there: {why}. Choose another folder.",
+            path=os.fspath(dest),
+        ) from error
     plans = await _plan(backend, session_no)
     if single is not None:
         del plans[1:]
@@ -140,7 +146,8 @@ async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
         _is_archived(plan.session_no), op="export.archived"
     ):
         raise UnreadableFile(
-            f"its session is archived; bring it back with `sessiondb restore DB {plan.session_id}`, then export again"
+            "its session is archived; "
+            f"bring it back with `sessiondb restore DB {plan.session_id}`, then export again"
         )
 
 
@@ -153,7 +160,7 @@ def _is_archived(session_no: int) -> Callable[[ReadTx], bool]:
 async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
     source = plan.source
     if source is None:
-        assert plan.session_no is not None, "a file comes from a source or a session"
+        assert plan.session_no is not None, "a file comes from an imported file or a session"
         async for _, header in own_entries(backend, plan.session_no, 0, 0):
             yield header + b"\n"
         if plan.is_fork:
@@ -228,7 +235,7 @@ def _page(statement: str, after_no: int, session_no: int | None) -> Callable[[Re
 
 
 async def _agent_folders(backend: Backend) -> dict[str, str]:
-    """Return where each agent's imported index lies: its native sessions go beside it."""
+    """Return the folder of each agent's imported index: its native sessions go there, too."""
     rows = await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.plan")
     return {
         row.agent_id: safe_name(row.name).rpartition("/")[0]
@@ -245,10 +252,11 @@ def _name_safely(plan: _Plan, taken: set[str], *, ending: str = ".jsonl") -> Non
             f"its recorded name {plan.name!r} is not one that can be written; written as {wanted}"
         )
     name = wanted
-    # The name of an index is never a transcript's: whatever was recorded, it would be read as one.
+    # A transcript never gets the name of an index: it would be read as one.
     while name.casefold() in taken or (file_name(name) == INDEX_NAME and ending == ".jsonl"):
         stem, dot, rest = wanted.partition(ending)
-        name = f"{stem}~{hashlib.sha256(f'{plan.session_id}{name}'.encode()).hexdigest()[:8]}{dot}{rest}"
+        digest = hashlib.sha256(f"{plan.session_id}{name}".encode()).hexdigest()[:8]
+        name = f"{stem}~{digest}{dot}{rest}"
         plan.note = f"another file of this export has the name {wanted}; written as {name}"
     taken.add(name.casefold())
     plan.name = name
@@ -265,7 +273,7 @@ def safe_name(name: str) -> str:
 
 
 def _shortened(part: str) -> str:
-    """Return a name that a file system takes: of one that is too long a part, and a digest of the whole."""
+    """Return a name that a file system accepts: a long one is cut, and gets a digest of itself."""
     if len(part.encode()) <= NAME_BYTES_MAX:
         return part
     ending = ".jsonl" if part.endswith(".jsonl") else ""
@@ -273,23 +281,23 @@ def _shortened(part: str) -> str:
     return part.encode()[: NAME_BYTES_MAX - len(tail)].decode(errors="ignore") + tail
 
 
-# -- the index ------------------------------------------------------------------------------------------------------
+# -- the index -------------------------------------------------------------------------------------
 
 
 async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, bytes]]:
-    """Return the index files to write: the imported ones with what has changed since, and those of other agents."""
+    """Return the index files to write: the imported ones, renewed, and those of other agents."""
     found: list[tuple[str, bytes]] = []
     seen: set[str] = set()
-    message: set[str] = set()
+    imported_keys: set[str] = set()
     for row in await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.index"):
         content = await backend.read(_index_content(row.path), op="export.index")
         first_of_agent = row.agent_id is not None and row.agent_id not in seen
-        # One index may hold the keys of several agents, whoever's folder it lies in.
+        # One index may hold the keys of several agents, in whatever folder it is.
         keys = await anyio.to_thread.run_sync(keys_in, content, row.agent_id)
         bindings: dict[str, Row] = {}
         for agent_id in sorted({row.agent_id, *(key.agent_id for key in keys)} - {None}):
             bindings |= await _bindings(backend, agent_id)
-        message |= {key.text for key in keys}
+        imported_keys |= {key.text for key in keys}
         folder = safe_name(row.name).rpartition("/")[0]
         renewed = partial(
             renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent
@@ -304,7 +312,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
             bindings = {
                 key: row
                 for key, row in (await _bindings(backend, agent_id)).items()
-                if key not in message
+                if key not in imported_keys
             }
             rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
             if rows:
@@ -331,11 +339,11 @@ def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row
     )
 
 
-# -- writing: on a worker thread ------------------------------------------------------------------------------------
+# -- writing: on a worker thread -------------------------------------------------------------------
 
 
 def _destination(dest: str, one_session: bool) -> tuple[str, str | None]:
-    """Make the folder of an export; return it, and the file's name if the destination names one file."""
+    """Create the folder of an export. Return it, and a name if the destination is one file."""
     path = Path(dest).absolute()
     single = (
         path.name
@@ -361,7 +369,7 @@ class _Files:
     async def write(
         self, name: str, content: AsyncIterator[bytes], *, session_id: str | None, note: str | None
     ) -> ExportedFile:
-        """Write one file. What stands in its way is reported; it does not end the export."""
+        """Write one file. A failure is reported, and does not end the export."""
         path = f"{self.folder.rstrip('/')}/{name}"
         notes = (note,) if note is not None else ()
         output: _Output | None = None
@@ -380,7 +388,10 @@ class _Files:
         except UnreadableFile as error:
             return ExportedFile(path, name, session_id, "failed", notes=(*notes, str(error)))
         except FileExistsError:
-            refusal = "a different file is there already; it was left alone (choose another folder, or ask to overwrite)"
+            refusal = (
+                "a different file is there already; it was left alone "
+                "(choose another folder, or ask to overwrite)"
+            )
             return ExportedFile(
                 path,
                 name,
@@ -408,7 +419,7 @@ class _Files:
 
 
 class _Output:
-    """One file in the making: under a name of its own in the folder that it will stand in."""
+    """One file in the making, under a temporary name in its final folder."""
 
     def __init__(self, path: Path, temporary: Path, file: IO[bytes], files: _Files) -> None:
         self.path = path
@@ -425,11 +436,12 @@ class _Output:
 
     @classmethod
     def begin(cls, files: _Files, name: str) -> _Output:
-        """Make the folder and a temporary file in it.
+        """Create the folder and a temporary file in it.
 
         Raises:
-            OSError: it would lead out of the destination or onto the database, or cannot be made.
-            UnreadableFile: it has to be compressed, and the means are missing.
+            OSError: it would lead out of the destination or onto the database, or cannot be
+                created.
+            UnreadableFile: it has to be compressed, and the extra `zstd` is missing.
         """
         path = Path(name)
         _make_below(Path(files.folder), path.parent)
@@ -448,7 +460,7 @@ class _Output:
             raise
 
     def add(self, parts: list[bytes]) -> None:
-        """Write the next bytes: lines, or pieces of a line that is no entry."""
+        """Write the next bytes: lines, or pieces of a line that is not an entry."""
         for part in parts:
             content = (
                 part
@@ -460,7 +472,7 @@ class _Output:
             self.sink.write(content)
 
     def place(self) -> ExportStatus:
-        """Sync the file and give it its name; return what happened.
+        """Sync the file, give it its name, and return what happened. Durable on return.
 
         Raises:
             FileExistsError: a different file has the name.
@@ -487,12 +499,12 @@ class _Output:
         return "written"
 
     def discard(self) -> None:
-        """Close and remove what is left of the temporary file. May be repeated."""
+        """Close the temporary file, and remove it if it is still there. May be repeated."""
         self.file.close()
         self.temporary.unlink(missing_ok=True)
 
     def _is_there_already(self) -> bool:
-        """Tell whether the file in the way holds the same content."""
+        """Return whether the existing file holds the same content."""
         there = self.path.lstat()
         if not stat.S_ISREG(there.st_mode) or f"{there.st_dev}:{there.st_ino}" in self.own:
             return False  # to open and close a file of the database would drop its locks
@@ -507,7 +519,7 @@ class _Output:
 
 
 def _make_below(top: Path, folder: Path) -> None:
-    """Make a folder below another, refusing to pass through a symbolic link that leads out."""
+    """Create a folder below another. A symbolic link that leads out is refused."""
     current = top
     for part in folder.relative_to(top).parts:
         current = current / part

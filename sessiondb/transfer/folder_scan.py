@@ -1,9 +1,9 @@
 """The layout of transcript folders: OpenClaw's state folders and pi's session folders.
 
-Says of every file what it is, by name alone, and lists what an import reads, in an order that gives a live
-transcript its own id before an archive of it asks for the same. Nothing is followed out of the folder: symbolic
-links are listed and left alone. Paths are plain texts here, because they go into the database as texts. Runs in
-worker threads; knows no database.
+A file's kind follows from its name alone. Files are listed in an order that gives a live
+transcript its own id before an archive of it asks for the same. Nothing is followed out of the
+folder: symbolic links are listed and left alone. Paths are plain texts here, because they go
+into the database as texts. Runs in worker threads. Knows no database.
 
 Sources: openclaw `src/config/sessions/artifacts.ts`.
 """
@@ -22,16 +22,18 @@ INDEX_NAME: Final = "sessions.json"
 Kind = Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
 ENDED_KINDS: Final = frozenset({"reset", "deleted", "bak", "checkpoint", "corrupt"})
 
-# A live transcript takes its own id first, then what was archived of it.
+# A live transcript takes its own id first, then its archives.
 _ORDER: Final = {
     kind: place
     for place, kind in enumerate(("live", "pi", "reset", "deleted", "bak", "checkpoint", "corrupt"))
 }
 
-# A file's name may hold a line feed, so the dot stands for that too.
-# `.reset.2026-05-17T07-35-46.420Z`, with a random part and `.zst` behind it in newer versions; or a plain number; or nothing.
+# DOTALL, because a file's name may hold a line feed.
+# Behind the kind stands a time, such as `.reset.2026-05-17T07-35-46.420Z`, or a plain number, or
+# nothing. Newer versions add a random part and `.zst`.
 _ARCHIVE = re.compile(
-    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?",
+    r".+\.jsonl\.(?P<kind>reset|deleted|bak|imported)"
+    r"(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?",
     re.IGNORECASE | re.DOTALL,
 )
 _CHECKPOINT = re.compile(r".+\.checkpoint\.[^.]+\.jsonl(?:\.zst)?", re.DOTALL)
@@ -50,12 +52,12 @@ _LEFT_ALONE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceFile:
     """A file that an import reads."""
 
     path: str
     name: str
-    """Relative to what is imported, with slashes."""
+    """Relative to the imported folder, with slashes."""
     kind: Kind
     agent_id: str | None
     bytes: int
@@ -67,7 +69,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedFile:
     """A file that is listed and left alone."""
 
     path: str
@@ -78,12 +80,12 @@ class Skipped:
 
 @dataclass(slots=True)
 class Scan:
-    """What lies at a path."""
+    """The files at a path."""
 
     root: str
-    transcripts: list[Found] = field(default_factory=list)
-    indexes: list[Found] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    transcripts: list[SourceFile] = field(default_factory=list)
+    indexes: list[SourceFile] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
 
 
 def file_name(path: str) -> str:
@@ -96,11 +98,8 @@ def folder_of(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
 def kind_of(name: str, *, in_openclaw: bool) -> str:
-    """Tell what a file is by its name; a kind, or why it is left alone (a text with a space)."""
+    """Return a file's kind by its name, or why it is left alone (a text with a space)."""
     if name == INDEX_NAME:
         return "index"
     for pattern, reason in _LEFT_ALONE:
@@ -119,20 +118,23 @@ def kind_of(name: str, *, in_openclaw: bool) -> str:
 
 
 def stem_of(name: str) -> str:
-    """Return a file's name as a session id: without `.jsonl` and `.zst`, and without what an id cannot hold."""
+    """Return a file's name as a session id.
+
+    `.jsonl` and `.zst` go, and so do characters that an id cannot hold.
+    """
     stem = name.removesuffix(".zst")
     stem = stem.replace(".jsonl", "", 1) if ".jsonl" in stem else stem
     return re.sub(r"[:/\\\x00-\x1f\x7f]", "-", stem) or "unnamed"
 
 
 def agent_of(folder: str) -> str | None:
-    """Return the agent that a folder belongs to: `.../agents/<agent>/sessions`, or below it."""
+    """Return the agent that owns a folder: `.../agents/<agent>/sessions`, or one below it."""
     match = re.search(r"/agents/([^/]+)/sessions(?:/|$)", folder)
     return match[1].lower() if match else None
 
 
 def inodes_of(paths: Iterable[str]) -> frozenset[str]:
-    """Return what identifies some files under any name; those that are not there are left out."""
+    """Return the device and inode of each file that exists: they identify it under any name."""
     found = set()
     for path in paths:
         try:
@@ -144,13 +146,13 @@ def inodes_of(paths: Iterable[str]) -> frozenset[str]:
 
 
 def scan(path: str, own: Iterable[str] = ()) -> Scan:
-    """List what an import of a file or folder reads, and what it leaves alone and why.
+    """List the files that an import reads, and the files that it leaves alone, with the reason.
 
-    `own` are the database's files. A hard link gives one of them the name of a transcript: to open and close it would drop
-    the locks that keep the database's writers apart.
+    `own` are the database's files. A hard link can give one of them the name of a transcript. To
+    open and close it would drop the locks that keep the database's writers apart.
 
     Raises:
-        OSError: there is nothing there, or it may not be read.
+        OSError: there is nothing at the path, or it may not be read.
     """
     root = os.path.realpath(path)
     if file_name(root) == INDEX_NAME:
@@ -169,7 +171,7 @@ def scan(path: str, own: Iterable[str] = ()) -> Scan:
 
 
 def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_result]]]]:
-    """List a folder and those below it. A folder that may not be read is reported; it is not the end."""
+    """List a folder and the folders below it. A folder that may not be read is reported."""
     listed: list[tuple[str, list[tuple[str, os.stat_result]]]] = []
     waiting = [root]
     while waiting:
@@ -188,7 +190,7 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
                         else:
                             files.append((entry.name, entry.stat(follow_symlinks=False)))
                     except FileNotFoundError:
-                        continue  # it has gone since the folder was listed: the folder is what it is now
+                        continue  # removed since the folder was listed
         except OSError as error:
             found.skipped.append(
                 _left_alone(
@@ -199,20 +201,20 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
     return sorted(listed, key=lambda item: item[0])
 
 
-def _left_alone(base: str, path: str, reason: str, *, failed: bool = False) -> Skipped:
-    return Skipped(_shown(path), _shown(os.path.relpath(path, base)), reason, failed)
+def _left_alone(base: str, path: str, reason: str, *, failed: bool = False) -> SkippedFile:
+    return SkippedFile(_shown(path), _shown(os.path.relpath(path, base)), reason, failed)
 
 
 def _shown(path: str) -> str:
-    """Return a path as text: what in it is not UTF-8 is spelled out."""
+    """Return a path as text. Bytes that are not UTF-8 are spelled out."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _about_link(root: str, path: str) -> str:
     target = os.path.realpath(path)
     if target == root or target.startswith(root + os.sep):
-        return "a symbolic link within the folder; what it points at is imported under its own name"
-    return "a symbolic link out of the folder; it was not followed (import its target itself if it is wanted)"
+        return "a symbolic link within the folder; its target is imported under its own name"
+    return "a symbolic link out of the folder; it was not followed (to have it, import its target)"
 
 
 def _classify(
@@ -223,7 +225,8 @@ def _classify(
     own: frozenset[str],
 ) -> None:
     agent_id = agent_of(folder)
-    # os.path.exists says no where the folder may not be searched; Path.exists would raise, and end the import.
+    # In a folder that may not be searched, os.path.exists returns False. Path.exists would raise,
+    # and end the import.
     in_openclaw = agent_id is not None or os.path.exists(f"{folder}/{INDEX_NAME}")  # noqa: PTH110
     in_openclaw = in_openclaw or any(
         _ARCHIVE.fullmatch(name) or _CHECKPOINT.fullmatch(name) for name, _ in files
@@ -248,7 +251,7 @@ def _classify(
                 )
             )
         else:
-            file = Found(
+            file = SourceFile(
                 path=path,
                 name=os.path.relpath(path, base),
                 kind=kind,  # type: ignore[arg-type]  # a kind has no space

@@ -1,15 +1,16 @@
 """Read a transcript file: bytes to lines, lines to entries, with nothing lost between them.
 
-A file is cut at line feeds only, so a carriage return stays with its line. A line that is an entry becomes a
-`Draft` whose text is the line; everything else (blank, torn, not UTF-8, not JSON, too long, a byte order mark)
-becomes a `Kept`: its exact bytes, with its own line end if it has one. Entries and kept bytes, put one behind the
-other by their offsets, are the file again.
+A file is cut at line feeds only, so a carriage return stays with its line. A line that is an
+entry becomes a `Draft` whose text is the line. Everything else (blank, torn, not UTF-8, not JSON,
+too long, a byte order mark) becomes a `Kept`: its exact bytes, with its own line end if it has
+one. Entries and kept bytes, put one behind the other by their offsets, are the file again.
 
-Memory: one line at a time, at most `ENTRY_BYTES_MAX` of it; what is longer is kept in pieces. Reading can begin
-behind any recorded `Place`, so a file that has grown, or whose import was interrupted, is parsed from there on.
-The recorded part is only hashed, to see that it is still what was read. Files are opened for reading only,
-without following a symbolic link, and only as far as they reached at that moment: a file that grows meanwhile is
-picked up by the next import.
+Memory: one line at a time, and at most `ENTRY_BYTES_MAX` of it. A longer line is kept in pieces.
+
+Reading can begin at any recorded `Place`. So a file that has grown, or whose import was
+interrupted, is parsed from there on. The recorded part is only hashed, to see that it is
+unchanged. Files are opened for reading only, without following a symbolic link, and read up to
+their size at that moment. The next import reads what arrives later.
 
 Runs in worker threads. Holds no lock and knows no database.
 """
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = MIB
 PIECE_BYTES: Final = IMPORT_BATCH_BYTES
-# A compressed file that unpacks to more than this is a mistake or an attack; whoever means it unpacks it first. Transcripts
-# become ten times smaller, with one image in them many times a hundred; a bomb becomes ten thousand times smaller.
+# A compressed file that unpacks to more than this is a mistake or an attack. If it is meant, its
+# owner can unpack it first. Compression makes a transcript 10 times smaller, one with an image
+# several hundred times, and a bomb 10,000 times.
 UNPACKED_BYTES_MAX: Final = 4 * 1024 * MIB
 UNPACKED_BYTES_FREE: Final = 16 * MIB
 UNPACKED_RATIO_MAX: Final = 200
@@ -55,19 +57,19 @@ Severity = Literal["blank", "damaged"]
 
 
 class Stream(Protocol):
-    """What is read from a file, unpacked or not."""
+    """The bytes of a file, unpacked if it was compressed."""
 
     def read(self, count: int, /) -> bytes:
-        """Return up to `count` bytes; none at the end."""
+        """Return up to `count` bytes, and none at the end."""
 
 
 class UnreadableFile(Exception):
-    """A file that cannot be read as a transcript at all; the message says why and what to do."""
+    """A file that cannot be read as a transcript. The message says why and what to do."""
 
 
 @dataclass(slots=True)
 class Kept:
-    """Bytes of a file that are not an entry; without the secrets in them, if that was asked for."""
+    """Bytes of a file that are not an entry. With a redactor they are without their secrets."""
 
     line: int
     byte_offset: int
@@ -88,13 +90,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a file has been read, and what of that is read again."""
+    """How far a file has been read, and from where on it is read again."""
 
     bytes: int = 0
     lines: int = 0
     sha256: str = hashlib.sha256().hexdigest()
     resume_at: int = 0
-    """Where reading goes on: `bytes`, or the beginning of a last line that was not whole."""
+    """Where reading continues: at `bytes`, or at the beginning of a last line that was torn."""
     resume_lines: int = 0
     mid_line: bool = False
     """The bytes at `resume_at` belong to the line of the last entry."""
@@ -102,7 +104,7 @@ class Place:
     """The transcript's version, when it is known already."""
     final_newline: bool = True
     finished: bool = False
-    """Everything up to here was read to the end of the file as it was then."""
+    """The file was read up to its end at that time."""
 
 
 @dataclass(slots=True)
@@ -119,31 +121,31 @@ class FileBatch:
     size: int = 0
     last: bool = False
     redacted: Counter[str] | None = None
-    """How many secrets were replaced in it, per rule; None: none were looked for."""
+    """How many secrets were replaced in it, per rule; None: there was no redactor."""
 
 
 class PrefixChanged(Exception):
-    """The part of a file that was imported before is no longer what it was; the message says how."""
+    """The part of a file that was imported before has changed. The message says how."""
 
 
-# -- opening --------------------------------------------------------------------------------------------------------
+# -- opening ---------------------------------------------------------------------------------------
 
 
 @contextmanager
 def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
-    """Open a regular file for reading from a given byte on; unpack it on the way if its name ends in `.zst`.
+    """Open a regular file for reading from a byte on. Unpack it if its name ends in `.zst`.
 
     Raises:
-        UnreadableFile: not a regular file, or compressed and the means to unpack it are missing.
+        UnreadableFile: not a regular file, or compressed while the extra `zstd` is missing.
         OSError: it has vanished, or may not be read.
     """
-    # O_NONBLOCK: a named pipe must not stop the import; it is refused below, as is everything that is not a file.
+    # O_NONBLOCK: opening a named pipe must not block. The pipe is refused below, like everything
+    # else that is not a regular file.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        os.close(
-            descriptor
-        )  # by hand: no file object can be made of a folder, and the attempt leaves it open
+        # By hand: no file object can be made of a folder, and the attempt leaves it open.
+        os.close(descriptor)
         raise UnreadableFile("not a regular file; it was left alone")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if not path.endswith(".zst"):
@@ -178,7 +180,7 @@ def _unpack(file: _Bounded, limit: int) -> Iterator[_Unpacked]:
         raise UnreadableFile(
             "compressed; to read it, install the extra: pip install 'sessiondb[zstd]'"
         ) from error
-    packed: Any = file  # all that the reader asks of it is read()
+    packed: Any = file  # the reader only calls read()
     with zstandard.ZstdDecompressor().stream_reader(
         packed, read_across_frames=True, closefd=False
     ) as stream:
@@ -186,7 +188,7 @@ def _unpack(file: _Bounded, limit: int) -> Iterator[_Unpacked]:
 
 
 class _Unpacked:
-    """An unpacked stream with a bound; damage in it is an `UnreadableFile`."""
+    """An unpacked stream of bounded size. Damage in it raises `UnreadableFile`."""
 
     def __init__(self, stream: Stream, error: type[Exception], limit: int) -> None:
         self._stream = stream
@@ -199,24 +201,27 @@ class _Unpacked:
             data = self._stream.read(count)
         except self._error as error:
             raise UnreadableFile(
-                f"its compression is damaged ({error}); restore it from a backup, or repair it with zstd"
+                f"its compression is damaged ({error}); "
+                "restore it from a backup, or repair it with zstd"
             ) from error
         self._total += len(data)
         if self._total > self._limit:
             raise UnreadableFile(
-                f"it unpacks to more than {self._limit:,} bytes; if that is meant, unpack it and import the result"
+                f"it unpacks to more than {self._limit:,} bytes; "
+                "if that is meant, unpack it and import the result"
             )
         return data
 
 
-# -- reading --------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> Iterator[FileBatch]:
-    """Yield what a file holds beyond a place, in chunks that fit one transaction each. The last one says so.
+    """Yield the part of a file behind a place, in batches that fit one transaction each.
 
-    A file with nothing new yields nothing. Using a place costs hashing what was read before. With a redactor the items
-    are without their secrets; places, sizes and hashes are the file's all the same.
+    The last batch is marked `last`. A file with nothing new yields nothing. Using a place costs
+    hashing the part before it. With a redactor the items come without their secrets, and places,
+    sizes and hashes still describe the file.
 
     Raises:
         PrefixChanged: the known part is no longer the same.
@@ -225,9 +230,8 @@ def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> I
     with open_transcript(path) as stream:
         digest, has_more = _check_prefix(stream, known)
     if not has_more:
-        if (
-            not known.finished
-        ):  # new and empty, or interrupted after its last byte: it still has to be marked as done
+        # New and empty, or interrupted after its last byte: it still has to be marked as done.
+        if not known.finished:
             yield _end_at(known, redactor)
         return
     with open_transcript(path, at=known.resume_at) as stream:
@@ -250,7 +254,7 @@ def _end_at(known: Place, redactor: Redactor | None) -> FileBatch:
 
 
 def _check_prefix(stream: Stream, known: Place) -> tuple[_Hash, bool]:
-    """Hash the known part; return the state of the hash where reading goes on, and whether there is more."""
+    """Hash the known part. Return the hash where reading continues, and whether there is more."""
     digest = hashlib.sha256()
     _hash_bytes(stream, digest, known.resume_at)
     resumed = digest.copy()
@@ -276,9 +280,10 @@ def _hash_bytes(stream: Stream, digest: _Hash, count: int) -> None:
 def raw_lines(
     read: Callable[[int], bytes], line_bytes_max: int = ENTRY_BYTES_MAX
 ) -> Iterator[tuple[bytes, bool, bool]]:
-    """Cut a stream at line feeds: yield (bytes with their line feed, begins a line, is a whole line that fits).
+    """Cut a stream at line feeds.
 
-    A line above the limit comes in pieces, of which only the first begins it and none is whole.
+    Yield (bytes with their line feed, whether they begin a line, whether they are a whole line
+    that fits). A line above the limit comes in pieces: only the first begins it, none is whole.
     """
     waiting = bytearray()
     begins, fits = True, True
@@ -303,7 +308,7 @@ def raw_lines(
 
 
 class _Reader:
-    """Turns one stream into chunks."""
+    """Turns one stream into batches."""
 
     def __init__(
         self, stream: Stream, known: Place, digest: _Hash, redactor: Redactor | None
@@ -345,7 +350,7 @@ class _Reader:
         batch.final_newline, batch.identity, batch.last = self.final_newline, self.identity, last
         if self.redactor is not None:
             batch.redacted, self.redacted = self.redacted, Counter()
-        # The next chunk asks for exactly this place, so that of two imports of one file only one goes on.
+        # The next batch expects exactly this place: of two imports of one file only one continues.
         self.batch = FileBatch(
             Place(batch.bytes, batch.lines, batch.sha256, batch.bytes, batch.lines)
         )
@@ -354,10 +359,10 @@ class _Reader:
     def _items(
         self, raw: bytes, *, begins: bool, fits: bool
     ) -> Iterator[tuple[Draft | Kept | None, bytes]]:
-        """Yield each item with the bytes of the file that it stands for; together they are `raw`."""
+        """Yield each item with its bytes in the file. Together these are `raw`."""
         if self.mid_line:
             if begins and raw == b"\n":
-                yield None, raw  # the line end that the last entry lacked
+                yield None, raw  # the line end that was missing behind the last entry
                 return
             yield from self._kept(
                 raw, BEHIND_ENTRY, "blank" if not raw.strip(_BLANK) else "damaged"
@@ -399,10 +404,14 @@ class _Reader:
     def _kept(
         self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None
     ) -> Iterator[tuple[Kept, bytes]]:
-        """Keep bytes as they are, or as `stored`; long ones in pieces, so that no transaction holds more than one of them."""
+        """Keep bytes as they are, or as `stored`.
+
+        Long ones are kept in pieces, so that no transaction holds more than one piece.
+        """
         if stored is None:
             stored = self._without_secrets(raw)
-        # As many pieces of what is stored as of the file, because each has a place in the file for its name.
+        # The stored bytes have as many pieces as the file's, because a piece is named by its
+        # place in the file.
         count = -(-len(raw) // PIECE_BYTES)
         size = PIECE_BYTES if stored is raw else -(-len(stored) // count)
         for at in range(count):
@@ -422,7 +431,7 @@ def _reason(error: Exception) -> str:
 
 
 def identify(text: str) -> Identity:
-    """Read what a file's first good line says about the file.
+    """Return what a file's first good line says about the file.
 
     Raises:
         DamagedLine: not a line of a transcript.

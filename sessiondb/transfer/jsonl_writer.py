@@ -1,7 +1,7 @@
-"""The bytes of a session's file: an imported one as it was, a native one, a fork.
+"""The bytes of a session's file: of an imported one, of a native one, of a fork.
 
-Read in pages of bounded size, each in a snapshot of its own; nothing is held between two. Entries never change, so
-pages of different moments fit together.
+They are read in pages of bounded size. Each page has a snapshot of its own, and nothing is held
+between two pages. Entries never change, so pages of different moments fit together.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ async def imported_bytes(
 ) -> AsyncIterator[bytes]:
     """Yield the bytes of an imported file as they were.
 
-    Entries and kept pieces are merged by where they stood. A line end follows an entry unless the next piece
-    began right behind it (its reason says so: after a redaction no length would), or the file ended there.
+    Entries and kept pieces are merged by their places. A line end follows an entry, with two
+    exceptions: the file ended there, or the next piece began right behind it. The reason of such
+    a piece says so, because after a redaction no length would.
     """
     kept = _KeptPages(backend, import_file_no)
     waiting = await kept.next()
@@ -128,13 +129,13 @@ async def _nothing() -> AsyncIterator[tuple[int, bytes]]:
 
 
 async def appended_lines(backend: Backend, session_no: int, after_seq: int) -> AsyncIterator[bytes]:
-    """Yield the lines of entries that a session got after its import; of a native session, all of them."""
+    """Yield the lines of a session's own entries: all that come behind the imported ones."""
     async for _, content in own_entries(backend, session_no, after_seq + 1, SEQ_MAX):
         yield content + b"\n"
 
 
 async def shared_lines(backend: Backend, session_no: int) -> AsyncIterator[bytes]:
-    """Yield the lines that a fork shares with the sessions it comes from: every path that its own entries hang on."""
+    """Yield the lines that a fork shares with its ancestors: every path its own entries hang on."""
     spans = await backend.read(lambda tx: _shared_spans(tx, session_no), op="export.shared")
     for branch_no, low_no, high_no in spans:
         while low_no <= high_no:
@@ -191,7 +192,7 @@ def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx]
 
 @stored_text()
 def _as_current(row: Row) -> bytes:
-    """Return an entry's line for a file of the current version: as it is, unless it comes from version 1 or 2."""
+    """Return an entry's line in the current version. Only lines of version 1 and 2 change."""
     content = bytes(row.content)
     entry: dict[str, Any] = loads(content)
     message = entry.get("message")

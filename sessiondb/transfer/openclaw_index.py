@@ -1,11 +1,12 @@
 """An OpenClaw index (`sessions.json`): which session each key points at.
 
-Read with the exact text of every row, so that a binding keeps what OpenClaw knew (`binding.details`) and an export
-returns the file byte for byte, or with nothing changed but the rows whose key is bound elsewhere now. A row is
-matched with a transcript of its folder by the file name that it gives, whatever folder it believes in, else by its
-session id. Rows that name no session, keys outside the grammar and missing transcripts are noted and kept.
+It is read with the exact text of every row. So a binding keeps OpenClaw's own fields
+(`binding.details`), and an export returns the file byte for byte, except for the rows whose key
+is bound elsewhere now. A row is matched with a transcript of its folder by the file name that it
+gives, whatever folder it names, else by its session id. Rows that name no session, keys outside
+the grammar and missing transcripts are noted and kept.
 
-Pure functions: nothing here reads the database; `Row`s are handed in.
+Nothing here reads the database: its rows are arguments.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sessiondb.backend import Row
@@ -25,7 +26,7 @@ from sessiondb.json_text import DamagedLine, decode_object, dumps_again, loads, 
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB
 from sessiondb.transcript.keys import SessionKey, parse_key
 
-from .folder_scan import Found, file_name, kind_of
+from .folder_scan import SourceFile, file_name, kind_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .redaction import Redactor
 
@@ -44,12 +45,12 @@ class IndexEntry:
 
     @property
     def file_name(self) -> str | None:
-        """The name of the transcript that the row names, whatever folder it thinks it is in."""
+        """The file name of the transcript that the row names, without its folder."""
         return re.split(r"[/\\]", self.session_file)[-1] or None if self.session_file else None
 
 
 class UnreadableIndex(ValueError):
-    """An index that is not one JSON object; the message says how."""
+    """An index that is not one JSON object. The message says how."""
 
 
 def read_index(content: bytes) -> tuple[str, list[IndexEntry]]:
@@ -60,7 +61,8 @@ def read_index(content: bytes) -> tuple[str, list[IndexEntry]]:
     """
     try:
         text = content.decode("utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else "utf-8")
-        decode_object(text, values_max=ENTRY_BYTES_MAX)  # of many sessions; its size is limited
+        # Of many sessions: an entry's limit of values is too low for it. Its size is limited.
+        decode_object(text, values_max=ENTRY_BYTES_MAX)
     except (UnicodeDecodeError, DamagedLine) as error:
         raise UnreadableIndex(str(error)) from error
     return text, list(_rows(text))
@@ -101,18 +103,18 @@ def _past_space(text: str, at: int) -> int:
 
 
 def ids_by_file(entries: Iterable[IndexEntry], names: Iterable[str]) -> dict[str, str]:
-    """Return the session id that an index gives each transcript of its folder, by the transcript's name."""
+    """Return the session ids that an index gives the transcripts of its folder, by file name."""
     present = set(names)
-    args: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for entry in entries:
         name = file_for(entry, present)
         if name is not None and entry.session_id is not None:
-            args.setdefault(name, entry.session_id)
-    return args
+            ids.setdefault(name, entry.session_id)
+    return ids
 
 
 def file_for(entry: IndexEntry, names: set[str]) -> str | None:
-    """Return which of a folder's transcripts an index row means: by the name it gives, else by its session id."""
+    """Return the transcript that an index row names: by its file name, else by its session id."""
     for name in (entry.file_name, f"{entry.session_id}.jsonl" if entry.session_id else None):
         if name is not None and name in names:
             return name
@@ -122,9 +124,10 @@ def file_for(entry: IndexEntry, names: set[str]) -> str | None:
 def write_index(
     text: str, entries: Sequence[IndexEntry], changes: dict[int, str | None], added: dict[str, str]
 ) -> str:
-    """Return an index with some rows replaced, by where they start (None: left out), and others added.
+    """Return an index with some rows replaced, and others added.
 
-    All other rows, and the space between them, stay as they are.
+    `changes` are new rows by where the old ones start, or None to leave a row out. All other
+    rows, and the space between them, stay as they are.
     """
     rows = []
     space, end = "\n  ", text.index("{") + 1 if entries else 0
@@ -143,26 +146,26 @@ def write_index(
     )
 
 
-# -- what an import binds -------------------------------------------------------------------------------------------
+# -- the keys that an import binds -----------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Index:
-    """An index file as it lies on the disk."""
+    """An index file and its rows."""
 
-    file: Found
+    file: SourceFile
     content: bytes = b""
-    """Without the secrets in it, if that was asked for."""
+    """With a redactor, without its secrets."""
     size: int = 0
     sha256: str = ""
-    """Of the file, as it lies there."""
+    """Of the file on the disk."""
     redacted: Counter[str] = field(default_factory=Counter)
     entries: list[IndexEntry] = field(default_factory=list)
     failure: str | None = None
     note: str | None = None
 
     def take(self, content: bytes) -> None:
-        """Take this for its content; one that is no index has no rows, and a note."""
+        """Set the content. Content that is not an index has no rows, and a note."""
         self.content, self.entries, self.note = content, [], None
         try:
             _, self.entries = read_index(content)
@@ -170,8 +173,8 @@ class Index:
             self.note = f"not an index: {error}; no key was bound, and the file is kept as it is"
 
 
-def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> list[Index]:
-    """Read index files; what cannot be read is said in its `failure` or `note`."""
+def read_indexes(files: Sequence[SourceFile], redactor: Redactor | None = None) -> list[Index]:
+    """Read index files. One that cannot be read has the reason in `failure` or `note`."""
     found = []
     for file in files:
         index = Index(file)
@@ -191,8 +194,22 @@ def read_indexes(files: Sequence[Found], redactor: Redactor | None = None) -> li
     return found
 
 
+def with_index_ids(files: Sequence[SourceFile], indexes: Sequence[Index]) -> list[SourceFile]:
+    """Return transcripts, each with the session id that its folder's index gives it."""
+    names: dict[str, list[str]] = {}
+    for file in files:
+        names.setdefault(file.folder, []).append(file_name(file.path))
+    ids = {
+        index.file.folder: ids_by_file(index.entries, names.get(index.file.folder, []))
+        for index in indexes
+    }
+    return [
+        replace(file, index_id=ids.get(file.folder, {}).get(file_name(file.path))) for file in files
+    ]
+
+
 def _bytes_of(path: str) -> bytes:
-    """Return a whole file, through no symbolic link and up to a bound, whatever has become of it since it was listed."""
+    """Return a whole file up to a bound. It may have changed since it was listed."""
     parts, size = [], 0
     with open_transcript(path) as file:
         while block := file.read(MIB):
@@ -207,7 +224,7 @@ def _bytes_of(path: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A key that an index binds, and where an earlier import of that index had bound it."""
+    """A key that an index binds, and the session an earlier import of it had bound the key to."""
 
     key: SessionKey
     session_no: int
@@ -216,7 +233,7 @@ class Binding:
 
 
 class Targets:
-    """What the rows of one folder's index can point at."""
+    """The transcripts of one folder, which the rows of its index can point at."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.by_name = {file_name(row.path): row for row in rows if row.kind in ("live", "pi")}
@@ -224,54 +241,54 @@ class Targets:
         self.names = set(self.by_name)
 
     def of(self, entry: IndexEntry) -> Row | None:
-        """Return the transcript that a row means: by file name, then by session id."""
+        """Return the transcript that a row names: by file name, then by session id."""
         name = file_for(entry, self.names)
         return self.by_name[name] if name is not None else self.by_id.get(entry.session_id or "")
 
 
 @dataclass(slots=True)
-class Planned:
-    """What an index asks for."""
+class KeyPlan:
+    """The keys to bind for an index, and notes on those that are not bound."""
 
     bindings: list[Binding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def plan_keys(
-    index: Index, before: bytes | None, targets: Targets, agent_id: str, is_new: set[str]
-) -> Planned:
-    """Compare an index with what was imported of it before; plan the keys whose row, or whose transcript, is new."""
-    planned = Planned()
-    earlier: dict[str, _Wanted] = {}
+    index: Index, before: bytes | None, targets: Targets, agent_id: str, new_ids: set[str]
+) -> KeyPlan:
+    """Compare an index with its earlier content. Plan the keys whose row or transcript is new."""
+    plan = KeyPlan()
+    earlier: dict[str, _KeyRow] = {}
     if before is not None:
         try:
-            earlier = _wanted(read_index(before)[1], targets, agent_id, [])
+            earlier = _key_rows(read_index(before)[1], targets, agent_id, [])
         except UnreadableIndex:
             earlier = {}  # nothing was bound from it
-    for text, wanted in _wanted(index.entries, targets, agent_id, planned.notes).items():
+    for text, current in _key_rows(index.entries, targets, agent_id, plan.notes).items():
         old = earlier.get(text)
-        if old is None or old.row != wanted.row or wanted.target.session_id in is_new:
+        if old is None or old.row != current.row or current.target.session_id in new_ids:
             before_no = old.target.session_no if old is not None else None
-            planned.bindings.append(
-                Binding(wanted.key, wanted.target.session_no, wanted.row, before_no)
+            plan.bindings.append(
+                Binding(current.key, current.target.session_no, current.row, before_no)
             )
-    return planned
+    return plan
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What an index says of a key."""
+class _KeyRow:
+    """A key, the transcript that its row points at, and the text of the row."""
 
     key: SessionKey
     target: Row
     row: str
 
 
-def _wanted(
+def _key_rows(
     entries: Iterable[IndexEntry], targets: Targets, agent_id: str, notes: list[str]
-) -> dict[str, _Wanted]:
-    """Return what an index asks for, by key. Of several rows for one key, however it is written, the last one counts."""
-    found: dict[str, _Wanted] = {}
+) -> dict[str, _KeyRow]:
+    """Return the rows of an index by key. Of several spellings of one key the last row counts."""
+    found: dict[str, _KeyRow] = {}
     for entry in entries:
         try:
             key = parse_key(entry.key, agent_id=agent_id)
@@ -284,22 +301,24 @@ def _wanted(
             continue
         if entry.session_id is not None and entry.session_id != target.session_id:
             notes.append(
-                f"{entry.key}: the index says session {entry.session_id}; its file is stored as {target.session_id}"
+                f"{entry.key}: the index says session {entry.session_id}; "
+                f"its file is stored as {target.session_id}"
             )
         if key.text in found:
             notes.append(f"{key.text}: in the index more than once; the last one is bound")
-        found[key.text] = _Wanted(key, target, entry.text)
+        found[key.text] = _KeyRow(key, target, entry.text)
     return found
 
 
 def _about_missing(entry: IndexEntry) -> str:
     if entry.session_id is None and entry.session_file is None:
         return f"{entry.key}: not bound: the row names no session"
-    return f"{entry.key}: not bound: its transcript {entry.file_name or f'{entry.session_id}.jsonl'} is missing"
+    name = entry.file_name or f"{entry.session_id}.jsonl"
+    return f"{entry.key}: not bound: its transcript {name} is missing"
 
 
 def agent_in(entries: Sequence[IndexEntry]) -> str:
-    """Return the agent that most keys of an index belong to; old indexes name none, and their agent is `main`."""
+    """Return the agent of most keys of an index. Old indexes name none: their agent is `main`."""
     owners = Counter(
         parts[1].lower()
         for entry in entries
@@ -308,7 +327,7 @@ def agent_in(entries: Sequence[IndexEntry]) -> str:
     return owners.most_common(1)[0][0] if owners else "main"
 
 
-# -- what an export writes ------------------------------------------------------------------------------------------
+# -- the index that an export writes ---------------------------------------------------------------
 
 
 def renew_index(
@@ -320,7 +339,7 @@ def renew_index(
     *,
     with_new: bool,
 ) -> bytes:
-    """Return an imported index, changed only in the rows whose key is bound elsewhere now, or no longer."""
+    """Return an imported index. Only rows whose key is bound elsewhere now, or unbound, change."""
     try:
         text, entries = read_index(content)
     except UnreadableIndex:
@@ -329,14 +348,14 @@ def renew_index(
     for entry in entries:
         if (key := _key_of(entry, agent_id)) is not None:
             by_key.setdefault(key, []).append(entry)
-    # Only a live transcript is ever bound; a row that names an archive is left as it is.
+    # Only a live transcript is ever bound. A row that names an archive is left as it is.
     found = {file_name(name) for name in names.values() if name.rpartition("/")[0] == folder}
     beside = {name for name in found if kind_of(name, in_openclaw=True) == "live"}
     changes: dict[int, str | None] = {}
     for key, rows in by_key.items():
         binding = bindings.get(key)
         if binding is None:
-            # A row whose transcript is here was bound when it was imported: the key has been given up since.
+            # A row whose transcript is here was bound by the import: the key was unbound since.
             changes |= {entry.start: None for entry in rows if file_for(entry, beside) is not None}
         elif not any(_means(entry, binding, names) for entry in rows):
             changes[rows[-1].start] = new_row(binding, rows[-1], names, folder)
@@ -352,7 +371,7 @@ def renew_index(
 
 
 def keys_in(content: bytes, agent_id: str | None) -> list[SessionKey]:
-    """Return the keys that an index names; those without an agent belong to `agent_id`."""
+    """Return the keys that an index names. Keys without an agent belong to `agent_id`."""
     try:
         entries = read_index(content)[1]
     except UnreadableIndex:
@@ -364,7 +383,7 @@ def _parsed(entry: IndexEntry, agent_id: str | None) -> SessionKey | None:
     try:
         return parse_key(entry.key, agent_id=agent_id)
     except InvalidKey:
-        return None  # a key outside the grammar is bound to nothing; its row stays as it is
+        return None  # a key outside the grammar is never bound, and its row stays as it is
 
 
 def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
@@ -373,7 +392,7 @@ def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
 
 
 def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
-    """Tell whether an index row still says what its key is bound to."""
+    """Return whether an index row still names the session that its key is bound to."""
     name = file_name(names.get(binding.session_no, ""))
     return binding.session_id == entry.session_id or name in (
         entry.file_name,
@@ -382,7 +401,7 @@ def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
 
 
 def new_row(binding: Row, entry: IndexEntry | None, names: dict[int, str], folder: str) -> str:
-    """Return an index row for a binding; with the old row, its other fields stay."""
+    """Return an index row for a binding. The other fields of the old row stay."""
     before = loads(entry.text) if entry is not None else {}
     row: dict[str, Any] = before if isinstance(before, dict) else {}
     row |= {"sessionId": binding.session_id, "updatedAt": binding.updated_at_ms}

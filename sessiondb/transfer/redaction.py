@@ -1,61 +1,54 @@
-r"""Secrets taken out of transcripts on their way in or out: `import --redact`, `export --redact`. Off by default.
+r"""Secrets removed from transcripts on import and on export: the option `--redact`. Off by default.
 
-What it promises. A secret that has one of the shapes below is replaced by `[redacted:<rule>]`; receipts count per rule,
-and nothing ever shows what was replaced. A line of JSON stays a line of JSON of the same shape: only string values
-change, and of those only the ones that hold a secret; names, numbers, spaces, ids and signatures are the same bytes as
-before. A line that is no JSON is treated as plain text. What was redacted once is not redacted again.
+What it promises. A secret that has one of the shapes below is replaced by `[redacted:<rule>]`.
+Receipts count the secrets per rule, and nothing ever shows a secret. A line of JSON stays a line
+of JSON of the same shape: only string values that hold a secret change. Names, numbers, spaces,
+ids and signatures are the same bytes as before. A line that is not JSON is treated as plain text.
+Redacting a redacted text changes nothing.
 
-What it is not. It knows shapes, not meanings: a password that looks like a word, a secret that is cut in two, that is
-the name of a field, or that is encoded (base64, an image) stays. Of a line longer than `ENTRY_BYTES_MAX` each piece is
-looked at by itself. At import the redacted text is what is stored, so an export returns that; `source` still counts
-and hashes the bytes of the file, so that a file that has grown is recognised. What is appended by a program is
-stored as it comes: only whoever appends knows what may be changed.
+What it is not. It knows shapes, not meanings. These secrets stay: a password that looks like a
+word, a secret that is cut in two, that is the name of a field, or that is encoded (base64, an
+image). Of a line longer than `ENTRY_BYTES_MAX` each piece is searched by itself. An import stores
+the redacted text, so an export returns that. The table `import_file` still counts and hashes the
+bytes of the file, so that a file that has grown is recognised. Entries that a program appends are
+stored as they come: only the program knows what may be changed.
 
-Cost. No input makes a rule slow. The rules that are built in start at a fixed text or behind a character that cannot be
-in the secret, and repeat nothing without a bound, so each character is looked at a bounded number of times; a rule of a
-user's own that could do otherwise is refused when it is read. A fixed text that every match contains (`hints`) is looked
-for first, which spares nearly all lines everything else.
+Cost. No input makes a rule slow. A built-in rule starts at a fixed text or behind a character
+that cannot be in the secret, and repeats nothing without a bound, so each character is read a
+bounded number of times. A user's own rule that could do otherwise is refused when it is read
+(`redaction_rules`). A fixed text that every match contains (`hints`) is searched first, which
+spares nearly all lines the rest.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-from sessiondb.errors import InvalidInput
 from sessiondb.json_text import DamagedLine, decode_object, dumps, loads
 from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX
 
 KEY_BLOCK_CHARS_MAX: Final = 64 * 1024
-RULES_MAX: Final = 100
-RULES_FILE_BYTES_MAX: Final = 64 * 1024
-PATTERN_CHARS_MAX: Final = 500
-# Of a user's rule: how often one part may repeat, how long a match may be, and in how many ways it may be cut up.
-REPEATS_MAX: Final = 1_000
-WIDTH_MAX: Final = 10_000
-WAYS_MAX: Final = 10_000
 
 Shape = Literal["entry", "index"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a kind of secret looks like. A group named `secret` is what is replaced; without one, the whole match."""
+    """The shape of a kind of secret. The group `secret` is replaced, else the whole match."""
 
     name: str
     pattern: re.Pattern[str]
     hints: tuple[str, ...] = ()
     """Every match contains one of these. None given: the pattern is tried on every string."""
     ends_with: re.Pattern[str] | None = None
-    """The secret begins with the pattern and ends with this; without an end, after `KEY_BLOCK_CHARS_MAX`."""
+    """The secret goes from the pattern to this one, or for `KEY_BLOCK_CHARS_MAX` without it."""
 
     def may_match(self, text: str) -> bool:
-        """Tell quickly that a text holds no match."""
+        """Return False if a text certainly holds no match. Quick."""
         return not self.hints or any(hint in text for hint in self.hints)
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
@@ -79,15 +72,15 @@ class Rule:
 
 
 def _rule(name: str, pattern: str, *hints: str) -> Rule:
-    return Rule(
-        name, re.compile(pattern, re.ASCII), hints
-    )  # a letter of another script is no part of a token
+    # ASCII: a letter of another script is not a part of a token.
+    return Rule(name, re.compile(pattern, re.ASCII), hints)
 
 
 _KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
 
-# Ordered: what is more particular comes first. Each begins at a text of its own, behind a character that is not of the
-# secret's alphabet: so no character is the start of two attempts, and a long run of such characters is read once.
+# Ordered: the more specific rule comes first. Each begins at a text of its own, behind a character
+# that is not of the secret's alphabet. So no character starts two attempts, and a long run of such
+# characters is read once.
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "private-key",
@@ -103,7 +96,8 @@ RULES: Final[tuple[Rule, ...]] = (
         "k_test_",
         "whsec_",
     ),
-    # OpenAI, and the many who took its form. A digit is asked for: `sk-` also begins names that people give to things.
+    # OpenAI, and the many services that copied its form. A digit is required, because `sk-` also
+    # begins ordinary names.
     _rule("sk-key", r"(?<![\w-])sk-(?=[A-Za-z_-]{0,80}[0-9])[\w-]{20,300}", "sk-"),
     _rule(
         "aws-access-key",
@@ -115,7 +109,8 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     _rule(
         "aws-secret-key",
-        r"(?i:secret_?access_?key|aws_?secret_?key)[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}[\"'\\]{0,3}(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        r"(?i:secret_?access_?key|aws_?secret_?key)[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}[\"'\\]{0,3}"
+        r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         "ecret",
         "ECRET",
     ),
@@ -139,7 +134,7 @@ RULES: Final[tuple[Rule, ...]] = (
         r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<secret>[\w/-]{20,255})",
         "hooks.slack.com/",
     ),
-    # Its first part is a number in base64, which begins in one of nine ways.
+    # The first part is a number in base64, which begins in one of nine ways.
     _rule(
         "discord-token",
         r"(?<![\w-])(?:M[Tjz]|N[DTjz]|O[DT])[\w-]{22,26}\.[\w-]{6}\.[\w-]{27,45}(?![\w-])",
@@ -165,7 +160,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule("huggingface-token", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)", "hf_"),
     _rule(
         "model-key",
-        r"(?<![\w-])(?:gsk_[A-Za-z0-9]{40,60}|xai-[A-Za-z0-9]{60,100}|pplx-[A-Za-z0-9]{40,60}|r8_[A-Za-z0-9]{37,40})(?![\w-])",
+        r"(?<![\w-])(?:gsk_[A-Za-z0-9]{40,60}|xai-[A-Za-z0-9]{60,100}"
+        r"|pplx-[A-Za-z0-9]{40,60}|r8_[A-Za-z0-9]{37,40})(?![\w-])",
         *("gsk_", "xai-", "pplx-", "r8_"),
     ),
     _rule("npm-token", r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)", "npm_"),
@@ -174,7 +170,8 @@ RULES: Final[tuple[Rule, ...]] = (
     _rule("jwt", r"(?<![\w-])eyJ[\w-]{8,8000}\.eyJ[\w-]{8,16000}\.[\w-]{0,4000}", "eyJ"),
     _rule(
         "authorization",
-        r"(?<![A-Za-z])(?:[Bb]earer|BEARER|[Bb]asic|BASIC)[ \t]{1,3}(?=[A-Za-z._~+/=-]{0,80}[0-9])(?P<secret>[\w.~+/=-]{16,4000})",
+        r"(?<![A-Za-z])(?:[Bb]earer|BEARER|[Bb]asic|BASIC)[ \t]{1,3}"
+        r"(?=[A-Za-z._~+/=-]{0,80}[0-9])(?P<secret>[\w.~+/=-]{16,4000})",
         *("earer ", "EARER ", "asic ", "ASIC ", "earer\t", "EARER\t", "asic\t", "ASIC\t"),
     ),
     _rule(
@@ -189,8 +186,9 @@ EMAIL: Final = _rule(
     "@",
 )
 
-# Strings that tell programs where things belong, by where they stand in an entry (the path without list indexes), and
-# texts that a provider gets back byte for byte. Deeper down, in a tool's arguments, the same names mean nothing.
+# Fields that redaction never changes, by their path in an entry (without list indexes): strings
+# that link entries, and texts that a provider gets back byte for byte. Deeper down, in a tool's
+# arguments, the same names mean nothing.
 _KEPT_IN_ENTRY: Final = {
     (): frozenset(
         {
@@ -223,14 +221,15 @@ _KEPT_IN_ENTRY: Final = {
 }
 _KEPT_IN_INDEX: Final = frozenset({"sessionId", "sessionFile"})
 
-# Of JSON that is known to be valid. Nothing is given back once it has matched: each character is read once.
+# For JSON that is known to be valid. The quantifiers are possessive: each character is read once.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}:,]', re.DOTALL)
 
 
 class Redactor:
-    """Rules, ready for use. Immutable; any thread may use it.
+    """Rules, ready for use. Immutable, and safe in any thread.
 
-    `emails` adds e-mail addresses, which are no secrets but may be nobody's business; `rules` adds a user's own.
+    `emails` adds e-mail addresses, which are not secrets but may be private. `rules` adds a
+    user's own.
     """
 
     def __init__(self, *, emails: bool = False, rules: Iterable[Rule] = ()) -> None:
@@ -242,7 +241,7 @@ class Redactor:
         )
 
     def text(self, text: str, counts: Counter[str]) -> str:
-        """Return a text without its secrets; count them per rule."""
+        """Return a text without its secrets. Count them per rule."""
         for rule in self.rules:
             if not rule.may_match(text):
                 continue
@@ -256,7 +255,10 @@ class Redactor:
         return text
 
     def line(self, raw: bytes, counts: Counter[str], *, shape: Shape = "entry") -> bytes:
-        """Return a line (or a whole index) without its secrets, with its own line end; count them per rule."""
+        """Return a line, or a whole index, without its secrets. Count them per rule.
+
+        The line end stays.
+        """
         text = raw.decode("utf-8", "surrogateescape")
         if self._holds_none(text):
             return raw
@@ -271,7 +273,10 @@ class Redactor:
         return raw if redacted == text else redacted.encode("utf-8", "surrogateescape")
 
     def _holds_none(self, text: str) -> bool:
-        """Tell quickly that a line holds no secret: no hint, and no escape (of an ASCII character) that might hide one."""
+        """Return True if a line certainly holds no secret. Quick.
+
+        It holds no hint, and no escape of an ASCII character that might hide one.
+        """
         return (
             self._hints is not None
             and "\\u00" not in text
@@ -280,7 +285,7 @@ class Redactor:
         )
 
     def _object(self, text: str, counts: Counter[str], shape: Shape) -> str:
-        """Replace string values of a valid JSON object where they stand."""
+        """Replace string values of a valid JSON object in place."""
         parts: list[str] = []
         at = 0
         for start, end, path, key in _values(text):
@@ -296,10 +301,9 @@ class Redactor:
 
 
 def _values(text: str) -> Iterator[tuple[int, int, tuple[str, ...], str]]:
-    """Yield each string value of a valid object: where it stands, its path, and the name of its field ("" in a list)."""
-    path: list[
-        str | None
-    ] = []  # names of what is open; what is in a list goes by the list's name, and adds none
+    """Yield each string value of a valid object: start, end, path, field name ("" in a list)."""
+    # Names of the open containers. One in a list goes by the list's name, so its own is None.
+    path: list[str | None] = []
     kinds: list[str] = []
     key, is_key = "", False
     for token in _TOKEN.finditer(text):
@@ -335,16 +339,17 @@ def _is_kept(shape: Shape, path: tuple[str, ...], key: str) -> bool:
     return key in _KEPT_IN_ENTRY.get(path, ())
 
 
-# -- what a receipt keeps -------------------------------------------------------------------------------------------
+# -- the mark in the record of a file --------------------------------------------------------------
 
 _MARK: Final = re.compile(
-    r"redacted at import from byte (?P<at>\d+): (?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
+    r"redacted at import from byte (?P<at>\d+): "
+    r"(?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the note of a receipt says about redaction: where it began, and what was replaced."""
+    """The part of a record's note about redaction: where it began, and what was replaced."""
 
     from_byte: int
     counts: Counter[str]
@@ -357,7 +362,7 @@ class Mark:
 
 
 def mark_in(note: str | None) -> Mark | None:
-    """Return what a receipt's note says about redaction; None: it was imported as it is."""
+    """Return the mark in a record's note, or None if the file was imported without a redactor."""
     match = _MARK.match(note or "")
     if match is None:
         return None
@@ -369,157 +374,8 @@ def mark_in(note: str | None) -> Mark | None:
 
 
 def without_mark(note: str | None) -> str:
-    """Return the rest of a receipt's note."""
+    """Return a record's note without its mark."""
     return _MARK.sub("", note or "", count=1)
-
-
-# -- a user's own rules ---------------------------------------------------------------------------------------------
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-
-
-def read_rules(path: str | Path) -> tuple[Rule, ...]:
-    """Read rules from a file: one a line, `name = regular expression`; empty lines and lines with # are left out.
-
-    Raises:
-        InvalidInput: the file cannot be read, or a rule is none; names the line.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(RULES_FILE_BYTES_MAX + 1)
-        text = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"{path}: the rules cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    if len(content) > RULES_FILE_BYTES_MAX:
-        raise InvalidInput(f"{path}: more than {RULES_FILE_BYTES_MAX:,} bytes of rules")
-    rules: dict[str, Rule] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        name, separator, pattern = (part.strip() for part in line.partition("="))
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            if not separator:
-                raise InvalidInput("a rule is `name = regular expression`")
-            if name in rules or any(name == rule.name for rule in (*RULES, EMAIL)):
-                raise InvalidInput(f"there is a rule {name} already; give this one another name")
-            rules[name] = rule_from(name, pattern)
-        except InvalidInput as error:
-            raise InvalidInput(
-                f"{path}, line {number}: {error}", path=str(path), line=number
-            ) from error
-    if len(rules) > RULES_MAX:
-        raise InvalidInput(f"{path}: {len(rules)} rules; at most {RULES_MAX} are read")
-    return tuple(rules.values())
-
-
-def rule_from(name: str, pattern: str) -> Rule:
-    """Make a rule from a regular expression, if no text can make it slow.
-
-    Raises:
-        InvalidInput: the name or the expression is none, or it repeats something without a bound.
-    """
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name[:60]!r} is not a name for a rule: up to 40 small letters, digits, - and _"
-        )
-    if not pattern or len(pattern) > PATTERN_CHARS_MAX:
-        raise InvalidInput(
-            f"rule {name}: its expression has {len(pattern):,} characters; 1 to {PATTERN_CHARS_MAX} are meant"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # what will mean something else one day is a mistake today
-            compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError, FutureWarning, DeprecationWarning) as error:
-        raise InvalidInput(
-            f"rule {name}: {pattern!r} is not a regular expression: {error}"
-        ) from error
-    if compiled.search("") is not None:
-        raise InvalidInput(f"rule {name}: {pattern!r} matches the empty text, and so everywhere")
-    if (reason := why_slow(pattern)) is not None:
-        raise InvalidInput(f"rule {name}: {reason}; a long line could keep it busy for hours")
-    return Rule(name, compiled)
-
-
-@dataclass(slots=True)
-class _Group:
-    """A group of an expression that is being read: how long its match may be, and whether it can be matched in several ways."""
-
-    width: int = 0
-    varies: bool = False
-
-
-_QUANTIFIER = re.compile(r"(?:(?P<sign>[*+?])|\{(?P<low>\d*)(?:(?P<comma>,)(?P<high>\d*))?\})[?+]?")
-_OPENING = re.compile(r"\((?:\?(?:[:=!]|<[=!]|P<\w+>|[aimsu]+[:)]))?")
-_ESCAPE = re.compile(r"\\(?:[^\d\nNgk]|0)", re.DOTALL)
-_CLASS = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
-
-
-def why_slow(pattern: str) -> str | None:
-    """Return why a valid expression might take long on some text; None: it takes a bounded number of steps a character.
-
-    Stricter than need be, so that it is simple: what is not understood is refused.
-    """
-    groups, last, at, ways = [_Group()], _Group(), 0, 1
-    while at < len(pattern):
-        repeat = _QUANTIFIER.match(pattern, at)
-        if repeat is not None and (repeat["sign"] or repeat["low"] or repeat["high"]):
-            low, high = _bounds(repeat)
-            if high is None:
-                return f"`{repeat[0]}` repeats without an end; give it one, such as {{1,200}}"
-            if high > REPEATS_MAX:
-                return f"`{repeat[0]}` repeats more than {REPEATS_MAX:,} times"
-            if high > 1 and last.varies:
-                return f"`{repeat[0]}` repeats a group that can itself match in several ways; repeat a class of characters instead"
-            groups[-1].width += last.width * (max(high, 1) - 1)
-            groups[-1].varies |= low != high
-            ways *= high - low + 1
-            at = repeat.end()
-        elif pattern[at] == ")":
-            last = groups.pop()
-            groups[-1].width += last.width
-            groups[-1].varies |= last.varies
-            at += 1
-        elif pattern[at] == "(":
-            opening = _OPENING.match(pattern, at)
-            if opening is None or pattern.startswith("(?", at) == (opening[0] == "("):
-                return f"{pattern[at : at + 4]!r} is not allowed here"
-            if not opening[0].endswith(")"):
-                groups.append(_Group())
-            at = opening.end()
-        elif pattern[at] == "|":
-            groups[-1].varies = True
-            ways *= 2
-            at += 1
-        else:
-            unit = _CLASS.match(pattern, at) or _ESCAPE.match(pattern, at)
-            if unit is None and pattern[at] in "\\[":
-                return f"{pattern[at : at + 3]!r} is not allowed here"
-            last = _Group(width=1)
-            groups[-1].width += 1
-            at = unit.end() if unit is not None else at + 1
-        if groups[-1].width > WIDTH_MAX or ways > WAYS_MAX:
-            return "its repetitions multiply to too much; give them smaller bounds"
-    return None
-
-
-def _bounds(repeat: re.Match[str]) -> tuple[int, int | None]:
-    """Return how often a quantifier repeats: at least, and at most (None: without an end)."""
-    if repeat["sign"] is not None:
-        return {"*": (0, None), "+": (1, None), "?": (0, 1)}[repeat["sign"]]
-    low = int(repeat["low"] or 0)
-    if repeat["comma"] is None:
-        return low, low
-    return low, int(repeat["high"]) if repeat["high"] else None
-
-
-def redactor_from(*, emails: bool = False, rules_file: str | Path | None = None) -> Redactor:
-    """Return a redactor with the rules of a file added; see `read_rules`."""
-    return Redactor(emails=emails, rules=read_rules(rules_file) if rules_file is not None else ())
 
 
 def counted(counts: Counter[str]) -> dict[str, int]:

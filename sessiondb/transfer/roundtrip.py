@@ -1,12 +1,14 @@
-"""Check an import against its file: the bytes of an export, and the context of an independent reader.
+"""Check an import against its file: the bytes of an export, the context of an independent reader.
 
-The reader here is written the way pi's and OpenClaw's are: the whole file in memory, an index of ids, a walk
-along `parentId` from the leaf to the root. It shares no rule and no stored column with `transcript` and `context`,
-so that agreement means something. It needs memory for the decoded file, several times its size; an import without
-`verify` does not. It reads what the file says: of lines that are no entries it knows nothing, and a parent is
-looked for among the lines before its child.
+The reader here is written like pi's and OpenClaw's: the whole file in memory, an index of ids, a
+walk along `parentId` from the leaf to the root. It shares no rule and no stored column with
+`transcript.append` and `transcript.context`, so that agreement means something. It ignores lines
+that are not entries, and looks for a parent among the lines before its child.
 
-Sources: pi `core/session-manager.ts`; openclaw `packages/agent-core/src/harness/session/session.ts`.
+It needs memory for the decoded file, several times its size. An import without `verify` does not.
+
+Sources: pi `core/session-manager.ts`,
+openclaw `packages/agent-core/src/harness/session/session.ts`.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ _CHECKPOINTS: Final = {
 async def compare_with_file(
     backend: Backend, path: str, redactor: Redactor | None = None
 ) -> list[str]:
-    """Return how a stored transcript differs from its file; nothing, if both agree.
+    """Return how a stored transcript differs from its file. The list is empty if both agree.
 
-    What was imported with a redactor is compared with what the same rules make of the file now.
+    A transcript that was imported with a redactor is compared with the file redacted now.
     """
     row = await backend.read(
         lambda tx: tx.first("import_file.by_path", path=path), op="import.verify"
@@ -56,9 +58,10 @@ async def compare_with_file(
         row.entries,
         final_newline=bool(row.final_newline),
     ):
-        await anyio.to_thread.run_sync(digest.update, part) if len(part) > MIB else digest.update(
-            part
-        )
+        if len(part) > MIB:
+            await anyio.to_thread.run_sync(digest.update, part)
+        else:
+            digest.update(part)
     try:
         content = await anyio.to_thread.run_sync(_read, path, row.bytes)
     except (PrefixChanged, UnreadableFile, OSError) as error:
@@ -74,7 +77,7 @@ async def compare_with_file(
         lambda tx: tx.first("import_file.undone", session_no=row.session_no), op="import.verify"
     )
     if row.session_last_seq != row.entries or undone is not None:
-        return differences  # the session has gone on here; its context is no longer the file's
+        return differences  # the session has entries of its own, so its context is not the file's
     stored = await backend.read(lambda tx: read_context(tx, row.session_no), op="import.verify")
     read = await anyio.to_thread.run_sync(_context_of, content)
     if read is not None:
@@ -100,7 +103,7 @@ def _read(path: str, count: int) -> bytes:
 
 
 def _redacted(content: bytes, from_byte: int, redactor: Redactor) -> bytes:
-    """Return a file's content as it is stored when the rules are applied from a place on."""
+    """Return a file's content with the rules applied from a place on, as an import does."""
     stream = io.BytesIO(content[from_byte:])
     begins = BOM if from_byte == 0 and content.startswith(BOM) else b""
     stream.seek(len(begins))
@@ -139,7 +142,7 @@ def _differences(
     return found
 
 
-# -- the independent reader -----------------------------------------------------------------------------------------
+# -- the independent reader ------------------------------------------------------------------------
 
 
 def _context_of(content: bytes) -> tuple[list[Any], Any, str] | None:
@@ -174,7 +177,7 @@ def _refuse(name: str) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value as JavaScript writes it: a number that is too large for one becomes null."""
+    """Return a value as JavaScript writes it: a number that is too large becomes null."""
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
@@ -296,7 +299,7 @@ def _is_first_kept(boundary: dict[str, Any], entry: dict[str, Any]) -> bool:
 
 
 def _message(entry: dict[str, Any]) -> Any:
-    """Return what an entry sends to the model, or None."""
+    """Return the message that an entry adds to the context, or None."""
     match entry["type"]:
         case "message":
             return entry["message"] if isinstance(entry.get("message"), dict) else None
@@ -327,7 +330,10 @@ def _without_replay(message: Any) -> Any:
 
 
 def _answered(messages: list[dict[str, Any]]) -> Iterator[Any]:
-    """Yield what a reset keeps: user and assistant messages, and each result whose call was kept before it."""
+    """Yield the messages that a reset keeps.
+
+    These are user and assistant messages, and each tool result whose call was kept before it.
+    """
     calls: list[Any] = []
     for message in messages:
         if message.get("role") == "assistant":

@@ -1,11 +1,12 @@
-"""What was imported from where: the rules over `source` and `quarantine`.
+"""What was imported from where: the rules over the tables `import_file` and `quarantine`.
 
-One transaction stores a chunk of a file and how far the file has been read, so the receipt is never ahead of the
-rows nor behind them, and an import that dies goes on where its last commit ended. Entries are placed leniently: what
-is odd about a transcript is noted, never a reason to keep its good entries out. Bytes that are no entry are kept
-beside them, with their place, because an export has to give the file back.
+One transaction stores a batch of a file and how far the file has been read. So the record is
+never ahead of the rows nor behind them, and an import that dies continues where its last commit
+ended. Entries are placed leniently: an oddity of a transcript is noted, and keeps no good entry
+out. Bytes that are not an entry are kept beside the entries, with their place, because an export
+has to give the file back.
 
-A session gets the best id that is free: the one its folder's index gives it, its header's, its file name.
+A session gets the best id that is free: its folder's index's, its header's, or its file name's.
 """
 
 from __future__ import annotations
@@ -24,56 +25,58 @@ from sessiondb.transcript import registry
 from sessiondb.transcript.append import load_state, place, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
 
-from .folder_scan import ENDED_KINDS, Found, file_name, stem_of
+from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
 from .redaction import Mark, mark_in, without_mark
 
-NOTES_MAX: Final = 100  # that a receipt spells out
+NOTES_MAX: Final = 100  # that a receipt lists
 NOTE_CHARS_MAX: Final = 4_000
 
 
 class Overtaken(Exception):
-    """The file's receipt is not where this import left it."""
+    """Another import has read the file further than this one expects."""
 
 
-class GoneOn(Exception):
-    """The session holds entries that did not come from the file."""
+class SessionDiverged(Exception):
+    """The session holds entries that did not come from the file, or is archived."""
 
 
 @dataclass(slots=True)
-class Stored:
-    """What one chunk's transaction did."""
+class BatchResult:
+    """What the transaction of one batch stored."""
 
     session_id: str | None
     entries: int
     notes: list[str]
 
 
-def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
-    """Store one chunk of a file and record how far the file has been read.
+def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
+    """Store one batch of a file and record how far the file has been read.
 
     Raises:
-        Overtaken: another import has read on in the meantime.
-        GoneOn: the session was appended to by something else than an import of this file.
+        Overtaken: another import has read further in the meantime.
+        SessionDiverged: the session has entries of its own, or is archived.
     """
-    row = tx.first("import_file.by_path", path=file.path) or _begin_source(tx, file)
-    # Invariant: `source` says exactly how much of the file is stored, so whoever goes on must have begun there. Of
-    # two imports at once, one goes on and the other is told.
+    row = tx.first("import_file.by_path", path=file.path) or _begin_file(tx, file)
+    # Invariant: the record says exactly how much of the file is stored, and a batch begins
+    # exactly there. Of two imports at once, one continues and the other is refused.
     if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
         raise Overtaken(
-            f"another import is reading it too, and has come to byte {row.bytes:,}; import again when that is done"
+            f"another import is reading it too, and has come to byte {row.bytes:,}; "
+            "import again when that is done"
         )
     if (
         batch.items
         and row.session_no is not None
         and tx.first("archive.of_session", session_no=row.session_no) is not None
     ):
-        raise GoneOn(
-            f"session {row.session_id} is archived; restore it, then import again: `sessiondb restore DB {row.session_id}`"
+        raise SessionDiverged(
+            f"session {row.session_id} is archived; restore it, then import again: "
+            f"`sessiondb restore DB {row.session_id}`"
         )
     if batch.items and row.session_last_seq != row.entries:
-        raise GoneOn(_gone_on(row.session_id, row.session_last_seq - row.entries))
+        raise SessionDiverged(_about_divergence(row.session_id, row.session_last_seq - row.entries))
     quarantined = row.quarantined - tx.run(
         "import_file.drop_tail",
         import_file_no=row.import_file_no,
@@ -123,11 +126,11 @@ def store_batch(tx: Tx, file: Found, batch: FileBatch) -> Stored:
         state="done" if batch.last else "reading",
         note=_note_of(row, batch, notes),
     )
-    return Stored(state.session_id if state is not None else None, entries, notes)
+    return BatchResult(state.session_id if state is not None else None, entries, notes)
 
 
 def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
-    """Return what the receipt notes, first of all from where on it is without its secrets, and how many they were."""
+    """Return the note of the record. First comes the mark of a redaction, if there was one."""
     mark = mark_in(row.note)
     if batch.redacted is not None:
         from_byte, counts = (
@@ -142,7 +145,7 @@ def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
     )
 
 
-def _begin_source(tx: Tx, file: Found) -> Row:
+def _begin_file(tx: Tx, file: SourceFile) -> Row:
     row = tx.first(
         "import_file.insert",
         path=file.path,
@@ -171,9 +174,9 @@ def _keep(tx: Tx, import_file_no: int, kept: Kept, *, after_seq: int) -> None:
     )
 
 
-def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[str]) -> int:
-    """Create the session of a file under the best id that is free: the index's, the header's, the file name's."""
-    assert identity is not None, "the first entry of a file tells what the file is"
+def _create_session(tx: Tx, file: SourceFile, identity: Identity | None, notes: list[str]) -> int:
+    """Create the session of a file under the best id that is free."""
+    assert identity is not None, "the batch with a file's first entry has its identity"
     notes += identity.notes
     for session_id in _candidates(file, identity):
         if tx.first("registry.by_id", session_id=session_id) is None:
@@ -184,20 +187,20 @@ def _create_session(tx: Tx, file: Found, identity: Identity | None, notes: list[
     raise InvalidInput(f"{file.path}: no session id is free for it; rename the file")
 
 
-def _candidates(file: Found, identity: Identity) -> Iterator[str]:
+def _candidates(file: SourceFile, identity: Identity) -> Iterator[str]:
     stem = stem_of(file_name(file.path))
     for wanted in (file.index_id, identity.header_id, stem):
         try:
             if wanted is not None:
                 yield registry.check_session_id(wanted)
         except InvalidInput:
-            continue  # what cannot be an id is passed over for the next best
+            continue  # it cannot be an id: the next best is tried
     for attempt in range(16):
         digest = hashlib.sha256(f"{file.path}\0{attempt}".encode()).hexdigest()[:8]
         yield f"{stem[: SESSION_ID_CHARS_MAX - 9]}~{digest}"
 
 
-def _about_id(file: Found, identity: Identity, session_id: str) -> list[str]:
+def _about_id(file: SourceFile, identity: Identity, session_id: str) -> list[str]:
     stem = stem_of(file_name(file.path))
     if identity.header_id is not None and session_id != identity.header_id:
         why = (
@@ -211,21 +214,24 @@ def _about_id(file: Found, identity: Identity, session_id: str) -> list[str]:
     return []
 
 
-def _gone_on(session_id: str | None, count: int) -> str:
+def _about_divergence(session_id: str | None, count: int) -> str:
     return (
-        f"session {session_id} has {count:,} entries of its own since the import; to have the file's new lines too, "
-        "copy the file to a new name and import that"
+        f"session {session_id} has {count:,} entries of its own since the import; "
+        "to have the file's new lines too, copy the file to a new name and import that"
     )
 
 
 def shortened(notes: Sequence[str]) -> str | None:
-    """Return notes as one text of bounded length; None when there are none."""
+    """Return notes as one text of at most `NOTE_CHARS_MAX`, or None if there are none."""
     text = storable("; ".join(dict.fromkeys(notes)))
     return (text if len(text) <= NOTE_CHARS_MAX else f"{text[: NOTE_CHARS_MAX - 2]} …") or None
 
 
 def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
-    """Bind keys as an index says, unless they have been bound elsewhere since; return how many, and notes."""
+    """Bind keys as an index says, unless they were bound elsewhere since.
+
+    Return how many were bound, and notes on the others.
+    """
     bound, notes = 0, []
     for binding in bindings:
         row = tx.first("registry.by_key", session_key=binding.key.text)
@@ -243,7 +249,8 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
         if kept is not None:
             tx.run("archive.add_key", session_no=binding.session_no, session_key=binding.key.text)
             notes.append(
-                f"{binding.key.text} is not bound: its session is archived; restoring it binds the key"
+                f"{binding.key.text} is not bound: its session is archived; "
+                "restoring it binds the key"
             )
             continue
         registry.bind(tx, binding.key, binding.session_no, binding.details)
@@ -252,7 +259,7 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
 
 
 def place_of(row: Row | None) -> Place:
-    """Return where reading goes on for a file that an earlier import has recorded."""
+    """Return where reading continues in a file that an earlier import has recorded."""
     if row is None:
         return Place()
     known = Place(

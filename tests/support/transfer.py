@@ -1,4 +1,4 @@
-"""What the tests of import and export share: making transcripts, and looking at all of a database."""
+"""Shared by the tests of import and export: transcripts, round trips, a database's rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import apsw
 
 import sessiondb
 
-# A process that opens the file registers itself; that says nothing about what an import changed.
+# A process that opens the file registers itself there. That is not a change by an import.
 NOT_COMPARED = {"instance", "sqlite_sequence"}
 
 
@@ -57,7 +57,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def tables(path: Path, *, times: bool = True) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every row of every table of a closed database; without `times`, less the columns that hold the clock."""
+    """Return all rows of a closed database by table. Without `times`, columns of the clock go."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
@@ -87,7 +87,7 @@ def by_name(report: sessiondb.ImportReport) -> dict[str, sessiondb.FileReceipt]:
 
 
 def differing(left: Path, right: Path, *, ignoring: str = "expected") -> list[str]:
-    """Return the files that are not byte for byte the same in two folders."""
+    """Return the files that differ, or are missing, between two folders."""
     names = {
         path.relative_to(folder)
         for folder in (left, right)
@@ -112,3 +112,47 @@ async def export_of(db: sessiondb.SessionDB, session: str, folder: Path) -> byte
     report = await db.export(folder / "one.jsonl", session=session, overwrite=True)
     assert report.ok, report
     return (folder / "one.jsonl").read_bytes()
+
+
+async def round_trip(
+    folder: Path, content: bytes
+) -> tuple[sessiondb.FileReceipt, list[dict[str, Any]]]:
+    """Import one file, compare its export with it, and return the receipt and the context."""
+    source = write(folder / "in", {"one.jsonl": content})
+    async with sessiondb.open(folder / "one.db") as db:
+        [receipt] = (await db.import_path(source, verify=True)).files
+        await db.export(folder / "out")
+        again = await db.import_path(source)
+        assert again.count("unchanged") == 1, again
+        messages: list[dict[str, Any]] = []
+        if receipt.session_id is not None:
+            messages = (await (await db.session_by_id(receipt.session_id)).context()).messages
+        findings = (await db.verify()).findings
+    assert (folder / "out/one.jsonl").read_bytes() == content
+    assert receipt.verified is not False, receipt.notes
+    assert [finding for finding in findings if finding.severity == "error"] == []
+    return receipt, messages
+
+
+async def in_steps(
+    folder: Path, content: bytes, cuts: list[int]
+) -> tuple[list[sessiondb.FileReceipt], dict[str, list[tuple[Any, ...]]], list[bytes]]:
+    """Import a file as it grows to each of some lengths, then whole.
+
+    Return the receipts, the rows of the database, and the context.
+    """
+    source = write(folder / "in", {"one.jsonl": b""}) / "one.jsonl"
+    receipts = []
+    async with sessiondb.open(folder / "one.db") as db:
+        for length in [*sorted(cuts), len(content)]:
+            source.write_bytes(content[:length])
+            [receipt] = (await db.import_path(source, verify=True)).files
+            assert receipt.verified is not False, receipt
+            receipts.append(receipt)
+        await db.export(folder / "out")
+        parts: list[bytes] = []
+        if receipts[-1].session_id is not None:
+            session = await db.session_by_id(receipts[-1].session_id)
+            parts = list((await session.context()).parts)
+    assert (folder / "out/one.jsonl").read_bytes() == content
+    return receipts, tables(folder / "one.db", times=False), parts

@@ -1,4 +1,4 @@
-"""An export is a folder that pi and OpenClaw read: complete files, under safe names, never over somebody else's."""
+"""An export is a folder that pi and OpenClaw read: complete files, under safe names."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import apsw
 import pytest
 
 import sessiondb
 from sessiondb.transfer.exporter import safe_name
 from sessiondb.transfer.roundtrip import _context_of
-from tests.support.transfer import differing, export_of, header, message, transcript, write
+from tests.support.transfer import (
+    differing,
+    export_of,
+    header,
+    message,
+    transcript,
+    write,
+)
 
 pytestmark = pytest.mark.anyio
 
 
 async def messages_in(content: bytes) -> list[Any]:
-    """Read a file as its programs would."""
+    """Return the context of a file, as pi and OpenClaw read it."""
     read = _context_of(content)
     assert read is not None
     return read[0]
@@ -64,7 +72,7 @@ async def test_a_native_session_is_a_file_beside_its_agents_index(
     assert json.loads((tmp_path / "out/lone.jsonl").read_text(encoding="utf-8"))["id"] == lone.id
 
 
-async def test_what_was_exported_imports_into_the_same_sessions(tmp_path: Path) -> None:
+async def test_an_export_imports_into_the_same_sessions(tmp_path: Path) -> None:
     async with sessiondb.open(tmp_path / "one.db") as db:
         for number in range(3):
             session = await db.session(f"agent:main:discord:channel:{number}")
@@ -88,6 +96,24 @@ async def test_what_was_exported_imports_into_the_same_sessions(tmp_path: Path) 
             )
         await db.export(tmp_path / "out2")
     assert differing(tmp_path / "out", tmp_path / "out2") == []
+
+
+async def test_an_append_follows_a_file_without_a_final_newline(
+    tmp_path: Path,
+) -> None:
+    head, good = header().encode(), message("a", None, "first").encode()
+    for name, content in {
+        "whole": b"\n".join([head, good]),
+        "torn": b"\n".join([head, good, b'{"type":']),
+    }.items():
+        folder = write(tmp_path / name, {"one.jsonl": content})
+        async with sessiondb.open(tmp_path / f"{name}.db") as db:
+            await db.import_path(folder)
+            await (await db.session_by_id("s-1")).append({"role": "user", "content": "new"})
+            exported = await export_of(db, "s-1", tmp_path)
+        assert exported.startswith(content + b"\n")
+        last = json.loads(exported[len(content) + 1 :])
+        assert (last["message"]["content"], last["parentId"]) == ("new", "a")
 
 
 async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(
@@ -127,7 +153,7 @@ async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(
         ]
 
 
-async def test_a_fork_of_an_old_transcript_is_a_file_of_the_current_version(
+async def test_a_fork_of_an_old_transcript_has_the_current_version(
     sample: Path, tmp_path: Path, tmp_db: Path
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -144,12 +170,13 @@ async def test_a_fork_of_an_old_transcript_is_a_file_of_the_current_version(
     )
 
 
-async def test_an_imported_index_changes_only_where_a_key_was_bound_elsewhere(
+async def test_an_index_changes_only_where_a_key_was_rebound(
     tmp_path: Path,
 ) -> None:
     index = (
-        '{\n  "agent:main:a" : {"sessionId": "s1", "sessionFile": "/home/ana/s1.jsonl", "label": "é"},\n'
-        '  "agent:main:b": { "sessionId":"s2" }  ,\n  "agent:main:gone": {"sessionId": "missing"},\n'
+        '{\n  "agent:main:a" : {"sessionId": "s1", "sessionFile": "/x/s1.jsonl", "label": "é"},\n'
+        '  "agent:main:b": { "sessionId":"s2" }  ,\n'
+        '  "agent:main:gone": {"sessionId": "missing"},\n'
         '  "agent:main:c": {"sessionId": "s1", "kept": [1, 2]}\n}\n'
     )
     folder = write(
@@ -170,15 +197,15 @@ async def test_an_imported_index_changes_only_where_a_key_was_bound_elsewhere(
     rows = json.loads(written)
     assert rows["agent:main:a"] == {
         "sessionId": "s2",
-        "sessionFile": "/home/ana/s2.jsonl",
+        "sessionFile": "/x/s2.jsonl",
         "label": "é",
         "updatedAt": rows["agent:main:a"]["updatedAt"],
     }
     assert list(rows) == ["agent:main:a", "agent:main:gone", "agent:main:c", "agent:main:new"]
     assert rows["agent:main:new"]["sessionId"] == new.id
     assert (
-        '  "agent:main:gone": {"sessionId": "missing"},\n  "agent:main:c": {"sessionId": "s1", "kept": [1, 2]},\n'
-        in written
+        '  "agent:main:gone": {"sessionId": "missing"},\n'
+        '  "agent:main:c": {"sessionId": "s1", "kept": [1, 2]},\n' in written
     )
     assert (tmp_path / "out/agents/main/sessions" / f"{new.id}.jsonl").is_file()
     assert (folder / "sessions.json").read_text(encoding="utf-8") == index
@@ -242,7 +269,7 @@ HOSTILE = [
 
 
 def outside_of(out: Path, top: Path) -> dict[Path, bytes]:
-    """Return what lies beside the destination, and where an absolute name would have led."""
+    """Return the files beside the destination, and the one that an absolute name leads to."""
     paths = [*top.rglob("*"), Path("/tmp/sessiondb-escaped.jsonl")]
     return {
         path: path.read_bytes() for path in paths if path.is_file() and not path.is_relative_to(out)
@@ -250,11 +277,7 @@ def outside_of(out: Path, top: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_database_writes_nothing_outside_of_the_destination(
-    tmp_path: Path, name: str
-) -> None:
-    import apsw
-
+async def test_a_hostile_database_writes_nothing_outside(tmp_path: Path, name: str) -> None:
     write(tmp_path / "in", {"one.jsonl": transcript(2)})
     out = tmp_path / "deep/out"
     out.mkdir(parents=True)
@@ -270,7 +293,7 @@ async def test_a_hostile_database_writes_nothing_outside_of_the_destination(
     async with sessiondb.open(database) as db:
         await db.export(out, overwrite=True)
         assert (await db.verify()).ok
-    async with sessiondb.open(database) as db:  # the file under this name is still the database
+    async with sessiondb.open(database) as db:  # this file is still the database
         assert (await (await db.session_by_id("s-1")).info()).entries == 2
     assert outside_of(out, tmp_path) == outside
 
@@ -310,9 +333,7 @@ async def test_indexes_of_one_name_from_two_imports_do_not_meet(tmp_path: Path) 
     ]
 
 
-async def test_one_session_is_exported_by_id_prefix_or_key_into_a_folder_or_a_file(
-    tmp_path: Path, tmp_db: Path
-) -> None:
+async def test_one_session_is_exported_by_id_prefix_or_key(tmp_path: Path, tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:a")
         await db.session("agent:main:b")
@@ -363,7 +384,7 @@ async def test_long_sessions_and_large_entries_are_read_in_pages(tmp_path: Path)
     assert differing(tmp_path / "in", tmp_path / "out") == []
 
 
-async def test_a_file_system_without_hard_links_is_named_in_the_report(
+async def test_a_file_system_without_hard_links_is_reported(
     tmp_path: Path, tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

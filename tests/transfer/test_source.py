@@ -1,11 +1,8 @@
-"""A file that grows gives what is new; an import that dies goes on; a file that was rewritten is left as it was imported."""
+"""A file that grows adds its new part. A file that was rewritten is left as it was imported."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sessiondb
-from sessiondb.limits import IMPORT_BATCH_ENTRIES, MIB
-from sessiondb.sqlite import throttle
-from sessiondb.transfer import importer
-from tests.support.transfer import by_name, export_of, header, message, tables, transcript, write
+from tests.support.transfer import (
+    by_name,
+    export_of,
+    header,
+    in_steps,
+    message,
+    round_trip,
+    tables,
+    transcript,
+    write,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -37,40 +41,6 @@ contents = st.tuples(
 )
 
 
-def without_order(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    return tables(path, times=False)
-
-
-async def in_steps(
-    folder: Path, content: bytes, cuts: list[int]
-) -> tuple[list[sessiondb.FileReceipt], Any]:
-    """Import a file as it grows to each of some lengths, then whole; return the receipts, and the database's rows and messages."""
-    source = write(folder / "in", {"one.jsonl": b""}) / "one.jsonl"
-    receipts = []
-    async with sessiondb.open(folder / "one.db") as db:
-        for length in [*sorted(cuts), len(content)]:
-            source.write_bytes(content[:length])
-            [receipt] = (await db.import_path(source, verify=True)).files
-            assert receipt.verified is not False, receipt
-            receipts.append(receipt)
-        await db.export(folder / "out")
-        contexts = (
-            [(await (await db.session_by_id(receipts[-1].session_id)).context()).parts]
-            if receipts[-1].session_id
-            else []
-        )
-    assert (folder / "out/one.jsonl").read_bytes() == content
-    return receipts, (without_order(folder / "one.db"), contexts)
-
-
-def comparable(rows: dict[str, list[tuple[Any, ...]]], folder: Path) -> Any:
-    """Leave out what tells the time or the place of a test run."""
-    return {
-        name: [tuple(str(value).replace(str(folder), "") for value in row) for row in found]
-        for name, found in rows.items()
-    }
-
-
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=contents, cuts=st.lists(st.integers(0, 400), max_size=4))
 def test_a_file_imported_as_it_grows_is_the_file_imported_once(
@@ -81,11 +51,11 @@ def test_a_file_imported_as_it_grows_is_the_file_imported_once(
     lines, end, final = content
     whole = end.join(lines) + (end if final and lines else b"")
     folder = tmp_path_factory.mktemp("grow")
-    receipts, (grown, grown_contexts) = anyio.run(
+    receipts, grown, grown_context = anyio.run(
         in_steps, folder / "a", whole, [min(cut, len(whole)) for cut in cuts]
     )
-    _, (once, once_contexts) = anyio.run(in_steps, folder / "b", whole, [])
-    assert grown_contexts == once_contexts
+    _, once, once_context = anyio.run(in_steps, folder / "b", whole, [])
+    assert grown_context == once_context
     assert {receipt.status for receipt in receipts} <= {"imported", "grown", "unchanged"}
     if end == b"\n" and not _ends_an_entry_in_its_space(whole, cuts):
         for table in ("session", "entry", "branch", "epoch", "quarantine"):
@@ -93,7 +63,10 @@ def test_a_file_imported_as_it_grows_is_the_file_imported_once(
 
 
 def _ends_an_entry_in_its_space(whole: bytes, cuts: list[int]) -> bool:
-    """A cut before an entry's trailing space leaves the space behind the entry: the same bytes, in one row more."""
+    """Return whether a cut falls before an entry's trailing space.
+
+    The space is then kept behind the entry: the same bytes, in one row more.
+    """
     return any(
         whole[:cut].rstrip(b" ").endswith(b"}") and whole[cut : cut + 1] not in (b"\n", b"")
         for cut in cuts
@@ -101,7 +74,7 @@ def _ends_an_entry_in_its_space(whole: bytes, cuts: list[int]) -> bool:
 
 
 def _without_ids(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Entries without an id get a random one, and inodes differ; 16 hexadecimal digits are one of ours."""
+    """Return rows without random ids: an entry without an id gets 16 hexadecimal digits."""
     return [
         tuple(
             "id" if isinstance(v, str) and len(v) == 16 and set(v) <= set("0123456789abcdef") else v
@@ -115,7 +88,7 @@ def _without_ids(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 async def test_every_cut_of_a_transcript_gives_the_same_in_the_end(
     tmp_path: Path, end: bytes
 ) -> None:
-    """One file for every length that a transcript had while it grew; then all of them whole."""
+    """There is one file for every length that a transcript had. Then all of them are whole."""
     lines = [
         header().encode(),
         message("a", None, "é漢🙂").encode(),
@@ -146,12 +119,12 @@ async def test_every_cut_of_a_transcript_gives_the_same_in_the_end(
     assert {(tmp_path / "out" / name).read_bytes() for name in names} == {whole}
 
 
-async def test_a_torn_line_becomes_an_entry_when_it_is_whole_and_its_quarantine_row_goes(
+async def test_a_torn_line_becomes_an_entry_once_it_is_whole(
     tmp_path: Path,
 ) -> None:
     whole = transcript(3)
     cut = whole.rindex(b'{"type"') + 30
-    receipts, (rows, _) = await in_steps(tmp_path / "a", whole, [cut])
+    receipts, rows, _ = await in_steps(tmp_path / "a", whole, [cut])
     assert [(receipt.status, receipt.entries_new, receipt.damaged) for receipt in receipts] == [
         ("imported", 2, 1),
         ("grown", 1, 0),
@@ -161,7 +134,7 @@ async def test_a_torn_line_becomes_an_entry_when_it_is_whole_and_its_quarantine_
 
 async def test_a_line_end_that_arrives_late_belongs_to_its_entry(tmp_path: Path) -> None:
     whole = transcript(3)
-    receipts, (rows, _) = await in_steps(tmp_path / "a", whole, [len(whole) - 1])
+    receipts, rows, _ = await in_steps(tmp_path / "a", whole, [len(whole) - 1])
     assert [(receipt.status, receipt.entries, receipt.lines) for receipt in receipts] == [
         ("imported", 3, 4),
         ("grown", 3, 4),
@@ -169,7 +142,7 @@ async def test_a_line_end_that_arrives_late_belongs_to_its_entry(tmp_path: Path)
     assert rows["quarantine"] == []
 
 
-async def test_only_what_is_new_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_new_part_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "in", {"one.jsonl": transcript(20)}) / "one.jsonl"
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(source)
@@ -187,7 +160,7 @@ async def test_only_what_is_new_is_parsed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("change", ["rewritten", "shorter", "emptied"])
-async def test_a_file_whose_imported_part_changed_is_reported_and_kept_as_it_was(
+async def test_a_file_whose_imported_part_changed_is_left_as_it_was(
     tmp_path: Path, change: str
 ) -> None:
     whole = transcript(5)
@@ -220,7 +193,7 @@ async def test_a_file_whose_imported_part_changed_is_reported_and_kept_as_it_was
     assert all("changed" not in row for row in rows)
 
 
-async def test_a_changed_file_under_a_new_name_is_a_session_of_its_own(tmp_path: Path) -> None:
+async def test_a_changed_file_under_a_new_name_is_another_session(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", {"one.jsonl": transcript(3)})
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(folder)
@@ -233,7 +206,7 @@ async def test_a_changed_file_under_a_new_name_is_a_session_of_its_own(tmp_path:
         assert "because another session has that id" in files["again.jsonl"].note
 
 
-async def test_a_session_that_went_on_here_takes_no_more_from_its_file(tmp_path: Path) -> None:
+async def test_a_session_with_entries_of_its_own_takes_no_more_lines(tmp_path: Path) -> None:
     source = write(tmp_path / "in", {"one.jsonl": transcript(3)}) / "one.jsonl"
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(source)
@@ -249,218 +222,83 @@ async def test_a_session_that_went_on_here_takes_no_more_from_its_file(tmp_path:
         assert (await db.verify()).ok
 
 
-async def test_verify_compares_no_context_that_was_changed_here(
-    sample: Path, tmp_path: Path
+# -- odd transcripts ------------------------------------------------------------------------------
+
+
+TREES = {
+    "a missing parent": ([message("a", None), message("b", "gone")], ["b"]),
+    "its own parent": ([message("a", "a"), message("b", "a")], ["a", "b"]),
+    "a cycle": ([message("a", "b"), message("b", "a")], ["a", "b"]),
+    "duplicate ids": (
+        [message("a", None, "1"), message("a", "a", "2"), message("c", "a", "3")],
+        ["1", "2", "3"],
+    ),
+    "a child before its parent": ([message("b", "a"), message("a", None)], ["a"]),
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+async def test_broken_trees_are_read_and_noted(tmp_path: Path, case: str) -> None:
+    lines, _ = TREES[case]
+    receipt, messages = await round_trip(tmp_path, "\n".join([header(), *lines, ""]).encode())
+    assert receipt.entries == len(lines)
+    assert len(messages) == len(TREES[case][1])
+    if case != "duplicate ids":
+        assert "is not in the transcript; it starts a new root" in receipt.note
+
+
+async def test_a_key_that_a_file_holds_twice_keeps_both_entries(tmp_path: Path) -> None:
+    body = {"role": "user", "content": "x", "idempotencyKey": "k"}
+    lines = [
+        json.dumps({"type": "message", "id": at, "parentId": None, "message": body})
+        for at in ("a", "b")
+    ]
+    receipt, _ = await round_trip(tmp_path, "\n".join([header(), *lines, ""]).encode())
+    assert receipt.entries == 2
+    assert "idempotency key 'k' was used before" in receipt.note
+
+
+async def test_a_key_that_no_caller_may_use_stays_in_the_text_only(
+    tmp_path: Path, tmp_db: Path
 ) -> None:
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        source = sample / "pi-0.74.2/sessions/compaction-1.jsonl"
-        [receipt] = (await db.import_path(source)).files
-        await (await db.session_by_id(receipt.session_id or "")).undo_compaction()
-        [again] = (await db.import_path(source, verify=True)).files
-    assert (again.status, again.verified, again.notes) == ("unchanged", True, ())
-
-
-async def test_verify_finds_what_was_changed_behind_its_back(tmp_path: Path) -> None:
-    source = write(tmp_path / "in", {"one.jsonl": transcript(3), "two.jsonl": transcript(3, "s-2")})
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        await db.import_path(source)
-    connection = apsw.Connection(str(tmp_path / "one.db"))
-    connection.execute(
-        "update entry set payload = replace(payload, '漢 🙂 1', 'oops') where entry_no >> 32 = 1"
-    )
-    connection.execute("update entry set projection = 0 where entry_no = (2 << 32) + 1")
-    connection.close()
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        report = await db.import_path(source, verify=True)
-    files = by_name(report)
-    assert "its export differs from the file" in files["one.jsonl"].notes
-    assert "its context has 2 messages here and 3 in the file" in files["two.jsonl"].notes
-    assert not report.ok
-
-
-CHILD = """
-import os, signal, sys
-import anyio, sessiondb
-
-async def main(database, source, packs):
-    done = 0
-    def progress(*step):
-        nonlocal done
-        done += 1
-        if done == packs:
-            os.kill(os.getpid(), signal.SIGKILL)
-    async with sessiondb.open(database) as db:
-        await db.import_path(source, progress=progress)
-
-anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))
-"""
-
-
-def big_folder(folder: Path) -> Path:
-    long = b"x" * (2 * MIB)
-    damaged = b"\n".join([header("s-2").encode(), long, message("a", None).encode(), b""])
-    big = transcript(IMPORT_BATCH_ENTRIES * 3 + 7)
-    return write(
-        folder, {"big.jsonl": big, "long.jsonl": damaged, "small.jsonl": transcript(3, "s-3")}
-    )
-
-
-@pytest.mark.parametrize("packs", [1, 2, 4, 6])
-def test_an_import_killed_anywhere_goes_on_and_ends_like_an_undisturbed_one(
-    tmp_path: Path, packs: int
-) -> None:
-    source = big_folder(tmp_path / "in")
-    killed = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / "killed.db"), str(source), str(packs)],
-        check=False,
-        capture_output=True,
-        timeout=120,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-
-    async def finish() -> tuple[sessiondb.ImportReport, bool]:
-        async with sessiondb.open(tmp_path / "whole.db") as db:
-            await db.import_path(source)
-        async with sessiondb.open(tmp_path / "killed.db") as db:
-            report = await db.import_path(source, verify=True)
-            return report, (await db.verify()).ok
-
-    report, ok = anyio.run(finish)
-    assert ok
-    assert report.ok
-    assert {file.status for file in report.files} <= {"imported", "unchanged"}
-    killed_rows, whole_rows = (
-        tables(tmp_path / name, times=False) for name in ("killed.db", "whole.db")
-    )
-    assert killed_rows == whole_rows
-
-
-async def test_an_append_goes_between_the_batches_of_an_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Counted, not timed: an append is asked for after every chunk, and the answers keep up with the chunks."""
-    monkeypatch.setattr(
-        throttle, "SHARE_BESIDE_CALLERS", 0.25
-    )  # the order is what counts, not the pauses
-    source = write(tmp_path / "in", {"big.jsonl": transcript(IMPORT_BATCH_ENTRIES * 24)})
-    order: list[str] = []
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        session = await db.session("agent:main:live:channel:1")
-
-        async def append(number: int) -> None:
-            await session.append({"role": "user", "content": f"live {number}"})
-            order.append("append")
-
-        async with anyio.create_task_group() as group:
-
-            def progress(*_: Any) -> None:
-                order.append("chunk")
-                group.start_soon(append, len(order))
-
-            await db.import_path(source, progress=progress)
-    batches = order.count("chunk")
-    assert batches >= 24
-    assert order.count("append") == batches
-    # The writer takes requests in their order, so an append waits for one pack. The rest is the event loop's: an answer may
-    # be counted a few steps late.
-    answered = stored = 0
-    for step in order:
-        answered, stored = answered + (step == "append"), stored + (step == "chunk")
-        assert answered >= stored - 4, order
-
-
-async def test_a_pack_never_exceeds_its_limits(tmp_path: Path) -> None:
-    files = {f"{at:03}.jsonl": transcript(at % 40, f"s-{at}") for at in range(60)} | {
-        "big.jsonl": transcript(700, text="x" * 20_000)
-    }
-    source = write(tmp_path / "in", files)
-    found = importer.scan(str(source))
-    packs = list(importer._packs([importer._Job(file) for file in found.transcripts]))
-    for pack in packs:
-        batches = [event.batch for event in pack if isinstance(event, importer._Piece)]
-        assert sum(len(batch.items) for batch in batches) <= IMPORT_BATCH_ENTRIES
-        assert len(batches) == 1 or sum(batch.size for batch in batches) <= MIB
-        assert sum(batch.size for batch in batches) <= MIB + 40_000
-    items = sum(
-        len(event.batch.items)
-        for pack in packs
-        for event in pack
-        if isinstance(event, importer._Piece)
-    )
-    assert items == sum(content.count(b"\n") for content in files.values())
-
-
-async def test_two_imports_of_one_file_at_once_store_it_once(tmp_path: Path) -> None:
-    source = write(tmp_path / "in", {"one.jsonl": transcript(IMPORT_BATCH_ENTRIES * 4)})
-    reports: list[sessiondb.ImportReport] = []
-    async with sessiondb.open(tmp_path / "one.db") as db:
-
-        async def run() -> None:
-            reports.append(await db.import_path(source))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(run)
-            group.start_soon(run)
-        final = await db.import_path(source, verify=True)
-        assert (await db.verify()).ok
-        assert (await (await db.session_by_id("s-1")).info()).entries == IMPORT_BATCH_ENTRIES * 4
-    assert final.files[0].status in ("unchanged", "imported")
-    assert final.files[0].verified
-    for report in reports:
-        assert (
-            report.files[0].status in ("imported", "unchanged")
-            or "another import is reading it too" in report.files[0].note
-        )
-
-
-async def test_a_cancelled_import_goes_on_later(tmp_path: Path) -> None:
-    source = write(tmp_path / "in", {"one.jsonl": transcript(IMPORT_BATCH_ENTRIES * 6)})
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        with anyio.CancelScope() as scope:
-            await db.import_path(source, progress=lambda *_: scope.cancel())
-        assert scope.cancelled_caught
-        [receipt] = (await db.import_path(source, verify=True)).files
-        assert (receipt.status, receipt.entries, receipt.verified) == (
-            "imported",
-            IMPORT_BATCH_ENTRIES * 6,
-            True,
-        )
-
-
-async def test_a_file_that_vanishes_while_the_import_runs_is_a_note(tmp_path: Path) -> None:
-    long = transcript(IMPORT_BATCH_ENTRIES * 4)
-    folder = write(
-        tmp_path / "in",
-        {"a.jsonl": long, "b.jsonl": transcript(2, "s-2"), "c.jsonl": transcript(2, "s-3")},
-    )
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        files = by_name(
-            await db.import_path(
-                folder, progress=lambda *_: (folder / "b.jsonl").unlink(missing_ok=True)
+    file = tmp_path / "given" / "a.jsonl"
+    file.parent.mkdir()
+    keys = ["inbox:1", "k" * 513, "good"]
+    lines = [
+        '{"type":"session","version":3,"id":"a","timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}'
+    ]
+    for number, key in enumerate(keys):
+        message = {"role": "user", "content": "hello", "idempotencyKey": key}
+        parent = f"e{number - 1}" if number else None
+        lines.append(
+            json.dumps(
+                {"type": "message", "id": f"e{number}", "parentId": parent, "message": message}
             )
         )
-    assert files["a.jsonl"].status == files["c.jsonl"].status == "imported"
-    assert (files["b.jsonl"].status, files["b.jsonl"].notes) in [
-        ("failed", ("it vanished while the import was running; import again",)),
-        ("imported", ()),  # read ahead before it went
-    ]
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    async with sessiondb.open(tmp_db) as db:
+        report = await db.import_path(file, verify=True)
+        [receipt] = report.files
+        assert any(
+            "entry e0: the idempotency key 'inbox:1' is reserved" in note for note in receipt.notes
+        )
+        assert any(
+            "entry e1: an idempotency key has 1 to 512 characters" in note for note in receipt.notes
+        )
+        session = await db.session_by_id("a")
+        assert [entry.idempotency_key for entry in await session.entries()] == [None, None, "good"]
+        await db.export(tmp_path / "out")
+        assert [found.read_bytes() for found in (tmp_path / "out").rglob("*.jsonl")] == [
+            file.read_bytes()
+        ]
 
 
-async def test_nothing_on_the_source_side_is_opened_for_writing(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", {"a.jsonl": transcript(3), "sessions.json": b"{}"})
-    opened: list[tuple[str, int]] = []
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if active and event == "open" and str(arguments[0]).startswith(str(folder)):
-            opened.append((str(arguments[0]), arguments[2]))
-
-    active = False
-    sys.addaudithook(watch)
-    async with sessiondb.open(tmp_path / "one.db") as db:
-        active = True
-        await db.import_path(folder, verify=True)
-        active = False
-    assert {Path(path).name for path, _ in opened} == {"a.jsonl", "sessions.json"}
-    assert all(
-        flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) == 0 for _, flags in opened
-    )
+async def test_the_notes_of_a_file_that_is_odd_throughout_stay_short(tmp_path: Path) -> None:
+    lines = [message(f"m{at}", f"gone{at}") for at in range(2_000)]
+    receipt, _ = await round_trip(tmp_path, "\n".join([header(), *lines, ""]).encode())
+    assert receipt.entries == 2_000
+    assert 50 < len(receipt.notes) <= 100
+    connection = apsw.Connection(str(tmp_path / "one.db"))
+    [(chars,)] = connection.execute("select length(note) from import_file")
+    connection.close()
+    assert 1_000 < chars <= 4_000

@@ -1,13 +1,15 @@
-"""The coverage-guided fuzzer of the importer: atheris mutates bytes towards lines of code that no input has reached.
+"""The coverage-guided fuzzer of the importer: atheris mutates bytes towards new lines of code.
 
-    python tests/proofs/fuzz/import_bytes.py -runs=20000 [-max_total_time=600] [-seed=1] [CORPUS_FOLDER]
+    python tests/proofs/fuzz/import_bytes.py -runs=20000 [-max_total_time=600] [-seed=1] [FOLDER]
 
-Options and corpus folders are libFuzzer's. Every input is imported on a `Bench` and asked everything that the other fuzzers
-ask (`proofs/fuzz/properties.py`); the first byte says where it is cut into a file and what it grows by. Real transcripts and lines
-are the corpus to begin with, and the moves of `inputs.Chance` are mixed into libFuzzer's own. It stops at the first
-broken promise and leaves the input in the current folder as `crash-...`; a hang is reported by libFuzzer's `-timeout`.
+Options and corpus folders are libFuzzer's. Every input is imported on a `Bench`, which checks the
+properties of all fuzzers (`proofs/fuzz/properties.py`). The first byte of an input is the place at
+which it is cut into a file and what the file grows by. The first corpus is real transcripts and
+lines, and the moves of `inputs.Chance` are mixed into libFuzzer's own. The fuzzer stops at the
+first broken promise, and leaves the input in the current folder as `crash-...`. libFuzzer's
+`-timeout` reports a hang.
 
-Needs `pip install 'sessiondb[fuzz]'`; without it, it says so and exits with 3.
+It needs `pip install 'sessiondb[fuzz]'`. Without atheris it says so and exits with 3.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ try:
     import atheris
 except ImportError:
     print(
-        "fuzz: atheris is not installed (pip install 'sessiondb[fuzz]'); the coverage-guided fuzzer was left out"
+        "fuzz: atheris is not installed (pip install 'sessiondb[fuzz]'); "
+        "the coverage-guided fuzzer was left out"
     )
     raise SystemExit(NOT_INSTALLED) from None
 
@@ -52,15 +55,16 @@ INSTRUMENTED = (
 with atheris.instrument_imports(include=[f"sessiondb.{name}" for name in INSTRUMENTED]):
     from sessiondb.maintenance import verify  # noqa: F401  # to be instrumented
 
-from tests.proofs.fuzz.inputs import Chance, real_lines, real_transcripts  # noqa: E402  # after the instrumentation
+# After the instrumentation, so that what these import is instrumented.
+from tests.proofs.fuzz.inputs import Chance, real_lines, real_transcripts  # noqa: E402
 from tests.proofs.fuzz.properties import Bench  # noqa: E402
 
-# Mutating a seed that is much longer than what shows a mistake wastes the runs.
+# A seed that is much longer than an input that shows a mistake wastes runs.
 SEED_BYTES_MAX = 3_000
 
 
 def mutate(data: bytes, size_max: int, seed: int) -> bytes:
-    """Let libFuzzer mutate bytes, or let something happen to a transcript."""
+    """Mutate bytes by libFuzzer, or by a move on a transcript."""
     chance = Chance(seed)
     if chance.one_in(3):
         found: bytes = atheris.Mutate(data, size_max)

@@ -1,10 +1,11 @@
-"""A process that imports a path into a database under a limit of memory, and says what it cost: for `proofs/fuzz/test_import.py`.
+"""A process that imports a path under a limit of memory, and reports the cost.
 
     python import_child.py DB PATH LIMIT_MIB [BROKEN [EXPORT_TO]]
 
-Prints one JSON object. `peak_mib` is how far the process's resident memory rose above what it was before the import
-(the kernel's own high-water mark). BROKEN names a way in which the importer is broken first, so that a test can see that it shows. What was
-imported is exported again, if there is a folder for it; that counts as well.
+It prints one JSON object. `peak_mib` is how far the process's resident memory rose during the
+import, by the kernel's own high-water mark. BROKEN names a way to break the importer first, so
+that a test can see that this shows. With EXPORT_TO the import is exported again, which counts, too.
+For `proofs/fuzz/test_import_cost.py`.
 """
 
 from __future__ import annotations
@@ -27,23 +28,29 @@ def break_importer(how: str) -> None:
 
         def greedy(self: Any, count: int, /) -> bytes:
             if not reserved:
-                reserved.append(
-                    bytearray(b"x" * (256 * 1024 * 1024))
-                )  # touched, as a reader that fills it would
+                # Touched, as by a reader that fills it.
+                reserved.append(bytearray(b"x" * (256 * 1024 * 1024)))
             return read(self, count)
 
         jsonl_reader._Unpacked.read = greedy  # type: ignore[method-assign]
     elif how == "unpacks without a bound":
         jsonl_reader.UNPACKED_BYTES_FREE = 10**12  # type: ignore[misc]
     elif how == "holds a whole file":
-        read_batches = jsonl_reader._Reader.batches
-        jsonl_reader._Reader.batches = lambda self: iter(list(read_batches(self)))  # type: ignore[method-assign]
+        read = jsonl_reader._Reader.batches
+
+        def greedy_batches(self: Any) -> Any:
+            return iter(list(read(self)))
+
+        jsonl_reader._Reader.batches = greedy_batches  # type: ignore[method-assign]
     else:
         raise SystemExit(f"cannot break {how!r}")
 
 
 def peak_mib() -> float:
-    """Return the high-water mark of this program's own memory; `ru_maxrss` would begin with that of the process it was forked from."""
+    """Return the high-water mark of this program's own memory.
+
+    `ru_maxrss` would begin with the mark of the process that this one was forked from.
+    """
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     [kib] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(kib) / 1024

@@ -1,8 +1,9 @@
-"""Hostile transcripts, made from a seed: real ones that were damaged, and ones that no program would write.
+"""Hostile transcripts from a seed: real ones with damage, and ones that no program would write.
 
-Everything is JSON *text* or bytes, never Python objects: an encoder could not say a key twice, half an emoji, 1e999 or a
-number of a hundred thousand digits. A `Chance` is a `random.Random` with the vocabulary of transcripts, so a course
-can be repeated from its seed, and a coverage-guided fuzzer can use the same moves as its mutator.
+Everything is JSON *text* or bytes, never Python objects: an encoder cannot write a key twice, half
+an emoji, 1e999 or a number of 100,000 digits. A `Chance` is a `random.Random` with the vocabulary
+of transcripts. So a course can be repeated from its seed, and a coverage-guided fuzzer can use the
+same moves as its mutator.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ BLOCKS = ("text", "thinking", "toolCall", "image", "", "unheard_of")
 
 @cache
 def real_transcripts() -> tuple[bytes, ...]:
-    """Return the bytes of real transcripts, smallest first: the sample's, and the corpus' where it is present."""
+    """Return the bytes of the real transcripts of the sample and of the corpus, smallest first."""
     paths = sorted(
         path for folder in (SAMPLE, CORPUS) if folder.is_dir() for path in folder.rglob("*.jsonl*")
     )
@@ -222,7 +223,7 @@ class Chance:
     def one_in(self, count: int) -> bool:
         return self.random.randrange(count) == 0
 
-    # -- JSON text ------------------------------------------------------------------------------------------
+    # -- JSON text ---------------------------------------------------------------------------------
 
     def text(self) -> str:
         """Return a JSON string."""
@@ -247,7 +248,7 @@ class Chance:
         return self.object({}, self.random.randrange(4), depth - 1)
 
     def object(self, fields: dict[str, str], extra: int = 0, depth: int = 2) -> str:
-        """Return an object of the given fields and others; sometimes out of order, sometimes with a key twice."""
+        """Return an object of these fields and others, at times unordered or with a key twice."""
         pairs = list(fields.items()) + [
             (self.random.choice(KEYS), self.value(depth)) for _ in range(extra)
         ]
@@ -348,7 +349,7 @@ class Chance:
                 del fields[key]
         return self.object(fields, self.random.randrange(3) if self.one_in(3) else 0)
 
-    # -- lines and files ------------------------------------------------------------------------------------
+    # -- lines and files ---------------------------------------------------------------------------
 
     def line(self) -> bytes:
         """Return the bytes of one line, without its end."""
@@ -382,7 +383,7 @@ class Chance:
             )
         if kind == 18:
             return self.random.randbytes(self.random.randrange(40))
-        # Text in which there is more structure than may be, torn inside a string: it has to be looked at, and not for long.
+        # More structure than may be, torn inside a string: it has to be read, and quickly.
         return (
             b'{"type":"custom","data":['
             + b"{}," * 600
@@ -434,10 +435,9 @@ class Chance:
         lines = [self.line() for _ in range(self.random.randrange(12))]
         if not self.one_in(3):
             version = self.random.choice(("1", "2", "3", "3", "3", "4"))
-            lines.insert(
-                0,
-                f'{{"type":"session","version":{version},"id":"s-{self.random.randrange(9)}"}}'.encode(),
-            )
+            session_id = f"s-{self.random.randrange(9)}"
+            first = f'{{"type":"session","version":{version},"id":"{session_id}"}}'
+            lines.insert(0, first.encode())
         end = self.random.choice((b"\n", b"\n", b"\n", b"\r\n"))
         start = b"\xef\xbb\xbf" if self.one_in(15) else b""
         return start + end.join(lines) + (b"" if self.one_in(4) else end)
@@ -467,10 +467,10 @@ class Chance:
         content = b"\n".join(lines)
         return content[: self.random.randrange(len(content) + 1)] if self.one_in(5) else content
 
-    # -- folders --------------------------------------------------------------------------------------------
+    # -- folders -----------------------------------------------------------------------------------
 
     def index(self, names: list[str]) -> bytes:
-        """Return an OpenClaw index that points at some of these transcripts, at others, and at nothing."""
+        """Return an OpenClaw index whose rows name these transcripts, others, and none."""
         if self.one_in(12):
             return self.random.choice(
                 (

@@ -1,12 +1,14 @@
-"""What every fuzzer of the importer asks of it, whatever the bytes: the properties, and a bench that is quick to ask.
+"""The properties that every fuzzer of the importer checks, and a bench that checks them quickly.
 
-`Bench` is a database in memory. An input is imported into it by the importer's own steps (`jsonl.read_batches`,
-`source.store_batch`), looked at from every side, and rolled back: some hundred inputs a second, on one thread, without
-an event loop. What it leaves out (threads, group commit, files appearing and vanishing, the index) is what
-`proofs/fuzz/test_import.py` and `proofs/fuzz/test_hostile_files.py` do with whole folders and real databases.
+`Bench` is a database in memory. An input is imported by the importer's own steps
+(`jsonl_reader.read_batches`, `source.store_batch`), checked from every side, and rolled back. That
+makes some 100 inputs a second, on one thread, without an event loop. The bench leaves out threads,
+group commit, files that appear and vanish, and the index. `proofs/fuzz/test_import.py` and
+`proofs/fuzz/test_hostile_files.py` cover these with whole folders and real databases.
 
-The judge shares no code with what it judges: `sort_lines` reads a file with `bytes.split` and `json.loads`, and
-says which lines are entries. Every one of those must be stored verbatim and in order, every other byte kept beside them.
+The judge shares no code with the importer: `sort_lines` reads a file with `bytes.split` and
+`json.loads`, and says which lines are entries. Each of these must be stored verbatim and in order,
+and every other byte must be kept beside them.
 """
 
 from __future__ import annotations
@@ -41,28 +43,30 @@ from sessiondb.transcript import append, compaction, paths, registry
 from sessiondb.transcript.context import read_context
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transfer import jsonl_reader, roundtrip, source
-from sessiondb.transfer.folder_scan import Found
+from sessiondb.transfer.folder_scan import SourceFile
 from sessiondb.transfer.jsonl_writer import imported_bytes
 
 T = TypeVar("T")
 
 INPUTS = int(os.environ.get("SESSIONDB_FUZZ", "0"))
-"""How many inputs each fuzzer tries in a long run; 0: a short one."""
+"""How many inputs each fuzzer tries in a long run. 0 is a short run."""
 SEED = int(os.environ.get("SESSIONDB_FUZZ_SEED", "20261120"))
 HANG_CPU_S = 30.0
-"""A hang is what takes so much of this process's own processor time for an input of some kilobytes, which takes milliseconds.
-A busy machine does not move that clock."""
+"""An input of some kilobytes takes milliseconds. One that takes so much processor time hangs. A
+busy machine does not move that clock."""
 HANG_WALL_S = 300.0
-"""What waits for ever uses no processor time: a pipe that nobody writes into, a lock. So there is this limit too, which no machine is
-busy enough for."""
+"""Waiting for ever, for a pipe without a writer or for a lock, uses no processor time. So there is
+this limit, too. No machine is so busy that an input takes so long."""
 CLEAN_UP_S = 60.0
-"""Being stopped may wait for what hangs, such as a thread. After this long the whole process ends, with everybody's traceback."""
+"""A clean-up may wait for the hanging thread. After this long the process ends, with the
+tracebacks of all threads."""
 EPOCHS_READ_MAX = 20
 GOING_ON_STEPS = 6
 NOW_MS = 1_767_225_600_000
 BOM = b"\xef\xbb\xbf"
 
-# What a command itself may send to a terminal: bold and its end, and click's progress bar (hide and show the cursor, clear the line).
+# The sequences that a command itself may send to a terminal: bold and its end, and those of click's
+# progress bar (hide and show the cursor, clear the line).
 MEANT = re.compile(r"\x1b\[(?:1m|0m|K)|\r\x1b\[\?25l|\x1b\[\?25h")
 OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
@@ -70,7 +74,7 @@ OBEYED = re.compile(
 
 
 class Broken(AssertionError):
-    """A promise did not hold for an input; the message says which."""
+    """A promise did not hold for an input. The message says which."""
 
 
 def require(holds: bool, promise: str, *about: object) -> None:
@@ -80,12 +84,12 @@ def require(holds: bool, promise: str, *about: object) -> None:
 
 
 class Hung(BaseException):
-    """An input took longer than any of its size may; not an Exception, so that nothing between here and there handles it."""
+    """An input took too long. Not an Exception, so that no code in between handles it."""
 
 
 @contextmanager
 def watched(*, cpu: bool = True) -> Iterator[None]:
-    """Stop what takes too much processor time (unless that is no measure for it), or does not end at all."""
+    """Raise `Hung` in a body that takes too much processor time (if `cpu`), or does not end."""
 
     def stop(number: int, _: object) -> None:
         raise Hung(signal.Signals(number).name)
@@ -104,7 +108,7 @@ def watched(*, cpu: bool = True) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# -- the judge ------------------------------------------------------------------------------------------------------
+# -- the judge -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,10 @@ class Line:
 
 
 def sort_lines(content: bytes) -> list[Line]:
-    """Cut a file at line feeds and say what each line is; a byte order mark in front is a line of its own, and blank."""
+    """Cut a file at line feeds and return the kind of each line.
+
+    A byte order mark in front is a line of its own, and blank.
+    """
     lines: list[Line] = []
     if content.startswith(BOM):
         lines.append(Line(BOM, "blank"))
@@ -151,7 +158,7 @@ def _refuse(name: str) -> None:
 
 
 def _levels(text: str) -> int:
-    """Count how deep a text is nested; brackets in strings do not count. A string ends at a quote that nothing escapes."""
+    """Return how deep a text is nested. Brackets in strings do not count."""
     depth = deepest = 0
     inside = escaped = False
     for char in text:
@@ -169,7 +176,7 @@ def _levels(text: str) -> int:
     return deepest
 
 
-# -- the bench ------------------------------------------------------------------------------------------------------
+# -- the bench -------------------------------------------------------------------------------------
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -183,7 +190,7 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Direct:
-    """A backend that runs each body on the caller's thread, on one connection, inside the transaction that is open."""
+    """A backend on one connection. Bodies run on the caller's thread, in its open transaction."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
@@ -218,14 +225,18 @@ class Bench:
         _common(self.connection)
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
         drain(self.connection, schema.schema_text())
-        insert = "INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms) VALUES ('h', 'b', 1, 1, 'fuzz', 1)"
+        columns = "host, boot_id, pid, pid_started, program, opened_at_ms"
+        insert = f"INSERT INTO instance ({columns}) VALUES ('h', 'b', 1, 1, 'fuzz', 1)"
         drain(self.connection, insert)
         self.backend = Direct(self.connection)
         self.tried = 0
         self.entries = 0
         self.kept = 0
         self.counter = itertools.count(1)
-        neighbour = b'{"type":"session","version":3,"id":"neighbour"}\n{"type":"message","id":"a","message":{"role":"user","content":"x"}}\n'
+        neighbour = (
+            b'{"type":"session","version":3,"id":"neighbour"}\n'
+            b'{"type":"message","id":"a","message":{"role":"user","content":"x"}}\n'
+        )
         self._store(self._found("neighbour.jsonl", neighbour))
         self.neighbour = self._rows_of_neighbour()
 
@@ -243,30 +254,32 @@ class Bench:
         )
         return [self.connection.execute(query).fetchall() for query in queries]
 
-    def _found(self, name: str, content: bytes) -> Found:
+    def _found(self, name: str, content: bytes) -> SourceFile:
         path = self.folder / name
         path.write_bytes(content)
         status = path.stat()
         inode = f"{status.st_dev}:{status.st_ino}"
-        return Found(str(path), name, "pi", None, len(content), inode, NOW_MS, str(self.folder))
+        return SourceFile(
+            str(path), name, "pi", None, len(content), inode, NOW_MS, str(self.folder)
+        )
 
-    def _store(self, file: Found) -> None:
+    def _store(self, file: SourceFile) -> None:
         for batch in jsonl_reader.read_batches(file.path, self._place(file)):
             self.backend.change(lambda tx, batch=batch: source.store_batch(tx, file, batch))
 
-    def _place(self, file: Found) -> jsonl_reader.Place:
+    def _place(self, file: SourceFile) -> jsonl_reader.Place:
         known = self.backend.look(
             lambda tx: tx.all("import_file.known", paths=json.dumps([file.path]))
         )
         return source.place_of(known[0] if known else None)
 
-    def row(self, file: Found) -> Any:
+    def row(self, file: SourceFile) -> Any:
         return self.backend.look(lambda tx: tx.one("import_file.by_path", path=file.path))
 
-    # -- one input ------------------------------------------------------------------------------------------
+    # -- one input ---------------------------------------------------------------------------------
 
     def check(self, content: bytes, *, cut: int | None = None) -> None:
-        """Import a file and ask everything; with `cut`, first the part before it, then the grown file.
+        """Import a file and check everything. With `cut`, import the part before it first.
 
         Raises:
             Broken: a promise does not hold. Any other exception is one too.
@@ -303,8 +316,8 @@ class Bench:
             self._check_stored(file, content)
         self._check_database()
 
-    def _check_stored(self, file: Found, content: bytes) -> None:
-        """Every intact line is an entry, in order and verbatim; every other byte is kept; the receipt adds up."""
+    def _check_stored(self, file: SourceFile, content: bytes) -> None:
+        """Check the entries in order and verbatim, the other bytes, the receipt and the export."""
         lines, row = sort_lines(content), self.row(file)
         wanted = [line.content.removesuffix(b"\n") for line in lines if line.kind == "entry"]
         stored = self._payloads(row.session_no)
@@ -326,7 +339,7 @@ class Bench:
         )
         has_header = bool(wanted) and row.session_no is not None and self._is_header(row.session_no)
         counts = (row.bytes, row.lines, row.entries, row.sha256)
-        # A byte order mark stands on the first line, unless nothing else does.
+        # A byte order mark belongs to the first line, unless it is all of the file.
         expected = (
             len(content),
             len(lines) - (content[:3] == BOM and len(lines) > 1),
@@ -353,7 +366,7 @@ class Bench:
             ).fetchall()
         )
 
-    def exported(self, file: Found) -> bytes:
+    def exported(self, file: SourceFile) -> bytes:
         """Return what an export writes for a file."""
         row = self.row(file)
 
@@ -369,8 +382,8 @@ class Bench:
 
         return at_once(collect())
 
-    def _check_session(self, file: Found, content: bytes) -> None:
-        """The session can be read: every epoch's context, every entry as a person sees it; an independent reader agrees."""
+    def _check_session(self, file: SourceFile, content: bytes) -> None:
+        """Check that contexts and entries can be read, and that an independent reader agrees."""
         row = self.row(file)
         if row.session_no is not None:
             epoch = self._epoch(row.session_no)
@@ -386,8 +399,8 @@ class Bench:
         )
         return int(epoch)
 
-    def _go_on(self, file: Found, chance: random.Random) -> None:
-        """A gateway goes on from what was imported: appends, branches, resets, forks, compacts. Each works or says why not."""
+    def _go_on(self, file: SourceFile, chance: random.Random) -> None:
+        """Append, branch, reset, fork and compact, as a gateway does. Each works or raises."""
         session_no = self.row(file).session_no
         if session_no is None:
             return
@@ -501,7 +514,8 @@ class Bench:
             json.loads(entry_json(entry), parse_int=len)
 
     def _check_with_independent_reader(self, session_no: int, content: bytes) -> None:
-        # A boundary that was appended aside and then continued: it begins a context for that reader, and not here.
+        # A boundary that was appended aside and then continued begins a context for that reader,
+        # and not here.
         boundaries = (b'"compaction"', b'"reset"')
         if b'"side"' in content and any(kind in content for kind in boundaries):
             return
@@ -518,7 +532,8 @@ class Bench:
         require(not differences, "an independent reader sees another context", differences)
 
     def _check_database(self) -> None:
-        report = at_once(verify.run(self.backend, None, deep=True))  # type: ignore[arg-type]  # as much of a backend as it needs
+        backend: Any = self.backend  # as much of a backend as `verify` needs
+        report = at_once(verify.run(backend, None, deep=True))
         errors = [finding for finding in report.findings if finding.severity == "error"]
         require(not errors, "verify finds broken invariants", errors)
 

@@ -1,12 +1,14 @@
-"""Any arguments, to every command: an answer or one line that says what is wrong, and nothing that drives the terminal.
+"""A command answers any arguments or says in one line what is wrong. None drives the terminal.
 
-Arguments are made from what the commands declare (click's parameters), so a new option is tried without a change here.
-A value fits its type, is at an edge of it, or is no such value at all. The database that is looked at holds what strangers
-write: session ids, keys, names, file names and texts full of escape sequences, control characters of both sets, direction marks
-and half emoji. Standard output is a terminal as far as the commands can tell: raw JSON for a pipe is another matter.
+Arguments are made from the declared parameters of the commands (click's), so a new option is tried
+without a change here. A value fits its type, is at an edge of it, or is not of the type at all. The
+database holds texts by strangers: session ids, keys, names, file names and messages full of escape
+sequences, control characters of both sets, direction marks and half emoji. The commands believe
+that standard output is a terminal. Raw JSON for a pipe is not tested here.
 
-What must hold for every call: it ends; no traceback; an exit code from the table in `--help`, never 70 ("a bug"); a complaint is
-one line; and of what a terminal obeys only what the program itself meant: bold headings and the progress bar's own moves.
+For every call this must hold. It ends. There is no traceback. The exit code is in the table of
+`--help`, and never 70 ("a bug"). A complaint is one line. The terminal gets no sequence that it
+obeys except the program's own: bold headings and the progress bar's moves.
 
 `--follow` is left out, because it never ends. `SESSIONDB_FUZZ` tries so many calls.
 """
@@ -41,18 +43,18 @@ EVIL_KEY = "agent:main:\x7f\x9b2j\u202e\u2028key"
 
 @pytest.fixture(autouse=True)
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the commands believe that somebody watches."""
+    """Let the commands believe that they write to a terminal."""
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
 
 
 def run(*arguments: str, stdin: bytes = b"") -> Result:
-    """Run a command; escape sequences are not taken out, as they would be for a file."""
+    """Run a command. Escape sequences stay in its output, as on a terminal."""
     with watched(cpu=False):
         return CliRunner().invoke(program, list(arguments), input=stdin, color=True)
 
 
 def problem_of(result: Result, arguments: list[str]) -> str | None:
-    """Return what is wrong with how a command ended."""
+    """Return the problem with the end or the output of a command, or None."""
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         return f"it raised {result.exception!r}"
     if result.exit_code not in CODES:
@@ -61,16 +63,18 @@ def problem_of(result: Result, arguments: list[str]) -> str | None:
         return "a traceback"
     found = OBEYED.search(MEANT.sub("", result.output))
     if found is not None:
-        return f"{found[0]!r} reached the terminal in {result.output[max(0, found.start() - 60) : found.start() + 120]!r}"
+        around = result.output[max(0, found.start() - 60) : found.start() + 120]
+        return f"{found[0]!r} reached the terminal in {around!r}"
     complaints = [line for line in result.stderr.splitlines() if line.startswith("sessiondb: ")]
     if result.exit_code in (2, 3, 4) and len(complaints) != 1 and "--debug" not in arguments:
-        return f"exit code {result.exit_code} with {len(complaints)} complaints: {result.stderr[-400:]!r}"
+        count = len(complaints)
+        return f"exit code {result.exit_code} with {count} complaints: {result.stderr[-400:]!r}"
     return None
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a database that strangers have written into, files that are none, and folders to import."""
+    """Create a database with texts by strangers, files that are not databases, and folders."""
     tmp_path = tmp_path_factory.mktemp("made")
     with sessiondb.sync.open(tmp_path / "one.db", durability="normal") as opened:
         session = opened.create_session(EVIL_ID, agent_id=f"a{EVIL}")
@@ -86,7 +90,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"type": f"t{EVIL}", "id": f"i{EVIL}", "data": {EVIL: EVIL}}, idempotency_key=f"k{EVIL}"
         )
         session.append(
-            '{"role":"assistant","model":"\\ud83d","content":[{"type":"\\u009b","text":"\\ud83d"},{"type":"toolCall","name":"\\u202e"}]}'
+            '{"role":"assistant","model":"\\ud83d","content":'
+            '[{"type":"\\u009b","text":"\\ud83d"},{"type":"toolCall","name":"\\u202e"}]}'
         )
         with session.compact(trigger=f"by {EVIL}", keep_recent_tokens=1) as job:
             job.commit(f"short {EVIL}")
@@ -113,7 +118,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def places(made: Path, tmp_path: Path) -> dict[str, Path]:
-    """Copy what was made, for a test that may change it."""
+    """Copy these files for a test that may change them."""
     shutil.copytree(made, tmp_path / "here")
     os.mkfifo(tmp_path / "here/fifo.jsonl")
     return {"db": tmp_path / "here/one.db", "folder": tmp_path / "here"}
@@ -297,7 +302,7 @@ def attempt(chance: random.Random, places: dict[str, Path]) -> tuple[list[str], 
     return arguments, run(*arguments, stdin=stdin)
 
 
-def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_sends_the_terminal_nothing(
+def test_a_command_answers_any_arguments_with_a_known_exit_code(
     places: dict[str, Path],
 ) -> None:
     os.chdir(places["folder"])
@@ -309,18 +314,16 @@ def test_every_command_answers_any_arguments_with_an_exit_code_of_its_table_and_
         commands[arguments[0] if arguments[0] in program.commands else "(none)"] += 1
         problem = problem_of(result, arguments)
         if problem is not None:
-            raise Broken(
-                f"call {number} of seed {SEED}: sessiondb {[argument[:200] for argument in arguments]}: {problem}"
-            )
-    print(
-        f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {dict(sorted(report.items()))}"
-    )
+            shown = [argument[:200] for argument in arguments]
+            raise Broken(f"call {number} of seed {SEED}: sessiondb {shown}: {problem}")
+    codes = dict(sorted(report.items()))
+    print(f"\nfuzz: seed {SEED}: {CALLS} calls of {len(commands)} commands, exit codes {codes}")
     assert report[0] > CALLS // 50, "calls that get somewhere"
     assert report[2] > CALLS // 10
 
 
 @pytest.mark.parametrize("name", sorted(program.commands))
-def test_what_strangers_wrote_never_drives_the_terminal_of(
+def test_a_text_by_strangers_never_drives_the_terminal_of(
     name: str, places: dict[str, Path]
 ) -> None:
     db, folder = str(places["db"]), str(places["folder"])
@@ -359,7 +362,7 @@ def test_what_strangers_wrote_never_drives_the_terminal_of(
             assert problem is None, f"{call}: {problem}"
 
 
-# -- teeth ------------------------------------------------------------------------------------------------------------
+# -- teeth -----------------------------------------------------------------------------------------
 
 
 def test_a_command_that_prints_what_it_is_given_is_found_out(
@@ -378,7 +381,7 @@ def test_a_command_that_has_a_bug_is_found_out(
     assert "exit code 70" in (problem_of(run(*call), call) or "")
 
 
-# -- what was found -----------------------------------------------------------------------------------------------------
+# -- findings --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ms", [-(2**62), -62_135_596_800_001, 253_402_300_800_000, 2**62, 10**30])
@@ -387,7 +390,7 @@ def test_found_a_time_that_no_calendar_has_is_shown_as_a_number(ms: int) -> None
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
-def test_found_what_is_not_a_number_is_wrong_usage_and_no_bug(
+def test_found_a_value_that_is_not_a_number_is_wrong_usage(
     number: str, places: dict[str, Path]
 ) -> None:
     db = str(places["db"])
@@ -403,13 +406,13 @@ def test_found_what_is_not_a_number_is_wrong_usage_and_no_bug(
     [["\udcff"], ["select :x", "-p", "x", "\udcff"], ["select 1", "--timeout", "1e300"]],
     ids=["sql", "value", "time"],
 )
-def test_found_a_query_that_cannot_be_asked_is_wrong_usage_and_no_bug(
+def test_found_a_query_that_cannot_be_asked_is_wrong_usage(
     rest: list[str], places: dict[str, Path]
 ) -> None:
     assert run("query", str(places["db"]), *rest).exit_code == 2
 
 
-def test_found_a_traceback_quotes_nothing_that_drives_the_terminal(places: dict[str, Path]) -> None:
+def test_found_a_traceback_does_not_drive_the_terminal(places: dict[str, Path]) -> None:
     call = ["restore", str(places["db"]), EVIL_ID, "--debug"]
     result = run(*call)
     assert "Traceback" in result.stderr

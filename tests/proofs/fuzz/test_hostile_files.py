@@ -1,11 +1,12 @@
-"""What may lie in a folder that somebody imports: names, links, pipes, devices, files that change while they are read.
+"""A hostile folder to import: names, links, pipes, devices, files that change while they are read.
 
-A transcript's folder is written by other programs, and now and then by people who mean harm. An import opens nothing that is
-not a regular file, follows no link out of the folder, and never waits: a pipe that nobody writes into is reported like everything
-else. Every file has a receipt that says what became of it; the good ones come in whatever lies beside them. Names reach a
-terminal only as something that it shows.
+A transcript's folder is written by other programs, and now and then by people who mean harm. An
+import opens only regular files, follows no link out of the folder, and never waits: a pipe without
+a writer is reported like everything else. Every file has a receipt. The good ones are imported,
+whatever is beside them. A name never drives the terminal.
 
-Files change at chosen moments, not by chance: the import says when it has finished a file, and the test changes the next one then.
+Files change at chosen moments, not by chance: the import reports that it has finished a file, and
+the test then changes the next one.
 """
 
 from __future__ import annotations
@@ -32,12 +33,6 @@ from tests.proofs.fuzz.properties import MEANT, OBEYED, Broken, watched
 from tests.support.transfer import by_name, header, message, transcript, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """One loop is enough: what differs between them has tests of its own."""
-    return "asyncio"
 
 
 EVIL_NAMES = (
@@ -71,7 +66,7 @@ NOT_UTF8 = (b"\xff.jsonl", b"\xed\xa0\x80.jsonl", b"a\x80b.jsonl", b"\xc0\xaf.js
 
 
 def fill(folder: Path) -> dict[str, bytes]:
-    """Put everything into a folder that one may meet; return the transcripts that can be imported."""
+    """Fill a folder with every kind of file, and return the transcripts that can be imported."""
     good = {name: transcript(2, f"s-{number}") for number, name in enumerate(EVIL_NAMES)}
     write(folder, good)
     for number, name in enumerate(NOT_UTF8):
@@ -92,9 +87,8 @@ def fill(folder: Path) -> dict[str, bytes]:
     os.mkfifo(folder / "sessions.json")
     listener = socket.socket(socket.AF_UNIX)
     place = os.open(folder, os.O_PATH)
-    listener.bind(
-        f"/proc/self/fd/{place}/socket.jsonl"
-    )  # the whole path may be too long for a socket
+    # Through /proc, because the whole path may be too long for a socket.
+    listener.bind(f"/proc/self/fd/{place}/socket.jsonl")
     listener.close()
     os.close(place)
     (folder / "hard.jsonl").hardlink_to(folder / "CON.jsonl")
@@ -114,7 +108,7 @@ def fill(folder: Path) -> dict[str, bytes]:
     }
 
 
-async def test_every_file_of_a_hostile_folder_has_a_receipt_and_the_good_ones_come_in_and_go_out(
+async def test_every_file_of_a_hostile_folder_has_a_receipt(
     tmp_path: Path,
 ) -> None:
     good = fill(tmp_path / "in")
@@ -170,7 +164,7 @@ def test_no_name_in_a_hostile_folder_drives_the_terminal(
         )
 
 
-# -- files that change while they are read ----------------------------------------------------------------------------
+# -- files that change while they are read ---------------------------------------------------------
 
 
 def grow(path: Path) -> None:
@@ -209,10 +203,10 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-async def test_a_file_that_changes_between_being_listed_and_being_read_costs_no_other(
+async def test_a_file_that_changes_before_it_is_read_costs_no_other(
     tmp_path: Path, what: str
 ) -> None:
-    # Each fills a transaction of its own and more, so that the next is not read before the first is reported.
+    # Each fills more than one transaction, so the third is not read before the first is reported.
     files = {f"{name}.jsonl": transcript(220, f"s-{name}") for name in "abc"}
     folder = write(tmp_path / "in", files)
     write(tmp_path, {"outside.jsonl": transcript(3, "outside")})
@@ -240,10 +234,10 @@ async def test_a_file_that_changes_between_being_listed_and_being_read_costs_no_
         }
 
 
-class Gone:
-    """What `os.scandir` gave for a file that has gone since."""
+class Removed:
+    """An entry of `os.scandir` whose file was removed since."""
 
-    name, path = "gone.jsonl", "gone.jsonl"
+    name, path = "removed.jsonl", "removed.jsonl"
 
     def is_symlink(self) -> bool:
         return False
@@ -266,22 +260,22 @@ class Listing:
         pass
 
 
-async def test_found_a_file_that_vanished_while_its_folder_was_listed_hid_those_behind_it(
+async def test_found_a_file_that_vanished_hid_those_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "in", {"a.jsonl": transcript(1, "a"), "z.jsonl": transcript(1, "z")})
     scandir = os.scandir
-    monkeypatch.setattr(folder_scan.os, "scandir", lambda path: Listing([Gone(), *scandir(path)]))
+    monkeypatch.setattr(
+        folder_scan.os, "scandir", lambda path: Listing([Removed(), *scandir(path)])
+    )
     found = folder_scan.scan(str(tmp_path / "in"))
     assert [file.name for file in found.transcripts] == ["a.jsonl", "z.jsonl"]
     assert found.skipped == []
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="only root can become nobody, who may not read what is root's"
-)
-def test_found_a_folder_that_may_not_be_searched_ended_the_import() -> None:
-    top = Path(tempfile.mkdtemp())  # not pytest's, into which nobody else may look
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not read a file")
+def test_found_a_folder_without_search_permission_ended_it() -> None:
+    top = Path(tempfile.mkdtemp())  # not pytest's, which another user may not search
     try:
         top.chmod(0o755)
         names = ("good/a", "shut/b", "listed/c", "d")
@@ -294,7 +288,8 @@ def test_found_a_folder_that_may_not_be_searched_ended_the_import() -> None:
             "from sessiondb.transfer import folder_scan\n"
             "os.setgid(65534), os.setuid(65534)\n"
             "found = folder_scan.scan(sys.argv[1])\n"
-            "print([file.name for file in found.transcripts], [(left.name, left.reason) for left in found.skipped])"
+            "print([file.name for file in found.transcripts])\n"
+            "print([(left.name, left.reason) for left in found.skipped])"
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
@@ -307,9 +302,7 @@ def test_found_a_folder_that_may_not_be_searched_ended_the_import() -> None:
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800", "in\0/x.jsonl"])
-async def test_found_a_path_that_no_file_can_have_is_a_typed_error(
-    tmp_path: Path, path: str
-) -> None:
+async def test_found_a_path_that_no_file_can_have_is_refused(tmp_path: Path, path: str) -> None:
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
         with pytest.raises(sessiondb.InvalidInput, match="cannot be imported"):
             await db.import_path(path)
@@ -317,7 +310,7 @@ async def test_found_a_path_that_no_file_can_have_is_a_typed_error(
             await db.export(path)
 
 
-async def test_a_file_that_claims_a_time_that_no_calendar_has_is_imported_and_listed(
+async def test_a_file_with_a_time_outside_the_calendar_is_imported(
     tmp_path: Path,
 ) -> None:
     write(
@@ -354,7 +347,7 @@ async def test_a_file_that_claims_a_time_that_no_calendar_has_is_imported_and_li
             raise Broken(f"{command}: exit code {result.exit_code}: {result.output}")
 
 
-async def test_found_a_session_whose_id_is_too_long_for_a_file_name_could_not_be_exported(
+async def test_found_a_session_id_too_long_for_a_file_name(
     tmp_path: Path,
 ) -> None:
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
@@ -382,9 +375,7 @@ async def test_found_a_session_whose_id_is_too_long_for_a_file_name_could_not_be
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\0b"], ids=["not-utf8", "nul"])
-def test_found_a_database_whose_path_sqlite_cannot_be_given_was_a_bug_and_left_an_empty_file(
-    tmp_path: Path, name: str
-) -> None:
+def test_found_a_path_that_sqlite_refuses_left_an_empty_file(tmp_path: Path, name: str) -> None:
     opened = sessiondb.sync.open(f"{tmp_path}/{name}/one.db")
     with pytest.raises(sessiondb.OpenError, match="a database's path is UTF-8 without NUL"), opened:
         pass

@@ -1,7 +1,8 @@
-"""A database from somewhere else is data: whatever value is stored in one that is sound as a file, only errors of ours come of it.
+"""A foreign database is data: any value in a sound file raises errors of ours, and no others.
 
-`values.py` says how: seeded, SESSIONDB_FUZZ makes more cases, SESSIONDB_FUZZ_SEED other ones. It runs in a process with a limit of
-memory, because a value may claim to be much. What was found stands below, by name.
+`values.py` makes the cases from a seed. SESSIONDB_FUZZ makes more cases, and SESSIONDB_FUZZ_SEED
+other ones. They run in a process with a limit of memory, because a value may claim to be large.
+Findings stand below, by name.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ def hostile(sound: Path, tmp_path: Path) -> Path:
     return copy_of(sound, tmp_path / "hostile.db")
 
 
-def test_whatever_values_a_database_holds_only_errors_of_ours_come_of_it(
-    sound: Path, tmp_path: Path
-) -> None:
+def test_any_value_in_a_database_raises_only_errors_of_ours(sound: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         fuzz_values.__file__,
@@ -71,13 +70,22 @@ def test_a_reader_that_trusts_what_is_stored_is_found_out(
 FOUND = [
     "UPDATE entry SET payload = '' WHERE projection = 1",
     "UPDATE entry SET payload = 'null'",
-    'UPDATE entry SET payload = \'{"type": "custom_message", "timestamp": []}\', projection = 3 WHERE branch_no IS NOT NULL',
+    (
+        'UPDATE entry SET payload = \'{"type": "custom_message", "timestamp": []}\', '
+        "projection = 3 WHERE branch_no IS NOT NULL"
+    ),
     "UPDATE entry SET payload = printf('%.*c', 100000, '[')",
-    "UPDATE event_cursor SET event_no = 253402300800000; INSERT OR IGNORE INTO event_cursor VALUES ('late', 253402300800000)",
+    (
+        "UPDATE event_cursor SET event_no = 253402300800000; "
+        "INSERT OR IGNORE INTO event_cursor VALUES ('late', 253402300800000)"
+    ),
     "UPDATE inbox SET attempts = 0",
     "UPDATE inbox SET session_no = 4611686018427387904",
     "UPDATE outbox SET session_no = -5",
-    "UPDATE archive_chunk SET archive_no = -9223372036854775808 WHERE archive_no = 1 AND chunk_no = 0",
+    (
+        "UPDATE archive_chunk SET archive_no = -9223372036854775808 "
+        "WHERE archive_no = 1 AND chunk_no = 0"
+    ),
     "UPDATE branch SET parent_branch_no = branch_no, fork_no = first_no",
     "UPDATE branch SET fork_no = NULL",
     "UPDATE branch SET branch_no = 9223372036854775807 WHERE branch_no = 3",
@@ -91,9 +99,7 @@ def test_what_the_fuzzer_found_stays_found(hostile: Path, tmp_path: Path, statem
     assert list(fuzz_values.calls_of_the_api(hostile, tmp_path)) == []
 
 
-def test_a_message_whose_session_cannot_be_one_comes_out_in_another(
-    hostile: Path, tmp_path: Path
-) -> None:
+def test_a_message_of_an_impossible_session_moves_to_another(hostile: Path, tmp_path: Path) -> None:
     before = query(hostile, "SELECT channel, event_id, payload FROM inbox ORDER BY inbox_no")
     change(hostile, "UPDATE inbox SET session_no = 4611686018427387904 WHERE state = 'queued'")
     report = salvaged(hostile, tmp_path / "new.db")
@@ -104,7 +110,7 @@ def test_a_message_whose_session_cannot_be_one_comes_out_in_another(
     assert (report.findings, report.complete) == ([], False)
 
 
-def test_a_text_of_millions_of_lists_is_damage_to_verify_and_to_a_context(hostile: Path) -> None:
+def test_a_text_of_millions_of_lists_is_reported_as_damage(hostile: Path) -> None:
     lists = '{"role":"user","content":[' + "[]," * 3_000_000 + "0]}"
     heads = "SELECT head_no FROM session WHERE archived_at_ms IS NULL"
     values = f"payload = '{lists}', body_at = 0, body_bytes = {len(lists)}"
@@ -112,7 +118,8 @@ def test_a_text_of_millions_of_lists_is_damage_to_verify_and_to_a_context(hostil
     with sync.open(hostile) as db:
         [session_id, *_] = query(
             hostile,
-            "SELECT session_id FROM session JOIN entry ON entry_no = head_no WHERE length(payload) > 1000000",
+            "SELECT session_id FROM session JOIN entry ON entry_no = head_no "
+            "WHERE length(payload) > 1000000",
         )
         assert any(
             "too many values" in finding.message

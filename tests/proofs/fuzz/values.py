@@ -1,11 +1,12 @@
-"""Hostile values in a database whose structure is sound: what is stored, what is done with it, and what may come of that.
+"""Hostile values in a database whose structure is sound: the values, the calls, and the verdict.
 
-    python fuzz_values.py DB FOLDER LIMIT_MIB SEED FIRST COUNT
+    python values.py DB FOLDER LIMIT_MIB SEED FIRST COUNT
 
-runs cases in a process that may use so much memory more than it has at its start, and prints what broke, a JSON list a line. A case is a
-copy of a database in which some values are replaced by others of the column's type, with the rules of the schema switched off: what a
-stranger can hand on. Whatever is asked of it then answers, or raises an error of ours; a command ends with a code of the table, and never
-with that of a bug.
+This runs cases in a process that may use LIMIT_MIB more memory than at its start. It prints each
+broken promise as a JSON list on a line. A case is a copy of a database in which some values are
+replaced by others of the column's type, with the rules of the schema switched off. A stranger can
+hand on such a file. Every call then answers, or raises an error of ours. A command ends with a code
+of the table, and never with the code of a bug.
 """
 
 from __future__ import annotations
@@ -174,11 +175,11 @@ FAVOURED = (
 )
 
 
-# -- what is stored --------------------------------------------------------------------------------------------
+# -- the stored values -----------------------------------------------------------------------------
 
 
 def spoil(path: Path, rng: random.Random) -> str:
-    """Replace some values of a closed database; return which."""
+    """Replace some values of a closed database, and return their names."""
     done = []
     with closing(apsw.Connection(str(path))) as db:
         db.execute("PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on").fetchall()
@@ -232,9 +233,10 @@ def _put(
 
 
 def _batch(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, ...]) -> bytes:
-    """Return a chunk with something in it that nobody wrote there; its hash is made right, too."""
+    """Return a chunk of an archive with a hostile value in it, and with a matching hash."""
     [(content, encoding)] = db.execute(
-        f"SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) WHERE {where}",
+        "SELECT c.content, a.encoding FROM archive_chunk AS c "
+        f"JOIN archive AS a USING (archive_no) WHERE {where}",
         row,
     ).fetchall()
     text = (
@@ -269,7 +271,7 @@ def _zstd() -> Any:
     return zstandard
 
 
-# -- what is done with it --------------------------------------------------------------------------------------
+# -- the calls -------------------------------------------------------------------------------------
 
 
 def _sessions(db: sync.SessionDB) -> list[str]:
@@ -313,7 +315,7 @@ def _uses(db: sync.SessionDB, folder: Path) -> Iterator[tuple[str, Callable[[], 
 
 
 def calls_of_the_api(path: Path, folder: Path) -> Iterator[str]:
-    """Use a database as a program does; yield what came out that is no error of ours."""
+    """Use a database as a program does. Yield each error that is not one of ours."""
     limits = Limits(read_age_s_max=5.0, busy_timeout_s=1.0)
     for readonly in (True, False):
         try:
@@ -323,7 +325,7 @@ def calls_of_the_api(path: Path, folder: Path) -> Iterator[str]:
                         use()
                     except SessionDBError:
                         pass
-                    except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
+                    except Exception as error:  # noqa: BLE001  # any exception is a finding
                         yield f"{name}: {said(error)}"
         except SessionDBError:
             pass
@@ -348,7 +350,7 @@ def said(error: Exception) -> str:
 
 
 def commands(path: Path, folder: Path, rng: random.Random) -> Iterator[str]:
-    """Run commands; yield those that end as a bug does, or otherwise than by a code of the table."""
+    """Run commands. Yield those that end with the code of a bug, or with no code of the table."""
     with sync_ids(path) as ids:
         one = rng.choice(ids) if ids else "none"
     calls = [
@@ -397,12 +399,12 @@ class sync_ids:  # noqa: N801  # a function in all but name
 
 
 def salvage(path: Path, folder: Path) -> Iterator[str]:
-    """Salvage; yield what came out that is no error of ours, and what it says of its own work."""
+    """Salvage a database. Yield each error that is not one of ours, and its own findings."""
     try:
         report = database.salvage(path, folder / "new.db")
     except SessionDBError as error:
         yield f"salvage gave up: {error}"
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
+    except Exception as error:  # noqa: BLE001  # any exception is a finding
         yield f"salvage: {said(error)}"
     else:
         yield from (
@@ -412,7 +414,7 @@ def salvage(path: Path, folder: Path) -> Iterator[str]:
 
 
 def broken_by(base: Path, folder: Path, name: str) -> tuple[str, list[str]]:
-    """Run the case of this name; return what was stored, and what broke."""
+    """Run the case of this name, and return the stored values and the broken promises."""
     rng = random.Random(name)
     folder.mkdir(parents=True)
     path = copy_of(base, folder / "hostile.db")

@@ -1,0 +1,134 @@
+"""The import of an OpenClaw index (`sessions.json`): its keys are bound, and the file is kept.
+
+Keys come first and the file last, in transactions of bounded size. So an import that dies in
+between binds the same keys again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import anyio.to_thread
+
+from sessiondb.backend import Row, Tx
+from sessiondb.errors import SessionDBError
+from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
+
+from .import_packs import REDACTED_BEFORE
+from .import_run import FATAL, FileState, ImportRun
+from .openclaw_index import Binding, Index, KeyPlan, Targets, agent_in, plan_keys
+from .redaction import Mark, mark_in
+from .source import bind_keys, shortened
+
+
+async def import_index(run: ImportRun, index: Index) -> None:
+    """Bind the keys of an index, and keep the index itself. May be repeated."""
+    file = index.file
+    state = run.files[file.path] = FileState(file)
+    await _import(run, index, state)
+    run.report(file)
+
+
+async def _import(run: ImportRun, index: Index, state: FileState) -> None:
+    state.notes += [note for note in (index.failure, index.note) if note is not None]
+    if index.failure is not None:
+        state.status = "failed"
+        return
+    state.bytes, state.sha256 = index.size, index.sha256
+    before = await run.backend.read(
+        lambda tx: tx.first("import_file.index_content", path=index.file.path), op="import.index"
+    )
+    if run.redactor is None and before is not None and mark_in(before.note) is not None:
+        if before.sha256 != index.sha256:
+            state.status = "failed"
+            state.notes.append(REDACTED_BEFORE)
+            return
+        await anyio.to_thread.run_sync(index.take, before.content)
+    state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
+    agent_id = index.file.agent_id or agent_in(index.entries)
+    planned = await _plan_keys(run, index, before, agent_id)
+    state.notes += planned.notes
+    if run.dry_run:
+        is_known = before is not None and before.sha256 == state.sha256
+        state.status = "unchanged" if is_known else "would-import"
+        return
+    for page in _pages(planned.bindings):
+        bound, notes = await _bind(run, page)
+        state.entries_new += bound
+        state.notes += notes
+    if (
+        before is None
+        or before.sha256 != state.sha256
+        or (run.redactor is not None and before.content != index.content)
+    ):
+        state.redacted = index.redacted
+        mark = [str(Mark(0, index.redacted))] if run.redactor is not None else []
+        note = shortened([*mark, *state.notes])
+        await run.write(_save(index, state, agent_id, note), size=len(index.content))
+    elif not state.entries_new:
+        state.status = "unchanged"
+
+
+async def _plan_keys(run: ImportRun, index: Index, before: Row | None, agent_id: str) -> KeyPlan:
+    targets = Targets(
+        await run.backend.read(
+            lambda tx: tx.all("import_file.in_folder", folder=index.file.folder),
+            op="import.index",
+        )
+    )
+    new_ids = {
+        state.session_id
+        for state in run.files.values()
+        if state.entries_new and state.session_id is not None
+    }
+    content = before.content if before is not None else None
+    return await anyio.to_thread.run_sync(plan_keys, index, content, targets, agent_id, new_ids)
+
+
+async def _bind(run: ImportRun, page: list[Binding]) -> tuple[int, list[str]]:
+    """Bind keys in one transaction. If it fails, bind each in its own, to spare the others."""
+    try:
+        return await run.write(
+            lambda tx: bind_keys(tx, page), size=sum(len(binding.details) for binding in page)
+        )
+    except FATAL:
+        raise
+    except SessionDBError as error:
+        if len(page) == 1:
+            return 0, [f"{page[0].key.text}: not bound: {error}"]
+    results = [await _bind(run, [binding]) for binding in page]
+    return sum(bound for bound, _ in results), [note for _, notes in results for note in notes]
+
+
+def _save(
+    index: Index, state: FileState, agent_id: str | None, note: str | None
+) -> Callable[[Tx], int]:
+    return lambda tx: tx.run(
+        "import_file.save_index",
+        path=index.file.path,
+        name=index.file.name,
+        agent_id=agent_id,
+        bytes=state.bytes,
+        lines=state.lines,
+        entries=state.entries,
+        sha256=state.sha256,
+        inode=index.file.inode,
+        now_ms=tx.now_ms,
+        note=note,
+        content=index.content,
+    )
+
+
+def _pages(bindings: Sequence[Binding]) -> Iterator[list[Binding]]:
+    page: list[Binding] = []
+    size = 0
+    for binding in bindings:
+        if page and (
+            len(page) >= IMPORT_BATCH_ENTRIES or size + len(binding.details) > IMPORT_BATCH_BYTES
+        ):
+            yield page
+            page, size = [], 0
+        page.append(binding)
+        size += len(binding.details)
+    if page:
+        yield page

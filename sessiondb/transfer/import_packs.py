@@ -1,0 +1,97 @@
+"""The reading half of an import: files to packs, each of which fits one transaction.
+
+A pack holds at most `IMPORT_BATCH_ENTRIES` entries and about `IMPORT_BATCH_BYTES`. It may hold
+batches of several files, and says where each file ends. A file that cannot be read ends with
+its reason, and the next file is read.
+
+Runs in worker threads. Holds no lock, and one file open at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
+from sessiondb.models import FileStatus
+
+from .folder_scan import SourceFile
+from .import_plan import FilePlan
+from .jsonl_reader import FileBatch, PrefixChanged, UnreadableFile, read_batches
+from .redaction import Redactor, mark_in
+from .source import place_of
+
+REDACTED_BEFORE: Final = (
+    "its imported part is redacted; to import the new part too, import with --redact again"
+)
+
+
+@dataclass(slots=True)
+class BatchRead:
+    """A batch, with the file that it belongs to."""
+
+    file: SourceFile
+    batch: FileBatch
+
+
+@dataclass(slots=True)
+class FileEnd:
+    """A file has been read to its end, or as far as it could be."""
+
+    file: SourceFile
+    status: FileStatus | None = None  # None: its batches decide
+    note: str | None = None
+
+
+Pack = list[BatchRead | FileEnd]
+
+
+def read_packs(
+    plans: Sequence[FilePlan], redactor: Redactor | None = None
+) -> Generator[Pack, None, None]:
+    """Read files in their order, and yield packs."""
+    pack: Pack = []
+    entries = size = 0
+    for event in (event for plan in plans for event in _read_file(plan, redactor)):
+        more = (
+            (len(event.batch.items), event.batch.size) if isinstance(event, BatchRead) else (1, 0)
+        )
+        if pack and (
+            entries + more[0] > IMPORT_BATCH_ENTRIES or size + more[1] > IMPORT_BATCH_BYTES
+        ):
+            yield pack
+            pack, entries, size = [], 0, 0
+        pack.append(event)
+        entries, size = entries + more[0], size + more[1]
+    if pack:
+        yield pack
+
+
+def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead | FileEnd]:
+    file, row = plan.file, plan.known
+    earlier = plan.known or plan.renamed_from
+    try:
+        for batch in read_batches(file.path, place_of(earlier), redactor):
+            if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
+                # Entries never change: a secret that came in by oversight could not be removed.
+                yield FileEnd(file, "failed", REDACTED_BEFORE)
+                return
+            if row is not None and row.first_import_file_no != row.import_file_no:
+                reason = "it was a hard link and is a file of its own now"
+                yield FileEnd(file, "changed", f"{reason}; copy it to a new name and import that")
+                return
+            yield BatchRead(file, batch)
+        yield FileEnd(file)
+    except PrefixChanged as error:
+        advice = (
+            "the imported content is kept; to have the new content too, "
+            "copy the file to a new name and import that"
+        )
+        yield FileEnd(file, "changed", f"{error}; {advice}")
+    except UnreadableFile as error:
+        yield FileEnd(file, "failed", str(error))
+    except FileNotFoundError:
+        yield FileEnd(file, "failed", "it vanished while the import was running; import again")
+    except OSError as error:
+        yield FileEnd(file, "failed", f"it cannot be read: {error.strerror or error}")

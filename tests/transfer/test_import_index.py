@@ -1,0 +1,152 @@
+"""An index binds its keys, keeps its rows verbatim, and never ends an import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sessiondb
+from tests.support.transfer import (
+    by_name,
+    differing,
+    transcript,
+    write,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_index_binds_keys_and_keeps_each_row_verbatim(sample: Path, tmp_db: Path) -> None:
+    folder = sample / "openclaw-2026.5.18"
+    text = (folder / "agents/lab/sessions/sessions.json").read_text(encoding="utf-8")
+    index = json.loads(text)
+    async with sessiondb.open(tmp_db) as db:
+        report = await db.import_path(folder)
+        receipt = by_name(report)["agents/lab/sessions/sessions.json"]
+        for key, row in index.items():
+            if key == "agent:lab:huge":
+                continue
+            assert (await db.session(key)).id == row["sessionId"]
+            details = await db.backend.read(
+                lambda tx, key=key: tx.first("import_file.details", session_key=key).details,
+                op="test",
+            )
+            assert details in text
+            assert json.loads(details) == row
+    assert receipt.entries_new == len(index) - 1
+    assert "agent:lab:huge: not bound: its transcript" in receipt.note
+
+
+async def test_a_changed_index_moves_only_the_keys_that_changed(tmp_path: Path) -> None:
+    sessions = tmp_path / "agents/main/sessions"
+    rows: dict[str, Any] = {f"agent:main:k{at}": {"sessionId": f"s{at}"} for at in range(4)}
+    write(
+        sessions,
+        {f"s{at}.jsonl": transcript(1, f"s{at}") for at in range(4)}
+        | {"sessions.json": json.dumps(rows).encode()},
+    )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(tmp_path)
+        mine = await db.create_session("mine")
+        await db.bind("agent:main:k2", mine)
+        await db.bind("agent:main:k3", mine)
+        write(sessions, {"s9.jsonl": transcript(1, "s9")})
+        rows |= {
+            "agent:main:k1": {"sessionId": "s9"},
+            "agent:main:k3": {"sessionId": "s9"},
+            "agent:main:k9": {"sessionId": "s9"},
+        }
+        write(sessions, {"sessions.json": json.dumps(rows).encode()})
+        receipt = by_name(await db.import_path(tmp_path))["agents/main/sessions/sessions.json"]
+        bound = {key: (await db.session(key)).id for key in rows}
+    assert bound == {
+        "agent:main:k0": "s0",
+        "agent:main:k1": "s9",
+        "agent:main:k2": "mine",
+        "agent:main:k3": "mine",
+        "agent:main:k9": "s9",
+    }
+    assert receipt.status == "imported"
+    assert receipt.entries_new == 2
+    assert "agent:main:k3 is bound to session mine in this database; left so" in receipt.notes
+
+
+async def test_a_transcript_that_arrives_after_its_index_is_bound(tmp_path: Path) -> None:
+    sessions = write(
+        tmp_path / "agents/main/sessions",
+        {"sessions.json": b'{"agent:main:x":{"sessionId":"late"}}'},
+    )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        first = await db.import_path(tmp_path)
+        write(sessions, {"late.jsonl": transcript(1, "late")})
+        await db.import_path(tmp_path)
+        assert (await db.session("agent:main:x")).id == "late"
+    assert "is missing" in first.files[0].note
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"agent:main:x":NaN}',
+        b"\xff",
+        b"null",
+        b'{"agent:main:x":{"sessionId":"s-1"}} trailing',
+        b"[" * 100_000,
+    ],
+)
+async def test_a_broken_index_is_kept_and_binds_nothing(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path / "agents/main/sessions", {"sessions.json": content, "s-1.jsonl": transcript(1)})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        files = by_name(await db.import_path(tmp_path / "agents"))
+        await db.export(tmp_path / "out")
+        assert (await (await db.session_by_id("s-1")).info()).keys == ()
+    assert "not an index" in files["main/sessions/sessions.json"].note
+    assert files["main/sessions/s-1.jsonl"].status == "imported"
+    assert (tmp_path / "out/main/sessions/sessions.json").read_bytes() == content
+
+
+async def test_half_a_character_in_a_key_does_not_end_the_import(tmp_path: Path) -> None:
+    rows = {
+        "agent:main:cut \ud83d": {"sessionId": "s\ud83d"},
+        "agent:main:b": {"sessionId": "cut \ud83d"},
+        "\ud83d": {},
+    }
+    sessions = {
+        "sessions.json": json.dumps(rows).encode(),
+        "b.jsonl": transcript(1, "cut \ud83d"),
+        "s-2.jsonl": transcript(1, "s-2"),
+    }
+    folder = write(tmp_path / "agents/main/sessions", sessions)
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        report = await db.import_path(folder, verify=True)
+        await db.export(tmp_path / "out")
+        assert (await db.session("agent:main:b")).id == "cut \\ud83d"
+    assert report.ok
+    assert differing(folder, tmp_path / "out") == []
+
+
+async def test_a_key_in_two_spellings_is_bound_once(tmp_path: Path) -> None:
+    rows = {
+        "agent:main:discord:channel:A": {"sessionId": "s1"},
+        "agent:main:discord:channel:a": {"sessionId": "s2"},
+    }
+    folder = write(
+        tmp_path / "agents/main/sessions",
+        {
+            "s1.jsonl": transcript(1, "s1"),
+            "s2.jsonl": transcript(1, "s2"),
+            "sessions.json": json.dumps(rows).encode(),
+        },
+    )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        report = await db.import_path(folder)
+        assert (await db.session("agent:main:discord:channel:a")).id == "s2"
+        await db.export(tmp_path / "out")
+    assert "more than once" in by_name(report)["sessions.json"].note
+    assert differing(folder, tmp_path / "out") == []
