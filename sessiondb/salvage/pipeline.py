@@ -45,6 +45,7 @@ from sessiondb.models import Finding
 from sessiondb.transcript import append, paths
 from sessiondb.transcript.entries import Draft, new_id, parse_line
 from sessiondb.transcript.keys import parse_key
+from sessiondb.transcript.replay import replay
 
 T = TypeVar("T")
 
@@ -1023,6 +1024,7 @@ class _Rebuild:
         self.low_no, self.high_no = session_no << SEQ_BITS, session_no << SEQ_BITS | SEQ_MAX
         self.inputs = sorted(inputs)
         self.notes: list[str] = []
+        self.odd: list[str] = []
         self.damaged: list[
             int
         ] = []  # by seq: entries that were read, and whose text is not what it was
@@ -1040,7 +1042,7 @@ class _Rebuild:
             self.notes.append(
                 f"{len(self.undone)} undone compactions are in force again: where they were undone is lost"
             )
-        return [*self.notes, *self.state.notes]
+        return [*self.notes, *self.odd]
 
     # -- before the first entry
 
@@ -1200,7 +1202,7 @@ class _Rebuild:
             draft = self._made_header()
         # A fork's head lies in its ancestor: the header still is seq 0.
         head_no, self.state.head_no = self.state.head_no, None
-        append.place(tx, self.state, draft, lenient=True)
+        replay(tx, self.state, draft, self.odd)
         self.state.head_no = head_no
 
     def _made_header(self) -> Draft:
@@ -1226,9 +1228,9 @@ class _Rebuild:
         if (
             first and tx.first("transcript.by_no", entry_no=self.low_no) is None
         ):  # it would be taken for the header
-            append.place(tx, state, self._made_header(), lenient=True)
+            replay(tx, state, self._made_header(), self.odd)
         tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
-        receipt = append.place(tx, state, draft, lenient=True)
+        receipt = replay(tx, state, draft, self.odd)
         assert receipt.entry_no == number, f"entry {number} was given number {receipt.entry_no}"
         while self.undone and state.head_no == self.undone[0]:
             self.undone.pop(0)

@@ -60,9 +60,9 @@ from sessiondb.models import CompactionOutcome, CompactionResult
 from .append import (
     State,
     advance_epoch,
+    attach,
     estimate_context,
     load_state,
-    place,
     require_live,
     save_state,
 )
@@ -483,13 +483,11 @@ def _commit(
         before=f'{{"type":"compaction","id":"{entry_id}","parentId":',
         after=f',"timestamp":"{timestamp}","summary":{summary.text_json},"firstKeptEntryId":{dumps(kept_id)},'
         f'"tokensBefore":{job.tokens_before}{summary.extra_json}}}',
-        fills_parent=True,
+        follows_head=True,
         entry_id=entry_id,
         tokens=summary.tokens,
-        first_kept_no=first_kept_no,
-        by_job=True,
     )
-    receipt = place(tx, state, draft)
+    receipt = attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
     save_state(tx, state)
     late = job.state != "running" or state.epoch != job.base_epoch + 1
     settled = tx.run(

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import anyio.to_thread
 from pydantic import BaseModel
@@ -81,42 +81,76 @@ class Projection(IntEnum):
         return self in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT)
 
 
+class EntryRow(TypedDict):
+    """Every column of table `entry`, in the order of `schema.sql`.
+
+    The one list of them in Python: the archive's format derives its own from it, and a test
+    compares it with the schema and with each statement that writes or copies whole rows.
+    """
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    projection: int
+    tokens: int
+    tokens_total: int
+    usage_tokens: int | None
+    open_calls: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    model_no: int | None
+    thinking_no: int | None
+    body_at: int
+    body_bytes: int
+    appended_at_ms: int
+    entry_id: str
+    idempotency_key: str | None
+    payload: str
+
+
 @dataclass(slots=True)
 class Draft:
     """An entry that is ready to be stored, except for what only the transaction knows: its parent.
 
-    The stored payload is `before + parent id as JSON + after` when `fills_parent`, else `before` alone.
-    `body_at` counts bytes from the start of `after`, or of `before` when no parent is filled in.
+    The stored payload is `before + parent id as JSON + after` or, without an `after`, `before`.
+    `body_at` counts bytes from the start of `after` or, without one, of `before`.
     """
 
     type: str
     before: str
     after: str = ""
-    fills_parent: bool = False
+    follows_head: bool = False
+    """The text names no parent: the head becomes the parent."""
     entry_id: str = ""
     parent_id: str | None = None
     role: str | None = None
     projection: Projection = Projection.NONE
     tokens: int = 0
     usage_tokens: int | None = None
-    calls: int = 0  # tool calls that an assistant message makes
+    calls: int = 0
+    """Tool calls that an assistant message makes."""
     body_at: int = 0
     body_bytes: int = 0
     side: bool = False
-    linear: bool = False  # version 1: the parent is whatever came before
-    name: str | None = None  # of a session_info entry
-    target_id: str | None = None  # of a leaf record
+    """The entry says `appendMode: "side"`: it does not become the head."""
+    name: str | None = None
+    """Of a session_info entry."""
+    target_id: str | None = None
+    """Of a leaf record."""
     first_kept_id: str | None = None
-    first_kept_seq: int | None = None  # version 1 counts lines instead
-    first_kept_no: int | None = None  # of a compaction that sessiondb itself commits
-    by_job: bool = False  # ... and that has a row of its own
+    first_kept_seq: int | None = None
+    """Version 1 counts lines instead."""
     tokens_before: int = 0
     idempotency_key: str | None = None
-    wide: int = 0  # bytes of the payload beyond one a character, where they were counted: of what is appended, not of what is imported
+    wide: int = 0
+    """Bytes of the payload beyond one a character. Counted for appends, 0 for imports."""
 
     @property
     def size(self) -> int:
-        """Bytes of the payload; of an imported one characters: close enough for a queue's limit."""
+        """Bytes of the payload. For an import, characters: close enough for a queue's limit."""
         return len(self.before) + len(self.after) + self.wide
 
 
@@ -163,7 +197,8 @@ def parse_line(text: str, version: int) -> Draft:
     entry_id, parent_id = fields.get("id"), fields.get("parentId")
     draft.entry_id = _text_or_none(entry_id) or new_id()
     draft.parent_id = _text_or_none(parent_id) or None
-    draft.linear = version < 2 and "parentId" not in fields
+    # Version 1 has no parents: an entry follows the one before it.
+    draft.follows_head = version < 2 and "parentId" not in fields
     return draft
 
 
@@ -362,7 +397,7 @@ def _draft_message(body: str, message: dict[str, Any], now_ms: int) -> Draft:
         type="message",
         before=f'{{"type":"message","id":"{entry_id}","parentId":',
         after=f"{between}{body}}}",
-        fills_parent=True,
+        follows_head=True,
         entry_id=entry_id,
         body_at=len(between),
         body_bytes=len(body) if body.isascii() else len(body.encode()),
@@ -397,23 +432,21 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
     if "id" not in fields:
         added.append(f'"id":"{entry_id}",')
     prefix = "{" + "".join(added)
-    fills_parent = "parentId" not in fields
+    follows_head = "parentId" not in fields
     shown = text[1:]  # the object without its brace: goes behind what is added
-    whole = prefix + ('"parentId":' if fills_parent else shown)
+    whole = prefix + ('"parentId":' if follows_head else shown)
     draft = _describe(fields, None, whole, NATIVE_VERSION)
-    draft.entry_id, draft.parent_id, draft.fills_parent = (
-        storable(entry_id),
-        _text_or_none(fields.get("parentId")),
-        fills_parent,
-    )
-    draft.after = f",{shown}" if fills_parent else ""
+    draft.entry_id = storable(entry_id)
+    draft.parent_id = _text_or_none(fields.get("parentId"))
+    draft.follows_head = follows_head
+    draft.after = f",{shown}" if follows_head else ""
     if draft.type == "message":
         _, span = decode_object("{" + shown)
         if span is None:
             raise InvalidInput('an entry of type "message" needs a "message" object')
         body_at, draft.body_bytes = _byte_span("{" + shown, span)
         # `shown` lost its brace; in front of it stands a comma (parent filled in) or the added fields.
-        draft.body_at = body_at if fills_parent else body_at - 1 + len(prefix)
+        draft.body_at = body_at if follows_head else body_at - 1 + len(prefix)
     return draft
 
 

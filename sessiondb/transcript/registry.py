@@ -19,19 +19,20 @@ from sessiondb.models import SessionInfo
 
 from .append import (
     State,
+    attach,
     estimate_context,
     find_entry,
+    insert_control_record,
     load_state,
     move_head,
     no_entry,
     no_session,
-    place,
     require_live,
     save_state,
 )
 from .entries import NATIVE_VERSION, Draft, new_id
 from .keys import SessionKey, looks_like_key, parse_key
-from .paths import on_path, require_entries, require_readable
+from .paths import entry_number, on_path, require_entries, require_readable
 
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
@@ -276,13 +277,8 @@ def _write_header(
         f'{{"type":"session","version":{NATIVE_VERSION},"id":{dumps(session_id)},'
         f'"timestamp":"{iso_from_ms(tx.now_ms)}","cwd":{dumps(cwd or "")}{parent}}}'
     )
-    state = load_state(tx, session_no)
-    head_no, state.head_no = (
-        state.head_no,
-        None,
-    )  # a fork's head lies in its ancestor: the header still is seq 0
-    place(tx, state, Draft(type="session", before=text, entry_id=session_id))
-    state.head_no = head_no
+    header = Draft(type="session", before=text, entry_id=session_id)
+    insert_control_record(tx, header, entry_number(session_no, 0))
 
 
 # -- moving -------------------------------------------------------------------------------------------------
@@ -306,6 +302,7 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
         SessionEnded: the session has ended; fork it to go on.
     """
     state = _live_state(tx, session_no)
+    first_kept_no = None
     if keep_from is not None:
         kept_entry = find_entry(tx, state, keep_from)
         if (
@@ -315,17 +312,17 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
             or not on_path(tx, kept_entry, state.head_no)
         ):
             raise no_entry(state.session_id, keep_from, " on its current path to keep from")
+        first_kept_no = kept_entry.entry_no
     entry_id = new_id()
     kept = f',"firstKeptEntryId":{dumps(keep_from)}' if keep_from is not None else ""
     draft = Draft(
         type="reset",
         before=f'{{"type":"reset","id":"{entry_id}","parentId":',
         after=f',"timestamp":"{timestamp}","reason":{dumps(reason)}{kept}}}',
-        fills_parent=True,
+        follows_head=True,
         entry_id=entry_id,
-        first_kept_id=keep_from,
     )
-    place(tx, state, draft)
+    attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
     save_state(tx, state)
     return state.epoch
 

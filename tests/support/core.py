@@ -15,6 +15,7 @@ from sessiondb.backend import Tx
 from sessiondb.json_text import DamagedLine
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.entries import Draft, parse_line
+from sessiondb.transcript.replay import replay
 
 
 def user(text: str) -> dict[str, Any]:
@@ -92,10 +93,11 @@ async def load_lines(
             tx, session_id, origin="import", version=version, agent_id=None
         )
         state = append.load_state(tx, session_no)
+        notes: list[str] = []
         for draft in drafts:
-            append.place(tx, state, draft, lenient=True)
+            replay(tx, state, draft, notes)
         append.save_state(tx, state)
-        return state.notes
+        return notes
 
     notes = await db.backend.write(body, op="test.load")
     return await db.session_by_id(session_id), notes

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import closing
 from typing import Any
 
 import anyio
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,10 @@ import sessiondb
 from sessiondb import InvalidInput
 from sessiondb.clock import iso_from_ms, ms_from_iso
 from sessiondb.json_text import NESTING_MAX, DamagedLine, dumps
-from sessiondb.transcript.entries import Draft, Projection, draft_entry, parse_line
+from sessiondb.sqlite.connection import drain
+from sessiondb.sqlite.schema import schema_text
+from sessiondb.sqlite.transaction import statements
+from sessiondb.transcript.entries import Draft, EntryRow, Projection, draft_entry, parse_line
 from tests.support.core import user
 
 NOW_MS = 1_800_000_000_000
@@ -22,9 +28,9 @@ NOW_MS = 1_800_000_000_000
 
 def stored(draft: Draft, parent: str | None = "p") -> tuple[str, str]:
     """Return what is stored for a draft, and the part that is marked as its message."""
-    front = draft.before + (dumps(parent) if draft.fills_parent else "")
+    front = draft.before + (dumps(parent) if draft.after else "")
     payload = front + draft.after
-    start = draft.body_at + (len(front.encode()) if draft.fills_parent else 0)
+    start = draft.body_at + (len(front.encode()) if draft.after else 0)
     return payload, payload.encode()[start : start + draft.body_bytes].decode()
 
 
@@ -180,7 +186,7 @@ def test_a_typed_entry_gets_what_is_missing_in_front() -> None:
 def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
     text = '{"type":"custom","id":"a","parentId":"b","timestamp":"t"}'
     draft = draft_entry(text, now_ms=NOW_MS)
-    assert (stored(draft)[0], draft.entry_id, draft.parent_id, draft.fills_parent) == (
+    assert (stored(draft)[0], draft.entry_id, draft.parent_id, draft.follows_head) == (
         text,
         "a",
         "b",
@@ -206,12 +212,20 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
             3,
             {"role": "hookMessage", "projection": Projection.BODY},
         ),
-        ('{"type":"message","message":{"role":"user"}}', 1, {"linear": True, "parent_id": None}),
-        ('{"type":"message","message":{"role":"user"}}', 2, {"linear": False, "parent_id": None}),
+        (
+            '{"type":"message","message":{"role":"user"}}',
+            1,
+            {"follows_head": True, "parent_id": None},
+        ),
+        (
+            '{"type":"message","message":{"role":"user"}}',
+            2,
+            {"follows_head": False, "parent_id": None},
+        ),
         (
             '{"type":"message","id":"a","parentId":"b","message":{"role":"user"}}',
             1,
-            {"linear": False, "parent_id": "b", "entry_id": "a"},
+            {"follows_head": False, "parent_id": "b", "entry_id": "a"},
         ),
         (
             '{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3}',
@@ -308,6 +322,56 @@ def test_entries_without_an_id_get_one_each() -> None:
     assert (
         parse_line('{"type":"custom"}', 1).entry_id != parse_line('{"type":"custom"}', 1).entry_id
     )
+
+
+# -- the row ---------------------------------------------------------------------------------
+
+WHOLE_ROWS = {
+    "archive.entries": r"SELECT (.*?)\s+FROM entry",
+    "archive.put_entry": r"INSERT INTO entry \((.*?)\)",
+    "salvage.put_entry": r"INSERT INTO entry \((.*?)\)",
+    "transcript.insert_entry": r"INSERT INTO entry \((.*?)\)",
+}
+
+
+def schema_columns() -> dict[str, bool]:
+    """Return the columns of table `entry`, in order; True: an insert may leave it out."""
+    with closing(apsw.Connection(":memory:")) as connection:
+        drain(connection, schema_text())
+        rows = drain(
+            connection,
+            "SELECT name, NOT \"notnull\" OR dflt_value IS NOT NULL FROM pragma_table_info('entry')",
+        )
+    return {name: bool(may_be_left_out) for name, may_be_left_out in rows}
+
+
+def names_in(text: str) -> list[str]:
+    return [name.strip(" :\n") for name in text.split(",")]
+
+
+@pytest.mark.parametrize("statement", WHOLE_ROWS)
+def test_each_list_of_entry_columns_is_the_schemas(statement: str) -> None:
+    columns = list(schema_columns())
+    assert list(EntryRow.__annotations__) == columns
+    sql = statements()[statement].sql
+    found = re.match(WHOLE_ROWS[statement], sql, re.DOTALL)
+    assert found is not None
+    assert names_in(found[1]) == columns
+    values = re.search(r"VALUES \((.*?)\)", sql, re.DOTALL)
+    assert values is None or names_in(values[1]) == columns
+
+
+def test_no_other_statement_inserts_entries_but_control_records() -> None:
+    inserting = {name for name, found in statements().items() if "INTO entry " in found.sql}
+    assert inserting - WHOLE_ROWS.keys() == {"transcript.insert_control_record"}
+    found = re.match(
+        WHOLE_ROWS["transcript.insert_entry"],
+        statements()["transcript.insert_control_record"].sql,
+        re.DOTALL,
+    )
+    assert found is not None
+    left_out = schema_columns().keys() - names_in(found[1])
+    assert left_out <= {name for name, may_be in schema_columns().items() if may_be}
 
 
 @pytest.mark.parametrize(
