@@ -1,19 +1,23 @@
 """Append entries to a transcript, and move its head.
 
-A transcript is a tree of immutable entries. It is stored as *branches*: unbroken runs, each entry the parent
-of the next. The path from any entry to its root is therefore a short list of ranges over the primary key,
-whatever the length of the history (`paths.py` reads along it), and a fork is one branch whose parent lies in another session.
+A transcript is a tree of immutable entries. It is stored as *branches*: unbroken runs, each entry
+the parent of the next. So the path from any entry to its root is a short list of ranges over the
+primary key, whatever the length of the history (`paths.py` reads along it). A fork is one branch
+whose parent lies in another session.
 
-Each entry carries, by inheritance from its parent, what would otherwise need a walk: its position on the
-path, the tokens summed along the path, the tool calls still open, the entries that last set the model and the
-thinking level, and the boundary in force. So an append reads one session row and its head, and a compaction
-of a million entries reads as much as one of a hundred.
+Each entry inherits from its parent everything that would otherwise need a walk: its position on
+the path, the tokens summed along the path, the tool calls still open, the entries that last set
+the model and the thinking level, and the boundary in force. So an append reads one session row
+and its head, and a compaction of a million entries reads as much as one of a hundred.
+
+`place` stores an entry where its text says, and `attach` is the primitive under it. Entries of a
+transcript that exists already (an import, a rebuilt session) come through `replay.py`.
 
 Invariants, checked by `verify` over a real database:
 
-* seq is dense per session in order of arrival; position is dense along a branch;
-* a session's head is an entry of its own or, just after a fork, of an ancestor;
-* every change of the context's pointers closes one epoch and opens the next in the same transaction.
+* A seq is dense per session in order of arrival, and position along a branch.
+* A session's head is an entry of its own or, just after a fork, of an ancestor.
+* Every change of the context's pointers closes one epoch and opens the next, in one transaction.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from .paths import entry_number, on_path, require_entries, segments, session_of
 
 @dataclass(slots=True)
 class State:
-    """Where a session stands inside one transaction: its row, and what its head passes on to the next entry."""
+    """A session inside one transaction: its row, and what its head passes on to the next entry."""
 
     session_no: int
     session_id: str
@@ -59,7 +63,7 @@ class State:
 
 
 def load_state(tx: ReadTx, session_no: int) -> State:
-    """Read where a session stands.
+    """Read a session's state.
 
     Raises:
         NotFound: no such session.
@@ -71,17 +75,21 @@ def load_state(tx: ReadTx, session_no: int) -> State:
 
 
 def no_session(session_no: int) -> NotFound:
-    """Return the error that says that there is no such session: sessions are never deleted, so the number is from elsewhere."""
+    """Return the error for a session number that is not in this database.
+
+    Sessions are never deleted, so the number comes from another database.
+    """
     return NotFound(
-        f"there is no session number {session_no} in this database; a session's handle is good for the database that it came from. "
-        "List sessions with `sessiondb sessions DB --all`"
+        f"there is no session number {session_no} in this database; a session's handle is good "
+        "for the database that it came from. List sessions with `sessiondb sessions DB --all`"
     )
 
 
 def no_entry(session_id: str, entry_id: str, wanted: str = "") -> NotFound:
-    """Return the error that says that a session has no such entry, or none where it is wanted."""
+    """Return the error for an entry that a session does not have, or not where it is wanted."""
     return NotFound(
-        f"session {session_id} has no entry {entry_id!r}{wanted}; list its entries with `sessiondb show DB {session_id} --json`",
+        f"session {session_id} has no entry {entry_id!r}{wanted}; "
+        f"list its entries with `sessiondb show DB {session_id} --json`",
         session_id=session_id,
         entry_id=entry_id,
     )
@@ -91,7 +99,7 @@ def require_live(state: State) -> None:
     """Refuse to continue a session that has ended.
 
     Raises:
-        SessionEnded: it has; as SessionArchived if its entries are in an archive.
+        SessionEnded: it has. As SessionArchived if its entries are in an archive.
     """
     require_entries(state.session_id, state.archived_at_ms)
     if state.ended_at_ms is not None:
@@ -102,7 +110,7 @@ def require_live(state: State) -> None:
 
 
 def save_state(tx: Tx, state: State) -> None:
-    """Write a session's pointers back: one row, once per transaction however many entries were appended."""
+    """Write a session's pointers back: one row, once per transaction for any number of entries."""
     tx.run(
         "transcript.save_state",
         now_ms=tx.now_ms,
@@ -119,7 +127,7 @@ def save_state(tx: Tx, state: State) -> None:
     )
 
 
-# -- appending ----------------------------------------------------------------------------------------------
+# -- appending -------------------------------------------------------------------------
 
 
 def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
@@ -130,7 +138,7 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
 
     Raises:
         NotFound: no such session, or the transcript has no such parent.
-        SessionEnded: the session has ended; fork it. As SessionArchived: restore it first.
+        SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
     """
     state = load_state(tx, session_no)
     require_live(state)
@@ -287,7 +295,7 @@ def insert_control_record(
     )
 
 
-# -- moving the head ----------------------------------------------------------------------------------------
+# -- moving the head -------------------------------------------------------------------
 
 
 def move_head(tx: Tx, state: State, entry_id: str | None, timestamp: str) -> None:
@@ -343,7 +351,7 @@ def advance_epoch(
 
 
 def estimate_context(tx: ReadTx, state: State) -> int:
-    """Estimate the tokens of the current context from sums along the path: at most three lookups."""
+    """Estimate the tokens of the context from sums along the path: at most 3 lookups."""
     if state.boundary_no is None:
         return state.tokens_total
     boundary = tx.one("transcript.by_no", entry_no=state.boundary_no)
@@ -413,7 +421,7 @@ def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
 
 
 def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
-    """Resolve what a boundary keeps: an entry on its own path, before it. Any other keeps nothing."""
+    """Find what a boundary keeps: an entry on its own path, before it. Any other keeps nothing."""
     kept = None
     if draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
@@ -462,7 +470,10 @@ def in_tree(tx: ReadTx, found: Row) -> Row | None:
 
 
 def switch_head(tx: Tx, state: State, target: Row | None) -> None:
-    """Move the head to an entry (None: the root). The context begins where it began for that entry."""
+    """Move the head to an entry, or to the root (None).
+
+    The context begins where it began for that entry.
+    """
     if (target.entry_no if target is not None else None) == state.head_no:
         return
     boundary_no = target.boundary_no if target is not None else None
@@ -492,7 +503,7 @@ def _kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
     return kept_no
 
 
-# -- finding ------------------------------------------------------------------------------------------------
+# -- finding ---------------------------------------------------------------------------
 
 
 def find_by_key(tx: ReadTx, state: State, idempotency_key: str) -> Row | None:
@@ -505,7 +516,7 @@ def find_by_key(tx: ReadTx, state: State, idempotency_key: str) -> Row | None:
 
 
 def find_entry(tx: ReadTx, state: State, entry_id: str) -> Row | None:
-    """Find an entry by id in a session or, if it is a fork, on the path that it was forked from."""
+    """Find an entry by id in a session or, for a fork, on the path that it was forked from."""
     found = tx.first("transcript.by_id", session_no=state.session_no, entry_id=entry_id)
     if found is not None or state.head_no is None:
         return found

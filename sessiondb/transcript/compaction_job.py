@@ -50,7 +50,7 @@ class SessionHandle(Protocol):
 
 
 class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
-    """A compaction in progress, as its owner holds it."""
+    """A compaction in progress, by its owner's handle."""
 
     def __init__(
         self, session: SessionHandle, *, trigger: str, keep_recent_tokens: int, timeout_s: float
@@ -70,14 +70,15 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
 
     @property
     def _begun(self) -> Job:
-        """What the job's row says.
+        """The job, as its row describes it.
 
         Raises:
             InvalidInput: the block has not been entered.
         """
         if self._job is None:
             raise InvalidInput(
-                "a compaction begins when its block is entered: `async with session.compact() as job`"
+                "a compaction begins when its block is entered: "
+                "`async with session.compact() as job`"
             )
         return self._job
 
@@ -97,16 +98,19 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         return self._begun.tokens_before
 
     def as_json(self) -> bytes:
-        """Return what to summarise as one JSON array, without decoding it."""
+        """Return the messages to summarise as one JSON array, without decoding them."""
         return b"[" + b",".join(self._span) + b"]"
 
     @property
     def keeps_all(self) -> bool:
-        """True: by hand, and nothing but unanswered messages. `messages` are the whole context, and all of it stays."""
+        """True: a manual compaction of nothing but unanswered messages.
+
+        `messages` are the whole context, and all of it stays.
+        """
         return self._begun.cut_no is None
 
     messages: list[dict[str, Any]]
-    """What to summarise: the previous summary, if there is one, then every message up to the cut."""
+    """The messages to summarise: the previous summary, if any, then all up to the cut."""
 
     async def __aenter__(self) -> Self:
         if self._job is not None:
@@ -117,8 +121,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             self._job = await self._begin()
             await self._read_span(self._job)
         except BaseException as error:
-            # No job: nothing was begun. Otherwise the job is given up, also one whose begin was cancelled by
-            # asyncio's task.cancel() after its transaction had begun.
+            # No job: nothing was begun. Otherwise the job is given up, also when asyncio's
+            # task.cancel() cancelled its begin after the transaction had begun.
             if self._job is not None:
                 if isinstance(error, anyio.get_cancelled_exc_class()):
                     await self._give_up(
@@ -143,8 +147,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 keep_recent_tokens=self._keep_recent_tokens,
                 timeout_ms=round(self._timeout_s * 1000),
             )
-            # Set here and not only by the caller, who may be cancelled while this commits and must then give the job up.
-            # If COMMIT fails there is no such job, and giving it up changes nothing.
+            # Set here and not only by the caller: a caller that is cancelled while this commits
+            # must give the job up. If COMMIT fails, giving up a missing job changes nothing.
             self._job = job
             return job
 
@@ -152,7 +156,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             try:
                 return await db.write("compaction.begin", begin)
             except CompactionRunning as running:
-                # Asking the kernel is I/O, so it happens here and not in the transaction; give_up is a compare-and-set.
+                # Asking the kernel is I/O, so it happens outside the transaction. That is safe
+                # because give_up is a compare-and-set.
                 owner = running.owner
                 if (
                     owner is None
@@ -180,7 +185,9 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         self._span, self.messages = await self.session.db.read("compaction.span", read)
 
     async def renew(self, timeout_s: float) -> None:
-        """Move the deadline to `timeout_s` from now, at most to ten times what was asked for at first. Durable; may be repeated.
+        """Move the deadline to `timeout_s` from now, at most to 10 times the first timeout.
+
+        Durable, and may be repeated.
 
         Raises:
             InvalidInput: `timeout_s` is not positive and finite, or the block has not been entered.
@@ -197,7 +204,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         self, summary: str, *, details: object = None, from_hook: bool | None = None
     ) -> CompactionResult:
         """Complete the job; durable on return. See `SessionDB.commit_compaction`."""
-        # From here on there is no deadline: what the block does after its commit is its own business, and not to be cut off.
+        # The deadline ends here: it must not cancel the block after its commit.
         deadline, self._scope.deadline = self._scope.deadline, math.inf
         try:
             self.result = await commit_compaction(
@@ -221,8 +228,9 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         if timed_out:
             await self._give_up("expired", f"no commit within {self._timeout_s:g} s", exc)
             error = CompactionTimeout(
-                f"session {self.session.id}: compaction {self.id} made no commit within {self._timeout_s:g} s; the session goes on, "
-                "and a late db.commit_compaction() is still reconciled",
+                f"session {self.session.id}: compaction {self.id} made no commit within "
+                f"{self._timeout_s:g} s; the session goes on, and a late db.commit_compaction() "
+                "is still reconciled",
                 session_id=self.session.id,
                 compaction_id=self.id,
             )
@@ -238,7 +246,10 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         return swallowed
 
     async def _give_up(self, state: GivenUp, reason: str, cause: BaseException | None) -> None:
-        """Record that the job ended. If even that cannot be written, its deadline ends it; the cause goes first."""
+        """Record that the job ended. If that cannot be written either, its deadline ends it.
+
+        The error of the block, its cause, takes precedence over one of writing.
+        """
         interrupted: BaseException | None = None
         while True:
             try:
@@ -246,15 +257,17 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                     await give_up_compaction(self.session.db, self.id, state, reason)
                 break
             except SessionDBError as error:
-                shown = interrupted or cause
-                if shown is None:
+                raised = interrupted or cause
+                if raised is None:
                     raise
-                shown.add_note(
-                    f"sessiondb: compaction {self.id} could not be marked {state} ({error}); it expires at its deadline"
+                raised.add_note(
+                    f"sessiondb: compaction {self.id} could not be marked {state} ({error}); "
+                    "it expires at its deadline"
                 )
                 break
             except anyio.get_cancelled_exc_class() as cancelled:
-                # asyncio's task.cancel() passes through a shield, once per call. What was not executed is tried again.
+                # asyncio's task.cancel() passes through a shield, once per call. A write that was
+                # not executed is repeated.
                 interrupted = cancelled
                 if outcome_of(cancelled) != "not_executed":
                     break
@@ -274,7 +287,7 @@ async def commit_compaction(
     if not isinstance(summary, str):
         raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
     encode = partial(Summary.of, summary, details, from_hook=from_hook)
-    # What `details` hold is not known before they are encoded; a compaction can afford the way to a thread.
+    # Only encoding shows the size of `details`, and a compaction can afford a thread.
     prepared = (
         await anyio.to_thread.run_sync(encode)
         if details is not None or is_large(summary)

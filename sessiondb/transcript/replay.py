@@ -1,9 +1,8 @@
-"""Place the entries of a transcript that exists already: an imported file's, or a damaged session's.
+"""Place the entries of a transcript that exists already: of an import, or of a damaged session.
 
-The transcript is history, so its entries are placed leniently. What is odd about one is noted,
-and never a reason to keep the good ones out: a parent or a leaf record's target that is not
-there, an idempotency key that was used before. Control records, which no caller may append,
-are read here too.
+The transcript is history, so its entries are placed leniently. An oddity is noted, and never a
+reason to keep good entries out: a parent or a leaf record's target that is missing, an
+idempotency key that was used before. Control records, which no caller may append, are read here.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from .paths import entry_number
 def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
     """Store one entry as its text says and move `state` past it; the caller saves the state.
 
-    What is odd about the entry is added to `notes`, one sentence each.
+    Each oddity of the entry is added to `notes` as one sentence.
     """
     key = draft.idempotency_key
     if key is not None and find_by_key(tx, state, key) is not None:
-        # A file that holds one key twice is imported whole; the key stays with the first.
+        # A file that holds one key twice is imported whole. The key stays with the first.
         notes.append(f"entry {draft.entry_id}: idempotency key {key!r} was used before")
         draft.idempotency_key = None
     if draft.type == "leaf":

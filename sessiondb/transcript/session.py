@@ -25,12 +25,12 @@ _EPOCHS_PAGE = 200
 
 
 class Session:
-    """One transcript. A handle: it holds no state, so it never disagrees with the database."""
+    """One transcript, by its handle. It holds no state, so it agrees with the database."""
 
     def __init__(self, db: Database, ref: registry.Ref) -> None:
         self.db = db
         self.ref = ref
-        """The session's number and id (`session_no`, `session_id`): the number is what names it in the tables."""
+        """The session's number, which names it in the tables, and its id."""
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -41,26 +41,26 @@ class Session:
         return self.ref.session_id
 
     async def info(self) -> SessionInfo:
-        """Describe the session: its keys, sizes and times, as of one snapshot. For one that has ended or is archived too."""
+        """Describe the session, also an ended or archived one: keys, sizes and times."""
         return await self.db.read("session.info", lambda tx: registry.info(tx, self.ref.session_no))
 
-    # -- append and read ------------------------------------------------------------------------------------
+    # -- append and read ---------------------------------------------------------------
 
     async def append(
         self, item: Item, *, idempotency_key: str | None = None, timeout_s: float | None = None
     ) -> Receipt:
         """Append a message, a typed entry, or the JSON text of either, after the head.
 
-        On disk when it returns. With an idempotency key it may be repeated: the second time returns the first
-        receipt with `duplicate=True`. Never waits for a compaction or an import; a slow
+        On disk when it returns. With an idempotency key it may be repeated: the second call returns
+        the first receipt with `duplicate=True`. Never waits for a compaction or an import. A slow
         reader costs it at most `Limits.wal_reset_ms_max`, while the WAL is reset.
 
         Raises:
             InvalidInput: not JSON, or neither a message (with a role) nor an entry (with a type).
-            StoreBusy: the queue is full; retry after `retry_after_ms`.
+            StoreBusy: the queue is full. Retry after `retry_after_ms`.
             NotExecuted: `timeout_s` passed before the transaction began.
             NotFound: the entry names a parent that is not in the transcript.
-            SessionEnded: the session has ended; fork it to go on. As SessionArchived: restore it first.
+            SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
         """
         return (await self._append([await prepare(item, idempotency_key)], timeout_s))[0]
 
@@ -74,8 +74,9 @@ class Session:
         """Append several in order: all of them or none. Otherwise like `append`.
 
         Raises:
-            InvalidInput: one of them cannot be stored (its index is in the message), or too many at once.
-            StoreBusy, NotExecuted, NotFound, SessionEnded: as of `append`; none of them was stored.
+            InvalidInput: one of them cannot be stored (its index is in the message), or they are
+                too many at once.
+            StoreBusy, NotExecuted, NotFound, SessionEnded: as of `append`. None was stored.
         """
         check_append(len(items), 0)
         keys = idempotency_keys if idempotency_keys is not None else [None] * len(items)
@@ -95,19 +96,20 @@ class Session:
         )
 
     async def context(self, *, epoch: int | None = None, decode: bool = True) -> Context:
-        """Read what the model is sent now or, with `epoch`, was sent at the end of that epoch.
+        """Read the context of the model: the present one, or with `epoch` that epoch's last.
 
-        Messages are decoded on a reader thread; `decode=False` leaves that out, for callers of `as_json()`.
+        Messages are decoded on a reader thread. `decode=False` leaves that out, for callers of
+        `as_json()`.
 
         Raises:
             NotFound: no such epoch.
-            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.restore` brings them back.
         """
 
         def read(tx: ReadTx) -> Context:
             context = read_context(tx, self.ref.session_no, epoch)
             if decode:
-                context.messages  # noqa: B018  decoded here, on the reader thread, and kept
+                context.messages  # noqa: B018  decodes on the reader thread; the value is cached
             return context
 
         return await self.db.read("context", read)
@@ -122,12 +124,13 @@ class Session:
     ) -> list[Entry]:
         """Read one page of the current path: oldest first, or newest first.
 
-        `after` and `before` are entries (or their `entry_no`) that bound the page; both are left out of it. To
-        page on, pass the last entry of a page as `after` (or as `before`, newest first). At most 1,000 a page.
+        `after` and `before` are entries (or their `entry_no`) that bound the page and are not part
+        of it. For the next page, pass the last entry of this one as `after` (or as `before`,
+        newest first). At most 1,000 a page.
 
         Raises:
             NotFound: a bound is not on the current path (the head has moved to another branch).
-            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.restore` brings them back.
         """
         after_no, before_no = _entry_no(after), _entry_no(before)
 
@@ -147,17 +150,22 @@ class Session:
         return await self.db.read("entries", read)
 
     async def tail(self, count: int = 20) -> list[Entry]:
-        """Read the last entries of the current path, oldest first; at most 1,000. Raises SessionArchived, as `entries`."""
+        """Read the last entries of the current path, oldest first. At most 1,000.
+
+        Raises:
+            SessionArchived: as of `entries`.
+        """
         newest = await self.entries(limit=min(count, PAGE_ENTRIES_MAX), newest_first=True)
         return newest[::-1]
 
     async def arrivals(self, *, after_seq: int = -1, limit: int = 100) -> list[Entry]:
-        """Read one page of everything in order of arrival: all branches, control records, and the header (seq 0).
+        """Read one page of all entries in order of arrival.
 
-        To page on, pass the last entry's `seq`. At most 1,000 a page.
+        Includes all branches, control records, and the header (seq 0). For the next page, pass the
+        last entry's `seq`. At most 1,000 a page.
 
         Raises:
-            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.restore` brings them back.
         """
         return await self.db.read(
             "arrivals",
@@ -170,7 +178,7 @@ class Session:
         """List the generations of the context, oldest first.
 
         Raises:
-            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.restore` brings them back.
         """
         found: list[EpochInfo] = []
         while True:
@@ -182,22 +190,25 @@ class Session:
                 return found
 
     async def events(self, *, audience: Audience = "user", limit: int = 50) -> list[Event]:
-        """Read the session's newest events, oldest first: for a page that is opened late. Bounded: old ones are not looked for."""
+        """Read the session's newest events, oldest first, for a page that is opened late.
+
+        Bounded: it does not search for old ones.
+        """
         return await self.db.read(
             "session.events",
             lambda tx: events.of_session(tx, self.ref.session_no, audience=audience, limit=limit),
         )
 
-    # -- moving ---------------------------------------------------------------------------------------------
+    # -- moving ------------------------------------------------------------------------
 
     async def branch(self, entry_id: str | None) -> int:
-        """Make another entry the head, so that the next append follows it; return the epoch. None is the root.
+        """Make another entry the head, so that the next append follows it; return the epoch.
 
-        Durable; moving to the present head changes nothing.
+        None is the root. Durable. Moving to the present head changes nothing.
 
         Raises:
             NotFound: no such entry.
-            SessionEnded: the session has ended; `fork(entry_id=...)` goes on from there.
+            SessionEnded: the session has ended. Continue in `fork(entry_id=...)`.
         """
         return await self.db.write(
             "branch",
@@ -205,9 +216,10 @@ class Session:
         )
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
-        """Begin the context anew in the same session; return the new epoch. Durable. Each call begins another epoch.
+        """Begin the context anew in the same session; return the new epoch.
 
-        With `keep_from` (an entry id) the conversation from there on stays in the context.
+        Durable. Each call begins another epoch. With `keep_from` (an entry id) the conversation
+        from there on stays in the context.
 
         Raises:
             NotFound: no such entry on the current path.
@@ -235,15 +247,17 @@ class Session:
         session_id: str | None = None,
         cwd: str | None = None,
     ) -> Session:
-        """Create a session that goes on from here, from an entry, or from the end of an epoch. Copies no entry.
+        """Create a session that continues from here, from an entry, or from the end of an epoch.
 
-        Durable on return. Each call makes another; one repeated with its `session_id` is refused. `key` is bound to it. A
-        session that has ended can be forked.
+        Copies no entry. Durable on return. Each call creates another session. A call repeated with
+        its `session_id` is refused. `key` is bound to the new session. A session that has ended can
+        be forked.
 
         Raises:
             NotFound: no such entry or epoch.
-            InvalidInput: both an entry and an epoch, or the id is taken; as InvalidKey: `key` is not a session key.
-            SessionArchived: its entries are in an archive; `db.restore` brings them back.
+            InvalidInput: both an entry and an epoch, or the id is taken. As InvalidKey: `key` is
+                not a session key.
+            SessionArchived: its entries are in an archive. `db.restore` brings them back.
         """
         if entry_id is not None and epoch is not None:
             raise InvalidInput("fork at an entry or at an epoch, not at both")
@@ -268,21 +282,22 @@ class Session:
         return Session(self.db, ref)
 
     async def end(self) -> bool:
-        """End the session: it stays readable and can be forked, but accepts no append. False if it had ended.
+        """End the session; False if it had ended. It accepts no append any more.
 
-        Durable; may be repeated. Its keys stay bound, so messages for them are refused until `db.unbind`.
+        It stays readable and can be forked. Durable, and may be repeated. Its keys stay bound, so
+        messages for them are refused until `db.unbind`.
         """
         return await self.db.write("session.end", lambda tx: registry.end(tx, self.ref.session_no))
 
     async def pin(self) -> None:
-        """Have retention leave the session alone. Durable; may be repeated."""
+        """Exempt the session from retention. Durable, and may be repeated."""
         await self.db.write("pin", lambda tx: registry.pin(tx, self.ref.session_no))
 
     async def unpin(self) -> None:
-        """Let retention have the session again. Durable; may be repeated."""
+        """Subject the session to retention again. Durable, and may be repeated."""
         await self.db.write("unpin", lambda tx: registry.unpin(tx, self.ref.session_no))
 
-    # -- compaction -----------------------------------------------------------------------------------------
+    # -- compaction --------------------------------------------------------------------
 
     def compact(
         self,
@@ -293,23 +308,23 @@ class Session:
     ) -> CompactionJob:
         """Return a compaction job, to be used as an async context manager.
 
-        Inside the block nothing is held: `job.messages` is what to summarise, `job.commit(summary)` completes it.
+        Inside the block nothing is locked. Summarise `job.messages`, then `job.commit(summary)`.
         Leaving the block without a commit gives the job up, whatever the reason.
 
         Raises (on entering):
             SessionEnded: the session has ended.
-            CompactionRunning: another job of this session is alive; a dead owner's is taken over.
+            CompactionRunning: another job of this session is alive. A dead owner's is taken over.
             CompactionCoolDown: the last ones made no progress.
-            NothingToCompact: nothing lies before what is to be kept.
+            NothingToCompact: nothing lies before the entries that are to be kept.
         """
         return CompactionJob(
             self, trigger=trigger, keep_recent_tokens=keep_recent_tokens, timeout_s=timeout_s
         )
 
     async def undo_compaction(self) -> int:
-        """Return to the context as it was before the last compaction, plus what arrived since; return the new epoch.
+        """Undo the last compaction: return to the context before it; return the new epoch.
 
-        Durable. Repeated, it undoes the compaction before that one.
+        Entries that arrived since stay. Durable. A second call undoes the compaction before it.
 
         Raises:
             SessionEnded: the session has ended.

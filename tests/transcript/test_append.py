@@ -30,7 +30,7 @@ from tests.support.core import ids_of, load_lines, reply, texts, user
 
 SIDE = {"type": "custom", "customType": "note", "data": {}, "appendMode": "side"}
 
-# -- the readers of the two programs, over exported lines ----------------------------------------------------
+# -- the readers of the two programs, over exported lines ------------------------------
 
 
 def walk(lines: Sequence[dict[str, Any]], head_id: str | None) -> list[str]:
@@ -93,7 +93,7 @@ async def check_pages(session: sessiondb.Session, sizes: Sequence[int]) -> None:
         assert backward == path[::-1]
 
 
-# -- idempotency --------------------------------------------------------------------------------------------
+# -- idempotency -----------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -154,7 +154,7 @@ async def test_a_key_has_bounds(tmp_db: Path, key: str) -> None:
         await session.append(user("x"), idempotency_key="x" * IDEMPOTENCY_KEY_CHARS_MAX)
 
 
-# -- all or none --------------------------------------------------------------------------------------------
+# -- all or none -----------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -194,7 +194,7 @@ async def test_an_ended_session_refuses_appends_and_stays_readable(tmp_db: Path)
         assert texts(await session.context()) == ["a"]
 
 
-# -- branches and parents -----------------------------------------------------------------------------------
+# -- branches and parents --------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -343,7 +343,7 @@ async def test_a_version_1_file_is_a_line(tmp_db: Path) -> None:
         assert [entry.parent_no for entry in path] == [None, path[0].entry_no, path[1].entry_no]
 
 
-# -- any history --------------------------------------------------------------------------------------------
+# -- any history -----------------------------------------------------------------------
 
 steps = st.lists(
     st.tuples(
@@ -410,7 +410,7 @@ def test_every_reader_finds_the_same_path_and_every_page_size_reads_it(
     anyio.run(main, backend=backend)
 
 
-# -- pages --------------------------------------------------------------------------------------------------
+# -- pages -----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

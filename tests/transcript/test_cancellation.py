@@ -280,7 +280,7 @@ def sorts(loop: str) -> list[Sort]:
     return found
 
 
-# -- append -----------------------------------------------------------------------------------------------------------
+# -- append ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -358,7 +358,7 @@ async def test_an_append_whose_time_is_up_tells_the_truth(
         await nothing_is_left(db, session)
 
 
-# -- compact ----------------------------------------------------------------------------------------------------------
+# -- compact ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -579,7 +579,7 @@ async def test_a_job_cancelled_with_the_whole_group_is_given_up(tmp_db: Path) ->
         await nothing_is_left(db, session)
 
 
-# -- the synchronous façade -------------------------------------------------------------------------------------------
+# -- the synchronous façade ------------------------------------------------------------
 
 
 def sync_talk(session: sessiondb.sync.Session) -> None:

@@ -132,7 +132,7 @@ def _summary(path: str, compaction_id: str) -> str | None:
     return found
 
 
-# -- the outcome table ------------------------------------------------------------------------------------------------
+# -- the outcome table -----------------------------------------------------------------
 
 
 async def test_a_commit_in_time_begins_the_next_epoch(db: sessiondb.SessionDB) -> None:
@@ -443,7 +443,7 @@ async def test_a_summary_that_is_no_text_is_refused_before_anything_happens(
     assert [state for state, _, _ in await jobs(session)] == ["running"]
 
 
-# -- begin ------------------------------------------------------------------------------------------------------------
+# -- begin -----------------------------------------------------------------------------
 
 
 async def test_a_second_job_is_refused_and_told_whose_the_first_is(
@@ -553,7 +553,7 @@ async def test_a_job_of_a_killed_process_can_still_be_committed(db: sessiondb.Se
     assert await seen(session) == ["<victim's>", "q3", "a3"]
 
 
-# -- renew ------------------------------------------------------------------------------------------------------------
+# -- renew -----------------------------------------------------------------------------
 
 
 async def test_a_deadline_can_be_renewed_up_to_its_bound(
@@ -596,7 +596,7 @@ async def test_a_job_that_was_given_up_cannot_be_renewed(
         assert (await job.commit("S1")).late
 
 
-# -- the cut ----------------------------------------------------------------------------------------------------------
+# -- the cut ---------------------------------------------------------------------------
 
 # One letter a message of ten tokens: q question, a reply, c reply that calls a tool, r its result, n note of a program,
 # h excluded from the context (it weighs nothing), s a setting. The bar is where the context begins afterwards; without
@@ -834,7 +834,7 @@ def _unanswered_stay(letters: str, present: list[int]) -> None:
             assert number in present, f"{letters}: question {number} is unanswered and gone"
 
 
-# -- building on an earlier compaction --------------------------------------------------------------------------------
+# -- building on an earlier compaction -------------------------------------------------
 
 
 async def test_the_next_summary_begins_at_what_the_last_compaction_kept(
@@ -923,7 +923,7 @@ async def test_a_large_summary_is_encoded_off_the_event_loop(
     assert encoded_in[1] != threading.get_ident()
 
 
-# -- undo -------------------------------------------------------------------------------------------------------------
+# -- undo ------------------------------------------------------------------------------
 
 
 async def test_undo_brings_back_what_was_and_keeps_what_arrived_since(

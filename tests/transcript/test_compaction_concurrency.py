@@ -147,7 +147,7 @@ async def test_one_id_committed_by_many_at_once_has_one_result(tmp_db: Path) -> 
         )
 
 
-# -- interleavings ----------------------------------------------------------------------------------------------------
+# -- interleavings ---------------------------------------------------------------------
 
 
 class Ledger:
@@ -286,7 +286,7 @@ def test_however_appenders_and_compactors_interleave_nothing_is_lost_and_nothing
     assert outcomes["committed late"] > 0, outcomes
 
 
-# -- two processes ----------------------------------------------------------------------------------------------------
+# -- two processes ---------------------------------------------------------------------
 
 CHILD = """
 import sys, anyio, sessiondb

@@ -35,7 +35,7 @@ async def compact(session: sessiondb.Session, summary: str, *, keep: int = 1) ->
         assert (await job.commit(summary)).outcome == "committed"
 
 
-# -- real transcripts ---------------------------------------------------------------------------------------
+# -- real transcripts ------------------------------------------------------------------
 
 
 def with_expectations(folder: Path) -> list[tuple[Path, Any]]:
@@ -87,7 +87,7 @@ async def test_a_real_transcript_has_the_context_that_its_own_program_reads(
     assert checked >= 10
 
 
-# -- epochs -------------------------------------------------------------------------------------------------
+# -- epochs ----------------------------------------------------------------------------
 
 moves = st.lists(
     st.sampled_from(
@@ -193,7 +193,7 @@ async def test_undo_returns_what_was_summarised_and_keeps_what_came_since(tmp_db
         assert texts(await session.context(epoch=1)) == compacted
 
 
-# -- resets -------------------------------------------------------------------------------------------------
+# -- resets ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -230,7 +230,7 @@ async def test_a_reset_keeps_conversation_and_answered_tools_only(tmp_db: Path) 
         assert (await db.verify()).findings == ()
 
 
-# -- what is sent, and what is not --------------------------------------------------------------------------
+# -- what is sent, and what is not -----------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -379,7 +379,7 @@ async def test_the_model_and_thinking_level_are_those_of_the_head(tmp_db: Path) 
         )
 
 
-# -- tokens -------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -405,7 +405,7 @@ async def test_tokens_rest_on_the_provider_until_the_context_moves(tmp_db: Path)
         assert await tokens() == (0, False)
 
 
-# -- forks --------------------------------------------------------------------------------------------------
+# -- forks -----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

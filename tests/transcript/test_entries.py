@@ -324,7 +324,7 @@ def test_entries_without_an_id_get_one_each() -> None:
     )
 
 
-# -- the row ---------------------------------------------------------------------------------
+# -- the row ---------------------------------------------------------------------------
 
 WHOLE_ROWS = {
     "archive.entries": r"SELECT (.*?)\s+FROM entry",
@@ -395,7 +395,7 @@ def test_a_time_is_written_as_it_is_read() -> None:
     assert ms_from_iso(iso_from_ms(NOW_MS + 7)) == NOW_MS + 7
 
 
-# -- any message ---------------------------------------------------------------------------------------------
+# -- any message -----------------------------------------------------------------------
 
 json_values = st.recursive(
     st.none()

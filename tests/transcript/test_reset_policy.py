@@ -36,7 +36,7 @@ def ms(text: str, zone: str = "UTC") -> int:
     )
 
 
-# -- the rule -----------------------------------------------------------------------------------------------
+# -- the rule --------------------------------------------------------------------------
 
 DAILY = {"mode": "daily", "at_hour": 4, "time_zone": "UTC"}
 IDLE = {"mode": "idle", "idle_minutes": 60}
@@ -209,7 +209,7 @@ def test_a_channels_policy_goes_before_a_types_and_both_before_the_rest() -> Non
     assert policy.for_key(parse_key("agent:main:main")) == policy
 
 
-# -- the reset ----------------------------------------------------------------------------------------------
+# -- the reset -------------------------------------------------------------------------
 
 
 def age(path: Path, hours: float) -> None:
