@@ -1,4 +1,4 @@
-"""The grammar of entries: what is kept character for character, what is understood, and what is refused."""
+"""The grammar of entries: kept character for character, understood, or refused; and their row."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def stored(draft: Draft, parent: str | None = "p") -> tuple[str, str]:
 
 BODY = '{"role":"user","content":"hé 🙂"}'
 LAYOUTS = {
-    "the usual one": f'{{"type":"message","id":"a","parentId":null,"timestamp":"t","message":{BODY}}}',
+    "usual": f'{{"type":"message","id":"a","parentId":null,"timestamp":"t","message":{BODY}}}',
     "message not last": f'{{"type":"message","message":{BODY},"id":"a"}}',
     "message first": f'{{"message":{BODY},"type":"message"}}',
-    "an object before it": f'{{"type":"message","details":{{"message":{{"a":1}}}},"message":{BODY}}}',
+    "an object before": f'{{"type":"message","d":{{"message":{{"a":1}}}},"message":{BODY}}}',
     "an array before it": f'{{"type":"message","x":[1,{{"message":2}}],"message":{BODY}}}',
     "white space": f' {{ "type" : "message" ,\t"message"\t:  {BODY} \r}} ',
     "wide text before it": f'{{"type":"message","id":"ñ日本🙂","message":{BODY}}}',
     "escapes before it": f'{{"type":"message","x":"a\\"}},\\\\","message":{BODY}}}',
     "an escaped key": f'{{"type":"message","mess\\u0061ge":{BODY}}}',
-    "the key twice: the last one counts": f'{{"type":"message","message":{{"role":"x"}},"message":{BODY}}}',
+    "the key twice": f'{{"type":"message","message":{{"role":"x"}},"message":{BODY}}}',
     "the key twice, first as a text": f'{{"type":"message","message":"x","message":{BODY}}}',
-    "numbers and words before it": f'{{"type":"message","n":-1.5e3,"b":true,"z":null,"message":{BODY}}}',
+    "numbers before": f'{{"type":"message","n":-1.5e3,"b":true,"z":null,"message":{BODY}}}',
 }
 
 
 @pytest.mark.parametrize("line", LAYOUTS.values(), ids=LAYOUTS)
-def test_the_message_is_found_in_any_layout_and_the_line_is_kept(line: str) -> None:
+def test_a_line_is_kept_and_its_message_found_in_any_layout(line: str) -> None:
     draft = parse_line(line, 3)
     payload, body = stored(draft)
     assert payload == line
@@ -61,7 +61,7 @@ def test_the_message_is_found_in_any_layout_and_the_line_is_kept(line: str) -> N
 
 
 @pytest.mark.parametrize("line", LAYOUTS.values(), ids=LAYOUTS)
-def test_what_a_caller_appends_as_text_is_kept_and_its_message_found(line: str) -> None:
+def test_an_appended_text_is_kept_and_its_message_found(line: str) -> None:
     draft = draft_entry(line, now_ms=NOW_MS)
     payload, body = stored(draft)
     assert body == BODY
@@ -126,7 +126,7 @@ REFUSED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("item", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_stored_is_refused_with_a_sentence(item: Any) -> None:
+def test_an_item_that_cannot_be_stored_is_refused(item: Any) -> None:
     if item is None:
         item = {"role": "user"}
         for _ in range(5000):
@@ -175,11 +175,12 @@ def test_a_line_that_is_no_entry_has_a_reason(line: str) -> None:
     assert str(caught.value)
 
 
-def test_a_typed_entry_gets_what_is_missing_in_front() -> None:
+def test_a_typed_entry_gets_missing_fields_in_front() -> None:
     draft = draft_entry('{"type":"custom","data":{"a":1}}', now_ms=NOW_MS)
     payload, _ = stored(draft, parent="before")
     assert payload == (
-        f'{{"timestamp":"2027-01-15T08:00:00.000Z","id":"{draft.entry_id}","parentId":"before","type":"custom","data":{{"a":1}}}}'
+        f'{{"timestamp":"2027-01-15T08:00:00.000Z","id":"{draft.entry_id}",'
+        '"parentId":"before","type":"custom","data":{"a":1}}'
     )
 
 
@@ -192,6 +193,11 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
         "b",
         False,
     )
+
+
+def said_by(role: str, fields: str) -> str:
+    """Return the line of a message with further fields."""
+    return f'{{"type":"message","message":{{"role":"{role}",{fields}}}}}'
 
 
 @pytest.mark.parametrize(
@@ -271,7 +277,7 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
             {"projection": Projection.NONE, "body_bytes": 0},
         ),
         (
-            '{"type":"message","message":{"role":"bashExecution","excludeFromContext":true,"command":"abcd"}}',
+            said_by("bashExecution", '"excludeFromContext":true,"command":"abcd"'),
             3,
             {"projection": Projection.EXCLUDED, "tokens": 0},
         ),
@@ -281,17 +287,19 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
             {"projection": Projection.BODY},
         ),
         (
-            '{"type":"message","message":{"role":"assistant","content":[{"type":"toolCall"},{"type":"text"},7,{"type":"toolCall"}]}}',
+            said_by(
+                "assistant", '"content":[{"type":"toolCall"},{"type":"text"},7,{"type":"toolCall"}]'
+            ),
             3,
             {"calls": 2},
         ),
         (
-            '{"type":"message","message":{"role":"assistant","providerReplay":{"type":"anthropic-compaction"}}}',
+            said_by("assistant", '"providerReplay":{"type":"anthropic-compaction"}'),
             4,
             {"projection": Projection.CHECKPOINT},
         ),
         (
-            '{"type":"message","message":{"role":"assistant","providerReplay":{"type":"other"}}}',
+            said_by("assistant", '"providerReplay":{"type":"other"}'),
             4,
             {"projection": Projection.BODY},
         ),
@@ -340,7 +348,8 @@ def schema_columns() -> dict[str, bool]:
         drain(connection, schema_text())
         rows = drain(
             connection,
-            "SELECT name, NOT \"notnull\" OR dflt_value IS NOT NULL FROM pragma_table_info('entry')",
+            'SELECT name, NOT "notnull" OR dflt_value IS NOT NULL '
+            "FROM pragma_table_info('entry')",
         )
     return {name: bool(may_be_left_out) for name, may_be_left_out in rows}
 
@@ -534,7 +543,7 @@ async def test_half_an_emoji_in_a_column_is_stored_as_its_escape(tmp_db: Any, fi
 
 
 @pytest.mark.anyio
-async def test_half_an_emoji_in_an_argument_is_refused_and_the_writer_goes_on(tmp_db: Any) -> None:
+async def test_half_an_emoji_in_an_argument_does_not_stop_the_writer(tmp_db: Any) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         for attempt in (
