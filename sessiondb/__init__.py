@@ -72,9 +72,10 @@ from .models import (
     SessionInfo,
     VerifyReport,
 )
+from .transcript.compaction_job import CompactionJob
 from .transcript.context import Context
 from .transcript.reset_policy import ResetPolicy
-from .transcript.session import CompactionJob, Session
+from .transcript.session import Session
 from .transfer.redaction import Redactor
 
 __all__ = [

@@ -43,8 +43,9 @@ from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
 from .transcript import registry
 from .transcript.compaction import GivenUp
+from .transcript.compaction_job import commit_compaction, give_up_compaction
 from .transcript.keys import parse_key
-from .transcript.session import Session, commit_compaction, give_up_compaction
+from .transcript.session import Session
 from .transfer import exporter, importer
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor

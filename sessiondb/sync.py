@@ -38,8 +38,8 @@ from .backend import ReadTx, Tx
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
 from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
+from .transcript.compaction_job import CompactionJob as AsyncCompactionJob
 from .transcript.registry import Ref
-from .transcript.session import CompactionJob as AsyncCompactionJob
 from .transcript.session import Session as AsyncSession
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor

@@ -4,6 +4,7 @@
 * `tmp_db`: a path for a database that does not exist yet, in a folder of its own.
 * `sample`: the project's own transcripts (tests/sample), always there.
 * `nothing_left`: fails a test after which a file below its folder is still open, or a thread of ours alive.
+* `gate`: stops the writer where a test wants it (tests/support/cancellation.py).
 * `corpus`: the large collection of real transcripts beside the checkout; without it the test is skipped and says so.
   It has the layout of `sample`, so a test can be parametrised over `transcripts`, which is whichever folders exist.
 """
@@ -21,6 +22,9 @@ from hypothesis import settings
 
 from tests import ROOT, TESTS
 from tests.proofs.crash.faults_workload import descriptors
+
+# Plugins, so that their fixtures are there for every test.
+pytest_plugins = ["tests.support.cancellation"]
 
 SAMPLE = TESTS / "sample"
 CORPUS = ROOT.parent / "shared" / "corpus"

@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 from sessiondb.backend import Row
 from sessiondb.errors import InvalidInput, StoreDamaged
@@ -34,6 +34,7 @@ from sessiondb.limits import (
     SEQ_BITS,
     SEQ_MAX,
 )
+from sessiondb.transcript.entries import EntryRow
 
 T = TypeVar("T")
 
@@ -71,6 +72,11 @@ def _columns(text: str) -> dict[str, str]:
     return dict(word.split(":") for word in text.split())
 
 
+def _columns_of(row: type) -> dict[str, str]:
+    kinds = {int: "INTEGER", int | None: "INTEGER?", str: "TEXT", str | None: "TEXT?"}
+    return {name: kinds[kind] for name, kind in get_type_hints(row).items()}
+
+
 COLUMNS: Final[dict[str, dict[str, str]]] = {
     SESSION: _columns("""
         session_no:INTEGER session_id:TEXT agent_id:TEXT? origin:TEXT version:INTEGER
@@ -90,13 +96,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         session_no:INTEGER epoch:INTEGER reason:TEXT opened_at_ms:INTEGER boundary_no:INTEGER?
         first_kept_no:INTEGER? closed_head_no:INTEGER? closed_at_ms:INTEGER?
     """),
-    ENTRY: _columns("""
-        entry_no:INTEGER branch_no:INTEGER? parent_no:INTEGER? position:INTEGER type:TEXT
-        role:TEXT? projection:INTEGER tokens:INTEGER tokens_total:INTEGER usage_tokens:INTEGER?
-        open_calls:INTEGER boundary_no:INTEGER? first_kept_no:INTEGER? model_no:INTEGER?
-        thinking_no:INTEGER? body_at:INTEGER body_bytes:INTEGER appended_at_ms:INTEGER
-        entry_id:TEXT idempotency_key:TEXT? payload:TEXT
-    """),
+    ENTRY: _columns_of(EntryRow),
 }
 """The columns of each table in the order in which they are archived, with the types of the schema.
 

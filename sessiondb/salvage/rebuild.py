@@ -11,6 +11,7 @@ from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.transcript import append, paths
 from sessiondb.transcript.entries import Draft, new_id, parse_line
+from sessiondb.transcript.replay import replay
 
 from .workspace import BATCH_ROWS, FRAGMENT_CHARS, Workspace, batches, decode_object
 
@@ -30,6 +31,7 @@ class Rebuild:
         self.low_no, self.high_no = session_no << SEQ_BITS, session_no << SEQ_BITS | SEQ_MAX
         self.inputs = sorted(inputs)
         self.notes: list[str] = []
+        self.oddities: list[str] = []
         # By seq: entries that were read, and whose text is damaged.
         self.damaged: list[int] = []
         self.session: Any = None
@@ -47,7 +49,7 @@ class Rebuild:
                 f"{len(self.undone)} undone compactions are in force again: "
                 "where they were undone is lost"
             )
-        return [*self.notes, *self.state.notes]
+        return [*self.notes, *self.oddities]
 
     # -- before the first entry
 
@@ -206,7 +208,7 @@ class Rebuild:
             draft = self._new_header()
         # A fork's head lies in its ancestor, and the header is still seq 0.
         head_no, self.state.head_no = self.state.head_no, None
-        append.place(tx, self.state, draft, lenient=True)
+        replay(tx, self.state, draft, self.oddities)
         self.state.head_no = head_no
 
     def _new_header(self) -> Draft:
@@ -231,9 +233,9 @@ class Rebuild:
         first = draft.type == "session" and state.last_seq == 0 and state.head_no is None
         if first and tx.first("transcript.by_no", entry_no=self.low_no) is None:
             # Without a header before it, this entry would be taken for the header.
-            append.place(tx, state, self._new_header(), lenient=True)
+            replay(tx, state, self._new_header(), self.oddities)
         tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
-        receipt = append.place(tx, state, draft, lenient=True)
+        receipt = replay(tx, state, draft, self.oddities)
         assert receipt.entry_no == number, f"entry {number} got number {receipt.entry_no}"
         while self.undone and state.head_no == self.undone[0]:
             self.undone.pop(0)

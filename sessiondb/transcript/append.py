@@ -1,26 +1,30 @@
 """Append entries to a transcript, and move its head.
 
-A transcript is a tree of immutable entries. It is stored as *branches*: unbroken runs, each entry the parent
-of the next. The path from any entry to its root is therefore a short list of ranges over the primary key,
-whatever the length of the history (`paths.py` reads along it), and a fork is one branch whose parent lies in another session.
+A transcript is a tree of immutable entries. It is stored as *branches*: unbroken runs, each entry
+the parent of the next. So the path from any entry to its root is a short list of ranges over the
+primary key, whatever the length of the history (`paths.py` reads along it). A fork is one branch
+whose parent lies in another session.
 
-Each entry carries, by inheritance from its parent, what would otherwise need a walk: its position on the
-path, the tokens summed along the path, the tool calls still open, the entries that last set the model and the
-thinking level, and the boundary in force. So an append reads one session row and its head, and a compaction
-of a million entries reads as much as one of a hundred.
+Each entry inherits from its parent everything that would otherwise need a walk: its position on
+the path, the tokens summed along the path, the tool calls still open, the entries that last set
+the model and the thinking level, and the boundary in force. So an append reads one session row
+and its head, and a compaction of a million entries reads as much as one of a hundred.
+
+`place` stores an entry where its text says, and `attach` is the primitive under it. Entries of a
+transcript that exists already (an import, a rebuilt session) come through `replay.py`.
 
 Invariants, checked by `verify` over a real database:
 
-* seq is dense per session in order of arrival; position is dense along a branch;
-* a session's head is an entry of its own or, just after a fork, of an ancestor;
-* every change of the context's pointers closes one epoch and opens the next in the same transaction.
+* A seq is dense per session in order of arrival, and position along a branch.
+* A session's head is an entry of its own or, just after a fork, of an ancestor.
+* Every change of the context's pointers closes one epoch and opens the next, in one transaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, Unpack
 
 from sessiondb.backend import ReadTx, Row, Tx
 from sessiondb.errors import NotFound, SessionEnded
@@ -28,13 +32,13 @@ from sessiondb.json_text import dumps
 from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Receipt
 
-from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, Projection, new_id
+from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
 from .paths import entry_number, on_path, require_entries, segments, session_of
 
 
 @dataclass(slots=True)
 class State:
-    """Where a session stands inside one transaction: its row, and what its head passes on to the next entry."""
+    """A session inside one transaction: its row, and what its head passes on to the next entry."""
 
     session_no: int
     session_id: str
@@ -56,13 +60,10 @@ class State:
     open_calls: int = 0
     model_no: int | None = None
     thinking_no: int | None = None
-    notes: list[str] = field(
-        default_factory=list
-    )  # what was odd about imported entries; nothing is refused for it
 
 
 def load_state(tx: ReadTx, session_no: int) -> State:
-    """Read where a session stands.
+    """Read a session's state.
 
     Raises:
         NotFound: no such session.
@@ -74,17 +75,21 @@ def load_state(tx: ReadTx, session_no: int) -> State:
 
 
 def no_session(session_no: int) -> NotFound:
-    """Return the error that says that there is no such session: sessions are never deleted, so the number is from elsewhere."""
+    """Return the error for a session number that is not in this database.
+
+    Sessions are never deleted, so the number comes from another database.
+    """
     return NotFound(
-        f"there is no session number {session_no} in this database; a session's handle is good for the database that it came from. "
-        "List sessions with `sessiondb sessions DB --all`"
+        f"there is no session number {session_no} in this database; a session's handle is good "
+        "for the database that it came from. List sessions with `sessiondb sessions DB --all`"
     )
 
 
 def no_entry(session_id: str, entry_id: str, wanted: str = "") -> NotFound:
-    """Return the error that says that a session has no such entry, or none where it is wanted."""
+    """Return the error for an entry that a session does not have, or not where it is wanted."""
     return NotFound(
-        f"session {session_id} has no entry {entry_id!r}{wanted}; list its entries with `sessiondb show DB {session_id} --json`",
+        f"session {session_id} has no entry {entry_id!r}{wanted}; "
+        f"list its entries with `sessiondb show DB {session_id} --json`",
         session_id=session_id,
         entry_id=entry_id,
     )
@@ -94,7 +99,7 @@ def require_live(state: State) -> None:
     """Refuse to continue a session that has ended.
 
     Raises:
-        SessionEnded: it has; as SessionArchived if its entries are in an archive.
+        SessionEnded: it has. As SessionArchived if its entries are in an archive.
     """
     require_entries(state.session_id, state.archived_at_ms)
     if state.ended_at_ms is not None:
@@ -105,7 +110,7 @@ def require_live(state: State) -> None:
 
 
 def save_state(tx: Tx, state: State) -> None:
-    """Write a session's pointers back: one row, once per transaction however many entries were appended."""
+    """Write a session's pointers back: one row, once per transaction for any number of entries."""
     tx.run(
         "transcript.save_state",
         now_ms=tx.now_ms,
@@ -122,18 +127,18 @@ def save_state(tx: Tx, state: State) -> None:
     )
 
 
-# -- appending ----------------------------------------------------------------------------------------------
+# -- appending -------------------------------------------------------------------------
 
 
 def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
-    """Append drafts in order at the head (or where they say); all or none of them.
+    """Append drafts in order, each at the head or after the parent that it names; all or none.
 
-    Durable once the surrounding transaction commits. May be repeated for drafts that carry an idempotency key:
-    the second time returns the first receipt and changes nothing.
+    Durable once the surrounding transaction commits. May be repeated for drafts that carry an
+    idempotency key: the second time returns the first receipt and changes nothing.
 
     Raises:
-        NotFound: no such session, or a parent that a caller named is not in the transcript.
-        SessionEnded: the session has ended; fork it to go on. As SessionArchived: restore it first.
+        NotFound: no such session, or the transcript has no such parent.
+        SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
     """
     state = load_state(tx, session_no)
     require_live(state)
@@ -143,19 +148,15 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
     return placed
 
 
-def place(tx: Tx, state: State, draft: Draft, *, lenient: bool = False) -> Receipt:
+def place(tx: Tx, state: State, draft: Draft) -> Receipt:
     """Store one entry and move `state` past it; the caller saves the state.
 
-    `lenient` is the importer's reading: a parent that is not there starts a new root, with a note, because a
-    damaged transcript must not keep its good entries out.
+    Raises:
+        NotFound: the transcript has no such parent.
     """
     if draft.idempotency_key is not None:
-        known = tx.first(
-            "transcript.by_idempotency_key",
-            session_no=state.session_no,
-            idempotency_key=draft.idempotency_key,
-        )
-        if known is not None and not lenient:
+        known = find_by_key(tx, state, draft.idempotency_key)
+        if known is not None:
             return Receipt(
                 known.entry_no,
                 known.entry_id,
@@ -165,29 +166,67 @@ def place(tx: Tx, state: State, draft: Draft, *, lenient: bool = False) -> Recei
                 known.appended_at_ms,
                 True,
             )
-        if known is not None:
-            # A file that holds one key twice is imported whole; the key stays with the first.
-            state.notes.append(
-                f"entry {draft.entry_id}: idempotency key {draft.idempotency_key!r} was used before"
-            )
-            draft.idempotency_key = None
-    if draft.type in OFF_TREE_TYPES:
-        return _place_off_tree(tx, state, draft)
-    return _place_in_tree(tx, state, draft, lenient=lenient)
+    if draft.follows_head or draft.parent_id == state.head_id:
+        return place_at_head(tx, state, draft)
+    return place_after(tx, state, draft, _named_parent(tx, state, draft.parent_id))
 
 
-def _place_in_tree(tx: Tx, state: State, draft: Draft, *, lenient: bool) -> Receipt:
-    side_of = _Tip.of(state) if draft.side else None
-    if not (draft.fills_parent or draft.linear or draft.parent_id == state.head_id):
-        parent = _named_parent(tx, state, draft, lenient=lenient)
-        if draft.side:
-            _inherit(tx, state, parent)
-        else:
-            _switch_head(tx, state, parent)
-    is_boundary = draft.type in BOUNDARY_TYPES and not draft.side
-    parent_no = state.head_no
-    entry_no = _next_number(state)
-    if state.branch_no is None or draft.side or parent_no is None:
+def place_at_head(tx: Tx, state: State, draft: Draft) -> Receipt:
+    """Store one entry as a child of the head; it becomes the head unless it is a side append."""
+    if draft.side:
+        return _place_aside(tx, state, replace(state), draft)
+    if draft.type not in BOUNDARY_TYPES:
+        return attach(tx, state, draft)
+    first_kept_no = _first_kept(tx, state, draft)
+    receipt = attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
+    if draft.type == "compaction":
+        _record_compaction(tx, state, draft, receipt.entry_no)
+    return receipt
+
+
+def place_after(tx: Tx, state: State, draft: Draft, parent: Row | None) -> Receipt:
+    """Store one entry as a child of another than the head; a parent of None is the root."""
+    if draft.side:
+        tip = replace(state)
+        _inherit(tx, tip, parent)
+        return _place_aside(tx, state, tip, draft)
+    switch_head(tx, state, parent)
+    return place_at_head(tx, state, draft)
+
+
+def _place_aside(tx: Tx, state: State, tip: State, draft: Draft) -> Receipt:
+    """Store a side append: after `tip`, on a branch of its own. The head and the context stay.
+
+    Not even a compaction or a reset begins a context here.
+    """
+    tip.branch_no = None
+    receipt = attach(tx, tip, draft)
+    state.last_seq, state.name = tip.last_seq, tip.name
+    return receipt
+
+
+class _EntryWriter(Protocol):
+    """A `Tx` as `attach` uses it: a column left out, misspelt or mistyped is a type error."""
+
+    def run(
+        self, statement: Literal["transcript.insert_entry"], /, **row: Unpack[EntryRow]
+    ) -> int: ...
+
+
+def attach(
+    tx: Tx,
+    state: State,
+    draft: Draft,
+    begins_context: bool = False,
+    first_kept_no: int | None = None,
+) -> Receipt:
+    """Store one entry as a child of the head, make it the head, and count it into the context.
+
+    The primitive under every append, and a compaction's commit. With `begins_context` the context
+    begins anew at the entry, and `first_kept_no` is what it keeps of the path before it.
+    """
+    entry_no, parent_no = next_number(state), state.head_no
+    if state.branch_no is None or parent_no is None:
         state.branch_no = _open_branch(tx, state.session_no, parent_no, entry_no)
     state.position += 1
     if draft.projection.counts:
@@ -199,13 +238,12 @@ def _place_in_tree(tx: Tx, state: State, draft: Draft, *, lenient: bool) -> Rece
         state.model_no = entry_no
     elif draft.type == "session_info":
         state.name = draft.name
-    first_kept_no = None
-    if is_boundary:
-        first_kept_no = _first_kept(tx, state, draft)
-        # The epoch that ends here ends before this entry: close it at the parent, then count the boundary in.
+    if begins_context:
+        # The epoch that ends here ends before this entry: close it at the parent, then insert.
         advance_epoch(tx, state, draft.type, entry_no, first_kept_no)
     payload, body_at = _payload(draft, state.head_id)
-    tx.run(
+    writer: _EntryWriter = tx
+    writer.run(
         "transcript.insert_entry",
         entry_no=entry_no,
         branch_no=state.branch_no,
@@ -230,78 +268,41 @@ def _place_in_tree(tx: Tx, state: State, draft: Draft, *, lenient: bool) -> Rece
         payload=payload,
     )
     state.head_no, state.head_id = entry_no, draft.entry_id
-    position = state.position
-    if is_boundary:
+    if begins_context:
         state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
-        if draft.type == "compaction" and not draft.by_job:
-            _record_compaction(tx, state, draft, entry_no, first_kept_no)
     elif draft.usage_tokens is not None:
         state.context_tokens, state.tokens_fresh = draft.usage_tokens, 1
     elif draft.projection.counts:
         state.context_tokens += draft.tokens
-    if side_of is not None:
-        side_of.restore(state)
-    return Receipt(entry_no, draft.entry_id, position, state.epoch, draft.tokens, tx.now_ms, False)
+    return Receipt(
+        entry_no, draft.entry_id, state.position, state.epoch, draft.tokens, tx.now_ms, False
+    )
 
 
-def _place_off_tree(tx: Tx, state: State, draft: Draft) -> Receipt:
-    """Store a header or a leaf record. A leaf record moves the head; neither becomes a parent.
-
-    Only a null names the root. A leaf record whose target is no entry is ignored, as by OpenClaw's session reader: a header is none,
-    and neither is a leaf record of the root, which nothing here tells from one that was ignored itself. Of the two mistakes, keeping
-    a context is the better one.
-    """
-    target, known_leaf = None, draft.type == "leaf" and not draft.side
-    if draft.type == "leaf" and draft.target_id is not None:
-        found = find_entry(tx, state, draft.target_id)
-        target = _in_tree(tx, found) if found is not None else None
-        if target is None:
-            why = "is not in the transcript" if found is None else "is no entry of the tree"
-            state.notes.append(
-                f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored"
-            )
-            known_leaf = False
-    header_no = entry_number(state.session_no, 0)
-    is_header = draft.type == "session" and state.last_seq == 0 and state.head_no is None
-    is_header = (
-        is_header and tx.first("transcript.by_no", entry_no=header_no) is None
-    )  # a damaged file may begin with two
-    entry_no = header_no if is_header else _next_number(state)
-    payload, _ = _payload(draft, state.head_id)
+def insert_control_record(
+    tx: Tx, draft: Draft, entry_no: int, target_no: int | None = None
+) -> None:
+    """Insert a header or a leaf record. It has a number and no place in the tree."""
     tx.run(
-        "transcript.insert_entry",
+        "transcript.insert_control_record",
         entry_no=entry_no,
-        branch_no=None,
-        parent_no=target.entry_no if target is not None else None,
-        position=0,
+        parent_no=target_no,
         type=draft.type,
-        role=None,
-        projection=int(Projection.NONE),
-        tokens=0,
-        tokens_total=0,
-        usage_tokens=None,
-        open_calls=0,
-        boundary_no=None,
-        first_kept_no=None,
-        model_no=None,
-        thinking_no=None,
-        body_at=0,
-        body_bytes=0,
         appended_at_ms=tx.now_ms,
         entry_id=draft.entry_id,
         idempotency_key=draft.idempotency_key,
-        payload=payload,
+        payload=draft.before,
     )
-    if known_leaf:
-        _switch_head(tx, state, target)
-    return Receipt(entry_no, draft.entry_id, 0, state.epoch, 0, tx.now_ms, False)
+
+
+# -- moving the head -------------------------------------------------------------------
 
 
 def move_head(tx: Tx, state: State, entry_id: str | None, timestamp: str) -> None:
-    """Make another entry the head: the next append becomes its child. None is the root, before every entry.
+    """Make another entry the head: the next append becomes its child. None is the root.
 
-    Recorded as a `leaf` entry, which OpenClaw's reader follows by its target and pi's by its parent: both
-    programs find the same head in an export. Moving to where the head is already changes nothing.
+    Recorded as a `leaf` entry. OpenClaw's reader follows its target and pi's its parent, so both
+    programs find the same head in an export. Moving to the present head changes nothing.
 
     Raises:
         NotFound: no such entry in this transcript.
@@ -314,10 +315,14 @@ def move_head(tx: Tx, state: State, entry_id: str | None, timestamp: str) -> Non
         if target is None or target.type in OFF_TREE_TYPES:
             raise no_entry(state.session_id, entry_id)
     target_json, leaf_id = dumps(entry_id), new_id()
-    text = f'{{"type":"leaf","id":"{leaf_id}","parentId":{target_json},"timestamp":"{timestamp}","targetId":{target_json}}}'
-    _place_off_tree(
-        tx, state, Draft(type="leaf", before=text, entry_id=leaf_id, target_id=entry_id)
+    text = (
+        f'{{"type":"leaf","id":"{leaf_id}","parentId":{target_json},'
+        f'"timestamp":"{timestamp}","targetId":{target_json}}}'
     )
+    target_no = target.entry_no if target is not None else None
+    leaf = Draft(type="leaf", before=text, entry_id=leaf_id)
+    insert_control_record(tx, leaf, next_number(state), target_no)
+    switch_head(tx, state, target)
 
 
 def advance_epoch(
@@ -346,7 +351,7 @@ def advance_epoch(
 
 
 def estimate_context(tx: ReadTx, state: State) -> int:
-    """Estimate the tokens of the current context from sums along the path: at most three lookups."""
+    """Estimate the tokens of the context from sums along the path: at most 3 lookups."""
     if state.boundary_no is None:
         return state.tokens_total
     boundary = tx.one("transcript.by_no", entry_no=state.boundary_no)
@@ -362,10 +367,8 @@ def estimate_context(tx: ReadTx, state: State) -> int:
     return int(boundary.tokens + state.tokens_total - tokens_cut)
 
 
-def _record_compaction(
-    tx: Tx, state: State, draft: Draft, entry_no: int, first_kept_no: int | None
-) -> None:
-    """Log a compaction that some other program made, so that counters stay what they are: counts of rows."""
+def _record_compaction(tx: Tx, state: State, draft: Draft, entry_no: int) -> None:
+    """Log a compaction that another program made, so that counters stay counts of rows."""
     tx.run(
         "compaction.record",
         compaction_id=new_id(),
@@ -373,39 +376,15 @@ def _record_compaction(
         base_epoch=state.epoch - 1,
         epoch=state.epoch,
         entry_no=entry_no,
-        first_kept_no=first_kept_no,
+        first_kept_no=state.first_kept_no,
         tokens_before=draft.tokens_before,
         tokens_after=state.context_tokens,
         now_ms=tx.now_ms,
     )
 
 
-@dataclass(slots=True)
-class _Tip:
-    """What a side entry must leave as it was: the head, and everything that the head passes on."""
-
-    values: dict[str, Any]
-
-    @classmethod
-    def of(cls, state: State) -> _Tip:
-        passed_on = (
-            "position",
-            "tokens_total",
-            "open_calls",
-            "model_no",
-            "thinking_no",
-            "boundary_no",
-            "first_kept_no",
-        )
-        names = ("head_no", "head_id", "branch_no", *passed_on, "context_tokens", "tokens_fresh")
-        return cls({name: getattr(state, name) for name in names})
-
-    def restore(self, state: State) -> None:
-        for name, value in self.values.items():
-            setattr(state, name, value)
-
-
-def _next_number(state: State) -> int:
+def next_number(state: State) -> int:
+    """Take the next entry number of a session."""
     state.last_seq += 1
     assert state.last_seq <= SEQ_MAX, "a session holds at most 2^32 - 1 entries"
     return entry_number(state.session_no, state.last_seq)
@@ -433,18 +412,16 @@ def _open_calls(before: int, draft: Draft) -> int:
 
 
 def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
-    if not draft.fills_parent:
+    """Return the text to store, and where its message begins, in bytes."""
+    if not draft.after:
         return draft.before, draft.body_at
     front = draft.before + dumps(head_id)
-    return front + draft.after, (
-        len(front) if front.isascii() else len(front.encode())
-    ) + draft.body_at
+    front_bytes = len(front) if front.isascii() else len(front.encode())
+    return front + draft.after, front_bytes + draft.body_at
 
 
 def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
-    """Resolve what a boundary keeps: an entry on its own path, before it; anything else keeps nothing."""
-    if draft.first_kept_no is not None:
-        return draft.first_kept_no
+    """Find what a boundary keeps: an entry on its own path, before it. Any other keeps nothing."""
     kept = None
     if draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
@@ -462,25 +439,26 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     return int(kept.entry_no)
 
 
-def _named_parent(tx: ReadTx, state: State, draft: Draft, *, lenient: bool) -> Row | None:
-    """Find the parent that an entry names; None is the root."""
-    if draft.parent_id is None:
+def _named_parent(tx: ReadTx, state: State, parent_id: str | None) -> Row | None:
+    """Find the parent that an entry names; None is the root.
+
+    Raises:
+        NotFound: the transcript has no such entry.
+    """
+    if parent_id is None:
         return None
-    parent = find_entry(tx, state, draft.parent_id)
-    if parent is None and not lenient:
-        raise no_entry(state.session_id, draft.parent_id, " to append to")
+    parent = find_entry(tx, state, parent_id)
     if parent is None:
-        state.notes.append(
-            f"entry {draft.entry_id}: its parent {draft.parent_id!r} is not in the transcript; it starts a new root"
-        )
-    return _in_tree(tx, parent) if parent is not None else None
+        raise no_entry(state.session_id, parent_id, " to append to")
+    return in_tree(tx, parent)
 
 
-def _in_tree(tx: ReadTx, found: Row) -> Row | None:
-    """Return what stands in the tree for an entry: itself; a leaf record's target; for a header the root, None.
+def in_tree(tx: ReadTx, found: Row) -> Row | None:
+    """Return what stands in the tree for a row: itself, a leaf record's target, or the root (None).
 
-    Older appenders named a leaf record as parent; the visible ancestry goes on at its target. Neither may a leaf
-    record's target be one: the head is never a control record.
+    The root stands for a header. Older appenders named a leaf record as parent, and the visible
+    ancestry continues at its target. Nor may a leaf record be another's target: the head is
+    never a control record.
     """
     if found.type not in OFF_TREE_TYPES:
         return found
@@ -491,8 +469,11 @@ def _in_tree(tx: ReadTx, found: Row) -> Row | None:
     )
 
 
-def _switch_head(tx: Tx, state: State, target: Row | None) -> None:
-    """Move the head to an entry (None: the root); the context begins where it began for that entry."""
+def switch_head(tx: Tx, state: State, target: Row | None) -> None:
+    """Move the head to an entry, or to the root (None).
+
+    The context begins where it began for that entry.
+    """
     if (target.entry_no if target is not None else None) == state.head_no:
         return
     boundary_no = target.boundary_no if target is not None else None
@@ -522,11 +503,20 @@ def _kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
     return kept_no
 
 
-# -- finding ------------------------------------------------------------------------------------------------
+# -- finding ---------------------------------------------------------------------------
+
+
+def find_by_key(tx: ReadTx, state: State, idempotency_key: str) -> Row | None:
+    """Find the entry that an earlier append with the same idempotency key stored."""
+    return tx.first(
+        "transcript.by_idempotency_key",
+        session_no=state.session_no,
+        idempotency_key=idempotency_key,
+    )
 
 
 def find_entry(tx: ReadTx, state: State, entry_id: str) -> Row | None:
-    """Find an entry by id in a session or, if it is a fork, on the path that it was forked from."""
+    """Find an entry by id in a session or, for a fork, on the path that it was forked from."""
     found = tx.first("transcript.by_id", session_no=state.session_no, entry_id=entry_id)
     if found is not None or state.head_no is None:
         return found

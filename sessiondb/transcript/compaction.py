@@ -1,35 +1,32 @@
 """Compaction: a job that holds nothing while it thinks.
 
-    begin --> running --> committed                        (the summary entry and epoch + 1, one transaction)
-                 |------> rejected                         (empty, or no shorter than what it replaces)
-                 |------> superseded                       (the context moved on; the summary stays on the job's row)
+    begin --> running --> committed      (the summary entry and epoch + 1, one transaction)
+                 |------> rejected       (empty, or no shorter than what it replaces)
+                 |------> superseded     (the context moved on; the job's row keeps the summary)
                  `------> failed | cancelled | expired | abandoned
-                               `--> committed (late) | superseded | rejected: a commit is always reconciled
+                               `--> committed (late) | superseded | rejected
 
-`begin` and `commit` are two short write transactions. Between them there is a row with a deadline, not a
-lock: appends, resets, forks and even other compactions proceed, and whatever becomes of the caller, the next
-append and the next turn are not affected.
+`begin` and `commit` are two short write transactions. Between them there is a row with a
+deadline, and no lock. Appends, resets, forks and even other compactions proceed. Whatever
+becomes of the caller, the next append and the next turn are not affected.
 
-What makes that safe is that a summary covers entries *up to a cut* and everything after the cut stays in the
-context by definition: a message that arrives meanwhile is neither in the summary nor lost. Rebuilding starts
-at the previous boundary's first kept entry; starting after its compaction entry would drop the tail that it
-had kept (pi's reader has that gap; OpenClaw's current one does not).
+This is safe because a summary covers entries *up to a cut* (`cut.py`), and everything after the
+cut stays in the context by definition. A message that arrives meanwhile is not in the summary,
+and is not lost. Rebuilding starts at the previous boundary's first kept entry. Starting after its
+compaction entry would drop the tail that it had kept: pi's reader has that gap, and OpenClaw's
+current one does not.
 
-`commit` is the only completion path, for a result in time, late, repeated or out of order. It decides by the
-epochs since the job began:
+`commit` is the only completion path, for a result in time, late, repeated or out of order. It
+decides by the epochs since the job began:
 
     none                                      committed (late if the job had been given up)
     only compactions, all with a lower cut    committed, late: the cut only moves forward
     a compaction that covers as much          superseded
     a reset, branch switch or undo            superseded
-
-Source of the cut rule: pi `core/compaction/compaction.ts` and OpenClaw's extension of it; the stricter parts
-(tool calls, unprocessed messages) are sessiondb's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +38,6 @@ from sessiondb.errors import (
     CompactionRunning,
     InvalidInput,
     NotFound,
-    NothingToCompact,
     NothingToUndo,
     SessionEnded,
 )
@@ -50,8 +46,6 @@ from sessiondb.limits import (
     COMPACTION_RENEWAL_FACTOR,
     COOL_DOWN_AFTER_REJECTIONS,
     COOL_DOWN_MS,
-    CUT_SCAN_ROWS,
-    CUT_SCAN_ROWS_FIRST,
     ENTRY_BYTES_MAX,
     MANUAL_SUMMARY_TOKENS_FLOOR,
 )
@@ -60,39 +54,35 @@ from sessiondb.models import CompactionOutcome, CompactionResult
 from .append import (
     State,
     advance_epoch,
+    attach,
     estimate_context,
     load_state,
-    place,
     require_live,
     save_state,
 )
 from .context import read_messages
-from .entries import CUT_ROLES, CUT_TYPES, Draft, new_id
-from .paths import Segment, context_start, require_entries, segments, walk_back
+from .cut import choose_cut
+from .entries import Draft, new_id
+from .paths import context_start, require_entries, segments
 from .tokens import text_tokens
 
 MANUAL = "manual"
 GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]
 
-# What a person who asked for a compaction by hand is told when it has ended: whatever became of it, once.
-_TOLD = {
+# The one message to the person who asked for a manual compaction, by how it ended.
+_MESSAGES = {
     "committed": "The conversation has been compacted.",
-    "superseded": "The conversation moved on while it was being compacted, so nothing was changed. You can go on.",
-    "rejected": "Compacting would not have made the conversation any shorter, so nothing was changed. You can go on.",
+    "superseded": "The conversation moved on while it was being compacted, "
+    "so nothing was changed. You can go on.",
+    "rejected": "Compacting would not have made the conversation any shorter, "
+    "so nothing was changed. You can go on.",
     "cancelled": "Compacting the conversation was stopped. Nothing is lost, and you can go on.",
     "failed": "The conversation could not be compacted. Nothing is lost, and you can go on.",
-    "expired": "The conversation could not be compacted in time. Nothing is lost, and you can go on.",
+    "expired": "The conversation could not be compacted in time. "
+    "Nothing is lost, and you can go on.",
     "abandoned": "The conversation could not be compacted. Nothing is lost, and you can go on.",
     "late": "The conversation has been compacted after all.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Where a summary ends: it covers everything on the path up to cut_no; first_kept_no is the next that is a message."""
-
-    cut_no: int | None
-    first_kept_no: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +102,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a summariser made, encoded before the transaction."""
+    """A summariser's result, encoded before the transaction."""
 
     text: str
     text_json: str
@@ -122,19 +112,24 @@ class Summary:
 
     @classmethod
     def of(cls, text: str, details: object = None, *, from_hook: bool | None = None) -> Summary:
-        """Encode a summary. Raises InvalidInput if `details` has no JSON form, or if the entry would be too large."""
+        """Encode a summary.
+
+        Raises:
+            InvalidInput: `details` has no JSON form, or the entry would be too large.
+        """
         extra = f',"details":{dumps(details)}' if details is not None else ""
         extra += f',"fromHook":{dumps(from_hook)}' if from_hook is not None else ""
         text_json = dumps(text)
         size = len(text_json.encode()) + len(extra.encode())
         if size > ENTRY_BYTES_MAX:
             raise InvalidInput(
-                f"the summary and its details have {size:,} bytes; at most {ENTRY_BYTES_MAX:,} fit in one entry"
+                f"the summary and its details have {size:,} bytes; "
+                f"at most {ENTRY_BYTES_MAX:,} fit in one entry"
             )
         return cls(text=text, text_json=text_json, tokens=text_tokens(text), extra_json=extra)
 
 
-# -- begin --------------------------------------------------------------------------------------------------
+# -- begin -----------------------------------------------------------------------------
 
 
 def begin(
@@ -143,8 +138,8 @@ def begin(
     """Start a job: choose the cut and write its row.
 
     Raises:
-        SessionEnded: the session has ended; fork it to go on.
-        CompactionRunning: a live job exists; the fields name its owner, age and deadline.
+        SessionEnded: the session has ended. Fork it to continue.
+        CompactionRunning: a live job exists. The fields name its owner, age and deadline.
         CompactionCoolDown: the last ones made no progress.
         NothingToCompact: no entry lies before what must be kept.
     """
@@ -183,7 +178,7 @@ def begin(
         deadline_ms=job.deadline_ms,
         deadline_max_ms=tx.now_ms + timeout_ms * COMPACTION_RENEWAL_FACTOR,
     )
-    _tell(
+    _notify_operators(
         tx,
         _require(tx, job.compaction_id),
         "compaction_started",
@@ -199,13 +194,12 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
     if running.deadline_ms <= tx.now_ms:
         give_up(tx, running.compaction_id, "expired", "its deadline passed")
         return
-    age_s, left_s = (
-        (tx.now_ms - running.begun_at_ms) / 1000,
-        (running.deadline_ms - tx.now_ms) / 1000,
-    )
+    age_s = (tx.now_ms - running.begun_at_ms) / 1000
+    left_s = (running.deadline_ms - tx.now_ms) / 1000
     raise CompactionRunning(
-        f"session {state.session_id}: compaction {running.compaction_id} ({running.trigger}) has been running for {age_s:.0f} s "
-        f"in {running.program}, pid {running.pid} on {running.host}; its deadline is in {left_s:.0f} s",
+        f"session {state.session_id}: compaction {running.compaction_id} ({running.trigger}) "
+        f"has been running for {age_s:.0f} s in {running.program}, pid {running.pid} "
+        f"on {running.host}; its deadline is in {left_s:.0f} s",
         session_id=state.session_id,
         compaction_id=running.compaction_id,
         # Plain values: the error may be pickled, and outlives this snapshot.
@@ -217,7 +211,10 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
 
 
 def _refuse_in_cool_down(tx: Tx, state: State) -> None:
-    """Refuse while the last jobs of this epoch were all rejected. Derived from their rows: it cannot get stuck."""
+    """Refuse while the last jobs of this epoch were all rejected.
+
+    The cool-down is derived from their rows, so it cannot get stuck.
+    """
     recent = tx.all(
         "compaction.recent", session_no=state.session_no, limit=COOL_DOWN_AFTER_REJECTIONS
     )
@@ -226,115 +223,22 @@ def _refuse_in_cool_down(tx: Tx, state: State) -> None:
     ):
         return
     until_ms = max(row.finished_at_ms for row in recent) + COOL_DOWN_MS
-    # Further ahead than it is long: the clock has been set back since, and nobody waits until it has come round again.
+    # An end further ahead than COOL_DOWN_MS means that the clock has been set back: no refusal.
     if tx.now_ms < until_ms <= tx.now_ms + COOL_DOWN_MS:
         raise CompactionCoolDown(
-            f"session {state.session_id}: the last {len(recent)} compactions made its context no smaller; "
-            f"the next may begin in {(until_ms - tx.now_ms) / 1000:.0f} s",
+            f"session {state.session_id}: the last {len(recent)} compactions made its context no "
+            f"smaller; the next may begin in {(until_ms - tx.now_ms) / 1000:.0f} s",
             session_id=state.session_id,
             until_ms=until_ms,
             retry_after_ms=until_ms - tx.now_ms,
         )
 
 
-def choose_cut(tx: ReadTx, state: State, keep_recent_tokens: int, *, manual: bool) -> Cut:
-    """Choose where the summary ends.
-
-    Walks back from the head until `keep_recent_tokens` are kept, then to a place where a context may begin:
-    never between a tool call and its result, never past a user message that nobody has answered yet. Reads the
-    small columns of what is kept, nothing of the history before it.
-
-    A person who asks by hand gets a compaction even when everything would fit: then only unanswered messages
-    are kept, and if there is nothing else, all is.
-
-    Raises:
-        NothingToCompact: the cut would not move forward.
-    """
-    cut, oldest_no = _search(tx, state, keep_recent_tokens)
-    if cut is None and manual:
-        cut, oldest_no = _search(tx, state, 0)
-        if cut is None and oldest_no is not None:
-            cut = Cut(None, oldest_no)
-    if cut is None:
-        raise NothingToCompact(
-            f"session {state.session_id}: its context (about {state.context_tokens:,} tokens) holds nothing to summarise before the "
-            f"{keep_recent_tokens:,} tokens that are to be kept",
-            session_id=state.session_id,
-        )
-    return cut
-
-
-def _search(tx: ReadTx, state: State, keep_tokens: int) -> tuple[Cut | None, int | None]:
-    """Return the cut (None: it would not move forward) and the oldest entry of the context.
-
-    A place between two entries is a candidate when a context may begin there and every unanswered message lies
-    after it. The chosen one is the first that keeps enough or, where the entry that reaches the budget is a tool
-    result, the last one after it (pi's rule: the budget is not overrun by a long result).
-    """
-    start_no = context_start(state.boundary_no, state.first_kept_no)
-    kept_tokens, answered, waiting = 0, False, False
-    candidate: Cut | None = None
-    chosen: Cut | None = None
-    newer: Row | None = None
-    oldest_no: int | None = None
-    for row in _context_rows(tx, state.head_no, start_no):
-        if row.role == "assistant" and not answered:
-            answered = True
-            if not waiting and state.open_calls == 0:
-                candidate = Cut(state.head_no, None)
-        waiting = waiting or row.role == "user"
-        if newer is not None and answered and _may_begin(newer) and row.open_calls == 0:
-            candidate = Cut(row.entry_no, newer.entry_no)
-        if chosen is None and candidate is not None and kept_tokens >= keep_tokens:
-            chosen = candidate
-        if row.projection:
-            oldest_no = row.entry_no
-            if chosen is not None and chosen.cut_no is not None and row.entry_no <= chosen.cut_no:
-                return chosen, oldest_no  # there is something before the cut
-            kept_tokens += row.tokens
-        if (
-            chosen is None
-            and candidate is not None
-            and kept_tokens >= keep_tokens
-            and not _may_begin(row)
-        ):
-            chosen = candidate
-        if row.projection:
-            newer = (
-                row  # a boundary or a setting in between is nothing that a context could begin with
-            )
-    return None, oldest_no
-
-
-def _may_begin(row: Row) -> bool:
-    return row.role in CUT_ROLES or row.type in CUT_TYPES
-
-
-def _context_rows(tx: ReadTx, head_no: int | None, start_no: int | None) -> Iterator[Row]:
-    # What is kept is usually short, and reading ahead would happen inside the write transaction: so each page is twice
-    # the one before.
-    limit = CUT_SCAN_ROWS_FIRST
-
-    def page(segment: Segment, high_no: int) -> list[Row]:
-        nonlocal limit
-        rows = tx.all(
-            "compaction.cut_page",
-            branch_no=segment.branch_no,
-            low_no=segment.low_no,
-            high_no=high_no,
-            limit=limit,
-        )
-        limit = min(2 * limit, CUT_SCAN_ROWS)
-        return rows
-
-    return walk_back(tx, head_no, start_no, page)
-
-
 def read_span(tx: ReadTx, job: Job) -> list[bytes]:
-    """Read what a job has to summarise, as JSON messages: the previous summary, then everything up to the cut.
+    """Read the messages that a job summarises, as JSON: the previous summary, then up to the cut.
 
-    Without a cut every entry is kept, and only the previous summary is left to be written anew. May be repeated at
-    any time: the job's base epoch and cut do not move.
+    Without a cut every entry is kept, and only the previous summary remains to be written anew.
+    May be repeated at any time: the job's base epoch and cut do not move.
     """
     epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
     parts, excluded = read_messages(tx, job.cut_no, epoch.boundary_no, epoch.first_kept_no)
@@ -342,17 +246,19 @@ def read_span(tx: ReadTx, job: Job) -> list[bytes]:
 
 
 def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
-    """Read the whole context that a job without a cut began with. All of it stays; it is there to be read."""
+    """Read the whole context that a job without a cut began with. All of it stays."""
     epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
     parts, excluded = read_messages(tx, job.head_no, epoch.boundary_no, epoch.first_kept_no)
     return [part for index, part in enumerate(parts) if index not in excluded]
 
 
-# -- while it runs ------------------------------------------------------------------------------------------
+# -- while it runs ---------------------------------------------------------------------
 
 
 def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
-    """Move a running job's deadline to `timeout_ms` from now, at most to its bound; return the new deadline.
+    """Move a running job's deadline to `timeout_ms` from now; return the new deadline.
+
+    At most to the bound that was set when the job began.
 
     Raises:
         CompactionRefused: the job is no longer running.
@@ -371,31 +277,33 @@ def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
 
 
 def give_up(tx: Tx, compaction_id: str, state: GivenUp, reason: str) -> bool:
-    """End a running job without a result; False if it was no longer running. A later commit is still reconciled."""
-    if (
-        tx.run(
-            "compaction.finish",
-            compaction_id=compaction_id,
-            state=state,
-            reason=reason,
-            now_ms=tx.now_ms,
-        )
-        == 0
-    ):
+    """End a running job without a result; False if it was no longer running.
+
+    A later commit is still reconciled.
+    """
+    ended = tx.run(
+        "compaction.finish",
+        compaction_id=compaction_id,
+        state=state,
+        reason=reason,
+        now_ms=tx.now_ms,
+    )
+    if ended == 0:
         return False
     job = _require(tx, compaction_id)
-    _tell(tx, job, "compaction_failed", f"was given up as {state}: {reason}")
-    _tell_person(tx, job, "compaction_failed", _TOLD[state])
+    _notify_operators(tx, job, "compaction_failed", f"was given up as {state}: {reason}")
+    _notify_user(tx, job, "compaction_failed", _MESSAGES[state])
     return True
 
 
-# -- commit -------------------------------------------------------------------------------------------------
+# -- commit ----------------------------------------------------------------------------
 
 
 def commit(tx: Tx, compaction_id: str, summary: Summary, timestamp: str) -> CompactionResult:
-    """Complete a job: decide the outcome and, if it is `committed`, begin the next epoch. O(1) rows.
+    """Complete a job: decide the outcome and, if it is `committed`, begin the next epoch.
 
-    May be repeated, in any order with other signals: a job that has an outcome keeps it.
+    Touches O(1) rows. May be repeated, in any order with other signals: a job that has an outcome
+    keeps it.
 
     Raises:
         NotFound: no such compaction.
@@ -417,7 +325,7 @@ def commit(tx: Tx, compaction_id: str, summary: Summary, timestamp: str) -> Comp
 
 
 def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
-    """Say what makes a summary obsolete, or None."""
+    """Return the reason why a summary is obsolete, or None."""
     if state.ended_at_ms is not None:
         return "the session has ended"
     if state.epoch == job.base_epoch:
@@ -427,7 +335,7 @@ def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
     )
     if moved is not None:
         return f"{moved.reason} began epoch {moved.epoch}"
-    # Numbers grow along a path, so the context's first entry tells what the newer compactions cover.
+    # Numbers grow along a path, so the context's first entry shows how far newer compactions cover.
     starts_no = context_start(state.boundary_no, state.first_kept_no)
     if job.cut_no is None or starts_no is None or starts_no > job.cut_no:
         return f"a compaction that covers as much began epoch {state.epoch}"
@@ -435,7 +343,10 @@ def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
 
 
 def _first_after(tx: ReadTx, state: State, job: Row) -> int | None:
-    """Return the first entry after the cut on today's path: what was there at begin, or the first to arrive since."""
+    """Return the first entry after the cut on the present path.
+
+    It was there when the job began, or it is the first that has arrived since.
+    """
     if job.first_kept_no is not None or job.cut_no is None:
         first_kept_no: int | None = job.first_kept_no
         return first_kept_no
@@ -479,17 +390,16 @@ def _commit(
     )
     draft = Draft(
         type="compaction",
-        # An entry that keeps nothing names itself: every reader then finds nothing before it to keep.
+        # An entry that keeps nothing names itself: then no reader finds anything before it to keep.
         before=f'{{"type":"compaction","id":"{entry_id}","parentId":',
-        after=f',"timestamp":"{timestamp}","summary":{summary.text_json},"firstKeptEntryId":{dumps(kept_id)},'
+        after=f',"timestamp":"{timestamp}","summary":{summary.text_json},'
+        f'"firstKeptEntryId":{dumps(kept_id)},'
         f'"tokensBefore":{job.tokens_before}{summary.extra_json}}}',
-        fills_parent=True,
+        follows_head=True,
         entry_id=entry_id,
         tokens=summary.tokens,
-        first_kept_no=first_kept_no,
-        by_job=True,
     )
-    receipt = place(tx, state, draft)
+    receipt = attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
     save_state(tx, state)
     late = job.state != "running" or state.epoch != job.base_epoch + 1
     settled = tx.run(
@@ -505,20 +415,23 @@ def _commit(
         summary=None,
     )
     assert settled == 1, f"compaction {job.compaction_id} was settled twice"
-    sizes = f"began epoch {state.epoch}: about {job.tokens_before:,} tokens before, {state.context_tokens:,} after"
+    sizes = (
+        f"began epoch {state.epoch}: "
+        f"about {job.tokens_before:,} tokens before, {state.context_tokens:,} after"
+    )
     if late:
-        _tell(tx, job, "compaction_late", f"came late and {sizes}", epoch=state.epoch)
-        _tell_person(tx, job, "compaction_late", _TOLD["late"])
+        _notify_operators(tx, job, "compaction_late", f"came late and {sizes}", epoch=state.epoch)
+        _notify_user(tx, job, "compaction_late", _MESSAGES["late"])
     else:
-        _tell(tx, job, "compaction_committed", sizes, epoch=state.epoch)
-        _tell_person(tx, job, "compaction_committed", _TOLD["committed"])
+        _notify_operators(tx, job, "compaction_committed", sizes, epoch=state.epoch)
+        _notify_user(tx, job, "compaction_committed", _MESSAGES["committed"])
     return _result(tx, _require(tx, job.compaction_id))
 
 
 def _settle(
     tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: Summary
 ) -> CompactionResult:
-    """Record an outcome that changes nothing but the job's own row; the summary is kept there."""
+    """Record an outcome that changes nothing but the job's own row, which keeps the summary."""
     tx.run(
         "compaction.settle",
         compaction_id=job.compaction_id,
@@ -531,15 +444,15 @@ def _settle(
         reason=reason,
         summary=summary.text,
     )
-    _tell(tx, job, f"compaction_{outcome}", f"changed nothing: {reason}")
-    if job.state == "running":  # else they were told when it was given up, and that has not changed
-        _tell_person(tx, job, f"compaction_{outcome}", _TOLD[outcome])
+    _notify_operators(tx, job, f"compaction_{outcome}", f"changed nothing: {reason}")
+    if job.state == "running":  # one that was given up has notified the user already
+        _notify_user(tx, job, f"compaction_{outcome}", _MESSAGES[outcome])
     return _result(tx, _require(tx, job.compaction_id))
 
 
-def _tell(tx: Tx, job: Row, kind: str, what: str, **data: object) -> None:
-    """Tell operators what became of a job, in the transaction in which it did."""
-    text = f"Compaction {job.compaction_id} of session {job.session_id} {what}"
+def _notify_operators(tx: Tx, job: Row, kind: str, change: str, **data: object) -> None:
+    """Write an event for operators, in the transaction of the change."""
+    text = f"Compaction {job.compaction_id} of session {job.session_id} {change}"
     events.emit(
         tx,
         kind,
@@ -552,8 +465,11 @@ def _tell(tx: Tx, job: Row, kind: str, what: str, **data: object) -> None:
     )
 
 
-def _tell_person(tx: Tx, job: Row, kind: str, text: str) -> None:
-    """Tell the person who asked for a compaction by hand, and waits. Nobody waits for an automatic one: it holds nothing up."""
+def _notify_user(tx: Tx, job: Row, kind: str, text: str) -> None:
+    """Write an event for the person who asked for a manual compaction, and waits for it.
+
+    Nobody waits for an automatic one: it holds nothing up.
+    """
     if job.trigger == MANUAL:
         events.emit(
             tx, kind, "user", text, session_no=job.session_no, compaction_id=job.compaction_id
@@ -585,17 +501,17 @@ def _require(tx: ReadTx, compaction_id: str) -> Row:
     return job
 
 
-# -- undo ---------------------------------------------------------------------------------------------------
+# -- undo ------------------------------------------------------------------------------
 
 
 def undo(tx: Tx, session_no: int) -> int:
-    """Return to the pointers that the context had before its last compaction, as a new epoch; return that epoch.
+    """Undo the last compaction: begin an epoch with the pointers before it; return the epoch.
 
-    Entries that arrived since stay. The summary entry stays too, but no context begins at it any more.
+    Entries that arrived since stay. The summary entry stays too, but no context begins at it.
 
     Raises:
         NothingToUndo: the context does not begin at a compaction.
-        SessionEnded: the session has ended; fork it to go on.
+        SessionEnded: the session has ended. Fork it to continue.
     """
     state = load_state(tx, session_no)
     require_live(state)
@@ -606,7 +522,8 @@ def undo(tx: Tx, session_no: int) -> int:
     )
     if job is None:
         raise NothingToUndo(
-            f"session {state.session_id}: its context does not begin at a compaction of its own; there is nothing to undo",
+            f"session {state.session_id}: its context does not begin at a compaction of its own; "
+            "there is nothing to undo",
             session_id=state.session_id,
         )
     before = tx.one("transcript.epoch", session_no=session_no, epoch=job.epoch - 1)

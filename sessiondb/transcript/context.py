@@ -1,16 +1,18 @@
-"""Assemble what the model is sent: at the head, or at the end of any past epoch.
+"""Assemble the context that is sent to the model: at the head, or at the end of any past epoch.
 
-A context is a summary (if it begins at a compaction), the entries that the boundary kept, and everything on
-the path after it. Its pointers are columns, so reading one costs its own rows and nothing of the history
-before it. Messages are cut out of the stored text by byte span; only the few that the format derives from
-an entry (summaries, custom messages) are decoded and made.
+A context is a summary (if it begins at a compaction), the entries that the boundary kept, and
+everything on the path after it. Its pointers are columns, so reading one costs its own rows and
+nothing of the history before it. Messages are cut out of the stored text by byte span. Only the
+few that the format derives from an entry (summaries, custom messages) are decoded and made.
 
-The rules are those of the programs that wrote the transcript. Sources: pi `buildSessionContext` and
-`core/messages.ts`; openclaw `packages/agent-core/src/harness/session/session.ts`. Where they differ:
+The rules are those of the programs that wrote the transcript. Sources: pi `buildSessionContext`
+and `core/messages.ts`, and openclaw `packages/agent-core/src/harness/session/session.ts`. Where
+they differ:
 
-* an entry marked `excludeFromContext` is not part of `messages`; pi's reader hands it on and leaves it to a
-  later step, so `pi_json` contains it;
-* a reset keeps only user, assistant and answered tool messages, and re-admits excluded ones (OpenClaw).
+* An entry marked `excludeFromContext` is not part of `messages`. pi's reader passes it to a later
+  step, so `as_pi_json` contains it.
+* A reset keeps only user, assistant and answered tool messages, and re-admits excluded ones
+  (OpenClaw).
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ from .entries import Projection
 from .paths import Segment, context_start, require_entries, segments
 from .tokens import message_tokens
 
-# Decoding in slices lets the interpreter switch threads between them: one long C call would hold the GIL, and
-# with it the event loop, for as long as it takes (measured: 84 ms).
+# Between slices the interpreter can switch threads. One long C call would hold the GIL, and with it
+# the event loop, until its end (measured: 84 ms).
 DECODE_SLICE_BYTES = 64 * 1024
-# As a plain name: looking a member up on its enum, once a row, would be a quarter of the time that a context takes.
+# A plain name: looking up a member on its enum once a row would take 25 % of a context's time.
 _BODY = int(Projection.BODY)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the model is sent: its messages, each as JSON text, and the state at its head."""
+    """The context of the model: its messages, each as JSON text, and the state at its head."""
 
     session_id: str
     epoch: int
@@ -82,15 +84,15 @@ class Context:
 
     @cached_property
     def messages(self) -> list[dict[str, Any]]:
-        """The messages, decoded (on a reader thread, unless `context(decode=False)` left it to the first use)."""
+        """The messages, decoded: on a reader thread, or with `decode=False` at the first use."""
         return decode_messages(self.included)
 
     def as_json(self) -> bytes:
-        """Return the messages as one JSON array, cut out of the stored text without decoding it."""
+        """Return the messages as one JSON array, cut out of the stored text without decoding."""
         return b"[" + b",".join(self.included) + b"]"
 
     def as_pi_json(self) -> bytes:
-        """Return what pi's own reader computes: an object with messages, thinkingLevel and model."""
+        """Return the result of pi's reader: an object with messages, thinkingLevel and model."""
         state = f',"thinkingLevel":{dumps(self.thinking_level)},"model":{dumps_again(self.model)}}}'
         return b'{"messages":[' + b",".join(self.parts) + b"]" + state.encode()
 
@@ -129,7 +131,7 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
 
 
 def _path(tx: ReadTx, at: Row) -> list[Segment]:
-    """Return the ranges of a context; without a look-up when it lies within the branch of its head."""
+    """Return the ranges of a context, without a lookup when it lies within its head's branch."""
     start_no = context_start(at.boundary_no, at.first_kept_no)
     if at.first_no is not None and start_no is None and at.parent_branch_no is None:
         start_no = at.first_no
@@ -157,7 +159,7 @@ def _read_parts(
     )
     if boundary is not None and boundary.type == "compaction":
         parts.append(_written(_summary_message(loads(boundary.payload))))
-    # What the boundary kept lies before it, and numbers grow along a path.
+    # The entries that the boundary kept lie before it, and numbers grow along a path.
     kept_before_no = boundary_no if boundary_no is not None and first_kept_no is not None else 0
     kept_by_reset: list[tuple[int, bytes]] = []
     for segment in path:
@@ -178,7 +180,7 @@ def _read_parts(
 def _add(
     parts: list[bytes], excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool
 ) -> None:
-    """Add what rows contribute. Almost all are messages as they stand, so those take the short way."""
+    """Add the messages of rows. Almost all are sent as stored, and take the short way."""
     as_they_stand = [content for _, projection, content in rows if projection == _BODY]
     if len(as_they_stand) == len(rows):
         parts += as_they_stand
@@ -242,7 +244,7 @@ def _summary_message(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kept_by_reset(rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Choose what a reset keeps: user and assistant messages, and results whose call is kept too."""
+    """Yield what a reset keeps: user and assistant messages, and results of kept calls."""
     waiting: dict[Any, int] = {}
     for projection, content in rows:
         if projection == Projection.MADE:
@@ -266,7 +268,7 @@ def _kept_by_reset(rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
 
 
 def _call_id(value: Any) -> Any:
-    """Return what a tool call is known by; an id that is no plain value stands for its text."""
+    """Return the hashable id of a tool call: of one that is no plain value, its JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
@@ -285,7 +287,7 @@ def _estimate(parts: Sequence[bytes], excluded: frozenset[int]) -> int:
 
 @stored_text()
 def decode_messages(parts: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Decode messages, in slices that let other threads run in between."""
+    """Decode messages in slices, between which other threads can run."""
     found: list[dict[str, Any]] = []
     waiting: list[bytes] = []
     size = 0

@@ -1,12 +1,12 @@
 """The grammar of a transcript entry: one JSON object, read once, stored verbatim.
 
-Everything that a transaction needs to know about an entry is worked out here, before the transaction: its
-type, role and ids, how it reaches the model, what it weighs, and the byte span of its message inside the
-text, so that a context can be cut out of stored rows without decoding them. The text itself is never
-rewritten: a signature must come back byte for byte.
+Everything that a transaction must know about an entry is worked out here, before the transaction:
+its type, role and ids, how it reaches the model, its tokens, and the byte span of its message
+inside the text. A context is cut out of stored rows by these spans, without decoding them. The
+text itself is never rewritten: a signature must come back byte for byte.
 
-The format is pi's session file, versions 1 to 3, and OpenClaw's additions (`reset`, `leaf`, side appends,
-version 4). Sources: pi `docs/session.md` and `core/session-manager.ts`; openclaw
+The format is pi's session file, versions 1 to 3, and OpenClaw's additions (`reset`, `leaf`, side
+appends, version 4). Sources: pi `docs/session.md` and `core/session-manager.ts`, and openclaw
 `packages/agent-core/src/harness/session`.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import anyio.to_thread
 from pydantic import BaseModel
@@ -41,14 +41,15 @@ from sessiondb.messages import message_json
 from .tokens import message_tokens, text_tokens, usage_tokens
 
 Item = dict[str, Any] | BaseModel | str | bytes
-"""A message or entry as a dict, a typed message (`sessiondb.messages`), or the JSON text of either."""
+"""A message or an entry as a dict, a typed message (`sessiondb.messages`), or their JSON text."""
 
 NATIVE_VERSION: Final = 3
 """The format that new sessions are written in: the newest that both pi and every OpenClaw read."""
 
-# Encoding and checking this much takes about a millisecond: longer ones are prepared on a worker thread.
+# Encoding and checking so many characters takes about a millisecond. Larger items are prepared on
+# a worker thread.
 LARGE_ITEM_CHARS: Final = 64 * 1024
-# So does preparing this many values, or this many short messages.
+# Preparing this many values, or this many short messages, takes as long.
 LARGE_ITEM_VALUES: Final = 1_000
 LARGE_ITEMS: Final = 20
 
@@ -59,8 +60,8 @@ CUT_ROLES: Final = frozenset(
 )
 CUT_TYPES: Final = frozenset({"branch_summary", "custom_message"})
 
-# Replay state that a provider bound to the exact prefix of a reply. Once a compaction replaces that prefix the
-# state is wrong, and OpenClaw's reader drops it from the replies that are kept.
+# Replay state that a provider bound to the exact prefix of a reply. Once a compaction replaces that
+# prefix, the state is wrong, and OpenClaw's reader drops it from the replies that are kept.
 _CHECKPOINT_TYPES: Final = frozenset(
     {"anthropic-compaction", "openai-responses-compaction", "openai-responses-retained-compaction"}
 )
@@ -77,83 +78,119 @@ class Projection(IntEnum):
 
     @property
     def counts(self) -> bool:
-        """Whether its tokens are part of the context's: the model is sent it, and its author did not exclude it."""
+        """Whether its tokens count: it is sent to the model, and its author did not exclude it."""
         return self in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT)
+
+
+class EntryRow(TypedDict):
+    """Every column of table `entry`, in the order of `schema.sql`.
+
+    The one list of them in Python: the archive's format derives its own from it, and a test
+    compares it with the schema and with each statement that writes or copies whole rows.
+    """
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    projection: int
+    tokens: int
+    tokens_total: int
+    usage_tokens: int | None
+    open_calls: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    model_no: int | None
+    thinking_no: int | None
+    body_at: int
+    body_bytes: int
+    appended_at_ms: int
+    entry_id: str
+    idempotency_key: str | None
+    payload: str
 
 
 @dataclass(slots=True)
 class Draft:
-    """An entry that is ready to be stored, except for what only the transaction knows: its parent.
+    """An entry that is ready to be stored, but for its parent, which only the transaction knows.
 
-    The stored payload is `before + parent id as JSON + after` when `fills_parent`, else `before` alone.
-    `body_at` counts bytes from the start of `after`, or of `before` when no parent is filled in.
+    The stored payload is `before + parent id as JSON + after` or, without an `after`, `before`.
+    `body_at` counts bytes from the start of `after` or, without one, of `before`.
     """
 
     type: str
     before: str
     after: str = ""
-    fills_parent: bool = False
+    follows_head: bool = False
+    """The text names no parent: the head becomes the parent."""
     entry_id: str = ""
     parent_id: str | None = None
     role: str | None = None
     projection: Projection = Projection.NONE
     tokens: int = 0
     usage_tokens: int | None = None
-    calls: int = 0  # tool calls that an assistant message makes
+    calls: int = 0
+    """Tool calls that an assistant message makes."""
     body_at: int = 0
     body_bytes: int = 0
     side: bool = False
-    linear: bool = False  # version 1: the parent is whatever came before
-    name: str | None = None  # of a session_info entry
-    target_id: str | None = None  # of a leaf record
+    """The entry says `appendMode: "side"`: it does not become the head."""
+    name: str | None = None
+    """Of a session_info entry."""
+    target_id: str | None = None
+    """Of a leaf record."""
     first_kept_id: str | None = None
-    first_kept_seq: int | None = None  # version 1 counts lines instead
-    first_kept_no: int | None = None  # of a compaction that sessiondb itself commits
-    by_job: bool = False  # ... and that has a row of its own
+    first_kept_seq: int | None = None
+    """Version 1 counts lines instead."""
     tokens_before: int = 0
     idempotency_key: str | None = None
-    wide: int = 0  # bytes of the payload beyond one a character, where they were counted: of what is appended, not of what is imported
+    wide: int = 0
+    """Bytes of the payload beyond one a character. Counted for appends, 0 for imports."""
 
     @property
     def size(self) -> int:
-        """Bytes of the payload; of an imported one characters: close enough for a queue's limit."""
+        """Bytes of the payload. For an import, characters: close enough for a queue's limit."""
         return len(self.before) + len(self.after) + self.wide
 
 
-# Ids must differ, not be secret. Asking the kernel for each would let go of the GIL inside every append, and a busy
-# writer thread then keeps it (measured: 44 us an append with 64 callers). So they are counted, from a number that the kernel
-# chose; from another one after a fork.
+# Ids must differ, and need not be secret. Asking the kernel for each would release the GIL inside
+# every append, and a busy writer thread then keeps it (measured: 44 us an append with 64 callers).
+# So ids are counted, from a number that the kernel chose, and from another one after a fork.
 ID_COUNT_BITS = 20
 _ids = itertools.count(secrets.randbits(ID_COUNT_BITS))
 
 
-def _count_anew() -> None:
+def _restart_count() -> None:
     global _ids  # one counter per process
     _ids = itertools.count(secrets.randbits(ID_COUNT_BITS))
 
 
-os.register_at_fork(after_in_child=_count_anew)
+os.register_at_fork(after_in_child=_restart_count)
 
 
 def new_id() -> str:
     """Return an id for an entry: the time in milliseconds, then a count.
 
-    Ids of one process differ, so two sessions' entries can share a fork's path; those of two processes differ unless both
-    made one in the same millisecond and their counts, begun at random, agree: one chance in a million.
-    Nothing is ordered by them. That later ones are larger keeps a session's newest ids, and those that retention deletes together,
-    on the same few pages of their index (measured: a tenth of the pages of random ids).
+    Ids of one process differ, so two sessions' entries can share a fork's path. Ids of two
+    processes differ unless both made one in the same millisecond and their counts, begun at
+    random, agree: one chance in a million. Nothing is ordered by ids. Later ids are larger, which
+    keeps a session's newest ids, and those that retention deletes together, on the same few pages
+    of their index (measured: 10 % of the pages of random ids).
     """
-    return f"{time.time_ns() // 1_000_000 << ID_COUNT_BITS | next(_ids) & (1 << ID_COUNT_BITS) - 1:016x}"
+    count = next(_ids) & (1 << ID_COUNT_BITS) - 1
+    return f"{time.time_ns() // 1_000_000 << ID_COUNT_BITS | count:016x}"
 
 
-# -- reading ------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------
 
 
 def parse_line(text: str, version: int) -> Draft:
-    """Read one line of a transcript of the given format version. The line is kept exactly as it is.
+    """Read one line of a transcript of the given format version. The line is kept as it is.
 
     Raises:
-        DamagedLine: not an entry; the reason is the message.
+        DamagedLine: not an entry. The reason is the message.
     """
     fields, span = decode_object(text)
     entry_type = fields.get("type")
@@ -163,7 +200,8 @@ def parse_line(text: str, version: int) -> Draft:
     entry_id, parent_id = fields.get("id"), fields.get("parentId")
     draft.entry_id = _text_or_none(entry_id) or new_id()
     draft.parent_id = _text_or_none(parent_id) or None
-    draft.linear = version < 2 and "parentId" not in fields
+    # Version 1 has no parents: an entry follows the one before it.
+    draft.follows_head = version < 2 and "parentId" not in fields
     return draft
 
 
@@ -191,7 +229,7 @@ def _describe(
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
             index = fields.get("firstKeptEntryIndex")
-            # Version 1 points at a line of the file, the header being line 0, which can be kept by nobody.
+            # Version 1 points at a line of the file. Line 0 is the header, which cannot be kept.
             draft.first_kept_seq = (
                 index
                 if isinstance(index, int) and not isinstance(index, bool) and 0 < index <= SEQ_MAX
@@ -256,20 +294,20 @@ def _int_or_zero(value: Any) -> int:
     )
 
 
-# -- writing ------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------
 
 
 def draft_entry(
     item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None
 ) -> Draft:
-    """Prepare what a caller appends: a message, a typed entry, or the JSON text of either.
+    """Prepare an item to append: a message, a typed entry, or the JSON text of either.
 
-    A dict (or text) with a `role` is a message; one with a `type` is an entry. Missing `id`, `parentId` and
-    `timestamp` are added in front; what was given as text is otherwise kept character for character.
+    A dict (or text) with a `role` is a message, and one with a `type` is an entry. Missing `id`,
+    `parentId` and `timestamp` are added in front. A text is otherwise kept character for character.
 
     Raises:
-        InvalidInput: not JSON, neither a message nor an entry, too large, a header, or an idempotency key (given, or the message's own)
-            that is too long or reserved.
+        InvalidInput: not JSON, neither a message nor an entry, too large, a header, or an
+            idempotency key (given, or the message's own) that is too long or reserved.
     """
     text = dumps(item) if isinstance(item, dict) else _as_text(item)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
@@ -300,9 +338,10 @@ _RESERVED_KEY = re.compile(r"inbox:[0-9]+")
 
 
 def key_trouble(key: str | None) -> str | None:
-    """Say why a text cannot be the idempotency key of what somebody else than sessiondb appends; None if it can, or is none.
+    """Return why a caller's append cannot have this idempotency key; None if it can.
 
-    `inbox:<number>` is under what a claim appends an accepted message: given to something else, that message would pass for appended.
+    A claim appends an accepted message under `inbox:<number>`. If another entry had that key, the
+    message would pass for appended.
     """
     if key is None:
         return None
@@ -318,9 +357,9 @@ def key_trouble(key: str | None) -> str | None:
 
 
 def is_large(item: object) -> bool:
-    """Tell whether encoding an item takes long enough to be kept off the event loop.
+    """Tell whether encoding an item takes so long that it must happen off the event loop.
 
-    Adds up the lengths of its texts, of a typed message too, and looks no further than that takes to be a lot.
+    Adds up the lengths of its texts, also of a typed message, and stops once they are large.
     """
     chars, values = LARGE_ITEM_CHARS, LARGE_ITEM_VALUES
     stack = [item]
@@ -362,7 +401,7 @@ def _draft_message(body: str, message: dict[str, Any], now_ms: int) -> Draft:
         type="message",
         before=f'{{"type":"message","id":"{entry_id}","parentId":',
         after=f"{between}{body}}}",
-        fills_parent=True,
+        follows_head=True,
         entry_id=entry_id,
         body_at=len(between),
         body_bytes=len(body) if body.isascii() else len(body.encode()),
@@ -388,7 +427,8 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
             )
     if entry_type in OFF_TREE_TYPES:
         raise InvalidInput(
-            f"a {entry_type!r} record is written by sessiondb itself; to move the head use session.branch()"
+            f"a {entry_type!r} record is written by sessiondb itself; "
+            "to move the head use session.branch()"
         )
     added = []
     if "timestamp" not in fields:
@@ -397,31 +437,29 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
     if "id" not in fields:
         added.append(f'"id":"{entry_id}",')
     prefix = "{" + "".join(added)
-    fills_parent = "parentId" not in fields
-    shown = text[1:]  # the object without its brace: goes behind what is added
-    whole = prefix + ('"parentId":' if fills_parent else shown)
+    follows_head = "parentId" not in fields
+    rest = text[1:]  # the object without its brace: follows the added fields
+    whole = prefix + ('"parentId":' if follows_head else rest)
     draft = _describe(fields, None, whole, NATIVE_VERSION)
-    draft.entry_id, draft.parent_id, draft.fills_parent = (
-        storable(entry_id),
-        _text_or_none(fields.get("parentId")),
-        fills_parent,
-    )
-    draft.after = f",{shown}" if fills_parent else ""
+    draft.entry_id = storable(entry_id)
+    draft.parent_id = _text_or_none(fields.get("parentId"))
+    draft.follows_head = follows_head
+    draft.after = f",{rest}" if follows_head else ""
     if draft.type == "message":
-        _, span = decode_object("{" + shown)
+        _, span = decode_object("{" + rest)
         if span is None:
             raise InvalidInput('an entry of type "message" needs a "message" object')
-        body_at, draft.body_bytes = _byte_span("{" + shown, span)
-        # `shown` lost its brace; in front of it stands a comma (parent filled in) or the added fields.
-        draft.body_at = body_at if fills_parent else body_at - 1 + len(prefix)
+        body_at, draft.body_bytes = _byte_span("{" + rest, span)
+        # `rest` lost its brace. A comma (parent filled in) or the added fields precede it.
+        draft.body_at = body_at if follows_head else body_at - 1 + len(prefix)
     return draft
 
 
-# -- preparing ----------------------------------------------------------------------------------------------
+# -- preparing -------------------------------------------------------------------------
 
 
 async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
-    """Encode what is to be appended, off the event loop when it is large.
+    """Encode an item to append, off the event loop when it is large.
 
     Raises:
         InvalidInput: it cannot be stored, or the idempotency key is too long.
@@ -441,7 +479,8 @@ def _prepare(item: Item, idempotency_key: str | None) -> Draft:
         item = message_json(item)
     if not isinstance(item, dict | str | bytes):
         raise InvalidInput(
-            f"an entry is a dict, a typed message, or the JSON text of either, not {type(item).__name__}"
+            "an entry is a dict, a typed message, or the JSON text of either, "
+            f"not {type(item).__name__}"
         )
     return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
 
@@ -449,10 +488,10 @@ def _prepare(item: Item, idempotency_key: str | None) -> Draft:
 async def prepare_all(
     items: Sequence[Item], keys: Sequence[str | None] | None = None
 ) -> list[Draft]:
-    """Encode what is to be appended together, off the event loop when it is much.
+    """Encode items to append together, off the event loop when they are many or large.
 
     Raises:
-        InvalidInput: one of them cannot be stored; its index is in the message.
+        InvalidInput: one of them cannot be stored. Its index is in the message.
     """
     prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
     return (
@@ -474,16 +513,18 @@ def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draf
 
 
 def check_append(count: int, size: int) -> None:
-    """Refuse what is too much for one transaction: an append, or a turn's answer.
+    """Refuse an append, or a turn's answer, that is too much for one transaction.
 
     Raises:
         InvalidInput: too many, or too many bytes.
     """
     if count > APPEND_ENTRIES_MAX:
         raise InvalidInput(
-            f"{count:,} entries in one append; at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction"
+            f"{count:,} entries in one append; "
+            f"at most {APPEND_ENTRIES_MAX:,}, replies included, share a transaction"
         )
     if size > APPEND_BYTES_MAX:
         raise InvalidInput(
-            f"{size:,} bytes in one append; at most {APPEND_BYTES_MAX:,}, replies included, share a transaction"
+            f"{size:,} bytes in one append; "
+            f"at most {APPEND_BYTES_MAX:,}, replies included, share a transaction"
         )

@@ -1,13 +1,14 @@
 """Session keys: the addresses of conversations, in OpenClaw's grammar.
 
-A key is `agent:<agentId>:<rest>`: at least three non-empty parts, the first of them `agent`. The rest tells
-the conversation: `main`, `<channel>:direct:<peer>`, `<channel>:group:<id>`, `<channel>:channel:<id>`,
-`cron:<job>`, `subagent:<id>`, ..., any of them with `:thread:<id>` behind it. Old stores also hold keys
-without the `agent:` part; those belong to the agent whose folder they were found in.
+A key is `agent:<agentId>:<rest>`: at least 3 non-empty parts, the first of them `agent`. The rest
+names the conversation: `main`, `<channel>:direct:<peer>`, `<channel>:group:<id>`,
+`<channel>:channel:<id>`, `cron:<job>`, `subagent:<id>`, ..., each perhaps followed by
+`:thread:<id>`. Old stores also hold keys without the `agent:` part. These belong to the agent in
+whose folder they were found.
 
-Keys are lower-cased, because channels report the same address in different cases, with two exceptions where
-an id's case is part of it: the group id of Signal (one part) and the room id of Matrix (everything behind
-`matrix:channel:` or `matrix:group:`, except the word `thread`).
+Keys are lower-cased, because channels report the same address in different cases. There are two
+exceptions, where case is part of an id: the group id of Signal (one part) and the room id of
+Matrix (everything after `matrix:channel:` or `matrix:group:`, except the word `thread`).
 Source: openclaw `src/sessions/session-key-utils.ts`.
 """
 
@@ -35,7 +36,7 @@ class SessionKey:
 
     @property
     def kind(self) -> str:
-        """What sort of conversation this is: main, direct, group, channel, thread, cron, subagent, hook, ... or other."""
+        """The kind of conversation: main, direct, group, channel, thread, cron, ... or other."""
         parts = self.rest.split(":")
         if "thread" in parts[1:]:
             return "thread"
@@ -47,7 +48,9 @@ class SessionKey:
 
 
 def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
-    """Return the canonical form of a key. With `agent_id`, a key of an old store (no `agent:` part) is accepted too.
+    """Return the canonical form of a key.
+
+    With `agent_id`, a key of an old store (no `agent:` part) is accepted too.
 
     Raises:
         InvalidKey: outside the grammar.
@@ -56,7 +59,8 @@ def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
         raise InvalidKey(f"a session key is a text, not {type(text).__name__}")
     if len(text) > SESSION_KEY_CHARS_MAX:
         raise InvalidKey(
-            f"a session key of {len(text):,} characters; at most {SESSION_KEY_CHARS_MAX:,} are allowed",
+            f"a session key of {len(text):,} characters; "
+            f"at most {SESSION_KEY_CHARS_MAX:,} are allowed",
             key=text[:80],
         )
     if any(ord(char) < 0x20 for char in text):
@@ -69,7 +73,8 @@ def parse_key(text: str, *, agent_id: str | None = None) -> SessionKey:
         owner, rest = agent_id.lower(), _canonical_rest(parts)
         return SessionKey(f"agent:{owner}:{rest}", owner, rest)
     raise InvalidKey(
-        f"{text!r} is not a session key; expected agent:<agentId>:<rest>, such as agent:main:discord:channel:1",
+        f"{text!r} is not a session key; expected agent:<agentId>:<rest>, "
+        "such as agent:main:discord:channel:1",
         key=text,
     )
 

@@ -1,9 +1,10 @@
-"""The path from an entry to its root, as ranges over the primary key; and reading along it, a page at a time.
+"""The path from an entry to its root as ranges over the primary key, and its pages.
 
-A *branch* is an unbroken run of entries, each the parent of the next. A path is one range per branch, so finding it costs a lookup
-for each branch that it goes through, whatever its length, and reading it is reading ranges. Numbers grow along a path.
+A *branch* is an unbroken run of entries, each the parent of the next. A path is one range per
+branch, so finding it costs one lookup for each of its branches, whatever its length, and reading
+it is reading ranges. Numbers grow along a path.
 
-How entries get there is in `transcript.py`.
+`append.py` puts entries there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def session_of(entry_no: int) -> int:
 
 
 def context_start(boundary_no: int | None, first_kept_no: int | None) -> int | None:
-    """Return the entry that a context begins at: the first that its boundary kept, else the boundary. None: the root."""
+    """Return the entry that a context begins at; None is the root.
+
+    It is the first entry that the boundary kept, else the boundary.
+    """
     return first_kept_no if first_kept_no is not None else boundary_no
 
 
@@ -54,27 +58,31 @@ def require_entries(session_id: str, archived_at_ms: int | None) -> None:
     """
     if archived_at_ms is not None:
         raise SessionArchived(
-            f"session {session_id} is archived; bring it back with `sessiondb restore DB {session_id}` or db.restore()",
+            f"session {session_id} is archived; "
+            f"bring it back with `sessiondb restore DB {session_id}` or db.restore()",
             session_id=session_id,
         )
 
 
 def require_readable(tx: ReadTx, session_no: int) -> None:
-    """The same as `require_entries`, for a caller that has no more than the session's number."""
+    """As `require_entries`, for a caller that has only the session's number."""
     row = tx.first("transcript.archived", session_no=session_no)
     if row is not None:
         require_entries(row.session_id, row.archived_at_ms)
 
 
 def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> list[Segment]:
-    """Return the path to `head_no` as ranges, root first; with `stop_no`, only from that entry of the path on."""
+    """Return the path to `head_no` as ranges, root first.
+
+    With `stop_no`, which is on the path, only the part from that entry on.
+    """
     if head_no is None:
         return []
     found: list[Segment] = []
     branch_no, high_no = tx.one("transcript.by_no", entry_no=head_no).branch_no, head_no
     while branch_no is not None:
         branch = tx.one("transcript.branch", branch_no=branch_no)
-        # Numbers grow along a path, so the entry to stop at lies in the first branch that begins no later than it.
+        # Numbers grow along a path: `stop_no` lies in the first branch that begins no later.
         if stop_no is not None and stop_no >= branch.first_no:
             found.append(Segment(branch_no, stop_no, high_no))
             break
@@ -85,12 +93,15 @@ def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> 
 
 
 def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
-    """Return a branch's parent, and the entry at which it left that. A parent is always older: without that a path might never end."""
+    """Return a branch's parent, and the entry at which it left that.
+
+    A parent is always older. Otherwise a path might never end.
+    """
     parent_no, fork_no = branch.parent_branch_no, branch.fork_no
     if parent_no is not None and (fork_no is None or parent_no >= branch_no):
-        message = f"branch {branch_no} is damaged: it cannot have left branch {parent_no} at entry {fork_no}"
         raise StoreDamaged(
-            f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+            f"branch {branch_no} is damaged: it cannot have left branch {parent_no} at entry "
+            f"{fork_no}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
         )
     return parent_no, fork_no or 0
 
@@ -117,7 +128,8 @@ def read_path(
 ) -> list[Row]:
     """Read one page of the path to `head_no`, strictly between two entries.
 
-    Forward pages begin after `after_no` (None: at the root), backward pages before `before_no` (None: at the head).
+    Forward pages begin after `after_no` (None: at the root). Backward pages begin before
+    `before_no` (None: at the head).
 
     Raises:
         NotFound: a given entry is not on the path.
@@ -164,7 +176,9 @@ def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
 
 
 def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) -> list[Row]:
-    """Read one page of everything a session holds, in order of arrival. seq 0 is the header; -1 begins with it.
+    """Read one page of all of a session's entries, in order of arrival.
+
+    seq 0 is the header. -1 begins with it.
 
     Raises:
         SessionArchived: its entries are in an archive.
@@ -183,7 +197,10 @@ def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) ->
 def walk_back(
     tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[Row]]
 ) -> Iterator[Row]:
-    """Yield rows of the path from the head towards the root, a page at a time; `page(segment, high_no)` reads one."""
+    """Yield rows of the path from the head towards the root, a page at a time.
+
+    `page(segment, high_no)` reads one.
+    """
     for segment in reversed(segments(tx, head_no, stop_no=stop_no)):
         high_no = segment.high_no
         while high_no >= segment.low_no:

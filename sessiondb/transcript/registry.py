@@ -1,7 +1,7 @@
 """The registry: sessions, the keys bound to them, reset and fork.
 
-A session is created with its header (seq 0) and epoch 0 in one transaction. A binding only points: binding a
-key to another session, or forking one, copies nothing and ends nothing.
+A session is created with its header (seq 0) and epoch 0 in one transaction. A binding only points:
+binding a key to another session, or forking one, copies nothing and ends nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from sessiondb.models import SessionInfo
 
 from .append import (
     State,
+    attach,
     estimate_context,
     find_entry,
+    insert_control_record,
     load_state,
     move_head,
     no_entry,
     no_session,
-    place,
     require_live,
     save_state,
 )
 from .entries import NATIVE_VERSION, Draft, new_id
 from .keys import SessionKey, looks_like_key, parse_key
-from .paths import on_path, require_entries, require_readable
+from .paths import entry_number, on_path, require_entries, require_readable
 
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
@@ -43,14 +44,14 @@ class Ref(NamedTuple):
     session_id: str
 
 
-# -- finding ------------------------------------------------------------------------------------------------
+# -- finding ---------------------------------------------------------------------------
 
 
 def resolve(tx: ReadTx, text: str) -> Ref:
     """Find a session by key, by id, or by a unique prefix of its id.
 
     Raises:
-        NotFound: none, or more than one; the message says which.
+        NotFound: none, or more than one. The message says which.
     """
     key = _key_or_none(text)
     if key is not None:
@@ -67,21 +68,20 @@ def resolve(tx: ReadTx, text: str) -> Ref:
         return Ref(matches[0].session_no, matches[0].session_id)
     if matches:
         raise NotFound(
-            f"more than one session id begins with {text!r}, such as {matches[0].session_id} and {matches[1].session_id}"
+            f"more than one session id begins with {text!r}, "
+            f"such as {matches[0].session_id} and {matches[1].session_id}"
         )
-    what = (
-        "key is bound to a session"
-        if looks_like_key(text)
-        else "session has this id or begins with it"
-    )
-    raise NotFound(f"{text!r}: no {what}; list them with `sessiondb sessions DB`", session=text)
+    missing = "key is bound to a session"
+    if not looks_like_key(text):
+        missing = "session has this id or begins with it"
+    raise NotFound(f"{text!r}: no {missing}; list them with `sessiondb sessions DB`", session=text)
 
 
 def _key_or_none(text: str) -> SessionKey | None:
     try:
         return parse_key(text)
     except InvalidKey:
-        return None  # then nothing is bound to it, and the search goes on by id
+        return None  # nothing is bound to it, so the search continues by id
 
 
 def info(tx: ReadTx, session_no: int) -> SessionInfo:
@@ -104,7 +104,7 @@ def page(
     agent_id: str | None,
     with_ended: bool,
 ) -> tuple[list[SessionInfo], tuple[int, int] | None]:
-    """List sessions, last changed first; also return the cursor of the next page, or None at the end."""
+    """List sessions, last changed first; also return the next page's cursor, or None at the end."""
     before_ms, before_no = before or (2**62, 2**62)
     rows = tx.all(
         "registry.list",
@@ -140,7 +140,7 @@ def _info(row: Row) -> SessionInfo:
     )
 
 
-# -- making -------------------------------------------------------------------------------------------------
+# -- making ----------------------------------------------------------------------------
 
 
 def new_session_id() -> str:
@@ -163,13 +163,14 @@ def check_session_id(session_id: str) -> str:
         or any(ord(c) < 0x20 for c in session_id)
     ):
         raise InvalidInput(
-            f"{session_id[:80]!r} cannot be a session id: 1 to {SESSION_ID_CHARS_MAX} characters, no colon, no control character"
+            f"{session_id[:80]!r} cannot be a session id: 1 to {SESSION_ID_CHARS_MAX} characters, "
+            "no colon, no control character"
         )
     return session_id
 
 
 def open_by_key(tx: Tx, key: SessionKey, *, session_id: str, cwd: str | None) -> Ref:
-    """Return the session that a key is bound to; create and bind one when there is none. May be repeated."""
+    """Return the session that a key is bound to, or create and bind one. May be repeated."""
     row = tx.first("registry.by_key", session_key=key.text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
@@ -199,7 +200,7 @@ def insert(
     start: State | None = None,
     forked_from_no: int | None = None,
 ) -> int:
-    """Insert a session's row and its epoch 0; with `start`, at that place of another session's path.
+    """Insert a session's row and its epoch 0, with `start` at that place of another's path.
 
     Raises:
         InvalidInput: the id is taken.
@@ -232,10 +233,10 @@ def insert(
 
 
 def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -> None:
-    """Point a key at a session. The session it pointed at before stays as it is. May be repeated.
+    """Point a key at a session. The session that it pointed at stays as it is. May be repeated.
 
     Raises:
-        SessionArchived: nothing points at a session whose entries are in an archive.
+        SessionArchived: the entries are in an archive, and then no key may point at the session.
     """
     require_readable(tx, session_no)
     tx.run(
@@ -254,17 +255,20 @@ def unbind(tx: Tx, key: SessionKey) -> bool:
 
 
 def end(tx: Tx, session_no: int) -> bool:
-    """End a session: it accepts no append; False if it had ended. Its running compaction, if any, will be superseded."""
+    """End a session: it accepts no append. False if it had ended.
+
+    Its running compaction, if any, will be superseded.
+    """
     return tx.run("registry.end", session_no=session_no, now_ms=tx.now_ms) == 1
 
 
 def pin(tx: Tx, session_no: int) -> None:
-    """Have retention leave a session alone. May be repeated."""
+    """Exempt a session from retention. May be repeated."""
     tx.run("registry.pin", session_no=session_no, now_ms=tx.now_ms)
 
 
 def unpin(tx: Tx, session_no: int) -> None:
-    """Let retention have a session again. May be repeated."""
+    """Subject a session to retention again. May be repeated."""
     tx.run("registry.unpin", session_no=session_no)
 
 
@@ -276,16 +280,11 @@ def _write_header(
         f'{{"type":"session","version":{NATIVE_VERSION},"id":{dumps(session_id)},'
         f'"timestamp":"{iso_from_ms(tx.now_ms)}","cwd":{dumps(cwd or "")}{parent}}}'
     )
-    state = load_state(tx, session_no)
-    head_no, state.head_no = (
-        state.head_no,
-        None,
-    )  # a fork's head lies in its ancestor: the header still is seq 0
-    place(tx, state, Draft(type="session", before=text, entry_id=session_id))
-    state.head_no = head_no
+    header = Draft(type="session", before=text, entry_id=session_id)
+    insert_control_record(tx, header, entry_number(session_no, 0))
 
 
-# -- moving -------------------------------------------------------------------------------------------------
+# -- moving ----------------------------------------------------------------------------
 
 
 def check_reset_reason(reason: str) -> None:
@@ -299,13 +298,15 @@ def check_reset_reason(reason: str) -> None:
 def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timestamp: str) -> int:
     """Begin the context anew, in the same session, with a `reset` entry; return the new epoch.
 
-    With `keep_from`, the user, assistant and answered tool messages from that entry on stay in the context.
+    With `keep_from`, the user, assistant and answered tool messages from that entry on stay in the
+    context.
 
     Raises:
         NotFound: `keep_from` is not on the current path.
-        SessionEnded: the session has ended; fork it to go on.
+        SessionEnded: the session has ended. Fork it to continue.
     """
     state = _live_state(tx, session_no)
+    first_kept_no = None
     if keep_from is not None:
         kept_entry = find_entry(tx, state, keep_from)
         if (
@@ -315,27 +316,29 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
             or not on_path(tx, kept_entry, state.head_no)
         ):
             raise no_entry(state.session_id, keep_from, " on its current path to keep from")
+        first_kept_no = kept_entry.entry_no
     entry_id = new_id()
     kept = f',"firstKeptEntryId":{dumps(keep_from)}' if keep_from is not None else ""
     draft = Draft(
         type="reset",
         before=f'{{"type":"reset","id":"{entry_id}","parentId":',
         after=f',"timestamp":"{timestamp}","reason":{dumps(reason)}{kept}}}',
-        fills_parent=True,
+        follows_head=True,
         entry_id=entry_id,
-        first_kept_id=keep_from,
     )
-    place(tx, state, draft)
+    attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
     save_state(tx, state)
     return state.epoch
 
 
 def branch(tx: Tx, session_no: int, entry_id: str | None, timestamp: str) -> int:
-    """Make another entry the head; return the epoch. The context begins where it began for that entry.
+    """Make another entry the head; return the epoch.
+
+    The context begins where it began for that entry.
 
     Raises:
         NotFound: no such entry.
-        SessionEnded: the session has ended; fork it to go on.
+        SessionEnded: the session has ended. Fork it to continue.
     """
     state = _live_state(tx, session_no)
     move_head(tx, state, entry_id, timestamp)
@@ -353,9 +356,10 @@ def fork(
     key: SessionKey | None,
     cwd: str | None,
 ) -> Ref:
-    """Create a session that goes on from an entry, or from the end of an epoch, of another. Copies no entry.
+    """Create a session that continues from an entry, or from the end of an epoch, of another.
 
-    Without either it goes on from the current head. The new session's key, if given, is bound to it.
+    Without either it continues from the current head. Copies no entry. The new session's key, if
+    given, is bound to it.
 
     Raises:
         NotFound: no such entry or epoch.
@@ -387,11 +391,8 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
         entry = find_entry(tx, source, entry_id)
         if entry is None or entry.branch_no is None:
             raise no_entry(source.session_id, entry_id, " to fork at")
-        start.head_no, start.tokens_total, start.boundary_no = (
-            entry.entry_no,
-            entry.tokens_total,
-            entry.boundary_no,
-        )
+        start.head_no, start.tokens_total = entry.entry_no, entry.tokens_total
+        start.boundary_no = entry.boundary_no
         boundary = (
             tx.first("transcript.by_no", entry_no=entry.boundary_no)
             if entry.boundary_no is not None
@@ -402,7 +403,8 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
         past = tx.first("transcript.epoch", session_no=source.session_no, epoch=epoch)
         if past is None:
             raise NotFound(
-                f"session {source.session_id} has no epoch {epoch}; its current epoch is {source.epoch}",
+                f"session {source.session_id} has no epoch {epoch}; "
+                f"its current epoch is {source.epoch}",
                 session_id=source.session_id,
             )
         head = (
@@ -410,11 +412,8 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
             if past.closed_head_no is not None
             else None
         )
-        start.head_no, start.boundary_no, start.first_kept_no = (
-            past.closed_head_no,
-            past.boundary_no,
-            past.first_kept_no,
-        )
+        start.head_no = past.closed_head_no
+        start.boundary_no, start.first_kept_no = past.boundary_no, past.first_kept_no
         start.tokens_total = head.tokens_total if head is not None else 0
     start.context_tokens = estimate_context(tx, start)
     return start

@@ -1,17 +1,19 @@
 """When a conversation is stale: daily and idle resets.
 
-A conversation *began* with its session, its last reset or its fork, and was last *heard of* when a person's message was
-appended. A daily policy makes it stale when the chosen hour of the local day has passed since it began, an idle
-policy when nobody has been heard for so long; with both, whichever comes first. What the machinery appends by
-itself (replies, tool results, messages of lane `cron`) keeps nothing alive, and a compaction begins nothing.
+A conversation *began* with its session, its last reset or its fork, and was last *heard of* when a
+person's message was appended. A daily policy makes it stale when the chosen hour of the local day
+has passed since it began. An idle policy does so when no person has been heard for so long. With
+both, the first one counts. Entries that programs append (replies, tool results, messages of lane
+`cron`) keep no conversation alive, and a compaction begins none.
 
-Whether something is stale is arithmetic over four times, without a database and without a clock (`reset_due`).
-`reset_if_due` asks it and resets in one transaction, so two processes that ask at once reset once. It is meant for the
-moment before a message is accepted, and leaves a conversation alone in which a turn runs or messages wait: their
-answers would lose their questions.
+`reset_due` is arithmetic over four times, without a database and without a clock. `reset_if_due`
+calls it and resets in one transaction, so two processes that call it at once reset once. It is
+meant for the moment before a message is accepted. It resets no conversation in which a turn runs
+or messages wait: their answers would lose their questions.
 
-The local day is that of `time_zone`, by default the machine's. Where a clock change skips the hour, the day turns when
-the hour would have come by the clock before the change; where it repeats the hour, at the first of the two.
+The local day is that of `time_zone`, by default the machine's. Where a clock change skips the
+hour, the day turns when the hour would have come by the clock before the change. Where it repeats
+the hour, the day turns at the first of the two.
 """
 
 from __future__ import annotations
@@ -33,22 +35,23 @@ Mode = Literal["none", "daily", "idle"]
 Conversation = Literal["direct", "group", "thread"]
 StaleReason = Literal["daily", "idle"]
 
-# How far back the last message of a person is looked for; behind that, the conversation counts as silent since it began.
+# The search for a person's last message reads so many rows. Without one among them, the
+# conversation counts as silent since it began.
 _LOOK_BACK_ROWS = 1_000
 
 
 class ResetPolicy(BaseModel):
-    """When a conversation is to begin anew. `by_channel` goes before `by_type`, and both before the rest."""
+    """When a conversation begins anew. `by_channel` precedes `by_type`, and both the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Mode = "none"
-    """`daily` resets at `at_hour`, and after `idle_minutes` too if they are given; `idle` only after those."""
+    """`daily` resets at `at_hour`, and after `idle_minutes` if given. `idle`: only after those."""
     at_hour: int = Field(default=4, ge=0, le=23)
-    """The hour of the local day at which a new one begins."""
+    """The hour of the local day at which a new conversation begins."""
     idle_minutes: float | None = Field(default=None, gt=0)
     time_zone: str | None = None
-    """An IANA name such as `Europe/Vienna`; None: the machine's local time."""
+    """An IANA name such as `Europe/Vienna`. None: the machine's local time."""
     by_type: dict[Conversation, ResetPolicy] = Field(default_factory=dict)
     by_channel: dict[str, ResetPolicy] = Field(default_factory=dict)
 
@@ -59,17 +62,18 @@ class ResetPolicy(BaseModel):
             return name if name is None else ZoneInfo(name).key
         except (KeyError, OSError, ValueError) as error:
             raise ValueError(
-                f"there is no time zone {name!r} on this machine; a name such as Europe/Vienna, or install tzdata"
+                f"there is no time zone {name!r} on this machine; "
+                "a name such as Europe/Vienna, or install tzdata"
             ) from error
 
     @model_validator(mode="after")
-    def _idle_says_how_long(self) -> ResetPolicy:
+    def _idle_has_minutes(self) -> ResetPolicy:
         if self.mode == "idle" and self.idle_minutes is None:
             raise ValueError("mode idle needs idle_minutes")
         return self
 
     def for_key(self, key: SessionKey) -> ResetPolicy:
-        """Return the policy that holds for a conversation: its channel's, its type's, or this one."""
+        """Return the policy of a conversation: its channel's, its type's, or this one."""
         channel = channel_of(key)
         if channel is not None and channel in self.by_channel:
             return self.by_channel[channel]
@@ -77,36 +81,30 @@ class ResetPolicy(BaseModel):
 
 
 def conversation_of(key: SessionKey) -> Conversation:
-    """Say which of the three types of conversation a key addresses."""
+    """Return which of the three types of conversation a key addresses."""
     kind = key.kind
-    return (
-        "thread"
-        if kind == "thread"
-        else "group"
-        if kind in ("group", "channel", "room")
-        else "direct"
-    )
+    if kind == "thread":
+        return "thread"
+    return "group" if kind in ("group", "channel", "room") else "direct"
 
 
 def channel_of(key: SessionKey) -> str | None:
-    """Return the channel that a key names (`discord` in `agent:main:discord:channel:1`), if it names one."""
+    """Return the channel that a key names, if any: `discord` in `agent:main:discord:channel:1`."""
     parts = key.rest.split(":")
-    return (
-        parts[0]
-        if len(parts) >= 3 and {"direct", "group", "channel", "room"} & set(parts[1:3])
-        else None
-    )
+    names_one = len(parts) >= 3 and {"direct", "group", "channel", "room"} & set(parts[1:3])
+    return parts[0] if names_one else None
 
 
-# -- the rule -----------------------------------------------------------------------------------------------
+# -- the rule --------------------------------------------------------------------------
 
 
 def reset_due(
     policy: ResetPolicy, *, began_at_ms: int, heard_at_ms: int, now_ms: int
 ) -> StaleReason | None:
-    """Say whether a conversation is stale at a given time, and by which rule; None if it is fresh.
+    """Return the rule by which a conversation is stale at a given time; None if it is fresh.
 
-    Pure. Pass the policy that holds for the conversation (`ResetPolicy.for_key`). If both rules hold it is `daily`.
+    Pure. Pass the policy that holds for the conversation (`ResetPolicy.for_key`). If both rules
+    hold, it is `daily`.
     """
     if policy.mode == "none":
         return None
@@ -123,7 +121,7 @@ def reset_due(
 def day_began_at_ms(policy: ResetPolicy, now_ms: int) -> int:
     """Return when the local day that holds now began, by the policy's hour and time zone."""
     zone = ZoneInfo(policy.time_zone) if policy.time_zone is not None else None
-    # Without a zone the times are naive: Python then asks the machine's own rules about each of them, not about now.
+    # Without a zone the times are naive, and Python applies the machine's rules to each of them.
     now = datetime.fromtimestamp(now_ms / 1000, zone)
     began = now.replace(hour=policy.at_hour, minute=0, second=0, microsecond=0, fold=0)
     began_ms = round(began.timestamp() * 1000)
@@ -132,19 +130,22 @@ def day_began_at_ms(policy: ResetPolicy, now_ms: int) -> int:
     return began_ms
 
 
-# -- in the database ----------------------------------------------------------------------------------------
+# -- in the database -------------------------------------------------------------------
 
 
 def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> StaleReason | None:
-    """Say whether a key's conversation is stale now and may be reset; changes nothing."""
+    """Return the rule by which a key's conversation is stale and may be reset, or None.
+
+    Changes nothing.
+    """
     bound = tx.first("registry.by_key", session_key=key.text)
     if bound is None or bound.ended_at_ms is not None or policy.mode == "none":
         return None
     session_no = bound.session_no
     state = append.load_state(tx, session_no)
     began = tx.one("registry.began", session_no=session_no)
-    nothing_said = state.head_no is None or state.head_no == began.boundary_no
-    if nothing_said or tx.one("inbox.waiting_in_session", session_no=session_no, limit=1).waiting:
+    is_empty = state.head_no is None or state.head_no == began.boundary_no
+    if is_empty or tx.one("inbox.waiting_in_session", session_no=session_no, limit=1).waiting:
         return None
     first_no = session_no << SEQ_BITS
     heard = tx.first(

@@ -1,9 +1,10 @@
 """Estimate how many tokens a message adds to a context.
 
-An estimate is used only where the provider has not counted: it decides how much history a compaction keeps
-and what a context weighs after one. The rule is pi's (a token is about four characters, an image 4,800
-characters) with one addition that OpenClaw made: a CJK character is about a token of its own.
-Sources: pi `core/compaction/compaction.ts`; openclaw `packages/agent-core/src/harness/compaction`.
+An estimate is used only where the provider has not counted. It decides how much history a
+compaction keeps, and gives the size of a context after one. The rule is pi's (4 characters are
+about a token, an image counts as 4,800 characters) with OpenClaw's addition: a CJK character is
+about a token of its own. Sources: pi `core/compaction/compaction.ts`, and openclaw
+`packages/agent-core/src/harness/compaction`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from typing import Any
 
 CHARS_PER_TOKEN = 4
 IMAGE_CHARS = 4_800
-_CJK_FROM = (
-    "\u2e80"  # CJK radicals and everything above: kana, Han, Hangul, full-width forms, emoji
-)
+# CJK radicals and everything above: kana, Han, Hangul, full-width forms, emoji.
+_CJK_FROM = "\u2e80"
 
 
 def text_chars(text: str) -> int:
-    """Return the weight of `text` in characters of which four make a token."""
+    """Return the weight of `text` in characters, of which 4 make a token."""
     if text.isascii():
         return len(text)
     wide = sum(1 for char in text if char >= _CJK_FROM)
@@ -33,7 +33,7 @@ def text_tokens(text: str) -> int:
 
 
 def message_tokens(message: dict[str, Any]) -> int:
-    """Return the estimated tokens of one message, of any role; an unknown role weighs its content."""
+    """Return the estimated tokens of one message, of any role: by default those of its content."""
     role = message.get("role")
     if role == "bashExecution":
         chars = _chars(message.get("command")) + _chars(message.get("output"))
@@ -45,9 +45,10 @@ def message_tokens(message: dict[str, Any]) -> int:
 
 
 def usage_tokens(message: dict[str, Any]) -> int | None:
-    """Return the provider's own count of the context that produced an assistant message, if it is usable.
+    """Return the provider's count of the context that produced a reply, or None if it is unusable.
 
-    A reply that was aborted or failed carries no valid count, and OpenClaw marks some as unavailable.
+    A reply that was aborted or failed carries no valid count, and OpenClaw marks some as
+    unavailable.
     """
     usage = message.get("usage")
     if (
@@ -68,11 +69,8 @@ def usage_tokens(message: dict[str, Any]) -> int | None:
 
 
 def _count(value: Any) -> int:
-    if (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**53
-    ):  # NaN is not, either
-        return 0
-    return int(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 < value < 2**53 else 0  # NaN is in no range
 
 
 def _chars(content: Any) -> int:

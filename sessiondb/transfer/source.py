@@ -22,8 +22,9 @@ from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
 from sessiondb.transcript import registry
-from sessiondb.transcript.append import load_state, place, save_state
+from sessiondb.transcript.append import load_state, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
+from sessiondb.transcript.replay import replay
 
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
@@ -83,6 +84,7 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
         byte_offset=batch.before.resume_at,
     )
     notes: list[str] = []
+    odd: list[str] = []
     state = load_state(tx, row.session_no) if row.session_no is not None else None
     for item in batch.items:
         if isinstance(item, Draft):
@@ -92,15 +94,15 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
             if (
                 trouble is not None
             ):  # the text keeps it; no claim of a message may take it for its own
-                state.notes.append(f"entry {item.entry_id}: {trouble}; left out")
+                odd.append(f"entry {item.entry_id}: {trouble}; left out")
                 item.idempotency_key = None
-            place(tx, state, item, lenient=True)
+            replay(tx, state, item, odd)
         else:
             _keep(tx, row.import_file_no, item, after_seq=-1 if state is None else state.last_seq)
             quarantined += 1
     if state is not None and batch.items:
         save_state(tx, state)
-        notes += state.notes[:NOTES_MAX]
+        notes += odd[:NOTES_MAX]
         created_at_ms = batch.identity.created_at_ms if batch.identity is not None else None
         tx.run(
             "import_file.date_session",

@@ -40,7 +40,7 @@ def emitted() -> set[str]:
                     if isinstance(node.func, ast.Attribute)
                     else getattr(node.func, "id", "")
                 )
-                if name in ("emit", "_tell", "_tell_person") and len(node.args) > 1:
+                if name in ("emit", "_notify_operators", "_notify_user") and len(node.args) > 1:
                     kinds = [
                         arg.value
                         for arg in node.args[1:3]

@@ -1,6 +1,6 @@
 """A loop that is cancelled by asyncio's `task.cancel()`, at any point, leaves no turn running and no reply being sent.
 
-Such a cancellation passes through a shield, so a claim that was committed loses its result. `transcript/test_cancellation.py` says how
+Such a cancellation passes through a shield, so a claim that was committed loses its result. `support/cancellation.py` says how
 an operation is cancelled at its k-th wait with the writer held in each of three places.
 """
 
@@ -22,9 +22,9 @@ import sessiondb
 from sessiondb.errors import OutcomeUnknown
 from sessiondb.gateway import dispatcher, retry, worker
 from sessiondb.gateway.worker import Answer, Turn
+from tests.support.cancellation import WHERE, Gate, by_scope, by_task, cancelled_at
 from tests.support.core import reply
 from tests.support.gateway import claimed, complete, eventually, inbox_states, look, running, say
-from tests.transcript.test_cancellation import WHERE, Gate, by_scope, by_task, cancelled_at, gate  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def reply_waits(db: sessiondb.SessionDB, number: int) -> None:
 @pytest.mark.parametrize("where", WHERE)
 async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
     tmp_db: Path,
-    gate: Gate,  # noqa: F811
+    gate: Gate,
     anyio_backend_name: str,
     where: str,
 ) -> None:
@@ -88,7 +88,7 @@ async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
 @pytest.mark.parametrize("where", WHERE)
 async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_sender_was_called(
     tmp_db: Path,
-    gate: Gate,  # noqa: F811
+    gate: Gate,
     anyio_backend_name: str,
     where: str,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the core share: raw access to a closed file, transcripts read line by line, and databases of every shape."""
+"""Shared by the core's tests: messages, transcripts read line by line, access to a closed file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import apsw
 import sessiondb
 from sessiondb.backend import Tx
 from sessiondb.json_text import DamagedLine
+from sessiondb.limits import PAGE_ENTRIES_MAX
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.entries import Draft, parse_line
+from sessiondb.transcript.replay import replay
 
 
 def user(text: str) -> dict[str, Any]:
@@ -25,7 +27,10 @@ def user(text: str) -> dict[str, Any]:
 def reply(
     text: str, *, calls: Sequence[str] = (), tokens: int | None = None, **fields: Any
 ) -> dict[str, Any]:
-    """Return an assistant message that calls tools by these ids; `tokens` is the provider's count."""
+    """Return an assistant message that calls tools with these ids.
+
+    `tokens` is the provider's count.
+    """
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
     content += [
         {"type": "toolCall", "id": call, "name": "read", "arguments": {"path": "a.txt"}}
@@ -53,7 +58,7 @@ def result(call: str, text: str = "done") -> dict[str, Any]:
 
 
 def texts(context: sessiondb.Context) -> list[str]:
-    """Return what a context says, one string per message, to compare with."""
+    """Return the texts of a context, one per message."""
     return [_text_of(message) for message in context.messages]
 
 
@@ -73,10 +78,15 @@ def ids_of(entries: Sequence[sessiondb.Entry]) -> list[str]:
     return [entry.entry_id for entry in entries]
 
 
+async def whole_path(session: sessiondb.Session) -> list[sessiondb.Entry]:
+    """Return the current path in one page."""
+    return await session.entries(limit=PAGE_ENTRIES_MAX)
+
+
 async def load_lines(
     db: sessiondb.SessionDB, session_id: str, lines: Sequence[str], *, version: int | None = None
 ) -> tuple[sessiondb.Session, list[str]]:
-    """Store the lines of a transcript as an import does; return the session and the notes about odd entries."""
+    """Store the lines of a transcript as an import does; return the session and the notes."""
     if version is None:
         first = json.loads(lines[0])
         version = first.get("version", 1) if first.get("type") == "session" else 3
@@ -92,10 +102,11 @@ async def load_lines(
             tx, session_id, origin="import", version=version, agent_id=None
         )
         state = append.load_state(tx, session_no)
+        notes: list[str] = []
         for draft in drafts:
-            append.place(tx, state, draft, lenient=True)
+            replay(tx, state, draft, notes)
         append.save_state(tx, state)
-        return state.notes
+        return notes
 
     notes = await db.backend.write(body, op="test.load")
     return await db.session_by_id(session_id), notes
@@ -111,7 +122,7 @@ def _lines_of(path: Path) -> list[str]:
 
 
 def change(path: Path, *statements: str) -> None:
-    """Change a closed database as no program of ours would: without its rules, and even its schema."""
+    """Change a closed database without its rules: even its schema."""
     with closing(apsw.Connection(str(path))) as connection:
         connection.execute(
             "PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on"
@@ -121,7 +132,7 @@ def change(path: Path, *statements: str) -> None:
 
 
 def query(path: Path, sql: str, *values: Any) -> list[Any]:
-    """Ask a closed database; rows of one column come as plain values."""
+    """Query a closed database. Rows of one column come as plain values."""
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         rows = connection.execute(sql, values).fetchall()
     return [row[0] if len(row) == 1 else row for row in rows]

@@ -1,7 +1,7 @@
-"""Appends, compactions and processes at once: nothing waits for a summariser, nothing is lost, nothing is there twice.
+"""Appends, compactions and processes at once: no wait for a summariser, no loss, no repetition.
 
-A summariser "sleeps" on an event, never on a clock. What is compared is the outcome: every message that was accepted is
-in the span of a committed summary or in the context, once, and in order.
+A summariser "sleeps" on an event, never on a clock. The outcome is compared: every message that
+was accepted is in the span of a committed summary or in the context, once, and in order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def said(*numbers: int) -> list[str]:
     return [f"{who}{number}" for number in numbers for who in "qa"]
 
 
-async def test_appends_go_on_while_a_summariser_sleeps_and_the_context_holds_them_all(
+async def test_appends_proceed_while_a_summariser_sleeps(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db, guard=False) as db:
@@ -70,8 +70,8 @@ async def test_appends_go_on_while_a_summariser_sleeps_and_the_context_holds_the
         assert (await db.verify()).findings == ()
 
 
-async def test_many_sessions_compact_at_once_and_none_waits_for_another(tmp_db: Path) -> None:
-    """Every summariser sleeps until all of them do: if one held anything that another needs, this would not end."""
+async def test_sessions_that_compact_at_once_do_not_wait(tmp_db: Path) -> None:
+    """Every summariser sleeps until all do. If one held what another needs, this would not end."""
     many = 40
     async with sessiondb.open(tmp_db, guard=False) as db:
         sessions = [await db.session(f"agent:main:test:channel:{number}") for number in range(many)]
@@ -147,7 +147,7 @@ async def test_one_id_committed_by_many_at_once_has_one_result(tmp_db: Path) -> 
         )
 
 
-# -- interleavings ----------------------------------------------------------------------------------------------------
+# -- interleavings ---------------------------------------------------------------------
 
 
 class Ledger:
@@ -245,8 +245,8 @@ async def _interleave(path: Path, seed: int, appenders: int, compactors: int) ->
             assert [key for key in in_order if str(key).startswith(f"{who}.")] == [
                 f"{who}.{number}" for number in range(12)
             ]
-        # A summary covers what the one before it covered and then its own span, with what overlaps: a job that was
-        # overtaken had read from further back. What it covers in all is a prefix of what was said.
+        # A summary covers the span of the one before it and then its own. The two may overlap: an
+        # overtaken job had read from further back. All it covers is a prefix of the messages.
         covered: list[Any] = []
         for epoch in sorted(ledger.spans):
             span = ledger.spans[epoch]
@@ -266,7 +266,7 @@ async def _interleave(path: Path, seed: int, appenders: int, compactors: int) ->
 
 
 @pytest.mark.slow
-def test_however_appenders_and_compactors_interleave_nothing_is_lost_and_nothing_is_twice(
+def test_any_interleaving_loses_and_repeats_nothing(
     anyio_backend_name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outcomes: Counter[str] = Counter()
@@ -286,7 +286,7 @@ def test_however_appenders_and_compactors_interleave_nothing_is_lost_and_nothing
     assert outcomes["committed late"] > 0, outcomes
 
 
-# -- two processes ----------------------------------------------------------------------------------------------------
+# -- two processes ---------------------------------------------------------------------
 
 CHILD = """
 import sys, anyio, sessiondb
@@ -300,9 +300,9 @@ async def append(session):
         role = "user" if number % 2 == 0 else "assistant"
         text = f"{who}.{number}"
         content = text.ljust(60)
-        await session.append(
-            {"role": role, "content": content if role == "user" else [{"type": "text", "text": content}]}, idempotency_key=text
-        )
+        if role == "assistant":
+            content = [{"type": "text", "text": content}]
+        await session.append({"role": role, "content": content}, idempotency_key=text)
 
 async def compact(session):
     for _ in range(count):
@@ -397,7 +397,7 @@ anyio.run(main)
 """
 
 
-async def test_a_job_in_another_process_blocks_no_append_and_is_the_only_one(tmp_db: Path) -> None:
+async def test_a_job_in_another_process_blocks_no_append(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db, guard=False) as db:
         session = await db.create_session()
         await say(session, *range(4))

@@ -1,4 +1,4 @@
-"""What the model is sent: at every epoch, after every kind of boundary, through forks; and what it is not sent."""
+"""The context of the model: at every epoch, after every kind of boundary, and through forks."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ async def compact(session: sessiondb.Session, summary: str, *, keep: int = 1) ->
         assert (await job.commit(summary)).outcome == "committed"
 
 
-# -- real transcripts ---------------------------------------------------------------------------------------
+# -- real transcripts ------------------------------------------------------------------
 
 
 def with_expectations(folder: Path) -> list[tuple[Path, Any]]:
-    """Return pi's files with their contexts, without large ones, which belong to the tests of the import."""
+    """Return pi's files with their contexts. The import's tests read the large ones."""
     small = [
         path
         for path in sorted(folder.glob("pi-*/sessions/*.jsonl"))
@@ -59,7 +59,7 @@ def with_expectations(folder: Path) -> list[tuple[Path, Any]]:
 
 
 @pytest.mark.anyio
-async def test_a_real_transcript_has_the_context_that_its_own_program_reads(
+async def test_a_real_transcript_has_the_context_of_its_own_reader(
     tmp_db: Path, transcripts: Path
 ) -> None:
     checked = 0
@@ -87,7 +87,7 @@ async def test_a_real_transcript_has_the_context_that_its_own_program_reads(
     assert checked >= 10
 
 
-# -- epochs -------------------------------------------------------------------------------------------------
+# -- epochs ----------------------------------------------------------------------------
 
 moves = st.lists(
     st.sampled_from(
@@ -104,7 +104,7 @@ moves = st.lists(
 def test_every_epoch_stays_readable_for_ever(
     tmp_path_factory: pytest.TempPathFactory, backend: str, moves: list[str]
 ) -> None:
-    """What a context was when its epoch ended is what it is read as later, whatever happened since."""
+    """A past epoch's context is read as it was when the epoch ended, whatever happened since."""
 
     async def move(session: sessiondb.Session, kind: str, number: int) -> sessiondb.Session:
         path = await session.entries(limit=1000)
@@ -177,7 +177,7 @@ async def test_an_epoch_that_never_was_is_named(tmp_db: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_undo_returns_what_was_summarised_and_keeps_what_came_since(tmp_db: Path) -> None:
+async def test_undo_restores_summarised_messages(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         await session.append_many([user("a" * 3000), reply("b"), user("c"), reply("d")])
@@ -193,7 +193,7 @@ async def test_undo_returns_what_was_summarised_and_keeps_what_came_since(tmp_db
         assert texts(await session.context(epoch=1)) == compacted
 
 
-# -- resets -------------------------------------------------------------------------------------------------
+# -- resets ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -230,7 +230,7 @@ async def test_a_reset_keeps_conversation_and_answered_tools_only(tmp_db: Path) 
         assert (await db.verify()).findings == ()
 
 
-# -- what is sent, and what is not --------------------------------------------------------------------------
+# -- what is sent, and what is not -----------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -252,7 +252,7 @@ async def test_an_excluded_message_is_not_sent_and_pi_still_sees_it(tmp_db: Path
 
 
 @pytest.mark.anyio
-async def test_a_provider_checkpoint_is_dropped_from_what_a_compaction_keeps(tmp_db: Path) -> None:
+async def test_a_kept_reply_loses_its_provider_checkpoint(tmp_db: Path) -> None:
     replay = {"providerReplay": {"type": "anthropic-compaction", "data": "x"}}
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
@@ -333,7 +333,7 @@ async def test_messages_are_made_of_summaries_and_custom_entries(tmp_db: Path) -
         ("off", ["<sum>", "d"]),  # an entry of another branch
     ],
 )
-async def test_a_compaction_from_a_file_keeps_from_an_entry_of_its_own_path(
+async def test_an_imported_compaction_keeps_only_its_own_path(
     tmp_db: Path, kept: str, expected: list[str]
 ) -> None:
     lines = [
@@ -379,7 +379,7 @@ async def test_the_model_and_thinking_level_are_those_of_the_head(tmp_db: Path) 
         )
 
 
-# -- tokens -------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -405,7 +405,7 @@ async def test_tokens_rest_on_the_provider_until_the_context_moves(tmp_db: Path)
         assert await tokens() == (0, False)
 
 
-# -- forks --------------------------------------------------------------------------------------------------
+# -- forks -----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio

@@ -1,11 +1,14 @@
-"""The grammar of entries: what is kept character for character, what is understood, and what is refused."""
+"""The grammar of entries: kept character for character, understood, or refused; and their row."""
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import closing
 from typing import Any
 
 import anyio
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,10 @@ import sessiondb
 from sessiondb import InvalidInput
 from sessiondb.clock import iso_from_ms, ms_from_iso
 from sessiondb.json_text import NESTING_MAX, DamagedLine, dumps
-from sessiondb.transcript.entries import Draft, Projection, draft_entry, parse_line
+from sessiondb.sqlite.connection import drain
+from sessiondb.sqlite.schema import schema_text
+from sessiondb.sqlite.transaction import statements
+from sessiondb.transcript.entries import Draft, EntryRow, Projection, draft_entry, parse_line
 from tests.support.core import user
 
 NOW_MS = 1_800_000_000_000
@@ -22,31 +28,31 @@ NOW_MS = 1_800_000_000_000
 
 def stored(draft: Draft, parent: str | None = "p") -> tuple[str, str]:
     """Return what is stored for a draft, and the part that is marked as its message."""
-    front = draft.before + (dumps(parent) if draft.fills_parent else "")
+    front = draft.before + (dumps(parent) if draft.after else "")
     payload = front + draft.after
-    start = draft.body_at + (len(front.encode()) if draft.fills_parent else 0)
+    start = draft.body_at + (len(front.encode()) if draft.after else 0)
     return payload, payload.encode()[start : start + draft.body_bytes].decode()
 
 
 BODY = '{"role":"user","content":"hé 🙂"}'
 LAYOUTS = {
-    "the usual one": f'{{"type":"message","id":"a","parentId":null,"timestamp":"t","message":{BODY}}}',
+    "usual": f'{{"type":"message","id":"a","parentId":null,"timestamp":"t","message":{BODY}}}',
     "message not last": f'{{"type":"message","message":{BODY},"id":"a"}}',
     "message first": f'{{"message":{BODY},"type":"message"}}',
-    "an object before it": f'{{"type":"message","details":{{"message":{{"a":1}}}},"message":{BODY}}}',
+    "an object before": f'{{"type":"message","d":{{"message":{{"a":1}}}},"message":{BODY}}}',
     "an array before it": f'{{"type":"message","x":[1,{{"message":2}}],"message":{BODY}}}',
     "white space": f' {{ "type" : "message" ,\t"message"\t:  {BODY} \r}} ',
     "wide text before it": f'{{"type":"message","id":"ñ日本🙂","message":{BODY}}}',
     "escapes before it": f'{{"type":"message","x":"a\\"}},\\\\","message":{BODY}}}',
     "an escaped key": f'{{"type":"message","mess\\u0061ge":{BODY}}}',
-    "the key twice: the last one counts": f'{{"type":"message","message":{{"role":"x"}},"message":{BODY}}}',
+    "the key twice": f'{{"type":"message","message":{{"role":"x"}},"message":{BODY}}}',
     "the key twice, first as a text": f'{{"type":"message","message":"x","message":{BODY}}}',
-    "numbers and words before it": f'{{"type":"message","n":-1.5e3,"b":true,"z":null,"message":{BODY}}}',
+    "numbers before": f'{{"type":"message","n":-1.5e3,"b":true,"z":null,"message":{BODY}}}',
 }
 
 
 @pytest.mark.parametrize("line", LAYOUTS.values(), ids=LAYOUTS)
-def test_the_message_is_found_in_any_layout_and_the_line_is_kept(line: str) -> None:
+def test_a_line_is_kept_and_its_message_found_in_any_layout(line: str) -> None:
     draft = parse_line(line, 3)
     payload, body = stored(draft)
     assert payload == line
@@ -55,7 +61,7 @@ def test_the_message_is_found_in_any_layout_and_the_line_is_kept(line: str) -> N
 
 
 @pytest.mark.parametrize("line", LAYOUTS.values(), ids=LAYOUTS)
-def test_what_a_caller_appends_as_text_is_kept_and_its_message_found(line: str) -> None:
+def test_an_appended_text_is_kept_and_its_message_found(line: str) -> None:
     draft = draft_entry(line, now_ms=NOW_MS)
     payload, body = stored(draft)
     assert body == BODY
@@ -120,7 +126,7 @@ REFUSED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("item", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_stored_is_refused_with_a_sentence(item: Any) -> None:
+def test_an_item_that_cannot_be_stored_is_refused(item: Any) -> None:
     if item is None:
         item = {"role": "user"}
         for _ in range(5000):
@@ -169,23 +175,29 @@ def test_a_line_that_is_no_entry_has_a_reason(line: str) -> None:
     assert str(caught.value)
 
 
-def test_a_typed_entry_gets_what_is_missing_in_front() -> None:
+def test_a_typed_entry_gets_missing_fields_in_front() -> None:
     draft = draft_entry('{"type":"custom","data":{"a":1}}', now_ms=NOW_MS)
     payload, _ = stored(draft, parent="before")
     assert payload == (
-        f'{{"timestamp":"2027-01-15T08:00:00.000Z","id":"{draft.entry_id}","parentId":"before","type":"custom","data":{{"a":1}}}}'
+        f'{{"timestamp":"2027-01-15T08:00:00.000Z","id":"{draft.entry_id}",'
+        '"parentId":"before","type":"custom","data":{"a":1}}'
     )
 
 
 def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
     text = '{"type":"custom","id":"a","parentId":"b","timestamp":"t"}'
     draft = draft_entry(text, now_ms=NOW_MS)
-    assert (stored(draft)[0], draft.entry_id, draft.parent_id, draft.fills_parent) == (
+    assert (stored(draft)[0], draft.entry_id, draft.parent_id, draft.follows_head) == (
         text,
         "a",
         "b",
         False,
     )
+
+
+def said_by(role: str, fields: str) -> str:
+    """Return the line of a message with further fields."""
+    return f'{{"type":"message","message":{{"role":"{role}",{fields}}}}}'
 
 
 @pytest.mark.parametrize(
@@ -206,12 +218,20 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
             3,
             {"role": "hookMessage", "projection": Projection.BODY},
         ),
-        ('{"type":"message","message":{"role":"user"}}', 1, {"linear": True, "parent_id": None}),
-        ('{"type":"message","message":{"role":"user"}}', 2, {"linear": False, "parent_id": None}),
+        (
+            '{"type":"message","message":{"role":"user"}}',
+            1,
+            {"follows_head": True, "parent_id": None},
+        ),
+        (
+            '{"type":"message","message":{"role":"user"}}',
+            2,
+            {"follows_head": False, "parent_id": None},
+        ),
         (
             '{"type":"message","id":"a","parentId":"b","message":{"role":"user"}}',
             1,
-            {"linear": False, "parent_id": "b", "entry_id": "a"},
+            {"follows_head": False, "parent_id": "b", "entry_id": "a"},
         ),
         (
             '{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3}',
@@ -257,7 +277,7 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
             {"projection": Projection.NONE, "body_bytes": 0},
         ),
         (
-            '{"type":"message","message":{"role":"bashExecution","excludeFromContext":true,"command":"abcd"}}',
+            said_by("bashExecution", '"excludeFromContext":true,"command":"abcd"'),
             3,
             {"projection": Projection.EXCLUDED, "tokens": 0},
         ),
@@ -267,17 +287,19 @@ def test_a_typed_entry_that_has_everything_is_not_touched() -> None:
             {"projection": Projection.BODY},
         ),
         (
-            '{"type":"message","message":{"role":"assistant","content":[{"type":"toolCall"},{"type":"text"},7,{"type":"toolCall"}]}}',
+            said_by(
+                "assistant", '"content":[{"type":"toolCall"},{"type":"text"},7,{"type":"toolCall"}]'
+            ),
             3,
             {"calls": 2},
         ),
         (
-            '{"type":"message","message":{"role":"assistant","providerReplay":{"type":"anthropic-compaction"}}}',
+            said_by("assistant", '"providerReplay":{"type":"anthropic-compaction"}'),
             4,
             {"projection": Projection.CHECKPOINT},
         ),
         (
-            '{"type":"message","message":{"role":"assistant","providerReplay":{"type":"other"}}}',
+            said_by("assistant", '"providerReplay":{"type":"other"}'),
             4,
             {"projection": Projection.BODY},
         ),
@@ -310,6 +332,57 @@ def test_entries_without_an_id_get_one_each() -> None:
     )
 
 
+# -- the row ---------------------------------------------------------------------------
+
+WHOLE_ROWS = {
+    "archive.entries": r"SELECT (.*?)\s+FROM entry",
+    "archive.put_entry": r"INSERT INTO entry \((.*?)\)",
+    "salvage.put_entry": r"INSERT INTO entry \((.*?)\)",
+    "transcript.insert_entry": r"INSERT INTO entry \((.*?)\)",
+}
+
+
+def schema_columns() -> dict[str, bool]:
+    """Return the columns of table `entry`, in order; True: an insert may leave it out."""
+    with closing(apsw.Connection(":memory:")) as connection:
+        drain(connection, schema_text())
+        rows = drain(
+            connection,
+            'SELECT name, NOT "notnull" OR dflt_value IS NOT NULL '
+            "FROM pragma_table_info('entry')",
+        )
+    return {name: bool(may_be_left_out) for name, may_be_left_out in rows}
+
+
+def names_in(text: str) -> list[str]:
+    return [name.strip(" :\n") for name in text.split(",")]
+
+
+@pytest.mark.parametrize("statement", WHOLE_ROWS)
+def test_each_list_of_entry_columns_is_the_schemas(statement: str) -> None:
+    columns = list(schema_columns())
+    assert list(EntryRow.__annotations__) == columns
+    sql = statements()[statement].sql
+    found = re.match(WHOLE_ROWS[statement], sql, re.DOTALL)
+    assert found is not None
+    assert names_in(found[1]) == columns
+    values = re.search(r"VALUES \((.*?)\)", sql, re.DOTALL)
+    assert values is None or names_in(values[1]) == columns
+
+
+def test_no_other_statement_inserts_entries_but_control_records() -> None:
+    inserting = {name for name, found in statements().items() if "INTO entry " in found.sql}
+    assert inserting - WHOLE_ROWS.keys() == {"transcript.insert_control_record"}
+    found = re.match(
+        WHOLE_ROWS["transcript.insert_entry"],
+        statements()["transcript.insert_control_record"].sql,
+        re.DOTALL,
+    )
+    assert found is not None
+    left_out = schema_columns().keys() - names_in(found[1])
+    assert left_out <= {name for name, may_be in schema_columns().items() if may_be}
+
+
 @pytest.mark.parametrize(
     ("text", "ms"),
     [
@@ -331,7 +404,7 @@ def test_a_time_is_written_as_it_is_read() -> None:
     assert ms_from_iso(iso_from_ms(NOW_MS + 7)) == NOW_MS + 7
 
 
-# -- any message ---------------------------------------------------------------------------------------------
+# -- any message -----------------------------------------------------------------------
 
 json_values = st.recursive(
     st.none()
@@ -470,7 +543,7 @@ async def test_half_an_emoji_in_a_column_is_stored_as_its_escape(tmp_db: Any, fi
 
 
 @pytest.mark.anyio
-async def test_half_an_emoji_in_an_argument_is_refused_and_the_writer_goes_on(tmp_db: Any) -> None:
+async def test_half_an_emoji_in_an_argument_does_not_stop_the_writer(tmp_db: Any) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         for attempt in (

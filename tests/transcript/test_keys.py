@@ -82,7 +82,7 @@ def test_a_key_has_one_canonical_form(text: str, canonical: str, agent_id: str, 
         "agent:main:" + "x" * SESSION_KEY_CHARS_MAX,
     ],
 )
-def test_what_is_outside_the_grammar_is_refused_with_an_example(text: str) -> None:
+def test_a_text_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(InvalidKey) as caught:
         parse_key(text)
     assert len(str(caught.value)) < 250
@@ -101,9 +101,7 @@ def test_what_is_outside_the_grammar_is_refused_with_an_example(text: str) -> No
         ("agent:other:main", "agent:other:main"),
     ],
 )
-def test_a_key_of_an_old_store_belongs_to_the_agent_of_its_folder(
-    text: str, canonical: str
-) -> None:
+def test_an_old_stores_key_belongs_to_its_folders_agent(text: str, canonical: str) -> None:
     assert parse_key(text, agent_id="Lab").text == canonical
 
 

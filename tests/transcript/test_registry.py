@@ -147,7 +147,7 @@ async def test_sessions_are_listed_last_changed_first_in_pages(tmp_db: Path) -> 
 
 
 @pytest.mark.anyio
-async def test_many_tasks_that_want_a_new_key_get_one_session(tmp_db: Path) -> None:
+async def test_tasks_that_ask_for_a_new_key_get_one_session(tmp_db: Path) -> None:
     ids: set[str] = set()
 
     async def ask(db: sessiondb.SessionDB) -> None:
@@ -175,7 +175,7 @@ anyio.run(main)
 
 
 @pytest.mark.anyio
-async def test_processes_that_want_the_same_new_keys_get_the_same_sessions(tmp_db: Path) -> None:
+async def test_processes_that_ask_for_new_keys_get_the_same_sessions(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db):
         pass
     answers: list[list[str]] = []
@@ -208,7 +208,7 @@ async def test_processes_that_want_the_same_new_keys_get_the_same_sessions(tmp_d
 
 
 @pytest.mark.anyio
-async def test_what_is_not_there_is_said_with_what_lists_what_is_there(tmp_db: Path) -> None:
+async def test_not_found_names_the_command_that_lists_what_exists(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("here")
         await session.append(user("a"))

@@ -1,4 +1,4 @@
-"""When a conversation is stale: a table of days and silences, time zones and clock changes included; and the reset itself."""
+"""When a conversation is stale, through time zones and clock changes, and how it is reset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ms(text: str, zone: str = "UTC") -> int:
     )
 
 
-# -- the rule -----------------------------------------------------------------------------------------------
+# -- the rule --------------------------------------------------------------------------
 
 DAILY = {"mode": "daily", "at_hour": 4, "time_zone": "UTC"}
 IDLE = {"mode": "idle", "idle_minutes": 60}
@@ -119,12 +119,13 @@ def test_a_conversation_is_stale_by_the_table(
         ("Asia/Tokyo", 4, "2026-05-01T19:00+00:00", "2026-05-02T04:00+09:00"),
         ("America/Los_Angeles", 4, "2026-05-02T10:59+00:00", "2026-05-01T04:00-07:00"),
         ("Asia/Kolkata", 4, "2026-05-01T22:30+00:00", "2026-05-02T04:00+05:30"),
-        # Vienna, spring: 02:00 to 03:00 does not exist on 29 March. The day turns one real hour after 01:00.
+        # Vienna, spring: 02:00 to 03:00 does not exist on 29 March. The day turns one real hour
+        # after 01:00.
         ("Europe/Vienna", 4, "2026-03-29T04:00+02:00", "2026-03-29T04:00+02:00"),
         ("Europe/Vienna", 4, "2026-03-29T03:59+02:00", "2026-03-28T04:00+01:00"),
         ("Europe/Vienna", 2, "2026-03-29T01:59+01:00", "2026-03-28T02:00+01:00"),
         ("Europe/Vienna", 2, "2026-03-29T03:30+02:00", "2026-03-29T03:00+02:00"),
-        # Vienna, autumn: 02:00 to 03:00 comes twice on 25 October. The day turns at the first, once.
+        # Vienna, autumn: 02:00 to 03:00 comes twice on 25 October. The day turns at the first.
         ("Europe/Vienna", 2, "2026-10-25T01:59+02:00", "2026-10-24T02:00+02:00"),
         ("Europe/Vienna", 2, "2026-10-25T02:30+02:00", "2026-10-25T02:00+02:00"),
         ("Europe/Vienna", 2, "2026-10-25T02:00+01:00", "2026-10-25T02:00+02:00"),
@@ -132,7 +133,7 @@ def test_a_conversation_is_stale_by_the_table(
         ("Europe/Vienna", 4, "2026-10-25T03:59+01:00", "2026-10-24T04:00+02:00"),
     ],
 )
-def test_the_local_day_begins_by_its_time_zone_and_through_clock_changes(
+def test_the_local_day_follows_its_zone_and_clock_changes(
     zone: str, hour: int, now: str, expected: str
 ) -> None:
     policy = ResetPolicy(mode="daily", at_hour=hour, time_zone=zone)
@@ -149,7 +150,7 @@ def vienna(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("vienna")
-def test_without_a_time_zone_it_is_the_machines_local_time_clock_changes_included() -> None:
+def test_without_a_time_zone_the_machines_rules_hold() -> None:
     local, named = (
         ResetPolicy(mode="daily", at_hour=4, time_zone=zone) for zone in (None, "Europe/Vienna")
     )
@@ -197,7 +198,7 @@ def test_a_key_says_its_type_of_conversation_and_its_channel(
     assert (conversation_of(parse_key(key)), channel_of(parse_key(key))) == (conversation, channel)
 
 
-def test_a_channels_policy_goes_before_a_types_and_both_before_the_rest() -> None:
+def test_a_channels_policy_precedes_a_types_policy() -> None:
     rest, types, channels = (
         ResetPolicy(mode="idle", idle_minutes=minutes) for minutes in (1, 2, 3)
     )
@@ -209,7 +210,7 @@ def test_a_channels_policy_goes_before_a_types_and_both_before_the_rest() -> Non
     assert policy.for_key(parse_key("agent:main:main")) == policy
 
 
-# -- the reset ----------------------------------------------------------------------------------------------
+# -- the reset -------------------------------------------------------------------------
 
 
 def age(path: Path, hours: float) -> None:
@@ -230,7 +231,7 @@ HALF_AN_HOUR = ResetPolicy(mode="idle", idle_minutes=30)
 
 
 @pytest.mark.anyio
-async def test_a_stale_conversation_begins_anew_once_and_is_fresh_then(tmp_db: Path) -> None:
+async def test_a_stale_conversation_begins_anew_once(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append({"role": "user", "content": "yesterday's question"})
@@ -253,7 +254,7 @@ async def test_a_stale_conversation_begins_anew_once_and_is_fresh_then(tmp_db: P
 
 
 @pytest.mark.anyio
-async def test_daily_counts_from_the_beginning_and_not_from_what_was_said_since(
+async def test_daily_counts_from_the_beginning(
     tmp_db: Path,
 ) -> None:
     daily = ResetPolicy(
@@ -270,7 +271,7 @@ async def test_daily_counts_from_the_beginning_and_not_from_what_was_said_since(
 
 
 @pytest.mark.anyio
-async def test_replies_compactions_and_what_cron_brought_in_keep_nothing_alive(
+async def test_replies_compactions_and_cron_keep_nothing_alive(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -295,7 +296,7 @@ async def test_replies_compactions_and_what_cron_brought_in_keep_nothing_alive(
 
 
 @pytest.mark.anyio
-async def test_a_cron_message_that_is_resumed_is_still_nobody(tmp_db: Path) -> None:
+async def test_a_resumed_cron_message_keeps_nothing_alive(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await (await db.session(KEY)).append({"role": "user", "content": "a person"})
     age(tmp_db, 1)

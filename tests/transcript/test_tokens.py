@@ -24,9 +24,7 @@ from sessiondb.transcript.tokens import message_tokens, text_tokens, usage_token
         ("🙂", 1),
     ],
 )
-def test_four_characters_make_a_token_and_a_wide_one_is_a_token_of_its_own(
-    text: str, tokens: int
-) -> None:
+def test_four_narrow_characters_or_one_wide_make_a_token(text: str, tokens: int) -> None:
     assert text_tokens(text) == tokens
 
 

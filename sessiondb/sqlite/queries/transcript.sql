@@ -33,6 +33,11 @@ VALUES (:entry_no, :branch_no, :parent_no, :position, :type, :role, :projection,
         :thinking_no, :body_at, :body_bytes, :appended_at_ms, :entry_id, :idempotency_key,
         :payload);
 
+-- name: insert_control_record
+-- A header or a leaf record: an entry without a place in the tree. The other columns take their defaults.
+INSERT INTO entry (entry_no, parent_no, position, type, projection, appended_at_ms, entry_id, idempotency_key, payload)
+VALUES (:entry_no, :parent_no, 0, :type, 0, :appended_at_ms, :entry_id, :idempotency_key, :payload);
+
 -- name: insert_branch
 -- Begin a branch after an entry, or at the root. Returns its number.
 INSERT INTO branch (session_no, parent_branch_no, fork_no, first_no)

@@ -1,0 +1,96 @@
+"""Place the entries of a transcript that exists already: of an import, or of a damaged session.
+
+The transcript is history, so its entries are placed leniently. An oddity is noted, and never a
+reason to keep good entries out: a parent or a leaf record's target that is missing, an
+idempotency key that was used before. Control records, which no caller may append, are read here.
+"""
+
+from __future__ import annotations
+
+from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.models import Receipt
+
+from .append import (
+    State,
+    find_by_key,
+    find_entry,
+    in_tree,
+    insert_control_record,
+    next_number,
+    place_after,
+    place_at_head,
+    switch_head,
+)
+from .entries import OFF_TREE_TYPES, Draft
+from .paths import entry_number
+
+
+def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
+    """Store one entry as its text says and move `state` past it; the caller saves the state.
+
+    Each oddity of the entry is added to `notes` as one sentence.
+    """
+    key = draft.idempotency_key
+    if key is not None and find_by_key(tx, state, key) is not None:
+        # A file that holds one key twice is imported whole. The key stays with the first.
+        notes.append(f"entry {draft.entry_id}: idempotency key {key!r} was used before")
+        draft.idempotency_key = None
+    if draft.type == "leaf":
+        return _replay_leaf(tx, state, draft, notes)
+    if draft.type in OFF_TREE_TYPES:
+        return _replay_header(tx, state, draft)
+    if draft.follows_head or draft.parent_id == state.head_id:
+        return place_at_head(tx, state, draft)
+    return place_after(tx, state, draft, _parent(tx, state, draft, notes))
+
+
+def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> Row | None:
+    """Find the parent that an entry names. None is the root, also for a parent that is missing."""
+    if draft.parent_id is None:
+        return None
+    parent = find_entry(tx, state, draft.parent_id)
+    if parent is None:
+        notes.append(
+            f"entry {draft.entry_id}: its parent {draft.parent_id!r} is not in the transcript; "
+            "it starts a new root"
+        )
+        return None
+    return in_tree(tx, parent)
+
+
+def _replay_header(tx: Tx, state: State, draft: Draft) -> Receipt:
+    """Store a header: as entry 0 when it comes first. A damaged file may begin with two."""
+    entry_no = entry_number(state.session_no, 0)
+    is_first = state.last_seq == 0 and state.head_no is None
+    if not is_first or tx.first("transcript.by_no", entry_no=entry_no) is not None:
+        entry_no = next_number(state)
+    insert_control_record(tx, draft, entry_no)
+    return _receipt(tx, state, draft, entry_no)
+
+
+def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
+    """Store a leaf record and move the head to its target; only a null names the root.
+
+    A leaf record whose target is no entry is ignored, as by OpenClaw's session reader. A header
+    is no entry. Neither is a leaf record of the root: nothing here tells it from one that was
+    ignored itself. Of the two mistakes, keeping a context is the better one.
+    """
+    target, moves_head = None, not draft.side
+    if draft.target_id is not None:
+        found = find_entry(tx, state, draft.target_id)
+        target = in_tree(tx, found) if found is not None else None
+        if target is None:
+            why = "is not in the transcript" if found is None else "is no entry of the tree"
+            notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored")
+            moves_head = False
+    entry_no = next_number(state)
+    insert_control_record(tx, draft, entry_no, target.entry_no if target is not None else None)
+    receipt = _receipt(tx, state, draft, entry_no)
+    if moves_head:
+        switch_head(tx, state, target)
+    return receipt
+
+
+def _receipt(tx: Tx, state: State, draft: Draft, entry_no: int) -> Receipt:
+    """Return the receipt of a control record, which has no position and no tokens."""
+    return Receipt(entry_no, draft.entry_id, 0, state.epoch, 0, tx.now_ms, False)

@@ -1,0 +1,51 @@
+"""Conversations to compact, and jobs whose block no task has entered."""
+
+from __future__ import annotations
+
+import sessiondb
+from tests.support.core import reply, texts, user
+
+
+class Clock:
+    """The writer's clock."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_800_000_000_000
+
+
+async def talk(db: sessiondb.SessionDB, turns: int = 4) -> sessiondb.Session:
+    """Return a session of q0 a0 q1 a1 ... Each message has 25 tokens."""
+    session = await db.create_session()
+    for turn in range(turns):
+        await say(session, f"q{turn}", f"a{turn}")
+    return session
+
+
+async def say(session: sessiondb.Session, question: str, answer: str | None = None) -> None:
+    await session.append(user(question.ljust(100)))
+    if answer is not None:
+        await session.append(reply(answer.ljust(100)))
+
+
+async def seen(session: sessiondb.Session, epoch: int | None = None) -> list[str]:
+    return [text.strip() for text in texts(await session.context(epoch=epoch))]
+
+
+def asked(job: sessiondb.CompactionJob) -> list[str]:
+    found = []
+    for item in job.messages:
+        content = item.get("content", item.get("summary"))
+        found.append((content if isinstance(content, str) else content[0]["text"]).strip())
+    return found
+
+
+async def begin(session: sessiondb.Session, keep: int = 50, *, trigger: str = "threshold") -> str:
+    """Begin a job without entering its block; return its id."""
+    job = session.compact(trigger=trigger, keep_recent_tokens=keep)
+    await job.__aenter__()
+    job._scope.__exit__(None, None, None)
+    return job.id
+
+
+async def jobs(session: sessiondb.Session) -> list[tuple[str, bool, str | None]]:
+    return [(job.state, job.late, job.reason) async for job in session.db.compactions(session)]

@@ -1,0 +1,25 @@
+"""A database without a guard, and the writer's clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import sessiondb
+from sessiondb.sqlite import writer
+from tests.support.compaction import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(writer, "_now_ms", lambda: found.now_ms)
+    return found
+
+
+@pytest.fixture
+async def db(tmp_db: Path, anyio_backend: str) -> AsyncIterator[sessiondb.SessionDB]:
+    async with sessiondb.open(tmp_db, guard=False) as opened:
+        yield opened

@@ -1,0 +1,105 @@
+"""An append that is cancelled at any wait leaves nothing behind, and its outcome is the truth.
+
+`tests/support/cancellation.py` says how an operation is cancelled. After each cancellation
+another connection gets the write lock at once, the next append takes the ordinary path (one
+commit, no refusal, no wait), a compaction can begin, and the caller's outcome is the database's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import sessiondb
+from sessiondb.errors import NotExecuted, outcome_of
+from tests.support.cancellation import (
+    STEPS_MAX,
+    WHERE,
+    Gate,
+    cancelled_at,
+    nothing_is_left,
+    opened,
+    sorts,
+)
+from tests.support.core import user
+from tests.support.engine import until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_an_append_cancelled_at_any_wait_tells_the_truth(
+    tmp_db: Path, gate: Gate, anyio_backend_name: str, where: str
+) -> None:
+    outcomes: set[str | None] = set()
+    async with opened(tmp_db) as db:
+        for name, cancel, times in sorts(anyio_backend_name):
+            for k in range(STEPS_MAX):
+                session = await db.create_session()
+                report = await cancelled_at(
+                    k,
+                    where,
+                    lambda s=session: s.append(user("hello")),
+                    cancel,
+                    gate,
+                    db,
+                    times=times,
+                )
+                arrived = [entry.role for entry in await session.entries()]
+                note = f"{name}, {where}, wait {k}: {report}"
+                if report.outcome == "committed":
+                    assert arrived == ["user"], note
+                else:
+                    assert report.outcome in ("not_executed", None), note
+                    assert arrived == [], note
+                await nothing_is_left(db, session)
+                if not report.was_reached:
+                    assert report.error is None
+                    assert k > 0, "an append waits at least once"
+                    break
+                outcomes.add(f"{name}: {report.outcome}")
+            else:
+                pytest.fail("the append never ended")
+    asynchronous = (
+        ["task: committed", "task, three times: committed"]
+        if anyio_backend_name == "asyncio"
+        else []
+    )
+    if where == "queued":
+        assert "scope: not_executed" in outcomes
+    else:
+        assert outcomes.issuperset(["scope: committed", *asynchronous])
+
+
+@pytest.mark.parametrize("where", ["queued", "begun"])
+async def test_an_append_whose_time_is_up_tells_the_truth(
+    tmp_db: Path, gate: Gate, where: str
+) -> None:
+    async with opened(tmp_db) as db:
+        session = await db.create_session()
+        report: list[BaseException | sessiondb.Receipt] = []
+
+        async def append() -> None:
+            try:
+                report.append(await session.append(user("hello"), timeout_s=0.02))
+            except NotExecuted as error:
+                report.append(error)
+
+        gate.close(where)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append)
+            await until(gate.reached.is_set)
+            if where == "queued":
+                await until(lambda: bool(report))  # it does not wait for the writer
+            gate.open()
+        arrived = [entry.role for entry in await session.entries()]
+        if isinstance(report[0], NotExecuted):
+            assert outcome_of(report[0]) == "not_executed"
+            assert arrived == []
+        else:
+            assert where == "begun"
+            assert arrived == ["user"]
+        await nothing_is_left(db, session)

@@ -1,0 +1,273 @@
+"""Where a summary ends: a table of cuts, and what holds for any conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sessiondb
+import sessiondb.sync
+from sessiondb.errors import (
+    NothingToCompact,
+)
+from tests.proofs.models.transcript import message
+from tests.support.compaction import asked, begin, say, seen, talk
+
+pytestmark = pytest.mark.anyio
+
+
+# One letter is a message of 10 tokens: q question, a reply, c reply that calls a tool, r its
+# result, n note of a program, h excluded from the context (no tokens), s a setting. The context
+# begins at the bar afterwards. Without one there is nothing to compact.
+CUTS = [
+    ("qaqa", 0, "qaqa|"),
+    ("qaqa", 1, "qaq|a"),
+    ("qaqa", 10, "qaq|a"),
+    ("qaqa", 11, "qa|qa"),
+    ("qaqa", 20, "qa|qa"),
+    ("qaqa", 30, "q|aqa"),
+    ("qaqa", 40, "qaqa"),
+    ("qaqa", 999, "qaqa"),
+    # Never between a call and its result.
+    ("qcra", 10, "qcr|a"),
+    ("qcra", 30, "q|cra"),
+    ("qcrcra", 30, "qcr|cra"),
+    # A result reaches the budget: cut after it, so that a long one does not overrun it (pi's rule).
+    ("qcra", 11, "qcr|a"),
+    ("qcra", 20, "qcr|a"),
+    ("qcrcra", 20, "qcrcr|a"),
+    ("qacr", 10, "qacr|"),
+    # Everything between a call and its result stays with them.
+    ("qcnra", 25, "qcnr|a"),
+    ("qcqra", 30, "qcqr|a"),
+    ("qcqra", 40, "q|cqra"),
+    ("qcqr", 0, "q|cqr"),
+    # A call that waits for its result is not summarised.
+    ("qaqc", 0, "qaq|c"),
+    ("qaqc", 1, "qaq|c"),
+    ("c", 0, "c"),
+    # No cut passes an unanswered question, however small the budget.
+    ("qaq", 0, "qa|q"),
+    ("qaq", 10, "qa|q"),
+    ("qaq", 11, "q|aq"),
+    ("qaqq", 0, "qa|qq"),
+    ("qaqnq", 0, "qa|qnq"),
+    ("q", 0, "q"),
+    ("qqq", 10, "qqq"),
+    # A program's note after the reply stays: its answer may be on the way.
+    ("qan", 0, "qa|n"),
+    ("qann", 10, "qa|nn"),
+    # Settings and excluded messages have no tokens, and a setting in between hides no place.
+    ("qasq", 0, "qas|q"),
+    ("qsasqsa", 10, "qsasqs|a"),
+    ("qahqa", 20, "qah|qa"),
+    ("qahqa", 21, "q|ahqa"),
+]
+
+
+KINDS = {
+    "q": "user",
+    "a": "assistant",
+    "c": "call",
+    "r": "result",
+    "n": "note",
+    "h": "hidden",
+    "s": "setting",
+}
+
+
+def written(letters: str) -> list[dict[str, Any]]:
+    """Return letters as messages of 10 tokens each, numbered."""
+    found = []
+    for number, letter in enumerate(letters):
+        text = str(number).ljust(36 if letter == "c" else 40)
+        last_call = max((at for at in range(number) if letters[at] == "c"), default=None)
+        call_id = f"call-{number if letter == 'c' else last_call}"
+        found.append(message(KINDS[letter], text, call_id=call_id))
+    return found
+
+
+def numbers(messages: Sequence[dict[str, Any]]) -> list[int]:
+    found = []
+    for item in messages:
+        content = item.get("content", item.get("command"))
+        found.append(int(content if isinstance(content, str) else content[0]["text"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("letters", "keep", "wanted"), CUTS, ids=[f"{letters}-{keep}" for letters, keep, _ in CUTS]
+)
+async def test_a_cut_falls_where_a_context_may_begin(
+    db: sessiondb.SessionDB, letters: str, keep: int, wanted: str
+) -> None:
+    session = await db.create_session()
+    await session.append_many(written(letters))
+    if "|" not in wanted:
+        with pytest.raises(NothingToCompact):
+            await begin(session, keep)
+        return
+    at = wanted.index("|")
+    shown = [number for number, letter in enumerate(letters) if letter not in "hs"]
+    async with session.compact(trigger="threshold", keep_recent_tokens=keep) as job:
+        assert numbers(job.messages) == [number for number in shown if number < at]
+        await job.commit("S")
+    context = (await session.context()).messages
+    assert context[0]["summary"] == "S"
+    assert numbers(context[1:]) == [number for number in shown if number >= at]
+
+
+@pytest.mark.parametrize(
+    ("letters", "wanted"),
+    [
+        ("qaqa", "qaqa|"),
+        ("qaq", "qa|q"),
+        ("q", "|q"),
+        ("qq", "|qq"),
+        ("c", "|c"),
+        ("qaqc", "qaq|c"),
+    ],
+)
+async def test_a_manual_compaction_takes_everything_it_can(
+    db: sessiondb.SessionDB, letters: str, wanted: str
+) -> None:
+    """With only unanswered messages, the summariser gets all of them, and all of them stay."""
+    session = await db.create_session()
+    await session.append_many(written(letters))
+    async with session.compact(keep_recent_tokens=20_000) as job:
+        assert job.keeps_all == wanted.startswith("|")
+        assert numbers(job.messages) == list(range(wanted.index("|") or len(letters)))
+        await session.append({"role": "user", "content": "meanwhile"})
+        assert (await job.commit("S")).outcome == "committed"
+    context = (await session.context()).messages
+    assert context[0]["summary"] == "S"
+    assert numbers(context[1:-1]) == list(range(wanted.index("|"), len(letters)))
+    assert context[-1]["content"] == "meanwhile"
+
+
+async def test_a_manual_compaction_drops_no_kept_tail(
+    db: sessiondb.SessionDB,
+) -> None:
+    session = await talk(db)
+    await db.commit_compaction(await begin(session, 100), "S1")
+    await say(session, "q4")
+    async with session.compact(keep_recent_tokens=20_000) as job:
+        assert asked(job) == ["S1", "q2", "a2", "q3", "a3"]
+        await job.commit("S2")
+    assert await seen(session) == ["<S2>", "q4"]
+
+
+# A turn: a question or a note, then calls with their results. Some calls are abandoned, and some
+# have a steering question inside.
+turns = st.sampled_from(
+    [
+        "qa",
+        "qcra",
+        "qcrcra",
+        "qcrcrcra",
+        "na",
+        "qhna",
+        "qc",
+        "qcqra",
+        "qcqr",
+        "qcnra",
+        "qq",
+        "q",
+        "sqa",
+        "a",
+    ]
+)
+
+
+rounds = st.lists(
+    st.tuples(st.lists(turns, max_size=4), st.integers(0, 90), st.lists(turns, max_size=2)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.fixture
+def sync_db(tmp_db: Path) -> Any:
+    with sessiondb.sync.open(tmp_db, durability="normal", guard=False) as opened:
+        yield opened
+
+
+def test_every_message_is_summarised_or_present(
+    sync_db: sessiondb.sync.SessionDB,
+) -> None:
+    compacted = 0
+
+    @given(rounds, st.sampled_from(["threshold", "manual"]))
+    def check(plan: list[tuple[list[str], int, list[str]]], trigger: str) -> None:
+        nonlocal compacted
+        session = sync_db.create_session()
+        letters, missing, has_summary = "", 0, False
+        for item, keep, meanwhile in plan:
+            letters = _said(session, letters, item)
+            try:
+                with session.compact(trigger=trigger, keep_recent_tokens=keep) as job:
+                    span = [found for found in job.messages if found["role"] != "compactionSummary"]
+                    had_summary = len(span) < len(job.messages)
+                    span = [] if job.keeps_all else span
+                    letters = _said(session, letters, meanwhile)
+                    assert job.commit("S").outcome == "committed"
+            except NothingToCompact:
+                continue
+            compacted += 1
+            assert had_summary == has_summary
+            has_summary = True
+            present = numbers(session.context().messages[1:])
+            shown = [number for number, letter in enumerate(letters) if letter not in "hs"]
+            # Of all messages, in this and earlier spans: none is missing, none is twice, in order.
+            assert (
+                shown[shown.index(gone_to) + 1 :] == numbers(span) + present
+                if (gone_to := _last(shown, missing)) is not None
+                else (shown == numbers(span) + present)
+            )
+            missing += len(span)
+            _no_orphans(letters, present)
+            _unanswered_stay(letters, present)
+
+    check()
+    assert compacted > 20, "the examples hardly ever compacted anything"
+
+
+def _said(session: sessiondb.sync.Session, letters: str, message: list[str]) -> str:
+    longer = letters + "".join(message)
+    session.append_many(written(longer)[len(letters) :])
+    return longer
+
+
+def _last(shown: list[int], missing: int) -> int | None:
+    return shown[missing - 1] if missing else None
+
+
+def _no_orphans(letters: str, present: list[int]) -> None:
+    for number in present:
+        if letters[number] == "r":
+            assert letters.rindex("c", 0, number) in present, (
+                f"{letters}: result {number} is without its call"
+            )
+
+
+def _unanswered_stay(letters: str, present: list[int]) -> None:
+    last_reply = max(letters.rfind("a"), letters.rfind("c"))
+    for number in range(last_reply + 1, len(letters)):
+        if letters[number] == "q":
+            assert number in present, f"{letters}: question {number} is unanswered and gone"
+
+
+async def test_a_cut_may_fall_inside_the_kept_tail(db: sessiondb.SessionDB) -> None:
+    session = await talk(db)
+    await db.commit_compaction(await begin(session, 150), "S1")
+    assert await seen(session) == ["<S1>", "q1", "a1", "q2", "a2", "q3", "a3"]
+    await say(session, "q4", "a4")
+    async with session.compact(trigger="threshold", keep_recent_tokens=100) as job:
+        assert asked(job) == ["S1", "q1", "a1", "q2", "a2"]
+        await job.commit("S2")
+    assert await seen(session) == ["<S2>", "q3", "a3", "q4", "a4"]
