@@ -338,10 +338,15 @@ class Damage:
 
 
 def copy_of(path: Path, to: Path) -> Path:
-    """Copy a closed database with its -wal and -shm."""
+    """Copy a closed database, with its -wal and -shm when the WAL holds anything.
+
+    Whoever reads a database with a read-only connection leaves an empty WAL beside it.
+    """
+    wal = Path(f"{path}-wal")
+    holds_rows = wal.exists() and wal.stat().st_size > 0
     for suffix in ("", "-wal", "-shm"):
         Path(f"{to}{suffix}").unlink(missing_ok=True)
-        if Path(f"{path}{suffix}").exists():
+        if suffix == "" or (holds_rows and Path(f"{path}{suffix}").exists()):
             shutil.copy(f"{path}{suffix}", f"{to}{suffix}")
     return to
 
