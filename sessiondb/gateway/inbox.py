@@ -19,18 +19,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import anyio.to_thread
 from pydantic import BaseModel
 
 from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput, NotFound, SessionBusy, SessionEnded
 from sessiondb.json_text import decode_object, dumps
-from sessiondb.limits import LANE_WAITING_MAX, SESSION_WAITING_MAX
+from sessiondb.limits import LANE_WAITING_MAX, SESSION_KEY_CHARS_MAX, SESSION_WAITING_MAX
 from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, OpenMessage
 from sessiondb.transcript import registry
-from sessiondb.transcript.entries import draft_entry
-from sessiondb.transcript.keys import SessionKey
+from sessiondb.transcript.entries import draft_entry, is_large
+from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import turns
 
@@ -45,6 +46,32 @@ class Incoming:
     lane: str
     payload: str
     session_id: str  # for a session that does not exist yet
+
+
+async def prepare_incoming(
+    channel: str, event_id: str, key: str, message: dict[str, Any] | BaseModel | str, lane: str
+) -> Incoming:
+    """Check and encode a message on its way in, off the event loop when it is large.
+
+    Raises:
+        InvalidInput: not a message; or the channel or the event id, which some channels number, is no text that fits.
+        InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+    """
+    text = (
+        await anyio.to_thread.run_sync(message_text, message)
+        if is_large(message)
+        else message_text(message)
+    )
+    _check_text("channel", channel)
+    _check_text("event_id", event_id)
+    return Incoming(channel, event_id, parse_key(key), lane, text, registry.new_session_id())
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= SESSION_KEY_CHARS_MAX:
+        raise InvalidInput(
+            f"{name} is a text of 1 to {SESSION_KEY_CHARS_MAX} characters, not {value!r:.80}"
+        )
 
 
 def message_text(message: dict[str, Any] | BaseModel | str) -> str:
@@ -170,12 +197,13 @@ def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> list[OpenMessage]
     ]
 
 
-def dead_letters(tx: ReadTx, *, before_no: int, limit: int) -> list[DeadLetter]:
-    """List messages that were given up, newest first."""
-    return [
-        DeadLetter(**row._asdict())
-        for row in tx.all("inbox.dead", before_no=before_no, limit=limit)
-    ]
+def dead_letters(
+    tx: ReadTx, before_no: int | None, limit: int
+) -> tuple[list[DeadLetter], int | None]:
+    """List messages that were given up, newest first; also return the next page's cursor, None at the end."""
+    rows = tx.all("inbox.dead", before_no=2**62 if before_no is None else before_no, limit=limit)
+    more = rows[-1].inbox_no if len(rows) == limit else None
+    return [DeadLetter(**row._asdict()) for row in rows], more
 
 
 def requeue(tx: Tx, inbox_no: int) -> None:

@@ -68,6 +68,20 @@ def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
     return (target, text), size
 
 
+def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, str], int]:
+    """Encode what an event is to be sent as; return it and its bytes.
+
+    Raises:
+        InvalidInput: it is no JSON, or too large.
+    """
+    try:
+        return encoded_reply(target, message)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"event {event.event_no} cannot be passed on to {target!r:.80}: {error}"
+        ) from error
+
+
 def next_no(tx: ReadTx, now_ms: int) -> int | None:
     """Return the number of the reply to be sent now; None if there is none.
 
@@ -248,13 +262,17 @@ def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
         )
 
 
-def replies(tx: ReadTx, *, state: str, after_no: int, limit: int) -> list[Reply]:
-    """List replies in a state, oldest first."""
+def replies(
+    tx: ReadTx, after_no: int | None, limit: int, *, state: str
+) -> tuple[list[Reply], int | None]:
+    """List replies in a state, oldest first; also return the next page's cursor, None at the end."""
+    after_no = after_no or 0
     if state == "sent":
         rows = tx.all("outbox.list_sent", after_no=after_no, limit=limit)
     else:
         rows = tx.all("outbox.list", state=state, after_no=after_no, limit=limit)
-    return [Reply(**row._asdict()) for row in rows]
+    more = rows[-1].outbox_no if len(rows) == limit else None
+    return [Reply(**row._asdict()) for row in rows], more
 
 
 def _settle(

@@ -25,18 +25,23 @@ Source of the settings' names: openclaw docs, "restart recovery" and `session.ma
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import anyio
+import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessiondb import events, process
-from sessiondb.backend import ReadTx, Row, Tx
-from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
+from sessiondb import clock, events, process
+from sessiondb.backend import Database, ReadTx, Row, Tx
+from sessiondb.errors import SessionDBError
+from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
 
-from . import outbox, turns
+from . import outbox, retry, turns
 
 Action = Literal["resume", "later", "skip", "breaker"]
 SkipState = Literal["failed", "damaged"]
@@ -99,6 +104,57 @@ class Recovered:
         )
 
 
+# -- recovering ---------------------------------------------------------------------------------------------
+
+
+async def recover(db: Database) -> Recovered:
+    """Release what dead processes held, and end overdue compactions. See `SessionDB.recover`."""
+    total = Recovered()
+    for row in await dead_processes(db):
+        total = total.plus(await _release_all(db, row.instance_no, who(row)))
+    return total.plus(await _expire_all(db))
+
+
+async def dead_processes(db: Database) -> list[Row]:
+    """Read the processes that never closed the database; keep those that the kernel says are dead."""
+    dead: list[Row] = []
+    after_no = 0
+    while True:
+        page = await db.read("recover.look", partial(open_instances, after_no=after_no))
+        dead += await anyio.to_thread.run_sync(_dead_of, page)
+        if len(page) < RECOVER_AT_ONCE:
+            return dead
+        after_no = page[-1].instance_no
+
+
+def _dead_of(rows: Sequence[Row]) -> list[Row]:
+    """Keep the processes that are certainly dead. Reads /proc: not for the event loop's thread."""
+    return [
+        row
+        for row in rows
+        if process.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False
+    ]
+
+
+async def _release_all(db: Database, instance_no: int, who: str) -> Recovered:
+    total, done = Recovered(), False
+    while not done:
+        step = partial(release, instance_no=instance_no, who=who, so_far=total)
+        part, done = await db.write("recover", step)
+        total = total.plus(part)
+    return total
+
+
+async def _expire_all(db: Database) -> Recovered:
+    total = Recovered()
+    while await db.read("recover.overdue", lambda tx: overdue_compactions(tx, clock.now_ms())):
+        part = await db.write("recover.overdue", expire_compactions)
+        if not part.compactions:  # another process was faster, or the clock was set back meanwhile
+            break
+        total = total.plus(part)
+    return total
+
+
 def open_instances(tx: ReadTx, *, after_no: int) -> list[Row]:
     """Read a page of processes that never said good-bye, this one among them."""
     return tx.all("recovery.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
@@ -158,6 +214,115 @@ def expire_compactions(tx: Tx) -> Recovered:
             for row in overdue
         )
     )
+
+
+# -- resuming -----------------------------------------------------------------------------------------------
+
+
+class ResumeMemory:
+    """What this process remembers of its resumes: how many it queued of late, and whether it announced the breaker.
+
+    It is not stored: the next start has a budget of its own.
+    """
+
+    def __init__(self) -> None:
+        self._queued: list[
+            tuple[float, int]
+        ] = []  # when, by a clock that nobody sets, and how many
+        self.breaker_announced = False
+
+    def add(self, resumes: int) -> None:
+        """Count resumes that were queued now."""
+        if resumes:
+            self._queued.append((time.monotonic(), resumes))
+
+    def spent(self) -> int:
+        """Return how many resumes were queued in the last hour; forget those before."""
+        since = time.monotonic() - RESUME_BUDGET_S
+        self._queued = [(at, resumes) for at, resumes in self._queued if at > since]
+        return sum(resumes for _, resumes in self._queued)
+
+
+async def plan_resumes(db: Database, policy: ResumePolicy, memory: ResumeMemory) -> list[Decision]:
+    """Decide about every interrupted message; changes nothing. See `SessionDB.plan_resumes`."""
+    at_ms, dead = clock.now_ms(), await dead_processes(db)
+    instance_no = db.backend.stats()["instance_no"]
+    decisions: list[Decision] = []
+    before_no = 2**62
+    while True:
+        step = partial(
+            plan,
+            policy=policy,
+            now_ms=at_ms,
+            spent=memory.spent(),
+            ahead=sum(1 for decision in decisions if decision.action == "resume"),
+            before_no=before_no,
+            instance_no=instance_no,
+            dead=dead,
+        )
+        page = await db.read("recovery.plan", step)
+        decisions += page
+        if len(page) < PLAN_AT_ONCE:
+            return decisions
+        before_no = page[-1].inbox_no
+
+
+async def resume(db: Database, policy: ResumePolicy, memory: ResumeMemory) -> list[Decision]:
+    """Plan, and carry out the plan, a page per transaction. See `SessionDB.resume`."""
+    decisions: list[Decision] = []
+    before_no, stopped, full = 2**62, False, False
+    while True:
+        step = partial(
+            _resume_page,
+            policy=policy,
+            spent=memory.spent(),
+            before_no=before_no,
+            full=full,
+            tell_breaker=not memory.breaker_announced,
+        )
+        page, resumed = await db.write("resume", step)
+        memory.add(resumed)
+        decisions += page
+        full = full or any(decision.action == "later" for decision in page)
+        stopped = stopped or any(decision.action == "breaker" for decision in page)
+        memory.breaker_announced = memory.breaker_announced or stopped
+        if len(page) < PLAN_AT_ONCE:
+            memory.breaker_announced = stopped
+            return decisions
+        before_no = page[-1].inbox_no
+
+
+def _resume_page(
+    tx: Tx, *, policy: ResumePolicy, spent: int, before_no: int, full: bool, tell_breaker: bool
+) -> tuple[list[Decision], int]:
+    decisions = plan(
+        tx,
+        policy,
+        tx.now_ms,
+        spent=spent,
+        before_no=before_no,
+        full=full,
+        instance_no=tx.instance_no,
+    )
+    return decisions, apply(tx, decisions, policy, tell_breaker=tell_breaker)
+
+
+async def run_resumes(
+    db: Database, policy: ResumePolicy, memory: ResumeMemory, *, every_s: float
+) -> None:
+    """Recover and resume until cancelled. See `SessionDB.run_resumes`."""
+    backoff = retry.Backoff("the resumes")
+    while True:
+        sleep_s = every_s
+        try:
+            await recover(db)
+            decisions = await plan_resumes(db, policy, memory)
+            if any(decision.action != "later" for decision in decisions):
+                await resume(db, policy, memory)
+            backoff.reset()
+        except SessionDBError as error:
+            sleep_s = min(every_s, backoff.next_delay(error))
+        await anyio.sleep(sleep_s)
 
 
 def plan(

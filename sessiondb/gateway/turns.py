@@ -28,11 +28,12 @@ from typing import Literal
 from sessiondb import events
 from sessiondb.backend import ReadTx, Row, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import NotFound, StoreDamaged, TurnLost
+from sessiondb.errors import InvalidInput, NotFound, StoreDamaged, TurnLost
 from sessiondb.limits import (
     INBOX_ATTEMPTS_MAX,
     INBOX_PAUSE_GROWTH,
     INTERRUPTED_ATTEMPTS_MAX,
+    LANE_CHARS_MAX,
     LEASE_GRACE_MS,
     OUTBOX_WAITING_MAX,
     PRIORITY_WAIT_MS_MAX,
@@ -87,6 +88,44 @@ class Started:
     """True: the sender has been told that it takes longer."""
 
 
+# -- lanes --------------------------------------------------------------------------------------------------
+
+
+def check_lane(lane: str, concurrency: object, priority: object) -> None:
+    """Check a lane's settings.
+
+    Raises:
+        InvalidInput: an empty or too long name, a concurrency below 1, or no number.
+    """
+    if (
+        not 0 < len(lane) <= LANE_CHARS_MAX
+        or not isinstance(concurrency, int)
+        or not isinstance(priority, int)
+        or concurrency < 1
+    ):
+        raise InvalidInput(
+            f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least 1, "
+            "and a number as its priority"
+        )
+
+
+def set_lane(tx: Tx, lane: str, concurrency: int, priority: int) -> None:
+    """Create a lane or change it. May be repeated."""
+    tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority)
+
+
+def require_lane(tx: ReadTx, lane: str) -> Row:
+    """Return a lane's settings, and how many of its turns run.
+
+    Raises:
+        NotFound: there is no such lane.
+    """
+    row = tx.first("turns.lane", lane=lane)
+    if row is None:
+        raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
+    return row
+
+
 # -- starting -----------------------------------------------------------------------------------------------
 
 
@@ -125,18 +164,6 @@ def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int |
         for low_ms, high_ms in ranges
     ]
     return min((row.inbox_no for row in found if row is not None), default=None)
-
-
-def require_lane(tx: ReadTx, lane: str) -> Row:
-    """Return a lane's settings, and how many of its turns run.
-
-    Raises:
-        NotFound: there is no such lane.
-    """
-    row = tx.first("turns.lane", lane=lane)
-    if row is None:
-        raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
-    return row
 
 
 def claim(

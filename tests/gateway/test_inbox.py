@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import sessiondb
-from sessiondb import gateway_calls
-from sessiondb.gateway import inbox, turns
+from sessiondb import paging
+from sessiondb.gateway import inbox, outbox, turns
 from sessiondb.sqlite import writer
 from tests.support.core import query, user
 from tests.support.engine import other_process
@@ -253,15 +253,15 @@ async def test_a_bounded_list_reads_no_more_than_its_bound(
         read: list[int] = []
 
         def spied(whole: Callable[..., Any]) -> Callable[..., Any]:
-            def spy(tx: Any, *, limit: int, **where: Any) -> Any:
+            def spy(tx: Any, cursor: Any, limit: int, **where: Any) -> Any:
                 read.append(limit)
-                return whole(tx, limit=limit, **where)
+                return whole(tx, cursor, limit, **where)
 
             return spy
 
-        monkeypatch.setattr(gateway_calls.inbox, "dead_letters", spied(inbox.dead_letters))
-        monkeypatch.setattr(gateway_calls.outbox, "replies", spied(gateway_calls.outbox.replies))
-        monkeypatch.setattr(gateway_calls, "PAGE_ROWS", 2)
+        monkeypatch.setattr(inbox, "dead_letters", spied(inbox.dead_letters))
+        monkeypatch.setattr(outbox, "replies", spied(outbox.replies))
+        monkeypatch.setattr(paging, "PAGE_ROWS", 2)
         assert [letter.event_id async for letter in db.dead_letters(limit=3)] == [
             "dead 4",
             "dead 3",

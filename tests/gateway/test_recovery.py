@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import sessiondb
-from sessiondb import gateway_calls, process
+from sessiondb import process
 from sessiondb.backend import Tx
 from sessiondb.gateway import recovery, turns
 from sessiondb.gateway.recovery import Decision, ResumePolicy
@@ -215,7 +215,7 @@ async def test_a_compaction_past_its_deadline_is_ended_whoever_runs_it(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
-    monkeypatch.setattr(gateway_calls, "now_ms", clock)
+    monkeypatch.setattr(recovery.clock, "now_ms", clock)
     monkeypatch.setattr(recovery, "RECOVER_AT_ONCE", 2)
     async with sessiondb.open(tmp_db) as db:
         for number in range(3):
@@ -563,7 +563,7 @@ async def test_a_budget_is_for_a_start_and_an_hour_and_not_for_the_life_of_a_pro
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(gateway_calls, "time", clock)
+    monkeypatch.setattr(recovery, "time", clock)
     async with sessiondb.open(tmp_db) as db:
         for number in range(ResumePolicy().budget_per_start + 1):
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
@@ -580,7 +580,7 @@ async def test_a_burst_is_bounded_by_the_budget_until_its_hour_is_over(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(gateway_calls, "time", clock)
+    monkeypatch.setattr(recovery, "time", clock)
     policy = ResumePolicy(max_concurrent_resumes=9, budget_per_start=2)
     async with sessiondb.open(tmp_db) as db:
         for number in range(5):

@@ -35,8 +35,8 @@ from hypothesis.stateful import (
 )
 
 import sessiondb
-from sessiondb import gateway_calls, process
-from sessiondb.gateway import inbox, outbox, turns
+from sessiondb import process
+from sessiondb.gateway import inbox, outbox, recovery, turns
 from sessiondb.sqlite import writer
 from sessiondb.transcript import registry
 from sessiondb.transcript.entries import prepare
@@ -566,12 +566,12 @@ def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
-    decide = gateway_calls.recovery._decide
+    decide = recovery._decide
 
     def unlimited(*args: Any, room: int, **options: Any) -> Any:
         return decide(*args, room=9, **options)
 
-    patch.setattr(gateway_calls.recovery, "_decide", unlimited)
+    patch.setattr(recovery, "_decide", unlimited)
 
 
 def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
