@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import apsw
 import pytest
 
@@ -21,7 +23,7 @@ from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.transcript import compaction
-from sessiondb.transcript.entries import draft_entry
+from sessiondb.transcript.entries import LARGE_ITEM_CHARS, draft_entry
 
 PAGE_BYTES = 4096
 QUESTION = {"role": "user", "content": "a question of ordinary length " * 10}
@@ -122,6 +124,38 @@ def test_a_message_that_speaks_of_messages_is_still_a_message(content: str) -> N
     """A message is looked into as an entry only when its text could be one; looking must not change what it is."""
     draft = draft_entry({"role": "user", "content": content}, now_ms=0)
     assert (draft.type, draft.role) == ("message", "user")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("encode", [dict, json.dumps], ids=["dict", "text"])
+@pytest.mark.parametrize("chars", [20, 2 * LARGE_ITEM_CHARS], ids=["small", "large"])
+async def test_a_handled_message_has_been_decoded_twice(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, encode: Callable[[Any], Any], chars: int
+) -> None:
+    """Once when it is accepted, once when it is claimed: under every name, and on every thread."""
+    content = "counted " * (chars // 8)
+    decoded: list[str] = []
+    raw_decode = json.JSONDecoder.raw_decode
+
+    def counting(self: json.JSONDecoder, s: str, idx: int = 0) -> Any:
+        if content in s:
+            decoded.append(s)
+        return raw_decode(self, s, idx)
+
+    handled: list[dict[str, Any]] = []
+
+    async def handler(turn: sessiondb.Turn) -> None:
+        handled.append(turn.message)
+        group.cancel_scope.cancel()
+
+    async with sessiondb.open(tmp_db) as db:
+        monkeypatch.setattr(json.JSONDecoder, "raw_decode", counting)
+        message = {"role": "user", "content": content}
+        await db.accept("web", "1", "agent:main:costs:1", encode(message))
+        async with anyio.create_task_group() as group:
+            group.start_soon(db.run_lane, "main", handler)
+    assert handled == [message]
+    assert len(decoded) == 2
 
 
 # -- what grows with nothing ----------------------------------------------------------------------------------

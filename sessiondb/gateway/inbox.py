@@ -25,12 +25,12 @@ from pydantic import BaseModel
 from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput, NotFound, SessionBusy, SessionEnded
-from sessiondb.json_text import decode_object, dumps
+from sessiondb.json_text import dumps
 from sessiondb.limits import LANE_WAITING_MAX, SESSION_KEY_CHARS_MAX, SESSION_WAITING_MAX
 from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, OpenMessage
 from sessiondb.transcript import registry
-from sessiondb.transcript.entries import draft_entry, is_large
+from sessiondb.transcript.entries import draft_decoded, is_large
 from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import turns
@@ -86,10 +86,8 @@ def message_text(message: dict[str, Any] | BaseModel | str) -> str:
         )
     item = message_json(message) if isinstance(message, BaseModel) else message
     text = dumps(item) if isinstance(item, dict) else item.strip()
-    draft_entry(
-        text, now_ms=0
-    )  # whatever a transcript would refuse is refused here, while the sender can be told
-    fields, _ = decode_object(text)
+    # What a transcript would refuse is refused here, while the sender can be told.
+    _, fields = draft_decoded(text, now_ms=0)
     if "type" in fields or not isinstance(fields.get("role"), str):
         raise InvalidInput(
             'a message has a "role" and no "type"; other entries are appended to their session, not accepted'

@@ -43,6 +43,7 @@ from sessiondb.transcript.entries import (
     is_large,
     prepare,
     prepare_all,
+    prepare_decoded,
 )
 from sessiondb.transcript.registry import Ref, check_reset_reason
 from sessiondb.transcript.session import Session
@@ -290,8 +291,7 @@ async def _claim(
     db: Database, lane: str, candidate: turns.Candidate, settings: LaneSettings
 ) -> Turn | None:
     try:
-        draft = await prepare(candidate.payload)
-        message = await _decode(candidate.payload)
+        draft, message = await prepare_decoded(candidate.payload)
     except InvalidInput as error:
         # `accept` would have refused it, so it was put there by somebody else. It must not stop its lane.
         reason = f"not a message: {error}"
@@ -383,15 +383,6 @@ async def _find_claim(
         await _release(db, created, settings)
         raise
     return found[0] if found else None
-
-
-async def _decode(payload: str) -> dict[str, Any]:
-    message: dict[str, Any] = (
-        await anyio.to_thread.run_sync(json.loads, payload)
-        if is_large(payload)
-        else json.loads(payload)
-    )
-    return message
 
 
 _STOPPING = "its gateway is stopping"

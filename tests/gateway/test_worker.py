@@ -102,6 +102,24 @@ async def test_a_handler_is_told_which_message_it_works_on(tmp_db: Path) -> None
         assert report == [(number, "message", 1) for number in numbers]
 
 
+async def test_a_number_too_long_for_the_interpreter_stops_no_lane(tmp_db: Path) -> None:
+    """`accept` takes it, because it is JSON; so the claim must, too."""
+    numbers: list[float] = []
+
+    async def handler(turn: Turn) -> Answer:
+        numbers.append(turn.message["number"])
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        for event_id, zeros in (("long", 5_000), ("short", 300)):
+            text = f'{{"role":"user","content":"x","number":1{"0" * zeros}}}'
+            await db.accept("web", event_id, KEY, text)
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"long": "done", "short": "done"}
+    assert numbers == [float("inf"), 10**300]
+
+
 async def test_a_handler_that_raises_is_tried_again_and_then_the_message_is_dead(
     tmp_db: Path,
 ) -> None:
