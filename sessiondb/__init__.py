@@ -47,7 +47,7 @@ from .errors import (
 from .gateway.dispatcher import RefusedBySender
 from .gateway.outbox import Outgoing
 from .gateway.recovery import Decision, Recovered, ResumePolicy
-from .gateway.worker import Answer, LaneSettings, Turn
+from .gateway.running_turn import Answer, LaneSettings, Turn
 from .limits import Limits
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport

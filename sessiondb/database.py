@@ -34,7 +34,7 @@ from .gateway import consumer as consuming
 from .gateway import dispatcher, inbox, outbox, recovery, turns, worker
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
-from .gateway.worker import Handler, LaneSettings, Turn
+from .gateway.running_turn import Handler, LaneSettings, Turn
 from .limits import Limits
 from .maintenance import archive, retention, status, verify
 from .maintenance.archive import Restored
@@ -117,7 +117,8 @@ class SessionDB:
 
         if self._backend is not None:
             raise InvalidInput(
-                f"{self.path} was opened with this object before; make another with sessiondb.open()"
+                f"{self.path} was opened with this object before; "
+                "make another with sessiondb.open()"
             )
         self._backend = await SqliteBackend.open(self.path, **self._options)
         return self
@@ -700,7 +701,7 @@ class SessionDB:
         return dataclasses.replace(described, concerns=stats["concerns"])
 
 
-def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  `sessiondb.open`, as `gzip.open`
+def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  # as `gzip.open`
     """Open a database, creating it when there is none; use the result in `async with`.
 
     `durability`: "full" (the default): what returned is on disk. "normal": a power cut may

@@ -16,7 +16,7 @@ from typing import Any, Final
 from .errors import InvalidInput, StoreDamaged
 from .limits import ENTRY_VALUES_MAX
 
-# -- out ----------------------------------------------------------------------------------------------------
+# -- out --------------------------------------------------------------------------------------
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -53,7 +53,7 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-# -- in -----------------------------------------------------------------------------------------------------
+# -- in ---------------------------------------------------------------------------------------
 
 
 class DamagedLine(ValueError):

@@ -1,4 +1,4 @@
-"""A long list, read a page at a time: each page is one short snapshot, and none is held between two."""
+"""A long list, read a page at a time. Each page is a short snapshot; none is held between two."""
 
 from __future__ import annotations
 

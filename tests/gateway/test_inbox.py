@@ -288,12 +288,16 @@ async def test_who_waits_long_is_told_once(tmp_db: Path, monkeypatch: pytest.Mon
         await say(db, "e1")
         await say(db, "e2")
         await claimed(db)
-        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
+        assert (
+            await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000)) == 0
+        )
         clock.pass_ms(10_000)
         assert (
-            await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 1
+            await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000)) == 1
         ), "e1 is being worked on"
-        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
+        assert (
+            await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000)) == 0
+        )
         [event] = await look(db, "events")
     assert (event.kind, event.audience) == ("message_delayed", "user")
     assert json.loads(event.data) == {"inbox_no": 2, "waited_ms": 10_000}

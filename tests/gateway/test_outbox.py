@@ -13,7 +13,7 @@ import pytest
 import sessiondb
 from sessiondb import limits
 from sessiondb.gateway import outbox, turns
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
 from tests.support.core import reply as said

@@ -188,7 +188,7 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(
         [done] = [event for event in await look(db, "events") if event.kind == "recovery_done"]
         assert (
             done.text
-            == "gone, pid 1 died; this recovery gave back 6 turns, 0 compactions, 0 replies"
+            == "gone, pid 1 died; this recovery released 6 turns, 0 compactions, 0 replies"
         ), "of all its steps, and its own"
         assert json.loads(done.data) == {
             "instance_no": 2,
@@ -197,7 +197,7 @@ async def test_recovery_goes_in_steps_of_bounded_size_and_can_be_cut_short(
             "replies": 0,
         }
         assert (await kinds(db, "operator")).count("turn_interrupted") == 10, (
-            "what the one before gave back is told turn by turn"
+            "each turn of the recovery before has its own event"
         )
 
 

@@ -21,7 +21,7 @@ import pytest
 import sessiondb
 from sessiondb.errors import OutcomeUnknown
 from sessiondb.gateway import dispatcher, retry, worker
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from tests.support.core import reply
 from tests.support.gateway import claimed, complete, eventually, inbox_states, look, running, say
 from tests.transcript.test_cancellation import WHERE, Gate, by_scope, by_task, cancelled_at, gate  # noqa: F401  # a fixture
@@ -39,7 +39,7 @@ WAITS = 5
 def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "sessiondb")
     monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
-    monkeypatch.setattr(retry, "LOOK_S", 0.02)  # a loop that sleeps gets to its next wait
+    monkeypatch.setattr(retry, "SLEEP_S_MAX", 0.02)  # a loop that sleeps gets to its next wait
 
 
 async def for_ever(turn: Turn) -> Answer:
@@ -272,5 +272,5 @@ async def test_a_turn_of_the_same_number_that_is_another_claims_is_not_taken_for
         started = await claimed(db)
         later = dataclasses.replace(started, deadline_ms=started.deadline_ms + 1)
         assert await db.read(
-            "ask", lambda tx: [turns.is_there(tx, started), turns.is_there(tx, later)]
+            "ask", lambda tx: [turns.was_committed(tx, started), turns.was_committed(tx, later)]
         ) == [True, False]

@@ -13,7 +13,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from tests.support.core import query
 from tests.support.gateway_process import (
     PATIENCE_S,

@@ -16,8 +16,8 @@ import pytest
 import sessiondb
 from sessiondb import limits
 from sessiondb.errors import OutcomeUnknown, StoreBusy
-from sessiondb.gateway import outbox, retry, turns, worker
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway import inbox, outbox, retry, running_turn, turns, worker
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.transcript import entries
 from tests.support.core import reply
 from tests.support.engine import PATIENCE_S, other_process
@@ -386,7 +386,7 @@ async def test_a_handler_that_holds_up_the_loop_past_its_lease_loses_the_turn(
         await release.wait()
         return answer(turn)
 
-    monkeypatch.setattr(worker, "_keep_lease", no_renewal)
+    monkeypatch.setattr(running_turn, "_keep_lease", no_renewal)
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         async with running(
@@ -577,13 +577,13 @@ async def test_a_turn_is_this_processs_and_its_lease_is_renewed_until_its_end_is
         turn._alive_until = 0.0  # no renewal has got through for long
         return answer(turn)
 
-    monkeypatch.setattr(worker, "_keep_lease", keep)
+    monkeypatch.setattr(running_turn, "_keep_lease", keep)
     async with sessiondb.open(tmp_db) as db:
         real_write = db.write
 
         async def write(op: str, *args: Any, **options: Any) -> Any:
             if op == "turn.end":
-                protected.append(worker._alive(db._running_turns))
+                protected.append(worker._owned(db._running_turns))
                 at_the_end.append(len(renewals))
                 if len(renewals) < at_the_end[0] + 3:
                     raise StoreBusy("full", retry_after_ms=1)
@@ -687,7 +687,7 @@ async def test_whoever_waits_for_a_long_answer_is_told_once_and_nobody_of_a_resu
         async with running(partial(db.run_lane, "main", handler, settings=settings)):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    worker.inbox, "tell_delayed", lambda *_, **__: 0
+                    inbox, "notify_delayed", lambda *_, **__: 0
                 )  # it may have to wait on a busy machine
                 await eventually(partial(_was_told, db, 1))
             assert await inbox_states(db) == {"e1": "claimed"}
@@ -721,7 +721,7 @@ def test_the_same_trouble_is_said_once_and_waited_out_longer_each_time(
     busy = StoreBusy("the disk is busy", retry_after_ms=1)
     pauses = [backoff.next_delay(busy) for _ in range(12)]
     assert pauses[:3] == [0.01, 0.02, 0.04]
-    assert pauses[-1] == retry.LOOK_S
+    assert pauses[-1] == retry.SLEEP_S_MAX
     assert caplog.messages == ["lane main: the disk is busy"]
     backoff.next_delay(OutcomeUnknown("who knows"))
     assert caplog.messages[1:] == ["lane main: who knows"]

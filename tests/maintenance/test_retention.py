@@ -13,7 +13,7 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb.errors import InvalidInput, StoreBusy
-from sessiondb.gateway.worker import Answer
+from sessiondb.gateway.running_turn import Answer
 from sessiondb.maintenance import archive, retention
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
 from sessiondb.openclaw_settings import parse_bytes, parse_days, retention_policy

@@ -613,7 +613,7 @@ def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
 
 
 def _unknown_is_sent_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outbox, "lost", lambda tx, reply, reason: outbox.put_back(tx, reply, reason))
+    patch.setattr(outbox, "lost", lambda tx, reply, reason: outbox.release(tx, reply, reason))
 
 
 def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:
