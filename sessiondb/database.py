@@ -2,8 +2,9 @@
 
 Every method is one transaction (or one snapshot) over functions that know nothing of
 threads and event loops. Encoding, reading a span, asking the kernel whether a process
-lives: all that can be done before a transaction is done before it. The rules, their checks
-and the loops of a gateway are in the packages. This is the only module that names an engine.
+lives: all that can be done before a transaction is done before it. The rules, their
+checks and the loops of a gateway are in the packages. This is the only module that
+names an engine.
 
 Cancellation. A call that an anyio or trio scope cancelled was not executed. If its
 transaction had begun, the call returns its result, and the cancellation arrives at the next
@@ -555,13 +556,13 @@ class SessionDB:
     ) -> ImportReport:
         """Import a transcript, or a folder of them: pi's or OpenClaw's. Durable on return.
 
-        The source is only read. Every file gets a receipt. May be repeated: the same bytes
-        change nothing, a file that has grown adds its new lines, and an interrupted import
-        continues. Appends never wait for it. With `verify`, each file is compared with its
-        export, and its context with an independent reader's. `progress` is called with
-        files done, files in all, bytes done, bytes in all, and the current file's name. With
-        a `redactor`, entries are stored without the secrets that it finds, for good; the
-        receipts say how many.
+        The source is only read. Every file gets a receipt. May be repeated: the same
+        bytes change nothing, a file that has grown adds its new lines, and an
+        interrupted import continues. Appends never wait for it. With `verify`, each
+        file is compared with its export, and its context with an independent reader's.
+        `progress` is called with files done, files in all, bytes done, bytes in all,
+        and the current file's name. With a `redactor`, entries are stored without the
+        secrets that it finds, for good; the receipts say how many.
 
         Raises:
             InvalidInput: there is nothing at the path, or it may not be read.
@@ -621,9 +622,10 @@ class SessionDB:
     ) -> RetentionReport:
         """Archive what a policy does not keep, and free the space.
 
-        The report has every decision with its reason; with `every` also those about sessions
-        within every limit. Appends and turns never wait for it. With `dry_run` nothing
-        changes. Durable, step by step. May be repeated: an interrupted run is continued.
+        The report has every decision with its reason; with `every` also those about
+        sessions within every limit. Appends and turns never wait for it. With `dry_run`
+        nothing changes. Durable, step by step. May be repeated: an interrupted run is
+        continued.
 
         Raises:
             StoreFull: the disk is full; completed steps stay. A failure that concerns one
@@ -650,9 +652,9 @@ class SessionDB:
     async def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:
         """Check the database, or one session, and report every broken invariant.
 
-        Changes nothing. Reads in pages and holds no snapshot between them, so it may run
-        beside a busy gateway. `deep` also decodes every stored text and compares every index
-        with its table; without it only the small columns are read.
+        Changes nothing. Reads in pages and holds no snapshot between them, so it may
+        run beside a busy gateway. `deep` also decodes every stored text and compares
+        every index with its table; without it only the small columns are read.
 
         Raises:
             StoreBusy: every reader is occupied and the queue is full; start again later.
@@ -738,11 +740,11 @@ def query(
 ) -> AbstractContextManager[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Run one read-only statement of a person's own; yield its columns and its rows.
 
-    For the command line. The statement runs on a connection of this thread. Rows are read as
-    they are asked for. The snapshot keeps the WAL from being reset, and is held until the
-    last row or until `timeout_s`; so take the rows at once. `is_unwanted` is called now and
-    then, from this thread, and stops the statement when it returns True. Inside a gateway
-    use `SessionDB.read`.
+    For the command line. The statement runs on a connection of this thread. Rows are
+    read as they are asked for. The snapshot keeps the WAL from being reset, and is held
+    until the last row or until `timeout_s`; so take the rows at once. `is_unwanted` is
+    called now and then, from this thread, and stops the statement when it returns True.
+    Inside a gateway use `SessionDB.read`.
 
     Raises:
         InvalidInput: not one statement, not SQL, or something else than a query.

@@ -49,8 +49,9 @@ async def follow_events(
             at = saved = event.event_no
             await _move_cursor(db, consumer, at, moving)
         if len(page) < events.PAGE:
-            # Events in between are for another audience. They are not read again. Now and then the
-            # position is saved past them, so that they are not kept for this reader either.
+            # Events in between are for another audience. They are not read again. Now
+            # and then the position is saved past them, so that they are not kept for
+            # this reader either.
             at = max(at, last)
             if at - saved >= events.PAGE:
                 saved = at
@@ -66,8 +67,8 @@ async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retr
         )
         backoff.reset()
     except SessionDBError as error:
-        # The cursor moves with the next event. After a crash, handled events come again: at least
-        # once.
+        # The cursor moves with the next event. After a crash, handled events come
+        # again: at least once.
         backoff.next_delay(error)
 
 

@@ -1,7 +1,7 @@
 """The loop that sends replies: it takes one, calls the channel, and records its answer.
 
-The row says `sending` before the channel is called. `outbox.py` has the states of a reply, and
-says why one may be `unknown`.
+The row says `sending` before the channel is called. `outbox.py` has the states of a
+reply, and says why one may be `unknown`.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None
         created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000))
         return created
 
-    # If it is cancelled once it has begun, it is still known which reply was taken: the reply is
-    # pending again, and not unknown.
+    # If it is cancelled once it has begun, it is still known which reply was taken: the
+    # reply is pending again, and not unknown.
     try:
         with anyio.CancelScope(shield=True):
             reply = await db.write("outbox.begin", begin)
@@ -158,6 +158,6 @@ async def _settle(
     try:
         await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, name=name)
     except SessionDBError as error:
-        # The row says `sending` by this process: it becomes unknown when its time is up, or at
-        # the next start.
+        # The row says `sending` by this process: it becomes unknown when its time is
+        # up, or at the next start.
         logger.error("%s: its outcome could not be written: %s", name, error)  # noqa: TRY400  # nothing to trace

@@ -5,10 +5,10 @@
                  |           |          |-----> queued (lane resume) | dead
                  `-- retry --'------> dead          attempts used up; an operator decides
 
-An adapter calls `accept` before it acknowledges a message to its channel. The same (channel,
-event_id) again gets the first receipt, so a channel may deliver as often as it likes. When a
-session or a lane is full, the adapter gets an error with a time to retry. It can NACK instead
-of dropping the message.
+An adapter calls `accept` before it acknowledges a message to its channel. The same
+(channel, event_id) again gets the first receipt, so a channel may deliver as often as
+it likes. When a session or a lane is full, the adapter gets an error with a time to
+retry. It can NACK instead of dropping the message.
 
 Order: one message of a session at a time, first come first served. A message that waits for
 its retry holds up those behind it. A resume is the exception. Every newer message of its

@@ -101,9 +101,9 @@ def next_no(tx: ReadTx, now_ms: int) -> int | None:
 def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
     """Add a reply that forwards an event, and move a consumer past the event.
 
-    Both are one transaction, so it happens once, however many processes follow. Return False
-    if the consumer has moved past the event already: then it was forwarded by another
-    process, or before a crash.
+    Both are one transaction, so it happens once, however many processes follow. Return
+    False if the consumer has moved past the event already: then it was forwarded by
+    another process, or before a crash.
 
     Raises:
         InvalidInput: the event is about no session; or the name cannot be a consumer's.

@@ -18,10 +18,11 @@ nothing.
     breaker     too many unclean ends in a short time: nothing is resumed, and the operator
                 is notified
 
-An unclean end is a process that was opened within the window, died without closing, and has
-the name (`program`) of the process that plans. A crash loop is one program that starts and
-dies again and again. Three killed commands do not stop a gateway from resuming. The command
-line resumes on behalf of a gateway: it counts for each name but its own, and goes by the worst.
+An unclean end is a process that was opened within the window, died without closing, and
+has the name (`program`) of the process that plans. A crash loop is one program that
+starts and dies again and again. Three killed commands do not stop a gateway from
+resuming. The command line resumes on behalf of a gateway: it counts for each name but
+its own, and goes by the worst.
 
 A message that arrives for a session whose resume is queued goes first, and takes its place.
 Source of the settings' names: openclaw docs, "restart recovery" and `session.maintenance`.
@@ -177,11 +178,11 @@ def _death_of(holder: str) -> str:
 def release(
     tx: Tx, instance_no: int, holder: str, so_far: Recovered | None = None
 ) -> tuple[Recovered, bool]:
-    """Release a bounded part of what a dead process (`holder`) held; also return whether it was all.
+    """Release a bounded part of what a dead process held; also return whether that was all.
 
-    `so_far` is what earlier steps of this recovery released. The event has the total of this
-    recovery. A recovery that was itself killed half-way is not counted again: its part is in
-    the events of each turn, compaction and reply.
+    `holder` names the process. `so_far` is what earlier steps of this recovery released.
+    The event has the total of this recovery. A recovery that was itself killed half-way is
+    not counted again: its part is in the events of each turn, compaction and reply.
     """
     reason = _death_of(holder)
     held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)

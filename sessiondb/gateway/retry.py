@@ -71,9 +71,9 @@ async def write_with_retry(
 ) -> None:
     """Write what has happened already; shielded, and retried for a while after errors that pass.
 
-    The body may run again after it was committed. asyncio's task.cancel() passes through a
-    shield, once per call. A write that it stopped is tried again; the cancellation is raised
-    when that is done.
+    The body may run again after it was committed. asyncio's task.cancel() passes
+    through a shield, once per call. A write that it stopped is tried again; the
+    cancellation is raised when that is done.
     """
     give_up_at = time.monotonic() + for_s
     backoff = Backoff(name)

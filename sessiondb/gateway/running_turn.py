@@ -1,9 +1,10 @@
 """A running turn: the object that its handler works with, and the task that runs it to its end.
 
-The task calls the handler, renews the lease while the handler works, and cuts it off at the
-turn's deadline. Then it records the outcome: an answer, an exception, the deadline, a
-cancellation, or the loss of the lease. Nothing but a cancellation of the lane's loop leaves
-the task. `worker.py` starts it; `turns.py` says what each of these writes is in the database.
+The task calls the handler, renews the lease while the handler works, and cuts it off at
+the turn's deadline. Then it records the outcome: an answer, an exception, the deadline,
+a cancellation, or the loss of the lease. Nothing but a cancellation of the lane's loop
+leaves the task. `worker.py` starts it; `turns.py` says what each of these writes is in
+the database.
 """
 
 from __future__ import annotations
@@ -196,8 +197,8 @@ async def run_turn(
 ) -> None:
     """Run a handler and record the outcome. Only a cancellation of the loop is raised.
 
-    Until its end is written the turn belongs to this process, and its lease is renewed, also
-    while the loop is being cancelled.
+    Until its end is written the turn belongs to this process, and its lease is renewed,
+    also while the loop is being cancelled.
     """
     del claimed[turn.number]
     keeping = anyio.CancelScope(shield=True)
@@ -213,7 +214,8 @@ async def run_turn(
                 await _work(turn, handler)
             except anyio.get_cancelled_exc_class():
                 # asyncio's task.cancel() passes through shields: it may have ended the
-                # encoding of an answer. If the end was written after all, this changes nothing.
+                # encoding of an answer. If the end was written after all, this changes
+                # nothing.
                 if not turn._ended:
                     await interrupt(turn)
                 raise
@@ -255,7 +257,8 @@ async def _work(turn: Turn, handler: Handler) -> None:
         if not turn.stopped:
             logger.warning("%s failed: %s", turn, failure, exc_info=retry.unwrap_group(error))
     except BaseExceptionGroup as mixed:
-        # trio: the loop is being cancelled, and the handler raised something else on its way out.
+        # trio: the loop is being cancelled, and the handler raised something else on
+        # its way out.
         turn.ending = True
         await interrupt(turn)
         await retry.reraise_cancellation(mixed, str(turn))
@@ -263,7 +266,8 @@ async def _work(turn: Turn, handler: Handler) -> None:
     if turn.stopped:
         logger.info("%s was stopped: it has ended, or was taken over", turn)
         return
-    # A cancellation that arrives from here on waits until the end is written: one transaction.
+    # A cancellation that arrives from here on waits until the end is written: one
+    # transaction.
     turn.ending = True
     with anyio.CancelScope(shield=True):
         if failure is not None:

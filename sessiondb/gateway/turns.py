@@ -13,12 +13,12 @@ Invariants, enforced by the database and so across processes:
 * One running turn per session (a partial unique index).
 * A lane runs at most its concurrency, counted from rows under the write lock.
 * A turn's number only grows, and is its fencing token. Every write of a turn checks, in its
-  own transaction, that the turn is still running. A holder that was taken over cannot write,
-  however late it wakes up.
+  own transaction, that the turn is still running. A holder that was taken over cannot
+  write, however late it wakes up.
 
-The lease is a promise to renew it in time. It is renewed while the work goes on, and never
-past the turn's deadline: a holder that only renews cannot keep a session for ever. Taking over
-is one compare-and-set on the turn's row.
+The lease is a promise to renew it in time. It is renewed while the work goes on, and
+never past the turn's deadline: a holder that only renews cannot keep a session for
+ever. Taking over is one compare-and-set on the turn's row.
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ def claim(
 ) -> Started | None:
     """Claim a message: append it to its transcript and start the turn. None if it must not run now.
 
-    Another process may have been faster. Or its session has ended meanwhile: then the message
-    is dead, with events. A message that an interrupted turn had appended before is not
-    appended again.
+    Another process may have been faster. Or its session has ended meanwhile: then the
+    message is dead, with events. A message that an interrupted turn had appended before
+    is not appended again.
     """
-    # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never runs more
-    # than its concurrency, and a session's messages keep their order, whatever other processes
-    # did since.
+    # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never
+    # runs more than its concurrency, and a session's messages keep their order,
+    # whatever other processes did since.
     now = peek(tx, lane, tx.now_ms)
     if now is None or now.inbox_no != candidate.inbox_no:
         return None
@@ -240,8 +240,8 @@ def claim(
 def was_committed(tx: ReadTx, created: Started) -> bool:
     """Tell whether a claim whose outcome is unknown was committed, and its turn is still running.
 
-    The turn's number alone does not say so: if the claim was not committed, another turn may
-    have the number by now.
+    The turn's number alone does not say so: if the claim was not committed, another
+    turn may have the number by now.
     """
     row = tx.first("turns.get", turn_no=created.turn_no)
     if row is None or row.state != "running":
@@ -443,8 +443,8 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     text = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
     message = tx.first("inbox.notified", inbox_no=turn.inbox_no)
     if message is None or (message.state, message.turn_no) != ("claimed", turn_no):
-        # Another program did that. An error here would keep a lane, or a start, from all other
-        # turns, so the operator is notified instead.
+        # Another program did that. An error here would keep a lane, or a start, from
+        # all other turns, so the operator is notified instead.
         text += (
             f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; "
             "run `sessiondb verify DB`"

@@ -64,7 +64,8 @@ async def run_lane(
                 except SessionDBError as error:
                     turn, sleep_s = None, backoff.next_delay(error)
                 if turn is not None:
-                    # Here, because its task begins only after the next read has been requested.
+                    # Here, because its task begins only after the next read has been
+                    # requested.
                     running[turn.number] = claimed[turn.number] = turn
                     group.start_soon(run_turn, turn, handler, claimed, running)
                 else:
@@ -72,8 +73,8 @@ async def run_lane(
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
     finally:
-        # asyncio drops a task that is cancelled before its first step, as `asyncio.run` does
-        # with all that are left.
+        # asyncio drops a task that is cancelled before its first step, as `asyncio.run`
+        # does with all that are left.
         for turn in claimed.values():
             await interrupt(turn)
             running.pop(turn.number, None)
@@ -145,8 +146,8 @@ async def _claim(
     created: turns.Started | None = None
 
     def claim(tx: Tx) -> turns.Started | None:
-        # Kept here, too: the caller may be cancelled while this commits, and must then release
-        # the turn.
+        # Kept here, too: the caller may be cancelled while this commits, and must then
+        # release the turn.
         nonlocal created
         created = turns.claim(
             tx,
@@ -158,9 +159,9 @@ async def _claim(
         )
         return created
 
-    # A scope's cancellation waits until a claim that has begun is known. Its turn is then
-    # interrupted at once, and not only when its lease runs out. asyncio's task.cancel() passes
-    # through the shield, and takes the result with it.
+    # A scope's cancellation waits until a claim that has begun is known. Its turn is
+    # then interrupted at once, and not only when its lease runs out. asyncio's
+    # task.cancel() passes through the shield, and takes the result with it.
     try:
         with anyio.CancelScope(shield=True):
             started = await db.write("lane.claim", claim, size=draft.size)
