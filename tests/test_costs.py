@@ -60,7 +60,7 @@ class CountingTx:
 
 
 @pytest.mark.anyio
-async def test_beginning_a_compaction_reads_about_what_it_keeps_and_nothing_of_the_history(
+async def test_beginning_a_compaction_reads_little_more_than_it_keeps(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -82,7 +82,7 @@ async def test_beginning_a_compaction_reads_about_what_it_keeps_and_nothing_of_t
 
 
 @pytest.mark.anyio
-async def test_no_connection_prepares_a_statement_anew_because_a_parameter_changed(
+async def test_no_connection_prepares_a_statement_for_a_new_parameter(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db):
@@ -158,7 +158,7 @@ async def test_a_handled_message_has_been_decoded_twice(
     assert len(decoded) == 2
 
 
-# -- what grows with nothing ----------------------------------------------------------------------------------
+# -- what grows with nothing ----------------------------------------------------------------
 
 NOW_MS = 1_800_000_000_000
 ROWS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < :rows) "
@@ -252,7 +252,7 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize("what", ASKED)
-def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_rows(
+def test_the_queries_of_loops_cost_the_same_with_more_rows(
     what: str,
 ) -> None:
     body, history = ASKED[what]
@@ -260,7 +260,7 @@ def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_row
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
 
 
-def test_asking_whether_the_outbox_is_full_reads_no_further_than_its_limit() -> None:
+def test_a_full_outbox_is_recognised_by_reading_its_limit_only() -> None:
     def full(tx: Any) -> object:
         return tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX // 100)
 

@@ -81,7 +81,7 @@ class Gateway:
     events: list[str] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
 
-    # -- inbox ------------------------------------------------------------------------------------------------------
+    # -- inbox -------------------------------------------------------------------------------
 
     def accept(
         self, event: str, session: int, lane: str, now_ms: int
@@ -188,7 +188,7 @@ class Gateway:
                     other.state = "done"
         return turn
 
-    # -- ends -------------------------------------------------------------------------------------------------------
+    # -- ends --------------------------------------------------------------------------------
 
     def complete(self, turn: Turn, reply: str, now_ms: int, *, incomplete: bool) -> None:
         turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
@@ -250,7 +250,7 @@ class Gateway:
         message.state = "dead"
         self.events += ["message_dead", "message_dead"]
 
-    # -- replies ----------------------------------------------------------------------------------------------------
+    # -- replies -----------------------------------------------------------------------------
 
     def next_reply(self, now_ms: int) -> Reply | None:
         open_ones = [reply for reply in self.replies if reply.state in ("pending", "sending")]
@@ -319,7 +319,7 @@ class Gateway:
             reply.asked_ms, reply.attempts_before = now_ms, reply.attempts
         return True
 
-    # -- resuming ---------------------------------------------------------------------------------------------------
+    # -- resuming ----------------------------------------------------------------------------
 
     def resume(
         self, now_ms: int, *, at_once: int, max_age_ms: int, deadline_ms: int

@@ -109,7 +109,7 @@ class Machine(RuleBasedStateMachine):
         of = [turn for turn in self.model.turns if (turn.state != "running") == ended]
         return of[pick % len(of)]
 
-    # -- rules ------------------------------------------------------------------------------------------------------
+    # -- rules -------------------------------------------------------------------------------
 
     @rule(pick=numbers, lane=st.sampled_from(["main", "main", "main", "cron"]))
     def accept(self, pick: int, lane: str) -> None:
@@ -292,7 +292,7 @@ class Machine(RuleBasedStateMachine):
             incomplete="no answer" if incomplete else None,
         )
 
-    # -- replies ----------------------------------------------------------------------------------------------------
+    # -- replies -----------------------------------------------------------------------------
 
     @rule()
     @precondition(lambda self: any(reply.state == "pending" for reply in self.model.replies))
@@ -457,7 +457,7 @@ class Machine(RuleBasedStateMachine):
             self.write(lambda tx: registry.end(tx, 3))
             self.model.ended.add(3)
 
-    # -- the comparison ---------------------------------------------------------------------------------------------
+    # -- the comparison ----------------------------------------------------------------------
 
     @invariant()
     def both_agree(self) -> None:
@@ -527,7 +527,7 @@ def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
     run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
 
 
-# -- teeth ------------------------------------------------------------------------------------------------------------
+# -- teeth ----------------------------------------------------------------------------------
 
 
 def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         self.db: sessiondb.SessionDB | None = None
         self.pairs: list[Pair] = []
 
-    # -- the two worlds ---------------------------------------------------------------------------------------------
+    # -- the two worlds ----------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
         self.pairs.append(Pair(Session(handle.id), handle))
         self._converse(self.pairs[0], 2, 20)
 
-    # -- append -----------------------------------------------------------------------------------------------------
+    # -- append ------------------------------------------------------------------------------
 
     def _item(self, model: Session, kind: str, length: int) -> tuple[str, str | None]:
         """Return a text and, for a call or a result, the call's id: a result answers the last call, if there was one."""
@@ -272,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         for item, receipt in zip(*(done or ([], [])), strict=True):
             item.entry_id = receipt.entry_id
 
-    # -- compaction -------------------------------------------------------------------------------------------------
+    # -- compaction --------------------------------------------------------------------------
 
     @rule(pick=numbers, trigger=triggers, keep=keeps)
     def begin(self, pick: int, trigger: str, keep: int) -> None:
@@ -421,7 +421,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.both(pair.model.undo, lambda: self.call(pair.handle.undo_compaction))
 
-    # -- moving -----------------------------------------------------------------------------------------------------
+    # -- moving ------------------------------------------------------------------------------
 
     def _some_item(self, model: Session, pick: int) -> Item | None:
         """Return an item that the session can name, or None for the root."""
@@ -476,7 +476,7 @@ class Machine(RuleBasedStateMachine):
         for pair in self.pairs:
             pair.handle = self.call(self.db.session_by_id, pair.model.session_id)
 
-    # -- the comparison ---------------------------------------------------------------------------------------------
+    # -- the comparison ----------------------------------------------------------------------
 
     @invariant()
     def both_agree(self) -> None:
@@ -522,7 +522,7 @@ def test_the_database_does_what_the_model_does(anyio_backend: str) -> None:
     run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
 
 
-# -- teeth ------------------------------------------------------------------------------------------------------------
+# -- teeth ----------------------------------------------------------------------------------
 
 
 def _cut_moved_by_one(patch: pytest.MonkeyPatch) -> None:

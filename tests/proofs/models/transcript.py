@@ -209,7 +209,7 @@ class Session:
         """Items that `branch` and `fork` can name: its own, and the ancestors' that lie on its path."""
         return self.arrived + [item for item in path_to(self.head) if item not in self.arrived]
 
-    # -- append -----------------------------------------------------------------------------------------------------
+    # -- append ------------------------------------------------------------------------------
 
     def append(
         self,
@@ -259,7 +259,7 @@ class Session:
         self.records += 1
         return item
 
-    # -- moving -----------------------------------------------------------------------------------------------------
+    # -- moving ------------------------------------------------------------------------------
 
     def _next_epoch(self, reason: str, boundary: Item | None, kept: Item | None) -> None:
         self.epochs[-1].closed_head = self.head
@@ -334,7 +334,7 @@ class Session:
         new._estimate()
         return new
 
-    # -- compaction -------------------------------------------------------------------------------------------------
+    # -- compaction --------------------------------------------------------------------------
 
     def begin(self, trigger: str, keep_tokens: int, now_ms: int, timeout_ms: int) -> Job:
         self._live()
