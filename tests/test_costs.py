@@ -1,4 +1,7 @@
-"""What an operation costs, counted in pages, rows and preparations: the reasons behind the times in benchmarks/."""
+"""The costs of operations, in pages, rows, preparations and decodes.
+
+They are the reasons behind the times in benchmarks/.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ ANSWER = {"role": "assistant", "content": "an answer of ordinary length " * 10}
 
 @pytest.mark.anyio
 async def test_an_append_writes_six_pages_at_most_on_average(tmp_db: Path) -> None:
-    """Entry, its index by id, the session's row and its index by update; now and then a new page and what names it."""
+    """Entry, its index by id, the session's row and its index by update.
+
+    Now and then also a new page, and the page that names it.
+    """
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:costs:1")
         await session.append(QUESTION)
@@ -121,7 +127,7 @@ def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
     "content", ["plain text", 'it says "message" and {"message": {"role": "user"}}', '"message":{']
 )
 def test_a_message_that_speaks_of_messages_is_still_a_message(content: str) -> None:
-    """A message is looked into as an entry only when its text could be one; looking must not change what it is."""
+    """A text that could be an entry is decoded as one; that must not change what it is."""
     draft = draft_entry({"role": "user", "content": content}, now_ms=0)
     assert (draft.type, draft.role) == ("message", "user")
 
@@ -158,13 +164,16 @@ async def test_a_handled_message_has_been_decoded_twice(
     assert len(decoded) == 2
 
 
-# -- what grows with nothing ----------------------------------------------------------------
+# -- constant costs ----------------------------------------------------------------
 
 NOW_MS = 1_800_000_000_000
 ROWS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < :rows) "
 INSERT_SESSIONS = "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) "
 SESSIONS = ROWS + INSERT_SESSIONS + "SELECT 's' || i, 'native', 3, i, i FROM n"
-INSERT_MESSAGES = "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload) "
+INSERT_MESSAGES = (
+    "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, "
+    "available_at_ms, attempts, payload) "
+)
 # One message of each session has failed and waits for its retry.
 MESSAGES_IN_RETRY = (
     ROWS
@@ -177,7 +186,10 @@ MESSAGES_READY = (
     + INSERT_MESSAGES
     + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms - i, 0, '{}' FROM n"
 )
-INSERT_REPLIES = "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, payload) "
+INSERT_REPLIES = (
+    "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, "
+    "payload) "
+)
 REPLIES_IN_RETRY = (
     ROWS
     + INSERT_REPLIES
@@ -194,7 +206,8 @@ REPLIES_SENT = (
 )
 EVENTS = (
     ROWS
-    + "INSERT INTO event (kind, audience, at_ms, text, data) SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
+    + "INSERT INTO event (kind, audience, at_ms, text, data) "
+    + "SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
 )
 INSERT_FILES = "INSERT INTO import_file (path, name, kind, inode, imported_at_ms, state) "
 FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
@@ -213,7 +226,7 @@ def look_of_outbox(tx: Any) -> object:
 
 
 def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
-    """Return how many instructions of SQLite's machine some rules take over a database with so many rows."""
+    """Return how many instructions of SQLite's machine rules take over a database of `rows`."""
     steps = 0
 
     def count() -> bool:
@@ -223,9 +236,8 @@ def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
 
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute(schema_text()).fetchall()
-        connection.config(
-            apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1
-        )  # as the engine's connections: the plan depends on no value
+        # As the engine's connections: the plan depends on no value.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for history in (SESSIONS, *histories):
             connection.execute(
                 history, {"rows": rows, "now_ms": NOW_MS}, can_cache=False

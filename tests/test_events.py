@@ -26,7 +26,7 @@ def emit(text: str, audience: events.Audience = "operator") -> Any:
 
 
 async def take(db: sessiondb.SessionDB, consumer: str, count: int, **options: Any) -> list[str]:
-    """Handle `count` events and stop before the last one is said to be handled."""
+    """Take `count` events, and stop before the last one counts as handled."""
     found: list[str] = []
     with anyio.fail_after(30):
         async with aclosing(db.events(consumer, **options)) as stream:
@@ -175,7 +175,7 @@ async def test_a_busy_database_ends_no_reader(
                 assert (await anext(stream)).text == "3"
     assert failures == {"events": 0, "events.cursor": 0}
     assert caplog.text.count("full") == 2, (
-        "said once for the reading and once for the cursor, not at each attempt"
+        "logged once for the reads and once for the cursor, not at each attempt"
     )
 
 
@@ -266,7 +266,7 @@ async def test_a_compaction_says_that_it_began_and_how_it_ended(tmp_db: Path) ->
 @pytest.mark.parametrize(
     ("trigger", "report"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])]
 )
-async def test_a_late_commit_is_told_and_a_person_who_waits_too(
+async def test_a_late_commit_has_events_also_for_a_user_who_waits(
     tmp_db: Path, trigger: str, report: list[str]
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -368,7 +368,7 @@ async def test_importing_old_compactions_says_nothing(tmp_db: Path, sample: Path
         assert await look(db, "events") == []
 
 
-# -- passed on to a channel -----------------------------------------------------------------
+# -- forwarded to a channel -----------------------------------------------------------------
 
 
 async def user_event(db: sessiondb.SessionDB, text: str) -> sessiondb.Event:
@@ -390,7 +390,7 @@ async def test_many_processes_forward_an_event_once(
         assert await other.forward_event(second, "notices", "web:1", {"text": "two"})
         assert not await db.forward_event(second, "notices", "web:1", {"text": "two"})
         assert not await db.forward_event(first, "notices", "web:1", {"text": "one"}), (
-            "the one before it was passed on before it"
+            "the event before it was forwarded before it"
         )
         found = [
             (reply.turn_no, reply.target, json.loads(reply.payload)["text"])
@@ -406,10 +406,10 @@ async def test_an_event_that_cannot_be_forwarded_moves_no_cursor(
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.write("emit", emit("of no session"))
-        [of_nobody] = [event async for event in _one(db)]
+        [without_session] = [event async for event in _one(db)]
         event = await user_event(db, "one")
         for refused, message in (
-            (of_nobody, {}),
+            (without_session, {}),
             (event, object()),
             (event, "x" * (65 * 1024 * 1024)),
         ):

@@ -62,7 +62,7 @@ def test_every_error_of_the_tree_is_offered_by_the_package() -> None:
 
 
 def documented(owner: Any, prefix: str) -> dict[str, str | None]:
-    """Return the docstring of a public object and of the public methods and properties that sessiondb gives it."""
+    """Return the docstrings of a public object and of its public methods and properties."""
     found = {prefix: owner.__doc__}
     if isinstance(owner, type):
         for base in owner.__mro__:

@@ -1,4 +1,4 @@
-"""The synchronous façade: the same results as the asynchronous one, from any thread, whatever interrupts it."""
+"""The synchronous façade: the asynchronous one's results, from any thread, with interrupts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ PAIRS = [
     (sessiondb.Session, sync.Session),
     (sessiondb.CompactionJob, sync.CompactionJob),
 ]
-# A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
+# A transaction on the event loop (scripts have db.read and db.write), and the loops of
+# a gateway.
 ASYNC_ONLY = {
     "SessionDB.backend",
     "SessionDB.run_lane",
@@ -256,7 +257,8 @@ def test_a_forks_child_is_refused_and_the_parent_goes_on(tmp_db: Path) -> None:
         session = db.session(KEY)
         child = os.fork()
         if child == 0:
-            # No exception may leave the child: it would run the parent's tests a second time.
+            # No exception may leave the child: it would run the parent's tests a second
+            # time.
             code = 1
             try:
                 session.append({"role": "user", "content": "child"})
@@ -309,7 +311,7 @@ def test_a_block_left_without_a_commit_fails_the_job(tmp_db: Path) -> None:
 
 
 def wait_until_expired(db: sync.SessionDB, session: sync.Session) -> None:
-    """Wait for the deadline to end the job; each look is a transaction, so the loop needs no clock of its own."""
+    """Wait for the deadline to end the job, which then stays ended."""
     while next(info.state for info in db.compactions(session)) == "running":
         threading.Event().wait(0.005)
 
@@ -340,7 +342,7 @@ def test_a_commit_after_the_deadline_is_late_and_counts(tmp_db: Path) -> None:
 
 
 class Interrupted(Exception):
-    """What a signal handler of a test raises."""
+    """Raised by the signal handler of a test."""
 
 
 @pytest.fixture
@@ -384,7 +386,10 @@ def test_an_interrupt_of_a_running_write_has_its_outcome(
 def interrupted_once(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], bool]:
-    """Return a function that makes the next call be interrupted while it is handed to the loop, and says whether it came there."""
+    """Return a function that has the next call interrupted while it is handed to the loop.
+
+    It returns whether the call got there.
+    """
     hand_over = BlockingPortal.start_task_soon
     armed: list[bool] = []
     comes = request.param == "while the loop takes it"
@@ -409,7 +414,7 @@ def interrupted_once(
 def test_an_interrupt_of_a_call_on_its_way_has_its_outcome(
     tmp_db: Path, interrupted_once: Callable[[], bool]
 ) -> None:
-    """Nobody waited for such a call: it went on, and was neither cancelled nor told of."""
+    """Such a call used to go on unobserved, neither cancelled nor reported."""
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         comes = interrupted_once()
@@ -479,7 +484,10 @@ def test_an_interrupt_of_a_queued_write_leaves_it_unexecuted(
 
 @pytest.mark.parametrize("on_the_loop", [True, False])
 def test_an_iterator_collected_on_another_thread_is_closed(tmp_db: Path, on_the_loop: bool) -> None:
-    """The collector runs on any thread: on the loop's own, a call that waits for the loop would fail, or wait for ever."""
+    """The collector runs on any thread.
+
+    On the loop's own, a call that waits for the loop would fail, or wait for ever.
+    """
     closed = threading.Event()
 
     async def items() -> AsyncIterator[int]:
@@ -535,7 +543,9 @@ def test_a_script_uses_the_calls_of_a_gateway(tmp_db: Path) -> None:
         events = db.events("script", from_start=True)
         assert [next(events).audience for _ in range(2)] == ["user", "operator"]
         events.close()
-        assert next(db.events("script")).audience == "operator", "handled is what was gone past"
+        assert next(db.events("script")).audience == "operator", (
+            "an event is handled when the next is asked for"
+        )
         db.requeue(first.inbox_no)
         db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "still nobody"))
         db.drop(first.inbox_no)

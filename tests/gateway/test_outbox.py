@@ -1,4 +1,4 @@
-"""The outbox: sent once, in order, or said to be unknown; never sent twice by itself."""
+"""The outbox: a reply is sent once, in order, or is unknown; never sent twice by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sessiondb.gateway import outbox, turns
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
-from tests.support.core import reply as said
+from tests.support.core import reply as assistant
 from tests.support.engine import other_process
 from tests.support.gateway import (
     Clock,
@@ -102,7 +102,7 @@ async def test_a_refused_reply_is_retried_for_a_day(
         await write_replies(db, "a1", "a2")
         pauses = [await refuse_once(db, clock) for _ in range(20)]
         assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 14], (
-            "a channel that is away is nobody's decision"
+            "a channel that is away needs no decision"
         )
         clock.pass_ms(REPLY_RETRY_MS_MAX)
         await refuse_once(db, clock)
@@ -167,7 +167,7 @@ async def test_a_reply_refused_for_good_is_failed_at_once(tmp_db: Path) -> None:
         assert not await db.write(
             "refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False)
         )
-        assert await kinds(db) == ["reply_failed"], "said once"
+        assert await kinds(db) == ["reply_failed"], "one event"
 
 
 CHILD = """
@@ -289,7 +289,7 @@ async def test_a_full_outbox_stops_the_claiming_until_it_has_room(
     connected = False
 
     async def handler(turn: Turn) -> Answer:
-        return Answer(entries=[said("yes")], replies=[("web:1", turn.message["content"])])
+        return Answer(entries=[assistant("yes")], replies=[("web:1", turn.message["content"])])
 
     async def sender(reply: outbox.Outgoing) -> None:
         if not connected:

@@ -435,7 +435,7 @@ async def test_the_schema_refuses_a_second_running_turn_of_a_session(
 
 
 async def test_the_idempotency_keys_of_claims_are_reserved(tmp_db: Path) -> None:
-    """Else the message's own append would pass for a repetition, and nobody would ever see it."""
+    """Otherwise the message's own append would count as a repetition, and be lost."""
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         own = {**user("hello"), "idempotencyKey": "inbox:1"}
@@ -473,7 +473,9 @@ async def test_a_change_of_state_that_finds_no_row_is_damage(
         with pytest.raises(StoreDamaged, match=message):
             await db.abort_turn(turn.turn_no, "stop")
         assert [row.state for row in await look(db, "turns")] == ["running"]
-        assert await interrupt(db, turn.turn_no), "who takes over is told, and is not stopped"
+        assert await interrupt(db, turn.turn_no), (
+            "the operator is notified, and the take-over goes on"
+        )
         assert [(row.kind, row.audience) for row in await look(db, "events")] == [
             ("turn_interrupted", "operator")
         ]
