@@ -1,12 +1,13 @@
 """sessiondb: durable conversation storage for agent gateways, in one SQLite database.
 
     async with sessiondb.open("gateway.db") as db:
-        session = await db.session("agent:main:discord:channel:1")
-        await session.append({"role": "user", "content": "hello"}, idempotency_key="discord:1:42")
-        context = await session.context()
+        session = await db.session("agent:main:discord:channel:1") await
+        session.append({"role": "user", "content": "hello"},
+        idempotency_key="discord:1:42") context = await session.context()
 
-Appends and compaction are separate short transactions; a compaction commits a summary and the next epoch
-atomically; nothing is held while a model thinks. `sessiondb.sync` mirrors the API for scripts.
+Appends and compaction are separate short transactions. A compaction commits a summary
+and the next epoch atomically. Nothing is held while a model thinks. `sessiondb.sync`
+mirrors the API for scripts.
 """
 
 from importlib.metadata import version as _version
@@ -47,7 +48,7 @@ from .errors import (
 from .gateway.dispatcher import RefusedBySender
 from .gateway.outbox import Outgoing
 from .gateway.recovery import Decision, Recovered, ResumePolicy
-from .gateway.worker import Answer, LaneSettings, Turn
+from .gateway.running_turn import Answer, LaneSettings, Turn
 from .limits import Limits
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport

@@ -1,20 +1,22 @@
 """The seam between sessiondb's rules and the engine that stores them.
 
-Rules (sessions, transcript, context, compaction, ...) are synchronous functions over a transaction
-handle, `Tx`, and run *named* statements. They know no SQL text, no connection and no driver, so a
-second engine needs only its own `.sql` files and its own `Backend`.
+Rules (sessions, transcript, context, compaction, ...) are synchronous functions over a
+transaction handle, `Tx`, and run *named* statements. They know no SQL text, no
+connection and no driver, so a second engine needs only its own `.sql` files and its own
+`Backend`.
 
-A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `stats` and `close` (opening migrates). A whole
-transaction body is one request, `fn(tx) -> result`:
+A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `stats` and `close`
+(opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
 
-* `read(fn)` runs on a reader thread inside one short snapshot;
-* `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT` that it may share with its
-  neighbours (group commit); a savepoint around each body means that one failure spares the others. The
-  result is delivered only after COMMIT;
-* `step(fn)` is a write of background work: a transaction of its own, which gives way to all that `write` asks for.
+* `read(fn)` runs on a reader thread inside one short snapshot.
+* `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT`, which it may
+  share with its neighbours (group commit). A savepoint around each body means that one
+  failure spares the others. The result is delivered only after COMMIT.
+* `step(fn)` is a write of background work. It has a transaction of its own, and gives way to
+  every `write`.
 
-A body contains SQL and arithmetic, nothing else: no await, no I/O, no JSON decoding that could have been
-done before. It may run only once, and it must not keep `tx` after it returns.
+A body contains SQL and arithmetic, nothing else: no await, no I/O, no JSON decoding that could
+have been done before. It may run only once, and it must not keep `tx` after it returns.
 """
 
 from __future__ import annotations
@@ -39,17 +41,17 @@ class ReadTx(Protocol):
         """Return the first row of a named statement, or None."""
 
     def one(self, statement: str, /, **params: SqlValue) -> Row:
-        """Return the first row of a named statement that an invariant says is there.
+        """Return the first row of a named statement that an invariant guarantees.
 
         Raises:
-            StoreDamaged: it is not: the file is damaged, or was changed by another program.
+            StoreDamaged: there is none: the file is damaged, or was changed by another program.
         """
 
     def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
         """Return every row of a named statement, materialised."""
 
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
-        """Return every row as a plain tuple: for bulk reads, where building named rows would show."""
+        """Return every row as a plain tuple: for bulk reads, where named rows would cost time."""
 
 
 class Tx(ReadTx, Protocol):
@@ -66,7 +68,7 @@ class Tx(ReadTx, Protocol):
 
 
 class Step(NamedTuple, Generic[T]):
-    """What a step of background work returned, and how long others had to wait for it."""
+    """The result of a step of background work, and how long it held the write lock."""
 
     value: T
     held_ms: float
@@ -89,46 +91,61 @@ class Backend(Protocol):
     ) -> T:
         """Run `fn` in a write transaction; return once it is committed and durable.
 
-        `op` names the operation in errors, metrics and logs; `size` is the payload in bytes, for the queue's
-        limit. Cancelled or timed out before it began: not executed. Later: the outcome is awaited, which takes
-        at most one transaction. `errors.outcome_of` tells which, for any exception raised from here.
+        `op` names the operation in errors, metrics and logs. `size` is the payload in bytes,
+        for the queue's limit. A write that is cancelled or times out before it began is not
+        executed. Later, its outcome is awaited, which takes at most one transaction.
+        `errors.outcome_of` says which, for any exception raised from here.
 
         Raises:
             StoreBusy: the queue is full, or another process holds the write lock. Not executed.
             NotExecuted: the deadline passed before the transaction began.
-            OutcomeUnknown: an I/O error came back from COMMIT; read again, or retry with an idempotency key.
+            OutcomeUnknown: an I/O error came back from COMMIT. Read again, or retry with an
+                idempotency key.
         """
 
     async def step(self, fn: Callable[[Tx], T], *, op: str, size: int = 0) -> Step[T]:
-        """Run `fn` as one step of background work: in a transaction of its own, paced so that callers of `write` do not notice.
+        """Run `fn` as one step of background work, paced so that callers of `write` do not notice.
 
-        While others write, steps get a small part of the writer's time; they come to their turn in any case. The caller keeps
-        a step to a few milliseconds, by what `held_ms` says. Otherwise like `write`.
+        It has a transaction of its own. While others write, steps get a small part of the
+        writer's time; each gets its turn in any case. The caller keeps a step to a few
+        milliseconds, by `held_ms`. Otherwise like `write`.
         """
 
     @property
     def is_busy(self) -> bool:
-        """Whether callers of `write` were here a moment ago: background work on other threads then lets go more often, too."""
+        """Whether somebody called `write` a moment ago.
+
+        Background work on other threads then pauses more often, too.
+        """
 
     @property
     def change_count(self) -> int:
-        """How many commits have been noticed so far, of this process or another. Only good for comparing."""
+        """How many commits have been noticed so far, of this process or another.
+
+        Only good for comparing.
+        """
 
     async def wait_change(self, seen: int, timeout_s: float) -> None:
-        """Return when something was committed since `change_count` was `seen`, or after `timeout_s`.
+        """Wait for a commit after `seen`, an earlier `change_count`; `timeout_s` at most.
 
-        A commit of this process is noticed at once, one of another within 100 ms; neither by busy reading.
+        A commit of this process is noticed at once, one of another process within 100 ms;
+        neither by busy reading.
         """
 
     async def backup(self, destination: str | os.PathLike[str]) -> int:
-        """Copy the database to a new file while it is in use; return its size in pages. Others write in between.
+        """Copy the database to a new file while it is in use; return its size in pages.
+
+        Others write in between.
 
         Raises:
             InvalidInput: the destination exists.
         """
 
     async def incremental_vacuum(self, pages: int) -> int:
-        """Give up to `pages` free pages back to the file system; return how many. Others write in between."""
+        """Return up to `pages` free pages to the file system, and how many those were.
+
+        Others write in between.
+        """
 
     def stats(self) -> dict[str, Any]:
         """Return counters and gauges, keys with their units."""
@@ -138,11 +155,11 @@ class Backend(Protocol):
 
 
 class Database(Protocol):
-    """What handles and loops ask of an open database. `SessionDB` is one; they need not know it."""
+    """An open database, as handles and loops use it. `SessionDB` is one."""
 
     @property
     def backend(self) -> Backend:
-        """The engine: a loop is woken by its commits."""
+        """The engine. Its commits wake the loops."""
 
     async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
         """As `SessionDB.read`."""
@@ -171,11 +188,12 @@ _STATEMENT = re.compile(
 def load_statements(package: str) -> Mapping[str, Statement]:
     """Read every `.sql` file in `package`, as `{"file.name": Statement}`.
 
-    The format: `-- name: insert_entry`, then comment lines that say what the statement promises, then one
-    statement ending in a semicolon at the end of a line.
+    The format: `-- name: insert_entry`, then comment lines with the statement's promise, then
+    one statement that ends in a semicolon at the end of a line.
 
     Raises:
-        ValueError: two statements of a file share a name, or a file holds text outside a statement.
+        ValueError: two statements of a file share a name, or a file holds text outside of a
+            statement.
     """
     found: dict[str, Statement] = {}
     for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):

@@ -1,4 +1,7 @@
-"""What time it is, for rows and for people. Nothing is ordered by it: the clock may be set back or forward."""
+"""The wall clock, for rows and for people.
+
+Nothing is ordered by it: it may be set back or forward.
+"""
 
 from __future__ import annotations
 

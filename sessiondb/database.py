@@ -1,12 +1,15 @@
 """The façade: an asynchronous view of the rules, for asyncio and trio.
 
-Every method is one transaction (or one snapshot) over functions that know nothing of threads and loops. What
-can be done before a transaction (encoding, reading a span, asking the kernel whether a process lives) is
-done before it. This is the only module that picks an engine.
+Every method is one transaction (or one snapshot) over functions that know nothing of
+threads and event loops. Encoding, reading a span, asking the kernel whether a process
+lives: all that can be done before a transaction is done before it. The rules, their
+checks and the loops of a gateway are in the packages. This is the only module that
+names an engine.
 
-Cancellation. A call that was cancelled by an anyio or trio scope was not executed: if its transaction had
-begun, the call returns its result and the cancellation arrives at the next await. asyncio's own
-`task.cancel()` is re-raised once the outcome is known; `outcome_of` reads it from the exception.
+Cancellation. A call that an anyio or trio scope cancelled was not executed. If its
+transaction had begun, the call returns its result, and the cancellation arrives at the next
+await. asyncio's own `task.cancel()` is re-raised once the outcome is known. `outcome_of`
+reads that outcome from the exception.
 """
 
 from __future__ import annotations
@@ -16,35 +19,50 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
+from pydantic import BaseModel
 
-from .backend import Backend, ReadTx, Row, Tx
+from . import events
+from .backend import Backend, ReadTx, Tx
 from .clock import now_ms
 from .errors import InvalidInput
-from .gateway.worker import Turn
-from .gateway_calls import GatewayCalls
-from .limits import PAGE_ROWS, Limits
-from .maintenance import status, verify
-from .maintenance.retention import RetentionCalls
+from .gateway import consumer as consuming
+from .gateway import dispatcher, inbox, outbox, recovery, turns, worker
+from .gateway.dispatcher import Sender
+from .gateway.recovery import Decision, Recovered, ResumePolicy
+from .gateway.running_turn import Handler, LaneSettings, Turn
+from .limits import Limits
+from .maintenance import archive, retention, status, verify
+from .maintenance.archive import Restored
+from .maintenance.retention import RetentionReport
+from .maintenance.retention_plan import RetentionPolicy
 from .maintenance.status import DatabaseStatus
 from .models import (
+    Accepted,
     CompactionInfo,
     CompactionResult,
+    DeadLetter,
+    Event,
     ExportReport,
+    Holding,
     ImportReport,
+    Reply,
     SessionInfo,
     VerifyReport,
 )
+from .paging import read_pages
 from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
-from .transcript import registry
+from .transcript import compaction, registry, reset_policy
 from .transcript.compaction import GivenUp
 from .transcript.compaction_job import commit_compaction, give_up_compaction
 from .transcript.keys import parse_key
+from .transcript.reset_policy import ResetPolicy, StaleReason
 from .transcript.session import Session
 from .transfer import exporter, importer
 from .transfer.progress import Progress
@@ -57,7 +75,7 @@ logger = logging.getLogger("sessiondb")
 
 
 class OpenOptions(TypedDict, total=False):
-    """What `sessiondb.open` and `sessiondb.sync.open` take besides a path; `SessionDB` has the defaults."""
+    """The options of `sessiondb.open` and `sessiondb.sync.open`; `SessionDB` has the defaults."""
 
     durability: Durability
     limits: Limits | None
@@ -68,7 +86,7 @@ class OpenOptions(TypedDict, total=False):
     program: str | None
 
 
-class SessionDB(GatewayCalls, RetentionCalls):
+class SessionDB:
     """One open database. Make it with `sessiondb.open`; use it as an async context manager."""
 
     def __init__(
@@ -85,7 +103,8 @@ class SessionDB(GatewayCalls, RetentionCalls):
     ) -> None:
         self.path = os.fspath(path)
         self._backend: Backend | None = None
-        self._running_turns: dict[int, Turn] = {}
+        self._running_turns: dict[int, Turn] = {}  # whose handlers this object runs, by number
+        self._resume_memory = recovery.ResumeMemory()
         self._options: dict[str, Any] = {
             "durability": durability,
             "limits": limits or Limits(),
@@ -101,7 +120,8 @@ class SessionDB(GatewayCalls, RetentionCalls):
 
         if self._backend is not None:
             raise InvalidInput(
-                f"{self.path} was opened with this object before; make another with sessiondb.open()"
+                f"{self.path} was opened with this object before; "
+                "make another with sessiondb.open()"
             )
         self._backend = await SqliteBackend.open(self.path, **self._options)
         return self
@@ -132,7 +152,9 @@ class SessionDB(GatewayCalls, RetentionCalls):
         return self._backend
 
     async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
-        """Run `fn` in one short snapshot, on a reader thread. For code that brings its own rules; see `backend`.
+        """Run `fn` in one short snapshot, on a reader thread.
+
+        For code that brings its own rules; see `backend`.
 
         Raises:
             StoreBusy: every reader is occupied and the queue is full.
@@ -143,23 +165,29 @@ class SessionDB(GatewayCalls, RetentionCalls):
     async def write(
         self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None
     ) -> T:
-        """Run `fn` in a write transaction, on the writer thread; durable on return. See `backend`.
+        """Run `fn` in a write transaction, on the writer thread; durable on return.
+
+        For code that brings its own rules; see `backend`.
 
         Raises:
-            StoreBusy: the queue is full, or another process holds the write lock; retry after `retry_after_ms`.
-            NotExecuted: `timeout_s` (by default `Limits.write_timeout_s`) passed before the transaction began.
+            StoreBusy: the queue is full, or another process holds the write lock. Retry
+                after `retry_after_ms`.
+            NotExecuted: `timeout_s` (by default `Limits.write_timeout_s`) passed before the
+                transaction began.
             StoreFull, StoreFailed: the disk is full or failed; rolled back.
-            OutcomeUnknown: the disk failed in COMMIT. Read again, or retry with the same idempotency key.
+            OutcomeUnknown: the disk failed in COMMIT. Read again, or retry with the same
+                idempotency key.
             StoreReadOnly: the database was opened for reading.
         """
         return await self.backend.write(fn, op=op, size=size, timeout_s=timeout_s)
 
-    # -- sessions -------------------------------------------------------------------------------------------
+    # -- sessions ------------------------------------------------------------------------------
 
     async def session(self, key: str, *, cwd: str | None = None) -> Session:
-        """Return the session that a conversation's key is bound to; create and bind one when it is new.
+        """Return the session that a conversation's key is bound to; create and bind a new one.
 
-        Durable on return; may be repeated. Processes that race for a new key get the same session.
+        Durable on return; may be repeated. Processes that race for a new key get the same
+        session.
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
@@ -180,22 +208,20 @@ class SessionDB(GatewayCalls, RetentionCalls):
     async def create_session(
         self, session_id: str | None = None, *, agent_id: str | None = None, cwd: str | None = None
     ) -> Session:
-        """Create a session that no key points at. Durable on return. Each call makes another; one repeated with its id is refused.
+        """Create a session that no key points at. Durable on return.
+
+        Each call makes another session. A call that is repeated with its id is refused.
 
         Raises:
             InvalidInput: the id is taken, or cannot be one.
         """
-        chosen = (
-            registry.check_session_id(session_id)
-            if session_id is not None
-            else registry.new_session_id()
+        if session_id is None:
+            session_id = registry.new_session_id()
+        chosen = registry.check_session_id(session_id)
+        ref = await self.write(
+            "session.create", lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd)
         )
-        return Session(
-            self,
-            await self.write(
-                "session.create", lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd)
-            ),
-        )
+        return Session(self, ref)
 
     async def session_by_id(self, session_id: str) -> Session:
         """Return a session by its id, a unique prefix of it, or a key that is bound.
@@ -203,26 +229,25 @@ class SessionDB(GatewayCalls, RetentionCalls):
         Raises:
             NotFound: none, or more than one.
         """
-        return Session(
-            self, await self.read("session.find", lambda tx: registry.resolve(tx, session_id))
-        )
+        ref = await self.read("session.find", lambda tx: registry.resolve(tx, session_id))
+        return Session(self, ref)
 
-    async def sessions(
+    def sessions(
         self, *, agent_id: str | None = None, with_ended: bool = False
     ) -> AsyncIterator[SessionInfo]:
         """Iterate over sessions, last changed first. Holds no snapshot between pages."""
-        before: tuple[int, int] | None = None
-        while True:
-            infos, before = await self.read(
-                "sessions", _sessions_page(before, agent_id, with_ended)
-            )
-            for info in infos:
-                yield info
-            if before is None:
-                return
+        return read_pages(
+            self,
+            "sessions",
+            lambda tx, before, limit: registry.page(
+                tx, before=before, limit=limit, agent_id=agent_id, with_ended=with_ended
+            ),
+        )
 
     async def bind(self, key: str, session: Session) -> None:
-        """Point a conversation's key at a session. The one it pointed at before stays. Durable; may be repeated.
+        """Point a conversation's key at a session. The session it pointed at before stays.
+
+        Durable; may be repeated.
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
@@ -232,9 +257,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         await self.write("bind", lambda tx: registry.bind(tx, parsed, session.ref.session_no))
 
     async def unbind(self, key: str) -> bool:
-        """Forget a key; its session stays, and the next message for the key begins a new one. False if it was not bound.
+        """Forget a key; return False if it was not bound.
 
-        Durable; may be repeated.
+        The session stays. The next message for the key begins a new one. Durable; may be
+        repeated.
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
@@ -242,7 +268,28 @@ class SessionDB(GatewayCalls, RetentionCalls):
         parsed = parse_key(key)
         return await self.write("unbind", lambda tx: registry.unbind(tx, parsed))
 
-    # -- compactions ----------------------------------------------------------------------------------------
+    async def reset_if_due(self, key: str, policy: ResetPolicy) -> StaleReason | None:
+        """Reset a conversation that is stale; return the rule that says so, or None.
+
+        To be called before a message for the conversation is accepted. Writes only when a
+        reset is due; durable then. May be repeated. These conversations are left alone: one
+        with a running turn or waiting messages, one without a message since it began, and
+        one whose session has ended.
+
+        Raises:
+            InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+        """
+        parsed = parse_key(key)
+        chosen, at_ms = policy.for_key(parsed), now_ms()
+        if not await self.read(
+            "reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms)
+        ):
+            return None
+        return await self.write(
+            "reset.if_due", lambda tx: reset_policy.reset_if_due(tx, parsed, chosen)
+        )
+
+    # -- compactions ---------------------------------------------------------------------------
 
     async def commit_compaction(
         self,
@@ -252,11 +299,14 @@ class SessionDB(GatewayCalls, RetentionCalls):
         details: object = None,
         from_hook: bool | None = None,
     ) -> CompactionResult:
-        """Complete a compaction, in time or late. The same id always gets the same answer. Durable on return.
+        """Complete a compaction, in time or late. Durable on return.
+
+        The same id always gets the same answer.
 
         Raises:
             NotFound: no such compaction.
-            InvalidInput: the summary is no text, `details` has no JSON form, or both are too large for one entry.
+            InvalidInput: the summary is no text, `details` has no JSON form, or both are too
+                large for one entry.
         """
         return await commit_compaction(
             self, compaction_id, summary, details=details, from_hook=from_hook
@@ -265,40 +315,237 @@ class SessionDB(GatewayCalls, RetentionCalls):
     async def fail_compaction(
         self, compaction_id: str, reason: str, *, state: GivenUp = "failed"
     ) -> bool:
-        """Give a running job up; False if it was no longer running, or there is none. A later commit is still reconciled.
+        """Give up a running job; return False if it was not running, or there is none.
 
-        Durable; may be repeated. `state` says how: "failed", "cancelled", "expired" or "abandoned".
+        A later commit is still reconciled. `state` says how it ended: "failed",
+        "cancelled", "expired" or "abandoned". Durable; may be repeated.
         """
         return await give_up_compaction(self, compaction_id, state, reason)
 
-    async def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:
+    def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:
         """Iterate over compaction jobs, newest first; of one session or of all."""
-        before_no = 2**62
-        while True:
-            rows = await self.read(
-                "compactions",
-                _compactions_page(session.ref.session_no if session else None, before_no),
-            )
-            for row in rows:
-                yield _compaction_info(row)
-            if len(rows) < PAGE_ROWS:
-                return
-            before_no = rows[-1].compaction_no
+        session_no = session.ref.session_no if session is not None else None
+        return read_pages(self, "compactions", partial(compaction.page, session_no=session_no))
 
-    async def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:
-        """Walk the database, or one session, and report every invariant that does not hold. Changes nothing.
+    # -- inbox ---------------------------------------------------------------------------------
 
-        Reads in pages and holds no snapshot between them, so it may run beside a busy gateway. `deep` also decodes
-        every stored text and compares every index with its table; without it only the small columns are read.
+    async def accept(
+        self,
+        channel: str,
+        event_id: str,
+        key: str,
+        message: dict[str, Any] | BaseModel | str,
+        *,
+        lane: str = "main",
+        timeout_s: float | None = None,
+    ) -> Accepted:
+        """Accept a message from a channel. Durable on return.
+
+        Acknowledge the message to the channel only after this returns. The same (channel,
+        event_id) again gets the first receipt, with `duplicate=True`. `key` says which
+        conversation the message belongs to; its session is created when new. `message` is a
+        dict, a typed message, or JSON text, with a role.
 
         Raises:
-            StoreBusy: every reader is occupied and the queue is full; start again later.
+            SessionBusy: too many messages of the session or the lane wait. NACK, and retry
+                after `retry_after_ms`.
+            StoreBusy: the database cannot take it now; likewise.
+            NotFound: no such lane.
+            InvalidInput: not a message; lane `resume`, which is the resume plan's; or a
+                `channel` or `event_id` that is no text. The same call never succeeds.
+            InvalidKey: outside the grammar `agent:<agentId>:<rest>`; likewise.
+            SessionEnded: the key's session has ended. `unbind` the key, and the next message
+                begins a new session.
+            NotExecuted: `timeout_s` passed before the transaction began.
         """
-        return await verify.run(
-            self.backend, session.ref.session_no if session is not None else None, deep=deep
+        incoming = await inbox.prepare_incoming(channel, event_id, key, message, lane)
+        return await self.write(
+            "inbox.accept",
+            lambda tx: inbox.accept(tx, incoming),
+            size=len(incoming.payload),
+            timeout_s=timeout_s,
         )
 
-    # -- the database ---------------------------------------------------------------------------------------
+    def dead_letters(self, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
+        """Iterate over messages that were given up, newest first, `limit` at most.
+
+        No more rows than those are read.
+        """
+        return read_pages(self, "inbox.dead", inbox.dead_letters, limit=limit)
+
+    async def requeue(self, inbox_no: int) -> None:
+        """Put a dead letter back into its lane, its attempts forgotten. Durable.
+
+        A resume stays a resume.
+
+        Raises:
+            NotFound: it is not a dead letter, or not any more.
+        """
+        await self.write("inbox.requeue", lambda tx: inbox.requeue(tx, inbox_no))
+
+    async def drop(self, inbox_no: int) -> None:
+        """Give up a dead letter for good. Durable.
+
+        The same event is still known, and not accepted again.
+
+        Raises:
+            NotFound: it is not a dead letter, or not any more.
+        """
+        await self.write("inbox.drop", lambda tx: inbox.drop(tx, inbox_no))
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    async def set_lane(self, lane: str, *, concurrency: int, priority: int) -> None:
+        """Create a lane or change it. Durable; may be repeated. Running turns are not stopped.
+
+        `concurrency` bounds the lane's turns in all processes together. Of two lanes the one
+        with the lower `priority` goes first.
+
+        Raises:
+            InvalidInput: an empty or too long name, a concurrency below 1, or no number.
+        """
+        turns.check_lane(lane, concurrency, priority)
+        await self.write("lane.set", lambda tx: turns.set_lane(tx, lane, concurrency, priority))
+
+    async def run_lane(
+        self, lane: str, handler: Handler, *, settings: LaneSettings | None = None
+    ) -> None:
+        """Run a lane until cancelled: claim messages, call `handler`, record the outcomes.
+
+        `handler(turn)` returns an `Answer`. Its entries, its replies and the end of the turn
+        are one transaction. An exception is retried, up to a bound. The turn's deadline cuts
+        the handler off. Several processes may run the same lane.
+
+        Raises:
+            NotFound: there is no such lane.
+        """
+        await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._running_turns)
+
+    async def abort_turn(self, turn_no: int, reason: str) -> None:
+        """Stop a turn on a person's behalf; whatever it still tries to write is refused. Durable.
+
+        Its handler is cancelled: at once if this object runs the lane, otherwise when the
+        lease is renewed next.
+
+        Raises:
+            TurnLost: it had ended.
+            NotFound: there is no such turn.
+        """
+        await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
+        if turn_no in self._running_turns:
+            self._running_turns[turn_no].stop()
+
+    async def held(self) -> list[Holding]:
+        """List who holds what, since when, until when, and whether the holder lives."""
+        rows = await self.read("held", lambda tx: tx.all("recovery.held"))
+        return await anyio.to_thread.run_sync(status.holdings, rows)
+
+    # -- outbox --------------------------------------------------------------------------------
+
+    async def run_outbox(self, sender: Sender, *, lease_s: float = 30.0, at_once: int = 8) -> None:
+        """Send replies until cancelled.
+
+        `sender(reply)` calls the channel and returns its receipt, or None. If it raises
+        `RefusedBySender`, nothing was sent. After any other exception the reply is
+        `unknown`, because nobody can tell; likewise after a sender that takes longer than
+        `lease_s`. Replies of one session keep their order. Those of different sessions are
+        sent side by side, `at_once` at most, so a slow channel does not hold up the others.
+        """
+        await dispatcher.run_outbox(self, sender, lease_s=lease_s, at_once=at_once)
+
+    def replies(
+        self,
+        state: Literal["pending", "sending", "unknown", "failed", "sent"],
+        *,
+        limit: int | None = None,
+    ) -> AsyncIterator[Reply]:
+        """Iterate over replies in a state, oldest first, `limit` at most.
+
+        No more rows than those are read.
+        """
+        return read_pages(self, "outbox.list", partial(outbox.replies, state=state), limit=limit)
+
+    async def settle_reply(self, outbox_no: int, state: Literal["sent", "pending"]) -> None:
+        """Settle an unknown or failed reply by hand: it was sent, or is to be sent again. Durable.
+
+        Raises:
+            NotFound: it is neither unknown nor failed, or not any more.
+        """
+        await self.write("outbox.decide", lambda tx: outbox.decide(tx, outbox_no, state))
+
+    # -- events --------------------------------------------------------------------------------
+
+    def events(
+        self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False
+    ) -> AsyncIterator[Event]:
+        """Iterate over events, now and as they come; never ends by itself.
+
+        Delivered after commit, at least once. `consumer` names the reader. Its position is
+        kept in the database, and moves past an event when the next one is asked for. A new
+        consumer begins now, or with the oldest event (`from_start`).
+
+        Raises:
+            InvalidInput: the name of a new consumer is empty or too long.
+        """
+        return consuming.follow_events(self, consumer, audience, from_start=from_start)
+
+    async def forward_event(self, event: Event, consumer: str, target: str, message: Any) -> bool:
+        """Put an event into its session's outbox, and move `consumer` past it. Durable.
+
+        It becomes a reply that no turn made, and is sent like any other (`run_outbox`). All
+        is one transaction, so it happens once however many processes follow under that
+        name. Return False if it had been done before.
+
+        Raises:
+            InvalidInput: the event is about no session, or the message is no JSON or too large.
+        """
+        (target, payload), size = outbox.encoded_event(event, target, message)
+        return await self.write(
+            "event.forward",
+            lambda tx: outbox.forward_event(tx, event, consumer, target, payload),
+            size=size,
+        )
+
+    # -- start-up ------------------------------------------------------------------------------
+
+    async def recover(self) -> Recovered:
+        """Release what dead processes held: turns, compactions, replies under way.
+
+        Bounded steps, each durable; may be repeated. A compaction whose deadline has passed
+        is ended too, whichever process runs it: its owner may be on another host, or have
+        failed to say so.
+        """
+        return await recovery.recover(self)
+
+    async def plan_resumes(self, policy: ResumePolicy | None = None) -> list[Decision]:
+        """Decide which interrupted messages to resume, newest first, each with its reason.
+
+        Changes nothing. The plan treats messages that dead processes work on as `recover`
+        would leave them: interrupted, and the unclean ends counted.
+        """
+        return await recovery.plan_resumes(self, policy or ResumePolicy(), self._resume_memory)
+
+    async def resume(self, policy: ResumePolicy | None = None) -> list[Decision]:
+        """Plan, and carry out the plan, a page per transaction; return its decisions.
+
+        Durable. May be repeated. As resumes end there is room for those decided as `later`,
+        and another process may have died meanwhile: `run_resumes` calls `recover` and this
+        every few seconds.
+        """
+        return await recovery.resume(self, policy or ResumePolicy(), self._resume_memory)
+
+    async def run_resumes(
+        self, policy: ResumePolicy | None = None, *, every_s: float = 5.0
+    ) -> None:
+        """Recover and resume until cancelled: at once, then every `every_s` seconds.
+
+        Writes only while there is something to release or resume. The resumes themselves
+        are turns of lane `resume`, which somebody has to run.
+        """
+        chosen = policy or ResumePolicy()
+        await recovery.run_resumes(self, chosen, self._resume_memory, every_s=every_s)
+
+    # -- files in and out ----------------------------------------------------------------------
 
     async def import_path(
         self,
@@ -309,12 +556,14 @@ class SessionDB(GatewayCalls, RetentionCalls):
         progress: Progress | None = None,
         redactor: Redactor | None = None,
     ) -> ImportReport:
-        """Import a transcript, or a folder of them: pi's or OpenClaw's. Reads only; a receipt for every file.
+        """Import a transcript, or a folder of them: pi's or OpenClaw's. Durable on return.
 
-        Durable on return. May be repeated: the same bytes change nothing, a file that has grown gives what is new,
-        and an import that was interrupted goes on. Appends never wait for it. With `verify`, each file is compared
-        with its export and its context with an independent reader's. `progress` is called with files done, files in
-        all, bytes done, bytes in all, and the current file's name. With a `redactor`, entries are stored without the
+        The source is only read. Every file gets a receipt. May be repeated: the same
+        bytes change nothing, a file that has grown adds its new lines, and an
+        interrupted import continues. Appends never wait for it. With `verify`, each
+        file is compared with its export, and its context with an independent reader's.
+        `progress` is called with files done, files in all, bytes done, bytes in all,
+        and the current file's name. With a `redactor`, entries are stored without the
         secrets that it finds, for good; the receipts say how many.
 
         Raises:
@@ -339,11 +588,13 @@ class SessionDB(GatewayCalls, RetentionCalls):
         progress: Progress | None = None,
         redactor: Redactor | None = None,
     ) -> ExportReport:
-        """Write every session, or one, as files that pi and OpenClaw read; imported ones under their own names.
+        """Write every session, or one, as files that pi and OpenClaw read.
 
-        Each file is on disk when it appears. May be repeated. A file that is there already and differs is left alone
-        and reported, unless `overwrite`. `session` may be an id, a unique prefix of one, or a key. With a `redactor`, the
-        files are without the secrets that it finds; the database is not changed.
+        Imported sessions get their own file names. Each file is on disk when it appears. May
+        be repeated. A file that is there already and differs is left alone and reported,
+        unless `overwrite`. `session` may be an id, a unique prefix of one, or a key. With a
+        `redactor`, the files are without the secrets that it finds; the database is not
+        changed.
 
         Raises:
             InvalidInput: the destination cannot be made.
@@ -351,11 +602,10 @@ class SessionDB(GatewayCalls, RetentionCalls):
         """
         if isinstance(session, str):
             session = await self.session_by_id(session)
-        session_no = session.ref.session_no if session is not None else None
         return await exporter.export(
             self.backend,
             dest,
-            session_no=session_no,
+            session_no=session.ref.session_no if session is not None else None,
             overwrite=overwrite,
             progress=progress,
             protect=self._own_files(),
@@ -364,97 +614,122 @@ class SessionDB(GatewayCalls, RetentionCalls):
 
     def _own_files(self) -> list[str]:
         """Return the files that no import may read and no export may touch."""
-        return [
-            str(self.backend.stats()["path"]) + suffix
-            for suffix in ("", "-wal", "-shm", "-journal")
-        ]
+        path = str(self.backend.stats()["path"])
+        return [path + suffix for suffix in ("", "-wal", "-shm", "-journal")]
 
-    async def backup(self, destination: str | os.PathLike[str]) -> int:
-        """Copy the database to a new file, complete as of its end, while it is in use; return its size in pages.
+    # -- the database --------------------------------------------------------------------------
 
-        The copy and its name are on disk on return; an unfinished one has another name. Appends never wait for it, and it pins
-        no WAL. To be called in the process that writes most: commits of another process make it start over.
+    async def gc(
+        self, policy: RetentionPolicy, *, dry_run: bool = False, every: bool = False
+    ) -> RetentionReport:
+        """Archive what a policy does not keep, and free the space.
+
+        The report has every decision with its reason; with `every` also those about
+        sessions within every limit. Appends and turns never wait for it. With `dry_run`
+        nothing changes. Durable, step by step. May be repeated: an interrupted run is
+        continued.
 
         Raises:
-            InvalidInput: the destination exists, and a backup never overwrites a file; or its file system has no hard links.
+            StoreFull: the disk is full; completed steps stay. A failure that concerns one
+                session only is in the report.
+        """
+        return await retention.gc(self.backend, policy, dry_run=dry_run, every=every)
+
+    async def restore(self, session_id: str) -> Restored:
+        """Bring an archived session back exactly as it was. Durable.
+
+        Keys that point elsewhere by now are left so. `session_id` may be a unique prefix.
+        Sessions that it was forked from are restored with it. May be repeated after an
+        interruption.
+
+        Raises:
+            NotFound: no such session, or it was deleted without an archive.
+            InvalidInput: it is not archived.
+            StoreDamaged: the archive is not what was written.
+            StoreFull: the disk is full; another call continues.
+        """
+        ref = await self.read("restore.find", lambda tx: registry.resolve(tx, session_id))
+        return await archive.restore(self.backend, ref.session_no)
+
+    async def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:
+        """Check the database, or one session, and report every broken invariant.
+
+        Changes nothing. Reads in pages and holds no snapshot between them, so it may
+        run beside a busy gateway. `deep` also decodes every stored text and compares
+        every index with its table; without it only the small columns are read.
+
+        Raises:
+            StoreBusy: every reader is occupied and the queue is full; start again later.
+        """
+        session_no = session.ref.session_no if session is not None else None
+        return await verify.run(self.backend, session_no, deep=deep)
+
+    async def backup(self, destination: str | os.PathLike[str]) -> int:
+        """Copy the database to a new file while it is in use; return its size in pages.
+
+        The copy is complete as of its end. The copy and its name are on disk on return; an
+        unfinished copy has another name. Appends never wait for it, and it pins no WAL. To
+        be called in the process that writes most: commits of another process make it start
+        over.
+
+        Raises:
+            InvalidInput: the destination exists, and a backup never overwrites a file; or
+                its file system has no hard links.
         """
         return await self.backend.backup(destination)
 
     async def stats(self) -> dict[str, Any]:
-        """Return counters and gauges of this process's use of the database; keys carry their units."""
+        """Return counters and gauges of this process's use of the database.
+
+        Keys carry their units.
+        """
         return self.backend.stats()
 
     async def status(self) -> DatabaseStatus:
-        """Describe the database's condition: counts, running and stuck compactions, who holds what, processes, space.
+        """Describe the database's condition.
 
-        One snapshot, so that what it says of turns and what `held` lists agree; liveness is asked of the kernel after it.
+        That is: counts, running and stuck compactions, who holds what, processes, space. All
+        of it is one snapshot, so its turns agree with its list of holders. The kernel is
+        asked afterwards which processes live.
         """
-        stats, limits, at_ms = self.backend.stats(), self._options["limits"], now_ms()
-        wal_bytes = stats["wal_file_bytes"]
-        found = await self.read(
-            "status",
-            lambda tx: status.read_status(
-                tx, path=self.path, wal_bytes=wal_bytes, limits=limits, now_ms=at_ms
-            ),
+        stats, at_ms = self.backend.stats(), now_ms()
+        read = partial(
+            status.read_status,
+            path=self.path,
+            wal_bytes=stats["wal_file_bytes"],
+            limits=self._options["limits"],
+            now_ms=at_ms,
         )
-        described = await anyio.to_thread.run_sync(status.with_liveness, found)
+        snapshot = await self.read("status", read)
+        described = await anyio.to_thread.run_sync(status.with_liveness, snapshot)
         return dataclasses.replace(described, concerns=stats["concerns"])
 
 
-def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  `sessiondb.open`, as `gzip.open`
+def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  # as `gzip.open`
     """Open a database, creating it when there is none; use the result in `async with`.
 
-    `durability`: "full" (the default): what returned is on disk; "normal": a power cut may lose the last moments.
+    `durability`: "full" (the default): what returned is on disk. "normal": a power cut may
+    lose the last moments.
     `limits`: other bounds than the defaults of `Limits`.
-    `readonly`: neither create nor write; works beside a live gateway. A write raises StoreReadOnly.
-    `create`: whether a file that is not there is made (the default) or is an OpenError.
-    `guard`: whether to watch for other code of this process that opens, replaces or removes the live files, because that can take
-    SQLite's locks away, and committed rows with them. True (the default): a warning in the log and a count in `stats()`; "raise": a
-    RuntimeError in that code, before any harm; False: off. A read-only database is not watched.
-    `allow_unsafe_filesystem`: open on a network or shared file system all the same, where WAL mode loses data.
-    `program`: what this process is called in `held`, `status` and in errors that name a holder; by default the script's name.
+    `readonly`: neither create nor write; works beside a live gateway. A write raises
+    StoreReadOnly.
+    `create`: whether a missing file is created (the default) or is an OpenError.
+    `guard`: whether to watch for other code of this process that opens, replaces or removes
+    the live files. Such code can drop SQLite's locks, and committed rows with them. True (the
+    default): a warning in the log and a count in `stats()`. "raise": a RuntimeError in that
+    code, before any harm. False: off. A read-only database is not watched.
+    `allow_unsafe_filesystem`: open on a network or shared file system all the same, where
+    WAL mode loses data.
+    `program`: the name of this process in `held`, in `status` and in errors that name a
+    holder; by default the script's name.
 
     Raises (on entering):
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.
-        StoreBusy: another process holds the write lock for longer than `Limits.busy_timeout_s`.
+        StoreBusy: another process holds the write lock for longer than
+            `Limits.busy_timeout_s`.
         StoreFailed, StoreFull, StoreDamaged: the disk failed, is full, or the file is damaged.
     """
     return SessionDB(path, **options)
-
-
-def _sessions_page(
-    before: tuple[int, int] | None, agent_id: str | None, with_ended: bool
-) -> Callable[[ReadTx], tuple[list[SessionInfo], tuple[int, int] | None]]:
-    return lambda tx: registry.page(
-        tx, before=before, limit=PAGE_ROWS, agent_id=agent_id, with_ended=with_ended
-    )
-
-
-def _compactions_page(session_no: int | None, before_no: int) -> Callable[[ReadTx], list[Row]]:
-    if session_no is None:
-        return lambda tx: tx.all("compaction.list", before_no=before_no, limit=PAGE_ROWS)
-    return lambda tx: tx.all(
-        "compaction.list_of_session", session_no=session_no, before_no=before_no, limit=PAGE_ROWS
-    )
-
-
-def _compaction_info(row: Row) -> CompactionInfo:
-    return CompactionInfo(
-        compaction_id=row.compaction_id,
-        session_id=row.session_id,
-        state=row.state,
-        trigger=row.trigger,
-        base_epoch=row.base_epoch,
-        epoch=row.epoch,
-        late=bool(row.late),
-        tokens_before=row.tokens_before,
-        tokens_after=row.tokens_after,
-        owner=row.owner,
-        begun_at_ms=row.begun_at_ms,
-        deadline_ms=row.deadline_ms,
-        finished_at_ms=row.finished_at_ms,
-        reason=row.reason,
-    )
 
 
 def query(
@@ -465,11 +740,13 @@ def query(
     timeout_s: float = 60.0,
     is_unwanted: Callable[[], bool] = lambda: False,
 ) -> AbstractContextManager[tuple[list[str], Iterator[tuple[Any, ...]]]]:
-    """Run one statement of a person's own, read-only, on a connection of this thread; yield its columns and its rows.
+    """Run one read-only statement of a person's own; yield its columns and its rows.
 
-    For the command line. Rows are read as they are asked for, and the snapshot, which keeps the WAL from being reset,
-    is held until the last one or until `timeout_s`; so take them at once. `is_unwanted` is asked now and then, from this
-    thread, and stops the statement when it says so. Inside a gateway use `SessionDB.read`.
+    For the command line. The statement runs on a connection of this thread. Rows are
+    read as they are asked for. The snapshot keeps the WAL from being reset, and is held
+    until the last row or until `timeout_s`; so take the rows at once. `is_unwanted` is
+    called now and then, from this thread, and stops the statement when it returns True.
+    Inside a gateway use `SessionDB.read`.
 
     Raises:
         InvalidInput: not one statement, not SQL, or something else than a query.
@@ -489,10 +766,11 @@ def salvage(
     use_wal: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> SalvageReport:
-    """Get every readable entry out of a damaged file, into a new database, and say what is missing. Blocks until done.
+    """Copy every readable entry of a damaged file into a new database; report what is missing.
 
-    The file is read page by page and never written; nobody else may have it open. The new database appears under its
-    name when it is complete and verified. `progress` hears what is being done.
+    Blocks until done. The file is read page by page and never written; nobody else may have
+    it open. The new database appears under its name when it is complete and verified.
+    `progress` is called with each step.
 
     Raises:
         OpenError: the file cannot be read, or nothing in it is sessiondb's.
@@ -507,7 +785,10 @@ def salvage(
 
 
 def bound_query_memory(limit_bytes: int) -> None:
-    """Bound what `query` may take, and everything else that the engine does in this process. For a process of one's own."""
+    """Bound the memory of `query`, and of all else that the engine does in this process.
+
+    For a process of one's own.
+    """
     from .sqlite import user_query
 
     user_query.bound_memory(limit_bytes)

@@ -1,9 +1,11 @@
-"""Names that a power cut cannot take away again.
+"""File names that survive a power cut.
 
-Syncing a file says nothing about its name. A name is on disk when the folder that holds it has been synced, and a
-folder's own name when the folder above it has. SQLite syncs the folder in which it makes a WAL, and no other.
+Syncing a file does not sync its name. A name is on disk when the folder that holds it
+has been synced, and a folder's own name when the folder above it has been. SQLite syncs
+the folder in which it creates a WAL, and no other.
 
-A finished file gets its name by a hard link, because unlike a rename that fails when the name is taken. FAT and exFAT have no such links.
+A finished file gets its name by a hard link: unlike a rename, that fails when the name is
+taken. FAT and exFAT have no hard links.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import errno
 import os
 from pathlib import Path
 
-# A folder may take new files and not be readable, and some file systems (those that a host shares with a virtual machine) do not
-# sync single folders. Then all that this machine has not written yet goes to its disks.
+# A folder may take new files and not be readable. Some file systems (those that a host
+# shares with a virtual machine) do not sync single folders. Then everything that this
+# machine has not written yet is synced.
 _NOT_ONE_BY_ONE = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 
-# Linux says EPERM for a file system without hard links; others, and drivers in user space, say one of the rest.
+# The error for a file system without hard links: EPERM on Linux; one of the rest on other
+# systems and in user-space drivers.
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 NO_LINKS = "this file system has no hard links; choose another destination"
 
@@ -27,10 +31,11 @@ def lacks_links(error: OSError) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, each for its owner only. May be repeated.
+    """Create a folder and missing ones above it, each for its owner only. May be repeated.
 
-    Their names are on disk when it returns, also of one that a process made which was killed before it had synced it: each
-    is synced before anything is made in it, so only one that is empty can still lack that.
+    Their names are on disk on return. That includes a folder whose creator was killed
+    before it had synced it: a folder is synced before anything is created in it, so
+    only an empty one can still lack that.
 
     Raises:
         OSError: one of them cannot be made.
@@ -52,7 +57,7 @@ def _may_be_empty(folder: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put on disk which names a folder holds.
+    """Sync the names that a folder holds.
 
     Raises:
         OSError: it is not there, or the disk failed.

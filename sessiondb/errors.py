@@ -2,22 +2,22 @@
 
     SessionDBError
     |-- StoreBusy                  full or locked: not executed; retry after `retry_after_ms`
-    |   `-- SessionBusy            ... because too many messages of the session or its lane are waiting
+    |   `-- SessionBusy            ... because too many messages of the session or its lane wait
     |-- TurnLost                   the turn ended or was taken over; it can write no more
     |-- NotExecuted                the deadline passed before the transaction began
-    |-- OutcomeUnknown             an I/O error at COMMIT: read again, or retry with the same idempotency key
+    |-- OutcomeUnknown             an I/O error at COMMIT: read again, or retry with the key
     |-- StoreClosed                the database was closed; not executed
     |-- StoreFull                  the disk is full: rolled back; free space and retry
-    |-- StoreFailed                an I/O error before COMMIT: rolled back; the connection is opened again
+    |-- StoreFailed                an I/O error before COMMIT: rolled back; it reconnects
     |-- StoreDamaged               the file fails its own checks: salvage it, or restore a backup
     |-- StoreReadOnly              a write to a database that was opened for reading
-    |-- ReadTooLong                a snapshot passed its maximum age and was interrupted: read in pages
+    |-- ReadTooLong                a snapshot passed its maximum age: read in pages
     |-- ConstraintFailed           a rule of the schema refused the change; its name is in the error
     |-- OpenError                  the file cannot be opened
     |   |-- NotASessionDB          some other file, or damaged
     |   |-- NewerSchema            written by a newer sessiondb
     |   |-- UnsafeFilesystem       network or shared file system: WAL would corrupt it
-    |   `-- UnsafeSQLite           a SQLite library with the WAL-reset bug, or a second one in this process
+    |   `-- UnsafeSQLite           a SQLite with the WAL-reset bug, or a second one loaded
     |-- NotFound                   no such session, key, entry, epoch or compaction
     |-- InvalidInput               what was passed cannot be stored; nothing was changed
     |   `-- InvalidKey             a session key outside the grammar
@@ -30,9 +30,9 @@
         |-- NothingToUndo          the context does not begin at a compaction
         `-- CompactionTimeout      the job's deadline passed (also a TimeoutError)
 
-The docstring is the default message. `retry` says whether the same call can succeed later without a
-change. Fields carry the data that the message names, for programs. `outcome_of` tells, for any exception
-that a write raised, cancellation included, what became of the write.
+The docstring is the default message. `retry` says whether the same call can succeed later
+without a change. Fields carry the data that the message names, for programs. `outcome_of`
+returns the outcome of a write for any exception that it raised, cancellation included.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SessionDBError(Exception):
     outcome: ClassVar[Outcome] = "not_executed"
 
     def __init__(self, message: str | None = None, **fields: Any) -> None:
-        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
         self.fields = fields
 
     def __getattr__(self, name: str) -> Any:
@@ -69,7 +69,9 @@ def _rebuild(cls: type[SessionDBError], message: str, fields: dict[str, Any]) ->
 
 
 class StoreBusy(SessionDBError):
-    """The database cannot take this request now; nothing was changed. Retry after retry_after_ms."""
+    """The database cannot take this request now; nothing was changed. Retry after
+    retry_after_ms.
+    """
 
     retry = True
 
@@ -81,7 +83,8 @@ class StoreBusy(SessionDBError):
         holder: str = "unknown",
         **fields: Any,
     ) -> None:
-        # Both are always there, so that whoever catches it need not ask first: when to come back, and who is in the way.
+        # Both fields always exist, so a handler can use them without a check: when to
+        # retry, and who is in the way.
         super().__init__(message, retry_after_ms=retry_after_ms, holder=holder, **fields)
 
 
@@ -109,13 +112,15 @@ class StoreFull(SessionDBError):
 
 
 class StoreFailed(SessionDBError):
-    """The disk reported an I/O error; the transaction was rolled back. Check the disk, then retry."""
+    """The disk reported an I/O error; the transaction was rolled back. Check the disk and retry."""
 
     retry = True
 
 
 class StoreDamaged(SessionDBError):
-    """The database file is damaged; nothing was changed. `sessiondb salvage DB NEW` gets out what can be read."""
+    """The database file is damaged; nothing was changed. `sessiondb salvage DB NEW` gets out what
+    can be read.
+    """
 
 
 class StoreReadOnly(SessionDBError):
@@ -123,7 +128,9 @@ class StoreReadOnly(SessionDBError):
 
 
 class ReadTooLong(SessionDBError):
-    """The read was interrupted because its snapshot passed the maximum age. Read in smaller pages."""
+    """The read was interrupted because its snapshot passed the maximum age. Read in smaller
+    pages.
+    """
 
 
 class ConstraintFailed(SessionDBError):
@@ -143,7 +150,9 @@ class NewerSchema(OpenError):
 
 
 class UnsafeFilesystem(OpenError):
-    """The file lies on a network or shared file system, where SQLite's WAL mode loses data. Move it to a local disk."""
+    """The file lies on a network or shared file system, where SQLite's WAL mode loses data. Move it
+    to a local disk.
+    """
 
 
 class UnsafeSQLite(OpenError):
@@ -163,19 +172,27 @@ class InvalidKey(InvalidInput):
 
 
 class SessionBusy(StoreBusy):
-    """Too many messages of this session, or in its lane, are waiting; this one was not accepted. NACK it."""
+    """Too many messages of this session, or in its lane, are waiting; this one was not accepted.
+    NACK it.
+    """
 
 
 class TurnLost(SessionDBError):
-    """The turn is not running any more: it ended, or was taken over. Nothing was written in its name."""
+    """The turn is not running any more: it ended, or was taken over. Nothing was written in its
+    name.
+    """
 
 
 class SessionEnded(SessionDBError):
-    """The session has ended; it accepts no append. Fork it to go on from it, or unbind its key to begin a new one."""
+    """The session has ended; it accepts no append. Fork it to go on from it, or unbind its key to
+    begin a new one.
+    """
 
 
 class SessionArchived(SessionEnded):
-    """The session is archived. Restore it with `sessiondb restore DB SESSION`, or `db.restore(session_id)`."""
+    """The session is archived. Restore it with `sessiondb restore DB SESSION`, or
+    `db.restore(session_id)`.
+    """
 
 
 class CompactionRefused(SessionDBError):
@@ -207,7 +224,7 @@ class CompactionTimeout(CompactionRefused, TimeoutError):
 
 
 def mark_outcome(error: BaseException, outcome: Outcome) -> None:
-    """Attach what became of a write to the exception that its caller will see."""
+    """Attach the outcome of a write to the exception that its caller will see."""
     setattr(error, _OUTCOME, outcome)
     message = (
         "the write's outcome is unknown"
@@ -218,15 +235,16 @@ def mark_outcome(error: BaseException, outcome: Outcome) -> None:
 
 
 def outcome_of(error: BaseException) -> Outcome | None:
-    """Tell what became of the write that raised `error`: "not_executed", "committed" or "unknown".
+    """Return the outcome of the write that raised `error`: "not_executed", "committed", "unknown".
 
-    Works for every `SessionDBError` and for a cancellation that passed through a sessiondb call; None means that
-    the exception did not come from a write.
+    Works for every `SessionDBError` and for a cancellation that passed through a sessiondb
+    call. None means that the exception did not come from a write.
     """
     marked: Outcome | None = getattr(error, _OUTCOME, None)
     if marked is None and isinstance(error, SessionDBError):
         return error.outcome
     if marked is None and error.__cause__ is not None:
-        # asyncio.timeout() turns the cancellation that carries the mark into a TimeoutError.
+        # asyncio.timeout() turns the cancellation that carries the mark into a
+        # TimeoutError.
         return outcome_of(error.__cause__)
     return marked

@@ -1,13 +1,15 @@
-"""Events: what happened that somebody should know, written with the change itself.
+"""Events: notices for operators and users, written with the change that they report.
 
-An event is a row in the transaction of the change that it reports, so there is no change without its event and
-no event without its change. Readers follow a cursor: `event_no` is given out under the one write lock, so a
-later commit never carries a lower number, and a consumer that has handled everything up to n will not find a
-new one below n. (A server with concurrent writers would not promise that.) Each consumer's cursor is kept in
-the database; an event is delivered at least once, again if the consumer died before it moved its cursor on.
+An event is a row in the transaction of its change. So there is no change without its
+event, and no event without its change. Readers follow a cursor: `event_no` is assigned
+under the one write lock, so a later commit never carries a lower number. A consumer
+that has handled everything up to n never finds a new event below n. (A server with
+concurrent writers would not promise that.) Each consumer's cursor is kept in the
+database. An event is delivered at least once: again if the consumer died before it
+moved its cursor.
 
-An event for a *user* says in its text what to tell the person in the channel; one for an *operator* what to
-look at.
+The text of an event for a *user* is a message to the person in the channel. The text of an
+event for an *operator* says what to check.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from .models import Event
 Audience = Literal["operator", "user"]
 
 PAGE = 200
-# A session's events have no index of their own: they are looked for among the newest of all, by number; a few milliseconds.
+# A session's events have no index of their own. They are searched among the newest of
+# all, by number, which takes a few milliseconds.
 LOOK_BACK = 5_000
 
 
@@ -57,7 +60,10 @@ def after(
 
 
 def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -> list[Event]:
-    """Read a session's newest events, oldest first; what lies further back than the newest `LOOK_BACK` of all is not looked for."""
+    """Read a session's newest events, oldest first.
+
+    Only the newest `LOOK_BACK` events of all sessions are searched.
+    """
     rows = tx.all(
         "events.of_session", session_no=session_no, audience=audience, among=LOOK_BACK, limit=limit
     )
@@ -68,7 +74,7 @@ def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -
 
 
 def cursor(tx: ReadTx, consumer: str) -> int | None:
-    """Return up to which event a consumer has handled them; None for a new consumer."""
+    """Return the last event that a consumer has handled; None for a new consumer."""
     row = tx.first("events.cursor", consumer=consumer)
     return row.event_no if row is not None else None
 
@@ -79,7 +85,7 @@ def last(tx: ReadTx) -> int:
 
 
 def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
-    """Return the number behind which the last `count` events begin."""
+    """Return the number after which the last `count` events begin."""
     if count == 0:
         return last(tx)
     if audience is None:
@@ -90,7 +96,9 @@ def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
 
 
 def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
-    """Remember that a consumer has handled everything up to an event. May be repeated; never goes back.
+    """Record that a consumer has handled everything up to an event.
+
+    May be repeated; never goes back.
 
     Raises:
         InvalidInput: the name cannot be a consumer's.

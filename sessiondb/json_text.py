@@ -1,7 +1,8 @@
-"""JSON text in and out, verbatim: what the transcript programs write is read and kept as they wrote it.
+"""JSON text in and out, verbatim: transcripts are read and kept as their programs wrote them.
 
-Encoding follows JavaScript: compact, text as itself, no NaN. Decoding is bounded in depth and in values before anything is built,
-and finds the byte span of an object's `message`, so that a context can be cut out of stored text without decoding it again.
+Encoding follows JavaScript: compact, text as itself, no NaN. Decoding is bounded in depth and
+in values before anything is built. It finds the byte span of an object's `message`, so that a
+context can be cut out of stored text without decoding it again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 from .errors import InvalidInput, StoreDamaged
 from .limits import ENTRY_VALUES_MAX
 
-# -- out ----------------------------------------------------------------------------------------------------
+# -- out --------------------------------------------------------------------------------------
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -41,7 +42,10 @@ def dumps(value: Any) -> str:
 
 
 def dumps_again(value: Any) -> str:
-    """Encode what was decoded. A number too large for a float has become infinite: null, as JavaScript writes it."""
+    """Encode what was decoded.
+
+    A number too large for a float has become infinite; it becomes null, as in JavaScript.
+    """
     try:
         return dumps(value)
     except InvalidInput:
@@ -49,11 +53,14 @@ def dumps_again(value: Any) -> str:
 
 
 def storable(text: str) -> str:
-    """Return a text as a column can hold it: half an emoji (a lone surrogate, from a cut name) has no UTF-8 form."""
+    """Return a text as a column can hold it.
+
+    Half an emoji (a lone surrogate, from a cut name) has no UTF-8 form.
+    """
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-# -- in -----------------------------------------------------------------------------------------------------
+# -- in ---------------------------------------------------------------------------------------
 
 
 class DamagedLine(ValueError):
@@ -68,7 +75,7 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def int_or_float(digits: str) -> int | float:
-    """Integers past the interpreter's digit limit are legal JSON; as floats they are at least readable."""
+    """Convert an integer; to a float past the interpreter's digit limit, which JSON has not."""
     try:
         return int(digits)
     except ValueError:
@@ -78,18 +85,22 @@ def int_or_float(digits: str) -> int | float:
 _lenient_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=int_or_float)
 JSON_SPACE = " \t\r"
 
-# What was accepted must be readable later, by a thread that is deeper in its own calls. Half of the interpreter's limit.
+# What is accepted must be readable later, by a thread that is deeper in its own calls.
+# Half of the interpreter's limit.
 NESTING_MAX: Final = 500
-# Possessive, and a string that nothing ends goes to the end of the text: a torn line is looked at once, not in every
-# way that it could be cut into pieces (which took for ever at sixty characters).
+# Possessive, and an unterminated string goes to the end of the text. So a torn line is
+# scanned once, and not in every way that it could be cut into pieces (which took for
+# ever at 60 characters).
 _structure = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _beginnings = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 _key_value = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
 
-# The layout that every known program writes: scalar fields, then "message", then the closing brace. Matching it
-# lets the message be decoded where it stands, which gives its span for free.
+# The layout that every known program writes: scalar fields, then "message", then the
+# closing brace. With it the message is decoded in its place, which gives its span for
+# free.
 _usual_layout = re.compile(
-    r'[ \t\r]*\{(?P<fields>(?:[ \t\r]*"\w+"[ \t\r]*:[ \t\r]*(?:"[^"\\\x00-\x1f]*"|null|true|false|-?\d{1,18})[ \t\r]*,)*+)'
+    r'[ \t\r]*\{(?P<fields>(?:[ \t\r]*"\w+"[ \t\r]*:[ \t\r]*'
+    r'(?:"[^"\\\x00-\x1f]*"|null|true|false|-?\d{1,18})[ \t\r]*,)*+)'
     r'[ \t\r]*"message"[ \t\r]*:[ \t\r]*(?=\{)'
 )
 
@@ -120,45 +131,52 @@ def decode_object(
     raise AssertionError("the lenient decoder refuses no number")
 
 
+_REPAIR = "Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+
+
 @contextmanager
 def stored_text() -> Iterator[None]:
-    """Around code that takes stored JSON for what only a sound entry is: what a stranger stored instead is damage, not a bug of ours.
+    """Wrap code that assumes well-formed stored JSON. A violation means a damaged file.
 
     Raises:
-        StoreDamaged: in place of whatever that raised.
+        StoreDamaged: in place of the error that the code raised.
     """
     try:
         yield
     except (TypeError, AttributeError, KeyError, IndexError, ValueError, RecursionError) as error:
-        message = f"a stored entry is damaged: it is not what its type says ({type(error).__name__}: {str(error)[:200]})"
         raise StoreDamaged(
-            f"{message}. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+            "a stored entry is damaged: it is not what its type says "
+            f"({type(error).__name__}: {str(error)[:200]}). {_REPAIR}"
         ) from error
 
 
 def loads(text: str | bytes) -> Any:
-    """Decode JSON that is stored. An integer that the interpreter refuses to convert comes as a float.
+    """Decode stored JSON. An integer that the interpreter refuses to convert becomes a float.
 
     Raises:
         StoreDamaged: it is not JSON any more; only JSON is ever stored.
     """
-    # Twice the bound: several stored texts may come as one (`context.decode_messages`), of which only the last can be large.
+    # Twice the bound: several stored texts may come as one (`context.decode_messages`),
+    # of which only the last can be large.
     most = 2 * ENTRY_VALUES_MAX
     if len(text) > most and has_more_values(
         text if isinstance(text, str) else text.decode("utf-8", "replace"), most
     ):
         raise StoreDamaged(
-            f"a stored text is damaged: it is made of more than {ENTRY_VALUES_MAX:,} values. Run `sessiondb verify DB`."
+            f"a stored text is damaged: it is made of more than {ENTRY_VALUES_MAX:,} values. "
+            "Run `sessiondb verify DB`."
         )
     try:
         return json.loads(text)
     except RecursionError as error:
-        message = "a stored text is damaged: it is nested too deeply. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
-        raise StoreDamaged(message) from error
+        raise StoreDamaged(
+            f"a stored text is damaged: it is nested too deeply. {_REPAIR}"
+        ) from error
     except ValueError as error:
         if "integer string conversion" not in str(error):
-            message = f"a stored text is damaged: it is not JSON ({error}). Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
-            raise StoreDamaged(message) from error
+            raise StoreDamaged(
+                f"a stored text is damaged: it is not JSON ({error}). {_REPAIR}"
+            ) from error
     return json.loads(text, parse_int=int_or_float)
 
 
@@ -174,7 +192,10 @@ def _nesting(text: str) -> int:
 
 
 def has_more_values(text: str, values_max: int) -> bool:
-    """Tell whether a text holds more values than a number, without decoding it: each follows a bracket or a comma."""
+    """Tell whether a text holds more than `values_max` values, without decoding it.
+
+    Each value follows a bracket or a comma.
+    """
     if len(text) <= values_max or text.count("[") + text.count("{") + text.count(",") <= values_max:
         return False
     found = (token for token in _beginnings.finditer(text) if token[0][0] != '"')
@@ -199,7 +220,7 @@ def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple
 
 
 def _span_of_message(text: str, decoder: json.JSONDecoder) -> tuple[int, int] | None:
-    """Walk the top level of an object that is known to be valid; the last `message` wins, as in every parser."""
+    """Walk the top level of a valid object; the last `message` wins, as in every parser."""
     span = None
     at = text.index("{") + 1
     while (at := _skip_space(text, at)) < len(text) and text[at] != "}":

@@ -1,7 +1,7 @@
 """Every limit, with its arithmetic. Reaching one is a typed error, never silence.
 
-`Limits` holds those that a deployment may change when it opens a database; module constants are part of
-the format or of the design and are not settings.
+`Limits` holds those that a deployment may change when it opens a database. Module constants are
+part of the format or of the design, and are not settings.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 KIB, MIB = 1024, 1024 * 1024
 
-# The packed entry number leaves 32 bits for seq and 31 for session_no (SQLite integers are signed 64).
+# The packed entry number leaves 32 bits for seq and 31 for session_no. (SQLite integers
+# are signed and have 64.)
 SEQ_BITS = 32
 SEQ_MAX = (1 << SEQ_BITS) - 1
 
-# One entry: OpenClaw has been seen to write 11 MB rows (inline images). SQLite's own limit is 1 GB.
+# One entry. OpenClaw has been seen to write 11 MB rows (inline images). SQLite's own
+# limit is 1 GB.
 ENTRY_BYTES_MAX = 64 * MIB
-# Values in one entry. A list in a list takes three bytes of text and seventy of memory once it is decoded, so without this 64 MiB
-# of them would take 1.5 GB. A message has hundreds, one with a thousand tool calls some ten thousand.
+# Values in one entry. A list in a list takes three bytes of text and 70 bytes of memory
+# once it is decoded, so without this 64 MiB of them would take 1.5 GB. A message has
+# hundreds of values, one with a thousand tool calls some ten thousand.
 ENTRY_VALUES_MAX = 1_000_000
 # Names that become part of an index key.
 SESSION_ID_CHARS_MAX = 255
@@ -25,106 +28,136 @@ SESSION_KEY_CHARS_MAX = 1024
 IDEMPOTENCY_KEY_CHARS_MAX = 512
 LANE_CHARS_MAX = 255
 CONSUMER_CHARS_MAX = 255
-# One append call, and a turn's answer (entries and replies together): bounded so that its transaction stays within a few tens of
-# milliseconds. Its bytes: the largest entry must fit, with what is put around it and a short reply beside it. So much takes some 0.3 s to
-# write; an answer of a megabyte, which is a long one, 5 ms.
+# One append call, and a turn's answer (entries and replies together): bounded so that
+# its transaction stays within a few tens of milliseconds. The bytes: the largest entry
+# must fit, with its envelope and a short reply beside it. That much takes some 0.3 s to
+# write. An answer of a megabyte, which is a long one, takes 5 ms.
 APPEND_ENTRIES_MAX = 1_000
 APPEND_BYTES_MAX = ENTRY_BYTES_MAX + 1 * MIB
 
-# Import works in transactions of at most this size: some 5 ms, an entry takes about 50 us to store.
+# Import works in transactions of at most this size: some 5 ms. An entry takes about 50
+# us to store.
 IMPORT_BATCH_ENTRIES = 100
 IMPORT_BATCH_BYTES = 512 * KIB
 
-# A page of a list: sessions, compactions, replies, archives, entries to be printed. Some hundred bytes a row, and a snapshot of its own
-# for each page: a fraction of a millisecond.
+# A page of a list: sessions, compactions, replies, archives, entries to be printed. A
+# row has some hundred bytes, and each page a snapshot of its own: a fraction of a
+# millisecond.
 PAGE_ROWS = 200
-# A page of history, and the rows that one step of a cut search reads: at first, and at most.
+# A page of history, and the rows that one step of a cut search reads: at first, and at
+# most.
 PAGE_ENTRIES_MAX = 1_000
 CUT_SCAN_ROWS_FIRST = 32
 CUT_SCAN_ROWS = 256
 
-# A summary that is no shorter than what it replaces is rejected. A person who compacts a short conversation
-# by hand is allowed a summary of up to this many tokens; an automatic trigger never is (that would loop).
+# A summary that is no shorter than the text it replaces is rejected. A person who
+# compacts a short conversation by hand may have a summary of up to this many tokens. An
+# automatic trigger never may (that would loop).
 MANUAL_SUMMARY_TOKENS_FLOOR = 512
-# Three rejected compactions in a row at one epoch begin a cool-down (openclaw#119824: one on every message).
+# Three rejected compactions in a row at one epoch begin a cool-down (openclaw#119824:
+# one on every message).
 COOL_DOWN_AFTER_REJECTIONS = 3
 COOL_DOWN_MS = 10 * 60 * 1000
-# OpenClaw's default is 180 s; a holder may renew to at most ten times what it asked for.
+# OpenClaw's default is 180 s. A holder may renew to at most ten times the time it asked
+# for.
 COMPACTION_TIMEOUT_S = 180.0
 COMPACTION_RENEWAL_FACTOR = 10
 # pi's and OpenClaw's default.
 KEEP_RECENT_TOKENS = 20_000
 
-# Messages of one session, and in one lane, that may wait. A person sends a handful before they are answered; a lane of
-# 10,000 at a few seconds a turn is hours behind, and its senders had better know.
+# Messages of one session, and in one lane, that may wait. A person sends a handful
+# before they are answered. A lane of 10,000 at a few seconds a turn is hours behind,
+# and its senders had better know.
 SESSION_WAITING_MAX = 100
 LANE_WAITING_MAX = 10_000
-# Replies that may wait to be sent. At a few KB each that is some 50 MB, and a channel that takes one a second is three hours behind.
-# From there on no message is claimed, so the lanes fill, and whoever accepts is told: an answer that nobody can be sent helps nobody.
-# Turns that run by then still add theirs: as many more as all lanes together run at once, times the replies of a turn.
+# Replies that may wait to be sent. At a few KB each that is some 50 MB, and a channel
+# that takes one a second is three hours behind. Above this, workers stop claiming
+# messages, and `accept` raises SessionBusy once lanes are full. Turns that run by then
+# still add their replies: at most the number of turns that all lanes together run at
+# once, times the replies of a turn.
 OUTBOX_WAITING_MAX = 10_000
-# A message whose turn failed is tried this often, after pauses of 1, 4, 16 and 60 s: a model that is away for a minute answers it
-# late, and one that is away for longer makes dead letters of which people are told.
+# A message whose turn failed is tried this often, after pauses of 1, 4, 16 and 60 s. A
+# one-minute outage of the model delays the answer. A longer one dead-letters the
+# message and notifies people.
 INBOX_ATTEMPTS_MAX = 5
 INBOX_PAUSE_GROWTH = 4
-# A turn that was interrupted (its process died, most likely) or cut off counts more: a message that kills its process, or hangs for all of
-# its time while its session waits, is not tried for long.
+# A turn that was interrupted (most likely its process died) or cut off counts more. A
+# message that kills its process, or hangs for all of its time while its session waits,
+# is not tried for long.
 INTERRUPTED_ATTEMPTS_MAX = 3
-# A reply that the channel did not take is tried for a day, after pauses that double to a minute, since it was created or an operator asked
-# for it again: a channel that is away for hours is nobody's decision. It is tried eight times (two minutes) however old it is, so that
-# a gateway that was off for the weekend does not give up at the first refusal.
+# A reply that the channel did not take is tried for a day, after pauses that double to
+# a minute. The day begins when the reply was created or an operator asked for it again:
+# an outage of hours should need nobody's decision. It is tried eight times (two minutes)
+# however old it is, so that a gateway that was off for the weekend does not give up at
+# the first refusal.
 REPLY_RETRY_MS_MAX = 24 * 60 * 60 * 1000
 REPLY_ATTEMPTS_MIN = 8
 REPLY_PAUSE_GROWTH = 2
 RETRY_PAUSE_MS = 1_000
 RETRY_PAUSE_MS_MAX = 60_000
-# What was resumed longer ago than this is not counted against the budget of resumes any more. A budget is there against the storm after a
-# start, which is over in minutes; a process that lives for weeks meets interruptions one by one, and must not run out of it.
+# Resumes older than this do not count against the budget of resumes any more. The
+# budget is there against the storm after a start, which is over in minutes. A process
+# that lives for weeks meets interruptions one by one, and must not run out of it.
 RESUME_BUDGET_S = 60 * 60.0
-# A message that has been available for longer than this is not held back any more by lanes that go before its own. In a burst those
-# come first: a minute is ten times what a person waits for an answer. For longer it would be for good, whenever one of them is
-# always busy, or nobody runs it.
+# A message that has been available for longer than this is not held back any more by
+# lanes of higher priority. In a burst those come first: a minute is ten times what a
+# person waits for an answer. Without this it would be held back for good whenever one
+# of them is always busy, or nobody runs it.
 PRIORITY_WAIT_MS_MAX = 60_000
-# A lease outlasts the timeout of its work by this, so that whoever is cut off can still write how it ended.
+# A lease outlasts the timeout of its work by this, so that the end of a turn that was
+# cut off can still be written.
 LEASE_GRACE_MS = 2_000
 
-# A chunk of an archive: what one transaction stores, and what is decompressed at once.
+# A chunk of an archive: the rows that one transaction stores, and that are decompressed
+# at once.
 ARCHIVE_CHUNK_ROWS = 200
 ARCHIVE_CHUNK_BYTES = 1 * MIB
-# Its text: a payload whose quotes and backslashes are escaped once more, the columns that repeat parts of it (type, role, ids), and 17
-# numbers and an idempotency key that is escaped, 4 KiB. Of a single row, which may be larger than a chunk: the largest entry's payload.
+# Its text: a payload whose quotes and backslashes are escaped once more, and 4 KiB a
+# row. Those are the columns that repeat parts of the payload (type, role, ids), 17
+# numbers, and an idempotency key that is escaped. A single row may be larger than a
+# chunk: its payload may be the largest entry's.
 ARCHIVE_PAGE_BYTES_MAX = 4 * ARCHIVE_CHUNK_BYTES + 4 * KIB * ARCHIVE_CHUNK_ROWS
 ARCHIVE_ROW_BYTES_MAX = ARCHIVE_CHUNK_BYTES + 2 * ENTRY_BYTES_MAX
-# Keys that point at one session when it is archived: they are one chunk, and go back in one transaction. A conversation has a handful.
+# Keys that point at one session when it is archived. They are one chunk, and are
+# restored in one transaction. A conversation has a handful.
 ARCHIVE_BINDINGS_MAX = 10_000
-# What a chunk may have zstd look back over: at the level that we write with it is 2 MiB, and a claim of 128 MiB would be set aside.
+# The window that zstd may look back over in a chunk. At the level that we write with it
+# is 2 MiB; a frame that claims 128 MiB would make the reader allocate that much.
 ARCHIVE_WINDOW_BYTES_MAX = 8 * MIB
-# Rows and bytes that one step of background work deletes or puts back. Where ids are random (imported ones often are) each row may touch an
-# index page of its own, and how long that takes depends on the disk. So the rows are halved when a step held the write lock for
-# longer than this, and doubled when for less than half of it, between the two bounds; at the lower one syncing is all there is.
+# Rows and bytes that one step of background work deletes or restores. Where ids are
+# random (imported ones often are), each row may touch an index page of its own, and the
+# time of that depends on the disk. So the rows are halved when a step held the write
+# lock for longer than STEP_MS, and doubled when it held it for less than half of that,
+# between the two bounds. At the lower one syncing is all the cost.
 STEP_ROWS = 400
 STEP_ROWS_FIRST = 100
 STEP_ROWS_MIN = 100
 STEP_BYTES = 512 * KIB
 STEP_MS = 5.0
-# Backups and vacuums of one process that are running or wait. They go one after another, at some 100 MiB a second and slower beside
-# callers, so the last of 16 backups of a gigabyte waits for minutes: whoever asks for more asks in a loop.
+# Backups and vacuums of one process that run or wait. They go one after another, at
+# some 100 MiB a second and slower beside callers, so the last of 16 backups of a
+# gigabyte waits for minutes. A caller that asks for more asks in a loop.
 MAINTENANCE_TASKS_MAX = 16
 
 
-# `sessiondb query`. A value: twice the largest entry, so that hex() of one still fits. Memory of SQLite: what a sort or a
-# subquery of a person's own may take. Output: what waits in an unlinked file for a pager. Rows of a table: all are in memory.
+# `sessiondb query`. A value: twice the largest entry, so that hex() of one still fits.
+# Memory of SQLite: for a sort or a subquery of a person's own. Output: bytes that wait in
+# an unlinked file for a pager. Rows of a table: all are in memory.
 QUERY_VALUE_BYTES_MAX = 2 * ENTRY_BYTES_MAX
 QUERY_MEMORY_BYTES_MAX = 1024 * MIB
 QUERY_OUTPUT_BYTES_MAX = 16 * 1024 * MIB
 QUERY_TABLE_ROWS_MAX = 100_000
-# A statement is interrupted between two steps. A single function can take longer (instr() of two large values is quadratic):
-# this long after the time limit the command ends all the same.
+# A statement is interrupted between two steps. A single function can take longer
+# (instr() of two large values is quadratic). This long after the time limit the command
+# ends all the same.
 QUERY_STOP_S = 5.0
 
 
 def retry_pause_ms(attempt: int, growth: int) -> int:
-    """Return how long to wait after an attempt (1: the first) that failed: `growth` times as long as before it, at most a minute."""
+    """Return the pause after failed attempt number `attempt`, from 1.
+
+    Each is `growth` times as long as the one before it, a minute at most.
+    """
     grown: int = RETRY_PAUSE_MS * growth ** min(attempt - 1, 16)
     return min(grown, RETRY_PAUSE_MS_MAX)
 
@@ -142,19 +175,21 @@ class Limits(BaseModel):
     """Requests that share one COMMIT."""
     batch_bytes_max: int = Field(default=4 * MIB, ge=1)
     batch_ms_max: float = Field(default=25.0, gt=0)
-    """A batch takes no further request after this long, so its first caller never waits much more than that."""
+    """A batch takes no further request after this, so its first caller never waits much longer."""
     write_timeout_s: float = Field(default=30.0, gt=0)
     """A write that has not begun by then fails with NotExecuted."""
     busy_timeout_s: float = Field(default=5.0, gt=0)
     """How long the writer retries while another process holds the write lock; then StoreBusy."""
     readers: int = Field(default=3, ge=1, le=64)
-    """Reader threads: they buy isolation from a slow read, not throughput (row building holds the GIL)."""
+    """Reader threads. They buy isolation from a slow read, not throughput.
+
+    (Building rows holds the GIL.)"""
     read_queue_max: int = Field(default=1_024, ge=1)
     read_age_s_max: float = Field(default=10.0, gt=0)
     """A snapshot older than this is interrupted, because it pins the WAL."""
     wal_bytes_max: int = Field(default=16 * MIB, ge=64 * KIB)
-    """Past this the writer pauses to reset the WAL."""
+    """Above this the writer pauses to reset the WAL."""
     wal_reset_ms_max: float = Field(default=500.0, gt=0)
-    """... for at most this long; measured need: twice the longest snapshot."""
+    """The longest pause; measured need: twice the longest snapshot."""
     wal_retry_ms: float = Field(default=1_000.0, ge=0)
     """After a reset that readers blocked, the next attempt waits this long."""

@@ -1,9 +1,10 @@
-"""Typed messages: pydantic models of what pi and OpenClaw store, for callers who prefer them to dicts.
+"""Typed messages: pydantic models of the messages of pi and OpenClaw, instead of dicts.
 
-`session.append(UserMessage(content="hello"))` stores exactly the fields that were set, by their own names.
-Unknown fields are kept: programs add their own (`idempotencyKey`, `runtimeContext`, sender facts), and a
-signature that is dropped invalidates a conversation. Reading never goes through these models unless you
-ask (`parse_message`): validating a thousand entries costs ten times as much as decoding them.
+`session.append(UserMessage(content="hello"))` stores exactly the fields that were set, by their
+own names. Unknown fields are kept: programs add their own (`idempotencyKey`, `runtimeContext`,
+sender facts), and a dropped signature invalidates a conversation. Reading does not use these
+models unless you call `parse_message`: validating a thousand entries costs ten times as much
+as decoding them.
 
 Source: pi `packages/ai/src/types.ts` and `coding-agent/src/core/messages.ts`.
 """
@@ -25,7 +26,7 @@ class _Shape(BaseModel):
 
     @model_validator(mode="after")
     def _tag_is_set(self) -> Self:
-        """Count the tag that tells the shape as set, so that it is stored although it is a default."""
+        """Count the tag of the shape as set, so that it is stored although it is a default."""
         self.model_fields_set.update({"role", "type"} & type(self).model_fields.keys())
         return self
 
@@ -66,7 +67,7 @@ class ToolCall(_Shape):
 
 
 class Cost(_Shape):
-    """What a reply cost, in the provider's currency."""
+    """The cost of a reply, in the provider's currency."""
 
     input: float = 0
     output: float = 0
@@ -76,7 +77,7 @@ class Cost(_Shape):
 
 
 class Usage(_Shape):
-    """Tokens that a provider counted for one reply; `total_tokens` is the context that it leaves behind."""
+    """Tokens that a provider counted for one reply; `total_tokens` is the context after it."""
 
     input: int
     output: int
@@ -87,7 +88,7 @@ class Usage(_Shape):
 
 
 class UserMessage(_Shape):
-    """What a person said."""
+    """A person's message."""
 
     role: Literal["user"] = "user"
     content: str | list[Text | Image]
@@ -109,7 +110,7 @@ class AssistantMessage(_Shape):
 
 
 class ToolResultMessage(_Shape):
-    """What a tool returned."""
+    """The result of a tool."""
 
     role: Literal["toolResult"] = "toolResult"
     tool_call_id: str
@@ -135,7 +136,7 @@ class BashExecutionMessage(_Shape):
 
 
 class OtherMessage(_Shape):
-    """Any other role: `custom`, and what future programs invent."""
+    """Any other role: `custom`, and those of future programs."""
 
     role: str
     content: Any = None
@@ -170,5 +171,8 @@ def parse_message(message: dict[str, Any]) -> Message:
 
 
 def message_json(message: BaseModel) -> str:
-    """Encode a typed message as it is stored: the role, and the fields that were set, by their names on disk."""
+    """Encode a typed message as it is stored.
+
+    That is the role and the fields that were set, by their names on disk.
+    """
     return dumps(message.model_dump(mode="json", by_alias=True, exclude_unset=True))

@@ -1,4 +1,7 @@
-"""What sessiondb returns: plain frozen records. Times are milliseconds since 1970 UTC, sizes are bytes."""
+"""The records that sessiondb returns: plain and frozen.
+
+Times are milliseconds since 1970 UTC, sizes are bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ CompactionOutcome = Literal["committed", "superseded", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where an append put an entry. It is on disk."""
+    """The place of an appended entry. The entry is on disk."""
 
     entry_no: int
     """The entry's number in the database; also a cursor for paging."""
@@ -24,7 +27,7 @@ class Receipt:
     """Estimate of what the entry adds to the context."""
     appended_at_ms: int
     duplicate: bool
-    """True: an earlier call with the same idempotency key stored it; nothing was changed now."""
+    """True: an earlier call with the same idempotency key stored it; this one changed nothing."""
 
     @property
     def seq(self) -> int:
@@ -57,7 +60,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session's row, with what is derived from others."""
+    """A session's row, with values that are derived from other rows."""
 
     session_id: str
     keys: tuple[str, ...]
@@ -92,7 +95,7 @@ class EpochInfo:
 
 @dataclass(frozen=True, slots=True)
 class CompactionInfo:
-    """A compaction job as its row tells it."""
+    """A compaction job, as stored."""
 
     compaction_id: str
     session_id: str
@@ -112,7 +115,7 @@ class CompactionInfo:
 
 @dataclass(frozen=True, slots=True)
 class CompactionResult:
-    """What became of a commit. The same compaction id always gets the same answer."""
+    """The outcome of a commit. The same compaction id always gets the same answer."""
 
     compaction_id: str
     session_id: str
@@ -120,7 +123,7 @@ class CompactionResult:
     epoch: int
     """The epoch that the commit began; when it was not committed, the session's current one."""
     late: bool
-    """True: committed although the job had been given up, or another compaction had overtaken it."""
+    """True: committed after the job had been given up, or another compaction had overtaken it."""
     tokens_before: int
     tokens_after: int | None
     entry_id: str | None
@@ -139,7 +142,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `verify` looked at and found."""
+    """What `verify` checked and found."""
 
     sessions: int
     entries: int
@@ -159,7 +162,7 @@ ExportStatus = Literal["written", "unchanged", "refused", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedLine:
-    """A line (or a piece of one) that is no entry: kept as bytes, and exported where it stood."""
+    """A line, or a piece of one, that is no entry: kept as bytes, and exported in its place."""
 
     line: int
     """1-based."""
@@ -170,7 +173,7 @@ class QuarantinedLine:
 
 @dataclass(frozen=True, slots=True)
 class FileReceipt:
-    """What became of one file in an import."""
+    """The outcome of one file in an import."""
 
     path: str
     name: str
@@ -183,9 +186,9 @@ class FileReceipt:
     """Read so far in all imports, unpacked."""
     lines: int = 0
     entries: int = 0
-    """In all imports: lines that became entries, the header not counted. Of an index: its keys."""
+    """Lines that became entries in all imports, without the header. Of an index: its keys."""
     entries_new: int = 0
-    """In this import. Of an index: keys that were bound now."""
+    """In this import. Of an index: keys that this import bound."""
     sha256: str | None = None
     damaged: int = 0
     """Lines kept as bytes in this import because they are no entries."""
@@ -196,7 +199,9 @@ class FileReceipt:
     redacted: dict[str, int] = field(default_factory=dict)
     """With a redactor: how many secrets were replaced in this import, per rule."""
     verified: bool | None = None
-    """With verify: whether export and context equal the file; what differs is in the notes. None: not asked, or not applicable."""
+    """With verify: whether export and context equal the file; the notes list the differences.
+
+    None: not requested, or not applicable."""
 
     @property
     def note(self) -> str:
@@ -213,7 +218,7 @@ class ImportReport:
     dry_run: bool = False
 
     def count(self, status: FileStatus) -> int:
-        """Return how many files ended so."""
+        """Return how many files have that status."""
         return sum(1 for file in self.files if file.status == status)
 
     @property
@@ -233,7 +238,7 @@ class ImportReport:
 
     @property
     def ok(self) -> bool:
-        """True when no file failed, none had changed, and none differed from what was stored."""
+        """True when no file failed, none had changed, and none differed from its stored copy."""
         return all(
             file.status not in ("failed", "changed") and file.verified is not False
             for file in self.files
@@ -242,7 +247,7 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """What became of one file in an export."""
+    """The outcome of one file in an export."""
 
     path: str
     name: str
@@ -270,7 +275,7 @@ class ExportReport:
     files: tuple[ExportedFile, ...]
 
     def count(self, status: ExportStatus) -> int:
-        """Return how many files ended so."""
+        """Return how many files have that status."""
         return sum(1 for file in self.files if file.status == status)
 
     @property
@@ -291,17 +296,17 @@ class Accepted:
     inbox_no: int
     session_id: str
     state: str
-    """`queued` for a new one; for a duplicate, what has become of the first."""
+    """`queued` for a new message; for a duplicate, the state of the first."""
     accepted_at_ms: int
     ahead: int
     """Messages of the same session that go before it."""
     duplicate: bool
-    """True: the same (channel, event_id) had been accepted before; nothing was changed now."""
+    """True: the same (channel, event_id) had been accepted before; this call changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, for an operator or for the person who waits."""
+    """A notice for an operator, or for the user who waits."""
 
     event_no: int
     kind: str
@@ -309,14 +314,17 @@ class Event:
     session_id: str | None
     at_ms: int
     text: str
-    """What to say."""
+    """The notice itself."""
     data: str
     """Details, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenMessage:
-    """A message that was accepted and is not done: `queued`, `claimed` by a turn, or `interrupted`: the resume plan decides."""
+    """A message that was accepted and is not done.
+
+    It is `queued`, `claimed` by a turn, or `interrupted` (the resume plan decides).
+    """
 
     inbox_no: int
     channel: str
@@ -375,4 +383,4 @@ class Holding:
     pid: int
     program: str
     alive: bool | None
-    """None: on another host, where it cannot be told from here."""
+    """None: unknown, because it is on another host."""

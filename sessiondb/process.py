@@ -1,11 +1,13 @@
-"""Who this process is, and whether another one is still alive.
+"""The identity of this process, and whether another process is still alive.
 
-A pid alone proves nothing: pids are recycled, containers number them afresh, and a reboot reuses them all. An
-identity is therefore host, boot, pid and the kernel's start time of that pid. On the same boot of the same host
-the answer is exact; about any other host nothing can be known from here, and the caller goes by expiry.
+A pid alone proves nothing: pids are recycled, containers number them afresh, and a reboot
+reuses them all. So an identity is host, boot, pid and the kernel's start time of that pid. On
+the same boot of the same host the answer is exact. About any other host nothing can be known
+from here, and the caller goes by expiry.
 
-Where there is no /proc (macOS) the boot and the start time are empty, and a pid that exists counts as alive: the
-answer errs towards "alive", so a lease is given back late rather than taken from its owner.
+Where there is no /proc (macOS) the boot and the start time are empty, and a pid that
+exists counts as alive. The answer errs towards "alive", so a lease is released late
+rather than taken from its owner.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMMAND_LINE = "sessiondb"
-"""The name under which our own commands register; those of gateways are their own."""
+"""The program name of the command line; gateways have names of their own."""
 
 _PROC = Path("/proc")
-# In /proc/<pid>/stat the start time is field 22; the fields after the command's closing bracket begin with field 3.
+# In /proc/<pid>/stat the start time is field 22. The fields after the command's closing
+# bracket begin with field 3.
 _START_TIME = 22 - 3
 
 
@@ -34,13 +37,13 @@ class Identity:
 
 
 def identity() -> Identity:
-    """Return who this process is. Not cached: a forked child is somebody else."""
+    """Return the identity of this process. Not cached: a forked child has another one."""
     pid = os.getpid()
     return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
 
 
 def is_alive(host: str, boot_id: str, pid: int, pid_started: int) -> bool | None:
-    """Tell whether that process still runs; None when it cannot be told from here (another host)."""
+    """Tell whether that process still runs; None when it is on another host."""
     if host != socket.gethostname():
         return None
     if boot_id != _boot_id():
@@ -62,16 +65,14 @@ def _boot_id() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Return the start time of `pid` in kernel ticks since boot; None when there is no such process."""
+    """Return the start time of `pid` in kernel ticks since boot; None if it does not run."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The command name may hold spaces and brackets, so count from its last bracket.
     state, *rest = stat.rpartition(")")[2].split()
-    if (
-        state in "ZX"
-    ):  # a zombie keeps its pid until its parent looks, but it holds nothing any more
+    if state in "ZX":  # a zombie keeps its pid until its parent waits, but holds nothing any more
         return None
     return int(rest[_START_TIME - 1])
 

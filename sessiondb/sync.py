@@ -1,21 +1,24 @@
 """The same API for scripts and threads: `with sessiondb.sync.open("gateway.db") as db: ...`
 
-Each open database has one event loop in a thread of its own (an anyio portal); every call here is that call
-there, and waits for it. There is no second copy of any rule, and none of any signature either: a method is made
-from its asynchronous counterpart by one of the small functions below, and type checkers derive its parameters
-from there. An async iterator becomes an iterator, an async context manager a context manager, and the objects
-that come back (`Session`, `CompactionJob`) are wrapped in the classes of this module.
+Each open database has one event loop in a thread of its own (an anyio portal). Every
+call here is that call there, and waits for it. There is no second copy of any rule or
+signature: one of the small functions below makes a method from its asynchronous
+counterpart, and type checkers derive its parameters from there. An async iterator
+becomes an iterator, and an async context manager a context manager. The objects that
+come back (`Session`, `CompactionJob`) are wrapped in the classes of this module.
 
-Any thread may call, several at once too; each waits for its own call only. Ctrl-C (or any exception that a
-signal handler raises) in a waiting thread cancels the call, waits for its outcome, which takes at most one
-transaction, and is then raised; `outcome_of` reads from it what became of the write. A second Ctrl-C does not wait.
+Any thread may call, also several at once; each waits for its own call only. Ctrl-C (or
+any exception that a signal handler raises) in a waiting thread cancels the call. It
+waits for the call's outcome, which takes at most one transaction, and is then raised.
+`outcome_of` reads the write's outcome from it. A second Ctrl-C does not wait.
 
-A compaction's block runs in the caller's thread, which nothing can interrupt from outside. So when its deadline
-passes, the job is given up at that moment, and `CompactionTimeout` is raised where the block ends; a commit made in
-between is late, is reconciled as always, and then counts.
+A compaction's block runs in the caller's thread, which nothing can interrupt from
+outside. So when its deadline passes, the job is given up at that moment, and
+`CompactionTimeout` is raised where the block ends. A commit in between is late, is
+reconciled as always, and then counts.
 
-Nothing here is held across calls and nothing survives a crash or needs to. A fork's child has no loop: calls
-there raise `StoreClosed`.
+Nothing here is held across calls, and nothing survives a crash or needs to. A fork's
+child has no loop: calls there raise `StoreClosed`.
 """
 
 from __future__ import annotations
@@ -52,13 +55,14 @@ F = TypeVar("F", bound=Callable[..., object])
 P = ParamSpec("P")
 
 
-# -- the loop -----------------------------------------------------------------------------------------------
+# -- the loop ---------------------------------------------------------------------------------
 
 
 class _Call(Generic[T]):
-    """One call on the loop. What is not its future is touched by the loop's thread only.
+    """One call on the loop. Only the loop's thread touches anything but its future.
 
-    The future is made before the call is handed to the loop, because an interrupt can come between the two.
+    The future is made before the call is handed to the loop, because an interrupt can come
+    between the two.
     """
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
@@ -87,7 +91,11 @@ class _Call(Generic[T]):
         raise _Cancelled
 
     def cancel(self) -> None:
-        """Cancel it. The loop begins tasks in the order in which they came: if it has not begun now, it never came."""
+        """Cancel the call.
+
+        The loop starts tasks in the order in which they came. A call that has not
+        started by now never came.
+        """
         if self.scope is not None:
             self.scope.cancel()
         else:
@@ -95,7 +103,7 @@ class _Call(Generic[T]):
 
 
 class _Cancelled(Exception):
-    """A call was given up because its caller was interrupted; never leaves this module."""
+    """A call was given up because its caller was interrupted. It never leaves this module."""
 
 
 class _Loop:
@@ -137,11 +145,13 @@ class _Loop:
             )
         if os.getpid() != self._pid:
             raise StoreClosed(
-                f"{self._path} was opened by process {self._pid}, before a fork; open it in one that was started afresh"
+                f"{self._path} was opened by process {self._pid}, before a fork; "
+                "open it in one that was started afresh"
             )
         if threading.get_ident() == self._thread:
             raise InvalidInput(
-                f"a callback called {self._path}, and would wait for itself; call when the callback is over"
+                f"a callback called {self._path}, and would wait for itself; "
+                "call when the callback is over"
             )
         return self._portal
 
@@ -157,7 +167,7 @@ class _Loop:
             raise
 
     def post(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Have a coroutine run on the loop without waiting for it; any thread may, the loop's own too."""
+        """Start a coroutine on the loop without waiting for it; also from the loop's own thread."""
 
         def begin() -> None:
             task = self._asyncio.create_task(make())
@@ -173,7 +183,7 @@ class _Loop:
         call: _Call[Any],
         interruption: BaseException,
     ) -> None:
-        """The waiting thread was interrupted, not the call: cancel it, and note what became of it."""
+        """Cancel a call whose waiting thread was interrupted, and mark its outcome."""
         portal.start_task_soon(call.cancel)
         error = call.future.exception()
         if error is None:
@@ -239,7 +249,10 @@ def _iterator(
 
 
 def _mirrors(method: Callable[..., object]) -> Callable[[F], F]:
-    """Give a method written by hand the name, signature and docstring of its counterpart; type checkers see its own."""
+    """Give a method written by hand the name, signature and docstring of its counterpart.
+
+    Type checkers see its own.
+    """
 
     def mirror(created: F) -> F:
         functools.update_wrapper(created, method)
@@ -260,8 +273,10 @@ def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
                 return
             yield item
     finally:
-        # When the loop has ended, it has closed its generators. One that was abandoned is closed by whichever thread the garbage
-        # collector happens to run on. If that is the loop's, or one that the loop waits for, waiting here would be for ever.
+        # A loop that has ended has closed its generators. An abandoned generator is
+        # closed on the thread that the garbage collector happens to run on. If that is
+        # the loop's thread, or one that the loop waits for, waiting here would never
+        # end.
         if loop.runs and threading.get_ident() == thread:
             loop.call(source.aclose)
         elif loop.runs:
@@ -271,7 +286,10 @@ def _iterate(loop: _Loop, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
 def _job(
     method: Callable[Concatenate[AsyncSession, P], AsyncCompactionJob],
 ) -> Callable[Concatenate[Any, P], CompactionJob]:
-    """Make a method that returns a compaction job. The job is made on the loop, where its deadline belongs."""
+    """Make a method that returns a compaction job.
+
+    The job is made on the loop, where its deadline belongs.
+    """
 
     @functools.wraps(method)
     def call(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> CompactionJob:
@@ -284,9 +302,10 @@ def _job(
 
 
 class _Host:
-    """One task on the loop that enters and leaves a compaction's block: its cancel scope must not change tasks.
+    """One task on the loop that enters and leaves a compaction's block.
 
-    The caller's thread hands over the exception that its block ended with, and gets back the one that came out.
+    It is one task because a cancel scope must not change tasks. The caller's thread
+    passes in the exception that its block ended with, and gets the one that came out.
     """
 
     def __init__(self, loop: _Loop, job: AsyncCompactionJob) -> None:
@@ -306,7 +325,8 @@ class _Host:
                 if self._exc is not None:
                     raise self._exc
         except BaseException as error:  # noqa: BLE001  # handed to the caller's thread
-            # Kept from the loop, which a KeyboardInterrupt of the caller's block would end.
+            # Not raised on the loop, which a KeyboardInterrupt of the caller's block
+            # would end.
             if not self._entered.done():
                 self._entered.set_exception(error)
             self._ended.set_result(error)
@@ -324,22 +344,24 @@ class _Host:
             raise
 
     def leave(self, exc: BaseException | None) -> BaseException | None:
-        """End the block; return what came out of it. Recording a failed job takes one short transaction."""
+        """End the block; return the exception that came out of it, or None.
+
+        Recording a failed job takes one short transaction.
+        """
         self._exc = exc
         if not self._ended.done():
-            self._loop.portal().start_task_soon(self._ring)
+            self._loop.portal().start_task_soon(self._wake)
         return self._ended.result()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         if self._leave is not None:
             self._leave.set()
         else:
-            self._ended.set_result(
-                None
-            )  # an interrupt came before the task was handed to the loop (see `_Call.cancel`)
+            # An interrupt came before the task was handed to the loop (see `_Call.cancel`).
+            self._ended.set_result(None)
 
 
-# -- the API ------------------------------------------------------------------------------------------------
+# -- the API ----------------------------------------------------------------------------------
 
 
 class SessionDB(_Proxy[database.SessionDB]):
@@ -392,7 +414,8 @@ class SessionDB(_Proxy[database.SessionDB]):
     gc = _call(database.SessionDB.gc)
     restore = _call(database.SessionDB.restore)
 
-    # What a gateway's loops do is asynchronous by nature (`run_lane`, `run_outbox`, `run_resumes`); the rest of its calls are here.
+    # A gateway's loops (`run_lane`, `run_outbox`, `run_resumes`) are asynchronous by
+    # nature. Its other calls are here.
 
     accept = _call(database.SessionDB.accept)
     dead_letters = _iterator(database.SessionDB.dead_letters)
@@ -410,7 +433,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     resume = _call(database.SessionDB.resume)
     reset_if_due = _call(database.SessionDB.reset_if_due)
 
-    # The rest is generic, or takes a Session: one of this module, where the asynchronous method names its own.
+    # The rest is generic, or takes a Session of this module instead of an asynchronous one.
 
     @_mirrors(database.SessionDB.read)
     def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
@@ -518,9 +541,10 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
         assert self._host is not None, "a block is left after it was entered"
         raised = self._host.leave(exc)
         if raised is None or raised is exc:
-            return  # an exception of the block goes on by itself
+            return  # an exception of the block propagates by itself
         if isinstance(raised, CompactionTimeout) and (exc is not None or self.result is not None):
-            # The deadline passed while the block went on. It committed, late; or it failed for a reason of its own.
+            # The deadline passed while the block ran. The block committed, late; or it
+            # failed for a reason of its own.
             if exc is not None:
                 exc.add_note(f"sessiondb: {raised}")
             return
@@ -538,7 +562,10 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
     @property
     def keeps_all(self) -> bool:
-        """True: by hand, and nothing but unanswered messages. `messages` are the whole context, and all of it stays."""
+        """True: started by hand, with unanswered messages only.
+
+        `messages` are the whole context, and all of it stays.
+        """
         return self._peer.keeps_all
 
     @property
@@ -548,12 +575,12 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """What to summarise: the previous summary, if there is one, then every message up to the cut."""
+        """The messages to summarise: the previous summary, if any, and all up to the cut."""
         return self._peer.messages
 
     @property
     def result(self) -> CompactionResult | None:
-        """What became of the commit; None before it."""
+        """The outcome of the commit; None before it."""
         return self._peer.result
 
     @_mirrors(AsyncCompactionJob.as_json)
@@ -565,7 +592,9 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
 
 def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:
-    """Open a database, creating it when there is none; use the result in `with`. Options and errors as in `sessiondb.open`.
+    """Open a database, creating it when there is none; use the result in `with`.
+
+    Options and errors are those of `sessiondb.open`.
 
     Raises (on entering):
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.

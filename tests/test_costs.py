@@ -1,7 +1,11 @@
-"""What an operation costs, counted in pages, rows and preparations: the reasons behind the times in benchmarks/."""
+"""The costs of operations, in pages, rows, preparations and decodes.
+
+They are the reasons behind the times in benchmarks/.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import apsw
 import pytest
 
@@ -21,7 +26,7 @@ from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.transcript import compaction
-from sessiondb.transcript.entries import draft_entry
+from sessiondb.transcript.entries import LARGE_ITEM_CHARS, draft_entry
 
 PAGE_BYTES = 4096
 QUESTION = {"role": "user", "content": "a question of ordinary length " * 10}
@@ -30,7 +35,10 @@ ANSWER = {"role": "assistant", "content": "an answer of ordinary length " * 10}
 
 @pytest.mark.anyio
 async def test_an_append_writes_six_pages_at_most_on_average(tmp_db: Path) -> None:
-    """Entry, its index by id, the session's row and its index by update; now and then a new page and what names it."""
+    """Entry, its index by id, the session's row and its index by update.
+
+    Now and then also a new page, and the page that names it.
+    """
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:costs:1")
         await session.append(QUESTION)
@@ -58,7 +66,7 @@ class CountingTx:
 
 
 @pytest.mark.anyio
-async def test_beginning_a_compaction_reads_about_what_it_keeps_and_nothing_of_the_history(
+async def test_beginning_a_compaction_reads_little_more_than_it_keeps(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -80,7 +88,7 @@ async def test_beginning_a_compaction_reads_about_what_it_keeps_and_nothing_of_t
 
 
 @pytest.mark.anyio
-async def test_no_connection_prepares_a_statement_anew_because_a_parameter_changed(
+async def test_no_connection_prepares_a_statement_for_a_new_parameter(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db):
@@ -119,18 +127,53 @@ def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
     "content", ["plain text", 'it says "message" and {"message": {"role": "user"}}', '"message":{']
 )
 def test_a_message_that_speaks_of_messages_is_still_a_message(content: str) -> None:
-    """A message is looked into as an entry only when its text could be one; looking must not change what it is."""
+    """A text that could be an entry is decoded as one; that must not change what it is."""
     draft = draft_entry({"role": "user", "content": content}, now_ms=0)
     assert (draft.type, draft.role) == ("message", "user")
 
 
-# -- what grows with nothing ----------------------------------------------------------------------------------
+@pytest.mark.anyio
+@pytest.mark.parametrize("encode", [dict, json.dumps], ids=["dict", "text"])
+@pytest.mark.parametrize("chars", [20, 2 * LARGE_ITEM_CHARS], ids=["small", "large"])
+async def test_a_handled_message_has_been_decoded_twice(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, encode: Callable[[Any], Any], chars: int
+) -> None:
+    """Once when it is accepted, once when it is claimed: under every name, and on every thread."""
+    content = "counted " * (chars // 8)
+    decoded: list[str] = []
+    raw_decode = json.JSONDecoder.raw_decode
+
+    def counting(self: json.JSONDecoder, s: str, idx: int = 0) -> Any:
+        if content in s:
+            decoded.append(s)
+        return raw_decode(self, s, idx)
+
+    handled: list[dict[str, Any]] = []
+
+    async def handler(turn: sessiondb.Turn) -> None:
+        handled.append(turn.message)
+        group.cancel_scope.cancel()
+
+    async with sessiondb.open(tmp_db) as db:
+        monkeypatch.setattr(json.JSONDecoder, "raw_decode", counting)
+        message = {"role": "user", "content": content}
+        await db.accept("web", "1", "agent:main:costs:1", encode(message))
+        async with anyio.create_task_group() as group:
+            group.start_soon(db.run_lane, "main", handler)
+    assert handled == [message]
+    assert len(decoded) == 2
+
+
+# -- constant costs ----------------------------------------------------------------
 
 NOW_MS = 1_800_000_000_000
 ROWS = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < :rows) "
 INSERT_SESSIONS = "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) "
 SESSIONS = ROWS + INSERT_SESSIONS + "SELECT 's' || i, 'native', 3, i, i FROM n"
-INSERT_MESSAGES = "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, payload) "
+INSERT_MESSAGES = (
+    "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, "
+    "available_at_ms, attempts, payload) "
+)
 # One message of each session has failed and waits for its retry.
 MESSAGES_IN_RETRY = (
     ROWS
@@ -143,7 +186,10 @@ MESSAGES_READY = (
     + INSERT_MESSAGES
     + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms - i, 0, '{}' FROM n"
 )
-INSERT_REPLIES = "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, payload) "
+INSERT_REPLIES = (
+    "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, "
+    "payload) "
+)
 REPLIES_IN_RETRY = (
     ROWS
     + INSERT_REPLIES
@@ -160,7 +206,8 @@ REPLIES_SENT = (
 )
 EVENTS = (
     ROWS
-    + "INSERT INTO event (kind, audience, at_ms, text, data) SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
+    + "INSERT INTO event (kind, audience, at_ms, text, data) "
+    + "SELECT 'k', iif(i = 1, 'user', 'operator'), i, 'x', '{}' FROM n"
 )
 INSERT_FILES = "INSERT INTO import_file (path, name, kind, inode, imported_at_ms, state) "
 FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
@@ -179,7 +226,7 @@ def look_of_outbox(tx: Any) -> object:
 
 
 def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
-    """Return how many instructions of SQLite's machine some rules take over a database with so many rows."""
+    """Return how many instructions of SQLite's machine rules take over a database of `rows`."""
     steps = 0
 
     def count() -> bool:
@@ -189,9 +236,8 @@ def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
 
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute(schema_text()).fetchall()
-        connection.config(
-            apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1
-        )  # as the engine's connections: the plan depends on no value
+        # As the engine's connections: the plan depends on no value.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for history in (SESSIONS, *histories):
             connection.execute(
                 history, {"rows": rows, "now_ms": NOW_MS}, can_cache=False
@@ -218,7 +264,7 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize("what", ASKED)
-def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_rows(
+def test_the_queries_of_loops_cost_the_same_with_more_rows(
     what: str,
 ) -> None:
     body, history = ASKED[what]
@@ -226,7 +272,7 @@ def test_what_loops_ask_after_every_commit_costs_the_same_with_ten_times_the_row
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
 
 
-def test_asking_whether_the_outbox_is_full_reads_no_further_than_its_limit() -> None:
+def test_a_full_outbox_is_recognised_by_reading_its_limit_only() -> None:
     def full(tx: Any) -> object:
         return tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX // 100)
 

@@ -26,7 +26,7 @@ def emit(text: str, audience: events.Audience = "operator") -> Any:
 
 
 async def take(db: sessiondb.SessionDB, consumer: str, count: int, **options: Any) -> list[str]:
-    """Handle `count` events and stop before the last one is said to be handled."""
+    """Take `count` events, and stop before the last one counts as handled."""
     found: list[str] = []
     with anyio.fail_after(30):
         async with aclosing(db.events(consumer, **options)) as stream:
@@ -37,7 +37,7 @@ async def take(db: sessiondb.SessionDB, consumer: str, count: int, **options: An
     return found
 
 
-async def test_there_is_no_event_without_its_change_and_no_change_without_its_event(
+async def test_an_event_and_its_change_are_written_together_or_not(
     tmp_db: Path,
 ) -> None:
     def both(tx: Tx) -> None:
@@ -110,7 +110,7 @@ async def test_a_cursor_never_moves_back(tmp_db: Path) -> None:
         assert await db.read("cursor", lambda tx: events.cursor(tx, "reader")) == 7
 
 
-async def test_each_audience_gets_its_own_and_what_lies_between_is_not_read_again(
+async def test_each_audience_gets_its_own_events_and_reads_them_once(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "PAGE", 10)
@@ -175,7 +175,7 @@ async def test_a_busy_database_ends_no_reader(
                 assert (await anext(stream)).text == "3"
     assert failures == {"events": 0, "events.cursor": 0}
     assert caplog.text.count("full") == 2, (
-        "said once for the reading and once for the cursor, not at each attempt"
+        "logged once for the reads and once for the cursor, not at each attempt"
     )
 
 
@@ -198,7 +198,7 @@ anyio.run(main)
 """
 
 
-async def test_an_event_of_another_process_arrives_while_this_one_sleeps(tmp_db: Path) -> None:
+async def test_an_event_of_another_process_wakes_a_reader(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         with other_process(EMIT, tmp_db) as child:
             assert child.stdin is not None
@@ -214,7 +214,7 @@ async def test_an_event_of_another_process_arrives_while_this_one_sleeps(tmp_db:
     assert found == ["0", "1", "2"]
 
 
-# -- compaction ---------------------------------------------------------------------------------------------
+# -- compaction -----------------------------------------------------------------------------
 
 
 async def talk(db: sessiondb.SessionDB) -> sessiondb.Session:
@@ -266,7 +266,7 @@ async def test_a_compaction_says_that_it_began_and_how_it_ended(tmp_db: Path) ->
 @pytest.mark.parametrize(
     ("trigger", "report"), [("threshold", []), ("manual", ["compaction_failed", "compaction_late"])]
 )
-async def test_a_late_commit_is_told_and_a_person_who_waits_too(
+async def test_a_late_commit_has_events_also_for_a_user_who_waits(
     tmp_db: Path, trigger: str, report: list[str]
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -295,7 +295,7 @@ async def test_a_late_commit_is_told_and_a_person_who_waits_too(
         ("abandoned", "could not be compacted"),
     ],
 )
-async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(
+async def test_a_compaction_by_hand_has_one_event_for_its_user(
     tmp_db: Path, trigger: str, outcome: Any, words: str
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -324,7 +324,7 @@ async def test_whoever_asked_for_a_compaction_is_told_once_how_it_ended(
             assert report == [], "nobody waits for it"
 
 
-async def test_what_changes_nothing_after_it_was_given_up_is_not_told_again(tmp_db: Path) -> None:
+async def test_a_late_commit_that_changes_nothing_has_no_new_event(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await talk(db)
         job = await begin(db, session, "manual")
@@ -353,7 +353,7 @@ async def test_a_superseded_and_a_rejected_one_say_so_once(tmp_db: Path) -> None
         ]
 
 
-async def test_a_job_found_past_its_deadline_is_told_when_the_next_begins(tmp_db: Path) -> None:
+async def test_an_overdue_job_has_its_event_when_the_next_begins(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await talk(db)
         await begin(db, session, timeout_ms=0)
@@ -368,7 +368,7 @@ async def test_importing_old_compactions_says_nothing(tmp_db: Path, sample: Path
         assert await look(db, "events") == []
 
 
-# -- passed on to a channel -------------------------------------------------------------------------------------------
+# -- forwarded to a channel -----------------------------------------------------------------
 
 
 async def user_event(db: sessiondb.SessionDB, text: str) -> sessiondb.Event:
@@ -380,7 +380,7 @@ async def user_event(db: sessiondb.SessionDB, text: str) -> sessiondb.Event:
     return (await session.events())[-1]
 
 
-async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_follow(
+async def test_many_processes_forward_an_event_once(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
@@ -390,7 +390,7 @@ async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_fo
         assert await other.forward_event(second, "notices", "web:1", {"text": "two"})
         assert not await db.forward_event(second, "notices", "web:1", {"text": "two"})
         assert not await db.forward_event(first, "notices", "web:1", {"text": "one"}), (
-            "the one before it was passed on before it"
+            "the event before it was forwarded before it"
         )
         found = [
             (reply.turn_no, reply.target, json.loads(reply.payload)["text"])
@@ -401,15 +401,15 @@ async def test_an_event_is_passed_on_to_a_channel_once_however_many_processes_fo
         assert (await db.verify()).ok
 
 
-async def test_an_event_that_cannot_be_passed_on_leaves_the_consumer_where_it_was(
+async def test_an_event_that_cannot_be_forwarded_moves_no_cursor(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
         await db.write("emit", emit("of no session"))
-        [of_nobody] = [event async for event in _one(db)]
+        [without_session] = [event async for event in _one(db)]
         event = await user_event(db, "one")
         for refused, message in (
-            (of_nobody, {}),
+            (without_session, {}),
             (event, object()),
             (event, "x" * (65 * 1024 * 1024)),
         ):
@@ -426,7 +426,7 @@ async def _one(db: sessiondb.SessionDB) -> Any:
             return
 
 
-async def test_a_sessions_newest_events_are_read_oldest_first_and_no_further_back_than_is_looked(
+async def test_a_sessions_newest_events_are_read_oldest_first(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sessiondb.open(tmp_db) as db:

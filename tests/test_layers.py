@@ -6,7 +6,7 @@
     above      salvage, openclaw_settings         use the packages below; nothing but the façade and the doors uses them
     packages   gateway, transfer, maintenance     never import one another
     core       transcript                         one session's entries; knows none of the packages above it
-    shared     batching, events, messages
+    shared     batching, events, messages, paging
     base       backend, clock, errors, limits, ...
     engine     sqlite                             the only package that imports apsw; knows the base and nothing above it
 
@@ -31,11 +31,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; an import goes to the same floor or a lower one. Rooms are packages, or modules that lie at the top.
 FLOORS: list[set[str]] = [
     {"backend", "clock", "durable_files", "errors", "json_text", "limits", "models", "process"},
-    {"batching", "events", "messages"},
+    {"batching", "events", "messages", "paging"},
     {"transcript"},
     {"gateway", "transfer", "maintenance"},
     {"salvage", "openclaw_settings"},
-    {"database", "gateway_calls"},
+    {"database"},
     {"sync", ""},  # "": sessiondb/__init__.py, the front door
     {"cli", "server", "adapters", "__main__"},
 ]

@@ -1,4 +1,4 @@
-"""Typed messages: what is stored is what was set, and every message of the samples survives the models."""
+"""Typed messages: the fields that were set are stored, and the samples survive the models."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_every_public_name_of_the_package_is_in_all() -> None:
     assert offered == set(sessiondb.__all__)
 
 
-def test_every_error_that_a_call_can_raise_can_be_caught_by_its_base() -> None:
+def test_every_error_of_a_call_can_be_caught_by_its_base() -> None:
     offered = [
         value
         for name in sessiondb.__all__
@@ -60,7 +60,7 @@ def test_every_error_of_the_tree_is_offered_by_the_package() -> None:
 
 
 def documented(owner: Any, prefix: str) -> dict[str, str | None]:
-    """Return the docstring of a public object and of the public methods and properties that sessiondb gives it."""
+    """Return the docstrings of a public object and of its public methods and properties."""
     found = {prefix: owner.__doc__}
     if isinstance(owner, type):
         for base in owner.__mro__:
@@ -87,7 +87,7 @@ def test_the_synchronous_module_offers_what_its_all_says() -> None:
     assert set(sessiondb.sync.__all__) == {"CompactionJob", "Session", "SessionDB", "open"}
 
 
-def test_the_options_of_open_are_those_of_the_database_and_each_is_described() -> None:
+def test_the_options_of_open_are_the_databases_and_documented() -> None:
     declared = get_type_hints(sessiondb.OpenOptions)
     taken = get_type_hints(sessiondb.SessionDB.__init__)
     assert {name: taken[name] for name in taken if name not in ("path", "return")} == declared

@@ -1,4 +1,4 @@
-"""The synchronous façade: the same results as the asynchronous one, from any thread, whatever interrupts it."""
+"""The synchronous façade: the asynchronous one's results, from any thread, with interrupts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def talk(session: sync.Session, rounds: int = 20) -> None:
         )
 
 
-# -- the same API -------------------------------------------------------------------------------------------
+# -- the same API ---------------------------------------------------------------------------
 
 
 PAIRS = [
@@ -41,7 +41,8 @@ PAIRS = [
     (sessiondb.Session, sync.Session),
     (sessiondb.CompactionJob, sync.CompactionJob),
 ]
-# A transaction on the event loop (a script uses db.read and db.write, which are there), and the loops of a gateway.
+# A transaction on the event loop (scripts have db.read and db.write), and the loops of
+# a gateway.
 ASYNC_ONLY = {
     "SessionDB.backend",
     "SessionDB.run_lane",
@@ -78,7 +79,7 @@ def test_every_public_name_has_its_counterpart(asynchronous: type, synchronous: 
 
 
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
-def test_every_method_has_the_parameters_and_the_docstring_of_its_counterpart(
+def test_every_method_mirrors_the_signature_of_its_counterpart(
     asynchronous: type, synchronous: type
 ) -> None:
     compared = 0
@@ -110,7 +111,7 @@ def test_every_method_has_the_parameters_and_the_docstring_of_its_counterpart(
     assert compared >= 3
 
 
-def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db: Path) -> None:
+def test_no_call_returns_a_coroutine_or_an_asynchronous_object(tmp_db: Path) -> None:
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         talk(session)
@@ -149,7 +150,7 @@ def test_nothing_that_comes_back_is_a_coroutine_or_an_asynchronous_object(tmp_db
     }
 
 
-# -- what it does -------------------------------------------------------------------------------------------
+# -- what it does ---------------------------------------------------------------------------
 
 
 def test_a_script_appends_reads_compacts_and_undoes(tmp_db: Path) -> None:
@@ -256,7 +257,8 @@ def test_a_forks_child_is_refused_and_the_parent_goes_on(tmp_db: Path) -> None:
         session = db.session(KEY)
         child = os.fork()
         if child == 0:
-            # No exception may leave the child: it would run the parent's tests a second time.
+            # No exception may leave the child: it would run the parent's tests a second
+            # time.
             code = 1
             try:
                 session.append({"role": "user", "content": "child"})
@@ -268,10 +270,10 @@ def test_a_forks_child_is_refused_and_the_parent_goes_on(tmp_db: Path) -> None:
         assert session.append({"role": "user", "content": "parent"}).seq == 1
 
 
-# -- compaction ---------------------------------------------------------------------------------------------
+# -- compaction -----------------------------------------------------------------------------
 
 
-def test_a_block_that_raises_fails_the_job_and_its_own_error_goes_on(tmp_db: Path) -> None:
+def test_a_block_that_raises_fails_the_job_with_its_own_error(tmp_db: Path) -> None:
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         talk(session)
@@ -286,7 +288,7 @@ def test_a_block_that_raises_fails_the_job_and_its_own_error_goes_on(tmp_db: Pat
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_block_that_is_interrupted_fails_the_job_and_the_loop_lives(
+def test_an_interrupted_block_fails_the_job_and_the_loop_lives(
     tmp_db: Path, error: type[BaseException]
 ) -> None:
     with sync.open(tmp_db) as db:
@@ -309,12 +311,12 @@ def test_a_block_left_without_a_commit_fails_the_job(tmp_db: Path) -> None:
 
 
 def wait_until_expired(db: sync.SessionDB, session: sync.Session) -> None:
-    """Wait for the deadline to end the job; each look is a transaction, so the loop needs no clock of its own."""
+    """Wait for the deadline to end the job, which then stays ended."""
     while next(info.state for info in db.compactions(session)) == "running":
         threading.Event().wait(0.005)
 
 
-def test_at_its_deadline_a_job_is_given_up_although_the_block_goes_on(tmp_db: Path) -> None:
+def test_at_its_deadline_a_job_is_given_up_inside_the_block(tmp_db: Path) -> None:
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         talk(session)
@@ -336,11 +338,11 @@ def test_a_commit_after_the_deadline_is_late_and_counts(tmp_db: Path) -> None:
         assert (result.outcome, result.late) == ("committed", True)
 
 
-# -- Ctrl-C -------------------------------------------------------------------------------------------------
+# -- Ctrl-C ---------------------------------------------------------------------------------
 
 
 class Interrupted(Exception):
-    """What a signal handler of a test raises."""
+    """Raised by the signal handler of a test."""
 
 
 @pytest.fixture
@@ -355,7 +357,7 @@ def interruptible() -> object:
     signal.signal(signal.SIGUSR1, before)
 
 
-def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(
+def test_an_interrupt_of_a_running_write_has_its_outcome(
     tmp_db: Path, interruptible: object
 ) -> None:
     began, go_on = threading.Event(), threading.Event()
@@ -384,7 +386,10 @@ def test_an_interrupt_while_a_write_runs_waits_for_its_outcome_and_tells_it(
 def interrupted_once(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], bool]:
-    """Return a function that makes the next call be interrupted while it is handed to the loop, and says whether it came there."""
+    """Return a function that has the next call interrupted while it is handed to the loop.
+
+    It returns whether the call got there.
+    """
     hand_over = BlockingPortal.start_task_soon
     armed: list[bool] = []
     comes = request.param == "while the loop takes it"
@@ -406,10 +411,10 @@ def interrupted_once(
     return arm
 
 
-def test_an_interrupt_while_a_call_is_handed_to_the_loop_tells_its_outcome_too(
+def test_an_interrupt_of_a_call_on_its_way_has_its_outcome(
     tmp_db: Path, interrupted_once: Callable[[], bool]
 ) -> None:
-    """Nobody waited for such a call: it went on, and was neither cancelled nor told of."""
+    """Such a call used to go on unobserved, neither cancelled nor reported."""
     with sync.open(tmp_db) as db:
         session = db.session(KEY)
         comes = interrupted_once()
@@ -420,7 +425,7 @@ def test_an_interrupt_while_a_call_is_handed_to_the_loop_tells_its_outcome_too(
         assert len(session.context().messages) == (outcome == "committed")
 
 
-def test_an_interrupt_while_a_block_is_handed_to_the_loop_fails_its_job(
+def test_an_interrupt_of_a_block_on_its_way_fails_its_job(
     tmp_db: Path, interrupted_once: Callable[[], bool]
 ) -> None:
     with sync.open(tmp_db) as db:
@@ -435,14 +440,14 @@ def test_an_interrupt_while_a_block_is_handed_to_the_loop_fails_its_job(
             assert again.commit("nothing is left behind").outcome == "committed"
 
 
-def test_a_callback_that_calls_its_database_is_told_instead_of_waiting_for_itself(
+def test_a_callback_that_calls_its_database_is_an_error(
     tmp_db: Path,
 ) -> None:
     with sync.open(tmp_db) as db, pytest.raises(sessiondb.InvalidInput, match="callback is over"):
         db._loop.portal().call(db.status)
 
 
-def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(
+def test_an_interrupt_of_a_queued_write_leaves_it_unexecuted(
     tmp_db: Path, interruptible: object
 ) -> None:
     began, go_on = threading.Event(), threading.Event()
@@ -474,14 +479,15 @@ def test_an_interrupt_while_a_write_waits_its_turn_leaves_it_unexecuted(
         assert session.context().messages == []
 
 
-# -- a gateway's calls ----------------------------------------------------------------------------------------
+# -- a gateway's calls ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("on_the_loop", [True, False])
-def test_an_abandoned_iterator_that_the_garbage_collector_finds_on_another_thread_is_closed_without_waiting(
-    tmp_db: Path, on_the_loop: bool
-) -> None:
-    """The collector runs on any thread: on the loop's own, a call that waits for the loop would fail, or wait for ever."""
+def test_an_iterator_collected_on_another_thread_is_closed(tmp_db: Path, on_the_loop: bool) -> None:
+    """The collector runs on any thread.
+
+    On the loop's own, a call that waits for the loop would fail, or wait for ever.
+    """
     closed = threading.Event()
 
     async def items() -> AsyncIterator[int]:
@@ -503,7 +509,7 @@ def test_an_abandoned_iterator_that_the_garbage_collector_finds_on_another_threa
         assert closed.wait(timeout=10)
 
 
-def test_an_iterator_that_its_own_thread_leaves_is_closed_when_the_loop_over_it_ends(
+def test_an_iterator_is_closed_when_the_loop_over_it_ends(
     tmp_db: Path,
 ) -> None:
     closed = threading.Event()
@@ -521,7 +527,7 @@ def test_an_iterator_that_its_own_thread_leaves_is_closed_when_the_loop_over_it_
         assert closed.is_set()
 
 
-def test_a_script_accepts_messages_and_looks_after_what_a_gateway_left(tmp_db: Path) -> None:
+def test_a_script_uses_the_calls_of_a_gateway(tmp_db: Path) -> None:
     with sync.open(tmp_db) as db:
         first = db.accept("cron", "1", KEY, {"role": "user", "content": "hello"})
         assert (first.state, first.duplicate) == ("queued", False)
@@ -537,7 +543,9 @@ def test_a_script_accepts_messages_and_looks_after_what_a_gateway_left(tmp_db: P
         events = db.events("script", from_start=True)
         assert [next(events).audience for _ in range(2)] == ["user", "operator"]
         events.close()
-        assert next(db.events("script")).audience == "operator", "handled is what was gone past"
+        assert next(db.events("script")).audience == "operator", (
+            "an event is handled when the next is asked for"
+        )
         db.requeue(first.inbox_no)
         db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "still nobody"))
         db.drop(first.inbox_no)

@@ -1,1 +1,1 @@
-"""The queue that a gateway runs on: inbox, turns, outbox, the loops over them, and what a start does."""
+"""The queue that a gateway runs on: inbox, turns, outbox, their loops, and start-up."""

@@ -1,6 +1,6 @@
-"""The loop that follows events: it yields each, now and as they come, and moves its reader's position past it.
+"""The loop that follows events: it yields each one, and moves its reader's position past it.
 
-Which events there are, and who may see them, is in `events.py`.
+`events.py` says which events there are, and for whom.
 """
 
 from __future__ import annotations
@@ -45,17 +45,19 @@ async def follow_events(
         backoff.reset()
         for event in page:
             yield event
-            # Coming back for the next one says that this one has been handled.
+            # A reader that asks for the next event has handled this one.
             at = saved = event.event_no
             await _move_cursor(db, consumer, at, moving)
         if len(page) < events.PAGE:
-            # What lies between is for another audience: it is not read again, and now and then not kept for us any longer.
+            # Events in between are for another audience. They are not read again. Now
+            # and then the position is saved past them, so that they are not kept for
+            # this reader either.
             at = max(at, last)
             if at - saved >= events.PAGE:
                 saved = at
                 await _move_cursor(db, consumer, at, moving)
         if not page:
-            await db.backend.wait_change(seen, retry.LOOK_S)
+            await db.backend.wait_change(seen, retry.SLEEP_S_MAX)
 
 
 async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retry.Backoff) -> None:
@@ -65,7 +67,8 @@ async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retr
         )
         backoff.reset()
     except SessionDBError as error:
-        # The cursor moves with the next event, or what was handled comes again after a crash: at least once.
+        # The cursor moves with the next event. After a crash, handled events come
+        # again: at least once.
         backoff.next_delay(error)
 
 

@@ -1,6 +1,7 @@
-"""The loop that sends replies: it commits to sending one, calls the channel, and records what the channel said.
+"""The loop that sends replies: it takes one, calls the channel, and records its answer.
 
-What becomes of a reply, and why it may be `unknown`, is in `outbox.py`.
+The row says `sending` before the channel is called. `outbox.py` has the states of a
+reply, and says why one may be `unknown`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ Sender = Callable[[outbox.Outgoing], Awaitable[str | None]]
 
 
 class RefusedBySender(Exception):
-    """Raised by a sender: the channel did not send the reply, for certain. `retry` says whether to try again."""
+    """Raised by a sender: the channel did not send the reply, for certain.
+
+    `retry` says whether to try again.
+    """
 
     def __init__(self, message: str, *, retry: bool = True) -> None:
         super().__init__(message)
@@ -54,21 +58,22 @@ async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: i
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
     finally:
-        for reply in taken.values():  # as in lanes.run_lane
+        for reply in taken.values():  # as in worker.run_lane
             await _settle(
-                db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s
+                db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s
             )
 
 
 _NOT_SENT = "the gateway stopped before it was sent"
+_WHILE_SENDING = "the gateway stopped while it was being sent"
 
 
 async def _next_reply(db: Database, lease_s: float, backoff: retry.Backoff) -> outbox.Outgoing:
-    """Wait for the next reply, and commit to sending it."""
+    """Wait for the next reply, and take it."""
     while True:
         seen = db.backend.change_count
         try:
-            overdue, waiting, sleep_s = await db.read("outbox.look", _look_at_outbox)
+            overdue, waiting, sleep_s = await db.read("outbox.look", _due_work)
             if overdue:
                 await db.write("outbox.overdue", outbox.give_up_overdue)
             reply = await _begin_sending(db, lease_s) if waiting else None
@@ -80,26 +85,27 @@ async def _next_reply(db: Database, lease_s: float, backoff: retry.Backoff) -> o
         await db.backend.wait_change(seen, sleep_s)
 
 
-def _look_at_outbox(tx: ReadTx) -> tuple[bool, bool, float]:
-    """Return whether a sender is overdue, whether a reply may be sent, and how long until one may without any commit."""
+def _due_work(tx: ReadTx) -> tuple[bool, bool, float]:
+    """Return whether a sender is overdue, whether a reply may be sent, and how long to sleep.
+
+    That is until a reply may be sent without any commit before it.
+    """
     now_ms = clock.now_ms()
     overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), outbox.next_no(tx, now_ms)
     at_ms = tx.one("outbox.due", now_ms=now_ms).at_ms
-    sleep_s = (
-        retry.LOOK_S if at_ms is None else min(retry.LOOK_S, max(0.01, (at_ms - now_ms) / 1000))
-    )
-    return bool(overdue), waiting is not None, sleep_s
+    return bool(overdue), waiting is not None, retry.sleep_s(now_ms, [at_ms])
 
 
 async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None:
     created: outbox.Outgoing | None = None
 
     def begin(tx: Tx) -> outbox.Outgoing | None:
-        nonlocal created  # as in lanes._claim
+        nonlocal created  # as in worker._claim
         created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000))
         return created
 
-    # Cancelled once it has begun, it is still known which reply was taken: it waits again, and is not unknown.
+    # If it is cancelled once it has begun, it is still known which reply was taken: the
+    # reply is pending again, and not unknown.
     try:
         with anyio.CancelScope(shield=True):
             reply = await db.write("outbox.begin", begin)
@@ -111,19 +117,19 @@ async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None
                 else "whether it was taken was unknown for a moment; it was not sent"
             )
             await _settle(
-                db, created, partial(outbox.put_back_unsent, reply=created, reason=reason), lease_s
+                db, created, partial(outbox.release_if_taken, reply=created, reason=reason), lease_s
             )
         raise
     return reply
 
 
 async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
-    """Call the channel; record what it said. Anything but a clear answer is `unknown`."""
+    """Call the channel; record its answer. Anything but a clear answer is `unknown`."""
     settle: Callable[[Tx], object]
     try:
         await anyio.lowlevel.checkpoint_if_cancelled()
     except anyio.get_cancelled_exc_class():
-        await _settle(db, reply, partial(outbox.put_back, reply=reply, reason=_NOT_SENT), lease_s)
+        await _settle(db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s)
         raise
     try:
         with anyio.fail_after(lease_s):
@@ -132,24 +138,14 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
     except RefusedBySender as error:
         settle = partial(outbox.refused, reply=reply, reason=str(error), retry=error.retry)
     except anyio.get_cancelled_exc_class():
-        await _settle(
-            db,
-            reply,
-            partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"),
-            lease_s,
-        )
+        await _settle(db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s)
         raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, message, exc_info=error)
         settle = partial(outbox.lost, reply=reply, reason=message)
-    except BaseExceptionGroup as mixed:  # trio, as in lanes._work
-        await _settle(
-            db,
-            reply,
-            partial(outbox.lost, reply=reply, reason="the gateway stopped while it was being sent"),
-            lease_s,
-        )
+    except BaseExceptionGroup as mixed:  # trio, as in running_turn._work
+        await _settle(db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s)
         await retry.reraise_cancellation(mixed, f"reply {reply.outbox_no} to {reply.target}")
         return
     await _settle(db, reply, settle, lease_s)
@@ -158,9 +154,10 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
 async def _settle(
     db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float
 ) -> None:
-    who = f"reply {reply.outbox_no} to {reply.target}"
+    name = f"reply {reply.outbox_no} to {reply.target}"
     try:
-        await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, who=who)
+        await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, name=name)
     except SessionDBError as error:
-        # The row says `sending` by this process: it becomes unknown when its time is up, or at the next start.
-        logger.error("%s: what became of it could not be written: %s", who, error)  # noqa: TRY400  # nothing to trace
+        # The row says `sending` by this process: it becomes unknown when its time is
+        # up, or at the next start.
+        logger.error("%s: its outcome could not be written: %s", name, error)  # noqa: TRY400  # nothing to trace

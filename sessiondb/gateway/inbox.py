@@ -1,17 +1,19 @@
-"""The inbox: a message that was accepted is a row, whatever happens next.
+"""The inbox: an accepted message is a row, whatever happens next.
 
     accept --> queued --> claimed --> done
-                 ^           |------> interrupted     its turn was interrupted; the resume plan decides
+                 ^           |------> interrupted   its turn was; the resume plan decides
                  |           |          |-----> queued (lane resume) | dead
-                 `-- retry --'------> dead      attempts used up; an operator requeues or drops it
+                 `-- retry --'------> dead          attempts used up; an operator decides
 
-An adapter calls `accept` before it acknowledges a message to its channel. The same (channel, event_id) again gets
-the first receipt, so a channel may deliver as often as it likes. When a session or a lane is full the adapter
-is told so, with a time to retry: it can NACK instead of dropping.
+An adapter calls `accept` before it acknowledges a message to its channel. The same
+(channel, event_id) again gets the first receipt, so a channel may deliver as often as
+it likes. When a session or a lane is full, the adapter gets an error with a time to
+retry. It can NACK instead of dropping the message.
 
-Order: one message of a session at a time, first come first served; a message that waits for its retry holds
-the ones behind it. A resume is the exception: every newer message of its session goes first, and goes on where
-the interrupted one stopped, because that is in the transcript already.
+Order: one message of a session at a time, first come first served. A message that waits for
+its retry holds up those behind it. A resume is the exception. Every newer message of its
+session goes first, and continues where the interrupted one stopped, because the transcript
+has that already.
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import anyio.to_thread
 from pydantic import BaseModel
 
 from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput, NotFound, SessionBusy, SessionEnded
-from sessiondb.json_text import decode_object, dumps
-from sessiondb.limits import LANE_WAITING_MAX, SESSION_WAITING_MAX
+from sessiondb.json_text import dumps
+from sessiondb.limits import LANE_WAITING_MAX, SESSION_KEY_CHARS_MAX, SESSION_WAITING_MAX
 from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, OpenMessage
 from sessiondb.transcript import registry
-from sessiondb.transcript.entries import draft_entry
-from sessiondb.transcript.keys import SessionKey
+from sessiondb.transcript.entries import draft_decoded, is_large
+from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import turns
 
@@ -47,11 +50,38 @@ class Incoming:
     session_id: str  # for a session that does not exist yet
 
 
+async def prepare_incoming(
+    channel: str, event_id: str, key: str, message: dict[str, Any] | BaseModel | str, lane: str
+) -> Incoming:
+    """Check and encode a message on its way in, off the event loop when it is large.
+
+    Raises:
+        InvalidInput: not a message; or the channel or the event id (which some channels
+            number) is not a text that fits.
+        InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+    """
+    text = (
+        await anyio.to_thread.run_sync(message_text, message)
+        if is_large(message)
+        else message_text(message)
+    )
+    _check_text("channel", channel)
+    _check_text("event_id", event_id)
+    return Incoming(channel, event_id, parse_key(key), lane, text, registry.new_session_id())
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= SESSION_KEY_CHARS_MAX:
+        raise InvalidInput(
+            f"{name} is a text of 1 to {SESSION_KEY_CHARS_MAX} characters, not {value!r:.80}"
+        )
+
+
 def message_text(message: dict[str, Any] | BaseModel | str) -> str:
     """Encode a message for the inbox.
 
     Raises:
-        InvalidInput: not a message with a role, or the transcript could not store it.
+        InvalidInput: not a message with a role, or not what a transcript can store.
     """
     if not isinstance(message, dict | str | BaseModel):
         raise InvalidInput(
@@ -59,25 +89,24 @@ def message_text(message: dict[str, Any] | BaseModel | str) -> str:
         )
     item = message_json(message) if isinstance(message, BaseModel) else message
     text = dumps(item) if isinstance(item, dict) else item.strip()
-    draft_entry(
-        text, now_ms=0
-    )  # whatever a transcript would refuse is refused here, while the sender can be told
-    fields, _ = decode_object(text)
+    # What a transcript would refuse is refused here, while the sender can be told.
+    _, fields = draft_decoded(text, now_ms=0)
     if "type" in fields or not isinstance(fields.get("role"), str):
         raise InvalidInput(
-            'a message has a "role" and no "type"; other entries are appended to their session, not accepted'
+            'a message has a "role" and no "type"; other entries are appended to their session, '
+            "not accepted"
         )
     return text
 
 
 def accept(tx: Tx, incoming: Incoming) -> Accepted:
-    """Store a message. On disk once the transaction commits; may be repeated.
+    """Store a message. Durable once the transaction commits; may be repeated.
 
     Raises:
         SessionBusy: too many messages of this session, or in this lane, are waiting.
-        SessionEnded: the key is bound to a session that has ended; nothing can be said in it any more.
+        SessionEnded: the key is bound to a session that has ended, and takes no message.
         NotFound: no such lane.
-        InvalidInput: the lane is the one of resumes.
+        InvalidInput: the lane is for resumes.
     """
     known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
     if known is not None:
@@ -87,8 +116,10 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     turns.require_lane(tx, incoming.lane)
     if incoming.lane == turns.RESUME_LANE:
         raise InvalidInput(
-            f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts there: one that is accepted would wait "
-            "behind every other, be cut off and not be tried again. Accept it into lane 'main', or one made with db.set_lane()",
+            f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts "
+            "there: a message that is accepted there would wait behind every other, be cut off, "
+            "and not be tried again. Accept it into lane 'main', or into one made with "
+            "db.set_lane()",
             lane=incoming.lane,
         )
     _refuse_when_ended(tx, incoming.key)
@@ -110,13 +141,17 @@ def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
     bound = tx.first("registry.by_key", session_key=key.text)
     if bound is not None and bound.ended_at_ms is not None:
         raise SessionEnded(
-            f"{key.text} is bound to session {bound.session_id}, which has ended; unbind the key, and the message begins a new one",
+            f"{key.text} is bound to session {bound.session_id}, which has ended; unbind the key, "
+            "and the message begins a new one",
             session_id=bound.session_id,
         )
 
 
 def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
-    """Return how many messages of the session are ahead; raise if that, or the lane, is too many."""
+    """Return how many messages of the session are ahead.
+
+    Raise SessionBusy if the session or the lane is full.
+    """
     ahead: int = tx.one(
         "inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX
     ).waiting
@@ -129,8 +164,8 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
         )
         retry_after_ms = max(1_000, busy.expires_at_ms - tx.now_ms) if busy is not None else 1_000
         raise SessionBusy(
-            f"session {ref.session_id}: {ahead} messages are waiting, which is the limit; it is busy with {holder}. "
-            f"Not accepted; retry in {retry_after_ms} ms.",
+            f"session {ref.session_id}: {ahead} messages are waiting, which is the limit; "
+            f"it is busy with {holder}. Not accepted; retry in {retry_after_ms} ms.",
             session_id=ref.session_id,
             holder=holder,
             retry_after_ms=retry_after_ms,
@@ -138,7 +173,8 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     waiting = tx.one("inbox.waiting_in_lane", lane=incoming.lane, limit=LANE_WAITING_MAX).waiting
     if waiting >= LANE_WAITING_MAX:
         raise SessionBusy(
-            f"lane {incoming.lane}: {waiting:,} messages are waiting, which is the limit. Not accepted; retry in 5,000 ms.",
+            f"lane {incoming.lane}: {waiting:,} messages are waiting, which is the limit. "
+            "Not accepted; retry in 5,000 ms.",
             session_id=ref.session_id,
             holder=f"lane {incoming.lane}",
             retry_after_ms=5_000,
@@ -146,8 +182,11 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     return ahead
 
 
-def tell_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
-    """Emit an event, once each, for messages that have waited longer than `after_ms`; return how many."""
+def notify_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
+    """Emit an event, once each, for messages that have waited longer than `after_ms`.
+
+    Return how many.
+    """
     late = tx.all("inbox.late", lane=lane, accepted_before_ms=tx.now_ms - after_ms, limit=limit)
     for row in late:
         if tx.run("inbox.mark_delayed", inbox_no=row.inbox_no):
@@ -170,12 +209,16 @@ def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> list[OpenMessage]
     ]
 
 
-def dead_letters(tx: ReadTx, *, before_no: int, limit: int) -> list[DeadLetter]:
-    """List messages that were given up, newest first."""
-    return [
-        DeadLetter(**row._asdict())
-        for row in tx.all("inbox.dead", before_no=before_no, limit=limit)
-    ]
+def dead_letters(
+    tx: ReadTx, before_no: int | None, limit: int
+) -> tuple[list[DeadLetter], int | None]:
+    """List messages that were given up, newest first.
+
+    Also return the next page's cursor, None at the end.
+    """
+    rows = tx.all("inbox.dead", before_no=2**62 if before_no is None else before_no, limit=limit)
+    more = rows[-1].inbox_no if len(rows) == limit else None
+    return [DeadLetter(**row._asdict()) for row in rows], more
 
 
 def requeue(tx: Tx, inbox_no: int) -> None:
@@ -192,7 +235,7 @@ def requeue(tx: Tx, inbox_no: int) -> None:
 
 
 def drop(tx: Tx, inbox_no: int) -> None:
-    """Give a dead letter up for good; its row stays, so the same event is never accepted again.
+    """Give up a dead letter for good. Its row stays, so the same event is never accepted again.
 
     Raises:
         NotFound: there is no such dead letter.

@@ -1,12 +1,16 @@
-"""The outbox: replies, written in the transaction that completes their turn (or passes an event on), sent from rows.
+"""The outbox: replies are rows, written with the end of their turn and sent from there.
+
+A reply that forwards an event is written in a transaction of its own.
 
     pending --> sending --> sent
        ^           |------> failed     the channel refused it for good, or for a day
-       |-- retry --|------> unknown    the sender died, or could not tell: shown, never blindly repeated
+       |-- retry --|------> unknown    the sender died, or could not tell: shown, never
+                                       blindly repeated
 
-"Sending" is committed before the channel is called. So after a crash in between, the row says `sending` by a process
-that is gone: nobody can know whether the person has read it, and it becomes `unknown`. Sending it again is an
-operator's decision. Replies of one session keep their order.
+"Sending" is committed before the channel is called. After a crash in between, the row says
+`sending` by a dead process. Nobody can know whether the person has read the reply, so it
+becomes `unknown`. Sending it again is an operator's decision. Replies of one session keep
+their order.
 """
 
 from __future__ import annotations
@@ -45,15 +49,15 @@ class Outgoing:
     attempt: int
     payload: str
     expires_at_ms: int
-    """After this it is `unknown`, unless what became of it is recorded."""
+    """After this it is `unknown`, unless its outcome is recorded."""
     tries: int
-    """Attempts since it was created, or since an operator asked for it again; this one is counted."""
+    """Attempts since `asked_at_ms`, this one included."""
     asked_at_ms: int
-    """When that was."""
+    """When it was created, or when an operator asked for it again."""
 
 
 def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
-    """Encode what the outbox is to send; return it and its bytes.
+    """Encode a reply for the outbox; return it and its bytes.
 
     Raises:
         InvalidInput: it is too large.
@@ -68,11 +72,26 @@ def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
     return (target, text), size
 
 
+def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, str], int]:
+    """Encode the reply that forwards an event; return it and its bytes.
+
+    Raises:
+        InvalidInput: it is no JSON, or too large.
+    """
+    try:
+        return encoded_reply(target, message)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"event {event.event_no} cannot be forwarded to {target!r:.80}: {error}"
+        ) from error
+
+
 def next_no(tx: ReadTx, now_ms: int) -> int | None:
     """Return the number of the reply to be sent now; None if there is none.
 
-    A pause is a minute at most: a time further ahead is of a clock that has been set back since, and is not waited for. What is
-    older goes first then, because every later reply seems to be due before it.
+    A pause is a minute at most. A time further ahead is of a clock that has been set back
+    since, and is not waited for. The older reply goes first then, because every later one
+    seems to be due before it.
     """
     ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
     found = [tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
@@ -80,16 +99,19 @@ def next_no(tx: ReadTx, now_ms: int) -> int | None:
 
 
 def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
-    """Make an event something to send, and move a consumer past it: in one transaction, so once, whoever else follows.
+    """Add a reply that forwards an event, and move a consumer past the event.
 
-    False if the consumer has moved past it already: then it was passed on, by another process or before a crash.
+    Both are one transaction, so it happens once, however many processes follow. Return
+    False if the consumer has moved past the event already: then it was forwarded by
+    another process, or before a crash.
 
     Raises:
-        InvalidInput: the event is not one of a session; or the name cannot be a consumer's.
+        InvalidInput: the event is about no session; or the name cannot be a consumer's.
     """
     if event.session_id is None:
         raise InvalidInput(
-            f"event {event.event_no} ({event.kind}) is about no session, so there is nobody to send it to"
+            f"event {event.event_no} ({event.kind}) is about no session, "
+            "so there is nobody to send it to"
         )
     handled = events.cursor(tx, consumer)
     if handled is not None and handled >= event.event_no:
@@ -136,19 +158,20 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
 
 
 def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
-    """Record that the channel took a reply; False if somebody decided about it meanwhile."""
+    """Record that the channel took a reply; False if it was settled otherwise meanwhile."""
     return _settle(tx, reply, "sent", receipt=receipt, reason=None)
 
 
 def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
-    """Record that the channel did not send a reply: it is tried again after a pause, or failed for good.
+    """Record that the channel did not send a reply: retry it after a pause, or fail it for good.
 
-    A channel that is away is no reason to give up: it is tried for a day, and a few times however old it is.
+    A channel that is away is no reason to give up. The reply is tried for a day, and a few
+    times however old it is.
     """
     if retry and (
         reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX
     ):
-        return put_back(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
+        return release(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
     if not _settle(tx, reply, "failed", receipt=None, reason=reason):
         return False
     events.emit(
@@ -162,9 +185,9 @@ def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
     return True
 
 
-def put_back(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
-    """Make a reply that was certainly not sent wait again; False if somebody decided about it meanwhile."""
-    put = tx.run(
+def release(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
+    """Make a reply pending again that was certainly not sent; False if it was settled meanwhile."""
+    released = tx.run(
         "outbox.retry",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
@@ -172,7 +195,7 @@ def put_back(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool
         available_at_ms=tx.now_ms + pause_ms,
         reason=reason,
     )
-    if put and pause_ms:
+    if released and pause_ms:
         tx.run(
             "outbox.wait_behind",
             session_no=reply.session_no,
@@ -180,31 +203,32 @@ def put_back(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool
             available_at_ms=tx.now_ms + pause_ms,
             limit=SESSION_WAITING_MAX,
         )
-    return put == 1
+    return released == 1
 
 
-def put_back_unsent(tx: Tx, reply: Outgoing, reason: str) -> bool:
-    """Make a reply wait again whose sending may have been committed to, and whose sender was not called; False if it was not.
+def release_if_taken(tx: Tx, reply: Outgoing, reason: str) -> bool:
+    """Make a reply pending again whose sender was not called; False if it was not taken.
 
-    The time tells it from the same attempt by another loop of this process, which may take it if it was not committed to here.
+    For a `begin_sending` whose outcome is unknown. If it was not committed, another loop of
+    this process may take the same attempt; the time tells the two apart.
     """
-    there = tx.first(
+    taken = tx.first(
         "outbox.begun",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
         attempt=reply.attempt,
         expires_at_ms=reply.expires_at_ms,
     )
-    return there is not None and put_back(tx, reply, reason)
+    return taken is not None and release(tx, reply, reason)
 
 
 def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:
-    """Record that nobody knows whether the channel took a reply; False if that is recorded already."""
+    """Record that nobody knows whether the channel took a reply; False if it was settled."""
     return lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempt)
 
 
 def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt: int) -> bool:
-    """Make a reply whose sender is gone `unknown`; False if it had been settled."""
+    """Make a reply `unknown` whose sender died or is late; False if it had been settled."""
     if not tx.run(
         "outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason
     ):
@@ -221,7 +245,7 @@ def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt:
 
 
 def give_up_overdue(tx: Tx, *, limit: int = 50) -> int:
-    """Make replies `unknown` whose sender has not been heard of in time; a bounded number at a time."""
+    """Make replies `unknown` whose sender's lease ran out; `limit` at a time. Return how many."""
     rows = tx.all("outbox.overdue", now_ms=tx.now_ms, limit=limit)
     late = "its sender was not heard of in time"
     return sum(
@@ -243,18 +267,26 @@ def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
         reason="decided by an operator",
     ):
         raise NotFound(
-            f"reply {outbox_no} is neither unknown nor failed; list them with `sessiondb outbox DB`",
+            f"reply {outbox_no} is neither unknown nor failed; "
+            "list them with `sessiondb outbox DB`",
             outbox_no=outbox_no,
         )
 
 
-def replies(tx: ReadTx, *, state: str, after_no: int, limit: int) -> list[Reply]:
-    """List replies in a state, oldest first."""
+def replies(
+    tx: ReadTx, after_no: int | None, limit: int, *, state: str
+) -> tuple[list[Reply], int | None]:
+    """List replies in a state, oldest first.
+
+    Also return the next page's cursor, None at the end.
+    """
+    after_no = after_no or 0
     if state == "sent":
         rows = tx.all("outbox.list_sent", after_no=after_no, limit=limit)
     else:
         rows = tx.all("outbox.list", state=state, after_no=after_no, limit=limit)
-    return [Reply(**row._asdict()) for row in rows]
+    more = rows[-1].outbox_no if len(rows) == limit else None
+    return [Reply(**row._asdict()) for row in rows], more
 
 
 def _settle(

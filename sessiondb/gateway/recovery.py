@@ -1,22 +1,28 @@
-"""Start-up: give back what dead processes held, then decide which interrupted messages go on.
+"""Start-up: release what dead processes held, then decide which interrupted messages to resume.
 
-`recover` is bounded and resumable: it looks at processes that never said good-bye, a page at a time, asks the kernel
-whether they live (outside any transaction) and for the dead ones interrupts their turns, abandons their
-compactions and makes the replies they were sending `unknown`, in transactions of bounded size. A compaction past its
-deadline is ended whoever runs it, because its owner may be on another host, or have closed the file without a word. It reads
-no transcript and no finished row: 100,000 sessions cost nothing.
+`recover` is bounded and resumable. It reads the processes that never closed the database, a
+page at a time, and asks the kernel whether they live, outside of any transaction. For the dead
+ones it interrupts their turns, abandons their compactions, and makes the replies that they
+were sending `unknown`, in transactions of bounded size. A compaction past its deadline is
+ended whichever process runs it: its owner may be on another host, or have closed the file
+without ending it. `recover` reads no transcript and no finished row: 100,000 sessions cost
+nothing.
 
-`plan` then decides about each interrupted message, newest first, and says why:
+`plan` then decides about each interrupted message, newest first, with a reason:
 
     resume      queued in lane `resume`, below every lane that users wait in
-    later       over the budget of this start (and of an hour, after it), or of what may run at once
-    skip        too old, idle too long, session ended, failed or damaged, attempts used up: dead, and the user is told
-    breaker     too many unclean ends in a short time: nothing is resumed, an operator is told
+    later       over the budget of this start (and of an hour, after it), or of what may run
+                at once
+    skip        too old, idle too long, session ended, failed or damaged, attempts used up:
+                dead, and the user is notified
+    breaker     too many unclean ends in a short time: nothing is resumed, and the operator
+                is notified
 
-What counts as an unclean end: a process that was opened within the window and died without closing, and that bears the
-name (`program`) of the one that plans. A crash loop is one program that starts and dies again and again; that somebody kills three
-commands does not stop a gateway from resuming. The command line, which resumes on behalf of a gateway, counts for each name but
-its own and goes by the worst.
+An unclean end is a process that was opened within the window, died without closing, and
+has the name (`program`) of the process that plans. A crash loop is one program that
+starts and dies again and again. Three killed commands do not stop a gateway from
+resuming. The command line resumes on behalf of a gateway: it counts for each name but
+its own, and goes by the worst.
 
 A message that arrives for a session whose resume is queued goes first, and takes its place.
 Source of the settings' names: openclaw docs, "restart recovery" and `session.maintenance`.
@@ -25,18 +31,23 @@ Source of the settings' names: openclaw docs, "restart recovery" and `session.ma
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import anyio
+import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessiondb import events, process
-from sessiondb.backend import ReadTx, Row, Tx
-from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
+from sessiondb import clock, events, process
+from sessiondb.backend import Database, ReadTx, Row, Tx
+from sessiondb.errors import SessionDBError
+from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
 
-from . import outbox, turns
+from . import outbox, retry, turns
 
 Action = Literal["resume", "later", "skip", "breaker"]
 SkipState = Literal["failed", "damaged"]
@@ -46,7 +57,7 @@ PLAN_AT_ONCE = 200
 
 
 class ResumePolicy(BaseModel):
-    """What may be resumed after a restart. Hours and counts of zero mean: no limit of that kind."""
+    """What may be resumed after a restart. Zero hours mean no limit of that kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +70,7 @@ class ResumePolicy(BaseModel):
     idle_hours: float = Field(default=0.0, ge=0)
     """Since the session last moved."""
     skip_states: frozenset[SkipState] = frozenset({"failed", "damaged"})
-    """Sessions that are left alone: whose turn before failed, or whose import had damaged lines."""
+    """Sessions that are left alone: the turn before failed, or the import had damaged lines."""
     attempts_max: int = Field(default=INTERRUPTED_ATTEMPTS_MAX, ge=1)
     deadline_s: float = Field(default=60.0, gt=0)
     """A resume that has not ended by then is cut off."""
@@ -70,7 +81,7 @@ class ResumePolicy(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to become of one interrupted message, and why."""
+    """The plan for one interrupted message, and its reason."""
 
     inbox_no: int
     session_id: str
@@ -82,7 +93,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was given back."""
+    """What was released."""
 
     instances: int = 0
     turns: int = 0
@@ -90,7 +101,7 @@ class Recovered:
     replies: int = 0
 
     def plus(self, other: Recovered) -> Recovered:
-        """Add up two reports."""
+        """Return the sum of two reports."""
         return Recovered(
             self.instances + other.instances,
             self.turns + other.turns,
@@ -99,29 +110,81 @@ class Recovered:
         )
 
 
+# -- recovering -------------------------------------------------------------------------------
+
+
+async def recover(db: Database) -> Recovered:
+    """Release what dead processes held, and end overdue compactions. See `SessionDB.recover`."""
+    total = Recovered()
+    for row in await dead_processes(db):
+        total = total.plus(await _release_all(db, row.instance_no, process_name(row)))
+    return total.plus(await _expire_all(db))
+
+
+async def dead_processes(db: Database) -> list[Row]:
+    """Return the processes that never closed the database and, says the kernel, are dead."""
+    dead: list[Row] = []
+    after_no = 0
+    while True:
+        page = await db.read("recover.look", partial(open_instances, after_no=after_no))
+        dead += await anyio.to_thread.run_sync(_dead_of, page)
+        if len(page) < RECOVER_AT_ONCE:
+            return dead
+        after_no = page[-1].instance_no
+
+
+def _dead_of(rows: Sequence[Row]) -> list[Row]:
+    """Keep the processes that are certainly dead. Reads /proc: not for the event loop's thread."""
+    return [
+        row
+        for row in rows
+        if process.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False
+    ]
+
+
+async def _release_all(db: Database, instance_no: int, holder: str) -> Recovered:
+    total, done = Recovered(), False
+    while not done:
+        step = partial(release, instance_no=instance_no, holder=holder, so_far=total)
+        part, done = await db.write("recover", step)
+        total = total.plus(part)
+    return total
+
+
+async def _expire_all(db: Database) -> Recovered:
+    total = Recovered()
+    while await db.read("recover.overdue", lambda tx: overdue_compactions(tx, clock.now_ms())):
+        part = await db.write("recover.overdue", expire_compactions)
+        if not part.compactions:  # another process was faster, or the clock was set back meanwhile
+            break
+        total = total.plus(part)
+    return total
+
+
 def open_instances(tx: ReadTx, *, after_no: int) -> list[Row]:
-    """Read a page of processes that never said good-bye, this one among them."""
+    """Read a page of processes that have not closed the database, this one among them."""
     return tx.all("recovery.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
 
 
-def who(row: Row) -> str:
-    """Name a process, for a reason or an event."""
+def process_name(row: Row) -> str:
+    """Return a process's name, for a reason or an event."""
     return f"{row.program}, pid {row.pid}"
 
 
-def _reason(who: str) -> str:
-    return f"its process ({who}) died"
+def _death_of(holder: str) -> str:
+    return f"its process ({holder}) died"
 
 
 def release(
-    tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None
+    tx: Tx, instance_no: int, holder: str, so_far: Recovered | None = None
 ) -> tuple[Recovered, bool]:
-    """Give back a bounded part of what a dead process held; also return whether that was all of it.
+    """Release a bounded part of what a dead process held; also return whether that was all.
 
-    `so_far` is what the steps of this recovery before gave back. The event says the total of this recovery: what one that was
-    itself killed half-way had given back is in the events of each turn, compaction and reply, and is not counted again.
+    `holder` names the process. `so_far` is what earlier steps of this recovery released.
+    The event has the total of this recovery. A recovery that was itself killed half-way is
+    not counted again: its part is in the events of each turn, compaction and reply.
     """
-    reason = _reason(who)
+    reason = _death_of(holder)
     held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
     jobs = tx.all("recovery.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
     sending = tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
@@ -137,20 +200,24 @@ def release(
         tx.run("recovery.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         total = part.plus(so_far or Recovered())
         counts = {"turns": total.turns, "compactions": total.compactions, "replies": total.replies}
-        message = f"{who} died; this recovery gave back {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
+        listed = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        message = f"{holder} died; this recovery released {listed}"
         events.emit(tx, "recovery_done", "operator", message, instance_no=instance_no, **counts)
     return part, done
 
 
 def overdue_compactions(tx: ReadTx, now_ms: int) -> list[Row]:
-    """Read a bounded number of running jobs whose deadline is over, and with it the moment in which their owners say so themselves."""
+    """Read a bounded number of running jobs whose deadline has passed by `LEASE_GRACE_MS`.
+
+    Until then their owners can end them themselves.
+    """
     return tx.all(
         "recovery.overdue_compactions", before_ms=now_ms - LEASE_GRACE_MS, limit=RECOVER_AT_ONCE
     )
 
 
 def expire_compactions(tx: Tx) -> Recovered:
-    """End a bounded number of overdue jobs, whoever runs them; a late commit is still reconciled."""
+    """End a bounded number of overdue jobs of any process; a late commit is still reconciled."""
     overdue = overdue_compactions(tx, tx.now_ms)
     return Recovered(
         compactions=sum(
@@ -158,6 +225,113 @@ def expire_compactions(tx: Tx) -> Recovered:
             for row in overdue
         )
     )
+
+
+# -- resuming ---------------------------------------------------------------------------------
+
+
+class ResumeMemory:
+    """How many resumes this process queued of late, and whether it announced the breaker.
+
+    It is not stored: the next start has a budget of its own.
+    """
+
+    def __init__(self) -> None:
+        self._queued: list[tuple[float, int]] = []  # when (monotonic clock), and how many
+        self.breaker_announced = False
+
+    def add(self, resumes: int) -> None:
+        """Count resumes that were queued now."""
+        if resumes:
+            self._queued.append((time.monotonic(), resumes))
+
+    def spent(self) -> int:
+        """Return how many resumes were queued in the last hour; forget those before."""
+        since = time.monotonic() - RESUME_BUDGET_S
+        self._queued = [(at, resumes) for at, resumes in self._queued if at > since]
+        return sum(resumes for _, resumes in self._queued)
+
+
+async def plan_resumes(db: Database, policy: ResumePolicy, memory: ResumeMemory) -> list[Decision]:
+    """Decide about every interrupted message; changes nothing. See `SessionDB.plan_resumes`."""
+    at_ms, dead = clock.now_ms(), await dead_processes(db)
+    instance_no = db.backend.stats()["instance_no"]
+    decisions: list[Decision] = []
+    before_no = 2**62
+    while True:
+        step = partial(
+            plan,
+            policy=policy,
+            now_ms=at_ms,
+            spent=memory.spent(),
+            ahead=sum(1 for decision in decisions if decision.action == "resume"),
+            before_no=before_no,
+            instance_no=instance_no,
+            dead=dead,
+        )
+        page = await db.read("recovery.plan", step)
+        decisions += page
+        if len(page) < PLAN_AT_ONCE:
+            return decisions
+        before_no = page[-1].inbox_no
+
+
+async def resume(db: Database, policy: ResumePolicy, memory: ResumeMemory) -> list[Decision]:
+    """Plan, and carry out the plan, a page per transaction. See `SessionDB.resume`."""
+    decisions: list[Decision] = []
+    before_no, stopped, full = 2**62, False, False
+    while True:
+        step = partial(
+            _resume_page,
+            policy=policy,
+            spent=memory.spent(),
+            before_no=before_no,
+            full=full,
+            announce_breaker=not memory.breaker_announced,
+        )
+        page, resumed = await db.write("resume", step)
+        memory.add(resumed)
+        decisions += page
+        full = full or any(decision.action == "later" for decision in page)
+        stopped = stopped or any(decision.action == "breaker" for decision in page)
+        memory.breaker_announced = memory.breaker_announced or stopped
+        if len(page) < PLAN_AT_ONCE:
+            memory.breaker_announced = stopped
+            return decisions
+        before_no = page[-1].inbox_no
+
+
+def _resume_page(
+    tx: Tx, *, policy: ResumePolicy, spent: int, before_no: int, full: bool, announce_breaker: bool
+) -> tuple[list[Decision], int]:
+    decisions = plan(
+        tx,
+        policy,
+        tx.now_ms,
+        spent=spent,
+        before_no=before_no,
+        full=full,
+        instance_no=tx.instance_no,
+    )
+    return decisions, apply(tx, decisions, policy, announce_breaker=announce_breaker)
+
+
+async def run_resumes(
+    db: Database, policy: ResumePolicy, memory: ResumeMemory, *, every_s: float
+) -> None:
+    """Recover and resume until cancelled. See `SessionDB.run_resumes`."""
+    backoff = retry.Backoff("the resumes")
+    while True:
+        sleep_s = every_s
+        try:
+            await recover(db)
+            decisions = await plan_resumes(db, policy, memory)
+            if any(decision.action != "later" for decision in decisions):
+                await resume(db, policy, memory)
+            backoff.reset()
+        except SessionDBError as error:
+            sleep_s = min(every_s, backoff.next_delay(error))
+        await anyio.sleep(sleep_s)
 
 
 def plan(
@@ -174,11 +348,13 @@ def plan(
 ) -> list[Decision]:
     """Decide about a page of interrupted messages, newest first; changes nothing.
 
-    `spent` is what this process has resumed lately, `ahead` what the pages before this one want to resume. `full`: a page before
-    this one had to say `later`, so nothing older goes before that, whatever has ended since. `instance_no` is who plans, None for a
-    reader; `dead` are processes whose turns count as interrupted although nobody has given them back yet.
+    `spent` is how many resumes this process queued lately, `ahead` how many the pages before
+    this one want to queue. `full`: a page before this one decided `later`, so nothing older
+    goes first, whatever has ended since. `instance_no` is the process that plans, None for a
+    reader. `dead` are processes whose turns count as interrupted although they have not been
+    released yet.
     """
-    holders = {row.instance_no: who(row) for row in dead}
+    holders = {row.instance_no: process_name(row) for row in dead}
     numbers = json.dumps(list(holders))
     held = tx.all("inbox.interrupted", before_no=before_no, limit=PLAN_AT_ONCE)
     if holders:
@@ -203,7 +379,7 @@ def plan(
     budget = policy.budget_per_start - spent - ahead
     decisions = []
     for row in held:
-        why = _reason(holders[row.holder_no]) if row.holder_no is not None else row.reason
+        why = _death_of(holders[row.holder_no]) if row.holder_no is not None else row.reason
         action, reason = _decide(
             row, policy, now_ms, why, unclean=unclean, room=room, budget=budget
         )
@@ -218,7 +394,7 @@ def plan(
 def _decide(
     row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: int, room: int, budget: int
 ) -> tuple[Action, str]:
-    # What a dead process still holds is given up by `recover`, whatever the policy, when its last attempt was that one.
+    # If this was the message's last attempt, `recover` gives it up, whatever the policy.
     attempts_max = (
         min(policy.attempts_max, INTERRUPTED_ATTEMPTS_MAX)
         if row.holder_no is not None
@@ -256,11 +432,11 @@ def _decide(
 
 
 def apply(
-    tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, tell_breaker: bool = True
+    tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, announce_breaker: bool = True
 ) -> int:
-    """Carry decisions out, in the transaction that made them; return how many resumes were queued.
+    """Carry out decisions, in the transaction that made them; return the number of resumes.
 
-    With `tell_breaker` an operator is told when the breaker stops all resuming.
+    With `announce_breaker` the operator is notified when the breaker stops all resuming.
     """
     resumed = 0
     for decision in decisions:
@@ -277,7 +453,7 @@ def apply(
                 tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}"
             )
     stopped = [decision.reason for decision in decisions if decision.action == "breaker"]
-    if stopped and tell_breaker:
+    if stopped and announce_breaker:
         events.emit(
             tx, "crash_loop", "operator", f"Nothing is resumed: {stopped[0]}", messages=len(stopped)
         )

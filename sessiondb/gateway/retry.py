@@ -1,16 +1,17 @@
-"""What the loops of a gateway have in common: how they wait trouble out, and how they write what has happened already.
+"""What the loops of a gateway share: how they wait, back off, and write what has happened.
 
-`lanes`, `sending` and `following` hold one loop each; that of the resumes is a few lines in `gateway`.
+`worker`, `dispatcher`, `consumer` and `recovery` hold one loop each.
 
-Waiting does not poll: a commit of this process wakes a loop at once, a commit of another within 100 ms, and otherwise it
-sleeps until the next retry, lease or notice is due, `LOOK_S` at most.
+Waiting does not poll. A commit of this process wakes a loop at once, a commit of another
+process within 100 ms. Otherwise the loop sleeps until the next retry, lease or notice is due,
+`SLEEP_S_MAX` at most.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 import anyio.lowlevel
@@ -20,81 +21,94 @@ from sessiondb.errors import ReadTooLong, SessionDBError, StoreDamaged, outcome_
 
 logger = logging.getLogger("sessiondb")
 
-# The longest that a loop sleeps without looking, whatever it was told.
-LOOK_S = 5.0
-# What a loop waits before it tries again when the database could not take its request.
+# The longest that a loop sleeps before it reads again, and the shortest.
+SLEEP_S_MAX = 5.0
+SLEEP_S_MIN = 0.01
+# The first delay after the database could not take a loop's request.
 BUSY_PAUSE_S = 0.2
 
 
-class Backoff:
-    """What goes wrong in a loop: said once, not at each attempt, and waited out longer each time, up to `LOOK_S`."""
+def sleep_s(now_ms: int, due_ms: Iterable[int | None]) -> float:
+    """Return how long a loop may sleep until the first of some times, None meaning never."""
+    due_s = [(at_ms - now_ms) / 1000 for at_ms in due_ms if at_ms is not None]
+    return min(SLEEP_S_MAX, max(SLEEP_S_MIN, min(due_s, default=SLEEP_S_MAX)))
 
-    def __init__(self, who: str) -> None:
-        self.who = who
-        self._said = ""
-        self._pause_s = 0.0
+
+class Backoff:
+    """A loop's errors: each logged once, not at each attempt, with delays that grow.
+
+    The delays double up to `SLEEP_S_MAX`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._logged = ""
+        self._delay_s = 0.0
 
     def reset(self) -> None:
         """Note that an attempt succeeded."""
-        self._said, self._pause_s = "", 0.0
+        self._logged, self._delay_s = "", 0.0
 
     def next_delay(self, error: SessionDBError) -> float:
-        """Say how long to wait before trying again after an error that passes; raise any other.
+        """Return how long to wait before the next attempt, after an error that passes.
 
-        A page that cannot be read looks like damage, and may be read the next time; and if it is damage, the other sessions go on.
+        Raise any other error. A page that cannot be read looks like damage, and may be
+        readable the next time. If it is damage, the other sessions still go on.
         """
         is_damage = isinstance(error, StoreDamaged)
         if not is_damage and not error.retry and not isinstance(error, ReadTooLong):
             raise error
-        if str(error) != self._said:
-            self._said = str(error)
-            logger.log(logging.ERROR if is_damage else logging.WARNING, "%s: %s", self.who, error)
-        self._pause_s = LOOK_S if is_damage else min(LOOK_S, max(BUSY_PAUSE_S, self._pause_s * 2))
-        return self._pause_s
+        if str(error) != self._logged:
+            self._logged = str(error)
+            logger.log(logging.ERROR if is_damage else logging.WARNING, "%s: %s", self.name, error)
+        doubled = max(BUSY_PAUSE_S, self._delay_s * 2)
+        self._delay_s = SLEEP_S_MAX if is_damage else min(SLEEP_S_MAX, doubled)
+        return self._delay_s
 
 
 async def write_with_retry(
-    db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, who: str, size: int = 0
+    db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, name: str, size: int = 0
 ) -> None:
-    """Write what has happened already; shielded, and tried again for a while after errors that pass.
+    """Write what has happened already; shielded, and retried for a while after errors that pass.
 
-    The body may run again after it was committed. asyncio's task.cancel() passes through a shield, once per call: what was not
-    executed is tried again, and the cancellation goes on when that is done.
+    The body may run again after it was committed. asyncio's task.cancel() passes
+    through a shield, once per call. A write that it stopped is tried again; the
+    cancellation is raised when that is done.
     """
-    give_up = time.monotonic() + for_s
-    backoff = Backoff(who)
+    give_up_at = time.monotonic() + for_s
+    backoff = Backoff(name)
     cancelled: BaseException | None = None
-    pause_s = 0.0
+    delay_s = 0.0
     with anyio.CancelScope(shield=True):
         while True:
             try:
-                if pause_s:
-                    await anyio.sleep(pause_s)
+                if delay_s:
+                    await anyio.sleep(delay_s)
                 await db.write(op, body, size=size)
                 break
             except SessionDBError as error:
-                if not error.retry or time.monotonic() >= give_up:
+                if not error.retry or time.monotonic() >= give_up_at:
                     if cancelled is None:
                         raise
-                    logger.warning("%s: while it was being cancelled: %s", who, error)
+                    logger.warning("%s: while it was being cancelled: %s", name, error)
                     break
-                pause_s = backoff.next_delay(error)
+                delay_s = backoff.next_delay(error)
             except anyio.get_cancelled_exc_class() as again:
-                cancelled, pause_s = again, 0.0
+                cancelled, delay_s = again, 0.0
                 if outcome_of(again) == "committed":
                     break
     if cancelled is not None:
         raise cancelled
 
 
-async def reraise_cancellation(mixed: BaseExceptionGroup[BaseException], who: str) -> None:
-    """Let a cancellation go on that came with errors of the one who was cancelled; they are logged, and stop nobody."""
+async def reraise_cancellation(mixed: BaseExceptionGroup[BaseException], name: str) -> None:
+    """Re-raise the cancellation. Log the other errors."""
     _, others = mixed.split(anyio.get_cancelled_exc_class())
     if others is not None and not isinstance(others, Exception):
         raise mixed
     logger.warning(
         "%s: while it was being cancelled: %s",
-        who,
+        name,
         others and unwrap_group(others),
         exc_info=others,
     )
@@ -102,7 +116,7 @@ async def reraise_cancellation(mixed: BaseExceptionGroup[BaseException], who: st
 
 
 def unwrap_group(error: BaseException) -> BaseException:
-    """Return the error that groups of one were put around."""
+    """Return the error inside of groups that hold one error each."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -1,22 +1,24 @@
 """Turns: one run of the agent over one claimed message, with a lease and a fencing token.
 
-    claim --> running --> completed            entries, replies and the end of the turn in one transaction
-                 |------> failed               the message is retried after a pause, or dead
-                 |------> aborted              a person stopped it
-                 `------> interrupted          its process died or fell silent; the message waits for the resume plan
+    claim --> running --> completed     entries, replies and the end, in one transaction
+                 |------> failed        the message is retried after a pause, or dead
+                 |------> aborted       a person stopped it
+                 `------> interrupted   its process died or fell silent; the resume plan decides
 
-Claiming a message, appending it to the transcript and starting the turn is one transaction: there is no moment at
-which a message is neither waiting nor being worked on.
+Claiming a message, appending it to the transcript and starting the turn is one transaction.
+There is no moment at which a message is neither waiting nor being worked on.
 
 Invariants, enforced by the database and so across processes:
 
-* one running turn per session (a partial unique index);
-* a lane runs at most its concurrency, counted from rows under the write lock;
-* a turn's number only grows and is its fencing token: every write of a turn checks, in its own transaction, that
-  the turn is still running. A holder that was taken over cannot write, however late it wakes up.
+* One running turn per session (a partial unique index).
+* A lane runs at most its concurrency, counted from rows under the write lock.
+* A turn's number only grows, and is its fencing token. Every write of a turn checks, in its
+  own transaction, that the turn is still running. A holder that was taken over cannot
+  write, however late it wakes up.
 
-The lease is a promise to be heard of, renewed while the work goes on and never past the turn's deadline: a holder
-that only renews cannot keep a session for ever. Taking over is one compare-and-set on the turn's row.
+The lease is a promise to renew it in time. It is renewed while the work goes on, and
+never past the turn's deadline: a holder that only renews cannot keep a session for
+ever. Taking over is one compare-and-set on the turn's row.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ from typing import Literal
 from sessiondb import events
 from sessiondb.backend import ReadTx, Row, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import NotFound, StoreDamaged, TurnLost
+from sessiondb.errors import InvalidInput, NotFound, StoreDamaged, TurnLost
 from sessiondb.limits import (
     INBOX_ATTEMPTS_MAX,
     INBOX_PAUSE_GROWTH,
     INTERRUPTED_ATTEMPTS_MAX,
+    LANE_CHARS_MAX,
     LEASE_GRACE_MS,
     OUTBOX_WAITING_MAX,
     PRIORITY_WAIT_MS_MAX,
@@ -54,7 +57,10 @@ RESUME_LANE = "resume"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A message that could be claimed; read before the claim so that its JSON is handled outside the transaction."""
+    """A message that could be claimed.
+
+    It is read before the claim, so that its JSON is decoded outside of the transaction.
+    """
 
     inbox_no: int
     session_no: int
@@ -81,19 +87,60 @@ class Started:
     expires_at_ms: int
     deadline_ms: int
     timeout_ms: int
-    """The work is cut off after this; the lease can be renewed for a moment longer, to write how it ended."""
+    """The work is cut off after this.
+
+    The lease can be renewed for a moment longer, to write how it ended."""
     accepted_at_ms: int
     notified: bool
-    """True: the sender has been told that it takes longer."""
+    """True: the sender has been notified that the answer takes longer."""
 
 
-# -- starting -----------------------------------------------------------------------------------------------
+# -- lanes ------------------------------------------------------------------------------------
+
+
+def check_lane(lane: str, concurrency: object, priority: object) -> None:
+    """Check a lane's settings.
+
+    Raises:
+        InvalidInput: an empty or too long name, a concurrency below 1, or no number.
+    """
+    if (
+        not 0 < len(lane) <= LANE_CHARS_MAX
+        or not isinstance(concurrency, int)
+        or not isinstance(priority, int)
+        or concurrency < 1
+    ):
+        raise InvalidInput(
+            f"a lane needs a name of 1 to {LANE_CHARS_MAX} characters, a concurrency of at least "
+            "1, and a number as its priority"
+        )
+
+
+def set_lane(tx: Tx, lane: str, concurrency: int, priority: int) -> None:
+    """Create a lane or change it. May be repeated."""
+    tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority)
+
+
+def require_lane(tx: ReadTx, lane: str) -> Row:
+    """Return a lane's settings, and how many of its turns run.
+
+    Raises:
+        NotFound: there is no such lane.
+    """
+    row = tx.first("turns.lane", lane=lane)
+    if row is None:
+        raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
+    return row
+
+
+# -- starting ---------------------------------------------------------------------------------
 
 
 def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
     """Read the next message of a lane that may run, if the lane has room and the outbox too.
 
-    While a lane before it has a message that could run, only one that has waited for `PRIORITY_WAIT_MS_MAX`.
+    While a lane of higher priority has a message that could run, only a message that has
+    waited for `PRIORITY_WAIT_MS_MAX` may.
     """
     room = require_lane(tx, lane)
     if (
@@ -114,10 +161,11 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
 
 
 def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
-    """Return the number of the message of a lane that is to run next, of those that have waited for so long; None if there is none.
+    """Return the number of a lane's next message among those that have waited for `waited_ms`.
 
-    A pause is a minute at most: a time further ahead is of a clock that has been set back since, and is not waited for. What is
-    older goes first then, because every later message seems to have been due before it.
+    None if there is none. A pause is a minute at most. A time further ahead is of a clock
+    that has been set back since, and is not waited for. The older message goes first then,
+    because every later one seems to have been due before it.
     """
     ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
     found = [
@@ -127,28 +175,18 @@ def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int |
     return min((row.inbox_no for row in found if row is not None), default=None)
 
 
-def require_lane(tx: ReadTx, lane: str) -> Row:
-    """Return a lane's settings, and how many of its turns run.
-
-    Raises:
-        NotFound: there is no such lane.
-    """
-    row = tx.first("turns.lane", lane=lane)
-    if row is None:
-        raise NotFound(f"there is no lane {lane!r}; make it with db.set_lane()", lane=lane)
-    return row
-
-
 def claim(
     tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int
 ) -> Started | None:
-    """Claim a message: append it to its transcript and start the turn. None if it is not to be run now.
+    """Claim a message: append it to its transcript and start the turn. None if it must not run now.
 
-    That is so when another process was faster, or when its session has ended meanwhile: then it is dead, with events.
-    A message that an interrupted turn had appended before is not appended again.
+    Another process may have been faster. Or its session has ended meanwhile: then the
+    message is dead, with events. A message that an interrupted turn had appended before
+    is not appended again.
     """
-    # Critical section "claim". Invariant: what `peek` saw still holds, so a lane never runs more than its concurrency
-    # and a session's messages keep their order, whatever other processes did since.
+    # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never
+    # runs more than its concurrency, and a session's messages keep their order,
+    # whatever other processes did since.
     now = peek(tx, lane, tx.now_ms)
     if now is None or now.inbox_no != candidate.inbox_no:
         return None
@@ -199,10 +237,11 @@ def claim(
     )
 
 
-def is_there(tx: ReadTx, created: Started) -> bool:
-    """Tell whether a turn whose claim may or may not have been committed is running, and is this process's.
+def was_committed(tx: ReadTx, created: Started) -> bool:
+    """Tell whether a claim whose outcome is unknown was committed, and its turn is still running.
 
-    Its number alone does not say so: if it was not committed, the number may have been given to another turn since.
+    The turn's number alone does not say so: if the claim was not committed, another
+    turn may have the number by now.
     """
     row = tx.first("turns.get", turn_no=created.turn_no)
     if row is None or row.state != "running":
@@ -214,7 +253,7 @@ def is_there(tx: ReadTx, created: Started) -> bool:
     )
 
 
-# -- while it runs ------------------------------------------------------------------------------------------
+# -- while it runs ----------------------------------------------------------------------------
 
 
 def require_running(tx: ReadTx, turn_no: int) -> Row:
@@ -232,7 +271,8 @@ def require_running(tx: ReadTx, turn_no: int) -> Row:
         )
     if turn.state != "running":
         raise TurnLost(
-            f"turn {turn_no} of session {turn.session_id} is {turn.state} ({turn.reason or 'finished'}); it can write no more",
+            f"turn {turn_no} of session {turn.session_id} is {turn.state} "
+            f"({turn.reason or 'finished'}); it can write no more",
             turn_no=turn_no,
             session_id=turn.session_id,
             state=turn.state,
@@ -250,7 +290,7 @@ def append(tx: Tx, turn_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
 
 
 def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
-    """Begin the context anew in the name of a turn; refused once the turn was taken over. Return the new epoch.
+    """Begin a new context in the name of a turn; refused once it was taken over. Return the epoch.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -262,7 +302,7 @@ def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
 
 
 def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
-    """Promise to be heard of again; return until when. Never past the deadline.
+    """Renew the lease; return when it runs out. Never past the deadline.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -279,14 +319,14 @@ def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
     return int(tx.one("turns.get", turn_no=turn_no).expires_at_ms)
 
 
-def tell_delayed(tx: Tx, turn_no: int) -> None:
+def notify_delayed(tx: Tx, turn_no: int) -> None:
     """Emit an event, once for a message, because the answer takes long.
 
     Raises:
         TurnLost: the turn is not running any more.
     """
     turn = require_running(tx, turn_no)
-    if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: told while it waited
+    if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: notified while it waited
         waited_ms = tx.now_ms - tx.one("inbox.notified", inbox_no=turn.inbox_no).accepted_at_ms
         events.emit(
             tx,
@@ -300,7 +340,7 @@ def tell_delayed(tx: Tx, turn_no: int) -> None:
         )
 
 
-# -- ending -------------------------------------------------------------------------------------------------
+# -- ending -----------------------------------------------------------------------------------
 
 
 def complete(
@@ -312,9 +352,10 @@ def complete(
     incomplete: bool,
     reason: str | None,
 ) -> list[Receipt]:
-    """End a turn with what it produced: entries, replies for the outbox and the end itself, all or nothing.
+    """End a turn with its results: entries, replies and the end itself, all or nothing.
 
-    `replies` are (target, JSON). `incomplete` says that there is no usable answer; the user is told.
+    `replies` are (target, JSON). `incomplete` says that there is no usable answer; the user is
+    notified.
 
     Raises:
         TurnLost: the turn was taken over; nothing is written.
@@ -351,7 +392,7 @@ def complete(
 def fail(
     tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = INBOX_ATTEMPTS_MAX
 ) -> None:
-    """End a turn that went wrong; its message is tried again after a pause or, used up, is dead.
+    """End a turn that failed. Its message is retried after a pause, or dead after the last attempt.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -394,7 +435,7 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
 
 
 def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
-    """Take a turn away from a holder that is dead or silent: one compare-and-set. False if it had ended."""
+    """Take a turn away from a dead or silent holder: one compare-and-set. False if it had ended."""
     turn = tx.one("turns.get", turn_no=turn_no)
     if turn.state != "running":
         return False
@@ -402,16 +443,25 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     text = f"Turn {turn_no} of session {turn.session_id} was interrupted: {reason}"
     message = tx.first("inbox.notified", inbox_no=turn.inbox_no)
     if message is None or (message.state, message.turn_no) != ("claimed", turn_no):
-        # Another program did that. An error here would keep a lane, or a start, from all other turns; an operator is told.
-        text += f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; run `sessiondb verify DB`"
+        # Another program did that. An error here would keep a lane, or a start, from
+        # all other turns, so the operator is notified instead.
+        text += (
+            f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; "
+            "run `sessiondb verify DB`"
+        )
     elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
         require_one(
             tx.run("inbox.suspend", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
             _claimed_by(turn),
         )
-        notified = "The work on your message was interrupted. It may go on by itself; if you write again, it goes on at once."
         events.emit(
-            tx, "turn_interrupted", "user", notified, session_no=turn.session_no, turn_no=turn_no
+            tx,
+            "turn_interrupted",
+            "user",
+            "The work on your message was interrupted. "
+            "It may go on by itself; if you write again, it goes on at once.",
+            session_no=turn.session_no,
+            turn_no=turn_no,
         )
     else:
         dead_letter(
@@ -433,7 +483,7 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
 
 
 def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
-    """Give up a waiting message that cannot be worked on at all; False if it is not waiting any more."""
+    """Give up a waiting message that no turn can work on; False if it is not waiting any more."""
     if tx.first("inbox.waiting", inbox_no=inbox_no) is None:
         return False
     dead_letter(tx, inbox_no, session_no, reason)
@@ -441,9 +491,10 @@ def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
 
 
 def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
-    """Interrupt the turns of a lane whose lease ran out; a bounded number at a time; return how many.
+    """Interrupt turns of a lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most; return how many.
 
-    `alive` are turns (a JSON array) that the caller knows to be alive by another clock than the one that leases are told by.
+    `alive` is a JSON array of turns that the caller knows to be alive by another clock than
+    that of the leases.
     """
     expired = tx.all(
         "turns.expired", lane=lane, now_ms=tx.now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE
@@ -452,7 +503,7 @@ def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
 
 
 def dead_letter(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
-    """Give a message up: a dead letter, an event for whoever waits for the answer and one for the operator."""
+    """Give up a message: a dead letter, an event for the user who waits, one for the operator."""
     require_one(
         tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason),
         f"inbox item {inbox_no} was open",
@@ -490,17 +541,23 @@ def _finish(
 
 
 def _claimed_by(turn: Row) -> str:
-    return f"inbox item {turn.inbox_no} was claimed by turn {turn.turn_no} of session {turn.session_id}"
+    return (
+        f"inbox item {turn.inbox_no} was claimed by turn {turn.turn_no} "
+        f"of session {turn.session_id}"
+    )
 
 
 def require_one(changed: int, what: str) -> None:
-    """Check that a change of state found its one row, which this transaction has seen or the schema's rules require.
+    """Check that a change of state found its one row.
+
+    This transaction has seen the row, or the schema's rules require it.
 
     Raises:
         StoreDamaged: it did not; nothing is written.
     """
     if changed != 1:
-        message = f"{what}, as the turn's rules require, and is not: the file is damaged, or was changed by another program. Nothing was "
         raise StoreDamaged(
-            message + "written. Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+            f"{what}, as the turn's rules require, and is not: the file is damaged, or was changed "
+            "by another program. Nothing was written. Run `sessiondb verify DB`; then "
+            "`sessiondb salvage DB NEW`."
         )

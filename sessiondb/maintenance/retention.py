@@ -19,19 +19,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
 
 from sessiondb import clock, events
 from sessiondb.backend import Backend, ReadTx, Row, Tx
 from sessiondb.errors import SessionDBError, StoreBusy, StoreClosed, StoreFull, StoreReadOnly
 from sessiondb.limits import PAGE_ROWS
-from sessiondb.transcript import registry
 
 from . import archive, pruning
-from .archive import Restored
 from .retention_plan import DAY_MS, Outcome, RetentionDecision, RetentionPolicy, make_plan, measure
-
-T = TypeVar("T")
 
 logger = logging.getLogger("sessiondb")
 
@@ -271,44 +266,3 @@ def _report(tx: Tx, report: RetentionReport) -> None:
 
 
 _DONE = {"archive": "archived", "delete": "deleted", "drop": "archives dropped", "keep": "kept"}
-
-
-# -- the façade's part -----------------------------------------------------------------
-
-
-class RetentionCalls:
-    """The calls about keeping and letting go. Mixed into `SessionDB`, which brings `read`, `write` and `backend`."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def backend(self) -> Backend: ...
-
-        async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T: ...
-
-    async def gc(
-        self, policy: RetentionPolicy, *, dry_run: bool = False, every: bool = False
-    ) -> RetentionReport:
-        """Archive what a policy does not keep, and give the space back; report every decision with its reason.
-
-        Appends and turns never wait for it. With `dry_run` nothing changes; with `every` the report also lists what no limit
-        asks for. Durable, step by step. May be repeated: what was interrupted goes on.
-
-        Raises:
-            StoreFull: the disk is full; what was done stays done. What fails for one session only is in the report.
-        """
-        return await gc(self.backend, policy, dry_run=dry_run, every=every)
-
-    async def restore(self, session_id: str) -> Restored:
-        """Bring an archived session back exactly as it was; keys that point elsewhere by now are left so. Durable.
-
-        `session_id` may be a unique prefix. What it was forked from comes back with it. May be repeated after an interruption.
-
-        Raises:
-            NotFound: no such session, or it was deleted without an archive.
-            InvalidInput: it is not archived.
-            StoreDamaged: the archive is not what was written.
-            StoreFull: the disk is full; called again it goes on.
-        """
-        ref = await self.read("restore.find", lambda tx: registry.resolve(tx, session_id))
-        return await archive.restore(self.backend, ref.session_no)

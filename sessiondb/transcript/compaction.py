@@ -49,7 +49,7 @@ from sessiondb.limits import (
     ENTRY_BYTES_MAX,
     MANUAL_SUMMARY_TOKENS_FLOOR,
 )
-from sessiondb.models import CompactionOutcome, CompactionResult
+from sessiondb.models import CompactionInfo, CompactionOutcome, CompactionResult
 
 from .append import (
     State,
@@ -531,3 +531,40 @@ def undo(tx: Tx, session_no: int) -> int:
     state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
     save_state(tx, state)
     return state.epoch
+
+
+# -- listing ------------------------------------------------------------------------------------------------
+
+
+def page(
+    tx: ReadTx, before_no: int | None, limit: int, *, session_no: int | None
+) -> tuple[list[CompactionInfo], int | None]:
+    """List jobs, newest first, of one session or of all; also return the next page's cursor, None at the end."""
+    before_no = 2**62 if before_no is None else before_no
+    if session_no is None:
+        rows = tx.all("compaction.list", before_no=before_no, limit=limit)
+    else:
+        rows = tx.all(
+            "compaction.list_of_session", session_no=session_no, before_no=before_no, limit=limit
+        )
+    more = rows[-1].compaction_no if len(rows) == limit else None
+    return [_info(row) for row in rows], more
+
+
+def _info(row: Row) -> CompactionInfo:
+    return CompactionInfo(
+        compaction_id=row.compaction_id,
+        session_id=row.session_id,
+        state=row.state,
+        trigger=row.trigger,
+        base_epoch=row.base_epoch,
+        epoch=row.epoch,
+        late=bool(row.late),
+        tokens_before=row.tokens_before,
+        tokens_after=row.tokens_after,
+        owner=row.owner,
+        begun_at_ms=row.begun_at_ms,
+        deadline_ms=row.deadline_ms,
+        finished_at_ms=row.finished_at_ms,
+        reason=row.reason,
+    )

@@ -309,6 +309,13 @@ def draft_entry(
         InvalidInput: not JSON, neither a message nor an entry, too large, a header, or an
             idempotency key (given, or the message's own) that is too long or reserved.
     """
+    return draft_decoded(item, now_ms=now_ms, idempotency_key=idempotency_key)[0]
+
+
+def draft_decoded(
+    item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None
+) -> tuple[Draft, dict[str, Any]]:
+    """As `draft_entry`; also return the decoded item, so that its text is decoded once."""
     text = dumps(item) if isinstance(item, dict) else _as_text(item)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
     wide = size - len(text)
@@ -331,7 +338,7 @@ def draft_entry(
     trouble = key_trouble(draft.idempotency_key)
     if trouble is not None:
         raise InvalidInput(f"{trouble}; choose another")
-    return draft
+    return draft, fields
 
 
 _RESERVED_KEY = re.compile(r"inbox:[0-9]+")
@@ -464,6 +471,14 @@ async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
     Raises:
         InvalidInput: it cannot be stored, or the idempotency key is too long.
     """
+    draft, _ = await prepare_decoded(item, idempotency_key)
+    return draft
+
+
+async def prepare_decoded(
+    item: Item, idempotency_key: str | None = None
+) -> tuple[Draft, dict[str, Any]]:
+    """As `prepare`; also return the decoded item, so that its text is decoded once."""
     _check_key(idempotency_key)
     prepare = partial(_prepare, item, idempotency_key)
     return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
@@ -474,7 +489,7 @@ def _check_key(key: object) -> None:
         raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
 
 
-def _prepare(item: Item, idempotency_key: str | None) -> Draft:
+def _prepare(item: Item, idempotency_key: str | None) -> tuple[Draft, dict[str, Any]]:
     if isinstance(item, BaseModel):
         item = message_json(item)
     if not isinstance(item, dict | str | bytes):
@@ -482,7 +497,7 @@ def _prepare(item: Item, idempotency_key: str | None) -> Draft:
             "an entry is a dict, a typed message, or the JSON text of either, "
             f"not {type(item).__name__}"
         )
-    return draft_entry(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+    return draft_decoded(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
 
 
 async def prepare_all(
@@ -506,7 +521,7 @@ def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draf
     for index, (item, key) in enumerate(zip(items, keys, strict=True)):
         try:
             _check_key(key)
-            drafts.append(_prepare(item, key))
+            drafts.append(_prepare(item, key)[0])
         except InvalidInput as error:
             raise InvalidInput(f"item {index}: {error}") from error
     return drafts

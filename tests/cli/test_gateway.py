@@ -35,7 +35,7 @@ TIMEOUT_S = 60
 # A gateway that does what messages say: `hang` holds its turn, `stick` its reply, anything else is answered and sent.
 GATEWAY = """
 import sys, anyio, sessiondb
-from sessiondb.gateway.worker import Answer
+from sessiondb.gateway.running_turn import Answer
 
 async def main():
     async with sessiondb.open(sys.argv[1], program="test gateway") as db:

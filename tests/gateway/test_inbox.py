@@ -1,4 +1,4 @@
-"""The inbox: what was accepted is a row, once, in order; what is not accepted is said so."""
+"""The inbox: an accepted message is a row, once and in order; a refused one is an error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import sessiondb
-from sessiondb import gateway_calls
-from sessiondb.gateway import inbox, turns
+from sessiondb import paging
+from sessiondb.gateway import inbox, outbox, turns
 from sessiondb.sqlite import writer
 from tests.support.core import query, user
 from tests.support.engine import other_process
@@ -31,7 +31,7 @@ from tests.support.gateway import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_message_is_accepted_once_however_often_it_is_delivered(tmp_db: Path) -> None:
+async def test_a_message_delivered_often_is_accepted_once(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         first = await say(db, "e1")
         again = [await say(db, "e1") for _ in range(3)]
@@ -44,7 +44,7 @@ async def test_a_message_is_accepted_once_however_often_it_is_delivered(tmp_db: 
     assert (other.duplicate, other.ahead) == (False, 1)
 
 
-async def test_a_duplicate_is_told_what_became_of_the_first(tmp_db: Path) -> None:
+async def test_a_duplicate_gets_the_state_of_the_first(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         turn = await claimed(db)
@@ -58,7 +58,8 @@ import os, signal, sys, anyio, sessiondb
 async def main():
     async with sessiondb.open(sys.argv[1]) as db:
         for number in range(50):
-            accepted = await db.accept("web", f"e{number}", "agent:main:web:1", {"role": "user", "content": f"m{number}"})
+            message = {"role": "user", "content": f"m{number}"}
+            accepted = await db.accept("web", f"e{number}", "agent:main:web:1", message)
             print(accepted.inbox_no, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 anyio.run(main, backend=sys.argv[2])
@@ -78,7 +79,7 @@ async def test_what_was_accepted_survives_kill_9(tmp_db: Path, anyio_backend: st
         assert (await db.verify()).ok
 
 
-async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back(
+async def test_a_full_session_names_its_holder_and_a_time_to_retry(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "SESSION_WAITING_MAX", 3)
@@ -101,7 +102,7 @@ async def test_a_full_session_is_busy_and_names_its_holder_and_when_to_come_back
         assert (await say(db, "e4")).state == "queued"
 
 
-async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(
+async def test_a_full_lane_is_busy_and_stores_nothing(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "LANE_WAITING_MAX", 2)
@@ -132,7 +133,7 @@ async def test_a_full_lane_is_busy_and_nothing_of_the_refused_message_stays(
         ({"role": "user", "content": float("nan")}, "JSON"),
     ],
 )
-async def test_what_a_transcript_would_refuse_is_refused_while_the_sender_can_be_told(
+async def test_accept_refuses_what_a_transcript_would_refuse(
     tmp_db: Path, message: Any, says: str
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -156,7 +157,7 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
         assert await look(db, "inbox") == []
 
 
-async def test_a_message_for_an_ended_session_is_refused_and_one_that_waited_there_is_dead_with_events(
+async def test_an_ended_session_takes_no_message_and_drops_its_queue(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -166,7 +167,7 @@ async def test_a_message_for_an_ended_session_is_refused_and_one_that_waited_the
         with pytest.raises(sessiondb.SessionEnded, match="unbind the key"):
             await say(db, "e2")
         candidate = await db.read("peek", lambda tx: turns.peek(tx, "main", 2**60))
-        assert candidate is not None, "it waits; claiming it finds out"
+        assert candidate is not None, "it waits; the claim finds out"
     async with sessiondb.open(tmp_db) as db:
         assert await claim(db) is None
         assert await inbox_states(db) == {"e1": "dead"}
@@ -186,7 +187,7 @@ async def test_a_message_of_hundreds_of_kilobytes_is_kept_as_it_is(tmp_db: Path)
     assert text in payload
 
 
-async def test_the_first_is_served_first_and_a_retry_holds_the_ones_behind_it(
+async def test_first_come_first_served_also_behind_a_retry(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -253,15 +254,15 @@ async def test_a_bounded_list_reads_no_more_than_its_bound(
         read: list[int] = []
 
         def spied(whole: Callable[..., Any]) -> Callable[..., Any]:
-            def spy(tx: Any, *, limit: int, **where: Any) -> Any:
+            def spy(tx: Any, cursor: Any, limit: int, **where: Any) -> Any:
                 read.append(limit)
-                return whole(tx, limit=limit, **where)
+                return whole(tx, cursor, limit, **where)
 
             return spy
 
-        monkeypatch.setattr(gateway_calls.inbox, "dead_letters", spied(inbox.dead_letters))
-        monkeypatch.setattr(gateway_calls.outbox, "replies", spied(gateway_calls.outbox.replies))
-        monkeypatch.setattr(gateway_calls, "PAGE_ROWS", 2)
+        monkeypatch.setattr(inbox, "dead_letters", spied(inbox.dead_letters))
+        monkeypatch.setattr(outbox, "replies", spied(outbox.replies))
+        monkeypatch.setattr(paging, "PAGE_ROWS", 2)
         assert [letter.event_id async for letter in db.dead_letters(limit=3)] == [
             "dead 4",
             "dead 3",
@@ -281,19 +282,25 @@ async def test_a_bounded_list_reads_no_more_than_its_bound(
         )
 
 
-async def test_who_waits_long_is_told_once(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_waits_long_has_one_notice(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         await say(db, "e2")
         await claimed(db)
-        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
+        assert (
+            await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000)) == 0
+        )
         clock.pass_ms(10_000)
         assert (
-            await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 1
+            await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000)) == 1
         ), "e1 is being worked on"
-        assert await db.write("t", lambda tx: inbox.tell_delayed(tx, "main", after_ms=10_000)) == 0
+        assert (
+            await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000)) == 0
+        )
         [event] = await look(db, "events")
     assert (event.kind, event.audience) == ("message_delayed", "user")
     assert json.loads(event.data) == {"inbox_no": 2, "waited_ms": 10_000}

@@ -1,4 +1,4 @@
-"""The outbox: sent once, in order, or said to be unknown; never sent twice by itself."""
+"""The outbox: a reply is sent once, in order, or is unknown; never sent twice by itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import sessiondb
 from sessiondb import limits
 from sessiondb.gateway import outbox, turns
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
-from tests.support.core import reply as said
+from tests.support.core import reply as assistant
 from tests.support.engine import other_process
 from tests.support.gateway import (
     Clock,
@@ -53,7 +53,7 @@ async def states(db: sessiondb.SessionDB) -> list[str]:
     return [row.state for row in await look(db, "outbox")]
 
 
-async def test_replies_of_a_session_are_sent_in_order_and_of_others_side_by_side(
+async def test_a_sessions_replies_are_in_order_others_side_by_side(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -74,7 +74,7 @@ async def test_replies_of_a_session_are_sent_in_order_and_of_others_side_by_side
 
 
 async def refuse_once(db: sessiondb.SessionDB, clock: Clock) -> int:
-    """Take the next reply, have the channel refuse it, and go to the time of its retry; return the pause."""
+    """Take the next reply, have it refused, and advance to its retry; return the pause."""
     reply = await begin(db)
     assert json.loads(reply.payload) == "a1"
     await db.write(
@@ -93,7 +93,7 @@ async def refuse_once(db: sessiondb.SessionDB, clock: Clock) -> int:
     return pause_ms
 
 
-async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_minute(
+async def test_a_refused_reply_is_retried_for_a_day(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -102,7 +102,7 @@ async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_
         await write_replies(db, "a1", "a2")
         pauses = [await refuse_once(db, clock) for _ in range(20)]
         assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, *[60_000] * 14], (
-            "a channel that is away is nobody's decision"
+            "a channel that is away needs no decision"
         )
         clock.pass_ms(REPLY_RETRY_MS_MAX)
         await refuse_once(db, clock)
@@ -111,7 +111,7 @@ async def test_a_refused_reply_is_tried_for_a_day_after_pauses_that_double_to_a_
         assert json.loads((await begin(db)).payload) == "a2", "a reply that failed holds nothing up"
 
 
-async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(
+async def test_a_reply_to_be_sent_again_is_retried_like_a_new_one(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -141,7 +141,7 @@ async def test_a_reply_that_is_asked_for_again_is_tried_as_if_it_were_new(
         )
 
 
-async def test_a_reply_that_is_old_when_its_gateway_starts_is_not_given_up_at_the_first_refusal(
+async def test_an_old_reply_is_not_given_up_at_the_first_refusal(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -167,7 +167,7 @@ async def test_a_reply_refused_for_good_is_failed_at_once(tmp_db: Path) -> None:
         assert not await db.write(
             "refused", partial(outbox.refused, reply=reply, reason="blocked", retry=False)
         )
-        assert await kinds(db) == ["reply_failed"], "said once"
+        assert await kinds(db) == ["reply_failed"], "one event"
 
 
 CHILD = """
@@ -182,7 +182,7 @@ anyio.run(main)
 """
 
 
-async def test_a_reply_whose_sender_was_killed_is_unknown_and_never_sent_again_by_itself(
+async def test_a_reply_of_a_killed_sender_is_unknown_and_not_resent(
     tmp_db: Path,
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -216,7 +216,7 @@ async def _all_settled(db: sessiondb.SessionDB) -> bool:
     return set(await states(db)) <= {"sent", "unknown", "failed"}
 
 
-async def test_a_late_result_settles_what_had_been_given_up_unless_somebody_decided(
+async def test_a_late_result_settles_an_unknown_reply(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -248,7 +248,7 @@ async def test_a_late_result_settles_what_had_been_given_up_unless_somebody_deci
         assert await states(db) == ["sent", "sent"]
 
 
-async def test_the_loop_records_what_the_channel_says(
+async def test_the_loop_records_the_answer_of_the_channel(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "sessiondb")
@@ -282,14 +282,14 @@ async def test_the_loop_records_what_the_channel_says(
         assert sorted(await kinds(db)) == ["reply_failed", "reply_unknown", "reply_unknown"]
 
 
-async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(
+async def test_a_full_outbox_stops_the_claiming_until_it_has_room(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "OUTBOX_WAITING_MAX", 3)
     connected = False
 
     async def handler(turn: Turn) -> Answer:
-        return Answer(entries=[said("yes")], replies=[("web:1", turn.message["content"])])
+        return Answer(entries=[assistant("yes")], replies=[("web:1", turn.message["content"])])
 
     async def sender(reply: outbox.Outgoing) -> None:
         if not connected:
@@ -305,13 +305,12 @@ async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(lambda: _count(db, "pending", 3))
             async with running(partial(db.run_outbox, sender)):
-                await anyio.sleep(
-                    0.1
-                )  # for a claim that should not be; what follows does not depend on how long
+                # For a claim that must not be. The rest does not depend on how long this is.
+                await anyio.sleep(0.1)
                 waiting = [
                     state for state in (await inbox_states(db)).values() if state == "queued"
                 ]
-                assert len(waiting) == 7, "what cannot be sent is not asked for"
+                assert len(waiting) == 7, "no claim while nothing can be sent"
                 monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
                 connected = True
                 await eventually(partial(sent, 10))
@@ -319,17 +318,17 @@ async def test_a_full_outbox_stops_the_claiming_until_there_is_room_again(
         assert (await db.verify()).ok
 
 
-async def test_a_slow_channel_does_not_hold_up_the_others_and_at_once_bounds_them(
+async def test_a_slow_channel_does_not_hold_up_the_others(
     tmp_db: Path,
 ) -> None:
-    busy, most, let_go = 0, 0, anyio.Event()
+    busy, most, released = 0, 0, anyio.Event()
 
     async def sender(reply: outbox.Outgoing) -> None:
         nonlocal busy, most
         busy += 1
         most = max(most, busy)
         if json.loads(reply.payload) == "slow":
-            await let_go.wait()
+            await released.wait()
         busy -= 1
 
     async with sessiondb.open(tmp_db) as db:
@@ -339,7 +338,7 @@ async def test_a_slow_channel_does_not_hold_up_the_others_and_at_once_bounds_the
         async with running(partial(db.run_outbox, sender, at_once=2)):
             await eventually(lambda: _count(db, "sent", 6))
             assert (await states(db))[:2] == ["sending", "pending"]
-            let_go.set()
+            released.set()
             await eventually(lambda: _count(db, "sent", 8))
     assert most == 2
 
@@ -348,7 +347,7 @@ async def _count(db: sessiondb.SessionDB, state: str, wanted: int) -> bool:
     return (await states(db)).count(state) == wanted
 
 
-async def test_a_loop_that_is_stopped_while_sending_leaves_the_reply_unknown(tmp_db: Path) -> None:
+async def test_a_loop_stopped_while_sending_leaves_the_reply_unknown(tmp_db: Path) -> None:
     begun = anyio.Event()
 
     async def sender(reply: outbox.Outgoing) -> None:
@@ -364,7 +363,7 @@ async def test_a_loop_that_is_stopped_while_sending_leaves_the_reply_unknown(tmp
         assert (await look(db, "outbox"))[0].reason == "the gateway stopped while it was being sent"
 
 
-async def test_a_reply_that_was_taken_but_not_handed_to_the_channel_waits_again(
+async def test_a_reply_taken_but_not_sent_is_pending_again(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed: list[str] = []

@@ -1,12 +1,14 @@
-"""A loop that is cancelled by asyncio's `task.cancel()`, at any point, leaves no turn running and no reply being sent.
+"""Errors that pass, and cancellation at any point, leave no turn running and no reply being sent.
 
-Such a cancellation passes through a shield, so a claim that was committed loses its result. `support/cancellation.py` says how
-an operation is cancelled at its k-th wait with the writer held in each of three places.
+asyncio's `task.cancel()` passes through a shield, so a claim that was committed loses its
+result. `support/cancellation.py` says how an operation is cancelled at its k-th wait
+with the writer held in each of three places.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -19,27 +21,26 @@ import anyio
 import pytest
 
 import sessiondb
-from sessiondb.errors import OutcomeUnknown
-from sessiondb.gateway import dispatcher, retry, worker
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.errors import OutcomeUnknown, StoreBusy
+from sessiondb.gateway import dispatcher, retry, turns, worker
+from sessiondb.gateway.running_turn import Answer, Turn
 from tests.support.cancellation import WHERE, Gate, by_scope, by_task, cancelled_at
 from tests.support.core import reply
 from tests.support.gateway import claimed, complete, eventually, inbox_states, look, running, say
 
 pytestmark = pytest.mark.anyio
 
-# What asyncio says of a task that it throws away.
-thrown_away = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+# asyncio's warning about a task that it drops.
+dropped = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-# To here: the lane is asked for, a look, the claim, the next look, and the sleep until something happens.
+# The waits of a lane: for its row, its first read, the claim, the next read, and the sleep.
 WAITS = 5
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "sessiondb")
-    monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
-    monkeypatch.setattr(retry, "LOOK_S", 0.02)  # a loop that sleeps gets to its next wait
+def quick(quick_retries: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that sleeps gets to its next wait."""
+    monkeypatch.setattr(retry, "SLEEP_S_MAX", 0.02)
 
 
 async def for_ever(turn: Turn) -> Answer:
@@ -47,7 +48,7 @@ async def for_ever(turn: Turn) -> Answer:
     raise AssertionError
 
 
-async def nobody_holds_anything(db: sessiondb.SessionDB) -> None:
+async def check_nothing_is_held(db: sessiondb.SessionDB) -> None:
     assert [row.state for row in await look(db, "turns") if row.state == "running"] == []
     assert db._running_turns == {}
     assert await db.held() == []
@@ -80,13 +81,13 @@ async def test_a_lane_cancelled_at_any_wait_leaves_no_turn_running(
                     k, where, lambda: db.run_lane("main", for_ever), cancel, gate, db, times=times
                 )
                 assert report.was_reached
-                await nobody_holds_anything(db)
+                await check_nothing_is_held(db)
                 assert set((await inbox_states(db)).values()) <= {"queued", "interrupted"}
         assert "interrupted" in (await inbox_states(db)).values(), "some were claimed"
 
 
 @pytest.mark.parametrize("where", WHERE)
-async def test_an_outbox_cancelled_at_any_wait_knows_of_each_reply_whether_its_sender_was_called(
+async def test_an_outbox_cancelled_at_any_wait_knows_what_it_sent(
     tmp_db: Path,
     gate: Gate,
     anyio_backend_name: str,
@@ -123,7 +124,10 @@ async def cancel_all_behind(
     loop: Callable[[], Awaitable[None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Run a loop and cancel all its tasks, as `asyncio.run` does at its end, when the task that follows a step has just been made."""
+    """Run a loop, and cancel all its tasks when the task that follows a step has just been made.
+
+    `asyncio.run` does the same at its end.
+    """
     before = asyncio.all_tasks()
     real = getattr(module, step)
 
@@ -142,17 +146,17 @@ async def cancel_all_behind(
 
 
 @only_asyncio
-@thrown_away
-async def test_a_turn_and_a_reply_whose_tasks_are_cancelled_before_their_first_step_are_given_back(
+@dropped
+async def test_a_task_cancelled_before_its_first_step_is_released(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(what: Any) -> Any:
+    async def never(_: Any) -> Any:
         raise AssertionError("it is never called")
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         await cancel_all_behind(worker, "_claim", partial(db.run_lane, "main", never), monkeypatch)
-        await nobody_holds_anything(db)
+        await check_nothing_is_held(db)
         assert await inbox_states(db) == {"e1": "interrupted"}
         await reply_waits(db, 2)
         await cancel_all_behind(
@@ -162,11 +166,11 @@ async def test_a_turn_and_a_reply_whose_tasks_are_cancelled_before_their_first_s
 
 
 @only_asyncio
-@thrown_away
-async def test_a_lane_whose_tasks_are_all_cancelled_after_any_number_of_steps_leaves_no_turn_running(
+@dropped
+async def test_a_lane_cancelled_after_any_step_leaves_no_turn_running(
     tmp_db: Path,
 ) -> None:
-    """How far it gets in so many steps is the machine's business; the ends of turns are cancelled too."""
+    """How far the lane gets depends on the machine; the ends of turns are cancelled, too."""
 
     async def handler(turn: Turn) -> Answer:
         await turn.append(reply("thinking"))
@@ -182,20 +186,20 @@ async def test_a_lane_whose_tasks_are_all_cancelled_after_any_number_of_steps_le
             for each in asyncio.all_tasks() - before:
                 each.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await nobody_holds_anything(db)
+            await check_nothing_is_held(db)
 
 
-# -- an outcome that is unknown -----------------------------------------------------------------------------
+# -- an outcome that is unknown -------------------------------------------------------------
 
 
 def unknown_after(
     db: sessiondb.SessionDB, op: str, monkeypatch: pytest.MonkeyPatch, *, committed: bool
 ) -> list[str]:
-    """Have the first write of an operation end with OutcomeUnknown, after its commit or after it was taken back."""
+    """Make the first write of an operation end with OutcomeUnknown, committed or rolled back."""
     met: list[str] = []
     real_write = db.write
 
-    class TakenBackError(Exception):
+    class RolledBackError(Exception):
         pass
 
     async def write(called: str, fn: Any, **options: Any) -> Any:
@@ -204,12 +208,12 @@ def unknown_after(
 
         def body(tx: Any) -> Any:
             if fn(tx) is not None and not committed:
-                raise TakenBackError
+                raise RolledBackError
 
         met.append(op)
         try:
             await real_write(called, body, **options)
-        except TakenBackError:
+        except RolledBackError:
             pass
         raise OutcomeUnknown("who knows")
 
@@ -232,7 +236,7 @@ async def test_a_claim_whose_outcome_is_unknown_leaves_no_orphan(
             await eventually(partial(_done, db))
         assert met == ["lane.claim"]
         assert [(row.state, row.attempt) for row in await look(db, "turns")] == [("completed", 1)]
-        await nobody_holds_anything(db)
+        await check_nothing_is_held(db)
 
 
 async def _done(db: sessiondb.SessionDB) -> bool:
@@ -240,7 +244,7 @@ async def _done(db: sessiondb.SessionDB) -> bool:
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_a_reply_of_which_it_is_unknown_whether_it_was_taken_is_sent_once(
+async def test_a_reply_taken_with_an_unknown_outcome_is_sent_once(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
     sent: list[str] = []
@@ -260,17 +264,36 @@ async def _sent(db: sessiondb.SessionDB) -> bool:
     return [row.state for row in await look(db, "outbox")] == ["sent"]
 
 
-async def test_a_turn_of_the_same_number_that_is_another_claims_is_not_taken_for_ours(
+async def test_another_claims_turn_of_the_same_number_is_not_ours(
     tmp_db: Path,
 ) -> None:
-    import dataclasses
-
-    from sessiondb.gateway import turns
-
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         started = await claimed(db)
         later = dataclasses.replace(started, deadline_ms=started.deadline_ms + 1)
         assert await db.read(
-            "ask", lambda tx: [turns.is_there(tx, started), turns.is_there(tx, later)]
+            "ask", lambda tx: [turns.was_committed(tx, started), turns.was_committed(tx, later)]
         ) == [True, False]
+
+
+# -- back-off -------------------------------------------------------------------------------
+
+
+def test_a_repeated_error_is_logged_once_with_growing_delays(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING, "sessiondb")
+    monkeypatch.setattr(retry, "SLEEP_S_MAX", 5.0)
+    backoff = retry.Backoff("lane main")
+    busy = StoreBusy("the disk is busy", retry_after_ms=1)
+    pauses = [backoff.next_delay(busy) for _ in range(12)]
+    assert pauses[:3] == [0.01, 0.02, 0.04]
+    assert pauses[-1] == 5.0
+    assert caplog.messages == ["lane main: the disk is busy"]
+    backoff.next_delay(OutcomeUnknown("who knows"))
+    assert caplog.messages[1:] == ["lane main: who knows"]
+    backoff.reset()
+    assert backoff.next_delay(busy) == 0.01
+    assert len(caplog.messages) == 3
+    with pytest.raises(sessiondb.InvalidInput):
+        backoff.next_delay(sessiondb.InvalidInput("no"))

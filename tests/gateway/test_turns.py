@@ -1,4 +1,4 @@
-"""Turns: claimed with their message in one transaction, fenced by their number, taken over when their lease ran out."""
+"""Turns: claimed with their message, fenced by their number, taken over after their lease."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def test_a_claim_is_the_append_and_the_start_of_the_turn_or_nothing(
+async def test_a_claim_appends_and_starts_the_turn_or_does_nothing(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -86,7 +86,7 @@ async def test_a_message_is_appended_once_however_often_it_is_tried(
     assert [message["role"] for message in context.messages] == ["user", "assistant"]
 
 
-async def test_after_its_attempts_a_message_is_dead_and_both_sides_are_told(
+async def test_after_its_last_attempt_a_message_is_dead_with_events(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -118,7 +118,7 @@ async def test_a_lane_runs_at_most_its_concurrency(tmp_db: Path) -> None:
         assert await claim(db) is None
 
 
-async def test_a_lane_waits_while_one_before_it_has_work_that_could_run(
+async def test_a_lane_waits_while_one_of_higher_priority_has_work(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -136,9 +136,7 @@ async def test_a_lane_waits_while_one_before_it_has_work_that_could_run(
         )
 
 
-async def test_a_lane_below_one_that_is_always_busy_is_served_after_a_bounded_wait(
-    tmp_db: Path, clock: Clock
-) -> None:
+async def test_a_lane_below_a_busy_one_waits_a_bounded_time(tmp_db: Path, clock: Clock) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "cron", "agent:main:cron:1", lane="cron")
         await say(db, "cron 2", "agent:main:cron:2", lane="cron")
@@ -154,7 +152,7 @@ async def test_a_lane_below_one_that_is_always_busy_is_served_after_a_bounded_wa
         assert await claim(db) is not None
 
 
-async def test_a_message_behind_its_sessions_cron_message_does_not_wait_for_good(
+async def test_a_message_behind_a_cron_message_waits_a_bounded_time(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -172,7 +170,7 @@ async def test_a_message_behind_its_sessions_cron_message_does_not_wait_for_good
         assert (await claimed(db)).inbox_no == behind.inbox_no
 
 
-async def test_a_lane_that_nobody_runs_holds_the_others_back_for_a_bounded_time(
+async def test_a_lane_that_nobody_runs_delays_others_a_bounded_time(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -186,9 +184,7 @@ async def test_a_lane_that_nobody_runs_holds_the_others_back_for_a_bounded_time(
         assert await claim(db) is not None
 
 
-async def test_a_resume_waits_from_when_it_was_queued_and_not_from_when_its_message_was_accepted(
-    tmp_db: Path, clock: Clock
-) -> None:
+async def test_a_resume_waits_from_when_it_was_queued(tmp_db: Path, clock: Clock) -> None:
     """In the burst after a restart people come first, however old what was interrupted is."""
     async with sessiondb.open(tmp_db) as db:
         await say(db, "old")
@@ -203,7 +199,7 @@ async def test_a_resume_waits_from_when_it_was_queued_and_not_from_when_its_mess
         assert (await claimed(db, "resume")).kind == "resume"
 
 
-async def test_what_is_due_is_served_by_when_it_became_due_and_an_old_clock_holds_nothing_back(
+async def test_messages_are_served_as_they_become_due_by_any_clock(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -239,7 +235,7 @@ async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(
 
 
 async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:
-    """Between the look and the claim another process may have taken the message, the lane's last place, or gone first."""
+    """Before the claim, another process may have taken the message or the lane's last place."""
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         await say(db, "cron", "agent:main:cron:1", lane="cron")
@@ -325,7 +321,7 @@ async def test_a_lease_is_renewed_at_most_until_the_deadline(tmp_db: Path, clock
         )
 
 
-async def test_an_expired_lease_that_nobody_took_over_can_still_be_renewed_and_completed(
+async def test_an_expired_lease_that_nobody_took_is_still_renewable(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -388,7 +384,7 @@ async def test_what_a_turn_produces_and_its_end_are_one_transaction(
         assert (await (await db.session(KEY)).info()).entries == 2
 
 
-async def test_an_incomplete_answer_is_recorded_and_the_person_is_told(tmp_db: Path) -> None:
+async def test_an_incomplete_answer_is_recorded_with_an_event(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         await complete(db, (await claimed(db)).turn_no, incomplete="the stream ended early")
@@ -438,8 +434,8 @@ async def test_the_schema_refuses_a_second_running_turn_of_a_session(
             await db.write("second", second)
 
 
-async def test_a_key_that_claims_append_under_is_given_to_nothing_else(tmp_db: Path) -> None:
-    """Else the message's own append would pass for a repetition, and nobody would ever see it."""
+async def test_the_idempotency_keys_of_claims_are_reserved(tmp_db: Path) -> None:
+    """Otherwise the message's own append would count as a repetition, and be lost."""
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         own = {**user("hello"), "idempotencyKey": "inbox:1"}
@@ -461,7 +457,7 @@ async def test_a_key_that_claims_append_under_is_given_to_nothing_else(tmp_db: P
         assert (await session.tail(1))[0].entry_id == turn.entry_id
 
 
-async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writes_nothing(
+async def test_a_change_of_state_that_finds_no_row_is_damage(
     tmp_db: Path,
 ) -> None:
     """Some other program made the message wait while its turn runs."""
@@ -477,7 +473,9 @@ async def test_a_change_of_state_that_finds_nothing_to_change_says_what_and_writ
         with pytest.raises(StoreDamaged, match=message):
             await db.abort_turn(turn.turn_no, "stop")
         assert [row.state for row in await look(db, "turns")] == ["running"]
-        assert await interrupt(db, turn.turn_no), "who takes over is told, and is not stopped"
+        assert await interrupt(db, turn.turn_no), (
+            "the operator is notified, and the take-over goes on"
+        )
         assert [(row.kind, row.audience) for row in await look(db, "events")] == [
             ("turn_interrupted", "operator")
         ]

@@ -1,6 +1,8 @@
-"""Two gateway processes on one database: nothing is claimed twice, the lanes' limits hold in sum, and one takes over from the other.
+"""Two gateway processes on one database.
 
-Both run the same lanes and send from the same outbox; they know of each other only through the database.
+Nothing is claimed twice, the limits of lanes hold in sum, and one process takes over from the
+other. Both run the same lanes and send from the same outbox. They know of each other only
+through the database.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from tests.support.core import query
 from tests.support.gateway_process import (
     PATIENCE_S,
@@ -29,6 +31,11 @@ pytestmark = pytest.mark.slow
 
 POLICY = {"breaker_unclean_starts": 1_000, "budget_per_start": 1_000, "max_concurrent_resumes": 1}
 TALKS = [f"c{number}" for number in range(8)]
+# Long enough to be killed in, on a machine that is busy.
+SLOW = "!slow 5"
+HOLDER_OF_LAST_TURN = (
+    "SELECT pid FROM turn JOIN instance USING (instance_no) WHERE inbox_no = ? ORDER BY turn_no"
+)
 
 
 def text_of(talk: str, number: int) -> str:
@@ -39,7 +46,7 @@ def ledger_of(gateways: list[Gateway]) -> set[str]:
     return {line["id"] for gateway in gateways for line in gateway.saw("accepted")}
 
 
-def test_two_processes_share_the_work_and_no_message_is_claimed_twice(tmp_path: Path) -> None:
+def test_two_processes_share_the_work_without_a_double_claim(tmp_path: Path) -> None:
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
     settings = Settings(str(channel), model_s=(0.0, 0.02), concurrency=2, policy=POLICY)
     gateways = [Gateway(path, settings), Gateway(path, settings)]
@@ -47,7 +54,8 @@ def test_two_processes_share_the_work_and_no_message_is_claimed_twice(tmp_path: 
         gateway.until("ready")
     rounds = 0
     sent: dict[str, list[str]] = {talk: [] for talk in TALKS}
-    # Nobody promises that they share evenly: a commit wakes its own process first. So go on until both have had a turn.
+    # Nothing promises an even share: a commit wakes its own process first. So this continues until
+    # both have had a turn.
     while rounds < 6 or (rounds < 60 and not all(gateway.saw("turn") for gateway in gateways)):
         rounds += 1
         number = rounds
@@ -72,7 +80,7 @@ def test_two_processes_share_the_work_and_no_message_is_claimed_twice(tmp_path: 
         "each message was claimed once, by one of them"
     )
     assert all(gateway.saw("turn") for gateway in gateways), "both took part"
-    # Each handler counted the running turns of its lane, itself among them, in one snapshot of the database.
+    # Each handler counted the running turns of its lane, with its own, in one snapshot.
     assert max(line["running"] for gateway in gateways for line in gateway.saw("turn")) == 2
     replies = Counter(line["outbox_no"] for line in delivered(channel))
     assert len(replies) == rounds * len(TALKS)
@@ -100,7 +108,7 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
     assert second.saw("turn") == []
 
     first.kill()
-    # No recover() here: what the dead one held comes back because its leases are not renewed.
+    # No recover() here: the turns of the dead one come back because nothing renews their leases.
     second.until("turn", lambda line: line["inbox_no"] == 4)
     second.tell("settle")
     second.until("settled")
@@ -115,7 +123,7 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
         "one resume at a time"
     )
     assert {line["re"] for line in delivered(channel)} == {1, 2, 3, 4}, (
-        "everybody was answered, by the second"
+        "every message was answered, by the second process"
     )
     late = query(
         path,
@@ -126,7 +134,10 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
 
 
 def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) -> None:
-    """Stopped, not killed (a laptop lid, a debugger): it comes back after its lease ran out and somebody else has answered."""
+    """Stopped, not killed (a laptop lid, a debugger).
+
+    It comes back after its lease ran out and another process has answered.
+    """
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
     sleeper = Gateway(
         path, Settings(str(channel), lease_s=3.0, model_s=(0.3, 0.3), compact=False, policy=POLICY)
@@ -158,7 +169,7 @@ def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) 
 
 
 @pytest.mark.anyio
-async def test_a_message_behind_one_of_its_session_in_a_lower_lane_does_not_block_both(
+async def test_a_message_behind_one_of_a_lower_lane_blocks_neither(
     tmp_path: Path,
 ) -> None:
     """The lower lane must not wait for a message that cannot run before its own has."""
@@ -186,7 +197,7 @@ async def test_a_message_behind_one_of_its_session_in_a_lower_lane_does_not_bloc
     assert order == ["cron", "main"]
 
 
-def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other_is_killed(
+def test_a_reference_gateway_takes_over_from_a_killed_one(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "gateway.db"
@@ -198,20 +209,18 @@ def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other
             )["event_id"]
             for number in range(20)
         ]
-        first.wait_for(
-            lambda: len(first.delivered()) == len(asked)
-        )  # the channels' ledger: both write to it
+        # Both write to the ledger of the channels.
+        first.wait_for(lambda: len(first.delivered()) == len(asked))
 
-        cut_off = first.say("!slow 2 this one takes longer", channel="sim", conversation="c0")
-        holder = first.wait_for(lambda: [held for held in first.held() if held["what"] == "turn"])[
-            0
-        ]
-        # Whichever took it dies; its turn is given back by the other one, which looks for that while it runs.
-        dies, stays = (first, second) if holder["pid"] == first.pid else (second, first)
+        cut_off = first.say(f"{SLOW} this one takes longer", channel="sim", conversation="c0")
+        # The turn's row stays, so a slow machine cannot miss it. The process that claimed it dies,
+        # and the other one, which looks for that while it runs, releases the turn.
+        [holder] = first.wait_for(lambda: query(path, HOLDER_OF_LAST_TURN, len(asked) + 1))
+        dies, stays = (first, second) if holder == first.pid else (second, first)
         dies.kill()
         stays.wait_for(lambda: stays.answer_to(cut_off["event_id"], "c0", channel="sim"))
         stays.wait_for(lambda: len(stays.delivered()) == len(asked) + 1)
-        assert stays.held() == []
+        stays.wait_for(lambda: stays.held() == [])  # the reply is settled after its delivery
         stays.stop()
 
     asked.append(cut_off["event_id"])
@@ -221,7 +230,7 @@ def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other
         f"c{talk}": [f"message {number}" for number in range(20) if number % 5 == talk]
         for talk in range(5)
     }
-    sent["c0"].append("!slow 2 this one takes longer")
+    sent["c0"].append(f"{SLOW} this one takes longer")
     counted = check_promises(
         path, first.channel_log, sent, set(asked), key="agent:main:sim:direct:{}"
     )
@@ -233,7 +242,7 @@ def test_two_reference_gateways_share_the_work_and_one_takes_over_when_the_other
     assert len(query(path, "SELECT DISTINCT instance_no FROM turn")) == 2, "both took part"
 
 
-def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_both_and_lose_none_with_one_of_them(
+def test_two_reference_gateways_send_and_show_each_notice_once(
     tmp_path: Path,
 ) -> None:
     options = {"model_delay": 0.02, "care_every": 0.1}
@@ -252,7 +261,8 @@ def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_bo
             (first, second)[number % 2].say(
                 f"!empty {number}", channel="sim", conversation=f"c{number}"
             )
-        second.kill()  # some of them are its own, and some notices it has read and not passed on
+        # It holds some of them, and has read some notices that it has not forwarded.
+        second.kill()
         first.wait_for(
             lambda: (
                 first.held() == []
@@ -289,11 +299,11 @@ def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_bo
                 == [0]
             )
         )
-    passed_on = query(
+    forwarded = query(
         first.database, "SELECT payload ->> 'event_no' FROM outbox WHERE turn_no IS NULL"
     )
     users = query(first.database, "SELECT event_no FROM event WHERE audience = 'user'")
-    assert sorted(passed_on) == sorted(users), "each once"
+    assert sorted(forwarded) == sorted(users), "each once"
     assert len(incomplete) == 11
     sent = Counter(line["event_no"] for line in first.noticed())
     assert set(sent.values()) == {1}
@@ -304,5 +314,5 @@ def test_two_reference_gateways_send_each_notice_once_show_it_on_the_pages_of_bo
         )
     )
     assert set(users) - set(sent) <= unknown, (
-        "what was not sent may only be one that was being sent when its process died"
+        "only a notice that was being sent when its process died may be missing"
     )

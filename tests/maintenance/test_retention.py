@@ -14,7 +14,7 @@ import sessiondb.sync
 from sessiondb.errors import (
     StoreBusy,
 )
-from sessiondb.gateway.worker import Answer
+from sessiondb.gateway.running_turn import Answer
 from sessiondb.maintenance import archive_rows, retention
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
 from sessiondb.sqlite import throttle

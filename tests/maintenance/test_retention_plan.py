@@ -11,7 +11,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.gateway.worker import Answer
+from sessiondb.gateway.running_turn import Answer
 from sessiondb.maintenance import archive, retention
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
 from tests.support.core import change, reply, user

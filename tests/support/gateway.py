@@ -1,4 +1,4 @@
-"""What the tests of the gateway's parts share: turns taken step by step, loops run until something is so, and raw looks."""
+"""What the gateway's tests share: turns step by step, loops until a condition, raw rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 import anyio
 
 import sessiondb
+from sessiondb import process
+from sessiondb.backend import Tx
 from sessiondb.gateway import turns
+from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import transaction, writer
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.transcript.entries import prepare
@@ -21,24 +24,37 @@ KEY = "agent:main:web:1"
 LEASE_MS, TIMEOUT_MS = 30_000, 600_000
 
 LOOK = {
-    "look.inbox": "SELECT inbox_no, event_id, lane, state, attempts, turn_no, entry_no, available_at_ms, delayed, timeout_ms, reason "
-    "FROM inbox ORDER BY inbox_no",
-    "look.turns": "SELECT turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, expires_at_ms, "
-    "deadline_ms, incomplete, reason FROM turn ORDER BY turn_no",
-    "look.outbox": "SELECT outbox_no, session_no, target, state, attempts, receipt, reason, payload, available_at_ms "
-    "FROM outbox ORDER BY outbox_no",
+    "look.inbox": """
+        SELECT inbox_no, event_id, lane, state, attempts, turn_no, entry_no, available_at_ms,
+               delayed, timeout_ms, reason
+        FROM inbox ORDER BY inbox_no""",
+    "look.turns": """
+        SELECT turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
+               started_at_ms, expires_at_ms, deadline_ms, incomplete, reason
+        FROM turn ORDER BY turn_no""",
+    "look.outbox": """
+        SELECT outbox_no, session_no, target, state, attempts, receipt, reason, payload,
+               available_at_ms
+        FROM outbox ORDER BY outbox_no""",
     "look.reply": "SELECT attempts FROM outbox WHERE outbox_no = :outbox_no",
-    "look.events": "SELECT event_no, kind, audience, session_no, text, data FROM event ORDER BY event_no",
+    "look.events": """
+        SELECT event_no, kind, audience, session_no, text, data FROM event ORDER BY event_no""",
     "look.cursors": "SELECT consumer, event_no FROM event_cursor ORDER BY consumer",
-    "look.user_entries": "SELECT entry_no >> 32 AS session_no, idempotency_key, payload FROM entry WHERE role = 'user' ORDER BY entry_no",
-    "look.dead_process": "INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms, closed_at_ms, unclean) "
-    "VALUES (:host, :boot_id, 1, 1, 'gone', :now_ms, :closed_at_ms, :unclean) RETURNING instance_no",
+    "look.user_entries": """
+        SELECT entry_no >> 32 AS session_no, idempotency_key, payload
+        FROM entry WHERE role = 'user' ORDER BY entry_no""",
+    "look.dead_process": """
+        INSERT INTO instance
+            (host, boot_id, pid, pid_started, program, opened_at_ms, closed_at_ms, unclean)
+        VALUES (:host, :boot_id, 1, 1, 'gone', :now_ms, :closed_at_ms, :unclean)
+        RETURNING instance_no""",
     "look.rename_processes": "UPDATE instance SET program = :program WHERE unclean = 1",
     "look.hurry": "UPDATE inbox SET available_at_ms = 0 WHERE state = 'queued'",
     "look.requeue": "UPDATE inbox SET state = 'queued'",
     "look.move_turn": "UPDATE turn SET instance_no = :instance_no WHERE turn_no = :turn_no",
     "look.move_reply": "UPDATE outbox SET instance_no = :instance_no WHERE outbox_no = :outbox_no",
-    "look.move_compaction": "UPDATE compaction SET instance_no = :instance_no WHERE state = 'running'",
+    "look.move_compaction": """
+        UPDATE compaction SET instance_no = :instance_no WHERE state = 'running'""",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in LOOK.items()})
 
@@ -136,10 +152,49 @@ async def held_message(db: sessiondb.SessionDB, event_id: str, key: str = KEY) -
     return accepted.inbox_no
 
 
+async def hand_over(db: sessiondb.SessionDB, **identity: Any) -> None:
+    """Make another process the holder of everything that runs."""
+    me = process.identity()
+    where = {
+        "host": me.host,
+        "boot_id": "another boot",
+        "now_ms": 0,
+        "closed_at_ms": None,
+        "unclean": 0,
+        **identity,
+    }
+
+    def body(tx: Tx) -> None:
+        row = tx.one("look.dead_process", **where)
+        for turn in tx.all("look.turns"):
+            tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
+        for sending in tx.all("look.outbox"):
+            tx.run("look.move_reply", outbox_no=sending.outbox_no, instance_no=row.instance_no)
+        tx.run("look.move_compaction", instance_no=row.instance_no)
+
+    await db.write("hand over", body)
+
+
+async def nothing_open(db: sessiondb.SessionDB) -> bool:
+    """Tell whether every message is done or dead."""
+    return set((await inbox_states(db)).values()) <= {"done", "dead"}
+
+
+async def was_notified(db: sessiondb.SessionDB, inbox_no: int) -> bool:
+    """Tell whether there is an event about a message."""
+    return any(json.loads(event.data)["inbox_no"] == inbox_no for event in await look(db, "events"))
+
+
+def answer(turn: Turn) -> Answer:
+    """Answer a message, with an entry and a reply."""
+    message = f"re {turn.message['content']}"
+    return Answer(entries=[reply(message)], replies=[("web:1", {"text": message})])
+
+
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that the loops bring about."""
+    """Wait for a state that the loops bring about, and that stays."""
     with anyio.fail_after(PATIENCE_S):
-        while not await condition():  # noqa: ASYNC110  # it is looked up in the database
+        while not await condition():  # noqa: ASYNC110  # it is read from the database
             await anyio.sleep(0.005)
 
 

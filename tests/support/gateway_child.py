@@ -32,7 +32,7 @@ from sessiondb import CompactionRefused, Session
 from sessiondb.gateway.dispatcher import RefusedBySender
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
 

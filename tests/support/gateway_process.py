@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sessiondb.gateway.retry import LOOK_S
+from sessiondb.gateway.retry import SLEEP_S_MAX
 from tests.support.core import query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_child import Settings
@@ -164,7 +164,7 @@ WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.turn_no = a.turn_no AND o.se
 
 
 # A lane's loop looks at least this often; the rest is for a machine that is busy with other tests.
-TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
+TAKE_OVER_MS = round(SLEEP_S_MAX * 1000) + 10_000
 
 
 def check_leases(path: Path) -> None:

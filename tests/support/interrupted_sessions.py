@@ -22,7 +22,7 @@ import apsw
 
 import sessiondb
 from sessiondb.gateway.outbox import Outgoing
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 
 AGENTS = ("main", "coder", "writer")
 HOUR_MS = 3_600_000

@@ -69,7 +69,7 @@ def buries_the_dead_without_releasing_their_claims() -> None:
     """`recover` says that a dead process has been dealt with, and leaves its turns running."""
 
     def release(
-        tx: Tx, instance_no: int, who: str, so_far: Recovered | None = None
+        tx: Tx, instance_no: int, holder: str, so_far: Recovered | None = None
     ) -> tuple[Recovered, bool]:
         tx.run("recovery.close_dead_instance", instance_no=instance_no, now_ms=tx.now_ms)
         return Recovered(instances=1), True

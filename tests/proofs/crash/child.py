@@ -31,7 +31,7 @@ import sessiondb
 from sessiondb import InvalidInput, StoreBusy, process
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import Limits
 from sessiondb.maintenance import archive
 from sessiondb.maintenance.retention import RetentionPolicy

@@ -42,7 +42,7 @@ import sessiondb.sync
 from sessiondb.errors import CompactionRefused, SessionDBError, StoreDamaged, outcome_of
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import Limits
 from sessiondb.maintenance.retention import RetentionPolicy
 from tests import ROOT as CHECKOUT

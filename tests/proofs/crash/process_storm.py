@@ -43,7 +43,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.errors import CompactionRefused, SessionEnded, StoreBusy, TurnLost
 from sessiondb.gateway import turns
 from sessiondb.gateway.outbox import Outgoing
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import KIB, SEQ_BITS, SEQ_MAX, Limits
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.models import Receipt

@@ -21,7 +21,7 @@ import sessiondb
 from sessiondb import CompactionCoolDown, process
 from sessiondb.gateway import outbox
 from sessiondb.gateway.recovery import ResumePolicy
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import COOL_DOWN_AFTER_REJECTIONS, INBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS_MAX
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import transaction

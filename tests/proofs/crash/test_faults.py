@@ -40,7 +40,7 @@ from sessiondb.errors import (
     StoreFull,
 )
 from sessiondb.gateway import retry
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import (
     SqliteBackend,
     backup,

@@ -1,7 +1,7 @@
-"""What a gateway's inbox, turns and resumes should do, as plainly as it can be said: lists, and a walk over all of them.
+"""The rules of a gateway's inbox, turns and resumes, as plainly as possible: lists that are walked.
 
-No leases are compared, no indexes are used, nothing is bounded: the model looks at everything, every time. Numbers are given
-out in the order of acceptance and of claims, as the database does.
+The model compares no leases, uses no index and bounds nothing: each time it walks over
+everything. Numbers are assigned in the order of acceptance and of claims, as in the database.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ PRIORITY_WAIT_MS = 60_000
 GRACE_MS = 2_000
 SENDS_MIN, SENDS_FOR_MS = 8, 24 * 3_600_000
 WAITING_MAX = 5
-"""Messages of a session that may wait: the test lowers the real limit to it, so that it is reached."""
+"""Messages of a session that may wait. The test lowers the real limit to it, to reach it."""
 LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
-"""Of each lane: how many turns at once, and its priority."""
+"""Of each lane: its concurrency and its priority."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Turn:
 
 @dataclass
 class Reply:
-    """Something to send."""
+    """A reply in the outbox."""
 
     number: int
     session: int
@@ -71,7 +71,7 @@ class Reply:
 
 @dataclass
 class Gateway:
-    """All of it."""
+    """The whole gateway."""
 
     messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -81,12 +81,12 @@ class Gateway:
     events: list[str] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
 
-    # -- inbox ------------------------------------------------------------------------------------------------------
+    # -- inbox -------------------------------------------------------------------------------
 
     def accept(
         self, event: str, session: int, lane: str, now_ms: int
     ) -> tuple[Message | None, bool]:
-        """Return the message and whether it was known; None if its session has as many waiting as it may."""
+        """Return the message and whether it was known; None if its session is full."""
         known = next((message for message in self.messages if message.event == event), None)
         if known is not None:
             return known, True
@@ -152,7 +152,7 @@ class Gateway:
     def claim(
         self, lane: str, candidate: int | None, now_ms: int, lease_ms: int, timeout_ms: int
     ) -> Turn | None:
-        """Claim what was chosen before, if it is still what would be chosen."""
+        """Claim the candidate, if it would still be chosen."""
         message = self.next(lane, now_ms)
         if message is None or message.number != candidate:
             return None
@@ -188,7 +188,7 @@ class Gateway:
                     other.state = "done"
         return turn
 
-    # -- ends -------------------------------------------------------------------------------------------------------
+    # -- ends --------------------------------------------------------------------------------
 
     def complete(self, turn: Turn, reply: str, now_ms: int, *, incomplete: bool) -> None:
         turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
@@ -250,7 +250,7 @@ class Gateway:
         message.state = "dead"
         self.events += ["message_dead", "message_dead"]
 
-    # -- replies ----------------------------------------------------------------------------------------------------
+    # -- replies -----------------------------------------------------------------------------
 
     def next_reply(self, now_ms: int) -> Reply | None:
         open_ones = [reply for reply in self.replies if reply.state in ("pending", "sending")]
@@ -274,7 +274,7 @@ class Gateway:
         return reply
 
     def settle(self, reply: Reply, attempt: int, how: str, now_ms: int) -> bool:
-        """The sender of an attempt says what became of it; False if somebody has decided meanwhile."""
+        """Record the outcome of an attempt; False if it was settled otherwise meanwhile."""
         if reply.attempts != attempt or reply.state not in (
             ("sending",) if how == "lost" else ("sending", "unknown")
         ):
@@ -319,7 +319,7 @@ class Gateway:
             reply.asked_ms, reply.attempts_before = now_ms, reply.attempts
         return True
 
-    # -- resuming ---------------------------------------------------------------------------------------------------
+    # -- resuming ----------------------------------------------------------------------------
 
     def resume(
         self, now_ms: int, *, at_once: int, max_age_ms: int, deadline_ms: int

@@ -1,14 +1,17 @@
-"""Inbox, turns, leases and resumes beside a model that is obviously right (`proofs/models/gateway.py`), under asyncio and trio.
+"""Inbox, turns, leases and resumes beside a model that is obviously right, on both event loops.
 
-A hypothesis state machine accepts (new events and repeated ones, until a session is full), chooses and claims, completes, fails,
-aborts, renews, lets time pass, takes expired leases over, lets the process die and recovers, resumes, requeues and drops, and ends a
-session. What was chosen may be stale when it is claimed. Now and then a turn that has lost its session tries to write all the same.
-Replies are begun, sent, refused, lost, overdue, decided about and sent again, by senders that may be too late. Two handles are open
-on the file, and either may take any step. After every step the states of all messages, turns and replies, every transcript and every
-event must be the model's; at the end `verify` finds nothing.
+The model is `proofs/models/gateway.py`. A hypothesis state machine accepts (new events
+and repeated ones, until a session is full), chooses and claims, completes, fails,
+aborts, renews, lets time pass, takes over expired leases, lets the process die and
+recovers, resumes, requeues and drops, and ends a session. A candidate may be stale when
+it is claimed. Now and then a turn that has lost its session tries to write all the
+same. Replies are begun, sent, refused, lost, overdue, settled by hand and sent again,
+by senders that may be too late. Two handles are open on the file, and either may take
+any step. After every step the states of all messages, turns and replies, every
+transcript and every event must equal the model's. At the end `verify` finds nothing.
 
-`SESSIONDB_HYPOTHESIS=long` runs 1,000 examples of 60 steps for each event loop. `test_a_broken_rule_is_noticed` breaks one rule at
-a time and wants to see it fail.
+`SESSIONDB_HYPOTHESIS=long` runs 1,000 examples of 60 steps for each event loop.
+`test_a_broken_rule_is_noticed` breaks one rule at a time, and expects a failure.
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ from hypothesis.stateful import (
 )
 
 import sessiondb
-from sessiondb import gateway_calls, process
-from sessiondb.gateway import inbox, outbox, turns
+from sessiondb import process
+from sessiondb.gateway import inbox, outbox, recovery, turns
 from sessiondb.sqlite import writer
 from sessiondb.transcript import registry
 from sessiondb.transcript.entries import prepare
@@ -72,9 +75,9 @@ class Machine(RuleBasedStateMachine):
         self.db: Any = None
         self.handles: list[Any] = []
         self.chosen: list[tuple[str, Any, int | None]] = []
-        """Candidates that somebody has looked up and not tried to claim yet: lane, candidate, the model's number of it."""
+        """Candidates that were read and not claimed yet: lane, candidate, the model's number."""
         self.sending: list[tuple[Any, outbox.Outgoing, Reply]] = []
-        """What senders believe that they are sending: by which handle, what, and the model's."""
+        """Replies that senders believe they are sending: the handle, the reply, the model's."""
 
     def call(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async def run() -> Any:
@@ -102,14 +105,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def change_sides(self, which: int) -> None:
-        """Go on with the other handle: another connection, another writer, another instance."""
+        """Continue with the other handle: another connection, writer and instance."""
         self.db = self.handles[which]
 
     def some_turn(self, pick: int, *, ended: bool = False) -> Turn:
         of = [turn for turn in self.model.turns if (turn.state != "running") == ended]
         return of[pick % len(of)]
 
-    # -- rules ------------------------------------------------------------------------------------------------------
+    # -- rules -------------------------------------------------------------------------------
 
     @rule(pick=numbers, lane=st.sampled_from(["main", "main", "main", "cron"]))
     def accept(self, pick: int, lane: str) -> None:
@@ -223,7 +226,7 @@ class Machine(RuleBasedStateMachine):
     )
     @precondition(lambda self: self.model.running())
     def go_on(self, pick: int, how: str) -> None:
-        """A turn ends, or is heard of; then the lanes go on."""
+        """A turn ends or is renewed; then the lanes continue."""
         turn = self.some_turn(pick)
         if how in ("complete", "incomplete"):
             self._complete(turn, incomplete=how == "incomplete")
@@ -260,7 +263,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=st.integers(1, SESSIONS), and_then=st.sampled_from(["", "a newer message"]))
     def die_when_all_is_quiet(self, session: int, and_then: str) -> None:
-        """Everything that waits is answered; then one more message comes, its process dies, and the next one resumes it."""
+        """Answer all that waits; then accept one more, whose process dies, and resume it."""
         self.clock.pass_ms(60_000)
         while True:
             for turn in self.model.running():
@@ -292,7 +295,7 @@ class Machine(RuleBasedStateMachine):
             incomplete="no answer" if incomplete else None,
         )
 
-    # -- replies ----------------------------------------------------------------------------------------------------
+    # -- replies -----------------------------------------------------------------------------
 
     @rule()
     @precondition(lambda self: any(reply.state == "pending" for reply in self.model.replies))
@@ -323,9 +326,9 @@ class Machine(RuleBasedStateMachine):
         self._begin_sending()
         if len(self.sending) == known:
             return
-        if (
-            how == "too late"
-        ):  # it is given up, and an operator has it sent again, before the first sender says that it did
+        if how == "too late":
+            # It is given up, and an operator has it sent again, before the first sender
+            # reports.
             reply = self.sending[known][2]
             self._give_up_overdue(LEASE_MS + 2_000)
             self._settle_by_hand(reply, "pending")
@@ -338,7 +341,10 @@ class Machine(RuleBasedStateMachine):
     )
     @precondition(lambda self: self.sending)
     def settle(self, pick: int, how: str) -> None:
-        """A sender says what became of it; it may have been given up, decided about, or be sent by somebody else by now."""
+        """A sender reports its outcome.
+
+        By now the reply may have been given up, settled, or taken by another sender.
+        """
         self._settle(pick % len(self.sending), how)
 
     def _settle(self, index: int, how: str) -> None:
@@ -390,7 +396,7 @@ class Machine(RuleBasedStateMachine):
         self._crash()
 
     def _crash(self) -> None:
-        """Hand everything that runs to a process that is gone, and recover."""
+        """Make a dead process the holder of everything that runs, and recover."""
         lost = self.model.crash()
         me = process.identity()
 
@@ -457,7 +463,7 @@ class Machine(RuleBasedStateMachine):
             self.write(lambda tx: registry.end(tx, 3))
             self.model.ended.add(3)
 
-    # -- the comparison ---------------------------------------------------------------------------------------------
+    # -- the comparison ----------------------------------------------------------------------
 
     @invariant()
     def both_agree(self) -> None:
@@ -527,7 +533,7 @@ def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
     run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
 
 
-# -- teeth ------------------------------------------------------------------------------------------------------------
+# -- teeth ----------------------------------------------------------------------------------
 
 
 def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -566,19 +572,19 @@ def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
-    decide = gateway_calls.recovery._decide
+    decide = recovery._decide
 
     def unlimited(*args: Any, room: int, **options: Any) -> Any:
         return decide(*args, room=9, **options)
 
-    patch.setattr(gateway_calls.recovery, "_decide", unlimited)
+    patch.setattr(recovery, "_decide", unlimited)
 
 
 def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
     peek = turns.peek
 
     def same(tx: Any, lane: str, now_ms: int) -> Any:
-        """Nothing is looked up again in the transaction of a claim: whatever was chosen is taken."""
+        """The transaction of a claim reads nothing again: it takes the candidate as it is."""
         found = peek(tx, lane, now_ms)
         return found if found is None or not hasattr(tx, "run") else _Any(found)
 
@@ -586,7 +592,7 @@ def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
 
 
 class _Any:
-    """A candidate that is whichever message it is compared with."""
+    """A candidate that equals every message it is compared with."""
 
     class _Number(int):
         def __ne__(self, other: object) -> bool:
@@ -613,7 +619,7 @@ def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
 
 
 def _unknown_is_sent_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outbox, "lost", lambda tx, reply, reason: outbox.put_back(tx, reply, reason))
+    patch.setattr(outbox, "lost", lambda tx, reply, reason: outbox.release(tx, reply, reason))
 
 
 def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:

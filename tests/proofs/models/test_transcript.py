@@ -1,17 +1,22 @@
-"""The database beside a model that is obviously right (`proofs/models/transcript.py`), step by step, under asyncio and trio.
+"""The database beside a model that is obviously right, step by step, on both event loops.
 
-A hypothesis state machine appends (once, twice with one key, many at once), compacts (begin, commit, commit late, commit
-twice, fail, cancel, let the time pass), branches, resets, undoes, forks, ends and reopens. After every step the context
-of every session, at its present and at every past epoch, its epochs, jobs, counters, path and token count must be the
-model's. At the end `verify` finds nothing, and a second, read-only opening sees the same.
+The model is `proofs/models/transcript.py`. A hypothesis state machine appends (once,
+twice with one key, many at once), compacts (begin, commit, commit late, commit twice,
+fail, cancel, let the time pass), branches, resets, undoes, forks, ends and reopens.
+After every step the context of every session, at its present and at every past epoch,
+its epochs, jobs, counters, path and token count must equal the model's. At the end
+`verify` finds nothing, and a second, read-only opening sees the same.
 
-The machine is synchronous and drives the asynchronous façade through one portal. The writer's clock is the machine's.
+The machine is synchronous and drives the asynchronous façade through one portal. The
+writer's clock is the machine's.
 
-`SESSIONDB_HYPOTHESIS=long` runs 1,500 examples of 50 steps for each event loop; by default it is 25 of 30, a few seconds.
-The long one ran for 12 minutes under asyncio (11,000 jobs begun, 5,800 committed in time, 300 late, 2,500 superseded)
-and, with 1,200 examples, for 11 under trio, and found no difference. The default finds each of three defects that the
-core had when it was written, if they are put back: a cut search that stopped at the boundary, a span that held what was
-kept, and a reset that silently kept nothing of an entry off its path. `test_a_broken_rule_is_noticed` breaks one rule at a time.
+`SESSIONDB_HYPOTHESIS=long` runs 1,500 examples of 50 steps for each event loop. By default it is
+25 of 30, a few seconds. The long run took 12 minutes under asyncio (11,000 jobs begun, 5,800
+committed in time, 300 late, 2,500 superseded) and, with 1,200 examples, 11 under trio. It found
+no difference. The default finds each of three defects that the core had when it was written, if
+they are put back: a cut search that stopped at the boundary, a span that held kept entries, and
+a reset that silently kept nothing of an entry off its path. `test_a_broken_rule_is_noticed`
+breaks one rule at a time.
 """
 
 from __future__ import annotations
@@ -68,7 +73,7 @@ kinds = st.sampled_from(
 )
 triggers = st.sampled_from(["manual", "threshold"])
 keeps = st.sampled_from([0, 1, 5, 10, 10, 20, 20, 40, 10_000])
-# A short one, a blank one, and one that is longer than most of what it replaces.
+# A short one, a blank one, and one that is longer than most texts that it replaces.
 summaries = st.sampled_from(["S", "S", "S", "", " \n", "L"])
 
 
@@ -164,7 +169,7 @@ class Machine(RuleBasedStateMachine):
         self.db: sessiondb.SessionDB | None = None
         self.pairs: list[Pair] = []
 
-    # -- the two worlds ---------------------------------------------------------------------------------------------
+    # -- the two worlds ----------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
@@ -211,10 +216,13 @@ class Machine(RuleBasedStateMachine):
         self.pairs.append(Pair(Session(handle.id), handle))
         self._converse(self.pairs[0], 2, 20)
 
-    # -- append -----------------------------------------------------------------------------------------------------
+    # -- append ------------------------------------------------------------------------------
 
     def _item(self, model: Session, kind: str, length: int) -> tuple[str, str | None]:
-        """Return a text and, for a call or a result, the call's id: a result answers the last call, if there was one."""
+        """Return a text and, for a call or a result, the call's id.
+
+        A result answers the last call, if there was one.
+        """
         text = self.text(length)
         if kind == "call":
             return text, f"call-{text[:3]}"
@@ -272,7 +280,7 @@ class Machine(RuleBasedStateMachine):
         for item, receipt in zip(*(done or ([], [])), strict=True):
             item.entry_id = receipt.entry_id
 
-    # -- compaction -------------------------------------------------------------------------------------------------
+    # -- compaction --------------------------------------------------------------------------
 
     @rule(pick=numbers, trigger=triggers, keep=keeps)
     def begin(self, pick: int, trigger: str, keep: int) -> None:
@@ -350,7 +358,7 @@ class Machine(RuleBasedStateMachine):
     def overtake(
         self, pick: int, keep_first: int, keep_then: int, between: bool, sort: str
     ) -> None:
-        """One job is given up, another commits, and then the first one comes after all."""
+        """One job is given up, another commits, and then the first one commits after all."""
         pair = self.pair(pick)
         self._converse(pair, 1, 30)
         first = self._begin(pair, "threshold", keep_first)
@@ -421,7 +429,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.both(pair.model.undo, lambda: self.call(pair.handle.undo_compaction))
 
-    # -- moving -----------------------------------------------------------------------------------------------------
+    # -- moving ------------------------------------------------------------------------------
 
     def _some_item(self, model: Session, pick: int) -> Item | None:
         """Return an item that the session can name, or None for the root."""
@@ -476,7 +484,7 @@ class Machine(RuleBasedStateMachine):
         for pair in self.pairs:
             pair.handle = self.call(self.db.session_by_id, pair.model.session_id)
 
-    # -- the comparison ---------------------------------------------------------------------------------------------
+    # -- the comparison ----------------------------------------------------------------------
 
     @invariant()
     def both_agree(self) -> None:
@@ -522,7 +530,7 @@ def test_the_database_does_what_the_model_does(anyio_backend: str) -> None:
     run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
 
 
-# -- teeth ------------------------------------------------------------------------------------------------------------
+# -- teeth ----------------------------------------------------------------------------------
 
 
 def _cut_moved_by_one(patch: pytest.MonkeyPatch) -> None:
@@ -619,7 +627,7 @@ BESIDE_AN_UNDO = (
     "reopen",
 )
 
-# By which check of verify those are noticed that the model does not see first.
+# The check of verify that notices those that the model does not see first.
 NOTICED_BY = {
     _entries_counted_twice: "Finding.check='sequence'",
     _epoch_not_bumped: "Finding.check='epoch'",
@@ -647,10 +655,12 @@ def test_a_broken_rule_is_noticed(
     monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     break_rule(monkeypatch)
-    # The last one takes two compactions and an undo, in a row: with all rules they were not among eighty examples with every version.
+    # The last one takes two compactions and an undo, in a row. With all rules they were
+    # not among 80 examples with every version.
     without = BESIDE_AN_UNDO if break_rule is _undo_forgets_the_boundary_before else ()
     with pytest.raises(Exception, match=NOTICED_BY.get(break_rule)) as failure:
-        # Always the same examples with one version of hypothesis, and no search for a smaller one. It ends with the first that shows it.
+        # Always the same examples with one version of hypothesis, and no search for a
+        # smaller one. It ends with the first that shows the defect.
         run(
             "asyncio",
             without,

@@ -1,11 +1,14 @@
-"""A transcript that is obviously right: lists, dictionaries and parent pointers, no index and no arithmetic on numbers.
+"""A transcript that is obviously right: lists, dictionaries and parent pointers, without indexes.
 
-`proofs/models/test_transcript.py` runs the database beside this model and compares them after every step. Everything is computed the
-slow way: a path by walking parents, a context by slicing the path, a token count by adding up. What it knows of the
-rules it knows from `docs/design.md`, not from the code: the outcome of a commit, for example, is decided here by
-comparing what two summaries cover, where the database compares numbers.
+It does no arithmetic on numbers either. `proofs/models/test_transcript.py` runs the
+database beside this model and compares them after every step. Everything is computed
+the slow way: a path by walking parents, a context by slicing the path, a token count by
+adding up. Its rules are from `docs/design.md`, not from the code. For example, it
+decides the outcome of a commit by comparing the entries that two summaries cover, where
+the database compares numbers.
 
-The model knows nothing of storage: idempotency is a dictionary, an epoch is a row in a list, a fork shares objects.
+The model knows nothing of storage: idempotency is a dictionary, an epoch is a row in a list, a
+fork shares objects.
 """
 
 from __future__ import annotations
@@ -73,7 +76,9 @@ class Job:
     trigger: str
     base_epoch: int
     covered: list[Item] | None
-    """The messages of the path that its summary stands for, from the root on; None: nothing, all is kept."""
+    """The messages of the path that its summary replaces, from the root on.
+
+    None: nothing, all is kept."""
     kept: Item | None
     tokens_before: int
     deadline_ms: int
@@ -103,7 +108,7 @@ def path_to(item: Item | None) -> list[Item]:
 def span_of(
     head: Item | None, boundary: Item | None, kept: Item | None
 ) -> tuple[list[Item], list[Item]]:
-    """Split the path that a context rests on: what was kept from before the boundary, and what came after it."""
+    """Split the path of a context: what was kept from before the boundary, and what came after."""
     path = path_to(head)
     if boundary is None:
         return [], path
@@ -143,12 +148,12 @@ def may_begin(item: Item) -> bool:
 
 
 def place_to_cut(messages: Sequence[Item], keep_tokens: int, open_calls: int) -> int | None:
-    """Return how many messages a summary covers when about `keep_tokens` are to be kept; None: nothing to cover."""
+    """Return how many messages a summary covers if about `keep_tokens` are kept; None if none."""
     replies = [index for index, item in enumerate(messages) if item.kind in ASSISTANT]
     if not replies:
         return None
     last = replies[-1]
-    # Nothing that came after the last reply may be passed: it may be a message that nobody has answered.
+    # Nothing after the last reply may be covered: it may be a message without an answer.
     places = [
         n
         for n in range(1, last + 2)
@@ -206,10 +211,10 @@ class Session:
         return context_of(past.closed_head, past.boundary, past.kept)
 
     def reachable(self) -> list[Item]:
-        """Items that `branch` and `fork` can name: its own, and the ancestors' that lie on its path."""
+        """Items that `branch` and `fork` can name: its own, and its ancestors' on its path."""
         return self.arrived + [item for item in path_to(self.head) if item not in self.arrived]
 
-    # -- append -----------------------------------------------------------------------------------------------------
+    # -- append ------------------------------------------------------------------------------
 
     def append(
         self,
@@ -259,7 +264,7 @@ class Session:
         self.records += 1
         return item
 
-    # -- moving -----------------------------------------------------------------------------------------------------
+    # -- moving ------------------------------------------------------------------------------
 
     def _next_epoch(self, reason: str, boundary: Item | None, kept: Item | None) -> None:
         self.epochs[-1].closed_head = self.head
@@ -334,7 +339,7 @@ class Session:
         new._estimate()
         return new
 
-    # -- compaction -------------------------------------------------------------------------------------------------
+    # -- compaction --------------------------------------------------------------------------
 
     def begin(self, trigger: str, keep_tokens: int, now_ms: int, timeout_ms: int) -> Job:
         self._live()
@@ -357,7 +362,7 @@ class Session:
         return job
 
     def messages(self) -> list[Item]:
-        """The messages on which the context rests, the hidden ones and those that a reset left out included."""
+        """The messages of the context, with hidden ones and those that a reset left out."""
         before, after = span_of(self.head, self.boundary, self.kept)
         return [item for item in before + after if item.is_message]
 
@@ -378,7 +383,7 @@ class Session:
         return Job("", trigger, self.epoch, covered, kept, self.tokens, 0)
 
     def to_summarise(self, job: Job) -> list[Shown]:
-        """What the summariser of a job that has just begun is handed."""
+        """The messages for the summariser of a job that has just begun."""
         if job.covered is None:
             return [shown for shown in self.context() if shown[0] == "compactionSummary"]
         return (
@@ -451,7 +456,7 @@ class Session:
 def message(
     kind: str, text: str, *, call_id: str | None = None, usage: int | None = None
 ) -> dict[str, Any]:
-    """Write an item as what a caller appends."""
+    """Return an item as a caller appends it."""
     if kind == "user":
         return {"role": "user", "content": text}
     if kind in ASSISTANT:
@@ -476,6 +481,6 @@ def message(
 
 
 def shown(found: dict[str, Any]) -> Shown:
-    """Read a message of the database's context as the model shows it."""
+    """Return a message of the database's context as the model shows it."""
     content = found.get("content", found.get("summary", found.get("command")))
     return (found["role"], content if isinstance(content, str) else content[0]["text"])

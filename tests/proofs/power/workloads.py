@@ -24,7 +24,7 @@ from sessiondb import database
 from sessiondb.errors import NotExecuted, OutcomeUnknown, StoreBusy, StoreFailed
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
-from sessiondb.gateway.worker import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import KIB, Limits
 from sessiondb.maintenance import archive_format
 from sessiondb.maintenance.retention import RetentionPolicy

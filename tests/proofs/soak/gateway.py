@@ -37,7 +37,7 @@ import sessiondb
 from sessiondb import CompactionRefused, Limits, NotFound, Session, StoreBusy
 from sessiondb.errors import CompactionTimeout, NotExecuted, SessionEnded
 from sessiondb.gateway.outbox import Outgoing
-from sessiondb.gateway.worker import Answer, LaneSettings, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.maintenance.retention import RetentionPolicy, gc
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.writer import Writer

@@ -1,0 +1,404 @@
+"""A running turn: the object that its handler works with, and the task that runs it to its end.
+
+The task calls the handler, renews the lease while the handler works, and cuts it off at
+the turn's deadline. Then it records the outcome: an answer, an exception, the deadline,
+a cancellation, or the loss of the lease. Nothing but a cancellation of the lane's loop
+leaves the task. `worker.py` starts it; `turns.py` says what each of these writes is in
+the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field
+
+from sessiondb import clock
+from sessiondb.backend import Database, Tx
+from sessiondb.errors import SessionDBError, StoreClosed, TurnLost
+from sessiondb.limits import INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
+from sessiondb.models import Receipt
+from sessiondb.transcript.entries import (
+    LARGE_ITEMS,
+    Draft,
+    Item,
+    check_append,
+    is_large,
+    prepare,
+    prepare_all,
+)
+from sessiondb.transcript.registry import check_reset_reason
+from sessiondb.transcript.session import Session
+
+from . import retry, turns
+from .outbox import encoded_reply
+
+logger = logging.getLogger("sessiondb")
+
+STOPPING = "its gateway is stopping"
+"""The reason of a turn that is interrupted because its loop is cancelled."""
+
+
+class LaneSettings(BaseModel):
+    """How a lane's turns are run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lease_s: float = Field(default=30.0, gt=0)
+    """A turn whose process falls silent is taken over after this; renewed every third of it."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """A turn is cut off after this; its lease cannot be renewed much longer.
+
+    A resume brings a limit of its own."""
+    delayed_after_s: float = Field(default=10.0, gt=0)
+    """A message without an answer after this long gets one `message_delayed` event.
+
+    It makes no difference whether the message waits or is being worked on."""
+    attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
+    """A message whose turn fails is tried this often; then it is a dead letter.
+
+    The pauses are 1, 4, 16 and then 60 s. A message whose turn is cut off or interrupted is
+    tried three times at most."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """The result of a handler: entries for the transcript and replies for the outbox.
+
+    Both are written when the turn completes. `replies` are (target, message) pairs.
+    `incomplete` says that there is no usable answer, and why; the user is notified.
+    """
+
+    entries: Sequence[Item] = ()
+    replies: Sequence[tuple[str, Any]] = ()
+    incomplete: str | None = None
+
+
+Handler = Callable[["Turn"], Awaitable[Answer | None]]
+
+
+@dataclass(slots=True)
+class Turn:
+    """A turn in progress, as its handler holds it."""
+
+    db: Database
+    session: Session
+    _started: turns.Started
+    message: dict[str, Any]
+    _settings: LaneSettings
+    stopped: bool = False
+    """True: it was aborted or taken over; nothing can be written in its name any more."""
+    _alive_until: float = 0.0
+    """Until then the lease holds in this process, whatever the wall clock says.
+
+    By the monotonic clock, which nobody sets."""
+    ending: bool = False
+    """True: its work is over, and its end is being written.
+
+    This process does not take it over meanwhile."""
+    _ended: bool = False  # its outcome is written, or was given up
+    _ends: float = 0.0
+    _scope: anyio.CancelScope | None = None
+
+    def __post_init__(self) -> None:
+        self._ends = time.monotonic() + (self._started.timeout_ms + LEASE_GRACE_MS) / 1000
+        self._extend()
+
+    def _extend(self) -> None:
+        self._alive_until = min(time.monotonic() + self._settings.lease_s, self._ends)
+
+    def __str__(self) -> str:
+        return f"turn {self.number} of session {self.session.id}"
+
+    def stop(self) -> None:
+        """Cancel the handler, because the turn has ended in the database."""
+        self.stopped = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    @property
+    def number(self) -> int:
+        """The turn's number: its fencing token."""
+        return self._started.turn_no
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first attempt at this message."""
+        return self._started.attempt
+
+    @property
+    def inbox_no(self) -> int:
+        """The message's number, as `accept` returned it."""
+        return self._started.inbox_no
+
+    @property
+    def kind(self) -> turns.Kind:
+        """`message`; or `resume`: it continues what another turn of this message had begun."""
+        return self._started.kind
+
+    async def append(self, item: Item) -> Receipt:
+        """Append to the session in the name of this turn. Durable on return.
+
+        Raises:
+            TurnLost: the turn was taken over; nothing was written.
+        """
+        draft = await prepare(item)
+        receipts = await self.db.write(
+            "turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size
+        )
+        return receipts[0]
+
+    async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
+        """Begin a new context in the name of this turn, as for `/new`; return its epoch.
+
+        Durable on return. All that the turn appends or answers from here on belongs to the
+        new context. Otherwise like `Session.reset`.
+
+        Raises:
+            TurnLost: the turn was taken over; nothing was changed.
+        """
+        check_reset_reason(reason)
+        return await self.db.write(
+            "turn.reset",
+            lambda tx: turns.reset(tx, self.number, reason=reason, keep_from=keep_from),
+        )
+
+    async def renew(self, operation: str | None = None) -> None:
+        """Renew the lease now, and say what the turn is doing (shown in `held`).
+
+        Raises:
+            TurnLost: the turn was taken over.
+        """
+        lease_ms = round(self._settings.lease_s * 1000)
+        await self.db.write(
+            "turn.renew",
+            lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation),
+        )
+        self._extend()
+
+
+def is_owned(turn: Turn) -> bool:
+    """Tell whether this process still owns a turn.
+
+    True while its lease is valid by the monotonic clock, or its end is being written.
+    """
+    return turn.ending or time.monotonic() < turn._alive_until
+
+
+async def run_turn(
+    turn: Turn, handler: Handler, claimed: dict[int, Turn], running: dict[int, Turn]
+) -> None:
+    """Run a handler and record the outcome. Only a cancellation of the loop is raised.
+
+    Until its end is written the turn belongs to this process, and its lease is renewed,
+    also while the loop is being cancelled.
+    """
+    del claimed[turn.number]
+    keeping = anyio.CancelScope(shield=True)
+
+    async def keep_lease() -> None:
+        with keeping:
+            await _keep_lease(turn)
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(keep_lease)
+            try:
+                await _work(turn, handler)
+            except anyio.get_cancelled_exc_class():
+                # asyncio's task.cancel() passes through shields: it may have ended the
+                # encoding of an answer. If the end was written after all, this changes
+                # nothing.
+                if not turn._ended:
+                    await interrupt(turn)
+                raise
+            finally:
+                keeping.cancel()
+    finally:
+        del running[turn.number]
+
+
+async def _work(turn: Turn, handler: Handler) -> None:
+    answer: Answer | None = None
+    failure: str | None = None
+    retryable, attempts_max = True, turn._settings.attempts_max
+    try:
+        async with anyio.create_task_group() as group:
+            turn._scope = group.cancel_scope
+            if turn.stopped:
+                group.cancel_scope.cancel()
+            if turn._started.kind == "message" and not turn._started.notified:
+                group.start_soon(_notify_delay, turn)
+            with anyio.move_on_after(turn._started.timeout_ms / 1000) as deadline:
+                answer = await handler(turn)
+            if deadline.cancelled_caught:
+                failure = f"cut off at its deadline of {turn._started.timeout_ms / 1000:g} s"
+                retryable = turn._started.kind != "resume"
+                attempts_max = min(attempts_max, INTERRUPTED_ATTEMPTS_MAX)
+            group.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():
+        # The loop is being cancelled. An answer that exists already is not thrown away.
+        turn.ending = True
+        with anyio.CancelScope(shield=True):
+            if answer is not None:
+                await _complete(turn, answer)
+            else:
+                await interrupt(turn)
+        raise
+    except Exception as error:
+        failure = f"{type(retry.unwrap_group(error)).__name__}: {retry.unwrap_group(error)}"
+        if not turn.stopped:
+            logger.warning("%s failed: %s", turn, failure, exc_info=retry.unwrap_group(error))
+    except BaseExceptionGroup as mixed:
+        # trio: the loop is being cancelled, and the handler raised something else on
+        # its way out.
+        turn.ending = True
+        await interrupt(turn)
+        await retry.reraise_cancellation(mixed, str(turn))
+        return
+    if turn.stopped:
+        logger.info("%s was stopped: it has ended, or was taken over", turn)
+        return
+    # A cancellation that arrives from here on waits until the end is written: one
+    # transaction.
+    turn.ending = True
+    with anyio.CancelScope(shield=True):
+        if failure is not None:
+            end = partial(
+                turns.fail,
+                turn_no=turn.number,
+                reason=failure,
+                retry=retryable,
+                attempts_max=attempts_max,
+            )
+            await _record(turn, end)
+        else:
+            await _complete(turn, answer or Answer(incomplete="the handler returned nothing"))
+
+
+async def _keep_lease(turn: Turn) -> None:
+    """Renew a turn's lease until cancelled; stop the turn when this process has lost it."""
+    while True:
+        await anyio.sleep(turn._settings.lease_s / 3)
+        try:
+            await turn.renew()
+        except (TurnLost, StoreClosed) as error:
+            if not turn._ended:
+                logger.warning("%s", error)
+                turn.stop()
+            return
+        except SessionDBError as error:
+            logger.warning("%s: its lease was not renewed: %s", turn, error)
+
+
+async def _notify_delay(turn: Turn) -> None:
+    """Notify the sender, once, when the answer takes longer than `delayed_after_s`.
+
+    The time counts from when the message was accepted.
+    """
+    delayed_after_s = turn._settings.delayed_after_s
+    waited_s = (clock.now_ms() - turn._started.accepted_at_ms) / 1000
+    await anyio.sleep(min(max(0.0, delayed_after_s - waited_s), delayed_after_s))
+    backoff = retry.Backoff(f"{turn}: its sender cannot be notified of the delay")
+    while True:
+        try:
+            await turn.db.write("turn.delayed", lambda tx: turns.notify_delayed(tx, turn.number))
+        except TurnLost:
+            return
+        except SessionDBError as error:
+            if not error.retry:
+                logger.warning("%s: %s", backoff.name, error)
+                return
+            await anyio.sleep(backoff.next_delay(error))
+        else:
+            return
+
+
+async def _complete(turn: Turn, answer: Answer) -> None:
+    """Write a turn's answer and its end; if the answer cannot be stored, the turn has failed."""
+    try:
+        drafts, replies, size = await _encoded_answer(answer)
+    except (SessionDBError, TypeError, ValueError) as error:
+        await _refuse_answer(turn, error)
+        return
+
+    def complete(tx: Tx) -> list[Receipt]:
+        return turns.complete(
+            tx,
+            turn.number,
+            drafts,
+            replies,
+            incomplete=answer.incomplete is not None,
+            reason=answer.incomplete,
+        )
+
+    refused = await _record(turn, complete, size=size)
+    if refused is not None:
+        await _refuse_answer(turn, refused)
+
+
+async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, str]], int]:
+    """Encode an answer, off the event loop when it is large.
+
+    Return its entries, its replies and their bytes.
+
+    Raises:
+        InvalidInput: it cannot be stored, or not in one transaction.
+    """
+    entries, messages = list(answer.entries), list(answer.replies)
+    check_append(len(entries) + len(messages), 0)
+    drafts = await prepare_all(entries)
+    large = len(messages) > LARGE_ITEMS or any(is_large(message) for _, message in messages)
+    encoded = (
+        await anyio.to_thread.run_sync(_encoded_replies, messages)
+        if large
+        else _encoded_replies(messages)
+    )
+    size = sum(draft.size for draft in drafts) + sum(reply_bytes for _, reply_bytes in encoded)
+    check_append(len(drafts) + len(encoded), size)
+    return drafts, [reply for reply, _ in encoded], size
+
+
+def _encoded_replies(messages: Sequence[tuple[str, Any]]) -> list[tuple[tuple[str, str], int]]:
+    return [encoded_reply(target, message) for target, message in messages]
+
+
+async def _refuse_answer(turn: Turn, error: Exception) -> None:
+    message = f"its answer cannot be stored: {error}"
+    logger.warning("%s: %s", turn, message)
+    refused = await _record(turn, lambda tx: turns.fail(tx, turn.number, message, retry=False))
+    if refused is not None:
+        logger.error("%s: its end cannot be written (%s); its lease ends it", turn, refused)
+
+
+async def interrupt(turn: Turn) -> None:
+    """Record that a turn is interrupted because its gateway is stopping."""
+    await _record(turn, lambda tx: turns.interrupt(tx, turn.number, STOPPING))
+
+
+async def _record(
+    turn: Turn, body: Callable[[Tx], object], *, size: int = 0
+) -> SessionDBError | None:
+    """Write a turn's end; shielded, and retried while that may help, until its lease has run out.
+
+    Return the error if the database refuses the end itself, so that a retry cannot help.
+    """
+    try:
+        await retry.write_with_retry(
+            turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, name=str(turn)
+        )
+    except TurnLost as error:
+        logger.warning("%s", error)
+    except SessionDBError as error:
+        if not error.retry and not isinstance(error, StoreClosed):
+            return error
+        logger.error("%s: its end could not be written (%s); its lease ends it", turn, error)  # noqa: TRY400  # nothing to trace
+    turn._ended = True
+    return None

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sessiondb import limits
+from sessiondb.gateway import retry
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Failures are on purpose: they fill no log, and are retried at once."""
+    caplog.set_level(logging.CRITICAL, "sessiondb")
+    monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
+    monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
