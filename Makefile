@@ -19,7 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast kills crash fuzz soak audit check lint format types bench bench-smoke wheel clean distclean
+.PHONY: help demo gateway test test-fast coverage kills crash fuzz soak audit check lint format prose types measure bench bench-smoke \
+  wheel lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +87,10 @@ lint: $(VENV)/.dev ## look for defects and style (ruff)
 
 format: $(VENV)/.dev ## sort imports and apply ruff's safe fixes
 	@$(BIN)/ruff check --fix .
+
+prose: $(VENV)/.dev ## check sentences, semicolons and columns of docs, docstrings and comments (ARGS=--count)
+	@echo "prose: tools/prose.py"
+	@$(BIN)/python tools/prose.py $(ARGS)
 
 types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"
