@@ -96,6 +96,9 @@ types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"
 	@$(BIN)/python -m mypy --no-error-summary
 
+measure: $(VENV)/.dev ## print figures about the code: files, imports, lines, prose, start-up (ARGS="BEFORE AFTER --decodes")
+	@$(BIN)/python tools/measure.py $(ARGS)
+
 bench: $(VENV)/.dev ## measure, each beside its raw SQLite floor (minutes; wants a quiet machine)
 	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds $(ARGS)
 
