@@ -39,6 +39,14 @@ test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds ea
 	@echo "test: pytest, without the slow ones"
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
+# Lines that only a slow test or a killed process reaches count as missed. `ARGS=tests/x` measures what some tests reach.
+coverage: $(VENV)/.dev ## run the fast tests; print which share of the lines of sessiondb/ they reach
+	@echo "coverage: pytest, without the slow ones"
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@echo "coverage: $$($(BIN)/python -m coverage report --format=total --precision=1) % of lines ($(BIN)/coverage report -m lists the rest)"
+
 kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
 	@echo "kills: $(or $(KILLS),200) of them"
 	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_gateway_kills.py $(ARGS)
@@ -111,7 +119,7 @@ wheel: $(VENV)/.dev ## build the sdist and the wheel into dist/
 	@$(BIN)/python -m hatchling build --clean
 
 clean: ## remove caches and what was built
-	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print | xargs rm -rf
 
 distclean: clean ## clean, and remove the environment
