@@ -7,6 +7,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 # Options for pytest, e.g. `make test ARGS="-k compaction"`.
 ARGS  ?=
+# LOCKED=1 installs the exact versions of requirements-dev.lock instead of the ranges in pyproject.toml.
+LOCKED ?=
 # Test files run beside one another; many of their tests wait for a process most of the time. WORKERS=0: one after the other.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2)
 # Tests and benchmarks must see the package of this checkout, and nobody's settings.
@@ -118,6 +120,17 @@ bench-smoke: $(VENV)/.dev ## run every benchmark for one small round
 wheel: $(VENV)/.dev ## build the sdist and the wheel into dist/
 	@$(BIN)/python -m hatchling build --clean
 
+# uv, because it resolves for every Python and platform at once, with hashes, and writes no index's address.
+# editables is what hatchling needs for an editable installation; pip would fetch it unlocked.
+lock: $(VENV)/pyvenv.cfg ## renew requirements-dev.lock: the newest versions that pyproject.toml allows (needs a network)
+	@echo "lock: uv, in an environment of its own"
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m venv "$$folder/venv" && \
+	  "$$folder/venv/bin/python" -m pip install --quiet uv && \
+	  { sed -n '/^#/!q;p' requirements-dev.lock; \
+	    echo editables | "$$folder/venv/bin/uv" --quiet pip compile pyproject.toml - --extra dev --python-version 3.11 --universal \
+	      --generate-hashes --no-header; } >"$$folder/lock" && mv "$$folder/lock" requirements-dev.lock
+	@echo "lock: $$(grep -c == requirements-dev.lock) packages in requirements-dev.lock"
+
 clean: ## remove caches and what was built
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print | xargs rm -rf
@@ -144,10 +157,10 @@ $(VENV)/pyvenv.cfg:
 	  echo "setup: $$found cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; \
 	fi; rm -f $(VENV).log
 
-# $(1): what to install, $(2): what it is. pip reports its own errors; the hint is for a machine without a network.
+# $(1): what to install, $(2): what it is, $(3): options. pip reports its own errors; the hint is for a machine without a network.
 define install
 @echo "setup: installing sessiondb $(2)"
-@$(BIN)/python -m pip install --quiet --editable '$(1)' || \
+@$(BIN)/python -m pip install --quiet $(3) --editable '$(1)' || \
   { echo "setup: pip failed (above). It needs a package index or PIP_FIND_LINKS; then run make again."; exit 1; }
 endef
 
@@ -159,9 +172,14 @@ $(VENV)/.gateway: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.[gateway],with a web server for the reference gateway)
 	@touch $(VENV)/.run $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
-	$(call install,.[dev],with the tools for development)
+$(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg $(if $(LOCKED),$(VENV)/.locked)
+	$(call install,.[dev],with the tools for development,$(if $(LOCKED),--no-deps --no-build-isolation))
 	@touch $(VENV)/.run $(VENV)/.gateway $@
+
+$(VENV)/.locked: requirements-dev.lock $(VENV)/pyvenv.cfg
+	@echo "setup: installing the versions of requirements-dev.lock"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	@touch $@
 
 # Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.
 $(VENV)/.fuzz: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev
