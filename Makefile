@@ -7,6 +7,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 # Options for pytest, e.g. `make test ARGS="-k compaction"`.
 ARGS  ?=
+# LOCKED=1 installs the exact versions of requirements-dev.lock instead of the ranges in pyproject.toml.
+LOCKED ?=
 # Test files run beside one another; many of their tests wait for a process most of the time. WORKERS=0: one after the other.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2)
 # Tests and benchmarks must see the package of this checkout, and nobody's settings.
@@ -19,7 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast kills crash fuzz soak audit check lint format types docs bench bench-smoke wheel clean distclean
+.PHONY: help demo gateway test test-fast coverage kills crash fuzz soak audit check lint format \
+  prose types measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +40,14 @@ test: $(VENV)/.dev ## run every test, under asyncio and trio
 test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
 	@echo "test: pytest, without the slow ones"
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
+# Lines that only a slow test or a killed process reaches count as missed. `ARGS=tests/x` measures what some tests reach.
+coverage: $(VENV)/.dev ## run the fast tests; print which share of the lines of sessiondb/ they reach
+	@echo "coverage: pytest, without the slow ones"
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@echo "coverage: $$($(BIN)/python -m coverage report --format=total --precision=1) % of lines ($(BIN)/coverage report -m lists the rest)"
 
 kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
 	@echo "kills: $(or $(KILLS),200) of them"
@@ -89,6 +100,10 @@ format: $(VENV)/.dev ## lay the code out, sort imports, apply ruff's safe fixes
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
 
+prose: $(VENV)/.dev ## check sentences, semicolons and columns of docs, docstrings and comments (ARGS=--count)
+	@echo "prose: tools/prose.py"
+	@$(BIN)/python tools/prose.py $(ARGS)
+
 types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"
 	@$(BIN)/python -m mypy --no-error-summary
@@ -96,6 +111,9 @@ types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 docs: $(VENV)/.docs ## build the site of docs/ into build/site; a warning is an error (a few seconds)
 	@echo "docs: mkdocs"
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+measure: $(VENV)/.dev ## print figures about the code: files, imports, lines, prose, start-up (ARGS="BEFORE AFTER --decodes")
+	@$(BIN)/python tools/measure.py $(ARGS)
 
 bench: $(VENV)/.dev ## measure, each beside its raw SQLite floor (minutes; wants a quiet machine)
 	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds $(ARGS)
@@ -108,8 +126,19 @@ bench-smoke: $(VENV)/.dev ## run every benchmark for one small round
 wheel: $(VENV)/.dev ## build the sdist and the wheel into dist/
 	@$(BIN)/python -m hatchling build --clean
 
+# uv, because it resolves for every Python and platform at once, with hashes, and writes no index's address.
+# editables is what hatchling needs for an editable installation; pip would fetch it unlocked.
+lock: $(VENV)/pyvenv.cfg ## renew requirements-dev.lock: the newest versions that pyproject.toml allows (needs a network)
+	@echo "lock: uv, in an environment of its own"
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m venv "$$folder/venv" && \
+	  "$$folder/venv/bin/python" -m pip install --quiet uv && \
+	  { sed -n '/^#/!q;p' requirements-dev.lock; \
+	    echo editables | "$$folder/venv/bin/uv" --quiet pip compile pyproject.toml - --extra dev --python-version 3.11 --universal \
+	      --generate-hashes --no-header; } >"$$folder/lock" && mv "$$folder/lock" requirements-dev.lock
+	@echo "lock: $$(grep -c == requirements-dev.lock) packages in requirements-dev.lock"
+
 clean: ## remove caches and what was built
-	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage .coverage.*
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print | xargs rm -rf
 
 distclean: clean ## clean, and remove the environment
@@ -134,10 +163,10 @@ $(VENV)/pyvenv.cfg:
 	  echo "setup: $$found cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; \
 	fi; rm -f $(VENV).log
 
-# $(1): what to install, $(2): what it is. pip reports its own errors; the hint is for a machine without a network.
+# $(1): what to install, $(2): what it is, $(3): options. pip reports its own errors; the hint is for a machine without a network.
 define install
 @echo "setup: installing sessiondb $(2)"
-@$(BIN)/python -m pip install --quiet --editable '$(1)' || \
+@$(BIN)/python -m pip install --quiet $(3) --editable '$(1)' || \
   { echo "setup: pip failed (above). It needs a package index or PIP_FIND_LINKS; then run make again."; exit 1; }
 endef
 
@@ -149,13 +178,18 @@ $(VENV)/.gateway: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.[gateway],with a web server for the reference gateway)
 	@touch $(VENV)/.run $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg
-	$(call install,.[dev],with the tools for development)
+$(VENV)/.dev: pyproject.toml $(VENV)/pyvenv.cfg $(if $(LOCKED),$(VENV)/.locked)
+	$(call install,.[dev],with the tools for development,$(if $(LOCKED),--no-deps --no-build-isolation))
 	@touch $(VENV)/.run $(VENV)/.gateway $@
 
 $(VENV)/.docs: pyproject.toml $(VENV)/pyvenv.cfg
 	$(call install,.[docs],with what builds its site)
 	@touch $(VENV)/.run $@
+
+$(VENV)/.locked: requirements-dev.lock $(VENV)/pyvenv.cfg
+	@echo "setup: installing the versions of requirements-dev.lock"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	@touch $@
 
 # Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.
 $(VENV)/.fuzz: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev
