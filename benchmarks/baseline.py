@@ -3,7 +3,7 @@
     python benchmarks/baseline.py [--summary 20] [--outlast 70]
 
 Each row is one trial on a real process on loopback with a scripted model, as theirs were: seconds are solid, milliseconds
-indicative. Nothing is asserted; a cell that did not happen says so. Takes about three minutes, most of it waiting for summaries.
+indicative. Nothing is asserted. A cell that did not happen says so. Takes about three minutes, most of it waiting for summaries.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fill(gateway: GatewayProcess, conversation: str) -> None:
 def timed(
     gateway: GatewayProcess, page: Page, conversation: str, text: str
 ) -> tuple[float, float, int]:
-    """Say something; return when it was accepted and answered, counted from the moment of saying it, and its number."""
+    """Say something. Return when it was accepted and answered, counted from the moment of saying it, and its number."""
     begun = perf_counter()
     receipt = gateway.say(text, conversation=conversation)
     accepted = perf_counter() - begun

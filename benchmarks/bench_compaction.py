@@ -20,7 +20,7 @@ OPTIONS: dict[str, Any] = {"trigger": "manual", "keep_recent_tokens": 2_000, "ti
 def test_begin_and_commit_take_as_long_in_a_long_history(
     bench: Bench, history_db: SessionDB, entries: int
 ) -> None:
-    """The floor is the same in the shortest history; each transaction is timed from BEGIN to the end of COMMIT."""
+    """The floor is the same in the shortest history. Each transaction is timed from BEGIN to the end of COMMIT."""
     cycles = size(20, 2)
     pairs = bench.rounds(
         lambda: _cycles(history_db, HISTORY[0], cycles),
@@ -37,7 +37,7 @@ def test_begin_and_commit_take_as_long_in_a_long_history(
 
 
 async def _cycles(db: SessionDB, entries: int, count: int) -> tuple[float, float]:
-    """Begin and commit `count` times; return the median transaction of begin and of commit, in milliseconds.
+    """Begin and commit `count` times. Return the median transaction of begin and of commit, in milliseconds.
 
     Each time in a new fork of the whole history, which copies nothing: a second compaction of one session would find a
     short context.

@@ -49,7 +49,7 @@ _events = count(1)
 
 
 def test_accepting_beside_a_raw_transaction(bench: Bench, raw: Raw, db: SessionDB) -> None:
-    """The floor is one row in one durable transaction; an accept looks for a duplicate, counts what waits, and inserts."""
+    """The floor is one row in one durable transaction. An accept looks for a duplicate, counts what waits, and inserts."""
 
     async def ours() -> list[float]:
         accept = _accepting(db)
@@ -91,7 +91,7 @@ def test_accepting_into_a_long_lane(bench: Bench, db: SessionDB) -> None:
 def test_claiming_and_completing_beside_a_raw_transaction(
     bench: Bench, raw: Raw, db: SessionDB
 ) -> None:
-    """A claim appends the message and begins the turn; completing appends the answer, a reply and the turn's end."""
+    """A claim appends the message and begins the turn. Completing appends the answer, a reply and the turn's end."""
     took: dict[str, list[float]] = {}
 
     async def ours() -> dict[str, list[float]]:
@@ -297,7 +297,7 @@ async def _idle(db: SessionDB) -> list[float]:
 async def _accept_during(
     db: SessionDB, work: Awaitable[Any], *, load_s: float = math.inf
 ) -> list[float]:
-    """Accept messages for as long as something runs, or for `load_s` of every two; settle them, so that the lane stays short."""
+    """Accept messages for as long as something runs, or for `load_s` of every two. Settle them, so that the lane stays short."""
     task, accept, samples = asyncio.ensure_future(work), _accepting(db), list[float]()
     while not task.done():
         until = perf_counter() + load_s
@@ -324,7 +324,7 @@ async def _settle(db: SessionDB) -> None:
 
 
 async def _claim(db: SessionDB) -> int:
-    """Claim the next message as `run_lane` does; return the turn."""
+    """Claim the next message as `run_lane` does. Return the turn."""
     candidate = await db.read("bench.peek", lambda tx: turns.peek(tx, "main", 2**62))
     assert candidate is not None
     draft = await prepare(candidate.payload)

@@ -6,7 +6,7 @@ is busy, throttled or slow of disk moves both sides. Nothing here asserts a time
 missed, in the table at the end and in `--benchmark-json` (under `extra_info`).
 
 `SESSIONDB_BENCH=smoke` takes the smallest sizes and one short round: it proves that the benchmarks run.
-The databases lie in pytest's temporary folder; put it on the disk that is meant with `ARGS=--basetemp=/path`.
+The databases lie in pytest's temporary folder. Put it on the disk that is meant with `ARGS=--basetemp=/path`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One promise and what was measured. `target` is a bound on the ratio; its sign says of which kind."""
+    """One promise and what was measured. `target` is a bound on the ratio. Its sign says of which kind."""
 
     what: str
     unit: str
@@ -98,7 +98,7 @@ class Bench:
         return self.runner.run(coroutine)
 
     def rounds(self, floor: Block, ours: Block, count: int) -> list[tuple[Any, Any]]:
-        """Alternate the two blocks `count` times, after one round to warm up; return what they measured, in pairs."""
+        """Alternate the two blocks `count` times, after one round to warm up. Return what they measured, in pairs."""
         before: list[Any] = []
         pairs: list[tuple[Any, Any]] = []
 
@@ -142,7 +142,7 @@ async def latencies(operation: Callable[[], Coroutine[Any, Any, Any]], count: in
 
 @asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have something run beside the block; what it raises is raised."""
+    """Have something run beside the block. What it raises is raised."""
     task = asyncio.create_task(work)
     try:
         yield

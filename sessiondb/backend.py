@@ -58,13 +58,13 @@ class Tx(ReadTx, Protocol):
     """One write transaction, or this request's part of it."""
 
     now_ms: int
-    """Wall clock at the start of the transaction. It labels rows; nothing is ordered by it."""
+    """Wall clock at the start of the transaction. It labels rows. Nothing is ordered by it."""
 
     instance_no: int
     """This process's row in `instance`."""
 
     def run(self, statement: str, /, **params: SqlValue) -> int:
-        """Run a named statement that changes rows; return how many it changed."""
+        """Run a named statement that changes rows. Return how many it changed."""
 
 
 class Step(NamedTuple, Generic[T]):
@@ -89,7 +89,7 @@ class Backend(Protocol):
     async def write(
         self, fn: Callable[[Tx], T], *, op: str, size: int = 0, timeout_s: float | None = None
     ) -> T:
-        """Run `fn` in a write transaction; return once it is committed and durable.
+        """Run `fn` in a write transaction. Return once it is committed and durable.
 
         `op` names the operation in errors, metrics and logs. `size` is the payload in bytes,
         for the queue's limit. A write that is cancelled or times out before it began is not
@@ -107,7 +107,7 @@ class Backend(Protocol):
         """Run `fn` as one step of background work, paced so that callers of `write` do not notice.
 
         It has a transaction of its own. While others write, steps get a small part of the
-        writer's time; each gets its turn in any case. The caller keeps a step to a few
+        writer's time. Each gets its turn in any case. The caller keeps a step to a few
         milliseconds, by `held_ms`. Otherwise like `write`.
         """
 
@@ -126,14 +126,14 @@ class Backend(Protocol):
         """
 
     async def wait_change(self, seen: int, timeout_s: float) -> None:
-        """Wait for a commit after `seen`, an earlier `change_count`; `timeout_s` at most.
+        """Wait for a commit after `seen`, an earlier `change_count`. `timeout_s` at most.
 
-        A commit of this process is noticed at once, one of another process within 100 ms;
-        neither by busy reading.
+        A commit of this process is noticed at once, one of another process within 100 ms.
+        Neither by busy reading.
         """
 
     async def backup(self, destination: str | os.PathLike[str]) -> int:
-        """Copy the database to a new file while it is in use; return its size in pages.
+        """Copy the database to a new file while it is in use. Return its size in pages.
 
         Others write in between.
 

@@ -75,7 +75,7 @@ logger = logging.getLogger("sessiondb")
 
 
 class OpenOptions(TypedDict, total=False):
-    """The options of `sessiondb.open` and `sessiondb.sync.open`; `SessionDB` has the defaults."""
+    """The options of `sessiondb.open` and `sessiondb.sync.open`. `SessionDB` has the defaults."""
 
     durability: Durability
     limits: Limits | None
@@ -87,7 +87,7 @@ class OpenOptions(TypedDict, total=False):
 
 
 class SessionDB:
-    """One open database. Make it with `sessiondb.open`; use it as an async context manager."""
+    """One open database. Make it with `sessiondb.open`. Use it as an async context manager."""
 
     def __init__(
         self,
@@ -154,27 +154,27 @@ class SessionDB:
     async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
         """Run `fn` in one short snapshot, on a reader thread.
 
-        For code that brings its own rules; see `backend`.
+        For code that brings its own rules. See `backend`.
 
         Raises:
             StoreBusy: every reader is occupied and the queue is full.
-            ReadTooLong: it took longer than `Limits.read_age_s_max`; read in pages.
+            ReadTooLong: it took longer than `Limits.read_age_s_max`. Read in pages.
         """
         return await self.backend.read(fn, op=op)
 
     async def write(
         self, op: str, fn: Callable[[Tx], T], *, size: int = 0, timeout_s: float | None = None
     ) -> T:
-        """Run `fn` in a write transaction, on the writer thread; durable on return.
+        """Run `fn` in a write transaction, on the writer thread. Durable on return.
 
-        For code that brings its own rules; see `backend`.
+        For code that brings its own rules. See `backend`.
 
         Raises:
             StoreBusy: the queue is full, or another process holds the write lock. Retry
                 after `retry_after_ms`.
             NotExecuted: `timeout_s` (by default `Limits.write_timeout_s`) passed before the
                 transaction began.
-            StoreFull, StoreFailed: the disk is full or failed; rolled back.
+            StoreFull, StoreFailed: the disk is full or failed. Rolled back.
             OutcomeUnknown: the disk failed in COMMIT. Read again, or retry with the same
                 idempotency key.
             StoreReadOnly: the database was opened for reading.
@@ -184,9 +184,9 @@ class SessionDB:
     # -- sessions ------------------------------------------------------------------------------
 
     async def session(self, key: str, *, cwd: str | None = None) -> Session:
-        """Return the session that a conversation's key is bound to; create and bind a new one.
+        """Return the session that a conversation's key is bound to. Create and bind a new one.
 
-        Durable on return; may be repeated. Processes that race for a new key get the same
+        Durable on return. May be repeated. Processes that race for a new key get the same
         session.
 
         Raises:
@@ -247,19 +247,19 @@ class SessionDB:
     async def bind(self, key: str, session: Session) -> None:
         """Point a conversation's key at a session. The session it pointed at before stays.
 
-        Durable; may be repeated.
+        Durable. May be repeated.
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
-            SessionArchived: its entries are in an archive; `restore` brings them back.
+            SessionArchived: its entries are in an archive. `restore` brings them back.
         """
         parsed = parse_key(key)
         await self.write("bind", lambda tx: registry.bind(tx, parsed, session.ref.session_no))
 
     async def unbind(self, key: str) -> bool:
-        """Forget a key; return False if it was not bound.
+        """Forget a key. Return False if it was not bound.
 
-        The session stays. The next message for the key begins a new one. Durable; may be
+        The session stays. The next message for the key begins a new one. Durable. May be
         repeated.
 
         Raises:
@@ -269,10 +269,10 @@ class SessionDB:
         return await self.write("unbind", lambda tx: registry.unbind(tx, parsed))
 
     async def reset_if_due(self, key: str, policy: ResetPolicy) -> StaleReason | None:
-        """Reset a conversation that is stale; return the rule that says so, or None.
+        """Reset a conversation that is stale. Return the rule that says so, or None.
 
         To be called before a message for the conversation is accepted. Writes only when a
-        reset is due; durable then. May be repeated. These conversations are left alone: one
+        reset is due. Durable then. May be repeated. These conversations are left alone: one
         with a running turn or waiting messages, one without a message since it began, and
         one whose session has ended.
 
@@ -315,15 +315,15 @@ class SessionDB:
     async def fail_compaction(
         self, compaction_id: str, reason: str, *, state: GivenUp = "failed"
     ) -> bool:
-        """Give up a running job; return False if it was not running, or there is none.
+        """Give up a running job. Return False if it was not running, or there is none.
 
         A later commit is still reconciled. `state` says how it ended: "failed",
-        "cancelled", "expired" or "abandoned". Durable; may be repeated.
+        "cancelled", "expired" or "abandoned". Durable. May be repeated.
         """
         return await give_up_compaction(self, compaction_id, state, reason)
 
     def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:
-        """Iterate over compaction jobs, newest first; of one session or of all."""
+        """Iterate over compaction jobs, newest first. Of one session or of all."""
         session_no = session.ref.session_no if session is not None else None
         return read_pages(self, "compactions", partial(compaction.page, session_no=session_no))
 
@@ -343,17 +343,17 @@ class SessionDB:
 
         Acknowledge the message to the channel only after this returns. The same (channel,
         event_id) again gets the first receipt, with `duplicate=True`. `key` says which
-        conversation the message belongs to; its session is created when new. `message` is a
+        conversation the message belongs to. Its session is created when new. `message` is a
         dict, a typed message, or JSON text, with a role.
 
         Raises:
             SessionBusy: too many messages of the session or the lane wait. NACK, and retry
                 after `retry_after_ms`.
-            StoreBusy: the database cannot take it now; likewise.
+            StoreBusy: the database cannot take it now. Likewise.
             NotFound: no such lane.
-            InvalidInput: not a message; lane `resume`, which is the resume plan's; or a
+            InvalidInput: not a message, lane `resume`, which is the resume plan's. Or a
                 `channel` or `event_id` that is no text. The same call never succeeds.
-            InvalidKey: outside the grammar `agent:<agentId>:<rest>`; likewise.
+            InvalidKey: outside the grammar `agent:<agentId>:<rest>`. Likewise.
             SessionEnded: the key's session has ended. `unbind` the key, and the next message
                 begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
@@ -396,7 +396,7 @@ class SessionDB:
     # -- turns ---------------------------------------------------------------------------------
 
     async def set_lane(self, lane: str, *, concurrency: int, priority: int) -> None:
-        """Create a lane or change it. Durable; may be repeated. Running turns are not stopped.
+        """Create a lane or change it. Durable. May be repeated. Running turns are not stopped.
 
         `concurrency` bounds the lane's turns in all processes together. Of two lanes the one
         with the lower `priority` goes first.
@@ -422,7 +422,7 @@ class SessionDB:
         await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._running_turns)
 
     async def abort_turn(self, turn_no: int, reason: str) -> None:
-        """Stop a turn on a person's behalf; whatever it still tries to write is refused. Durable.
+        """Stop a turn on a person's behalf. Whatever it still tries to write is refused. Durable.
 
         Its handler is cancelled: at once if this object runs the lane, otherwise when the
         lease is renewed next.
@@ -447,7 +447,7 @@ class SessionDB:
 
         `sender(reply)` calls the channel and returns its receipt, or None. If it raises
         `RefusedBySender`, nothing was sent. After any other exception the reply is
-        `unknown`, because nobody can tell; likewise after a sender that takes longer than
+        `unknown`, because nobody can tell. Likewise after a sender that takes longer than
         `lease_s`. Replies of one session keep their order. Those of different sessions are
         sent side by side, `at_once` at most, so a slow channel does not hold up the others.
         """
@@ -478,7 +478,7 @@ class SessionDB:
     def events(
         self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False
     ) -> AsyncIterator[Event]:
-        """Iterate over events, now and as they come; never ends by itself.
+        """Iterate over events, now and as they come. Never ends by itself.
 
         Delivered after commit, at least once. `consumer` names the reader. Its position is
         kept in the database, and moves past an event when the next one is asked for. A new
@@ -511,7 +511,7 @@ class SessionDB:
     async def recover(self) -> Recovered:
         """Release what dead processes held: turns, compactions, replies under way.
 
-        Bounded steps, each durable; may be repeated. A compaction whose deadline has passed
+        Bounded steps, each durable. May be repeated. A compaction whose deadline has passed
         is ended too, whichever process runs it: its owner may be on another host, or have
         failed to say so.
         """
@@ -526,7 +526,7 @@ class SessionDB:
         return await recovery.plan_resumes(self, policy or ResumePolicy(), self._resume_memory)
 
     async def resume(self, policy: ResumePolicy | None = None) -> list[Decision]:
-        """Plan, and carry out the plan, a page per transaction; return its decisions.
+        """Plan, and carry out the plan, a page per transaction. Return its decisions.
 
         Durable. May be repeated. As resumes end there is room for those decided as `later`,
         and another process may have died meanwhile: `run_resumes` calls `recover` and this
@@ -564,7 +564,7 @@ class SessionDB:
         file is compared with its export, and its context with an independent reader's.
         `progress` is called with files done, files in all, bytes done, bytes in all,
         and the current file's name. With a `redactor`, entries are stored without the
-        secrets that it finds, for good; the receipts say how many.
+        secrets that it finds, for good. The receipts say how many.
 
         Raises:
             InvalidInput: there is nothing at the path, or it may not be read.
@@ -593,7 +593,7 @@ class SessionDB:
         Imported sessions get their own file names. Each file is on disk when it appears. May
         be repeated. A file that is there already and differs is left alone and reported,
         unless `overwrite`. `session` may be an id, a unique prefix of one, or a key. With a
-        `redactor`, the files are without the secrets that it finds; the database is not
+        `redactor`, the files are without the secrets that it finds. The database is not
         changed.
 
         Raises:
@@ -624,13 +624,13 @@ class SessionDB:
     ) -> RetentionReport:
         """Archive what a policy does not keep, and free the space.
 
-        The report has every decision with its reason; with `every` also those about
+        The report has every decision with its reason. With `every` also those about
         sessions within every limit. Appends and turns never wait for it. With `dry_run`
         nothing changes. Durable, step by step. May be repeated: an interrupted run is
         continued.
 
         Raises:
-            StoreFull: the disk is full; completed steps stay. A failure that concerns one
+            StoreFull: the disk is full. Completed steps stay. A failure that concerns one
                 session only is in the report.
         """
         return await retention.gc(self.backend, policy, dry_run=dry_run, every=every)
@@ -646,7 +646,7 @@ class SessionDB:
             NotFound: no such session, or it was deleted without an archive.
             InvalidInput: it is not archived.
             StoreDamaged: the archive is not what was written.
-            StoreFull: the disk is full; another call continues.
+            StoreFull: the disk is full. Another call continues.
         """
         ref = await self.read("restore.find", lambda tx: registry.resolve(tx, session_id))
         return await archive.restore(self.backend, ref.session_no)
@@ -656,24 +656,24 @@ class SessionDB:
 
         Changes nothing. Reads in pages and holds no snapshot between them, so it may
         run beside a busy gateway. `deep` also decodes every stored text and compares
-        every index with its table; without it only the small columns are read.
+        every index with its table. Without it only the small columns are read.
 
         Raises:
-            StoreBusy: every reader is occupied and the queue is full; start again later.
+            StoreBusy: every reader is occupied and the queue is full. Start again later.
         """
         session_no = session.ref.session_no if session is not None else None
         return await verify.run(self.backend, session_no, deep=deep)
 
     async def backup(self, destination: str | os.PathLike[str]) -> int:
-        """Copy the database to a new file while it is in use; return its size in pages.
+        """Copy the database to a new file while it is in use. Return its size in pages.
 
-        The copy is complete as of its end. The copy and its name are on disk on return; an
+        The copy is complete as of its end. The copy and its name are on disk on return. An
         unfinished copy has another name. Appends never wait for it, and it pins no WAL. To
         be called in the process that writes most: commits of another process make it start
         over.
 
         Raises:
-            InvalidInput: the destination exists, and a backup never overwrites a file; or
+            InvalidInput: the destination exists, and a backup never overwrites a file, or
                 its file system has no hard links.
         """
         return await self.backend.backup(destination)
@@ -706,12 +706,12 @@ class SessionDB:
 
 
 def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  # as `gzip.open`
-    """Open a database, creating it when there is none; use the result in `async with`.
+    """Open a database, creating it when there is none. Use the result in `async with`.
 
     `durability`: "full" (the default): what returned is on disk. "normal": a power cut may
     lose the last moments.
     `limits`: other bounds than the defaults of `Limits`.
-    `readonly`: neither create nor write; works beside a live gateway. A write raises
+    `readonly`: neither create nor write. Works beside a live gateway. A write raises
     StoreReadOnly.
     `create`: whether a missing file is created (the default) or is an OpenError.
     `guard`: whether to watch for other code of this process that opens, replaces or removes
@@ -721,7 +721,7 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Sessio
     `allow_unsafe_filesystem`: open on a network or shared file system all the same, where
     WAL mode loses data.
     `program`: the name of this process in `held`, in `status` and in errors that name a
-    holder; by default the script's name.
+    holder. By default the script's name.
 
     Raises (on entering):
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.
@@ -740,11 +740,11 @@ def query(
     timeout_s: float = 60.0,
     is_unwanted: Callable[[], bool] = lambda: False,
 ) -> AbstractContextManager[tuple[list[str], Iterator[tuple[Any, ...]]]]:
-    """Run one read-only statement of a person's own; yield its columns and its rows.
+    """Run one read-only statement of a person's own. Yield its columns and its rows.
 
     For the command line. The statement runs on a connection of this thread. Rows are
     read as they are asked for. The snapshot keeps the WAL from being reset, and is held
-    until the last row or until `timeout_s`; so take the rows at once. `is_unwanted` is
+    until the last row or until `timeout_s`. So take the rows at once. `is_unwanted` is
     called now and then, from this thread, and stops the statement when it returns True.
     Inside a gateway use `SessionDB.read`.
 
@@ -766,9 +766,9 @@ def salvage(
     use_wal: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> SalvageReport:
-    """Copy every readable entry of a damaged file into a new database; report what is missing.
+    """Copy every readable entry of a damaged file into a new database. Report what is missing.
 
-    Blocks until done. The file is read page by page and never written; nobody else may have
+    Blocks until done. The file is read page by page and never written. Nobody else may have
     it open. The new database appears under its name when it is complete and verified.
     `progress` is called with each step.
 

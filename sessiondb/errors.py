@@ -1,31 +1,31 @@
 """Every error that sessiondb raises.
 
     SessionDBError
-    |-- StoreBusy                  full or locked: not executed; retry after `retry_after_ms`
+    |-- StoreBusy                  full or locked: not executed. Retry after `retry_after_ms`
     |   `-- SessionBusy            ... because too many messages of the session or its lane wait
-    |-- TurnLost                   the turn ended or was taken over; it can write no more
+    |-- TurnLost                   the turn ended or was taken over. It can write no more
     |-- NotExecuted                the deadline passed before the transaction began
     |-- OutcomeUnknown             an I/O error at COMMIT: read again, or retry with the key
-    |-- StoreClosed                the database was closed; not executed
-    |-- StoreFull                  the disk is full: rolled back; free space and retry
-    |-- StoreFailed                an I/O error before COMMIT: rolled back; it reconnects
+    |-- StoreClosed                the database was closed. Not executed
+    |-- StoreFull                  the disk is full: rolled back. Free space and retry
+    |-- StoreFailed                an I/O error before COMMIT: rolled back. It reconnects
     |-- StoreDamaged               the file fails its own checks: salvage it, or restore a backup
     |-- StoreReadOnly              a write to a database that was opened for reading
     |-- ReadTooLong                a snapshot passed its maximum age: read in pages
-    |-- ConstraintFailed           a rule of the schema refused the change; its name is in the error
+    |-- ConstraintFailed           a rule of the schema refused the change. Its name is in the error
     |-- OpenError                  the file cannot be opened
     |   |-- NotASessionDB          some other file, or damaged
     |   |-- NewerSchema            written by a newer sessiondb
     |   |-- UnsafeFilesystem       network or shared file system: WAL would corrupt it
     |   `-- UnsafeSQLite           a SQLite with the WAL-reset bug, or a second one loaded
     |-- NotFound                   no such session, key, entry, epoch or compaction
-    |-- InvalidInput               what was passed cannot be stored; nothing was changed
+    |-- InvalidInput               what was passed cannot be stored. Nothing was changed
     |   `-- InvalidKey             a session key outside the grammar
     |-- SessionEnded               an ended transcript accepts no append
     |   `-- SessionArchived        its entries are in an archive: restore it to read or continue it
     `-- CompactionRefused
         |-- CompactionRunning      a live job exists: its owner, operation and age are in the error
-        |-- CompactionCoolDown     repeated compactions made no progress; try after `until_ms`
+        |-- CompactionCoolDown     repeated compactions made no progress. Try after `until_ms`
         |-- NothingToCompact       no entry lies before what must be kept
         |-- NothingToUndo          the context does not begin at a compaction
         `-- CompactionTimeout      the job's deadline passed (also a TimeoutError)
@@ -69,7 +69,7 @@ def _rebuild(cls: type[SessionDBError], message: str, fields: dict[str, Any]) ->
 
 
 class StoreBusy(SessionDBError):
-    """The database cannot take this request now; nothing was changed. Retry after
+    """The database cannot take this request now. Nothing was changed. Retry after
     retry_after_ms.
     """
 
@@ -89,7 +89,7 @@ class StoreBusy(SessionDBError):
 
 
 class NotExecuted(SessionDBError):
-    """The deadline passed before the transaction began; nothing was changed."""
+    """The deadline passed before the transaction began. Nothing was changed."""
 
     retry = True
 
@@ -102,29 +102,29 @@ class OutcomeUnknown(SessionDBError):
 
 
 class StoreClosed(SessionDBError):
-    """The database has been closed; nothing was changed."""
+    """The database has been closed. Nothing was changed."""
 
 
 class StoreFull(SessionDBError):
-    """The disk is full; the transaction was rolled back. Free space, then retry."""
+    """The disk is full. The transaction was rolled back. Free space, then retry."""
 
     retry = True
 
 
 class StoreFailed(SessionDBError):
-    """The disk reported an I/O error; the transaction was rolled back. Check the disk and retry."""
+    """The disk reported an I/O error. The transaction was rolled back. Check the disk and retry."""
 
     retry = True
 
 
 class StoreDamaged(SessionDBError):
-    """The database file is damaged; nothing was changed. `sessiondb salvage DB NEW` gets out what
+    """The database file is damaged. Nothing was changed. `sessiondb salvage DB NEW` gets out what
     can be read.
     """
 
 
 class StoreReadOnly(SessionDBError):
-    """The database was opened for reading only; nothing was changed."""
+    """The database was opened for reading only. Nothing was changed."""
 
 
 class ReadTooLong(SessionDBError):
@@ -134,7 +134,7 @@ class ReadTooLong(SessionDBError):
 
 
 class ConstraintFailed(SessionDBError):
-    """A constraint of the schema refused the change; nothing was changed."""
+    """A constraint of the schema refused the change. Nothing was changed."""
 
 
 class OpenError(SessionDBError):
@@ -164,7 +164,7 @@ class NotFound(SessionDBError):
 
 
 class InvalidInput(SessionDBError):
-    """The input cannot be stored; nothing was changed."""
+    """The input cannot be stored. Nothing was changed."""
 
 
 class InvalidKey(InvalidInput):
@@ -172,7 +172,7 @@ class InvalidKey(InvalidInput):
 
 
 class SessionBusy(StoreBusy):
-    """Too many messages of this session, or in its lane, are waiting; this one was not accepted.
+    """Too many messages of this session, or in its lane, are waiting. This one was not accepted.
     NACK it.
     """
 
@@ -184,7 +184,7 @@ class TurnLost(SessionDBError):
 
 
 class SessionEnded(SessionDBError):
-    """The session has ended; it accepts no append. Fork it to go on from it, or unbind its key to
+    """The session has ended. It accepts no append. Fork it to go on from it, or unbind its key to
     begin a new one.
     """
 
@@ -196,7 +196,7 @@ class SessionArchived(SessionEnded):
 
 
 class CompactionRefused(SessionDBError):
-    """The compaction was refused; nothing was changed."""
+    """The compaction was refused. Nothing was changed."""
 
 
 class CompactionRunning(CompactionRefused):
@@ -206,7 +206,7 @@ class CompactionRunning(CompactionRefused):
 
 
 class CompactionCoolDown(CompactionRefused):
-    """Repeated compactions of this session made no progress; it is in cool-down."""
+    """Repeated compactions of this session made no progress. It is in cool-down."""
 
     retry = True
 
@@ -220,7 +220,7 @@ class NothingToUndo(CompactionRefused):
 
 
 class CompactionTimeout(CompactionRefused, TimeoutError):
-    """The compaction's deadline passed. The session goes on; a late commit is still reconciled."""
+    """The compaction's deadline passed. The session goes on. A late commit is still reconciled."""
 
 
 def mark_outcome(error: BaseException, outcome: Outcome) -> None:

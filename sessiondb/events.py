@@ -33,7 +33,7 @@ LOOK_BACK = 5_000
 def emit(
     tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any
 ) -> None:
-    """Record an event; it is delivered after the surrounding transaction has committed."""
+    """Record an event. It is delivered after the surrounding transaction has committed."""
     tx.run(
         "events.emit",
         kind=kind,
@@ -74,7 +74,7 @@ def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -
 
 
 def cursor(tx: ReadTx, consumer: str) -> int | None:
-    """Return the last event that a consumer has handled; None for a new consumer."""
+    """Return the last event that a consumer has handled. None for a new consumer."""
     row = tx.first("events.cursor", consumer=consumer)
     return row.event_no if row is not None else None
 
@@ -98,7 +98,7 @@ def before_last(tx: ReadTx, *, count: int, audience: Audience | None) -> int:
 def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
     """Record that a consumer has handled everything up to an event.
 
-    May be repeated; never goes back.
+    May be repeated. Never goes back.
 
     Raises:
         InvalidInput: the name cannot be a consumer's.

@@ -44,7 +44,7 @@ def dumps(value: Any) -> str:
 def dumps_again(value: Any) -> str:
     """Encode what was decoded.
 
-    A number too large for a float has become infinite; it becomes null, as in JavaScript.
+    A number too large for a float has become infinite. It becomes null, as in JavaScript.
     """
     try:
         return dumps(value)
@@ -64,7 +64,7 @@ def storable(text: str) -> str:
 
 
 class DamagedLine(ValueError):
-    """A line that is not an entry; its message is the reason."""
+    """A line that is not an entry. Its message is the reason."""
 
 
 def _refuse_constant(name: str) -> Any:
@@ -75,7 +75,7 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def int_or_float(digits: str) -> int | float:
-    """Convert an integer; to a float past the interpreter's digit limit, which JSON has not."""
+    """Convert an integer. To a float past the interpreter's digit limit, which JSON has not."""
     try:
         return int(digits)
     except ValueError:
@@ -108,7 +108,7 @@ _usual_layout = re.compile(
 def decode_object(
     text: str, *, values_max: int = ENTRY_VALUES_MAX
 ) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    """Decode one line; return its fields and the character span of its `message` value.
+    """Decode one line. Return its fields and the character span of its `message` value.
 
     Raises:
         DamagedLine: the text is not one JSON object, or too much of one.
@@ -154,7 +154,7 @@ def loads(text: str | bytes) -> Any:
     """Decode stored JSON. An integer that the interpreter refuses to convert becomes a float.
 
     Raises:
-        StoreDamaged: it is not JSON any more; only JSON is ever stored.
+        StoreDamaged: it is not JSON any more. Only JSON is ever stored.
     """
     # Twice the bound: several stored texts may come as one (`context.decode_messages`),
     # of which only the last can be large.
@@ -220,7 +220,7 @@ def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple
 
 
 def _span_of_message(text: str, decoder: json.JSONDecoder) -> tuple[int, int] | None:
-    """Walk the top level of a valid object; the last `message` wins, as in every parser."""
+    """Walk the top level of a valid object. The last `message` wins, as in every parser."""
     span = None
     at = text.index("{") + 1
     while (at := _skip_space(text, at)) < len(text) and text[at] != "}":

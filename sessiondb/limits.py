@@ -170,7 +170,7 @@ class Limits(BaseModel):
     queue_items_max: int = Field(default=4_096, ge=1)
     """Write requests that may wait. At 10k/s this is under half a second of work."""
     queue_bytes_max: int = Field(default=64 * MIB, ge=1)
-    """Payload bytes that may wait; one request is always admitted to an empty queue."""
+    """Payload bytes that may wait. One request is always admitted to an empty queue."""
     batch_items_max: int = Field(default=256, ge=1)
     """Requests that share one COMMIT."""
     batch_bytes_max: int = Field(default=4 * MIB, ge=1)
@@ -179,7 +179,7 @@ class Limits(BaseModel):
     write_timeout_s: float = Field(default=30.0, gt=0)
     """A write that has not begun by then fails with NotExecuted."""
     busy_timeout_s: float = Field(default=5.0, gt=0)
-    """How long the writer retries while another process holds the write lock; then StoreBusy."""
+    """How long the writer retries while another process holds the write lock. Then StoreBusy."""
     readers: int = Field(default=3, ge=1, le=64)
     """Reader threads. They buy isolation from a slow read, not throughput.
 
@@ -190,6 +190,6 @@ class Limits(BaseModel):
     wal_bytes_max: int = Field(default=16 * MIB, ge=64 * KIB)
     """Above this the writer pauses to reset the WAL."""
     wal_reset_ms_max: float = Field(default=500.0, gt=0)
-    """The longest pause; measured need: twice the longest snapshot."""
+    """The longest pause. Measured need: twice the longest snapshot."""
     wal_retry_ms: float = Field(default=1_000.0, ge=0)
     """After a reset that readers blocked, the next attempt waits this long."""

@@ -20,7 +20,7 @@ from .json_text import dumps
 
 
 class _Shape(BaseModel):
-    """Fields are snake_case here and camelCase on disk; both are accepted."""
+    """Fields are snake_case here and camelCase on disk. Both are accepted."""
 
     model_config = ConfigDict(extra="allow", alias_generator=to_camel, populate_by_name=True)
 
@@ -77,7 +77,7 @@ class Cost(_Shape):
 
 
 class Usage(_Shape):
-    """Tokens that a provider counted for one reply; `total_tokens` is the context after it."""
+    """Tokens that a provider counted for one reply. `total_tokens` is the context after it."""
 
     input: int
     output: int

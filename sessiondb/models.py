@@ -18,16 +18,16 @@ class Receipt:
     """The place of an appended entry. The entry is on disk."""
 
     entry_no: int
-    """The entry's number in the database; also a cursor for paging."""
+    """The entry's number in the database. Also a cursor for paging."""
     entry_id: str
     position: int
-    """1-based place along the path from the root; 0 for a record outside the tree."""
+    """1-based place along the path from the root. 0 for a record outside the tree."""
     epoch: int
     tokens: int
     """Estimate of what the entry adds to the context."""
     appended_at_ms: int
     duplicate: bool
-    """True: an earlier call with the same idempotency key stored it; this one changed nothing."""
+    """True: an earlier call with the same idempotency key stored it. This one changed nothing."""
 
     @property
     def seq(self) -> int:
@@ -54,7 +54,7 @@ class Entry:
 
     @property
     def seq(self) -> int:
-        """Order of arrival within the session, from 1; 0 is the header."""
+        """Order of arrival within the session, from 1. 0 is the header."""
         return self.entry_no & SEQ_MAX
 
 
@@ -80,7 +80,7 @@ class SessionInfo:
     pinned_at_ms: int | None = None
     """Not None: retention leaves it alone."""
     archived_at_ms: int | None = None
-    """Not None: its entries are in an archive; `db.restore` brings them back."""
+    """Not None: its entries are in an archive. `db.restore` brings them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class CompactionResult:
     session_id: str
     outcome: CompactionOutcome
     epoch: int
-    """The epoch that the commit began; when it was not committed, the session's current one."""
+    """The epoch that the commit began. When it was not committed, the session's current one."""
     late: bool
     """True: committed after the job had been given up, or another compaction had overtaken it."""
     tokens_before: int
@@ -150,7 +150,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """True when no error was found; warnings do not count."""
+        """True when no error was found. Warnings do not count."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
@@ -179,7 +179,7 @@ class FileReceipt:
     name: str
     """Where an export writes it again, relative to its destination."""
     kind: str
-    """live, reset, deleted, bak, checkpoint, corrupt, pi, index; or other."""
+    """live, reset, deleted, bak, checkpoint, corrupt, pi, index. Or other."""
     status: FileStatus
     session_id: str | None = None
     bytes: int = 0
@@ -199,7 +199,7 @@ class FileReceipt:
     redacted: dict[str, int] = field(default_factory=dict)
     """With a redactor: how many secrets were replaced in this import, per rule."""
     verified: bool | None = None
-    """With verify: whether export and context equal the file; the notes list the differences.
+    """With verify: whether export and context equal the file. The notes list the differences.
 
     None: not requested, or not applicable."""
 
@@ -296,12 +296,12 @@ class Accepted:
     inbox_no: int
     session_id: str
     state: str
-    """`queued` for a new message; for a duplicate, the state of the first."""
+    """`queued` for a new message. For a duplicate, the state of the first."""
     accepted_at_ms: int
     ahead: int
     """Messages of the same session that go before it."""
     duplicate: bool
-    """True: the same (channel, event_id) had been accepted before; this call changed nothing."""
+    """True: the same (channel, event_id) had been accepted before. This call changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A long list, read a page at a time. Each page is a short snapshot; none is held between two."""
+"""A long list, read a page at a time. Each page is a short snapshot. None is held between two."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Page = Callable[[ReadTx, C | None, int], tuple[list[T], C | None]]
 async def read_pages(
     db: Database, op: str, page: Page[C, T], *, limit: int | None = None
 ) -> AsyncIterator[T]:
-    """Yield the items of a list, `limit` at most; read no more rows than are wanted."""
+    """Yield the items of a list, `limit` at most. Read no more rows than are wanted."""
     cursor: C | None = None
     wanted = limit
     while wanted is None or wanted > 0:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMMAND_LINE = "sessiondb"
-"""The program name of the command line; gateways have names of their own."""
+"""The program name of the command line. Gateways have names of their own."""
 
 _PROC = Path("/proc")
 # In /proc/<pid>/stat the start time is field 22. The fields after the command's closing
@@ -43,7 +43,7 @@ def identity() -> Identity:
 
 
 def is_alive(host: str, boot_id: str, pid: int, pid_started: int) -> bool | None:
-    """Tell whether that process still runs; None when it is on another host."""
+    """Tell whether that process still runs. None when it is on another host."""
     if host != socket.gethostname():
         return None
     if boot_id != _boot_id():
@@ -65,7 +65,7 @@ def _boot_id() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Return the start time of `pid` in kernel ticks since boot; None if it does not run."""
+    """Return the start time of `pid` in kernel ticks since boot. None if it does not run."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

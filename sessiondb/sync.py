@@ -7,7 +7,7 @@ counterpart, and type checkers derive its parameters from there. An async iterat
 becomes an iterator, and an async context manager a context manager. The objects that
 come back (`Session`, `CompactionJob`) are wrapped in the classes of this module.
 
-Any thread may call, also several at once; each waits for its own call only. Ctrl-C (or
+Any thread may call, also several at once. Each waits for its own call only. Ctrl-C (or
 any exception that a signal handler raises) in a waiting thread cancels the call. It
 waits for the call's outcome, which takes at most one transaction, and is then raised.
 `outcome_of` reads the write's outcome from it. A second Ctrl-C does not wait.
@@ -129,7 +129,7 @@ class _Loop:
         self._thread = self._portal.call(threading.get_ident)
 
     def stop(self) -> None:
-        """End the loop; calls in flight finish first. May be repeated."""
+        """End the loop. Calls in flight finish first. May be repeated."""
         if os.getpid() == self._pid:
             self._portal = None
             self._stack.close()
@@ -167,7 +167,7 @@ class _Loop:
             raise
 
     def post(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a coroutine on the loop without waiting for it; also from the loop's own thread."""
+        """Start a coroutine on the loop without waiting for it. Also from the loop's own thread."""
 
         def begin() -> None:
             task = self._asyncio.create_task(make())
@@ -344,7 +344,7 @@ class _Host:
             raise
 
     def leave(self, exc: BaseException | None) -> BaseException | None:
-        """End the block; return the exception that came out of it, or None.
+        """End the block. Return the exception that came out of it, or None.
 
         Recording a failed job takes one short transaction.
         """
@@ -365,7 +365,7 @@ class _Host:
 
 
 class SessionDB(_Proxy[database.SessionDB]):
-    """One open database. Make it with `sessiondb.sync.open`; use it as a context manager."""
+    """One open database. Make it with `sessiondb.sync.open`. Use it as a context manager."""
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         super().__init__(_Loop(os.fspath(path)), database.SessionDB(path, **options))
@@ -580,7 +580,7 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
     @property
     def result(self) -> CompactionResult | None:
-        """The outcome of the commit; None before it."""
+        """The outcome of the commit. None before it."""
         return self._peer.result
 
     @_mirrors(AsyncCompactionJob.as_json)
@@ -592,7 +592,7 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
 
 def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:
-    """Open a database, creating it when there is none; use the result in `with`.
+    """Open a database, creating it when there is none. Use the result in `with`.
 
     Options and errors are those of `sessiondb.open`.
 

@@ -127,7 +127,7 @@ def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
     "content", ["plain text", 'it says "message" and {"message": {"role": "user"}}', '"message":{']
 )
 def test_a_message_that_speaks_of_messages_is_still_a_message(content: str) -> None:
-    """A text that could be an entry is decoded as one; that must not change what it is."""
+    """A text that could be an entry is decoded as one. That must not change what it is."""
     draft = draft_entry({"role": "user", "content": content}, now_ms=0)
     assert (draft.type, draft.role) == ("message", "user")
 

@@ -1,4 +1,4 @@
-"""Events: with their change or not at all; at least once; from a cursor that only moves forward."""
+"""Events: with their change or not at all. At least once. From a cursor that only moves forward."""
 
 from __future__ import annotations
 

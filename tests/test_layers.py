@@ -2,13 +2,13 @@
 
     doors      cli, server, adapters              may import anything but an engine
     front      sessiondb, sync                    what a program imports
-    façade     database                           one asynchronous class; it alone names the engine
-    above      salvage, openclaw_settings         use the packages below; nothing but the façade and the doors uses them
+    façade     database                           one asynchronous class. It alone names the engine
+    above      salvage, openclaw_settings         use the packages below. Nothing but the façade and the doors uses them
     packages   gateway, transfer, maintenance     never import one another
-    core       transcript                         one session's entries; knows none of the packages above it
+    core       transcript                         one session's entries. Knows none of the packages above it
     shared     batching, events, messages, paging
     base       backend, clock, errors, limits, ...
-    engine     sqlite                             the only package that imports apsw; knows the base and nothing above it
+    engine     sqlite                             the only package that imports apsw. Knows the base and nothing above it
 
 Read from the syntax tree, so an import inside a function or for type checking counts as much as one at the top. Each rule
 is also shown source that breaks it, and source that looks alike and does not: a check that cannot fail is worth nothing.
@@ -90,7 +90,7 @@ def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """Return the package that a module is in, or its own name if it lies at the top: `transcript`, `database`; "" is the front door."""
+    """Return the package that a module is in, or its own name if it lies at the top: `transcript`, `database`. "" is the front door."""
     return [*module.split("."), ""][1]
 
 

@@ -22,7 +22,7 @@ BUILD = "import sys, hatchling.build as b; print(getattr(b, sys.argv[1])(sys.arg
 
 
 def run(*args: str, cwd: Path, **env: str) -> str:
-    """Run this interpreter; return what it printed, or fail with it."""
+    """Run this interpreter. Return what it printed, or fail with it."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, *args],
@@ -38,7 +38,7 @@ def run(*args: str, cwd: Path, **env: str) -> str:
 
 
 def build(kind: str, source: Path, dest: Path) -> Path:
-    """Build `build_wheel` or `build_sdist` from a source folder; return the file."""
+    """Build `build_wheel` or `build_sdist` from a source folder. Return the file."""
     dest.mkdir(exist_ok=True)
     return dest / run("-c", BUILD, kind, str(dest), cwd=source).splitlines()[-1]
 

@@ -417,7 +417,7 @@ def shortly(text: str) -> str:
 
 
 def content_of(path: Path) -> dict[str, list[Any]]:
-    """Return the schema and every row of a database; what processes and events say about themselves is left out."""
+    """Return the schema and every row of a database. What processes and events say about themselves is left out."""
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as opened:
         names = [
             name
@@ -640,7 +640,7 @@ def footprint(home: Path) -> dict[str, bytes]:
 
 
 def attack(db: Path, sql: str) -> list[str]:
-    """Run a statement as `query` does; return what it did that it may not: a changed or new file, or an error that is not ours."""
+    """Run a statement as `query` does. Return what it did that it may not: a changed or new file, or an error that is not ours."""
     before = footprint(db.parent)
     message = []
     try:
@@ -969,7 +969,7 @@ def plant(path: Path, script: str) -> None:
 
 
 def look_at(path: Path, tmp_path: Path) -> None:
-    """Do everything with a database that only looks, and then append; errors of ours are answers."""
+    """Do everything with a database that only looks, and then append. Errors of ours are answers."""
     short = Limits(read_age_s_max=0.2)
     steps: list[Callable[[sessiondb.sync.SessionDB], object]] = [
         lambda db: db.status(),

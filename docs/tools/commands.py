@@ -50,7 +50,7 @@ def _section(name: str, command: click.Command) -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Return a help text's paragraphs; what click must not wrap (after a backspace) is code."""
+    """Return a help text's paragraphs. What click must not wrap (after a backspace) is code."""
     found = []
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         kept = paragraph.startswith("\b")
@@ -65,7 +65,7 @@ def _prompted(lines: str) -> str:
 
 
 def _option(param: click.Option, context: click.Context) -> str | None:
-    """Return an option's row; None for an option that every command has."""
+    """Return an option's row. None for an option that every command has."""
     record = param.get_help_record(context)
     if record is None or any(re.search(pattern, " ".join(record)) for pattern in _COMMON):
         return None

@@ -89,7 +89,7 @@ def _is_record(made: Any) -> bool:
 
 
 def _table(made: Any, fields: list[griffe.Attribute]) -> str:
-    """Return a class's fields: name, type, default, meaning; without a column that is empty."""
+    """Return a class's fields: name, type, default, meaning. Without a column that is empty."""
     defaults = _defaults(made)
     columns = ["field", "type", "default", "meaning"]
     rows = [

@@ -81,7 +81,7 @@ def on_post_page(output: str, *, page: Page, **_: object) -> str:
 
 
 def _led(link: re.Match[str], folder: str, here: str) -> str:
-    """Return a link as the site needs it; one that leads nowhere is left for MkDocs to report."""
+    """Return a link as the site needs it. One that leads nowhere is left for MkDocs to report."""
     text, target, anchor = link.groups()
     path = posixpath.normpath(posixpath.join(folder, target))
     page = SHOWN_AS.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)

@@ -124,7 +124,7 @@ async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None
 
 
 async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
-    """Call the channel; record its answer. Anything but a clear answer is `unknown`."""
+    """Call the channel. Record its answer. Anything but a clear answer is `unknown`."""
     settle: Callable[[Tx], object]
     try:
         await anyio.lowlevel.checkpoint_if_cancelled()

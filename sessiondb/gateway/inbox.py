@@ -1,9 +1,9 @@
 """The inbox: an accepted message is a row, whatever happens next.
 
     accept --> queued --> claimed --> done
-                 ^           |------> interrupted   its turn was; the resume plan decides
+                 ^           |------> interrupted   its turn was. The resume plan decides
                  |           |          |-----> queued (lane resume) | dead
-                 `-- retry --'------> dead          attempts used up; an operator decides
+                 `-- retry --'------> dead          attempts used up. An operator decides
 
 An adapter calls `accept` before it acknowledges a message to its channel. The same
 (channel, event_id) again gets the first receipt, so a channel may deliver as often as
@@ -56,7 +56,7 @@ async def prepare_incoming(
     """Check and encode a message on its way in, off the event loop when it is large.
 
     Raises:
-        InvalidInput: not a message; or the channel or the event id (which some channels
+        InvalidInput: not a message, or the channel or the event id (which some channels
             number) is not a text that fits.
         InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
     """
@@ -100,7 +100,7 @@ def message_text(message: dict[str, Any] | BaseModel | str) -> str:
 
 
 def accept(tx: Tx, incoming: Incoming) -> Accepted:
-    """Store a message. Durable once the transaction commits; may be repeated.
+    """Store a message. Durable once the transaction commits. May be repeated.
 
     Raises:
         SessionBusy: too many messages of this session, or in this lane, are waiting.

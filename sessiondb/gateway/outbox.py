@@ -57,7 +57,7 @@ class Outgoing:
 
 
 def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
-    """Encode a reply for the outbox; return it and its bytes.
+    """Encode a reply for the outbox. Return it and its bytes.
 
     Raises:
         InvalidInput: it is too large.
@@ -73,7 +73,7 @@ def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
 
 
 def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, str], int]:
-    """Encode the reply that forwards an event; return it and its bytes.
+    """Encode the reply that forwards an event. Return it and its bytes.
 
     Raises:
         InvalidInput: it is no JSON, or too large.
@@ -87,7 +87,7 @@ def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, s
 
 
 def next_no(tx: ReadTx, now_ms: int) -> int | None:
-    """Return the number of the reply to be sent now; None if there is none.
+    """Return the number of the reply to be sent now. None if there is none.
 
     A pause is a minute at most. A time further ahead is of a clock that has been set back
     since, and is not waited for. The older reply goes first then, because every later one
@@ -106,7 +106,7 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
     another process, or before a crash.
 
     Raises:
-        InvalidInput: the event is about no session; or the name cannot be a consumer's.
+        InvalidInput: the event is about no session, or the name cannot be a consumer's.
     """
     if event.session_id is None:
         raise InvalidInput(
@@ -130,7 +130,7 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
 
 
 def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
-    """Take the next reply and commit to sending it; None if there is none."""
+    """Take the next reply and commit to sending it. None if there is none."""
     outbox_no = next_no(tx, tx.now_ms)
     if outbox_no is None:
         return None
@@ -158,7 +158,7 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
 
 
 def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
-    """Record that the channel took a reply; False if it was settled otherwise meanwhile."""
+    """Record that the channel took a reply. False if it was settled otherwise meanwhile."""
     return _settle(tx, reply, "sent", receipt=receipt, reason=None)
 
 
@@ -186,7 +186,7 @@ def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
 
 
 def release(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
-    """Make a reply pending again that was certainly not sent; False if it was settled meanwhile."""
+    """Make a reply pending again that was certainly not sent. False if it was settled meanwhile."""
     released = tx.run(
         "outbox.retry",
         outbox_no=reply.outbox_no,
@@ -207,10 +207,10 @@ def release(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
 
 
 def release_if_taken(tx: Tx, reply: Outgoing, reason: str) -> bool:
-    """Make a reply pending again whose sender was not called; False if it was not taken.
+    """Make a reply pending again whose sender was not called. False if it was not taken.
 
     For a `begin_sending` whose outcome is unknown. If it was not committed, another loop of
-    this process may take the same attempt; the time tells the two apart.
+    this process may take the same attempt. The time tells the two apart.
     """
     taken = tx.first(
         "outbox.begun",
@@ -223,12 +223,12 @@ def release_if_taken(tx: Tx, reply: Outgoing, reason: str) -> bool:
 
 
 def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:
-    """Record that nobody knows whether the channel took a reply; False if it was settled."""
+    """Record that nobody knows whether the channel took a reply. False if it was settled."""
     return lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempt)
 
 
 def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt: int) -> bool:
-    """Make a reply `unknown` whose sender died or is late; False if it had been settled."""
+    """Make a reply `unknown` whose sender died or is late. False if it had been settled."""
     if not tx.run(
         "outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason
     ):
@@ -245,7 +245,7 @@ def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt:
 
 
 def give_up_overdue(tx: Tx, *, limit: int = 50) -> int:
-    """Make replies `unknown` whose sender's lease ran out; `limit` at a time. Return how many."""
+    """Make replies `unknown` whose sender's lease ran out. `limit` at a time. Return how many."""
     rows = tx.all("outbox.overdue", now_ms=tx.now_ms, limit=limit)
     late = "its sender was not heard of in time"
     return sum(

@@ -62,7 +62,7 @@ class ResumePolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_concurrent_resumes: int = Field(default=1, ge=0)
-    """Resumes queued or running at once; 0 resumes nothing."""
+    """Resumes queued or running at once. 0 resumes nothing."""
     budget_per_start: int = Field(default=20, ge=0)
     """Resumes that one start may queue, and that it may queue in an hour after that."""
     max_age_hours: float = Field(default=24.0, ge=0)
@@ -178,7 +178,7 @@ def _death_of(holder: str) -> str:
 def release(
     tx: Tx, instance_no: int, holder: str, so_far: Recovered | None = None
 ) -> tuple[Recovered, bool]:
-    """Release a bounded part of what a dead process held; also return whether that was all.
+    """Release a bounded part of what a dead process held. Also return whether that was all.
 
     `holder` names the process. `so_far` is what earlier steps of this recovery released.
     The event has the total of this recovery. A recovery that was itself killed half-way is
@@ -217,7 +217,7 @@ def overdue_compactions(tx: ReadTx, now_ms: int) -> list[Row]:
 
 
 def expire_compactions(tx: Tx) -> Recovered:
-    """End a bounded number of overdue jobs of any process; a late commit is still reconciled."""
+    """End a bounded number of overdue jobs of any process. A late commit is still reconciled."""
     overdue = overdue_compactions(tx, tx.now_ms)
     return Recovered(
         compactions=sum(
@@ -246,14 +246,14 @@ class ResumeMemory:
             self._queued.append((time.monotonic(), resumes))
 
     def spent(self) -> int:
-        """Return how many resumes were queued in the last hour; forget those before."""
+        """Return how many resumes were queued in the last hour. Forget those before."""
         since = time.monotonic() - RESUME_BUDGET_S
         self._queued = [(at, resumes) for at, resumes in self._queued if at > since]
         return sum(resumes for _, resumes in self._queued)
 
 
 async def plan_resumes(db: Database, policy: ResumePolicy, memory: ResumeMemory) -> list[Decision]:
-    """Decide about every interrupted message; changes nothing. See `SessionDB.plan_resumes`."""
+    """Decide about every interrupted message. Changes nothing. See `SessionDB.plan_resumes`."""
     at_ms, dead = clock.now_ms(), await dead_processes(db)
     instance_no = db.backend.stats()["instance_no"]
     decisions: list[Decision] = []
@@ -346,7 +346,7 @@ def plan(
     instance_no: int | None = None,
     dead: Sequence[Row] = (),
 ) -> list[Decision]:
-    """Decide about a page of interrupted messages, newest first; changes nothing.
+    """Decide about a page of interrupted messages, newest first. Changes nothing.
 
     `spent` is how many resumes this process queued lately, `ahead` how many the pages before
     this one want to queue. `full`: a page before this one decided `later`, so nothing older
@@ -434,7 +434,7 @@ def _decide(
 def apply(
     tx: Tx, decisions: list[Decision], policy: ResumePolicy, *, announce_breaker: bool = True
 ) -> int:
-    """Carry out decisions, in the transaction that made them; return the number of resumes.
+    """Carry out decisions, in the transaction that made them. Return the number of resumes.
 
     With `announce_breaker` the operator is notified when the breaker stops all resuming.
     """

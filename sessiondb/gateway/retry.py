@@ -69,10 +69,10 @@ class Backoff:
 async def write_with_retry(
     db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, name: str, size: int = 0
 ) -> None:
-    """Write what has happened already; shielded, and retried for a while after errors that pass.
+    """Write what has happened already. Shielded, and retried for a while after errors that pass.
 
     The body may run again after it was committed. asyncio's task.cancel() passes
-    through a shield, once per call. A write that it stopped is tried again; the
+    through a shield, once per call. A write that it stopped is tried again. The
     cancellation is raised when that is done.
     """
     give_up_at = time.monotonic() + for_s

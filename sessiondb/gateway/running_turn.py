@@ -3,7 +3,7 @@
 The task calls the handler, renews the lease while the handler works, and cuts it off at
 the turn's deadline. Then it records the outcome: an answer, an exception, the deadline,
 a cancellation, or the loss of the lease. Nothing but a cancellation of the lane's loop
-leaves the task. `worker.py` starts it; `turns.py` says what each of these writes is in
+leaves the task. `worker.py` starts it. `turns.py` says what each of these writes is in
 the database.
 """
 
@@ -52,9 +52,9 @@ class LaneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lease_s: float = Field(default=30.0, gt=0)
-    """A turn whose process falls silent is taken over after this; renewed every third of it."""
+    """A turn whose process falls silent is taken over after this. Renewed every third of it."""
     timeout_s: float = Field(default=600.0, gt=0)
-    """A turn is cut off after this; its lease cannot be renewed much longer.
+    """A turn is cut off after this. Its lease cannot be renewed much longer.
 
     A resume brings a limit of its own."""
     delayed_after_s: float = Field(default=10.0, gt=0)
@@ -62,7 +62,7 @@ class LaneSettings(BaseModel):
 
     It makes no difference whether the message waits or is being worked on."""
     attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
-    """A message whose turn fails is tried this often; then it is a dead letter.
+    """A message whose turn fails is tried this often. Then it is a dead letter.
 
     The pauses are 1, 4, 16 and then 60 s. A message whose turn is cut off or interrupted is
     tried three times at most."""
@@ -73,7 +73,7 @@ class Answer:
     """The result of a handler: entries for the transcript and replies for the outbox.
 
     Both are written when the turn completes. `replies` are (target, message) pairs.
-    `incomplete` says that there is no usable answer, and why; the user is notified.
+    `incomplete` says that there is no usable answer, and why. The user is notified.
     """
 
     entries: Sequence[Item] = ()
@@ -94,7 +94,7 @@ class Turn:
     message: dict[str, Any]
     _settings: LaneSettings
     stopped: bool = False
-    """True: it was aborted or taken over; nothing can be written in its name any more."""
+    """True: it was aborted or taken over. Nothing can be written in its name any more."""
     _alive_until: float = 0.0
     """Until then the lease holds in this process, whatever the wall clock says.
 
@@ -140,14 +140,14 @@ class Turn:
 
     @property
     def kind(self) -> turns.Kind:
-        """`message`; or `resume`: it continues what another turn of this message had begun."""
+        """`message`, or `resume`: it continues what another turn of this message had begun."""
         return self._started.kind
 
     async def append(self, item: Item) -> Receipt:
         """Append to the session in the name of this turn. Durable on return.
 
         Raises:
-            TurnLost: the turn was taken over; nothing was written.
+            TurnLost: the turn was taken over. Nothing was written.
         """
         draft = await prepare(item)
         receipts = await self.db.write(
@@ -156,13 +156,13 @@ class Turn:
         return receipts[0]
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
-        """Begin a new context in the name of this turn, as for `/new`; return its epoch.
+        """Begin a new context in the name of this turn, as for `/new`. Return its epoch.
 
         Durable on return. All that the turn appends or answers from here on belongs to the
         new context. Otherwise like `Session.reset`.
 
         Raises:
-            TurnLost: the turn was taken over; nothing was changed.
+            TurnLost: the turn was taken over. Nothing was changed.
         """
         check_reset_reason(reason)
         return await self.db.write(
@@ -284,7 +284,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
 
 
 async def _keep_lease(turn: Turn) -> None:
-    """Renew a turn's lease until cancelled; stop the turn when this process has lost it."""
+    """Renew a turn's lease until cancelled. Stop the turn when this process has lost it."""
     while True:
         await anyio.sleep(turn._settings.lease_s / 3)
         try:
@@ -322,7 +322,7 @@ async def _notify_delay(turn: Turn) -> None:
 
 
 async def _complete(turn: Turn, answer: Answer) -> None:
-    """Write a turn's answer and its end; if the answer cannot be stored, the turn has failed."""
+    """Write a turn's answer and its end. If the answer cannot be stored, the turn has failed."""
     try:
         drafts, replies, size = await _encoded_answer(answer)
     except (SessionDBError, TypeError, ValueError) as error:
@@ -386,7 +386,7 @@ async def interrupt(turn: Turn) -> None:
 async def _record(
     turn: Turn, body: Callable[[Tx], object], *, size: int = 0
 ) -> SessionDBError | None:
-    """Write a turn's end; shielded, and retried while that may help, until its lease has run out.
+    """Write a turn's end. Shielded, and retried while that may help, until its lease has run out.
 
     Return the error if the database refuses the end itself, so that a retry cannot help.
     """

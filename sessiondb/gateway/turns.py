@@ -3,7 +3,7 @@
     claim --> running --> completed     entries, replies and the end, in one transaction
                  |------> failed        the message is retried after a pause, or dead
                  |------> aborted       a person stopped it
-                 `------> interrupted   its process died or fell silent; the resume plan decides
+                 `------> interrupted   its process died or fell silent. The resume plan decides
 
 Claiming a message, appending it to the transcript and starting the turn is one transaction.
 There is no moment at which a message is neither waiting nor being worked on.
@@ -52,7 +52,7 @@ Kind = Literal["message", "resume"]
 
 TAKE_OVER_AT_ONCE = 50
 RESUME_LANE = "resume"
-"""A turn in this lane is a resume; only the resume plan puts messages there."""
+"""A turn in this lane is a resume. Only the resume plan puts messages there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +257,10 @@ def was_committed(tx: ReadTx, created: Started) -> bool:
 
 
 def require_running(tx: ReadTx, turn_no: int) -> Row:
-    """Return a turn's row; the fence before each of its writes.
+    """Return a turn's row. The fence before each of its writes.
 
     Raises:
-        TurnLost: it is not running any more; nothing may be written in its name.
+        TurnLost: it is not running any more. Nothing may be written in its name.
         NotFound: there is no such turn.
     """
     turn = tx.first("turns.get", turn_no=turn_no)
@@ -281,7 +281,7 @@ def require_running(tx: ReadTx, turn_no: int) -> Row:
 
 
 def append(tx: Tx, turn_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
-    """Append in the name of a turn; refused once the turn was taken over.
+    """Append in the name of a turn. Refused once the turn was taken over.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -290,7 +290,7 @@ def append(tx: Tx, turn_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
 
 
 def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
-    """Begin a new context in the name of a turn; refused once it was taken over. Return the epoch.
+    """Begin a new context in the name of a turn. Refused once it was taken over. Return the epoch.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -302,7 +302,7 @@ def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
 
 
 def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
-    """Renew the lease; return when it runs out. Never past the deadline.
+    """Renew the lease. Return when it runs out. Never past the deadline.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -354,11 +354,11 @@ def complete(
 ) -> list[Receipt]:
     """End a turn with its results: entries, replies and the end itself, all or nothing.
 
-    `replies` are (target, JSON). `incomplete` says that there is no usable answer; the user is
+    `replies` are (target, JSON). `incomplete` says that there is no usable answer. The user is
     notified.
 
     Raises:
-        TurnLost: the turn was taken over; nothing is written.
+        TurnLost: the turn was taken over. Nothing is written.
     """
     turn = require_running(tx, turn_no)
     receipts = append_entries(tx, turn.session_no, drafts) if drafts else []
@@ -483,7 +483,7 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
 
 
 def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
-    """Give up a waiting message that no turn can work on; False if it is not waiting any more."""
+    """Give up a waiting message that no turn can work on. False if it is not waiting any more."""
     if tx.first("inbox.waiting", inbox_no=inbox_no) is None:
         return False
     dead_letter(tx, inbox_no, session_no, reason)
@@ -491,7 +491,7 @@ def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
 
 
 def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
-    """Interrupt turns of a lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most; return how many.
+    """Interrupt turns of a lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most. Return how many.
 
     `alive` is a JSON array of turns that the caller knows to be alive by another clock than
     that of the leases.
@@ -553,7 +553,7 @@ def require_one(changed: int, what: str) -> None:
     This transaction has seen the row, or the schema's rules require it.
 
     Raises:
-        StoreDamaged: it did not; nothing is written.
+        StoreDamaged: it did not. Nothing is written.
     """
     if changed != 1:
         raise StoreDamaged(

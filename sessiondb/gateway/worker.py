@@ -118,7 +118,7 @@ def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _
 async def _do_upkeep(
     db: Database, lane: str, work: _DueWork, settings: LaneSettings, owned: str
 ) -> None:
-    """Take over turns whose lease ran out, and notify senders of delays; write only if needed."""
+    """Take over turns whose lease ran out, and notify senders of delays. Write only if needed."""
     if work.has_expired:
         await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=owned))
     if work.has_late:

@@ -41,7 +41,7 @@ def resolved(path: str) -> str:
 
 
 def file_id(path: str) -> tuple[int, int] | None:
-    """Return what identifies a file under any name; None when it is missing."""
+    """Return what identifies a file under any name. None when it is missing."""
     try:
         found = os.stat(path)  # noqa: PTH116  # once per transaction: no Path objects
     except OSError:

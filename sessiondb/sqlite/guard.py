@@ -111,7 +111,7 @@ def _check(event: str, argument: object, folder: int) -> None:
 
 
 def _path_of(event: str, argument: object) -> str | None:
-    """Return the path that an event names; None for a descriptor or a memory database."""
+    """Return the path that an event names. None for a descriptor or a memory database."""
     if isinstance(argument, os.PathLike):
         argument = os.fspath(argument)
     if isinstance(argument, bytes):
@@ -127,7 +127,7 @@ def _path_of(event: str, argument: object) -> str | None:
 
 
 def _inode(path: str, folder: int = -1) -> tuple[int, int] | None:
-    """Return what identifies a file under any name; None when it is missing or misnamed."""
+    """Return what identifies a file under any name. None when it is missing or misnamed."""
     try:
         # No Path objects: this runs at every open() of the process.
         found = os.stat(path, dir_fd=None if folder == -1 else folder)

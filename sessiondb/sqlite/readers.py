@@ -133,7 +133,7 @@ class Readers:
                 self.queue[request] = None
 
     def next(self, reader: _Reader) -> ReadRequest | None:
-        """Return the next request of a reader, the oldest first; None: the reader is to end.
+        """Return the next request of a reader, the oldest first. None: the reader is to end.
 
         Waits for a request when none is queued.
         """

@@ -270,7 +270,7 @@ class RequestQueue:
     def start_next(
         self, pending: Pending, now: float, size_max: float, expired: list[Request]
     ) -> Request | None:
-        """Start the oldest request; None when none is left or it is larger than `size_max`.
+        """Start the oldest request. None when none is left or it is larger than `size_max`.
 
         Requests whose deadline has passed are failed on the way and added to `expired`.
         """

@@ -249,7 +249,7 @@ class Writer:
             self._on_change()
 
     def _begin(self, pending: Pending) -> apsw.Connection | None:
-        """Begin a transaction for what is queued; None when nothing is, or it cannot begin."""
+        """Begin a transaction for what is queued. None when nothing is, or it cannot begin."""
         if not pending:
             return None
         connection = self._connection or self._reopen()
@@ -318,7 +318,7 @@ class Writer:
         self._deliver(overdue)
 
     def _take(self, batch: Batch, pending: Pending) -> Request | None:
-        """Take the next request into the batch; None when it is full or nothing is queued."""
+        """Take the next request into the batch. None when it is full or nothing is queued."""
         limits = self.limits
         now = time.monotonic()
         # A step of background work is a batch of its own.

@@ -131,7 +131,7 @@ def save_state(tx: Tx, state: State) -> None:
 
 
 def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
-    """Append drafts in order, each at the head or after the parent that it names; all or none.
+    """Append drafts in order, each at the head or after the parent that it names. All or none.
 
     Durable once the surrounding transaction commits. May be repeated for drafts that carry an
     idempotency key: the second time returns the first receipt and changes nothing.
@@ -149,7 +149,7 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
 
 
 def place(tx: Tx, state: State, draft: Draft) -> Receipt:
-    """Store one entry and move `state` past it; the caller saves the state.
+    """Store one entry and move `state` past it. The caller saves the state.
 
     Raises:
         NotFound: the transcript has no such parent.
@@ -172,7 +172,7 @@ def place(tx: Tx, state: State, draft: Draft) -> Receipt:
 
 
 def place_at_head(tx: Tx, state: State, draft: Draft) -> Receipt:
-    """Store one entry as a child of the head; it becomes the head unless it is a side append."""
+    """Store one entry as a child of the head. It becomes the head unless it is a side append."""
     if draft.side:
         return _place_aside(tx, state, replace(state), draft)
     if draft.type not in BOUNDARY_TYPES:
@@ -185,7 +185,7 @@ def place_at_head(tx: Tx, state: State, draft: Draft) -> Receipt:
 
 
 def place_after(tx: Tx, state: State, draft: Draft, parent: Row | None) -> Receipt:
-    """Store one entry as a child of another than the head; a parent of None is the root."""
+    """Store one entry as a child of another than the head. A parent of None is the root."""
     if draft.side:
         tip = replace(state)
         _inherit(tx, tip, parent)
@@ -440,7 +440,7 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
 
 
 def _named_parent(tx: ReadTx, state: State, parent_id: str | None) -> Row | None:
-    """Find the parent that an entry names; None is the root.
+    """Find the parent that an entry names. None is the root.
 
     Raises:
         NotFound: the transcript has no such entry.

@@ -2,7 +2,7 @@
 
     begin --> running --> committed      (the summary entry and epoch + 1, one transaction)
                  |------> rejected       (empty, or no shorter than what it replaces)
-                 |------> superseded     (the context moved on; the job's row keeps the summary)
+                 |------> superseded     (the context moved on. The job's row keeps the summary)
                  `------> failed | cancelled | expired | abandoned
                                `--> committed (late) | superseded | rejected
 
@@ -256,7 +256,7 @@ def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
 
 
 def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
-    """Move a running job's deadline to `timeout_ms` from now; return the new deadline.
+    """Move a running job's deadline to `timeout_ms` from now. Return the new deadline.
 
     At most to the bound that was set when the job began.
 
@@ -277,7 +277,7 @@ def renew(tx: Tx, compaction_id: str, timeout_ms: int) -> int:
 
 
 def give_up(tx: Tx, compaction_id: str, state: GivenUp, reason: str) -> bool:
-    """End a running job without a result; False if it was no longer running.
+    """End a running job without a result. False if it was no longer running.
 
     A later commit is still reconciled.
     """
@@ -505,7 +505,7 @@ def _require(tx: ReadTx, compaction_id: str) -> Row:
 
 
 def undo(tx: Tx, session_no: int) -> int:
-    """Undo the last compaction: begin an epoch with the pointers before it; return the epoch.
+    """Undo the last compaction: begin an epoch with the pointers before it. Return the epoch.
 
     Entries that arrived since stay. The summary entry stays too, but no context begins at it.
 
@@ -539,7 +539,7 @@ def undo(tx: Tx, session_no: int) -> int:
 def page(
     tx: ReadTx, before_no: int | None, limit: int, *, session_no: int | None
 ) -> tuple[list[CompactionInfo], int | None]:
-    """List jobs, newest first, of one session or of all; also return the next page's cursor, None at the end."""
+    """List jobs, newest first, of one session or of all. Also return the next page's cursor, None at the end."""
     before_no = 2**62 if before_no is None else before_no
     if session_no is None:
         rows = tx.all("compaction.list", before_no=before_no, limit=limit)

@@ -203,7 +203,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     async def commit(
         self, summary: str, *, details: object = None, from_hook: bool | None = None
     ) -> CompactionResult:
-        """Complete the job; durable on return. See `SessionDB.commit_compaction`."""
+        """Complete the job. Durable on return. See `SessionDB.commit_compaction`."""
         # The deadline ends here: it must not cancel the block after its commit.
         deadline, self._scope.deadline = self._scope.deadline, math.inf
         try:

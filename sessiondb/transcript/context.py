@@ -68,7 +68,7 @@ class Context:
     @cached_property
     @stored_text()
     def thinking_level(self) -> str:
-        """The thinking level in force; "off" before the first was set."""
+        """The thinking level in force. "off" before the first was set."""
         return (
             "off"
             if self.thinking_entry is None

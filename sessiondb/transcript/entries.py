@@ -315,7 +315,7 @@ def draft_entry(
 def draft_decoded(
     item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None
 ) -> tuple[Draft, dict[str, Any]]:
-    """As `draft_entry`; also return the decoded item, so that its text is decoded once."""
+    """As `draft_entry`. Also return the decoded item, so that its text is decoded once."""
     text = dumps(item) if isinstance(item, dict) else _as_text(item)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
     wide = size - len(text)
@@ -345,7 +345,7 @@ _RESERVED_KEY = re.compile(r"inbox:[0-9]+")
 
 
 def key_trouble(key: str | None) -> str | None:
-    """Return why a caller's append cannot have this idempotency key; None if it can.
+    """Return why a caller's append cannot have this idempotency key. None if it can.
 
     A claim appends an accepted message under `inbox:<number>`. If another entry had that key, the
     message would pass for appended.
@@ -478,7 +478,7 @@ async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
 async def prepare_decoded(
     item: Item, idempotency_key: str | None = None
 ) -> tuple[Draft, dict[str, Any]]:
-    """As `prepare`; also return the decoded item, so that its text is decoded once."""
+    """As `prepare`. Also return the decoded item, so that its text is decoded once."""
     _check_key(idempotency_key)
     prepare = partial(_prepare, item, idempotency_key)
     return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()

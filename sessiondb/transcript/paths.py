@@ -34,7 +34,7 @@ def session_of(entry_no: int) -> int:
 
 
 def context_start(boundary_no: int | None, first_kept_no: int | None) -> int | None:
-    """Return the entry that a context begins at; None is the root.
+    """Return the entry that a context begins at. None is the root.
 
     It is the first entry that the boundary kept, else the boundary.
     """

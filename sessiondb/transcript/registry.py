@@ -104,7 +104,7 @@ def page(
     agent_id: str | None,
     with_ended: bool,
 ) -> tuple[list[SessionInfo], tuple[int, int] | None]:
-    """List sessions, last changed first; also return the next page's cursor, or None at the end."""
+    """List sessions, last changed first. Also return the next page's cursor, or None at the end."""
     before_ms, before_no = before or (2**62, 2**62)
     rows = tx.all(
         "registry.list",
@@ -250,7 +250,7 @@ def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -
 
 
 def unbind(tx: Tx, key: SessionKey) -> bool:
-    """Forget a key; False if it was not bound."""
+    """Forget a key. False if it was not bound."""
     return tx.run("registry.unbind", session_key=key.text) == 1
 
 
@@ -296,7 +296,7 @@ def check_reset_reason(reason: str) -> None:
 
 
 def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timestamp: str) -> int:
-    """Begin the context anew, in the same session, with a `reset` entry; return the new epoch.
+    """Begin the context anew, in the same session, with a `reset` entry. Return the new epoch.
 
     With `keep_from`, the user, assistant and answered tool messages from that entry on stay in the
     context.
@@ -332,7 +332,7 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
 
 
 def branch(tx: Tx, session_no: int, entry_id: str | None, timestamp: str) -> int:
-    """Make another entry the head; return the epoch.
+    """Make another entry the head. Return the epoch.
 
     The context begins where it began for that entry.
 

@@ -26,7 +26,7 @@ from .paths import entry_number
 
 
 def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
-    """Store one entry as its text says and move `state` past it; the caller saves the state.
+    """Store one entry as its text says and move `state` past it. The caller saves the state.
 
     Each oddity of the entry is added to `notes` as one sentence.
     """
@@ -69,7 +69,7 @@ def _replay_header(tx: Tx, state: State, draft: Draft) -> Receipt:
 
 
 def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
-    """Store a leaf record and move the head to its target; only a null names the root.
+    """Store a leaf record and move the head to its target. Only a null names the root.
 
     A leaf record whose target is no entry is ignored, as by OpenClaw's session reader. A header
     is no entry. Neither is a leaf record of the root: nothing here tells it from one that was

@@ -101,7 +101,7 @@ def channel_of(key: SessionKey) -> str | None:
 def reset_due(
     policy: ResetPolicy, *, began_at_ms: int, heard_at_ms: int, now_ms: int
 ) -> StaleReason | None:
-    """Return the rule by which a conversation is stale at a given time; None if it is fresh.
+    """Return the rule by which a conversation is stale at a given time. None if it is fresh.
 
     Pure. Pass the policy that holds for the conversation (`ResetPolicy.for_key`). If both rules
     hold, it is `daily`.
@@ -156,7 +156,7 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
 
 
 def reset_if_due(tx: Tx, key: SessionKey, policy: ResetPolicy) -> StaleReason | None:
-    """Reset a key's conversation if it is stale; return by which rule, or None. May be repeated."""
+    """Reset a key's conversation if it is stale. Return by which rule, or None. May be repeated."""
     reason = stale(tx, key, policy, tx.now_ms)
     if reason is not None:
         session_no = tx.one("registry.by_key", session_key=key.text).session_no

@@ -202,7 +202,7 @@ class Session:
     # -- moving ------------------------------------------------------------------------
 
     async def branch(self, entry_id: str | None) -> int:
-        """Make another entry the head, so that the next append follows it; return the epoch.
+        """Make another entry the head, so that the next append follows it. Return the epoch.
 
         None is the root. Durable. Moving to the present head changes nothing.
 
@@ -216,7 +216,7 @@ class Session:
         )
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
-        """Begin the context anew in the same session; return the new epoch.
+        """Begin the context anew in the same session. Return the new epoch.
 
         Durable. Each call begins another epoch. With `keep_from` (an entry id) the conversation
         from there on stays in the context.
@@ -282,7 +282,7 @@ class Session:
         return Session(self.db, ref)
 
     async def end(self) -> bool:
-        """End the session; False if it had ended. It accepts no append any more.
+        """End the session. False if it had ended. It accepts no append any more.
 
         It stays readable and can be forked. Durable, and may be repeated. Its keys stay bound, so
         messages for them are refused until `db.unbind`.
@@ -322,7 +322,7 @@ class Session:
         )
 
     async def undo_compaction(self) -> int:
-        """Undo the last compaction: return to the context before it; return the new epoch.
+        """Undo the last compaction: return to the context before it. Return the new epoch.
 
         Entries that arrived since stay. Durable. A second call undoes the compaction before it.
 

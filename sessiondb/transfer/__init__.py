@@ -2,14 +2,14 @@
 
     importer                      import_path: drives an import
     folder_scan                   which files a folder holds, by name
-    import_plan, import_packs     what happens to each file; files read into transactions
-    import_run, import_index      the receipts in the making; the keys of an index
+    import_plan, import_packs     what happens to each file. Files read into transactions
+    import_run, import_index      the receipts in the making. The keys of an index
     source                        the rules over `import_file` and `quarantine`
     jsonl_reader, jsonl_writer    bytes to entries, and back
     openclaw_index                `sessions.json`, row by row
     exporter                      export: sessions to files
     roundtrip                     an import compared with its file
-    redaction, redaction_rules    secrets removed; a user's own rules
+    redaction, redaction_rules    secrets removed. A user's own rules
     progress                      the callback of import and export
 
 `importer` and `exporter` are the doors. The package knows `transcript`, and neither the gateway

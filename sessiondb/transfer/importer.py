@@ -56,13 +56,13 @@ async def import_path(
     redactor: Redactor | None = None,
     protect: Sequence[str] = (),
 ) -> ImportReport:
-    """Import a file or a folder. Durable on return; may be interrupted and repeated.
+    """Import a file or a folder. Durable on return. May be interrupted and repeated.
 
     `protect` are the database's own files: they are never read, whatever name leads to them.
 
     Raises:
         InvalidInput: there is nothing at the path, or it may not be read.
-        StoreFull, OutcomeUnknown, ...: the database failed; import again to continue.
+        StoreFull, OutcomeUnknown, ...: the database failed. Import again to continue.
     """
     try:
         scanned = await anyio.to_thread.run_sync(scan, os.fspath(path), protect)

@@ -121,7 +121,7 @@ class FileBatch:
     size: int = 0
     last: bool = False
     redacted: Counter[str] | None = None
-    """How many secrets were replaced in it, per rule; None: there was no redactor."""
+    """How many secrets were replaced in it, per rule. None: there was no redactor."""
 
 
 class PrefixChanged(Exception):

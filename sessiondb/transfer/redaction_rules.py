@@ -35,7 +35,7 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
     Empty lines and lines that begin with # are ignored.
 
     Raises:
-        InvalidInput: the file cannot be read, or a line is not a rule; names the line.
+        InvalidInput: the file cannot be read, or a line is not a rule. Names the line.
     """
     try:
         with Path(path).open("rb") as file:

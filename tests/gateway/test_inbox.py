@@ -1,4 +1,4 @@
-"""The inbox: an accepted message is a row, once and in order; a refused one is an error."""
+"""The inbox: an accepted message is a row, once and in order. A refused one is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outbox: a reply is sent once, in order, or is unknown; never sent twice by itself."""
+"""The outbox: a reply is sent once, in order, or is unknown. Never sent twice by itself."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_sessions_replies_are_in_order_others_side_by_side(
 
 
 async def refuse_once(db: sessiondb.SessionDB, clock: Clock) -> int:
-    """Take the next reply, have it refused, and advance to its retry; return the pause."""
+    """Take the next reply, have it refused, and advance to its retry. Return the pause."""
     reply = await begin(db)
     assert json.loads(reply.payload) == "a1"
     await db.write(

@@ -460,7 +460,7 @@ async def test_attempts_end_the_resuming_too(tmp_db: Path) -> None:
 
 
 async def unclean(db: sessiondb.SessionDB, count: int, *, ago_ms: int) -> None:
-    """Add processes that were opened `ago_ms` ago and died; their program is "gone"."""
+    """Add processes that were opened `ago_ms` ago and died. Their program is "gone"."""
 
     def body(tx: Tx) -> None:
         for _ in range(count):

@@ -170,7 +170,7 @@ async def test_a_task_cancelled_before_its_first_step_is_released(
 async def test_a_lane_cancelled_after_any_step_leaves_no_turn_running(
     tmp_db: Path,
 ) -> None:
-    """How far the lane gets depends on the machine; the ends of turns are cancelled, too."""
+    """How far the lane gets depends on the machine. The ends of turns are cancelled, too."""
 
     async def handler(turn: Turn) -> Answer:
         await turn.append(reply("thinking"))

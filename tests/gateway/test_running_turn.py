@@ -290,7 +290,7 @@ async def test_a_handler_whose_turn_was_taken_over_is_cancelled(
 async def test_a_handler_that_blocks_past_its_lease_loses_the_turn(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without renewals the lane itself takes the turn over; a late answer is refused."""
+    """Without renewals the lane itself takes the turn over. A late answer is refused."""
     release = anyio.Event()
 
     async def no_renewal(turn: Turn) -> None:

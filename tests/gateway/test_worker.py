@@ -62,7 +62,7 @@ async def test_messages_are_answered_in_order(tmp_db: Path) -> None:
 
 
 async def test_a_number_too_long_for_the_interpreter_stops_no_lane(tmp_db: Path) -> None:
-    """`accept` takes it, because it is JSON; so the claim must, too."""
+    """`accept` takes it, because it is JSON. So the claim must, too."""
     numbers: list[float] = []
 
     async def handler(turn: Turn) -> Answer:

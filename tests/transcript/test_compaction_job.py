@@ -201,7 +201,7 @@ class Compaction:
 async def agrees_with_the_row(
     db: sessiondb.SessionDB, report: Report, run: Compaction, note: str
 ) -> str | None:
-    """Compare the caller's report with the job's row; return the job's state."""
+    """Compare the caller's report with the job's row. Return the job's state."""
     jobs = [job async for job in db.compactions(run.session)]
     assert len(jobs) <= 1, note
     if not jobs:

@@ -1,4 +1,4 @@
-"""The grammar of entries: kept character for character, understood, or refused; and their row."""
+"""The grammar of entries: kept character for character, understood, or refused. And their row."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ WHOLE_ROWS = {
 
 
 def schema_columns() -> dict[str, bool]:
-    """Return the columns of table `entry`, in order; True: an insert may leave it out."""
+    """Return the columns of table `entry`, in order. True: an insert may leave it out."""
     with closing(apsw.Connection(":memory:")) as connection:
         drain(connection, schema_text())
         rows = drain(

@@ -58,7 +58,7 @@ async def all_lines(session: sessiondb.Session) -> list[dict[str, Any]]:
 
 
 async def check_pages(session: sessiondb.Session, sizes: Sequence[int]) -> None:
-    """Read the path with every page size, from both ends; positions are dense."""
+    """Read the path with every page size, from both ends. Positions are dense."""
     path = await whole_path(session)
     assert [entry.position for entry in path] == list(range(1, len(path) + 1))
     for size in sizes:

@@ -28,7 +28,7 @@ HOUR_MS = 3_600_000
 
 
 def ms(text: str, zone: str = "UTC") -> int:
-    """Return a local time as milliseconds; with a time zone of its own in the text, that one."""
+    """Return a local time as milliseconds. With a time zone of its own in the text, that one."""
     stamp = datetime.fromisoformat(text)
     return round(
         (stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=ZoneInfo(zone))).timestamp()

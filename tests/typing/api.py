@@ -1,6 +1,6 @@
 """What type checkers see of the public API. Checked by mypy (tests/test_public_api.py), never run.
 
-`assert_type` states a type; a `type: ignore` with a code states that a mistake is found, because an unused one is an error.
+`assert_type` states a type. A `type: ignore` with a code states that a mistake is found, because an unused one is an error.
 """
 
 from __future__ import annotations

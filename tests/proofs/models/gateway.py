@@ -86,7 +86,7 @@ class Gateway:
     def accept(
         self, event: str, session: int, lane: str, now_ms: int
     ) -> tuple[Message | None, bool]:
-        """Return the message and whether it was known; None if its session is full."""
+        """Return the message and whether it was known. None if its session is full."""
         known = next((message for message in self.messages if message.event == event), None)
         if known is not None:
             return known, True
@@ -274,7 +274,7 @@ class Gateway:
         return reply
 
     def settle(self, reply: Reply, attempt: int, how: str, now_ms: int) -> bool:
-        """Record the outcome of an attempt; False if it was settled otherwise meanwhile."""
+        """Record the outcome of an attempt. False if it was settled otherwise meanwhile."""
         if reply.attempts != attempt or reply.state not in (
             ("sending",) if how == "lost" else ("sending", "unknown")
         ):

@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
     )
     @precondition(lambda self: self.model.running())
     def go_on(self, pick: int, how: str) -> None:
-        """A turn ends or is renewed; then the lanes continue."""
+        """A turn ends or is renewed. Then the lanes continue."""
         turn = self.some_turn(pick)
         if how in ("complete", "incomplete"):
             self._complete(turn, incomplete=how == "incomplete")
@@ -263,7 +263,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(session=st.integers(1, SESSIONS), and_then=st.sampled_from(["", "a newer message"]))
     def die_when_all_is_quiet(self, session: int, and_then: str) -> None:
-        """Answer all that waits; then accept one more, whose process dies, and resume it."""
+        """Answer all that waits. Then accept one more, whose process dies, and resume it."""
         self.clock.pass_ms(60_000)
         while True:
             for turn in self.model.running():

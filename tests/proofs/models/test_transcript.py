@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
         self.call(self.db.__aenter__)
 
     def both(self, model: Callable[[], Any], real: Callable[[], Any]) -> tuple[Any, Any] | None:
-        """Do a step in both worlds; None when both refused it in the same way."""
+        """Do a step in both worlds. None when both refused it in the same way."""
         try:
             wanted = model()
         except Refused as refused:
@@ -515,7 +515,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def run(loop: str, without: Collection[str] = (), **options: Any) -> None:
-    """Run the machine, on one of the event loops; `without` some of its rules."""
+    """Run the machine, on one of the event loops. `without` some of its rules."""
     machine = type("Machine", (Machine,), {"loop": loop, **dict.fromkeys(without)})
     run_state_machine_as_test(
         machine,

@@ -41,7 +41,7 @@ class Item:
     open_calls: int = 0
     thinking: str = "off"
     boundary: Item | None = None
-    """The boundary in force for it; a boundary is in force for itself."""
+    """The boundary in force for it. A boundary is in force for itself."""
     kept: Item | None = None
     """Of a boundary: the first item before it that stays."""
     entry_id: str = ""
@@ -90,7 +90,7 @@ class Job:
 
 
 class Refused(Exception):
-    """The model refuses what the database must refuse too; the argument names the error's class."""
+    """The model refuses what the database must refuse too. The argument names the error's class."""
 
 
 def tokens_of(text: str, extra_chars: int = 0) -> int:
@@ -148,7 +148,7 @@ def may_begin(item: Item) -> bool:
 
 
 def place_to_cut(messages: Sequence[Item], keep_tokens: int, open_calls: int) -> int | None:
-    """Return how many messages a summary covers if about `keep_tokens` are kept; None if none."""
+    """Return how many messages a summary covers if about `keep_tokens` are kept. None if none."""
     replies = [index for index, item in enumerate(messages) if item.kind in ASSISTANT]
     if not replies:
         return None
