@@ -30,7 +30,8 @@ SENTENCES_MIN = 20  # fewer have no rate: a shorter file counts in that of all f
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("sessiondb", "tests", "benchmarks", "examples", "tools", "schema.sql")
 PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs")
-EXCLUDED = "tests/sample"  # transcripts that other programs wrote
+# Transcripts that other programs wrote, and migrations that have been applied: they are not edited.
+EXCLUDED = ("tests/sample/", "/migrations/0001_", "/migrations/0002_")
 
 URL = re.compile(r"https?://\S+")
 PRAGMA_AT_END = re.compile(r"\s*#\s*(?:noqa|type: ignore|fmt:|pragma:)[^#]*$")
@@ -44,7 +45,8 @@ def files(places: Iterable[Path]) -> list[Path]:
     return sorted(
         path
         for path in found
-        if path.suffix in {".md", ".py", ".sql"} and f"{EXCLUDED}/" not in path.as_posix()
+        if path.suffix in {".md", ".py", ".sql"}
+        and not any(part in path.as_posix() for part in EXCLUDED)
     )
 
 
