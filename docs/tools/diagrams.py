@@ -163,7 +163,7 @@ def _label(text: str) -> Box:
 
 
 def _layers(nodes: list[Box], edges: list[Edge], *, sideways: bool) -> list[list[Box]]:
-    """Give every node a layer and every edge a box in each layer between. Return all by layer."""
+    """Give every node a layer, and every edge a box in each layer between; return all by layer."""
     _turn_circles(nodes, edges)
     step = 2 if any(edge.label for edge in edges) else 1
     for (
@@ -361,7 +361,7 @@ def _head(
 
 
 def _port(node: Box, neighbours: list[Box], neighbour: Box) -> float:
-    """Return where an edge meets a node. Several share a side in the order of their ends."""
+    """Return where an edge meets a node; several share a side in the order of their ends."""
     order = sorted(neighbours, key=lambda box: box.across)
     share = (order.index(neighbour) + 1) / (len(order) + 1) - 0.5
     return node.across + share * node.width * 0.9
