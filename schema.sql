@@ -1,27 +1,30 @@
 -- sessiondb: the whole schema, for a person to read.
 --
--- A new database is made from this file; numbered migrations bring older files to exactly this state.
--- Everything here is readable by SQLite 3.40 (`sqlite3 -readonly gateway.db`): JSON is plain text, no
--- JSONB, no function newer than 3.38. Times are integer milliseconds since 1970 UTC; views show them
--- as ISO text. Never order by a time: `seq` and `position` order, the clock only tells.
+-- A new database is made from this file. Numbered migrations bring older files to
+-- exactly this state. SQLite 3.40 can read everything here (`sqlite3 -readonly
+-- gateway.db`): JSON is plain text, not JSONB, and no function is newer than 3.38.
+-- Times are integer milliseconds since 1970 UTC. Views show them as ISO text. Never
+-- order by a time: `seq` and `position` order, and the clock only labels.
 --
--- Words. A *session* is one transcript. A *session key* is the address of a conversation, a *binding*
--- says which session it points at now. An *entry* is one immutable transcript item. The *head* is the
--- entry that the next append follows. An *epoch* is one generation of the context: compaction, reset,
--- branch switch and undo each begin a new one. A *boundary* is the compaction or reset entry at which
--- the context begins.
+-- Words. A *session* is one transcript. A *session key* is the address of a
+-- conversation. A *binding* says which session a key points at now. An *entry* is one
+-- immutable item of a transcript. The *head* is the entry that the next append follows.
+-- An *epoch* is one generation of the context: compaction, reset, branch switch and
+-- undo each begin a new one. A *boundary* is the compaction or reset entry at which the
+-- context begins.
 
 PRAGMA application_id = 0x53455344;   -- "SESD"
 PRAGMA user_version = 3;
 
--- One row per process that opened the file for writing. Liveness: same boot_id, then pid and its start
--- time must match; from another boot or host only expiry counts. Recycled pids do not fool it.
+-- One row per process that opened the file for writing. A process is alive if boot_id,
+-- pid and the pid's start time match, so a recycled pid is not mistaken for it. For
+-- another boot or host only the lease's end counts.
 CREATE TABLE instance (
   instance_no    INTEGER PRIMARY KEY,
   host           TEXT    NOT NULL,
   boot_id        TEXT    NOT NULL,
   pid            INTEGER NOT NULL,
-  pid_started    INTEGER NOT NULL,              -- kernel ticks since boot: tells a recycled pid apart
+  pid_started    INTEGER NOT NULL,              -- kernel ticks since boot: shows a recycled pid
   program        TEXT    NOT NULL,
   opened_at_ms   INTEGER NOT NULL,
   closed_at_ms   INTEGER,                       -- NULL: running, or died and not yet recovered
@@ -30,29 +33,39 @@ CREATE TABLE instance (
 CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
 CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;
 
--- A transcript and where it stands. The pointers (head, boundary, first kept, model, thinking) are what
--- one append needs, so that it reads no other row than this one.
+-- A transcript and where it stands. The pointers (head, boundary, first kept, model,
+-- thinking) are all that one append needs, so it reads no row but this one and the
+-- head.
 CREATE TABLE session (
-  session_no       INTEGER PRIMARY KEY CONSTRAINT session_no_fits_entry_no CHECK (session_no BETWEEN 1 AND 2147483647),
+  session_no       INTEGER PRIMARY KEY
+                   CONSTRAINT session_no_fits_entry_no CHECK (session_no BETWEEN 1 AND 2147483647),
   session_id       TEXT    NOT NULL CONSTRAINT session_id_unique UNIQUE,
-  agent_id         TEXT,                        -- owner by the key's grammar; NULL for a transcript without a key
-  origin           TEXT    NOT NULL CONSTRAINT session_origin_known CHECK (origin IN ('native', 'import', 'fork')),
-  version          INTEGER NOT NULL,            -- of the transcript format (its header), 1 to 4; not of this schema
+  agent_id         TEXT,                        -- owner by the key's grammar. NULL for a
+                                                -- transcript without a key
+  origin           TEXT    NOT NULL
+                   CONSTRAINT session_origin_known CHECK (origin IN ('native', 'import', 'fork')),
+  version          INTEGER NOT NULL,            -- of the transcript format (its header), 1 to 4,
+                                                -- not of this schema
   created_at_ms    INTEGER NOT NULL,
   updated_at_ms    INTEGER NOT NULL,
-  ended_at_ms      INTEGER,                     -- an archived transcript is ended: it accepts no append
+  ended_at_ms      INTEGER,                     -- set: accepts no append. An archived
+                                                -- transcript is ended, too
   name             TEXT,                        -- last session_info entry
-  last_seq         INTEGER NOT NULL DEFAULT 0,  -- the last one given out; seq 0 is the header
+  last_seq         INTEGER NOT NULL DEFAULT 0,  -- the last seq given out. The header has 0
   epoch            INTEGER NOT NULL DEFAULT 0,
   head_no          INTEGER,                     -- NULL: before the first entry
-  branch_no        INTEGER,                     -- the branch whose tip is the head; NULL: the next append opens one
-  boundary_no      INTEGER,                     -- the context begins here; NULL: at the root
-  first_kept_no    INTEGER,                     -- first entry before the boundary that stays; NULL: none
+  branch_no        INTEGER,                     -- the branch whose tip is the head.
+                                                -- NULL: the next append opens one
+  boundary_no      INTEGER,                     -- the context begins here. NULL: at the root
+  first_kept_no    INTEGER,                     -- first entry before the boundary that stays.
+                                                -- NULL: none
   context_tokens   INTEGER NOT NULL DEFAULT 0,
-  tokens_fresh     INTEGER NOT NULL DEFAULT 0,  -- 1: rests on the provider's own count since the boundary; 0: estimate
+  tokens_fresh     INTEGER NOT NULL DEFAULT 0,  -- 1: rests on the provider's own count since
+                                                -- the boundary. 0: estimate
   forked_from_no   INTEGER REFERENCES session (session_no),
-  pinned_at_ms     INTEGER,                     -- retention leaves it alone
-  archived_at_ms   INTEGER                      -- its entries are in `archive`; this row stays as its tombstone
+  pinned_at_ms     INTEGER,                     -- set: retention keeps it
+  archived_at_ms   INTEGER                      -- set: its entries are in `archive`, and this
+                                                -- row stays as its tombstone
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;
@@ -63,44 +76,51 @@ CREATE TABLE binding (
   session_no    INTEGER NOT NULL REFERENCES session (session_no),
   agent_id      TEXT    NOT NULL,
   bound_at_ms   INTEGER NOT NULL,
-  details       TEXT    CONSTRAINT binding_details_json CHECK (details IS NULL OR json_valid(details))  -- the imported index entry, verbatim
+  details       TEXT                            -- the imported index entry, verbatim
+                CONSTRAINT binding_details_json CHECK (details IS NULL OR json_valid(details))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX binding_by_session ON binding (session_no);
 
--- A branch is an unbroken run of entries, each the parent of the next. A path from an entry to its root
--- is a short list of branches, each up to the entry at which the next one left it. A fork is a branch
--- whose parent lies in another session: no entry is ever copied.
+-- A branch is an unbroken run of entries, each the parent of the next. A path from an
+-- entry to its root is a short list of branches, each up to the entry at which the next
+-- one left it. A fork is a branch whose parent lies in another session: no entry is
+-- ever copied.
 CREATE TABLE branch (
-  branch_no          INTEGER PRIMARY KEY AUTOINCREMENT,  -- an archive remembers it: never given out again
+  branch_no          INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given out again: archives keep it
   session_no         INTEGER NOT NULL REFERENCES session (session_no),
   parent_branch_no   INTEGER REFERENCES branch (branch_no),
-  fork_no            INTEGER,                   -- last entry shared with the parent branch; NULL: starts at the root
+  fork_no            INTEGER,                   -- last entry shared with the parent branch.
+                                                -- NULL: starts at the root
   first_no           INTEGER NOT NULL,          -- first entry of its own
   CONSTRAINT branch_parent_and_fork_together CHECK ((parent_branch_no IS NULL) = (fork_no IS NULL))
 ) STRICT;
 CREATE INDEX branch_by_session ON branch (session_no);
 CREATE INDEX branch_by_parent ON branch (parent_branch_no) WHERE parent_branch_no IS NOT NULL;
 
--- The transcript. entry_no = session_no * 2^32 + seq: clustered by session, in order of arrival. Along any
--- path it only grows (a fork's session number is greater than its ancestors'), so it also orders a path.
--- Rows are never changed or renumbered. Small columns come first and the payload last, so a scan that
--- looks for a cut or counts tokens never reads an overflow page.
+-- The transcript. entry_no = session_no * 2^32 + seq: clustered by session, in order of
+-- arrival. Along any path it only grows (a fork's session number is greater than its
+-- ancestors'), so it also orders a path. Rows are never changed or renumbered. Small
+-- columns come first and the payload last, so a scan that searches for a cut or counts
+-- tokens never reads an overflow page.
 CREATE TABLE entry (
   entry_no         INTEGER PRIMARY KEY,
-  branch_no        INTEGER,                     -- NULL: not part of the tree (header, leaf and other control records)
-  parent_no        INTEGER,                     -- may lie in another session (fork); NULL: a root
-  position         INTEGER NOT NULL,            -- 1, 2, 3, ... along the path from the root; 0: not part of the tree
+  branch_no        INTEGER,                     -- NULL: outside the tree (header, leaf and
+                                                -- other control records)
+  parent_no        INTEGER,                     -- may lie in another session (fork). NULL: a root
+  position         INTEGER NOT NULL,            -- 1, 2, 3, ... along the path. 0: outside the tree
   type             TEXT    NOT NULL,            -- message, compaction, custom, ...
   role             TEXT,                        -- of a message: user, assistant, toolResult, ...
-  projection       INTEGER NOT NULL             -- how it reaches the model: 0 not at all, 1 its body as it stands, 2 its
+  projection       INTEGER NOT NULL             -- how it reaches the model: 0 not, 1 its body,
                    CONSTRAINT entry_projection_known CHECK (projection BETWEEN 0 AND 4),
-                                                -- body, but its author excludes it, 3 made from the payload,
-                                                -- 4 body, less a provider's checkpoint when it is kept by a compaction
+                                                -- 2 its body, but its author excludes it,
+                                                -- 3 made from the payload, 4 its body, without a
+                                                -- provider's checkpoint if a compaction keeps it
   tokens           INTEGER NOT NULL DEFAULT 0,  -- estimate of what it adds to a context
-  tokens_total     INTEGER NOT NULL DEFAULT 0,  -- the same, summed along the path up to and including it
-  usage_tokens     INTEGER,                     -- the provider's count of the whole context, when it reported one
-  open_calls       INTEGER NOT NULL DEFAULT 0,  -- tool calls still without a result after this entry
-  boundary_no      INTEGER,                     -- the boundary that was in force when it was appended
+  tokens_total     INTEGER NOT NULL DEFAULT 0,  -- the same, summed along the path, itself included
+  usage_tokens     INTEGER,                     -- the provider's count of the whole context,
+                                                -- if it reported one
+  open_calls       INTEGER NOT NULL DEFAULT 0,  -- tool calls that have no result after this entry
+  boundary_no      INTEGER,                     -- the boundary in force when it was appended
   first_kept_no    INTEGER,                     -- of a compaction or reset entry
   model_no         INTEGER,                     -- last entry on the path that set the model ...
   thinking_no      INTEGER,                     -- ... and the thinking level
@@ -112,10 +132,11 @@ CREATE TABLE entry (
   payload          TEXT    NOT NULL             -- the exact text that was appended or imported
 ) STRICT;
 CREATE INDEX entry_by_id ON entry (entry_no >> 32, entry_id);
-CREATE UNIQUE INDEX entry_by_idempotency_key ON entry (entry_no >> 32, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX entry_by_idempotency_key ON entry (entry_no >> 32, idempotency_key)
+WHERE idempotency_key IS NOT NULL;
 
--- Every generation of every context, for ever. closed_head_no and the pointers rebuild what the model
--- was sent at the end of that epoch.
+-- Every generation of every context, for ever. closed_head_no and the pointers rebuild
+-- the context that the model was sent at the end of that epoch.
 CREATE TABLE epoch (
   session_no       INTEGER NOT NULL REFERENCES session (session_no),
   epoch            INTEGER NOT NULL,
@@ -124,48 +145,56 @@ CREATE TABLE epoch (
   opened_at_ms     INTEGER NOT NULL,
   boundary_no      INTEGER,
   first_kept_no    INTEGER,
-  closed_head_no   INTEGER,                     -- the head when the next epoch began; NULL in the current one
+  closed_head_no   INTEGER,                     -- the head when the next epoch began. NULL in
+                                                -- the current one
   closed_at_ms     INTEGER,
   PRIMARY KEY (session_no, epoch)
 ) STRICT, WITHOUT ROWID;
 
--- A compaction is a job with a life cycle. Between its begin and its commit there is this row, not a lock.
+-- A compaction is a job with a life cycle. Between begin and commit it is this row, not
+-- a lock.
 CREATE TABLE compaction (
   compaction_no    INTEGER PRIMARY KEY,
   compaction_id    TEXT    NOT NULL CONSTRAINT compaction_id_unique UNIQUE,
   session_no       INTEGER NOT NULL REFERENCES session (session_no),
   state            TEXT    NOT NULL CONSTRAINT compaction_state_known CHECK (state IN
-                   ('running', 'committed', 'superseded', 'rejected', 'failed', 'cancelled', 'expired', 'abandoned')),
+                   ('running', 'committed', 'superseded', 'rejected', 'failed', 'cancelled',
+                    'expired', 'abandoned')),
   trigger          TEXT    NOT NULL,            -- manual, threshold, overflow, import, ...
   base_epoch       INTEGER NOT NULL,
-  cut_no           INTEGER,                     -- last entry that the summary covers; NULL: keeps everything
-  first_kept_no    INTEGER,                     -- at begin; NULL: nothing after the cut yet
+  cut_no           INTEGER,                     -- last entry that the summary covers.
+                                                -- NULL: keeps everything
+  first_kept_no    INTEGER,                     -- at begin. NULL: no entry after the cut yet
   tokens_before    INTEGER NOT NULL,
   tokens_after     INTEGER,
-  instance_no      INTEGER REFERENCES instance (instance_no),   -- who runs it
+  instance_no      INTEGER REFERENCES instance (instance_no),   -- the process that runs it
   begun_at_ms      INTEGER NOT NULL,
   deadline_ms      INTEGER NOT NULL,
   deadline_max_ms  INTEGER NOT NULL,            -- renewals cannot pass this
   finished_at_ms   INTEGER,
-  late             INTEGER NOT NULL DEFAULT 0,  -- 1: committed after it had been given up or overtaken
+  late             INTEGER NOT NULL DEFAULT 0,  -- 1: committed after it was given up or overtaken
   epoch            INTEGER,                     -- the epoch that it began
   entry_no         INTEGER,                     -- its summary entry
   reason           TEXT,                        -- why it ended as it did
   summary          TEXT,                        -- kept here only when it did not become an entry
-  CONSTRAINT compaction_committed_is_complete CHECK ((state = 'committed') = (epoch IS NOT NULL AND entry_no IS NOT NULL)),
-  CONSTRAINT compaction_finished_when_not_running CHECK ((state = 'running') = (finished_at_ms IS NULL))
+  CONSTRAINT compaction_committed_is_complete
+  CHECK ((state = 'committed') = (epoch IS NOT NULL AND entry_no IS NOT NULL)),
+  CONSTRAINT compaction_finished_when_not_running
+  CHECK ((state = 'running') = (finished_at_ms IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX compaction_one_running ON compaction (session_no) WHERE state = 'running';
 CREATE INDEX compaction_by_session ON compaction (session_no);
 
--- What was imported from where: one receipt per file, and how far it was read.
+-- The imported files: one receipt per file, and how far it was read.
 CREATE TABLE import_file (
-  import_file_no         INTEGER PRIMARY KEY,
+  import_file_no    INTEGER PRIMARY KEY,
   path              TEXT    NOT NULL CONSTRAINT import_file_path_unique UNIQUE,   -- absolute
-  name              TEXT    NOT NULL,           -- relative to what was imported: where an export writes it again
+  name              TEXT    NOT NULL,           -- relative to what was imported. An export
+                                                -- writes the file there again
   kind              TEXT    NOT NULL CONSTRAINT import_file_kind_known
-                    CHECK (kind IN ('live', 'reset', 'deleted', 'bak', 'checkpoint', 'corrupt', 'index', 'pi')),
-  session_no        INTEGER REFERENCES session (session_no),                 -- NULL: an index, or no entry in it so far
+                    CHECK (kind IN
+                    ('live', 'reset', 'deleted', 'bak', 'checkpoint', 'corrupt', 'index', 'pi')),
+  session_no        INTEGER REFERENCES session (session_no),   -- NULL: an index, or no entry so far
   agent_id          TEXT,
   bytes             INTEGER NOT NULL DEFAULT 0, -- read so far, after decompression
   lines             INTEGER NOT NULL DEFAULT 0,
@@ -175,52 +204,61 @@ CREATE TABLE import_file (
   final_newline     INTEGER NOT NULL DEFAULT 1,
   inode             TEXT,                       -- device:inode, to see two names of one file
   imported_at_ms    INTEGER NOT NULL,
-  state             TEXT    NOT NULL CONSTRAINT import_file_state_known CHECK (state IN ('reading', 'done', 'changed')),
+  state             TEXT    NOT NULL
+                    CONSTRAINT import_file_state_known
+                    CHECK (state IN ('reading', 'done', 'changed')),
   note              TEXT,
-  content           BLOB                        -- an index file, whole; NULL for a transcript: its lines are entries
+  content           BLOB                        -- a whole index file. NULL: a transcript, because
+                                                -- its lines are entries
 ) STRICT;
 CREATE INDEX import_file_by_session ON import_file (session_no) WHERE session_no IS NOT NULL;
 CREATE INDEX import_file_by_inode ON import_file (inode) WHERE inode IS NOT NULL;
 
--- Lines that are not entries (torn, not JSON, blank), kept as bytes so that nothing is lost and an
--- export is byte for byte. after_seq: the entry that precedes it in its file. Content includes the line's own end, if it
--- has one; what is long is kept in several rows, one behind the other by byte_offset.
+-- Lines that are not entries (torn, not JSON, blank), kept as bytes. So nothing is
+-- lost, and an export is byte for byte the file. after_seq is the entry that precedes
+-- the line in its file. Content includes the line's own end, if it has one. A long line
+-- is kept in several rows, ordered by byte_offset.
 CREATE TABLE quarantine (
-  import_file_no     INTEGER NOT NULL REFERENCES import_file (import_file_no),
-  line          INTEGER NOT NULL,               -- 1-based
-  byte_offset   INTEGER NOT NULL,
-  after_seq     INTEGER NOT NULL,               -- -1: before the first entry
-  reason        TEXT    NOT NULL,
-  severity      TEXT    NOT NULL CONSTRAINT quarantine_severity_known CHECK (severity IN ('blank', 'damaged')),
-  content       BLOB    NOT NULL,
+  import_file_no  INTEGER NOT NULL REFERENCES import_file (import_file_no),
+  line            INTEGER NOT NULL,             -- 1-based
+  byte_offset     INTEGER NOT NULL,
+  after_seq       INTEGER NOT NULL,             -- -1: before the first entry
+  reason          TEXT    NOT NULL,
+  severity        TEXT    NOT NULL
+                  CONSTRAINT quarantine_severity_known CHECK (severity IN ('blank', 'damaged')),
+  content         BLOB    NOT NULL,
   PRIMARY KEY (import_file_no, byte_offset)
 ) STRICT, WITHOUT ROWID;
 
--- Lanes: how many turns may run at once, in all processes together. A lower priority number goes first.
+-- Lanes: how many turns may run at once, in all processes together. A lower priority
+-- number goes first.
 CREATE TABLE lane (
   lane          TEXT    NOT NULL PRIMARY KEY,
   concurrency   INTEGER NOT NULL CONSTRAINT lane_concurrency_positive CHECK (concurrency >= 1),
   priority      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO lane (lane, concurrency, priority) VALUES ('main', 4, 0), ('cron', 1, 10), ('resume', 1, 20);
+INSERT INTO lane (lane, concurrency, priority)
+VALUES ('main', 4, 0), ('cron', 1, 10), ('resume', 1, 20);
 
--- A turn: one run of the agent over one claimed message. Its number is its fencing token: numbers only
--- grow, and a write that names a turn is refused unless that turn is still running. The lease says until
--- when its owner has promised to be heard of.
+-- A turn: one run of the agent over one claimed message. Its number is its fencing
+-- token. Numbers only grow, and a write that names a turn is refused unless that turn
+-- is running. The lease is the time until which its owner has promised to renew or end
+-- it.
 CREATE TABLE turn (
   turn_no           INTEGER PRIMARY KEY AUTOINCREMENT,
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
   lane              TEXT    NOT NULL REFERENCES lane (lane),
-  kind              TEXT    NOT NULL CONSTRAINT turn_kind_known CHECK (kind IN ('message', 'resume')),
+  kind              TEXT    NOT NULL
+                    CONSTRAINT turn_kind_known CHECK (kind IN ('message', 'resume')),
   state             TEXT    NOT NULL CONSTRAINT turn_state_known
                     CHECK (state IN ('running', 'completed', 'failed', 'aborted', 'interrupted')),
   inbox_no          INTEGER NOT NULL,
   attempt           INTEGER NOT NULL,
-  operation         TEXT    NOT NULL,           -- what it is doing now, for `held`
+  operation         TEXT    NOT NULL,           -- its present activity, for `held`
   instance_no       INTEGER NOT NULL REFERENCES instance (instance_no),
   started_at_ms     INTEGER NOT NULL,
   renewed_at_ms     INTEGER NOT NULL,
-  expires_at_ms     INTEGER NOT NULL,           -- the lease: taken over after this
+  expires_at_ms     INTEGER NOT NULL,           -- the lease: it may be taken over after this
   deadline_ms       INTEGER NOT NULL,           -- renewals cannot pass this
   finished_at_ms    INTEGER,
   incomplete        INTEGER NOT NULL DEFAULT 0, -- 1: it ended without a usable answer
@@ -232,10 +270,11 @@ CREATE INDEX turn_running ON turn (lane, expires_at_ms) WHERE state = 'running';
 CREATE INDEX turn_by_session ON turn (session_no);
 
 -- The inbox: a message that was accepted is a row here, whatever happens next.
---   queued -> claimed -> done | dead;  interrupted: its turn was interrupted, the resume plan decides
+--   queued -> claimed -> done | dead
+--   interrupted: its turn was interrupted, and the resume plan decides
 CREATE TABLE inbox (
   inbox_no          INTEGER PRIMARY KEY AUTOINCREMENT,
-  channel           TEXT    NOT NULL,           -- which adapter: discord:bot1, web, cron
+  channel           TEXT    NOT NULL,           -- the adapter: discord:bot1, web, cron
   event_id          TEXT    NOT NULL,           -- the adapter's own id of the message
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
   lane              TEXT    NOT NULL REFERENCES lane (lane),
@@ -244,54 +283,62 @@ CREATE TABLE inbox (
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
   attempts          INTEGER NOT NULL DEFAULT 0,
-  turn_no           INTEGER,                    -- the last one that claimed it
+  turn_no           INTEGER,                    -- the last turn that claimed it
   entry_no          INTEGER,                    -- its user entry, once it was claimed
-  delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user has been told to wait
-  timeout_ms        INTEGER,                    -- of a resume: its turn is cut off after this; NULL: as its lane says
-  lane_before       TEXT,                       -- of a resume: the lane that it was accepted in
+  delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user was told that the answer takes longer
+  timeout_ms        INTEGER,                    -- of a resume: its turn's time. NULL: its lane's
+  lane_before       TEXT,                       -- of a resume: the lane that accepted it
   reason            TEXT,
   payload           TEXT    NOT NULL,           -- the message, as JSON
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id)
 ) STRICT;
-CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';   -- what is due is sought, not looked for
-CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no) WHERE state IN ('queued', 'claimed', 'interrupted');
+-- A due message is found by a search in this index, not by reading the messages that wait.
+CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';
+CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no)
+WHERE state IN ('queued', 'claimed', 'interrupted');
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
 CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
 
 -- The outbox: replies, written in the transaction that completes their turn.
---   pending -> sending -> sent | failed | unknown (its sender died between sending and hearing back)
+--   pending -> sending -> sent | failed | unknown
+--   unknown: its sender died, or got no clear answer, after the channel was called
 CREATE TABLE outbox (
   outbox_no         INTEGER PRIMARY KEY AUTOINCREMENT,
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
-  turn_no           INTEGER,                    -- whose answer it is; that row may have been pruned
+  turn_no           INTEGER,                    -- the turn that it answers, whose row may be pruned
   target            TEXT    NOT NULL,           -- the channel's address for this reply
   state             TEXT    NOT NULL CONSTRAINT outbox_state_known
                     CHECK (state IN ('pending', 'sending', 'sent', 'unknown', 'failed')),
-  attempts          INTEGER NOT NULL DEFAULT 0, -- only grows: which attempt it is fences what an older one still says
+  attempts          INTEGER NOT NULL DEFAULT 0, -- only grows: fences an older attempt that
+                                                -- answers late
   attempts_before   INTEGER NOT NULL DEFAULT 0, -- of these, before an operator asked for it again
-  instance_no       INTEGER REFERENCES instance (instance_no),   -- who is sending it
+  instance_no       INTEGER REFERENCES instance (instance_no),   -- the process that sends it ...
   expires_at_ms     INTEGER,                    -- ... and until when it is believed to
   created_at_ms     INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
-  asked_at_ms       INTEGER,                    -- when an operator asked for it again: how long it is tried counts from then
+  asked_at_ms       INTEGER,                    -- when an operator asked for it again. Its day of
+                                                -- retries counts from then
   finished_at_ms    INTEGER,
-  receipt           TEXT,                       -- the channel's id of what was sent
+  receipt           TEXT,                       -- the channel's id of the sent message
   reason            TEXT,
   payload           TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX outbox_unsent ON outbox (state, outbox_no) WHERE state IN ('pending', 'sending', 'unknown', 'failed');
-CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no) WHERE state IN ('pending', 'sending');
+CREATE INDEX outbox_unsent ON outbox (state, outbox_no)
+WHERE state IN ('pending', 'sending', 'unknown', 'failed');
+CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no)
+WHERE state IN ('pending', 'sending');
 CREATE INDEX outbox_waiting ON outbox (available_at_ms) WHERE state = 'pending';
 
--- What happened that somebody should know: an operator, or the person who waits. Written in the
--- transaction of the change itself, read from a cursor.
+-- What an operator, or the person who waits, should know. Written in the transaction of
+-- the change itself, read from a cursor.
 CREATE TABLE event (
   event_no          INTEGER PRIMARY KEY AUTOINCREMENT,
   kind              TEXT    NOT NULL,
-  audience          TEXT    NOT NULL CONSTRAINT event_audience_known CHECK (audience IN ('operator', 'user')),
+  audience          TEXT    NOT NULL
+                    CONSTRAINT event_audience_known CHECK (audience IN ('operator', 'user')),
   session_no        INTEGER REFERENCES session (session_no),
   at_ms             INTEGER NOT NULL,
-  text              TEXT    NOT NULL,           -- what to say
+  text              TEXT    NOT NULL,           -- what to tell the audience
   data              TEXT    NOT NULL CONSTRAINT event_data_json CHECK (json_valid(data))
 ) STRICT;
 CREATE INDEX event_by_audience ON event (audience, event_no);
@@ -300,22 +347,27 @@ CREATE TABLE event_cursor (
   event_no          INTEGER NOT NULL            -- everything up to this has been handled
 ) STRICT, WITHOUT ROWID;
 
--- An archived session: its rows, compressed, in chunks; written and checked before the rows are deleted.
---   writing -> complete -> deleting -> archived -> restoring -> restored;  deleted: gone, without an archive
--- The session's own row stays for ever as its tombstone, so numbers and epochs are never given out twice.
+-- An archived session: its rows, compressed, in chunks. They are written and checked
+-- before the rows are deleted.
+--   writing -> complete -> deleting -> archived -> restoring -> restored
+--   deleted: gone, without an archive
+-- The session's own row stays for ever as its tombstone, so numbers and epochs are
+-- never given out twice.
 CREATE TABLE archive (
   archive_no      INTEGER PRIMARY KEY,
   session_no      INTEGER NOT NULL REFERENCES session (session_no),
   state           TEXT    NOT NULL CONSTRAINT archive_state_known CHECK (state IN
-                  ('writing', 'complete', 'deleting', 'archived', 'restoring', 'restored', 'deleted')),
+                  ('writing', 'complete', 'deleting', 'archived', 'restoring', 'restored',
+                   'deleted')),
   reason          TEXT    NOT NULL,
-  encoding        TEXT    NOT NULL CONSTRAINT archive_encoding_known CHECK (encoding IN ('zstd', 'zlib', 'none')),
+  encoding        TEXT    NOT NULL
+                  CONSTRAINT archive_encoding_known CHECK (encoding IN ('zstd', 'zlib', 'none')),
   begun_at_ms     INTEGER NOT NULL,
-  finished_at_ms  INTEGER,                      -- NULL: there is still something to do
+  finished_at_ms  INTEGER,                      -- NULL: the next run continues it
   rows            INTEGER NOT NULL DEFAULT 0,
   bytes           INTEGER NOT NULL DEFAULT 0,   -- before compression
   bytes_stored    INTEGER NOT NULL DEFAULT 0,
-  session_keys    TEXT    NOT NULL              -- what pointed at it, as a JSON array
+  session_keys    TEXT    NOT NULL              -- the keys that pointed at it, as a JSON array
 ) STRICT;
 CREATE UNIQUE INDEX archive_one_open ON archive (session_no) WHERE state <> 'restored';
 CREATE INDEX archive_by_session ON archive (session_no);
@@ -330,17 +382,20 @@ CREATE TABLE archive_chunk (
   PRIMARY KEY (archive_no, chunk_no)
 ) STRICT, WITHOUT ROWID;
 
--- Views for the shell. They compute everything from the tables above; none is stored.
+-- Views for the shell. They compute everything from the tables above. None is stored.
 
 -- One line per session: who it is, how long, how heavy, and when it last moved.
 CREATE VIEW session_overview AS
 SELECT s.session_id,
-       (SELECT group_concat(b.session_key, ', ') FROM binding AS b WHERE b.session_no = s.session_no) AS session_keys,
+       (SELECT group_concat(b.session_key, ', ') FROM binding AS b
+        WHERE b.session_no = s.session_no) AS session_keys,
        s.agent_id,
-       CASE WHEN s.archived_at_ms IS NOT NULL THEN 'archived' WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
+       CASE WHEN s.archived_at_ms IS NOT NULL THEN 'archived'
+            WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
        s.last_seq AS entries,
        s.epoch,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       (SELECT count(*) FROM compaction AS c
+        WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        s.context_tokens,
        CASE s.tokens_fresh WHEN 1 THEN 'counted' ELSE 'estimated' END AS tokens_are,
        s.name,
@@ -358,14 +413,17 @@ SELECT s.session_id,
        e.type,
        e.role,
        CASE
-         WHEN json_type(e.payload, '$.message.content') = 'text' THEN e.payload ->> '$.message.content'
+         WHEN json_type(e.payload, '$.message.content') = 'text'
+         THEN e.payload ->> '$.message.content'
          WHEN json_type(e.payload, '$.message.content') = 'array' THEN
            (SELECT group_concat(CASE b.value ->> '$.type'
                       WHEN 'text' THEN b.value ->> '$.text'
-                      WHEN 'toolCall' THEN '[call ' || (b.value ->> '$.name') || ' ' || coalesce(b.value -> '$.arguments', '') || ']'
+                      WHEN 'toolCall' THEN '[call ' || (b.value ->> '$.name') || ' '
+                                           || coalesce(b.value -> '$.arguments', '') || ']'
                       ELSE '[' || coalesce(b.value ->> '$.type', '?') || ']' END, char(10))
             FROM json_each(e.payload, '$.message.content') AS b WHERE b.type = 'object')
-         ELSE coalesce(e.payload ->> '$.summary', e.payload ->> '$.message.command', e.payload ->> '$.content', e.payload ->> '$.name')
+         ELSE coalesce(e.payload ->> '$.summary', e.payload ->> '$.message.command',
+                       e.payload ->> '$.content', e.payload ->> '$.name')
        END AS text,
        e.tokens,
        e.entry_id,
@@ -374,8 +432,9 @@ SELECT s.session_id,
        e.entry_no
 FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32;
 
--- What the model would be sent now, in order: the summary, what it kept, and everything since. Filter by
--- session_id: the path of every session is walked otherwise.
+-- The context that the model would be sent now, in order: the summary, the entries that
+-- it kept, and everything since. Filter by session_id, because otherwise the path of
+-- every session is walked.
 CREATE VIEW live_context AS
 WITH RECURSIVE path (session_no, branch_no, high_no, start_no) AS (
   SELECT s.session_no, h.branch_no, s.head_no, coalesce(s.first_kept_no, s.boundary_no, 0)
@@ -387,28 +446,37 @@ WITH RECURSIVE path (session_no, branch_no, high_no, start_no) AS (
 ), part (session_no, entry_no) AS (
   SELECT p.session_no, e.entry_no
   FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
-  JOIN entry AS e ON e.entry_no BETWEEN max(b.first_no, p.start_no) AND p.high_no AND e.branch_no = p.branch_no
+  JOIN entry AS e
+    ON e.entry_no BETWEEN max(b.first_no, p.start_no) AND p.high_no AND e.branch_no = p.branch_no
   WHERE e.projection IN (1, 3, 4)
   UNION ALL
-  SELECT s.session_no, s.boundary_no FROM session AS s JOIN entry AS e ON e.entry_no = s.boundary_no WHERE e.type = 'compaction'
+  SELECT s.session_no, s.boundary_no
+  FROM session AS s JOIN entry AS e ON e.entry_no = s.boundary_no
+  WHERE e.type = 'compaction'
 )
 SELECT t.session_id AS written_in,
        s.session_id,
-       row_number() OVER (PARTITION BY s.session_no ORDER BY part.entry_no <> ifnull(s.boundary_no, 0), part.entry_no) AS place,
-       CASE WHEN part.entry_no = s.boundary_no THEN 'summary' WHEN part.entry_no < s.boundary_no THEN 'kept' ELSE 'since' END AS why,
+       row_number() OVER (PARTITION BY s.session_no
+                          ORDER BY part.entry_no <> ifnull(s.boundary_no, 0), part.entry_no)
+         AS place,
+       CASE WHEN part.entry_no = s.boundary_no THEN 'summary'
+            WHEN part.entry_no < s.boundary_no THEN 'kept' ELSE 'since' END AS why,
        t.seq, t.appended_at, t.type, t.role, t.tokens, t.text, t.entry_id
-FROM part JOIN session AS s ON s.session_no = part.session_no JOIN transcript AS t ON t.entry_no = part.entry_no;
+FROM part JOIN session AS s ON s.session_no = part.session_no
+JOIN transcript AS t ON t.entry_no = part.entry_no;
 
 -- Every compaction job and what became of it.
 CREATE VIEW compaction_log AS
-SELECT c.compaction_id, s.session_id, c.trigger, c.state, c.late, c.base_epoch, c.epoch, c.tokens_before, c.tokens_after,
+SELECT c.compaction_id, s.session_id, c.trigger, c.state, c.late, c.base_epoch, c.epoch,
+       c.tokens_before, c.tokens_after,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.begun_at_ms / 1000.0, 'unixepoch') AS begun_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
        (c.finished_at_ms - c.begun_at_ms) / 1000.0 AS took_s,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS deadline,
        i.pid || '@' || i.host AS owner,
        c.reason
-FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no LEFT JOIN instance AS i ON i.instance_no = c.instance_no;
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+LEFT JOIN instance AS i ON i.instance_no = c.instance_no;
 
 -- Every generation of every context, and what began it.
 CREATE VIEW epoch_log AS
@@ -421,12 +489,13 @@ LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
 LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
 LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no;
 
--- What an operator should look at: jobs past their deadline, and sessions in cool-down.
+-- What needs an operator: jobs past their deadline, and sessions in cool-down.
 CREATE VIEW stuck AS
 SELECT s.session_id, 'compaction overdue' AS what, c.compaction_id,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS since,
        NULL AS until,
-       'ends by itself when the next compaction of the session begins; a late commit is still reconciled' AS what_happens
+  'ends by itself when the next compaction of the session begins; a late commit is still reconciled'
+         AS what_happens
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 WHERE c.state = 'running' AND c.deadline_ms < CAST(strftime('%s', 'now') AS INTEGER) * 1000
 UNION ALL
@@ -435,7 +504,9 @@ SELECT s.session_id, 'compaction cool-down', max(r.compaction_id),
        strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0 + 600, 'unixepoch'),
        'the last three summaries made the context no smaller; compaction is refused until then'
 FROM session AS s JOIN compaction AS r ON r.session_no = s.session_no
-WHERE r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no ORDER BY l.compaction_no DESC LIMIT 3)
+WHERE r.compaction_no IN
+      (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
+       ORDER BY l.compaction_no DESC LIMIT 3)
 GROUP BY s.session_no
 HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.epoch
    AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000;
@@ -443,42 +514,48 @@ HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.
 -- One receipt per imported file.
 CREATE VIEW import_log AS
 SELECT f.name, f.kind, f.state, s.session_id, f.bytes, f.lines, f.entries, f.quarantined, f.sha256,
-       strftime('%Y-%m-%dT%H:%M:%fZ', f.imported_at_ms / 1000.0, 'unixepoch') AS imported_at, f.note, f.path
+       strftime('%Y-%m-%dT%H:%M:%fZ', f.imported_at_ms / 1000.0, 'unixepoch') AS imported_at,
+       f.note, f.path
 FROM import_file AS f LEFT JOIN session AS s ON s.session_no = f.session_no;
 
--- Lines that could not be read as entries; they come back out on export.
+-- Lines that could not be read as entries. An export writes them again.
 CREATE VIEW quarantined AS
-SELECT f.path, q.line, q.byte_offset, q.reason, length(q.content) AS bytes, substr(CAST(q.content AS TEXT), 1, 200) AS begins_with
+SELECT f.path, q.line, q.byte_offset, q.reason, length(q.content) AS bytes,
+       substr(CAST(q.content AS TEXT), 1, 200) AS begins_with
 FROM quarantine AS q JOIN import_file AS f ON f.import_file_no = q.import_file_no
 WHERE q.severity = 'damaged';
 
--- Who holds what, since when, until when. Whether the process lives is what `sessiondb held` adds.
+-- Who holds what, since when, until when. `sessiondb held` adds whether the process lives.
 CREATE VIEW held AS
 SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS since,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.expires_at_ms / 1000.0, 'unixepoch') AS until,
        i.pid || '@' || i.host AS owner, i.program
-FROM turn AS t JOIN session AS s ON s.session_no = t.session_no JOIN instance AS i ON i.instance_no = t.instance_no
+FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
+JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
 UNION ALL
 SELECT 'compaction', s.session_id, c.compaction_no, c.trigger,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.begun_at_ms / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch'),
        i.pid || '@' || i.host, i.program
-FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no JOIN instance AS i ON i.instance_no = c.instance_no
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running'
 UNION ALL
 SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target,
        strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', o.expires_at_ms / 1000.0, 'unixepoch'),
        i.pid || '@' || i.host, i.program
-FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no JOIN instance AS i ON i.instance_no = o.instance_no
+FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
+JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state = 'sending';
 
--- What was accepted and is not done: waiting, being worked on, interrupted, or dead.
+-- Accepted messages that are not done: queued, claimed, interrupted or dead.
 CREATE VIEW inbox_open AS
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.attempts,
-       strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at, i.turn_no, i.reason,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at,
+       i.turn_no, i.reason,
        substr(i.payload, 1, 200) AS begins_with
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state <> 'done';
@@ -488,24 +565,29 @@ CREATE VIEW turn_log AS
 SELECT t.turn_no, s.session_id, t.lane, t.kind, t.state, t.attempt, t.incomplete,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS started_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
-       (t.finished_at_ms - t.started_at_ms) / 1000.0 AS took_s, i.pid || '@' || i.host AS owner, t.reason
-FROM turn AS t JOIN session AS s ON s.session_no = t.session_no JOIN instance AS i ON i.instance_no = t.instance_no;
+       (t.finished_at_ms - t.started_at_ms) / 1000.0 AS took_s,
+       i.pid || '@' || i.host AS owner, t.reason
+FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
+JOIN instance AS i ON i.instance_no = t.instance_no;
 
--- Replies that are not simply sent: waiting, under way, failed, or unknown.
+-- Replies that are not sent: pending, sending, failed or unknown.
 CREATE VIEW outbox_open AS
 SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts,
-       strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch') AS created_at, o.reason, substr(o.payload, 1, 200) AS begins_with
+       strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch') AS created_at,
+       o.reason, substr(o.payload, 1, 200) AS begins_with
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 WHERE o.state <> 'sent';
 
--- What happened that somebody should know.
+-- Every event, with its session.
 CREATE VIEW event_log AS
-SELECT e.event_no, strftime('%Y-%m-%dT%H:%M:%fZ', e.at_ms / 1000.0, 'unixepoch') AS at, e.kind, e.audience, s.session_id, e.text, e.data
+SELECT e.event_no, strftime('%Y-%m-%dT%H:%M:%fZ', e.at_ms / 1000.0, 'unixepoch') AS at,
+       e.kind, e.audience, s.session_id, e.text, e.data
 FROM event AS e LEFT JOIN session AS s ON s.session_no = e.session_no;
 
--- Archived sessions, and how much of them is left in the file.
+-- Archived sessions, and the space that each takes in the file.
 CREATE VIEW archive_log AS
-SELECT s.session_id, a.state, a.reason, s.last_seq AS entries, a.rows, a.bytes, a.bytes_stored, a.encoding, a.session_keys,
+SELECT s.session_id, a.state, a.reason, s.last_seq AS entries, a.rows, a.bytes, a.bytes_stored,
+       a.encoding, a.session_keys,
        strftime('%Y-%m-%dT%H:%M:%fZ', a.begun_at_ms / 1000.0, 'unixepoch') AS begun_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', a.finished_at_ms / 1000.0, 'unixepoch') AS finished_at
 FROM archive AS a JOIN session AS s ON s.session_no = a.session_no;

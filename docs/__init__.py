@@ -1,1 +1,1 @@
-"""The pages of the site. `tools/` makes what is not written by hand; nothing of this is installed."""
+"""The pages of the site, and `tools/`, which makes their generated parts. None is installed."""
