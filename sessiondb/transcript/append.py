@@ -5,9 +5,9 @@ the parent of the next. So the path from any entry to its root is a short list o
 primary key, whatever the length of the history (`paths.py` reads along it). A fork is one branch
 whose parent lies in another session.
 
-Each entry inherits from its parent everything that would otherwise need a walk: its position on
-the path, the tokens summed along the path, the tool calls still open, the entries that last set
-the model and the thinking level, and the boundary in force. So an append reads one session row
+Each entry inherits from its parent everything that would otherwise need a walk. That is its
+position on the path, the tokens summed along the path and the tool calls still open. It is also
+the entries that last set the model and the thinking level, and the boundary in force. So an append reads one session row
 and its head, and a compaction of a million entries reads as much as one of a hundred.
 
 `place` stores an entry where its text says, and `attach` is the primitive under it. Entries of a

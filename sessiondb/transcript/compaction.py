@@ -533,13 +533,13 @@ def undo(tx: Tx, session_no: int) -> int:
     return state.epoch
 
 
-# -- listing ------------------------------------------------------------------------------------------------
+# -- listing -----------------------------------------------------------------------------------
 
 
 def page(
     tx: ReadTx, before_no: int | None, limit: int, *, session_no: int | None
 ) -> tuple[list[CompactionInfo], int | None]:
-    """List jobs, newest first, of one session or of all. Also return the next page's cursor, None at the end."""
+    """List jobs, newest first, of one session or of all. Also return the next page's cursor."""
     before_no = 2**62 if before_no is None else before_no
     if session_no is None:
         rows = tx.all("compaction.list", before_no=before_no, limit=limit)

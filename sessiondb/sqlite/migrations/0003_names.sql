@@ -51,10 +51,10 @@ CREATE TABLE import_file (
   content           BLOB                        -- a whole index file. NULL: a transcript, because
                                                 -- its lines are entries
 ) STRICT;
-INSERT INTO import_file (import_file_no, path, name, kind, session_no, agent_id, bytes, lines, entries, quarantined, sha256, final_newline,
-  inode, imported_at_ms, state, note, content)
-SELECT source_no, path, name, kind, session_no, agent_id, bytes, lines, entries, quarantined, sha256, final_newline,
-  inode, imported_at_ms, state, note, content
+INSERT INTO import_file (import_file_no, path, name, kind, session_no, agent_id, bytes, lines,
+  entries, quarantined, sha256, final_newline, inode, imported_at_ms, state, note, content)
+SELECT source_no, path, name, kind, session_no, agent_id, bytes, lines,
+  entries, quarantined, sha256, final_newline, inode, imported_at_ms, state, note, content
 FROM source;
 ALTER TABLE quarantine RENAME TO quarantine_before;
 CREATE TABLE quarantine (

@@ -1,1 +1,1 @@
-"""Numbered migrations, applied in order, one transaction each. Append only: a released file never changes."""
+"""Numbered migrations, applied in order, one transaction each. A released file never changes."""

@@ -34,8 +34,12 @@ VALUES (:entry_no, :branch_no, :parent_no, :position, :type, :role, :projection,
         :payload);
 
 -- name: insert_control_record
--- A header or a leaf record: an entry without a place in the tree. The other columns take their defaults.
-INSERT INTO entry (entry_no, parent_no, position, type, projection, appended_at_ms, entry_id, idempotency_key, payload)
+-- Insert a header or a leaf record: an entry without a place in the tree.
+-- The other columns take their defaults.
+INSERT INTO entry (
+  entry_no, parent_no, position, type, projection, appended_at_ms, entry_id, idempotency_key,
+  payload
+)
 VALUES (:entry_no, :parent_no, 0, :type, 0, :appended_at_ms, :entry_id, :idempotency_key, :payload);
 
 -- name: insert_branch
