@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import pytest
 from hypothesis import settings
 
 from tests import ROOT, TESTS
-from tests.proofs.crash.faults_workload import descriptors
+from tests.support.leaks import open_files, our_threads
 
 SAMPLE = TESTS / "sample"
 CORPUS = ROOT.parent / "shared" / "corpus"
@@ -49,16 +48,11 @@ def tmp_db(tmp_path: Path) -> Path:
 @pytest.fixture
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """Compare descriptors and threads with what there was before; asked for first, it looks when everything else has been closed."""
-    before = threads_of_ours()
+    before = our_threads()
     yield
     gc.collect()  # a traceback may hold what it went through
-    assert descriptors(tmp_path) == [], "left open"
-    assert threads_of_ours() - before == set(), "left alive"
-
-
-def threads_of_ours() -> set[threading.Thread]:
-    """Return the threads that sessiondb began; anyio's own workers live for a while, and are not ours."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("sessiondb")}
+    assert open_files(tmp_path) == [], "left open"
+    assert our_threads() - before == set(), "left alive"
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.support.reference_gateway import PATIENCE_S, GatewayProcess, gateway_process
+from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
-__all__ = ["gateway_process"]
 
 pytestmark = pytest.mark.slow
 

@@ -39,9 +39,8 @@ from examples.gateway.model import ScriptedModel, assistant, tool_call
 from examples.gateway.tools import use_tool, with_results
 from sessiondb.limits import SESSION_WAITING_MAX
 from tests.support.core import change, query
-from tests.support.reference_gateway import PATIENCE_S, GatewayProcess, gateway_process
+from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
-__all__ = ["gateway_process"]
 
 Start = Callable[..., GatewayProcess]
 

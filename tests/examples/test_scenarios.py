@@ -35,7 +35,7 @@ from sessiondb.transcript.context import read_context
 from sessiondb.transcript.tokens import message_tokens
 from tests.support import interrupted_sessions
 from tests.support.core import change, query, texts
-from tests.support.reference_gateway import ROOT, GatewayProcess, gateway_process  # noqa: F401  # the fixture
+from tests.support.reference_gateway import ROOT, GatewayProcess
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def check_clean(path: Path) -> None:
 
 
 def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_answered(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=6, threshold=1_000_000, keep=50)
     fill(gateway, "alice")
@@ -114,7 +114,7 @@ def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_ans
 
 
 def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_recorded_and_reported(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, delayed_after=0.3)
     with gateway.page("alice") as page:
@@ -156,7 +156,7 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
     ],
 )
 def test_openclaw_84193_after_a_compaction_that(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
     how: str,
     focus: str,
     state: str,
@@ -218,7 +218,7 @@ def test_openclaw_84193_after_a_compaction_that(
 
 
 def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gateway_died(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
 ) -> None:
     gateway = gateway_process(
         model_delay=0.02, threshold=1_000_000, keep=50, compaction_timeout=1, late=0.1
@@ -249,7 +249,7 @@ def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gate
 
 
 def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_once(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
 ) -> None:
     gateway = gateway_process(
         model_delay=0.02, summary_delay=5, threshold=1_000_000, keep=50, compaction_timeout=1
@@ -572,7 +572,7 @@ def asking_s(gateway: GatewayProcess, numbers: Iterable[int]) -> Iterator[float]
 
 @pytest.mark.parametrize("step", ["import", "backup", "archive", "vacuum"])
 def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_step_leaves_nothing_held(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
     tmp_path: Path,
     step: str,
 ) -> None:
@@ -619,7 +619,7 @@ def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_ste
 
 
 def test_maintenance_that_keeps_the_write_lock_is_noticed(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
     tmp_path: Path,
 ) -> None:
     gateway = gateway_process(model_delay=0.0)
@@ -641,7 +641,7 @@ STORM = interrupted_sessions.Storm()
 
 @pytest.mark.parametrize(("sessions", "recent"), [(STORM.sessions, STORM.recent), (100_000, 2_000)])
 def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budget(
-    gateway_process: Start,  # noqa: F811
+    gateway_process: Start,
     tmp_path: Path,
     sessions: int,
     recent: int,

@@ -26,7 +26,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests import ROOT
@@ -261,17 +260,3 @@ class Page:
                 notice.get(name) == value for name, value in fields.items()
             ):
                 return notice
-
-
-@pytest.fixture
-def gateway_process(tmp_path: Path) -> Iterator[Callable[..., GatewayProcess]]:
-    """Return a function that starts a gateway on a database in a folder of the test, with the options that it is given.
-
-    `name` picks another file; whatever is still running at the end of the test is killed.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def start(name: str = "gateway", **options: object) -> GatewayProcess:
-            return stack.enter_context(GatewayProcess(tmp_path / f"{name}.db", **options))
-
-        yield start

@@ -26,7 +26,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -47,6 +46,7 @@ from sessiondb.limits import Limits
 from sessiondb.maintenance.retention import RetentionPolicy
 from tests import ROOT as CHECKOUT
 from tests.proofs.crash.faults import Disk, Fault
+from tests.support.leaks import open_files, our_threads
 
 # A run that takes longer than this hangs. It takes a fraction of a second on a quiet machine.
 PATIENCE_S = 60.0
@@ -564,12 +564,10 @@ class Run:
         ]
         if left:
             self.wrong(f"connections left open: {left}")
-        threads = [
-            thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb-")
-        ]
+        threads = sorted(thread.name for thread in our_threads())
         if threads:
             self.wrong(f"threads left: {threads}")
-        files = descriptors(self.folder)
+        files = open_files(self.folder)
         if files:
             self.wrong(f"descriptors left open: {files}")
         partial = [file.name for file in self.folder.iterdir() if file.name.endswith(".partial")]
@@ -628,19 +626,6 @@ class Run:
                 self.wrong(
                     f"backup: acknowledged {call.acknowledged}, told {call.told}, and it is {'there' if there else 'not there'}"
                 )
-
-
-def descriptors(folder: Path) -> list[str]:
-    """Return the open files of this process that lie in a folder."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(link.readlink())
-        except FileNotFoundError:
-            continue  # the listing's own
-        if target.startswith(str(folder)):
-            found.append(target)
-    return found
 
 
 # -- the examiner -----------------------------------------------------------------------------------------------------
