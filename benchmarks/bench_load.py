@@ -1,5 +1,6 @@
-"""Under load: full-speed appends beside three readers that never pause. What becomes of the WAL, of throughput, and of
-the event loop that all of it shares.
+"""Under load: full-speed appends beside three readers that never pause.
+
+What becomes of the WAL, of throughput, and of the event loop that all of it shares.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Watch:
 def test_readers_that_never_pause_neither_grow_the_wal_nor_starve_appends(
     bench: Bench, db: SessionDB, tmp_path: Path
 ) -> None:
-    """The floor: the configured limit; the throughput without readers; the lag of an idle loop."""
+    """The floor: the configured limit. The throughput without readers. The lag of an idle loop."""
     wal = tmp_path / "gateway.db-wal"
     sessions = [bench.run(db.session(f"agent:main:load:{number}")) for number in range(CALLERS)]
     idle = bench.run(_idle(wal, size(5, 1)))
@@ -84,7 +85,7 @@ async def _idle(wal: Path, seconds: float) -> Watch:
 async def _appends(
     wal: Path, sessions: list[Session], seconds: float, *, db: SessionDB | None = None
 ) -> Watch:
-    """Append as fast as it goes; with `db`, beside readers of it."""
+    """Append as fast as it goes. With `db`, beside readers of it."""
     stop_at = perf_counter() + seconds
 
     async def append(session: Session) -> int:

@@ -1,4 +1,7 @@
-"""The tests, in packages as those of `sessiondb`; `support/` is what they share, `proofs/` is what runs long."""
+"""The tests, in packages as those of `sessiondb`.
+
+`support/` is what they share, `proofs/` is what runs long.
+"""
 
 from __future__ import annotations
 

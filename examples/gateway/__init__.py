@@ -1,4 +1,5 @@
-"""The reference gateway: how a gateway should use sessiondb, in one small process with a web chat.
+"""The reference gateway: how a gateway should use sessiondb, in one small process with
+a web chat.
 
     python -m examples.gateway DATABASE        or        make gateway
 
@@ -8,5 +9,6 @@
     channels.py  open pages, and channels that are simulated
     load.py      simulated channels, with a ledger of what was acknowledged to them
 
-It uses sessiondb's public API only, and keeps nothing in memory that a crash may not take.
+It uses sessiondb's public API only, and keeps nothing in memory that a crash may not
+take.
 """

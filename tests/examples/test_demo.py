@@ -1,4 +1,5 @@
-"""The demo keeps its promises, says so in a form that can be checked, and notices when one is broken.
+"""The demo keeps its promises, says so in a form that can be checked, and notices when
+one is broken.
 
 It runs as a user runs it, as a program of its own, at a fraction of its pace.
 """
@@ -34,7 +35,10 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def run(*arguments: str, folder: Path) -> tuple[int, str]:
-    """Run the demo to its end; return its exit code and what it printed. It has nothing to say on stderr."""
+    """Run the demo to its end.
+
+    Return its exit code and what it printed. It has nothing to say on stderr.
+    """
     with start(*arguments, folder=folder) as demo:
         out, err = demo.communicate(timeout=120)
     assert err == ""
@@ -174,7 +178,9 @@ def test_what_arrived_after_a_committed_compaction_began_must_be_in_the_context(
 
 
 def processes_that_name(folder: Path) -> list[int]:
-    """Return the processes whose command line names a folder (empty where the system cannot tell)."""
+    """Return the processes whose command line names a folder (empty where the system
+    cannot tell).
+    """
     if not PROC.is_dir():
         return []
     wanted, found = os.fsencode(folder), []

@@ -1,7 +1,9 @@
-"""The gateway's page in a real browser: what a person sees of a message on its way, and of a gateway that is killed.
+"""The gateway's page in a real browser: what a person sees of a message on its way, and
+of a gateway that is killed.
 
-Needs Chromium and its driver (Debian: `apt install chromium chromium-driver`) and selenium from the `dev` extra; skipped, and
-says so, where one is missing. `SESSIONDB_SCREENSHOTS=folder` keeps pictures.
+Needs Chromium and its driver (Debian: `apt install chromium chromium-driver`) and
+selenium from the `dev` extra. Skipped, and says so, where one is missing.
+`SESSIONDB_SCREENSHOTS=folder` keeps pictures.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
-
 pytestmark = pytest.mark.slow
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What the page says about each message of its user, and everything that it shows, in one look.
-STATES = "return [...document.querySelectorAll('article.user')].map(one => [one.querySelector('p').textContent, one.dataset.state])"
-# A state may last for less time than a busy machine takes to look. So the page itself writes down what it shows.
+STATES = (
+    "return [...document.querySelectorAll('article.user')].map(one => "
+    "[one.querySelector('p').textContent, one.dataset.state])"
+)
+# A state may last for less time than a busy machine takes to look. So the page itself
+# writes down what it shows.
 RECORD = """
     window.states = {}; window.statuses = [];
     const note = () => {
@@ -121,7 +126,10 @@ class Person:
             assert self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
     def complaints(self) -> list[str]:
-        """Return what the browser's console has against the page; that a gateway was away is no complaint."""
+        """Return what the browser's console has against the page.
+
+        That a gateway was away is no complaint.
+        """
         return [
             line["message"]
             for line in self.browser.get_log("browser")
@@ -142,7 +150,7 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
     assert set(went_through[:-2]) <= {
         "sending",
         "accepted",
-    }  # where the socket told that it is thought about first
+    }
     assert person.written()[-1].startswith("You said: hello <b>there</b>")
     person.say("/status")
     person.wait(lambda: "Context:" in person.notes())
@@ -192,7 +200,8 @@ def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_
     person.picture("away")
     gateway.start(port=port)
     person.wait(lambda: person.state("said while it was away") == "answered")
-    # The interrupted one was resumed and answered before it, or this one was sooner and took its place.
+    # The interrupted one was resumed and answered before it, or this one was sooner and
+    # took its place.
     person.wait(lambda: person.state("!stall interrupted") in ("answered", "incomplete"))
     assert person.written().count("said while it was away") == 1
     assert person.written().count("!stall interrupted") == 1

@@ -1,7 +1,9 @@
-"""The reference gateway against other sites' pages, and against people and models who say HTML.
+"""The reference gateway against other sites' pages, and against people and models who
+say HTML.
 
-The application is called in this process, over ASGI, exactly as a server calls it; nothing of it is replaced. What the
-page does with text is proved in a browser by `examples/test_gateway_page.py`; here, that it has no other way to show any.
+The application is called in this process, over ASGI, exactly as a server calls it.
+Nothing of it is replaced. What the page does with text is proved in a browser by
+`examples/test_gateway_page.py`. Here, that it has no other way to show any.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def client(app: Any, base: str = HERE) -> httpx.AsyncClient:
 
 
 async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
-    """Ask for a WebSocket; return the first thing that the application says to it."""
+    """Ask for a WebSocket. Return the first thing that the application says to it."""
     message: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     heard = iter([{"type": "websocket.connect"}])
     scope = {
@@ -71,7 +73,7 @@ async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
     return message.get_nowait()
 
 
-# -- other sites ----------------------------------------------------------------------------------------------------
+# -- other sites -----------------------------------------------------------------------
 
 FOREIGN_HOSTS = [
     "evil.example",
@@ -89,7 +91,9 @@ FOREIGN_HOSTS = [
 async def test_a_name_of_another_site_that_leads_here_is_refused_everywhere(
     tmp_path: Path, host: str
 ) -> None:
-    """DNS rebinding: to the browser, page and gateway are then one site, and Origin and Host agree."""
+    """DNS rebinding: to the browser, page and gateway are then one site, and Origin and
+    Host agree.
+    """
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         headers = {"host": host, "origin": f"http://{host}"}
         for method, path in (
@@ -175,7 +179,7 @@ async def test_without_the_check_of_origins_another_page_can_write_and_listen(
         ] == "websocket.accept"
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -267,7 +271,7 @@ def test_what_the_simulated_channels_note_is_for_their_owner_alone(tmp_path: Pat
     assert (tmp_path / "sent").stat().st_mode & 0o777 == 0o600
 
 
-# -- HTML -----------------------------------------------------------------------------------------------------------
+# -- HTML ------------------------------------------------------------------------------
 
 MAKES_HTML = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML|srcdoc|eval\(|new Function"

@@ -1,6 +1,8 @@
-"""The reference gateway as a user's adapter sees it: over HTTP, against the real process.
+"""The reference gateway as a user's adapter sees it: over HTTP, against the real
+process.
 
-What sessiondb promises is proved elsewhere; here it is that the gateway hands those promises on.
+What sessiondb promises is proved elsewhere. Here it is that the gateway hands those
+promises on.
 """
 
 from __future__ import annotations
@@ -41,10 +43,12 @@ from sessiondb.limits import SESSION_WAITING_MAX
 from tests.support.core import change, query
 from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
-
 Start = Callable[..., GatewayProcess]
 
-LONG = "something long enough to fill the context with, so that it has to be compacted before it can go on "
+LONG = (
+    "something long enough to fill the context with, so that it has to be compacted before "
+    "it can go on "
+)
 
 
 def fill(gateway: GatewayProcess, conversation: str = "lobby", *, times: int = 4) -> None:
@@ -52,7 +56,7 @@ def fill(gateway: GatewayProcess, conversation: str = "lobby", *, times: int = 4
         gateway.ask(f"{LONG} {number}", conversation)
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------
+# -- messages --------------------------------------------------------------------------
 
 
 def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: Start) -> None:
@@ -191,7 +195,7 @@ def test_agents_and_channels_have_conversations_of_their_own(gateway_process: St
     ]
 
 
-# -- what goes wrong --------------------------------------------------------------------------------------------------
+# -- what goes wrong -------------------------------------------------------------------
 
 
 def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
@@ -256,7 +260,7 @@ def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_proce
     gateway.wait_for(lambda: gateway.held() == [])
 
 
-# -- compaction -------------------------------------------------------------------------------------------------------
+# -- compaction ------------------------------------------------------------------------
 
 
 def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(
@@ -441,7 +445,7 @@ def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> No
     anyio.run(run)
 
 
-# -- notices ----------------------------------------------------------------------------------------------------------
+# -- notices ---------------------------------------------------------------------------
 
 
 def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(
@@ -487,7 +491,7 @@ def test_a_page_that_is_opened_later_reads_what_its_user_was_told(gateway_proces
     assert gateway.get("/conversations/other")["notices"] == []
 
 
-# -- OpenClaw's settings ----------------------------------------------------------------------------------------------
+# -- OpenClaw's settings ---------------------------------------------------------------
 
 
 def openclaw(tmp_path: Path, **session: object) -> Path:
@@ -581,7 +585,7 @@ def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(
     assert status["database"]["gateway"]["messages_dead"] == 25
 
 
-# -- a model of somebody else's ---------------------------------------------------------------------------------------
+# -- a model of somebody else's --------------------------------------------------------
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -614,7 +618,7 @@ class Endpoint(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint() -> Iterator[tuple[str, list[tuple[str, str | None, dict[str, Any]]]]]:
-    """Serve an endpoint from a thread; yield its base URL and what it was asked."""
+    """Serve an endpoint from a thread. Yield its base URL and what it was asked."""
     Endpoint.asked = []
     with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
         serving = threading.Thread(target=server.serve_forever)
@@ -671,7 +675,7 @@ def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
     assert [message.get("tool_call_id") for message in asked[1][2]["messages"]][-1] == "call-1"
 
 
-# -- tools ------------------------------------------------------------------------------------------------------------
+# -- tools -----------------------------------------------------------------------------
 
 
 def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process: Start) -> None:
@@ -739,7 +743,7 @@ def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], message: s
     assert message in result["content"][0]["text"]
 
 
-# -- stopping, killing, starting --------------------------------------------------------------------------------------
+# -- stopping, killing, starting -------------------------------------------------------
 
 
 def test_sigterm_gives_everything_back_and_the_next_start_goes_on(gateway_process: Start) -> None:
@@ -777,7 +781,8 @@ def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
     gateway.start()
     assert gateway.status()["recovered"]["turns"] == 1
     assert gateway.wait_for(lambda: gateway.answer_to(waiting))
-    # Both are in the transcript once. The newer one was answered knowing the interrupted one, or after it.
+    # Both are in the transcript once. The newer one was answered knowing the
+    # interrupted one, or after it.
     assert [item["event_id"] for item in gateway.said() if item["what"] == "user"] == [
         interrupted,
         waiting,
@@ -792,7 +797,8 @@ def test_the_load_generator_finds_every_message_again_across_a_kill(
 ) -> None:
     from examples.gateway.load import Load
 
-    # A resumed message waits for its turn among the resumes, and the summarisers are slower than the conversations.
+    # A resumed message waits for its turn among the resumes, and the summarisers are
+    # slower than the conversations.
     gateway = gateway_process(
         model_delay=0.03,
         summary_delay=0.5,
@@ -808,7 +814,7 @@ def test_the_load_generator_finds_every_message_again_across_a_kill(
     async def talk() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(load.run, 3.0)
-            await anyio.sleep(1.0)  # some way into the load; the kill may come at any moment
+            await anyio.sleep(1.0)  # some way into the load. The kill may come at any moment
             await anyio.to_thread.run_sync(gateway.kill)
             await anyio.to_thread.run_sync(lambda: gateway.start(port=port))
 
@@ -840,7 +846,7 @@ def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_l
         assert "Traceback" not in ended.stderr
 
 
-# -- how it is made ---------------------------------------------------------------------------------------------------
+# -- how it is made --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""What was reported of file-based gateways, done to the reference gateway: one test per public report, a real process each.
+"""What was reported of file-based gateways, done to the reference gateway: one test per
+public report, a real process each.
 
-The summaries take seconds here where the reports had a minute or more (`openclaw#73204`: 60 s), and what waits for them there is
-not allowed to wait at all here, so a longer delay would only make the tests longer. Nothing is timed: what is compared is order,
-as the pages, the transcripts and the turns have it.
+The summaries take seconds here where the reports had a minute or more
+(`openclaw#73204`: 60 s), and what waits for them there is not allowed to wait at all
+here, so a longer delay would only make the tests longer. Nothing is timed: what is
+compared is order, as the pages, the transcripts and the turns have it.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ pytestmark = pytest.mark.slow
 Start = Callable[..., GatewayProcess]
 
 # Long enough that a summary of a few of them is shorter.
-LONG = "We talked about the boiler, the garden fence, who feeds the cat in August, and what the plumber said about all of it. "
+LONG = (
+    "We talked about the boiler, the garden fence, who feeds the cat in August, and what the "
+    "plumber said about all of it. "
+)
 
 
 def fill(gateway: GatewayProcess, conversation: str, messages: int = 4) -> None:
@@ -68,7 +73,7 @@ def check_clean(path: Path) -> None:
     assert query(path, "SELECT what, session_id, operation FROM held") == []
 
 
-# -- openclaw#73204: messages are lost, or wait in silence, while a session is compacted -------------------------------------
+# -- openclaw#73204: messages are lost, or wait in silence, while a session is compacted
 
 
 def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_answered(
@@ -103,7 +108,8 @@ def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_ans
     )
     assert [item["answers"] for item in message if item["answers"] in during] == during
     gateway.stop()
-    # ... and in what the model is sent now, behind the summary: an entry above the cut stays by definition.
+    # ... and in what the model is sent now, behind the summary: an entry above the cut
+    # stays by definition.
     with sessiondb.sync.open(gateway.database, readonly=True) as db:
         context = texts(db.session("agent:main:web:direct:alice").context())
     assert context[0].startswith("<")
@@ -120,7 +126,7 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
     with gateway.page("alice") as page:
         first = gateway.say("!hang think about it", conversation="alice")
         behind = gateway.say("and this?", conversation="alice")
-        # Who is being answered slowly is told, and who waits behind it; each once.
+        # Who is being answered slowly is told, and who waits behind it. Each once.
         delayed = [page.next("notice", event="message_delayed")["inbox_no"] for _ in range(2)]
         assert sorted(delayed) == [first["inbox_no"], behind["inbox_no"]]
         gateway.command("/stop", conversation="alice")
@@ -143,7 +149,7 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
     check_clean(gateway.database)
 
 
-# -- openclaw#84193: a compaction that ends badly takes the session with it until a restart ----------------------------------
+# -- openclaw#84193: a compaction that ends badly takes the session with it until a restart
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,9 @@ def test_openclaw_84193_after_a_compaction_that(
     focus: str,
     state: str,
 ) -> None:
-    """... times out, hangs, raises or is cancelled, the next turn starts without waiting, and no restart is needed."""
+    """... times out, hangs, raises or is cancelled, the next turn starts without
+    waiting, and no restart is needed.
+    """
     gateway = gateway_process(
         model_delay=0.02,
         summary_delay=5,
@@ -245,7 +253,7 @@ def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gate
     gateway.ask("and on", "bob", channel="discord")
 
 
-# -- openclaw#45505: late success leaves the session row, the counters, the tokens and the transcript disagreeing -----------
+# -- openclaw#45505: late success leaves the session row, the counters, the tokens and the transcript disagreeing
 
 
 def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_once(
@@ -270,7 +278,8 @@ def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_o
         assert (late["outcome"], late["late"]) == ("committed", True)
         page.next("notice", event="compaction_late")
 
-        # The same signals again, in another order, and from another process: none of them changes anything.
+        # The same signals again, in another order, and from another process: none of
+        # them changes anything.
         (compaction_id,) = query(gateway.database, "SELECT compaction_id FROM compaction")
         before = surfaces(gateway.database, session_id)
         with sessiondb.sync.open(gateway.database) as other:
@@ -298,7 +307,9 @@ def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_o
 
 @contextmanager
 def status_is_never_a_mixture(gateway: GatewayProcess, conversation: str) -> Iterator[None]:
-    """Look all the while, from this process: in every snapshot everything that says something about compactions tells one story."""
+    """Look all the while, from this process: in every snapshot everything that says
+    something about compactions tells one story.
+    """
     seen: Counter[tuple[int, ...]] = Counter()
     over = threading.Event()
     wrong: list[Exception] = []
@@ -346,7 +357,9 @@ transaction.statements()["scenarios.story"] = Prepared("scenarios.story", STORY)
 
 
 def one_story(db: sessiondb.sync.SessionDB, session_id: str) -> tuple[int, int, int]:
-    """Compare in one snapshot: session row, counters, tokens, epochs, summaries, jobs, who holds what, and events."""
+    """Compare in one snapshot: session row, counters, tokens, epochs, summaries, jobs,
+    who holds what, and events.
+    """
     no = db.session_by_id(session_id).ref.session_no
     found, info, context = db.read(
         "story",
@@ -432,7 +445,11 @@ def surfaces(path: Path, session_id: str) -> dict[str, Any]:
 
 
 def agree(path: Path, session_id: str, *, committed: int) -> dict[str, Any]:
-    """Check that session row, epochs, transcript, jobs, tokens and events tell one story; return it."""
+    """Check that session row, epochs, transcript, jobs, tokens and events tell one
+    story.
+
+    Return it.
+    """
     found = surfaces(path, session_id)
     epoch, compactions, tokens = found["session"]
     assert epoch == compactions == committed == len(found["entries"])
@@ -448,7 +465,11 @@ def agree(path: Path, session_id: str, *, committed: int) -> dict[str, Any]:
 
 
 def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_path: Path) -> None:
-    """Two jobs, and the success and the failure of each, in every order in which they can arrive; each arrives twice."""
+    """Two jobs, and the success and the failure of each, in every order in which they
+    can arrive.
+
+    Each arrives twice.
+    """
     path = tmp_path / "gateway.db"
     outcomes: set[tuple[str, bool]] = set()
     orders = list(
@@ -489,7 +510,8 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
                 await begin("first")
                 for name, signal in [signal for signal in order for _ in range(2)]:
                     if name not in jobs:
-                        # The second one begins when its first signal is due; the first one's run has moved on by then.
+                        # The second one begins when its first signal is due. The first
+                        # one's run has moved on by then.
                         await db.fail_compaction(
                             jobs["first"], "its run has moved on", state="cancelled"
                         )
@@ -518,15 +540,18 @@ def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_pa
     check_clean(path)
 
 
-# -- background maintenance keeps the lock while users wait ------------------------------------------------------------------
+# -- background maintenance keeps the lock while users wait ----------------------------
 
 KEYS = ["agent:main:web:direct:alice", "agent:main:web:direct:bob"]
-# How many times as long an answer may take beside maintenance as without: they share two cores and a disk.
+# How many times as long an answer may take beside maintenance as without: they share
+# two cores and a disk.
 WAIT_RATIO = 4
 
 
 class Maintenance:
-    """The child that imports, backs up, archives and vacuums, and says when it begins each of them."""
+    """The child that imports, backs up, archives and vacuums, and says when it begins
+    each of them.
+    """
 
     def __init__(self, database: Path, folder: Path, *options: str) -> None:
         folder.mkdir(exist_ok=True)
@@ -563,7 +588,9 @@ class Maintenance:
 
 
 def asking_s(gateway: GatewayProcess, numbers: Iterable[int]) -> Iterator[float]:
-    """Ask in two conversations in turn, and yield how long each answer took, from the message's way in to its answer."""
+    """Ask in two conversations in turn, and yield how long each answer took, from the
+    message's way in to its answer.
+    """
     for number in numbers:
         began = time.perf_counter()
         gateway.ask(f"{LONG} ({number})", ("alice", "bob")[number % 2])
@@ -634,7 +661,7 @@ def test_maintenance_that_keeps_the_write_lock_is_noticed(
     assert max(beside) > 1.0, beside
 
 
-# -- openclaw#44687: after a restart every stale session resumes at once, and users starve ----------------------------------
+# -- openclaw#44687: after a restart every stale session resumes at once, and users starve
 
 STORM = interrupted_sessions.Storm()
 

@@ -1,8 +1,10 @@
-"""Print what sessiondb needs to run, with everything that this needs in turn, as it is installed: for `make audit` and `test_packaging.py`.
+"""Print what sessiondb needs to run, with everything that this needs in turn, as it is
+installed: for `make audit` and `test_packaging.py`.
 
     python tests/support/closure.py         name==version, one a line
 
-Knows no extra of sessiondb. Reads only what the installed distributions say about themselves.
+Knows no extra of sessiondb. Reads only what the installed distributions say about
+themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pip._vendor.packaging.requirements import (
 
 
 def closure(name: str = "sessiondb") -> dict[str, str]:
-    """Return the normalised names of what a distribution needs on this Python and platform, with their versions."""
+    """Return the normalised names of what a distribution needs on this Python and
+    platform, with their versions.
+    """
     found: dict[str, str] = {}
     waiting = [name]
     while waiting:

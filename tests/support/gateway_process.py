@@ -1,4 +1,6 @@
-"""What the tests that kill gateways share: the child process as a test holds it, and what must hold in its database afterwards."""
+"""What the tests that kill gateways share: the child process as a test holds it, and
+what must hold in its database afterwards.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,17 @@ from tests.support.core import query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_child import Settings
 
-# No wait lasts this long unless the test fails; it turns a deadlock into a failure.
+# No wait lasts this long unless the test fails. It turns a deadlock into a failure.
 PATIENCE_S = 60.0
 
 Line = dict[str, Any]
 
 
 class Gateway:
-    """A child gateway. Every line it wrote is read, also what was in the pipe when it was killed."""
+    """A child gateway.
+
+    Every line it wrote is read, also what was in the pipe when it was killed.
+    """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.lines: list[Line] = []
@@ -66,7 +71,7 @@ class Gateway:
         self.errors = self._child.stderr.read()
 
     def tell(self, do: str, **fields: Any) -> None:
-        """Give a command; one that is dead does not hear it."""
+        """Give a command. One that is dead does not hear it."""
         assert self._child.stdin is not None
         try:
             self._child.stdin.write((json.dumps({"do": do, **fields}) + "\n").encode())
@@ -78,7 +83,7 @@ class Gateway:
         self.tell("accept", id=event_id, talk=talk, text=text)
 
     def next(self) -> Line | None:
-        """Return the next line; None once the process has ended."""
+        """Return the next line. None once the process has ended."""
         if self._over:
             return None
         try:
@@ -113,7 +118,7 @@ class Gateway:
         self._ended()
 
     def suspend(self) -> None:
-        """Stop the process as a debugger or a closed lid does; on return it has stopped."""
+        """Stop the process as a debugger or a closed lid does. On return it has stopped."""
         self._child.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -143,14 +148,16 @@ class Gateway:
 
 
 def delivered(channel: Path) -> list[Line]:
-    """Read what the channel has received, in order; a torn last line was not delivered."""
+    """Read what the channel has received, in order. A torn last line was not delivered."""
     if not channel.exists():
         return []
     return [json.loads(line) for line in channel.read_bytes().split(b"\n")[:-1]]
 
 
-# Turns that completed with an answer and have no reply; or behind whose message stand fewer entries of the assistant than turns of the
-# session have completed since. (Not by time: the courses in which clocks jump have their times put in order before they are judged.)
+# Turns that completed with an answer and have no reply. Or behind whose message stand
+# fewer entries of the assistant than turns of the session have completed since. (Not by
+# time: the courses in which clocks jump have their times put in order before they are
+# judged.)
 WITHOUT_ANSWER = """
 WITH answered AS (
   SELECT t.turn_no, t.session_no, i.entry_no FROM turn AS t JOIN inbox AS i ON i.inbox_no = t.inbox_no
@@ -163,18 +170,24 @@ WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.turn_no = a.turn_no AND o.se
        WHERE e.entry_no > a.entry_no AND e.entry_no <= (a.session_no << 32) + 4294967295 AND e.role = 'assistant')"""
 
 
-# A lane's loop looks at least this often; the rest is for a machine that is busy with other tests.
+# A lane's loop looks at least this often. The rest is for a machine that is busy with
+# other tests.
 TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
 
 
 def check_leases(path: Path) -> None:
-    """Check that no turn was held for longer than its lease and what taking over may take.
+    """Check that no turn was held for longer than its lease and what taking over may
+    take.
 
-    Where a process was there all the while to take over. Where one is killed after the other, nothing is held once one is ready.
+    Where a process was there all the while to take over. Where one is killed after the
+    other, nothing is held once one is ready.
     """
     outlived = query(
         path,
-        "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > expires_at_ms + ?",
+        (
+            "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > "
+            "expires_at_ms + ?"
+        ),
         TAKE_OVER_MS,
     )
     assert outlived == [], f"held after their leases had run out, ms: {outlived}"
@@ -188,9 +201,12 @@ def check_promises(
     *,
     key: str = "agent:main:fake:channel:{}",
 ) -> Counter[str]:
-    """Check a closed database against what its clients remember; return what happened, counted.
+    """Check a closed database against what its clients remember.
 
-    `sent` has the texts of each conversation (whose key is `key`) in the order in which they were sent; `acknowledged` are event ids.
+    Return what happened, counted.
+
+    `sent` has the texts of each conversation (whose key is `key`) in the order in which
+    they were sent. `acknowledged` are event ids.
     """
     inbox = query(path, "SELECT event_id, state, inbox_no FROM inbox")
     states = {event_id: state for event_id, state, _ in inbox}
@@ -216,7 +232,10 @@ def check_promises(
     # One claim at a time, one completion at most, one reply at most for each message.
     twice = query(
         path,
-        "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1",
+        (
+            "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no "
+            "HAVING count(*) > 1"
+        ),
     )
     assert twice == [], f"completed twice: {twice}"
     overlapping = query(
@@ -225,10 +244,12 @@ def check_promises(
            WHERE b.started_at_ms < a.finished_at_ms""",
     )
     assert overlapping == [], f"turns of one session overlap: {overlapping}"
-    # What was answered has its answer: in the transcript, and in the outbox, both with the end of the turn.
+    # What was answered has its answer: in the transcript, and in the outbox, both with
+    # the end of the turn.
     unanswered = query(path, WITHOUT_ANSWER)
     assert unanswered == [], f"turns completed, without its entry or its reply: {unanswered}"
-    # Nothing outlives its owner: every turn, job and reply of a process that died has been given back.
+    # Nothing outlives its owner: every turn, job and reply of a process that died has
+    # been given back.
     held = query(path, "SELECT what, number, owner FROM held")
     assert held == [], f"still held: {held}"
 

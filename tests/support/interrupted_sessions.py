@@ -1,7 +1,9 @@
-"""What openclaw#44687's gateway had on disk when it restarted: many sessions, most of them old, many of them cut off.
+"""What openclaw#44687's gateway had on disk when it restarted: many sessions, most of
+them old, many of them cut off.
 
-Two conversations are held through the API; everything else is copies of their rows under other numbers, made in SQL in a
-closed file, so that 100,000 sessions take seconds. All of it belonged to a process that is dead.
+Two conversations are held through the API. Everything else is copies of their rows
+under other numbers, made in SQL in a closed file, so that 100,000 sessions take
+seconds. All of it belonged to a process that is dead.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from sessiondb.gateway.worker import Answer, Turn
 AGENTS = ("main", "coder", "writer")
 HOUR_MS = 3_600_000
 SEQ = 1 << 32
-# What an interrupted message says; all of one length, because the copies' byte spans are the original's.
+# What an interrupted message says. All of one length, because the copies' byte spans
+# are the original's.
 GO_ON, HANG = "go on please", "!hang please"
 
 
@@ -172,7 +175,10 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
             first_no=moved("first_no"),
         )
         several("epoch", template, low, high, session_no="n.i")
-        key = f"CASE WHEN o.idempotency_key = 'inbox:3' THEN 'inbox:' || (n.i + 1000) ELSE 'copy:' || (o.entry_no & {SEQ - 1}) END"
+        key = (
+            "CASE WHEN o.idempotency_key = 'inbox:3' THEN 'inbox:' || (n.i + 1000) ELSE "
+            f"'copy:' || (o.entry_no & {SEQ - 1}) END"
+        )
         several(
             "entry",
             template,
@@ -188,7 +194,10 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
         )
     for extra in range(storm.bindings - storm.sessions):
         connection.execute(
-            "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms) VALUES (?, ?, 'main', ?)",
+            (
+                "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms) VALUES (?, "
+                "?, 'main', ?)"
+            ),
             (f"agent:main:sim:group:{extra}", last - extra, now_ms),
         )
     _interrupt(connection, storm, busy, first, now_ms)
@@ -197,7 +206,11 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
 def _interrupt(
     connection: apsw.Connection, storm: Storm, busy: int, first: int, now_ms: int
 ) -> None:
-    """Give the busy sessions a message each that is being worked on, by a process that died; and some users wait."""
+    """Give the busy sessions a message each that is being worked on, by a process that
+    died.
+
+    And some users wait.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id")
     died = subprocess.Popen([sys.executable, "-c", ""])
     died.wait()
@@ -268,7 +281,10 @@ def _interrupt(
             "UPDATE session SET updated_at_ms = ? WHERE session_no = ?", (at_ms, session_no)
         )
         connection.execute(
-            "UPDATE entry SET payload = replace(payload, ?, ?) WHERE entry_no >> 32 = ? AND idempotency_key = ?",
+            (
+                "UPDATE entry SET payload = replace(payload, ?, ?) WHERE entry_no >> 32 = ? AND "
+                "idempotency_key = ?"
+            ),
             (GO_ON, text, session_no, f"inbox:{inbox_no}"),
         )
         if kind == "ended":

@@ -1,4 +1,6 @@
-"""A database as the first release made it: its schema, and the rows of a database of today under their old names."""
+"""A database as the first release made it: its schema, and the rows of a database of
+today under their old names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The reference gateway, saying on stdout when it begins a step of its start: for a test that kills it there.
+"""The reference gateway, saying on stdout when it begins a step of its start: for a
+test that kills it there.
 
 python tests/support/starting_child.py STEP DATABASE OPTIONS...
 """

@@ -1,9 +1,12 @@
-"""Named steps at which a process can be made to die or to stop, hooked into the library from outside.
+"""Named steps at which a process can be made to die or to stop, hooked into the library
+from outside.
 
-`install(steps)` wraps functions of the library, and puts a VFS under SQLite, in this process only. Whenever the process
-arrives at a step, `steps.arrive(name)` counts it, and at the chosen arrival at the chosen step sends a signal to the process itself:
-SIGKILL, or SIGSTOP for a process that freezes. It is delivered before the call that sends it returns, so the process is at
-exactly that step. Steps are named for where they lie:
+`install(steps)` wraps functions of the library, and puts a VFS under SQLite, in this
+process only. Whenever the process arrives at a step, `steps.arrive(name)` counts it,
+and at the chosen arrival at the chosen step sends a signal to the process itself:
+SIGKILL, or SIGSTOP for a process that freezes. It is delivered before the call that
+sends it returns, so the process is at exactly that step. Steps are named for where they
+lie:
 
     begun, ran OP, before COMMIT of OP, after COMMIT of OP, returned OP    around every write of the library, by its operation
     between two batches in a turn       the writer holds nothing then, and a handler runs (if the scenario says so)
@@ -14,7 +17,8 @@ exactly that step. Steps are named for where they lie:
     before/after checkpoint, ... last checkpoint, ... schema, ... link, ... replace, ... fsync, schema statement, backup step, vacuum
     step, file made, ...
 
-What is written stays in the page cache when a process dies, so this says nothing about power cuts.
+What is written stays in the page cache when a process dies, so this says nothing about
+power cuts.
 """
 
 from __future__ import annotations
@@ -47,12 +51,18 @@ class Steps:
         self._lock = threading.Lock()
 
     def arrive(self, name: str) -> None:
-        """Count an arrival; at the chosen one this does not return (or returns when the process is continued)."""
+        """Count an arrival.
+
+        At the chosen one this does not return (or returns when the process is
+        continued).
+        """
         if self.is_next(name):
             self.die()
 
     def die(self) -> None:
-        """Send the signal, to this thread: one to the process could be taken by another, and this one would run on for a while."""
+        """Send the signal, to this thread: one to the process could be taken by
+        another, and this one would run on for a while.
+        """
         signal.pthread_kill(threading.get_ident(), getattr(signal, self.how))
 
     def is_next(self, name: str) -> bool:

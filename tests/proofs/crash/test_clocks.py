@@ -1,8 +1,11 @@
-"""The wall clock is set back and forward by a day, a process gets a dead one's number, the machine starts again.
+"""The wall clock is set back and forward by a day, a process gets a dead one's number,
+the machine starts again.
 
-The clock labels rows and ends leases; it orders nothing. So whatever it does, entries, epochs, messages and events keep
-their order, nothing that was accepted waits for a time that has been or is lost, and what a dead process held is given back by asking
-the kernel, not the clock. What does follow the clock, by its nature: how old is too old (retention, resumes).
+The clock labels rows and ends leases. It orders nothing. So whatever it does, entries,
+epochs, messages and events keep their order, nothing that was accepted waits for a time
+that has been or is lost, and what a dead process held is given back by asking the
+kernel, not the clock. What does follow the clock, by its nature: how old is too old
+(retention, resumes).
 """
 
 from __future__ import annotations
@@ -85,7 +88,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     return Templates(tmp_path_factory.mktemp("templates"))
 
 
-# -- transcripts --------------------------------------------------------------------------------------------
+# -- transcripts -----------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -160,7 +163,7 @@ async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_bac
             assert (await job.commit("They talked.")).outcome == "committed"
 
 
-# -- inbox and outbox ---------------------------------------------------------------------------------------
+# -- inbox and outbox ------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -243,7 +246,7 @@ def test_the_statements_know_the_longest_pause_that_there_is(statement: str) -> 
     assert f":now_ms + {RETRY_PAUSE_MS_MAX}" in transaction.statements()[statement].sql
 
 
-# -- leases -------------------------------------------------------------------------------------------------
+# -- leases ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
@@ -347,7 +350,7 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
 async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter_and_not_lost(
     tmp_db: Path, wall: Wall
 ) -> None:
-    """How old is too old follows the clock; that it is said, and can be undone, does not."""
+    """How old is too old follows the clock. That it is said, and can be undone, does not."""
     async with sessiondb.open(tmp_db) as db:
         inbox_no = await held_message(db, "first")
         wall.jump(2 * DAY_S)
@@ -382,7 +385,7 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
         assert (await db.verify()).ok
 
 
-# -- who lives ----------------------------------------------------------------------------------------------
+# -- who lives -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -390,7 +393,10 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
     [
         ("its number belongs to another process now", True),
         (
-            "the machine was started again, and its number and start time belong to another process",
+            (
+                "the machine was started again, and its number and start time belong to another "
+                "process"
+            ),
             True,
         ),
         ("it lives", False),
@@ -400,7 +406,9 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
 def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
     now: str, given_back: bool, templates: Templates, tmp_path: Path
 ) -> None:
-    """The row of a process that died is made to look as if this test's process were the one with its number now."""
+    """The row of a process that died is made to look as if this test's process were the
+    one with its number now.
+    """
     world = templates.world("recover", tmp_path / "world")
     me = process.identity()
     host, boot_id, started = {
@@ -415,7 +423,10 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
     }[now]
     change(
         world.path,
-        f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, pid_started = {started}",
+        (
+            f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, "
+            f"pid_started = {started}"
+        ),
     )
 
     async def recover() -> tuple[int, int]:
@@ -430,11 +441,16 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
 
 
 def give_its_number_away(path: Path) -> None:
-    """Give whoever is not closed the number and start time of this test's process: only the machine's start can tell them apart."""
+    """Give whoever is not closed the number and start time of this test's process: only
+    the machine's start can tell them apart.
+    """
     me = process.identity()
     change(
         path,
-        f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE closed_at_ms IS NULL",
+        (
+            f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE "
+            "closed_at_ms IS NULL"
+        ),
     )
 
 
@@ -490,10 +506,14 @@ def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
     death = world.hear(zygote.live(world.order(options={"boot": "second"})))
     assert death.code == 0, death
     world.check_end()
-    # The first start's job was given back, not waited for; the second's has the compaction.
+    # The first start's job was given back, not waited for. The second's has the
+    # compaction.
     states = query(
         world.path,
-        "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY compaction_no",
+        (
+            "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY "
+            "compaction_no"
+        ),
     )
     assert [boot for _, boot in states] == ["first", "second"]
     assert states[-1] == ("committed", "second")
@@ -503,12 +523,17 @@ def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
 def test_what_a_process_of_another_host_held_ends_with_its_lease(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Nothing can be known about it from here, so its leases are waited for, and then taken over once."""
+    """Nothing can be known about it from here, so its leases are waited for, and then
+    taken over once.
+    """
     world = templates.world("recover", tmp_path / "world")
     change(
         world.path,
         "UPDATE instance SET host = 'elsewhere'",
-        "UPDATE turn SET expires_at_ms = renewed_at_ms, deadline_ms = renewed_at_ms WHERE state = 'running'",
+        (
+            "UPDATE turn SET expires_at_ms = renewed_at_ms, deadline_ms = renewed_at_ms WHERE "
+            "state = 'running'"
+        ),
         "UPDATE outbox SET expires_at_ms = created_at_ms WHERE state = 'sending'",
     )
     death = world.hear(zygote.live(world.order(scenario="gateway")))

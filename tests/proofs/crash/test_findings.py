@@ -17,7 +17,9 @@ pytestmark = pytest.mark.anyio
 async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_without_an_archive(
     tmp_path: Path,
 ) -> None:
-    """It called them archived, to be restored first, which is impossible: so no export succeeded ever after."""
+    """It called them archived, to be restored first, which is impossible: so no export
+    succeeded ever after.
+    """
     files = write(tmp_path / "files", {"imported.jsonl": transcript(3, "imported")})
     async with sessiondb.open(tmp_path / "gateway.db") as db:
         await db.import_path(files)

@@ -1,12 +1,15 @@
-"""Eight writing and eight reading processes on one file: every acknowledged write is there once, and every snapshot is whole.
+"""Eight writing and eight reading processes on one file: every acknowledged write is
+there once, and every snapshot is whole.
 
-The processes and what they do are in `process_storm.py`. What is checked while they run is checked by the readers; here, when all
-have left, their ledgers are compared with the file: nothing was acknowledged that is not there, and nothing is there twice.
+The processes and what they do are in `process_storm.py`. What is checked while they run
+is checked by the readers. Here, when all have left, their ledgers are compared with the
+file: nothing was acknowledged that is not there, and nothing is there twice.
 
 The storm is also run against builds that are broken on purpose, and must say so.
 
-`SESSIONDB_STORM` is the number of entries of a long storm (20,000 take some minutes), `SESSIONDB_STORM_SEED` its course: what each
-process wants to do. What the scheduler makes of it is never the same twice.
+`SESSIONDB_STORM` is the number of entries of a long storm (20,000 take some minutes),
+`SESSIONDB_STORM_SEED` its course: what each process wants to do. What the scheduler
+makes of it is never the same twice.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Storm:
 
 
 def run_storms(*storms: Settings) -> list[Storm]:
-    """Let them happen, one after the other; return when every process has ended."""
+    """Let them happen, one after the other. Return when every process has ended."""
     for settings in storms:
         Path(settings.folder).mkdir()
     child = subprocess.Popen(
@@ -101,11 +104,14 @@ def _ledgers(folder: Path) -> dict[str, list[Line]]:
     }
 
 
-# -- the ledgers against the file -------------------------------------------------------------------------------------
+# -- the ledgers against the file ------------------------------------------------------
 
 
 def compare(storm: Storm) -> list[str]:
-    """Return how the file differs from what the processes were told; what was archived is brought back first."""
+    """Return how the file differs from what the processes were told.
+
+    What was archived is brought back first.
+    """
     with sessiondb.sync.open(storm.path) as db:
         for info in list(db.sessions(with_ended=True)):
             if info.archived_at_ms is not None:
@@ -123,7 +129,9 @@ def compare(storm: Storm) -> list[str]:
 
 
 def compare_entries(storm: Storm) -> list[str]:
-    """Compare the numbered entries of the shared sessions: the same, once, under the numbers that were told, in each writer's order."""
+    """Compare the numbered entries of the shared sessions: the same, once, under the
+    numbers that were told, in each writer's order.
+    """
     report: dict[tuple[int, str], int] = {}
     for line in storm.saw("appended"):
         report.update(
@@ -202,7 +210,11 @@ def compare_compactions(storm: Storm) -> list[str]:
 
 
 def compare_messages(storm: Storm) -> list[str]:
-    """Every accepted message is one row, was claimed once, answered once, and its reply sent once; each conversation in its order."""
+    """Every accepted message is one row, was claimed once, answered once, and its reply
+    sent once.
+
+    Each conversation in its order.
+    """
     wrong = []
     receipts: dict[str, list[Line]] = defaultdict(list)
     for line in storm.saw("accepted"):
@@ -226,7 +238,10 @@ def compare_messages(storm: Storm) -> list[str]:
     for session_no in query(storm.path, "SELECT session_no FROM binding WHERE agent_id = 'chat'"):
         asked = query(
             storm.path,
-            "SELECT idempotency_key FROM entry WHERE entry_no >> 32 = ? AND idempotency_key GLOB 'inbox:*' ORDER BY entry_no",
+            (
+                "SELECT idempotency_key FROM entry WHERE entry_no >> 32 = ? AND idempotency_key "
+                "GLOB 'inbox:*' ORDER BY entry_no"
+            ),
             session_no,
         )
         numbers = [int(key.partition(":")[2]) for key in asked]
@@ -237,7 +252,7 @@ def compare_messages(storm: Storm) -> list[str]:
     return wrong
 
 
-# -- the storm --------------------------------------------------------------------------------------------------------
+# -- the storm -------------------------------------------------------------------------
 
 
 def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_readers_see_whole_snapshots(
@@ -294,12 +309,14 @@ def test_processes_that_come_and_go_find_all_that_they_said_whoever_closes_last(
         )
     )
     print(
-        f"seed {SEED}: {len(storm.saw('appended'))} visits that wrote, {len(storm.saw('looked in'))} that read"
+        f"seed {SEED}: {len(storm.saw('appended'))} visits that wrote, "
+        f"{len(storm.saw('looked in'))} that read"
     )
     assert storm.ended == 0, storm.wrote
     assert storm.violations == []
     assert len(storm.saw("appended")) == 5 * visits
-    # Two that close at the same instant may both leave the WAL to the other; the next one takes it away.
+    # Two that close at the same instant may both leave the WAL to the other. The next
+    # one takes it away.
     with sessiondb.sync.open(storm.path):
         pass
     assert names_in(storm.path.parent) == sorted(
@@ -340,7 +357,7 @@ def count(storm: Storm) -> Counter[str]:
     return counted
 
 
-# -- broken builds ----------------------------------------------------------------------------------------------------
+# -- broken builds ---------------------------------------------------------------------
 
 BROKEN = {
     "claim without compare": {"writers": 6, "readers": 1, "entries": 1, "messages": 8},

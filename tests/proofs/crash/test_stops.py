@@ -1,11 +1,15 @@
-"""Processes that freeze, and processes that fork: what they hold is never lost, never held for ever, and never written twice.
+"""Processes that freeze, and processes that fork: what they hold is never lost, never
+held for ever, and never written twice.
 
-A frozen process (SIGSTOP: a debugger, a closed lid, a container that is paused) keeps what it held. It may hold SQLite's write lock in
-the middle of a transaction, the checkpoint or the recovery of the WAL, or the lease of a turn. Others are told whom they wait
-for and when to come again; they go on reading; and when the frozen one is killed or goes on, so do they.
+A frozen process (SIGSTOP: a debugger, a closed lid, a container that is paused) keeps
+what it held. It may hold SQLite's write lock in the middle of a transaction, the
+checkpoint or the recovery of the WAL, or the lease of a turn. Others are told whom they
+wait for and when to come again. They go on reading. And when the frozen one is killed
+or goes on, so do they.
 
-A fork's child inherits connections without their locks. Whatever it does with them is refused, and neither its end nor
-its garbage collection touches what its parent is doing; it cannot open the same file anew either.
+A fork's child inherits connections without their locks. Whatever it does with them is
+refused, and neither its end nor its garbage collection touches what its parent is
+doing. It cannot open the same file anew either.
 """
 
 from __future__ import annotations
@@ -48,12 +52,12 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 def freeze(zygote: Zygote, world: World, step: str, nth: int = 1, **order: Any) -> None:
-    """Start a child; on return it stands still at a step."""
+    """Start a child. On return it stands still at a step."""
     zygote.start(world.order(step, nth, how="SIGSTOP", **order))
     zygote.until("stopped")
 
 
-# -- frozen -------------------------------------------------------------------------------------------------
+# -- frozen ----------------------------------------------------------------------------
 
 
 async def _with_a_frozen_writer(world: World, zygote: Zygote, end: signal.Signals) -> None:
@@ -106,7 +110,10 @@ def test_while_a_process_is_frozen_inside_a_transaction_others_read_and_are_told
 def test_while_a_process_is_frozen_inside_a_checkpoint_others_read_and_are_told_whom_they_wait_for(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """A reset of the WAL pauses writers by design; it holds SQLite's write lock, and so does whoever freezes in it."""
+    """A reset of the WAL pauses writers by design.
+
+    It holds SQLite's write lock, and so does whoever freezes in it.
+    """
     world = templates.world("talk", tmp_path / "world")
 
     async def wait_for_it() -> None:
@@ -164,7 +171,10 @@ def _wake_after_a_take_over(
     clock_s: float = 0.0,
     broken: str = "",
 ) -> World:
-    """Freeze a gateway in the middle of a turn; another takes it over and answers; then it wakes up and finishes, too."""
+    """Freeze a gateway in the middle of a turn.
+
+    Another takes it over and answers. Then it wakes up and finishes, too.
+    """
     world = templates.world("gateway", folder)
     options = {"lease_s": lease_s, "dawdle": True}
     # Between two batches: it holds no lock of SQLite's, only its turns.
@@ -184,7 +194,11 @@ def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_w
     second_zygote: Zygote,
     tmp_path: Path,
 ) -> None:
-    """When its lease has run out; or when the other's clock, which was set forward, says so: wrong, and still each is answered once."""
+    """When its lease has run out.
+
+    Or when the other's clock, which was set forward, says so: wrong, and still each is
+    answered once.
+    """
     world = _wake_after_a_take_over(
         templates, zygote, second_zygote, tmp_path / "world", lease_s=lease_s, clock_s=clock_s
     )
@@ -204,7 +218,7 @@ def test_a_build_that_completes_a_turn_without_looking_at_its_fence_is_caught(
         world.check_end()
 
 
-# -- forked -------------------------------------------------------------------------------------------------
+# -- forked ----------------------------------------------------------------------------
 
 FORK = """
 import gc, os, subprocess, sys, threading

@@ -1,10 +1,12 @@
-"""The power is cut at any moment: what was acknowledged is there, once and whole, and nothing is damaged.
+"""The power is cut at any moment: what was acknowledged is there, once and whole, and
+nothing is damaged.
 
-`disk.py` is the disk, `harness.py` the judge, `workloads.py` what runs. The second half of this file breaks the
-build, or the disk, in one way each and expects the judge to say so.
+`disk.py` is the disk, `harness.py` the judge, `workloads.py` what runs. The second half
+of this file breaks the build, or the disk, in one way each and expects the judge to say
+so.
 
-`SESSIONDB_POWER_CUTS` chooses how many disks are rebuilt in all, `SESSIONDB_POWER_SEED` another course; `make crash` runs tens of
-thousands.
+`SESSIONDB_POWER_CUTS` chooses how many disks are rebuilt in all, `SESSIONDB_POWER_SEED`
+another course. `make crash` runs tens of thousands.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ from tests.support.engine import PATIENCE_S
 CUTS = int(os.environ.get("SESSIONDB_POWER_CUTS", "240"))
 SEED = int(os.environ.get("SESSIONDB_POWER_SEED", "20261120"))
 IS_LONG = CUTS >= 5_000
-# One record of a workload is cut this often; then it is run again, with other dice.
+# One record of a workload is cut this often. Then it is run again, with other dice.
 CUTS_PER_RECORD = 500
 # A second process after a cut or a kill: so many times a workload, each cut this often.
 AGAIN, AGAIN_CUTS = max(1, CUTS // 2_000), 40 if IS_LONG else 15
@@ -87,7 +89,9 @@ TEETH_CUTS = 30
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for disks that are rebuilt and thrown away by the hundred: in memory, where there is such a place."""
+    """Return a folder for disks that are rebuilt and thrown away by the hundred: in
+    memory, where there is such a place.
+    """
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -112,7 +116,7 @@ def run(
     return tried(judge(taken, cuts, SEED, folder, verify_every=1_000))
 
 
-# -- the library on an honest disk ------------------------------------------------------------------------------------
+# -- the library on an honest disk -----------------------------------------------------
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
@@ -164,7 +168,10 @@ def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(
 def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_next_one(
     workload: Workload, disk: Path
 ) -> None:
-    """The system still holds what the dead process wrote; its successor finds it, builds on it, and the power goes."""
+    """The system still holds what the dead process wrote.
+
+    Its successor finds it, builds on it, and the power goes.
+    """
     dice = random.Random(SEED)
     for number in range(AGAIN):
         folder, seed = disk / str(number), SEED + number
@@ -193,7 +200,9 @@ def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the
 
 
 def failed_and_killed(disk: Path) -> list[Verdict]:
-    """Let a commit's sync fail, kill the process at that instant, let another go on with the disk well again, cut the power."""
+    """Let a commit's sync fail, kill the process at that instant, let another go on
+    with the disk well again, cut the power.
+    """
     workload = next(workload for workload in WORKLOADS if workload.name == "failing")
     verdicts = []
     for number in range(2 * AGAIN):
@@ -226,7 +235,8 @@ def test_said_again_after_a_kill_under_the_same_key_it_is_on_disk_once(disk: Pat
     for number in range(2 * AGAIN):
         folder, seed = disk / str(number), SEED + number
         taken = record(workload, folder / "live", seed)
-        # Often between the writing of a commit and its sync: the next process finds it, and nobody has synced it.
+        # Often between the writing of a commit and its sync: the next process finds it,
+        # and nobody has synced it.
         at = dice.choice(
             [at for at, event in enumerate(taken.log.events) if isinstance(event, Sync)]
         )
@@ -283,7 +293,7 @@ def test_a_folder_that_the_disk_fails_to_sync_is_an_error(
         durable_files.make_folder(tmp_path / "new")
 
 
-# -- teeth: broken builds and broken disks ----------------------------------------------------------------------------
+# -- teeth: broken builds and broken disks ---------------------------------------------
 
 
 def test_found_a_build_that_does_not_sync(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +328,10 @@ def test_found_a_disk_that_says_synced_when_it_is_not(
 
 
 def test_found_a_disk_that_drops_a_single_sync_of_the_wal(disk: Path) -> None:
-    """The next one covers what it should have; until then one acknowledged append is not on disk."""
+    """The next one covers what it should have.
+
+    Until then one acknowledged append is not on disk.
+    """
     is_next = threading.Event()
     since: list[int] = []
     dropped: list[str] = []
@@ -455,7 +468,9 @@ def test_found_a_build_that_trusts_a_commit_in_memory_whose_sync_had_failed(
 def test_found_folders_that_are_made_and_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As until version 0.1.0: SQLite syncs the folder of its WAL, and nobody that folder's own name."""
+    """As until version 0.1.0: SQLite syncs the folder of its WAL, and nobody that
+    folder's own name.
+    """
     monkeypatch.setattr(files, "make_folder", lambda folder: folder.mkdir(parents=True))
     verdict = run(Workload("folders", create, folder="new/deeper"), disk)
     assert verdict.counts["lost"] > 0
@@ -477,7 +492,7 @@ def test_found_copies_whose_names_are_not_synced(
     assert all(what in problem for problem in verdict.problems)
 
 
-# -- the model of the disk itself -------------------------------------------------------------------------------------
+# -- the model of the disk itself ------------------------------------------------------
 
 
 def replay(*events: Any, initial: dict[str, bytes] | None = None) -> Disk:

@@ -42,7 +42,8 @@ async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since
     assert query(tmp_db, "SELECT count(DISTINCT branch_no) FROM branch") == [2]
 
 
-# Instructions of SQLite's machine; a lookup takes some dozens, a row that is looked at and left some five to ten.
+# Instructions of SQLite's machine. A lookup takes some dozens, a row that is looked at
+# and left some five to ten.
 LOOKUP_STEPS_MAX = 2_000
 OLD = 5_000
 
@@ -57,7 +58,10 @@ DONE_MESSAGES = """
 
 
 def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
-    """Return how many instructions a statement takes behind a history of so many rows; nothing stays changed."""
+    """Return how many instructions a statement takes behind a history of so many rows.
+
+    Nothing stays changed.
+    """
     with sessiondb.sync.open(path):
         pass
     with closing(apsw.Connection(str(path))) as connection:
@@ -97,7 +101,9 @@ def test_a_claim_does_not_read_the_messages_that_were_done_long_ago(tmp_db: Path
 
 
 def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
-    """A plan that says SEARCH may still read a whole table: everything before a number, or after one."""
+    """A plan that says SEARCH may still read a whole table: everything before a number,
+    or after one.
+    """
     found = []
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute(schema_text()).fetchall()

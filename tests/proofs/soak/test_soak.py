@@ -1,4 +1,5 @@
-"""The soak in a few seconds, and what it must find: leaks, lost messages, doubled replies, a WAL without bound.
+"""The soak in a few seconds, and what it must find: leaks, lost messages, doubled
+replies, a WAL without bound.
 
 `make soak` runs the same program for an hour (`SOAK_MINUTES`).
 """
@@ -70,7 +71,8 @@ def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     }
 
 
-# What each injected fault must be called. A doubled reply and a lost message are found at the end, the rest while it runs.
+# What each injected fault must be called. A doubled reply and a lost message are found
+# at the end, the rest while it runs.
 NAMES = {
     "descriptors": "descriptors",
     "threads": "threads",
@@ -84,7 +86,9 @@ NAMES = {
 
 
 def without_company(folder: Path, *broken: str) -> Plan:
-    """Return a plan of conversations and a kill, and nothing that would reset the WAL from outside."""
+    """Return a plan of conversations and a kill, and nothing that would reset the WAL
+    from outside.
+    """
     never = (1e6, 1e6)
     return short(
         folder,
@@ -144,7 +148,7 @@ def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
     )
 
 
-# -- the bounds themselves ----------------------------------------------------------------------------------
+# -- the bounds themselves -------------------------------------------------------------
 
 
 def series(**values: list[float]) -> Series:
@@ -295,12 +299,14 @@ def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
     assert not only_grows(growth(created, "entry", 0.0, 100.0))
 
 
-# -- what is checked at the end -----------------------------------------------------------------------------
+# -- what is checked at the end --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the database and the channel of a gateway that answered four messages."""
+    """Return a folder with the database and the channel of a gateway that answered four
+    messages.
+    """
     folder = tmp_path_factory.mktemp("settled")
     gateway = Gateway(
         folder / "soak.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False)
@@ -352,7 +358,7 @@ def test_the_end_of_a_soak_notices_what_is_left(
     assert told(soak) == ({bound} if bound is not None else set()), broken
 
 
-# -- the audit itself ---------------------------------------------------------------------------------------
+# -- the audit itself ------------------------------------------------------------------
 
 
 IDS = ["t0:1", "t0:2", "t0:3"]
