@@ -53,6 +53,7 @@ from sessiondb.sqlite import (
     engine,
     notifier,
     readers,
+    throttle,
     transaction,
     writer,
 )
@@ -211,6 +212,7 @@ def field(
     caplog.set_level(logging.CRITICAL, logger="sessiondb")  # it has much to say about such a disk
     monkeypatch.setattr(writer, "REOPEN_PAUSE_S", (0.001, 0.02))
     monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
+    monkeypatch.setattr(throttle, "PAUSE_S_MAX", 0.02)  # retention waits for the callers' loops
     return module_field
 
 
