@@ -18,6 +18,7 @@ import pytest
 from tests.proofs.soak.__main__ import main, run
 from tests.proofs.soak.audit import Ledger, compare, text_of
 from tests.proofs.soak.finish import check_channel, check_rows
+from tests.proofs.soak.gateway import BLOCKS_S
 from tests.proofs.soak.judge import (
     Broken,
     Reader,
@@ -31,6 +32,7 @@ from tests.proofs.soak.judge import (
     only_grows,
     percentile,
 )
+from tests.proofs.soak.lag import LAG_STEP_S
 from tests.proofs.soak.load import Soak
 from tests.proofs.soak.plan import BREAKABLE, MIB, Plan, short
 from tests.proofs.soak.report import WIDTH, record, table
@@ -41,12 +43,18 @@ from tests.support.gateway_process import Gateway, Settings
 pytestmark = pytest.mark.slow
 
 
+# Bounds of times. A few seconds on a busy machine may break them, so only a long soak is
+# judged by them, and here the bounds themselves.
+TIMED = {"lag", "transaction"}
+
+
 def told(soak: Soak) -> set[str]:
     return {broken.bound for broken in soak.broken}
 
 
 def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     soak = asyncio.run(run(short(tmp_path / "soak")))
+    soak.broken = [broken for broken in soak.broken if broken.bound not in TIMED]
     drawn = table(soak)
     print(drawn)
     assert soak.broken == [], drawn
@@ -85,16 +93,14 @@ NAMES = {
 }
 
 
-def without_company(folder: Path, *broken: str) -> Plan:
-    """Return a plan of conversations and a kill, and nothing that would reset the WAL
-    from outside.
-    """
+def without_company(folder: Path, *broken: str, messages_min: int = 80) -> Plan:
+    """Return a plan of conversations and a kill. Nothing in it resets the WAL from outside."""
     never = (1e6, 1e6)
     return short(
         folder,
         broken=broken,
         seconds=1.5,
-        messages_min=80,
+        messages_min=messages_min,
         wal_bytes_max=2 * MIB,
         text_chars=4_000,
         backups_min=0,
@@ -107,23 +113,36 @@ def without_company(folder: Path, *broken: str) -> Plan:
     )
 
 
-def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_each_of_these(
-    tmp_path: Path,
-) -> None:
+def test_a_gateway_that_leaks_loses_and_doubles_is_reported(tmp_path: Path) -> None:
+    """Six faults at once. Each is found by what is counted, so on any machine."""
     assert set(NAMES) == set(BREAKABLE)
-    soak = asyncio.run(run(without_company(tmp_path / "soak", *BREAKABLE)))
+    faults = [fault for fault in BREAKABLE if NAMES[fault] not in TIMED]
+    soak = asyncio.run(run(without_company(tmp_path / "soak", *faults, messages_min=160)))
     drawn = table(soak)
-    assert told(soak) == set(NAMES.values()), drawn
-    assert all(f"BROKEN {name} at" in drawn for name in NAMES.values())
+    assert told(soak) - TIMED == {NAMES[fault] for fault in faults}, drawn
+    assert all(f"BROKEN {NAMES[fault]} at" in drawn for fault in faults)
+
+
+def test_a_gateway_that_blocks_its_loop_or_its_writer_is_measured(tmp_path: Path) -> None:
+    """How long they are blocked has a lower bound on any machine.
+
+    An idle process beside them is late, too, on a busy one. So they are judged here as
+    beside one that never is.
+    """
+    soak = asyncio.run(run(without_company(tmp_path / "soak", "loop", "transaction")))
+    op, held_ms = soak.held
+    assert (op, held_ms >= 1_000 * BLOCKS_S) == ("dawdle", True), soak.held
+    assert max(soak.lags["load"]) >= 10_000 * (BLOCKS_S - LAG_STEP_S)
+    assert judge_transactions(soak.plan, soak.held, {}, 0.0)
+    assert judge_lag(soak.plan, soak.lags["load"], {}, 0.0)
+    assert told(soak) <= TIMED, table(soak)
 
 
 @pytest.mark.skipif(
     "SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)"
 )
 @pytest.mark.parametrize("broken", BREAKABLE)
-def test_each_of_these_alone_is_called_by_its_name_and_nothing_else_is(
-    tmp_path: Path, broken: str
-) -> None:
+def test_each_fault_alone_is_called_by_its_name_only(tmp_path: Path, broken: str) -> None:
     soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
     assert told(soak) == {NAMES[broken]}, table(soak)
 
