@@ -22,7 +22,7 @@ NEWS = [USER_MESSAGE, {"role": "assistant", "content": "noted"}] * 10
 SYNC_S = 0.002
 
 
-def test_one_caller_waits_little_longer_than_for_a_raw_transaction(
+def test_one_caller_waits_hardly_longer_than_for_raw_sqlite(
     bench: Bench, raw: Raw, db: SessionDB
 ) -> None:
     session = bench.run(db.session("agent:main:bench:one"))

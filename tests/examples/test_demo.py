@@ -61,7 +61,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
-def test_every_promise_is_kept_and_each_outcome_of_a_compaction_happened(
+def test_every_promise_is_kept_and_each_outcome_happened(
     demo: tuple[Path, str],
 ) -> None:
     _, out = demo
@@ -108,7 +108,7 @@ def test_it_ends_with_commands_of_its_own_and_what_they_print(demo: tuple[Path, 
         ("duplicate", "duplicated", "messages are in the database more than once"),
     ],
 )
-def test_a_broken_promise_is_counted_named_and_makes_the_exit_code_1(
+def test_a_broken_promise_is_named_and_makes_the_exit_code_1(
     fault: str, row: str, sentence: str, tmp_path: Path
 ) -> None:
     code, out = run("--break", fault, folder=tmp_path / "run")
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_the_gateway_and_removes_the_folder(tmp_path: Path) -> None:
     assert processes_that_name(folder) == []
 
 
-def test_it_refuses_a_folder_that_is_there_already_and_leaves_it_alone(tmp_path: Path) -> None:
+def test_a_folder_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     code, out = run(folder=tmp_path)
     assert code == 1
@@ -168,9 +168,7 @@ def test_it_refuses_a_folder_that_is_there_already_and_leaves_it_alone(tmp_path:
         ("ack:a begun:1 ack:b committed:1 begun:2 ack:c committed:2", "c"),
     ],
 )
-def test_what_arrived_after_a_committed_compaction_began_must_be_in_the_context(
-    events: str, expected: str
-) -> None:
+def test_the_ledger_says_what_a_context_must_contain(events: str, expected: str) -> None:
     must_be_in_context = runpy.run_path(str(ROOT / "examples" / "demo.py"))["must_be_in_context"]
     order = [(what, "c00", name) for what, name in (event.split(":") for event in events.split())]
     ledger = SimpleNamespace(order=[("ack", "c01", "of another conversation"), *order])

@@ -160,7 +160,7 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
     assert person.complaints() == []
 
 
-def test_a_second_message_is_delayed_and_compaction_goes_on_in_the_background(
+def test_a_second_message_is_delayed_beside_a_compaction(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     gateway = gateway_process(
@@ -184,7 +184,7 @@ def test_a_second_message_is_delayed_and_compaction_goes_on_in_the_background(
     assert person.complaints() == []
 
 
-def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_is_back(
+def test_a_killed_gateway_answers_once_it_is_back(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     gateway = gateway_process(model_delay=0.2, delayed_after=0.2)
@@ -208,7 +208,7 @@ def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_
     assert person.complaints() == []
 
 
-def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
+def test_a_page_that_opens_later_shows_earlier_notices_once(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -228,7 +228,7 @@ def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
     assert person.complaints() == []
 
 
-def test_a_narrow_dark_screen_shows_everything_without_scrolling_sideways(
+def test_a_narrow_dark_screen_never_scrolls_sideways(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     browser.execute_cdp_cmd(

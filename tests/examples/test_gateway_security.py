@@ -88,9 +88,7 @@ FOREIGN_HOSTS = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-async def test_a_name_of_another_site_that_leads_here_is_refused_everywhere(
-    tmp_path: Path, host: str
-) -> None:
+async def test_another_sites_name_for_this_host_is_refused(tmp_path: Path, host: str) -> None:
     """DNS rebinding: to the browser, page and gateway are then one site, and Origin and
     Host agree.
     """
@@ -165,7 +163,7 @@ async def test_without_the_check_of_host_names_rebinding_succeeds(
 
 
 @pytest.mark.anyio
-async def test_without_the_check_of_origins_another_page_can_write_and_listen(
+async def test_without_the_check_of_origins_another_page_gets_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "is_foreign", lambda connection: False)
@@ -183,7 +181,7 @@ async def test_without_the_check_of_origins_another_page_can_write_and_listen(
 
 
 @pytest.mark.anyio
-async def test_a_body_without_end_is_read_up_to_its_bound_and_no_further(tmp_path: Path) -> None:
+async def test_an_endless_body_is_read_up_to_its_bound(tmp_path: Path) -> None:
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -266,7 +264,7 @@ async def test_hostile_names_of_conversations_are_names_or_refused(tmp_path: Pat
             ).status_code in (200, 400, 404)
 
 
-def test_what_the_simulated_channels_note_is_for_their_owner_alone(tmp_path: Path) -> None:
+def test_the_channels_log_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     append_line(tmp_path / "sent", {"text": "in confidence"})
     assert (tmp_path / "sent").stat().st_mode & 0o777 == 0o600
 
@@ -294,7 +292,7 @@ def test_a_page_that_makes_html_of_text_would_be_found() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_browser_is_told_to_run_nothing_but_the_pages_own_script(tmp_path: Path) -> None:
+async def test_the_policy_allows_only_the_pages_own_script(tmp_path: Path) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         answer = await http.get("/")
     policy = dict(

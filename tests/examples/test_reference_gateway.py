@@ -74,7 +74,7 @@ def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: 
         ]
 
 
-def test_the_same_event_again_gets_the_same_receipt_and_one_answer(gateway_process: Start) -> None:
+def test_a_repeated_event_gets_the_same_receipt_and_one_answer(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     first = gateway.say("once", event_id="e1")
     gateway.wait_for(lambda: gateway.answer_to("e1"))
@@ -95,7 +95,7 @@ def test_messages_of_a_conversation_are_answered_in_order(gateway_process: Start
     assert [item["answers"] for item in gateway.said() if item["what"] == "assistant"] == sent
 
 
-def test_a_full_session_is_refused_with_the_time_to_come_again_and_its_holder(
+def test_a_full_session_refuses_with_retry_after_and_holder(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -137,7 +137,7 @@ def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Star
     assert gateway.status()["database"]["sessions"] == 0
 
 
-def test_a_message_for_a_session_that_has_ended_is_refused_for_good(gateway_process: Start) -> None:
+def test_a_message_for_an_ended_session_is_refused_for_good(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     session_id = gateway.say("hello")["session_id"]
     with sessiondb.sync.open(gateway.database) as db:
@@ -150,7 +150,7 @@ def test_a_message_for_a_session_that_has_ended_is_refused_for_good(gateway_proc
     assert gateway.say("and on")["session_id"] != session_id
 
 
-def test_a_full_disk_is_a_reason_to_come_again_and_a_closed_database_is_not() -> None:
+def test_a_full_disk_may_be_retried_a_closed_database_not() -> None:
     from examples.gateway.web import refuse
 
     request = Request({"type": "http"})
@@ -208,7 +208,7 @@ def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"]
 
 
-def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(
+def test_a_turn_without_an_answer_is_reported_as_incomplete(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -219,7 +219,7 @@ def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(
 
 
 @pytest.mark.slow
-def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(
+def test_a_hanging_turn_is_cut_off_and_the_next_is_answered(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
@@ -231,7 +231,7 @@ def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(
         page.next("reply", event_id=event_id)
 
 
-def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(
+def test_a_reply_that_may_have_been_sent_is_not_sent_again(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -245,7 +245,7 @@ def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(
     assert [line["attempt"] for line in gateway.delivered()] == [1, 1]
 
 
-def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_process: Start) -> None:
+def test_stop_ends_a_turn_and_the_next_message_is_answered(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     assert gateway.command("/stop") == "Nothing is running."
     with gateway.page() as page:
@@ -263,7 +263,7 @@ def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_proce
 # -- compaction ------------------------------------------------------------------------
 
 
-def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(
+def test_a_large_context_is_compacted_while_turns_run(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=0.5, threshold=60, keep=10)
@@ -278,7 +278,7 @@ def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(
     assert "with a summary of earlier ones" in gateway.ask("do you remember?")
 
 
-def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(
+def test_compact_and_status_are_answered_while_a_turn_runs(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=0.05)
@@ -339,9 +339,7 @@ def test_stop_cancels_a_compaction(gateway_process: Start) -> None:
 
 
 @pytest.mark.parametrize("word", ["/new", "/reset"])
-def test_new_comes_after_what_was_said_before_it_and_begins_with_nothing(
-    gateway_process: Start, word: str
-) -> None:
+def test_new_waits_for_earlier_messages_and_starts_empty(gateway_process: Start, word: str) -> None:
     gateway = gateway_process(model_delay=0.05)
     before = gateway.say("before")["event_id"]
     gateway.say(word)
@@ -396,7 +394,7 @@ async def until(condition: Callable[[], Any]) -> None:
             await anyio.sleep(0.01)
 
 
-def test_a_summariser_that_nobody_waits_for_any_more_is_still_one_of_those_at_work(
+def test_an_abandoned_summariser_counts_against_the_limit(
     tmp_path: Path,
 ) -> None:
     async def run() -> None:
@@ -448,7 +446,7 @@ def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> No
 # -- notices ---------------------------------------------------------------------------
 
 
-def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(
+def test_a_notice_reaches_its_channel_once_across_a_kill(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -468,7 +466,7 @@ def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(
     assert len(gateway.noticed()) == 1
 
 
-def test_whoever_waits_on_a_channel_hears_of_it(gateway_process: Start) -> None:
+def test_a_user_who_waits_on_a_channel_is_notified(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
     gateway.say("!hang", channel="discord", conversation="alice")
     gateway.say("behind it", channel="discord", conversation="alice")
@@ -480,7 +478,7 @@ def test_whoever_waits_on_a_channel_hears_of_it(gateway_process: Start) -> None:
     assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
 
 
-def test_a_page_that_is_opened_later_reads_what_its_user_was_told(gateway_process: Start) -> None:
+def test_a_page_that_opens_later_reads_earlier_notices(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     gateway.say("!empty")
     gateway.wait_for(lambda: gateway.get("/conversations/lobby")["notices"])
@@ -500,7 +498,7 @@ def openclaw(tmp_path: Path, **session: object) -> Path:
     return path
 
 
-def test_an_idle_conversation_begins_anew_when_the_next_message_comes(
+def test_an_idle_conversation_is_reset_by_the_next_message(
     gateway_process: Start, tmp_path: Path
 ) -> None:
     idle = openclaw(
@@ -528,9 +526,7 @@ def test_an_idle_conversation_begins_anew_when_the_next_message_comes(
     )
 
 
-def test_retention_archives_in_the_background_and_whoever_comes_back_is_answered(
-    gateway_process: Start, tmp_path: Path
-) -> None:
+def test_an_archived_conversation_is_answered_again(gateway_process: Start, tmp_path: Path) -> None:
     keep = openclaw(
         tmp_path, maintenance={"mode": "enforce", "maxEntries": 1, "preserveRecent": "0d"}
     )
@@ -570,7 +566,7 @@ def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -
         ), ended.stderr
 
 
-def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(
+def test_operators_see_the_newest_dead_letters_without_text(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -657,7 +653,7 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
     )
 
 
-def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
+def test_an_external_model_is_offered_tools_and_their_results(
     gateway_process: Start, endpoint: tuple[str, list[Any]]
 ) -> None:
     url, asked = endpoint
@@ -690,7 +686,7 @@ def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process:
     )
 
 
-def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(
+def test_a_tool_that_was_cut_off_is_reported_and_not_repeated(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -746,7 +742,7 @@ def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], message: s
 # -- stopping, killing, starting -------------------------------------------------------
 
 
-def test_sigterm_gives_everything_back_and_the_next_start_goes_on(gateway_process: Start) -> None:
+def test_sigterm_releases_everything_and_the_next_start_resumes(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     fill(gateway, "other", times=2)
     with gateway.page() as page:
@@ -769,7 +765,7 @@ async def nothing_is_held(path: Path) -> None:
         assert (await db.verify()).ok
 
 
-def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
+def test_after_kill_9_acknowledged_messages_are_answered(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -792,7 +788,7 @@ def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
 
 
 @pytest.mark.slow
-def test_the_load_generator_finds_every_message_again_across_a_kill(
+def test_the_load_generator_finds_every_message_after_a_kill(
     gateway_process: Start, tmp_path: Path
 ) -> None:
     from examples.gateway.load import Load
@@ -826,7 +822,7 @@ def test_the_load_generator_finds_every_message_again_across_a_kill(
     assert load.ledger.away > 0
 
 
-def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_line(
+def test_a_used_port_and_a_foreign_file_are_refused_in_one_line(
     gateway_process: Start, tmp_path: Path
 ) -> None:
     first = gateway_process()

@@ -76,7 +76,7 @@ def check_clean(path: Path) -> None:
 # -- openclaw#73204: messages are lost, or wait in silence, while a session is compacted
 
 
-def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_answered(
+def test_openclaw_73204_messages_during_a_summary_are_answered(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=6, threshold=1_000_000, keep=50)
@@ -119,7 +119,7 @@ def test_openclaw_73204_messages_sent_during_a_summary_are_accepted_kept_and_ans
     check_clean(gateway.database)
 
 
-def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_recorded_and_reported(
+def test_openclaw_73204_delays_and_missing_answers_are_reported(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, delayed_after=0.3)
@@ -161,15 +161,13 @@ def test_openclaw_73204_who_waits_is_told_and_a_turn_without_an_answer_is_record
         ("is cancelled", "!hang", "cancelled"),
     ],
 )
-def test_openclaw_84193_after_a_compaction_that(
+def test_openclaw_84193_a_failed_compaction_blocks_no_turn(
     gateway_process: Start,
     how: str,
     focus: str,
     state: str,
 ) -> None:
-    """... times out, hangs, raises or is cancelled, the next turn starts without
-    waiting, and no restart is needed.
-    """
+    """The next turn starts without waiting, and no restart is needed."""
     gateway = gateway_process(
         model_delay=0.02,
         summary_delay=5,
@@ -225,7 +223,7 @@ def test_openclaw_84193_after_a_compaction_that(
     check_clean(gateway.database)
 
 
-def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gateway_died(
+def test_openclaw_84193_a_channel_hears_of_it_after_a_kill(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(
@@ -256,7 +254,7 @@ def test_openclaw_84193_on_a_channel_its_user_hears_of_it_too_also_when_the_gate
 # -- openclaw#45505: late success leaves the session row, the counters, the tokens and the transcript disagreeing
 
 
-def test_openclaw_45505_a_summary_that_comes_after_the_run_has_moved_on_counts_once(
+def test_openclaw_45505_a_late_summary_counts_once(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(
@@ -464,7 +462,7 @@ def agree(path: Path, session_id: str, *, committed: int) -> dict[str, Any]:
     return found
 
 
-def test_openclaw_45505_every_order_of_the_signals_ends_in_the_same_state(tmp_path: Path) -> None:
+def test_openclaw_45505_every_order_of_signals_ends_the_same(tmp_path: Path) -> None:
     """Two jobs, and the success and the failure of each, in every order in which they
     can arrive.
 
@@ -598,7 +596,7 @@ def asking_s(gateway: GatewayProcess, numbers: Iterable[int]) -> Iterator[float]
 
 
 @pytest.mark.parametrize("step", ["import", "backup", "archive", "vacuum"])
-def test_background_maintenance_never_keeps_a_turn_waiting_and_killed_in_any_step_leaves_nothing_held(
+def test_maintenance_delays_no_turn_and_killed_holds_nothing(
     gateway_process: Start,
     tmp_path: Path,
     step: str,
@@ -667,7 +665,7 @@ STORM = interrupted_sessions.Storm()
 
 
 @pytest.mark.parametrize(("sessions", "recent"), [(STORM.sessions, STORM.recent), (100_000, 2_000)])
-def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budget(
+def test_openclaw_44687_a_restart_serves_users_first(
     gateway_process: Start,
     tmp_path: Path,
     sessions: int,
@@ -758,7 +756,7 @@ def test_openclaw_44687_a_restart_serves_users_first_and_resumes_within_its_budg
     assert query(gateway.database, "SELECT what FROM held") == []
 
 
-def test_openclaw_44687_thousands_of_interrupted_messages_are_planned_in_steps_of_bounded_work(
+def test_openclaw_44687_resumes_are_planned_in_bounded_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storm = interrupted_sessions.Storm(sessions=2_100, bindings=2_100, recent=2_000)

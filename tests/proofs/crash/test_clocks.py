@@ -92,9 +92,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 @pytest.mark.anyio
-async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_jumps(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_jumps_of_the_clock_change_no_order_in_a_transcript(tmp_db: Path, wall: Wall) -> None:
     message = [f"message {number}" for number in range(12)]
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
@@ -131,7 +129,7 @@ async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_ju
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(
+async def test_a_summary_begun_before_a_jump_is_committed(
     tmp_db: Path, wall: Wall, seconds: float
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -146,9 +144,7 @@ async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(
 
 
 @pytest.mark.anyio
-async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_back(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_a_clock_set_back_does_not_prolong_a_cool_down(tmp_db: Path, wall: Wall) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user("question " * 50), reply("answer " * 50)])
@@ -168,7 +164,7 @@ async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_bac
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_messages_are_claimed_in_the_order_of_their_arrival_whatever_the_clock_did_since(
+async def test_messages_are_claimed_in_order_across_a_jump(
     tmp_db: Path, wall: Wall, seconds: float
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -183,7 +179,7 @@ async def test_messages_are_claimed_in_the_order_of_their_arrival_whatever_the_c
 
 
 @pytest.mark.anyio
-async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(
+async def test_a_clock_set_back_does_not_delay_the_retry_of_a_turn(
     tmp_db: Path, wall: Wall
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -197,7 +193,7 @@ async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(
+async def test_replies_are_sent_in_order_across_a_jump(
     tmp_db: Path, wall: Wall, seconds: float
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -223,7 +219,7 @@ async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(
 
 
 @pytest.mark.anyio
-async def test_a_reply_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(
+async def test_a_clock_set_back_does_not_delay_the_retry_of_a_reply(
     tmp_db: Path, wall: Wall
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -250,7 +246,7 @@ def test_the_statements_know_the_longest_pause_that_there_is(statement: str) -> 
 
 
 @pytest.mark.anyio
-async def test_a_lease_that_is_renewed_after_the_clock_was_set_back_is_as_short_as_any(
+async def test_a_lease_renewed_after_a_jump_back_is_as_short_as_any(
     tmp_db: Path, wall: Wall
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -268,7 +264,7 @@ async def test_a_lease_that_is_renewed_after_the_clock_was_set_back_is_as_short_
 
 
 @pytest.mark.anyio
-async def test_a_turn_that_is_alive_and_renewed_is_not_taken_from_it_by_its_own_lane_because_the_clock_was_set_forward(
+async def test_a_lane_keeps_its_turns_when_the_clock_jumps_forward(
     tmp_db: Path, wall: Wall
 ) -> None:
     begun, release = anyio.Event(), anyio.Event()
@@ -311,7 +307,7 @@ async def test_a_turn_that_is_alive_and_renewed_is_not_taken_from_it_by_its_own_
 
 
 @pytest.mark.parametrize("seconds", JUMPS)
-def test_what_a_dead_process_held_is_given_back_at_once_whatever_the_clock_did_since(
+def test_claims_of_the_dead_are_released_whatever_the_clock(
     seconds: float, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("recover", tmp_path / "world")
@@ -322,9 +318,7 @@ def test_what_a_dead_process_held_is_given_back_at_once_whatever_the_clock_did_s
 
 
 @pytest.mark.anyio
-async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_until_it_comes_round_again(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_unclean_ends_in_the_future_do_not_stop_resumes(tmp_db: Path, wall: Wall) -> None:
     async with sessiondb.open(tmp_db, program="gone") as db:
         await held_message(db, "first")
         me = process.identity()
@@ -347,9 +341,7 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
 
 
 @pytest.mark.anyio
-async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter_and_not_lost(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_a_message_too_old_to_resume_is_a_dead_letter(tmp_db: Path, wall: Wall) -> None:
     """How old is too old follows the clock. That it is said, and can be undone, does not."""
     async with sessiondb.open(tmp_db) as db:
         inbox_no = await held_message(db, "first")
@@ -403,7 +395,7 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
         ("it is on another host", False),
     ],
 )
-def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
+def test_the_dead_are_known_by_pid_start_time_boot_and_host(
     now: str, given_back: bool, templates: Templates, tmp_path: Path
 ) -> None:
     """The row of a process that died is made to look as if this test's process were the
@@ -455,7 +447,7 @@ def give_its_number_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize("boot", ["first", "second"])
-def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_on_although_the_number_lives(
+def test_a_reboot_frees_claims_although_their_pid_is_alive(
     boot: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("gateway", tmp_path / "world")
@@ -497,7 +489,7 @@ def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_o
 @pytest.mark.parametrize(
     "step", ["compacting", "before COMMIT of compaction.commit", "after COMMIT of compaction.begin"]
 )
-def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
+def test_a_conversation_and_its_compaction_survive_a_reboot(
     step: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -520,7 +512,7 @@ def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
     assert states[0][0] != "running"
 
 
-def test_what_a_process_of_another_host_held_ends_with_its_lease(
+def test_claims_of_another_host_end_with_their_leases(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     """Nothing can be known about it from here, so its leases are waited for, and then

@@ -255,7 +255,7 @@ def places(calls: int, index: int) -> list[tuple[int, bool]]:
 
 
 @pytest.mark.parametrize(("kind", "how"), SWEEPS, ids=[f"{kind}-{how}" for kind, how in SWEEPS])
-def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
+def test_wherever_a_call_fails_every_outcome_told_is_true(
     field: Field, calls_of_a_healthy_run: dict[str, Counter[str]], kind: Kind, how: How
 ) -> None:
     index = SWEEPS.index((kind, how))
@@ -304,7 +304,7 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
     assert struck > 0
 
 
-def test_a_disk_that_is_full_for_a_while_stops_nothing_but_writes(field: Field) -> None:
+def test_a_disk_that_is_full_for_a_while_stops_only_writes(field: Field) -> None:
     for round_no in range(int(LONG) if LONG.isdigit() else 1):
 
         def fill(disk: Disk) -> None:
@@ -322,7 +322,7 @@ FULL_S = 60.0
 
 
 @pytest.mark.skipif(not LONG, reason="a minute of waiting; `make crash` runs it (SESSIONDB_FAULTS)")
-def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_being_freed(
+def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
     tmp_path: Path,
 ) -> None:
     report: Counter[str] = Counter()
@@ -381,9 +381,7 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
 
 
 @pytest.mark.parametrize("late", [True, False], ids=["while it is open", "when it is opened"])
-def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(
-    field: Field, late: bool
-) -> None:
+def test_a_file_system_that_is_read_only_stops_only_writes(field: Field, late: bool) -> None:
     def remount(disk: Disk) -> None:
         disk.is_readonly = True
 
@@ -393,7 +391,7 @@ def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(
     assert any("Store" in error or "Open" in error for error in run.errors)
 
 
-def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing(
+def test_short_reads_of_the_wal_are_reported_and_harm_nothing(
     field: Field,
 ) -> None:
     def cut(disk: Disk) -> None:
@@ -404,7 +402,7 @@ def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing
     assert run.disk.injected > 0
 
 
-def test_reads_and_writes_that_the_kernel_cuts_short_or_interrupts_are_not_noticed(
+def test_short_and_interrupted_system_calls_go_unnoticed(
     field: Field,
 ) -> None:
     run = field.run(
@@ -468,9 +466,7 @@ def may_mount() -> bool:
 
 
 @pytest.mark.parametrize("mode", ["tmpfs", "file-size"])
-def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_restart(
-    tmp_path: Path, mode: str
-) -> None:
+def test_a_real_disk_that_was_full_needs_no_restart(tmp_path: Path, mode: str) -> None:
     if mode == "tmpfs" and not may_mount():
         pytest.skip(
             "this system lets nobody mount a file system of their own; the limit of file sizes "
@@ -496,7 +492,7 @@ def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_rest
     assert found["reopened"] >= 1
 
 
-def test_a_process_without_a_free_descriptor_goes_on_with_those_that_it_has(tmp_path: Path) -> None:
+def test_a_process_without_free_descriptors_keeps_working(tmp_path: Path) -> None:
     found = child("open-files", tmp_path)
     assert (found["integrity"], found["findings"]) == (["ok"], [])
     assert found["told"] == {f"m {at}": ["acknowledged"] for at in range(5)}
@@ -518,7 +514,7 @@ def fail_writes(disk: Disk) -> None:
     disk.fault = Fault("write", 1, "io", lasting=True)
 
 
-def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(
+def test_teeth_a_build_that_swallows_the_error_of_commit(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit(self: Writer, connection: apsw.Connection, batch: Batch) -> None:
@@ -540,7 +536,7 @@ def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(
     ]
 
 
-def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(
+def test_teeth_a_build_that_calls_an_unknown_not_executed(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Writer._commit  # the build is broken here
@@ -693,7 +689,7 @@ async def test_a_read_that_needs_a_connection_more_may_be_repeated(tmp_db: Path)
 
 
 @pytest.mark.anyio
-async def test_a_backup_that_cannot_open_its_copy_says_so_and_leaves_nothing(tmp_db: Path) -> None:
+async def test_a_backup_that_cannot_open_its_copy_leaves_nothing(tmp_db: Path) -> None:
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
             disk.fault = Fault("open", disk.calls["open"] + 1)
@@ -707,7 +703,7 @@ async def test_a_backup_that_cannot_open_its_copy_says_so_and_leaves_nothing(tmp
 
 
 @pytest.mark.anyio
-async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and_cleaned_up(
+async def test_a_backup_whose_connection_fails_is_cleaned_up(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, begun, release = checkpoint.backup, threading.Event(), threading.Event()
@@ -758,7 +754,7 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
 
 
 @pytest.mark.anyio
-async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connection_up(
+async def test_a_vacuum_on_a_failing_disk_drops_its_connection(
     tmp_db: Path,
 ) -> None:
     with faulty_disk() as disk:
@@ -773,7 +769,7 @@ async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connect
 
 
 @pytest.mark.anyio
-async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(
+async def test_the_watcher_of_other_processes_outlives_a_lock(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, refusals = engine.connect_reader, iter(range(2))
@@ -809,7 +805,7 @@ async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(
     ids=["its first read fails", "a page cannot be read"],
 )
 @pytest.mark.anyio
-async def test_a_lane_goes_on_when_the_disk_does(
+async def test_a_lane_continues_when_the_disk_recovers(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, op: str, error: Exception
 ) -> None:
     async with sessiondb.open(tmp_db) as db:

@@ -108,7 +108,7 @@ def still_held_by_the_dead(path: Path, pid: int) -> list[object]:
     )
 
 
-def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_killed(
+def test_kills_of_a_gateway_lose_and_double_no_message(
     tmp_path: Path,
 ) -> None:
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
@@ -329,7 +329,7 @@ class Talker(threading.Thread):
             self.over.wait(0.1)
 
 
-def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
+def test_kills_of_the_reference_gateway_lose_no_message(
     tmp_path: Path,
 ) -> None:
     chance = random.Random(SEED)

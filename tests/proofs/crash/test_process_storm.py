@@ -255,7 +255,7 @@ def compare_messages(storm: Storm) -> list[str]:
 # -- the storm -------------------------------------------------------------------------
 
 
-def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_readers_see_whole_snapshots(
+def test_eight_writers_lose_nothing_eight_readers_see_snapshots(
     tmp_path: Path,
 ) -> None:
     sessions = max(3, ENTRIES // ENTRIES_PER_SESSION)
@@ -293,7 +293,7 @@ def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_rea
     ), counted
 
 
-def test_processes_that_come_and_go_find_all_that_they_said_whoever_closes_last(
+def test_processes_that_come_and_go_find_all_their_writes(
     tmp_path: Path,
 ) -> None:
     visits = max(6, ENTRIES // 40)
@@ -382,21 +382,21 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Storm]:
     return dict(zip(BROKEN, storms, strict=True))
 
 
-def test_the_storm_finds_a_claim_whose_compare_and_set_compares_nothing(
+def test_the_storm_finds_a_claim_that_compares_nothing(
     broken: dict[str, Storm],
 ) -> None:
     found = found_in(broken["claim without compare"])
     assert any("turn 2 times" in what or "answered twice" in what for what in found), found
 
 
-def test_the_storm_finds_a_busy_commit_that_is_reported_as_success(
+def test_the_storm_finds_a_busy_commit_reported_as_success(
     broken: dict[str, Storm],
 ) -> None:
     found = found_in(broken["busy is success"])
     assert any("acknowledged and is not there" in what for what in found), found
 
 
-def test_the_storm_finds_an_acknowledgement_before_commit_while_it_goes_on(
+def test_the_storm_finds_an_acknowledgement_before_commit(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["early acknowledgement"]
@@ -406,7 +406,7 @@ def test_the_storm_finds_an_acknowledgement_before_commit_while_it_goes_on(
     )
 
 
-def test_the_storm_finds_that_the_write_lock_was_lost_because_a_file_was_opened(
+def test_the_storm_finds_a_write_lock_lost_by_opening_a_file(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["lost lock"]
@@ -419,7 +419,7 @@ def test_the_storm_finds_that_the_write_lock_was_lost_because_a_file_was_opened(
     assert found, storm.violations
 
 
-def test_the_storm_finds_a_snapshot_that_is_split_over_two_transactions(
+def test_the_storm_finds_a_snapshot_of_two_transactions(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["split snapshot"]

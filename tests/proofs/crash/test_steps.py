@@ -160,7 +160,7 @@ def kill(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_process_that_dies_at_any_named_step_loses_nothing_it_was_told_and_its_successor_goes_on(
+def test_a_process_that_dies_at_any_named_step_loses_nothing(
     name: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     worlds = (templates.world(name, tmp_path / f"world-{number}") for number in itertools.count())
@@ -186,7 +186,7 @@ def drawn(chance: random.Random, counts: dict[str, int]) -> tuple[str, int]:
     return step, chance.randint(1, counts[step])
 
 
-def test_a_process_that_dies_at_random_steps_again_and_again_loses_nothing(
+def test_a_process_that_dies_at_random_steps_loses_nothing(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     """Up to four lives in a row.
@@ -235,7 +235,7 @@ def test_a_process_that_dies_at_random_steps_again_and_again_loses_nothing(
         assert in_a_row[3] > 0
 
 
-def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
+def test_of_two_processes_one_dies_and_the_other_continues(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
     """Both append, compact and checkpoint in one file.
@@ -288,7 +288,7 @@ def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
     )
 
 
-def test_of_two_processes_at_work_one_freezes_at_any_step_and_both_come_to_their_end(
+def test_of_two_processes_one_freezes_and_both_finish(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
     """Frozen in a transaction, in a checkpoint, while it opens or closes: the other
@@ -351,7 +351,7 @@ def test_a_build_that_acknowledges_before_it_commits_is_caught(
         world.check()
 
 
-def test_a_build_that_counts_an_append_twice_is_caught_by_verify(
+def test_verify_catches_a_build_that_counts_an_append_twice(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -377,7 +377,7 @@ def test_a_build_that_migrates_without_a_transaction_is_caught(
         world.check()
 
 
-def test_a_build_in_which_a_dead_process_keeps_its_claims_is_caught(
+def test_a_build_that_leaves_claims_with_the_dead_is_caught(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("recover", tmp_path / "world")

@@ -97,7 +97,7 @@ async def _with_a_frozen_writer(world: World, zygote: Zygote, end: signal.Signal
 
 
 @pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
-def test_while_a_process_is_frozen_inside_a_transaction_others_read_and_are_told_whom_they_wait_for(
+def test_beside_a_process_frozen_in_a_transaction_others_read(
     end: signal.Signals, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -107,7 +107,7 @@ def test_while_a_process_is_frozen_inside_a_transaction_others_read_and_are_told
     world.check_end()
 
 
-def test_while_a_process_is_frozen_inside_a_checkpoint_others_read_and_are_told_whom_they_wait_for(
+def test_beside_a_process_frozen_in_a_checkpoint_others_read(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     """A reset of the WAL pauses writers by design.
@@ -137,7 +137,7 @@ def test_while_a_process_is_frozen_inside_a_checkpoint_others_read_and_are_told_
     world.check()
 
 
-def test_while_a_process_is_frozen_inside_the_recovery_of_the_wal_others_are_told_so_and_its_death_frees_them(
+def test_a_process_frozen_in_the_wals_recovery_is_named(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -186,7 +186,7 @@ def _wake_after_a_take_over(
 
 
 @pytest.mark.parametrize(("lease_s", "clock_s"), [(0.8, 0.0), (3_600.0, 86_400.0)])
-def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_wakes_is_refused(
+def test_a_frozen_process_loses_its_turn_and_its_late_write(
     lease_s: float,
     clock_s: float,
     templates: Templates,
@@ -207,7 +207,7 @@ def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_w
     assert counted["messages"] == GATEWAY_TALKS * GATEWAY_MESSAGES
 
 
-def test_a_build_that_completes_a_turn_without_looking_at_its_fence_is_caught(
+def test_a_build_that_ignores_the_fence_of_a_turn_is_caught(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
     breakage = "completes_without_looking_at_its_fence"
@@ -299,7 +299,7 @@ with start_blocking_portal() as portal:
 """
 
 
-def test_a_parents_transaction_survives_whatever_its_forks_children_do_and_however_they_end(
+def test_a_parents_transaction_survives_its_forks(
     tmp_db: Path,
 ) -> None:
     with other_process(FORK, tmp_db) as parent:
@@ -385,9 +385,7 @@ with start_blocking_portal() as portal:
 
 
 @pytest.mark.parametrize("build", ["broken", "whole"])
-def test_a_fork_that_opens_what_its_parent_has_open_is_refused_and_a_build_that_lets_it_loses_what_it_acknowledged(
-    build: str, tmp_db: Path
-) -> None:
+def test_a_fork_may_not_open_what_its_parent_has_open(build: str, tmp_db: Path) -> None:
     with other_process(INHERIT, tmp_db, build) as parent:
         out, err = parent.communicate(timeout=60)
     assert (parent.returncode, err) == (0, "")

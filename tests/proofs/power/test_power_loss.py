@@ -120,9 +120,7 @@ def run(
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
-def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(
-    workload: Workload, disk: Path
-) -> None:
+def test_a_power_cut_loses_and_halves_nothing_acknowledged(workload: Workload, disk: Path) -> None:
     left = -(-CUTS // len(WORKLOADS))
     round_ = 0
     while left > 0:
@@ -142,9 +140,7 @@ def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(
 @pytest.mark.parametrize(
     "workload", WORKLOADS if IS_LONG else WORKLOADS[3:5], ids=lambda workload: workload.name
 )
-def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(
-    workload: Workload, disk: Path
-) -> None:
+def test_a_second_power_cut_during_recovery_loses_nothing(workload: Workload, disk: Path) -> None:
     dice = random.Random(SEED)
     taken = record(workload, disk / "live", SEED)
     for number in range(AGAIN):
@@ -165,7 +161,7 @@ def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(
 @pytest.mark.parametrize(
     "workload", WORKLOADS if IS_LONG else WORKLOADS[:2], ids=lambda workload: workload.name
 )
-def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_next_one(
+def test_unsynced_writes_of_the_killed_do_not_count_as_durable(
     workload: Workload, disk: Path
 ) -> None:
     """The system still holds what the dead process wrote.
@@ -181,7 +177,7 @@ def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_ne
         assert verdict.bad == 0, verdict
 
 
-def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the_next_one(
+def test_the_next_process_syncs_the_folders_of_a_killed_one(
     disk: Path,
 ) -> None:
     workload = Workload("create", create, folder="new/deeper")
@@ -222,14 +218,14 @@ def failed_and_killed(disk: Path) -> list[Verdict]:
     return verdicts
 
 
-def test_a_commit_whose_sync_failed_is_not_built_upon_by_the_process_after_a_kill(
+def test_a_commit_whose_sync_failed_is_not_built_upon(
     disk: Path,
 ) -> None:
     for verdict in failed_and_killed(disk):
         assert verdict.bad == 0, verdict
 
 
-def test_said_again_after_a_kill_under_the_same_key_it_is_on_disk_once(disk: Path) -> None:
+def test_a_retry_after_a_kill_is_on_disk_once(disk: Path) -> None:
     dice = random.Random(SEED)
     workload = Workload("said again", insisting)
     for number in range(2 * AGAIN):
@@ -248,7 +244,7 @@ def test_said_again_after_a_kill_under_the_same_key_it_is_on_disk_once(disk: Pat
         assert verdict.bad == 0, verdict
 
 
-def test_with_durability_normal_the_last_moments_may_be_lost_but_nothing_is_ever_damaged(
+def test_durability_normal_may_lose_the_end_and_damages_nothing(
     disk: Path,
 ) -> None:
     verdict = run(
@@ -260,7 +256,7 @@ def test_with_durability_normal_the_last_moments_may_be_lost_but_nothing_is_ever
     assert set(verdict.counts) == {"ok", "lost"}
 
 
-def test_what_was_salvaged_is_on_disk_when_the_call_returns_and_has_its_name_only_when_it_is_complete(
+def test_a_salvaged_file_is_durable_and_complete_on_return(
     disk: Path,
 ) -> None:
     verdict = run(Workload("salvage", save, prepare=talked), disk, cuts=max(TEETH_CUTS, CUTS // 20))
@@ -268,7 +264,7 @@ def test_what_was_salvaged_is_on_disk_when_the_call_returns_and_has_its_name_onl
 
 
 @pytest.mark.parametrize(("call", "code"), [("open", errno.EACCES), ("fsync", errno.EINVAL)])
-def test_where_a_folder_cannot_be_synced_by_itself_everything_is(
+def test_where_a_folder_cannot_be_synced_everything_is(
     call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -408,7 +404,7 @@ def test_found_a_build_that_answers_before_commit(
     assert verdict.bad == verdict.counts["lost"]
 
 
-def test_found_a_build_that_stores_one_call_in_several_transactions(
+def test_found_a_build_that_splits_a_call_into_transactions(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = session_module.Session._append
@@ -441,7 +437,7 @@ def test_found_a_build_that_stores_a_message_twice(
     assert any("twice" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_deletes_a_session_before_it_is_archived(
+def test_found_a_build_that_deletes_before_it_archives(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(backend: Any, row: Any) -> None:
@@ -458,7 +454,7 @@ def test_found_a_build_that_deletes_a_session_before_it_is_archived(
     assert any("every entry of old can be had" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_trusts_a_commit_in_memory_whose_sync_had_failed(
+def test_found_a_build_that_trusts_a_commit_that_was_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "reread_wal", lambda path: None)
@@ -525,7 +521,7 @@ def test_a_folder_is_a_name_in_the_folder_above_it() -> None:
     assert replay(*created, SyncFolder("/disk")).after(NOTHING) == {"new/a": b""}
 
 
-def test_a_removed_name_comes_back_until_its_folder_is_synced_and_a_rename_is_one_change() -> None:
+def test_a_removed_name_may_come_back_until_a_folder_sync() -> None:
     missing, renamed = Name((("/disk/a", None),)), Name((("/disk/b", 0), ("/disk/a", None)))
     assert replay(missing, initial={"a": b"x"}).after(NOTHING) == {"a": b"x"}
     assert replay(missing, SyncFolder("/disk"), initial={"a": b"x"}).after(NOTHING) == {}
@@ -533,7 +529,7 @@ def test_a_removed_name_comes_back_until_its_folder_is_synced_and_a_rename_is_on
     assert replay(renamed, initial={"a": b"x"}).after(EVERYTHING) == {"b": b"x"}
 
 
-def test_a_write_is_torn_at_sectors_and_what_is_lost_at_the_end_leaves_its_length() -> None:
+def test_a_write_is_torn_at_sectors_and_keeps_its_length() -> None:
     played = replay(Write(0, 500, b"n" * 1_000), initial={"a": b"o" * 600})
     second = Loss("the second sector", lambda event, piece: piece == 1, sector=512)
     assert played.after(second) == {"a": b"o" * 512 + b"n" * 512 + bytes(476)}
@@ -554,7 +550,7 @@ def test_writes_and_truncations_are_kept_or_lost_one_by_one() -> None:
     assert played.after(EVERYTHING) == {"a": b"olnew"}
 
 
-def test_a_file_that_grew_without_its_content_may_show_what_was_there_before() -> None:
+def test_a_file_that_grew_may_show_what_was_there_before() -> None:
     played = replay(Truncate(0, 0), Sync(0, 1), Write(0, 4, b"new!"), initial={"a": b"secret"})
     assert played.after(Loss("lost", lambda event, piece: False, fill="stale")) == {
         "a": b"secret\0\0"
@@ -569,7 +565,7 @@ def test_a_file_that_grew_without_its_content_may_show_what_was_there_before() -
     assert again.after(Loss("lost", lambda event, piece: False, fill="stale")) == {"a": b"abc"}
 
 
-def test_sqlite_is_seen_to_sync_the_folder_of_a_new_wal_before_the_first_commit_returns(
+def test_sqlite_syncs_the_folder_of_a_new_wal_before_commit(
     disk: Path,
 ) -> None:
     taken = record(Workload("create", create), disk, SEED)
@@ -587,7 +583,7 @@ def test_sqlite_is_seen_to_sync_the_folder_of_a_new_wal_before_the_first_commit_
     assert any(event == SyncFolder(taken.log.root) for event in events[wal:acknowledged])
 
 
-def test_the_default_file_layer_is_sqlites_own_again_after_a_recording(disk: Path) -> None:
+def test_a_recording_restores_sqlites_own_file_layer(disk: Path) -> None:
     async def nothing(path: Path, ledger: Ledger) -> None:
         async with sessiondb.open(path) as db:
             with ledger.operation("append") as operation:

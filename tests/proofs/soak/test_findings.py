@@ -24,7 +24,7 @@ EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
 
 
 @pytest.mark.anyio
-async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since(
+async def test_an_archive_can_be_restored_beside_newer_sessions(
     tmp_db: Path, anyio_backend: str
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -88,14 +88,12 @@ def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
 
 
 @pytest.mark.parametrize("statement", ["recovery.open_instances", "recovery.unclean_starts"])
-def test_a_start_does_not_read_the_registrations_of_processes_that_ended_long_ago(
-    tmp_db: Path, statement: str
-) -> None:
+def test_a_start_does_not_read_processes_that_ended_long_ago(tmp_db: Path, statement: str) -> None:
     steps = steps_of(tmp_db, statement, ENDED_PROCESSES, limit=50)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} processes that ended"
 
 
-def test_a_claim_does_not_read_the_messages_that_were_done_long_ago(tmp_db: Path) -> None:
+def test_a_claim_does_not_read_messages_done_long_ago(tmp_db: Path) -> None:
     steps = steps_of(tmp_db, "inbox.supersede_resumes", DONE_MESSAGES, session_no=3, inbox_no=OLD)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} messages that are done"
 
@@ -124,7 +122,7 @@ def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_key_whose_session_was_archived_when_its_index_was_imported_is_bound_by_restoring_it(
+async def test_a_restore_binds_the_key_that_an_index_names(
     tmp_db: Path, tmp_path: Path, anyio_backend: str
 ) -> None:
     folder = write(tmp_path / "sessions", {"s-1.jsonl": transcript(3)})

@@ -123,7 +123,7 @@ def test_a_gateway_that_leaks_loses_and_doubles_is_reported(tmp_path: Path) -> N
     assert all(f"BROKEN {NAMES[fault]} at" in drawn for fault in faults)
 
 
-def test_a_gateway_that_blocks_its_loop_or_its_writer_is_measured(tmp_path: Path) -> None:
+def test_a_gateway_that_blocks_loop_or_writer_is_measured(tmp_path: Path) -> None:
     """How long they are blocked has a lower bound on any machine.
 
     An idle process beside them is late, too, on a busy one. So they are judged here as
@@ -147,7 +147,7 @@ def test_each_fault_alone_is_called_by_its_name_only(tmp_path: Path, broken: str
     assert told(soak) == {NAMES[broken]}, table(soak)
 
 
-def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
+def test_a_broken_soak_ends_with_exit_code_1_a_whole_one_with_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended: list[list[Broken]] = [[], [Broken("wal", 17.0, "too large")]]
@@ -244,7 +244,7 @@ def test_a_table_a_queue_or_a_file_that_only_grows_is_told(
         (40 * MIB, [(51.0, 60.0)], True),  # not begun
     ],
 )
-def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
+def test_a_wal_is_judged_by_its_limit_and_by_open_snapshots(
     plan: Plan, size: int, held: list[tuple[float, float]], broken: bool
 ) -> None:
     created = Series({"wal_bytes": [(1.0, MIB), (50.0, size)]})
@@ -277,7 +277,7 @@ def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
         ({}, {}, False),
     ],
 )
-def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one(
+def test_an_event_loop_is_judged_beside_an_idle_one(
     plan: Plan, load: dict[int, int], idle: dict[int, int], broken: bool
 ) -> None:
     assert [found.bound for found in judge_lag(plan, load, idle, 100.0)] == (
@@ -285,7 +285,7 @@ def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one
     )
 
 
-def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> None:
+def test_callbacks_due_while_a_loop_is_blocked_count_as_late() -> None:
     assert as_felt({5: 10, 350: 2}) == {5: 10, 350: 2, 250: 2, 150: 2, 50: 2}
     assert percentile(as_felt({0: 100, 10_000: 1}), 0.99) > 9_000
     assert percentile({0: 100, 10_000: 1}, 0.99) == 0  # which is why
@@ -301,14 +301,14 @@ def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> 
         (1_300.5, {5: 100, 4_000: 1}, True),
     ],
 )
-def test_the_longest_transaction_is_judged_and_not_what_held_up_an_idle_process(
+def test_a_transaction_is_judged_beside_an_idle_process(
     plan: Plan, took_ms: float, idle: dict[int, int], broken: bool
 ) -> None:
     found = judge_transactions(plan, ("append", took_ms), idle, 100.0)
     assert [one.bound for one in found] == (["transaction"] if broken else [])
 
 
-def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
+def test_a_table_that_grew_in_every_quarter_is_marked() -> None:
     created = Series()
     for at in range(101):
         created.add("rows turn", float(at), at * 10.0)
@@ -401,7 +401,7 @@ IDS = ["t0:1", "t0:2", "t0:3"]
         (["t0:1", "t0:2!", "t0:3"], [], {"changed": ["t0:2"]}),
     ],
 )
-def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
+def test_the_audit_finds_what_is_lost_doubled_or_changed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stored: list[str],
@@ -428,7 +428,7 @@ def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
         assert getattr(findings, name) == found.get(name, []), name
 
 
-def test_an_acknowledged_message_whose_session_is_not_there_is_lost(
+def test_an_acknowledged_message_without_its_session_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.proofs.soak.audit.query", lambda path, sql, *values: [])
