@@ -65,7 +65,7 @@ def test_every_promise_is_kept_and_each_outcome_happened(
     demo: tuple[Path, str],
 ) -> None:
     _, out = demo
-    assert figure(out, "messages accepted") > 100
+    assert figure(out, "messages accepted") >= 96, "those of the kill, and their replies"
     assert [
         figure(out, what)
         for what in ("lost", "duplicated", "missing from a context", "broken invariants")
