@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -51,7 +52,23 @@ LONG = (
 )
 
 
-def fill(gateway: GatewayProcess, conversation: str = "lobby", *, times: int = 4) -> None:
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("shared")
+    with GatewayProcess(folder / "gateway.db", model_delay=0.02, summary_delay=0.05) as started:
+        yield started
+
+
+@pytest.fixture
+def gateway(module_gateway: GatewayProcess) -> Iterator[GatewayProcess]:
+    """Return a gateway that tests share, at rest, with a conversation of the test's own."""
+    module_gateway.lobby = f"lobby-{uuid.uuid4().hex[:8]}"
+    yield module_gateway
+    module_gateway.command("/stop")
+    module_gateway.wait_for(lambda: module_gateway.held() == [])
+
+
+def fill(gateway: GatewayProcess, conversation: str | None = None, *, times: int = 4) -> None:
     for number in range(times):
         gateway.ask(f"{LONG} {number}", conversation)
 
@@ -59,10 +76,9 @@ def fill(gateway: GatewayProcess, conversation: str = "lobby", *, times: int = 4
 # -- messages --------------------------------------------------------------------------
 
 
-def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
-    with gateway.page("alice") as page:
-        receipt = gateway.say("hello", conversation="alice")
+def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway: GatewayProcess) -> None:
+    with gateway.page() as page:
+        receipt = gateway.say("hello")
         assert (receipt["state"], receipt["ahead"], receipt["duplicate"]) == ("queued", 0, False)
         reply = page.next("reply", event_id=receipt["event_id"])
         assert reply["text"].startswith("You said: hello")
@@ -74,8 +90,7 @@ def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: 
         ]
 
 
-def test_a_repeated_event_gets_the_same_receipt_and_one_answer(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_a_repeated_event_gets_the_same_receipt_and_one_answer(gateway: GatewayProcess) -> None:
     first = gateway.say("once", event_id="e1")
     gateway.wait_for(lambda: gateway.answer_to("e1"))
     again = gateway.say("once", event_id="e1")
@@ -88,8 +103,7 @@ def test_a_repeated_event_gets_the_same_receipt_and_one_answer(gateway_process: 
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"] * 2
 
 
-def test_messages_of_a_conversation_are_answered_in_order(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_messages_of_a_conversation_are_answered_in_order(gateway: GatewayProcess) -> None:
     sent = [gateway.say(f"m{number}")["event_id"] for number in range(6)]
     gateway.wait_for(lambda: gateway.answer_to(sent[-1]))
     assert [item["answers"] for item in gateway.said() if item["what"] == "assistant"] == sent
@@ -115,8 +129,8 @@ def test_a_full_session_refuses_with_retry_after_and_holder(
     assert gateway.ask("elsewhere nobody waits", "other").startswith("You said")
 
 
-def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Start) -> None:
-    gateway = gateway_process()
+def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway: GatewayProcess) -> None:
+    before = gateway.status()["database"]["sessions"]
     refused: list[tuple[object, str]] = [
         ({"text": "x", "agent": "nobody"}, "there is no agent 'nobody'"),
         ({"text": "   "}, "text must be a text that is not empty"),
@@ -134,11 +148,10 @@ def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Star
         assert (response.status_code, says in response.json()["error"]) == (400, True), (
             response.text
         )
-    assert gateway.status()["database"]["sessions"] == 0
+    assert gateway.status()["database"]["sessions"] == before
 
 
-def test_a_message_for_an_ended_session_is_refused_for_good(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_a_message_for_an_ended_session_is_refused_for_good(gateway: GatewayProcess) -> None:
     session_id = gateway.say("hello")["session_id"]
     with sessiondb.sync.open(gateway.database) as db:
         session = db.session_by_id(session_id)
@@ -160,8 +173,7 @@ def test_a_full_disk_may_be_retried_a_closed_database_not() -> None:
         anyio.run(refuse, request, sessiondb.StoreClosed())
 
 
-def test_a_page_of_another_site_may_neither_write_nor_listen(gateway_process: Start) -> None:
-    gateway = gateway_process()
+def test_a_page_of_another_site_may_neither_write_nor_listen(gateway: GatewayProcess) -> None:
     for origin, status in (("http://elsewhere.example", 403), ("null", 403), (gateway.url, 202)):
         response = gateway.http.post(
             gateway.url + "/messages", json={"text": "x"}, headers={"Origin": origin}
@@ -174,32 +186,28 @@ def test_a_page_of_another_site_may_neither_write_nor_listen(gateway_process: St
         pass
 
 
-def test_looking_at_a_conversation_makes_none(gateway_process: Start) -> None:
-    gateway = gateway_process()
-    assert gateway.said("nobody") == []
-    assert gateway.status()["database"]["sessions"] == 0
-    assert (
-        gateway.http.get(gateway.url + "/conversations/nobody", params={"limit": "-1"}).status_code
-        == 400
-    )
+def test_looking_at_a_conversation_makes_none(gateway: GatewayProcess) -> None:
+    before = gateway.status()["database"]["sessions"]
+    assert gateway.said() == []
+    assert gateway.status()["database"]["sessions"] == before
+    url = f"{gateway.url}/conversations/{gateway.lobby}"
+    assert gateway.http.get(url, params={"limit": "-1"}).status_code == 400
 
 
-def test_agents_and_channels_have_conversations_of_their_own(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_agents_and_channels_have_conversations_of_their_own(gateway: GatewayProcess) -> None:
     for agent in gateway.status()["agents"]:
-        assert "shown 1 message." in gateway.ask("hello", "alice", agent=agent)
-    receipt = gateway.say("hello", conversation="alice", channel="discord")
+        assert "shown 1 message." in gateway.ask("hello", agent=agent)
+    receipt = gateway.say("hello", channel="discord")
     delivered = gateway.wait_for(gateway.delivered)
     assert [(line["target"], line["event_id"]) for line in delivered] == [
-        ("discord:alice", receipt["event_id"])
+        (f"discord:{gateway.lobby}", receipt["event_id"])
     ]
 
 
 # -- what goes wrong -------------------------------------------------------------------
 
 
-def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_a_model_that_fails_once_is_asked_again(gateway: GatewayProcess) -> None:
     with gateway.page() as page:
         event_id = gateway.say("!flaky")["event_id"]
         assert "!flaky" in page.next("failed", attempt=1)["reason"]
@@ -209,26 +217,30 @@ def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
 
 
 def test_a_turn_without_an_answer_is_reported_as_incomplete(
-    gateway_process: Start,
+    gateway: GatewayProcess,
 ) -> None:
-    gateway = gateway_process(model_delay=0.02)
     with gateway.page() as page:
         gateway.say("!empty")
         assert page.next("notice", event="turn_incomplete")["text"]
     assert gateway.ask("and on").startswith("You said: and on")
 
 
-@pytest.mark.slow
-def test_a_hanging_turn_is_cut_off_and_the_next_is_answered(
-    gateway_process: Start,
-) -> None:
-    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
+def test_a_hanging_turn_is_cut_off_and_its_users_are_notified(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2, attempts=2)
+    for text in ("!hang", "behind it"):
+        gateway.say(text, channel="discord", conversation="alice")
     with gateway.page() as page:
         gateway.say("!hang")
         event_id = gateway.say("behind it")["event_id"]
         page.next("notice", event="message_delayed")
         assert page.next("notice", event="message_dead")["text"]
         page.next("reply", event_id=event_id)
+
+    def noticed() -> set[str]:
+        return {notice["event"] for notice in gateway.noticed()}
+
+    gateway.wait_for(lambda: {"message_delayed", "message_dead"} <= noticed())
+    assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
 
 
 def test_a_reply_that_may_have_been_sent_is_not_sent_again(
@@ -245,8 +257,7 @@ def test_a_reply_that_may_have_been_sent_is_not_sent_again(
     assert [line["attempt"] for line in gateway.delivered()] == [1, 1]
 
 
-def test_stop_ends_a_turn_and_the_next_message_is_answered(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_stop_ends_a_turn_and_the_next_message_is_answered(gateway: GatewayProcess) -> None:
     assert gateway.command("/stop") == "Nothing is running."
     with gateway.page() as page:
         gateway.say("!hang")
@@ -279,9 +290,8 @@ def test_a_large_context_is_compacted_while_turns_run(
 
 
 def test_compact_and_status_are_answered_while_a_turn_runs(
-    gateway_process: Start,
+    gateway: GatewayProcess,
 ) -> None:
-    gateway = gateway_process(model_delay=0.02, summary_delay=0.05)
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.say("!hang")
@@ -293,17 +303,7 @@ def test_compact_and_status_are_answered_while_a_turn_runs(
     assert "/compact" in gateway.command("/help")
 
 
-@pytest.mark.parametrize(
-    ("script", "outcome"),
-    [("!fail", "failed"), ("!empty", "rejected"), ("!hang", "expired")],
-    ids=["raises", "empty", "hangs"],
-)
-def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
-    gateway_process: Start, script: str, outcome: str
-) -> None:
-    gateway = gateway_process(
-        model_delay=0.02, summary_delay=0.02, compaction_timeout=0.3, late=0.3
-    )
+def lose_a_summary(gateway: GatewayProcess, script: str, outcome: str) -> None:
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.command(f"/compact {script}")
@@ -311,7 +311,22 @@ def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
         assert gateway.ask("meanwhile").startswith("You said: meanwhile")
         assert page.next("compacted")["outcome"] == outcome
         gateway.command("/compact")
-        assert page.next("compacted")["outcome"] == "committed"
+        page.next("compacted", outcome="committed")
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"), [("!fail", "failed"), ("!empty", "rejected")], ids=["raises", "empty"]
+)
+def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
+    gateway: GatewayProcess, script: str, outcome: str
+) -> None:
+    lose_a_summary(gateway, script, outcome)
+
+
+def test_a_summary_that_hangs_costs_nothing_but_itself(gateway_process: Start) -> None:
+    options = {"compaction_timeout": 1, "late": 1}
+    gateway = gateway_process(model_delay=0.02, summary_delay=0.02, **options)
+    lose_a_summary(gateway, "!hang", "expired")
 
 
 def test_a_summary_that_outlasts_its_block_is_committed_late(gateway_process: Start) -> None:
@@ -326,21 +341,21 @@ def test_a_summary_that_outlasts_its_block_is_committed_late(gateway_process: St
     assert "with a summary of earlier ones" in gateway.ask("do you remember?")
 
 
-def test_stop_cancels_a_compaction(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_stop_cancels_a_compaction(gateway: GatewayProcess) -> None:
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.command("/compact !hang")
         page.next("compacting")
-        assert [held["what"] for held in gateway.held()] == ["compaction"]
+        gateway.wait_for(lambda: [held["what"] for held in gateway.held()] == ["compaction"])
         assert gateway.command("/stop") == "Stopped."
         assert page.next("compacted")["outcome"] == "cancelled"
     gateway.wait_for(lambda: gateway.held() == [])
 
 
 @pytest.mark.parametrize("word", ["/new", "/reset"])
-def test_new_waits_for_earlier_messages_and_starts_empty(gateway_process: Start, word: str) -> None:
-    gateway = gateway_process(model_delay=0.05)
+def test_new_waits_for_earlier_messages_and_starts_empty(
+    gateway: GatewayProcess, word: str
+) -> None:
     before = gateway.say("before")["event_id"]
     gateway.say(word)
     after = gateway.ask("after")
@@ -446,47 +461,24 @@ def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> No
 # -- notices ---------------------------------------------------------------------------
 
 
-def test_a_notice_reaches_its_channel_once_across_a_kill(
-    gateway_process: Start,
-) -> None:
+def test_a_notice_reaches_channel_and_page_once_across_a_kill(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     gateway.say("!empty", channel="discord", conversation="alice")
-    (notice,) = gateway.wait_for(gateway.noticed)
-    assert (notice["target"], notice["event"], "ask again" in notice["text"]) == (
-        "discord:alice",
-        "turn_incomplete",
-        True,
-    )
-    gateway.kill()
-    gateway.start()
-    gateway.ask("and on", "alice", channel="discord")
-    gateway.wait_for(
-        gateway.delivered
-    )  # replies of a conversation keep their order: a second notice would be before this one
-    assert len(gateway.noticed()) == 1
-
-
-def test_a_user_who_waits_on_a_channel_is_notified(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
-    gateway.say("!hang", channel="discord", conversation="alice")
-    gateway.say("behind it", channel="discord", conversation="alice")
-    gateway.wait_for(
-        lambda: (
-            {"message_delayed", "message_dead"} <= {notice["event"] for notice in gateway.noticed()}
-        )
-    )
-    assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
-
-
-def test_a_page_that_opens_later_reads_earlier_notices(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
     gateway.say("!empty")
+    (notice,) = gateway.wait_for(gateway.noticed)
+    assert (notice["target"], notice["event"]) == ("discord:alice", "turn_incomplete")
+    assert "ask again" in notice["text"]
     gateway.wait_for(lambda: gateway.get("/conversations/lobby")["notices"])
     gateway.kill()
     gateway.start()
-    (notice,) = gateway.get("/conversations/lobby")["notices"]
-    assert (notice["event"], "ask again" in notice["text"]) == ("turn_incomplete", True)
+    # A page that opens later reads what its user was told meanwhile.
+    (shown,) = gateway.get("/conversations/lobby")["notices"]
+    assert (shown["event"], "ask again" in shown["text"]) == ("turn_incomplete", True)
     assert gateway.get("/conversations/other")["notices"] == []
+    # Replies of a conversation keep their order: a second notice would be before this one.
+    gateway.ask("and on", "alice", channel="discord")
+    gateway.wait_for(gateway.delivered)
+    assert len(gateway.noticed()) == 1
 
 
 # -- OpenClaw's settings ---------------------------------------------------------------
@@ -539,7 +531,7 @@ def test_an_archived_conversation_is_answered_again(gateway_process: Start, tmp_
         )
     )
     assert "You said: back again" in gateway.ask("back again", "alice")
-    assert "retention: " in gateway.wrote()
+    gateway.wait_for(lambda: "retention: " in gateway.wrote())
 
 
 def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -674,13 +666,16 @@ def test_an_external_model_is_offered_tools_and_their_results(
 # -- tools -----------------------------------------------------------------------------
 
 
-def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway: GatewayProcess) -> None:
     assert gateway.ask("!tool 0.01 please") == "The tool said: waited for 0.01 s"
-    entries = query(
-        gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no"
+    session_id = gateway.get(f"/conversations/{gateway.lobby}")["session_id"]
+    roles = query(
+        gateway.database,
+        """SELECT e.role FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
+           WHERE s.session_id = ? AND e.role IS NOT NULL ORDER BY e.entry_no""",
+        session_id,
     )
-    assert entries == ["user", "assistant", "toolResult", "assistant"]
+    assert roles == ["user", "assistant", "toolResult", "assistant"]
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"], (
         "a page shows what was said"
     )
@@ -807,19 +802,25 @@ def test_the_load_generator_finds_every_message_after_a_kill(
     port = gateway.url.rpartition(":")[2]
     load = Load(lambda: gateway.url, conversations=9, pause_s=0.1, ledger=tmp_path / "ledger.jsonl")
 
+    async def acknowledged(more: int) -> None:
+        least = len(load.ledger.acknowledged) + more
+        await until(lambda: len(load.ledger.acknowledged) >= least)
+
     async def talk() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(load.run, 3.0)
-            await anyio.sleep(1.0)  # some way into the load. The kill may come at any moment
+            tasks.start_soon(load.run, 10 * PATIENCE_S)  # it is cancelled long before
+            await acknowledged(30)
             await anyio.to_thread.run_sync(gateway.kill)
+            await until(lambda: load.ledger.away)
             await anyio.to_thread.run_sync(lambda: gateway.start(port=port))
+            await acknowledged(30)
+            tasks.cancel_scope.cancel()
 
     anyio.run(talk)
     found = anyio.run(load.check)
     assert found.ok, found
     assert found.joined <= len(load.conversations)  # at most one of each was interrupted
-    assert found.acknowledged == len((tmp_path / "ledger.jsonl").read_text().splitlines()) > 30
-    assert load.ledger.away > 0
+    assert found.acknowledged == len((tmp_path / "ledger.jsonl").read_text().splitlines()) >= 60
 
 
 def test_a_used_port_and_a_foreign_file_are_refused_in_one_line(
@@ -870,6 +871,14 @@ def test_it_uses_the_public_api_only(path: Path) -> None:
 
 
 def test_the_part_that_shows_how_is_short_enough_to_be_read() -> None:
-    lines = (ROOT / "examples" / "gateway" / "gateway.py").read_text("utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.strip().startswith("#")]
-    assert len(code) < 420
+    text = (ROOT / "examples" / "gateway" / "gateway.py").read_text("utf-8")
+    prose = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    lines = [
+        line.strip() for number, line in enumerate(text.splitlines(), 1) if number not in prose
+    ]
+    assert len([line for line in lines if line and not line.startswith("#")]) < 400

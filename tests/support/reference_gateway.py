@@ -46,6 +46,7 @@ class GatewayProcess:
         self.database, self.options = database, dict(options)
         self.log = database.with_suffix(".log")
         self.channel_log = database.with_suffix(".sent")
+        self.lobby = "lobby"  # the conversation of calls that name none
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
         self.http = httpx.Client(timeout=PATIENCE_S)
@@ -165,9 +166,8 @@ class GatewayProcess:
 
     def post(self, text: str, **fields: str) -> httpx.Response:
         """POST a message, or a command. Return the response whatever it is."""
-        return self.http.post(
-            self.url + "/messages", json={"text": text, "event_id": str(uuid.uuid4()), **fields}
-        )
+        known = {"conversation": self.lobby, "event_id": str(uuid.uuid4())}
+        return self.http.post(self.url + "/messages", json={"text": text, **known, **fields})
 
     def say(self, text: str, **fields: str) -> dict[str, Any]:
         """POST a message that must be accepted. Return its receipt, with the event_id.
@@ -186,21 +186,16 @@ class GatewayProcess:
         said: str = response.json()["text"]
         return said
 
-    def said(self, conversation: str = "lobby", **query: str) -> list[dict[str, Any]]:
+    def said(self, conversation: str | None = None, **query: str) -> list[dict[str, Any]]:
         """Return a conversation's transcript: what, text, event_id, answers, at_ms, entry_id."""
-        said: list[dict[str, Any]] = self.get(f"/conversations/{conversation}", **query)["said"]
+        path = f"/conversations/{conversation or self.lobby}"
+        said: list[dict[str, Any]] = self.get(path, **query)["said"]
         return said
 
-    def answer_to(self, event_id: str, conversation: str = "lobby", **query: str) -> str | None:
+    def answer_to(self, event_id: str, conversation: str | None = None, **query: str) -> str | None:
         """Return the answer to a message, if there is one by now."""
-        return next(
-            (
-                item["text"]
-                for item in self.said(conversation, **query)
-                if item["answers"] == event_id
-            ),
-            None,
-        )
+        said = self.said(conversation, **query)
+        return next((item["text"] for item in said if item["answers"] == event_id), None)
 
     def status(self) -> dict[str, Any]:
         """Return what operators are told."""
@@ -242,16 +237,17 @@ class GatewayProcess:
             time.sleep(LOOK_AGAIN_S)  # between two looks. Nothing depends on how long
         return found
 
-    def ask(self, text: str, conversation: str = "lobby", **fields: str) -> str:
-        """Say something and wait for the answer."""
-        event_id = self.say(text, conversation=conversation, **fields)["event_id"]
+    def ask(self, text: str, conversation: str | None = None, **fields: str) -> str:
+        """Send a message and wait for the answer."""
+        event_id = self.say(text, conversation=conversation or self.lobby, **fields)["event_id"]
         query = {name: fields[name] for name in ("agent", "channel") if name in fields}
         return self.wait_for(lambda: self.answer_to(event_id, conversation, **query) or "")
 
     @contextlib.contextmanager
-    def page(self, conversation: str = "lobby", **query: str) -> Iterator[Page]:
+    def page(self, conversation: str | None = None, **query: str) -> Iterator[Page]:
         """Open a WebSocket as the web page does. It has been greeted when it is yielded."""
-        url = httpx.URL(self.url.replace("http", "ws", 1) + f"/ws/{conversation}", params=query)
+        path = f"/ws/{conversation or self.lobby}"
+        url = httpx.URL(self.url.replace("http", "ws", 1) + path, params=query)
         with connect(str(url), open_timeout=PATIENCE_S) as socket:
             yield Page(socket)
 
