@@ -1,4 +1,4 @@
-"""What the tests of the examples share: a reference gateway as a process."""
+"""What the tests of the examples share: a gateway as a process, and a model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.chat_endpoint import ChatEndpoint, chat_endpoint
 from tests.support.reference_gateway import GatewayProcess
 
 
@@ -24,3 +25,10 @@ def gateway_process(tmp_path: Path) -> Iterator[Callable[..., GatewayProcess]]:
             return stack.enter_context(GatewayProcess(tmp_path / f"{name}.db", **options))
 
         yield start
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ChatEndpoint]:
+    """Serve a model of somebody else's."""
+    with chat_endpoint() as serving:
+        yield serving

@@ -12,13 +12,11 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -41,6 +39,7 @@ import sessiondb.sync
 from examples.gateway.model import ScriptedModel, assistant, tool_call
 from examples.gateway.tools import use_tool, with_results
 from sessiondb.limits import SESSION_WAITING_MAX
+from tests.support.chat_endpoint import ChatEndpoint
 from tests.support.core import change, query
 from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
@@ -576,52 +575,12 @@ def test_operators_see_the_newest_dead_letters_without_text(
 # -- a model of somebody else's --------------------------------------------------------
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """Speaks as much of OpenAI's chat completions as is used."""
-
-    asked: list[tuple[str, str | None, dict[str, Any]]]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((self.path, self.headers["Authorization"], body))
-        last = body["messages"][-1]["content"]
-        self.send_response(500 if "fail" in last else 200)
-        self.end_headers()
-        answer = {
-            "choices": [{"message": {"content": f"it is about {last}"}}],
-            "usage": {"prompt_tokens": 70, "total_tokens": 77},
-        }
-        if last == "what time is it":
-            call = {
-                "id": "call-1",
-                "type": "function",
-                "function": {"name": "clock", "arguments": "{}"},
-            }
-            answer["choices"] = [{"message": {"content": None, "tool_calls": [call]}}]
-        self.wfile.write(b"overloaded" if "fail" in last else json.dumps(answer).encode())
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def endpoint() -> Iterator[tuple[str, list[tuple[str, str | None, dict[str, Any]]]]]:
-    """Serve an endpoint from a thread. Yield its base URL and what it was asked."""
-    Endpoint.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1", Endpoint.asked
-        server.shutdown()
-        serving.join()
-
-
 def test_any_openai_compatible_endpoint_answers_and_summarises(
-    gateway_process: Start, endpoint: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+    gateway_process: Start, endpoint: ChatEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_API_KEY", "a-key")
-    url, asked = endpoint
-    gateway = gateway_process(endpoint=url, model="small")
+    asked = endpoint.asked
+    gateway = gateway_process(endpoint=endpoint.url, model="small")
     assert gateway.ask("first", agent="coder") == "it is about first"
     path, key, body = asked[0]
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer a-key", "small")
@@ -646,10 +605,10 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
 
 
 def test_an_external_model_is_offered_tools_and_their_results(
-    gateway_process: Start, endpoint: tuple[str, list[Any]]
+    gateway_process: Start, endpoint: ChatEndpoint
 ) -> None:
-    url, asked = endpoint
-    gateway = gateway_process(endpoint=url, model="small")
+    asked = endpoint.asked
+    gateway = gateway_process(endpoint=endpoint.url, model="small")
     assert re.fullmatch(
         r"it is about \d{4}-\d\d-\d\dT[0-9:]+\+00:00", gateway.ask("what time is it")
     )
