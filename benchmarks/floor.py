@@ -40,7 +40,9 @@ class SlowSync(apsw.VFS):
         ]  # the default so far. By name, because "" would soon mean this one
         super().__init__("slow-sync", base=self.base, makedefault=True)
 
-    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
+    def xOpen(  # noqa: N802  # SQLite's name
+        self, name: apsw.URIFilename | str | None, flags: list[int]
+    ) -> apsw.VFSFile:
         return _SlowFile(self, name, flags)
 
 

@@ -177,7 +177,8 @@ ASSISTANT_MESSAGE = {
     "stopReason": "stop",
 }
 ENTRY_PAYLOAD = (
-    '{"type":"message","id":"0123456789abcdef","parentId":"0123456789abcdef","timestamp":"2026-01-01T00:00:00.000Z",'
+    '{"type":"message","id":"0123456789abcdef","parentId":"0123456789abcdef",'
+    '"timestamp":"2026-01-01T00:00:00.000Z",'
     f'"message":{{"role":"user","content":"{USER_MESSAGE["content"]}"}}}}'
 )
 """What is stored for USER_MESSAGE: the floor's row, of the same length."""

@@ -486,9 +486,7 @@ class Demo:
         # These summarisers outlast the kill. One that thinks for less time may have
         # committed without the client knowing it.
         long_s = 2 * PATIENCE_S
-        gateway.send(
-            do="settings", compact=True, fault=self.fault, summariser_s=(long_s, long_s)
-        )
+        gateway.send(do="settings", compact=True, fault=self.fault, summariser_s=(long_s, long_s))
 
         def thinking() -> list[dict[str, Any]]:
             return [job for job in gateway.running.values() if job["seconds"] == long_s]
@@ -511,8 +509,8 @@ class Demo:
         self.screen.done(
             "kill -9",
             (
-                f"in the middle of {len(gateway.running)} compactions, with {len(client.waiting())} "
-                "messages unanswered"
+                f"in the middle of {len(gateway.running)} compactions, with "
+                f"{len(client.waiting())} messages unanswered"
             ),
         )
         return dead

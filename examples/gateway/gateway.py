@@ -2,22 +2,21 @@
 
 Everything else in this folder is HTTP, HTML and a model.
 
-    a message    db.accept, then acknowledge               on disk first; the same event again gets the same receipt
-    an answer    db.run_lane(lane, handler)                one turn per session, retried, cut off, taken over
-    a tool       turn.append                               what was asked, then what came of it, each as it happens
-    a reply      db.run_outbox(sender)                     sent from a row that the end of the turn wrote
-    a notice     db.events, db.forward_event                     what to tell whoever waits: open pages at once, a channel by the outbox
-    compaction   session.compact() in a task of its own    no turn waits for it, and no message
-    start        db.recover, db.run_resumes, the lanes     users first, resumes within their budget
-    ever after   db.reset_if_due, db.gc                    a stale conversation begins anew; what is old is archived
+    a message    db.accept, then acknowledge    on disk first, once for each event
+    an answer    db.run_lane(lane, handler)     one turn per session, retried, cut off
+    a tool       turn.append                    the call, then its result, as they happen
+    a reply      db.run_outbox(sender)          from a row that the end of the turn wrote
+    a notice     db.events, db.forward_event    to open pages at once, to channels by outbox
+    compaction   session.compact() in a task    no turn waits for it, and no message
+    start        db.recover, db.run_resumes     users first, resumes within their budget
+    ever after   db.reset_if_due, db.gc         stale conversations reset, old ones archived
 
-What is in memory is what pages are open and what this process is busy with: a kill -9
-loses nothing that anybody was promised. Several of these processes may share one
-database.
+Memory holds only the open pages and the work of this process. A kill -9 loses nothing
+that was promised. Several of these processes may share one database.
 
-Not shown: streaming, accounts. A page that is open on one process is not told what
-another one does, except by notices. It reads the conversation, and the notices that it
-missed, when it is opened.
+Not shown: streaming, accounts. A page that is open on one process learns of another
+process's work by notices only. When it is opened, it reads the conversation and the
+notices that it missed.
 """
 
 from __future__ import annotations
@@ -421,7 +420,8 @@ class Gateway:
         return "\n".join(
             [
                 f"Agent: {info.agent_id or 'main'} · {self.model.name}",
-                f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/{self.settings.threshold_tokens:,} tokens",
+                f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/"
+                f"{self.settings.threshold_tokens:,} tokens",
                 f"Compactions: {info.compactions} · epoch {info.epoch}",
                 f"Session: {info.session_id} · {info.entries:,} entries",
                 *(

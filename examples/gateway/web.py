@@ -1,19 +1,21 @@
 """HTTP and WebSocket: what pages and adapters talk to.
 
-    POST /messages                 202 and a receipt once the message is on disk; 429 or 503 with Retry-After when it was not taken
-    WS   /ws/{conversation}        what happens to it: accepted, thinking, compacting, compacted, failed, reset, notice, reply
-    GET  /conversations/{name}     what was said, from the transcript, and what its user was told besides
+    POST /messages                 202 and a receipt once the message is on disk.
+                                   429 or 503 with Retry-After when it was not accepted
+    WS   /ws/{conversation}        its events: accepted, thinking, compacting, compacted,
+                                   failed, reset, notice, reply
+    GET  /conversations/{name}     the transcript, and its user's notices
     GET  /status  /held  /health   for operators
 
-A client makes up an `event_id` for each message and may send it again, with the same
-one, as often as it likes.
+A client chooses an `event_id` for each message. It may send the same message again,
+with the same id, any number of times.
 
-There are no accounts: whoever reaches the port may read and write. So it listens on
-this machine only, unless told otherwise, and keeps out what a browser on this machine
-can be made to do by other sites: a request under a host name that is not ours (a name
-of theirs that resolves to 127.0.0.1 would make their page one of ours), and any that a
-page of theirs sends. What people and models say reaches the page as text, never as
-HTML, and the page may run its own script only.
+There are no accounts: every client that reaches the port may read and write. So the
+server listens on this machine only, unless `--host` says otherwise. It also refuses
+requests that another site makes a browser on this machine send. Those are requests
+under a host name that is not ours (a foreign name that resolves to 127.0.0.1 would make
+a foreign page one of ours), and requests that a foreign page sends. Text of people and
+models reaches the page as text, never as HTML. The page may run its own script only.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ RECORD = """
     const note = () => {
       for (const one of document.querySelectorAll('article.user')) {
         const states = (window.states[one.querySelector('p').textContent] ||= []);
-        if (one.dataset.state && states.at(-1) !== one.dataset.state) states.push(one.dataset.state);
+        const state = one.dataset.state;
+        if (state && states.at(-1) !== state) states.push(state);
       }
       const status = document.getElementById('status').textContent;
       if (window.statuses.at(-1) !== status) window.statuses.push(status);

@@ -74,7 +74,7 @@ def check_clean(path: Path) -> None:
     assert query(path, "SELECT what, session_id, operation FROM held") == []
 
 
-# -- openclaw#73204: messages are lost, or wait in silence, while a session is compacted
+# -- openclaw#73204: messages are lost, or wait in silence, during a compaction --------
 
 
 def held_back(endpoint: ChatEndpoint) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def test_openclaw_73204_delays_and_missing_answers_are_reported(
     check_clean(gateway.database)
 
 
-# -- openclaw#84193: a compaction that ends badly takes the session with it until a restart
+# -- openclaw#84193: a failed compaction blocks its session until a restart -------------
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_openclaw_84193_a_channel_hears_of_it_after_a_kill(
     gateway.ask("and on", "bob", channel="discord")
 
 
-# -- openclaw#45505: late success leaves the session row, the counters, the tokens and the transcript disagreeing
+# -- openclaw#45505: after late success row, counters, tokens and transcript disagree --
 
 
 def test_openclaw_45505_a_late_summary_counts_once(
@@ -352,16 +352,22 @@ def status_is_never_a_mixture(
 
 STORY = """
 SELECT (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no) - 1 AS epochs,
-       (SELECT count(*) FROM entry AS e WHERE e.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295
+       (SELECT count(*) FROM entry AS e WHERE e.entry_no BETWEEN s.session_no << 32
+         AND (s.session_no << 32) + 4294967295
           AND e.type = 'compaction') AS summaries,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no) AS jobs,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'running') AS running,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed') AS committed,
+       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no
+         AND c.state = 'running') AS running,
+       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no
+         AND c.state = 'committed') AS committed,
        (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no
           AND c.state IN ('failed', 'expired', 'cancelled')) AS given_up,
-       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no AND c.state = 'committed' AND c.late) AS late,
-       (SELECT count(*) FROM held AS h WHERE h.session_id = s.session_id AND h.what = 'compaction') AS held,
-       (SELECT json_group_object(kind, n) FROM (SELECT kind, count(*) AS n FROM event WHERE session_no = s.session_no
+       (SELECT count(*) FROM compaction AS c WHERE c.session_no = s.session_no
+         AND c.state = 'committed' AND c.late) AS late,
+       (SELECT count(*) FROM held AS h WHERE h.session_id = s.session_id
+         AND h.what = 'compaction') AS held,
+       (SELECT json_group_object(kind, n) FROM (SELECT kind, count(*) AS n FROM event
+         WHERE session_no = s.session_no
           AND audience = 'operator' GROUP BY kind)) AS events
 FROM session AS s WHERE s.session_no = :session_no
 """
@@ -673,7 +679,7 @@ def test_maintenance_that_keeps_the_write_lock_is_noticed(
     assert max(beside) > 1.0, beside
 
 
-# -- openclaw#44687: after a restart every stale session resumes at once, and users starve
+# -- openclaw#44687: after a restart every session resumes at once, users starve --------
 
 STORM = interrupted_sessions.Storm()
 

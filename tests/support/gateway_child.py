@@ -6,9 +6,12 @@ It speaks JSON lines: commands on stdin, what happens on stdout. What is in the 
 survives the process, so a line is a fact that its reader may remember. `SETTINGS`
 (JSON, see `Settings`) say how long the model and the summariser think.
 
-    {"do": "accept", "id": ..., "talk": ..., "text": ...}   -> {"saw": "accepted", ...} once `accept` has returned
-    {"do": "settle"}                                        -> {"saw": "settled"} once nothing is waiting or under way
-    (end of input)                                          -> it stops as a gateway does on SIGTERM
+    {"do": "accept", "id": ..., "talk": ..., "text": ...}
+        -> {"saw": "accepted", ...} once `accept` has returned
+    {"do": "settle"}
+        -> {"saw": "settled"} once nothing is waiting or under way
+    (end of input)
+        -> it stops as a gateway does on SIGTERM
 
 The channel is a file outside the process: delivering is one `write` at its end, which a
 killed process cannot take back. A message may tell the model what to do: "hang" (think
@@ -42,10 +45,10 @@ COMPACT_AT_TOKENS = 400
 KEEP_TOKENS = 100
 
 STATEMENTS = {
-    "child.inbox_open": (
-        "SELECT inbox_no FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted') LIMIT 1"
-    ),
-    "child.outbox_open": "SELECT outbox_no FROM outbox WHERE state IN ('pending', 'sending') LIMIT 1",
+    "child.inbox_open": """SELECT inbox_no FROM inbox
+                           WHERE state IN ('queued', 'claimed', 'interrupted') LIMIT 1""",
+    "child.outbox_open": """SELECT outbox_no FROM outbox
+                            WHERE state IN ('pending', 'sending') LIMIT 1""",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})
 

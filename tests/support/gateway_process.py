@@ -160,14 +160,18 @@ def delivered(channel: Path) -> list[Line]:
 # judged.)
 WITHOUT_ANSWER = """
 WITH answered AS (
-  SELECT t.turn_no, t.session_no, i.entry_no FROM turn AS t JOIN inbox AS i ON i.inbox_no = t.inbox_no
+  SELECT t.turn_no, t.session_no, i.entry_no FROM turn AS t
+    JOIN inbox AS i ON i.inbox_no = t.inbox_no
   WHERE t.state = 'completed' AND NOT t.incomplete
 )
 SELECT a.turn_no FROM answered AS a
-WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.turn_no = a.turn_no AND o.session_no = a.session_no)
-   OR (SELECT count(*) FROM answered AS later WHERE later.session_no = a.session_no AND later.turn_no >= a.turn_no)
+WHERE NOT EXISTS (SELECT 1 FROM outbox AS o
+                  WHERE o.turn_no = a.turn_no AND o.session_no = a.session_no)
+   OR (SELECT count(*) FROM answered AS later
+       WHERE later.session_no = a.session_no AND later.turn_no >= a.turn_no)
     > (SELECT count(*) FROM entry AS e
-       WHERE e.entry_no > a.entry_no AND e.entry_no <= (a.session_no << 32) + 4294967295 AND e.role = 'assistant')"""
+       WHERE e.entry_no > a.entry_no AND e.entry_no <= (a.session_no << 32) + 4294967295
+         AND e.role = 'assistant')"""
 
 
 # A lane's loop looks at least this often. The rest is for a machine that is busy with
@@ -221,7 +225,8 @@ def check_promises(
     for talk, texts in sent.items():
         report = query(
             path,
-            """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
+            """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e
+               JOIN binding AS b ON b.session_no = e.entry_no >> 32
                WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
             key.format(talk),
         )
@@ -240,7 +245,8 @@ def check_promises(
     assert twice == [], f"completed twice: {twice}"
     overlapping = query(
         path,
-        """SELECT a.turn_no, b.turn_no FROM turn AS a JOIN turn AS b ON b.session_no = a.session_no AND b.turn_no > a.turn_no
+        """SELECT a.turn_no, b.turn_no FROM turn AS a JOIN turn AS b ON b.session_no = a.session_no
+           AND b.turn_no > a.turn_no
            WHERE b.started_at_ms < a.finished_at_ms""",
     )
     assert overlapping == [], f"turns of one session overlap: {overlapping}"

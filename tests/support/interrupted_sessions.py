@@ -130,7 +130,8 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
         which = "o.entry_no >> 32" if table == "entry" else "o.session_no"
         connection.execute(
             f"""WITH RECURSIVE n (i) AS (VALUES (?) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-                INSERT INTO {table} ({", ".join(columns)}) SELECT {values} FROM n CROSS JOIN {table} AS o WHERE {which} = ?""",
+                INSERT INTO {table} ({", ".join(columns)})
+                SELECT {values} FROM n CROSS JOIN {table} AS o WHERE {which} = ?""",
             (low, high, template),
         ).fetchall()
 
@@ -215,7 +216,8 @@ def _interrupt(
     died = subprocess.Popen([sys.executable, "-c", ""])
     died.wait()
     (instance,) = connection.execute(
-        """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms) VALUES (?, ?, ?, 1, 'storm', ?)
+        """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
+           VALUES (?, ?, ?, 1, 'storm', ?)
            RETURNING instance_no""",
         (
             socket.gethostname(),
@@ -244,8 +246,10 @@ def _interrupt(
         )
         text = HANG if kind == "hanging" else GO_ON
         connection.execute(
-            """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms,
-                                 expires_at_ms, deadline_ms) VALUES (?, 'main', 'message', 'running', ?, ?, 'storm', ?, ?, ?, ?, ?)""",
+            """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
+                                 instance_no, started_at_ms, renewed_at_ms,
+                                 expires_at_ms, deadline_ms)
+               VALUES (?, 'main', 'message', 'running', ?, ?, 'storm', ?, ?, ?, ?, ?)""",
             (
                 session_no,
                 inbox_no,
@@ -259,9 +263,11 @@ def _interrupt(
         )
         turn_no = connection.last_insert_rowid()
         connection.execute(
-            """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, turn_no,
+            """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state,
+                                  accepted_at_ms, available_at_ms, attempts, turn_no,
                                   entry_no, payload)
-               SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?, ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
+               SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?,
+                 ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
                FROM inbox WHERE session_no = ? AND state = 'interrupted'""",
             (
                 inbox_no,
@@ -293,7 +299,8 @@ def _interrupt(
             )
         if kind == "damaged":
             connection.execute(
-                """INSERT INTO import_file (import_file_no, path, name, kind, session_no, bytes, lines, quarantined, imported_at_ms, state)
+                """INSERT INTO import_file (import_file_no, path, name, kind, session_no, bytes,
+                   lines, quarantined, imported_at_ms, state)
                    VALUES (?1, '/storm/' || ?1, ?1, 'live', ?1, 9, 1, 1, 0, 'done')""",
                 (session_no,),
             )
@@ -303,9 +310,11 @@ def _interrupt(
             )
         if kind == "failed":
             connection.execute(
-                """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms,
+                """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
+                                     instance_no, started_at_ms, renewed_at_ms,
                                      expires_at_ms, deadline_ms, finished_at_ms, reason)
-                   VALUES (?, 'main', 'message', 'failed', ?, 3, 'storm', ?, ?5, ?5, ?5, ?5, ?5, 'the model was down')""",
+                   VALUES (?, 'main', 'message', 'failed', ?, 3, 'storm', ?, ?5, ?5, ?5, ?5, ?5,
+                   'the model was down')""",
                 (session_no, session_no + 500, instance, at_ms, at_ms),
             )
     # The templates' own interrupted message is of no interest any more.
@@ -313,7 +322,8 @@ def _interrupt(
     for number in range(storm.waiting):
         session_no = storm.sessions - number
         connection.execute(
-            """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+            """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms,
+               available_at_ms, payload)
                VALUES ('sim', ?, ?, 'main', 'queued', ?, ?, ?)""",
             (
                 f"waiting {number}",

@@ -92,7 +92,8 @@ async def main(path: str, folder: Path, keep: list[str], greedy: bool) -> None:
             await begin("import")
             await insist(lambda source=source: db.import_path(source))
             await begin("backup")
-            await insist(lambda copy=copy: db.backend.backup(copy))  # type: ignore[attr-defined]  # the engine's own
+            # `backup` and `incremental_vacuum` are the engine's own.
+            await insist(lambda copy=copy: db.backend.backup(copy))  # type: ignore[attr-defined]
             await anyio.Path(copy).unlink()
             await begin("archive")
             await insist(lambda: db.gc(RetentionPolicy(max_sessions=KEEP_SESSIONS, idle_days=0)))

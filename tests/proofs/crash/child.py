@@ -1,7 +1,9 @@
 """Processes that are there to be killed: one is forked for each order that arrives, and
 lives one scenario.
 
-    python tests/proofs/crash/child.py          orders (JSON lines, see `Order`) on stdin, what happens on stdout
+    python tests/proofs/crash/child.py
+
+Orders (JSON lines, see `Order`) come on stdin. Events go to stdout.
 
 This process itself never opens a database and has no threads, so a fork of it is as
 good as a new process and costs a hundredth of one. A child tells what was acknowledged

@@ -1,10 +1,12 @@
 """A process whose real disk gets full, or whose system runs out of something, and gets
 it back.
 
-    python tests/proofs/crash/faults_child.py tmpfs FOLDER        the file system under FOLDER is filled with a ballast file, then freed
-    python tests/proofs/crash/faults_child.py file-size FOLDER    no file may grow past a limit (RLIMIT_FSIZE), then any may
-    python tests/proofs/crash/faults_child.py open-files FOLDER   no further file can be opened (RLIMIT_NOFILE), then more can
-    python tests/proofs/crash/faults_child.py count DATABASE      what a fresh process finds
+    python tests/proofs/crash/faults_child.py MODE FOLDER
+
+    tmpfs        a ballast file fills the file system under FOLDER, and is then removed
+    file-size    no file may grow past a limit (RLIMIT_FSIZE), then any may
+    open-files   no further file can be opened (RLIMIT_NOFILE), then more can
+    count        FOLDER is a database: print what a fresh process finds in it
 
 Nothing is injected here: the errors are the kernel's. It prints what its client was
 told, as one line of JSON.

@@ -357,7 +357,8 @@ class World:
             key = KEY.format(f"{prefix}{talk}")
             report = query(
                 self.path,
-                """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
+                """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e
+                   JOIN binding AS b ON b.session_no = e.entry_no >> 32
                    WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
                 key,
             )
@@ -426,7 +427,8 @@ def contents(path: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for session_id, *entry in query(
         path,
-        """SELECT s.session_id, e.entry_no & 0xffffffff, e.entry_id, e.parent_no, e.payload FROM entry AS e
+        """SELECT s.session_id, e.entry_no & 0xffffffff, e.entry_id, e.parent_no, e.payload
+           FROM entry AS e
            JOIN session AS s ON s.session_no = e.entry_no >> 32 ORDER BY e.entry_no""",
     ):
         found.setdefault(session_id, []).append(entry)

@@ -82,9 +82,12 @@ VIOLATIONS_MAX = 20
 
 STATEMENTS = {
     "storm.session": """SELECT s.*, (SELECT count(*) FROM compaction AS c
-                                WHERE c.session_no = s.session_no AND c.state = 'committed') AS committed,
-                               (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no) AS epochs,
-                               (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no AND e.closed_at_ms IS NULL) AS epochs_open
+                                WHERE c.session_no = s.session_no
+                                  AND c.state = 'committed') AS committed,
+                               (SELECT count(*) FROM epoch AS e
+                                 WHERE e.session_no = s.session_no) AS epochs,
+                               (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no
+                                 AND e.closed_at_ms IS NULL) AS epochs_open
                         FROM session AS s WHERE s.session_id = :session_id""",
     "storm.epoch": "SELECT * FROM epoch WHERE session_no = :session_no AND epoch = :epoch",
     "storm.entries": """SELECT entry_no, branch_no, position, idempotency_key, payload FROM entry
@@ -93,13 +96,17 @@ STATEMENTS = {
     "storm.work": """SELECT (SELECT count(*) FROM turn WHERE state = 'running') AS running,
                             (SELECT count(*) FROM inbox WHERE state = 'claimed') AS claimed,
                             (SELECT count(*) FROM inbox AS i JOIN turn AS t ON t.turn_no = i.turn_no
-                             WHERE i.state = 'claimed' AND t.state <> 'running') AS claimed_by_nobody,
-                            (SELECT count(*) - count(DISTINCT inbox_no) FROM turn WHERE state = 'completed') AS twice,
+                             WHERE i.state = 'claimed'
+                               AND t.state <> 'running') AS claimed_by_nobody,
+                            (SELECT count(*) - count(DISTINCT inbox_no) FROM turn
+                              WHERE state = 'completed') AS twice,
                             (SELECT count(*) FROM inbox WHERE state = 'done') AS done,
                             (SELECT count(*) FROM turn WHERE state = 'completed') AS completed,
                             (SELECT count(*) FROM outbox) AS replies""",
-    "storm.open": """SELECT (SELECT count(*) FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted'))
-                          + (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')) AS work""",
+    "storm.open": """SELECT (SELECT count(*) FROM inbox
+                          WHERE state IN ('queued', 'claimed', 'interrupted'))
+                          + (SELECT count(*) FROM outbox
+                          WHERE state IN ('pending', 'sending')) AS work""",
     "storm.gone": "SELECT session_key FROM binding WHERE agent_id = 'gone' ORDER BY session_key",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})
@@ -580,7 +587,10 @@ class WritingProcess(Process):
                 continue
             number += 1
             # The oldest: its turn is next.
-            session, _ = await self.patiently("session", lambda: self.db.session(keys[0]))  # noqa: B023
+            session, _ = await self.patiently(
+                "session",
+                lambda: self.db.session(keys[0]),  # noqa: B023  # called at once
+            )
             await self.append_if_live(session, f"gone {self.number}:{number}")
 
     async def append_if_live(self, session: sessiondb.Session, key: str) -> None:
@@ -632,7 +642,8 @@ class WritingProcess(Process):
                         (question if number % 2 == 0 else answer)(f"line {number}")
                     )
                     out.write(
-                        f'{{"type":"message","id":"e{number}","parentId":{parent},"timestamp":"{TIMESTAMP}","message":{message}}}\n'
+                        f'{{"type":"message","id":"e{number}","parentId":{parent},'
+                        f'"timestamp":"{TIMESTAMP}","message":{message}}}\n'
                     )
         return lines + 20
 

@@ -8,14 +8,20 @@ SIGKILL, or SIGSTOP for a process that freezes. It is delivered before the call 
 sends it returns, so the process is at exactly that step. Steps are named for where they
 lie:
 
-    begun, ran OP, before COMMIT of OP, after COMMIT of OP, returned OP    around every write of the library, by its operation
-    between two batches in a turn       the writer holds nothing then, and a handler runs (if the scenario says so)
-    statement NAME                      behind every statement of a write transaction, by its name in the .sql files
-    write/sync/truncate FILE            before each of these of the main file, the WAL or another file, checkpoints included
-    read wal                            likewise: in the recovery of a WAL, and in ordinary reads
-    torn FILE                           in the middle of such a write: half of it is in the file
-    before/after checkpoint, ... last checkpoint, ... schema, ... link, ... replace, ... fsync, schema statement, backup step, vacuum
-    step, file made, ...
+    begun, ran OP, before COMMIT of OP, after COMMIT of OP, returned OP
+        around every write of the library, by its operation
+    between two batches in a turn
+        the writer holds nothing, and a handler runs (if the scenario says so)
+    statement NAME
+        after every statement of a write transaction, by its name in the .sql files
+    write/sync/truncate FILE
+        before each of these on the main file, the WAL or another file, checkpoints included
+    read wal
+        likewise: in the recovery of a WAL, and in ordinary reads
+    torn FILE
+        in the middle of such a write: half of it is in the file
+    before/after checkpoint, last checkpoint, schema, link, replace, fsync
+    schema statement, backup step, vacuum step, file made, ...
 
 What is written stays in the page cache when a process dies, so this says nothing about
 power cuts.

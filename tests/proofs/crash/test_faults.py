@@ -122,11 +122,15 @@ JOBS = ("import", "gc", "backup")
 
 STATEMENTS = {
     "faults.unsettled": """SELECT (SELECT count(*) FROM inbox WHERE state NOT IN ('done', 'dead'))
-                                + (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')) AS n""",
-    "faults.open": """SELECT 'inbox' AS what, inbox_no AS no, lane, state, attempts, reason FROM inbox WHERE state NOT IN ('done', 'dead')
-                      UNION ALL SELECT 'outbox', outbox_no, target, state, attempts, reason FROM outbox
+                                + (SELECT count(*) FROM outbox
+                                  WHERE state IN ('pending', 'sending')) AS n""",
+    "faults.open": """SELECT 'inbox' AS what, inbox_no AS no, lane, state, attempts, reason
+                      FROM inbox WHERE state NOT IN ('done', 'dead')
+                      UNION ALL SELECT 'outbox', outbox_no, target, state, attempts, reason
+                        FROM outbox
                       WHERE state IN ('pending', 'sending')
-                      UNION ALL SELECT 'turn', turn_no, '', state, expires_at_ms, '' FROM turn WHERE state = 'running'""",
+                      UNION ALL SELECT 'turn', turn_no, '', state, expires_at_ms, '' FROM turn
+                        WHERE state = 'running'""",
 }
 
 

@@ -213,8 +213,10 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
         ("lost", f"DELETE FROM entry WHERE entry_no = {LAST_USER_ENTRY}", "the transcript has"),
         (
             "doubled",
-            f"""INSERT INTO entry (entry_no, position, type, role, projection, appended_at_ms, entry_id, payload)
-                SELECT entry_no + 100, position, type, role, projection, appended_at_ms, 'twin', payload FROM entry
+            f"""INSERT INTO entry (entry_no, position, type, role, projection, appended_at_ms,
+                entry_id, payload)
+                SELECT entry_no + 100, position, type, role, projection, appended_at_ms, 'twin',
+                  payload FROM entry
                 WHERE entry_no = {LAST_USER_ENTRY}""",
             "the transcript has",
         ),

@@ -139,7 +139,8 @@ def compare_entries(storm: Storm) -> list[str]:
         )
     rows = query(
         storm.path,
-        """SELECT b.session_key, e.idempotency_key, e.entry_no FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
+        """SELECT b.session_key, e.idempotency_key, e.entry_no FROM entry AS e
+           JOIN binding AS b ON b.session_no = e.entry_no >> 32
            WHERE b.agent_id = 'talk' AND e.idempotency_key GLOB '[0-9]*' ORDER BY e.entry_no""",
     )
     stored = [((int(key.rpartition(":")[2]), mine), number) for key, mine, number in rows]
@@ -160,7 +161,8 @@ def compare_loose(storm: Storm) -> list[str]:
     report = {(line["session_id"], line["key"]): line["number"] for line in storm.saw("loose")}
     rows = query(
         storm.path,
-        """SELECT s.session_id, e.idempotency_key, e.entry_no FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
+        """SELECT s.session_id, e.idempotency_key, e.entry_no FROM entry AS e
+           JOIN session AS s ON s.session_no = e.entry_no >> 32
            WHERE e.idempotency_key GLOB 'burst *' OR e.idempotency_key GLOB 'gone *'""",
     )
     return _differences(
@@ -190,7 +192,8 @@ def compare_compactions(storm: Storm) -> list[str]:
     rows = query(
         storm.path,
         """SELECT s.session_id, c.epoch, json_extract(e.payload, '$.summary') FROM compaction AS c
-           JOIN session AS s ON s.session_no = c.session_no JOIN entry AS e ON e.entry_no = c.entry_no WHERE c.state = 'committed'""",
+           JOIN session AS s ON s.session_no = c.session_no
+             JOIN entry AS e ON e.entry_no = c.entry_no WHERE c.state = 'committed'""",
     )
     report = sorted(
         (line["session_id"], line["epoch"], line["summary"])

@@ -230,15 +230,19 @@ from sessiondb.sqlite.transaction import Prepared
 
 BLOCKS = 400
 transaction.statements().update({
-    "fork.table": Prepared("fork.table", "CREATE TABLE ballast (n INTEGER PRIMARY KEY, content BLOB)"),
-    "fork.insert": Prepared("fork.insert", "INSERT INTO ballast (content) VALUES (randomblob(20000))"),
-    "fork.count": Prepared("fork.count", "SELECT count(*) AS n, sum(length(content)) AS bytes FROM ballast"),
+    name: Prepared(name, sql)
+    for name, sql in {
+        "fork.table": "CREATE TABLE ballast (n INTEGER PRIMARY KEY, content BLOB)",
+        "fork.insert": "INSERT INTO ballast (content) VALUES (randomblob(20000))",
+        "fork.count": "SELECT count(*) AS n, sum(length(content)) AS bytes FROM ballast",
+    }.items()
 })
 path = sys.argv[1]
 begun, go_on = threading.Event(), threading.Event()
 
 def body(tx):
-    # More than the page cache holds: half of it is in the WAL before COMMIT, and found by the index in the shared memory.
+    # More than the page cache holds: half of it is in the WAL before COMMIT, and found by
+    # the index in the shared memory.
     tx.run("fork.table")
     for _ in range(BLOCKS):
         tx.run("fork.insert")
@@ -264,7 +268,9 @@ async def child(db):
         with sessiondb.database.query(path, "SELECT 1"):
             pass
     calls = [
-        lambda: db.write("x", lambda tx: None), lambda: db.read("x", lambda tx: None), lambda: db.backend.backup(path + ".copy"),
+        lambda: db.write("x", lambda tx: None),
+        lambda: db.read("x", lambda tx: None),
+        lambda: db.backend.backup(path + ".copy"),
         db.close, lambda: db.session("agent:main:web:1"), anew, lambda: anew(readonly=True), ask,
     ]
     return sum([await refused(call) for call in calls])
@@ -290,8 +296,8 @@ with start_blocking_portal() as portal:
             os.kill(os.getpid(), 9)
         os.waitpid(pid, 0)
     # The lock is still the parent's: nobody else gets it.
-    other = subprocess.run([sys.executable, "-c", "import apsw, sys; apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')", path],
-                           capture_output=True, text=True)
+    script = "import apsw, sys; apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')"
+    other = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
     print("BusyError" in other.stderr, flush=True)
     go_on.set()
     print(result.result(), flush=True)

@@ -370,7 +370,8 @@ class Recorder(AbstractContextManager["Recorder"]):
 
 
 def _absolute(path: Any) -> str:
-    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # the name as it was given: links are not followed
+    # The name as it was given: links are not followed.
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # see above
 
 
 class _Recording(apsw.VFS):
@@ -383,7 +384,9 @@ class _Recording(apsw.VFS):
         self.recorder = recorder
         super().__init__("recording", "unix", makedefault=True)
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+    def xOpen(  # noqa: N802  # SQLite's name
+        self, name: str | apsw.URIFilename | None, flags: list[int]
+    ) -> apsw.VFSFile:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or not self.recorder.covers(path) or not flags[0] & _NAMED:
             return apsw.VFSFile("unix", name, flags)

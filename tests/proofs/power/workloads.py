@@ -368,7 +368,8 @@ class Gateway:
 
         One that was handled is not told again once the next has been asked for.
         """
-        async with aclosing(db.events("operator", from_start=True)) as report:  # type: ignore[type-var]
+        events = db.events("operator", from_start=True)
+        async with aclosing(events) as report:  # type: ignore[type-var]
             before = 0
             async for event in report:
                 if before:
@@ -501,7 +502,8 @@ async def three_sessions(db: sessiondb.SessionDB, ledger: Ledger) -> list[sessio
 
 _GONE = """SELECT count(*) FROM session WHERE archived_at_ms IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM entry WHERE entry_no >> 32 = session_no)"""
-_RESTORED = """SELECT count(*) FROM session JOIN archive USING (session_no) WHERE session_id = ? AND state = 'restored'
+_RESTORED = """SELECT count(*) FROM session JOIN archive USING (session_no) WHERE session_id = ?
+               AND state = 'restored'
                AND (SELECT count(*) FROM entry WHERE entry_no >> 32 = session_no) >= ?"""
 
 

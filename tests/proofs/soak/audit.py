@@ -101,7 +101,8 @@ class Findings:
 
 async def restore_everything(path: Path, found: Findings) -> None:
     """Bring back every archive, finished or on its way, and check the whole file again."""
-    archived = """SELECT DISTINCT s.session_id FROM archive AS a JOIN session AS s ON s.session_no = a.session_no
+    archived = """SELECT DISTINCT s.session_id FROM archive AS a
+                  JOIN session AS s ON s.session_no = a.session_no
                   WHERE a.state NOT IN ('restored', 'deleted') ORDER BY a.archive_no"""
     async with sessiondb.open(path, program="soak audit") as db:
         for session_id in query(path, archived):
@@ -147,13 +148,15 @@ def _said(path: Path, session_no: int) -> list[str]:
     message = query(
         path,
         """SELECT json_extract(payload, '$.message.content') FROM entry
-           WHERE entry_no BETWEEN ?1 << 32 AND (?1 << 32) + 0xffffffff AND role = 'user' ORDER BY entry_no""",
+           WHERE entry_no BETWEEN ?1 << 32 AND (?1 << 32) + 0xffffffff AND role = 'user'
+             ORDER BY entry_no""",
         session_no,
     )
     waiting = query(
         path,
         """SELECT json_extract(payload, '$.content') FROM inbox
-           WHERE session_no = ? AND entry_no IS NULL AND state IN ('queued', 'interrupted', 'dead') ORDER BY inbox_no""",
+           WHERE session_no = ? AND entry_no IS NULL AND state IN ('queued', 'interrupted', 'dead')
+             ORDER BY inbox_no""",
         session_no,
     )
     return [*message, *waiting]

@@ -60,7 +60,8 @@ async def _settle(soak: Soak) -> None:
 
 def _undecided(soak: Soak) -> int:
     assert soak.looker is not None
-    sql = """SELECT (SELECT count(*) FROM outbox WHERE state IN ('unknown', 'failed', 'pending', 'sending'))
+    sql = """SELECT (SELECT count(*) FROM outbox
+                  WHERE state IN ('unknown', 'failed', 'pending', 'sending'))
                   + (SELECT count(*) FROM inbox WHERE state NOT IN ('done'))"""
     return int(soak.looker.ask(sql)[0][0])
 
@@ -146,7 +147,8 @@ async def _check_transcripts(soak: Soak) -> None:
     await soak.commands.run("export", copy, out, codes=(0, 1))
     # What was deleted for good is not written. An index names what is bound:
     # conversations that retention has let go of are not.
-    deleted = """SELECT r.name FROM import_file AS r JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
+    deleted = """SELECT r.name FROM import_file AS r
+                 JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
     missing = set(query(copy, deleted))
     names = set(query(copy, "SELECT name FROM import_file WHERE kind <> 'index'"))
     wrong = [

@@ -116,7 +116,9 @@ class Slow:
             if task:
                 self.note(f"a step of {task}", (time.monotonic() - began) * 1000)
 
-        Writer._commit, Writer._measure, Writer._step_maintenance = committed, measured, stepped  # type: ignore[method-assign]
+        Writer._commit = committed  # type: ignore[method-assign]
+        Writer._measure = measured  # type: ignore[method-assign]
+        Writer._step_maintenance = stepped  # type: ignore[method-assign]
 
 
 class SoakGateway(Child):

@@ -132,9 +132,8 @@ class Soak:
         elif saw == "dropped":
             self.counted["archives deleted"] += line["done"]
         elif saw in ("compacted", "not compacted"):
-            self.counted[
-                f"{saw}: {line.get('outcome') or line.get('reason')}{', late' if line.get('late') else ''}"
-            ] += 1
+            late = ", late" if line.get("late") else ""
+            self.counted[f"{saw}: {line.get('outcome') or line.get('reason')}{late}"] += 1
         elif saw == "busy":
             self.counted[f"busy: {line['op']}"] += 1
         elif saw in ("not decided", "decided by hand", "backed up", "recovered"):

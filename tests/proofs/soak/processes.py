@@ -241,9 +241,8 @@ class Commands:
                 await process.wait()
         assert process.returncode is not None
         if name:
-            self.codes[
-                f"{name} {'killed' if process.returncode == -signal.SIGKILL else process.returncode}"
-            ] += 1
+            killed = process.returncode == -signal.SIGKILL
+            self.codes[f"{name} {'killed' if killed else process.returncode}"] += 1
             self.longest_s[name] = max(self.longest_s.get(name, 0.0), time.monotonic() - began)
         return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
 

@@ -53,7 +53,8 @@ ENDED_PROCESSES = """
     SELECT 'h', 'b', i, 0, 'sessiondb', i, i + 1 FROM n"""
 DONE_MESSAGES = """
     WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-    INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+    INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms,
+      payload)
     SELECT 's', i, 1 + i % 10, 'main', 'done', i, i, '{}' FROM n"""
 
 
