@@ -1,5 +1,6 @@
-"""Measure on the reference gateway what was measured on OpenClaw's: the rows of
-docs/baseline.md.
+"""Measure the rows of docs/baseline.md on the reference gateway.
+
+OpenClaw's gateway was measured the same way.
 
     python benchmarks/baseline.py [--summary 20] [--outlast 70]
 

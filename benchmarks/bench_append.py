@@ -39,8 +39,9 @@ def test_one_caller_waits_hardly_longer_than_for_raw_sqlite(
 def test_one_caller_where_a_sync_takes_a_disk(
     bench: Bench, slow_sync: None, raw: Raw, db: SessionDB
 ) -> None:
-    """The same with a sync of 2 ms: what sessiondb adds is computing, and does not grow
-    with the disk.
+    """Append with a sync of 2 ms.
+
+    What sessiondb adds is computing. It does not grow with the disk's time.
     """
     session = bench.run(db.session("agent:main:bench:one"))
     count = size(50, 5)
@@ -81,8 +82,9 @@ def test_many_callers_share_commits_where_a_sync_takes_a_disk(
 def test_a_running_compaction_does_not_slow_appends(
     bench: Bench, db: SessionDB, which: str
 ) -> None:
-    """The floor: the same appends, and the same messages arriving in the other place,
-    without a compaction.
+    """Measure the floor: the same appends, without a compaction.
+
+    The same messages arrive in the other place.
     """
     session = bench.run(db.session("agent:main:bench:busy"))
     other = (
@@ -129,8 +131,9 @@ def _appending(session: Session) -> Callable[[], Awaitable[object]]:
 
 
 async def _throughput(callers: list[Callable[[], Awaitable[object]]], each: int) -> float:
-    """Return operations per second when every caller makes `each`, one after another,
-    all callers at once.
+    """Return operations per second of concurrent callers.
+
+    Every caller makes `each`, one after another.
     """
 
     async def call(operation: Callable[[], Awaitable[object]]) -> None:

@@ -1,6 +1,4 @@
-"""Compaction: the write transactions that begin and commit one, whatever the length of
-the history.
-"""
+"""Compaction: its two write transactions, whatever the history's length."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A gateway's work: what accepting, claiming and completing cost, what they do not wait
-for, and what a start costs.
+"""A gateway's work: accepting, claiming, completing, and a start.
 
 Messages are settled between blocks, outside the measured time, so that every block
 finds a lane of the same length.
@@ -127,8 +126,9 @@ def test_claiming_and_completing_beside_a_raw_transaction(
 
 
 def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionDB) -> None:
-    """The floor: the same messages accepted, and the same news arriving in the other
-    session, without a compaction.
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
     """
     other = bench.run(db.session("agent:main:bench:compacts"))
     accepts = size(2_000, 30)
@@ -159,7 +159,10 @@ def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionD
 def test_an_import_does_not_slow_accepting(
     bench: Bench, db: SessionDB, folders: Iterator[Path]
 ) -> None:
-    """The floor: the same messages accepted while nothing else is done."""
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
+    """
 
     async def ours() -> list[float]:
         samples = await _accept_during(db, db.import_path(next(folders)))
@@ -173,7 +176,9 @@ def test_an_import_does_not_slow_accepting(
 
 
 def test_a_backup_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
-    """The floor: the same messages accepted while nothing else is done.
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
 
     Callers come and go as they do beside retention.
     """
@@ -205,7 +210,9 @@ def test_a_backup_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
-    """The floor: the same messages accepted while nothing else is done.
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
 
     One long session is archived: written, compared, deleted.
 
@@ -252,8 +259,9 @@ def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None
 def test_a_start_costs_the_same_whatever_the_number_of_entries(
     bench: Bench, tmp_path: Path
 ) -> None:
-    """Open, recover and plan: 100,000 sessions of five entries beside as many of none,
-    with messages that were interrupted.
+    """Open, recover and plan beside 100,000 sessions of five entries.
+
+    As many sessions have no entries. Some messages were interrupted.
     """
     many, interrupted = size(100_000, 50), size(100, 10)
     paths = {entries: tmp_path / f"start-{entries}.db" for entries in (0, 5)}
@@ -304,8 +312,9 @@ async def _nothing() -> None:
 
 
 async def _idle(db: SessionDB) -> list[float]:
-    """Accept messages while nothing else is done, and settle them as `_accept_during`
-    does: that fills the WAL, too.
+    """Accept messages while nothing else is done.
+
+    They are settled as `_accept_during` settles them, because that fills the WAL, too.
     """
     accept, samples = _accepting(db), list[float]()
     while len(samples) < size(4_000, 20):

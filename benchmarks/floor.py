@@ -1,10 +1,11 @@
-"""The floors: the same work with apsw alone, so that a ratio says what sessiondb adds
-and not how fast the disk is.
+"""The floors: the same work with apsw alone.
+
+A ratio then says what sessiondb adds, and not how fast the disk is.
 
 A `Raw` is what one would write by hand: one thread with one connection, fed from a
 queue, answering on the event loop. It has the settings that matter for cost (4 KiB
 pages, WAL, `synchronous=FULL`, the same checkpoint size) and one table with a text in
-it: no keys, no tree, no batching, no cancellation, no deadlines.
+it. It has no keys, no tree, no batching, no cancellation and no deadlines.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ PAGE_BYTES = 4096
 
 
 class SlowSync(apsw.VFS):
-    """The system's files, but a sync takes at least so long: a disk that really writes
-    before it answers.
+    """The system's files, with a sync that takes a minimum of time.
+
+    That is a disk that really writes before it answers.
 
     Virtual machines often answer a sync from memory in a tenth of a millisecond, where
     an SSD with a power-loss guarantee takes one or two and a hard disk ten. While it

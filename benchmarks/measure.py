@@ -1,15 +1,14 @@
 """How the benchmarks measure.
 
-Every figure stands beside its raw floor, taken in the same run and interleaved with it:
-a round is one block of the floor, then one block of sessiondb (A B A B ...), and the
-ratio is the median of the rounds' ratios. So a machine that is busy, throttled or slow
-of disk moves both sides. Nothing here asserts a time: a target that is missed is
-printed as missed, in the table at the end and in `--benchmark-json` (under
-`extra_info`).
+Every figure stands beside its raw floor, taken in the same run and interleaved with it.
+A round is one block of the floor, then one block of sessiondb (A B A B ...). The ratio
+is the median of the rounds' ratios. So a machine that is busy, throttled or slow of
+disk moves both sides. Nothing here asserts a time. A target that is missed is printed
+as missed, in the table at the end and in `--benchmark-json` (under `extra_info`).
 
 `SESSIONDB_BENCH=smoke` takes the smallest sizes and one short round: it proves that the
-benchmarks run. The databases lie in pytest's temporary folder. Put it on the disk that
-is meant with `ARGS=--basetemp=/path`.
+benchmarks run. The databases lie in pytest's temporary folder. `ARGS=--basetemp=/path`
+puts them on another disk.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Draw docs/assets/baseline.svg: how long people wait while a compaction runs, from
-docs/baseline.md.
+"""Draw docs/assets/baseline.svg from docs/baseline.md.
+
+It shows how long people wait while a compaction runs.
 
     python benchmarks/plot.py          # writes the picture
     python benchmarks/plot.py --check  # exits with 1 when it is not what the table says

@@ -1,13 +1,12 @@
-"""The demo: real transcripts in, compaction under load, kill -9 in the middle, and a
-report that can fail.
+"""The demo: real transcripts, compaction under load, kill -9, and a report.
 
     make demo        or        python -m examples.demo
 
-This process is the client. Its gateway (gateway.py) is a child process that it kills
-without warning. What the gateway acknowledged goes into a ledger, a file of this
+The report can fail. This process is the client. Its gateway (demo_gateway.py) is a child
+process that it kills without warning. Acknowledgements go into a ledger, a file of this
 process, synced before anything else happens. At the end every promise is counted
 against that ledger, not against what the gateway believes. The exit code is 0 only if
-all were kept, 1 if one was broken, and `--break lose` or `--break duplicate` breaks one
+all were kept, and 1 if one was broken. `--break lose` or `--break duplicate` breaks one
 on purpose, to show that the report would notice.
 """
 
@@ -148,8 +147,9 @@ class Ledger:
         self._file.close()
 
     def note(self, events: list[dict[str, Any]]) -> None:
-        """Take events in, all that arrived at once: acknowledgements are synced before
-        they are believed.
+        """Take in all events that arrived at once.
+
+        Acknowledgements are synced before they count.
         """
         acks = [event for event in events if event["event"] == "ack"]
         if acks:
@@ -312,8 +312,9 @@ class Gateway:
 
 
 class Client:
-    """People who write: a steady stream of messages, each sent again after a restart
-    until it is acknowledged.
+    """Clients that write a steady stream of messages.
+
+    After a restart each message is sent again until it is acknowledged.
     """
 
     def __init__(self, gateway: Gateway, ledger: Ledger) -> None:
@@ -516,8 +517,9 @@ class Demo:
         return dead
 
     async def reconcile(self, gateway: Gateway, client: Client, dead: list[dict[str, Any]]) -> None:
-        """The dead process's summaries arrive after all: one is still useful, one has
-        been overtaken.
+        """Deliver the dead process's summaries.
+
+        One is still useful. The other has been overtaken.
         """
         if len(dead) < 2:
             return
@@ -702,8 +704,9 @@ class Demo:
 
 
 def must_be_in_context(ledger: Ledger, conversation: str) -> set[str]:
-    """Return the messages that were acknowledged after the last committed compaction of
-    a conversation began.
+    """Return the messages that a conversation's context must contain.
+
+    They were acknowledged after its last committed compaction began.
 
     They arrived while its summariser thought or later, so no summary can cover them. A
     conversation that was never compacted has everything in its context.
@@ -727,8 +730,9 @@ async def arrivals(session: sessiondb.Session) -> Any:
 
 
 def message_ids(texts: list[str]) -> Iterator[str]:
-    """Find the ids that the client wrote into its messages: what was said, not what an
-    index says.
+    """Find the ids that the client wrote into its messages.
+
+    They are read from the messages, not from an index.
     """
     for text in texts:
         yield from MESSAGE_ID.findall(text)

@@ -1,15 +1,14 @@
-"""A small agent gateway: many conversations, a scripted model, and a summariser that
-takes seconds.
+"""A small agent gateway with a scripted model and a slow summariser.
 
     python -m examples.demo_gateway DATABASE
 
 It speaks JSON lines: commands on stdin, events on stdout. It is the child process of
-the demo, which kills it without warning, so everything that it promises is in the order
-of two lines: a message is acknowledged after `append` returned.
+the demo, which kills it without warning. Its whole promise is the order of two lines: a
+message is acknowledged after `append` returned.
 
-Per conversation one task takes messages in order, as gateways do. Compactions run
-beside them, each in its own task. The model and the summariser are `sleep`: what is
-shown is what happens to the conversation while somebody thinks.
+One task per conversation takes messages in order, as gateways do. Compactions run
+beside them, each in its own task. The model and the summariser are `sleep`. The demo
+shows what happens to a conversation meanwhile.
 """
 
 from __future__ import annotations

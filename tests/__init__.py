@@ -1,6 +1,6 @@
-"""The tests, in packages as those of `sessiondb`.
+"""The tests, in packages like those of `sessiondb`.
 
-`support/` is what they share, `proofs/` is what runs long.
+`support/` has shared helpers. `proofs/` has the tests that run long.
 """
 
 from __future__ import annotations

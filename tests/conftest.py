@@ -1,14 +1,14 @@
-"""What every test may ask for.
+"""Fixtures of all tests.
 
 * `anyio_backend`: a test marked `@pytest.mark.anyio` runs twice, under asyncio and
   under trio.
 * `tmp_db`: a path for a database that does not exist yet, in a folder of its own.
 * `sample`: the project's own transcripts (tests/sample), always there.
-* `nothing_left`: fails a test after which a file below its folder is still open, or a
-  thread of ours alive.
+* `nothing_left`: fails a test that leaves a file of its folder open, or a thread of ours
+  alive.
 * `corpus`: the large collection of real transcripts beside the checkout. Without it the
-  test is skipped and says so. It has the layout of `sample`, so a test can be
-  parametrised over `transcripts`, which is whichever folders exist.
+  test is skipped. It has the layout of `sample`.
+* `transcripts`: `sample`, then `corpus` if there is one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.leaks import open_files, our_threads
 SAMPLE = TESTS / "sample"
 CORPUS = ROOT.parent / "shared" / "corpus"
 
-# Children of the tests find the package of this checkout, and the helpers beside these tests.
+# Children of the tests find this checkout's package and tests.
 os.environ["PYTHONPATH"] = str(ROOT)
 
 # Hypothesis would fail an example for being slow (200 ms by default): a timed
@@ -87,8 +87,9 @@ def corpus() -> Path:
 
 @pytest.fixture(scope="session", params=["sample", "corpus"])
 def transcripts(request: pytest.FixtureRequest) -> Path:
-    """Return the sample, then the corpus: for tests that hold for any folder of real
-    transcripts.
+    """Return the sample, then the corpus.
+
+    For tests that hold for any folder of real transcripts.
     """
     folder: Path = request.getfixturevalue(request.param)
     return folder

@@ -1,5 +1,6 @@
-"""What the first page promises is true: its programs print what it says, its picture is
-the table's.
+"""The README is true.
+
+Its programs print what it says, and its picture shows the table.
 """
 
 from __future__ import annotations

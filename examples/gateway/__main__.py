@@ -1,9 +1,8 @@
-"""Start the gateway: open the database, start, print the URL, serve until SIGTERM or
-Ctrl-C.
+"""Start the gateway, print the URL, serve until SIGTERM or Ctrl-C.
 
-What stops in good order gives its turns back, so that the next start (or another
-process) takes them over at once. What is killed does not, and is found by the next
-start: nothing here depends on the difference.
+A gateway that stops in good order releases its turns, so that the next start (or
+another process) takes them over at once. The turns of a killed one are found by the
+next start. Nothing here depends on the difference.
 """
 
 from __future__ import annotations
@@ -223,8 +222,9 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: they would end the process before the
-    database is closed.
+    """uvicorn without its signal handlers.
+
+    They would end the process before the database is closed.
     """
 
     @contextmanager
@@ -234,8 +234,9 @@ class Server(uvicorn.Server):
 
 
 def stop_on_signal(server: Server, closing: asyncio.Event) -> None:
-    """Take no more messages, close the pages, and let `serve` return: the rest of the
-    stop is what follows it.
+    """Accept no more messages, close the pages, and let `serve` return.
+
+    The rest of the stop follows it.
     """
 
     def stop() -> None:

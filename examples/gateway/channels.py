@@ -1,6 +1,6 @@
-"""Where people are: pages that are open, and simulated channels.
+"""Open pages and simulated channels.
 
-Of sessiondb there is only the key of a conversation here.
+The only thing of sessiondb here is the key of a conversation.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ class Pages:
 
 
 class SimulatedChannel:
-    """Does as the messages say, and notes what it was sent in a file: its users'
-    memory, which outlives the gateway.
+    """A simulated channel that does as its messages say.
+
+    It notes in a file what it was sent. The file is its users' memory and outlives the
+    gateway.
     """
 
     def __init__(self, log: Path | None, delay_s: float) -> None:

@@ -368,8 +368,9 @@ class Gateway:
     async def _commit_late(
         self, session: Session, compaction_id: str, summary: asyncio.Future[str]
     ) -> None:
-        """Commit a summary whose block is long over: sessiondb decides whether it is
-        still of use.
+        """Commit a summary whose block is over.
+
+        sessiondb decides whether it is still of use.
         """
         try:
             with anyio.fail_after(self.settings.late_s):
@@ -412,16 +413,17 @@ class Gateway:
         return None
 
     async def _status_text(self, session: Session) -> str:
-        info = (
-            await session.info()
-        )  # one snapshot: these figures agree. Who holds what is the next one's.
+        # One snapshot: these figures agree. Who holds what is read in another one.
+        info = await session.info()
         mine = [holding for holding in await self.db.held() if holding.session_id == session.id]
         now_ms = time.time() * 1000
         return "\n".join(
             [
                 f"Agent: {info.agent_id or 'main'} · {self.model.name}",
-                f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/"
-                f"{self.settings.threshold_tokens:,} tokens",
+                (
+                    f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/"
+                    f"{self.settings.threshold_tokens:,} tokens"
+                ),
                 f"Compactions: {info.compactions} · epoch {info.epoch}",
                 f"Session: {info.session_id} · {info.entries:,} entries",
                 *(
@@ -453,8 +455,9 @@ class Gateway:
     # -- whoever waits, and whoever looks after it -------------------------------------
 
     async def _tell_users(self) -> None:
-        """Tell people what events say: pages that are open here, and its channel, once,
-        whichever process is first.
+        """Forward events to open pages, and once to their channel.
+
+        Whichever process comes first forwards an event to the channel.
         """
         # From the start: a process may have died before anybody ever read its events.
         async for event in self.db.events(NOTICES, audience="user", from_start=True):

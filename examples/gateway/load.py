@@ -1,12 +1,11 @@
-"""Simulated channels: people who write in many conversations, and remember what was
-acknowledged to them.
+"""Simulated channels whose users remember every acknowledgement.
 
     python -m examples.gateway.load http://127.0.0.1:8765 --seconds 20 --ledger ledger.jsonl
 
-A message is in the ledger when its 202 has arrived: from then on the gateway owes an
-answer, whatever happens to it. A message that was refused (429, 503) or whose gateway
-was away is sent again with the same event id, after the time that it was told. At the
-end every acknowledged message is looked for in its transcript, once and in order, with
+A message is in the ledger when its 202 has arrived. From then on the gateway owes an
+answer, whatever happens to it. A message that was refused (429, 503), or whose gateway
+was away, is sent again with the same event id, after the time that the refusal named.
+At the end every acknowledged message must be in its transcript, once and in order, with
 its answer.
 """
 
@@ -135,8 +134,9 @@ class Load:
             await asyncio.sleep(self.random.uniform(0, 2 * self.pause_s))
 
     async def _say(self, http: httpx.AsyncClient, message: dict[str, str]) -> None:
-        """Send a message until it is acknowledged: always the same event, so that it is
-        accepted once.
+        """Send a message until it is acknowledged.
+
+        It is always the same event, so it is accepted once.
         """
         while True:
             began, wait_ms = perf_counter(), 200.0

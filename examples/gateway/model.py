@@ -1,5 +1,4 @@
-"""Models: one that follows a script and needs no network, and any OpenAI-compatible
-chat endpoint.
+"""Models: a scripted one without a network, and any OpenAI-compatible one.
 
 Both answer and both summarise, as coroutines that may be cancelled at any await.
 Neither knows anything of sessiondb: a context is a list of messages, as
@@ -168,8 +167,7 @@ class ChatEndpoint:
 
     @classmethod
     def at(cls, url: str, name: str, *, timeout_s: float = 300.0) -> ChatEndpoint:
-        """Return the model of that name at a base URL such as
-        http://localhost:11434/v1.
+        """Return a model of an endpoint, such as http://localhost:11434/v1.
 
         Its key is in GATEWAY_API_KEY.
         """

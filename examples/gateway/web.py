@@ -365,8 +365,9 @@ class Web:
 
 
 def policy(page: str) -> str:
-    """Return what a browser may do for the page: run the script and apply the styles
-    that are in it, and talk to us.
+    """Return the page's content security policy.
+
+    It allows the page's own script and styles, and connections to this server.
     """
 
     def of(tag: str) -> str:
@@ -382,8 +383,9 @@ def policy(page: str) -> str:
 
 
 def is_foreign(connection: HTTPConnection) -> bool:
-    """Tell whether a browser speaks for another site's page: there are no accounts here
-    that would keep it out.
+    """Return whether a browser speaks for another site's page.
+
+    There are no accounts here that would keep it out.
     """
     origin = connection.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")

@@ -1,4 +1,4 @@
-"""What the tests of the examples share: a gateway as a process, and a model."""
+"""Fixtures of the examples' tests: a gateway as a process, and a model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The demo keeps its promises, says so in a form that can be checked, and notices when
-one is broken.
+"""The demo keeps its promises, and notices when one is broken.
 
 It runs as a user runs it, as a program of its own, at a fraction of its pace.
 """
@@ -176,8 +175,9 @@ def test_the_ledger_says_what_a_context_must_contain(events: str, expected: str)
 
 
 def processes_that_name(folder: Path) -> list[int]:
-    """Return the processes whose command line names a folder (empty where the system
-    cannot tell).
+    """Return the processes whose command line names a folder.
+
+    Return none where the system cannot tell.
     """
     if not PROC.is_dir():
         return []

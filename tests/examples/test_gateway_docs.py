@@ -1,5 +1,6 @@
-"""What the README and docs/ say about gateways is true: the example runs, and commands,
-calls and events exist.
+"""The README and docs/ tell the truth about gateways.
+
+The example runs, and commands, calls and events exist.
 """
 
 from __future__ import annotations

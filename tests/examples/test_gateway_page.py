@@ -1,5 +1,6 @@
-"""The gateway's page in a real browser: what a person sees of a message on its way, and
-of a gateway that is killed.
+"""The gateway's page in a real browser.
+
+A person sees each state of a message, and that the gateway was killed.
 
 Needs Chromium and its driver (Debian: `apt install chromium chromium-driver`) and
 selenium from the `dev` extra. Skipped, and says so, where one is missing.

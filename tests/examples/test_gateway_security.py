@@ -1,5 +1,4 @@
-"""The reference gateway against other sites' pages, and against people and models who
-say HTML.
+"""The reference gateway against other sites' pages, and against HTML in texts.
 
 The application is called in this process, over ASGI, exactly as a server calls it.
 Nothing of it is replaced. What the page does with text is proved in a browser by
@@ -89,8 +88,9 @@ FOREIGN_HOSTS = [
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 async def test_another_sites_name_for_this_host_is_refused(tmp_path: Path, host: str) -> None:
-    """DNS rebinding: to the browser, page and gateway are then one site, and Origin and
-    Host agree.
+    """To the browser, page and gateway are then one site (DNS rebinding).
+
+    Origin and Host agree.
     """
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         headers = {"host": host, "origin": f"http://{host}"}

@@ -1,5 +1,4 @@
-"""The reference gateway as a user's adapter sees it: over HTTP, against the real
-process.
+"""The reference gateway over HTTP, as a real process.
 
 What sessiondb promises is proved elsewhere. Here it is that the gateway hands those
 promises on.

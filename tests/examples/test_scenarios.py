@@ -1,10 +1,11 @@
-"""What was reported of file-based gateways, done to the reference gateway: one test per
-public report, a real process each.
+"""Public reports about file-based gateways, repeated with the reference gateway.
 
-The summaries take seconds here where the reports had a minute or more
-(`openclaw#73204`: 60 s), and what waits for them there is not allowed to wait at all
-here, so a longer delay would only make the tests longer. Nothing is timed: what is
-compared is order, as the pages, the transcripts and the turns have it.
+There is one test per report, with a real process each.
+
+The reports had summaries of a minute or more (`openclaw#73204`: 60 s). Here they take
+seconds, or as long as the test holds them back. Nothing may wait for them, so a longer
+delay would only make the tests longer. The tests compare order, as pages, transcripts
+and turns show it.
 """
 
 from __future__ import annotations
@@ -375,8 +376,9 @@ transaction.statements()["scenarios.story"] = Prepared("scenarios.story", STORY)
 
 
 def one_story(db: sessiondb.sync.SessionDB, session_id: str) -> tuple[int, int, int]:
-    """Compare in one snapshot: session row, counters, tokens, epochs, summaries, jobs,
-    who holds what, and events.
+    """Compare all rows about compactions in one snapshot.
+
+    Session row, counters, tokens, epochs, summaries, jobs, claims and events.
     """
     no = db.session_by_id(session_id).ref.session_no
     found, info, context = db.read(
@@ -463,8 +465,9 @@ def surfaces(path: Path, session_id: str) -> dict[str, Any]:
 
 
 def agree(path: Path, session_id: str, *, committed: int) -> dict[str, Any]:
-    """Check that session row, epochs, transcript, jobs, tokens and events tell one
-    story.
+    """Check that all rows about a session's compactions agree.
+
+    Session row, epochs, transcript, jobs, tokens and events.
 
     Return it.
     """
@@ -483,8 +486,7 @@ def agree(path: Path, session_id: str, *, committed: int) -> dict[str, Any]:
 
 
 def test_openclaw_45505_every_order_of_signals_ends_the_same(tmp_path: Path) -> None:
-    """Two jobs, and the success and the failure of each, in every order in which they
-    can arrive.
+    """Two jobs succeed and fail, in every order of the four signals.
 
     Each arrives twice.
     """
@@ -567,8 +569,9 @@ WAIT_RATIO = 4
 
 
 class Maintenance:
-    """The child that imports, backs up, archives and vacuums, and says when it begins
-    each of them.
+    """The child that imports, backs up, archives and vacuums.
+
+    It reports the beginning of each step.
     """
 
     def __init__(self, database: Path, folder: Path, *options: str) -> None:
@@ -606,8 +609,9 @@ class Maintenance:
 
 
 def asking_s(gateway: GatewayProcess, numbers: Iterable[int]) -> Iterator[float]:
-    """Ask in two conversations in turn, and yield how long each answer took, from the
-    message's way in to its answer.
+    """Ask in two conversations in turn. Yield how long each answer took.
+
+    The time is from the message's arrival to its answer.
     """
     for number in numbers:
         began = time.perf_counter()

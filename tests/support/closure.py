@@ -1,5 +1,6 @@
-"""Print what sessiondb needs to run, with everything that this needs in turn, as it is
-installed: for `make audit` and `test_packaging.py`.
+"""Print sessiondb's requirements, and theirs, as they are installed.
+
+For `make audit` and `test_packaging.py`.
 
     python tests/support/closure.py         name==version, one a line
 
@@ -18,8 +19,9 @@ from pip._vendor.packaging.requirements import (
 
 
 def closure(name: str = "sessiondb") -> dict[str, str]:
-    """Return the normalised names of what a distribution needs on this Python and
-    platform, with their versions.
+    """Return the requirements of a distribution, with their versions.
+
+    Names are normalised. Only those of this Python and platform count.
     """
     found: dict[str, str] = {}
     waiting = [name]

@@ -1,10 +1,10 @@
-"""A gateway's process, as small as one can be: for tests that kill it.
+"""The smallest gateway process, for tests that kill it.
 
     python tests/support/gateway_child.py DATABASE SETTINGS
 
-It speaks JSON lines: commands on stdin, what happens on stdout. What is in the pipe
-survives the process, so a line is a fact that its reader may remember. `SETTINGS`
-(JSON, see `Settings`) say how long the model and the summariser think.
+It speaks JSON lines: commands on stdin, events on stdout. The pipe's content survives
+the process, so its reader may count on each line. `SETTINGS` (JSON, see `Settings`) say
+how long the model and the summariser think.
 
     {"do": "accept", "id": ..., "talk": ..., "text": ...}
         -> {"saw": "accepted", ...} once `accept` has returned

@@ -1,6 +1,4 @@
-"""What the tests that kill gateways share: the child process as a test holds it, and
-what must hold in its database afterwards.
-"""
+"""A child gateway that tests kill, and the checks of its database."""
 
 from __future__ import annotations
 
@@ -180,8 +178,9 @@ TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
 
 
 def check_leases(path: Path) -> None:
-    """Check that no turn was held for longer than its lease and what taking over may
-    take.
+    """Check that no turn was held for longer than its lease allows.
+
+    Taking over may take a while in addition.
 
     Where a process was there all the while to take over. Where one is killed after the
     other, nothing is held once one is ready.

@@ -1,5 +1,6 @@
-"""What openclaw#44687's gateway had on disk when it restarted: many sessions, most of
-them old, many of them cut off.
+"""The database of openclaw#44687's gateway at its restart.
+
+Many sessions, most of them old, many of them cut off.
 
 Two conversations are held through the API. Everything else is copies of their rows
 under other numbers, made in SQL in a closed file, so that 100,000 sessions take
@@ -207,8 +208,7 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
 def _interrupt(
     connection: apsw.Connection, storm: Storm, busy: int, first: int, now_ms: int
 ) -> None:
-    """Give the busy sessions a message each that is being worked on, by a process that
-    died.
+    """Give each busy session a message in work, claimed by a dead process.
 
     And some users wait.
     """

@@ -1,13 +1,12 @@
-"""Maintenance without a pause, in a process of its own, for a test that kills it:
-everything that ever held a lock elsewhere.
+"""Maintenance without a pause, in a process that a test kills.
 
     python tests/support/maintenance_child.py [--keep-the-lock] DATABASE FOLDER KEY...
 
 The sessions of the keys are pinned. Each round imports a transcript of 2,000 entries,
 makes a backup, archives all sessions but a few and those that are pinned (retention),
-and gives pages back to the file system. Before each of these it says so ("import 1").
-With `--keep-the-lock` it does what maintenance must not, and only that: it keeps the
-write lock, for two seconds at a time.
+and returns pages to the file system. Before each step it prints a line ("import 1").
+These steps are those that kept a lock in file-based gateways. With `--keep-the-lock` it
+only does what maintenance must not: it keeps the write lock, for 2 s at a time.
 """
 
 from __future__ import annotations

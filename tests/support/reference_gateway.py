@@ -1,5 +1,4 @@
-"""The reference gateway as a process of its own, for tests that start, stop, kill and
-restart it.
+"""The reference gateway as a process that tests start, stop, kill and restart.
 
     with GatewayProcess(folder / "gateway.db", model_delay=0.05, summary_delay=1) as gateway:
         receipt = gateway.say("hello", conversation="alice")
@@ -7,9 +6,9 @@ restart it.
         gateway.kill()
         gateway.start()
 
-Keywords are the options of `python -m examples.gateway`, with `_` for `-`. Waiting is
-by looking again. A condition that does not come true within `PATIENCE_S` fails the test
-and shows what the process wrote.
+Keywords are the options of `python -m examples.gateway`, with `_` for `-`. `wait_for`
+polls, so it is for conditions that stay true. One that is not true within `PATIENCE_S`
+fails the test and shows the process's log.
 """
 
 from __future__ import annotations
@@ -95,8 +94,9 @@ class GatewayProcess:
         return self
 
     def kill_at_start(self, step: str) -> bool:
-        """Start it and kill it at its first call of a step, `open`, `recover`, `resume`
-        or `serve`.
+        """Start it and kill it at its first call of a step. Return whether it came so far.
+
+        Steps: `open`, `recover`, `resume` or `serve`.
 
         True if it came so far.
 
@@ -208,14 +208,16 @@ class GatewayProcess:
         return held
 
     def delivered(self) -> list[dict[str, Any]]:
-        """Return the answers that the simulated channels were sent, in order: target,
-        outbox_no, attempt, event_id, text.
+        """Return the answers that the simulated channels were sent, in order.
+
+        Fields: target, outbox_no, attempt, event_id, text.
         """
         return [line for line in self._sent() if "event_no" not in line]
 
     def noticed(self) -> list[dict[str, Any]]:
-        """Return the notices that the simulated channels were sent, in order: target,
-        outbox_no, attempt, event, event_no, text.
+        """Return the notices that the simulated channels were sent, in order.
+
+        Fields: target, outbox_no, attempt, event, event_no, text.
         """
         return [line for line in self._sent() if "event_no" in line]
 

@@ -1,5 +1,6 @@
-"""Builds that do not keep a promise, for tests that a harness notices: each breaks one
-thing, in this process only.
+"""Builds that break one promise each, for the tests of the harness.
+
+A build is broken in this process only.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def migrates_without_a_transaction() -> None:
 
 
 def miscounting() -> Prepared:
-    """Return the statement that saves a session's pointers, with a count of entries
-    that an append raises by one too many.
+    """Return a broken statement that saves a session's pointers.
+
+    An append raises its count of entries by one too many.
     """
     save = transaction.statements()["transcript.save_state"]
     counted = save.sql.replace(

@@ -1,15 +1,16 @@
-"""Processes that are there to be killed: one is forked for each order that arrives, and
-lives one scenario.
+"""Processes to be killed: one is forked for each order.
+
+It lives one scenario.
 
     python tests/proofs/crash/child.py
 
 Orders (JSON lines, see `Order`) come on stdin. Events go to stdout.
 
-This process itself never opens a database and has no threads, so a fork of it is as
-good as a new process and costs a hundredth of one. A child tells what was acknowledged
-to it, line by line, at once: what is in the pipe survives it, so a line is a fact that
-its reader may remember. When it has ended, the parent of all children says how, so
-nothing of it can be read later.
+This process itself never opens a database and has no threads. So a fork of it is as
+good as a new process and costs 1 % of one. A child reports its acknowledgements line by
+line, at once. The pipe's content survives it, so its reader may count on each line.
+When a child has ended, the parent of all children reports how. No line of the child
+comes after that.
 
 A scenario may be run again whatever became of the run before: each of its steps can be
 repeated, and running it to its end always leads to the same contents.
@@ -285,9 +286,7 @@ async def _resume(db: sessiondb.SessionDB) -> None:
 
 
 async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
-    """Wait until everything that this process accepts has been, and nothing waits or is
-    under way.
-    """
+    """Wait until all messages of this process are accepted and settled."""
     expected = GATEWAY_TALKS * GATEWAY_MESSAGES if life.order.options.get("accept", True) else 0
     events = f"{life.order.prefix}*"
     while True:
@@ -307,8 +306,9 @@ async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
 
 
 async def hold(life: Life) -> None:
-    """Hold one of everything (turns, a compaction, a reply that is being sent), and
-    then wait to be killed at step "holding".
+    """Hold one of everything, then wait to be killed at step "holding".
+
+    Everything: turns, a compaction, a reply that is being sent.
     """
     async with life.open() as db:
         await db.set_lane("main", concurrency=GATEWAY_TALKS, priority=0)
@@ -411,8 +411,9 @@ async def _archive_all(db: sessiondb.SessionDB) -> None:
 
 
 async def _restore(db: sessiondb.SessionDB, session_id: str) -> None:
-    """Bring a session back from its archive, if a run before has not done so: then it
-    can be read.
+    """Restore a session from its archive, unless an earlier run did.
+
+    Then it can be read.
     """
     try:
         await db.restore(session_id)

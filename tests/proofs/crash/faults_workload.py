@@ -1,25 +1,24 @@
-"""A mixed load on a disk that fails, what its client was told, and what a fresh process
-then finds.
+"""A mixed load on a disk that fails, judged by what its client was told.
 
-`Run` is one life of a gateway: it opens a database (a copy of `make_template`'s), and
-at the same time appends to two conversations, compacts a third, accepts messages,
-answers and sends replies, imports, archives, backs up and reads. Every call goes into a
-ledger with all that its client was told: acknowledged, or for each attempt
-`outcome_of(error)`. Some calls are given up at their first error, the others are tried
-again under the same idempotency key until they are acknowledged. Then the disk is
-healed, and what is to be tried again must succeed, without reopening anything.
+`Run` is one life of a gateway. It opens a copy of `make_template`'s database. Then it
+does everything at the same time: it appends to two conversations, compacts a third,
+accepts messages, answers and sends replies, imports, archives, backs up and reads.
+Every call goes into a ledger with all that its client was told: acknowledged, or for
+each attempt `outcome_of(error)`. Some calls stop at their first error. The others are
+retried under the same idempotency key until they are acknowledged. Then the disk is
+healed, and each retry must succeed, without reopening anything.
 
-`Examiner` is another process, which never had the file open. It looks twice: at a copy
-of database and WAL made while the gateway still runs and is idle (what would be found
-after a kill -9), and at the file after close(). `compare` holds both against the
+`Examiner` is another process, which never had the file open. It examines two states.
+The first is a copy of database and WAL made while the gateway runs and is idle, as
+after a kill -9. The second is the file after close(). `compare` holds both against the
 ledger:
 
     acknowledged, at any attempt             exactly once
     every attempt "not_executed"             absent
     some attempt "unknown", none succeeded   once or not at all
 
-What goes wrong is collected in `Run.violations`, not raised: the harness's own tests
-break the engine and look there.
+Violations are collected in `Run.violations`, not raised. The harness's own tests break
+the engine and expect them there.
 """
 
 from __future__ import annotations
@@ -231,9 +230,7 @@ class Run:
             self.wrong(f"{op}: the error does not say what to do: {type(error).__name__}: {error}")
 
     def _passes(self, error: Exception) -> bool:
-        """Tell whether an error says that it passes: the disk is to be healed, and then
-        the same call succeeds.
-        """
+        """Return whether an error says that the same call may succeed later."""
         if isinstance(error, StoreDamaged):
             return self.looks_like_damage
         return (
@@ -454,8 +451,9 @@ class Run:
     # -- loops -------------------------------------------------------------------------
 
     async def _loop(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """A loop of a gateway goes on whatever the disk does, from its first look at
-        the database until it is cancelled.
+        """Run a loop of a gateway. It must continue whatever the disk does.
+
+        That holds from its first read of the database until it is cancelled.
         """
         try:
             await loop()
@@ -536,8 +534,10 @@ class Run:
     # -- after the fault ---------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """On a healthy disk: what is tried again succeeds, what was accepted is
-        answered, what was answered is sent.
+        """Settle everything on a healthy disk.
+
+        What is retried succeeds, what was accepted is answered, what was answered is
+        sent.
         """
         for call in self.calls:
             if call.insists and not call.acknowledged and not call.final:

@@ -1,9 +1,8 @@
-"""What the crash tests share: children that are made to die, a ledger of what was
-acknowledged to them, and what must hold afterwards.
+"""What the crash tests share: children that die, their ledger, and the checks afterwards.
 
 A `Zygote` is a process from which children are forked (`proofs/crash/child.py`). A
-`World` is one database and what belongs to it: every line that a child wrote goes into
-its ledger, and `check` compares the ledger with a fresh opening, after each death.
+`World` is one database with its ledger, which has every line that a child wrote.
+`check` opens the database anew after each death and compares it with the ledger.
 `check_end` says what must be there once the scenario was run to its end, however often
 it was cut off before.
 """
@@ -174,8 +173,9 @@ class Zygote:
 
 @functools.cache
 def zygote(number: int = 0) -> Zygote:
-    """Return the zygote of that number, the same one for all tests of this run: it
-    keeps nothing from one child to the next.
+    """Return the zygote of that number, the same one for all tests of this run.
+
+    It keeps nothing from one child to the next.
     """
     created = Zygote()
     atexit.register(created.close)
@@ -226,8 +226,10 @@ class World:
     # -- after each death --------------------------------------------------------------
 
     def check(self) -> None:
-        """Open the database anew: it recovers, it is sound, the dead hold nothing, and
-        what was acknowledged is there.
+        """Open the database anew and check it.
+
+        It recovers and is sound, the dead hold nothing, and all acknowledged writes are
+        there.
         """
         if not self.path.exists():
             assert not self.saw("opened"), "an opened database is gone"
@@ -383,8 +385,9 @@ class World:
         assert query(self.path, fork, f"fork-of-{prefix}2") == [1]
 
     async def _commit_late(self) -> None:
-        """The summary that the dead process was waiting for arrives after all: it
-        counts, and once.
+        """Commit the summary that the dead process waited for.
+
+        It counts, and once.
         """
         [begun] = self.saw("compacting")
         async with sessiondb.open(self.path, program="check") as db:

@@ -1,28 +1,27 @@
-"""Writers and readers of one database, each a process of its own: the child of
-`proofs/crash/test_process_storm.py`.
+"""Writers and readers of one database, for `proofs/crash/test_process_storm.py`.
 
     python tests/proofs/crash/process_storm.py SETTINGS...
 
-imports sessiondb once and forks before anything is open, so that sixteen processes cost
-one start. Each of them opens `FOLDER/gateway.db` itself, races for making it, and keeps
-a ledger (`FOLDER/writer3.jsonl`) of what it was told. Several settings are several
-storms, one after the other.
+The program imports sessiondb once and forks before anything is open, so that sixteen
+processes cost one start. Each of them opens `FOLDER/gateway.db` itself, races for
+creating it, and keeps a ledger (`FOLDER/writer3.jsonl`) of its acknowledgements.
+Several settings are several storms, one after the other.
 
-**Writers** append numbered entries to shared sessions (one after the other in each
-session, some in batches, some a second time), compact them, accept messages that
-another process accepts as well, and run the lane and the outbox. One also archives, one
-imports files that grow. Half of them wait for the write lock for 20 ms only, so that
-they are refused. Those retry with the same key.
+**Writers** append numbered entries to shared sessions: one after the other in each
+session, some in batches, some a second time. They compact the sessions, accept messages
+that another process accepts as well, and run the lane and the outbox. One also
+archives. One imports files that grow. Half of them wait for the write lock for 20 ms
+only, so that they are refused. Those retry with the same key.
 
-**Readers** (half of them `readonly=True`) check within one snapshot what a snapshot
-must show: see `check_session`. What was acknowledged stands on a *board*, memory that
-all processes share: it is read before a snapshot begins, and the snapshot must show as
-much. So an acknowledgement that comes before COMMIT, or a commit that others do not
-see, is found while it happens.
+**Readers** (half of them `readonly=True`) check each snapshot: see `check_session`.
+Acknowledgements stand on a *board*, memory that all processes share. A reader reads the
+board before a snapshot begins, and the snapshot must show as much. So an
+acknowledgement that comes before COMMIT, or a commit that others do not see, is found
+while it happens.
 
-`Settings.broken` names a way to break the build (`BREAKAGES`): it proves that the storm
-finds what it is for. Nobody is killed here. That is
-`proofs/crash/test_gateway_kills.py`'s trade.
+`Settings.broken` names a way to break the build (`BREAKAGES`). It proves that the storm
+finds what it is for. No process is killed here. `proofs/crash/test_gateway_kills.py`
+does that.
 """
 
 from __future__ import annotations
@@ -281,8 +280,10 @@ async def closing(db: sessiondb.SessionDB) -> AsyncIterator[sessiondb.SessionDB]
 
 
 def limits(*, impatient: bool) -> Limits:
-    """Waits that a crowded machine does not exceed, a WAL that is reset again and
-    again, and for half of all a short patience.
+    """Return limits for a crowded machine.
+
+    Waits are long, the WAL is reset again and again, and half of the processes have a
+    short patience.
     """
     return Limits(
         wal_bytes_max=256 * KIB,
@@ -418,8 +419,9 @@ class WritingProcess(Process):
                     self.violation(f"append {keys} repeated: {again}, first {receipts}")
 
     async def burst(self) -> None:
-        """Append more at once than may wait: the queue of a process refuses, too, and
-        says what it is busy with.
+        """Append more at once than may wait.
+
+        The queue of a process refuses, too, and says what it is busy with.
         """
         session, _ = await self.patiently("session", lambda: self.db.session(self.settings.key(0)))
         for number in range(3):
@@ -552,8 +554,9 @@ class WritingProcess(Process):
     # -- archives, imports -------------------------------------------------------------
 
     async def collect(self) -> None:
-        """Begin conversations, and archive all but the newest few, while others may be
-        writing to them.
+        """Begin conversations, and archive all but the newest few.
+
+        Others may be writing to them meanwhile.
         """
         policy = RetentionPolicy(max_bindings_per_agent=4, idle_days=0.0)
         number = 0
@@ -794,10 +797,10 @@ def look_at_session(tx: ReadTx, session_id: str) -> Seen:
 def check_session(seen: Seen, floor: list[int]) -> list[str]:
     """Return what is wrong with a session as one snapshot showed it.
 
-    The row agrees with the entries, each writer's entries are its numbers from 0 on in
-    order and at least as many as it had been told of, the epochs with the compactions,
-    the context with what an independent reader makes of the texts, and the view with
-    the context.
+    The row must agree with the entries, the epochs with the compactions, the context
+    with an independent reading of the texts, and the view with the context. Each
+    writer's entries are its numbers from 0 on, in order, and no fewer than were
+    acknowledged.
     """
     row, entries, context = seen.row, seen.entries, seen.context
     wrong: list[str] = []
@@ -892,8 +895,9 @@ def look_at_work(tx: ReadTx) -> list[str]:
 
 
 class ComingProcess(Process):
-    """Opens the database, says something, closes it, and comes again, as a command
-    does: often as the only one, or the last.
+    """Open the database, write, close it, and repeat, as a command does.
+
+    Often it is the only process, or the last one.
 
     The last one to close folds the WAL into the database and deletes it, while the next
     one is opening it.
@@ -945,8 +949,9 @@ class ComingProcess(Process):
 
 
 def _claim_without_compare() -> None:
-    """A claim believes what was read before its transaction, and its UPDATE takes
-    whatever state the row is in.
+    """Let a claim trust what was read before its transaction.
+
+    Its UPDATE takes the row in whatever state it is.
 
     The schema would still refuse a second running turn of a session, and the lane would
     say so. That index is gone, too. So is what a turn's end asks: whether its message
@@ -969,8 +974,9 @@ def _claim_without_compare() -> None:
 
 
 def _busy_is_success() -> None:
-    """A batch of appends that met another process's lock is given up, and its callers
-    are told that it is committed.
+    """Drop a batch of appends that met another process's lock.
+
+    Its callers are told that it is committed.
     """
     commit, waits = Writer._commit, {"seen": 0}
 
@@ -1006,8 +1012,9 @@ def _early_acknowledgement() -> None:
 
 
 def _split_snapshot() -> None:
-    """Each statement of a read gets a snapshot of its own, and some have time to commit
-    something in between.
+    """Give each statement of a read a snapshot of its own.
+
+    Some of them leave time for a commit in between.
     """
     start = Snapshot._start
 
@@ -1027,8 +1034,9 @@ def _split_snapshot() -> None:
 
 
 def _lost_lock() -> None:
-    """Something in the process opens and closes the -shm file in the middle of every
-    transaction, and so drops the write lock.
+    """Open and close the -shm file in the middle of every transaction.
+
+    That drops the write lock.
     """
     commit = Writer._commit
 

@@ -1,5 +1,6 @@
-"""Named steps at which a process can be made to die or to stop, hooked into the library
-from outside.
+"""Named steps at which a process can die or stop.
+
+They are hooked into the library from outside.
 
 `install(steps)` wraps functions of the library, and puts a VFS under SQLite, in this
 process only. Whenever the process arrives at a step, `steps.arrive(name)` counts it,
@@ -66,8 +67,10 @@ class Steps:
             self.die()
 
     def die(self) -> None:
-        """Send the signal, to this thread: one to the process could be taken by
-        another, and this one would run on for a while.
+        """Send the signal to this thread.
+
+        Another thread could take one to the process, and this one would run on for a
+        while.
         """
         signal.pthread_kill(threading.get_ident(), getattr(signal, self.how))
 

@@ -1,11 +1,10 @@
-"""The wall clock is set back and forward by a day, a process gets a dead one's number,
-the machine starts again.
+"""The wall clock jumps by a day, a pid is used again, the machine restarts.
 
-The clock labels rows and ends leases. It orders nothing. So whatever it does, entries,
-epochs, messages and events keep their order, nothing that was accepted waits for a time
-that has been or is lost, and what a dead process held is given back by asking the
-kernel, not the clock. What does follow the clock, by its nature: how old is too old
-(retention, resumes).
+The clock labels rows and ends leases. It orders nothing. So entries, epochs, messages
+and events keep their order whatever the clock does. No accepted message is lost or
+waits for a time that has been. Claims of a dead process are released by asking the
+kernel, not the clock. Only limits of age follow the clock, by their nature (retention,
+resumes).
 """
 
 from __future__ import annotations
@@ -398,9 +397,7 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
 def test_the_dead_are_known_by_pid_start_time_boot_and_host(
     now: str, given_back: bool, templates: Templates, tmp_path: Path
 ) -> None:
-    """The row of a process that died is made to look as if this test's process were the
-    one with its number now.
-    """
+    """A dead process's row gets the pid of this test's process."""
     world = templates.world("recover", tmp_path / "world")
     me = process.identity()
     host, boot_id, started = {
@@ -433,8 +430,9 @@ def test_the_dead_are_known_by_pid_start_time_boot_and_host(
 
 
 def give_its_number_away(path: Path) -> None:
-    """Give whoever is not closed the number and start time of this test's process: only
-    the machine's start can tell them apart.
+    """Give processes that are not closed this process's pid and start time.
+
+    Only the machine's start can tell them apart.
     """
     me = process.identity()
     change(
@@ -515,8 +513,9 @@ def test_a_conversation_and_its_compaction_survive_a_reboot(
 def test_claims_of_another_host_end_with_their_leases(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Nothing can be known about it from here, so its leases are waited for, and then
-    taken over once.
+    """Nothing can be known about it from here.
+
+    So its leases run out first, and then are taken over once.
     """
     world = templates.world("recover", tmp_path / "world")
     change(

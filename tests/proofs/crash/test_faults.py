@@ -1,18 +1,18 @@
 """Every place where the disk can fail, one after another, under a mixed load.
 
-And full disks, real ones too.
-
 A sweep fails the nth call of one kind, once or from then on until the disk is healed,
-for n = 1, 2, ... until a run of the load no longer comes to its nth call. What each run
-requires is in `proofs/crash/faults_workload.py`, in short: reads go on, errors are
-sessiondb's and say what to do, the ledger holds, it recovers by itself, and nothing is
-left open.
+for n = 1, 2, ... until a run of the load no longer makes that many calls.
+`proofs/crash/faults_workload.py` says what each run requires. In short: reads continue,
+errors are sessiondb's and say what to do, the ledger holds, the engine recovers by
+itself, and nothing is left open. Further tests fill disks, real ones too.
 
-The short version makes one run for each of the commoner faults, at a place that differs
-by kind, with one of the larger jobs beside the conversations. `SESSIONDB_FAULTS=n`
-makes n runs for each kind, once and lasting, spread over all its places, with all jobs
+The short version makes one run for each of ten faults (`SHORT`), at a place that differs
+by kind, with one of the larger jobs beside the conversations. Only the long version
+covers the thirteen faults of `REST`, more than one place for each fault, each fault
+both once and lasting, all jobs at once, and the disk that is full for a minute. It is
+`SESSIONDB_FAULTS=n`: n runs for each kind, once and lasting, spread over all its places
 (`SESSIONDB_FAULTS=all`: at every place). `SESSIONDB_FAULTS_SEED` chooses another
-course. Which thread makes the nth call differs from run to run, so a failure is
+course. The thread that makes the nth call differs from run to run. So a failure is
 repeated by its seed and place, if need be several times.
 """
 
@@ -138,8 +138,10 @@ STATEMENTS = {
 
 
 class Field:
-    """Where runs take place: the database they begin with, the examiner, and how often
-    a healthy run calls what.
+    """Where runs take place.
+
+    It has the database that they begin with, the examiner, and how often a healthy run
+    makes each call.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -208,9 +210,7 @@ def module_field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 def field(
     module_field: Field, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Field:
-    """The field, with the statements that the load asks with, and with the library's
-    pauses made short.
-    """
+    """Return the field, with the load's statements and short pauses."""
     for name, sql in STATEMENTS.items():
         monkeypatch.setitem(transaction.statements(), name, Prepared(name, sql))
     caplog.set_level(logging.CRITICAL, logger="sessiondb")  # it has much to say about such a disk
@@ -346,9 +346,7 @@ def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
                     await anyio.sleep(0.02)
 
             async def append(mark: str) -> int:
-                """Return for how long it is to be left alone, in milliseconds. 0 if it
-                is stored.
-                """
+                """Append. Return how long to wait before the next try in ms, 0 if it is stored."""
                 try:
                     await session.append(said(mark, "x" * 20_000), idempotency_key=mark)
                 except SessionDBError as error:

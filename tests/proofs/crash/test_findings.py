@@ -17,8 +17,9 @@ pytestmark = pytest.mark.anyio
 async def test_an_export_succeeds_after_deletions_without_an_archive(
     tmp_path: Path,
 ) -> None:
-    """It called them archived, to be restored first, which is impossible: so no export
-    succeeded ever after.
+    """The export called them archived, to be restored first.
+
+    That was impossible, so no export ever succeeded again.
     """
     files = write(tmp_path / "files", {"imported.jsonl": transcript(3, "imported")})
     async with sessiondb.open(tmp_path / "gateway.db") as db:

@@ -1,18 +1,18 @@
-"""Kill -9 at random moments, under load: what was acknowledged is in its transcript
-once, in order, and nothing stays held.
+"""Kill -9 at random moments, under load, loses and doubles no acknowledged message.
 
-A client talks in several conversations at once and remembers what was acknowledged. The
+A client talks in several conversations at once and remembers every acknowledgement. The
 gateway is killed again and again: while it opens, recovers, resumes, accepts, thinks,
-compacts, sends. The client says again what was not acknowledged, under the same event
-id, as channels do. The channel is a file outside the process, so it knows what it
-received.
+compacts, sends. The client repeats messages without an acknowledgement under the same
+event id, as channels do. The channel is a file outside the process, so it knows what it
+received. In the end each acknowledged message is in its transcript once, in order, and
+nothing stays held.
 
-Once with a gateway that is as small as one can be (`support/gateway_child.py`: its
-channel refuses, its answers come in parts), and with the reference gateway, over HTTP:
-as many kills in a long run, three in a short one.
+One test has a gateway that is as small as one can be (`support/gateway_child.py`: its
+channel refuses, its answers come in parts). The other one has the reference gateway,
+over HTTP. It is killed as often in a long run, and three times in a short one.
 
-`make kills` runs 200 of them. `SESSIONDB_KILLS` and `SESSIONDB_KILLS_SEED` choose
-another number and another course.
+`make kills` runs 200 kills. `SESSIONDB_KILLS` and `SESSIONDB_KILLS_SEED` choose another
+number and another course.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Client:
-    """Talks in several conversations, one message at a time in each, and remembers what
-    was acknowledged.
+    """A client of several conversations that remembers acknowledgements.
+
+    It sends one message at a time in each.
     """
 
     talks: list[str]
@@ -185,8 +186,9 @@ def test_kills_of_a_gateway_lose_and_double_no_message(
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the database and the channel of a gateway that answered two
-    messages in each of two conversations.
+    """Return a folder of a gateway that answered two messages in each of two talks.
+
+    It has the database and the channel.
     """
     folder = tmp_path_factory.mktemp("settled")
     gateway = Gateway(
@@ -293,9 +295,7 @@ STARTING = ["open", "recover", "resume", "serve"]
 
 
 class Talker(threading.Thread):
-    """One person who talks to the reference gateway, and says everything until it is
-    acknowledged.
-    """
+    """A person who sends each message until it is acknowledged."""
 
     def __init__(self, gateway: GatewayProcess, name: str, over: threading.Event) -> None:
         super().__init__(name=name)

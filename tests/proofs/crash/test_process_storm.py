@@ -1,15 +1,14 @@
-"""Eight writing and eight reading processes on one file: every acknowledged write is
-there once, and every snapshot is whole.
+"""Eight writers and eight readers of one file lose nothing and see whole snapshots.
 
-The processes and what they do are in `process_storm.py`. What is checked while they run
-is checked by the readers. Here, when all have left, their ledgers are compared with the
-file: nothing was acknowledged that is not there, and nothing is there twice.
+The processes and their work are in `process_storm.py`. The readers check while all of
+them run. Here, when all have ended, their ledgers are compared with the file: every
+acknowledged write is there, once.
 
-The storm is also run against builds that are broken on purpose, and must say so.
+The storm is also run against builds that are broken on purpose, and must report them.
 
-`SESSIONDB_STORM` is the number of entries of a long storm (20,000 take some minutes),
-`SESSIONDB_STORM_SEED` its course: what each process wants to do. What the scheduler
-makes of it is never the same twice.
+`SESSIONDB_STORM` is the number of entries of a long storm (20,000 take some minutes).
+`SESSIONDB_STORM_SEED` chooses what each process wants to do. The scheduler's part is
+never the same twice.
 """
 
 from __future__ import annotations
@@ -129,8 +128,9 @@ def compare(storm: Storm) -> list[str]:
 
 
 def compare_entries(storm: Storm) -> list[str]:
-    """Compare the numbered entries of the shared sessions: the same, once, under the
-    numbers that were told, in each writer's order.
+    """Compare the numbered entries of the shared sessions.
+
+    Each is there once, under the acknowledged number, in its writer's order.
     """
     report: dict[tuple[int, str], int] = {}
     for line in storm.saw("appended"):
@@ -213,8 +213,9 @@ def compare_compactions(storm: Storm) -> list[str]:
 
 
 def compare_messages(storm: Storm) -> list[str]:
-    """Every accepted message is one row, was claimed once, answered once, and its reply
-    sent once.
+    """Check that every accepted message was claimed and answered once.
+
+    It is one row, and its reply was sent once.
 
     Each conversation in its order.
     """

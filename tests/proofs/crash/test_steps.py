@@ -1,18 +1,18 @@
-"""Kill -9 at named steps, at random steps and at random moments, of one process and of
-two: what was acknowledged stays.
+"""Kill -9 at named steps, at random steps and at random moments loses nothing.
 
-Every step has a name (`proofs/crash/steps.py`): around each transaction, behind each of
-its statements, before and in the middle of each write and sync of the main file, the
-WAL and a backup, around checkpoints, in creating and migrating, in closing. A child
-kills itself there. Then the database is opened anew and compared with the ledger of
-what the child was told. `verify` finds nothing, the dead hold nothing. And the scenario
-is run again, to its end, after which everything must be there once and in order.
+Every step has a name (`proofs/crash/steps.py`). There are steps around each transaction
+and behind each of its statements. Others are before and in the middle of each write and
+sync of the main file, the WAL and a backup. The rest are around checkpoints, in
+creating and migrating, and in closing. A child kills itself at a step. Then the
+database is opened anew and compared with the ledger of the child's acknowledgements.
+`verify` finds nothing, and the dead hold nothing. The scenario is then run again, to its
+end, after which everything must be there once and in order.
 
 The named steps are few and always the same. The others are drawn by a seeded generator
-from a list of all that a scenario goes through, so a long run (`make crash`,
-`SESSIONDB_CRASHES`) kills at thousands of places, also up to four times in a row: a
-crash in what repairs a crash. Not modelled: power cuts (what is written is in the page
-cache), and kills inside one system call.
+from a list of all steps of a scenario. A long run (`make crash`, `SESSIONDB_CRASHES`)
+kills at thousands of places, up to four times in a row: a crash in the repair of a
+crash. Of two processes at work, one is killed or frozen. Not modelled: power cuts
+(written bytes are in the page cache), and kills inside one system call.
 """
 
 from __future__ import annotations
@@ -131,8 +131,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 def finish(world: World, zygote: Zygote) -> Counter[str]:
-    """Run the scenario to its end, whatever became of it before, and check that
-    everything is there.
+    """Run the scenario to its end, and check that everything is there.
+
+    The runs before it may have ended anywhere.
     """
     death = world.hear(zygote.live(world.order()))
     assert death.code == 0, death
@@ -179,8 +180,9 @@ def test_a_process_that_dies_at_any_named_step_loses_nothing(
 
 
 def drawn(chance: random.Random, counts: dict[str, int]) -> tuple[str, int]:
-    """Draw a step and an arrival: each step as likely as any other, so that those that
-    come once are not rare.
+    """Draw a step and an arrival.
+
+    Each step is as likely as any other, so that those that come once are not rare.
     """
     step = chance.choice(sorted(counts))
     return step, chance.randint(1, counts[step])
@@ -291,8 +293,9 @@ def test_of_two_processes_one_dies_and_the_other_continues(
 def test_of_two_processes_one_freezes_and_both_finish(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Frozen in a transaction, in a checkpoint, while it opens or closes: the other
-    waits, or works on, and nobody fails.
+    """It freezes in a transaction, in a checkpoint, while it opens or closes.
+
+    The other waits, or works on. No call fails.
     """
     chance = random.Random(SEED + 2)
     steps: dict[str, dict[str, int]] = {}

@@ -1,15 +1,14 @@
-"""Processes that freeze, and processes that fork: what they hold is never lost, never
-held for ever, and never written twice.
+"""Processes that freeze and processes that fork lose nothing and write nothing twice.
 
 A frozen process (SIGSTOP: a debugger, a closed lid, a container that is paused) keeps
-what it held. It may hold SQLite's write lock in the middle of a transaction, the
-checkpoint or the recovery of the WAL, or the lease of a turn. Others are told whom they
-wait for and when to come again. They go on reading. And when the frozen one is killed
-or goes on, so do they.
+what it held. That may be SQLite's write lock in the middle of a transaction, the
+checkpoint or the recovery of the WAL, or the lease of a turn. Others are told which
+process they wait for and when to retry. They continue to read. When the frozen process
+is killed or continues, so do they.
 
-A fork's child inherits connections without their locks. Whatever it does with them is
-refused, and neither its end nor its garbage collection touches what its parent is
-doing. It cannot open the same file anew either.
+A fork's child inherits connections without their locks. Its every use of them is
+refused. Neither its end nor its garbage collection touches its parent's work. It cannot
+open the same file anew either.
 """
 
 from __future__ import annotations

@@ -1,31 +1,31 @@
-"""A disk that loses power: what was written and synced is recorded, and the disk
-rebuilt as a cut could have left it.
+"""A disk that loses power: writes and syncs are recorded, and a cut is replayed.
 
 `Recorder` is SQLite's file layer (an apsw VFS over 'unix') for as long as its block
-runs: the library under test needs no change. It writes down, in one order for all
-threads, every file made, write, truncation, sync and deletion, every sync of a folder
-(SQLite's own too: it is told when a folder is opened for one), the file work that
-Python code does with `os`, and marks that the test sets. `Disk` replays such a log up
-to a cut and answers what may be on the disk afterwards.
+runs. The library under test needs no change. The recorder writes down, in one order for
+all threads: every file created, write, truncation, sync and deletion, the file work
+that Python code does with `os`, and marks that the test sets. It also records every
+sync of a folder (SQLite's own too: it is told when a folder is opened for one). `Disk`
+replays such a log up to a cut and answers what may be on the disk afterwards.
 
-What is modelled
-* Since a file's last sync each write is kept or not, sector by sector, whatever the
-  order was. So are truncations.
+What is modelled:
+
+* Since a file's last sync each write is kept or not, sector by sector, in any order.
+  So are truncations.
 * A file that grew may have its new length without the content: zeros, noise, or what
   lay there before it was cut off.
 * A name (created, linked, renamed, removed) is on disk when its folder has been synced
   since, and not because of a file's sync. Before that each change of names is kept or
   not. A folder is a name in its parent folder.
 * Disks that lie: `believe` decides which syncs count. Disks that fail: `fails` decides
-  which syncs report an error. What was to be synced then counts as written by the
-  system and may be missing for ever, whatever later syncs say. It is shown from memory
-  until somebody has the file read from the disk again (`posix_fadvise`).
-* A process that is killed: `after` lets another one go on in what the first had
+  which syncs report an error. The bytes of such a sync count as written by the system
+  and may be missing for ever, whatever later syncs say. They are shown from memory until
+  the file is read from the disk again (`posix_fadvise`).
+* A process that is killed: `after` lets another one continue in what the first had
   written, synced or not.
 
 What is not: content that changes without being written (that is the business of
-checksums), the -shm file (SQLite makes it anew), several processes at once, a sector of
-which only a part was written by the disk itself.
+checksums), the -shm file (SQLite makes it anew), several processes at once, and a
+sector of which the disk itself wrote only a part.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class FailedSync:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Names come and go, all of them or none: a creation or link, a removal (None), or
-    both at once (a rename).
+    """Names change, all of them or none.
+
+    A creation or link, a removal (None), or both at once (a rename).
     """
 
     changes: tuple[tuple[str, int | None], ...]
@@ -108,8 +109,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The system was asked to read a file from the disk again: what a failed sync had
-    given up is there, or gone for good.
+    """The system was asked to read a file from the disk again.
+
+    Writes that a failed sync had given up are then there, or lost for good.
     """
 
     file: int
@@ -154,8 +156,9 @@ class Recorder(AbstractContextManager["Recorder"]):
     def __init__(
         self, root: Path, *, believe: Believe = lambda kind, path: True, after: Disk | None = None
     ) -> None:
-        """With `after` the record goes on where a process was killed: what had not been
-        synced then still is not.
+        """With `after`, the record continues where a process was killed.
+
+        Writes that had not been synced then still are not.
         """
         self.root = os.path.realpath(root)
         self.believe = believe
@@ -743,8 +746,9 @@ def lay_out(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def commits(log: Log, database: str) -> Iterator[int]:
-    """Yield the position after each commit: when the last frame of a transaction is in
-    the database's WAL, kept or not.
+    """Yield the position after each commit.
+
+    There the last frame of a transaction is in the database's WAL, kept or not.
     """
     page: tuple[int, int] | None = None
     for position, event in enumerate(log.events):

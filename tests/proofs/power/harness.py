@@ -1,18 +1,18 @@
-"""Power cuts judged: what was acknowledged must be there, what was not is there wholly
-or not at all, and nothing else.
+"""Judge power cuts.
+
+Acknowledged operations must be there. Others are there wholly or not at all.
 
 A workload runs through the real library on a recorded disk (`proofs/power/disk.py`) and
-keeps a `Ledger`: each operation, when it was begun and acknowledged, and how one sees
-in the database that it has happened. From the record follow the *states* that the
-database went through, one per commit, read with every write kept. Of each state it is
-checked that it is sound (SQLite's own check and `verify`) and that no operation is half
-in it, or twice, or before it was begun. So it is known which state is the first with a
-given operation.
+keeps a `Ledger`. The ledger has each operation, when it was begun and acknowledged, and
+how the database shows that it has happened. From the record follow the *states* that
+the database went through, one per commit, read with every write kept. Each state must
+be sound (SQLite's own check and `verify`). No operation may be half in it, or twice, or
+before it was begun. So the first state with a given operation is known.
 
-Then the power is cut, again and again. What is rebuilt must open, be sound, and equal
-one of the states row for row, in every table: not an earlier one than that of the last
-acknowledged operation, and none that had not been written. Which of the operations
-under way are in it follows from that.
+Then the power is cut, again and again. The rebuilt file must open, be sound, and equal
+one of the states row for row, in every table. That state may not be earlier than that
+of the last acknowledged operation, nor one that had not been written. It follows which
+of the unfinished operations are in it.
 """
 
 from __future__ import annotations
@@ -233,8 +233,7 @@ def look(
     *,
     check: bool = True,
 ) -> str:
-    """Open a database after a cut, check it, and return the digest of all that it
-    holds.
+    """Open a database after a cut, check it, and return its digest.
 
     Call `then` while it is open.
 
@@ -333,8 +332,9 @@ class History:
                 self._acknowledged.append((position, number, name))
 
     def required(self, position: int) -> tuple[int, str]:
-        """Return the earliest state that may be found after a cut here, and by whose
-        acknowledgement.
+        """Return the earliest state that a cut here may leave, and why.
+
+        The reason is the acknowledgement that requires it.
         """
         at = bisect.bisect_left(self._acknowledged, (position,))
         return (
@@ -492,8 +492,10 @@ class Verdict:
 
 
 def cut_points(log: Log, count: int, dice: random.Random, since: int = 0) -> list[int]:
-    """Choose where to cut: just before a sync or a name, just after one or after an
-    acknowledgement, or anywhere.
+    """Choose where to cut.
+
+    Just before a sync or a name, just after one or after an acknowledgement, or
+    anywhere.
     """
     events = list(enumerate(log.events))[since:]
     before = [number for number, event in events if isinstance(event, Sync | SyncFolder | Name)]
@@ -516,8 +518,9 @@ def judge(
     reopen_every: int = 0,
     verify_every: int = 1,
 ) -> Verdict:
-    """Cut the power `cuts` times in the course of a record, or of its part after a
-    position, and say what was found.
+    """Cut the power `cuts` times in a record, and return what was found.
+
+    With a position, only in the part after it.
 
     Every so many of them the library itself opens what was left and goes on. Every so
     many states are verified.
@@ -654,8 +657,9 @@ def _judge_life_after(
 
 
 async def live_on(path: Path, is_current: bool, entries: frozenset[Any]) -> None:
-    """Look at it as a visitor does, then go on as the next start does: recover, append,
-    verify.
+    """Read it as a visitor does, then work on as the next start does.
+
+    That is: recover, append, verify.
 
     Every entry stays.
     """
@@ -706,8 +710,9 @@ def after_a_cut(taken: Record, run: Run, dice: random.Random) -> Workload:
 
 
 def after_a_kill(taken: Record, run: Run, at: int, seed: int) -> Record:
-    """Kill the process of a record at a position, and let another one go on in the same
-    folder.
+    """Kill the process of a record at a position.
+
+    Another one continues in the same folder.
 
     Then the power may be cut.
 

@@ -1,5 +1,6 @@
-"""The power is cut at any moment: what was acknowledged is there, once and whole, and
-nothing is damaged.
+"""The power is cut at any moment.
+
+Acknowledged writes are there, once and whole, and nothing is damaged.
 
 `disk.py` is the disk, `harness.py` the judge, `workloads.py` what runs. The second half
 of this file breaks the build, or the disk, in one way each and expects the judge to say
@@ -89,8 +90,9 @@ TEETH_CUTS = 30
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for disks that are rebuilt and thrown away by the hundred: in
-    memory, where there is such a place.
+    """Return a folder for hundreds of short-lived disks.
+
+    It is in memory, where the system has such a place.
     """
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
@@ -196,8 +198,9 @@ def test_the_next_process_syncs_the_folders_of_a_killed_one(
 
 
 def failed_and_killed(disk: Path) -> list[Verdict]:
-    """Let a commit's sync fail, kill the process at that instant, let another go on
-    with the disk well again, cut the power.
+    """Let a commit's sync fail, kill the process, continue, cut the power.
+
+    The process dies at that instant. The next one works on a healthy disk.
     """
     workload = next(workload for workload in WORKLOADS if workload.name == "failing")
     verdicts = []
@@ -464,8 +467,9 @@ def test_found_a_build_that_trusts_a_commit_that_was_not_synced(
 def test_found_folders_that_are_made_and_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As until version 0.1.0: SQLite syncs the folder of its WAL, and nobody that
-    folder's own name.
+    """Sync the WAL's folder only, as until version 0.1.0.
+
+    SQLite syncs that folder. Its own name in its parent was not synced.
     """
     monkeypatch.setattr(files, "make_folder", lambda folder: folder.mkdir(parents=True))
     verdict = run(Workload("folders", create, folder="new/deeper"), disk)

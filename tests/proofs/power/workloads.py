@@ -1,5 +1,4 @@
-"""What runs while the power is cut: each part of the library, in a life of some dozens
-of commits.
+"""Workloads for power cuts: each part of the library, in dozens of commits.
 
 Small WAL limits, so that checkpoints and resets of the WAL lie between. Whatever is
 random comes from the ledger's dice. The file is long and one list: a workload has no
@@ -104,8 +103,9 @@ async def create(path: Path, ledger: Ledger, **options: Any) -> None:
 
 
 async def talk(path: Path, ledger: Ledger, **options: Any) -> None:
-    """Append one by one, many at once (so that they share commits), and several in one
-    call.
+    """Append one by one, concurrently, and several in one call.
+
+    Concurrent appends share commits.
 
     With and without keys.
     """
@@ -706,9 +706,7 @@ async def failing(path: Path, ledger: Ledger) -> None:
 
 
 async def insisting(path: Path, ledger: Ledger, **options: Any) -> None:
-    """What the client of a gateway that was killed does: say all of it again, under the
-    same keys.
-    """
+    """Repeat all calls under the same keys, as a killed gateway's client does."""
     async with opened(path, **options) as db:
         await db.recover()
         await _all(ledger, await db.session("agent:main:web:1"))

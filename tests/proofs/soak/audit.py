@@ -52,8 +52,9 @@ LARGE = 50
 
 
 def text_of(event_id: str, chars: int, control: str = "") -> str:
-    """Return what is said under that id: the id, a word for the model, and words that
-    depend on the id alone.
+    """Return the text of a message by its id.
+
+    The id, a word for the model, and words that depend on the id alone.
 
     Of !large many.
     """
@@ -66,8 +67,9 @@ def text_of(event_id: str, chars: int, control: str = "") -> str:
 
 @dataclass
 class Ledger:
-    """What people remember: per session, the ids of acknowledged messages in the order
-    in which they were sent.
+    """What people remember.
+
+    Per session, the ids of acknowledged messages in the order in which they were sent.
     """
 
     chars: int

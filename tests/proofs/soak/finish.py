@@ -67,8 +67,10 @@ def _undecided(soak: Soak) -> int:
 
 
 def check_rows(soak: Soak) -> None:
-    """Nothing is held by the dead, every process that ended is known to have ended,
-    nothing is left to do.
+    """Check the rows that a soak leaves.
+
+    No dead process holds anything, every ended process is known as ended, no work is
+    left.
     """
     path = soak.plan.database
     if held := query(path, "SELECT what, number, owner FROM held"):
@@ -96,8 +98,9 @@ def check_rows(soak: Soak) -> None:
 
 
 def check_channel(soak: Soak) -> None:
-    """What the channel received against the outbox: once each, in order per target, and
-    nothing else.
+    """Compare the channel with the outbox.
+
+    Each reply came once, in order per target, and nothing else came.
     """
     outbox = dict(query(soak.plan.database, "SELECT outbox_no, state FROM outbox"))
     lines = delivered(soak.plan.channel)

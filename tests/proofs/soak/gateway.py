@@ -2,9 +2,10 @@
 
     python -m tests.proofs.soak.gateway DATABASE SETTINGS
 
-Beside what `support/gateway_child.py` does it runs retention, looks after processes
-that died, follows events, takes backups when it is told to, summarises well, slowly,
-badly, late or not at all, and says every second how its event loop and its writer did.
+It does what `support/gateway_child.py` does, and more. It runs retention, recovers the
+work of dead processes, follows events, and takes backups on command. It summarises
+well, slowly, badly, late or not at all. Every second it reports on its event loop and
+its writer.
 
 A message may tell the model what to do: !flaky (raise at the first attempt), !slow
 (take seconds), !empty (no answer).
@@ -94,9 +95,7 @@ class Slow:
             self.found.append((op, round(took_ms, 1)))
 
     def watch(self) -> None:
-        """Have every writer of this process tell us of its transactions and of its
-        maintenance tasks' steps.
-        """
+        """Measure the transactions and maintenance steps of every writer."""
         commit, measure, step = Writer._commit, Writer._measure, Writer._step_maintenance
 
         def committed(writer: Writer, connection: Any, batch: Any) -> None:

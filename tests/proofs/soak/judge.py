@@ -1,10 +1,10 @@
-"""The bounds, and the table.
+"""The bounds of a soak.
 
 Pure functions over what was collected, so that each bound can be tested without a soak.
 
-A trend compares the second quarter of the load with its last: the first quarter is
-warm-up. For counts the *lowest* value of a quarter is compared, which what comes and
-goes does not lift and a leak does. For memory the median.
+A trend compares the second quarter of the load with its last. The first quarter is
+warm-up. Counts are compared by the *lowest* value of a quarter: a leak lifts it, and
+objects that come and go do not. Memory is compared by the median.
 """
 
 from __future__ import annotations
@@ -172,8 +172,10 @@ def as_felt(lags: dict[int, int]) -> Counter[int]:
 def judge_lag(
     plan: Plan, load: dict[int, int], idle: dict[int, int], ended_s: float
 ) -> list[Broken]:
-    """No event loop of a gateway is late for long, compared with a loop that does
-    nothing on the same machine in the same time.
+    """Judge how late the gateways' event loops were.
+
+    They are compared with a loop that does nothing on the same machine in the same
+    time.
     """
     lag_ms, idle_ms = (percentile(as_felt(lags), 0.99) / 10 for lags in (load, idle))
     allowed_ms = max(plan.lag_ms_max, plan.lag_factor_max * idle_ms)

@@ -1,5 +1,6 @@
-"""How late an event loop is: measured in each gateway, and in a process that does
-nothing else, to compare them with.
+"""Measure how late an event loop is.
+
+It is measured in each gateway, and in a process that does nothing else.
 
     python -m tests.proofs.soak.lag
 

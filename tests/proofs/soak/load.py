@@ -1,5 +1,6 @@
-"""The soak itself: starts everything, keeps it going, kills what is to be killed, and
-collects what was seen.
+"""The soak itself.
+
+It starts everything, keeps it working, kills some of it, and collects samples.
 """
 
 from __future__ import annotations
@@ -211,8 +212,9 @@ class Soak:
         await self._sample(rows=True)
 
     def _has_seen_enough(self) -> bool:
-        """True when everything has happened that a run must have: on a busy machine a
-        few seconds are not enough for it.
+        """Return whether everything has happened that a run must have.
+
+        On a busy machine a few seconds are not enough for it.
         """
         plan = self.plan
         imports = sum(
@@ -271,8 +273,9 @@ class Soak:
             await asyncio.sleep(self.plan.sample_s)
 
     async def _compare(self) -> None:
-        """Listen to a process that does nothing: how late its event loop is while there
-        is load is not the gateways' doing.
+        """Measure the event loop of a process that does nothing.
+
+        How late it is under load is not the gateways' doing.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -311,8 +314,9 @@ class Soak:
     # -- what goes on beside the conversations -----------------------------------------
 
     async def _kill(self) -> None:
-        """Kill -9 the one gateway, now and then soon after its start, and start it
-        again at once.
+        """Kill -9 one gateway, and start it again at once.
+
+        Now and then it is killed soon after its start.
         """
 
         async def kill() -> None:
@@ -370,8 +374,9 @@ class Soak:
         await self._every(self.plan.import_s, grow_and_import)
 
     async def _restore(self) -> None:
-        """Bring an archived session back, now and then killed in between, or run gc
-        from the command line.
+        """Restore an archived session, or run gc from the command line.
+
+        Some of these commands are killed.
         """
         assert self.looker is not None
         looker = self.looker
@@ -522,8 +527,9 @@ class Soak:
                         self._channel_at += len(line)
 
     async def _follow_events(self) -> None:
-        """Follow events from a process that is stopped now and then: each is printed,
-        in order, none is left out.
+        """Follow events from a process that is stopped now and then.
+
+        Each event is printed, in order, and none is left out.
         """
         last = 0
         while not self.over.is_set():

@@ -1,6 +1,6 @@
 """People who talk, and remember what was acknowledged.
 
-A message is said until it is, always under the same id.
+A message is repeated, always under the same id, until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -134,8 +134,9 @@ class People:
             waiting.set_result(line)
 
     def unheard(self) -> None:
-        """A gateway has died: whoever waits for its answer says it again now, through
-        whoever is there.
+        """Let people repeat what a dead gateway did not acknowledge.
+
+        They use a gateway that runs.
         """
         for event_id, waiting in self._acks.items():
             if not waiting.done():

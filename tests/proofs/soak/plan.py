@@ -98,8 +98,9 @@ class Plan:
 
 
 def short(folder: Path, **changes: object) -> Plan:
-    """Return the plan of a few seconds: all intervals smaller, so that everything
-    happens at least once.
+    """Return the plan of a few seconds.
+
+    All intervals are smaller, so that everything happens at least once.
     """
     plan = Plan(
         folder,

@@ -100,9 +100,7 @@ def test_a_claim_does_not_read_messages_done_long_ago(tmp_db: Path) -> None:
 
 
 def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
-    """A plan that says SEARCH may still read a whole table: everything before a number,
-    or after one.
-    """
+    """A plan that says SEARCH may still read all rows before a number, or after one."""
     found = []
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute(schema_text()).fetchall()

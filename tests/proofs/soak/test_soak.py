@@ -1,5 +1,6 @@
-"""The soak in a few seconds, and what it must find: leaks, lost messages, doubled
-replies, a WAL without bound.
+"""A soak of a few seconds, and the faults that a soak must find.
+
+Leaks, lost messages, doubled replies, a WAL without bound.
 
 `make soak` runs the same program for an hour (`SOAK_MINUTES`).
 """
@@ -323,8 +324,9 @@ def test_a_table_that_grew_in_every_quarter_is_marked() -> None:
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the database and the channel of a gateway that answered four
-    messages.
+    """Return a folder of a gateway that answered four messages.
+
+    It has the database and the channel.
     """
     folder = tmp_path_factory.mktemp("settled")
     gateway = Gateway(

@@ -1,4 +1,4 @@
-"""What is looked at, each second: the file, its tables, the processes. Nothing here judges."""
+"""Samples of each second: the file, its tables, the processes. Nothing here judges."""
 
 from __future__ import annotations
 
