@@ -1,9 +1,12 @@
-"""Measure on the reference gateway what was measured on OpenClaw's: the rows of docs/baseline.md.
+"""Measure the rows of docs/baseline.md on the reference gateway.
+
+OpenClaw's gateway was measured the same way.
 
     python benchmarks/baseline.py [--summary 20] [--outlast 70]
 
-Each row is one trial on a real process on loopback with a scripted model, as theirs were: seconds are solid, milliseconds
-indicative. Nothing is asserted. A cell that did not happen says so. Takes about three minutes, most of it waiting for summaries.
+Each row is one trial on a real process on loopback with a scripted model, as theirs
+were: seconds are solid, milliseconds indicative. Nothing is asserted. A cell that did
+not happen says so. Takes about three minutes, most of it waiting for summaries.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ from tests.support.reference_gateway import GatewayProcess, Page
 reference_gateway.PATIENCE_S = 180.0
 
 MODEL_S = 0.3
-LONG = "We talked about the boiler, the garden fence, who feeds the cat in August, and what the plumber said about all of it. "
+LONG = (
+    "We talked about the boiler, the garden fence, who feeds the cat in August, and what the "
+    "plumber said about all of it. "
+)
 MANUAL: dict[str, object] = {"model_delay": MODEL_S, "threshold": 1_000_000, "keep": 50}
 
 
@@ -56,7 +62,11 @@ def fill(gateway: GatewayProcess, conversation: str) -> None:
 def timed(
     gateway: GatewayProcess, page: Page, conversation: str, text: str
 ) -> tuple[float, float, int]:
-    """Say something. Return when it was accepted and answered, counted from the moment of saying it, and its number."""
+    """Say something.
+
+    Return when it was accepted and answered, counted from the moment of saying it, and
+    its number.
+    """
     begun = perf_counter()
     receipt = gateway.say(text, conversation=conversation)
     accepted = perf_counter() - begun
@@ -91,7 +101,8 @@ def while_an_automatic_compaction_runs(folder: Path, summary_s: float) -> None:
         folder / "auto.db", model_delay=MODEL_S, summary_delay=summary_s, threshold=300, keep=50
     ) as gateway:
         with gateway.page("alice") as alice:
-            # The turn that found the context too large is the one during which the page is told of the compaction.
+            # The turn that found the context too large is the one during which the page
+            # is told of the compaction.
             while True:
                 triggering = timed(gateway, alice, "alice", LONG)
                 if any(notice["type"] == "compacting" for notice in alice.told):
@@ -118,7 +129,10 @@ def when_a_compaction_outlasts_its_time(folder: Path, summary_s: float) -> None:
             alice.next("compacted", outcome="expired")
             after = timed(gateway, alice, "alice", "after its time was up")
             late = alice.next("compacted", trigger="late")
-    cell = f"+{shown(during[0])} / +{shown(during[1])}; given up at 60 s, then +{shown(after[0])} / +{shown(after[1])}; "
+    cell = (
+        f"+{shown(during[0])} / +{shown(during[1])}; given up at 60 s, then "
+        f"+{shown(after[0])} / +{shown(after[1])}; "
+    )
     row(
         f"compaction that outlasts 60 s ({summary_s:g} s): accepted / answered",
         cell + f"the summary: {late['outcome']}, late",
@@ -161,7 +175,10 @@ def killed_in_a_compaction(folder: Path) -> None:
         gateway.wait_for(lambda: gateway.answer_to(waits["event_id"], "alice"))
         answered = perf_counter() - begun
         (state,) = query(gateway.database, "SELECT state FROM compaction")
-    cell = f"summary lost (job {state}); the message accepted meanwhile is answered {shown(answered)} after the restart began"
+    cell = (
+        f"summary lost (job {state}); the message accepted meanwhile is answered "
+        f"{shown(answered)} after the restart began"
+    )
     row("mid-compaction", cell)
 
 
@@ -187,7 +204,10 @@ def killed_in_a_turn(folder: Path) -> None:
         assert gateway.answer_to(cut_off["event_id"], "alice")
     row(
         "mid-stream",
-        f"resumes {shown(resumed_s)} after the restart began; a message sent meanwhile is accepted, and answered after it",
+        (
+            f"resumes {shown(resumed_s)} after the restart began; a message sent meanwhile is "
+            "accepted, and answered after it"
+        ),
     )
 
 
@@ -207,7 +227,10 @@ def killed_in_a_tool(folder: Path) -> None:
         answer = gateway.wait_for(lambda: gateway.answer_to(cut_off["event_id"], "alice"))
         answered_s = perf_counter() - begun
         assert "cut off" in answer, answer
-    cell = f"the tool is not run again; the model is told that it was cut off, and answers {shown(answered_s)} after the restart began"
+    cell = (
+        "the tool is not run again; the model is told that it was cut off, and answers "
+        f"{shown(answered_s)} after the restart began"
+    )
     row("mid-tool", cell)
 
 

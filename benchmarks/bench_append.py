@@ -16,12 +16,13 @@ from sessiondb import Session, SessionDB
 CALLERS = 64
 # Shorter than any real one takes, so that there are several compactions in a round.
 SUMMARISER_S = 0.5
-# Something new to summarise, answered, because a cut never passes a message that nobody has answered.
+# Something new to summarise, answered, because a cut never passes a message that nobody
+# has answered.
 NEWS = [USER_MESSAGE, {"role": "assistant", "content": "noted"}] * 10
 SYNC_S = 0.002
 
 
-def test_one_caller_waits_little_longer_than_for_a_raw_transaction(
+def test_one_caller_waits_hardly_longer_than_for_raw_sqlite(
     bench: Bench, raw: Raw, db: SessionDB
 ) -> None:
     session = bench.run(db.session("agent:main:bench:one"))
@@ -38,7 +39,10 @@ def test_one_caller_waits_little_longer_than_for_a_raw_transaction(
 def test_one_caller_where_a_sync_takes_a_disk(
     bench: Bench, slow_sync: None, raw: Raw, db: SessionDB
 ) -> None:
-    """The same with a sync of 2 ms: what sessiondb adds is computing, and does not grow with the disk."""
+    """Append with a sync of 2 ms.
+
+    What sessiondb adds is computing. It does not grow with the disk's time.
+    """
     session = bench.run(db.session("agent:main:bench:one"))
     count = size(50, 5)
     pairs = bench.rounds(
@@ -78,7 +82,10 @@ def test_many_callers_share_commits_where_a_sync_takes_a_disk(
 def test_a_running_compaction_does_not_slow_appends(
     bench: Bench, db: SessionDB, which: str
 ) -> None:
-    """The floor: the same appends, and the same messages arriving in the other place, without a compaction."""
+    """Measure the floor: the same appends, without a compaction.
+
+    The same messages arrive in the other place.
+    """
     session = bench.run(db.session("agent:main:bench:busy"))
     other = (
         session if which == "the same session" else bench.run(db.session("agent:main:bench:other"))
@@ -124,7 +131,10 @@ def _appending(session: Session) -> Callable[[], Awaitable[object]]:
 
 
 async def _throughput(callers: list[Callable[[], Awaitable[object]]], each: int) -> float:
-    """Return operations per second when every caller makes `each`, one after another, all callers at once."""
+    """Return operations per second of concurrent callers.
+
+    Every caller makes `each`, one after another.
+    """
 
     async def call(operation: Callable[[], Awaitable[object]]) -> None:
         for _ in range(each):

@@ -1,4 +1,4 @@
-"""Compaction: the write transactions that begin and commit one, whatever the length of the history."""
+"""Compaction: its two write transactions, whatever the history's length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from measure import HISTORY, Bench, history_key, size
 from sessiondb import SessionDB
 from sessiondb.transcript import compaction
 
-# About thirteen of the history's messages: what a cut search reads is what is kept, not what is summarised.
+# About thirteen of the history's messages: what a cut search reads is what is kept, not
+# what is summarised.
 OPTIONS: dict[str, Any] = {"trigger": "manual", "keep_recent_tokens": 2_000, "timeout_ms": 60_000}
 
 
@@ -20,7 +21,10 @@ OPTIONS: dict[str, Any] = {"trigger": "manual", "keep_recent_tokens": 2_000, "ti
 def test_begin_and_commit_take_as_long_in_a_long_history(
     bench: Bench, history_db: SessionDB, entries: int
 ) -> None:
-    """The floor is the same in the shortest history. Each transaction is timed from BEGIN to the end of COMMIT."""
+    """The floor is the same in the shortest history.
+
+    Each transaction is timed from BEGIN to the end of COMMIT.
+    """
     cycles = size(20, 2)
     pairs = bench.rounds(
         lambda: _cycles(history_db, HISTORY[0], cycles),
@@ -37,10 +41,12 @@ def test_begin_and_commit_take_as_long_in_a_long_history(
 
 
 async def _cycles(db: SessionDB, entries: int, count: int) -> tuple[float, float]:
-    """Begin and commit `count` times. Return the median transaction of begin and of commit, in milliseconds.
+    """Begin and commit `count` times.
 
-    Each time in a new fork of the whole history, which copies nothing: a second compaction of one session would find a
-    short context.
+    Return the median transaction of begin and of commit, in milliseconds.
+
+    Each time in a new fork of the whole history, which copies nothing: a second
+    compaction of one session would find a short context.
     """
     whole = await db.session(history_key(entries))
     took: dict[str, list[float]] = {"begin": [], "commit": []}

@@ -136,7 +136,10 @@ async def _keep_last(db: SessionDB, entries: int) -> Session:
 
 
 async def _copy(session: Session, raw: Raw) -> None:
-    """Give the floor the same messages, as bare as they come: what is read back is what is joined."""
+    """Give the floor the same messages, without any structure.
+
+    Reading them back is what is compared.
+    """
     messages: list[Any] = (await session.context()).messages
 
     def fill(connection: Any) -> None:

@@ -1,6 +1,7 @@
-"""A gateway's work: what accepting, claiming and completing cost, what they do not wait for, and what a start costs.
+"""A gateway's work: accepting, claiming, completing, and a start.
 
-Messages are settled between blocks, outside the measured time, so that every block finds a lane of the same length.
+Messages are settled between blocks, outside the measured time, so that every block
+finds a lane of the same length.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ _events = count(1)
 
 
 def test_accepting_beside_a_raw_transaction(bench: Bench, raw: Raw, db: SessionDB) -> None:
-    """The floor is one row in one durable transaction. An accept looks for a duplicate, counts what waits, and inserts."""
+    """The floor is one row in one durable transaction.
+
+    An accept looks for a duplicate, counts what waits, and inserts.
+    """
 
     async def ours() -> list[float]:
         accept = _accepting(db)
@@ -91,7 +95,10 @@ def test_accepting_into_a_long_lane(bench: Bench, db: SessionDB) -> None:
 def test_claiming_and_completing_beside_a_raw_transaction(
     bench: Bench, raw: Raw, db: SessionDB
 ) -> None:
-    """A claim appends the message and begins the turn. Completing appends the answer, a reply and the turn's end."""
+    """A claim appends the message and begins the turn.
+
+    Completing appends the answer, a reply and the turn's end.
+    """
     took: dict[str, list[float]] = {}
 
     async def ours() -> dict[str, list[float]]:
@@ -119,7 +126,10 @@ def test_claiming_and_completing_beside_a_raw_transaction(
 
 
 def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionDB) -> None:
-    """The floor: the same messages accepted, and the same news arriving in the other session, without a compaction."""
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
+    """
     other = bench.run(db.session("agent:main:bench:compacts"))
     accepts = size(2_000, 30)
 
@@ -149,7 +159,10 @@ def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionD
 def test_an_import_does_not_slow_accepting(
     bench: Bench, db: SessionDB, folders: Iterator[Path]
 ) -> None:
-    """The floor: the same messages accepted while nothing else is done."""
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
+    """
 
     async def ours() -> list[float]:
         samples = await _accept_during(db, db.import_path(next(folders)))
@@ -163,7 +176,12 @@ def test_an_import_does_not_slow_accepting(
 
 
 def test_a_backup_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
-    """The floor: the same messages accepted while nothing else is done. Callers come and go as they do beside retention."""
+    """Measure the floor: the same messages accepted, without a compaction.
+
+    The same events arrive in the other session.
+
+    Callers come and go as they do beside retention.
+    """
     entries = size(100_000, 300)
     rounds = count(1)
     path = tmp_path / "backup.db"
@@ -192,10 +210,15 @@ def test_a_backup_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None:
-    """The floor: the same messages accepted while nothing else is done. One long session is archived: written, compared, deleted.
+    """Measure the floor: the same messages accepted, without a compaction.
 
-    Callers come for LOAD_S without a gap, then leave it alone for as long: its steps are paced beside them, and each phase of it
-    meets them. Without the gaps a million entries would take a quarter of an hour.
+    The same events arrive in the other session.
+
+    One long session is archived: written, compared, deleted.
+
+    Callers come for LOAD_S without a gap, then leave it alone for as long: its steps
+    are paced beside them, and each phase of it meets them. Without the gaps a million
+    entries would take a quarter of an hour.
     """
     entries = size(1_000_000, 300)
     everything = RetentionPolicy(max_age_days=0, idle_days=0)
@@ -236,7 +259,10 @@ def test_retention_does_not_slow_accepting(bench: Bench, tmp_path: Path) -> None
 def test_a_start_costs_the_same_whatever_the_number_of_entries(
     bench: Bench, tmp_path: Path
 ) -> None:
-    """Open, recover and plan: 100,000 sessions of five entries beside as many of none, with messages that were interrupted."""
+    """Open, recover and plan beside 100,000 sessions of five entries.
+
+    As many sessions have no entries. Some messages were interrupted.
+    """
     many, interrupted = size(100_000, 50), size(100, 10)
     paths = {entries: tmp_path / f"start-{entries}.db" for entries in (0, 5)}
     for entries, path in paths.items():
@@ -260,7 +286,7 @@ def test_a_start_costs_the_same_whatever_the_number_of_entries(
     )
 
 
-# -- what is measured -------------------------------------------------------------------------------------------------
+# -- what is measured ------------------------------------------------------------------
 
 
 def _key(number: int) -> str:
@@ -286,7 +312,10 @@ async def _nothing() -> None:
 
 
 async def _idle(db: SessionDB) -> list[float]:
-    """Accept messages while nothing else is done, and settle them as `_accept_during` does: that fills the WAL, too."""
+    """Accept messages while nothing else is done.
+
+    They are settled as `_accept_during` settles them, because that fills the WAL, too.
+    """
     accept, samples = _accepting(db), list[float]()
     while len(samples) < size(4_000, 20):
         samples += await latencies(accept, size(100, 20))
@@ -297,7 +326,10 @@ async def _idle(db: SessionDB) -> list[float]:
 async def _accept_during(
     db: SessionDB, work: Awaitable[Any], *, load_s: float = math.inf
 ) -> list[float]:
-    """Accept messages for as long as something runs, or for `load_s` of every two. Settle them, so that the lane stays short."""
+    """Accept messages for as long as something runs, or for `load_s` of every two.
+
+    Settle them, so that the lane stays short.
+    """
     task, accept, samples = asyncio.ensure_future(work), _accepting(db), list[float]()
     while not task.done():
         until = perf_counter() + load_s
@@ -345,7 +377,7 @@ async def _complete(db: SessionDB, turn_no: int) -> None:
     )
 
 
-# -- what it is measured on -------------------------------------------------------------------------------------------
+# -- what it is measured on ------------------------------------------------------------
 
 
 async def _open_conversations(db: SessionDB) -> None:

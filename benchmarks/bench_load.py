@@ -1,5 +1,6 @@
-"""Under load: full-speed appends beside three readers that never pause. What becomes of the WAL, of throughput, and of
-the event loop that all of it shares.
+"""Under load: full-speed appends beside three readers that never pause.
+
+What becomes of the WAL, of throughput, and of the event loop that all of it shares.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Watch:
         return self.appended / self.seconds
 
 
-def test_readers_that_never_pause_neither_grow_the_wal_nor_starve_appends(
+def test_busy_readers_neither_grow_the_wal_nor_starve_appends(
     bench: Bench, db: SessionDB, tmp_path: Path
 ) -> None:
     """The floor: the configured limit. The throughput without readers. The lag of an idle loop."""

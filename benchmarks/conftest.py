@@ -1,4 +1,7 @@
-"""Fixtures of the benchmarks, and the table that a run ends with. How they measure: `measure.py`."""
+"""Fixtures of the benchmarks, and the table that a run ends with.
+
+How they measure: `measure.py`.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +61,10 @@ def db(bench: Bench, tmp_path: Path) -> Iterator[sessiondb.SessionDB]:
 
 @pytest.fixture(scope="session")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A database with one session per size of HISTORY, its key ending in that size. Built once, and removed at the end: it
-    has a gigabyte. A benchmark compacts a session of it once at most. What needs the whole history forks it at epoch 0.
+    """A database with one session per size of HISTORY, its key ending in that size.
+
+    Built once, and removed at the end: it has a gigabyte. A benchmark compacts a
+    session of it once at most. What needs the whole history forks it at epoch 0.
     """
     folder = tmp_path_factory.mktemp("history")
     asyncio.run(_build_history(folder / "gateway.db"))

@@ -1,8 +1,11 @@
-"""The floors: the same work with apsw alone, so that a ratio says what sessiondb adds and not how fast the disk is.
+"""The floors: the same work with apsw alone.
 
-A `Raw` is what one would write by hand: one thread with one connection, fed from a queue, answering on the event
-loop. It has the settings that matter for cost (4 KiB pages, WAL, `synchronous=FULL`, the same checkpoint size) and
-one table with a text in it: no keys, no tree, no batching, no cancellation, no deadlines.
+A ratio then says what sessiondb adds, and not how fast the disk is.
+
+A `Raw` is what one would write by hand: one thread with one connection, fed from a
+queue, answering on the event loop. It has the settings that matter for cost (4 KiB
+pages, WAL, `synchronous=FULL`, the same checkpoint size) and one table with a text in
+it. It has no keys, no tree, no batching, no cancellation and no deadlines.
 """
 
 from __future__ import annotations
@@ -23,20 +26,25 @@ PAGE_BYTES = 4096
 
 
 class SlowSync(apsw.VFS):
-    """The system's files, but a sync takes at least so long: a disk that really writes before it answers.
+    """The system's files, with a sync that takes a minimum of time.
 
-    Virtual machines often answer a sync from memory in a tenth of a millisecond, where an SSD with a power-loss guarantee
-    takes one or two and a hard disk ten. While it exists it is the default for every connection of the process.
+    That is a disk that really writes before it answers.
+
+    Virtual machines often answer a sync from memory in a tenth of a millisecond, where
+    an SSD with a power-loss guarantee takes one or two and a hard disk ten. While it
+    exists it is the default for every connection of the process.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.base = apsw.vfs_names()[
             0
-        ]  # the default so far; by name, because "" would soon mean this one
+        ]  # the default so far. By name, because "" would soon mean this one
         super().__init__("slow-sync", base=self.base, makedefault=True)
 
-    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  # SQLite's name
+    def xOpen(  # noqa: N802  # SQLite's name
+        self, name: apsw.URIFilename | str | None, flags: list[int]
+    ) -> apsw.VFSFile:
         return _SlowFile(self, name, flags)
 
 
@@ -110,7 +118,10 @@ def read_last(connection: apsw.Connection, count: int) -> list[str]:
     """The payloads of the last rows, in one snapshot, oldest first."""
     connection.execute("BEGIN")
     rows = connection.execute(
-        "SELECT payload FROM message WHERE message_no > (SELECT max(message_no) FROM message) - ? ORDER BY message_no",
+        (
+            "SELECT payload FROM message WHERE message_no > (SELECT max(message_no) FROM "
+            "message) - ? ORDER BY message_no"
+        ),
         (count,),
     ).fetchall()
     connection.execute("END")

@@ -1,12 +1,14 @@
 """How the benchmarks measure.
 
-Every figure stands beside its raw floor, taken in the same run and interleaved with it: a round is one block of the
-floor, then one block of sessiondb (A B A B ...), and the ratio is the median of the rounds' ratios. So a machine that
-is busy, throttled or slow of disk moves both sides. Nothing here asserts a time: a target that is missed is printed as
-missed, in the table at the end and in `--benchmark-json` (under `extra_info`).
+Every figure stands beside its raw floor, taken in the same run and interleaved with it.
+A round is one block of the floor, then one block of sessiondb (A B A B ...). The ratio
+is the median of the rounds' ratios. So a machine that is busy, throttled or slow of
+disk moves both sides. Nothing here asserts a time. A target that is missed is printed
+as missed, in the table at the end and in `--benchmark-json` (under `extra_info`).
 
-`SESSIONDB_BENCH=smoke` takes the smallest sizes and one short round: it proves that the benchmarks run.
-The databases lie in pytest's temporary folder. Put it on the disk that is meant with `ARGS=--basetemp=/path`.
+`SESSIONDB_BENCH=smoke` takes the smallest sizes and one short round: it proves that the
+benchmarks run. The databases lie in pytest's temporary folder. `ARGS=--basetemp=/path`
+puts them on another disk.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def percentile(samples: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-# -- what is said -----------------------------------------------------------------------------------------------------
+# -- what is said ----------------------------------------------------------------------
 
 _FORMS = {
     "us": "{:,.0f} us",
@@ -52,7 +54,10 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One promise and what was measured. `target` is a bound on the ratio. Its sign says of which kind."""
+    """One promise and what was measured.
+
+    `target` is a bound on the ratio. Its sign says of which kind.
+    """
 
     what: str
     unit: str
@@ -81,7 +86,7 @@ class Line:
         )
 
 
-# -- how it is measured -----------------------------------------------------------------------------------------------
+# -- how it is measured ----------------------------------------------------------------
 
 
 @dataclass
@@ -98,7 +103,10 @@ class Bench:
         return self.runner.run(coroutine)
 
     def rounds(self, floor: Block, ours: Block, count: int) -> list[tuple[Any, Any]]:
-        """Alternate the two blocks `count` times, after one round to warm up. Return what they measured, in pairs."""
+        """Alternate the two blocks `count` times, after one round to warm up.
+
+        Return what they measured, in pairs.
+        """
         before: list[Any] = []
         pairs: list[tuple[Any, Any]] = []
 
@@ -153,9 +161,12 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.result()
 
 
-# -- what it is measured on -------------------------------------------------------------------------------------------
+# -- what it is measured on ------------------------------------------------------------
 
-_WORDS = "the agent reads the file, finds where the lock is taken and proposes a smaller critical section with a test "
+_WORDS = (
+    "the agent reads the file, finds where the lock is taken and proposes a smaller critical "
+    "section with a test "
+)
 USER_MESSAGE = {"role": "user", "content": (_WORDS * 6)[:600]}
 ASSISTANT_MESSAGE = {
     "role": "assistant",
@@ -165,7 +176,8 @@ ASSISTANT_MESSAGE = {
     "stopReason": "stop",
 }
 ENTRY_PAYLOAD = (
-    '{"type":"message","id":"0123456789abcdef","parentId":"0123456789abcdef","timestamp":"2026-01-01T00:00:00.000Z",'
+    '{"type":"message","id":"0123456789abcdef","parentId":"0123456789abcdef",'
+    '"timestamp":"2026-01-01T00:00:00.000Z",'
     f'"message":{{"role":"user","content":"{USER_MESSAGE["content"]}"}}}}'
 )
 """What is stored for USER_MESSAGE: the floor's row, of the same length."""

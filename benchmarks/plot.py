@@ -1,4 +1,6 @@
-"""Draw docs/assets/baseline.svg: how long people wait while a compaction runs, from docs/baseline.md.
+"""Draw docs/assets/baseline.svg from docs/baseline.md.
+
+It shows how long people wait while a compaction runs.
 
     python benchmarks/plot.py          # writes the picture
     python benchmarks/plot.py --check  # exits with 1 when it is not what the table says
@@ -86,7 +88,10 @@ def draw(table: str) -> str:
             shown = f"{bar.seconds:.1f} s" if bar.seconds >= 1 else f"{bar.seconds:.2f} s"
             body += [
                 f'<text x="{LEFT - 10}" y="{y + 16}" class="store">{bar.store}</text>',
-                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{bar.colour}"/>',
+                (
+                    f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" '
+                    f'fill="{bar.colour}"/>'
+                ),
                 f'<text x="{LEFT + width + 8:.1f}" y="{y + 16}">{shown}</text>',
             ]
             y += BAR + GAP

@@ -1,1 +1,4 @@
-"""Programs that use sessiondb as its users do: only its public API, and nothing that is not installed with it."""
+"""Programs that use sessiondb as its users do.
+
+They use only its public API, and nothing that is not installed with it.
+"""

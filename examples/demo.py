@@ -1,11 +1,13 @@
-"""The demo: real transcripts in, compaction under load, kill -9 in the middle, and a report that can fail.
+"""The demo: real transcripts, compaction under load, kill -9, and a report.
 
     make demo        or        python -m examples.demo
 
-This process is the client. Its gateway (gateway.py) is a child process that it kills without warning. What the gateway
-acknowledged goes into a ledger, a file of this process, synced before anything else happens; at the end every promise is
-counted against that ledger, not against what the gateway believes. The exit code is 0 only if all were kept, 1 if one was
-broken, and `--break lose` or `--break duplicate` breaks one on purpose, to show that the report would notice.
+The report can fail. This process is the client. Its gateway (demo_gateway.py) is a child
+process that it kills without warning. Acknowledgements go into a ledger, a file of this
+process, synced before anything else happens. At the end every promise is counted
+against that ledger, not against what the gateway believes. The exit code is 0 only if
+all were kept, and 1 if one was broken. `--break lose` or `--break duplicate` breaks one
+on purpose, to show that the report would notice.
 """
 
 from __future__ import annotations
@@ -35,13 +37,17 @@ from tests import ROOT
 SAMPLE = ROOT / "tests" / "sample"
 TRANSCRIPTS = ("pi-0.74.2/sessions", "openclaw-2026.5.18/agents", "openclaw-2026.5.18/after-kill9")
 CONVERSATIONS = 24
-MESSAGES_PER_S = 4.0  # each conversation's; every message has a reply
+MESSAGES_PER_S = 4.0  # each conversation's. Every message has a reply
 TICK_S = 0.05
-PATIENCE_S = 30.0  # for one answer of the gateway; passing it is a broken demo, not a slow one
+PATIENCE_S = 30.0  # for one answer of the gateway. Passing it is a broken demo, not a slow one
 MESSAGE_ID = re.compile(r"<([\w-]+:\d+(?::reply)?)>")
-WORDS = "the agent reads the file, finds where the lock is taken, proposes a smaller critical section and writes a test for it; "
+WORDS = (
+    "the agent reads the file, finds where the lock is taken, proposes a smaller critical "
+    "section and writes a test for it; "
+)
 
-# Commands that anyone can repeat on a database of their own; as many lines of each are shown.
+# Commands that anyone can repeat on a database of their own. As many lines of each are
+# shown.
 COMMANDS = (
     ("what the gateway and its file are doing", ("status",), ""),
     (
@@ -66,10 +72,10 @@ LINES_SHOWN = 9
 
 
 class Broken(Exception):
-    """The demo cannot go on; its message says why."""
+    """The demo cannot go on. Its message says why."""
 
 
-# -- what is on the screen --------------------------------------------------------------------------------------------
+# -- what is on the screen -------------------------------------------------------------
 
 
 class Screen:
@@ -91,7 +97,7 @@ class Screen:
         self.line(self.paint(title, "1") + (aside.rjust(79 - len(title)) if aside else ""))
 
     def step(self, name: str, now: str) -> None:
-        """Show what a step is doing; only where it can be replaced."""
+        """Show what a step is doing. Only where it can be replaced."""
         if self.live:
             self.out.write(f"\r\x1b[K {self._step + 1}  {name:<10}{self.paint(now[:64], '2')}")
             self.out.flush()
@@ -108,18 +114,23 @@ class Screen:
             )
 
 
-# -- what is known outside the gateway --------------------------------------------------------------------------------
+# -- what is known outside the gateway -------------------------------------------------
 
 
 @dataclass
 class Ledger:
-    """What the gateway acknowledged, on disk before it counts; and what was seen of it otherwise."""
+    """What the gateway acknowledged, on disk before it counts.
+
+    And what was seen of it otherwise.
+    """
 
     path: Path
     acknowledged: dict[str, str] = field(default_factory=dict)
     """Message id to conversation."""
     order: list[tuple[str, str, str]] = field(default_factory=list)
-    """(what, conversation, id), as the events came: "ack", "begun" and the outcomes of compactions."""
+    """(what, conversation, id), as the events came: "ack", "begun" and the outcomes of
+    compactions.
+    """
     latencies_ms: dict[str, list[float]] = field(
         default_factory=lambda: {"none": [], "other": [], "same": []}
     )
@@ -136,7 +147,10 @@ class Ledger:
         self._file.close()
 
     def note(self, events: list[dict[str, Any]]) -> None:
-        """Take events in, all that arrived at once: acknowledgements are synced before they are believed."""
+        """Take in all events that arrived at once.
+
+        Acknowledgements are synced before they count.
+        """
         acks = [event for event in events if event["event"] == "ack"]
         if acks:
             self._file.writelines(f"{event['conversation']} {event['id']}\n" for event in acks)
@@ -176,7 +190,10 @@ class Gateway:
         self._log = database.with_name("gateway.log").open("ab")
 
     async def start(self) -> float:
-        """Start the process and wait until it has opened the database; return how long that took in ms."""
+        """Start the process and wait until it has opened the database.
+
+        Return how long that took in ms.
+        """
         self.running.clear()
         self._seen.clear()
         self.process = await asyncio.create_subprocess_exec(
@@ -240,7 +257,8 @@ class Gateway:
         assert event is not None
         if event["event"] == "gone" and kind != "gone":
             raise Broken(
-                f"the gateway ended while the client waited for its answer ({kind}); see its log:\n{self.last_words()}"
+                f"the gateway ended while the client waited for its answer ({kind}); see its "
+                f"log:\n{self.last_words()}"
             )
         self._seen.remove(event)
         return event
@@ -256,7 +274,8 @@ class Gateway:
                 await self._news.wait_for(is_true)
         except TimeoutError:
             raise Broken(
-                f"the gateway gave no answer for {PATIENCE_S:.0f} s; see its log:\n{self.last_words()}"
+                f"the gateway gave no answer for {PATIENCE_S:.0f} s; see its "
+                f"log:\n{self.last_words()}"
             ) from None
 
     def last_words(self) -> str:
@@ -293,7 +312,10 @@ class Gateway:
 
 
 class Client:
-    """People who write: a steady stream of messages, each sent again after a restart until it is acknowledged."""
+    """Clients that write a steady stream of messages.
+
+    After a restart each message is sent again until it is acknowledged.
+    """
 
     def __init__(self, gateway: Gateway, ledger: Ledger) -> None:
         self.gateway = gateway
@@ -347,7 +369,7 @@ class Client:
         await self.gateway.wait_until(lambda: not self.waiting() and not self.gateway.running)
 
 
-# -- the steps --------------------------------------------------------------------------------------------------------
+# -- the steps -------------------------------------------------------------------------
 
 
 @dataclass
@@ -396,7 +418,10 @@ class Demo:
         verified = sum(1 for file in files if file.verified)
         self.screen.done(
             "import",
-            f"{len(files)} real files of pi and OpenClaw, {entries:,} entries; {verified} compared:",
+            (
+                f"{len(files)} real files of pi and OpenClaw, {entries:,} entries; {verified} "
+                "compared:"
+            ),
             f"bytes and contexts are the originals'; damaged lines kept aside: {damaged}",
         )
 
@@ -407,7 +432,10 @@ class Demo:
         await self.talk("talk", client, 6 * self.pace)
         self.screen.done(
             "talk",
-            f"{CONVERSATIONS} conversations, {len(ledger.acknowledged):,} messages accepted, no compaction yet",
+            (
+                f"{CONVERSATIONS} conversations, {len(ledger.acknowledged):,} messages accepted, "
+                "no compaction yet"
+            ),
         )
         before = len(ledger.acknowledged)
         gateway.send(do="settings", compact=True, fault=self.fault, summariser_s=summariser_s)
@@ -435,7 +463,10 @@ class Demo:
         await gateway.stop()
         self.screen.done(
             "go on",
-            f"{len(ledger.acknowledged):,} messages accepted in all; the gateway closed in good order",
+            (
+                f"{len(ledger.acknowledged):,} messages accepted in all; the gateway closed in "
+                "good order"
+            ),
         )
 
     async def talk(self, name: str, client: Client, seconds: float) -> None:
@@ -449,36 +480,55 @@ class Demo:
             await client.talk(min(left, 0.25))
 
     async def kill(self, gateway: Gateway, client: Client) -> list[dict[str, Any]]:
-        """Kill the gateway while summarisers work and messages are on their way; return the jobs that died with it."""
+        """Kill the gateway while summarisers work and messages are on their way.
+
+        Return the jobs that died with it.
+        """
+        # These summarisers outlast the kill. One that thinks for less time may have
+        # committed without the client knowing it.
+        long_s = 2 * PATIENCE_S
+        gateway.send(do="settings", compact=True, fault=self.fault, summariser_s=(long_s, long_s))
+
+        def thinking() -> list[dict[str, Any]]:
+            return [job for job in gateway.running.values() if job["seconds"] == long_s]
+
         give_up = perf_counter() + PATIENCE_S
-        while len(gateway.running) < 2 and perf_counter() < give_up:
+        while len(thinking()) < 2 and perf_counter() < give_up:
             await client.talk(TICK_S)
         accepted = len(client.ledger.acknowledged)
         for _ in range(CONVERSATIONS * 2):
             client.write()
-        # At the first answer: some of these are now on disk without the client knowing it, and some nowhere.
+        # At the first answer: some of these are now on disk without the client knowing
+        # it, and some nowhere.
         await gateway.wait_until(lambda: len(client.ledger.acknowledged) > accepted)
         await gateway.kill()
-        dead = list(gateway.running.values())
+        dead = thinking()
         self.must(
             len({job["conversation"] for job in dead}) >= 2,
             "fewer than two compactions were running when the gateway was killed",
         )
         self.screen.done(
             "kill -9",
-            f"in the middle of {len(dead)} compactions, with {len(client.waiting())} messages unanswered",
+            (
+                f"in the middle of {len(gateway.running)} compactions, with "
+                f"{len(client.waiting())} messages unanswered"
+            ),
         )
         return dead
 
     async def reconcile(self, gateway: Gateway, client: Client, dead: list[dict[str, Any]]) -> None:
-        """The dead process's summaries arrive after all: one is still useful, one has been overtaken."""
+        """Deliver the dead process's summaries.
+
+        One is still useful. The other has been overtaken.
+        """
         if len(dead) < 2:
             return
         useful, overtaken = dead[0], dead[1]
         self.screen.step("reconcile", "summaries of the dead process arrive ...")
         answers = {}
         for job, fail in ((useful, True), (overtaken, False)):
-            # A new attempt takes the dead owner's job over; one attempt fails as models do, one succeeds.
+            # A new attempt takes the dead owner's job over. One attempt fails as models
+            # do, one succeeds.
             gateway.send(do="compact", conversation=job["conversation"], seconds=0.3, fail=fail)
             begun = await gateway.wait_for("begun", conversation=job["conversation"])
             await client.talk(0.2)
@@ -505,10 +555,13 @@ class Demo:
         self.screen.done(
             "reconcile",
             "two summaries of the dead process arrive after all:",
-            f"one {late['outcome']}, late; one {superseded['outcome']}, as a newer one covers as much",
+            (
+                f"one {late['outcome']}, late; one {superseded['outcome']}, as a newer one "
+                "covers as much"
+            ),
         )
 
-    # -- the report ---------------------------------------------------------------------------------------------------
+    # -- the report --------------------------------------------------------------------
 
     async def check(self, ledger: Ledger) -> None:
         """Count every promise against the ledger, in the closed database, read-only."""
@@ -537,11 +590,17 @@ class Demo:
         )
         self.must(
             not missing,
-            f"{missing} messages arrived during a compaction and are not in the context that it made",
+            (
+                f"{missing} messages arrived during a compaction and are not in the context that "
+                "it made"
+            ),
         )
         self.must(
             verified.ok,
-            f"verify found {len(verified.findings)} broken invariants: {[str(f) for f in verified.findings[:1]]}",
+            (
+                f"verify found {len(verified.findings)} broken invariants: "
+                f"{[str(f) for f in verified.findings[:1]]}"
+            ),
         )
         self.must(committed > 0, "no compaction was committed")
         self.screen.done(
@@ -645,10 +704,12 @@ class Demo:
 
 
 def must_be_in_context(ledger: Ledger, conversation: str) -> set[str]:
-    """Return the messages that were acknowledged after the last committed compaction of a conversation began.
+    """Return the messages that a conversation's context must contain.
 
-    They arrived while its summariser thought or later, so no summary can cover them. A conversation that was never
-    compacted has everything in its context.
+    They were acknowledged after its last committed compaction began.
+
+    They arrived while its summariser thought or later, so no summary can cover them. A
+    conversation that was never compacted has everything in its context.
     """
     events = [(what, name) for what, of, name in ledger.order if of == conversation]
     committed = {name for what, name in events if what == "committed"}
@@ -669,17 +730,23 @@ async def arrivals(session: sessiondb.Session) -> Any:
 
 
 def message_ids(texts: list[str]) -> Iterator[str]:
-    """Find the ids that the client wrote into its messages: what was said, not what an index says."""
+    """Find the ids that the client wrote into its messages.
+
+    They are read from the messages, not from an index.
+    """
     for text in texts:
         yield from MESSAGE_ID.findall(text)
 
 
-# -- starting and ending ----------------------------------------------------------------------------------------------
+# -- starting and ending ---------------------------------------------------------------
 
 
 @contextmanager
 def folder_for(wanted: str | None) -> Iterator[Path]:
-    """Yield the folder of this run. One that somebody asked for is kept when the run ends by itself."""
+    """Yield the folder of this run.
+
+    One that somebody asked for is kept when the run ends by itself.
+    """
     if wanted is None:
         with tempfile.TemporaryDirectory(prefix="sessiondb-demo-") as temporary:
             yield Path(temporary)

@@ -1,12 +1,14 @@
-"""A small agent gateway: many conversations, a scripted model, and a summariser that takes seconds.
+"""A small agent gateway with a scripted model and a slow summariser.
 
     python -m examples.demo_gateway DATABASE
 
-It speaks JSON lines: commands on stdin, events on stdout. It is the child process of the demo, which kills it without
-warning, so everything that it promises is in the order of two lines: a message is acknowledged after `append` returned.
+It speaks JSON lines: commands on stdin, events on stdout. It is the child process of
+the demo, which kills it without warning. Its whole promise is the order of two lines: a
+message is acknowledged after `append` returned.
 
-Per conversation one task takes messages in order, as gateways do; compactions run beside them, each in its own task. The
-model and the summariser are `sleep`: what is shown is what happens to the conversation while somebody thinks.
+One task per conversation takes messages in order, as gateways do. Compactions run
+beside them, each in its own task. The model and the summariser are `sleep`. The demo
+shows what happens to a conversation meanwhile.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Gateway:
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def spawn(self, work: Any) -> None:
-        """Start a task; if it fails, this process fails with it."""
+        """Start a task. If it fails, this process fails with it."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
@@ -70,7 +72,10 @@ class Gateway:
             emit("failed", error=repr(task.exception()))
 
     async def conversation(self, name: str) -> Conversation:
-        """Return the conversation of that name; its key finds its session, in this life of the process or the next."""
+        """Return the conversation of that name.
+
+        Its key finds its session, in this life of the process or the next.
+        """
         async with self._opening[name]:
             if name not in self.conversations:
                 session = await self.db.session(f"agent:main:demo:channel:{name}")
@@ -147,11 +152,12 @@ class Gateway:
                     seconds=summariser_s,
                     messages=len(job.messages),
                 )
-                await asyncio.sleep(summariser_s)  # the summariser thinks; nothing is held
+                await asyncio.sleep(summariser_s)  # the summariser thinks. Nothing is held
                 if fail:
                     raise ModelOverloadedError
                 result = await job.commit(
-                    f"Summary of {len(job.messages)} messages: the agent fixed a lock and tested it."
+                    f"Summary of {len(job.messages)} messages: the agent fixed a lock and tested "
+                    "it."
                 )
             emit(
                 "finished",
@@ -196,7 +202,10 @@ class Gateway:
                 emit("late-commit", **known, outcome=result.outcome, late=result.late)
 
     async def report(self) -> None:
-        """Tell the counters now and then; the last ones before a kill are what is known of that life."""
+        """Tell the counters now and then.
+
+        The last ones before a kill are what is known of that life.
+        """
         while True:
             writer = (await self.db.stats())["writer"]
             emit(
@@ -226,7 +235,9 @@ async def serve(path: str) -> None:
             await gateway.obey(json.loads(line))
         unfinished = [reporting, *gateway.tasks]
         for task in unfinished:
-            task.cancel()  # a cancelled compaction gives its job up, shielded, before the database closes
+            # A cancelled compaction gives its job up, shielded, before the database
+            # closes
+            task.cancel()
         await asyncio.wait(unfinished)
     emit("closed")
 

@@ -1,4 +1,7 @@
-"""The tests, in packages as those of `sessiondb`; `support/` is what they share, `proofs/` is what runs long."""
+"""The tests, in packages like those of `sessiondb`.
+
+`support/` has shared helpers. `proofs/` has the tests that run long.
+"""
 
 from __future__ import annotations
 

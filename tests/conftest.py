@@ -1,19 +1,21 @@
-"""What every test may ask for.
+"""Fixtures of all tests.
 
-* `anyio_backend`: a test marked `@pytest.mark.anyio` runs twice, under asyncio and under trio.
+* `anyio_backend`: a test marked `@pytest.mark.anyio` runs twice, under asyncio and
+  under trio.
 * `tmp_db`: a path for a database that does not exist yet, in a folder of its own.
 * `sample`: the project's own transcripts (tests/sample), always there.
-* `nothing_left`: fails a test after which a file below its folder is still open, or a thread of ours alive.
+* `nothing_left`: fails a test that leaves a file of its folder open, or a thread of ours
+  alive.
 * `gate`: stops the writer where a test wants it (tests/support/cancellation.py).
-* `corpus`: the large collection of real transcripts beside the checkout; without it the test is skipped and says so.
-  It has the layout of `sample`, so a test can be parametrised over `transcripts`, which is whichever folders exist.
+* `corpus`: the large collection of real transcripts beside the checkout. Without it the
+  test is skipped. It has the layout of `sample`.
+* `transcripts`: `sample`, then `corpus` if there is one.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import pytest
 from hypothesis import settings
 
 from tests import ROOT, TESTS
-from tests.proofs.crash.faults_workload import descriptors
+from tests.support.leaks import open_files, our_threads
 
 # Plugins, so that their fixtures are there for every test.
 pytest_plugins = ["tests.support.cancellation"]
@@ -29,40 +31,45 @@ pytest_plugins = ["tests.support.cancellation"]
 SAMPLE = TESTS / "sample"
 CORPUS = ROOT.parent / "shared" / "corpus"
 
-# Children of the tests find the package of this checkout, and the helpers beside these tests.
+# Children of the tests find this checkout's package and tests.
 os.environ["PYTHONPATH"] = str(ROOT)
 
-# Hypothesis would fail an example for being slow (200 ms by default): a timed assertion, on a machine that is shared.
+# Hypothesis would fail an example for being slow (200 ms by default): a timed
+# assertion, on a machine that is shared.
 settings.register_profile("sessiondb", deadline=None, print_blob=True)
 settings.load_profile("sessiondb")
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Run each async test under both event loops. Module scope, so that async fixtures may be as wide."""
+    """Run each async test under both event loops.
+
+    Module scope, so that async fixtures may be as wide.
+    """
     backend: str = request.param
     return backend
 
 
 @pytest.fixture
 def tmp_db(tmp_path: Path) -> Path:
-    """Return where a new database may be made; neither the file nor its folder's other files exist."""
+    """Return where a new database may be made.
+
+    Neither the file nor its folder's other files exist.
+    """
     return tmp_path / "gateway.db"
 
 
 @pytest.fixture
 def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """Compare descriptors and threads with what there was before; asked for first, it looks when everything else has been closed."""
-    before = threads_of_ours()
+    """Compare descriptors and threads with what there was before.
+
+    Asked for first, it looks when everything else has been closed.
+    """
+    before = our_threads()
     yield
     gc.collect()  # a traceback may hold what it went through
-    assert descriptors(tmp_path) == [], "left open"
-    assert threads_of_ours() - before == set(), "left alive"
-
-
-def threads_of_ours() -> set[threading.Thread]:
-    """Return the threads that sessiondb began; anyio's own workers live for a while, and are not ours."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("sessiondb")}
+    assert open_files(tmp_path) == [], "left open"
+    assert our_threads() - before == set(), "left alive"
 
 
 @pytest.fixture(scope="session")
@@ -76,13 +83,17 @@ def corpus() -> Path:
     """Return the folder of the large corpus, or skip."""
     if not CORPUS.is_dir():
         pytest.skip(
-            "the large corpus is not beside this checkout (../shared/corpus); tests/sample covers the essentials"
+            "the large corpus is not beside this checkout (../shared/corpus); tests/sample "
+            "covers the essentials"
         )
     return CORPUS
 
 
 @pytest.fixture(scope="session", params=["sample", "corpus"])
 def transcripts(request: pytest.FixtureRequest) -> Path:
-    """Return the sample, then the corpus: for tests that hold for any folder of real transcripts."""
+    """Return the sample, then the corpus.
+
+    For tests that hold for any folder of real transcripts.
+    """
     folder: Path = request.getfixturevalue(request.param)
     return folder

@@ -121,7 +121,7 @@ def test_every_link_between_pages_leads_to_a_file() -> None:
         assert "][sessiondb." not in page.read_text(encoding="utf-8"), page
 
 
-# -- diagrams --------------------------------------------------------------------------------------
+# -- diagrams --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", DIAGRAMS, ids=range(len(DIAGRAMS)))

@@ -1,4 +1,7 @@
-"""What the first page promises is true: its programs print what it says, its picture is the table's."""
+"""The README is true.
+
+Its programs print what it says, and its picture shows the table.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import pytest
 from tests import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
-# A program, and what it prints: a block of Python, then a block of the console whose first line runs it.
+# A program, and what it prints: a block of Python, then a block of the console whose
+# first line runs it.
 PROGRAMS = re.findall(
     r"```python\n(.*?)```\n+```console\n\$ python (\w+\.py)\n(.*?)```", README, re.DOTALL
 )

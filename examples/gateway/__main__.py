@@ -1,7 +1,8 @@
-"""Start the gateway: open the database, start, print the URL, serve until SIGTERM or Ctrl-C.
+"""Start the gateway, print the URL, serve until SIGTERM or Ctrl-C.
 
-What stops in good order gives its turns back, so that the next start (or another process) takes them over at once. What is
-killed does not, and is found by the next start: nothing here depends on the difference.
+A gateway that stops in good order releases its turns, so that the next start (or
+another process) takes them over at once. The turns of a killed one are found by the
+next start. Nothing here depends on the difference.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ from .web import CONNECTIONS_MAX, LOOPBACK, SOCKET_MESSAGE_BYTES_MAX, make_app
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line. Every option may also come from the environment: --model-delay from GATEWAY_MODEL_DELAY."""
+    """Read the command line.
+
+    Every option may also come from the environment: --model-delay from
+    GATEWAY_MODEL_DELAY.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m examples.gateway", description="A web chat that runs on sessiondb."
     )
@@ -52,7 +57,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "allow-host",
         str,
         "",
-        "names that it may be called by besides localhost, with commas: of a proxy, or of this machine",
+        (
+            "names that it may be called by besides localhost, with commas: of a proxy, or of "
+            "this machine"
+        ),
     )
     option(
         "endpoint",
@@ -171,7 +179,10 @@ def model_from(options: argparse.Namespace) -> Model:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Run until a signal. If a loop of the gateway fails, so does the process: a supervisor starts it again."""
+    """Run until a signal.
+
+    If a loop of the gateway fails, so does the process: a supervisor starts it again.
+    """
     model, settings = model_from(options), settings_from(options)
     listener = socket.create_server((options.host, options.port))
     async with sessiondb.open(options.database, program="gateway") as db:
@@ -197,7 +208,10 @@ async def serve(options: argparse.Namespace) -> None:
                 stop_on_signal(server, closing)
                 host, port = listener.getsockname()[:2]
                 print(
-                    f"gateway: http://{host}:{port}/  (model {model.name}, database {options.database}; Ctrl-C stops it)",
+                    (
+                        f"gateway: http://{host}:{port}/  (model {model.name}, database "
+                        f"{options.database}; Ctrl-C stops it)"
+                    ),
                     flush=True,
                 )
                 await server.serve(sockets=[listener])
@@ -208,7 +222,10 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, without its signal handlers: they would end the process before the database is closed."""
+    """uvicorn without its signal handlers.
+
+    They would end the process before the database is closed.
+    """
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -217,7 +234,10 @@ class Server(uvicorn.Server):
 
 
 def stop_on_signal(server: Server, closing: asyncio.Event) -> None:
-    """Take no more messages, close the pages, and let `serve` return: the rest of the stop is what follows it."""
+    """Accept no more messages, close the pages, and let `serve` return.
+
+    The rest of the stop follows it.
+    """
 
     def stop() -> None:
         closing.set()
@@ -228,7 +248,7 @@ def stop_on_signal(server: Server, closing: asyncio.Event) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the gateway; return its exit code."""
+    """Run the gateway. Return its exit code."""
     options = parse(arguments)
     logging.basicConfig(
         level=logging.INFO,

@@ -1,4 +1,7 @@
-"""Where people are: pages that are open, and simulated channels. Of sessiondb there is only the key of a conversation here."""
+"""Open pages and simulated channels.
+
+The only thing of sessiondb here is the key of a conversation.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from sessiondb import RefusedBySender
 
 Notice = dict[str, Any]
 
-# A page that does not read its notices is closed; it connects again and reads the conversation.
+# A page that does not read its notices is closed. It connects again and reads the
+# conversation.
 NOTICES_WAITING_MAX = 500
 
 
@@ -38,7 +42,7 @@ class Pages:
         self._open: defaultdict[str, set[asyncio.Queue[Notice | None]]] = defaultdict(set)
 
     def watch(self, session_id: str) -> asyncio.Queue[Notice | None]:
-        """Return a queue that gets a session's notices from now on; None in it: come again."""
+        """Return a queue that gets a session's notices from now on. None in it: come again."""
         page: asyncio.Queue[Notice | None] = asyncio.Queue(NOTICES_WAITING_MAX)
         self._open[session_id].add(page)
         return page
@@ -50,7 +54,7 @@ class Pages:
             del self._open[session_id]
 
     def tell(self, session_id: str, kind: str, /, **details: Any) -> int:
-        """Tell every open page of a session; return how many there are. Never waits."""
+        """Tell every open page of a session. Return how many there are. Never waits."""
         report = 0
         for page in list(self._open.get(session_id, ())):
             if page.qsize() < NOTICES_WAITING_MAX - 1:
@@ -62,13 +66,17 @@ class Pages:
 
 
 class SimulatedChannel:
-    """Does as the messages say, and notes what it was sent in a file: its users' memory, which outlives the gateway."""
+    """A simulated channel that does as its messages say.
+
+    It notes in a file what it was sent. The file is its users' memory and outlives the
+    gateway.
+    """
 
     def __init__(self, log: Path | None, delay_s: float) -> None:
         self.log, self.delay_s = log, delay_s
 
     async def send(self, line: dict[str, Any]) -> None:
-        """Send; or refuse (`!refuse`), or hang up after it was sent (`!vanish`)."""
+        """Send. Or refuse (`!refuse`), or hang up after it was sent (`!vanish`)."""
         if "!refuse" in line["text"]:
             raise RefusedBySender("the simulated channel does not take this message", retry=False)
         await asyncio.sleep(self.delay_s)
@@ -91,7 +99,10 @@ def in_words(outcome: str, before: int, after: int | None, *, late: bool) -> Not
     """Say how a compaction ended."""
     match outcome:
         case "committed":
-            text = f"Compacted{', late' if late else ''}: from about {before:,} to {after or 0:,} tokens."
+            text = (
+                f"Compacted{', late' if late else ''}: from about {before:,} to "
+                f"{after or 0:,} tokens."
+            )
         case "superseded":
             text = "The conversation had moved on; the summary was not needed."
         case _:

@@ -1,19 +1,22 @@
-"""What a gateway does with sessiondb. Everything else in this folder is HTTP, HTML and a model.
+"""What a gateway does with sessiondb.
 
-    a message    db.accept, then acknowledge               on disk first; the same event again gets the same receipt
-    an answer    db.run_lane(lane, handler)                one turn per session, retried, cut off, taken over
-    a tool       turn.append                               what was asked, then what came of it, each as it happens
-    a reply      db.run_outbox(sender)                     sent from a row that the end of the turn wrote
-    a notice     db.events, db.forward_event                     what to tell whoever waits: open pages at once, a channel by the outbox
-    compaction   session.compact() in a task of its own    no turn waits for it, and no message
-    start        db.recover, db.run_resumes, the lanes     users first, resumes within their budget
-    ever after   db.reset_if_due, db.gc                    a stale conversation begins anew; what is old is archived
+Everything else in this folder is HTTP, HTML and a model.
 
-What is in memory is what pages are open and what this process is busy with: a kill -9 loses nothing that anybody was
-promised. Several of these processes may share one database.
+    a message    db.accept, then acknowledge    on disk first, once for each event
+    an answer    db.run_lane(lane, handler)     one turn per session, retried, cut off
+    a tool       turn.append                    the call, then its result, as they happen
+    a reply      db.run_outbox(sender)          from a row that the end of the turn wrote
+    a notice     db.events, db.forward_event    to open pages at once, to channels by outbox
+    compaction   session.compact() in a task    no turn waits for it, and no message
+    start        db.recover, db.run_resumes     users first, resumes within their budget
+    ever after   db.reset_if_due, db.gc         stale conversations reset, old ones archived
 
-Not shown: streaming, accounts. A page that is open on one process is not told what another one does, except by notices; it
-reads the conversation, and the notices that it missed, when it is opened.
+Memory holds only the open pages and the work of this process. A kill -9 loses nothing
+that was promised. Several of these processes may share one database.
+
+Not shown: streaming, accounts. A page that is open on one process learns of another
+process's work by notices only. When it is opened, it reads the conversation and the
+notices that it missed.
 """
 
 from __future__ import annotations
@@ -63,11 +66,14 @@ AGENTS = {
     "writer": "You are an editor. Prefer short words.",
 }
 COMMANDS = "/status, /compact [what matters], /new or /reset, /stop"
-# These wait their turn in the inbox, so that they come after what was said before them; the other commands act at once.
+# These wait their turn in the inbox, so that they come after what was said before them.
+# The other commands act at once.
 RESETS = ("/new", "/reset")
-# Replies of different conversations go out side by side; those of one keep their order whatever this is.
+# Replies of different conversations go out side by side. Those of one keep their order
+# whatever this is.
 SENDERS = 4
-# The reader of events whose position says which notices have been passed on; all processes share it.
+# The reader of events whose position says which notices have been passed on. All
+# processes share it.
 NOTICES = "notices"
 
 
@@ -82,13 +88,18 @@ class Settings:
     late_s: float = 600.0
     """A summary that outlasts its block by less than this is still committed."""
     summaries_max: int = 2
-    """Summarisers at work at once, in this process; one that nobody waits for any more is one of them."""
+    """Summarisers at work at once, in this process.
+
+    One that nobody waits for any more is one of them.
+    """
     compaction_pause_s: float = 60.0
-    """After a summariser failed or took too long, a session is not compacted by itself for so long."""
+    """After a summariser failed or took too long, a session is not compacted by itself
+    for so long.
+    """
     reset: ResetPolicy | None = None
-    """When a conversation is stale; None: never."""
+    """When a conversation is stale. None: never."""
     retention: RetentionPolicy | None = None
-    """What is kept; None: everything, for ever."""
+    """What is kept. None: everything, for ever."""
     gc_every_s: float = 3_600.0
     lane: LaneSettings = field(
         default_factory=lambda: LaneSettings(timeout_s=120.0, delayed_after_s=5.0)
@@ -96,7 +107,9 @@ class Settings:
     resume: ResumePolicy = field(default_factory=ResumePolicy)
     care_every_s: float = 2.0
     channel_log: Path | None = None
-    """Where the simulated channels note what they were sent: their users' memory, which outlives this process."""
+    """Where the simulated channels note what they were sent: their users' memory, which
+    outlives this process.
+    """
     send_delay_s: float = 0.0
 
 
@@ -127,7 +140,8 @@ class Gateway:
                 decision.action,
                 decision.reason,
             )
-        # Users first: lane resume has the lowest priority, and a resume the deadline that its policy gave it.
+        # Users first: lane resume has the lowest priority, and a resume the deadline
+        # that its policy gave it.
         for lane in ("main", "cron", "resume"):
             tasks.start_soon(
                 partial(self.db.run_lane, lane, self.answer, settings=self.settings.lane)
@@ -137,17 +151,21 @@ class Gateway:
         tasks.start_soon(self._again, self._tell_operators)
         if self.settings.retention is not None:
             tasks.start_soon(self._again, partial(self._keep_small, self.settings.retention))
-        # Looks after what other processes leave behind while this one runs, and lets resumes go on as room is made.
+        # Looks after what other processes leave behind while this one runs, and lets
+        # resumes go on as room is made.
         tasks.start_soon(
             partial(self.db.run_resumes, self.settings.resume, every_s=self.settings.care_every_s)
         )
 
-    # -- a message comes in -----------------------------------------------------------------------------------
+    # -- a message comes in ------------------------------------------------------------
 
     async def receive(
         self, channel: str, agent: str, conversation: str, event_id: str, text: str
     ) -> Accepted:
-        """Accept a message. When this returns it is on disk, and only then may its sender be told so."""
+        """Accept a message.
+
+        When this returns it is on disk, and only then may its sender be told so.
+        """
         key = session_key(channel, agent, conversation)
         via = {"event_id": event_id, "agent": agent, "target": f"{channel}:{conversation}"}
         message = {
@@ -177,10 +195,14 @@ class Gateway:
             )
         return accepted
 
-    # -- a turn -----------------------------------------------------------------------------------------------
+    # -- a turn ------------------------------------------------------------------------
 
     async def answer(self, turn: Turn) -> Answer:
-        """Answer one message. Whatever happens here, `run_lane` records it; a crash is found by the next start."""
+        """Answer one message.
+
+        Whatever happens here, `run_lane` records it. A crash is found by the next
+        start.
+        """
         session, via, inbox_no = turn.session, turn.message["via"], turn.inbox_no
         self.working[session.id] = turn
         self.tell(
@@ -210,7 +232,8 @@ class Gateway:
 
     async def _think(self, turn: Turn) -> tuple[str, list[dict[str, Any]]]:
         if (word := text_of(turn.message).split(maxsplit=1)[0]) in RESETS:
-            # In line with the messages before and behind it, and in the name of this turn: one that was taken over may not.
+            # In line with the messages before and behind it, and in the name of this
+            # turn: one that was taken over may not.
             await turn.reset(word.removeprefix("/"))
             return "A new conversation. What was said before is kept, and not part of it.", []
         context = await turn.session.context()
@@ -226,20 +249,28 @@ class Gateway:
         return text_of(message), [{**message, "answers": turn.message["via"]["event_id"]}]
 
     async def _use_tools(self, turn: Turn, message: dict[str, Any]) -> list[dict[str, Any]]:
-        """Carry out what the model asked for; return the conversation with it. Each step is on disk before the next one."""
+        """Carry out what the model asked for.
+
+        Return the conversation with it. Each step is on disk before the next one.
+        """
         await turn.append(message)
         for call in calls_of(message):
             await turn.renew(f"tool {call['name']}")  # `held` shows it
             await turn.append(await use_tool(call))
         return (await turn.session.context()).messages
 
-    # -- a reply goes out -------------------------------------------------------------------------------------
+    # -- a reply goes out --------------------------------------------------------------
 
     async def send(self, reply: Outgoing) -> str | None:
-        """Hand a reply to its channel; return the channel's receipt. Not knowing is an exception, and is recorded as that."""
+        """Hand a reply to its channel.
+
+        Return the channel's receipt. Not knowing is an exception, and is recorded as
+        that.
+        """
         message = json.loads(reply.payload)
         if not reply.target.startswith("web:"):
-            # Its number goes with it: a channel that knows idempotency keys can be asked about it, or told to send it again.
+            # Its number goes with it: a channel that knows idempotency keys can be
+            # asked about it, or told to send it again.
             await self.channel.send(
                 {
                     "target": reply.target,
@@ -251,12 +282,18 @@ class Gateway:
         if "event_no" in message:  # a notice: open pages have been told by `_tell_users`
             return f"notice-{reply.outbox_no}"
         # A page that is not open reads the reply in the conversation later: that counts as sent.
-        return f"reply-{reply.outbox_no}, shown on {self.tell(reply.session_id, 'reply', **message)} pages"
+        return (
+            f"reply-{reply.outbox_no}, shown on "
+            f"{self.tell(reply.session_id, 'reply', **message)} pages"
+        )
 
-    # -- compaction -------------------------------------------------------------------------------------------
+    # -- compaction --------------------------------------------------------------------
 
     def compact_soon(self, session: Session, trigger: str, focus: str = "") -> bool:
-        """Compact beside the conversation; False if this process is at it already, or failed at it a moment ago."""
+        """Compact beside the conversation.
+
+        False if this process is at it already, or failed at it a moment ago.
+        """
         paused = trigger != "manual" and time.monotonic() < self._paused.get(session.id, 0.0)
         if paused or session.id in self.compacting:
             return False
@@ -280,7 +317,7 @@ class Gateway:
             if report["outcome"] in (
                 "failed",
                 "expired",
-            ):  # not again on every message; a person may all the same
+            ):  # not again on every message. A person may all the same
                 self._paused[session.id] = time.monotonic() + self.settings.compaction_pause_s
             self.tell(session.id, "compacted", trigger=trigger, **report)
 
@@ -299,19 +336,24 @@ class Gateway:
                 summary = asyncio.ensure_future(self.model.summarise(job.messages, focus))
                 result = await job.commit(await asyncio.shield(summary))
         except CompactionTimeout as error:
-            # Nobody waits for it any more, and the session goes on; but the summariser is still at work, and paid for.
+            # Nobody waits for it any more, and the session goes on. But the summariser
+            # is still at work, and paid for.
             log.warning("%s", error)
             if late := summary is not None:
                 self._tasks.start_soon(self._commit_late, session, job.id, summary)
             return {
                 "outcome": "expired",
-                "text": "The compaction takes too long. The conversation goes on; it is finished when it can be.",
+                "text": (
+                    "The compaction takes too long. The conversation goes on; it is finished "
+                    "when it can be."
+                ),
             }
         except CompactionRefused as refused:  # another process is at it, or there is nothing to do
             log.info("%s", refused)
             return {"outcome": "refused", "text": f"Not compacted: {refused}"}
         except Exception as error:
-            # The model failed, or the database was busy. The job's row says why; after a pause a message starts another attempt.
+            # The model failed, or the database was busy. The job's row says why. After
+            # a pause a message starts another attempt.
             log.warning("session %s: compaction failed", session.id, exc_info=error)
             return {"outcome": "failed", "text": f"Not compacted: {error}"}
         finally:
@@ -326,7 +368,10 @@ class Gateway:
     async def _commit_late(
         self, session: Session, compaction_id: str, summary: asyncio.Future[str]
     ) -> None:
-        """Commit a summary whose block is long over: sessiondb decides whether it is still of use."""
+        """Commit a summary whose block is over.
+
+        sessiondb decides whether it is still of use.
+        """
         try:
             with anyio.fail_after(self.settings.late_s):
                 text = await asyncio.shield(summary)
@@ -346,10 +391,13 @@ class Gateway:
         finally:
             summary.cancel()
 
-    # -- commands ---------------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------
 
     async def command(self, session: Session, text: str) -> str | None:
-        """Carry out a command at once, whatever the conversation is busy with; None if it is none of these."""
+        """Carry out a command at once, whatever the conversation is busy with.
+
+        None if it is none of these.
+        """
         word, _, rest = text.strip().partition(" ")
         match word:
             case "/status":
@@ -365,15 +413,17 @@ class Gateway:
         return None
 
     async def _status_text(self, session: Session) -> str:
-        info = (
-            await session.info()
-        )  # one snapshot: these figures agree. Who holds what is the next one's.
+        # One snapshot: these figures agree. Who holds what is read in another one.
+        info = await session.info()
         mine = [holding for holding in await self.db.held() if holding.session_id == session.id]
         now_ms = time.time() * 1000
         return "\n".join(
             [
                 f"Agent: {info.agent_id or 'main'} · {self.model.name}",
-                f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/{self.settings.threshold_tokens:,} tokens",
+                (
+                    f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/"
+                    f"{self.settings.threshold_tokens:,} tokens"
+                ),
                 f"Compactions: {info.compactions} · epoch {info.epoch}",
                 f"Session: {info.session_id} · {info.entries:,} entries",
                 *(
@@ -389,7 +439,8 @@ class Gateway:
             if held.session_id == session.id and held.what == "turn":
                 turn = self.working.get(session.id)
                 try:
-                    # In this process the handler is cancelled; in another one, its writes are refused.
+                    # In this process the handler is cancelled. In another one, its
+                    # writes are refused.
                     await self.db.abort_turn(held.number, "stopped by its user")
                 except TurnLost:
                     continue  # it ended by itself a moment ago
@@ -401,10 +452,13 @@ class Gateway:
             stopped += 1
         return "Stopped." if stopped else "Nothing is running."
 
-    # -- whoever waits, and whoever looks after it ------------------------------------------------------------
+    # -- whoever waits, and whoever looks after it -------------------------------------
 
     async def _tell_users(self) -> None:
-        """Tell people what events say: pages that are open here, and its channel, once, whichever process is first."""
+        """Forward events to open pages, and once to their channel.
+
+        Whichever process comes first forwards an event to the channel.
+        """
         # From the start: a process may have died before anybody ever read its events.
         async for event in self.db.events(NOTICES, audience="user", from_start=True):
             if event.session_id is None:
@@ -414,7 +468,7 @@ class Gateway:
             targets = [target_of(key) for key in info.keys]
             if targets and not targets[0].startswith(
                 "web:"
-            ):  # a page reads what it missed; a channel is sent it, like a reply
+            ):  # a page reads what it missed. A channel is sent it, like a reply
                 await self.db.forward_event(event, NOTICES, targets[0], notice_of(event))
 
     async def _tell_operators(self) -> None:
@@ -433,7 +487,11 @@ class Gateway:
             await asyncio.sleep(self.settings.gc_every_s)
 
     async def _again(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop for ever; a database that is busy, or a disk that is full, is a reason to wait and not to stop."""
+        """Run a loop for ever.
+
+        A database that is busy, or a disk that is full, is a reason to wait and not to
+        stop.
+        """
         while True:
             try:
                 await loop()
@@ -445,7 +503,10 @@ class Gateway:
 
 
 def notice_of(event: Event) -> Notice:
-    """Return what a page or a channel is told of an event. Its number lets them see that they have it already."""
+    """Return what a page or a channel is told of an event.
+
+    Its number lets them see that they have it already.
+    """
     return {
         **json.loads(event.data),
         "event": event.kind,

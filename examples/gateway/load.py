@@ -1,10 +1,12 @@
-"""Simulated channels: people who write in many conversations, and remember what was acknowledged to them.
+"""Simulated channels whose users remember every acknowledgement.
 
     python -m examples.gateway.load http://127.0.0.1:8765 --seconds 20 --ledger ledger.jsonl
 
-A message is in the ledger when its 202 has arrived: from then on the gateway owes an answer, whatever happens to it. A message
-that was refused (429, 503) or whose gateway was away is sent again with the same event id, after the time that it was told. At the
-end every acknowledged message is looked for in its transcript, once and in order, with its answer.
+A message is in the ledger when its 202 has arrived. From then on the gateway owes an
+answer, whatever happens to it. A message that was refused (429, 503), or whose gateway
+was away, is sent again with the same event id, after the time that the refusal named.
+At the end every acknowledged message must be in its transcript, once and in order, with
+its answer.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class Found:
     out_of_order: int
     unanswered: int
     joined: int
-    """Interrupted, and answered together with a later message of their conversation, which went on from there."""
+    """Interrupted, and answered together with a later message of their conversation,
+    which went on from there.
+    """
 
     @property
     def ok(self) -> bool:
@@ -82,7 +86,10 @@ class Found:
 
 
 class Load:
-    """Conversations that go on until they are told to stop. `url` is asked for each time: a gateway may come back elsewhere."""
+    """Conversations that go on until they are told to stop.
+
+    `url` is asked for each time: a gateway may come back elsewhere.
+    """
 
     def __init__(
         self,
@@ -106,7 +113,7 @@ class Load:
         ]
 
     async def run(self, seconds: float) -> Ledger:
-        """Talk for a while; return what was acknowledged."""
+        """Talk for a while. Return what was acknowledged."""
         until = monotonic() + seconds
         async with httpx.AsyncClient(timeout=30.0) as http, asyncio.TaskGroup() as people:
             for where in self.conversations:
@@ -127,7 +134,10 @@ class Load:
             await asyncio.sleep(self.random.uniform(0, 2 * self.pause_s))
 
     async def _say(self, http: httpx.AsyncClient, message: dict[str, str]) -> None:
-        """Send a message until it is acknowledged: always the same event, so that it is accepted once."""
+        """Send a message until it is acknowledged.
+
+        It is always the same event, so it is accepted once.
+        """
         while True:
             began, wait_ms = perf_counter(), 200.0
             try:
@@ -146,7 +156,9 @@ class Load:
             await asyncio.sleep(wait_ms / 1000)
 
     async def check(self, *, wait_s: float = ANSWERS_WAIT_S) -> Found:
-        """Wait until everything is answered, or for so long; then count what is not as it was promised.
+        """Wait until everything is answered, or for so long.
+
+        Then count what is not as it was promised.
 
         Raises:
             httpx.TransportError: the gateway is away, and did not come back in that time.
@@ -203,7 +215,7 @@ async def read(http: httpx.AsyncClient, url: str, where: dict[str, str]) -> list
 
 
 async def main(options: argparse.Namespace) -> int:
-    """Talk, check, report; 1 if a promise was broken."""
+    """Talk, check, report. 1 if a promise was broken."""
     load = Load(
         lambda: options.url.rstrip("/"),
         conversations=options.conversations,
@@ -221,11 +233,13 @@ async def main(options: argparse.Namespace) -> int:
         return 1
     took = sorted(ledger.accept_ms)
     print(
-        f"acknowledged   {found.acknowledged:,}  (refused {ledger.refused:,}, away {ledger.away:,}; all of those were sent again)"
+        f"acknowledged   {found.acknowledged:,}  (refused {ledger.refused:,}, away "
+        f"{ledger.away:,}; all of those were sent again)"
     )
     if took:
         print(
-            f"accept p50/p99 {took[len(took) // 2]:.1f} / {took[int(len(took) * 0.99)]:.1f} ms, with HTTP"
+            f"accept p50/p99 {took[len(took) // 2]:.1f} / {took[int(len(took) * 0.99)]:.1f} ms, "
+            "with HTTP"
         )
     for what in ("lost", "twice", "out_of_order", "unanswered", "joined"):
         print(f"{what.replace('_', ' '):<14} {getattr(found, what):,}")

@@ -1,16 +1,18 @@
-"""Models: one that follows a script and needs no network, and any OpenAI-compatible chat endpoint.
+"""Models: a scripted one without a network, and any OpenAI-compatible one.
 
-Both answer and both summarise, as coroutines that may be cancelled at any await. Neither knows anything of sessiondb:
-a context is a list of messages, as `session.context()` returns it.
+Both answer and both summarise, as coroutines that may be cancelled at any await.
+Neither knows anything of sessiondb: a context is a list of messages, as
+`session.context()` returns it.
 
-The scripted model obeys words in what it is told, so that a person (or a test) can see each thing go wrong:
+The scripted model obeys words in what it is told, so that a person (or a test) can see
+each thing go wrong:
 
     !fail       raises             !empty     answers with nothing        !slow 3    takes 3 s
     !flaky      raises, but only at the first attempt                     !hang      never returns
     !stall      never returns at the first attempt; a later one answers at once
     !tool 3     asks for the tool `wait`, 3 s, and then says what came of it
 
-In a message they act on the answer; behind `/compact` on the summary.
+In a message they act on the answer. Behind `/compact` on the summary.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _CONTROL = re.compile(r"!(fail|flaky|empty|hang|stall|slow)\b(?: +([0-9.]+))?")
 _TOOL = re.compile(r"!tool\b(?: +([0-9.]+))?")
 _SUMMARY_CHARS_PER_MESSAGE = 60
 _ASK_FOR_SUMMARY = (
-    "Summarise the conversation so far for yourself: what was asked, what was decided, names and numbers that still matter, "
+    "Summarise the conversation so far for yourself: what was asked, what was decided, names and "
+    "numbers that still matter, "
     "what is open. At most 300 words. "
 )
 
@@ -144,7 +147,7 @@ class ScriptedModel:
 
 
 async def _obey(text: str, delay_s: float, attempt: int) -> bool:
-    """Take the time, and do what the text says; True if the answer is to be empty."""
+    """Take the time, and do what the text says. True if the answer is to be empty."""
     found = _CONTROL.search(text)
     word, number = (found[1], found[2]) if found is not None else ("", None)
     if word == "hang" or (word == "stall" and attempt == 1):
@@ -164,7 +167,10 @@ class ChatEndpoint:
 
     @classmethod
     def at(cls, url: str, name: str, *, timeout_s: float = 300.0) -> ChatEndpoint:
-        """Return the model of that name at a base URL such as http://localhost:11434/v1; its key is in GATEWAY_API_KEY."""
+        """Return a model of an endpoint, such as http://localhost:11434/v1.
+
+        Its key is in GATEWAY_API_KEY.
+        """
         key = os.environ.get("GATEWAY_API_KEY") or os.environ.get("OPENAI_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return cls(
@@ -173,7 +179,7 @@ class ChatEndpoint:
         )
 
     async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
-        """Ask for the next message; what the provider counted becomes its `usage`."""
+        """Ask for the next message. What the provider counted becomes its `usage`."""
         del attempt
         text, calls, usage = await self._complete(
             [{"role": "system", "content": system}, *map(_as_openai, messages)], tools=_OFFERED
@@ -218,7 +224,8 @@ class ChatEndpoint:
             ]
         except httpx.HTTPStatusError as error:
             raise ModelError(
-                f"{error.request.url} answered {error.response.status_code}: {error.response.text[:300]}"
+                f"{error.request.url} answered {error.response.status_code}: "
+                f"{error.response.text[:300]}"
             ) from error
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise ModelError(

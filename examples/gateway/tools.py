@@ -1,8 +1,9 @@
-"""Tools that the model may ask for, and what it is told of one that was cut off.
+"""Tools that the model may call, and the result of a call that was cut off.
 
-What the model asks for is in the transcript before it is carried out, and what came of it as soon as there is something,
-each in the name of the turn. So after a crash the transcript says what was asked for. Whether it was done nobody knows; it
-is not done again by itself: the model is shown that it was cut off, and decides.
+A call is in the transcript before it runs, and its result as soon as there is one. Both
+belong to the turn. So after a crash the transcript shows the call, and it is unknown
+whether it ran. It does not run again by itself. The model sees that it was cut off, and
+decides.
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ def calls_of(message: Message) -> list[dict[str, Any]]:
 
 
 async def use_tool(call: dict[str, Any]) -> Message:
-    """Carry a call out; return the message for the transcript. A tool that fails says so to the model."""
+    """Carry a call out.
+
+    Return the message for the transcript. A tool that fails says so to the model.
+    """
     tool = TOOLS.get(call["name"])
     if tool is None:
         return _result(
@@ -74,7 +78,10 @@ async def use_tool(call: dict[str, Any]) -> Message:
 
 
 def with_results(messages: Sequence[Message]) -> list[Message]:
-    """Return a context in which every call has a result: where there is none, a message that says it was cut off."""
+    """Return a context in which every call of a tool has a result.
+
+    A missing result is replaced by a message that says that the call was cut off.
+    """
     done = {message["toolCallId"] for message in messages if message["role"] == "toolResult"}
     shown: list[Message] = []
     for message in messages:

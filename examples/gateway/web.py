@@ -1,16 +1,21 @@
 """HTTP and WebSocket: what pages and adapters talk to.
 
-    POST /messages                 202 and a receipt once the message is on disk; 429 or 503 with Retry-After when it was not taken
-    WS   /ws/{conversation}        what happens to it: accepted, thinking, compacting, compacted, failed, reset, notice, reply
-    GET  /conversations/{name}     what was said, from the transcript, and what its user was told besides
+    POST /messages                 202 and a receipt once the message is on disk.
+                                   429 or 503 with Retry-After when it was not accepted
+    WS   /ws/{conversation}        its events: accepted, thinking, compacting, compacted,
+                                   failed, reset, notice, reply
+    GET  /conversations/{name}     the transcript, and its user's notices
     GET  /status  /held  /health   for operators
 
-A client makes up an `event_id` for each message and may send it again, with the same one, as often as it likes.
+A client chooses an `event_id` for each message. It may send the same message again,
+with the same id, any number of times.
 
-There are no accounts: whoever reaches the port may read and write. So it listens on this machine only, unless told
-otherwise, and keeps out what a browser on this machine can be made to do by other sites: a request under a host name
-that is not ours (a name of theirs that resolves to 127.0.0.1 would make their page one of ours), and any that a page of
-theirs sends. What people and models say reaches the page as text, never as HTML, and the page may run its own script only.
+There are no accounts: every client that reaches the port may read and write. So the
+server listens on this machine only, unless `--host` says otherwise. It also refuses
+requests that another site makes a browser on this machine send. Those are requests
+under a host name that is not ours (a foreign name that resolves to 127.0.0.1 would make
+a foreign page one of ours), and requests that a foreign page sends. Text of people and
+models reaches the page as text, never as HTML. The page may run its own script only.
 """
 
 from __future__ import annotations
@@ -56,15 +61,17 @@ from .gateway import AGENTS, RESETS, Gateway, notice_of
 from .model import text_of
 
 TEXT_CHARS_MAX = 100_000
-# A text of that length, each character escaped as two halves of six bytes, and the rest of the message.
+# A text of that length, each character escaped as two halves of six bytes, and the rest
+# of the message.
 BODY_BYTES_MAX = 12 * TEXT_CHARS_MAX + 64 * 1024
-# A page says nothing over its socket; what it says is ignored.
+# A page says nothing over its socket. What it says is ignored.
 SOCKET_MESSAGE_BYTES_MAX = 4 * 1024
 CONNECTIONS_MAX = 1_000
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HISTORY_MAX = 1_000
 NOTICES_MAX = 20
-# Dead letters and unknown replies that operators are shown; all of them: `sessiondb dead`, `sessiondb outbox`.
+# Dead letters and unknown replies that operators are shown. All of them: `sessiondb
+# dead`, `sessiondb outbox`.
 SHOWN_MAX = 20
 # 1012, "service restart": the page connects again, and reads what it missed.
 COME_AGAIN = 1012
@@ -73,7 +80,10 @@ COME_AGAIN = 1012
 def make_app(
     gateway: Gateway, close: asyncio.Event, hosts: Collection[str] = LOOPBACK
 ) -> Starlette:
-    """Return the application of a gateway that has been started; `hosts` are the names that it may be called by."""
+    """Return the application of a gateway that has been started.
+
+    `hosts` are the names that it may be called by.
+    """
     web = Web(gateway, close)
     return Starlette(
         routes=[
@@ -115,9 +125,12 @@ class OnlyOurHosts:
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """Say that a message was not taken, who holds its session, and when to come again. Its sender still has it.
+    """Say that a message was not taken, who holds its session, and when to come again.
 
-    429: too much is waiting. 503: the disk is full, or what became of it is not known; the same event may be sent again.
+    Its sender still has it.
+
+    429: too much is waiting. 503: the disk is full, or what became of it is not known.
+    The same event may be sent again.
     """
     del request
     assert isinstance(error, SessionDBError)
@@ -270,7 +283,7 @@ class Web:
         gateway, database = (
             self.gateway,
             await self.db.status(),
-        )  # the counts; below, the newest of those that wait for a person
+        )  # the counts. Below, the newest of those that wait for a person
         letters = [
             without_payload(letter) async for letter in self.db.dead_letters(limit=SHOWN_MAX)
         ]
@@ -304,7 +317,7 @@ class Web:
 
     async def socket(self, socket: WebSocket) -> None:
         if is_foreign(socket):
-            await socket.close(1008)  # "policy violation"; before it is accepted, that is a 403
+            await socket.close(1008)  # "policy violation". Before it is accepted, that is a 403
             return
         query = socket.query_params
         try:
@@ -352,7 +365,10 @@ class Web:
 
 
 def policy(page: str) -> str:
-    """Return what a browser may do for the page: run the script and apply the styles that are in it, and talk to us."""
+    """Return the page's content security policy.
+
+    It allows the page's own script and styles, and connections to this server.
+    """
 
     def of(tag: str) -> str:
         found = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
@@ -360,13 +376,17 @@ def policy(page: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
 
     return (
-        f"default-src 'none'; script-src {of('script')}; style-src {of('style')}; connect-src 'self'; img-src data:; "
+        f"default-src 'none'; script-src {of('script')}; style-src {of('style')}; connect-src "
+        "'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
 def is_foreign(connection: HTTPConnection) -> bool:
-    """Tell whether a browser speaks for another site's page: there are no accounts here that would keep it out."""
+    """Return whether a browser speaks for another site's page.
+
+    There are no accounts here that would keep it out.
+    """
     origin = connection.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
 

@@ -1,4 +1,4 @@
-"""The demo keeps its promises, says so in a form that can be checked, and notices when one is broken.
+"""The demo keeps its promises, and notices when one is broken.
 
 It runs as a user runs it, as a program of its own, at a fraction of its pace.
 """
@@ -34,7 +34,10 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def run(*arguments: str, folder: Path) -> tuple[int, str]:
-    """Run the demo to its end; return its exit code and what it printed. It has nothing to say on stderr."""
+    """Run the demo to its end.
+
+    Return its exit code and what it printed. It has nothing to say on stderr.
+    """
     with start(*arguments, folder=folder) as demo:
         out, err = demo.communicate(timeout=120)
     assert err == ""
@@ -57,11 +60,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
-def test_every_promise_is_kept_and_each_outcome_of_a_compaction_happened(
+def test_every_promise_is_kept_and_each_outcome_happened(
     demo: tuple[Path, str],
 ) -> None:
     _, out = demo
-    assert figure(out, "messages accepted") > 100
+    assert figure(out, "messages accepted") >= 96, "those of the kill, and their replies"
     assert [
         figure(out, what)
         for what in ("lost", "duplicated", "missing from a context", "broken invariants")
@@ -104,7 +107,7 @@ def test_it_ends_with_commands_of_its_own_and_what_they_print(demo: tuple[Path, 
         ("duplicate", "duplicated", "messages are in the database more than once"),
     ],
 )
-def test_a_broken_promise_is_counted_named_and_makes_the_exit_code_1(
+def test_a_broken_promise_is_named_and_makes_the_exit_code_1(
     fault: str, row: str, sentence: str, tmp_path: Path
 ) -> None:
     code, out = run("--break", fault, folder=tmp_path / "run")
@@ -145,7 +148,7 @@ def test_ctrl_c_ends_the_gateway_and_removes_the_folder(tmp_path: Path) -> None:
     assert processes_that_name(folder) == []
 
 
-def test_it_refuses_a_folder_that_is_there_already_and_leaves_it_alone(tmp_path: Path) -> None:
+def test_a_folder_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     code, out = run(folder=tmp_path)
     assert code == 1
@@ -164,9 +167,7 @@ def test_it_refuses_a_folder_that_is_there_already_and_leaves_it_alone(tmp_path:
         ("ack:a begun:1 ack:b committed:1 begun:2 ack:c committed:2", "c"),
     ],
 )
-def test_what_arrived_after_a_committed_compaction_began_must_be_in_the_context(
-    events: str, expected: str
-) -> None:
+def test_the_ledger_says_what_a_context_must_contain(events: str, expected: str) -> None:
     must_be_in_context = runpy.run_path(str(ROOT / "examples" / "demo.py"))["must_be_in_context"]
     order = [(what, "c00", name) for what, name in (event.split(":") for event in events.split())]
     ledger = SimpleNamespace(order=[("ack", "c01", "of another conversation"), *order])
@@ -174,7 +175,10 @@ def test_what_arrived_after_a_committed_compaction_began_must_be_in_the_context(
 
 
 def processes_that_name(folder: Path) -> list[int]:
-    """Return the processes whose command line names a folder (empty where the system cannot tell)."""
+    """Return the processes whose command line names a folder.
+
+    Return none where the system cannot tell.
+    """
     if not PROC.is_dir():
         return []
     wanted, found = os.fsencode(folder), []

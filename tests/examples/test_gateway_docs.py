@@ -1,4 +1,7 @@
-"""What the README and docs/ say about gateways is true: the example runs, and commands, calls and events exist."""
+"""The README and docs/ tell the truth about gateways.
+
+The example runs, and commands, calls and events exist.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ def test_every_python_block_of_the_guide_is_python() -> None:
 
 
 def emitted() -> set[str]:
-    """Return the kinds of event that the package emits, from its source; those that are chosen at run time by their prefix."""
+    """Return the kinds of event that the package emits, from its source.
+
+    Those that are chosen at run time by their prefix.
+    """
     found: set[str] = set()
     for path in (ROOT / "sessiondb").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,7 +1,10 @@
-"""The gateway's page in a real browser: what a person sees of a message on its way, and of a gateway that is killed.
+"""The gateway's page in a real browser.
 
-Needs Chromium and its driver (Debian: `apt install chromium chromium-driver`) and selenium from the `dev` extra; skipped, and
-says so, where one is missing. `SESSIONDB_SCREENSHOTS=folder` keeps pictures.
+A person sees each state of a message, and that the gateway was killed.
+
+Needs Chromium and its driver (Debian: `apt install chromium chromium-driver`) and
+selenium from the `dev` extra. Skipped, and says so, where one is missing.
+`SESSIONDB_SCREENSHOTS=folder` keeps pictures.
 """
 
 from __future__ import annotations
@@ -24,22 +27,25 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.support.reference_gateway import PATIENCE_S, GatewayProcess, gateway_process
-
-__all__ = ["gateway_process"]
+from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
 pytestmark = pytest.mark.slow
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What the page says about each message of its user, and everything that it shows, in one look.
-STATES = "return [...document.querySelectorAll('article.user')].map(one => [one.querySelector('p').textContent, one.dataset.state])"
-# A state may last for less time than a busy machine takes to look. So the page itself writes down what it shows.
+STATES = (
+    "return [...document.querySelectorAll('article.user')].map(one => "
+    "[one.querySelector('p').textContent, one.dataset.state])"
+)
+# A state may last for less time than a busy machine takes to look. So the page itself
+# writes down what it shows.
 RECORD = """
     window.states = {}; window.statuses = [];
     const note = () => {
       for (const one of document.querySelectorAll('article.user')) {
         const states = (window.states[one.querySelector('p').textContent] ||= []);
-        if (one.dataset.state && states.at(-1) !== one.dataset.state) states.push(one.dataset.state);
+        const state = one.dataset.state;
+        if (state && states.at(-1) !== state) states.push(state);
       }
       const status = document.getElementById('status').textContent;
       if (window.statuses.at(-1) !== status) window.statuses.push(status);
@@ -122,7 +128,10 @@ class Person:
             assert self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
     def complaints(self) -> list[str]:
-        """Return what the browser's console has against the page; that a gateway was away is no complaint."""
+        """Return what the browser's console has against the page.
+
+        That a gateway was away is no complaint.
+        """
         return [
             line["message"]
             for line in self.browser.get_log("browser")
@@ -143,7 +152,7 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
     assert set(went_through[:-2]) <= {
         "sending",
         "accepted",
-    }  # where the socket told that it is thought about first
+    }
     assert person.written()[-1].startswith("You said: hello <b>there</b>")
     person.say("/status")
     person.wait(lambda: "Context:" in person.notes())
@@ -153,7 +162,7 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
     assert person.complaints() == []
 
 
-def test_a_second_message_is_delayed_and_compaction_goes_on_in_the_background(
+def test_a_second_message_is_delayed_beside_a_compaction(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     gateway = gateway_process(
@@ -177,7 +186,7 @@ def test_a_second_message_is_delayed_and_compaction_goes_on_in_the_background(
     assert person.complaints() == []
 
 
-def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_is_back(
+def test_a_killed_gateway_answers_once_it_is_back(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     gateway = gateway_process(model_delay=0.2, delayed_after=0.2)
@@ -193,14 +202,15 @@ def test_what_was_not_answered_when_the_gateway_was_killed_is_answered_after_it_
     person.picture("away")
     gateway.start(port=port)
     person.wait(lambda: person.state("said while it was away") == "answered")
-    # The interrupted one was resumed and answered before it, or this one was sooner and took its place.
+    # The interrupted one was resumed and answered before it, or this one was sooner and
+    # took its place.
     person.wait(lambda: person.state("!stall interrupted") in ("answered", "incomplete"))
     assert person.written().count("said while it was away") == 1
     assert person.written().count("!stall interrupted") == 1
     assert person.complaints() == []
 
 
-def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
+def test_a_page_that_opens_later_shows_earlier_notices_once(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -220,7 +230,7 @@ def test_a_page_that_is_opened_later_shows_what_was_told_meanwhile_once(
     assert person.complaints() == []
 
 
-def test_a_narrow_dark_screen_shows_everything_without_scrolling_sideways(
+def test_a_narrow_dark_screen_never_scrolls_sideways(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
     browser.execute_cdp_cmd(

@@ -1,7 +1,8 @@
-"""The reference gateway against other sites' pages, and against people and models who say HTML.
+"""The reference gateway against other sites' pages, and against HTML in texts.
 
-The application is called in this process, over ASGI, exactly as a server calls it; nothing of it is replaced. What the
-page does with text is proved in a browser by `examples/test_gateway_page.py`; here, that it has no other way to show any.
+The application is called in this process, over ASGI, exactly as a server calls it.
+Nothing of it is replaced. What the page does with text is proved in a browser by
+`examples/test_gateway_page.py`. Here, that it has no other way to show any.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def client(app: Any, base: str = HERE) -> httpx.AsyncClient:
 
 
 async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
-    """Ask for a WebSocket; return the first thing that the application says to it."""
+    """Ask for a WebSocket. Return the first thing that the application says to it."""
     message: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     heard = iter([{"type": "websocket.connect"}])
     scope = {
@@ -71,7 +72,7 @@ async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
     return message.get_nowait()
 
 
-# -- other sites ----------------------------------------------------------------------------------------------------
+# -- other sites -----------------------------------------------------------------------
 
 FOREIGN_HOSTS = [
     "evil.example",
@@ -86,10 +87,11 @@ FOREIGN_HOSTS = [
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-async def test_a_name_of_another_site_that_leads_here_is_refused_everywhere(
-    tmp_path: Path, host: str
-) -> None:
-    """DNS rebinding: to the browser, page and gateway are then one site, and Origin and Host agree."""
+async def test_another_sites_name_for_this_host_is_refused(tmp_path: Path, host: str) -> None:
+    """To the browser, page and gateway are then one site (DNS rebinding).
+
+    Origin and Host agree.
+    """
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         headers = {"host": host, "origin": f"http://{host}"}
         for method, path in (
@@ -161,7 +163,7 @@ async def test_without_the_check_of_host_names_rebinding_succeeds(
 
 
 @pytest.mark.anyio
-async def test_without_the_check_of_origins_another_page_can_write_and_listen(
+async def test_without_the_check_of_origins_another_page_gets_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web, "is_foreign", lambda connection: False)
@@ -175,11 +177,11 @@ async def test_without_the_check_of_origins_another_page_can_write_and_listen(
         ] == "websocket.accept"
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_a_body_without_end_is_read_up_to_its_bound_and_no_further(tmp_path: Path) -> None:
+async def test_an_endless_body_is_read_up_to_its_bound(tmp_path: Path) -> None:
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -262,15 +264,16 @@ async def test_hostile_names_of_conversations_are_names_or_refused(tmp_path: Pat
             ).status_code in (200, 400, 404)
 
 
-def test_what_the_simulated_channels_note_is_for_their_owner_alone(tmp_path: Path) -> None:
+def test_the_channels_log_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     append_line(tmp_path / "sent", {"text": "in confidence"})
     assert (tmp_path / "sent").stat().st_mode & 0o777 == 0o600
 
 
-# -- HTML -----------------------------------------------------------------------------------------------------------
+# -- HTML ------------------------------------------------------------------------------
 
 MAKES_HTML = re.compile(
-    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML|srcdoc|eval\(|new Function"
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser"
+    r"|createContextualFragment|setHTML|srcdoc|eval\(|new Function"
     r"|javascript:|setAttribute\(\s*[\"']on|\.href\s*=|\.src\s*="
 )
 
@@ -290,7 +293,7 @@ def test_a_page_that_makes_html_of_text_would_be_found() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_browser_is_told_to_run_nothing_but_the_pages_own_script(tmp_path: Path) -> None:
+async def test_the_policy_allows_only_the_pages_own_script(tmp_path: Path) -> None:
     async with gateway(tmp_path / "g.db") as app, client(app) as http:
         answer = await http.get("/")
     policy = dict(

@@ -1,6 +1,7 @@
-"""The reference gateway as a user's adapter sees it: over HTTP, against the real process.
+"""The reference gateway over HTTP, as a real process.
 
-What sessiondb promises is proved elsewhere; here it is that the gateway hands those promises on.
+What sessiondb promises is proved elsewhere. Here it is that the gateway hands those
+promises on.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -38,28 +38,45 @@ import sessiondb.sync
 from examples.gateway.model import ScriptedModel, assistant, tool_call
 from examples.gateway.tools import use_tool, with_results
 from sessiondb.limits import SESSION_WAITING_MAX
+from tests.support.chat_endpoint import ChatEndpoint
 from tests.support.core import change, query
-from tests.support.reference_gateway import PATIENCE_S, GatewayProcess, gateway_process
-
-__all__ = ["gateway_process"]
+from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
 Start = Callable[..., GatewayProcess]
 
-LONG = "something long enough to fill the context with, so that it has to be compacted before it can go on "
+LONG = (
+    "something long enough to fill the context with, so that it has to be compacted before "
+    "it can go on "
+)
 
 
-def fill(gateway: GatewayProcess, conversation: str = "lobby", *, times: int = 4) -> None:
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("shared")
+    with GatewayProcess(folder / "gateway.db", model_delay=0.02, summary_delay=0.05) as started:
+        yield started
+
+
+@pytest.fixture
+def gateway(module_gateway: GatewayProcess) -> Iterator[GatewayProcess]:
+    """Return a gateway that tests share, at rest, with a conversation of the test's own."""
+    module_gateway.lobby = f"lobby-{uuid.uuid4().hex[:8]}"
+    yield module_gateway
+    module_gateway.command("/stop")
+    module_gateway.wait_for(lambda: module_gateway.held() == [])
+
+
+def fill(gateway: GatewayProcess, conversation: str | None = None, *, times: int = 4) -> None:
     for number in range(times):
         gateway.ask(f"{LONG} {number}", conversation)
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------
+# -- messages --------------------------------------------------------------------------
 
 
-def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
-    with gateway.page("alice") as page:
-        receipt = gateway.say("hello", conversation="alice")
+def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway: GatewayProcess) -> None:
+    with gateway.page() as page:
+        receipt = gateway.say("hello")
         assert (receipt["state"], receipt["ahead"], receipt["duplicate"]) == ("queued", 0, False)
         reply = page.next("reply", event_id=receipt["event_id"])
         assert reply["text"].startswith("You said: hello")
@@ -71,8 +88,7 @@ def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway_process: 
         ]
 
 
-def test_the_same_event_again_gets_the_same_receipt_and_one_answer(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_a_repeated_event_gets_the_same_receipt_and_one_answer(gateway: GatewayProcess) -> None:
     first = gateway.say("once", event_id="e1")
     gateway.wait_for(lambda: gateway.answer_to("e1"))
     again = gateway.say("once", event_id="e1")
@@ -85,14 +101,13 @@ def test_the_same_event_again_gets_the_same_receipt_and_one_answer(gateway_proce
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"] * 2
 
 
-def test_messages_of_a_conversation_are_answered_in_order(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_messages_of_a_conversation_are_answered_in_order(gateway: GatewayProcess) -> None:
     sent = [gateway.say(f"m{number}")["event_id"] for number in range(6)]
     gateway.wait_for(lambda: gateway.answer_to(sent[-1]))
     assert [item["answers"] for item in gateway.said() if item["what"] == "assistant"] == sent
 
 
-def test_a_full_session_is_refused_with_the_time_to_come_again_and_its_holder(
+def test_a_full_session_refuses_with_retry_after_and_holder(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -112,8 +127,8 @@ def test_a_full_session_is_refused_with_the_time_to_come_again_and_its_holder(
     assert gateway.ask("elsewhere nobody waits", "other").startswith("You said")
 
 
-def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Start) -> None:
-    gateway = gateway_process()
+def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway: GatewayProcess) -> None:
+    before = gateway.status()["database"]["sessions"]
     refused: list[tuple[object, str]] = [
         ({"text": "x", "agent": "nobody"}, "there is no agent 'nobody'"),
         ({"text": "   "}, "text must be a text that is not empty"),
@@ -131,11 +146,10 @@ def test_what_cannot_be_a_message_is_refused_with_a_reason(gateway_process: Star
         assert (response.status_code, says in response.json()["error"]) == (400, True), (
             response.text
         )
-    assert gateway.status()["database"]["sessions"] == 0
+    assert gateway.status()["database"]["sessions"] == before
 
 
-def test_a_message_for_a_session_that_has_ended_is_refused_for_good(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_a_message_for_an_ended_session_is_refused_for_good(gateway: GatewayProcess) -> None:
     session_id = gateway.say("hello")["session_id"]
     with sessiondb.sync.open(gateway.database) as db:
         session = db.session_by_id(session_id)
@@ -147,7 +161,7 @@ def test_a_message_for_a_session_that_has_ended_is_refused_for_good(gateway_proc
     assert gateway.say("and on")["session_id"] != session_id
 
 
-def test_a_full_disk_is_a_reason_to_come_again_and_a_closed_database_is_not() -> None:
+def test_a_full_disk_may_be_retried_a_closed_database_not() -> None:
     from examples.gateway.web import refuse
 
     request = Request({"type": "http"})
@@ -157,8 +171,7 @@ def test_a_full_disk_is_a_reason_to_come_again_and_a_closed_database_is_not() ->
         anyio.run(refuse, request, sessiondb.StoreClosed())
 
 
-def test_a_page_of_another_site_may_neither_write_nor_listen(gateway_process: Start) -> None:
-    gateway = gateway_process()
+def test_a_page_of_another_site_may_neither_write_nor_listen(gateway: GatewayProcess) -> None:
     for origin, status in (("http://elsewhere.example", 403), ("null", 403), (gateway.url, 202)):
         response = gateway.http.post(
             gateway.url + "/messages", json={"text": "x"}, headers={"Origin": origin}
@@ -171,32 +184,28 @@ def test_a_page_of_another_site_may_neither_write_nor_listen(gateway_process: St
         pass
 
 
-def test_looking_at_a_conversation_makes_none(gateway_process: Start) -> None:
-    gateway = gateway_process()
-    assert gateway.said("nobody") == []
-    assert gateway.status()["database"]["sessions"] == 0
-    assert (
-        gateway.http.get(gateway.url + "/conversations/nobody", params={"limit": "-1"}).status_code
-        == 400
-    )
+def test_looking_at_a_conversation_makes_none(gateway: GatewayProcess) -> None:
+    before = gateway.status()["database"]["sessions"]
+    assert gateway.said() == []
+    assert gateway.status()["database"]["sessions"] == before
+    url = f"{gateway.url}/conversations/{gateway.lobby}"
+    assert gateway.http.get(url, params={"limit": "-1"}).status_code == 400
 
 
-def test_agents_and_channels_have_conversations_of_their_own(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_agents_and_channels_have_conversations_of_their_own(gateway: GatewayProcess) -> None:
     for agent in gateway.status()["agents"]:
-        assert "shown 1 message." in gateway.ask("hello", "alice", agent=agent)
-    receipt = gateway.say("hello", conversation="alice", channel="discord")
+        assert "shown 1 message." in gateway.ask("hello", agent=agent)
+    receipt = gateway.say("hello", channel="discord")
     delivered = gateway.wait_for(gateway.delivered)
     assert [(line["target"], line["event_id"]) for line in delivered] == [
-        ("discord:alice", receipt["event_id"])
+        (f"discord:{gateway.lobby}", receipt["event_id"])
     ]
 
 
-# -- what goes wrong --------------------------------------------------------------------------------------------------
+# -- what goes wrong -------------------------------------------------------------------
 
 
-def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_a_model_that_fails_once_is_asked_again(gateway: GatewayProcess) -> None:
     with gateway.page() as page:
         event_id = gateway.say("!flaky")["event_id"]
         assert "!flaky" in page.next("failed", attempt=1)["reason"]
@@ -205,21 +214,19 @@ def test_a_model_that_fails_once_is_asked_again(gateway_process: Start) -> None:
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"]
 
 
-def test_a_turn_without_an_answer_is_incomplete_and_the_user_is_told(
-    gateway_process: Start,
+def test_a_turn_without_an_answer_is_reported_as_incomplete(
+    gateway: GatewayProcess,
 ) -> None:
-    gateway = gateway_process(model_delay=0.02)
     with gateway.page() as page:
         gateway.say("!empty")
         assert page.next("notice", event="turn_incomplete")["text"]
     assert gateway.ask("and on").startswith("You said: and on")
 
 
-@pytest.mark.slow
-def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(
-    gateway_process: Start,
-) -> None:
-    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
+def test_a_hanging_turn_is_cut_off_and_its_users_are_notified(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2, attempts=2)
+    for text in ("!hang", "behind it"):
+        gateway.say(text, channel="discord", conversation="alice")
     with gateway.page() as page:
         gateway.say("!hang")
         event_id = gateway.say("behind it")["event_id"]
@@ -227,8 +234,14 @@ def test_a_turn_that_hangs_is_cut_off_and_what_waits_behind_it_is_answered(
         assert page.next("notice", event="message_dead")["text"]
         page.next("reply", event_id=event_id)
 
+    def noticed() -> set[str]:
+        return {notice["event"] for notice in gateway.noticed()}
 
-def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(
+    gateway.wait_for(lambda: {"message_delayed", "message_dead"} <= noticed())
+    assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
+
+
+def test_a_reply_that_may_have_been_sent_is_not_sent_again(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -242,8 +255,7 @@ def test_a_reply_that_its_channel_may_have_sent_is_unknown_and_not_sent_again(
     assert [line["attempt"] for line in gateway.delivered()] == [1, 1]
 
 
-def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_stop_ends_a_turn_and_the_next_message_is_answered(gateway: GatewayProcess) -> None:
     assert gateway.command("/stop") == "Nothing is running."
     with gateway.page() as page:
         gateway.say("!hang")
@@ -257,10 +269,10 @@ def test_stop_ends_a_turn_at_once_and_the_next_message_is_answered(gateway_proce
     gateway.wait_for(lambda: gateway.held() == [])
 
 
-# -- compaction -------------------------------------------------------------------------------------------------------
+# -- compaction ------------------------------------------------------------------------
 
 
-def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(
+def test_a_large_context_is_compacted_while_turns_run(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02, summary_delay=0.5, threshold=60, keep=10)
@@ -275,10 +287,9 @@ def test_a_large_context_is_compacted_in_the_background_while_turns_go_on(
     assert "with a summary of earlier ones" in gateway.ask("do you remember?")
 
 
-def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(
-    gateway_process: Start,
+def test_compact_and_status_are_answered_while_a_turn_runs(
+    gateway: GatewayProcess,
 ) -> None:
-    gateway = gateway_process(model_delay=0.02, summary_delay=0.05)
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.say("!hang")
@@ -290,17 +301,7 @@ def test_compact_and_status_are_answered_at_once_even_while_a_turn_runs(
     assert "/compact" in gateway.command("/help")
 
 
-@pytest.mark.parametrize(
-    ("script", "outcome"),
-    [("!fail", "failed"), ("!empty", "rejected"), ("!hang", "expired")],
-    ids=["raises", "empty", "hangs"],
-)
-def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
-    gateway_process: Start, script: str, outcome: str
-) -> None:
-    gateway = gateway_process(
-        model_delay=0.02, summary_delay=0.02, compaction_timeout=0.3, late=0.3
-    )
+def lose_a_summary(gateway: GatewayProcess, script: str, outcome: str) -> None:
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.command(f"/compact {script}")
@@ -308,7 +309,22 @@ def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
         assert gateway.ask("meanwhile").startswith("You said: meanwhile")
         assert page.next("compacted")["outcome"] == outcome
         gateway.command("/compact")
-        assert page.next("compacted")["outcome"] == "committed"
+        page.next("compacted", outcome="committed")
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome"), [("!fail", "failed"), ("!empty", "rejected")], ids=["raises", "empty"]
+)
+def test_a_summary_that_goes_wrong_costs_nothing_but_itself(
+    gateway: GatewayProcess, script: str, outcome: str
+) -> None:
+    lose_a_summary(gateway, script, outcome)
+
+
+def test_a_summary_that_hangs_costs_nothing_but_itself(gateway_process: Start) -> None:
+    options = {"compaction_timeout": 1, "late": 1}
+    gateway = gateway_process(model_delay=0.02, summary_delay=0.02, **options)
+    lose_a_summary(gateway, "!hang", "expired")
 
 
 def test_a_summary_that_outlasts_its_block_is_committed_late(gateway_process: Start) -> None:
@@ -323,23 +339,21 @@ def test_a_summary_that_outlasts_its_block_is_committed_late(gateway_process: St
     assert "with a summary of earlier ones" in gateway.ask("do you remember?")
 
 
-def test_stop_cancels_a_compaction(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_stop_cancels_a_compaction(gateway: GatewayProcess) -> None:
     fill(gateway, times=2)
     with gateway.page() as page:
         gateway.command("/compact !hang")
         page.next("compacting")
-        assert [held["what"] for held in gateway.held()] == ["compaction"]
+        gateway.wait_for(lambda: [held["what"] for held in gateway.held()] == ["compaction"])
         assert gateway.command("/stop") == "Stopped."
         assert page.next("compacted")["outcome"] == "cancelled"
     gateway.wait_for(lambda: gateway.held() == [])
 
 
 @pytest.mark.parametrize("word", ["/new", "/reset"])
-def test_new_comes_after_what_was_said_before_it_and_begins_with_nothing(
-    gateway_process: Start, word: str
+def test_new_waits_for_earlier_messages_and_starts_empty(
+    gateway: GatewayProcess, word: str
 ) -> None:
-    gateway = gateway_process(model_delay=0.05)
     before = gateway.say("before")["event_id"]
     gateway.say(word)
     after = gateway.ask("after")
@@ -393,7 +407,7 @@ async def until(condition: Callable[[], Any]) -> None:
             await anyio.sleep(0.01)
 
 
-def test_a_summariser_that_nobody_waits_for_any_more_is_still_one_of_those_at_work(
+def test_an_abandoned_summariser_counts_against_the_limit(
     tmp_path: Path,
 ) -> None:
     async def run() -> None:
@@ -442,53 +456,30 @@ def test_a_summariser_that_fails_is_left_alone_for_a_while(tmp_path: Path) -> No
     anyio.run(run)
 
 
-# -- notices ----------------------------------------------------------------------------------------------------------
+# -- notices ---------------------------------------------------------------------------
 
 
-def test_a_notice_reaches_its_channel_like_a_reply_and_once_across_a_kill(
-    gateway_process: Start,
-) -> None:
+def test_a_notice_reaches_channel_and_page_once_across_a_kill(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     gateway.say("!empty", channel="discord", conversation="alice")
-    (notice,) = gateway.wait_for(gateway.noticed)
-    assert (notice["target"], notice["event"], "ask again" in notice["text"]) == (
-        "discord:alice",
-        "turn_incomplete",
-        True,
-    )
-    gateway.kill()
-    gateway.start()
-    gateway.ask("and on", "alice", channel="discord")
-    gateway.wait_for(
-        gateway.delivered
-    )  # replies of a conversation keep their order: a second notice would be before this one
-    assert len(gateway.noticed()) == 1
-
-
-def test_whoever_waits_on_a_channel_hears_of_it(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02, turn_timeout=0.3, delayed_after=0.2)
-    gateway.say("!hang", channel="discord", conversation="alice")
-    gateway.say("behind it", channel="discord", conversation="alice")
-    gateway.wait_for(
-        lambda: (
-            {"message_delayed", "message_dead"} <= {notice["event"] for notice in gateway.noticed()}
-        )
-    )
-    assert {notice["target"] for notice in gateway.noticed()} == {"discord:alice"}
-
-
-def test_a_page_that_is_opened_later_reads_what_its_user_was_told(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
     gateway.say("!empty")
+    (notice,) = gateway.wait_for(gateway.noticed)
+    assert (notice["target"], notice["event"]) == ("discord:alice", "turn_incomplete")
+    assert "ask again" in notice["text"]
     gateway.wait_for(lambda: gateway.get("/conversations/lobby")["notices"])
     gateway.kill()
     gateway.start()
-    (notice,) = gateway.get("/conversations/lobby")["notices"]
-    assert (notice["event"], "ask again" in notice["text"]) == ("turn_incomplete", True)
+    # A page that opens later reads what its user was told meanwhile.
+    (shown,) = gateway.get("/conversations/lobby")["notices"]
+    assert (shown["event"], "ask again" in shown["text"]) == ("turn_incomplete", True)
     assert gateway.get("/conversations/other")["notices"] == []
+    # Replies of a conversation keep their order: a second notice would be before this one.
+    gateway.ask("and on", "alice", channel="discord")
+    gateway.wait_for(gateway.delivered)
+    assert len(gateway.noticed()) == 1
 
 
-# -- OpenClaw's settings ----------------------------------------------------------------------------------------------
+# -- OpenClaw's settings ---------------------------------------------------------------
 
 
 def openclaw(tmp_path: Path, **session: object) -> Path:
@@ -497,7 +488,7 @@ def openclaw(tmp_path: Path, **session: object) -> Path:
     return path
 
 
-def test_an_idle_conversation_begins_anew_when_the_next_message_comes(
+def test_an_idle_conversation_is_reset_by_the_next_message(
     gateway_process: Start, tmp_path: Path
 ) -> None:
     idle = openclaw(
@@ -525,9 +516,7 @@ def test_an_idle_conversation_begins_anew_when_the_next_message_comes(
     )
 
 
-def test_retention_archives_in_the_background_and_whoever_comes_back_is_answered(
-    gateway_process: Start, tmp_path: Path
-) -> None:
+def test_an_archived_conversation_is_answered_again(gateway_process: Start, tmp_path: Path) -> None:
     keep = openclaw(
         tmp_path, maintenance={"mode": "enforce", "maxEntries": 1, "preserveRecent": "0d"}
     )
@@ -540,7 +529,7 @@ def test_retention_archives_in_the_background_and_whoever_comes_back_is_answered
         )
     )
     assert "You said: back again" in gateway.ask("back again", "alice")
-    assert "retention: " in gateway.wrote()
+    gateway.wait_for(lambda: "retention: " in gateway.wrote())
 
 
 def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -567,7 +556,7 @@ def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -
         ), ended.stderr
 
 
-def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(
+def test_operators_see_the_newest_dead_letters_without_text(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -582,55 +571,15 @@ def test_operators_are_shown_the_newest_dead_letters_and_not_what_they_say(
     assert status["database"]["gateway"]["messages_dead"] == 25
 
 
-# -- a model of somebody else's ---------------------------------------------------------------------------------------
-
-
-class Endpoint(BaseHTTPRequestHandler):
-    """Speaks as much of OpenAI's chat completions as is used."""
-
-    asked: list[tuple[str, str | None, dict[str, Any]]]
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((self.path, self.headers["Authorization"], body))
-        last = body["messages"][-1]["content"]
-        self.send_response(500 if "fail" in last else 200)
-        self.end_headers()
-        answer = {
-            "choices": [{"message": {"content": f"it is about {last}"}}],
-            "usage": {"prompt_tokens": 70, "total_tokens": 77},
-        }
-        if last == "what time is it":
-            call = {
-                "id": "call-1",
-                "type": "function",
-                "function": {"name": "clock", "arguments": "{}"},
-            }
-            answer["choices"] = [{"message": {"content": None, "tool_calls": [call]}}]
-        self.wfile.write(b"overloaded" if "fail" in last else json.dumps(answer).encode())
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def endpoint() -> Iterator[tuple[str, list[tuple[str, str | None, dict[str, Any]]]]]:
-    """Serve an endpoint from a thread; yield its base URL and what it was asked."""
-    Endpoint.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1", Endpoint.asked
-        server.shutdown()
-        serving.join()
+# -- a model of somebody else's --------------------------------------------------------
 
 
 def test_any_openai_compatible_endpoint_answers_and_summarises(
-    gateway_process: Start, endpoint: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+    gateway_process: Start, endpoint: ChatEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_API_KEY", "a-key")
-    url, asked = endpoint
-    gateway = gateway_process(endpoint=url, model="small")
+    asked = endpoint.asked
+    gateway = gateway_process(endpoint=endpoint.url, model="small")
     assert gateway.ask("first", agent="coder") == "it is about first"
     path, key, body = asked[0]
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer a-key", "small")
@@ -654,11 +603,11 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
     )
 
 
-def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
-    gateway_process: Start, endpoint: tuple[str, list[Any]]
+def test_an_external_model_is_offered_tools_and_their_results(
+    gateway_process: Start, endpoint: ChatEndpoint
 ) -> None:
-    url, asked = endpoint
-    gateway = gateway_process(endpoint=url, model="small")
+    asked = endpoint.asked
+    gateway = gateway_process(endpoint=endpoint.url, model="small")
     assert re.fullmatch(
         r"it is about \d{4}-\d\d-\d\dT[0-9:]+\+00:00", gateway.ask("what time is it")
     )
@@ -672,22 +621,25 @@ def test_a_model_of_somebody_elses_is_offered_tools_and_told_what_came_of_them(
     assert [message.get("tool_call_id") for message in asked[1][2]["messages"]][-1] == "call-1"
 
 
-# -- tools ------------------------------------------------------------------------------------------------------------
+# -- tools -----------------------------------------------------------------------------
 
 
-def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02)
+def test_what_a_tool_did_is_in_the_transcript_before_the_answer(gateway: GatewayProcess) -> None:
     assert gateway.ask("!tool 0.01 please") == "The tool said: waited for 0.01 s"
-    entries = query(
-        gateway.database, "SELECT role FROM entry WHERE role IS NOT NULL ORDER BY entry_no"
+    session_id = gateway.get(f"/conversations/{gateway.lobby}")["session_id"]
+    roles = query(
+        gateway.database,
+        """SELECT e.role FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
+           WHERE s.session_id = ? AND e.role IS NOT NULL ORDER BY e.entry_no""",
+        session_id,
     )
-    assert entries == ["user", "assistant", "toolResult", "assistant"]
+    assert roles == ["user", "assistant", "toolResult", "assistant"]
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"], (
         "a page shows what was said"
     )
 
 
-def test_a_tool_that_was_cut_off_is_not_run_again_and_the_model_is_told(
+def test_a_tool_that_was_cut_off_is_reported_and_not_repeated(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -740,10 +692,10 @@ def test_a_tool_that_fails_says_so_to_the_model(call: dict[str, Any], message: s
     assert message in result["content"][0]["text"]
 
 
-# -- stopping, killing, starting --------------------------------------------------------------------------------------
+# -- stopping, killing, starting -------------------------------------------------------
 
 
-def test_sigterm_gives_everything_back_and_the_next_start_goes_on(gateway_process: Start) -> None:
+def test_sigterm_releases_everything_and_the_next_start_resumes(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
     fill(gateway, "other", times=2)
     with gateway.page() as page:
@@ -766,7 +718,7 @@ async def nothing_is_held(path: Path) -> None:
         assert (await db.verify()).ok
 
 
-def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
+def test_after_kill_9_acknowledged_messages_are_answered(
     gateway_process: Start,
 ) -> None:
     gateway = gateway_process(model_delay=0.02)
@@ -778,7 +730,8 @@ def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
     gateway.start()
     assert gateway.status()["recovered"]["turns"] == 1
     assert gateway.wait_for(lambda: gateway.answer_to(waiting))
-    # Both are in the transcript once. The newer one was answered knowing the interrupted one, or after it.
+    # Both are in the transcript once. The newer one was answered knowing the
+    # interrupted one, or after it.
     assert [item["event_id"] for item in gateway.said() if item["what"] == "user"] == [
         interrupted,
         waiting,
@@ -788,12 +741,13 @@ def test_after_kill_9_what_was_acknowledged_is_answered_and_users_go_first(
 
 
 @pytest.mark.slow
-def test_the_load_generator_finds_every_message_again_across_a_kill(
+def test_the_load_generator_finds_every_message_after_a_kill(
     gateway_process: Start, tmp_path: Path
 ) -> None:
     from examples.gateway.load import Load
 
-    # A resumed message waits for its turn among the resumes, and the summarisers are slower than the conversations.
+    # A resumed message waits for its turn among the resumes, and the summarisers are
+    # slower than the conversations.
     gateway = gateway_process(
         model_delay=0.03,
         summary_delay=0.5,
@@ -806,22 +760,28 @@ def test_the_load_generator_finds_every_message_again_across_a_kill(
     port = gateway.url.rpartition(":")[2]
     load = Load(lambda: gateway.url, conversations=9, pause_s=0.1, ledger=tmp_path / "ledger.jsonl")
 
+    async def acknowledged(more: int) -> None:
+        least = len(load.ledger.acknowledged) + more
+        await until(lambda: len(load.ledger.acknowledged) >= least)
+
     async def talk() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(load.run, 3.0)
-            await anyio.sleep(1.0)  # some way into the load; the kill may come at any moment
+            tasks.start_soon(load.run, 10 * PATIENCE_S)  # it is cancelled long before
+            await acknowledged(30)
             await anyio.to_thread.run_sync(gateway.kill)
+            await until(lambda: load.ledger.away)
             await anyio.to_thread.run_sync(lambda: gateway.start(port=port))
+            await acknowledged(30)
+            tasks.cancel_scope.cancel()
 
     anyio.run(talk)
     found = anyio.run(load.check)
     assert found.ok, found
     assert found.joined <= len(load.conversations)  # at most one of each was interrupted
-    assert found.acknowledged == len((tmp_path / "ledger.jsonl").read_text().splitlines()) > 30
-    assert load.ledger.away > 0
+    assert found.acknowledged == len((tmp_path / "ledger.jsonl").read_text().splitlines()) >= 60
 
 
-def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_line(
+def test_a_used_port_and_a_foreign_file_are_refused_in_one_line(
     gateway_process: Start, tmp_path: Path
 ) -> None:
     first = gateway_process()
@@ -841,7 +801,7 @@ def test_two_gateways_on_one_port_or_a_file_of_another_kind_are_refused_in_one_l
         assert "Traceback" not in ended.stderr
 
 
-# -- how it is made ---------------------------------------------------------------------------------------------------
+# -- how it is made --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -869,6 +829,14 @@ def test_it_uses_the_public_api_only(path: Path) -> None:
 
 
 def test_the_part_that_shows_how_is_short_enough_to_be_read() -> None:
-    lines = (ROOT / "examples" / "gateway" / "gateway.py").read_text("utf-8").splitlines()
-    code = [line for line in lines if line.strip() and not line.strip().startswith("#")]
-    assert len(code) < 420
+    text = (ROOT / "examples" / "gateway" / "gateway.py").read_text("utf-8")
+    prose = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    lines = [
+        line.strip() for number, line in enumerate(text.splitlines(), 1) if number not in prose
+    ]
+    assert len([line for line in lines if line and not line.startswith("#")]) < 400

@@ -1,8 +1,11 @@
-"""Print what sessiondb needs to run, with everything that this needs in turn, as it is installed: for `make audit` and `test_packaging.py`.
+"""Print sessiondb's requirements, and theirs, as they are installed.
+
+For `make audit` and `test_packaging.py`.
 
     python tests/support/closure.py         name==version, one a line
 
-Knows no extra of sessiondb. Reads only what the installed distributions say about themselves.
+Knows no extra of sessiondb. Reads only what the installed distributions say about
+themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from pip._vendor.packaging.requirements import (
 
 
 def closure(name: str = "sessiondb") -> dict[str, str]:
-    """Return the normalised names of what a distribution needs on this Python and platform, with their versions."""
+    """Return the requirements of a distribution, with their versions.
+
+    Names are normalised. Only those of this Python and platform count.
+    """
     found: dict[str, str] = {}
     waiting = [name]
     while waiting:

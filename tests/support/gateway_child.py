@@ -1,16 +1,21 @@
-"""A gateway's process, as small as one can be: for tests that kill it.
+"""The smallest gateway process, for tests that kill it.
 
     python tests/support/gateway_child.py DATABASE SETTINGS
 
-It speaks JSON lines: commands on stdin, what happens on stdout. What is in the pipe survives the process, so a line is
-a fact that its reader may remember. `SETTINGS` (JSON, see `Settings`) say how long the model and the summariser think.
+It speaks JSON lines: commands on stdin, events on stdout. The pipe's content survives
+the process, so its reader may count on each line. `SETTINGS` (JSON, see `Settings`) say
+how long the model and the summariser think.
 
-    {"do": "accept", "id": ..., "talk": ..., "text": ...}   -> {"saw": "accepted", ...} once `accept` has returned
-    {"do": "settle"}                                        -> {"saw": "settled"} once nothing is waiting or under way
-    (end of input)                                          -> it stops as a gateway does on SIGTERM
+    {"do": "accept", "id": ..., "talk": ..., "text": ...}
+        -> {"saw": "accepted", ...} once `accept` has returned
+    {"do": "settle"}
+        -> {"saw": "settled"} once nothing is waiting or under way
+    (end of input)
+        -> it stops as a gateway does on SIGTERM
 
-The channel is a file outside the process: delivering is one `write` at its end, which a killed process cannot take back.
-A message may tell the model what to do: "hang" (think until killed), "hang once" (only at the first attempt).
+The channel is a file outside the process: delivering is one `write` at its end, which a
+killed process cannot take back. A message may tell the model what to do: "hang" (think
+until killed), "hang once" (only at the first attempt).
 """
 
 from __future__ import annotations
@@ -40,8 +45,10 @@ COMPACT_AT_TOKENS = 400
 KEEP_TOKENS = 100
 
 STATEMENTS = {
-    "child.inbox_open": "SELECT inbox_no FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted') LIMIT 1",
-    "child.outbox_open": "SELECT outbox_no FROM outbox WHERE state IN ('pending', 'sending') LIMIT 1",
+    "child.inbox_open": """SELECT inbox_no FROM inbox
+                           WHERE state IN ('queued', 'claimed', 'interrupted') LIMIT 1""",
+    "child.outbox_open": """SELECT outbox_no FROM outbox
+                            WHERE state IN ('pending', 'sending') LIMIT 1""",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})
 
@@ -108,7 +115,8 @@ class Child:
 
     async def obey(self) -> None:
         assert self.group is not None
-        # Not a thread's readline: it could not be cancelled, and would keep a failing gateway alive and silent.
+        # Not a thread's readline: it could not be cancelled, and would keep a failing
+        # gateway alive and silent.
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -136,7 +144,10 @@ class Child:
         )
 
     async def settle(self) -> None:
-        """Wait until no message waits or is worked on and no reply waits; dead letters and unknown replies are an end, too."""
+        """Wait until no message waits or is worked on and no reply waits.
+
+        Dead letters and unknown replies are an end, too.
+        """
         while True:
             seen = self.db.backend.change_count
             waiting, unsent = await self.db.read(
@@ -148,7 +159,10 @@ class Child:
             await self.db.backend.wait_change(seen, 0.5)
 
     async def keep_resuming(self) -> None:
-        """Look at interrupted messages at the start and whenever something changed; write only when there is something to do."""
+        """Look at interrupted messages at the start and whenever something changed.
+
+        Write only when there is something to do.
+        """
         policy = ResumePolicy(**self.settings.policy)
         while True:
             seen = self.db.backend.change_count
@@ -165,7 +179,7 @@ class Child:
                     )
             await self.db.backend.wait_change(seen, 1.0)
 
-    # -- the model, the summariser, the channel -------------------------------------------------------------
+    # -- the model, the summariser, the channel ----------------------------------------
 
     async def think(self, turn: Turn) -> Answer:
         lane = "resume" if turn.kind == "resume" else "main"

@@ -1,4 +1,4 @@
-"""What the tests that kill gateways share: the child process as a test holds it, and what must hold in its database afterwards."""
+"""A child gateway that tests kill, and the checks of its database."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sessiondb.gateway.retry import SLEEP_S_MAX
 from tests.support.core import query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_child import Settings
 
-# No wait lasts this long unless the test fails; it turns a deadlock into a failure.
+# No wait lasts this long unless the test fails. It turns a deadlock into a failure.
 PATIENCE_S = 60.0
 
 Line = dict[str, Any]
 
 
 class Gateway:
-    """A child gateway. Every line it wrote is read, also what was in the pipe when it was killed."""
+    """A child gateway.
+
+    Every line it wrote is read, also what was in the pipe when it was killed.
+    """
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.lines: list[Line] = []
@@ -66,7 +68,7 @@ class Gateway:
         self.errors = self._child.stderr.read()
 
     def tell(self, do: str, **fields: Any) -> None:
-        """Give a command; one that is dead does not hear it."""
+        """Give a command. One that is dead does not hear it."""
         assert self._child.stdin is not None
         try:
             self._child.stdin.write((json.dumps({"do": do, **fields}) + "\n").encode())
@@ -78,7 +80,7 @@ class Gateway:
         self.tell("accept", id=event_id, talk=talk, text=text)
 
     def next(self) -> Line | None:
-        """Return the next line; None once the process has ended."""
+        """Return the next line. None once the process has ended."""
         if self._over:
             return None
         try:
@@ -113,7 +115,7 @@ class Gateway:
         self._ended()
 
     def suspend(self) -> None:
-        """Stop the process as a debugger or a closed lid does; on return it has stopped."""
+        """Stop the process as a debugger or a closed lid does. On return it has stopped."""
         self._child.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -143,38 +145,51 @@ class Gateway:
 
 
 def delivered(channel: Path) -> list[Line]:
-    """Read what the channel has received, in order; a torn last line was not delivered."""
+    """Read what the channel has received, in order. A torn last line was not delivered."""
     if not channel.exists():
         return []
     return [json.loads(line) for line in channel.read_bytes().split(b"\n")[:-1]]
 
 
-# Turns that completed with an answer and have no reply; or behind whose message stand fewer entries of the assistant than turns of the
-# session have completed since. (Not by time: the courses in which clocks jump have their times put in order before they are judged.)
+# Turns that completed with an answer and have no reply. Or behind whose message stand
+# fewer entries of the assistant than turns of the session have completed since. (Not by
+# time: the courses in which clocks jump have their times put in order before they are
+# judged.)
 WITHOUT_ANSWER = """
 WITH answered AS (
-  SELECT t.turn_no, t.session_no, i.entry_no FROM turn AS t JOIN inbox AS i ON i.inbox_no = t.inbox_no
+  SELECT t.turn_no, t.session_no, i.entry_no FROM turn AS t
+    JOIN inbox AS i ON i.inbox_no = t.inbox_no
   WHERE t.state = 'completed' AND NOT t.incomplete
 )
 SELECT a.turn_no FROM answered AS a
-WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.turn_no = a.turn_no AND o.session_no = a.session_no)
-   OR (SELECT count(*) FROM answered AS later WHERE later.session_no = a.session_no AND later.turn_no >= a.turn_no)
+WHERE NOT EXISTS (SELECT 1 FROM outbox AS o
+                  WHERE o.turn_no = a.turn_no AND o.session_no = a.session_no)
+   OR (SELECT count(*) FROM answered AS later
+       WHERE later.session_no = a.session_no AND later.turn_no >= a.turn_no)
     > (SELECT count(*) FROM entry AS e
-       WHERE e.entry_no > a.entry_no AND e.entry_no <= (a.session_no << 32) + 4294967295 AND e.role = 'assistant')"""
+       WHERE e.entry_no > a.entry_no AND e.entry_no <= (a.session_no << 32) + 4294967295
+         AND e.role = 'assistant')"""
 
 
-# A lane's loop looks at least this often; the rest is for a machine that is busy with other tests.
-TAKE_OVER_MS = round(SLEEP_S_MAX * 1000) + 10_000
+# A lane's loop looks at least this often. The rest is for a machine that is busy with
+# other tests.
+TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
 
 
 def check_leases(path: Path) -> None:
-    """Check that no turn was held for longer than its lease and what taking over may take.
+    """Check that no turn was held for longer than its lease allows.
 
-    Where a process was there all the while to take over. Where one is killed after the other, nothing is held once one is ready.
+    Taking over may take a while in addition.
+
+    Where a process was there all the while to take over. Where one is killed after the
+    other, nothing is held once one is ready.
     """
     outlived = query(
         path,
-        "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > expires_at_ms + ?",
+        (
+            "SELECT turn_no, finished_at_ms - expires_at_ms FROM turn WHERE finished_at_ms > "
+            "expires_at_ms + ?"
+        ),
         TAKE_OVER_MS,
     )
     assert outlived == [], f"held after their leases had run out, ms: {outlived}"
@@ -188,9 +203,12 @@ def check_promises(
     *,
     key: str = "agent:main:fake:channel:{}",
 ) -> Counter[str]:
-    """Check a closed database against what its clients remember; return what happened, counted.
+    """Check a closed database against what its clients remember.
 
-    `sent` has the texts of each conversation (whose key is `key`) in the order in which they were sent; `acknowledged` are event ids.
+    Return what happened, counted.
+
+    `sent` has the texts of each conversation (whose key is `key`) in the order in which
+    they were sent. `acknowledged` are event ids.
     """
     inbox = query(path, "SELECT event_id, state, inbox_no FROM inbox")
     states = {event_id: state for event_id, state, _ in inbox}
@@ -205,7 +223,8 @@ def check_promises(
     for talk, texts in sent.items():
         report = query(
             path,
-            """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
+            """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e
+               JOIN binding AS b ON b.session_no = e.entry_no >> 32
                WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
             key.format(talk),
         )
@@ -216,19 +235,25 @@ def check_promises(
     # One claim at a time, one completion at most, one reply at most for each message.
     twice = query(
         path,
-        "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1",
+        (
+            "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no "
+            "HAVING count(*) > 1"
+        ),
     )
     assert twice == [], f"completed twice: {twice}"
     overlapping = query(
         path,
-        """SELECT a.turn_no, b.turn_no FROM turn AS a JOIN turn AS b ON b.session_no = a.session_no AND b.turn_no > a.turn_no
+        """SELECT a.turn_no, b.turn_no FROM turn AS a JOIN turn AS b ON b.session_no = a.session_no
+           AND b.turn_no > a.turn_no
            WHERE b.started_at_ms < a.finished_at_ms""",
     )
     assert overlapping == [], f"turns of one session overlap: {overlapping}"
-    # What was answered has its answer: in the transcript, and in the outbox, both with the end of the turn.
+    # What was answered has its answer: in the transcript, and in the outbox, both with
+    # the end of the turn.
     unanswered = query(path, WITHOUT_ANSWER)
     assert unanswered == [], f"turns completed, without its entry or its reply: {unanswered}"
-    # Nothing outlives its owner: every turn, job and reply of a process that died has been given back.
+    # Nothing outlives its owner: every turn, job and reply of a process that died has
+    # been given back.
     held = query(path, "SELECT what, number, owner FROM held")
     assert held == [], f"still held: {held}"
 

@@ -1,7 +1,10 @@
-"""What openclaw#44687's gateway had on disk when it restarted: many sessions, most of them old, many of them cut off.
+"""The database of openclaw#44687's gateway at its restart.
 
-Two conversations are held through the API; everything else is copies of their rows under other numbers, made in SQL in a
-closed file, so that 100,000 sessions take seconds. All of it belonged to a process that is dead.
+Many sessions, most of them old, many of them cut off.
+
+Two conversations are held through the API. Everything else is copies of their rows
+under other numbers, made in SQL in a closed file, so that 100,000 sessions take
+seconds. All of it belonged to a process that is dead.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from sessiondb.gateway.running_turn import Answer, Turn
 AGENTS = ("main", "coder", "writer")
 HOUR_MS = 3_600_000
 SEQ = 1 << 32
-# What an interrupted message says; all of one length, because the copies' byte spans are the original's.
+# What an interrupted message says. All of one length, because the copies' byte spans
+# are the original's.
 GO_ON, HANG = "go on please", "!hang please"
 
 
@@ -127,7 +131,8 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
         which = "o.entry_no >> 32" if table == "entry" else "o.session_no"
         connection.execute(
             f"""WITH RECURSIVE n (i) AS (VALUES (?) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-                INSERT INTO {table} ({", ".join(columns)}) SELECT {values} FROM n CROSS JOIN {table} AS o WHERE {which} = ?""",
+                INSERT INTO {table} ({", ".join(columns)})
+                SELECT {values} FROM n CROSS JOIN {table} AS o WHERE {which} = ?""",
             (low, high, template),
         ).fetchall()
 
@@ -172,7 +177,10 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
             first_no=moved("first_no"),
         )
         several("epoch", template, low, high, session_no="n.i")
-        key = f"CASE WHEN o.idempotency_key = 'inbox:3' THEN 'inbox:' || (n.i + 1000) ELSE 'copy:' || (o.entry_no & {SEQ - 1}) END"
+        key = (
+            "CASE WHEN o.idempotency_key = 'inbox:3' THEN 'inbox:' || (n.i + 1000) ELSE "
+            f"'copy:' || (o.entry_no & {SEQ - 1}) END"
+        )
         several(
             "entry",
             template,
@@ -188,7 +196,10 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
         )
     for extra in range(storm.bindings - storm.sessions):
         connection.execute(
-            "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms) VALUES (?, ?, 'main', ?)",
+            (
+                "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms) VALUES (?, "
+                "?, 'main', ?)"
+            ),
             (f"agent:main:sim:group:{extra}", last - extra, now_ms),
         )
     _interrupt(connection, storm, busy, first, now_ms)
@@ -197,12 +208,16 @@ def _copy(connection: apsw.Connection, storm: Storm) -> None:
 def _interrupt(
     connection: apsw.Connection, storm: Storm, busy: int, first: int, now_ms: int
 ) -> None:
-    """Give the busy sessions a message each that is being worked on, by a process that died; and some users wait."""
+    """Give each busy session a message in work, claimed by a dead process.
+
+    And some users wait.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id")
     died = subprocess.Popen([sys.executable, "-c", ""])
     died.wait()
     (instance,) = connection.execute(
-        """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms) VALUES (?, ?, ?, 1, 'storm', ?)
+        """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
+           VALUES (?, ?, ?, 1, 'storm', ?)
            RETURNING instance_no""",
         (
             socket.gethostname(),
@@ -231,8 +246,10 @@ def _interrupt(
         )
         text = HANG if kind == "hanging" else GO_ON
         connection.execute(
-            """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms,
-                                 expires_at_ms, deadline_ms) VALUES (?, 'main', 'message', 'running', ?, ?, 'storm', ?, ?, ?, ?, ?)""",
+            """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
+                                 instance_no, started_at_ms, renewed_at_ms,
+                                 expires_at_ms, deadline_ms)
+               VALUES (?, 'main', 'message', 'running', ?, ?, 'storm', ?, ?, ?, ?, ?)""",
             (
                 session_no,
                 inbox_no,
@@ -246,9 +263,11 @@ def _interrupt(
         )
         turn_no = connection.last_insert_rowid()
         connection.execute(
-            """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, attempts, turn_no,
+            """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state,
+                                  accepted_at_ms, available_at_ms, attempts, turn_no,
                                   entry_no, payload)
-               SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?, ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
+               SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?,
+                 ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
                FROM inbox WHERE session_no = ? AND state = 'interrupted'""",
             (
                 inbox_no,
@@ -268,7 +287,10 @@ def _interrupt(
             "UPDATE session SET updated_at_ms = ? WHERE session_no = ?", (at_ms, session_no)
         )
         connection.execute(
-            "UPDATE entry SET payload = replace(payload, ?, ?) WHERE entry_no >> 32 = ? AND idempotency_key = ?",
+            (
+                "UPDATE entry SET payload = replace(payload, ?, ?) WHERE entry_no >> 32 = ? AND "
+                "idempotency_key = ?"
+            ),
             (GO_ON, text, session_no, f"inbox:{inbox_no}"),
         )
         if kind == "ended":
@@ -277,7 +299,8 @@ def _interrupt(
             )
         if kind == "damaged":
             connection.execute(
-                """INSERT INTO import_file (import_file_no, path, name, kind, session_no, bytes, lines, quarantined, imported_at_ms, state)
+                """INSERT INTO import_file (import_file_no, path, name, kind, session_no, bytes,
+                   lines, quarantined, imported_at_ms, state)
                    VALUES (?1, '/storm/' || ?1, ?1, 'live', ?1, 9, 1, 1, 0, 'done')""",
                 (session_no,),
             )
@@ -287,9 +310,11 @@ def _interrupt(
             )
         if kind == "failed":
             connection.execute(
-                """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no, started_at_ms, renewed_at_ms,
+                """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
+                                     instance_no, started_at_ms, renewed_at_ms,
                                      expires_at_ms, deadline_ms, finished_at_ms, reason)
-                   VALUES (?, 'main', 'message', 'failed', ?, 3, 'storm', ?, ?5, ?5, ?5, ?5, ?5, 'the model was down')""",
+                   VALUES (?, 'main', 'message', 'failed', ?, 3, 'storm', ?, ?5, ?5, ?5, ?5, ?5,
+                   'the model was down')""",
                 (session_no, session_no + 500, instance, at_ms, at_ms),
             )
     # The templates' own interrupted message is of no interest any more.
@@ -297,7 +322,8 @@ def _interrupt(
     for number in range(storm.waiting):
         session_no = storm.sessions - number
         connection.execute(
-            """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+            """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms,
+               available_at_ms, payload)
                VALUES ('sim', ?, ?, 'main', 'queued', ?, ?, ?)""",
             (
                 f"waiting {number}",

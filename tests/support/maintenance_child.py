@@ -1,10 +1,12 @@
-"""Maintenance without a pause, in a process of its own, for a test that kills it: everything that ever held a lock elsewhere.
+"""Maintenance without a pause, in a process that a test kills.
 
     python tests/support/maintenance_child.py [--keep-the-lock] DATABASE FOLDER KEY...
 
-The sessions of the keys are pinned. Each round imports a transcript of 2,000 entries, makes a backup, archives all sessions but
-a few and those that are pinned (retention), and gives pages back to the file system; before each of these it says so ("import 1").
-With `--keep-the-lock` it does what maintenance must not, and only that: it keeps the write lock, for two seconds at a time.
+The sessions of the keys are pinned. Each round imports a transcript of 2,000 entries,
+makes a backup, archives all sessions but a few and those that are pinned (retention),
+and returns pages to the file system. Before each step it prints a line ("import 1").
+These steps are those that kept a lock in file-based gateways. With `--keep-the-lock` it
+only does what maintenance must not: it keeps the write lock, for 2 s at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def transcript(number: int) -> str:
     for entry in range(ENTRIES):
         message = {
             "role": "user",
-            "content": f"line {entry} of file {number}, which somebody may want to read again one day",
+            "content": (
+                f"line {entry} of file {number}, which somebody may want to read again one day"
+            ),
         }
         parent = f"e{entry - 1}" if entry else None
         lines.append(
@@ -48,7 +52,10 @@ def transcript(number: int) -> str:
 
 
 async def insist(step: Callable[[], Awaitable[object]]) -> None:
-    """Take a step of maintenance; when the gateway is writing just then it is maintenance that waits, and tries again."""
+    """Take a step of maintenance.
+
+    When the gateway is writing just then it is maintenance that waits, and tries again.
+    """
     while True:
         try:
             await step()
@@ -84,7 +91,8 @@ async def main(path: str, folder: Path, keep: list[str], greedy: bool) -> None:
             await begin("import")
             await insist(lambda source=source: db.import_path(source))
             await begin("backup")
-            await insist(lambda copy=copy: db.backend.backup(copy))  # type: ignore[attr-defined]  # the engine's own
+            # `backup` and `incremental_vacuum` are the engine's own.
+            await insist(lambda copy=copy: db.backend.backup(copy))  # type: ignore[attr-defined]
             await anyio.Path(copy).unlink()
             await begin("archive")
             await insist(lambda: db.gc(RetentionPolicy(max_sessions=KEEP_SESSIONS, idle_days=0)))

@@ -1,4 +1,7 @@
-"""A database as the first release made it: its schema, and the rows of a database of today under their old names."""
+"""A database as the first release made it.
+
+It has that release's schema, and today's rows under their old names.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """The pages of docs/: which there are, and their examples, as a reader would run them.
 
-A fence says what an example is. ```python title="name.py"``` is a whole program, and becomes a file
-of that name. ```console``` is what a reader types (`$ command`) and sees: the lines below a command
-are its output, as doctest reads them (`...` stands for anything). A comment `# exits with 1` says
-how a command ends; otherwise it ends with 0. ```sql``` is for `sqlite3 -readonly`. ```sh``` is not
-run: installing, and what takes minutes.
+A fence says what an example is. ```python title="name.py"``` is a whole program, and
+becomes a file of that name. ```console``` is what a reader types (`$ command`) and
+sees: the lines below a command are its output, as doctest reads them (`...` stands for
+anything). A comment `# exits with 1` says how a command ends. Otherwise it ends with 0.
+```sql``` is for `sqlite3 -readonly`. ```sh``` is not run: installing, and what takes
+minutes.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
 
 
 def run(page: Path, folder: Path) -> None:
-    """Run a page's examples in the current folder; AssertionError where one differs."""
+    """Run a page's examples in the current folder. AssertionError where one differs."""
     commands = _commands(folder)
     for block in blocks(page):
         if block.title is not None:
@@ -90,7 +91,7 @@ def _commands(folder: Path) -> Path:
 
 
 def _type(command: str, folder: Path, commands: Path) -> tuple[int, str]:
-    """Run a command, here if it needs no shell; return how it ended and what it printed."""
+    """Run a command, here if it needs no shell. Return how it ended and what it printed."""
     words = shlex.split(command, comments=True)
     if not _SHELL.search(command):
         if words[0] == "sessiondb":

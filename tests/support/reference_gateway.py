@@ -1,4 +1,4 @@
-"""The reference gateway as a process of its own, for tests that start, stop, kill and restart it.
+"""The reference gateway as a process that tests start, stop, kill and restart.
 
     with GatewayProcess(folder / "gateway.db", model_delay=0.05, summary_delay=1) as gateway:
         receipt = gateway.say("hello", conversation="alice")
@@ -6,8 +6,9 @@
         gateway.kill()
         gateway.start()
 
-Keywords are the options of `python -m examples.gateway`, with `_` for `-`. Waiting is by looking again; a condition that does
-not come true within `PATIENCE_S` fails the test and shows what the process wrote.
+Keywords are the options of `python -m examples.gateway`, with `_` for `-`. `wait_for`
+polls, so it is for conditions that stay true. One that is not true within `PATIENCE_S`
+fails the test and shows the process's log.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests import ROOT
@@ -45,6 +45,7 @@ class GatewayProcess:
         self.database, self.options = database, dict(options)
         self.log = database.with_suffix(".log")
         self.channel_log = database.with_suffix(".sent")
+        self.lobby = "lobby"  # the conversation of calls that name none
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
         self.http = httpx.Client(timeout=PATIENCE_S)
@@ -63,10 +64,13 @@ class GatewayProcess:
         self.kill()
         self.http.close()
 
-    # -- the process ------------------------------------------------------------------------------------------
+    # -- the process -------------------------------------------------------------------
 
     def start(self, **options: object) -> Self:
-        """Start it on a free port and wait until it serves; `options` are added to those of the constructor."""
+        """Start it on a free port and wait until it serves.
+
+        `options` are added to those of the constructor.
+        """
         assert self.process is None, "it is running"
         self.options.update(options)
         flags = {"port": 0, "channel_log": self.channel_log, **self.options}
@@ -90,9 +94,14 @@ class GatewayProcess:
         return self
 
     def kill_at_start(self, step: str) -> bool:
-        """Start it and kill it at its first call of a step, `open`, `recover`, `resume` or `serve`; True if it came so far.
+        """Start it and kill it at its first call of a step. Return whether it came so far.
 
-        Where in the step is a matter of chance: the process says that it begins, and goes on until it is dead.
+        Steps: `open`, `recover`, `resume` or `serve`.
+
+        True if it came so far.
+
+        Where in the step is a matter of chance: the process says that it begins, and
+        goes on until it is dead.
         """
         assert self.process is None, "it is running"
         flags = {"port": 0, "channel_log": self.channel_log, **self.options}
@@ -126,7 +135,7 @@ class GatewayProcess:
         return self.process.pid
 
     def stop(self) -> str:
-        """End it with SIGTERM, in good order; return what it printed."""
+        """End it with SIGTERM, in good order. Return what it printed."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         out, _ = self.process.communicate(timeout=PATIENCE_S)
@@ -147,7 +156,7 @@ class GatewayProcess:
         """Return the end of its log."""
         return self.log.read_text("utf-8")[-6_000:] if self.log.exists() else ""
 
-    # -- calls ------------------------------------------------------------------------------------------------
+    # -- calls -------------------------------------------------------------------------
 
     def get(self, path: str, **query: str) -> Any:
         """GET some JSON."""
@@ -156,13 +165,12 @@ class GatewayProcess:
         return response.json()
 
     def post(self, text: str, **fields: str) -> httpx.Response:
-        """POST a message, or a command; return the response whatever it is."""
-        return self.http.post(
-            self.url + "/messages", json={"text": text, "event_id": str(uuid.uuid4()), **fields}
-        )
+        """POST a message, or a command. Return the response whatever it is."""
+        known = {"conversation": self.lobby, "event_id": str(uuid.uuid4())}
+        return self.http.post(self.url + "/messages", json={"text": text, **known, **fields})
 
     def say(self, text: str, **fields: str) -> dict[str, Any]:
-        """POST a message that must be accepted; return its receipt, with the event_id.
+        """POST a message that must be accepted. Return its receipt, with the event_id.
 
         Fields: conversation, agent, channel, event_id.
         """
@@ -172,27 +180,22 @@ class GatewayProcess:
         return receipt
 
     def command(self, text: str, **fields: str) -> str:
-        """POST a command such as /status; return what the gateway says."""
+        """POST a command such as /status. Return what the gateway says."""
         response = self.post(text, **fields)
         assert response.status_code == 200, f"{response.status_code} {response.text}"
         said: str = response.json()["text"]
         return said
 
-    def said(self, conversation: str = "lobby", **query: str) -> list[dict[str, Any]]:
+    def said(self, conversation: str | None = None, **query: str) -> list[dict[str, Any]]:
         """Return a conversation's transcript: what, text, event_id, answers, at_ms, entry_id."""
-        said: list[dict[str, Any]] = self.get(f"/conversations/{conversation}", **query)["said"]
+        path = f"/conversations/{conversation or self.lobby}"
+        said: list[dict[str, Any]] = self.get(path, **query)["said"]
         return said
 
-    def answer_to(self, event_id: str, conversation: str = "lobby", **query: str) -> str | None:
+    def answer_to(self, event_id: str, conversation: str | None = None, **query: str) -> str | None:
         """Return the answer to a message, if there is one by now."""
-        return next(
-            (
-                item["text"]
-                for item in self.said(conversation, **query)
-                if item["answers"] == event_id
-            ),
-            None,
-        )
+        said = self.said(conversation, **query)
+        return next((item["text"] for item in said if item["answers"] == event_id), None)
 
     def status(self) -> dict[str, Any]:
         """Return what operators are told."""
@@ -205,11 +208,17 @@ class GatewayProcess:
         return held
 
     def delivered(self) -> list[dict[str, Any]]:
-        """Return the answers that the simulated channels were sent, in order: target, outbox_no, attempt, event_id, text."""
+        """Return the answers that the simulated channels were sent, in order.
+
+        Fields: target, outbox_no, attempt, event_id, text.
+        """
         return [line for line in self._sent() if "event_no" not in line]
 
     def noticed(self) -> list[dict[str, Any]]:
-        """Return the notices that the simulated channels were sent, in order: target, outbox_no, attempt, event, event_no, text."""
+        """Return the notices that the simulated channels were sent, in order.
+
+        Fields: target, outbox_no, attempt, event, event_no, text.
+        """
         return [line for line in self._sent() if "event_no" in line]
 
     def _sent(self) -> list[dict[str, Any]]:
@@ -218,7 +227,7 @@ class GatewayProcess:
         return [json.loads(line) for line in self.channel_log.read_text("utf-8").splitlines()]
 
     def wait_for(self, condition: Callable[[], T]) -> T:
-        """Look until a condition is true; return what it returned."""
+        """Look until a condition is true. Return what it returned."""
         give_up = time.monotonic() + PATIENCE_S
         while not (found := condition()):
             assert time.monotonic() < give_up, (
@@ -227,19 +236,20 @@ class GatewayProcess:
             assert self.process is None or self.process.poll() is None, (
                 f"the gateway ended; it wrote:\n{self.wrote()}"
             )
-            time.sleep(LOOK_AGAIN_S)  # between two looks; nothing depends on how long
+            time.sleep(LOOK_AGAIN_S)  # between two looks. Nothing depends on how long
         return found
 
-    def ask(self, text: str, conversation: str = "lobby", **fields: str) -> str:
-        """Say something and wait for the answer."""
-        event_id = self.say(text, conversation=conversation, **fields)["event_id"]
+    def ask(self, text: str, conversation: str | None = None, **fields: str) -> str:
+        """Send a message and wait for the answer."""
+        event_id = self.say(text, conversation=conversation or self.lobby, **fields)["event_id"]
         query = {name: fields[name] for name in ("agent", "channel") if name in fields}
         return self.wait_for(lambda: self.answer_to(event_id, conversation, **query) or "")
 
     @contextlib.contextmanager
-    def page(self, conversation: str = "lobby", **query: str) -> Iterator[Page]:
-        """Open a WebSocket as the web page does; it has been greeted when it is yielded."""
-        url = httpx.URL(self.url.replace("http", "ws", 1) + f"/ws/{conversation}", params=query)
+    def page(self, conversation: str | None = None, **query: str) -> Iterator[Page]:
+        """Open a WebSocket as the web page does. It has been greeted when it is yielded."""
+        path = f"/ws/{conversation or self.lobby}"
+        url = httpx.URL(self.url.replace("http", "ws", 1) + path, params=query)
         with connect(str(url), open_timeout=PATIENCE_S) as socket:
             yield Page(socket)
 
@@ -253,7 +263,10 @@ class Page:
         self.hello = self.next("hello")
 
     def next(self, *kinds: str, **fields: object) -> dict[str, Any]:
-        """Return the next notice of one of these kinds with these fields; what is skipped stays in `told`."""
+        """Return the next notice of one of these kinds with these fields.
+
+        What is skipped stays in `told`.
+        """
         while True:
             notice: dict[str, Any] = json.loads(self.socket.recv(timeout=PATIENCE_S))
             self.told.append(notice)
@@ -261,17 +274,3 @@ class Page:
                 notice.get(name) == value for name, value in fields.items()
             ):
                 return notice
-
-
-@pytest.fixture
-def gateway_process(tmp_path: Path) -> Iterator[Callable[..., GatewayProcess]]:
-    """Return a function that starts a gateway on a database in a folder of the test, with the options that it is given.
-
-    `name` picks another file; whatever is still running at the end of the test is killed.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def start(name: str = "gateway", **options: object) -> GatewayProcess:
-            return stack.enter_context(GatewayProcess(tmp_path / f"{name}.db", **options))
-
-        yield start

@@ -1,4 +1,6 @@
-"""The reference gateway, saying on stdout when it begins a step of its start: for a test that kills it there.
+"""The reference gateway, reporting each step of its start on stdout.
+
+A test kills it there.
 
 python tests/support/starting_child.py STEP DATABASE OPTIONS...
 """

@@ -1,4 +1,7 @@
-"""Builds that do not keep a promise, for tests that a harness notices: each breaks one thing, in this process only."""
+"""Builds that break one promise each, for the tests of the harness.
+
+A build is broken in this process only.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from sessiondb.sqlite.connection import drain
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.sqlite.writer import Batch, Writer
 
-# Set by a process that has passed on what it was told. A build that tells too early waits for that, so that its lie is heard.
+# Set by a process that has passed on what it was told. A build that tells too early
+# waits for that, so that its lie is heard.
 spoke = threading.Event()
 HEARD_S_MAX = 5.0
 
 
 def break_build(name: str) -> None:
-    """Break this process's build in the way that is named; nothing for no name."""
+    """Break this process's build in the way that is named. Nothing for no name."""
     if name:
         BREAKAGES[name]()
 
@@ -87,7 +91,10 @@ def migrates_without_a_transaction() -> None:
 
 
 def miscounting() -> Prepared:
-    """Return the statement that saves a session's pointers, with a count of entries that an append raises by one too many."""
+    """Return a broken statement that saves a session's pointers.
+
+    An append raises its count of entries by one too many.
+    """
     save = transaction.statements()["transcript.save_state"]
     counted = save.sql.replace(
         "last_seq = :last_seq", "last_seq = :last_seq + (:last_seq > last_seq)"
@@ -97,7 +104,10 @@ def miscounting() -> Prepared:
 
 
 def counts_an_append_twice() -> None:
-    """The count in the session's row runs ahead; an entry has the number that its caller was told."""
+    """The count in the session's row runs ahead.
+
+    An entry has the number that its caller was told.
+    """
     transaction.statements().update({"transcript.save_state": miscounting()})
 
 

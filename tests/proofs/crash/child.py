@@ -1,13 +1,20 @@
-"""Processes that are there to be killed: one is forked for each order that arrives, and lives one scenario.
+"""Processes to be killed: one is forked for each order.
 
-    python tests/proofs/crash/child.py          orders (JSON lines, see `Order`) on stdin, what happens on stdout
+It lives one scenario.
 
-This process itself never opens a database and has no threads, so a fork of it is as good as a new process and costs a
-hundredth of one. A child tells what was acknowledged to it, line by line, at once: what is in the pipe survives it, so a line
-is a fact that its reader may remember. When it has ended, the parent of all children says how, so nothing of it can be read later.
+    python tests/proofs/crash/child.py
 
-A scenario may be run again whatever became of the run before: each of its steps can be repeated, and running it to its end
-always leads to the same contents. `proofs/crash/steps.py` says at which steps a child can be made to die.
+Orders (JSON lines, see `Order`) come on stdin. Events go to stdout.
+
+This process itself never opens a database and has no threads. So a fork of it is as
+good as a new process and costs 1 % of one. A child reports its acknowledgements line by
+line, at once. The pipe's content survives it, so its reader may count on each line.
+When a child has ended, the parent of all children reports how. No line of the child
+comes after that.
+
+A scenario may be run again whatever became of the run before: each of its steps can be
+repeated, and running it to its end always leads to the same contents.
+`proofs/crash/steps.py` says at which steps a child can be made to die.
 """
 
 from __future__ import annotations
@@ -100,17 +107,17 @@ class Life:
         )
 
 
-# -- scenarios ----------------------------------------------------------------------------------------------
+# -- scenarios -------------------------------------------------------------------------
 
 
 async def create(life: Life) -> None:
-    """Make a database, or find it made; or bring an older one up to date."""
+    """Make a database, or find it made. Or bring an older one up to date."""
     async with life.open():
         say("opened")
 
 
 async def talk(life: Life) -> None:
-    """Append to several sessions at once; compact, reset, branch and fork."""
+    """Append to several sessions at once. Compact, reset, branch and fork."""
     async with life.open() as db:
         await db.recover()
         async with anyio.create_task_group() as group:
@@ -182,7 +189,10 @@ def gateway_text(prefix: str, talk: int, number: int) -> str:
 
 
 async def gateway(life: Life) -> None:
-    """Accept messages, answer them, send the answers, resume what was cut off; until nothing is open."""
+    """Accept messages, answer them, send the answers, resume what was cut off.
+
+    Until nothing is open.
+    """
     async with life.open() as db:
         recovered = await db.recover()
         say(
@@ -259,7 +269,10 @@ POLICY = ResumePolicy(
 
 
 async def _keep_resuming(db: sessiondb.SessionDB) -> None:
-    """Give back what others held when they died, and resume. Writes only when there is something to do."""
+    """Give back what others held when they died, and resume.
+
+    Writes only when there is something to do.
+    """
     while True:
         seen = db.backend.change_count
         await db.recover()
@@ -273,7 +286,7 @@ async def _resume(db: sessiondb.SessionDB) -> None:
 
 
 async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
-    """Wait until everything that this process accepts has been, and nothing waits or is under way."""
+    """Wait until all messages of this process are accepted and settled."""
     expected = GATEWAY_TALKS * GATEWAY_MESSAGES if life.order.options.get("accept", True) else 0
     events = f"{life.order.prefix}*"
     while True:
@@ -293,7 +306,10 @@ async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
 
 
 async def hold(life: Life) -> None:
-    """Hold one of everything (turns, a compaction, a reply that is being sent), and then wait to be killed at step "holding"."""
+    """Hold one of everything, then wait to be killed at step "holding".
+
+    Everything: turns, a compaction, a reply that is being sent.
+    """
     async with life.open() as db:
         await db.set_lane("main", concurrency=GATEWAY_TALKS, priority=0)
         holding = anyio.Event()
@@ -360,7 +376,7 @@ async def maintain(life: Life) -> None:
         await insist(lambda: db.backend.backup(copy))  # type: ignore[attr-defined]
         say("backed up", path=str(copy))
         exported = await db.export(life.folder / "out", overwrite=True)
-        # What is archived is reported as such; whatever is exported is there whole.
+        # What is archived is reported as such. Whatever is exported is there whole.
         wrong = [
             file
             for file in exported.files
@@ -377,7 +393,10 @@ async def maintain(life: Life) -> None:
 
 
 async def insist(step: Callable[[], Awaitable[object]]) -> None:
-    """Take a step of maintenance; when somebody else writes just then it is maintenance that waits."""
+    """Take a step of maintenance.
+
+    When somebody else writes just then it is maintenance that waits.
+    """
     while True:
         try:
             await step()
@@ -392,7 +411,10 @@ async def _archive_all(db: sessiondb.SessionDB) -> None:
 
 
 async def _restore(db: sessiondb.SessionDB, session_id: str) -> None:
-    """Bring a session back from its archive, if a run before has not done so: then it can be read."""
+    """Restore a session from its archive, unless an earlier run did.
+
+    Then it can be read.
+    """
     try:
         await db.restore(session_id)
     except InvalidInput as error:
@@ -402,7 +424,7 @@ async def _restore(db: sessiondb.SessionDB, session_id: str) -> None:
 
 
 async def _delete(db: sessiondb.SessionDB, session_id: str) -> None:
-    """Delete a session for good, without an archive; go on with it when that was begun."""
+    """Delete a session for good, without an archive. Go on with it when that was begun."""
     session = await db.session_by_id(session_id)
     archive_no, held = await archive.begin(
         db.backend, session.ref.session_no, "nobody wants it", keep_archive=False
@@ -426,24 +448,30 @@ SCENARIOS: dict[str, Callable[[Life], Awaitable[None]]] = {
 }
 
 
-# -- processes ----------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------
 
 
 def set_clock(offset_s: float) -> None:
-    """Set this process's wall clock forwards or backwards; what happened before was told by another clock."""
+    """Set this process's wall clock forwards or backwards.
+
+    What happened before was told by another clock.
+    """
     real, real_ns = time.time, time.time_ns
     time.time = lambda: real() + offset_s
     time.time_ns = lambda: real_ns() + round(offset_s * 1_000_000_000)
 
 
 def set_boot(boot_id: str) -> None:
-    """Have this process run after another start of the machine; nothing for no name."""
+    """Have this process run after another start of the machine. Nothing for no name."""
     if boot_id:
         process._boot_id = lambda: boot_id  # type: ignore[assignment]
 
 
 def live(order: Order) -> int:
-    """Be a child: live a scenario, and die where the order says so. Returns the exit code of one that survives."""
+    """Be a child: live a scenario, and die where the order says so.
+
+    Returns the exit code of one that survives.
+    """
     steps = Steps(order.step, order.nth, order.how)
     try:
         install(steps)

@@ -1,25 +1,35 @@
-"""A disk that fails where it is told to, for tests that sweep over every place where it can.
+"""A disk that fails at chosen calls, for tests that sweep over all of them.
 
-`FaultyVFS` is an apsw VFS over "unix", made the default, so everything that SQLite does to any file of this process
-passes through `Disk`, which counts calls by kind and decides which of them fails, and how:
+`FaultyVFS` is an apsw VFS over "unix", and the default one. So all that SQLite does to
+any file of this process passes through `Disk`. It counts calls by kind and decides
+which of them fails, and how:
 
-* one call (`once`), or all calls from the nth on until `heal()` (a disk that stays bad for a while);
-* with SQLite's own codes, as the real VFS would give them: I/O error, disk full, cannot open, read-only;
-* a write that fails may have written its first half; a short read of the WAL returns half of what was asked for (of the
-  database it would be no fault to SQLite, which takes what is missing for zeros behind the end of the file);
-* a disk that is full lets files be overwritten and lets none grow; one that is read-only refuses every change, and
-  opens files for reading only, as Linux does after `mount -o remount,ro`.
+* One call fails (`once`), or all calls from the nth on until `heal()`, as on a disk
+  that stays bad for a while.
+* The codes are SQLite's own, as the real VFS would give them: I/O error, disk full,
+  cannot open, read-only.
+* A write that fails may have written its first half. A short read of the WAL returns
+  half of the bytes. (In the database that would be no fault to SQLite, which takes
+  missing bytes for zeros behind the end of the file.)
+* A full disk lets files be overwritten and lets none grow. A read-only disk refuses
+  every change and opens files for reading only, as Linux does after
+  `mount -o remount,ro`.
 
-apsw lets a VFS written in Python override neither xShmMap nor xShmLock: it passes them through in C. So they are
-reached below it: whoever opens a connection asks SQLite for the open file's `sqlite3_file` (SQLITE_FCNTL_FILE_POINTER), whose
-first word points at its table of methods, and puts a copy of that table there in which these two are ours. Unlocking is
-not made to fail: in the real VFS it cannot without leaving the lock held, which no program can repair.
+A VFS written in Python cannot override xShmMap and xShmLock: apsw passes them through in
+C. So they are replaced below it. A connection hook asks SQLite for the open file's
+`sqlite3_file` (SQLITE_FCNTL_FILE_POINTER), whose first word points at its table of
+methods. The hook puts a copy of that table there, in which these two are ours. Unlocking
+never fails here. In the real VFS it cannot fail without leaving the lock held, which no
+program can repair.
 
-`Kernel` goes one level down, to the system calls of the "unix" VFS, which fail with an errno: so SQLite's own VFS chooses
-the codes, and no Python stands in between. fsync is not among the calls that can be replaced. There are also reads and writes that
-do a third of their work, and interruptions by signals: POSIX allows both at any time, and nothing may notice.
+`Kernel` goes one level down, to the system calls of the "unix" VFS, which fail with an
+errno. So SQLite's own VFS chooses the codes, and no Python stands in between. fsync is
+not among the calls that can be replaced. There are also reads and writes that do a
+third of their work, and interruptions by signals. POSIX allows both at any time, and
+nothing may notice.
 
-Not modelled: a disk that lies (the power-loss simulator has that), one that hangs, damage of what was read without an error.
+Not modelled: a disk that lies (the power-loss simulator has that), one that hangs, and
+damage of bytes that were read without an error.
 """
 
 from __future__ import annotations
@@ -83,7 +93,7 @@ class Fault:
     how: How = "io"
     lasting: bool = False
     threads: str = ""
-    """Only calls of threads whose name begins so; counted among themselves."""
+    """Only calls of threads whose name begins so. Counted among themselves."""
 
     def __str__(self) -> str:
         who = f" of {self.threads}" if self.threads else ""
@@ -136,7 +146,7 @@ class Disk:
         return waits or self.is_full or self.is_readonly
 
     def strike(self, kind: Kind) -> Fault | None:
-        """Count a call; return the fault if this is one that is to fail."""
+        """Count a call. Return the fault if this is one that is to fail."""
         with self._lock:
             self.calls[kind] += 1
             fault = self.fault
@@ -267,7 +277,7 @@ class FaultyFile(apsw.VFSFile):
         return super().xFileSize()
 
 
-# -- shared memory ----------------------------------------------------------------------------------------------------
+# -- shared memory ---------------------------------------------------------------------
 
 # sqlite3_io_methods, part of SQLite's binary interface: iVersion, then 18 function pointers.
 _METHODS = 19
@@ -284,7 +294,8 @@ _MAP = ctypes.CFUNCTYPE(
 _LOCK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)
 
 _present: Disk | None = None
-# By the address of the original: a table is used for as long as any file is open, so none is ever freed.
+# By the address of the original: a table is used for as long as any file is open, so
+# none is ever freed.
 _tables: dict[int, Any] = {}
 _kept: list[Any] = []
 
@@ -345,7 +356,7 @@ def _reaching_shared_memory(disk: Disk) -> Iterator[None]:
         _present = None
 
 
-# -- system calls -----------------------------------------------------------------------------------------------------
+# -- system calls ----------------------------------------------------------------------
 
 _INT, _SIZE, _OFFSET, _TEXT, _POINTER = (
     ctypes.c_int,
@@ -367,7 +378,10 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Kernel:
-    """The system calls of the "unix" VFS, made to fail by a `Disk`, or to do less than they were asked for, as POSIX lets them."""
+    """The system calls of the "unix" VFS, made to fail by a `Disk`.
+
+    They may also do less than they were asked for, as POSIX allows.
+    """
 
     def __init__(self, disk: Disk, *, stutters_every: int = 0) -> None:
         self.disk = disk
@@ -419,15 +433,17 @@ class Kernel:
             vfs.unregister()
 
 
-# -- all of it --------------------------------------------------------------------------------------------------------
+# -- all of it -------------------------------------------------------------------------
 
 
 @contextmanager
 def faulty_disk(level: Level = "vfs", *, stutters_every: int = 0) -> Iterator[Disk]:
-    """Make this process's disk one that can fail, for connections that are opened within the block, at one level.
+    """Make the disk of this process fail, at one level.
 
-    Not at several: what a VFS written in Python raises is pending, in the thread that called SQLite, until SQLite returns,
-    and ctypes cannot call Python meanwhile.
+    It holds for connections that are opened within the block.
+
+    Not at several: what a VFS written in Python raises is pending, in the thread that
+    called SQLite, until SQLite returns, and ctypes cannot call Python meanwhile.
     """
     disk = Disk()
     try:

@@ -1,11 +1,15 @@
-"""A process whose real disk gets full, or whose system runs out of something, and gets it back.
+"""A process whose real disk gets full, or whose system runs out of something, and gets
+it back.
 
-    python tests/proofs/crash/faults_child.py tmpfs FOLDER        the file system under FOLDER is filled with a ballast file, then freed
-    python tests/proofs/crash/faults_child.py file-size FOLDER    no file may grow past a limit (RLIMIT_FSIZE), then any may
-    python tests/proofs/crash/faults_child.py open-files FOLDER   no further file can be opened (RLIMIT_NOFILE), then more can
-    python tests/proofs/crash/faults_child.py count DATABASE      what a fresh process finds
+    python tests/proofs/crash/faults_child.py MODE FOLDER
 
-Nothing is injected here: the errors are the kernel's. It prints what its client was told, as one line of JSON.
+    tmpfs        a ballast file fills the file system under FOLDER, and is then removed
+    file-size    no file may grow past a limit (RLIMIT_FSIZE), then any may
+    open-files   no further file can be opened (RLIMIT_NOFILE), then more can
+    count        FOLDER is a database: print what a fresh process finds in it
+
+Nothing is injected here: the errors are the kernel's. It prints what its client was
+told, as one line of JSON.
 """
 
 from __future__ import annotations
@@ -91,7 +95,10 @@ async def write_until_refused(
 
 
 async def insist(session: sessiondb.Session, report: dict[str, list[str]]) -> int:
-    """Say again, under the same key, every second one of what was not acknowledged; return how many tries that took."""
+    """Say again, under the same key, every second one of what was not acknowledged.
+
+    Return how many tries that took.
+    """
     tries = 0
     for mark in [mark for mark, outcomes in report.items() if "acknowledged" not in outcomes][::2]:
         for _ in range(TRIES):
@@ -108,7 +115,7 @@ async def insist(session: sessiondb.Session, report: dict[str, list[str]]) -> in
 
 
 async def read(session: sessiondb.Session, readers: int, errors: Counter[str]) -> int:
-    """Read from several tasks at once; return how many reads succeeded."""
+    """Read from several tasks at once. Return how many reads succeeded."""
     done = 0
 
     async def once() -> None:

@@ -1,20 +1,24 @@
-"""A mixed load on a disk that fails, what its client was told, and what a fresh process then finds.
+"""A mixed load on a disk that fails, judged by what its client was told.
 
-`Run` is one life of a gateway: it opens a database (a copy of `make_template`'s), and at the same time appends to two
-conversations, compacts a third, accepts messages, answers and sends replies, imports, archives, backs up and reads. Every
-call goes into a ledger with all that its client was told: acknowledged, or for each attempt `outcome_of(error)`. Some calls
-are given up at their first error, the others are tried again under the same idempotency key until they are acknowledged.
-Then the disk is healed, and what is to be tried again must succeed, without reopening anything.
+`Run` is one life of a gateway. It opens a copy of `make_template`'s database. Then it
+does everything at the same time: it appends to two conversations, compacts a third,
+accepts messages, answers and sends replies, imports, archives, backs up and reads.
+Every call goes into a ledger with all that its client was told: acknowledged, or for
+each attempt `outcome_of(error)`. Some calls stop at their first error. The others are
+retried under the same idempotency key until they are acknowledged. Then the disk is
+healed, and each retry must succeed, without reopening anything.
 
-`Examiner` is another process, which never had the file open. It looks twice: at a copy of database and WAL made while the
-gateway still runs and is idle (what would be found after a kill -9), and at the file after close(). `compare` holds both
-against the ledger:
+`Examiner` is another process, which never had the file open. It examines two states.
+The first is a copy of database and WAL made while the gateway runs and is idle, as
+after a kill -9. The second is the file after close(). `compare` holds both against the
+ledger:
 
     acknowledged, at any attempt             exactly once
     every attempt "not_executed"             absent
     some attempt "unknown", none succeeded   once or not at all
 
-What goes wrong is collected in `Run.violations`, not raised: the harness's own tests break the engine and look there.
+Violations are collected in `Run.violations`, not raised. The harness's own tests break
+the engine and expect them there.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -47,13 +50,16 @@ from sessiondb.limits import Limits
 from sessiondb.maintenance.retention import RetentionPolicy
 from tests import ROOT as CHECKOUT
 from tests.proofs.crash.faults import Disk, Fault
+from tests.support.leaks import open_files, our_threads
 
 # A run that takes longer than this hangs. It takes a fraction of a second on a quiet machine.
 PATIENCE_S = 60.0
-# What a client tries before it waits for the disk to be healed, and the most it ever tries afterwards.
+# What a client tries before it waits for the disk to be healed, and the most it ever
+# tries afterwards.
 TRIES_ILL, TRIES_WELL = 3, 200
 LIMITS = Limits(wal_bytes_max=64 * 1024, wal_retry_ms=0, read_age_s_max=30.0)
-# Long enough for a turn on a loaded machine; after an unknown claim its message is taken over when it is up.
+# Long enough for a turn on a loaded machine. After an unknown claim its message is
+# taken over when it is up.
 LEASE_S = 3.0
 ADVICE = re.compile(
     r"retry|read again|check|free space|restore|run |start again|move |open |choose|restart",
@@ -65,7 +71,7 @@ CHATS = tuple(f"agent:main:test:direct:{name}" for name in ("one", "two", "three
 OLD = ("old-1", "old-2")
 
 
-# -- before -----------------------------------------------------------------------------------------------------------
+# -- before ----------------------------------------------------------------------------
 
 
 def make_template(folder: Path) -> Path:
@@ -87,7 +93,10 @@ def make_template(folder: Path) -> Path:
     with closing(apsw.Connection(str(path))) as connection:
         month_ago = 30 * 86_400_000
         connection.execute(
-            "UPDATE session SET updated_at_ms = updated_at_ms - ?, created_at_ms = created_at_ms - ? WHERE session_id GLOB 'old-*'",
+            (
+                "UPDATE session SET updated_at_ms = updated_at_ms - ?, created_at_ms = "
+                "created_at_ms - ? WHERE session_id GLOB 'old-*'"
+            ),
             (month_ago, month_ago),
         )
     lines = [
@@ -135,7 +144,7 @@ def said(mark: str, text: str = "", role: str = "user") -> dict[str, Any]:
     }
 
 
-# -- the ledger -------------------------------------------------------------------------------------------------------
+# -- the ledger ------------------------------------------------------------------------
 
 
 @dataclass
@@ -170,13 +179,18 @@ class Run:
     reads_are_safe: bool = False
     """The fault does not touch what a read needs, so no read may fail."""
     strikes_late: bool = False
-    """The fault is armed when the database is open and has been read, instead of before it is opened."""
+    """The fault is armed when the database is open and has been read, instead of before
+    it is opened.
+    """
     arm: Callable[[Disk], None] = lambda disk: None
     heavy: tuple[str, ...] = ("import", "gc", "backup")
     """Which of the larger jobs run beside the conversations."""
     tries_well: int = TRIES_WELL
     looks_like_damage: bool = False
-    """SQLite takes the fault for damage of the file, in a running statement; then so may a client, who is told to check the disk first."""
+    """SQLite takes the fault for damage of the file, in a running statement.
+
+    Then so may a client, who is told to check the disk first.
+    """
     at_close: Fault | None = None
     """What fails while it is closed."""
     calls: list[Call] = field(default_factory=list)
@@ -194,7 +208,7 @@ class Run:
         self.path = self.folder / "gateway.db"
         self.chance = random.Random(self.seed)  # a course, not a secret
 
-    # -- what is said to the client ---------------------------------------------------------------------------
+    # -- what is said to the client ----------------------------------------------------
 
     def wrong(self, what: str) -> None:
         self.violations.append(what)
@@ -202,19 +216,21 @@ class Run:
     def note(self, op: str, error: Exception) -> None:
         """Judge an error that a client saw."""
         if isinstance(error, SystemError) and "apsw.Backup" in str(error):
-            # apsw's own: finishing a backup during which a VFS written in Python raised. The real VFS raises nothing.
+            # apsw's own: finishing a backup during which a VFS written in Python
+            # raised. The real VFS raises nothing.
             self.errors[f"{op}: SystemError of apsw"] += 1
             return
         self.errors[f"{op}: {type(error).__name__} {outcome_of(error)}"] += 1
         if not isinstance(error, SessionDBError):
             self.wrong(
-                f"{op} raised {type(error).__module__}.{type(error).__name__}, which is none of sessiondb's: {error}"
+                f"{op} raised {type(error).__module__}.{type(error).__name__}, which is none of "
+                f"sessiondb's: {error}"
             )
         elif not ADVICE.search(str(error)):
             self.wrong(f"{op}: the error does not say what to do: {type(error).__name__}: {error}")
 
     def _passes(self, error: Exception) -> bool:
-        """Tell whether an error says that it passes: the disk is to be healed, and then the same call succeeds."""
+        """Return whether an error says that the same call may succeed later."""
         if isinstance(error, StoreDamaged):
             return self.looks_like_damage
         return (
@@ -222,7 +238,10 @@ class Run:
         )  # errors that are none of ours were noted already
 
     async def attempt(self, call: Call, tries: int) -> Any:
-        """Make a call, again after errors if it is one that insists; everything it is told goes into the ledger."""
+        """Make a call, again after errors if it is one that insists.
+
+        Everything it is told goes into the ledger.
+        """
         for _ in range(tries if call.insists else 1):
             try:
                 value = await call.make()
@@ -235,7 +254,8 @@ class Run:
                 self.note(call.op, error)
                 if not self._passes(error):
                     self.wrong(
-                        f"{call.op}: {type(error).__name__} says that the same call cannot succeed later: {error}"
+                        f"{call.op}: {type(error).__name__} says that the same call cannot "
+                        f"succeed later: {error}"
                     )
                 await anyio.sleep(
                     min(0.05, getattr(error, "retry_after_ms", 0) / 1000)
@@ -261,10 +281,13 @@ class Run:
         await self.attempt(created, TRIES_ILL)
         return created
 
-    # -- the life ---------------------------------------------------------------------------------------------
+    # -- the life ----------------------------------------------------------------------
 
     async def live(self) -> None:
-        """Open, work, be healed, settle, and leave the rest to `close`. Returns with the database open and idle."""
+        """Open, work, be healed, settle, and leave the rest to `close`.
+
+        Returns with the database open and idle.
+        """
         if not self.strikes_late:
             self.arm(self.disk)
         self.db = db = await self._open()
@@ -339,7 +362,10 @@ class Run:
             )
 
     async def _session(self, key: str) -> sessiondb.Session:
-        """A read on the way to a write; tried until it answers, because the client cannot go on without it."""
+        """A read on the way to a write.
+
+        Tried until it answers, because the client cannot go on without it.
+        """
         for _ in range(TRIES_WELL):
             try:
                 return await self.db.session(key)
@@ -387,7 +413,8 @@ class Run:
             report = await self.db.import_path(folder)
             [file] = report.files
             if file.status not in ("imported", "unchanged", "grown"):
-                # Part of a receipt and not an exception: the batches before the error are in, the rest is not.
+                # Part of a receipt and not an exception: the batches before the error
+                # are in, the rest is not.
                 self.errors[f"import: {file.status}"] += 1
                 raise sessiondb.OutcomeUnknown(
                     f"{file.note}; import again, or check the disk (retry)"
@@ -421,10 +448,13 @@ class Run:
             )  # type: ignore[attr-defined]
             self.backups[target] = created
 
-    # -- loops ------------------------------------------------------------------------------------------------
+    # -- loops -------------------------------------------------------------------------
 
     async def _loop(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """A loop of a gateway goes on whatever the disk does, from its first look at the database until it is cancelled."""
+        """Run a loop of a gateway. It must continue whatever the disk does.
+
+        That holds from its first read of the database until it is cancelled.
+        """
         try:
             await loop()
         except Exception as error:  # noqa: BLE001  # it is judged and noted
@@ -437,7 +467,8 @@ class Run:
         await self.db.run_lane("main", self._think, settings=LaneSettings(lease_s=LEASE_S))
 
     async def _resume_lane(self) -> None:
-        # A message whose claim was committed without anybody hearing of it comes back here when its lease has run out.
+        # A message whose claim was committed without anybody hearing of it comes back
+        # here when its lease has run out.
         await self.db.run_lane("resume", self._think, settings=LaneSettings(lease_s=LEASE_S))
 
     async def _think(self, turn: Turn) -> Answer:
@@ -491,23 +522,30 @@ class Run:
         self.note(op, error)
         if self.reads_are_safe:
             self.wrong(
-                f"a read failed, though the fault is none of reading: {type(error).__name__}: {error}"
+                f"a read failed, though the fault is none of reading: {type(error).__name__}: "
+                f"{error}"
             )
         elif not self._passes(error):
             self.wrong(
-                f"a read's {type(error).__name__} says that the same call cannot succeed later: {error}"
+                f"a read's {type(error).__name__} says that the same call cannot succeed later: "
+                f"{error}"
             )
 
-    # -- after the fault --------------------------------------------------------------------------------------
+    # -- after the fault ---------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """On a healthy disk: what is tried again succeeds, what was accepted is answered, what was answered is sent."""
+        """Settle everything on a healthy disk.
+
+        What is retried succeeds, what was accepted is answered, what was answered is
+        sent.
+        """
         for call in self.calls:
             if call.insists and not call.acknowledged and not call.final:
                 await self.attempt(call, self.tries_well)
                 if not call.acknowledged and not call.final:
                     self.wrong(
-                        f"{call.op} {call.marks[:1]} never succeeded on a healthy disk: {dict(self.errors)}"
+                        f"{call.op} {call.marks[:1]} never succeeded on a healthy disk: "
+                        f"{dict(self.errors)}"
                     )
         proof = Call("append", ("proof",), self._prove, insists=True)
         self.calls.append(proof)
@@ -547,7 +585,7 @@ class Run:
         return f"rows {rows}, calls without an end {calls}, healed {not self.disk.is_ill}"
 
     async def close(self) -> None:
-        """Close; what the disk does meanwhile is no reason for close() to fail."""
+        """Close. What the disk does meanwhile is no reason for close() to fail."""
         self.disk.fault = self.at_close or self.disk.fault
         try:
             await self.db.close()
@@ -564,19 +602,17 @@ class Run:
         ]
         if left:
             self.wrong(f"connections left open: {left}")
-        threads = [
-            thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb-")
-        ]
+        threads = sorted(thread.name for thread in our_threads())
         if threads:
             self.wrong(f"threads left: {threads}")
-        files = descriptors(self.folder)
+        files = open_files(self.folder)
         if files:
             self.wrong(f"descriptors left open: {files}")
         partial = [file.name for file in self.folder.iterdir() if file.name.endswith(".partial")]
         if partial:
             self.wrong(f"files left behind: {partial}")
 
-    # -- the verdict ------------------------------------------------------------------------------------------
+    # -- the verdict -------------------------------------------------------------------
 
     def compare(self, found: dict[str, Any], when: str) -> None:
         """Hold what the examiner found against the ledger."""
@@ -588,7 +624,8 @@ class Run:
             partly = call.op == "import"  # in transactions of its own, one after another
             if call.marks and (not counts <= call.may_be_found or (len(counts) > 1 and not partly)):
                 self.wrong(
-                    f"{when}: {call.op} {call.marks[0]!r} was told {call.told}, acknowledged {call.acknowledged}, "
+                    f"{when}: {call.op} {call.marks[0]!r} was told {call.told}, acknowledged "
+                    f"{call.acknowledged}, "
                     f"and is there {sorted(counts)} times"
                 )
         self._compare_compactions(found, when)
@@ -611,7 +648,8 @@ class Run:
         ]
         if found["compaction_epochs"] != len(committed):
             self.wrong(
-                f"{when}: {len(committed)} compactions committed and {found['compaction_epochs']} epochs begun by one"
+                f"{when}: {len(committed)} compactions committed and "
+                f"{found['compaction_epochs']} epochs begun by one"
             )
         for compaction_id, call in self.compactions.items():
             state = found["compactions"].get(compaction_id)
@@ -621,33 +659,21 @@ class Run:
                 self.wrong(f"{when}: compaction told {call.told} is committed")
 
     def check_backups(self) -> None:
-        """A backup that was acknowledged is a whole database; one that was not is not there."""
+        """A backup that was acknowledged is a whole database. One that was not is not there."""
         for target, call in self.backups.items():
             there = Path(target).exists()
             if call.acknowledged != there:
                 self.wrong(
-                    f"backup: acknowledged {call.acknowledged}, told {call.told}, and it is {'there' if there else 'not there'}"
+                    f"backup: acknowledged {call.acknowledged}, told {call.told}, and it is "
+                    f"{'there' if there else 'not there'}"
                 )
 
 
-def descriptors(folder: Path) -> list[str]:
-    """Return the open files of this process that lie in a folder."""
-    found = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(link.readlink())
-        except FileNotFoundError:
-            continue  # the listing's own
-        if target.startswith(str(folder)):
-            found.append(target)
-    return found
-
-
-# -- the examiner -----------------------------------------------------------------------------------------------------
+# -- the examiner ----------------------------------------------------------------------
 
 
 class Examiner:
-    """Another process that looks at databases; it never uses the faulty disk."""
+    """Another process that looks at databases. It never uses the faulty disk."""
 
     def __init__(self) -> None:
         self._child = subprocess.Popen(
@@ -713,7 +739,8 @@ def examine(path: Path) -> dict[str, Any]:
             in_transcript = marks.pop(event_id, 0)
             if in_transcript != (1 if entry_no is not None else 0):
                 findings.append(
-                    f"message {event_id!r} is {in_transcript} times in the transcript, entry {entry_no}"
+                    f"message {event_id!r} is {in_transcript} times in the transcript, entry "
+                    f"{entry_no}"
                 )
         marks.update(inbox)
         findings += [

@@ -1,8 +1,10 @@
-"""What the crash tests share: children that are made to die, a ledger of what was acknowledged to them, and what must hold afterwards.
+"""What the crash tests share: children that die, their ledger, and the checks afterwards.
 
-A `Zygote` is a process from which children are forked (`proofs/crash/child.py`). A `World` is one database and what belongs to it: every
-line that a child wrote goes into its ledger, and `check` compares the ledger with a fresh opening, after each death; `check_end`
-says what must be there once the scenario was run to its end, however often it was cut off before.
+A `Zygote` is a process from which children are forked (`proofs/crash/child.py`). A
+`World` is one database with its ledger, which has every line that a child wrote.
+`check` opens the database anew after each death and compares it with the ledger.
+`check_end` says what must be there once the scenario was run to its end, however often
+it was cut off before.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class Death:
 
 
 class Zygote:
-    """A process from which children are forked; one lives at a time."""
+    """A process from which children are forked. One lives at a time."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -101,7 +103,7 @@ class Zygote:
             self.end()
 
     def start(self, order: Order) -> None:
-        """Fork a child; on return it lives."""
+        """Fork a child. On return it lives."""
         self._abandon()  # a test that failed has left one
         assert self._process.stdin is not None
         self._process.stdin.write((json.dumps(asdict(order)) + "\n").encode())
@@ -123,7 +125,8 @@ class Zygote:
         finally:
             guard.cancel()
         assert text.endswith(b"\n"), (
-            f"{self._order} said nothing for {PATIENCE_S:g} s, or its parent died; last: {self._heard[-5:]}"
+            f"{self._order} said nothing for {PATIENCE_S:g} s, or its parent died; last: "
+            f"{self._heard[-5:]}"
         )
         line: Line = json.loads(text)
         self._heard.append(line)
@@ -143,14 +146,17 @@ class Zygote:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the child: to it, whatever has become of its number; nothing if it has ended."""
+        """Send a signal to the child: to it, whatever has become of its number.
+
+        Nothing if it has ended.
+        """
         try:
             signal.pidfd_send_signal(self._pidfd, number)
         except ProcessLookupError:
             return
 
     def end(self) -> Death:
-        """Wait until the child has ended; say how."""
+        """Wait until the child has ended. Say how."""
         order = self._order
         assert order is not None
         while not self._heard or self._heard[-1]["saw"] != "ended":
@@ -167,13 +173,16 @@ class Zygote:
 
 @functools.cache
 def zygote(number: int = 0) -> Zygote:
-    """Return the zygote of that number, the same one for all tests of this run: it keeps nothing from one child to the next."""
+    """Return the zygote of that number, the same one for all tests of this run.
+
+    It keeps nothing from one child to the next.
+    """
     created = Zygote()
     atexit.register(created.close)
     return created
 
 
-# -- the ledger and the database ----------------------------------------------------------------------------
+# -- the ledger and the database -------------------------------------------------------
 
 
 @dataclass
@@ -214,10 +223,14 @@ class World:
     def saw(self, what: str) -> list[Line]:
         return [line for line in self.ledger if line["saw"] == what]
 
-    # -- after each death -----------------------------------------------------------------------------------
+    # -- after each death --------------------------------------------------------------
 
     def check(self) -> None:
-        """Open the database anew: it recovers, it is sound, the dead hold nothing, and what was acknowledged is there."""
+        """Open the database anew and check it.
+
+        It recovers and is sound, the dead hold nothing, and all acknowledged writes are
+        there.
+        """
         if not self.path.exists():
             assert not self.saw("opened"), "an opened database is gone"
             return
@@ -257,7 +270,10 @@ class World:
         epochs = set(
             query(
                 self.path,
-                "SELECT b.session_key, e.epoch, e.reason FROM epoch AS e JOIN binding AS b ON b.session_no = e.session_no",
+                (
+                    "SELECT b.session_key, e.epoch, e.reason FROM epoch AS e JOIN binding AS b "
+                    "ON b.session_no = e.session_no"
+                ),
             )
         )
         for line in self.saw("moved"):
@@ -298,7 +314,7 @@ class World:
             for line in content.splitlines():
                 json.loads(line)
 
-    # -- once the scenario was run to its end -----------------------------------------------------------------
+    # -- once the scenario was run to its end ------------------------------------------
 
     def check_end(self) -> Counter[str]:
         """The scenario was run to its end: everything is there, once, and in order."""
@@ -316,7 +332,8 @@ class World:
                 for talk in range(GATEWAY_TALKS)
             }
             if self.jumped:
-                # Then the times of turns say nothing about their order. That no two of a session overlap is a unique index's doing.
+                # Then the times of turns say nothing about their order. That no two of
+                # a session overlap is a unique index's doing.
                 change(
                     self.path,
                     "UPDATE turn SET started_at_ms = 2 * turn_no, finished_at_ms = 2 * turn_no + 1",
@@ -342,7 +359,8 @@ class World:
             key = KEY.format(f"{prefix}{talk}")
             report = query(
                 self.path,
-                """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
+                """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e
+                   JOIN binding AS b ON b.session_no = e.entry_no >> 32
                    WHERE b.session_key = ? AND e.role = 'user' ORDER BY e.entry_no""",
                 key,
             )
@@ -351,17 +369,26 @@ class World:
             )
             reasons = query(
                 self.path,
-                "SELECT e.reason FROM epoch AS e JOIN binding AS b ON b.session_no = e.session_no WHERE b.session_key = ? ORDER BY epoch",
+                (
+                    "SELECT e.reason FROM epoch AS e JOIN binding AS b ON b.session_no = "
+                    "e.session_no WHERE b.session_key = ? ORDER BY epoch"
+                ),
                 key,
             )
             assert reasons == ["start", ("compaction", "reset", "branch")[talk]], (
                 f"{key} went through {reasons}"
             )
-        fork = "SELECT count(*) FROM entry WHERE entry_no >> 32 = (SELECT session_no FROM session WHERE session_id = ?) AND role = 'user'"
+        fork = (
+            "SELECT count(*) FROM entry WHERE entry_no >> 32 = (SELECT session_no FROM "
+            "session WHERE session_id = ?) AND role = 'user'"
+        )
         assert query(self.path, fork, f"fork-of-{prefix}2") == [1]
 
     async def _commit_late(self) -> None:
-        """The summary that the dead process was waiting for arrives after all: it counts, and once."""
+        """Commit the summary that the dead process waited for.
+
+        It counts, and once.
+        """
         [begun] = self.saw("compacting")
         async with sessiondb.open(self.path, program="check") as db:
             result = await db.commit_compaction(begun["job"], "They talked.")
@@ -372,7 +399,10 @@ class World:
 
     async def _restore_all(self) -> None:
         async with sessiondb.open(self.path, program="check") as db:
-            archived = "SELECT s.session_id FROM archive AS a JOIN session AS s USING (session_no) WHERE a.state = 'archived'"
+            archived = (
+                "SELECT s.session_id FROM archive AS a JOIN session AS s USING (session_no) "
+                "WHERE a.state = 'archived'"
+            )
             for session_id in query(self.path, archived):
                 await db.restore(session_id)
             report = await db.verify()
@@ -382,7 +412,10 @@ class World:
             assert {file.status for file in again.files} == {"unchanged"}, again
 
     def _check_contents(self, expected: dict[str, list[Any]]) -> None:
-        """Every session that the template had is as it was, entry by entry; what was deleted for good is gone."""
+        """Every session that the template had is as it was, entry by entry.
+
+        What was deleted for good is gone.
+        """
         found = contents(self.path)
         trash = self.options.get("trash")
         for session_id, entries in expected.items():
@@ -397,14 +430,15 @@ def contents(path: Path) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for session_id, *entry in query(
         path,
-        """SELECT s.session_id, e.entry_no & 0xffffffff, e.entry_id, e.parent_no, e.payload FROM entry AS e
+        """SELECT s.session_id, e.entry_no & 0xffffffff, e.entry_id, e.parent_no, e.payload
+           FROM entry AS e
            JOIN session AS s ON s.session_no = e.entry_no >> 32 ORDER BY e.entry_no""",
     ):
         found.setdefault(session_id, []).append(entry)
     return found
 
 
-# -- templates ----------------------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------
 
 
 Made = tuple[dict[str, Any], list[Line], dict[str, list[Any]] | None]
@@ -477,7 +511,10 @@ async def _make_empty(path: Path) -> None:
 
 
 async def _make_contents(path: Path) -> list[str]:
-    """Make sessions with some length, a compaction and a fork; return the ids of those that retention takes first."""
+    """Make sessions with some length, a compaction and a fork.
+
+    Return the ids of those that retention takes first.
+    """
     created: list[str] = []
     async with sessiondb.open(path) as db:
         for number in range(4):

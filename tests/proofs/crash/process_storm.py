@@ -1,21 +1,27 @@
-"""Writers and readers of one database, each a process of its own: the child of `proofs/crash/test_process_storm.py`.
+"""Writers and readers of one database, for `proofs/crash/test_process_storm.py`.
 
     python tests/proofs/crash/process_storm.py SETTINGS...
 
-imports sessiondb once and forks before anything is open, so that sixteen processes cost one start. Each of them opens
-`FOLDER/gateway.db` itself, races for making it, and keeps a ledger (`FOLDER/writer3.jsonl`) of what it was told. Several settings
-are several storms, one after the other.
+The program imports sessiondb once and forks before anything is open, so that sixteen
+processes cost one start. Each of them opens `FOLDER/gateway.db` itself, races for
+creating it, and keeps a ledger (`FOLDER/writer3.jsonl`) of its acknowledgements.
+Several settings are several storms, one after the other.
 
-**Writers** append numbered entries to shared sessions (one after the other in each session, some in batches, some a second
-time), compact them, accept messages that another process accepts as well, and run the lane and the outbox. One also archives,
-one imports files that grow. Half of them wait for the write lock for 20 ms only, so that they are refused; those retry with the same key.
+**Writers** append numbered entries to shared sessions: one after the other in each
+session, some in batches, some a second time. They compact the sessions, accept messages
+that another process accepts as well, and run the lane and the outbox. One also
+archives. One imports files that grow. Half of them wait for the write lock for 20 ms
+only, so that they are refused. Those retry with the same key.
 
-**Readers** (half of them `readonly=True`) check within one snapshot what a snapshot must show: see `check_session`. What was
-acknowledged stands on a *board*, memory that all processes share: it is read before a snapshot begins, and the snapshot must
-show as much. So an acknowledgement that comes before COMMIT, or a commit that others do not see, is found while it happens.
+**Readers** (half of them `readonly=True`) check each snapshot: see `check_session`.
+Acknowledgements stand on a *board*, memory that all processes share. A reader reads the
+board before a snapshot begins, and the snapshot must show as much. So an
+acknowledgement that comes before COMMIT, or a commit that others do not see, is found
+while it happens.
 
-`Settings.broken` names a way to break the build (`BREAKAGES`): it proves that the storm finds what it is for. Nobody is killed
-here; that is `proofs/crash/test_gateway_kills.py`'s trade.
+`Settings.broken` names a way to break the build (`BREAKAGES`). It proves that the storm
+finds what it is for. No process is killed here. `proofs/crash/test_gateway_kills.py`
+does that.
 """
 
 from __future__ import annotations
@@ -61,11 +67,13 @@ T = TypeVar("T")
 CHATS = 3
 LANE_CONCURRENCY = 3
 KEEP_TOKENS = 200
-# Nothing here takes this long unless something is wrong; on a crowded machine nothing may be cut off by a clock.
+# Nothing here takes this long unless something is wrong. On a crowded machine nothing
+# may be cut off by a clock.
 LONG_S = 600.0
 # Each reader looks at least this often while the writers write.
 LOOKS_MIN = 3
-# A broken build's work may be stuck for ever: so often is looked whether it is done, a tenth of a second apart at most.
+# A broken build's work may be stuck for ever: so often is looked whether it is done, a
+# tenth of a second apart at most.
 BROKEN_LOOKS = 300
 TIMESTAMP = "2026-01-01T00:00:00.000Z"
 # A reader stops counting violations here: a broken build makes many of one kind.
@@ -73,9 +81,12 @@ VIOLATIONS_MAX = 20
 
 STATEMENTS = {
     "storm.session": """SELECT s.*, (SELECT count(*) FROM compaction AS c
-                                WHERE c.session_no = s.session_no AND c.state = 'committed') AS committed,
-                               (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no) AS epochs,
-                               (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no AND e.closed_at_ms IS NULL) AS epochs_open
+                                WHERE c.session_no = s.session_no
+                                  AND c.state = 'committed') AS committed,
+                               (SELECT count(*) FROM epoch AS e
+                                 WHERE e.session_no = s.session_no) AS epochs,
+                               (SELECT count(*) FROM epoch AS e WHERE e.session_no = s.session_no
+                                 AND e.closed_at_ms IS NULL) AS epochs_open
                         FROM session AS s WHERE s.session_id = :session_id""",
     "storm.epoch": "SELECT * FROM epoch WHERE session_no = :session_no AND epoch = :epoch",
     "storm.entries": """SELECT entry_no, branch_no, position, idempotency_key, payload FROM entry
@@ -84,13 +95,17 @@ STATEMENTS = {
     "storm.work": """SELECT (SELECT count(*) FROM turn WHERE state = 'running') AS running,
                             (SELECT count(*) FROM inbox WHERE state = 'claimed') AS claimed,
                             (SELECT count(*) FROM inbox AS i JOIN turn AS t ON t.turn_no = i.turn_no
-                             WHERE i.state = 'claimed' AND t.state <> 'running') AS claimed_by_nobody,
-                            (SELECT count(*) - count(DISTINCT inbox_no) FROM turn WHERE state = 'completed') AS twice,
+                             WHERE i.state = 'claimed'
+                               AND t.state <> 'running') AS claimed_by_nobody,
+                            (SELECT count(*) - count(DISTINCT inbox_no) FROM turn
+                              WHERE state = 'completed') AS twice,
                             (SELECT count(*) FROM inbox WHERE state = 'done') AS done,
                             (SELECT count(*) FROM turn WHERE state = 'completed') AS completed,
                             (SELECT count(*) FROM outbox) AS replies""",
-    "storm.open": """SELECT (SELECT count(*) FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted'))
-                          + (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')) AS work""",
+    "storm.open": """SELECT (SELECT count(*) FROM inbox
+                          WHERE state IN ('queued', 'claimed', 'interrupted'))
+                          + (SELECT count(*) FROM outbox
+                          WHERE state IN ('pending', 'sending')) AS work""",
     "storm.gone": "SELECT session_key FROM binding WHERE agent_id = 'gone' ORDER BY session_key",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})
@@ -98,8 +113,10 @@ transaction.statements().update({name: Prepared(name, sql) for name, sql in STAT
 
 @dataclass(frozen=True)
 class Settings:
-    """How large the storm is. It is over when `entries` were acknowledged, each writer has its share of messages accepted, and
-    each reader has looked a few times while all that went on.
+    """How large the storm is.
+
+    It is over when `entries` were acknowledged, each writer has its share of messages
+    accepted, and each reader has looked a few times while all that went on.
     """
 
     folder: str
@@ -108,7 +125,7 @@ class Settings:
     sessions: int = 3
     writers: int = 8
     readers: int = 8
-    messages: int = 6  # accepted by each writer; each is accepted by two
+    messages: int = 6  # accepted by each writer. Each is accepted by two
     maintenance: bool = True  # archive and import, too
     comers: int = 0
     visits: int = 0  # of each comer
@@ -123,7 +140,10 @@ class Settings:
 
 
 class Board:
-    """Numbers that all processes see, in memory shared by the fork. Each number has one process that writes it."""
+    """Numbers that all processes see, in memory shared by the fork.
+
+    Each number has one process that writes it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -219,9 +239,12 @@ class Process:
             self.note("violation", what=f"{self.role} {self.number}: {what}")
 
     async def patiently(self, op: str, call: Callable[[], Awaitable[T]]) -> tuple[T, int]:
-        """Call until it is not refused any more; return the result and how often it was refused.
+        """Call until it is not refused any more.
 
-        The only refusal is StoreBusy, which says when to come back and who is in the way.
+        Return the result and how often it was refused.
+
+        The only refusal is StoreBusy, which says when to come back and who is in the
+        way.
         """
         refused = 0
         while True:
@@ -257,7 +280,11 @@ async def closing(db: sessiondb.SessionDB) -> AsyncIterator[sessiondb.SessionDB]
 
 
 def limits(*, impatient: bool) -> Limits:
-    """Waits that a crowded machine does not exceed, a WAL that is reset again and again, and for half of all a short patience."""
+    """Return limits for a crowded machine.
+
+    Waits are long, the WAL is reset again and again, and half of the processes have a
+    short patience.
+    """
     return Limits(
         wal_bytes_max=256 * KIB,
         write_timeout_s=LONG_S,
@@ -280,7 +307,7 @@ def answer(text: str) -> dict[str, Any]:
     }
 
 
-# -- writers ----------------------------------------------------------------------------------------------------------
+# -- writers ---------------------------------------------------------------------------
 
 
 class WritingProcess(Process):
@@ -289,7 +316,8 @@ class WritingProcess(Process):
     role = "writer"
 
     async def run(self, begin: Callable[[], None]) -> None:
-        # Who runs turns must not be impatient: its handlers would fail, and be tried again, which is right and not the subject.
+        # Who runs turns must not be impatient: its handlers would fail, and be tried
+        # again, which is right and not the subject.
         self.impatient = self.number % 2 == 1
         self.db = await self.open(limits=limits(impatient=self.impatient))
         begin()
@@ -347,7 +375,10 @@ class WritingProcess(Process):
         }
 
     async def talk(self, number: int) -> None:
-        """Append to one shared session, one call after the other; what returned is on the board at once."""
+        """Append to one shared session, one call after the other.
+
+        What returned is on the board at once.
+        """
         session, _ = await self.patiently(
             "session", lambda: self.db.session(self.settings.key(number))
         )
@@ -377,7 +408,8 @@ class WritingProcess(Process):
             )
             if any(receipt.duplicate for receipt in receipts):
                 self.violation(
-                    f"append {keys} is there already; it was refused {refused} times and had never returned"
+                    f"append {keys} is there already; it was refused {refused} times and had "
+                    "never returned"
                 )
             if self.chance.random() < 0.1:  # the acknowledgement was lost, so it is said again
                 again, _ = await self.patiently("append again", append)
@@ -387,7 +419,10 @@ class WritingProcess(Process):
                     self.violation(f"append {keys} repeated: {again}, first {receipts}")
 
     async def burst(self) -> None:
-        """Append more at once than may wait: the queue of a process refuses, too, and says what it is busy with."""
+        """Append more at once than may wait.
+
+        The queue of a process refuses, too, and says what it is busy with.
+        """
         session, _ = await self.patiently("session", lambda: self.db.session(self.settings.key(0)))
         for number in range(3):
             async with anyio.create_task_group() as group:
@@ -397,14 +432,17 @@ class WritingProcess(Process):
                     )
 
     async def append_loose(self, session: sessiondb.Session, key: str) -> None:
-        """Append something whose place does not matter; it must be there once."""
+        """Append something whose place does not matter. It must be there once."""
         receipt, _ = await self.patiently(
             "burst", lambda: session.append(answer(key), idempotency_key=key)
         )
         self.note("loose", session_id=session.id, key=key, number=receipt.entry_no)
 
     async def compact(self) -> None:
-        """Compact shared sessions, in competition with every other writer; now and then only after the job was given up."""
+        """Compact shared sessions, in competition with every other writer.
+
+        Now and then only after the job was given up.
+        """
         number = 0
         while not self.over:
             number += 1
@@ -453,10 +491,10 @@ class WritingProcess(Process):
             summary=summary,
         )
 
-    # -- messages -----------------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------
 
     async def accept(self) -> None:
-        """Accept messages; each comes in through this process and the next one."""
+        """Accept messages. Each comes in through this process and the next one."""
         for number in range(self.settings.messages):
             for source in (self.number, (self.number + 1) % self.settings.writers):
                 if self.board.aborted:
@@ -498,7 +536,10 @@ class WritingProcess(Process):
         return f"receipt {reply.outbox_no}"
 
     async def settle(self) -> None:
-        """Stay until no writer brings anything new, and what was brought is done. A broken build may never be."""
+        """Stay until no writer brings anything new, and what was brought is done.
+
+        A broken build may never be.
+        """
         looks_left = BROKEN_LOOKS if self.settings.broken else math.inf
         while looks_left > 0 and not self.board.aborted:
             seen = self.db.backend.change_count
@@ -510,10 +551,13 @@ class WritingProcess(Process):
             looks_left -= finished
             await self.db.backend.wait_change(seen, 0.1)
 
-    # -- archives, imports --------------------------------------------------------------------------------------------
+    # -- archives, imports -------------------------------------------------------------
 
     async def collect(self) -> None:
-        """Begin conversations, and archive all but the newest few, while others may be writing to them."""
+        """Begin conversations, and archive all but the newest few.
+
+        Others may be writing to them meanwhile.
+        """
         policy = RetentionPolicy(max_bindings_per_agent=4, idle_days=0.0)
         number = 0
         while not self.over or number == 0:
@@ -546,7 +590,10 @@ class WritingProcess(Process):
                 continue
             number += 1
             # The oldest: its turn is next.
-            session, _ = await self.patiently("session", lambda: self.db.session(keys[0]))  # noqa: B023
+            session, _ = await self.patiently(
+                "session",
+                lambda: self.db.session(keys[0]),  # noqa: B023  # called at once
+            )
             await self.append_if_live(session, f"gone {self.number}:{number}")
 
     async def append_if_live(self, session: sessiondb.Session, key: str) -> None:
@@ -556,7 +603,7 @@ class WritingProcess(Process):
             self.note("ended", session_id=session.id, key=key)
 
     async def import_files(self) -> None:
-        """Import files that grow; the last time compared with their export."""
+        """Import files that grow. The last time compared with their export."""
         folder = Path(self.settings.folder) / "sources"
         folder.mkdir()
         files = [
@@ -585,7 +632,8 @@ class WritingProcess(Process):
         for receipt in report.files:
             if receipt.entries != lines or receipt.damaged or receipt.verified is False:
                 self.violation(
-                    f"import of {receipt.name}: {receipt.entries} of {lines} entries, {receipt.status}, {receipt.note}"
+                    f"import of {receipt.name}: {receipt.entries} of {lines} entries, "
+                    f"{receipt.status}, {receipt.note}"
                 )
 
     def grow(self, files: list[Path], lines: int) -> int:
@@ -597,12 +645,13 @@ class WritingProcess(Process):
                         (question if number % 2 == 0 else answer)(f"line {number}")
                     )
                     out.write(
-                        f'{{"type":"message","id":"e{number}","parentId":{parent},"timestamp":"{TIMESTAMP}","message":{message}}}\n'
+                        f'{{"type":"message","id":"e{number}","parentId":{parent},'
+                        f'"timestamp":"{TIMESTAMP}","message":{message}}}\n'
                     )
         return lines + 20
 
 
-# -- readers ----------------------------------------------------------------------------------------------------------
+# -- readers ---------------------------------------------------------------------------
 
 
 class ReadingProcess(Process):
@@ -641,7 +690,7 @@ class ReadingProcess(Process):
             await db.close()
 
     async def find(self, db: sessiondb.SessionDB, number: int) -> sessiondb.Session | None:
-        """Return a shared session; None while nobody has begun it (a reader must not)."""
+        """Return a shared session. None while nobody has begun it (a reader must not)."""
         begun = any(self.board.acknowledged(number))
         try:
             return await db.session_by_id(self.settings.key(number))
@@ -671,7 +720,10 @@ class ReadingProcess(Process):
             self.seen[number] = now
 
     async def page(self, db: sessiondb.SessionDB) -> None:
-        """Page through a transcript, back from the end; nothing is held between the pages, and nothing is left out."""
+        """Page through a transcript, back from the end.
+
+        Nothing is held between the pages, and nothing is left out.
+        """
         number = self.chance.randrange(self.settings.sessions)
         session = await self.find(db, number)
         if session is None:
@@ -684,7 +736,8 @@ class ReadingProcess(Process):
             page = await session.entries(newest_first=True, limit=100, before=page[-1])
         if positions != list(range(len(positions), 0, -1)) or len(positions) < floor:
             self.violation(
-                f"session {number}: its pages hold {len(positions)} entries of {floor} or more, from {positions[:3]} on"
+                f"session {number}: its pages hold {len(positions)} entries of {floor} or more, "
+                f"from {positions[:3]} on"
             )
 
     async def ask_for_status(self, db: sessiondb.SessionDB) -> None:
@@ -693,7 +746,8 @@ class ReadingProcess(Process):
         status = await db.status()
         if status.entries < floor or status.gateway.turns_running > LANE_CONCURRENCY:
             self.violation(
-                f"the status tells of {status.entries} entries of {floor}, and {status.gateway.turns_running} running turns"
+                f"the status tells of {status.entries} entries of {floor}, and "
+                f"{status.gateway.turns_running} running turns"
             )
         for holding in await db.held():
             if holding.alive is not True:
@@ -726,7 +780,10 @@ class Seen:
 
 
 def look_at_session(tx: ReadTx, session_id: str) -> Seen:
-    """Read a session, several statements long; nothing is worked out before the snapshot has ended."""
+    """Read a session, several statements long.
+
+    Nothing is worked out before the snapshot has ended.
+    """
     row = tx.one("storm.session", session_id=session_id)
     context = read_context(tx, row.session_no)
     epoch = tx.first("storm.epoch", session_no=row.session_no, epoch=row.epoch)
@@ -740,9 +797,10 @@ def look_at_session(tx: ReadTx, session_id: str) -> Seen:
 def check_session(seen: Seen, floor: list[int]) -> list[str]:
     """Return what is wrong with a session as one snapshot showed it.
 
-    The row agrees with the entries, each writer's entries are its numbers from 0 on in order and at least as many as it
-    had been told of, the epochs with the compactions, the context with what an independent reader makes of the texts, and
-    the view with the context.
+    The row must agree with the entries, the epochs with the compactions, the context
+    with an independent reading of the texts, and the view with the context. Each
+    writer's entries are its numbers from 0 on, in order, and no fewer than were
+    acknowledged.
     """
     row, entries, context = seen.row, seen.entries, seen.context
     wrong: list[str] = []
@@ -758,7 +816,8 @@ def check_session(seen: Seen, floor: list[int]) -> list[str]:
     ]
     if row.head_no != max(on_branch, default=None):
         wrong.append(
-            f"its head is {row.head_no}, the last entry of its branch {max(on_branch, default=None)}"
+            f"its head is {row.head_no}, the last entry of its branch "
+            f"{max(on_branch, default=None)}"
         )
     positions = [entry.position for entry in entries if entry.position]
     if positions != list(range(1, len(positions) + 1)):
@@ -769,20 +828,23 @@ def check_session(seen: Seen, floor: list[int]) -> list[str]:
 
     if not row.epoch == row.committed == row.epochs - 1 or row.epochs_open != 1:
         wrong.append(
-            f"epoch {row.epoch}, {row.committed} committed compactions, {row.epochs} epochs, {row.epochs_open} of them open"
+            f"epoch {row.epoch}, {row.committed} committed compactions, {row.epochs} epochs, "
+            f"{row.epochs_open} of them open"
         )
     if seen.epoch is None or (seen.epoch.boundary_no, seen.epoch.first_kept_no) != (
         row.boundary_no,
         row.first_kept_no,
     ):
         wrong.append(
-            f"its pointers {row.boundary_no}, {row.first_kept_no} are not those of epoch {row.epoch}: {seen.epoch}"
+            f"its pointers {row.boundary_no}, {row.first_kept_no} are not those of epoch "
+            f"{row.epoch}: {seen.epoch}"
         )
 
     replayed = roundtrip._context_of("\n".join(entry.payload for entry in entries).encode())
     if replayed is None or [json.loads(part) for part in context.parts] != replayed[0]:
         wrong.append(
-            f"its context has {len(context.parts)} messages at epoch {context.epoch}; replayed from the texts it is another"
+            f"its context has {len(context.parts)} messages at epoch {context.epoch}; replayed "
+            "from the texts it is another"
         )
     if context.epoch != row.epoch:
         wrong.append(f"its context is of epoch {context.epoch}, its row of {row.epoch}")
@@ -799,11 +861,13 @@ def _check_numbers(keys: list[str], floor: list[int]) -> list[str]:
         numbers = [int(key.partition(":")[2]) for key in keys if key.startswith(f"{writer}:")]
         if numbers != list(range(len(numbers))):
             wrong.append(
-                f"the entries of writer {writer} are out of order, twice or missing: {numbers[-10:]}"
+                f"the entries of writer {writer} are out of order, twice or missing: "
+                f"{numbers[-10:]}"
             )
         if len(numbers) < least:
             wrong.append(
-                f"writer {writer} was told of {least} entries, and {len(numbers)} are there: acknowledged and not there"
+                f"writer {writer} was told of {least} entries, and {len(numbers)} are there: "
+                "acknowledged and not there"
             )
     return wrong
 
@@ -816,22 +880,27 @@ def look_at_work(tx: ReadTx) -> list[str]:
         wrong.append(f"{work.running} turns run in a lane of {LANE_CONCURRENCY}")
     if work.claimed != work.running or work.claimed_by_nobody:
         wrong.append(
-            f"{work.claimed} messages are claimed ({work.claimed_by_nobody} by a turn that ended), {work.running} turns run"
+            f"{work.claimed} messages are claimed ({work.claimed_by_nobody} by a turn that "
+            f"ended), {work.running} turns run"
         )
     if work.twice or work.done != work.completed or work.replies != work.completed:
         wrong.append(
-            f"{work.done} messages are done, {work.completed} turns are, with {work.replies} replies; {work.twice} answered twice"
+            f"{work.done} messages are done, {work.completed} turns are, with {work.replies} "
+            f"replies; {work.twice} answered twice"
         )
     return wrong
 
 
-# -- who comes and goes -----------------------------------------------------------------------------------------------
+# -- who comes and goes ----------------------------------------------------------------
 
 
 class ComingProcess(Process):
-    """Opens the database, says something, closes it, and comes again, as a command does: often as the only one, or the last.
+    """Open the database, write, close it, and repeat, as a command does.
 
-    The last one to close folds the WAL into the database and deletes it, while the next one is opening it.
+    Often it is the only process, or the last one.
+
+    The last one to close folds the WAL into the database and deletes it, while the next
+    one is opening it.
     """
 
     role = "comer"
@@ -871,18 +940,22 @@ class ComingProcess(Process):
         found = [entry.entry_id for entry in await session.entries(limit=1_000)]
         if found != message:
             self.violation(
-                f"{len(message)} entries were acknowledged and not there, or not in order: {found} of {message}"
+                f"{len(message)} entries were acknowledged and not there, or not in order: "
+                f"{found} of {message}"
             )
 
 
-# -- broken builds ----------------------------------------------------------------------------------------------------
+# -- broken builds ---------------------------------------------------------------------
 
 
 def _claim_without_compare() -> None:
-    """A claim believes what was read before its transaction, and its UPDATE takes whatever state the row is in.
+    """Let a claim trust what was read before its transaction.
 
-    The schema would still refuse a second running turn of a session, and the lane would say so; that index is gone, too. So is what a
-    turn's end asks: whether its message is still claimed by it.
+    Its UPDATE takes the row in whatever state it is.
+
+    The schema would still refuse a second running turn of a session, and the lane would
+    say so. That index is gone, too. So is what a turn's end asks: whether its message
+    is still claimed by it.
     """
     claim, peek, candidates = turns.claim, turns.peek, threading.local()
     sql = transaction.statements()["inbox.claim"].sql.replace(" AND state = 'queued'", "")
@@ -901,7 +974,10 @@ def _claim_without_compare() -> None:
 
 
 def _busy_is_success() -> None:
-    """A batch of appends that met another process's lock is given up, and its callers are told that it is committed."""
+    """Drop a batch of appends that met another process's lock.
+
+    Its callers are told that it is committed.
+    """
     commit, waits = Writer._commit, {"seen": 0}
 
     def careless_commit(self: Writer, connection: Any, batch: Any) -> None:
@@ -936,7 +1012,10 @@ def _early_acknowledgement() -> None:
 
 
 def _split_snapshot() -> None:
-    """Each statement of a read gets a snapshot of its own, and some have time to commit something in between."""
+    """Give each statement of a read a snapshot of its own.
+
+    Some of them leave time for a commit in between.
+    """
     start = Snapshot._start
 
     def start_anew(self: Snapshot, statement: str, params: Any) -> Any:
@@ -955,7 +1034,10 @@ def _split_snapshot() -> None:
 
 
 def _lost_lock() -> None:
-    """Something in the process opens and closes the -shm file in the middle of every transaction, and so drops the write lock."""
+    """Open and close the -shm file in the middle of every transaction.
+
+    That drops the write lock.
+    """
     commit = Writer._commit
 
     def unlocked_commit(self: Writer, connection: Any, batch: Any) -> None:
@@ -977,14 +1059,14 @@ BREAKAGES: dict[str, Callable[[], None]] = {
 }
 
 
-# -- processes --------------------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------
 
 
 def live(process: Process, report: int, start: int) -> int:
-    """Be one process of the storm, from opening to closing; return its exit code.
+    """Be one process of the storm, from opening to closing. Return its exit code.
 
-    A writer says when it has opened the database (or failed), and begins when `start` is closed: when all of them have. A
-    reader opens after the first of them.
+    A writer says when it has opened the database (or failed), and begins when `start`
+    is closed: when all of them have. A reader opens after the first of them.
     """
 
     def begin() -> None:
@@ -1016,7 +1098,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def storm(settings: Settings) -> int:
-    """Be the parent of a storm's processes; return the worst of their exit codes."""
+    """Be the parent of a storm's processes. Return the worst of their exit codes."""
     BREAKAGES[settings.broken]()
     board = Board(settings)
     told_out, told_in = os.pipe()
@@ -1049,7 +1131,11 @@ def _wait_for(pid: int) -> int:
 
 
 def main(storms: list[Settings]) -> None:
-    """Run the storms; a broken build stays in the process that it was made in. Prints an exit code for each."""
+    """Run the storms.
+
+    A broken build stays in the process that it was made in. Prints an exit code for
+    each.
+    """
     for settings in storms:
         pid = os.fork()
         if pid == 0:

@@ -1,20 +1,31 @@
-"""Named steps at which a process can be made to die or to stop, hooked into the library from outside.
+"""Named steps at which a process can die or stop.
 
-`install(steps)` wraps functions of the library, and puts a VFS under SQLite, in this process only. Whenever the process
-arrives at a step, `steps.arrive(name)` counts it, and at the chosen arrival at the chosen step sends a signal to the process itself:
-SIGKILL, or SIGSTOP for a process that freezes. It is delivered before the call that sends it returns, so the process is at
-exactly that step. Steps are named for where they lie:
+They are hooked into the library from outside.
 
-    begun, ran OP, before COMMIT of OP, after COMMIT of OP, returned OP    around every write of the library, by its operation
-    between two batches in a turn       the writer holds nothing then, and a handler runs (if the scenario says so)
-    statement NAME                      behind every statement of a write transaction, by its name in the .sql files
-    write/sync/truncate FILE            before each of these of the main file, the WAL or another file, checkpoints included
-    read wal                            likewise: in the recovery of a WAL, and in ordinary reads
-    torn FILE                           in the middle of such a write: half of it is in the file
-    before/after checkpoint, ... last checkpoint, ... schema, ... link, ... replace, ... fsync, schema statement, backup step, vacuum
-    step, file made, ...
+`install(steps)` wraps functions of the library, and puts a VFS under SQLite, in this
+process only. Whenever the process arrives at a step, `steps.arrive(name)` counts it,
+and at the chosen arrival at the chosen step sends a signal to the process itself:
+SIGKILL, or SIGSTOP for a process that freezes. It is delivered before the call that
+sends it returns, so the process is at exactly that step. Steps are named for where they
+lie:
 
-What is written stays in the page cache when a process dies, so this says nothing about power cuts.
+    begun, ran OP, before COMMIT of OP, after COMMIT of OP, returned OP
+        around every write of the library, by its operation
+    between two batches in a turn
+        the writer holds nothing, and a handler runs (if the scenario says so)
+    statement NAME
+        after every statement of a write transaction, by its name in the .sql files
+    write/sync/truncate FILE
+        before each of these on the main file, the WAL or another file, checkpoints included
+    read wal
+        likewise: in the recovery of a WAL, and in ordinary reads
+    torn FILE
+        in the middle of such a write: half of it is in the file
+    before/after checkpoint, last checkpoint, schema, link, replace, fsync
+    schema statement, backup step, vacuum step, file made, ...
+
+What is written stays in the page cache when a process dies, so this says nothing about
+power cuts.
 """
 
 from __future__ import annotations
@@ -47,12 +58,20 @@ class Steps:
         self._lock = threading.Lock()
 
     def arrive(self, name: str) -> None:
-        """Count an arrival; at the chosen one this does not return (or returns when the process is continued)."""
+        """Count an arrival.
+
+        At the chosen one this does not return (or returns when the process is
+        continued).
+        """
         if self.is_next(name):
             self.die()
 
     def die(self) -> None:
-        """Send the signal, to this thread: one to the process could be taken by another, and this one would run on for a while."""
+        """Send the signal to this thread.
+
+        Another thread could take one to the process, and this one would run on for a
+        while.
+        """
         signal.pthread_kill(threading.get_ident(), getattr(signal, self.how))
 
     def is_next(self, name: str) -> bool:

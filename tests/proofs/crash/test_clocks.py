@@ -1,8 +1,10 @@
-"""The wall clock is set back and forward by a day, a process gets a dead one's number, the machine starts again.
+"""The wall clock jumps by a day, a pid is used again, the machine restarts.
 
-The clock labels rows and ends leases; it orders nothing. So whatever it does, entries, epochs, messages and events keep
-their order, nothing that was accepted waits for a time that has been or is lost, and what a dead process held is given back by asking
-the kernel, not the clock. What does follow the clock, by its nature: how old is too old (retention, resumes).
+The clock labels rows and ends leases. It orders nothing. So entries, epochs, messages
+and events keep their order whatever the clock does. No accepted message is lost or
+waits for a time that has been. Claims of a dead process are released by asking the
+kernel, not the clock. Only limits of age follow the clock, by their nature (retention,
+resumes).
 """
 
 from __future__ import annotations
@@ -85,13 +87,11 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     return Templates(tmp_path_factory.mktemp("templates"))
 
 
-# -- transcripts --------------------------------------------------------------------------------------------
+# -- transcripts -----------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_jumps(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_jumps_of_the_clock_change_no_order_in_a_transcript(tmp_db: Path, wall: Wall) -> None:
     message = [f"message {number}" for number in range(12)]
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
@@ -128,7 +128,7 @@ async def test_entries_epochs_and_contexts_keep_their_order_however_the_clock_ju
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(
+async def test_a_summary_begun_before_a_jump_is_committed(
     tmp_db: Path, wall: Wall, seconds: float
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -143,9 +143,7 @@ async def test_a_summary_that_was_begun_before_the_clock_jumped_is_committed(
 
 
 @pytest.mark.anyio
-async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_back(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_a_clock_set_back_does_not_prolong_a_cool_down(tmp_db: Path, wall: Wall) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user("question " * 50), reply("answer " * 50)])
@@ -160,12 +158,12 @@ async def test_a_cool_down_does_not_outlast_itself_because_the_clock_was_set_bac
             assert (await job.commit("They talked.")).outcome == "committed"
 
 
-# -- inbox and outbox ---------------------------------------------------------------------------------------
+# -- inbox and outbox ------------------------------------------------------------------
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_messages_are_claimed_in_the_order_of_their_arrival_whatever_the_clock_did_since(
+async def test_messages_are_claimed_in_order_across_a_jump(
     tmp_db: Path, wall: Wall, seconds: float
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -180,7 +178,7 @@ async def test_messages_are_claimed_in_the_order_of_their_arrival_whatever_the_c
 
 
 @pytest.mark.anyio
-async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(
+async def test_a_clock_set_back_does_not_delay_the_retry_of_a_turn(
     tmp_db: Path, wall: Wall
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -194,7 +192,7 @@ async def test_a_message_that_waits_for_its_retry_does_not_wait_for_the_clock_to
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seconds", JUMPS)
-async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(
+async def test_replies_are_sent_in_order_across_a_jump(
     tmp_db: Path, wall: Wall, seconds: float
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -220,7 +218,7 @@ async def test_replies_are_sent_in_their_order_whatever_the_clock_did_since(
 
 
 @pytest.mark.anyio
-async def test_a_reply_that_waits_for_its_retry_does_not_wait_for_the_clock_to_come_round_again(
+async def test_a_clock_set_back_does_not_delay_the_retry_of_a_reply(
     tmp_db: Path, wall: Wall
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -243,11 +241,11 @@ def test_the_statements_know_the_longest_pause_that_there_is(statement: str) -> 
     assert f":now_ms + {RETRY_PAUSE_MS_MAX}" in transaction.statements()[statement].sql
 
 
-# -- leases -------------------------------------------------------------------------------------------------
+# -- leases ----------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_a_lease_that_is_renewed_after_the_clock_was_set_back_is_as_short_as_any(
+async def test_a_lease_renewed_after_a_jump_back_is_as_short_as_any(
     tmp_db: Path, wall: Wall
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -265,7 +263,7 @@ async def test_a_lease_that_is_renewed_after_the_clock_was_set_back_is_as_short_
 
 
 @pytest.mark.anyio
-async def test_a_turn_that_is_alive_and_renewed_is_not_taken_from_it_by_its_own_lane_because_the_clock_was_set_forward(
+async def test_a_lane_keeps_its_turns_when_the_clock_jumps_forward(
     tmp_db: Path, wall: Wall
 ) -> None:
     begun, release = anyio.Event(), anyio.Event()
@@ -308,7 +306,7 @@ async def test_a_turn_that_is_alive_and_renewed_is_not_taken_from_it_by_its_own_
 
 
 @pytest.mark.parametrize("seconds", JUMPS)
-def test_what_a_dead_process_held_is_given_back_at_once_whatever_the_clock_did_since(
+def test_claims_of_the_dead_are_released_whatever_the_clock(
     seconds: float, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("recover", tmp_path / "world")
@@ -319,9 +317,7 @@ def test_what_a_dead_process_held_is_given_back_at_once_whatever_the_clock_did_s
 
 
 @pytest.mark.anyio
-async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_until_it_comes_round_again(
-    tmp_db: Path, wall: Wall
-) -> None:
+async def test_unclean_ends_in_the_future_do_not_stop_resumes(tmp_db: Path, wall: Wall) -> None:
     async with sessiondb.open(tmp_db, program="gone") as db:
         await held_message(db, "first")
         me = process.identity()
@@ -344,10 +340,8 @@ async def test_unclean_ends_before_the_clock_was_set_back_do_not_stop_resuming_u
 
 
 @pytest.mark.anyio
-async def test_a_message_that_the_clock_makes_too_old_to_resume_is_a_dead_letter_and_not_lost(
-    tmp_db: Path, wall: Wall
-) -> None:
-    """How old is too old follows the clock; that it is said, and can be undone, does not."""
+async def test_a_message_too_old_to_resume_is_a_dead_letter(tmp_db: Path, wall: Wall) -> None:
+    """How old is too old follows the clock. That it is said, and can be undone, does not."""
     async with sessiondb.open(tmp_db) as db:
         inbox_no = await held_message(db, "first")
         wall.jump(2 * DAY_S)
@@ -382,7 +376,7 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
         assert (await db.verify()).ok
 
 
-# -- who lives ----------------------------------------------------------------------------------------------
+# -- who lives -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -390,17 +384,20 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
     [
         ("its number belongs to another process now", True),
         (
-            "the machine was started again, and its number and start time belong to another process",
+            (
+                "the machine was started again, and its number and start time belong to another "
+                "process"
+            ),
             True,
         ),
         ("it lives", False),
         ("it is on another host", False),
     ],
 )
-def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
+def test_the_dead_are_known_by_pid_start_time_boot_and_host(
     now: str, given_back: bool, templates: Templates, tmp_path: Path
 ) -> None:
-    """The row of a process that died is made to look as if this test's process were the one with its number now."""
+    """A dead process's row gets the pid of this test's process."""
     world = templates.world("recover", tmp_path / "world")
     me = process.identity()
     host, boot_id, started = {
@@ -415,7 +412,10 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
     }[now]
     change(
         world.path,
-        f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, pid_started = {started}",
+        (
+            f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, "
+            f"pid_started = {started}"
+        ),
     )
 
     async def recover() -> tuple[int, int]:
@@ -430,16 +430,22 @@ def test_whose_process_is_dead_is_told_by_number_start_time_boot_and_host(
 
 
 def give_its_number_away(path: Path) -> None:
-    """Give whoever is not closed the number and start time of this test's process: only the machine's start can tell them apart."""
+    """Give processes that are not closed this process's pid and start time.
+
+    Only the machine's start can tell them apart.
+    """
     me = process.identity()
     change(
         path,
-        f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE closed_at_ms IS NULL",
+        (
+            f"UPDATE instance SET pid = {me.pid}, pid_started = {me.pid_started} WHERE "
+            "closed_at_ms IS NULL"
+        ),
     )
 
 
 @pytest.mark.parametrize("boot", ["first", "second"])
-def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_on_although_the_number_lives(
+def test_a_reboot_frees_claims_although_their_pid_is_alive(
     boot: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("gateway", tmp_path / "world")
@@ -481,7 +487,7 @@ def test_after_a_restart_of_the_machine_what_was_held_is_taken_over_and_worked_o
 @pytest.mark.parametrize(
     "step", ["compacting", "before COMMIT of compaction.commit", "after COMMIT of compaction.begin"]
 )
-def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
+def test_a_conversation_and_its_compaction_survive_a_reboot(
     step: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -490,25 +496,35 @@ def test_a_conversation_and_its_compaction_go_on_after_a_restart_of_the_machine(
     death = world.hear(zygote.live(world.order(options={"boot": "second"})))
     assert death.code == 0, death
     world.check_end()
-    # The first start's job was given back, not waited for; the second's has the compaction.
+    # The first start's job was given back, not waited for. The second's has the
+    # compaction.
     states = query(
         world.path,
-        "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY compaction_no",
+        (
+            "SELECT state, boot_id FROM compaction JOIN instance USING (instance_no) ORDER BY "
+            "compaction_no"
+        ),
     )
     assert [boot for _, boot in states] == ["first", "second"]
     assert states[-1] == ("committed", "second")
     assert states[0][0] != "running"
 
 
-def test_what_a_process_of_another_host_held_ends_with_its_lease(
+def test_claims_of_another_host_end_with_their_leases(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Nothing can be known about it from here, so its leases are waited for, and then taken over once."""
+    """Nothing can be known about it from here.
+
+    So its leases run out first, and then are taken over once.
+    """
     world = templates.world("recover", tmp_path / "world")
     change(
         world.path,
         "UPDATE instance SET host = 'elsewhere'",
-        "UPDATE turn SET expires_at_ms = renewed_at_ms, deadline_ms = renewed_at_ms WHERE state = 'running'",
+        (
+            "UPDATE turn SET expires_at_ms = renewed_at_ms, deadline_ms = renewed_at_ms WHERE "
+            "state = 'running'"
+        ),
         "UPDATE outbox SET expires_at_ms = created_at_ms WHERE state = 'sending'",
     )
     death = world.hear(zygote.live(world.order(scenario="gateway")))

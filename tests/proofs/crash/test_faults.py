@@ -1,13 +1,19 @@
-"""Every place where the disk can fail, one after another, under a mixed load; and full disks, real ones too.
+"""Every place where the disk can fail, one after another, under a mixed load.
 
-A sweep fails the nth call of one kind, once or from then on until the disk is healed, for n = 1, 2, ... until a run of the
-load no longer comes to its nth call. What each run requires is in `proofs/crash/faults_workload.py`, in short: reads go on, errors are
-sessiondb's and say what to do, the ledger holds, it recovers by itself, and nothing is left open.
+A sweep fails the nth call of one kind, once or from then on until the disk is healed,
+for n = 1, 2, ... until a run of the load no longer makes that many calls.
+`proofs/crash/faults_workload.py` says what each run requires. In short: reads continue,
+errors are sessiondb's and say what to do, the ledger holds, the engine recovers by
+itself, and nothing is left open. Further tests fill disks, real ones too.
 
-The short version makes one run for each of the commoner faults, at a place that differs by kind, with one of the larger jobs
-beside the conversations. `SESSIONDB_FAULTS=n` makes n runs for each kind, once and lasting, spread over all its places, with all jobs
-(`SESSIONDB_FAULTS=all`: at every place); `SESSIONDB_FAULTS_SEED` chooses another course. Which thread makes the nth call differs from run
-to run, so a failure is repeated by its seed and place, if need be several times.
+The short version makes one run for each of ten faults (`SHORT`), at a place that differs
+by kind, with one of the larger jobs beside the conversations. Only the long version
+covers the thirteen faults of `REST`, more than one place for each fault, each fault
+both once and lasting, all jobs at once, and the disk that is full for a minute. It is
+`SESSIONDB_FAULTS=n`: n runs for each kind, once and lasting, spread over all its places
+(`SESSIONDB_FAULTS=all`: at every place). `SESSIONDB_FAULTS_SEED` chooses another
+course. The thread that makes the nth call differs from run to run. So a failure is
+repeated by its seed and place, if need be several times.
 """
 
 from __future__ import annotations
@@ -47,6 +53,7 @@ from sessiondb.sqlite import (
     engine,
     notifier,
     readers,
+    throttle,
     transaction,
     writer,
 )
@@ -68,7 +75,8 @@ from tests.support.engine import opened, until
 LONG = os.environ.get("SESSIONDB_FAULTS", "")
 SEED = int(os.environ.get("SESSIONDB_FAULTS_SEED", "20261120"))
 
-# A VFS written in Python cannot raise where SQLite has nobody to tell; apsw reports that to sys.unraisablehook.
+# A VFS written in Python cannot raise where SQLite has nobody to tell. Apsw reports
+# that to sys.unraisablehook.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 SHORT: tuple[tuple[Kind, How], ...] = (
@@ -99,7 +107,8 @@ REST: tuple[tuple[Kind, How], ...] = (
     ("mmap()", "ENOMEM"),
 )
 SWEEPS = (*SHORT, *REST) if LONG else SHORT
-# No read needs any of these. (A reader, too, makes the -shm longer with pwrite(); but only for 4,096 frames more, which no run reaches.)
+# No read needs any of these. (A reader, too, makes the -shm longer with pwrite(). But
+# only for 4,096 frames more, which no run reaches.)
 READS_NEED_NONE: tuple[Kind, ...] = (
     "write",
     "sync",
@@ -113,19 +122,27 @@ JOBS = ("import", "gc", "backup")
 
 STATEMENTS = {
     "faults.unsettled": """SELECT (SELECT count(*) FROM inbox WHERE state NOT IN ('done', 'dead'))
-                                + (SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')) AS n""",
-    "faults.open": """SELECT 'inbox' AS what, inbox_no AS no, lane, state, attempts, reason FROM inbox WHERE state NOT IN ('done', 'dead')
-                      UNION ALL SELECT 'outbox', outbox_no, target, state, attempts, reason FROM outbox
+                                + (SELECT count(*) FROM outbox
+                                  WHERE state IN ('pending', 'sending')) AS n""",
+    "faults.open": """SELECT 'inbox' AS what, inbox_no AS no, lane, state, attempts, reason
+                      FROM inbox WHERE state NOT IN ('done', 'dead')
+                      UNION ALL SELECT 'outbox', outbox_no, target, state, attempts, reason
+                        FROM outbox
                       WHERE state IN ('pending', 'sending')
-                      UNION ALL SELECT 'turn', turn_no, '', state, expires_at_ms, '' FROM turn WHERE state = 'running'""",
+                      UNION ALL SELECT 'turn', turn_no, '', state, expires_at_ms, '' FROM turn
+                        WHERE state = 'running'""",
 }
 
 
-# -- one run ----------------------------------------------------------------------------------------------------------
+# -- one run ---------------------------------------------------------------------------
 
 
 class Field:
-    """Where runs take place: the database they begin with, the examiner, and how often a healthy run calls what."""
+    """Where runs take place.
+
+    It has the database that they begin with, the examiner, and how often a healthy run
+    makes each call.
+    """
 
     def __init__(self, folder: Path) -> None:
         (folder / "template").mkdir()
@@ -168,7 +185,8 @@ class Field:
         if patience.cancelled_caught:
             faulthandler.dump_traceback(sys.stderr)
             run.wrong(
-                f"it hangs: not settled after {PATIENCE_S:g} s; {await run.why_unsettled()}; {dict(run.errors)}"
+                f"it hangs: not settled after {PATIENCE_S:g} s; {await run.why_unsettled()}; "
+                f"{dict(run.errors)}"
             )
         else:
             copy_to = run.folder / "killed"
@@ -192,12 +210,13 @@ def module_field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 def field(
     module_field: Field, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Field:
-    """The field, with the statements that the load asks with, and with the library's pauses made short."""
+    """Return the field, with the load's statements and short pauses."""
     for name, sql in STATEMENTS.items():
         monkeypatch.setitem(transaction.statements(), name, Prepared(name, sql))
     caplog.set_level(logging.CRITICAL, logger="sessiondb")  # it has much to say about such a disk
     monkeypatch.setattr(writer, "REOPEN_PAUSE_S", (0.001, 0.02))
     monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
+    monkeypatch.setattr(throttle, "PAUSE_S_MAX", 0.02)  # retention waits for the callers' loops
     return module_field
 
 
@@ -219,13 +238,17 @@ def healthy_calls(
     return known[name]
 
 
-# -- the sweeps -------------------------------------------------------------------------------------------------------
+# -- the sweeps ------------------------------------------------------------------------
 
 
 def places(calls: int, index: int) -> list[tuple[int, bool]]:
-    """Choose (n, lasting): in the short version one place, by the sweep's number; else many, up to past the last."""
+    """Choose (n, lasting): in the short version one place, by the sweep's number.
+
+    Else many, up to past the last.
+    """
     if not LONG:
-        # One of seven parts of the run, never the same for neighbours; every second one lasts.
+        # One of seven parts of the run, never the same for neighbours. Every second one
+        # lasts.
         return [(1 + calls * (index * 3 % 7) // 7, index % 2 == 1)]
     if LONG == "all":
         return [(n, lasting) for lasting in (False, True) for n in range(1, calls + calls // 4 + 3)]
@@ -236,7 +259,7 @@ def places(calls: int, index: int) -> list[tuple[int, bool]]:
 
 
 @pytest.mark.parametrize(("kind", "how"), SWEEPS, ids=[f"{kind}-{how}" for kind, how in SWEEPS])
-def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
+def test_wherever_a_call_fails_every_outcome_told_is_true(
     field: Field, calls_of_a_healthy_run: dict[str, Counter[str]], kind: Kind, how: How
 ) -> None:
     index = SWEEPS.index((kind, how))
@@ -253,7 +276,9 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
     if not LONG:
         chosen.append(
             (1, True)
-        )  # only if the first place was not reached: a run makes fewer calls when its batches are larger
+            # Only if the first place was not reached: a run makes fewer calls when its
+            # batches are larger
+        )
     for n, lasting in chosen:
         if struck and not LONG:
             break
@@ -276,13 +301,14 @@ def test_wherever_a_call_fails_what_was_told_is_true_and_it_recovers(
         seen.update(run.errors)
         wrong += [f"{fault}, seed {SEED + n}: {violation}" for violation in run.violations]
     print(
-        f"\n{kind} {how}: {calls} calls in a healthy run; {runs} runs, {struck} struck, seed {SEED}; told: {dict(seen)}"
+        f"\n{kind} {how}: {calls} calls in a healthy run; {runs} runs, {struck} struck, seed "
+        f"{SEED}; told: {dict(seen)}"
     )
     assert not wrong, f"{len(wrong)} violations:\n" + "\n".join(wrong)
     assert struck > 0
 
 
-def test_a_disk_that_is_full_for_a_while_stops_nothing_but_writes(field: Field) -> None:
+def test_a_disk_that_is_full_for_a_while_stops_only_writes(field: Field) -> None:
     for round_no in range(int(LONG) if LONG.isdigit() else 1):
 
         def fill(disk: Disk) -> None:
@@ -294,12 +320,13 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing_but_writes(field: Field) 
         assert run.reads > 3
 
 
-# With the pauses that the library has, up to five seconds, and not the short ones of the other runs.
+# With the pauses that the library has, up to five seconds, and not the short ones of
+# the other runs.
 FULL_S = 60.0
 
 
 @pytest.mark.skipif(not LONG, reason="a minute of waiting; `make crash` runs it (SESSIONDB_FAULTS)")
-def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_being_freed(
+def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
     tmp_path: Path,
 ) -> None:
     report: Counter[str] = Counter()
@@ -319,7 +346,7 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
                     await anyio.sleep(0.02)
 
             async def append(mark: str) -> int:
-                """Return for how long it is to be left alone, in milliseconds; 0 if it is stored."""
+                """Append. Return how long to wait before the next try in ms, 0 if it is stored."""
                 try:
                     await session.append(said(mark, "x" * 20_000), idempotency_key=mark)
                 except SessionDBError as error:
@@ -337,7 +364,8 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
                     await anyio.sleep(min(pause_ms, 500) / 1000)
             acknowledged, read_meanwhile = report["acknowledged"], report["reads"]
             disk.heal()
-            # Refused at most once more, with the time that is left of the pause; then it is stored.
+            # Refused at most once more, with the time that is left of the pause. Then
+            # it is stored.
             if pause_ms := await append("freed"):
                 assert pause_ms <= 1000 * writer.REOPEN_PAUSE_S[1]
                 await anyio.sleep(pause_ms / 1000)
@@ -355,9 +383,7 @@ def test_a_disk_that_is_full_for_a_minute_is_written_to_within_one_pause_of_its_
 
 
 @pytest.mark.parametrize("late", [True, False], ids=["while it is open", "when it is opened"])
-def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(
-    field: Field, late: bool
-) -> None:
+def test_a_file_system_that_is_read_only_stops_only_writes(field: Field, late: bool) -> None:
     def remount(disk: Disk) -> None:
         disk.is_readonly = True
 
@@ -367,7 +393,7 @@ def test_a_file_system_that_is_read_only_for_a_while_stops_nothing_but_writes(
     assert any("Store" in error or "Open" in error for error in run.errors)
 
 
-def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing(
+def test_short_reads_of_the_wal_are_reported_and_harm_nothing(
     field: Field,
 ) -> None:
     def cut(disk: Disk) -> None:
@@ -378,7 +404,7 @@ def test_a_reader_whose_reads_of_the_wal_are_cut_short_says_so_and_harms_nothing
     assert run.disk.injected > 0
 
 
-def test_reads_and_writes_that_the_kernel_cuts_short_or_interrupts_are_not_noticed(
+def test_short_and_interrupted_system_calls_go_unnoticed(
     field: Field,
 ) -> None:
     run = field.run(
@@ -396,7 +422,7 @@ def test_reads_and_writes_that_the_kernel_cuts_short_or_interrupts_are_not_notic
     )
 
 
-# -- the real thing ---------------------------------------------------------------------------------------------------
+# -- the real thing --------------------------------------------------------------------
 
 MOUNT = 'mount -t tmpfs -o size=2m,mode=700 none "$1" && exec "$2" "$3" tmpfs "$1"'
 CHILD = CHECKOUT / "tests/proofs/crash/faults_child.py"
@@ -442,12 +468,11 @@ def may_mount() -> bool:
 
 
 @pytest.mark.parametrize("mode", ["tmpfs", "file-size"])
-def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_restart(
-    tmp_path: Path, mode: str
-) -> None:
+def test_a_real_disk_that_was_full_needs_no_restart(tmp_path: Path, mode: str) -> None:
     if mode == "tmpfs" and not may_mount():
         pytest.skip(
-            "this system lets nobody mount a file system of their own; the limit of file sizes is tested instead"
+            "this system lets nobody mount a file system of their own; the limit of file sizes "
+            "is tested instead"
         )
     found = child(mode, tmp_path)
     assert (found["integrity"], found["findings"]) == (["ok"], [])
@@ -459,7 +484,8 @@ def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_rest
         may_be = {1} if "acknowledged" in report else {0, 1} if "unknown" in report else {0}
         assert found["found"].get(mark, 0) in may_be, (mark, report)
     refused = [report for report in found["told"].values() if report != ["acknowledged"]]
-    # What was said again under its key succeeded on the same connection, of which the user never heard.
+    # What was said again under its key succeeded on the same connection, of which the
+    # user never heard.
     assert (
         len([report for report in refused if report[-1] == "acknowledged"])
         == (len(refused) + 1) // 2
@@ -468,7 +494,7 @@ def test_a_real_disk_that_gets_full_and_is_freed_loses_nothing_and_needs_no_rest
     assert found["reopened"] >= 1
 
 
-def test_a_process_without_a_free_descriptor_goes_on_with_those_that_it_has(tmp_path: Path) -> None:
+def test_a_process_without_free_descriptors_keeps_working(tmp_path: Path) -> None:
     found = child("open-files", tmp_path)
     assert (found["integrity"], found["findings"]) == (["ok"], [])
     assert found["told"] == {f"m {at}": ["acknowledged"] for at in range(5)}
@@ -483,14 +509,14 @@ def test_a_process_without_a_free_descriptor_goes_on_with_those_that_it_has(tmp_
     assert found["left"] == ["copy.db", "gateway.db"]
 
 
-# -- teeth: each of these builds is broken, and a run says so ---------------------------------------------------------
+# -- teeth: each of these builds is broken, and a run says so --------------------------
 
 
 def fail_writes(disk: Disk) -> None:
     disk.fault = Fault("write", 1, "io", lasting=True)
 
 
-def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(
+def test_teeth_a_build_that_swallows_the_error_of_commit(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit(self: Writer, connection: apsw.Connection, batch: Batch) -> None:
@@ -512,7 +538,7 @@ def test_teeth_a_build_that_swallows_the_error_of_commit_and_says_committed(
     ]
 
 
-def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(
+def test_teeth_a_build_that_calls_an_unknown_not_executed(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Writer._commit  # the build is broken here
@@ -528,7 +554,10 @@ def test_teeth_a_build_that_reports_as_not_executed_what_may_be_on_disk(
 
     monkeypatch.setattr(Writer, "_commit", commit)
     run = field.run(lambda disk: None, heavy=(), tries_well=5)
-    report = "append 'proof' was told ['not_executed', 'not_executed', 'not_executed', 'not_executed', 'not_executed'], acknowledged False"
+    report = (
+        "append 'proof' was told ['not_executed', 'not_executed', 'not_executed', "
+        "'not_executed', 'not_executed'], acknowledged False"
+    )
     assert f"as after kill -9: {report}, and is there [1] times" in run.violations
 
 
@@ -618,7 +647,7 @@ def test_teeth_a_build_that_leaves_a_failed_connection_open(
     assert len(found) == 2
 
 
-# -- what this found: each a defect that was there --------------------------------------------------------------------
+# -- what this found: each a defect that was there -------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -662,7 +691,7 @@ async def test_a_read_that_needs_a_connection_more_may_be_repeated(tmp_db: Path)
 
 
 @pytest.mark.anyio
-async def test_a_backup_that_cannot_open_its_copy_says_so_and_leaves_nothing(tmp_db: Path) -> None:
+async def test_a_backup_that_cannot_open_its_copy_leaves_nothing(tmp_db: Path) -> None:
     with faulty_disk() as disk:
         async with opened(tmp_db) as backend:
             disk.fault = Fault("open", disk.calls["open"] + 1)
@@ -676,7 +705,7 @@ async def test_a_backup_that_cannot_open_its_copy_says_so_and_leaves_nothing(tmp
 
 
 @pytest.mark.anyio
-async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and_cleaned_up(
+async def test_a_backup_whose_connection_fails_is_cleaned_up(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, begun, release = backup.backup, threading.Event(), threading.Event()
@@ -705,7 +734,8 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
                     raised.append(error)
 
             async def fail_a_write() -> None:
-                # A body runs between two steps of the backup; its COMMIT fails, and with it the connection that both use.
+                # A body runs between two steps of the backup. Its COMMIT fails, and
+                # with it the connection that both use.
                 def body(tx: Any) -> None:
                     tx.run("test.insert", program="x")
                     disk.fault = Fault("sync", disk.calls["sync"] + 1)
@@ -726,7 +756,7 @@ async def test_a_backup_whose_connection_fails_between_two_steps_is_given_up_and
 
 
 @pytest.mark.anyio
-async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connection_up(
+async def test_a_vacuum_on_a_failing_disk_drops_its_connection(
     tmp_db: Path,
 ) -> None:
     with faulty_disk() as disk:
@@ -741,7 +771,7 @@ async def test_an_incremental_vacuum_that_meets_a_failing_disk_gives_the_connect
 
 
 @pytest.mark.anyio
-async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(
+async def test_the_watcher_of_other_processes_outlives_a_lock(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, refusals = engine.connect_reader, iter(range(2))
@@ -777,7 +807,7 @@ async def test_the_watcher_of_other_processes_outlives_a_lock_that_it_met(
     ids=["its first read fails", "a page cannot be read"],
 )
 @pytest.mark.anyio
-async def test_a_lane_goes_on_when_the_disk_does(
+async def test_a_lane_continues_when_the_disk_recovers(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, op: str, error: Exception
 ) -> None:
     async with sessiondb.open(tmp_db) as db:

@@ -14,10 +14,13 @@ from tests.support.transfer import transcript, write
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_without_an_archive(
+async def test_an_export_succeeds_after_deletions_without_an_archive(
     tmp_path: Path,
 ) -> None:
-    """It called them archived, to be restored first, which is impossible: so no export succeeded ever after."""
+    """The export called them archived, to be restored first.
+
+    That was impossible, so no export ever succeeded again.
+    """
     files = write(tmp_path / "files", {"imported.jsonl": transcript(3, "imported")})
     async with sessiondb.open(tmp_path / "gateway.db") as db:
         await db.import_path(files)
@@ -30,7 +33,7 @@ async def test_an_export_of_everything_succeeds_when_sessions_were_deleted_witho
         assert [file.name for file in report.files] == ["stays.jsonl"]
 
 
-async def test_an_export_of_everything_still_says_what_is_archived_and_how_to_get_it_back(
+async def test_an_export_names_archived_sessions_and_how_to_restore(
     tmp_path: Path,
 ) -> None:
     async with sessiondb.open(tmp_path / "gateway.db") as db:

@@ -1,13 +1,18 @@
-"""Kill -9 at random moments, under load: what was acknowledged is in its transcript once, in order, and nothing stays held.
+"""Kill -9 at random moments, under load, loses and doubles no acknowledged message.
 
-A client talks in several conversations at once and remembers what was acknowledged. The gateway is killed again and
-again: while it opens, recovers, resumes, accepts, thinks, compacts, sends. The client says again what was not acknowledged, under
-the same event id, as channels do. The channel is a file outside the process, so it knows what it received.
+A client talks in several conversations at once and remembers every acknowledgement. The
+gateway is killed again and again: while it opens, recovers, resumes, accepts, thinks,
+compacts, sends. The client repeats messages without an acknowledgement under the same
+event id, as channels do. The channel is a file outside the process, so it knows what it
+received. In the end each acknowledged message is in its transcript once, in order, and
+nothing stays held.
 
-Once with a gateway that is as small as one can be (`support/gateway_child.py`: its channel refuses, its answers come in parts), and
-with the reference gateway, over HTTP: as many kills in a long run, three in a short one.
+One test has a gateway that is as small as one can be (`support/gateway_child.py`: its
+channel refuses, its answers come in parts). The other one has the reference gateway,
+over HTTP. It is killed as often in a long run, and three times in a short one.
 
-`make kills` runs 200 of them; `SESSIONDB_KILLS` and `SESSIONDB_KILLS_SEED` choose another number and another course.
+`make kills` runs 200 kills. `SESSIONDB_KILLS` and `SESSIONDB_KILLS_SEED` choose another
+number and another course.
 """
 
 from __future__ import annotations
@@ -37,7 +42,10 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Client:
-    """Talks in several conversations, one message at a time in each, and remembers what was acknowledged."""
+    """A client of several conversations that remembers acknowledgements.
+
+    It sends one message at a time in each.
+    """
 
     talks: list[str]
     chance: random.Random
@@ -59,14 +67,18 @@ class Client:
     def say_next(self, gateway: Gateway, talk: str) -> None:
         texts = self.sent[talk]
         texts.append(
-            f"message {len(texts) + 1} of conversation {talk}, which goes on for a while so that contexts grow"
+            f"message {len(texts) + 1} of conversation {talk}, which goes on for a while so that "
+            "contexts grow"
         )
         gateway.accept(f"{talk}:{len(texts)}", talk, texts[-1])
 
     def hear(self, gateway: Gateway, line: Line | None, *, go_on: bool) -> None:
-        """Remember an acknowledgement. Say the next thing once the last one is being answered, and sometimes sooner.
+        """Remember an acknowledgement.
 
-        Its turn may begin before the acknowledgement is heard; whoever waited for a turn that is over would wait for ever.
+        Say the next thing once the last one is being answered, and sometimes sooner.
+
+        Its turn may begin before the acknowledgement is heard. Whoever waited for a
+        turn that is over would wait for ever.
         """
         if line is not None and line["saw"] == "turn":
             self.begun.add(line["text"])
@@ -97,7 +109,7 @@ def still_held_by_the_dead(path: Path, pid: int) -> list[object]:
     )
 
 
-def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_killed(
+def test_kills_of_a_gateway_lose_and_double_no_message(
     tmp_path: Path,
 ) -> None:
     path, channel = tmp_path / "gateway.db", tmp_path / "channel.jsonl"
@@ -112,7 +124,8 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
 
     for life in range(KILLS):
         gateway = Gateway(path, Settings(str(channel), seed=chance.getrandbits(32), policy=policy))
-        # The moment: after so many lines (a few of them fall before it is ready) and then a little while.
+        # The moment: after so many lines (a few of them fall before it is ready) and
+        # then a little while.
         lines_left = chance.choice(
             [chance.randint(1, 4), chance.randint(4, 40), chance.randint(20, 200)]
         )
@@ -122,7 +135,8 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
                 assert still_held_by_the_dead(path, gateway.pid) == [], (
                     f"life {life}: recovered, and yet"
                 )
-                # Not all of them at once: where nobody goes on speaking, what was cut off is resumed.
+                # Not all of them at once: where nobody goes on speaking, what was cut
+                # off is resumed.
                 client.resume(
                     gateway, chance.sample(client.talks, chance.choice([1, 2, 5, 6])), go_on=True
                 )
@@ -159,7 +173,8 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
         report = db.verify()
     assert report.ok, report
     print(
-        f"\n{KILLS} kills, seed {SEED}; said again after a kill: {client.repeated}; last seen before each: {dict(died)}\n{dict(counted)}"
+        f"\n{KILLS} kills, seed {SEED}; said again after a kill: {client.repeated}; last seen "
+        f"before each: {dict(died)}\n{dict(counted)}"
     )
     # The kills did hit: turns were cut off and went on, whatever the number of kills.
     assert counted["turns interrupted"] > 0
@@ -171,7 +186,10 @@ def test_no_acknowledged_message_is_lost_or_doubled_whenever_the_gateway_is_kill
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the database and the channel of a gateway that answered two messages in each of two conversations."""
+    """Return a folder of a gateway that answered two messages in each of two talks.
+
+    It has the database and the channel.
+    """
     folder = tmp_path_factory.mktemp("settled")
     gateway = Gateway(
         folder / "gateway.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False)
@@ -197,8 +215,10 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
         ("lost", f"DELETE FROM entry WHERE entry_no = {LAST_USER_ENTRY}", "the transcript has"),
         (
             "doubled",
-            f"""INSERT INTO entry (entry_no, position, type, role, projection, appended_at_ms, entry_id, payload)
-                SELECT entry_no + 100, position, type, role, projection, appended_at_ms, 'twin', payload FROM entry
+            f"""INSERT INTO entry (entry_no, position, type, role, projection, appended_at_ms,
+                entry_id, payload)
+                SELECT entry_no + 100, position, type, role, projection, appended_at_ms, 'twin',
+                  payload FROM entry
                 WHERE entry_no = {LAST_USER_ENTRY}""",
             "the transcript has",
         ),
@@ -275,7 +295,7 @@ STARTING = ["open", "recover", "resume", "serve"]
 
 
 class Talker(threading.Thread):
-    """One person who talks to the reference gateway, and says everything until it is acknowledged."""
+    """A person who sends each message until it is acknowledged."""
 
     def __init__(self, gateway: GatewayProcess, name: str, over: threading.Event) -> None:
         super().__init__(name=name)
@@ -288,7 +308,8 @@ class Talker(threading.Thread):
         with httpx.Client(timeout=60.0) as http:
             while not self.over.wait(0.03):  # what a person takes to type
                 self.sent.append(
-                    f"message {len(self.sent) + 1} from {self.name}, who goes on for a while so that contexts grow"
+                    f"message {len(self.sent) + 1} from {self.name}, who goes on for a while so "
+                    "that contexts grow"
                 )
                 self._say(http, f"{self.name}:{len(self.sent)}", self.sent[-1])
 
@@ -301,7 +322,7 @@ class Talker(threading.Thread):
                 self.repeated += 1
                 self.over.wait(
                     0.02
-                )  # it is dead, or not back yet; the message is said again under the same id
+                )  # it is dead, or not back yet. The message is said again under the same id
                 continue
             assert response.status_code in (202, 429), response.text
             if response.status_code == 202:
@@ -310,7 +331,7 @@ class Talker(threading.Thread):
             self.over.wait(0.1)
 
 
-def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
+def test_kills_of_the_reference_gateway_lose_no_message(
     tmp_path: Path,
 ) -> None:
     chance = random.Random(SEED)
@@ -373,7 +394,8 @@ def test_the_reference_gateway_keeps_what_it_acknowledged_whenever_it_is_killed(
     assert report.ok, report
     repeated = sum(talker.repeated for talker in talkers)
     print(
-        f"\nreference gateway: {life} kills, seed {SEED}; said again: {repeated} times\n{dict(counted)}\nat start: {dict(started)}"
+        f"\nreference gateway: {life} kills, seed {SEED}; said again: {repeated} "
+        f"times\n{dict(counted)}\nat start: {dict(started)}"
     )
     assert set(STARTING) == (+started).keys(), "it was killed in each step of its start"
     assert counted["turns interrupted"] > 0

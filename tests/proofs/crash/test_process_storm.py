@@ -1,12 +1,14 @@
-"""Eight writing and eight reading processes on one file: every acknowledged write is there once, and every snapshot is whole.
+"""Eight writers and eight readers of one file lose nothing and see whole snapshots.
 
-The processes and what they do are in `process_storm.py`. What is checked while they run is checked by the readers; here, when all
-have left, their ledgers are compared with the file: nothing was acknowledged that is not there, and nothing is there twice.
+The processes and their work are in `process_storm.py`. The readers check while all of
+them run. Here, when all have ended, their ledgers are compared with the file: every
+acknowledged write is there, once.
 
-The storm is also run against builds that are broken on purpose, and must say so.
+The storm is also run against builds that are broken on purpose, and must report them.
 
-`SESSIONDB_STORM` is the number of entries of a long storm (20,000 take some minutes), `SESSIONDB_STORM_SEED` its course: what each
-process wants to do. What the scheduler makes of it is never the same twice.
+`SESSIONDB_STORM` is the number of entries of a long storm (20,000 take some minutes).
+`SESSIONDB_STORM_SEED` chooses what each process wants to do. The scheduler's part is
+never the same twice.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Storm:
 
 
 def run_storms(*storms: Settings) -> list[Storm]:
-    """Let them happen, one after the other; return when every process has ended."""
+    """Let them happen, one after the other. Return when every process has ended."""
     for settings in storms:
         Path(settings.folder).mkdir()
     child = subprocess.Popen(
@@ -101,11 +103,14 @@ def _ledgers(folder: Path) -> dict[str, list[Line]]:
     }
 
 
-# -- the ledgers against the file -------------------------------------------------------------------------------------
+# -- the ledgers against the file ------------------------------------------------------
 
 
 def compare(storm: Storm) -> list[str]:
-    """Return how the file differs from what the processes were told; what was archived is brought back first."""
+    """Return how the file differs from what the processes were told.
+
+    What was archived is brought back first.
+    """
     with sessiondb.sync.open(storm.path) as db:
         for info in list(db.sessions(with_ended=True)):
             if info.archived_at_ms is not None:
@@ -123,7 +128,10 @@ def compare(storm: Storm) -> list[str]:
 
 
 def compare_entries(storm: Storm) -> list[str]:
-    """Compare the numbered entries of the shared sessions: the same, once, under the numbers that were told, in each writer's order."""
+    """Compare the numbered entries of the shared sessions.
+
+    Each is there once, under the acknowledged number, in its writer's order.
+    """
     report: dict[tuple[int, str], int] = {}
     for line in storm.saw("appended"):
         report.update(
@@ -131,7 +139,8 @@ def compare_entries(storm: Storm) -> list[str]:
         )
     rows = query(
         storm.path,
-        """SELECT b.session_key, e.idempotency_key, e.entry_no FROM entry AS e JOIN binding AS b ON b.session_no = e.entry_no >> 32
+        """SELECT b.session_key, e.idempotency_key, e.entry_no FROM entry AS e
+           JOIN binding AS b ON b.session_no = e.entry_no >> 32
            WHERE b.agent_id = 'talk' AND e.idempotency_key GLOB '[0-9]*' ORDER BY e.entry_no""",
     )
     stored = [((int(key.rpartition(":")[2]), mine), number) for key, mine, number in rows]
@@ -152,7 +161,8 @@ def compare_loose(storm: Storm) -> list[str]:
     report = {(line["session_id"], line["key"]): line["number"] for line in storm.saw("loose")}
     rows = query(
         storm.path,
-        """SELECT s.session_id, e.idempotency_key, e.entry_no FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
+        """SELECT s.session_id, e.idempotency_key, e.entry_no FROM entry AS e
+           JOIN session AS s ON s.session_no = e.entry_no >> 32
            WHERE e.idempotency_key GLOB 'burst *' OR e.idempotency_key GLOB 'gone *'""",
     )
     return _differences(
@@ -182,7 +192,8 @@ def compare_compactions(storm: Storm) -> list[str]:
     rows = query(
         storm.path,
         """SELECT s.session_id, c.epoch, json_extract(e.payload, '$.summary') FROM compaction AS c
-           JOIN session AS s ON s.session_no = c.session_no JOIN entry AS e ON e.entry_no = c.entry_no WHERE c.state = 'committed'""",
+           JOIN session AS s ON s.session_no = c.session_no
+             JOIN entry AS e ON e.entry_no = c.entry_no WHERE c.state = 'committed'""",
     )
     report = sorted(
         (line["session_id"], line["epoch"], line["summary"])
@@ -202,7 +213,12 @@ def compare_compactions(storm: Storm) -> list[str]:
 
 
 def compare_messages(storm: Storm) -> list[str]:
-    """Every accepted message is one row, was claimed once, answered once, and its reply sent once; each conversation in its order."""
+    """Check that every accepted message was claimed and answered once.
+
+    It is one row, and its reply was sent once.
+
+    Each conversation in its order.
+    """
     wrong = []
     receipts: dict[str, list[Line]] = defaultdict(list)
     for line in storm.saw("accepted"):
@@ -226,7 +242,10 @@ def compare_messages(storm: Storm) -> list[str]:
     for session_no in query(storm.path, "SELECT session_no FROM binding WHERE agent_id = 'chat'"):
         asked = query(
             storm.path,
-            "SELECT idempotency_key FROM entry WHERE entry_no >> 32 = ? AND idempotency_key GLOB 'inbox:*' ORDER BY entry_no",
+            (
+                "SELECT idempotency_key FROM entry WHERE entry_no >> 32 = ? AND idempotency_key "
+                "GLOB 'inbox:*' ORDER BY entry_no"
+            ),
             session_no,
         )
         numbers = [int(key.partition(":")[2]) for key in asked]
@@ -237,10 +256,10 @@ def compare_messages(storm: Storm) -> list[str]:
     return wrong
 
 
-# -- the storm --------------------------------------------------------------------------------------------------------
+# -- the storm -------------------------------------------------------------------------
 
 
-def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_readers_see_whole_snapshots(
+def test_eight_writers_lose_nothing_eight_readers_see_snapshots(
     tmp_path: Path,
 ) -> None:
     sessions = max(3, ENTRIES // ENTRIES_PER_SESSION)
@@ -278,7 +297,7 @@ def test_every_acknowledged_write_of_eight_processes_is_there_once_and_eight_rea
     ), counted
 
 
-def test_processes_that_come_and_go_find_all_that_they_said_whoever_closes_last(
+def test_processes_that_come_and_go_find_all_their_writes(
     tmp_path: Path,
 ) -> None:
     visits = max(6, ENTRIES // 40)
@@ -294,12 +313,14 @@ def test_processes_that_come_and_go_find_all_that_they_said_whoever_closes_last(
         )
     )
     print(
-        f"seed {SEED}: {len(storm.saw('appended'))} visits that wrote, {len(storm.saw('looked in'))} that read"
+        f"seed {SEED}: {len(storm.saw('appended'))} visits that wrote, "
+        f"{len(storm.saw('looked in'))} that read"
     )
     assert storm.ended == 0, storm.wrote
     assert storm.violations == []
     assert len(storm.saw("appended")) == 5 * visits
-    # Two that close at the same instant may both leave the WAL to the other; the next one takes it away.
+    # Two that close at the same instant may both leave the WAL to the other. The next
+    # one takes it away.
     with sessiondb.sync.open(storm.path):
         pass
     assert names_in(storm.path.parent) == sorted(
@@ -340,7 +361,7 @@ def count(storm: Storm) -> Counter[str]:
     return counted
 
 
-# -- broken builds ----------------------------------------------------------------------------------------------------
+# -- broken builds ---------------------------------------------------------------------
 
 BROKEN = {
     "claim without compare": {"writers": 6, "readers": 1, "entries": 1, "messages": 8},
@@ -365,21 +386,21 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Storm]:
     return dict(zip(BROKEN, storms, strict=True))
 
 
-def test_the_storm_finds_a_claim_whose_compare_and_set_compares_nothing(
+def test_the_storm_finds_a_claim_that_compares_nothing(
     broken: dict[str, Storm],
 ) -> None:
     found = found_in(broken["claim without compare"])
     assert any("turn 2 times" in what or "answered twice" in what for what in found), found
 
 
-def test_the_storm_finds_a_busy_commit_that_is_reported_as_success(
+def test_the_storm_finds_a_busy_commit_reported_as_success(
     broken: dict[str, Storm],
 ) -> None:
     found = found_in(broken["busy is success"])
     assert any("acknowledged and is not there" in what for what in found), found
 
 
-def test_the_storm_finds_an_acknowledgement_before_commit_while_it_goes_on(
+def test_the_storm_finds_an_acknowledgement_before_commit(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["early acknowledgement"]
@@ -389,7 +410,7 @@ def test_the_storm_finds_an_acknowledgement_before_commit_while_it_goes_on(
     )
 
 
-def test_the_storm_finds_that_the_write_lock_was_lost_because_a_file_was_opened(
+def test_the_storm_finds_a_write_lock_lost_by_opening_a_file(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["lost lock"]
@@ -402,7 +423,7 @@ def test_the_storm_finds_that_the_write_lock_was_lost_because_a_file_was_opened(
     assert found, storm.violations
 
 
-def test_the_storm_finds_a_snapshot_that_is_split_over_two_transactions(
+def test_the_storm_finds_a_snapshot_of_two_transactions(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["split snapshot"]

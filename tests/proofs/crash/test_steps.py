@@ -1,13 +1,18 @@
-"""Kill -9 at named steps, at random steps and at random moments, of one process and of two: what was acknowledged stays.
+"""Kill -9 at named steps, at random steps and at random moments loses nothing.
 
-Every step has a name (`proofs/crash/steps.py`): around each transaction, behind each of its statements, before and in the middle of each
-write and sync of the main file, the WAL and a backup, around checkpoints, in creating and migrating, in closing. A child kills itself
-there. Then the database is opened anew and compared with the ledger of what the child was told; `verify` finds nothing, the dead
-hold nothing; and the scenario is run again, to its end, after which everything must be there once and in order.
+Every step has a name (`proofs/crash/steps.py`). There are steps around each transaction
+and behind each of its statements. Others are before and in the middle of each write and
+sync of the main file, the WAL and a backup. The rest are around checkpoints, in
+creating and migrating, and in closing. A child kills itself at a step. Then the
+database is opened anew and compared with the ledger of the child's acknowledgements.
+`verify` finds nothing, and the dead hold nothing. The scenario is then run again, to its
+end, after which everything must be there once and in order.
 
-The named steps are few and always the same. The others are drawn by a seeded generator from a list of all that a scenario goes through, so
-a long run (`make crash`, `SESSIONDB_CRASHES`) kills at thousands of places, also up to four times in a row: a
-crash in what repairs a crash. Not modelled: power cuts (what is written is in the page cache), and kills inside one system call.
+The named steps are few and always the same. The others are drawn by a seeded generator
+from a list of all steps of a scenario. A long run (`make crash`, `SESSIONDB_CRASHES`)
+kills at thousands of places, up to four times in a row: a crash in the repair of a
+crash. Of two processes at work, one is killed or frozen. Not modelled: power cuts
+(written bytes are in the page cache), and kills inside one system call.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ import pytest
 
 from tests.proofs.crash.harness import Death, Templates, World, Zygote, zygote
 
-# In a short run a few; a long one is run by `make crash`.
+# In a short run a few. A long one is run by `make crash`.
 CRASHES = int(os.environ.get("SESSIONDB_CRASHES", "4"))
 LONG = CRASHES >= 100
 SEED = int(os.environ.get("SESSIONDB_CRASHES_SEED", "20261120"))
@@ -35,7 +40,8 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("create", "migrate", "talk", "gateway", "recover", "maintain")
 
-# In the order in which a scenario arrives at them: each life gets further than the one before. (step, arrival)
+# In the order in which a scenario arrives at them: each life gets further than the one
+# before. (step, arrival)
 NAMED: dict[str, list[tuple[str, int]]] = {
     "create": [
         ("file made", 1),
@@ -99,12 +105,13 @@ NAMED: dict[str, list[tuple[str, int]]] = {
         ("after COMMIT of archive.forget", 1),
     ],
 }
-# Each life at random steps may have a wall clock of its own, a day before or ahead of the one before.
+# Each life at random steps may have a wall clock of its own, a day before or ahead of
+# the one before.
 DAY_S = 86_400.0
 CLOCKS_S = (0.0, 0.0, -DAY_S, DAY_S)
 # What these do is done by the next opening, so each of their steps needs a database of its own.
 ONE_EACH = ("create", "migrate", "recover")
-# What two processes do at once in one database; these make or migrate it, too.
+# What two processes do at once in one database. These make or migrate it, too.
 PAIRED = ("talk", "gateway", "migrate", "gateway", "talk", "create")
 
 
@@ -124,7 +131,10 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 def finish(world: World, zygote: Zygote) -> Counter[str]:
-    """Run the scenario to its end, whatever became of it before, and check that everything is there."""
+    """Run the scenario to its end, and check that everything is there.
+
+    The runs before it may have ended anywhere.
+    """
     death = world.hear(zygote.live(world.order()))
     assert death.code == 0, death
     if world.scenario == "recover":  # what was given back is worked on by an ordinary gateway
@@ -143,14 +153,15 @@ def kill(
         world.check()
     except AssertionError as error:
         error.add_note(
-            f"{world.scenario}, life {world.lives}, ended at {step!r}, arrival {nth}, clock {clock_s:+g} s; seed {SEED}"
+            f"{world.scenario}, life {world.lives}, ended at {step!r}, arrival {nth}, clock "
+            f"{clock_s:+g} s; seed {SEED}"
         )
         raise
     return death
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_process_that_dies_at_any_named_step_loses_nothing_it_was_told_and_its_successor_goes_on(
+def test_a_process_that_dies_at_any_named_step_loses_nothing(
     name: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     worlds = (templates.world(name, tmp_path / f"world-{number}") for number in itertools.count())
@@ -169,15 +180,22 @@ def test_a_process_that_dies_at_any_named_step_loses_nothing_it_was_told_and_its
 
 
 def drawn(chance: random.Random, counts: dict[str, int]) -> tuple[str, int]:
-    """Draw a step and an arrival: each step as likely as any other, so that those that come once are not rare."""
+    """Draw a step and an arrival.
+
+    Each step is as likely as any other, so that those that come once are not rare.
+    """
     step = chance.choice(sorted(counts))
     return step, chance.randint(1, counts[step])
 
 
-def test_a_process_that_dies_at_random_steps_again_and_again_loses_nothing(
+def test_a_process_that_dies_at_random_steps_loses_nothing(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Up to four lives in a row; in between nobody looks, or somebody does, whose opening has repaired what was broken off."""
+    """Up to four lives in a row.
+
+    In between nobody looks, or somebody does, whose opening has repaired what was
+    broken off.
+    """
     chance = random.Random(SEED)
     names = itertools.cycle(NAMES if LONG else ("talk", "maintain", "gateway"))
     steps: dict[str, dict[str, int]] = {}
@@ -209,18 +227,23 @@ def test_a_process_that_dies_at_random_steps_again_and_again_loses_nothing(
     known = sum(len(counts) for counts in steps.values())
     at = len({(name, step) for name, step, _ in killed_at})
     print(
-        f"\n{kills.total()} kills at random steps, seed {SEED}: {dict(kills)}; {len(killed_at)} different arrivals at {at} of "
-        f"{known} steps; so many times so many in a row: {dict(sorted(in_a_row.items()))}; {missed} lives did not get there"
+        f"\n{kills.total()} kills at random steps, seed {SEED}: {dict(kills)}; {len(killed_at)} "
+        f"different arrivals at {at} of "
+        f"{known} steps; so many times so many in a row: {dict(sorted(in_a_row.items()))}; "
+        f"{missed} lives did not get there"
     )
     if LONG:
         assert missed < kills.total()
         assert in_a_row[3] > 0
 
 
-def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
+def test_of_two_processes_one_dies_and_the_other_continues(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Both append, compact and checkpoint in one file; or share lanes and an outbox. The survivor never fails."""
+    """Both append, compact and checkpoint in one file.
+
+    Or share lanes and an outbox. The survivor never fails.
+    """
     chance = random.Random(SEED + 1)
     steps: dict[str, dict[str, int]] = {}
     kills = Counter[str]()
@@ -254,21 +277,26 @@ def test_of_two_processes_at_work_one_dies_at_any_step_and_the_other_goes_on(
             world.check_end()
         except AssertionError as error:
             error.add_note(
-                f"{name}, one of two killed at {step!r}, arrival {nth}; seed {SEED + 1}, round {number}"
+                f"{name}, one of two killed at {step!r}, arrival {nth}; seed {SEED + 1}, round "
+                f"{number}"
             )
             raise
         shutil.rmtree(folder)
         if kills.total() >= wanted:
             break
     print(
-        f"\n{kills.total()} kills of one of two, seed {SEED + 1}: {dict(kills)}; {number + 1} rounds"
+        f"\n{kills.total()} kills of one of two, seed {SEED + 1}: {dict(kills)}; {number + 1} "
+        "rounds"
     )
 
 
-def test_of_two_processes_at_work_one_freezes_at_any_step_and_both_come_to_their_end(
+def test_of_two_processes_one_freezes_and_both_finish(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Frozen in a transaction, in a checkpoint, while it opens or closes: the other waits, or works on, and nobody fails."""
+    """It freezes in a transaction, in a checkpoint, while it opens or closes.
+
+    The other waits, or works on. No call fails.
+    """
     chance = random.Random(SEED + 2)
     steps: dict[str, dict[str, int]] = {}
     frozen = Counter[str]()
@@ -298,18 +326,20 @@ def test_of_two_processes_at_work_one_freezes_at_any_step_and_both_come_to_their
             world.check_end()
         except AssertionError as error:
             error.add_note(
-                f"{name}, one of two frozen at {step!r}, arrival {nth}; seed {SEED + 2}, round {number}"
+                f"{name}, one of two frozen at {step!r}, arrival {nth}; seed {SEED + 2}, round "
+                f"{number}"
             )
             raise
         shutil.rmtree(folder)
         if frozen.total() >= max(1, CRASHES // 12):
             break
     print(
-        f"\n{frozen.total()} times one of two froze, seed {SEED + 2}: {dict(frozen)}; {number + 1} rounds"
+        f"\n{frozen.total()} times one of two froze, seed {SEED + 2}: {dict(frozen)}; "
+        f"{number + 1} rounds"
     )
 
 
-# -- would it be noticed? -----------------------------------------------------------------------------------
+# -- would it be noticed? --------------------------------------------------------------
 
 
 def test_a_build_that_acknowledges_before_it_commits_is_caught(
@@ -324,7 +354,7 @@ def test_a_build_that_acknowledges_before_it_commits_is_caught(
         world.check()
 
 
-def test_a_build_that_counts_an_append_twice_is_caught_by_verify(
+def test_verify_catches_a_build_that_counts_an_append_twice(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -350,7 +380,7 @@ def test_a_build_that_migrates_without_a_transaction_is_caught(
         world.check()
 
 
-def test_a_build_in_which_a_dead_process_keeps_its_claims_is_caught(
+def test_a_build_that_leaves_claims_with_the_dead_is_caught(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("recover", tmp_path / "world")

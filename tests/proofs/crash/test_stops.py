@@ -1,11 +1,14 @@
-"""Processes that freeze, and processes that fork: what they hold is never lost, never held for ever, and never written twice.
+"""Processes that freeze and processes that fork lose nothing and write nothing twice.
 
-A frozen process (SIGSTOP: a debugger, a closed lid, a container that is paused) keeps what it held. It may hold SQLite's write lock in
-the middle of a transaction, the checkpoint or the recovery of the WAL, or the lease of a turn. Others are told whom they wait
-for and when to come again; they go on reading; and when the frozen one is killed or goes on, so do they.
+A frozen process (SIGSTOP: a debugger, a closed lid, a container that is paused) keeps
+what it held. That may be SQLite's write lock in the middle of a transaction, the
+checkpoint or the recovery of the WAL, or the lease of a turn. Others are told which
+process they wait for and when to retry. They continue to read. When the frozen process
+is killed or continues, so do they.
 
-A fork's child inherits connections without their locks. Whatever it does with them is refused, and neither its end nor
-its garbage collection touches what its parent is doing; it cannot open the same file anew either.
+A fork's child inherits connections without their locks. Its every use of them is
+refused. Neither its end nor its garbage collection touches its parent's work. It cannot
+open the same file anew either.
 """
 
 from __future__ import annotations
@@ -48,12 +51,12 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 
 def freeze(zygote: Zygote, world: World, step: str, nth: int = 1, **order: Any) -> None:
-    """Start a child; on return it stands still at a step."""
+    """Start a child. On return it stands still at a step."""
     zygote.start(world.order(step, nth, how="SIGSTOP", **order))
     zygote.until("stopped")
 
 
-# -- frozen -------------------------------------------------------------------------------------------------
+# -- frozen ----------------------------------------------------------------------------
 
 
 async def _with_a_frozen_writer(world: World, zygote: Zygote, end: signal.Signals) -> None:
@@ -93,7 +96,7 @@ async def _with_a_frozen_writer(world: World, zygote: Zygote, end: signal.Signal
 
 
 @pytest.mark.parametrize("end", [signal.SIGCONT, signal.SIGKILL])
-def test_while_a_process_is_frozen_inside_a_transaction_others_read_and_are_told_whom_they_wait_for(
+def test_beside_a_process_frozen_in_a_transaction_others_read(
     end: signal.Signals, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -103,10 +106,13 @@ def test_while_a_process_is_frozen_inside_a_transaction_others_read_and_are_told
     world.check_end()
 
 
-def test_while_a_process_is_frozen_inside_a_checkpoint_others_read_and_are_told_whom_they_wait_for(
+def test_beside_a_process_frozen_in_a_checkpoint_others_read(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """A reset of the WAL pauses writers by design; it holds SQLite's write lock, and so does whoever freezes in it."""
+    """A reset of the WAL pauses writers by design.
+
+    It holds SQLite's write lock, and so does whoever freezes in it.
+    """
     world = templates.world("talk", tmp_path / "world")
 
     async def wait_for_it() -> None:
@@ -130,7 +136,7 @@ def test_while_a_process_is_frozen_inside_a_checkpoint_others_read_and_are_told_
     world.check()
 
 
-def test_while_a_process_is_frozen_inside_the_recovery_of_the_wal_others_are_told_so_and_its_death_frees_them(
+def test_a_process_frozen_in_the_wals_recovery_is_named(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
     world = templates.world("talk", tmp_path / "world")
@@ -164,7 +170,10 @@ def _wake_after_a_take_over(
     clock_s: float = 0.0,
     broken: str = "",
 ) -> World:
-    """Freeze a gateway in the middle of a turn; another takes it over and answers; then it wakes up and finishes, too."""
+    """Freeze a gateway in the middle of a turn.
+
+    Another takes it over and answers. Then it wakes up and finishes, too.
+    """
     world = templates.world("gateway", folder)
     options = {"lease_s": lease_s, "dawdle": True}
     # Between two batches: it holds no lock of SQLite's, only its turns.
@@ -176,7 +185,7 @@ def _wake_after_a_take_over(
 
 
 @pytest.mark.parametrize(("lease_s", "clock_s"), [(0.8, 0.0), (3_600.0, 86_400.0)])
-def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_wakes_is_refused(
+def test_a_frozen_process_loses_its_turn_and_its_late_write(
     lease_s: float,
     clock_s: float,
     templates: Templates,
@@ -184,7 +193,11 @@ def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_w
     second_zygote: Zygote,
     tmp_path: Path,
 ) -> None:
-    """When its lease has run out; or when the other's clock, which was set forward, says so: wrong, and still each is answered once."""
+    """When its lease has run out.
+
+    Or when the other's clock, which was set forward, says so: wrong, and still each is
+    answered once.
+    """
     world = _wake_after_a_take_over(
         templates, zygote, second_zygote, tmp_path / "world", lease_s=lease_s, clock_s=clock_s
     )
@@ -193,7 +206,7 @@ def test_a_turn_whose_process_freezes_is_taken_over_and_what_it_writes_when_it_w
     assert counted["messages"] == GATEWAY_TALKS * GATEWAY_MESSAGES
 
 
-def test_a_build_that_completes_a_turn_without_looking_at_its_fence_is_caught(
+def test_a_build_that_ignores_the_fence_of_a_turn_is_caught(
     templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
 ) -> None:
     breakage = "completes_without_looking_at_its_fence"
@@ -204,7 +217,7 @@ def test_a_build_that_completes_a_turn_without_looking_at_its_fence_is_caught(
         world.check_end()
 
 
-# -- forked -------------------------------------------------------------------------------------------------
+# -- forked ----------------------------------------------------------------------------
 
 FORK = """
 import gc, os, subprocess, sys, threading
@@ -216,15 +229,19 @@ from sessiondb.sqlite.transaction import Prepared
 
 BLOCKS = 400
 transaction.statements().update({
-    "fork.table": Prepared("fork.table", "CREATE TABLE ballast (n INTEGER PRIMARY KEY, content BLOB)"),
-    "fork.insert": Prepared("fork.insert", "INSERT INTO ballast (content) VALUES (randomblob(20000))"),
-    "fork.count": Prepared("fork.count", "SELECT count(*) AS n, sum(length(content)) AS bytes FROM ballast"),
+    name: Prepared(name, sql)
+    for name, sql in {
+        "fork.table": "CREATE TABLE ballast (n INTEGER PRIMARY KEY, content BLOB)",
+        "fork.insert": "INSERT INTO ballast (content) VALUES (randomblob(20000))",
+        "fork.count": "SELECT count(*) AS n, sum(length(content)) AS bytes FROM ballast",
+    }.items()
 })
 path = sys.argv[1]
 begun, go_on = threading.Event(), threading.Event()
 
 def body(tx):
-    # More than the page cache holds: half of it is in the WAL before COMMIT, and found by the index in the shared memory.
+    # More than the page cache holds: half of it is in the WAL before COMMIT, and found by
+    # the index in the shared memory.
     tx.run("fork.table")
     for _ in range(BLOCKS):
         tx.run("fork.insert")
@@ -250,7 +267,9 @@ async def child(db):
         with sessiondb.database.query(path, "SELECT 1"):
             pass
     calls = [
-        lambda: db.write("x", lambda tx: None), lambda: db.read("x", lambda tx: None), lambda: db.backend.backup(path + ".copy"),
+        lambda: db.write("x", lambda tx: None),
+        lambda: db.read("x", lambda tx: None),
+        lambda: db.backend.backup(path + ".copy"),
         db.close, lambda: db.session("agent:main:web:1"), anew, lambda: anew(readonly=True), ask,
     ]
     return sum([await refused(call) for call in calls])
@@ -276,8 +295,8 @@ with start_blocking_portal() as portal:
             os.kill(os.getpid(), 9)
         os.waitpid(pid, 0)
     # The lock is still the parent's: nobody else gets it.
-    other = subprocess.run([sys.executable, "-c", "import apsw, sys; apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')", path],
-                           capture_output=True, text=True)
+    script = "import apsw, sys; apsw.Connection(sys.argv[1]).execute('BEGIN IMMEDIATE')"
+    other = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
     print("BusyError" in other.stderr, flush=True)
     go_on.set()
     print(result.result(), flush=True)
@@ -285,7 +304,7 @@ with start_blocking_portal() as portal:
 """
 
 
-def test_a_parents_transaction_survives_whatever_its_forks_children_do_and_however_they_end(
+def test_a_parents_transaction_survives_its_forks(
     tmp_db: Path,
 ) -> None:
     with other_process(FORK, tmp_db) as parent:
@@ -371,9 +390,7 @@ with start_blocking_portal() as portal:
 
 
 @pytest.mark.parametrize("build", ["broken", "whole"])
-def test_a_fork_that_opens_what_its_parent_has_open_is_refused_and_a_build_that_lets_it_loses_what_it_acknowledged(
-    build: str, tmp_db: Path
-) -> None:
+def test_a_fork_may_not_open_what_its_parent_has_open(build: str, tmp_db: Path) -> None:
     with other_process(INHERIT, tmp_db, build) as parent:
         out, err = parent.communicate(timeout=60)
     assert (parent.returncode, err) == (0, "")

@@ -1,22 +1,31 @@
-"""A disk that loses power: what was written and synced is recorded, and the disk rebuilt as a cut could have left it.
+"""A disk that loses power: writes and syncs are recorded, and a cut is replayed.
 
-`Recorder` is SQLite's file layer (an apsw VFS over 'unix') for as long as its block runs: the library under test needs no
-change. It writes down, in one order for all threads, every file made, write, truncation, sync and deletion, every sync of a
-folder (SQLite's own too: it is told when a folder is opened for one), the file work that Python code does with `os`, and marks
-that the test sets. `Disk` replays such a log up to a cut and answers what may be on the disk afterwards.
+`Recorder` is SQLite's file layer (an apsw VFS over 'unix') for as long as its block
+runs. The library under test needs no change. The recorder writes down, in one order for
+all threads: every file created, write, truncation, sync and deletion, the file work
+that Python code does with `os`, and marks that the test sets. It also records every
+sync of a folder (SQLite's own too: it is told when a folder is opened for one). `Disk`
+replays such a log up to a cut and answers what may be on the disk afterwards.
 
-What is modelled
-* Since a file's last sync each write is kept or not, sector by sector, whatever the order was; so are truncations.
-* A file that grew may have its new length without the content: zeros, noise, or what lay there before it was cut off.
-* A name (created, linked, renamed, removed) is on disk when its folder has been synced since, and not because of a
-  file's sync; before that each change of names is kept or not. A folder is a name in its parent folder.
-* Disks that lie: `believe` decides which syncs count. Disks that fail: `fails` decides which syncs report an error; what was
-  to be synced then counts as written by the system and may be missing for ever, whatever later syncs say. It is shown from
-  memory until somebody has the file read from the disk again (`posix_fadvise`).
-* A process that is killed: `after` lets another one go on in what the first had written, synced or not.
+What is modelled:
 
-What is not: content that changes without being written (that is the business of checksums), the -shm file (SQLite makes it
-anew), several processes at once, a sector of which only a part was written by the disk itself.
+* Since a file's last sync each write is kept or not, sector by sector, in any order.
+  So are truncations.
+* A file that grew may have its new length without the content: zeros, noise, or what
+  lay there before it was cut off.
+* A name (created, linked, renamed, removed) is on disk when its folder has been synced
+  since, and not because of a file's sync. Before that each change of names is kept or
+  not. A folder is a name in its parent folder.
+* Disks that lie: `believe` decides which syncs count. Disks that fail: `fails` decides
+  which syncs report an error. The bytes of such a sync count as written by the system
+  and may be missing for ever, whatever later syncs say. They are shown from memory until
+  the file is read from the disk again (`posix_fadvise`).
+* A process that is killed: `after` lets another one continue in what the first had
+  written, synced or not.
+
+What is not: content that changes without being written (that is the business of
+checksums), the -shm file (SQLite makes it anew), several processes at once, and a
+sector of which the disk itself wrote only a part.
 """
 
 from __future__ import annotations
@@ -37,7 +46,7 @@ from unittest import mock
 
 import apsw
 
-# -- what is recorded -------------------------------------------------------------------------------------------------
+# -- what is recorded ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,11 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A file was synced; what was written after the call `began` (a position in the log) may have come too late for it."""
+    """A file was synced.
+
+    What was written after the call `began` (a position in the log) may have come too
+    late for it.
+    """
 
     file: int
     began: int
@@ -63,7 +76,10 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class FailedSync:
-    """A sync reported an error. The system has given up on what was written before it, and will not try again."""
+    """A sync reported an error.
+
+    The system has given up on what was written before it, and will not try again.
+    """
 
     file: int
     began: int
@@ -71,7 +87,10 @@ class FailedSync:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Names come and go, all of them or none: a creation or link, a removal (None), or both at once (a rename)."""
+    """Names change, all of them or none.
+
+    A creation or link, a removal (None), or both at once (a rename).
+    """
 
     changes: tuple[tuple[str, int | None], ...]
 
@@ -90,7 +109,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The system was asked to read a file from the disk again: what a failed sync had given up is there, or gone for good."""
+    """The system was asked to read a file from the disk again.
+
+    Writes that a failed sync had given up are then there, or lost for good.
+    """
 
     file: int
     salt: int
@@ -110,11 +132,14 @@ _OpenDirectory = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(
 
 @dataclass
 class Log:
-    """What happened, in order, after a beginning; `root` is the folder that was watched."""
+    """What happened, in order, after a beginning. `root` is the folder that was watched."""
 
     root: str
     initial: dict[str, bytes]
-    """What lay in the folder, durably, when the recording began. Its names are the first file numbers, in this order."""
+    """What lay in the folder, durably, when the recording began.
+
+    Its names are the first file numbers, in this order.
+    """
     events: list[Event] = field(default_factory=list)
     kinds: dict[int, Kind] = field(default_factory=dict)
     """Of each file, what SQLite opened it as."""
@@ -123,12 +148,18 @@ class Log:
 
 
 class Recorder(AbstractContextManager["Recorder"]):
-    """Records all that happens below a folder while its block runs. There can be one at a time in a process."""
+    """Records all that happens below a folder while its block runs.
+
+    There can be one at a time in a process.
+    """
 
     def __init__(
         self, root: Path, *, believe: Believe = lambda kind, path: True, after: Disk | None = None
     ) -> None:
-        """With `after` the record goes on where a process was killed: what had not been synced then still is not."""
+        """With `after`, the record continues where a process was killed.
+
+        Writes that had not been synced then still are not.
+        """
         self.root = os.path.realpath(root)
         self.believe = believe
         self.fails: Callable[[Kind], bool] = lambda kind: False
@@ -158,12 +189,12 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._stack = ExitStack()
 
     def mark(self, what: object) -> int:
-        """Note that the test knows something now; return how many events came before."""
+        """Note that the test knows something now. Return how many events came before."""
         with self._lock:
             self.log.events.append(Mark(what))
             return len(self.log.events) - 1
 
-    # -- the block ----------------------------------------------------------------------------------------------------
+    # -- the block ---------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         vfs = _Recording(self)
@@ -211,7 +242,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         )
         self._stack.callback(vfs.xSetSystemCall, "openDirectory", pointer)
 
-    # -- what SQLite does ---------------------------------------------------------------------------------------------
+    # -- what SQLite does --------------------------------------------------------------
 
     def covers(self, path: str | None) -> bool:
         return path is not None and path.startswith(self.root + os.sep)
@@ -251,7 +282,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         if (path == self.root or self.covers(path)) and self.believe("folder", path):
             self.add(SyncFolder(path))
 
-    # -- what Python code does ----------------------------------------------------------------------------------------
+    # -- what Python code does ---------------------------------------------------------
 
     def _made(self, path: str, number: int) -> None:
         with self._lock:
@@ -277,7 +308,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             if Path(name).is_dir():
                 self.sync_folder(name)
             elif self.covers(name):
-                # Written by Python, unseen; until now it counts as empty.
+                # Written by Python, unseen. Until now it counts as empty.
                 number = self._files[name]
                 self.add(Write(number, 0, Path(name).read_bytes()))
                 self.synced(number, name, len(self.log.events))
@@ -342,17 +373,23 @@ class Recorder(AbstractContextManager["Recorder"]):
 
 
 def _absolute(path: Any) -> str:
-    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # the name as it was given: links are not followed
+    # The name as it was given: links are not followed.
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # see above
 
 
 class _Recording(apsw.VFS):
-    """SQLite's unix file layer, recorded; the default one of the process until it is unregistered."""
+    """SQLite's unix file layer, recorded.
+
+    The default one of the process until it is unregistered.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         super().__init__("recording", "unix", makedefault=True)
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+    def xOpen(  # noqa: N802  # SQLite's name
+        self, name: str | apsw.URIFilename | None, flags: list[int]
+    ) -> apsw.VFSFile:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or not self.recorder.covers(path) or not flags[0] & _NAMED:
             return apsw.VFSFile("unix", name, flags)
@@ -394,19 +431,22 @@ class _RecordedFile(apsw.VFSFile):
         self.recorder.synced(self.number, self.path, began)
 
 
-# -- what is left after a cut -----------------------------------------------------------------------------------------
+# -- what is left after a cut ----------------------------------------------------------
 
 Fill = Literal["zeros", "noise", "stale"]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One way to lose what was not synced. `keeps(event, piece)` decides; a piece is a sector of a write, else 0."""
+    """One way to lose what was not synced.
+
+    `keeps(event, piece)` decides. A piece is a sector of a write, else 0.
+    """
 
     name: str
     keeps: Callable[[int, int], bool]
     sector: int | None = None
-    """Writes are torn at multiples of this; None: each is kept whole or not at all."""
+    """Writes are torn at multiples of this. None: each is kept whole or not at all."""
     grows: bool = True
     """Whether a file has the length of what was lost at its end, filled with something else."""
     fill: Fill = "zeros"
@@ -427,7 +467,10 @@ LOSSES = (
 
 
 def draw_loss(name: str, pending: list[int], kinds: Mapping[int, str], dice: random.Random) -> Loss:
-    """Choose what is lost, of the events that are not synced; `kinds` says what each of them changed."""
+    """Choose what is lost, of the events that are not synced.
+
+    `kinds` says what each of them changed.
+    """
     grows = dice.random() < 0.5
     fill = dice.choice(("zeros", "noise", "stale"))
     one = dice.choice(pending) if pending else -1
@@ -461,10 +504,14 @@ class _File:
     def __init__(self, durable: bytes = b"", ever: bytes = b"") -> None:
         self.durable = bytearray(durable)
         self.ever = bytearray(ever or durable)
-        """What each place of it held last, also beyond its end: in reused blocks that may come back."""
+        """What each place of it held last, also beyond its end: in reused blocks that
+        may come back.
+        """
         self.pending: list[tuple[int, Write | Truncate]] = []
         self.doomed: list[tuple[int, Write]] = []
-        """What a sync failed to write: there or not, until something else is written in its place."""
+        """What a sync failed to write: there or not, until something else is written in
+        its place.
+        """
 
     def sync(self, began: int) -> None:
         """Make durable what was done before a position of the log."""
@@ -496,7 +543,10 @@ class _File:
         self.doomed = left
 
     def fail(self, began: int) -> None:
-        """Give up on what was written before a position of the log. A length is kept in the folder's journal: tried again."""
+        """Give up on what was written before a position of the log.
+
+        A length is kept in the folder's journal: tried again.
+        """
         given_up = [
             (event, change)
             for event, change in self.pending
@@ -637,7 +687,10 @@ class Disk:
                 pass
 
     def _sync_names(self, folder: str) -> None:
-        """Make the names of a folder durable. A rename from or to another folder becomes so with either."""
+        """Make the names of a folder durable.
+
+        A rename from or to another folder becomes so with either.
+        """
         left = []
         for number, name in self._unsynced:
             if any(str(Path(path).parent) == folder for path, _ in name.changes):
@@ -693,12 +746,16 @@ def lay_out(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def commits(log: Log, database: str) -> Iterator[int]:
-    """Yield the position after each commit: when the last frame of a transaction is in the database's WAL, kept or not."""
+    """Yield the position after each commit.
+
+    There the last frame of a transaction is in the database's WAL, kept or not.
+    """
     page: tuple[int, int] | None = None
     for position, event in enumerate(log.events):
         if isinstance(event, Write) and log.paths.get(event.file) == database + "-wal":
             if (event.file, event.at) == page:
                 yield position + 1
-            # A frame's header: its second number is the size of the database in the last frame of a transaction, else 0.
+            # A frame's header: its second number is the size of the database in the
+            # last frame of a transaction, else 0.
             is_last = len(event.data) == 24 and event.at >= 32 and event.data[4:8] != bytes(4)
             page = (event.file, event.at + 24) if is_last else None

@@ -1,14 +1,18 @@
-"""Power cuts judged: what was acknowledged must be there, what was not is there wholly or not at all, and nothing else.
+"""Judge power cuts.
 
-A workload runs through the real library on a recorded disk (`proofs/power/disk.py`) and keeps a `Ledger`: each operation, when it was
-begun and acknowledged, and how one sees in the database that it has happened. From the record follow the *states* that the
-database went through, one per commit, read with every write kept. Of each state it is checked that it is sound (SQLite's own
-check and `verify`) and that no operation is half in it, or twice, or before it was begun; so it is known which state is the
-first with a given operation.
+Acknowledged operations must be there. Others are there wholly or not at all.
 
-Then the power is cut, again and again. What is rebuilt must open, be sound, and equal one of the states row for row, in every
-table: not an earlier one than that of the last acknowledged operation, and none that had not been written. Which of the
-operations under way are in it follows from that.
+A workload runs through the real library on a recorded disk (`proofs/power/disk.py`) and
+keeps a `Ledger`. The ledger has each operation, when it was begun and acknowledged, and
+how the database shows that it has happened. From the record follow the *states* that
+the database went through, one per commit, read with every write kept. Each state must
+be sound (SQLite's own check and `verify`). No operation may be half in it, or twice, or
+before it was begun. So the first state with a given operation is known.
+
+Then the power is cut, again and again. The rebuilt file must open, be sound, and equal
+one of the states row for row, in every table. That state may not be earlier than that
+of the last acknowledged operation, nor one that had not been written. It follows which
+of the unfinished operations are in it.
 """
 
 from __future__ import annotations
@@ -52,10 +56,10 @@ from tests.proofs.power.disk import (
 
 DATABASE = "gateway.db"
 EVERYTHING = Loss("everything kept", lambda event, piece: True)
-# One test shows no more problems than these; the rest is counted.
+# One test shows no more problems than these. The rest is counted.
 SHOWN = 12
 
-# -- what the client knows --------------------------------------------------------------------------------------------
+# -- what the client knows -------------------------------------------------------------
 
 
 @dataclass
@@ -72,7 +76,10 @@ class Operation:
     """The first state that shows it: from then on it stays at least until it is acknowledged."""
 
     def shows(self, sql: str, *values: Any) -> Self:
-        """Say how it is seen that it has happened, when it has and not before. Several conditions come true together."""
+        """Say how it is seen that it has happened, when it has and not before.
+
+        Several conditions come true together.
+        """
         self.conditions.append((sql, values))
         return self
 
@@ -115,9 +122,12 @@ class Ledger:
 
     @contextmanager
     def operation(self, name: str, *, retry: bool = False) -> Iterator[Operation]:
-        """Surround a call: begun on entering, acknowledged on leaving. The block says by what it is seen.
+        """Surround a call: begun on entering, acknowledged on leaving.
 
-        With `retry` it is the same operation as an earlier one of that name, perhaps of a process that was killed.
+        The block says by what it is seen.
+
+        With `retry` it is the same operation as an earlier one of that name, perhaps of
+        a process that was killed.
         """
         begun = self.recorder.mark(f"begun: {name}")
         operation = next(
@@ -136,7 +146,10 @@ class Ledger:
         return len(self.recorder.log.events)
 
     def known(self, name: str, *, since: int) -> Operation:
-        """Note something that must be on disk by now, whoever did it; the caller says by what it is seen."""
+        """Note something that must be on disk by now, whoever did it.
+
+        The caller says by what it is seen.
+        """
         operation = Operation(name, since, self.recorder.mark(f"known: {name}"))
         self.operations.append(operation)
         return operation
@@ -204,7 +217,7 @@ def _recorded(workload: Workload, recorder: Recorder, ledger: Ledger) -> Record:
     return Record(workload, recorder.log, ledger)
 
 
-# -- looking at a database --------------------------------------------------------------------------------------------
+# -- looking at a database -------------------------------------------------------------
 
 
 class Unsound(Exception):
@@ -220,7 +233,9 @@ def look(
     *,
     check: bool = True,
 ) -> str:
-    """Open a database after a cut, check it, and return the digest of all that it holds; call `then` while it is open.
+    """Open a database after a cut, check it, and return its digest.
+
+    Call `then` while it is open.
 
     Raises:
         Unsound: SQLite finds it damaged.
@@ -279,7 +294,7 @@ def verify_here(connection: apsw.Connection) -> None:
         raise Unsound(f"verify: {walk.report().findings[:3]}")
 
 
-# -- the states that a database went through --------------------------------------------------------------------------
+# -- the states that a database went through -------------------------------------------
 
 
 @dataclass
@@ -317,7 +332,10 @@ class History:
                 self._acknowledged.append((position, number, name))
 
     def required(self, position: int) -> tuple[int, str]:
-        """Return the earliest state that may be found after a cut here, and by whose acknowledgement."""
+        """Return the earliest state that a cut here may leave, and why.
+
+        The reason is the acknowledgement that requires it.
+        """
         at = bisect.bisect_left(self._acknowledged, (position,))
         return (
             (self._acknowledged[at - 1][1], self._acknowledged[at - 1][2]) if at else (0, "nothing")
@@ -326,7 +344,8 @@ class History:
     def written(self, position: int) -> int:
         """Return the latest state that may be found after a cut here.
 
-        One event before its last page is in the WAL: after a sync that failed, the same page may lie there already.
+        One event before its last page is in the WAL: after a sync that failed, the same
+        page may lie there already.
         """
         return bisect.bisect_right(self.states, position + 1, key=lambda state: state.position) - 1
 
@@ -335,7 +354,10 @@ class History:
 
 
 def history(taken: Record, folder: Path, *, verify_every: int = 1) -> History:
-    """Read every state of a record, with all writes kept; look for operations that are half in one, or twice."""
+    """Read every state of a record, with all writes kept.
+
+    Look for operations that are half in one, or twice.
+    """
     states: list[State] = []
     problems: list[str] = []
     disk = Disk(taken.log)
@@ -390,7 +412,10 @@ def _find(
     state: State,
     problems: list[str],
 ) -> bool:
-    """Look for an operation in a state; return whether it is settled: there, and acknowledged by then."""
+    """Look for an operation in a state.
+
+    Return whether it is settled: there, and acknowledged by then.
+    """
     assert operation.conditions, f"{operation.name}: nothing says how it is seen"
     try:
         counts = operation.counts(connection)
@@ -421,7 +446,7 @@ def laid_out(files: Mapping[str, bytes], folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-# -- cutting the power ------------------------------------------------------------------------------------------------
+# -- cutting the power -----------------------------------------------------------------
 
 
 @dataclass
@@ -433,7 +458,9 @@ class Verdict:
     states: int = 0
     operations: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    """Cuts by outcome: ok, unsound, mixed (no state that ever was), lost, early (not yet written), copy."""
+    """Cuts by outcome: ok, unsound, mixed (no state that ever was), lost, early (not
+    yet written), copy.
+    """
     wrong: int = 0
     """What was wrong before the power was cut."""
     losses: Counter[str] = field(default_factory=Counter)
@@ -465,7 +492,11 @@ class Verdict:
 
 
 def cut_points(log: Log, count: int, dice: random.Random, since: int = 0) -> list[int]:
-    """Choose where to cut: just before a sync or a name, just after one or after an acknowledgement, or anywhere."""
+    """Choose where to cut.
+
+    Just before a sync or a name, just after one or after an acknowledgement, or
+    anywhere.
+    """
     events = list(enumerate(log.events))[since:]
     before = [number for number, event in events if isinstance(event, Sync | SyncFolder | Name)]
     after = [
@@ -487,9 +518,12 @@ def judge(
     reopen_every: int = 0,
     verify_every: int = 1,
 ) -> Verdict:
-    """Cut the power `cuts` times in the course of a record, or of its part after a position, and say what was found.
+    """Cut the power `cuts` times in a record, and return what was found.
 
-    Every so many of them the library itself opens what was left and goes on; every so many states are verified.
+    With a position, only in the part after it.
+
+    Every so many of them the library itself opens what was left and goes on. Every so
+    many states are verified.
     """
     past = history(taken, folder / "state", verify_every=verify_every)
     verdict = Verdict(
@@ -511,7 +545,7 @@ def judge(
         if dice.random() < 0.3 and taken.database in files:
             files[taken.database + "-shm"] = dice.randbytes(
                 32_768
-            )  # of the life before; SQLite makes it anew
+            )  # of the life before. SQLite makes it anew
         verdict.losses[name] += 1
         where = f"cut {number} at {position} of {len(taken.log.events)}, {name}"
         key = hashlib.blake2b(repr(sorted(files.items())).encode()).digest()
@@ -527,7 +561,7 @@ def judge(
 def _look_at_all(
     taken: Record, files: Mapping[str, bytes], folder: Path
 ) -> dict[str, str | Unsound]:
-    """Look at the database, and at its copies that are there; return digests, or what is wrong."""
+    """Look at the database, and at its copies that are there. Return digests, or what is wrong."""
     found: dict[str, str | Unsound] = {}
     with laid_out(files, folder) as place:
         for name in [
@@ -623,7 +657,12 @@ def _judge_life_after(
 
 
 async def live_on(path: Path, is_current: bool, entries: frozenset[Any]) -> None:
-    """Look at it as a visitor does, then go on as the next start does: recover, append, verify. Every entry stays."""
+    """Read it as a visitor does, then work on as the next start does.
+
+    That is: recover, append, verify.
+
+    Every entry stays.
+    """
     if is_current:
         async with sessiondb.open(path, readonly=True) as db:
             report = await db.verify()
@@ -640,7 +679,7 @@ async def live_on(path: Path, is_current: bool, entries: frozenset[Any]) -> None
 
 
 def _glance(path: Path) -> tuple[int, frozenset[Any]]:
-    """Return a database's version and its entries; 0 and none when it is not made yet."""
+    """Return a database's version and its entries. 0 and none when it is not made yet."""
     found: list[tuple[int, frozenset[Any]]] = [(0, frozenset())]
 
     def glance(connection: apsw.Connection) -> None:
@@ -651,7 +690,7 @@ def _glance(path: Path) -> tuple[int, frozenset[Any]]:
     return found[-1]
 
 
-# -- twice ------------------------------------------------------------------------------------------------------------
+# -- twice -----------------------------------------------------------------------------
 
 
 def after_a_cut(taken: Record, run: Run, dice: random.Random) -> Workload:
@@ -671,9 +710,14 @@ def after_a_cut(taken: Record, run: Run, dice: random.Random) -> Workload:
 
 
 def after_a_kill(taken: Record, run: Run, at: int, seed: int) -> Record:
-    """Kill the process of a record at a position, and let another one go on in the same folder; then the power may be cut.
+    """Kill the process of a record at a position.
 
-    The second process finds all that the first had written, synced or not: it is still in the system's memory.
+    Another one continues in the same folder.
+
+    Then the power may be cut.
+
+    The second process finds all that the first had written, synced or not: it is still
+    in the system's memory.
     """
     disk = Disk(taken.log)
     disk.run_to(at)

@@ -1,10 +1,13 @@
-"""The power is cut at any moment: what was acknowledged is there, once and whole, and nothing is damaged.
+"""The power is cut at any moment.
 
-`disk.py` is the disk, `harness.py` the judge, `workloads.py` what runs. The second half of this file breaks the
-build, or the disk, in one way each and expects the judge to say so.
+Acknowledged writes are there, once and whole, and nothing is damaged.
 
-`SESSIONDB_POWER_CUTS` chooses how many disks are rebuilt in all, `SESSIONDB_POWER_SEED` another course; `make crash` runs tens of
-thousands.
+`disk.py` is the disk, `harness.py` the judge, `workloads.py` what runs. The second half
+of this file breaks the build, or the disk, in one way each and expects the judge to say
+so.
+
+`SESSIONDB_POWER_CUTS` chooses how many disks are rebuilt in all, `SESSIONDB_POWER_SEED`
+another course. `make crash` runs tens of thousands.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ from tests.support.engine import PATIENCE_S
 CUTS = int(os.environ.get("SESSIONDB_POWER_CUTS", "240"))
 SEED = int(os.environ.get("SESSIONDB_POWER_SEED", "20261120"))
 IS_LONG = CUTS >= 5_000
-# One record of a workload is cut this often; then it is run again, with other dice.
+# One record of a workload is cut this often. Then it is run again, with other dice.
 CUTS_PER_RECORD = 500
 # A second process after a cut or a kill: so many times a workload, each cut this often.
 AGAIN, AGAIN_CUTS = max(1, CUTS // 2_000), 40 if IS_LONG else 15
@@ -87,7 +90,10 @@ TEETH_CUTS = 30
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for disks that are rebuilt and thrown away by the hundred: in memory, where there is such a place."""
+    """Return a folder for hundreds of short-lived disks.
+
+    It is in memory, where the system has such a place.
+    """
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path
@@ -112,13 +118,11 @@ def run(
     return tried(judge(taken, cuts, SEED, folder, verify_every=1_000))
 
 
-# -- the library on an honest disk ------------------------------------------------------------------------------------
+# -- the library on an honest disk -----------------------------------------------------
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
-def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(
-    workload: Workload, disk: Path
-) -> None:
+def test_a_power_cut_loses_and_halves_nothing_acknowledged(workload: Workload, disk: Path) -> None:
     left = -(-CUTS // len(WORKLOADS))
     round_ = 0
     while left > 0:
@@ -138,9 +142,7 @@ def test_whatever_is_cut_off_what_was_acknowledged_is_there_and_nothing_is_half(
 @pytest.mark.parametrize(
     "workload", WORKLOADS if IS_LONG else WORKLOADS[3:5], ids=lambda workload: workload.name
 )
-def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(
-    workload: Workload, disk: Path
-) -> None:
+def test_a_second_power_cut_during_recovery_loses_nothing(workload: Workload, disk: Path) -> None:
     dice = random.Random(SEED)
     taken = record(workload, disk / "live", SEED)
     for number in range(AGAIN):
@@ -161,10 +163,13 @@ def test_a_second_cut_while_the_next_start_recovers_loses_nothing_either(
 @pytest.mark.parametrize(
     "workload", WORKLOADS if IS_LONG else WORKLOADS[:2], ids=lambda workload: workload.name
 )
-def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_next_one(
+def test_unsynced_writes_of_the_killed_do_not_count_as_durable(
     workload: Workload, disk: Path
 ) -> None:
-    """The system still holds what the dead process wrote; its successor finds it, builds on it, and the power goes."""
+    """The system still holds what the dead process wrote.
+
+    Its successor finds it, builds on it, and the power goes.
+    """
     dice = random.Random(SEED)
     for number in range(AGAIN):
         folder, seed = disk / str(number), SEED + number
@@ -174,7 +179,7 @@ def test_what_a_killed_process_had_not_synced_is_not_taken_for_durable_by_the_ne
         assert verdict.bad == 0, verdict
 
 
-def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the_next_one(
+def test_the_next_process_syncs_the_folders_of_a_killed_one(
     disk: Path,
 ) -> None:
     workload = Workload("create", create, folder="new/deeper")
@@ -193,7 +198,10 @@ def test_folders_that_a_killed_process_had_made_and_not_synced_are_synced_by_the
 
 
 def failed_and_killed(disk: Path) -> list[Verdict]:
-    """Let a commit's sync fail, kill the process at that instant, let another go on with the disk well again, cut the power."""
+    """Let a commit's sync fail, kill the process, continue, cut the power.
+
+    The process dies at that instant. The next one works on a healthy disk.
+    """
     workload = next(workload for workload in WORKLOADS if workload.name == "failing")
     verdicts = []
     for number in range(2 * AGAIN):
@@ -213,20 +221,21 @@ def failed_and_killed(disk: Path) -> list[Verdict]:
     return verdicts
 
 
-def test_a_commit_whose_sync_failed_is_not_built_upon_by_the_process_after_a_kill(
+def test_a_commit_whose_sync_failed_is_not_built_upon(
     disk: Path,
 ) -> None:
     for verdict in failed_and_killed(disk):
         assert verdict.bad == 0, verdict
 
 
-def test_said_again_after_a_kill_under_the_same_key_it_is_on_disk_once(disk: Path) -> None:
+def test_a_retry_after_a_kill_is_on_disk_once(disk: Path) -> None:
     dice = random.Random(SEED)
     workload = Workload("said again", insisting)
     for number in range(2 * AGAIN):
         folder, seed = disk / str(number), SEED + number
         taken = record(workload, folder / "live", seed)
-        # Often between the writing of a commit and its sync: the next process finds it, and nobody has synced it.
+        # Often between the writing of a commit and its sync: the next process finds it,
+        # and nobody has synced it.
         at = dice.choice(
             [at for at, event in enumerate(taken.log.events) if isinstance(event, Sync)]
         )
@@ -238,7 +247,7 @@ def test_said_again_after_a_kill_under_the_same_key_it_is_on_disk_once(disk: Pat
         assert verdict.bad == 0, verdict
 
 
-def test_with_durability_normal_the_last_moments_may_be_lost_but_nothing_is_ever_damaged(
+def test_durability_normal_may_lose_the_end_and_damages_nothing(
     disk: Path,
 ) -> None:
     verdict = run(
@@ -250,7 +259,7 @@ def test_with_durability_normal_the_last_moments_may_be_lost_but_nothing_is_ever
     assert set(verdict.counts) == {"ok", "lost"}
 
 
-def test_what_was_salvaged_is_on_disk_when_the_call_returns_and_has_its_name_only_when_it_is_complete(
+def test_a_salvaged_file_is_durable_and_complete_on_return(
     disk: Path,
 ) -> None:
     verdict = run(Workload("salvage", save, prepare=talked), disk, cuts=max(TEETH_CUTS, CUTS // 20))
@@ -258,7 +267,7 @@ def test_what_was_salvaged_is_on_disk_when_the_call_returns_and_has_its_name_onl
 
 
 @pytest.mark.parametrize(("call", "code"), [("open", errno.EACCES), ("fsync", errno.EINVAL)])
-def test_where_a_folder_cannot_be_synced_by_itself_everything_is(
+def test_where_a_folder_cannot_be_synced_everything_is(
     call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -283,7 +292,7 @@ def test_a_folder_that_the_disk_fails_to_sync_is_an_error(
         durable_files.make_folder(tmp_path / "new")
 
 
-# -- teeth: broken builds and broken disks ----------------------------------------------------------------------------
+# -- teeth: broken builds and broken disks ---------------------------------------------
 
 
 def test_found_a_build_that_does_not_sync(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +327,10 @@ def test_found_a_disk_that_says_synced_when_it_is_not(
 
 
 def test_found_a_disk_that_drops_a_single_sync_of_the_wal(disk: Path) -> None:
-    """The next one covers what it should have; until then one acknowledged append is not on disk."""
+    """The next one covers what it should have.
+
+    Until then one acknowledged append is not on disk.
+    """
     is_next = threading.Event()
     since: list[int] = []
     dropped: list[str] = []
@@ -395,7 +407,7 @@ def test_found_a_build_that_answers_before_commit(
     assert verdict.bad == verdict.counts["lost"]
 
 
-def test_found_a_build_that_stores_one_call_in_several_transactions(
+def test_found_a_build_that_splits_a_call_into_transactions(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = session_module.Session._append
@@ -428,7 +440,7 @@ def test_found_a_build_that_stores_a_message_twice(
     assert any("twice" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_deletes_a_session_before_it_is_archived(
+def test_found_a_build_that_deletes_before_it_archives(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(backend: Any, row: Any) -> None:
@@ -445,7 +457,7 @@ def test_found_a_build_that_deletes_a_session_before_it_is_archived(
     assert any("every entry of old can be had" in problem for problem in verdict.problems)
 
 
-def test_found_a_build_that_trusts_a_commit_in_memory_whose_sync_had_failed(
+def test_found_a_build_that_trusts_a_commit_that_was_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "reread_wal", lambda path: None)
@@ -455,7 +467,10 @@ def test_found_a_build_that_trusts_a_commit_in_memory_whose_sync_had_failed(
 def test_found_folders_that_are_made_and_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As until version 0.1.0: SQLite syncs the folder of its WAL, and nobody that folder's own name."""
+    """Sync the WAL's folder only, as until version 0.1.0.
+
+    SQLite syncs that folder. Its own name in its parent was not synced.
+    """
     monkeypatch.setattr(files, "make_folder", lambda folder: folder.mkdir(parents=True))
     verdict = run(Workload("folders", create, folder="new/deeper"), disk)
     assert verdict.counts["lost"] > 0
@@ -477,7 +492,7 @@ def test_found_copies_whose_names_are_not_synced(
     assert all(what in problem for problem in verdict.problems)
 
 
-# -- the model of the disk itself -------------------------------------------------------------------------------------
+# -- the model of the disk itself ------------------------------------------------------
 
 
 def replay(*events: Any, initial: dict[str, bytes] | None = None) -> Disk:
@@ -510,7 +525,7 @@ def test_a_folder_is_a_name_in_the_folder_above_it() -> None:
     assert replay(*created, SyncFolder("/disk")).after(NOTHING) == {"new/a": b""}
 
 
-def test_a_removed_name_comes_back_until_its_folder_is_synced_and_a_rename_is_one_change() -> None:
+def test_a_removed_name_may_come_back_until_a_folder_sync() -> None:
     missing, renamed = Name((("/disk/a", None),)), Name((("/disk/b", 0), ("/disk/a", None)))
     assert replay(missing, initial={"a": b"x"}).after(NOTHING) == {"a": b"x"}
     assert replay(missing, SyncFolder("/disk"), initial={"a": b"x"}).after(NOTHING) == {}
@@ -518,7 +533,7 @@ def test_a_removed_name_comes_back_until_its_folder_is_synced_and_a_rename_is_on
     assert replay(renamed, initial={"a": b"x"}).after(EVERYTHING) == {"b": b"x"}
 
 
-def test_a_write_is_torn_at_sectors_and_what_is_lost_at_the_end_leaves_its_length() -> None:
+def test_a_write_is_torn_at_sectors_and_keeps_its_length() -> None:
     played = replay(Write(0, 500, b"n" * 1_000), initial={"a": b"o" * 600})
     second = Loss("the second sector", lambda event, piece: piece == 1, sector=512)
     assert played.after(second) == {"a": b"o" * 512 + b"n" * 512 + bytes(476)}
@@ -539,7 +554,7 @@ def test_writes_and_truncations_are_kept_or_lost_one_by_one() -> None:
     assert played.after(EVERYTHING) == {"a": b"olnew"}
 
 
-def test_a_file_that_grew_without_its_content_may_show_what_was_there_before() -> None:
+def test_a_file_that_grew_may_show_what_was_there_before() -> None:
     played = replay(Truncate(0, 0), Sync(0, 1), Write(0, 4, b"new!"), initial={"a": b"secret"})
     assert played.after(Loss("lost", lambda event, piece: False, fill="stale")) == {
         "a": b"secret\0\0"
@@ -554,7 +569,7 @@ def test_a_file_that_grew_without_its_content_may_show_what_was_there_before() -
     assert again.after(Loss("lost", lambda event, piece: False, fill="stale")) == {"a": b"abc"}
 
 
-def test_sqlite_is_seen_to_sync_the_folder_of_a_new_wal_before_the_first_commit_returns(
+def test_sqlite_syncs_the_folder_of_a_new_wal_before_commit(
     disk: Path,
 ) -> None:
     taken = record(Workload("create", create), disk, SEED)
@@ -572,7 +587,7 @@ def test_sqlite_is_seen_to_sync_the_folder_of_a_new_wal_before_the_first_commit_
     assert any(event == SyncFolder(taken.log.root) for event in events[wal:acknowledged])
 
 
-def test_the_default_file_layer_is_sqlites_own_again_after_a_recording(disk: Path) -> None:
+def test_a_recording_restores_sqlites_own_file_layer(disk: Path) -> None:
     async def nothing(path: Path, ledger: Ledger) -> None:
         async with sessiondb.open(path) as db:
             with ledger.operation("append") as operation:

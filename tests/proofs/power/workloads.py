@@ -1,7 +1,8 @@
-"""What runs while the power is cut: each part of the library, in a life of some dozens of commits.
+"""Workloads for power cuts: each part of the library, in dozens of commits.
 
-Small WAL limits, so that checkpoints and resets of the WAL lie between. Whatever is random comes from the ledger's dice.
-The file is long and one list: a workload has no part in another.
+Small WAL limits, so that checkpoints and resets of the WAL lie between. Whatever is
+random comes from the ledger's dice. The file is long and one list: a workload has no
+part in another.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def says(text: str) -> str:
 async def append(
     ledger: Ledger, session: sessiondb.Session, text: str, *, key: str | None = None
 ) -> sessiondb.Receipt:
-    """Append one message; it is there once, with its content and its key."""
+    """Append one message. It is there once, with its content and its key."""
     with ledger.operation(f"append {text[:40]}") as operation:
         receipt = await session.append(user(text), idempotency_key=key)
         operation.shows(
@@ -73,7 +74,7 @@ async def append(
     return receipt
 
 
-# -- creation ---------------------------------------------------------------------------------------------------------
+# -- creation --------------------------------------------------------------------------
 
 
 async def create(path: Path, ledger: Ledger, **options: Any) -> None:
@@ -98,11 +99,16 @@ async def create(path: Path, ledger: Ledger, **options: Any) -> None:
             await context.__aexit__(None, None, None)
 
 
-# -- appending --------------------------------------------------------------------------------------------------------
+# -- appending -------------------------------------------------------------------------
 
 
 async def talk(path: Path, ledger: Ledger, **options: Any) -> None:
-    """Append one by one, many at once (so that they share commits), and several in one call; with and without keys."""
+    """Append one by one, concurrently, and several in one call.
+
+    Concurrent appends share commits.
+
+    With and without keys.
+    """
     async with opened(path, **options) as db:
         sessions = [await db.session(f"agent:main:web:{number}") for number in range(3)]
         for step in range(12):
@@ -167,11 +173,11 @@ def _held(hold: Hold) -> Callable[[Any], Any]:
     return body
 
 
-# -- contexts ---------------------------------------------------------------------------------------------------------
+# -- contexts --------------------------------------------------------------------------
 
 
 async def contexts(path: Path, ledger: Ledger) -> None:
-    """Compact in time, late and in vain; undo, reset, branch, fork; appends come in between."""
+    """Compact in time, late and in vain. Undo, reset, branch, fork. Appends come in between."""
     async with opened(path) as db:
         session = await db.session("agent:main:web:1")
         for turn in range(2):
@@ -237,7 +243,10 @@ async def _compact(
             with ledger.operation("give up") as operation:
                 await db.fail_compaction(job.id, "it took too long")
                 operation.shows(
-                    "SELECT count(*) FROM compaction WHERE compaction_id = ? AND state <> 'running'",
+                    (
+                        "SELECT count(*) FROM compaction WHERE compaction_id = ? AND state <> "
+                        "'running'"
+                    ),
                     job.id,
                 )
         else:
@@ -266,7 +275,7 @@ async def _commit(
     assert await db.commit_compaction(compaction_id, summary) == result
 
 
-# -- a gateway --------------------------------------------------------------------------------------------------------
+# -- a gateway -------------------------------------------------------------------------
 
 
 class Gateway:
@@ -286,7 +295,10 @@ class Gateway:
         with self.ledger.operation(f"accept {event_id}") as operation:
             receipt = await db.accept("web", event_id, key, user(event_id))
             operation.shows(
-                "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND payload LIKE ?",
+                (
+                    "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND "
+                    "payload LIKE ?"
+                ),
                 event_id,
                 says(event_id),
             )
@@ -299,7 +311,10 @@ class Gateway:
         claimed = self.ledger.known(f"claim {turn.number}", since=since)
         claimed.shows("SELECT count(*) FROM turn WHERE turn_no = ?", turn.number)
         claimed.shows(
-            "SELECT count(*) FROM inbox WHERE turn_no = ? AND state <> 'queued' AND entry_no IS NOT NULL",
+            (
+                "SELECT count(*) FROM inbox WHERE turn_no = ? AND state <> 'queued' AND entry_no "
+                "IS NOT NULL"
+            ),
             turn.number,
         )
         if turn.attempt == 1:
@@ -338,7 +353,8 @@ class Gateway:
                 "SELECT count(*) FROM inbox WHERE turn_no = ? AND state = 'done'", message["turn"]
             )
             complete.shows(ENTRY, says(f"answer to {message['re']}"))
-        # Known to be under way before the channel is called: after a cut it is never simply sent again.
+        # Known to be under way before the channel is called: after a cut it is never
+        # simply sent again.
         sending = self.ledger.known(f"sending {outgoing.outbox_no}", since=since)
         sending.shows(
             "SELECT count(*) FROM outbox WHERE outbox_no = ? AND state <> 'pending'",
@@ -348,14 +364,21 @@ class Gateway:
         return "receipt"
 
     async def listen(self, db: sessiondb.SessionDB) -> None:
-        """Follow events; one that was handled is not told again once the next has been asked for."""
-        async with aclosing(db.events("operator", from_start=True)) as report:  # type: ignore[type-var]
+        """Follow events.
+
+        One that was handled is not told again once the next has been asked for.
+        """
+        events = db.events("operator", from_start=True)
+        async with aclosing(events) as report:  # type: ignore[type-var]
             before = 0
             async for event in report:
                 if before:
                     cursor = self.ledger.known(f"event {before} handled", since=0)
                     cursor.shows(
-                        "SELECT count(*) FROM event_cursor WHERE consumer = 'operator' AND event_no >= ?",
+                        (
+                            "SELECT count(*) FROM event_cursor WHERE consumer = 'operator' AND "
+                            "event_no >= ?"
+                        ),
                         before,
                     )
                 before = event.event_no
@@ -375,7 +398,7 @@ async def _serving(db: sessiondb.SessionDB, gateway: Gateway) -> AsyncIterator[N
 
 
 async def gateway(path: Path, ledger: Ledger) -> None:
-    """Accept, claim, answer, send; stop in the middle of a turn; start again, recover, resume."""
+    """Accept, claim, answer, send. Stop in the middle of a turn. Start again, recover, resume."""
     server = Gateway(ledger)
     async with opened(path) as db:
         async with _serving(db, server):
@@ -412,11 +435,14 @@ async def _settled(db: sessiondb.SessionDB, server: Gateway) -> None:
             await db.backend.wait_change(db.backend.change_count, 0.05)
 
 
-# -- retention --------------------------------------------------------------------------------------------------------
+# -- retention -------------------------------------------------------------------------
 
 
 async def keep(path: Path, ledger: Ledger) -> None:
-    """Archive what is old, delete some of it for good, restore, give space back; nobody's entries are ever in neither place."""
+    """Archive what is old, delete some of it for good, restore, give space back.
+
+    Nobody's entries are ever in neither place.
+    """
     async with opened(path) as db:
         sessions = await three_sessions(db, ledger)
         with ledger.operation("gc") as operation:
@@ -434,7 +460,10 @@ async def keep(path: Path, ledger: Ledger) -> None:
         with ledger.operation("drop the archive") as operation:
             report = await db.gc(RetentionPolicy(archive_days=0))
             operation.shows(
-                "SELECT count(*) FROM archive JOIN session USING (session_no) WHERE session_id = ? AND state = 'deleted'",
+                (
+                    "SELECT count(*) FROM archive JOIN session USING (session_no) WHERE "
+                    "session_id = ? AND state = 'deleted'"
+                ),
                 sessions[1].id,
             )
         await db.backend.incremental_vacuum(1_000)
@@ -446,7 +475,10 @@ ENTRIES_KEPT = 12
 
 
 async def three_sessions(db: sessiondb.SessionDB, ledger: Ledger) -> list[sessiondb.Session]:
-    """Make two sessions that are old and one that is not; from now on their entries must be somewhere."""
+    """Make two sessions that are old and one that is not.
+
+    From now on their entries must be somewhere.
+    """
     sessions = []
     for age, name in enumerate(("old", "older", "present")):
         session = await db.session(f"agent:main:web:{name}")
@@ -470,7 +502,8 @@ async def three_sessions(db: sessiondb.SessionDB, ledger: Ledger) -> list[sessio
 
 _GONE = """SELECT count(*) FROM session WHERE archived_at_ms IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM entry WHERE entry_no >> 32 = session_no)"""
-_RESTORED = """SELECT count(*) FROM session JOIN archive USING (session_no) WHERE session_id = ? AND state = 'restored'
+_RESTORED = """SELECT count(*) FROM session JOIN archive USING (session_no) WHERE session_id = ?
+               AND state = 'restored'
                AND (SELECT count(*) FROM entry WHERE entry_no >> 32 = session_no) >= ?"""
 
 
@@ -493,20 +526,26 @@ def _all_there(session_no: int, entries: int, connection: apsw.Connection) -> bo
     count = "SELECT count(*) FROM entry WHERE entry_no >> 32 = ?"
     if connection.execute(count, (session_no,)).fetchall()[0][0] >= entries:
         return True
-    archives = "SELECT archive_no, encoding FROM archive WHERE session_no = ? AND state IN ('deleting', 'archived', 'restoring')"
+    archives = (
+        "SELECT archive_no, encoding FROM archive WHERE session_no = ? AND state IN "
+        "('deleting', 'archived', 'restoring')"
+    )
     found = 0
     for archive_no, encoding in connection.execute(archives, (session_no,)).fetchall():
-        stored = "SELECT chunk_no, what, rows, sha256, content FROM archive_chunk WHERE archive_no = ? AND what = 'entry'"
+        stored = (
+            "SELECT chunk_no, what, rows, sha256, content FROM archive_chunk WHERE "
+            "archive_no = ? AND what = 'entry'"
+        )
         for values in connection.execute(stored, (archive_no,)).fetchall():
             found += len(archive_format.decode(_Chunk(*values), encoding, session_no, "s")[1])
     return found >= entries
 
 
-# -- copies -----------------------------------------------------------------------------------------------------------
+# -- copies ----------------------------------------------------------------------------
 
 
 async def copies(path: Path, ledger: Ledger) -> None:
-    """Back up and export while others append; a file that has its name is complete, and stays."""
+    """Back up and export while others append. A file that has its name is complete, and stays."""
     async with opened(path) as db:
         sessions = [await db.session(f"agent:{agent}:web:1") for agent in ("main", "coder")]
         for number in range(6):
@@ -554,7 +593,7 @@ async def save(path: Path, ledger: Ledger) -> None:
     ledger.copies.append(Copy("saved.db", path.with_name("saved.db").read_bytes(), begun, done))
 
 
-# -- an older file ----------------------------------------------------------------------------------------------------
+# -- an older file ---------------------------------------------------------------------
 
 
 def version_1(path: Path) -> None:
@@ -581,11 +620,14 @@ async def migrate(path: Path, ledger: Ledger) -> None:
             await context.__aexit__(None, None, None)
 
 
-# -- import -----------------------------------------------------------------------------------------------------------
+# -- import ----------------------------------------------------------------------------
 
 
 async def bring_in(path: Path, ledger: Ledger) -> None:
-    """Import real transcripts while somebody talks; stop in the middle, go on, and once more for nothing."""
+    """Import real transcripts while somebody talks.
+
+    Stop in the middle, go on, and once more for nothing.
+    """
     async with opened(path) as db:
         session = await db.session("agent:main:web:1")
         folder = SAMPLE / "openclaw-2026.5.18"
@@ -618,7 +660,7 @@ async def bring_in(path: Path, ledger: Ledger) -> None:
         assert {file.status for file in again.files} == {"unchanged"}
 
 
-# -- two writers ------------------------------------------------------------------------------------------------------
+# -- two writers -----------------------------------------------------------------------
 
 
 async def two(path: Path, ledger: Ledger) -> None:
@@ -642,16 +684,20 @@ async def _appends(ledger: Ledger, session: sessiondb.Session, who: str) -> None
         await append(ledger, session, f"{who} {number} {'x' * ledger.dice.choice((10, 5_000))}")
 
 
-# -- a disk that fails ------------------------------------------------------------------------------------------------
+# -- a disk that fails -----------------------------------------------------------------
 
 
 async def failing(path: Path, ledger: Ledger) -> None:
-    """Append although now and then a sync fails, at a commit or a checkpoint; retry with the same key until it is taken."""
+    """Append although now and then a sync fails, at a commit or a checkpoint.
+
+    Retry with the same key until it is taken.
+    """
     async with opened(path) as db:
         session = await db.session("agent:main:web:1")
         ledger.recorder.fails = lambda kind: ledger.dice.random() < 0.25
         try:
-            # Nothing is gained by waiting before a failed connection is opened again: this disk's luck is drawn anew each time.
+            # Nothing is gained by waiting before a failed connection is opened again:
+            # this disk's luck is drawn anew each time.
             with mock.patch.object(writer, "REOPEN_PAUSE_S", (0.0, 0.001)):
                 await _all(ledger, session)
         finally:
@@ -660,7 +706,7 @@ async def failing(path: Path, ledger: Ledger) -> None:
 
 
 async def insisting(path: Path, ledger: Ledger, **options: Any) -> None:
-    """What the client of a gateway that was killed does: say all of it again, under the same keys."""
+    """Repeat all calls under the same keys, as a killed gateway's client does."""
     async with opened(path, **options) as db:
         await db.recover()
         await _all(ledger, await db.session("agent:main:web:1"))
@@ -692,7 +738,7 @@ async def _try(session: sessiondb.Session, text: str) -> bool:
     return True
 
 
-# -- after a cut ------------------------------------------------------------------------------------------------------
+# -- after a cut -----------------------------------------------------------------------
 
 
 async def again(path: Path, ledger: Ledger) -> None:

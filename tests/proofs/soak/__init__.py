@@ -1,16 +1,25 @@
-"""The soak: an hour of everything at once on one database, and bounds that are looked at every second.
+"""The soak: an hour of everything on one database, judged by bounds.
 
     python -m tests.proofs.soak --minutes 60          `make soak`
 
-What runs: two gateway processes (one lives for the whole run, so that a leak can show; the other one is killed again and
-again), people who talk in many conversations and remember what was acknowledged, compactions that are quick, slow, failing,
-late or without progress, retention that archives, restores and deletes, imports of files that grow, backups that are opened
-and audited, commands of the command line as processes (some of them killed), and readers that hold a snapshot for seconds.
+What runs, all at once:
 
-What is looked at: `watch.py` samples, `judge.py` has the bounds and draws the table, `audit.py` compares a database (the last
-one and every backup) with what people remember. A bound that is broken is named with the moment; the exit code is then 1.
+* Two gateway processes. One lives for the whole run, so that a leak can show. The other
+  one is killed again and again.
+* People who talk in many conversations and remember every acknowledgement.
+* Compactions that are quick, slow, failing, late or without progress.
+* Retention that archives, restores and deletes. Imports of files that grow. Backups
+  that are opened and audited.
+* Commands of the command line as processes (some of them killed), and readers that hold
+  a snapshot for seconds.
 
-What is not modelled: power cuts and failing disks (other harnesses do that), other hosts, a clock that jumps, a channel that is
-slow for minutes. What is judged are bytes, counts, states and trends; of times only how late the gateways' event loops are, against an idle
-process beside them, and the longest transaction without its sync, both generously: the machine is shared.
+`watch.py` samples every second, `judge.py` has the bounds, `report.py` draws the table.
+`audit.py` compares a database (the last one and every backup) with what people
+remember. A broken bound is named with its moment. The exit code is then 1.
+
+Not modelled: power cuts and failing disks (other harnesses do that), other hosts, a
+clock that jumps, a channel that is slow for minutes. The bounds are of bytes, counts,
+states and trends. Only two are of times: how late the gateways' event loops are, beside
+an idle process, and the longest transaction without its sync. Both are generous,
+because the machine is shared.
 """

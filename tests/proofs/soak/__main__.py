@@ -30,7 +30,8 @@ async def run(plan: Plan) -> Soak:
     except GatewayFailed as failed:
         soak.fail("gateway", str(failed))
     except Exception as failed:  # noqa: BLE001  # it is told, with its end
-        # Nothing is worth more than what was seen until then: it is reported, and the run counts as broken.
+        # Nothing is worth more than what was seen until then: it is reported, and the
+        # run counts as broken.
         soak.fail("harness", "".join(traceback.format_exception(failed))[-1_000:])
     finally:
         for member in (soak.elder, soak.mortal):
@@ -54,7 +55,7 @@ def judge(soak: Soak) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run, print the table, write the series; 1 if a bound was broken."""
+    """Run, print the table, write the series. 1 if a bound was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.soak", description=__doc__)
     parser.add_argument(
         "--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES", "60"))

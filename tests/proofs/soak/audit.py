@@ -2,15 +2,17 @@
 
     python -m tests.proofs.soak.audit COPY LEDGER REPORT
 
-`COPY` is a backup, or a copy of the file at the end; it is changed: every archive in it is restored first, so that a
-conversation is looked for in one place, and every archive is shown to be whole. Then, per session:
+`COPY` is a backup, or a copy of the file at the end. It is changed: every archive in it
+is restored first, so that a conversation is looked for in one place, and every archive
+is shown to be whole. Then, per session:
 
-* every acknowledged message is in the transcript, or is waiting in the inbox, exactly once, in the order in which people sent it;
+* every acknowledged message is in the transcript, or is waiting in the inbox, exactly
+  once, in the order in which people sent it;
 * the text is the text that was sent;
 * nothing is there that nobody sent.
 
-Conversations whose archive was deleted, as the policy said, are listed, so that the caller can tell whether an earlier
-audit has seen all of them.
+Conversations whose archive was deleted, as the policy said, are listed, so that the
+caller can tell whether an earlier audit has seen all of them.
 """
 
 from __future__ import annotations
@@ -50,7 +52,12 @@ LARGE = 50
 
 
 def text_of(event_id: str, chars: int, control: str = "") -> str:
-    """Return what is said under that id: the id, a word for the model, and words that depend on the id alone; of !large many."""
+    """Return the text of a message by its id.
+
+    The id, a word for the model, and words that depend on the id alone.
+
+    Of !large many.
+    """
     chance = random.Random(event_id)
     words = " ".join(
         chance.choice(WORDS) for _ in range(chars // 5 * (LARGE if control == "!large" else 1))
@@ -60,7 +67,10 @@ def text_of(event_id: str, chars: int, control: str = "") -> str:
 
 @dataclass
 class Ledger:
-    """What people remember: per session, the ids of acknowledged messages in the order in which they were sent."""
+    """What people remember.
+
+    Per session, the ids of acknowledged messages in the order in which they were sent.
+    """
 
     chars: int
     acknowledged: dict[str, list[str]] = field(default_factory=dict)
@@ -93,7 +103,8 @@ class Findings:
 
 async def restore_everything(path: Path, found: Findings) -> None:
     """Bring back every archive, finished or on its way, and check the whole file again."""
-    archived = """SELECT DISTINCT s.session_id FROM archive AS a JOIN session AS s ON s.session_no = a.session_no
+    archived = """SELECT DISTINCT s.session_id FROM archive AS a
+                  JOIN session AS s ON s.session_no = a.session_no
                   WHERE a.state NOT IN ('restored', 'deleted') ORDER BY a.archive_no"""
     async with sessiondb.open(path, program="soak audit") as db:
         for session_id in query(path, archived):
@@ -114,7 +125,10 @@ def compare(path: Path, ledger: Ledger) -> Findings:
     deleted = set(
         query(
             path,
-            "SELECT s.session_id FROM archive AS a JOIN session AS s ON s.session_no = a.session_no WHERE a.state = 'deleted'",
+            (
+                "SELECT s.session_id FROM archive AS a JOIN session AS s ON s.session_no = "
+                "a.session_no WHERE a.state = 'deleted'"
+            ),
         )
     )
     known = dict(query(path, "SELECT session_id, session_no FROM session"))
@@ -136,13 +150,15 @@ def _said(path: Path, session_no: int) -> list[str]:
     message = query(
         path,
         """SELECT json_extract(payload, '$.message.content') FROM entry
-           WHERE entry_no BETWEEN ?1 << 32 AND (?1 << 32) + 0xffffffff AND role = 'user' ORDER BY entry_no""",
+           WHERE entry_no BETWEEN ?1 << 32 AND (?1 << 32) + 0xffffffff AND role = 'user'
+             ORDER BY entry_no""",
         session_no,
     )
     waiting = query(
         path,
         """SELECT json_extract(payload, '$.content') FROM inbox
-           WHERE session_no = ? AND entry_no IS NULL AND state IN ('queued', 'interrupted', 'dead') ORDER BY inbox_no""",
+           WHERE session_no = ? AND entry_no IS NULL AND state IN ('queued', 'interrupted', 'dead')
+             ORDER BY inbox_no""",
         session_no,
     )
     return [*message, *waiting]

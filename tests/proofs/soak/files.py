@@ -1,7 +1,10 @@
-"""The folder that is imported again and again: sample transcripts that stay as they are, and files of our own that grow.
+"""The folder that is imported repeatedly.
 
-A file grows by whole lines and sometimes by a torn one, whose other half comes with the next round, as when a folder is
-read while its gateway writes. Each round may also add a file.
+Sample transcripts stay as they are. Files of our own grow.
+
+A file grows by whole lines and sometimes by a torn one, whose other half comes with the
+next round, as when a folder is read while its gateway writes. Each round may also add a
+file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The end of a soak: both gateways are killed at once, and a last one recovers.
 
-Then what is left on disk is compared with what people remember, and with the files that were imported.
+Then what is left on disk is compared with what people remember, and with the files that
+were imported.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ async def finish(soak: Soak) -> None:
 
 
 async def _settle(soak: Soak) -> None:
-    """Start a last gateway; wait until nothing waits, is held or unknown; stop it in good order."""
+    """Start a last gateway. Wait until nothing waits, is held or unknown. Stop it in good order."""
     last = Member("last", soak.plan, soak.on_line)
     await last.start()
     try:
@@ -49,20 +50,28 @@ async def _settle(soak: Soak) -> None:
     except TimeoutError:
         soak.fail(
             "settled",
-            f"not settled {soak.plan.settle_s:g} s after the last start: {_undecided(soak)} undecided",
+            (
+                f"not settled {soak.plan.settle_s:g} s after the last start: {_undecided(soak)} "
+                "undecided"
+            ),
         )
     await last.stop()
 
 
 def _undecided(soak: Soak) -> int:
     assert soak.looker is not None
-    sql = """SELECT (SELECT count(*) FROM outbox WHERE state IN ('unknown', 'failed', 'pending', 'sending'))
+    sql = """SELECT (SELECT count(*) FROM outbox
+                  WHERE state IN ('unknown', 'failed', 'pending', 'sending'))
                   + (SELECT count(*) FROM inbox WHERE state NOT IN ('done'))"""
     return int(soak.looker.ask(sql)[0][0])
 
 
 def check_rows(soak: Soak) -> None:
-    """Nothing is held by the dead, every process that ended is known to have ended, nothing is left to do."""
+    """Check the rows that a soak leaves.
+
+    No dead process holds anything, every ended process is known as ended, no work is
+    left.
+    """
     path = soak.plan.database
     if held := query(path, "SELECT what, number, owner FROM held"):
         soak.fail(
@@ -76,7 +85,10 @@ def check_rows(soak: Soak) -> None:
         soak.fail("settled", f"{len(unsettled)} messages are not done, such as {unsettled[0]}")
     twice = query(
         path,
-        "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no HAVING count(*) > 1",
+        (
+            "SELECT inbox_no, count(*) FROM turn WHERE state = 'completed' GROUP BY inbox_no "
+            "HAVING count(*) > 1"
+        ),
     )
     if twice:
         soak.fail("completed twice", f"{len(twice)} messages, such as {twice[0]}")
@@ -86,7 +98,10 @@ def check_rows(soak: Soak) -> None:
 
 
 def check_channel(soak: Soak) -> None:
-    """What the channel received against the outbox: once each, in order per target, and nothing else."""
+    """Compare the channel with the outbox.
+
+    Each reply came once, in order per target, and nothing else came.
+    """
     outbox = dict(query(soak.plan.database, "SELECT outbox_no, state FROM outbox"))
     lines = delivered(soak.plan.channel)
     times = Counter(line["outbox_no"] for line in lines)
@@ -98,18 +113,25 @@ def check_channel(soak: Soak) -> None:
     ]:
         soak.fail(
             "reply lost",
-            f"{len(missing)} replies are sent, say the rows; the channel has not got them, such as {missing[0]}",
+            (
+                f"{len(missing)} replies are sent, say the rows; the channel has not got them, "
+                f"such as {missing[0]}"
+            ),
         )
     last: dict[str, int] = {}
     for line in lines:
-        # A reply that nobody knew about and that was sent again later comes behind those that did not wait for it, by design.
+        # A reply that nobody knew about and that was sent again later comes behind
+        # those that did not wait for it, by design.
         if line["outbox_no"] < last.get(line["target"], 0):
             soak.counted["replies sent later, settled by hand"] += 1
         last[line["target"]] = max(last.get(line["target"], 0), line["outbox_no"])
 
 
 async def _check_transcripts(soak: Soak) -> None:
-    """Audit a copy in which every archive was restored; then import and export it once more, byte for byte."""
+    """Audit a copy in which every archive was restored.
+
+    Then import and export it once more, byte for byte.
+    """
     plan = soak.plan
     copy = plan.folder / "final.db"
     shutil.copy(plan.database, copy)  # nobody has it open any more
@@ -126,8 +148,10 @@ async def _check_transcripts(soak: Soak) -> None:
     await soak.commands.run("import", copy, soak.files.folder, codes=(0, 1))
     out = plan.folder / "export"
     await soak.commands.run("export", copy, out, codes=(0, 1))
-    # What was deleted for good is not written. An index names what is bound: conversations that retention has let go of are not.
-    deleted = """SELECT r.name FROM import_file AS r JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
+    # What was deleted for good is not written. An index names what is bound:
+    # conversations that retention has let go of are not.
+    deleted = """SELECT r.name FROM import_file AS r
+                 JOIN archive AS a ON a.session_no = r.session_no WHERE a.state = 'deleted'"""
     missing = set(query(copy, deleted))
     names = set(query(copy, "SELECT name FROM import_file WHERE kind <> 'index'"))
     wrong = [

@@ -2,10 +2,13 @@
 
     python -m tests.proofs.soak.gateway DATABASE SETTINGS
 
-Beside what `support/gateway_child.py` does it runs retention, looks after processes that died, follows events, takes backups when
-it is told to, summarises well, slowly, badly, late or not at all, and says every second how its event loop and its writer did.
+It does what `support/gateway_child.py` does, and more. It runs retention, recovers the
+work of dead processes, follows events, and takes backups on command. It summarises
+well, slowly, badly, late or not at all. Every second it reports on its event loop and
+its writer.
 
-A message may tell the model what to do: !flaky (raise at the first attempt), !slow (take seconds), !empty (no answer).
+A message may tell the model what to do: !flaky (raise at the first attempt), !slow
+(take seconds), !empty (no answer).
 
 `broken` names what is wrong with this gateway on purpose, for the tests of the harness:
 
@@ -46,10 +49,12 @@ from tests.support.gateway_child import KEEP_TOKENS, Child, Settings, assistant,
 from .lag import measure
 
 DAY_S = 86_400.0
-# The bound of one write transaction (design, section 10). A longer one is reported with its operation.
+# The bound of one write transaction (design, section 10). A longer one is reported with
+# its operation.
 TRANSACTION_MS_MAX = 25.0
 LEFT_BEHIND_BYTES = 4 * 1024 * 1024
-# For how long a gateway that is broken blocks its loop, or holds a transaction; twice what `short` plans allow.
+# For how long a gateway that is broken blocks its loop, or holds a transaction. Twice
+# what `short` plans allow.
 BLOCKS_S = 2.5
 # What becomes of a compaction, and how often.
 SUMMARIES = {"quick": 50, "slow": 15, "failing": 10, "timing out": 10, "late": 10, "empty": 5}
@@ -79,7 +84,9 @@ class Slow:
         self.found: list[tuple[str, float]] = []
         self.longest: tuple[str, float] = ("", 0.0)
         self.held: tuple[str, float] = ("", 0.0)
-        """The longest transaction without its COMMIT: from when the write lock was ours, to where only the disk is waited for."""
+        """The longest transaction without its COMMIT: from when the write lock was
+        ours, to where only the disk is waited for.
+        """
 
     def note(self, op: str, took_ms: float) -> None:
         if took_ms > self.longest[1]:
@@ -88,7 +95,7 @@ class Slow:
             self.found.append((op, round(took_ms, 1)))
 
     def watch(self) -> None:
-        """Have every writer of this process tell us of its transactions and of its maintenance tasks' steps."""
+        """Measure the transactions and maintenance steps of every writer."""
         commit, measure, step = Writer._commit, Writer._measure, Writer._step_maintenance
 
         def committed(writer: Writer, connection: Any, batch: Any) -> None:
@@ -108,7 +115,9 @@ class Slow:
             if task:
                 self.note(f"a step of {task}", (time.monotonic() - began) * 1000)
 
-        Writer._commit, Writer._measure, Writer._step_maintenance = committed, measured, stepped  # type: ignore[method-assign]
+        Writer._commit = committed  # type: ignore[method-assign]
+        Writer._measure = measured  # type: ignore[method-assign]
+        Writer._step_maintenance = stepped  # type: ignore[method-assign]
 
 
 class SoakGateway(Child):
@@ -147,7 +156,7 @@ class SoakGateway(Child):
             else:
                 self.group.start_soon(self.settle)
 
-    # -- what people and operators ask for ------------------------------------------------------------------
+    # -- what people and operators ask for ---------------------------------------------
 
     async def accept(self, command: dict[str, Any]) -> None:
         key = f"agent:{command['agent']}:soak:channel:{command['talk']}"
@@ -176,7 +185,10 @@ class SoakGateway(Child):
             )
 
     async def decide(self, command: dict[str, Any]) -> None:
-        """Do what an operator decided about a reply or a dead letter; another one may have been quicker."""
+        """Do what an operator decided about a reply or a dead letter.
+
+        Another one may have been quicker.
+        """
         what, number = command["what"], command["number"]
         try:
             if what in ("sent", "pending"):
@@ -217,7 +229,7 @@ class SoakGateway(Child):
                 ),
             )
 
-    # -- the model, the summariser, the channel -------------------------------------------------------------
+    # -- the model, the summariser, the channel ----------------------------------------
 
     async def think(self, turn: Turn) -> Answer:
         text = turn.message["content"]
@@ -295,7 +307,7 @@ class SoakGateway(Child):
             )
         return receipt
 
-    # -- what goes on beside --------------------------------------------------------------------------------
+    # -- what goes on beside -----------------------------------------------------------
 
     async def care(self) -> None:
         """Give back what the other gateway held when it was killed."""
@@ -362,7 +374,7 @@ class SoakGateway(Child):
                 reset_ms=writer["checkpoint"]["longest_ms"],
             )
 
-    # -- wrong on purpose -----------------------------------------------------------------------------------
+    # -- wrong on purpose --------------------------------------------------------------
 
     def leave_something_behind(self) -> None:
         if "descriptors" in self.settings.broken:

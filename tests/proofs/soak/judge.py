@@ -1,7 +1,10 @@
-"""The bounds, and the table. Pure functions over what was collected, so that each bound can be tested without a soak.
+"""The bounds of a soak.
 
-A trend compares the second quarter of the load with its last: the first quarter is warm-up. For counts the *lowest* value of a
-quarter is compared, which what comes and goes does not lift and a leak does; for memory the median.
+Pure functions over what was collected, so that each bound can be tested without a soak.
+
+A trend compares the second quarter of the load with its last. The first quarter is
+warm-up. Counts are compared by the *lowest* value of a quarter: a leak lifts it, and
+objects that come and go do not. Memory is compared by the median.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from .lag import LAG_STEP_S
 from .plan import MIB, Plan
 from .watch import Sample, Series
 
-# Tables that keep a row of everything that ever was, by design: the tombstones of sessions and archives. What else only grows is
-# reported in the table, with its rate.
+# Tables that keep a row of everything that ever was, by design: the tombstones of
+# sessions and archives. What else only grows is reported in the table, with its rate.
 TOMBSTONES = ("session", "archive")
-# What retention takes away. From the second quarter to the last these may not grow by more than half, and a little.
+# What retention takes away. From the second quarter to the last these may not grow by
+# more than half, and a little.
 RETAINED = (
     "entry",
     "branch",
@@ -60,7 +64,10 @@ def quarters(began_s: float, ended_s: float) -> tuple[tuple[float, float], tuple
 
 
 def judge_wal(plan: Plan, series: Series, readers: list[Reader]) -> list[Broken]:
-    """Twice its limit; while somebody holds a snapshot, and a little longer, by the snapshot's age as well."""
+    """Twice its limit.
+
+    While somebody holds a snapshot, and a little longer, by the snapshot's age as well.
+    """
     for when_s, size in series.values.get("wal_bytes", []):
         age_s = max(
             (
@@ -129,7 +136,10 @@ def judge_space(plan: Plan, series: Series, began_s: float, ended_s: float) -> l
                 Broken(
                     "rows",
                     ended_s,
-                    f"{table}: {max(before):,.0f} in the second quarter, {median(after):,.0f} in the last",
+                    (
+                        f"{table}: {max(before):,.0f} in the second quarter, "
+                        f"{median(after):,.0f} in the last"
+                    ),
                 )
             )
     before, after = series.of("waiting", *second), series.of("waiting", *last)
@@ -145,9 +155,12 @@ def judge_space(plan: Plan, series: Series, began_s: float, ended_s: float) -> l
 
 
 def as_felt(lags: dict[int, int]) -> Counter[int]:
-    """Return what callbacks waited that became due at any moment; `lags` (tenths of a millisecond) has one value for each sleep.
+    """Return what callbacks waited that became due at any moment.
 
-    A loop that is blocked for a second is late once by a second, says one sleep. Whatever became due meanwhile waited, too.
+    `lags` (tenths of a millisecond) has one value for each sleep.
+
+    A loop that is blocked for a second is late once by a second, says one sleep.
+    Whatever became due meanwhile waited, too.
     """
     felt: Counter[int] = Counter(lags)
     for late, times in lags.items():
@@ -159,7 +172,11 @@ def as_felt(lags: dict[int, int]) -> Counter[int]:
 def judge_lag(
     plan: Plan, load: dict[int, int], idle: dict[int, int], ended_s: float
 ) -> list[Broken]:
-    """No event loop of a gateway is late for long, compared with a loop that does nothing on the same machine in the same time."""
+    """Judge how late the gateways' event loops were.
+
+    They are compared with a loop that does nothing on the same machine in the same
+    time.
+    """
     lag_ms, idle_ms = (percentile(as_felt(lags), 0.99) / 10 for lags in (load, idle))
     allowed_ms = max(plan.lag_ms_max, plan.lag_factor_max * idle_ms)
     if lag_ms <= allowed_ms:
@@ -185,7 +202,10 @@ def judge_transactions(
         Broken(
             "transaction",
             ended_s,
-            f"{op} held the write lock for {took_ms:.0f} ms before its COMMIT, {allowed_ms:.0f} allowed",
+            (
+                f"{op} held the write lock for {took_ms:.0f} ms before its COMMIT, "
+                f"{allowed_ms:.0f} allowed"
+            ),
         )
     ]
 

@@ -1,8 +1,11 @@
-"""How late an event loop is: measured in each gateway, and in a process that does nothing else, to compare them with.
+"""Measure how late an event loop is.
+
+It is measured in each gateway, and in a process that does nothing else.
 
     python -m tests.proofs.soak.lag
 
-However busy the machine is, that makes the idle process late as well, and the bound of the gateways goes by it.
+However busy the machine is, that makes the idle process late as well, and the bound of
+the gateways goes by it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ async def measure(lags_us: list[int]) -> None:
 
 
 async def idle() -> None:
-    """Measure, and tell from time to time; until nobody listens any more."""
+    """Measure, and tell from time to time. Until nobody listens any more."""
     lags_us: list[int] = []
     async with anyio.create_task_group() as group:
         group.start_soon(measure, lags_us)

@@ -1,4 +1,7 @@
-"""The soak itself: starts everything, keeps it going, kills what is to be killed, and collects what was seen."""
+"""The soak itself.
+
+It starts everything, keeps it working, kills some of it, and collects samples.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ class Soak:
         self._delivered: set[int] = set()
         self._channel_at = 0
 
-    # -- what is seen ---------------------------------------------------------------------------------------
+    # -- what is seen ------------------------------------------------------------------
 
     @property
     def now_s(self) -> float:
@@ -130,9 +133,8 @@ class Soak:
         elif saw == "dropped":
             self.counted["archives deleted"] += line["done"]
         elif saw in ("compacted", "not compacted"):
-            self.counted[
-                f"{saw}: {line.get('outcome') or line.get('reason')}{', late' if line.get('late') else ''}"
-            ] += 1
+            late = ", late" if line.get("late") else ""
+            self.counted[f"{saw}: {line.get('outcome') or line.get('reason')}{late}"] += 1
         elif saw == "busy":
             self.counted[f"busy: {line['op']}"] += 1
         elif saw in ("not decided", "decided by hand", "backed up", "recovered"):
@@ -164,10 +166,13 @@ class Soak:
             name: line[name] for name in line if name not in told_elsewhere
         }
 
-    # -- a run ----------------------------------------------------------------------------------------------
+    # -- a run -------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Have everything going for as long as planned; then let people end, and stop what runs beside them."""
+        """Have everything going for as long as planned.
+
+        Then let people end, and stop what runs beside them.
+        """
         plan = self.plan
         await self.elder.start()
         await self.mortal.start()
@@ -207,7 +212,10 @@ class Soak:
         await self._sample(rows=True)
 
     def _has_seen_enough(self) -> bool:
-        """True when everything has happened that a run must have: on a busy machine a few seconds are not enough for it."""
+        """Return whether everything has happened that a run must have.
+
+        On a busy machine a few seconds are not enough for it.
+        """
         plan = self.plan
         imports = sum(
             count for name, count in self.commands.codes.items() if name.startswith("import")
@@ -253,7 +261,7 @@ class Soak:
                 return
             await work()
 
-    # -- watching -------------------------------------------------------------------------------------------
+    # -- watching ----------------------------------------------------------------------
 
     async def _watch(self) -> None:
         rows_at = 0.0
@@ -265,7 +273,10 @@ class Soak:
             await asyncio.sleep(self.plan.sample_s)
 
     async def _compare(self) -> None:
-        """Listen to a process that does nothing: how late its event loop is while there is load is not the gateways' doing."""
+        """Measure the event loop of a process that does nothing.
+
+        How late it is under load is not the gateways' doing.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -300,10 +311,13 @@ class Soak:
             for table, count in (await asyncio.to_thread(self.looker.rows)).items():
                 self.series.add(f"rows {table}", self.now_s, count)
 
-    # -- what goes on beside the conversations ----------------------------------------------------------------
+    # -- what goes on beside the conversations -----------------------------------------
 
     async def _kill(self) -> None:
-        """Kill -9 the one gateway, now and then soon after its start, and start it again at once."""
+        """Kill -9 one gateway, and start it again at once.
+
+        Now and then it is killed soon after its start.
+        """
 
         async def kill() -> None:
             await self.mortal.kill()
@@ -360,14 +374,20 @@ class Soak:
         await self._every(self.plan.import_s, grow_and_import)
 
     async def _restore(self) -> None:
-        """Bring an archived session back, now and then killed in between, or run gc from the command line."""
+        """Restore an archived session, or run gc from the command line.
+
+        Some of these commands are killed.
+        """
         assert self.looker is not None
         looker = self.looker
 
         async def restore() -> None:
             archived = await asyncio.to_thread(
                 looker.ask,
-                "SELECT s.session_id FROM archive AS a JOIN session AS s USING (session_no) WHERE a.state IN ('archived', 'restoring')",
+                (
+                    "SELECT s.session_id FROM archive AS a JOIN session AS s USING (session_no) "
+                    "WHERE a.state IN ('archived', 'restoring')"
+                ),
             )
             kill_after_s = self.chance.uniform(0.2, 1.0) if self.chance.random() < 0.25 else None
             if archived and self.chance.random() < 0.7:
@@ -402,7 +422,7 @@ class Soak:
         await self._every(self.plan.restore_s, restore)
 
     async def _back_up(self) -> None:
-        """Take a backup, open it, verify it, audit it; then let go of archives that it has."""
+        """Take a backup, open it, verify it, audit it. Then let go of archives that it has."""
 
         async def back_up() -> None:
             self.backups += 1
@@ -469,7 +489,10 @@ class Soak:
                 self.fail(bound, f"{where}: {len(what)} of them, such as {what[0]}")
 
     async def _operate(self) -> None:
-        """Settle what nobody knows, as an operator does who can look into the channel; requeue or drop dead letters."""
+        """Settle what nobody knows, as an operator does who can look into the channel.
+
+        Requeue or drop dead letters.
+        """
         await self._every((2 * self.plan.sample_s, 4 * self.plan.sample_s), self.decide)
 
     async def decide(self, member: Member | None = None) -> None:
@@ -504,7 +527,10 @@ class Soak:
                         self._channel_at += len(line)
 
     async def _follow_events(self) -> None:
-        """Follow events from a process that is stopped now and then: each is printed, in order, none is left out."""
+        """Follow events from a process that is stopped now and then.
+
+        Each event is printed, in order, and none is left out.
+        """
         last = 0
         while not self.over.is_set():
             follower = await self.commands.begin(

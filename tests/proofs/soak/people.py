@@ -1,4 +1,7 @@
-"""People who talk, and remember what was acknowledged. A message is said until it is, always under the same id."""
+"""People who talk, and remember what was acknowledged.
+
+A message is repeated, always under the same id, until it is acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from .processes import Line, Member
 AGENTS = ("main", "coder", "writer")
 # How often a message carries a word for the model.
 CONTROLS = {"": 89, "!flaky": 4, "!slow": 4, "!empty": 2, "!large": 1}
-# A person who hears nothing says it again; one who is not answered goes on after a while, but not for ever: so many messages
-# without an answer, and the person waits. Otherwise a machine that is too slow for the load would have a queue that only grows.
+# A person who hears nothing says it again. One who is not answered goes on after a
+# while, but not for ever: so many messages without an answer, and the person waits.
+# Otherwise a machine that is too slow for the load would have a queue that only grows.
 ACK_S = 20.0
 IMPATIENT_S = (0.5, 6.0)
 UNANSWERED_MAX = 3
@@ -44,7 +48,7 @@ class People:
         self._turns: dict[str, asyncio.Future[Line]] = {}
 
     async def run(self) -> None:
-        """Talk until it is over; everything that was begun is acknowledged on return."""
+        """Talk until it is over. Everything that was begun is acknowledged on return."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self.plan.people):
                 group.create_task(self._person())
@@ -76,7 +80,11 @@ class People:
         return self.talks[-1]
 
     async def _say(self, talk: str, agent: str) -> asyncio.Future[Line]:
-        """Say the next thing; return, once it is acknowledged and answered or the person impatient, what its turn will set."""
+        """Say the next thing.
+
+        Return, once it is acknowledged and answered or the person impatient, what its
+        turn will set.
+        """
         self.said[talk] = self.said.get(talk, 0) + 1
         event_id = f"{talk}:{self.said[talk]}"
         control = self.chance.choices(list(CONTROLS), list(CONTROLS.values()))[0]
@@ -126,7 +134,10 @@ class People:
             waiting.set_result(line)
 
     def unheard(self) -> None:
-        """A gateway has died: whoever waits for its answer says it again now, through whoever is there."""
+        """Let people repeat what a dead gateway did not acknowledge.
+
+        They use a gateway that runs.
+        """
         for event_id, waiting in self._acks.items():
             if not waiting.done():
                 waiting.set_result({"saw": "refused", "reason": "the gateway died", "id": event_id})

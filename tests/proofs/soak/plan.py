@@ -1,4 +1,7 @@
-"""How much of what, and how often: one plan for an hour, one for a few seconds. Both run the same code."""
+"""How much of what, and how often: one plan for an hour, one for a few seconds.
+
+Both run the same code.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plan:
-    """An hour by default. Times in seconds; a span is (least, most)."""
+    """An hour by default. Times in seconds. A span is (least, most)."""
 
     folder: Path
     seconds: float = 3600.0
@@ -35,7 +38,7 @@ class Plan:
     messages: tuple[int, int] = (
         10,
         50,
-    )  # of one conversation; then the person begins another, or goes back to an old one
+    )  # of one conversation. Then the person begins another, or goes back to an old one
     text_chars: int = 400
     model_s: Span = (0.02, 0.4)
     slow_s: Span = (2.0, 6.0)  # what a message with !slow takes
@@ -72,12 +75,16 @@ class Plan:
     descriptor_growth_max: int = 3
     thread_growth_max: int = 3
     free_bytes_max: int = 32 * MIB
-    # A callback that became due at any moment of the load waited this long at the 99th percentile, or so many times as long as in an
-    # idle process beside it; then the loop does something that it should not. On an idle machine it is a few milliseconds.
+    # A callback that became due at any moment of the load waited this long at the 99th
+    # percentile, or so many times as long as in an idle process beside it. Then the
+    # loop does something that it should not. On an idle machine it is a few
+    # milliseconds.
     lag_ms_max: float = 250.0
     lag_factor_max: float = 10.0
-    # The longest transaction, from the write lock to COMMIT, whose sync is the disk's affair. A batch takes no further request after
-    # 25 ms. What held up the idle process for so long may have held up the writer, and whoever had the interpreter, too: twice that.
+    # The longest transaction, from the write lock to COMMIT, whose sync is the disk's
+    # affair. A batch takes no further request after 25 ms. What held up the idle
+    # process for so long may have held up the writer, and whoever had the interpreter,
+    # too: twice that.
     transaction_ms_max: float = 500.0
     broken: tuple[str, ...] = ()
 
@@ -91,7 +98,10 @@ class Plan:
 
 
 def short(folder: Path, **changes: object) -> Plan:
-    """Return the plan of a few seconds: all intervals smaller, so that everything happens at least once."""
+    """Return the plan of a few seconds.
+
+    All intervals are smaller, so that everything happens at least once.
+    """
     plan = Plan(
         folder,
         seconds=2.0,
@@ -118,7 +128,8 @@ def short(folder: Path, **changes: object) -> Plan:
         reader_holds_s=(0.3, 0.6),
         sample_s=0.1,
         rows_s=0.5,
-        # Worker threads live for ten idle seconds, which is longer than this run: what a later quarter began, it still has.
+        # Worker threads live for ten idle seconds, which is longer than this run: what
+        # a later quarter began, it still has.
         descriptor_growth_max=6,
         thread_growth_max=6,
         # In two seconds a single hiccup of the machine is the 99th percentile.

@@ -21,7 +21,7 @@ from .gateway import SoakSettings
 from .plan import Plan
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "0"}
-# A command that takes longer hangs; nothing takes a tenth of that.
+# A command that takes longer hangs. Nothing takes a tenth of that.
 COMMAND_S_MAX = 600.0
 
 Line = dict[str, Any]
@@ -113,13 +113,13 @@ class Member:
                 waiting.set_exception(
                     GatewayFailed(f"{self.name} ended with {code}:\n{self.wrote()}")
                 )
-                waiting.exception()  # whoever waits sees it; nobody may be waiting
+                waiting.exception()  # whoever waits sees it. Nobody may be waiting
         self._heard.clear()
         if code not in (0, -signal.SIGKILL):
             raise GatewayFailed(f"{self.name} ended with {code}:\n{self.wrote()}")
 
     def tell(self, do: str, **fields: Any) -> bool:
-        """Give a command; False if nobody is there to hear it."""
+        """Give a command. False if nobody is there to hear it."""
         if self._process is None or self._process.stdin is None or not self.is_ready:
             return False
         self._process.stdin.write((json.dumps({"do": do, **fields}) + "\n").encode())
@@ -169,7 +169,10 @@ class Member:
 
 
 class Commands:
-    """Processes of the command line; their exit codes are counted, and those that nobody expects are told."""
+    """Processes of the command line.
+
+    Their exit codes are counted, and those that nobody expects are told.
+    """
 
     def __init__(self, plan: Plan, on_failure: Callable[[str, str], None]) -> None:
         self.plan, self.on_failure = plan, on_failure
@@ -196,7 +199,11 @@ class Commands:
         codes: tuple[int, ...] = (0,),
         kill_after_s: float | None = None,
     ) -> tuple[int, str]:
-        """Run one; return its exit code and what it printed. 5 is always allowed: busy, the same command can succeed later."""
+        """Run one.
+
+        Return its exit code and what it printed. 5 is always allowed: busy, the same
+        command can succeed later.
+        """
         name = str(arguments[0])
         code, out, errors = await self.spawn(
             "-m", "sessiondb", *map(str, arguments), kill_after_s=kill_after_s, name=name
@@ -205,14 +212,17 @@ class Commands:
         if not killed and code not in (*codes, 5):
             self.on_failure(
                 "command",
-                f"sessiondb {' '.join(map(str, arguments))}: exit code {code}\n{out[-1_500:]}{errors[-1_500:]}",
+                (
+                    f"sessiondb {' '.join(map(str, arguments))}: exit code "
+                    f"{code}\n{out[-1_500:]}{errors[-1_500:]}"
+                ),
             )
         return code, out
 
     async def spawn(
         self, *arguments: str, kill_after_s: float | None = None, name: str = ""
     ) -> tuple[int, str, str]:
-        """Run a Python process; kill it after so long."""
+        """Run a Python process. Kill it after so long."""
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -231,9 +241,8 @@ class Commands:
                 await process.wait()
         assert process.returncode is not None
         if name:
-            self.codes[
-                f"{name} {'killed' if process.returncode == -signal.SIGKILL else process.returncode}"
-            ] += 1
+            killed = process.returncode == -signal.SIGKILL
+            self.codes[f"{name} {'killed' if killed else process.returncode}"] += 1
             self.longest_s[name] = max(self.longest_s.get(name, 0.0), time.monotonic() - began)
         return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
 

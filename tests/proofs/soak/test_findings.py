@@ -24,7 +24,7 @@ EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
 
 
 @pytest.mark.anyio
-async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since(
+async def test_an_archive_can_be_restored_beside_newer_sessions(
     tmp_db: Path, anyio_backend: str
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -42,7 +42,8 @@ async def test_an_archive_can_be_restored_although_new_sessions_have_begun_since
     assert query(tmp_db, "SELECT count(DISTINCT branch_no) FROM branch") == [2]
 
 
-# Instructions of SQLite's machine; a lookup takes some dozens, a row that is looked at and left some five to ten.
+# Instructions of SQLite's machine. A lookup takes some dozens, a row that is looked at
+# and left some five to ten.
 LOOKUP_STEPS_MAX = 2_000
 OLD = 5_000
 
@@ -52,12 +53,16 @@ ENDED_PROCESSES = """
     SELECT 'h', 'b', i, 0, 'sessiondb', i, i + 1 FROM n"""
 DONE_MESSAGES = """
     WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-    INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms, payload)
+    INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms,
+      payload)
     SELECT 's', i, 1 + i % 10, 'main', 'done', i, i, '{}' FROM n"""
 
 
 def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
-    """Return how many instructions a statement takes behind a history of so many rows; nothing stays changed."""
+    """Return how many instructions a statement takes behind a history of so many rows.
+
+    Nothing stays changed.
+    """
     with sessiondb.sync.open(path):
         pass
     with closing(apsw.Connection(str(path))) as connection:
@@ -84,20 +89,18 @@ def steps_of(path: Path, statement: str, history: str, **values: int) -> int:
 
 
 @pytest.mark.parametrize("statement", ["recovery.open_instances", "recovery.unclean_starts"])
-def test_a_start_does_not_read_the_registrations_of_processes_that_ended_long_ago(
-    tmp_db: Path, statement: str
-) -> None:
+def test_a_start_does_not_read_processes_that_ended_long_ago(tmp_db: Path, statement: str) -> None:
     steps = steps_of(tmp_db, statement, ENDED_PROCESSES, limit=50)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} processes that ended"
 
 
-def test_a_claim_does_not_read_the_messages_that_were_done_long_ago(tmp_db: Path) -> None:
+def test_a_claim_does_not_read_messages_done_long_ago(tmp_db: Path) -> None:
     steps = steps_of(tmp_db, "inbox.supersede_resumes", DONE_MESSAGES, session_no=3, inbox_no=OLD)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} messages that are done"
 
 
 def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
-    """A plan that says SEARCH may still read a whole table: everything before a number, or after one."""
+    """A plan that says SEARCH may still read all rows before a number, or after one."""
     found = []
     with closing(apsw.Connection(":memory:")) as connection:
         connection.execute(schema_text()).fetchall()
@@ -118,7 +121,7 @@ def test_no_statement_walks_a_table_by_number_without_a_limit() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_key_whose_session_was_archived_when_its_index_was_imported_is_bound_by_restoring_it(
+async def test_a_restore_binds_the_key_that_an_index_names(
     tmp_db: Path, tmp_path: Path, anyio_backend: str
 ) -> None:
     folder = write(tmp_path / "sessions", {"s-1.jsonl": transcript(3)})

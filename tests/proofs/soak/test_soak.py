@@ -1,4 +1,6 @@
-"""The soak in a few seconds, and what it must find: leaks, lost messages, doubled replies, a WAL without bound.
+"""A soak of a few seconds, and the faults that a soak must find.
+
+Leaks, lost messages, doubled replies, a WAL without bound.
 
 `make soak` runs the same program for an hour (`SOAK_MINUTES`).
 """
@@ -17,6 +19,7 @@ import pytest
 from tests.proofs.soak.__main__ import main, run
 from tests.proofs.soak.audit import Ledger, compare, text_of
 from tests.proofs.soak.finish import check_channel, check_rows
+from tests.proofs.soak.gateway import BLOCKS_S
 from tests.proofs.soak.judge import (
     Broken,
     Reader,
@@ -30,6 +33,7 @@ from tests.proofs.soak.judge import (
     only_grows,
     percentile,
 )
+from tests.proofs.soak.lag import LAG_STEP_S
 from tests.proofs.soak.load import Soak
 from tests.proofs.soak.plan import BREAKABLE, MIB, Plan, short
 from tests.proofs.soak.report import WIDTH, record, table
@@ -40,12 +44,18 @@ from tests.support.gateway_process import Gateway, Settings
 pytestmark = pytest.mark.slow
 
 
+# Bounds of times. A few seconds on a busy machine may break them, so only a long soak is
+# judged by them, and here the bounds themselves.
+TIMED = {"lag", "transaction"}
+
+
 def told(soak: Soak) -> set[str]:
     return {broken.bound for broken in soak.broken}
 
 
 def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     soak = asyncio.run(run(short(tmp_path / "soak")))
+    soak.broken = [broken for broken in soak.broken if broken.bound not in TIMED]
     drawn = table(soak)
     print(drawn)
     assert soak.broken == [], drawn
@@ -70,7 +80,8 @@ def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     }
 
 
-# What each injected fault must be called. A doubled reply and a lost message are found at the end, the rest while it runs.
+# What each injected fault must be called. A doubled reply and a lost message are found
+# at the end, the rest while it runs.
 NAMES = {
     "descriptors": "descriptors",
     "threads": "threads",
@@ -83,14 +94,14 @@ NAMES = {
 }
 
 
-def without_company(folder: Path, *broken: str) -> Plan:
-    """Return a plan of conversations and a kill, and nothing that would reset the WAL from outside."""
+def without_company(folder: Path, *broken: str, messages_min: int = 80) -> Plan:
+    """Return a plan of conversations and a kill. Nothing in it resets the WAL from outside."""
     never = (1e6, 1e6)
     return short(
         folder,
         broken=broken,
         seconds=1.5,
-        messages_min=80,
+        messages_min=messages_min,
         wal_bytes_max=2 * MIB,
         text_chars=4_000,
         backups_min=0,
@@ -103,28 +114,41 @@ def without_company(folder: Path, *broken: str) -> Plan:
     )
 
 
-def test_a_gateway_that_leaks_loses_doubles_and_never_resets_its_wal_is_told_each_of_these(
-    tmp_path: Path,
-) -> None:
+def test_a_gateway_that_leaks_loses_and_doubles_is_reported(tmp_path: Path) -> None:
+    """Six faults at once. Each is found by what is counted, so on any machine."""
     assert set(NAMES) == set(BREAKABLE)
-    soak = asyncio.run(run(without_company(tmp_path / "soak", *BREAKABLE)))
+    faults = [fault for fault in BREAKABLE if NAMES[fault] not in TIMED]
+    soak = asyncio.run(run(without_company(tmp_path / "soak", *faults, messages_min=160)))
     drawn = table(soak)
-    assert told(soak) == set(NAMES.values()), drawn
-    assert all(f"BROKEN {name} at" in drawn for name in NAMES.values())
+    assert told(soak) - TIMED == {NAMES[fault] for fault in faults}, drawn
+    assert all(f"BROKEN {NAMES[fault]} at" in drawn for fault in faults)
+
+
+def test_a_gateway_that_blocks_loop_or_writer_is_measured(tmp_path: Path) -> None:
+    """How long they are blocked has a lower bound on any machine.
+
+    An idle process beside them is late, too, on a busy one. So they are judged here as
+    beside one that never is.
+    """
+    soak = asyncio.run(run(without_company(tmp_path / "soak", "loop", "transaction")))
+    op, held_ms = soak.held
+    assert (op, held_ms >= 1_000 * BLOCKS_S) == ("dawdle", True), soak.held
+    assert max(soak.lags["load"]) >= 10_000 * (BLOCKS_S - LAG_STEP_S)
+    assert judge_transactions(soak.plan, soak.held, {}, 0.0)
+    assert judge_lag(soak.plan, soak.lags["load"], {}, 0.0)
+    assert told(soak) <= TIMED, table(soak)
 
 
 @pytest.mark.skipif(
     "SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)"
 )
 @pytest.mark.parametrize("broken", BREAKABLE)
-def test_each_of_these_alone_is_called_by_its_name_and_nothing_else_is(
-    tmp_path: Path, broken: str
-) -> None:
+def test_each_fault_alone_is_called_by_its_name_only(tmp_path: Path, broken: str) -> None:
     soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
     assert told(soak) == {NAMES[broken]}, table(soak)
 
 
-def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
+def test_a_broken_soak_ends_with_exit_code_1_a_whole_one_with_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended: list[list[Broken]] = [[], [Broken("wal", 17.0, "too large")]]
@@ -144,7 +168,7 @@ def test_a_soak_that_is_broken_ends_with_exit_code_1_and_one_that_is_not_with_0(
     )
 
 
-# -- the bounds themselves ----------------------------------------------------------------------------------
+# -- the bounds themselves -------------------------------------------------------------
 
 
 def series(**values: list[float]) -> Series:
@@ -221,7 +245,7 @@ def test_a_table_a_queue_or_a_file_that_only_grows_is_told(
         (40 * MIB, [(51.0, 60.0)], True),  # not begun
     ],
 )
-def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
+def test_a_wal_is_judged_by_its_limit_and_by_open_snapshots(
     plan: Plan, size: int, held: list[tuple[float, float]], broken: bool
 ) -> None:
     created = Series({"wal_bytes": [(1.0, MIB), (50.0, size)]})
@@ -254,7 +278,7 @@ def test_a_wal_is_judged_by_its_limit_and_by_who_holds_a_snapshot(
         ({}, {}, False),
     ],
 )
-def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one(
+def test_an_event_loop_is_judged_beside_an_idle_one(
     plan: Plan, load: dict[int, int], idle: dict[int, int], broken: bool
 ) -> None:
     assert [found.bound for found in judge_lag(plan, load, idle, 100.0)] == (
@@ -262,7 +286,7 @@ def test_an_event_loop_is_judged_by_what_waited_at_any_moment_and_by_an_idle_one
     )
 
 
-def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> None:
+def test_callbacks_due_while_a_loop_is_blocked_count_as_late() -> None:
     assert as_felt({5: 10, 350: 2}) == {5: 10, 350: 2, 250: 2, 150: 2, 50: 2}
     assert percentile(as_felt({0: 100, 10_000: 1}), 0.99) > 9_000
     assert percentile({0: 100, 10_000: 1}, 0.99) == 0  # which is why
@@ -278,14 +302,14 @@ def test_what_becomes_due_while_a_loop_is_blocked_waits_for_the_rest_of_it() -> 
         (1_300.5, {5: 100, 4_000: 1}, True),
     ],
 )
-def test_the_longest_transaction_is_judged_and_not_what_held_up_an_idle_process(
+def test_a_transaction_is_judged_beside_an_idle_process(
     plan: Plan, took_ms: float, idle: dict[int, int], broken: bool
 ) -> None:
     found = judge_transactions(plan, ("append", took_ms), idle, 100.0)
     assert [one.bound for one in found] == (["transaction"] if broken else [])
 
 
-def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
+def test_a_table_that_grew_in_every_quarter_is_marked() -> None:
     created = Series()
     for at in range(101):
         created.add("rows turn", float(at), at * 10.0)
@@ -295,12 +319,15 @@ def test_a_table_that_grew_in_every_quarter_is_marked_in_the_report() -> None:
     assert not only_grows(growth(created, "entry", 0.0, 100.0))
 
 
-# -- what is checked at the end -----------------------------------------------------------------------------
+# -- what is checked at the end --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the database and the channel of a gateway that answered four messages."""
+    """Return a folder of a gateway that answered four messages.
+
+    It has the database and the channel.
+    """
     folder = tmp_path_factory.mktemp("settled")
     gateway = Gateway(
         folder / "soak.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False)
@@ -352,7 +379,7 @@ def test_the_end_of_a_soak_notices_what_is_left(
     assert told(soak) == ({bound} if bound is not None else set()), broken
 
 
-# -- the audit itself ---------------------------------------------------------------------------------------
+# -- the audit itself ------------------------------------------------------------------
 
 
 IDS = ["t0:1", "t0:2", "t0:3"]
@@ -376,7 +403,7 @@ IDS = ["t0:1", "t0:2", "t0:3"]
         (["t0:1", "t0:2!", "t0:3"], [], {"changed": ["t0:2"]}),
     ],
 )
-def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
+def test_the_audit_finds_what_is_lost_doubled_or_changed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stored: list[str],
@@ -403,7 +430,7 @@ def test_the_audit_finds_what_is_lost_doubled_out_of_order_invented_or_changed(
         assert getattr(findings, name) == found.get(name, []), name
 
 
-def test_an_acknowledged_message_whose_session_is_not_there_is_lost(
+def test_an_acknowledged_message_without_its_session_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.proofs.soak.audit.query", lambda path, sql, *values: [])

@@ -1,4 +1,4 @@
-"""What is looked at, each second: the file, its tables, the processes. Nothing here judges."""
+"""Samples of each second: the file, its tables, the processes. Nothing here judges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-Sample = tuple[float, float]  # when, in seconds of the run; what
+Sample = tuple[float, float]  # when, in seconds of the run. What
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Series:
 
 
 def process(pid: int) -> dict[str, float] | None:
-    """Ask the kernel how a process is; None if it has ended."""
+    """Ask the kernel how a process is. None if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
@@ -52,13 +52,22 @@ def process(pid: int) -> dict[str, float] | None:
     }
 
 
-SPACE = "SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)"
-WAITING = "SELECT count(*), min(accepted_at_ms) FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted')"
+SPACE = (
+    "SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM "
+    "pragma_freelist_count)"
+)
+WAITING = (
+    "SELECT count(*), min(accepted_at_ms) FROM inbox WHERE state IN ('queued', 'claimed', "
+    "'interrupted')"
+)
 UNSENT = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
 
 
 class Looker:
-    """A reading connection of this process, for one short snapshot at a time; any thread may ask, one after the other."""
+    """A reading connection of this process, for one short snapshot at a time.
+
+    Any thread may ask, one after the other.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
