@@ -68,7 +68,10 @@ MODULES = {dotted(path) for path in SOURCES}
 
 
 def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
-    """Yield what a source file in `package` imports, each as the dotted name of a module."""
+    """Yield what a source file in `package` imports, each as the dotted name of a module.
+
+    A table of lazy imports counts, too: a dict whose keys are the names of modules.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -78,6 +81,9 @@ def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
                 yield whole if whole in modules else base
+        elif isinstance(node, ast.Dict):
+            keys = (key.value for key in node.keys if isinstance(key, ast.Constant))
+            yield from (key for key in keys if isinstance(key, str) and key in modules)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
             "import_module",
             "__import__",
@@ -249,6 +255,7 @@ EXAMPLE_MODULES = {"sessiondb"} | {
             "do not know one another",
         ),
         ("sessiondb.maintenance.verify", "from sessiondb.salvage import pipeline", "point down"),
+        ("sessiondb.gateway.turns", "TABLE = {'sessiondb.database': ('open',)}", "point down"),
     ],
 )
 def test_an_import_that_points_up_or_past_the_seam_is_found(
@@ -284,6 +291,7 @@ def test_an_import_that_points_up_or_past_the_seam_is_found(
             "import sessiondb\nfrom sessiondb import database, open\nfrom sessiondb.transcript import append",
         ),
         ("sessiondb.sync", "from .database import SessionDB"),
+        ("sessiondb", "TABLE = {'sessiondb.database': ('open',)}"),
     ],
 )
 def test_an_import_that_points_down_is_allowed(module: str, source: str) -> None:

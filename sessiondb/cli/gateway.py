@@ -55,7 +55,7 @@ OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed
 # -- events -------------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Print what happened; with -f what happens.")
+@click.command()
 @database_argument
 @click.option(
     "-n",
@@ -91,10 +91,12 @@ def events(
     consumer: str | None,
     as_json: bool,
 ) -> None:
-    """Print events, oldest first, one a line.
+    """Print events, oldest first, and follow new ones with -f.
 
-    With --consumer the position is kept in the database and moves on after a page has been printed: at least
-    once, again after a crash. It moves past events for others than --audience too. A new consumer begins with the last ones (-n).
+    Each event is one line. With --consumer, the database keeps the position of that
+    consumer. It is stored after a page is printed, so a crash can print a page again, but
+    never skips one. It also moves past events for the other audience. A new consumer
+    begins with the last events (-n).
     """
     if consumer is not None and not consumer.strip():
         refuse("--consumer needs a name.")
@@ -164,14 +166,16 @@ def _print_event(event: Event, *, as_json: bool) -> None:
 # -- held ---------------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Show who holds what, and whether the holder lives.")
+@click.command()
 @database_argument
 @json_option("Print a JSON array.")
 @debug_option
 def held(db: str, as_json: bool) -> None:
-    """Show who holds what, since when, until when, and whether the holder lives: turns, compactions, replies being sent.
+    """Show who holds what, and whether the holder is alive.
 
-    What a dead process holds is given back by the next start's recover(); a turn also once its time is over.
+    Lists turns, compactions and replies that are being sent, with the time since which and
+    until which each is held. The next start of a gateway releases what a dead process
+    holds. A turn is also released when its lease expires.
     """
     with look_into(db) as opened:
         found = opened.held()
@@ -210,7 +214,7 @@ def _held_row(holding: Holding) -> list[object]:
 _DEFAULTS = ResumePolicy()
 
 
-@click.command(short_help="Show what a start would resume, and why.")
+@click.command()
 @database_argument
 @click.option("--plan", is_flag=True, help="Show every decision with its reason; change nothing.")
 @click.option(
@@ -284,10 +288,11 @@ _DEFAULTS = ResumePolicy()
 def resume(
     db: str, plan: bool, run: bool, openclaw: str | None, as_json: bool, **policy: Any
 ) -> None:
-    """Show what would become of each interrupted message, and why.
+    """Show what a start would resume, and why.
 
-    What dead processes were working on is planned as if a start had given it back. A gateway resumes by itself when it
-    starts, with its own policy; the options here are for asking "what if".
+    Lists every interrupted message with the decision about it. Messages that dead
+    processes were working on count as interrupted. A gateway resumes by itself when it
+    starts, with its own policy. The options here answer "what if".
     """
     if plan == run:
         refuse(
@@ -343,13 +348,16 @@ def _decision_row(decision: Decision) -> list[object]:
 # -- inbox and dead letters ---------------------------------------------------------------------------------
 
 
-@click.command(short_help="List messages that are waiting, being worked on, or interrupted.")
+@click.command()
 @database_argument
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
 @json_option("Print a JSON array.")
 @debug_option
 def inbox(db: str, limit: int | None, as_json: bool) -> None:
-    """List messages that were accepted and are not done: waiting, being worked on, interrupted. Oldest first."""
+    """List accepted messages that are not done.
+
+    They wait, run, or were interrupted. The oldest comes first.
+    """
     with look_into(db) as opened:
         found = _open_messages(opened, limit)
         if as_json:
@@ -397,7 +405,7 @@ def _inbox_row(message: OpenMessage) -> list[object]:
     ]
 
 
-@click.command(short_help="List messages that were given up; requeue or drop them.")
+@click.command()
 @database_argument
 @click.option(
     "--requeue",
@@ -410,7 +418,10 @@ def _inbox_row(message: OpenMessage) -> list[object]:
 @json_option("Print a JSON array; of a decision, an object.")
 @debug_option
 def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool) -> None:
-    """List messages that were given up, newest first, with the reason; or decide about them."""
+    """List dead letters, or requeue or drop some.
+
+    A dead letter is a message that was given up. The newest comes first, with its reason.
+    """
     if requeue or drop:
         with write_into(db, create=False) as opened:
             for number in requeue:
@@ -455,7 +466,7 @@ def _dead_row(letter: DeadLetter) -> list[object]:
 # -- outbox -------------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="List replies that are not sent; settle those that nobody knows about.")
+@click.command()
 @database_argument
 @click.option(
     "--state",
@@ -481,10 +492,11 @@ def _dead_row(letter: DeadLetter) -> list[object]:
 def outbox(
     db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tuple[int, ...], as_json: bool
 ) -> None:
-    """List replies that are not sent, by state, oldest first; or settle some by hand.
+    """List replies that are not sent, or settle some by hand.
 
-    `unknown` means that the sender died, or could not tell, between sending and hearing back. Such a reply is
-    never sent again by itself: look into the channel, then say --sent or --resend.
+    They are listed by state, oldest first. `unknown` means that the sender died, or could
+    not tell, after it began to send. Such a reply is never sent again by itself. Look into
+    the channel, then use --sent or --resend.
     """
     if sent or resend:
         with write_into(db, create=False) as opened:

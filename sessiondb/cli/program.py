@@ -15,13 +15,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from sessiondb import database, sync
 from sessiondb.errors import (
     InvalidKey,
     NotFound,
@@ -30,9 +28,13 @@ from sessiondb.errors import (
     StoreDamaged,
     outcome_of,
 )
-from sessiondb.process import COMMAND_LINE
 
+from .lazy import LazyGroup
 from .terminal import escape, escape_lines
+
+# The library itself is imported by the functions that use it, so that `--help` does not wait for it.
+if TYPE_CHECKING:
+    from sessiondb import sync
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,7 +86,7 @@ def exit_code_of(error: SessionDBError) -> int:
     return BUSY if error.retry else PROBLEMS
 
 
-class Program(click.Group):
+class Program(LazyGroup):
     """The group: turns errors into lines and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -247,6 +249,10 @@ def _damage_of(db: str) -> str | None:
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    from importlib.metadata import version
+
+    from sessiondb import database
+
     parts = {"sessiondb": version("sessiondb"), **database.versions()}
     click.echo(", ".join(f"{name} {number}" for name, number in parts.items()))
     ctx.exit()
@@ -303,11 +309,17 @@ def program() -> None:
 
 def look_into(db: str) -> sync.SessionDB:
     """Open a database for reading, beside a gateway that may have it open."""
+    from sessiondb import sync
+    from sessiondb.process import COMMAND_LINE
+
     return sync.open(db, readonly=True, program=COMMAND_LINE)
 
 
 def write_into(db: str, *, create: bool) -> sync.SessionDB:
     """Open a database for writing."""
+    from sessiondb import sync
+    from sessiondb.process import COMMAND_LINE
+
     return sync.open(db, create=create, program=COMMAND_LINE)
 
 

@@ -180,7 +180,7 @@ def query(
     as_json: bool,
     **shape: Any,
 ) -> None:
-    """Run one SQL query, read-only, and print its rows.
+    """Run a read-only SQL query and print its rows.
 
     \b
     sessiondb query gateway.db 'select * from session_overview' --table

@@ -283,7 +283,7 @@ class Printer:
         click.echo()
 
 
-@click.command(short_help="Print a transcript as people read it.")
+@click.command()
 @database_argument
 @session_argument
 @click.option(
@@ -296,7 +296,10 @@ class Printer:
 @json_option("Print a JSON array: each entry with its place, and its stored text as `payload`.")
 @debug_option
 def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> None:
-    """Print a transcript as people read it: the current path, oldest first."""
+    """Print a transcript for people to read.
+
+    Prints the current path, oldest entry first.
+    """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session)
         entries = iter(chosen.tail(last)) if last is not None else _path(chosen)
@@ -368,7 +371,7 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
 # -- tail ---------------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Print the last entries; with -f what arrives.")
+@click.command()
 @database_argument
 @session_argument
 @click.option(
@@ -390,9 +393,10 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
 )
 @debug_option
 def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
-    """Print the last entries, one a line; with -f also what arrives.
+    """Print the last entries, and follow new ones with -f.
 
-    First the current path; from then on everything in order of arrival, other branches included.
+    Each entry is one line. The last entries are those of the current path. New entries are
+    printed in the order of their arrival, those of other branches included.
     """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session)
