@@ -182,7 +182,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait(TIMEOUT_S)
 
 
-# -- waiting and dead messages ------------------------------------------------------------------------------
+# -- waiting and dead messages ---------------------------------------------------------------------
 
 
 def test_inbox_lists_what_waits_oldest_first(tmp_db: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db
     assert [message["state"] for message in found("inbox", tmp_db)] == ["queued"]
 
 
-# -- replies ------------------------------------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------------------
 
 
 def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
@@ -270,7 +270,7 @@ def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
     ]
 
 
-# -- events -------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
@@ -406,7 +406,7 @@ def test_events_f_follows_a_gateway_in_another_process(
     assert following.returncode == 130
 
 
-# -- who holds what, and what becomes of it -----------------------------------------------------------------
+# -- who holds what, and what becomes of it --------------------------------------------------------
 
 
 def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
@@ -508,8 +508,8 @@ def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> 
     accept(tmp_db, "one")
     for options in ([], ["--plan", "--run"]):
         complaint = fails(2, "resume", tmp_db, *options)
-        assert "belongs to the gateway" in complaint
-        assert "--plan" in complaint
+        assert "choose --plan or --run" in complaint
+        assert "A gateway resumes by itself" in complaint
     with sync.open(tmp_db, readonly=True) as opened:
         assert opened.status().gateway.messages_waiting == 1
 
@@ -548,7 +548,7 @@ def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path
     assert plan("--skip", "failed") == ["skip", "resume"]
     assert plan("--skip", "damaged") == ["resume", "resume"]
     assert plan("--skip", "none") == ["resume", "resume"]
-    assert "say it alone" in fails(
+    assert "excludes every other" in fails(
         2, "resume", tmp_db, "--plan", "--skip", "none", "--skip", "failed"
     )
     assert "--deadline" in fails(2, "resume", tmp_db, "--plan", "--deadline", 0)
