@@ -63,7 +63,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
         }
 
 
-def test_the_wheel_holds_the_schema_every_statement_and_the_typing_marker(wheel: Path) -> None:
+def test_the_wheel_holds_the_schema_all_sql_and_the_typing_mark(wheel: Path) -> None:
     held = contents(wheel)
     wanted = {
         f"sessiondb/{path.relative_to(ROOT / 'sessiondb')}": path
@@ -93,7 +93,7 @@ def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
     assert held["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(
+def test_a_wheel_built_from_the_sdist_is_the_same_wheel(
     sdist: Path, wheel: Path, tmp_path: Path
 ) -> None:
     with (
@@ -108,7 +108,7 @@ def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(
     assert contents(build("build_wheel", source, tmp_path / "dist")) == contents(wheel)
 
 
-def test_the_source_distribution_holds_the_tests_and_their_sample(sdist: Path) -> None:
+def test_the_sdist_holds_the_tests_and_their_sample(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     sample = {
@@ -146,7 +146,7 @@ def test_a_database_can_be_made_from_the_wheel_alone(wheel: Path, tmp_path: Path
     assert messages == "1"
 
 
-def test_everything_that_sessiondb_needs_to_run_is_in_the_written_audit_and_nothing_else() -> None:
+def test_security_md_audits_exactly_what_sessiondb_needs() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     audited = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)
     assert sorted(audited) == sorted(closure()), (

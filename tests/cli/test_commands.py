@@ -143,7 +143,7 @@ def test_a_list_of_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:
     assert json.loads(ok("query", tmp_db, "select 1 where 0")) == []
 
 
-def test_context_prints_the_messages_of_now_of_an_epoch_and_in_pis_shape(db: Path) -> None:
+def test_context_prints_messages_now_of_an_epoch_or_in_pis_shape(db: Path) -> None:
     now, before = (
         json.loads(ok("context", db, KEY)),
         json.loads(ok("context", db, KEY, "--epoch", "0")),
@@ -419,7 +419,7 @@ def test_lines_with_keys_may_be_sent_again(tmp_db: Path) -> None:
     ]
 
 
-def test_a_line_that_is_too_long_is_refused_and_the_next_one_is_stored(
+def test_a_line_that_is_too_long_is_refused_the_next_is_stored(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessiondb.cli.transfer.ENTRY_BYTES_MAX", 1000)
@@ -704,7 +704,7 @@ def test_the_message_of_an_error_cannot_drive_the_terminal(db: Path) -> None:
     assert "\x1b" not in result.stderr
 
 
-def test_help_has_the_table_of_exit_codes_and_every_command_has_help() -> None:
+def test_help_has_the_exit_codes_and_every_command_has_help() -> None:
     text = ok("--help")
     for code in (0, 1, 2, 3, 4, 5, 70, 130, 141):
         assert f" {code}  " in text

@@ -227,7 +227,7 @@ def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:
     assert sorted(message["inbox_no"] for message in found("inbox", tmp_db)) == [first, third]
 
 
-def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db: Path) -> None:
+def test_a_number_of_no_dead_letter_is_code_3_with_a_hint(tmp_db: Path) -> None:
     [waiting] = accept(tmp_db, "one")
     for option in ("--requeue", "--drop"):
         for number in (waiting, 999):
@@ -241,33 +241,30 @@ def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db
 def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
     tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
 ) -> None:
+    def in_state(state: str) -> list[int]:
+        return [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", state)]
+
+    def die_while_sending(count: int) -> None:
+        sending = gateway()
+        says(sending, *["sticking"] * count)
+        kill(sending)
+        with sync.open(tmp_db) as opened:
+            assert opened.recover().replies == count
+
     accept(tmp_db, "stick")
     accept(tmp_db, "stick", key="agent:main:web:direct:2")
-    first = gateway()
-    says(first, "sticking")
-    kill(first)
-    with sync.open(tmp_db) as opened:
-        assert opened.recover().replies == 1
-    [reply] = found("outbox", tmp_db, "--state", "unknown")
-    assert "unknown" in ok("outbox", tmp_db)
-    assert found("outbox", tmp_db, "--state", "sent") == []
-    number = reply["outbox_no"]
-    assert "will be sent again" in ok("outbox", tmp_db, "--resend", number)
-    assert "outbox DB" in fails(3, "outbox", tmp_db, "--sent", number)
-    assert number in [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "pending")]
-    second = gateway()
-    says(second, "sticking")
-    kill(second)
-    with sync.open(tmp_db) as opened:
-        opened.recover()
-    [again] = found("outbox", tmp_db, "--state", "unknown")
-    assert found("outbox", tmp_db, "--sent", again["outbox_no"]) == {
-        "sent": [again["outbox_no"]],
-        "resent": [],
-    }
-    assert [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "sent")] == [
-        again["outbox_no"]
-    ]
+    die_while_sending(2)
+    first, second = in_state("unknown")
+    assert ok("outbox", tmp_db).count("unknown") == 2
+    assert "will be sent again" in ok("outbox", tmp_db, "--resend", first)
+    assert "outbox DB" in fails(3, "outbox", tmp_db, "--sent", first)
+    assert (in_state("pending"), in_state("unknown")) == ([first], [second])
+
+    die_while_sending(1)
+    assert in_state("unknown") == [first, second]
+    decision = found("outbox", tmp_db, "--sent", first, "--sent", second)
+    assert decision == {"sent": [first, second], "resent": []}
+    assert in_state("sent") == [first, second]
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -299,7 +296,7 @@ def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
     assert len(shown.splitlines()) == 4
 
 
-def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db: Path) -> None:
+def test_a_position_is_stored_for_a_named_consumer_only(tmp_db: Path) -> None:
     emit(tmp_db, "one", "two", "three")
     for _ in range(2):
         assert len(lines("events", tmp_db)) == 3
@@ -322,7 +319,7 @@ def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db:
     assert fails(2, "events", tmp_db, "--consumer", " ")
 
 
-def test_what_is_for_the_other_audience_is_not_read_again_and_a_consumers_position_moves_past_it(
+def test_a_position_moves_past_events_of_the_other_audience(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emit(tmp_db, "for a person", audience="user")
@@ -409,7 +406,7 @@ def test_events_f_follows_a_gateway_in_another_process(
 # -- who holds what, and what becomes of it --------------------------------------------------------
 
 
-def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
+def test_held_tells_a_live_gateway_from_a_dead_one(
     tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
 ) -> None:
     accept(tmp_db, "hang")
@@ -465,7 +462,7 @@ def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
     ) == 1
 
 
-def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(
+def test_a_plan_has_a_reason_per_decision_and_changes_nothing(
     tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
 ) -> None:
     for number in range(3):
@@ -514,9 +511,7 @@ def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> 
         assert opened.status().gateway.messages_waiting == 1
 
 
-def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(
-    tmp_db: Path, tmp_path: Path
-) -> None:
+def test_options_override_the_ages_of_openclaws_settings(tmp_db: Path, tmp_path: Path) -> None:
     hold(tmp_db, "one")
     file = tmp_path / "openclaw.json"
     file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": 1e-9}}}))
@@ -534,7 +529,7 @@ def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(
     assert "is not JSON" in fails(2, "resume", tmp_db, "--plan", "--openclaw", file)
 
 
-def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path) -> None:
+def test_resume_takes_what_to_skip_and_a_deadline(tmp_db: Path) -> None:
     hold(tmp_db, "one")
     hold(tmp_db, "two", failing=True)
 

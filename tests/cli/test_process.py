@@ -172,7 +172,7 @@ def test_tail_follows_what_another_process_appends(db: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_that_look_leave_a_live_gateway_and_its_files_alone(db: Path) -> None:
+def test_commands_that_read_leave_a_live_gateways_files_alone(db: Path) -> None:
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
         session.append({"role": "user", "content": "live"})
@@ -201,7 +201,7 @@ def test_commands_that_look_leave_a_live_gateway_and_its_files_alone(db: Path) -
     assert sorted(path.name for path in db.parent.iterdir()) == [db.name]
 
 
-def test_a_query_whose_reader_stands_still_does_not_hold_the_gateways_wal(db: Path) -> None:
+def test_a_query_with_a_stalled_reader_does_not_hold_the_wal(db: Path) -> None:
     """The rows go into a file at full speed; the snapshot is over although nobody has read them."""
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
