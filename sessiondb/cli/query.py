@@ -190,7 +190,7 @@ def query(
 
     \b
     sessiondb query gateway.db 'select * from session_overview' --table
-    sessiondb query gateway.db 'select text from transcript where role = :r' -p r user
+    sessiondb query gateway.db 'select * from inbox where state = :s' -p s dead
     """  # noqa: D301  # click's mark is a backspace, which a raw docstring would not have
     chosen = [
         name for name in ("as_csv", "as_tsv", "as_table", "fmt", "nl", "arrays") if shape[name]

@@ -1,4 +1,4 @@
-"""The commands about a gateway's work: what they show, what they decide, and that they see a real gateway live and die."""
+"""The commands about a gateway's work: their lists and decisions, beside a real gateway."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from sessiondb import events, sync
 from sessiondb.backend import ReadTx
-from sessiondb.cli import program
 from sessiondb.cli.terminal import cells
 from sessiondb.gateway import turns
 from sessiondb.maintenance import status
 from sessiondb.models import Event
 from sessiondb.transcript.entries import draft_entry
 from tests import ROOT
-from tests.cli.test_process import on_terminal
+from tests.support.command_line import TIMEOUT_S, fails, ok, on_terminal, run
 from tests.support.core import change
 
 KEY = "agent:main:web:direct:1"
 EVIL = "\x1b[2Jred\u202e"
-TIMEOUT_S = 60
 
-# A gateway that does what messages say: `hang` holds its turn, `stick` its reply, anything else is answered and sent.
+# A gateway that obeys its messages: `hang` holds its turn, `stick` its reply. Any other
+# message is answered, and the answer is sent.
 GATEWAY = """
 import sys, anyio, sessiondb
 from sessiondb.gateway.worker import Answer
@@ -40,12 +38,13 @@ from sessiondb.gateway.worker import Answer
 async def main():
     async with sessiondb.open(sys.argv[1], program="test gateway") as db:
         async def handler(turn):
-            said = turn.message["content"]
-            if said == "hang":
+            text = turn.message["content"]
+            if text == "hang":
                 await turn.renew("thinking about " + turn.session.id)
                 print("hanging", flush=True)
                 await anyio.sleep_forever()
-            return Answer(entries=[{"role": "assistant", "content": "re " + said}], replies=[("web:1", {"text": said})])
+            entry = {"role": "assistant", "content": "re " + text}
+            return Answer(entries=[entry], replies=[("web:1", {"text": text})])
 
         async def sender(reply):
             if "stick" in reply.payload:
@@ -62,33 +61,13 @@ anyio.run(main)
 """
 
 
-def run(*args: object) -> Result:
-    result = CliRunner().invoke(program, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def ok(*args: object) -> str:
-    result = run(*args)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def found(*args: object) -> Any:
     return json.loads(ok(*args, "--json"))
 
 
 def lines(*args: object) -> list[dict[str, Any]]:
-    """Return the objects of a command that prints one a line."""
+    """Return the objects of a command that prints one per line."""
     return [json.loads(line) for line in ok(*args, "--json").splitlines()]
-
-
-def fails(code: int, *args: object) -> str:
-    result = run(*args)
-    assert result.exit_code == code, result.output
-    assert result.stderr.startswith("sessiondb: ")
-    return result.stderr
 
 
 def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[int]:
@@ -110,7 +89,7 @@ def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
 
 
 def hold(db: Path, text: str, *, failing: bool = False) -> None:
-    """Leave an interrupted message; of a session whose turn before failed, if that is asked for."""
+    """Leave an interrupted message, of a session whose previous turn failed if `failing`."""
     key = f"agent:main:web:direct:{text}"
     for number in range(1 + failing):
         accept(db, f"{text} {number}", key=key)
@@ -151,7 +130,7 @@ def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
 
 @pytest.fixture
 def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start gateways on `tmp_db`; whatever is left of them ends with the test."""
+    """Start gateways on `tmp_db`. Those that still run are killed after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
@@ -172,7 +151,7 @@ def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
 
 def says(process: subprocess.Popen[str], *words: str) -> None:
-    """Wait until a gateway has said each of these words, in any order."""
+    """Wait until a gateway has printed each of these words, in any order."""
     assert process.stdout is not None
     assert sorted(process.stdout.readline().strip() for _ in words) == sorted(words)
 
@@ -592,8 +571,10 @@ def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.M
     assert "0 to send, 0 unknown" in ok("status", tmp_db)
     change(
         tmp_db,
-        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) VALUES ('s', 'native', 3, 1, 1)",
-        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload) VALUES (1, 't', 'pending', 1, 1, '{}')",
+        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms)"
+        " VALUES ('s', 'native', 3, 1, 1)",
+        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload)"
+        " VALUES (1, 't', 'pending', 1, 1, '{}')",
     )
     assert "1 to send (full: no message is claimed until some are sent" in ok("status", tmp_db)
     with sync.open(tmp_db, readonly=True) as opened:
