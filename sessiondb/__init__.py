@@ -5,14 +5,17 @@
         session.append({"role": "user", "content": "hello"},
         idempotency_key="discord:1:42") context = await session.context()
 
-Appends and compaction are separate short transactions. A compaction commits a summary
-and the next epoch atomically. Nothing is held while a model thinks. `sessiondb.sync`
-mirrors the API for scripts.
+An append and a compaction are separate short transactions. A compaction commits its
+summary and the next epoch atomically. No lock is held while a model thinks.
+`sessiondb.sync` mirrors the API for scripts.
+
+`import sessiondb` imports the errors only. Every other name is imported when it is first
+used, so that the command line prints its help without importing the library.
 """
 
-from importlib.metadata import version as _version
+import importlib
+import typing
 
-from .database import OpenOptions, SessionDB, open
 from .errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -45,39 +48,44 @@ from .errors import (
     UnsafeSQLite,
     outcome_of,
 )
-from .gateway.dispatcher import RefusedBySender
-from .gateway.outbox import Outgoing
-from .gateway.recovery import Decision, Recovered, ResumePolicy
-from .gateway.running_turn import Answer, LaneSettings, Turn
-from .limits import Limits
-from .maintenance.archive import Restored
-from .maintenance.retention import RetentionReport
-from .maintenance.retention_plan import RetentionDecision, RetentionPolicy
-from .models import (
-    Accepted,
-    CompactionInfo,
-    CompactionResult,
-    DeadLetter,
-    Entry,
-    EpochInfo,
-    Event,
-    ExportedFile,
-    ExportReport,
-    FileReceipt,
-    Finding,
-    Holding,
-    ImportReport,
-    QuarantinedLine,
-    Receipt,
-    Reply,
-    SessionInfo,
-    VerifyReport,
-)
-from .transcript.compaction_job import CompactionJob
-from .transcript.context import Context
-from .transcript.reset_policy import ResetPolicy
-from .transcript.session import Session
-from .transfer.redaction import Redactor
+
+if typing.TYPE_CHECKING:
+    from .database import OpenOptions, SessionDB, open
+    from .gateway.dispatcher import RefusedBySender
+    from .gateway.outbox import Outgoing
+    from .gateway.recovery import Decision, Recovered, ResumePolicy
+    from .gateway.running_turn import Answer, LaneSettings, Turn
+    from .limits import Limits
+    from .maintenance.archive import Restored
+    from .maintenance.retention import RetentionReport
+    from .maintenance.retention_plan import RetentionDecision, RetentionPolicy
+    from .models import (
+        Accepted,
+        CompactionInfo,
+        CompactionResult,
+        DeadLetter,
+        Entry,
+        EpochInfo,
+        Event,
+        ExportedFile,
+        ExportReport,
+        FileReceipt,
+        Finding,
+        Holding,
+        ImportReport,
+        QuarantinedLine,
+        Receipt,
+        Reply,
+        SessionInfo,
+        VerifyReport,
+    )
+    from .transcript.compaction_job import CompactionJob
+    from .transcript.context import Context
+    from .transcript.reset_policy import ResetPolicy
+    from .transcript.session import Session
+    from .transfer.redaction import Redactor
+
+    __version__: str
 
 __all__ = [
     "Accepted",
@@ -151,4 +159,61 @@ __all__ = [
     "outcome_of",
 ]
 
-__version__ = _version("sessiondb")
+# The names that are imported when they are first used, by module. Type checkers read the
+# imports above instead. A test compares the two.
+_MODULES = {
+    "sessiondb.database": ("OpenOptions", "SessionDB", "open"),
+    "sessiondb.gateway.dispatcher": ("RefusedBySender",),
+    "sessiondb.gateway.outbox": ("Outgoing",),
+    "sessiondb.gateway.recovery": ("Decision", "Recovered", "ResumePolicy"),
+    "sessiondb.gateway.running_turn": ("Answer", "LaneSettings", "Turn"),
+    "sessiondb.limits": ("Limits",),
+    "sessiondb.maintenance.archive": ("Restored",),
+    "sessiondb.maintenance.retention": ("RetentionReport",),
+    "sessiondb.maintenance.retention_plan": ("RetentionDecision", "RetentionPolicy"),
+    "sessiondb.models": (
+        "Accepted",
+        "CompactionInfo",
+        "CompactionResult",
+        "DeadLetter",
+        "Entry",
+        "EpochInfo",
+        "Event",
+        "ExportedFile",
+        "ExportReport",
+        "FileReceipt",
+        "Finding",
+        "Holding",
+        "ImportReport",
+        "QuarantinedLine",
+        "Receipt",
+        "Reply",
+        "SessionInfo",
+        "VerifyReport",
+    ),
+    "sessiondb.transcript.context": ("Context",),
+    "sessiondb.transcript.reset_policy": ("ResetPolicy",),
+    "sessiondb.transcript.compaction_job": ("CompactionJob",),
+    "sessiondb.transcript.session": ("Session",),
+    "sessiondb.transfer.redaction": ("Redactor",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+if not typing.TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+
+    def __getattr__(name):
+        """Import a name when it is first used (PEP 562), and keep it."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("sessiondb")
+        elif name in _MODULE_OF:
+            value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF, "__version__"})

@@ -1,6 +1,7 @@
-"""What a user installs: the wheel holds all that the package reads at run time, and works without the checkout.
+"""The wheel holds all that the package reads at run time, and works without the checkout.
 
-Built through the build backend's own interface (PEP 517) with the hatchling of the `dev` extra: no registry, no network.
+It is built through the build backend's own interface (PEP 517), with the hatchling of the
+`dev` extra: no registry, no network.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ BUILD = "import sys, hatchling.build as b; print(getattr(b, sys.argv[1])(sys.arg
 
 
 def run(*args: str, cwd: Path, **env: str) -> str:
-    """Run this interpreter. Return what it printed, or fail with it."""
+    """Run this interpreter, and return its output. Fail with the output if it fails."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, *args],
@@ -38,7 +39,7 @@ def run(*args: str, cwd: Path, **env: str) -> str:
 
 
 def build(kind: str, source: Path, dest: Path) -> Path:
-    """Build `build_wheel` or `build_sdist` from a source folder. Return the file."""
+    """Build `build_wheel` or `build_sdist` from a source folder, and return the file."""
     dest.mkdir(exist_ok=True)
     return dest / run("-c", BUILD, kind, str(dest), cwd=source).splitlines()[-1]
 
@@ -63,7 +64,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
         }
 
 
-def test_the_wheel_holds_the_schema_every_statement_and_the_typing_marker(wheel: Path) -> None:
+def test_the_wheel_holds_the_schema_all_sql_and_the_typing_mark(wheel: Path) -> None:
     held = contents(wheel)
     wanted = {
         f"sessiondb/{path.relative_to(ROOT / 'sessiondb')}": path
@@ -93,12 +94,12 @@ def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
     assert held["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(
+def test_a_wheel_built_from_the_sdist_is_the_same_wheel(
     sdist: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    with (
-        tarfile.open(sdist) as archive
-    ):  # by hand: extractall's `filter` is missing from 3.11.0 to 3.11.3 and demanded by 3.14
+    # Unpacked by hand: extractall's `filter` is missing from 3.11.0 to 3.11.3, and 3.14
+    # demands it.
+    with tarfile.open(sdist) as archive:
         for member in filter(tarfile.TarInfo.isfile, archive):
             data = archive.extractfile(member)
             assert data is not None
@@ -108,7 +109,7 @@ def test_a_wheel_built_from_the_source_distribution_is_the_same_wheel(
     assert contents(build("build_wheel", source, tmp_path / "dist")) == contents(wheel)
 
 
-def test_the_source_distribution_holds_the_tests_and_their_sample(sdist: Path) -> None:
+def test_the_sdist_holds_the_tests_and_their_sample(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     sample = {
@@ -135,7 +136,7 @@ anyio.run(main)
 
 
 def test_a_database_can_be_made_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
-    """The checkout is not on the path: the schema and the statements can only come from the wheel."""
+    """The checkout is not on the path, so the schema and the statements are the wheel's."""
     installed = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
@@ -146,9 +147,9 @@ def test_a_database_can_be_made_from_the_wheel_alone(wheel: Path, tmp_path: Path
     assert messages == "1"
 
 
-def test_everything_that_sessiondb_needs_to_run_is_in_the_written_audit_and_nothing_else() -> None:
+def test_security_md_audits_exactly_what_sessiondb_needs() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     audited = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)
     assert sorted(audited) == sorted(closure()), (
-        "SECURITY.md, Dependencies: look at what came, and say which bytes of a stranger it sees"
+        "SECURITY.md, Dependencies: review the new package, and write which untrusted bytes it sees"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -26,10 +28,41 @@ def test_all_is_sorted_and_every_name_in_it_exists() -> None:
 def test_every_public_name_of_the_package_is_in_all() -> None:
     offered = {
         name
-        for name, value in vars(sessiondb).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        for name in dir(sessiondb)
+        if not name.startswith("_") and not isinstance(getattr(sessiondb, name), ModuleType)
     }
     assert offered == set(sessiondb.__all__)
+
+
+def test_type_checkers_and_programs_import_a_name_from_one_module() -> None:
+    """The imports in `if typing.TYPE_CHECKING`, and the table that `__getattr__` reads."""
+    for_checkers = {
+        alias.name: f"sessiondb.{node.module}"
+        for block in ast.parse(inspect.getsource(sessiondb)).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert len(for_checkers) > 30
+    assert for_checkers == sessiondb._MODULE_OF
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'sessiondb' has no attribute 'opne'"):
+        assert sessiondb.opne
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert sessiondb.__version__ == version("sessiondb")
+
+
+def test_importing_the_package_imports_the_errors_only() -> None:
+    code = "import sys, sessiondb; print(*(n for n in sys.modules if n.startswith('sessiondb')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert set(done.stdout.split()) == {"sessiondb", "sessiondb.errors"}
 
 
 def test_every_error_of_a_call_can_be_caught_by_its_base() -> None:

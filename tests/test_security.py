@@ -1,10 +1,12 @@
-"""What SECURITY.md promises, attacked: files, SQL, `query`, hostile databases, hostile names, and limits.
+"""Attacks on the promises of SECURITY.md: files, SQL, `query`, databases, names and limits.
 
-Each attack is run against a real file, and what is looked at afterwards is the file and its folder: a refusal that comes
-with a changed byte counts as a success of the attack. For each wall a test takes it down and shows that the harness then
-reports what the wall was for. `SESSIONDB_ATTACKS` raises the number of random statements (`make fuzz`).
+Each attack runs against a real file. Afterwards the file and its folder are compared with
+what they were: a refusal with a changed byte is a success of the attack. For each wall, a
+test takes it down and shows that the harness then reports the attack.
+`SESSIONDB_ATTACKS` raises the number of random statements (`make fuzz`).
 
-Not modelled: another process of the same user (it may do whatever this one may), and timing.
+Not modelled: another process of the same user (it may do all that this one may), and
+timing.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from click.testing import CliRunner
 import sessiondb
 import sessiondb.sync
 from sessiondb import database, limits
+from sessiondb.cli import query
 from sessiondb.cli.program import program
 from sessiondb.errors import InvalidInput, OpenError, ReadTooLong, SessionDBError
 from sessiondb.limits import Limits
@@ -61,7 +64,7 @@ def fill(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database that is closed: to be copied, not to be used."""
+    """Return a closed database. Tests copy it, and leave it as it is."""
     path = tmp_path_factory.mktemp("filled") / "gateway.db"
     fill(path)
     return path
@@ -69,7 +72,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def db(filled: Path, tmp_path: Path) -> Path:
-    """Return a closed database of one's own, in a folder of its own."""
+    """Return a closed database for one test, in a folder of its own."""
     path = tmp_path / "home" / "gateway.db"
     path.parent.mkdir(mode=0o700)
     shutil.copyfile(filled, path)
@@ -77,7 +80,7 @@ def db(filled: Path, tmp_path: Path) -> Path:
     return path
 
 
-# -- files ----------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -89,9 +92,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-async def test_every_file_is_made_for_its_owner_alone_whatever_the_umask(
-    tmp_path: Path, umask: int
-) -> None:
+async def test_every_file_is_for_its_owner_alone_with_any_umask(tmp_path: Path, umask: int) -> None:
     write(
         tmp_path / "in",
         {
@@ -134,7 +135,7 @@ async def test_every_file_is_made_for_its_owner_alone_whatever_the_umask(
 
 
 @pytest.mark.anyio
-async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_verify(
+async def test_open_status_and_verify_name_files_open_to_others(
     db: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with sessiondb.open(db) as opened:
@@ -166,10 +167,10 @@ async def test_files_that_others_can_get_at_are_named_at_open_in_status_and_in_v
         True,
     )
     db.parent.chmod(0o700)
-    assert permissions.concerns(str(db)) == ()  # nobody else gets as far as the file
+    assert permissions.concerns(str(db)) == ()  # nobody else reaches the file
 
 
-def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(db: Path) -> None:
+def test_groups_and_others_differ_and_a_sticky_folder_is_fine(db: Path) -> None:
     db.parent.chmod(0o1777)
     for mode, message in (
         (0o600, None),
@@ -184,9 +185,7 @@ def test_groups_and_everybody_are_told_apart_and_a_sticky_folder_is_no_concern(d
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_a_name_of_sqlites_that_is_no_file_is_refused_and_what_it_points_at_is_not_touched(
-    db: Path, suffix: str, kind: str
-) -> None:
+def test_a_name_of_sqlites_that_is_no_file_is_refused(db: Path, suffix: str, kind: str) -> None:
     victim, planted = db.parent / "victim", Path(f"{db}{suffix}")
     victim.write_bytes(b"precious\n" * 1_000)
     {
@@ -203,7 +202,7 @@ def test_a_name_of_sqlites_that_is_no_file_is_refused_and_what_it_points_at_is_n
 
 
 def planted_wal(db: Path) -> Path:
-    """Put a WAL beside a database that holds a message which nobody has sent there: made with a copy of it."""
+    """Put a WAL with a change by a stranger beside a database. A copy of it made the WAL."""
     copy = db.parent.parent / "copy.db"
     shutil.copyfile(db, copy)
     with closing(apsw.Connection(str(copy))) as opened:
@@ -212,16 +211,14 @@ def planted_wal(db: Path) -> Path:
     return Path(f"{db}-wal")
 
 
-def test_a_wal_that_another_user_has_put_beside_a_database_is_not_taken_for_its_own(
-    db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wal_of_another_user_is_refused(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
     for readonly in (True, False):
         with pytest.raises(OpenError, match="SQLite would take its content for"):
             sessiondb.sync.open(db, readonly=readonly).__enter__()
 
 
-def test_without_that_refusal_the_planted_message_is_in_the_database(
+def test_without_that_refusal_the_planted_message_comes_in(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
@@ -231,7 +228,7 @@ def test_without_that_refusal_the_planted_message_is_in_the_database(
 
 
 def owned_by(uid: int, *paths: Path) -> Callable[[str], os.stat_result | None]:
-    """Return a `stat` that says of some files that they are another user's: tests need not run as root."""
+    """Return a `stat` by which some files are another user's, so tests need not run as root."""
 
     def lstat(path: str) -> os.stat_result | None:
         if not os.path.lexists(path):
@@ -259,9 +256,8 @@ def test_what_another_user_has_put_in_the_way_is_refused(
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, wal))
     with pytest.raises(OpenError, match="belongs to uid 4711, and the database does not"):
         fill(db)
-    monkeypatch.setattr(
-        permissions, "_lstat", owned_by(4711, wal, db)
-    )  # all of it is another user's: root looks at it
+    # All of it is another user's. Root may open it.
+    monkeypatch.setattr(permissions, "_lstat", owned_by(4711, wal, db))
     fill(db)
     db.parent.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1_000)
@@ -270,28 +266,35 @@ def test_what_another_user_has_put_in_the_way_is_refused(
     )
 
 
-# -- SQL is never made of input -------------------------------------------------------------------------------------
+# -- SQL is never made of input --------------------------------------------------------------------
 
 PACKAGE = ROOT / "sessiondb"
 RUNS_SQL = {"execute", "executemany", "drain", "query_info", "pragma", "trace_v2", "blob_open"}
-# What is run and is no constant, a named statement or a pragma with a number of ours: each with its reason.
+# SQL that is neither a constant, nor a named statement, nor a pragma with a number of ours,
+# by module and function. Each has its reason.
 NAMED_EXCEPTIONS = {
-    "sqlite/user_query.py _compile sql": "the person's own statement; the authorizer looks at it while it is compiled",
-    "sqlite/user_query.py _without_semicolon sql[:at]": "... less a semicolon",
-    "sqlite/user_query.py _rows sql": "... run",
-    "sqlite/user_query.py _rows _with_text_as_bytes(sql, count)": "... inside a template of user_query.sql, for text that is not Unicode",
-    "sqlite/connection.py drain script": "what its callers pass, which are looked at here one by one",
-    "sqlite/schema.py create_or_migrate schema_text()": "schema.sql",
-    "sqlite/schema.py create_or_migrate next((script for number, script in migrations() if number == version + 1))": "a migration's file",
-    "sqlite/schema.py _pragma name": "called with constants of schema.py",
-    "sqlite/transaction.py _start prepared.sql": "a named statement of a .sql file",
-    "sqlite/file_format.py shapes schema_text()": "schema.sql, in memory",
-    "sqlite/new_database.py __enter__ f'PRAGMA {setting}'": "called with constants of new_database.py",
+    f"sqlite/{place}": reason
+    for place, reason in {
+        "user_query.py _compile sql": "the user's own statement, which the authorizer checks",
+        "user_query.py _without_semicolon sql[:at]": "... less a semicolon",
+        "user_query.py _rows sql": "... run",
+        "user_query.py _rows _with_text_as_bytes(sql, count)": (
+            "... inside a template of user_query.sql, for text that is not Unicode"
+        ),
+        "connection.py drain script": "its callers' statements, each of which is found here",
+        "schema.py create_or_migrate schema_text()": "schema.sql",
+        "schema.py create_or_migrate next((script for number, script in migrations()"
+        " if number == version + 1))": "a migration's file",
+        "schema.py _pragma name": "called with constants of schema.py",
+        "transaction.py _start prepared.sql": "a named statement of a .sql file",
+        "file_format.py shapes schema_text()": "schema.sql, in memory",
+        "new_database.py __enter__ f'PRAGMA {setting}'": "called with constants of its own",
+    }.items()
 }
 
 
 def statements_run(source: str, module: str) -> Iterator[str]:
-    """Yield where a module runs SQL that is not simply a constant: `module function expression`."""
+    """Yield `module function expression` for each SQL in a module that is no constant."""
     tree = ast.parse(source)
     for function in [
         node
@@ -318,7 +321,7 @@ def statements_run(source: str, module: str) -> Iterator[str]:
 
 
 def calls_of(function: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls in a function, those in functions within it left out: they have their own turn."""
+    """Yield the calls in a function, but not those in the functions inside it."""
     for child in ast.iter_child_nodes(function):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -328,7 +331,11 @@ def calls_of(function: ast.AST) -> Iterator[ast.Call]:
 
 
 def is_constant(node: ast.expr) -> bool:
-    """Tell whether an expression is text of ours: a constant, one of two, or one with a NUMBER_OF_OURS or a counter in a pragma."""
+    """Return whether an expression is text of ours.
+
+    Such text is a constant, one of two constants, or a pragma with a NUMBER_OF_OURS or a
+    counter in it.
+    """
     match node:
         case ast.Constant():
             return True
@@ -343,7 +350,7 @@ def is_constant(node: ast.expr) -> bool:
     return False
 
 
-def test_what_is_run_as_sql_is_a_constant_a_named_statement_or_a_named_exception() -> None:
+def test_sql_is_a_constant_a_named_statement_or_an_exception() -> None:
     found = {
         line
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -386,7 +393,7 @@ def test_constants_are_not_taken_for_it(source: str) -> None:
     assert list(statements_run(source, "m.py")) == []
 
 
-# -- hostile text through every call --------------------------------------------------------------------------------
+# -- hostile text through every call ---------------------------------------------------------------
 
 HOSTILE = [
     "'; DROP TABLE entry; --",
@@ -417,7 +424,7 @@ def shortly(text: str) -> str:
 
 
 def content_of(path: Path) -> dict[str, list[Any]]:
-    """Return the schema and every row of a database. What processes and events say about themselves is left out."""
+    """Return the schema and every row of a database, but for those that opening it changes."""
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as opened:
         names = [
             name
@@ -474,20 +481,14 @@ async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, 
     "anyio_backend", ["asyncio", "trio"] if IS_LONG else ["asyncio"], scope="module"
 )
 @pytest.mark.parametrize("text", HOSTILE, ids=shortly)
-async def test_hostile_text_in_any_argument_names_nothing_and_changes_nothing(
-    db: Path, text: str
-) -> None:
+async def test_hostile_text_in_any_argument_changes_nothing(db: Path, text: str) -> None:
     before = content_of(db)
     async with sessiondb.open(db) as opened:
         for name, call in await every_call(opened, text):
             try:
                 await call()
-            except (
-                SessionDBError,
-                ValueError,
-                OSError,
-            ):  # an error of the driver's own would end the test
-                assert name
+            except (SessionDBError, ValueError, OSError):
+                assert name  # an error of the driver would end the test
         assert (await opened.verify()).ok
     after = content_of(db)
     assert after["schema"] == before["schema"]
@@ -522,7 +523,7 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: 
             try:
                 await store()
             except SessionDBError:
-                continue  # refused, typed: that is an answer, too
+                continue  # a typed refusal is an answer, too
         stored = [json.loads(entry.payload) for entry in await session.entries()]
         assert stored[0]["message"]["content"] == text
         assert (await opened.verify()).ok
@@ -556,7 +557,8 @@ COMMANDS = [
 ]
 
 
-# An argument of a process has no NUL, and is not half an emoji. The short run takes every fourth of the rest.
+# An argument of a process has no NUL and no lone surrogate. The short run takes every fourth
+# of the rest.
 @pytest.mark.parametrize(
     "text",
     [text for text in HOSTILE if "\x00" not in text and "\ud83d" not in text][
@@ -564,9 +566,7 @@ COMMANDS = [
     ],
     ids=shortly,
 )
-def test_hostile_text_in_any_option_of_the_command_line_changes_nothing(
-    db: Path, text: str, tmp_path: Path
-) -> None:
+def test_hostile_text_in_any_option_changes_nothing(db: Path, text: str, tmp_path: Path) -> None:
     before = content_of(db)
     for command in COMMANDS:
         result = run(*(part.format(db=db, text=text, out=tmp_path / "out") for part in command))
@@ -575,10 +575,13 @@ def test_hostile_text_in_any_option_of_the_command_line_changes_nothing(
     assert content_of(db) == before
 
 
-# -- query ----------------------------------------------------------------------------------------------------------
+# -- query -----------------------------------------------------------------------------------------
 
 WRITES = [
-    "insert into event (kind, audience, at_ms, text, data) values ('x', 'user', 0, '', '{{}}') returning 1",
+    (
+        "insert into event (kind, audience, at_ms, text, data)"
+        " values ('x', 'user', 0, '', '{{}}') returning 1"
+    ),
     "delete from entry returning entry_id",
     "update session set epoch = 99 returning session_id",
     "replace into lane values ('main', 9, 9) returning lane",
@@ -616,7 +619,7 @@ WRITES = [
     "select * from pragma_wal_checkpoint('truncate')",
     "select * from pragma_query_only(0)",
 ]
-HARMLESS_ROWS = {"explain delete from entry"}  # explains, and does nothing
+HARMLESS_ROWS = {"explain delete from entry"}  # it explains the statement and does nothing
 
 
 def pragma_attacks() -> list[str]:
@@ -640,7 +643,10 @@ def footprint(home: Path) -> dict[str, bytes]:
 
 
 def attack(db: Path, sql: str) -> list[str]:
-    """Run a statement as `query` does. Return what it did that it may not: a changed or new file, or an error that is not ours."""
+    """Run a statement as `query` does, and return its effects that are not allowed.
+
+    They are changed or new files, rows of a write, and errors that are not ours.
+    """
     before = footprint(db.parent)
     message = []
     try:
@@ -652,7 +658,7 @@ def attack(db: Path, sql: str) -> list[str]:
             message.append(f"it was run, and returned {found[0]!r}")
     except SessionDBError:
         pass
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is reported
+    except Exception as error:  # noqa: BLE001  # any error is reported
         message.append(f"{type(error).__name__}: {error}")
     after = footprint(db.parent)
     message += [
@@ -663,7 +669,7 @@ def attack(db: Path, sql: str) -> list[str]:
     return message
 
 
-def test_no_statement_given_to_query_writes_attaches_loads_or_calls_what_acts(db: Path) -> None:
+def test_no_statement_of_query_writes_attaches_loads_or_acts(db: Path) -> None:
     assert {sql: message for sql in WRITES if (message := attack(db, sql))} == {}
 
 
@@ -673,7 +679,7 @@ def test_no_pragma_given_to_query_changes_anything(db: Path) -> None:
     assert {sql: message for sql in attacks if (message := attack(db, sql))} == {}
 
 
-def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(
+def test_an_allowed_pragma_leaves_the_settings_alone(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = (
@@ -707,7 +713,7 @@ def test_a_pragma_that_was_allowed_left_the_settings_of_the_connection_alone(
                 continue
 
 
-def test_without_the_authorizer_attacks_that_are_no_writes_succeed_and_are_reported(
+def test_without_the_authorizer_all_but_writes_succeed(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
@@ -715,10 +721,10 @@ def test_without_the_authorizer_attacks_that_are_no_writes_succeed_and_are_repor
     assert any(sql.startswith("select sqlite_log") for sql in reported) or any(
         "fts3_tokenizer('simple')" in sql for sql in reported
     )
-    assert "delete from entry returning entry_id" not in reported  # query_only stands behind it
+    assert "delete from entry returning entry_id" not in reported  # query_only refuses it
 
 
-def test_without_the_authorizer_and_query_only_the_writes_succeed_and_are_reported(
+def test_without_authorizer_and_query_only_writes_succeed(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_query, "_authorize", lambda *_: apsw.SQLITE_OK)
@@ -730,76 +736,14 @@ def test_without_the_authorizer_and_query_only_the_writes_succeed_and_are_report
     } <= reported
 
 
-WORDS = [
-    *(
-        "select",
-        "from",
-        "where",
-        "with",
-        "recursive",
-        "union",
-        "all",
-        "values",
-        "insert",
-        "into",
-        "delete",
-        "update",
-        "set",
-        "returning",
-        "attach",
-    ),
-    *(
-        "pragma",
-        "vacuum",
-        "create",
-        "temp",
-        "table",
-        "view",
-        "trigger",
-        "drop",
-        "explain",
-        "query",
-        "plan",
-        "begin",
-        "immediate",
-        "commit",
-        "as",
-    ),
-    *(
-        "entry",
-        "session",
-        "sqlite_schema",
-        "pragma_table_info",
-        "json_each",
-        "dbstat",
-        "query_only",
-        "journal_mode",
-        "writable_schema",
-        "main",
-    ),
-    *(
-        "load_extension",
-        "hex",
-        "zeroblob",
-        "randomblob",
-        "count",
-        "(",
-        ")",
-        ",",
-        ";",
-        "=",
-        "*",
-        "'x'",
-        "1",
-        "-1",
-        "null",
-        "x",
-        ".",
-        "--",
-        "/*",
-        "*/",
-    ),
-]
+VOCABULARY = """
+    select from where with recursive union all values insert into delete update set returning
+    attach pragma vacuum create temp table view trigger drop explain query plan begin immediate
+    commit as entry session sqlite_schema pragma_table_info json_each dbstat query_only
+    journal_mode writable_schema main load_extension hex zeroblob randomblob count ( ) , ; = *
+    'x' 1 -1 null x . -- /* */
+"""
+WORDS = VOCABULARY.split()
 
 
 def test_random_statements_change_nothing_either(db: Path) -> None:
@@ -833,7 +777,7 @@ ENDLESS = "with recursive c(n) as (select 1 union all select n + 1 from c) "
     [
         ENDLESS + "select count(*) from c",
         ENDLESS + "select n from c where n < 0",
-        "select count(*) from entry a, entry b, entry c, entry d, entry e, entry f, entry g, entry h, entry i, entry j, entry k, entry l",
+        f"select count(*) from {', '.join(f'entry {alias}' for alias in 'abcdefghijkl')}",
         "select * from (" + ENDLESS + "select n from c) order by 1 limit 1 offset 100000000",
     ],
 )
@@ -882,8 +826,11 @@ def test_the_largest_entry_that_can_be_stored_can_be_queried(
 def in_a_process(
     db: Path, sql: str, *options: str, changed: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run `sessiondb query` in a process of its own, with something changed in it first."""
-    code = f"import sys\nfrom sessiondb.cli import main, query\n{changed}\nsys.argv[0] = 'sessiondb'\nmain()"
+    """Run `sessiondb query` in a process of its own, after a change to the module `query`."""
+    code = (
+        "import sys\nfrom sessiondb.cli import main, query\n"
+        f"{changed}\nsys.argv[0] = 'sessiondb'\nmain()"
+    )
     return subprocess.run(
         [sys.executable, "-c", code, "query", str(db), sql, *options],
         capture_output=True,
@@ -894,7 +841,7 @@ def in_a_process(
     )
 
 
-def test_a_sort_that_would_fill_the_memory_or_the_disk_is_refused(db: Path) -> None:
+def test_a_sort_that_would_fill_memory_or_disk_is_refused(db: Path) -> None:
     sql = (
         "select count(*) from ("
         + ENDLESS
@@ -903,7 +850,7 @@ def test_a_sort_that_would_fill_the_memory_or_the_disk_is_refused(db: Path) -> N
     found = in_a_process(
         db,
         sql.replace("count(*)", "r"),
-        changed="import sys; sys.modules['sessiondb.cli.query'].QUERY_MEMORY_BYTES_MAX = 32 << 20",
+        changed="query.QUERY_MEMORY_BYTES_MAX = 32 << 20",
     )
     assert (found.returncode, "needs more memory than a query may have" in found.stderr) == (
         2,
@@ -911,13 +858,13 @@ def test_a_sort_that_would_fill_the_memory_or_the_disk_is_refused(db: Path) -> N
     ), found.stderr
 
 
-def test_a_function_that_nothing_can_interrupt_ends_with_the_process(db: Path) -> None:
+def test_an_uninterruptible_function_ends_with_the_process(db: Path) -> None:
     found = in_a_process(
         db,
         "select instr(zeroblob(60000000), cast(zeroblob(30000000) || '1' as blob))",
         "--timeout",
         "0.2",
-        changed="import sys; sys.modules['sessiondb.cli.query'].QUERY_STOP_S = 0.2",
+        changed="query.QUERY_STOP_S = 0.2",
     )
     assert (found.returncode, "it could not be stopped" in found.stderr) == (5, True), found.stderr
 
@@ -925,11 +872,10 @@ def test_a_function_that_nothing_can_interrupt_ends_with_the_process(db: Path) -
 def test_output_without_end_and_tables_without_end_are_refused(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["sessiondb.cli.query"], "QUERY_OUTPUT_BYTES_MAX", 1_000_000)
-    monkeypatch.setattr(sys.modules["sessiondb.cli.query"], "QUERY_TABLE_ROWS_MAX", 1_000)
-    monkeypatch.setattr(
-        database, "bound_query_memory", lambda limit_bytes: None
-    )  # this process's limit is not for changing
+    monkeypatch.setattr(query, "QUERY_OUTPUT_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr(query, "QUERY_TABLE_ROWS_MAX", 1_000)
+    # The limit is one of the whole process, which runs other tests.
+    monkeypatch.setattr(database, "bound_query_memory", lambda limit_bytes: None)
     for option, message in (
         ("--csv", "the output is longer than 1,000,000 bytes"),
         ("--table", "a table holds at most 1,000 rows"),
@@ -939,26 +885,41 @@ def test_output_without_end_and_tables_without_end_are_refused(
         assert message in result.output
 
 
-# -- a database that an attacker made -------------------------------------------------------------------------------
+# -- a database that an attacker made --------------------------------------------------------------
 
 PLANTS = {
-    "a trigger that deletes what is stored": "CREATE TRIGGER t AFTER INSERT ON instance BEGIN DELETE FROM entry; END",
-    "a trigger on every append": "CREATE TRIGGER t AFTER INSERT ON entry BEGIN DELETE FROM entry WHERE entry_no < new.entry_no; END",
-    "a trigger that never ends": "CREATE TRIGGER t AFTER INSERT ON entry BEGIN SELECT count(*) FROM ("
-    + ENDLESS
-    + "SELECT n FROM c); END",
+    "a trigger that deletes what is stored": (
+        "CREATE TRIGGER t AFTER INSERT ON instance BEGIN DELETE FROM entry; END"
+    ),
+    "a trigger on every append": (
+        "CREATE TRIGGER t AFTER INSERT ON entry "
+        "BEGIN DELETE FROM entry WHERE entry_no < new.entry_no; END"
+    ),
+    "a trigger that never ends": (
+        "CREATE TRIGGER t AFTER INSERT ON entry BEGIN SELECT count(*) FROM ("
+        + ENDLESS
+        + "SELECT n FROM c); END"
+    ),
     "a view that never ends in place of ours": "DROP VIEW stuck; CREATE VIEW stuck AS "
     + ENDLESS
     + "SELECT n, n, n, n, n, n FROM c WHERE n < 0",
-    "a view that loads an extension": "DROP VIEW stuck; CREATE VIEW stuck AS SELECT load_extension('/tmp/x.so'), 1, 1, 1, 1, 1",
-    "a view that registers a tokenizer": "DROP VIEW stuck; CREATE VIEW stuck AS SELECT fts3_tokenizer('x', x'00'), 1, 1, 1, 1, 1",
-    "a view that reads pages": "DROP VIEW stuck; CREATE VIEW stuck AS SELECT data, 1, 1, 1, 1, 1 FROM sqlite_dbpage",
+    "a view that loads an extension": (
+        "DROP VIEW stuck; CREATE VIEW stuck AS SELECT load_extension('/tmp/x.so'), 1, 1, 1, 1, 1"
+    ),
+    "a view that registers a tokenizer": (
+        "DROP VIEW stuck; CREATE VIEW stuck AS SELECT fts3_tokenizer('x', x'00'), 1, 1, 1, 1, 1"
+    ),
+    "a view that reads pages": (
+        "DROP VIEW stuck; CREATE VIEW stuck AS SELECT data, 1, 1, 1, 1, 1 FROM sqlite_dbpage"
+    ),
     "views that double forty times": "DROP VIEW stuck; CREATE VIEW v0 AS SELECT 1 AS x"
     + "".join(
         f"; CREATE VIEW v{n} AS SELECT a.x FROM v{n - 1} AS a, v{n - 1} AS b" for n in range(1, 40)
     )
     + "; CREATE VIEW stuck AS SELECT x, x, x, x, x, x FROM v39",
-    "a virtual table": "CREATE VIRTUAL TABLE planted USING fts5(x); INSERT INTO planted VALUES ('x')",
+    "a virtual table": (
+        "CREATE VIRTUAL TABLE planted USING fts5(x); INSERT INTO planted VALUES ('x')"
+    ),
     "an index on an expression": "CREATE INDEX planted ON entry (length(hex(payload)))",
 }
 
@@ -968,8 +929,8 @@ def plant(path: Path, script: str) -> None:
         opened.execute(script).fetchall()
 
 
-def look_at(path: Path, tmp_path: Path) -> None:
-    """Do everything with a database that only looks, and then append. Errors of ours are answers."""
+def read_all_and_append(path: Path, tmp_path: Path) -> None:
+    """Make every call that only reads, then append. Errors of ours are answers."""
     short = Limits(read_age_s_max=0.2)
     steps: list[Callable[[sessiondb.sync.SessionDB], object]] = [
         lambda db: db.status(),
@@ -1002,7 +963,7 @@ def look_at(path: Path, tmp_path: Path) -> None:
 
 
 def damage_by(script: str, db: Path, tmp_path: Path) -> list[str]:
-    """Plant something, use the database, and say what it did to entries or to anything outside."""
+    """Run a script on a database, use it, and return the damage to entries and other files."""
     before = content_of(db)["entry"]
     plant(db, script)
     others = {
@@ -1010,7 +971,7 @@ def damage_by(script: str, db: Path, tmp_path: Path) -> list[str]:
         for path in tmp_path.rglob("*")
         if path.is_file() and path.parent != db.parent
     }
-    look_at(db, tmp_path)
+    read_all_and_append(db, tmp_path)
     after = content_of(db)["entry"]
     message = (
         []
@@ -1032,23 +993,21 @@ def damage_by(script: str, db: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_what_an_attacker_put_into_a_schema_is_not_run_or_is_cut_off(
-    name: str, db: Path, tmp_path: Path
-) -> None:
+def test_a_planted_schema_is_not_run_or_is_interrupted(name: str, db: Path, tmp_path: Path) -> None:
     assert damage_by(PLANTS[name], db, tmp_path) == []
 
 
 @pytest.mark.parametrize(
     "name", ["a trigger that deletes what is stored", "a trigger on every append"]
 )
-def test_with_triggers_switched_on_that_attack_succeeds_and_is_reported(
+def test_with_triggers_on_that_attack_succeeds(
     name: str, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_no_triggers", lambda opened: None)
     assert damage_by(PLANTS[name], db, tmp_path) != []
 
 
-def test_a_schema_of_an_attacker_calls_no_function_that_acts_even_without_the_authorizer(
+def test_a_planted_schema_calls_nothing_without_the_authorizer(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(db, PLANTS["a view that registers a tokenizer"])
@@ -1081,7 +1040,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     assert path.read_bytes() == content
 
 
-# -- names ----------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 NAMES = [
     "../outside.jsonl",
@@ -1121,7 +1080,10 @@ def world(tmp_path: Path) -> dict[str, bytes]:
 def export_names(
     db: Path, tmp_path: Path, names: list[str], *, overwrite: bool = False
 ) -> tuple[list[str], sessiondb.ExportReport]:
-    """Give recorded files hostile names, export, and say what happened to anything but new files in the destination."""
+    """Give recorded files hostile names, and export them.
+
+    Returns the effects on all but new files in the destination, and the report.
+    """
     out, elsewhere = tmp_path / "deep" / "out", tmp_path / "elsewhere"
     for folder in (out, elsewhere):
         folder.mkdir(parents=True)
@@ -1163,9 +1125,7 @@ def export_names(
     return message, report
 
 
-def test_no_name_in_a_database_leads_an_export_out_of_its_folder_or_onto_a_file(
-    db: Path, tmp_path: Path
-) -> None:
+def test_no_name_leads_an_export_out_of_its_folder(db: Path, tmp_path: Path) -> None:
     message, report = export_names(db, tmp_path, NAMES)
     assert message == []
     assert report.count("written") >= len(NAMES) - 4
@@ -1178,7 +1138,7 @@ def test_overwriting_stays_within_the_folder_too(db: Path, tmp_path: Path) -> No
     assert export_names(db, tmp_path, NAMES, overwrite=True)[0] == []
 
 
-def test_without_the_check_of_names_the_same_export_leads_out_and_is_reported(
+def test_without_the_check_of_names_that_export_leads_out(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "safe_name", lambda name: name)
@@ -1211,10 +1171,8 @@ def test_session_and_agent_ids_make_no_paths(tmp_path: Path) -> None:
             db.bind(f"agent:{text.replace(':', '')}:k{number}", session)
         report = db.export(tmp_path / "deep" / "out")
     assert len(report.files) >= len(ids)
-    assert {file.status for file in report.files} <= {
-        "written",
-        "failed",
-    }  # a name that is too long for the disk fails by itself
+    # A name that is too long for the disk fails by itself.
+    assert {file.status for file in report.files} <= {"written", "failed"}
     assert report.count("written") >= len(ids) - 2
     assert {path.name for path in tmp_path.iterdir()} == {"home", "deep"}
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"out"}
@@ -1259,10 +1217,10 @@ def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("name", ["evil.jsonl", "sessions.json"])
-def test_a_hard_link_to_the_live_database_is_not_opened_by_an_import_or_an_export(
+def test_a_hard_link_to_the_live_database_is_not_opened(
     db: Path, tmp_path: Path, suffix: str, name: str
 ) -> None:
-    """Opening and closing it would drop the locks of this process: the guard, set to raise, tells."""
+    """Opening and closing it would drop the locks of this process. The guard would raise."""
     (tmp_path / "in").mkdir()
     with sessiondb.sync.open(db, guard="raise") as opened:
         session = opened.session("agent:main:web:direct:jo")
@@ -1285,7 +1243,7 @@ def test_a_hard_link_to_the_live_database_is_not_opened_by_an_import_or_an_expor
         assert opened.stats()["guard_violations"] == 0
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def test_an_entry_is_bounded_in_bytes_whatever_its_characters(
@@ -1307,7 +1265,7 @@ def test_a_summary_is_bounded_as_the_entry_that_it_becomes(monkeypatch: pytest.M
 
 
 @pytest.mark.anyio
-async def test_whatever_comes_from_outside_has_a_bound_and_a_typed_error(tmp_path: Path) -> None:
+async def test_every_input_has_a_bound_and_a_typed_error(tmp_path: Path) -> None:
     key, one = "agent:main:web:direct:jo", {"role": "user", "content": "x"}
     async with sessiondb.open(tmp_path / "g.db") as db:
         session = await db.session(key)

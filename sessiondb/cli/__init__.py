@@ -1,52 +1,74 @@
 """The command line: `sessiondb COMMAND DB ...`, a thin front over `sessiondb.sync`.
 
     program.py    the group, options that every command has, errors and exit codes
+    lazy.py       a group that imports a command when it is used
     terminal.py   escaping, tables that fit, times, JSON
     gateway.py    events, held, inbox, dead, outbox, resume
-    keep.py       gc, restore, pin, unpin
-    look.py       sessions, context, compactions, status, verify
+    retention.py  gc, restore, pin, unpin
+    overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
     transfer.py   import, export, append
-    query.py      query: SQL of one's own
+    query.py      query: the reader's own SQL
     salvage.py    salvage: what can be read of a damaged file
 
-Commands that only look open the file read-only and hold no snapshot while they print, so a slow terminal or a pager
-never keeps a gateway's WAL from being reset. What comes out of the database is escaped before it reaches a
-terminal. Nothing is written but by `import`, `append`, `gc` and its kin, and an operator's decisions about what a gateway
-left behind.
+Commands that read open the file read-only and hold no snapshot while they print, so a slow
+terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
+escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
+`restore`, `pin`, `unpin`, and an operator's decisions about what a gateway left behind.
 """
 
 from __future__ import annotations
 
-from .gateway import dead, events, held, inbox, outbox, resume
-from .overview import compactions, context, sessions, status, verify
+from .lazy import LazyCommand
 from .program import program
-from .query import query
-from .retention import gc, pin, restore, unpin
-from .salvage import salvage
-from .show import show, tail
-from .transfer import append, export, import_
 
 __all__ = ["main", "program"]
 
-for _command in (
-    import_,
-    export,
-    sessions,
-    show,
-    context,
-    tail,
-    append,
-    compactions,
-    query,
-    verify,
-    status,
-):
-    program.add_command(_command)
-for _command in (events, held, inbox, dead, outbox, resume):
-    program.add_command(_command)
-for _command in (gc, restore, pin, unpin, salvage):
-    program.add_command(_command)
+# The line of each command is its own short help. A test compares the two.
+_APART = {"import": "import_"}  # a keyword cannot name a function
+COMMANDS = {
+    name: LazyCommand(module, _APART.get(name, name), short_help)
+    for module, short_helps in {
+        "sessiondb.cli.gateway": {
+            "dead": "List dead letters, or requeue or drop some.",
+            "events": "Print events, oldest first, and follow new ones with -f.",
+            "held": "Show who holds what, and whether the holder is alive.",
+            "inbox": "List accepted messages that are not done.",
+            "outbox": "List replies that are not sent, or settle some by hand.",
+            "resume": "Show what a start would resume, and why.",
+        },
+        "sessiondb.cli.overview": {
+            "compactions": "List compactions and their outcomes.",
+            "context": "Print the context that is sent to the model.",
+            "sessions": "List sessions, last changed first.",
+            "status": "Show counts, jobs, processes and space.",
+            "verify": "Check every invariant of a database.",
+        },
+        "sessiondb.cli.query": {
+            "query": "Run a read-only SQL query and print its rows.",
+        },
+        "sessiondb.cli.retention": {
+            "gc": "Archive old sessions by limits. --dry-run only lists them.",
+            "pin": "Protect a session from retention.",
+            "restore": "Restore an archived session, exactly as it was.",
+            "unpin": "End the protection of a session from retention.",
+        },
+        "sessiondb.cli.salvage": {
+            "salvage": "Salvage what can be read of a damaged file.",
+        },
+        "sessiondb.cli.show": {
+            "show": "Print a transcript for people to read.",
+            "tail": "Print the last entries, and follow new ones with -f.",
+        },
+        "sessiondb.cli.transfer": {
+            "append": "Append JSON lines from standard input.",
+            "export": "Write transcripts back as files, byte for byte.",
+            "import": "Import transcripts of pi and OpenClaw.",
+        },
+    }.items()
+    for name, short_help in short_helps.items()
+}
+program.offer(COMMANDS)
 
 
 def main() -> None:

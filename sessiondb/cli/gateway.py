@@ -1,8 +1,10 @@
-"""Commands about the work of a gateway: what waits, who holds what, what went wrong, and what to do about it.
+"""Commands about the work of a gateway: its queues, its leases, its failures and decisions.
 
-Looking opens the file read-only. What an operator decides (`dead --requeue`, `outbox --sent`, `resume --run`, a
-named consumer of `events`) is one short write transaction each, beside a gateway that may be running; it notices
-at once. Who lives is asked of the kernel, so `held` can only tell for processes of this machine.
+A command that only shows something opens the file read-only. A decision of an operator
+(`dead --requeue`, `outbox --sent`, `resume --run`, a named consumer of `events`) is one
+short write transaction. A gateway may run meanwhile, and notices the decision at once.
+`held` asks the kernel whether a holder is alive, so it knows that of this machine's
+processes only.
 """
 
 from __future__ import annotations
@@ -36,52 +38,53 @@ from .program import (
 from .terminal import (
     Column,
     at,
-    cut,
     escape,
     print_json,
     print_json_array,
+    print_line,
     print_table,
-    terminal_width,
     to_json,
 )
 
-# How often `events -f` looks: one search of a primary key that finds nothing. See `tail -f` (show.py).
+# How often `events -f` reads. A read is one search of a primary key that finds nothing. See
+# `tail -f` (show.py).
 FOLLOW_S = 0.1
 PAGE = 200
 ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
 OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed")
 
 
-# -- events -------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Print what happened; with -f what happens.")
+@click.command()
 @database_argument
 @click.option(
     "-n",
     "--last",
+    metavar="N",
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Begin with this many.",
+    help="Begin with this many events.",
 )
 @click.option(
     "-f",
     "--follow",
     is_flag=True,
-    help="Go on printing what happens, in any process, until Ctrl-C.",
+    help="Print new events of any process until Ctrl-C.",
 )
 @click.option(
     "--audience",
     type=click.Choice(["operator", "user"]),
-    help="Only events for an operator, or for the person who waits.",
+    help="Only events for an operator, or only those for a user.",
 )
 @click.option(
     "--consumer",
     metavar="NAME",
-    help="Go on where NAME stopped, and remember how far it got. Without: change nothing.",
+    help="Continue where NAME stopped, and store its position.",
 )
-@json_option("Print one JSON object a line.")
+@json_option("Print one JSON object per line.")
 @debug_option
 def events(
     db: str,
@@ -91,25 +94,29 @@ def events(
     consumer: str | None,
     as_json: bool,
 ) -> None:
-    """Print events, oldest first, one a line.
+    """Print events, oldest first, and follow new ones with -f.
 
-    With --consumer the position is kept in the database and moves on after a page has been printed: at least
-    once, again after a crash. It moves past events for others than --audience too. A new consumer begins with the last ones (-n).
+    Each event is one line. With --consumer, the database keeps the position of that
+    consumer. The position is stored after a page is printed, so a page can be printed
+    again after a crash, but none is skipped. It moves past events for the other audience,
+    too. A new consumer begins with the last events (-n). Without --consumer, nothing is
+    stored.
     """
     if consumer is not None and not consumer.strip():
         refuse("--consumer needs a name.")
     with look_into(db) if consumer is None else write_into(db, create=False) as opened:
-        seen = kept = _begin(opened, consumer, audience, last)
+        seen = stored = _begin(opened, consumer, audience, last)
         while True:
             page, seen = opened.read("events", partial(_page, seen=seen, audience=audience))
             for event in page:
                 _print_event(event, as_json=as_json)
             sys.stdout.flush()
             ends = not page and not follow
-            # What is for the other audience is not read again; that it was looked at is kept now and then, and at the end.
-            if page or seen - kept >= PAGE or (ends and seen > kept):
-                kept = seen
-                _remember(opened, consumer, kept)
+            # Events for the other audience are not read again. Where only such were read, the
+            # position is stored once per PAGE of them, and at the end.
+            if page or seen - stored >= PAGE or (ends and seen > stored):
+                stored = seen
+                _store_position(opened, consumer, stored)
             if ends:
                 return
             if not page:
@@ -119,7 +126,10 @@ def events(
 def _page(
     tx: ReadTx, *, seen: int, audience: event_rules.Audience | None
 ) -> tuple[list[Event], int]:
-    """Read events behind a number, and up to which number there is nothing else to print, in one snapshot."""
+    """Read a page of events after number `seen`, in one snapshot.
+
+    Returns the page, and the number up to which there is nothing else to print.
+    """
     page = event_rules.after(tx, event_no=seen, audience=audience, limit=PAGE)
     return page, page[-1].event_no if len(page) == PAGE else max(seen, event_rules.last(tx))
 
@@ -138,11 +148,11 @@ def _begin(
     begin = opened.read(
         "events.begin", lambda tx: event_rules.before_last(tx, count=last, audience=audience)
     )
-    _remember(opened, consumer, begin)
+    _store_position(opened, consumer, begin)
     return begin
 
 
-def _remember(opened: sync.SessionDB, consumer: str | None, event_no: int) -> None:
+def _store_position(opened: sync.SessionDB, consumer: str | None, event_no: int) -> None:
     if consumer is not None:
         name = consumer
         opened.write(
@@ -156,22 +166,23 @@ def _print_event(event: Event, *, as_json: bool) -> None:
         click.echo(to_json(event))
         return
     whose = f"  {event.session_id[:13]}" if event.session_id else ""
-    line = f"#{event.event_no:<5} {at(event.at_ms)}  {event.audience:<8}  {escape(event.kind)}{escape(whose)}: {escape(event.text)}"
-    width = terminal_width()
-    click.echo(cut(line, width) if width is not None else line)
+    about = f"{event.audience:<8}  {escape(event.kind)}{escape(whose)}"
+    print_line(f"#{event.event_no:<5} {at(event.at_ms)}  {about}: {escape(event.text)}")
 
 
-# -- held ---------------------------------------------------------------------------------------------------
+# -- held ------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Show who holds what, and whether the holder lives.")
+@click.command()
 @database_argument
 @json_option("Print a JSON array.")
 @debug_option
 def held(db: str, as_json: bool) -> None:
-    """Show who holds what, since when, until when, and whether the holder lives: turns, compactions, replies being sent.
+    """Show who holds what, and whether the holder is alive.
 
-    What a dead process holds is given back by the next start's recover(); a turn also once its time is over.
+    Lists turns, compactions and replies that are being sent, with the times at which each
+    lease began and ends. The next start of a gateway releases what a dead process holds. A
+    turn is also released when its lease expires.
     """
     with look_into(db) as opened:
         found = opened.held()
@@ -205,18 +216,18 @@ def _held_row(holding: Holding) -> list[object]:
     ]
 
 
-# -- resume -------------------------------------------------------------------------------------------------
+# -- resume ----------------------------------------------------------------------------------------
 
 _DEFAULTS = ResumePolicy()
 
 
-@click.command(short_help="Show what a start would resume, and why.")
+@click.command()
 @database_argument
-@click.option("--plan", is_flag=True, help="Show every decision with its reason; change nothing.")
+@click.option("--plan", is_flag=True, help="Show every decision with its reason. Change nothing.")
 @click.option(
     "--run",
     is_flag=True,
-    help="Carry it out: give back what dead processes hold, queue what is to be resumed.",
+    help="Recover what dead processes held, and queue the resumes.",
 )
 @click.option(
     "--openclaw",
@@ -227,72 +238,83 @@ _DEFAULTS = ResumePolicy()
 @click.option(
     "--max-concurrent",
     "max_concurrent_resumes",
+    metavar="N",
     type=click.IntRange(min=0),
-    help=f"Resumes queued or running at once. [default: {_DEFAULTS.max_concurrent_resumes}]",
+    help=f"Resumes that are queued or run at once. [default: {_DEFAULTS.max_concurrent_resumes}]",
 )
 @click.option(
     "--budget",
     "budget_per_start",
+    metavar="N",
     type=click.IntRange(min=0),
-    help=f"Resumes of a start, and of an hour after it. [default: {_DEFAULTS.budget_per_start}]",
+    help=f"Resumes per start, and in the hour after it. [default: {_DEFAULTS.budget_per_start}]",
 )
 @click.option(
     "--max-age-hours",
+    metavar="HOURS",
     type=FiniteRange(min=0),
-    help=f"Older messages are given up; 0: none is. [default: {_DEFAULTS.max_age_hours:g}]",
+    help=f"Give up older messages. 0: no limit. [default: {_DEFAULTS.max_age_hours:g}]",
 )
 @click.option(
     "--idle-hours",
+    metavar="HOURS",
     type=FiniteRange(min=0),
-    help=f"So are those of sessions that have not moved for so long. [default: {_DEFAULTS.idle_hours:g}, no limit]",
+    help="Give up messages of sessions that did not change for so long. 0: no limit. "
+    f"[default: {_DEFAULTS.idle_hours:g}]",
 )
 @click.option(
     "--attempts",
     "attempts_max",
+    metavar="N",
     type=click.IntRange(min=1),
-    help=f"So are those that were tried this often. [default: {_DEFAULTS.attempts_max}]",
+    help=f"Give up messages after so many attempts. [default: {_DEFAULTS.attempts_max}]",
 )
 @click.option(
     "--skip",
     "skip_states",
     type=click.Choice(["failed", "damaged", "none"]),
     multiple=True,
-    help="So are those of sessions whose turn before failed, or whose import was damaged. [default: both]",
+    help="Give up messages of sessions whose previous turn failed, or whose import was "
+    "damaged. [default: both]",
 )
 @click.option(
     "--deadline",
     "deadline_s",
     type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
-    help=f"A resume that takes longer is cut off. [default: {_DEFAULTS.deadline_s:g}]",
+    help=f"Cancel a resume that takes longer. [default: {_DEFAULTS.deadline_s:g}]",
 )
 @click.option(
     "--breaker",
     "breaker_unclean_starts",
+    metavar="N",
     type=click.IntRange(min=1),
-    help=f"So many unclean ends of one program stop all resuming. [default: {_DEFAULTS.breaker_unclean_starts}]",
+    help="Resume nothing after so many unclean ends of one program. "
+    f"[default: {_DEFAULTS.breaker_unclean_starts}]",
 )
 @click.option(
     "--breaker-window",
     "breaker_window_s",
     type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
-    help=f"... if they began within so long. [default: {_DEFAULTS.breaker_window_s:g}]",
+    help=f"Count the unclean ends of so many seconds. [default: {_DEFAULTS.breaker_window_s:g}]",
 )
 @json_option("Print a JSON array of decisions.")
 @debug_option
 def resume(
     db: str, plan: bool, run: bool, openclaw: str | None, as_json: bool, **policy: Any
 ) -> None:
-    """Show what would become of each interrupted message, and why.
+    """Show what a start would resume, and why.
 
-    What dead processes were working on is planned as if a start had given it back. A gateway resumes by itself when it
-    starts, with its own policy; the options here are for asking "what if".
+    Lists every interrupted message with the decision about it. Messages that dead
+    processes were working on count as interrupted. A gateway resumes by itself when it
+    starts, with its own policy. The options here answer "what if".
     """
     if plan == run:
         refuse(
-            "say --plan to see what would be resumed, and why; nothing is changed. Carrying it out belongs to the gateway, which does "
-            "it when it starts; --run queues the resumes from here, for a gateway that is running."
+            "choose --plan or --run. --plan shows what would be resumed, and why, and changes "
+            "nothing. --run queues the resumes for a gateway that is running. A gateway "
+            "resumes by itself when it starts."
         )
     chosen = _resume_policy(openclaw, policy)
     with look_into(db) if plan else write_into(db, create=False) as opened:
@@ -318,14 +340,14 @@ def resume(
 
 
 def _resume_policy(openclaw: str | None, options: dict[str, Any]) -> ResumePolicy:
-    """Return the policy of the settings' file, with what the command line says in its place."""
+    """Return the policy of the settings' file, overridden by the command line's options."""
     policy = resume_policy(read_settings(openclaw)) if openclaw is not None else _DEFAULTS
     skip = set(options.pop("skip_states"))
     if "none" in skip and len(skip) > 1:
-        refuse("--skip none leaves nothing to skip; say it alone, or name what to skip.")
-    message = {name: value for name, value in options.items() if value is not None}
+        refuse("--skip none excludes every other --skip. Leave one of them out.")
+    given = {name: value for name, value in options.items() if value is not None}
     return policy.model_copy(
-        update=message | ({"skip_states": frozenset(skip - {"none"})} if skip else {})
+        update=given | ({"skip_states": frozenset(skip - {"none"})} if skip else {})
     )
 
 
@@ -340,16 +362,21 @@ def _decision_row(decision: Decision) -> list[object]:
     ]
 
 
-# -- inbox and dead letters ---------------------------------------------------------------------------------
+# -- inbox and dead letters ------------------------------------------------------------------------
 
 
-@click.command(short_help="List messages that are waiting, being worked on, or interrupted.")
+@click.command()
 @database_argument
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
+@click.option(
+    "-n", "--limit", metavar="N", type=click.IntRange(min=1), help="At most this many messages."
+)
 @json_option("Print a JSON array.")
 @debug_option
 def inbox(db: str, limit: int | None, as_json: bool) -> None:
-    """List messages that were accepted and are not done: waiting, being worked on, interrupted. Oldest first."""
+    """List accepted messages that are not done.
+
+    Such a message waits, is being worked on, or was interrupted. The oldest comes first.
+    """
     with look_into(db) as opened:
         found = _open_messages(opened, limit)
         if as_json:
@@ -397,20 +424,23 @@ def _inbox_row(message: OpenMessage) -> list[object]:
     ]
 
 
-@click.command(short_help="List messages that were given up; requeue or drop them.")
+@click.command()
 @database_argument
 @click.option(
     "--requeue",
     type=int,
     multiple=True,
     metavar="N",
-    help="Put inbox item N back into its lane, its attempts forgotten.",
+    help="Put inbox item N back into its lane, with 0 attempts.",
 )
-@click.option("--drop", type=int, multiple=True, metavar="N", help="Give inbox item N up for good.")
-@json_option("Print a JSON array; of a decision, an object.")
+@click.option("--drop", type=int, multiple=True, metavar="N", help="Drop inbox item N for good.")
+@json_option("Print a JSON array, or an object about a decision.")
 @debug_option
 def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool) -> None:
-    """List messages that were given up, newest first, with the reason; or decide about them."""
+    """List dead letters, or requeue or drop some.
+
+    A dead letter is a message that was given up. The newest comes first, with its reason.
+    """
     if requeue or drop:
         with write_into(db, create=False) as opened:
             for number in requeue:
@@ -452,15 +482,15 @@ def _dead_row(letter: DeadLetter) -> list[object]:
     ]
 
 
-# -- outbox -------------------------------------------------------------------------------------------------
+# -- outbox ----------------------------------------------------------------------------------------
 
 
-@click.command(short_help="List replies that are not sent; settle those that nobody knows about.")
+@click.command()
 @database_argument
 @click.option(
     "--state",
     type=click.Choice([*OPEN_REPLIES, "sent"]),
-    help="Only replies in this state; default: all but sent ones.",
+    help="Only replies in this state.  [default: all but sent]",
 )
 @click.option(
     "--sent",
@@ -476,15 +506,16 @@ def _dead_row(letter: DeadLetter) -> list[object]:
     metavar="N",
     help="Reply N (unknown or failed) is to be sent again.",
 )
-@json_option("Print a JSON array; of a decision, an object.")
+@json_option("Print a JSON array, or an object about a decision.")
 @debug_option
 def outbox(
     db: str, state: ReplyState | None, sent: tuple[int, ...], resend: tuple[int, ...], as_json: bool
 ) -> None:
-    """List replies that are not sent, by state, oldest first; or settle some by hand.
+    """List replies that are not sent, or settle some by hand.
 
-    `unknown` means that the sender died, or could not tell, between sending and hearing back. Such a reply is
-    never sent again by itself: look into the channel, then say --sent or --resend.
+    They are listed by state, oldest first. `unknown` means that the sender died, or could
+    not tell, after it began to send. Such a reply is never sent again by itself. Look into
+    the channel, then use --sent or --resend.
     """
     if sent or resend:
         with write_into(db, create=False) as opened:

@@ -1,9 +1,9 @@
-"""The group of commands, what all of them share, and how anything that goes wrong ends.
+"""The group of commands, the options that all of them share, and the ends of errors.
 
-An error is one line, `sessiondb: <what>, <which>, <what to do>`, and an exit code (the table in the help's last
-paragraph); `--debug` shows the traceback above it. A reader that goes away (`| head`) ends a command without a word,
-with the code of a program that SIGPIPE stopped. Ctrl-C cancels what is being done, waits for its outcome (at most
-one transaction) and ends with 130.
+An error is one line, `sessiondb: <what>, <which>, <what to do>`, and an exit code from the
+table in the help's last paragraph. `--debug` shows the traceback above it. A reader that
+stops (`| head`) ends a command silently, with the code of a program that SIGPIPE stopped.
+Ctrl-C cancels the call, waits for its outcome (at most one transaction) and ends with 130.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from sessiondb import database, sync
 from sessiondb.errors import (
     InvalidKey,
     NotFound,
@@ -30,9 +28,13 @@ from sessiondb.errors import (
     StoreDamaged,
     outcome_of,
 )
-from sessiondb.process import COMMAND_LINE
 
+from .lazy import LazyGroup
 from .terminal import escape, escape_lines
+
+# The functions that use the library import it, so that `--help` does not wait for it.
+if TYPE_CHECKING:
+    from sessiondb import sync
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,14 +53,14 @@ Exit codes:
     5  busy, or the disk is full: the same command can succeed later
    70  a bug in sessiondb; --debug shows where
   130  interrupted by Ctrl-C
-  141  whoever read the output stopped reading
+  141  the reader of the output stopped reading
 
 \b
 SESSION is a session id, a unique prefix of one, or a session key such as
 agent:main:discord:channel:1. Times are UTC.
 """
 
-# What writing a file or a pipe can fail with for no fault of the command.
+# Errors of a write to a file or a pipe that are no fault of the command.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _DEBUG = "sessiondb.debug"
@@ -84,14 +86,14 @@ def exit_code_of(error: SessionDBError) -> int:
     return BUSY if error.retry else PROBLEMS
 
 
-class Program(click.Group):
+class Program(LazyGroup):
     """The group: turns errors into lines and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Before click sees it: click would end with 1, which here means that input was refused.
+            # Before click sees it. click would end with 1, which here means refused input.
             silence_stdout()
             ctx.exit(PIPE_CLOSED)
         except KeyboardInterrupt as interrupt:
@@ -111,24 +113,25 @@ class Program(click.Group):
         except Exception as error:
             if ctx.meta.get(_DEBUG):
                 _print_traceback()
-            what = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {error}"
             db = ctx.meta.get(_DB)
             damage = _damage_of(db) if db is not None else None
             if damage is not None:
-                message = f"{db}: the file is damaged, and {ctx.invoked_subcommand} cannot go on ({what}). {damage}"
-                way_out = (
-                    f"Keep it as it is, and run `sessiondb salvage {db} NEW`, or restore a backup."
-                )
-                raise Failure(f"{message} {way_out}", CANNOT_OPEN) from error
+                raise Failure(
+                    f"{db}: the file is damaged, and {ctx.invoked_subcommand} cannot go on "
+                    f"({cause}). {damage} Keep it as it is, and run `sessiondb salvage {db} NEW`, "
+                    "or restore a backup.",
+                    CANNOT_OPEN,
+                ) from error
             raise Failure(
-                f"this is a bug: {what}. Run it again with --debug, and report what that prints.",
+                f"this is a bug: {cause}. Run it again with --debug, and report what that prints.",
                 BUG,
             ) from error
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any
     ) -> NoReturn:
-        """Run, and end the process (or, in a test, raise SystemExit) with the exit code."""
+        """Run, and end the process with the exit code. In a test, raise SystemExit."""
         extra["standalone_mode"] = (
             False  # click would print errors in its own way and end with its own codes
         )
@@ -137,35 +140,36 @@ class Program(click.Group):
             if sys.stdout is not None:
                 sys.stdout.flush()
         except OSError:
-            silence_stdout()  # said already; the interpreter would say it again at exit, with a code of its own
+            # Reported already. The interpreter would report it again at exit, and end with
+            # a code of its own.
+            silence_stdout()
         sys.exit(code)
 
     def _run(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
         """Run, and return the exit code."""
         if sys.stdout is None or sys.stderr is None:
             return PIPE_CLOSED  # `>&-`: there is nobody to print for
-        _print_whatever_comes()
+        _escape_unprintable_characters()
         try:
             code = super().main(args, prog_name, **extra)
             sys.stdout.flush()
         except click.UsageError as error:
             context = error.ctx
             path = context.command_path if context is not None else "sessiondb"
-            _complain(
-                f"{path.removeprefix('sessiondb').strip() or 'usage'}: {error.format_message()} See `{path} --help`."
-            )
+            command = path.removeprefix("sessiondb").strip() or "usage"
+            _complain(f"{command}: {error.format_message()} See `{path} --help`.")
             return USAGE
         except click.ClickException as error:
             _complain(error.format_message())
             return error.code if isinstance(error, Failure) else error.exit_code
         except click.Abort as abort:
-            _say_what_became_of_it(abort)
+            _report_outcome(abort)
             return INTERRUPTED
         except BrokenPipeError:
             silence_stdout()
             return PIPE_CLOSED
         except OSError as error:
-            # What was still in the buffer could not be written: a full disk behind `> file`.
+            # The rest of the buffer could not be written: a full disk behind `> file`.
             silence_stdout()
             _complain(_unwritten(error))
             return PROBLEMS
@@ -173,14 +177,20 @@ class Program(click.Group):
 
 
 def _unwritten(error: OSError) -> str:
-    """Say that output (the database's own disk has errors of its own) found no room, or a disk that fails."""
+    """Return the error text for output that could not be written.
+
+    Errors of the database's own disk are reported elsewhere.
+    """
     where = f" to {error.filename}" if error.filename else ""
     way_out = "Free space there, or send it elsewhere; what the command has stored stays stored."
     return f"the output could not be written{where}: {error.strerror}. {way_out}"
 
 
-def _print_whatever_comes() -> None:
-    """A terminal that cannot show a character gets its escape; the alternative is to stop in mid-transcript."""
+def _escape_unprintable_characters() -> None:
+    """Print a character that the terminal's encoding lacks as an escape.
+
+    The alternative is to stop in the middle of a transcript.
+    """
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -192,34 +202,39 @@ def _complain(message: str) -> None:
 
 
 def _print_traceback() -> None:
-    """An error's message quotes what it is about, and that was written by strangers."""
+    """Print the traceback, escaped: an error's message can quote text that strangers wrote."""
     click.echo(escape_lines(traceback.format_exc()), err=True, nl=False)
 
 
-def _say_what_became_of_it(abort: click.Abort) -> None:
-    """Ctrl-C in mid-write: say whether the write happened, if it did or may have."""
+def _report_outcome(abort: click.Abort) -> None:
+    """Report that Ctrl-C left the outcome of a write unknown, if it did."""
     outcome = outcome_of(abort.__cause__) if abort.__cause__ is not None else None
     if outcome == "unknown":
         _complain(
-            "interrupted, and whether the last write was stored is unknown: look before you repeat it"
+            "interrupted, and it is unknown whether the last write was stored. "
+            "Look before you repeat it."
         )
     elif sys.stderr.isatty():
         click.echo("", err=True)
 
 
 def silence_stdout() -> None:
-    """Point standard output at nothing: the interpreter flushes it once more when it exits, and would complain."""
+    """Point standard output at nothing.
+
+    The interpreter flushes it once more when it exits, and would complain.
+    """
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, sys.stdout.fileno())
     except (AttributeError, OSError):
-        # Standard output has no descriptor (a test runner's, for one), so there is none to fail at exit.
+        # This standard output has no descriptor (a test runner's has none), so no flush of one
+        # can fail at exit.
         return
     finally:
         os.close(nothing)
 
 
-# -- options ------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 
 def _remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -233,7 +248,10 @@ def _remember_db(ctx: click.Context, _param: click.Parameter, value: str) -> str
 
 
 def _damage_of(db: str) -> str | None:
-    """Say what is wrong with a database in which something unexpected happened; None if it is sound, so the bug is ours."""
+    """Return what is wrong with a database after an unexpected error.
+
+    None if it is sound. Then the error is a bug of ours.
+    """
     try:
         with look_into(db) as opened:
             report = opened.verify(deep=False)
@@ -247,6 +265,10 @@ def _damage_of(db: str) -> str | None:
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
+    from importlib.metadata import version
+
+    from sessiondb import database
+
     parts = {"sessiondb": version("sessiondb"), **database.versions()}
     click.echo(", ".join(f"{name} {number}" for name, number in parts.items()))
     ctx.exit()
@@ -265,7 +287,10 @@ session_argument = click.argument("session", metavar="SESSION")
 
 
 class FiniteRange(click.FloatRange):
-    """A number in a range. "nan" is in every range that compares, and "inf" is no number of seconds or hours."""
+    """A finite number in a range.
+
+    "nan" would pass every comparison with a bound, and "inf" is no number of seconds or hours.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -274,9 +299,9 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-def json_option(what: str = "Print JSON.") -> Callable[[F], F]:
-    """Return the `--json` option, with what it prints."""
-    return click.option("--json", "as_json", is_flag=True, help=what)
+def json_option(description: str = "Print JSON.") -> Callable[[F], F]:
+    """Return the `--json` option, with a description of what it prints."""
+    return click.option("--json", "as_json", is_flag=True, help=description)
 
 
 @click.group(
@@ -295,24 +320,30 @@ def json_option(what: str = "Print JSON.") -> Callable[[F], F]:
 )
 @debug_option
 def program() -> None:
-    """Look into, fill and check a sessiondb database."""
+    """Read, fill and check a sessiondb database."""
 
 
-# -- opening ------------------------------------------------------------------------------------------------
+# -- opening ---------------------------------------------------------------------------------------
 
 
 def look_into(db: str) -> sync.SessionDB:
     """Open a database for reading, beside a gateway that may have it open."""
+    from sessiondb import sync
+    from sessiondb.process import COMMAND_LINE
+
     return sync.open(db, readonly=True, program=COMMAND_LINE)
 
 
 def write_into(db: str, *, create: bool) -> sync.SessionDB:
     """Open a database for writing."""
+    from sessiondb import sync
+    from sessiondb.process import COMMAND_LINE
+
     return sync.open(db, create=create, program=COMMAND_LINE)
 
 
 def read_settings(path: str) -> Any:
-    """Read a settings' file of OpenClaw; wrong usage if it is not JSON."""
+    """Read a settings file of OpenClaw. One that is not JSON is wrong usage."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,15 +1,18 @@
-"""`query`: SQL of one's own, in the output formats of sqlite-utils, without any chance to write.
+"""`query`: the reader's own SQL, in the output formats of sqlite-utils, strictly read-only.
 
-Which SQLite? sqlite-utils would open the file with the standard library's, which on many machines (Debian 12's 3.40
-among them) has the WAL-reset bug, and would open it for writing. So the statement runs in sessiondb's own engine, on a
-read-only connection behind an authorizer (`sqlite/user_query.py`), and sqlite-utils gets the rows and does what it is good
-at: formatting them. Its module is imported, its SQLite is never given a file.
+Which SQLite runs it? sqlite-utils would open the file for writing, with the SQLite of the
+standard library. On many machines (Debian 12's 3.40 is one) that has the WAL-reset bug. So
+the statement runs in sessiondb's own engine, on a read-only connection behind an
+authorizer (`sqlite/user_query.py`). sqlite-utils gets the rows and formats them. Its module
+is imported, but its SQLite never gets a file.
 
-A snapshot keeps a gateway's WAL from being reset, and the reader of this output may be a pager that stands still.
-So one thread takes the rows at full speed into an unlinked temporary file, and another prints from it at the reader's
-own pace; memory stays small, the first rows appear at once, and the snapshot ends when the query does, at the latest
-after `--timeout`. What neither can interrupt, one function call that goes on and on, ends with the process a little later.
-Tables (`--table`, `--fmt`) need every row before the first line can be laid out, and keep them in memory.
+A snapshot keeps a gateway's WAL from being reset, and the reader of this output may be a
+pager that stands still. So one thread writes the rows at full speed into an unlinked
+temporary file, and another prints from it at the reader's pace. Memory stays small and the
+first rows appear at once. The snapshot ends with the query, at the latest after
+`--timeout`. A single function call that runs too long cannot be interrupted. It ends with
+the process, `QUERY_STOP_S` later. Tables (`--table`, `--fmt`) need every row before the
+first line can be laid out, and keep the rows in memory.
 """
 
 from __future__ import annotations
@@ -63,8 +66,8 @@ CHUNK_BYTES = 64 * 1024
 class Spool:
     """Bytes that one thread writes at its own speed and another reads at its own.
 
-    `_changed` guards the three numbers below it. No I/O happens under it: positions only grow, and the
-    reader never reads past what has been written.
+    `_changed` guards the three fields below it. No I/O happens under it: positions only
+    grow, and the reader never reads past the position of the writer.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -75,14 +78,14 @@ class Spool:
         self._unwanted = False
 
     def write(self, data: bytes) -> bool:
-        """Add bytes; False when nobody will read them.
+        """Add bytes. Return False when nobody will read them.
 
         Raises:
-            InvalidInput: there are too many.
+            InvalidInput: the output is longer than `QUERY_OUTPUT_BYTES_MAX`.
         """
         if self._written + len(data) > QUERY_OUTPUT_BYTES_MAX:
             raise InvalidInput(
-                f"the output is longer than {QUERY_OUTPUT_BYTES_MAX:,} bytes; ask for it in parts"
+                f"the output is longer than {QUERY_OUTPUT_BYTES_MAX:,} bytes. Query it in parts."
             )
         start = 0
         while start < len(data):
@@ -93,25 +96,26 @@ class Spool:
             return not self._unwanted
 
     def finish(self) -> None:
-        """No more bytes will come."""
+        """Note that no more bytes will come."""
         with self._changed:
             self._done = True
             self._changed.notify()
 
     def abandon(self) -> None:
-        """Nobody will read the rest."""
+        """Note that nobody will read the rest."""
         with self._changed:
             self._unwanted = True
 
     def is_unwanted(self) -> bool:
-        """Tell whether the reader has gone."""
+        """Return whether the reader has gone."""
         return self._unwanted
 
     def read(self, give_up: float) -> Iterator[bytes]:
         """Yield bytes as they come, to the end.
 
         Raises:
-            Failure: the writer has added nothing more and is not done at `give_up`, by the monotonic clock.
+            Failure: at `give_up`, by the monotonic clock, the writer is neither done nor
+                ahead of the reader.
         """
         position = 0
         while True:
@@ -122,7 +126,8 @@ class Spool:
                         and time.monotonic() >= give_up
                     ):
                         raise Failure(
-                            "query: it could not be stopped: a single function of it takes this long. Narrow it.",
+                            "query: it could not be stopped, because a single function call "
+                            "takes this long. Narrow the query.",
                             BUSY,
                         )
                 available = self._written
@@ -146,7 +151,7 @@ class Spool:
     metavar="NAME VALUE",
     help="A parameter, named :NAME in the SQL.",
 )
-@click.option("--nl", is_flag=True, help="One JSON object a line.")
+@click.option("--nl", is_flag=True, help="One JSON object per line.")
 @click.option("--arrays", is_flag=True, help="JSON arrays instead of objects.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV.")
 @click.option("--tsv", "as_tsv", is_flag=True, help="TSV.")
@@ -154,7 +159,7 @@ class Spool:
     "--no-headers", is_flag=True, help="CSV, TSV and tables without a line of column names."
 )
 @click.option(
-    "-t", "--table", "as_table", is_flag=True, help="A table; on a terminal, cut to fit it."
+    "-t", "--table", "as_table", is_flag=True, help="A table. On a terminal, cut to its width."
 )
 @click.option(
     "--fmt",
@@ -165,10 +170,11 @@ class Spool:
 @click.option(
     "--timeout",
     "timeout_s",
+    metavar="SECONDS",
     type=FiniteRange(0, 86400, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds allowed.",
+    help="Stop the query after this.",
 )
 @json_option("The default: a JSON array of objects.")
 @debug_option
@@ -180,31 +186,29 @@ def query(
     as_json: bool,
     **shape: Any,
 ) -> None:
-    """Run one SQL query, read-only, and print its rows.
+    """Run a read-only SQL query and print its rows.
 
     \b
     sessiondb query gateway.db 'select * from session_overview' --table
-    sessiondb query gateway.db "select * from transcript where session_id = :s" -p s 0199...
-    """  # noqa: D301  # click's mark for lines that must not be wrapped is the backspace, not its escape
+    sessiondb query gateway.db 'select * from inbox where state = :s' -p s dead
+    """  # noqa: D301  # click's mark is a backspace, which a raw docstring would not have
     chosen = [
         name for name in ("as_csv", "as_tsv", "as_table", "fmt", "nl", "arrays") if shape[name]
     ]
     fits = len(chosen) < 2 or set(chosen) in ({"nl", "arrays"}, {"as_table", "fmt"})
     if not fits or (as_json and set(chosen) - {"nl", "arrays"}):
         refuse("choose one output format.")
-    with look_into(
-        db
-    ) as opened:  # says what is wrong with the file, and knows the names for an error's help
+    # Opening it reports what is wrong with the file. An error's hint names its tables.
+    with look_into(db) as opened:
         try:
             _run(db, sql, dict(param), timeout_s, shape)
         except InvalidInput as error:
             hint = ""
             if "no such table" in str(error):
                 relations = opened.read("query.relations", lambda tx: tx.all("status.relations"))
-                hint = (
-                    f"; the views are {', '.join(row.name for row in relations if row.type == 'view')}, and the tables "
-                    + ", ".join(row.name for row in relations if row.type == "table")
-                )
+                views = ", ".join(row.name for row in relations if row.type == "view")
+                tables = ", ".join(row.name for row in relations if row.type == "table")
+                hint = f"; the views are {views}, and the tables {tables}"
             raise Failure(f"query: {error}{hint}", USAGE) from error
 
 
@@ -213,7 +217,7 @@ def _run(
 ) -> None:
     failed: list[BaseException] = []
     database.bound_query_memory(QUERY_MEMORY_BYTES_MAX)
-    made_safe = _made_safe(shape) if sys.stdout.isatty() else str
+    make_safe = _escaping(shape) if sys.stdout.isatty() else str
 
     def produce(spool: Spool) -> None:
         try:
@@ -222,13 +226,13 @@ def _run(
             ) as (columns, rows):
                 waiting = io.StringIO()
                 for line in _lines(columns, rows, shape):
-                    waiting.write(made_safe(line))
+                    waiting.write(make_safe(line))
                     if waiting.tell() >= CHUNK_BYTES:
                         if not spool.write(waiting.getvalue().encode(errors="backslashreplace")):
                             return
                         waiting = io.StringIO()
                 spool.write(waiting.getvalue().encode(errors="backslashreplace"))
-        except BaseException as error:  # noqa: BLE001  # handed to the other thread, which raises it
+        except BaseException as error:  # noqa: BLE001  # the other thread raises it
             failed.append(error)
         finally:
             spool.finish()
@@ -244,13 +248,16 @@ def _run(
                 print_bytes(data)
         finally:
             spool.abandon()
-            thread.join(QUERY_STOP_S)  # a daemon: one that does not come back ends with the process
+            thread.join(QUERY_STOP_S)  # a daemon: if it does not end, it ends with the process
     if failed:
         raise failed[0]
 
 
-def _made_safe(shape: dict[str, Any]) -> Callable[[str], str]:
-    """Return what keeps a line from driving the terminal: JSON stays JSON, the rest gets visible escapes."""
+def _escaping(shape: dict[str, Any]) -> Callable[[str], str]:
+    """Return the function that keeps a line from driving the terminal.
+
+    JSON stays JSON. The other formats get visible escapes.
+    """
     is_text = any(shape[name] for name in ("as_csv", "as_tsv", "as_table", "fmt"))
     return (
         (lambda line: escape_lines(line))
@@ -297,17 +304,18 @@ def _lines(
         format_rows: Callable[..., Iterator[str]] = sqlite_utils_cli.output_rows
 
         for line in format_rows(rows, columns, shape["nl"], shape["arrays"], shape["json_cols"]):
-            # Of no rows sqlite-utils makes an empty array; one object a line of no rows is no line.
+            # For no rows, sqlite-utils yields an empty array. One object per line is then no line.
             if line != "[]" or not shape["nl"]:
                 yield line + "\n"
 
 
 def _all(rows: Iterator[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return every row, for a table: its columns are as wide as the widest of them."""
+    """Return every row, for a table: a column is as wide as its widest cell."""
     found = list(itertools.islice(rows, QUERY_TABLE_ROWS_MAX + 1))
     if len(found) > QUERY_TABLE_ROWS_MAX:
         raise InvalidInput(
-            f"a table holds at most {QUERY_TABLE_ROWS_MAX:,} rows; narrow the query, or ask for --csv or --nl"
+            f"a table holds at most {QUERY_TABLE_ROWS_MAX:,} rows. Narrow the query, or use "
+            "--csv or --nl."
         )
     return found
 
@@ -333,5 +341,6 @@ def _table(
     import tabulate
 
     if fmt not in tabulate.tabulate_formats:
-        refuse(f"there is no table format {fmt!r}; one of {', '.join(tabulate.tabulate_formats)}.")
+        formats = ", ".join(tabulate.tabulate_formats)
+        refuse(f"there is no table format {fmt!r}. Choose one of {formats}.")
     return tabulate.tabulate(_all(rows), headers=columns if with_headers else (), tablefmt=fmt)

@@ -1,8 +1,9 @@
-"""Transcripts for people: `show` prints the current path, `tail` its end, and `tail -f` what arrives.
+"""Transcripts for people: `show` prints the current path, `tail` its end and new entries.
 
-Everything in an entry was written by a person, a model or a tool, so all of it is escaped. What is long is shortened
-(`--full` is not): thinking, tool calls, tool results and summaries. A path is read in pages, each its own short
-snapshot, so a pager may stand still in the middle of a transcript for as long as it likes.
+Everything in an entry was written by a person, a model or a tool, so all of it is escaped.
+Long thinking, tool calls, tool results and summaries are shortened, unless `--full` is
+given. A path is read in pages, each in its own short snapshot, so a pager may stand still
+in the middle of a transcript for any time.
 """
 
 from __future__ import annotations
@@ -47,24 +48,25 @@ from .terminal import (
     wrap,
 )
 
-# Lines that remain of a tool's result, of thinking, of a summary.
+# Lines that are shown of a tool's result, of thinking, of a summary.
 RESULT_LINES, THINKING_LINES, SUMMARY_LINES = 4, 2, 12
 CALL_CELLS = 160
 BRANCHES_SHOWN_MAX = 1_000
 YEAR_9999_MS = 253_370_764_800_000
 
-# How often `tail -f` looks. What it asks is one search of the primary key that finds nothing: microseconds, on a
-# snapshot that is over at once. SQLite has no way to be told of another process's commit; its change counter
-# (PRAGMA data_version) would be polled just the same and says only that something changed, somewhere.
+# How often `tail -f` reads. A read is one search of the primary key that finds nothing:
+# microseconds, in a snapshot that ends at once. SQLite does not notify a process of another
+# one's commit. Its change counter (PRAGMA data_version) would be polled just the same, and
+# would only report that something changed, somewhere.
 FOLLOW_S = 0.1
 
 
-# -- what an entry says -------------------------------------------------------------------------------------
+# -- the text of an entry --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of an entry: its text, how it is marked, and how many lines remain of it when it is shortened."""
+    """A piece of an entry: its text, its mark, and how many lines of it a short form has."""
 
     text: str
     mark: str = ""
@@ -72,12 +74,11 @@ class Part:
 
 
 _DAMAGED: dict[str, Any] = {}
-"""Stands for a text that is not JSON any more: the file is damaged there."""
+"""Stands for a text that is not JSON any more. The file is damaged there."""
 
 
-@functools.lru_cache(
-    maxsize=1
-)  # title, time and text of one entry are asked for one after the other
+# Title, time and text of one entry are asked for one after the other.
+@functools.lru_cache(maxsize=1)
 def _decoded(payload: str) -> dict[str, Any]:
     try:
         fields, _ = decode_object(payload)
@@ -87,7 +88,7 @@ def _decoded(payload: str) -> dict[str, Any]:
 
 
 def parts_of(entry: Entry) -> Iterator[Part]:
-    """Yield what an entry says, in order."""
+    """Yield the parts of an entry's text, in order."""
     fields = _decoded(entry.payload)
     if fields is _DAMAGED:
         yield Part(entry.payload, "damaged, run `sessiondb verify`:", RESULT_LINES)
@@ -158,15 +159,14 @@ def _parts_of_content(content: Any) -> Iterator[Part]:
                 yield Part(f"{block.get('name')} {cut(arguments, CALL_CELLS)}", "->")
             case "image":
                 data = block.get("data")
-                yield Part(
-                    f"[image {block.get('mimeType', '')}, {size(len(data) * 3 // 4 if isinstance(data, str) else 0)}]"
-                )
+                count = len(data) * 3 // 4 if isinstance(data, str) else 0  # of base64
+                yield Part(f"[image {block.get('mimeType', '')}, {size(count)}]")
             case other:
                 yield Part(f"[{other}]")
 
 
 def title_of(entry: Entry) -> str:
-    """Say in a few words who or what an entry is."""
+    """Return an entry's author or type, in a few words."""
     if entry.type != "message":
         return entry.type.replace("_", " ")
     message = _decoded(entry.payload).get("message")
@@ -191,18 +191,19 @@ def title_of(entry: Entry) -> str:
     )
 
 
-def said_at_ms(entry: Entry) -> int:
-    """Return when an entry was made by its own account; an imported one was stored much later. Else when it was stored."""
+def written_at_ms(entry: Entry) -> int:
+    """Return when an entry was written: by its own timestamp, else when it was stored.
+
+    An imported entry was stored long after it was written.
+    """
     stamp = _decoded(entry.payload).get("timestamp")
-    made_at_ms = ms_from_iso(stamp) if isinstance(stamp, str) else None
-    return (
-        made_at_ms
-        if made_at_ms is not None and 0 < made_at_ms < YEAR_9999_MS
-        else entry.appended_at_ms
-    )
+    stamped_at_ms = ms_from_iso(stamp) if isinstance(stamp, str) else None
+    if stamped_at_ms is not None and 0 < stamped_at_ms < YEAR_9999_MS:
+        return stamped_at_ms
+    return entry.appended_at_ms
 
 
-# -- show ---------------------------------------------------------------------------------------------------
+# -- show ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +212,13 @@ class Landmarks:
 
     session_no: int
     start_no: int | None
-    """Where the current context begins; None: at the root."""
+    """Where the current context begins. None: at the root."""
     left_at: dict[int, int]
-    """How many other branches leave the path at an entry."""
+    """How many other branches leave the path at an entry, by its number."""
 
 
 class Printer:
-    """Prints entries, with what stands between them."""
+    """Prints entries, and the marks between them."""
 
     def __init__(self, landmarks: Landmarks, *, full: bool) -> None:
         self.landmarks = landmarks
@@ -231,7 +232,7 @@ class Printer:
         self._between(entry)
         self._last = entry
         number = f"#{entry.seq}"
-        time_shown = at(said_at_ms(entry))
+        time_shown = at(written_at_ms(entry))
         title = escape(title_of(entry))
         room = (self.width or 80) - len(time_shown) - 2
         left = cut(f"{number}  {title}", room) if self.width is not None else f"{number}  {title}"
@@ -271,7 +272,7 @@ class Printer:
             self._rule("the current context begins here", "=")
 
     def finish(self) -> None:
-        """Print what belongs after the last entry."""
+        """Print the mark that belongs after the last entry."""
         self._branches_after(self._last)
 
     def _branches_after(self, entry: Entry | None) -> None:
@@ -283,20 +284,24 @@ class Printer:
         click.echo()
 
 
-@click.command(short_help="Print a transcript as people read it.")
+@click.command()
 @database_argument
 @session_argument
 @click.option(
     "-n",
     "--last",
+    metavar="N",
     type=click.IntRange(min=1, max=PAGE_ENTRIES_MAX),
-    help="Only the last entries of the path.",
+    help="Only the last N entries of the path.",
 )
 @click.option("--full", is_flag=True, help="Do not shorten thinking, tool results and summaries.")
-@json_option("Print a JSON array: each entry with its place, and its stored text as `payload`.")
+@json_option("Print a JSON array of entries, each with its stored text as `payload`.")
 @debug_option
 def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> None:
-    """Print a transcript as people read it: the current path, oldest first."""
+    """Print a transcript for people to read.
+
+    Prints the current path, oldest entry first.
+    """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session)
         entries = iter(chosen.tail(last)) if last is not None else _path(chosen)
@@ -339,7 +344,7 @@ def _print_header(session: sync.Session) -> None:
 
 
 def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
-    """Find what is worth a mark on the current path, in one snapshot."""
+    """Find the places on the current path that get a mark, in one snapshot."""
     require_readable(tx, session_no)
     pointers = tx.first("context.pointers", session_no=session_no)
     assert pointers is not None, (
@@ -352,7 +357,8 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
         if branch.fork_no is not None and branch.branch_no not in on_path:
             left_at[branch.fork_no] = left_at.get(branch.fork_no, 0) + 1
     for segment in path:
-        # A branch that the path leaves may go on without it: where the head was moved back to.
+        # A branch can continue after the entry at which the path leaves it. The head was moved
+        # back to that entry.
         if session_of(segment.high_no) == session_no:
             beyond = {"low_no": segment.high_no + 1, "high_no": entry_number(session_no, SEQ_MAX)}
             if (
@@ -365,38 +371,39 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
     )
 
 
-# -- tail ---------------------------------------------------------------------------------------------------
+# -- tail ------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Print the last entries; with -f what arrives.")
+@click.command()
 @database_argument
 @session_argument
 @click.option(
     "-n",
     "--last",
+    metavar="N",
     type=click.IntRange(min=0, max=PAGE_ENTRIES_MAX),
     default=20,
     show_default=True,
-    help="Begin with this many.",
+    help="Begin with this many entries.",
 )
 @click.option(
     "-f",
     "--follow",
     is_flag=True,
-    help="Go on printing what arrives, from any process, until Ctrl-C.",
+    help="Print new entries of any process until Ctrl-C.",
 )
-@json_option(
-    "Print one JSON object a line: each entry with its place, and its stored text as `payload`."
-)
+@json_option("Print one JSON object per line and entry, with its stored text as `payload`.")
 @debug_option
 def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
-    """Print the last entries, one a line; with -f also what arrives.
+    """Print the last entries, and follow new ones with -f.
 
-    First the current path; from then on everything in order of arrival, other branches included.
+    Each entry is one line. The last entries are those of the current path. New entries are
+    printed in the order of their arrival, on all branches.
     """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session)
-        # Read first: an entry that arrives between the two reads belongs to what is followed, not to both.
+        # Read first. An entry that arrives between the two reads is printed by the loop below
+        # only.
         seen = chosen.info().entries
         for entry in chosen.tail(last) if last else []:
             if (
@@ -420,17 +427,17 @@ def _print_line(entry: Entry, *, as_json: bool) -> None:
     else:
         message = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
         role = entry.role or entry.type
-        print_line(f"#{entry.seq:<5} {at(said_at_ms(entry))}  {escape(role)}: {escape(message)}")
+        print_line(f"#{entry.seq:<5} {at(written_at_ms(entry))}  {escape(role)}: {escape(message)}")
     sys.stdout.flush()
 
 
 def _shown_json(entry: Entry) -> str:
-    """A program gets the text as it is; a terminal the same JSON, with what it would obey escaped."""
+    """Return an entry as JSON. On a terminal, the characters that it obeys are escaped."""
     return escape_json(entry_json(entry)) if sys.stdout.isatty() else entry_json(entry)
 
 
 def entry_json(entry: Entry) -> str:
-    """Encode an entry with its place; the payload is the stored text itself, not decoded and encoded again."""
+    """Encode an entry with its place. The payload is the stored text itself, not a new encoding."""
     place = {
         "seq": entry.seq,
         "entry_no": entry.entry_no,

@@ -1,7 +1,8 @@
-"""What people see: text that cannot harm a terminal, tables that fit one, times, and JSON for programs.
+"""Output: text that cannot harm a terminal, tables that fit one, times, and JSON for programs.
 
-On a terminal a table is fitted to its width: columns that may be cut give way, the widest first. When the output
-goes to a file or a pipe nothing is cut or coloured, because then a program or a search reads it.
+On a terminal a table is fitted to its width: columns that may be cut become narrower, the
+widest first. Output to a file or a pipe is neither cut nor coloured, because a program or a
+search reads it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import click
 GAP = 2
 CUT_MARK = "\u2026"
 
-# C0, DEL and C1 controls drive a terminal; bidirectional marks reorder what is shown; line separators and lone
-# surrogates break lines and encoders. A transcript is written by strangers, so all of them are shown as escapes.
+# C0, DEL and C1 controls drive a terminal. Bidirectional marks reorder the text. Line
+# separators and lone surrogates break lines and encoders. A transcript is written by
+# strangers, so all of them are shown as escapes.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
@@ -39,13 +41,13 @@ def escape(text: str) -> str:
 
 
 def escape_lines(text: str) -> str:
-    """The same, but lines stay lines and tabs become spaces."""
+    """Return text that a terminal shows and does not obey. Lines stay, tabs become spaces."""
     return _UNSAFE_IN_LINES.sub(_escaped, text.replace("\r\n", "\n")).expandtabs(4)
 
 
 def escape_json(text: str) -> str:
-    """Return JSON as one line in which whatever a terminal obeys is escaped; it stays the same JSON."""
-    # Tabs and line ends cannot stand in a JSON string as themselves, so these are between values.
+    """Return the same JSON as one line, with every character that a terminal obeys escaped."""
+    # A JSON string cannot hold a bare tab or line end, so these are between values.
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text.translate(_JSON_SPACE))
 
 
@@ -56,16 +58,19 @@ def _escaped(match: re.Match[str]) -> str:
     )
 
 
-# -- width --------------------------------------------------------------------------------------------------
+# -- width -----------------------------------------------------------------------------------------
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal; None when the output goes elsewhere."""
+    """Return the columns of the terminal. None when the output goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def cells(text: str) -> int:
-    """Count the terminal cells of one line: most characters take one, East Asian wide ones two, marks none."""
+    """Count the terminal cells of one line.
+
+    Most characters take one, East Asian wide ones two, and combining marks none.
+    """
     if text.isascii():
         return len(text)
     return sum(_cells_of(char) for char in text)
@@ -88,7 +93,7 @@ def head_of(text: str, width: int) -> str:
 
 
 def cut(text: str, width: int, where: Literal["end", "middle", "prefix"] = "end") -> str:
-    """Shorten a line to a width. A prefix gets no mark: it can be copied and used as it stands."""
+    """Shorten a line to a width. A prefix gets no mark, so that it can be copied and used."""
     if cells(text) <= width:
         return text
     if where == "prefix" or width < 3:
@@ -100,13 +105,16 @@ def cut(text: str, width: int, where: Literal["end", "middle", "prefix"] = "end"
 
 
 def print_line(text: str) -> None:
-    """Print one line: cut to the terminal's width, whole where the output goes elsewhere."""
+    """Print one line: cut to the terminal's width, or whole if the output goes elsewhere."""
     width = terminal_width()
     click.echo(cut(text, width) if width is not None else text)
 
 
 def wrap(text: str, width: int | None) -> Iterator[str]:
-    """Break text into lines; without a width only where it breaks itself. Long words are cut, indents kept."""
+    """Break text into lines. Long words are cut, indents kept.
+
+    Without a width, text is broken at its own line ends only.
+    """
     for line in text.split("\n"):
         if width is None or cells(line) <= width:
             yield line.rstrip()
@@ -132,23 +140,29 @@ def _wrap_line(line: str, width: int) -> Iterator[str]:
     yield current
 
 
-# -- tables -------------------------------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table, and how it gives way on a narrow terminal."""
+    """A column of a table, and how it shrinks on a narrow terminal."""
 
     title: str
     align: Literal["left", "right"] = "left"
     cut: Literal["end", "middle", "prefix"] | None = None
     width_min: int = 8
     spare: int = 0
-    """When even the narrowest table is too wide, columns go, the highest number first; 0 always stays."""
+    """Columns are left out when even the narrowest table is too wide, the highest number first.
+
+    A column with 0 always stays.
+    """
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Print a table; on a terminal, fitted to it. Cells are measured as a terminal shows them, East Asian text included."""
+    """Print a table. On a terminal, fit it to the width.
+
+    Cells are measured as a terminal shows them, East Asian text included.
+    """
     if not rows:
         click.echo(empty, err=True)
         return
@@ -159,7 +173,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], *, 
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int | None
 ) -> Iterator[str]:
-    """Yield the lines of a table; without a width nothing is cut."""
+    """Yield the lines of a table. Without a width, nothing is cut."""
     texts = [["" if value is None else escape(str(value)) for value in row] for row in rows]
     if width is not None:
         columns, texts = _without_spare(columns, texts, width)
@@ -180,7 +194,7 @@ def table_lines(
 def _without_spare(
     columns: Sequence[Column], rows: list[list[str]], width: int
 ) -> tuple[Sequence[Column], list[list[str]]]:
-    """Leave out the least important columns until the rest, each as narrow as it may be, fits."""
+    """Leave out the least important columns until the rest fits, each at its narrowest."""
     while True:
         narrowest = GAP * (len(columns) - 1)
         for index, column in enumerate(columns):
@@ -199,7 +213,10 @@ def _padded(text: str, width: int, align: str) -> str:
 
 
 def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
-    """Narrow columns until the table fits: ids first, because a prefix still names them; then always the widest."""
+    """Narrow columns until the table fits.
+
+    Ids come first, because a prefix still names them. Then the widest column is next.
+    """
     widths = list(widths)
     for _ in range(sum(widths) + GAP * (len(columns) - 1) - width):
         giving = [
@@ -211,11 +228,14 @@ def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
     return widths
 
 
-# -- values -------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 def at(ms: int | None) -> str:
-    """Show a time: UTC, to the second. A file may claim one that no calendar has: as it is, in milliseconds."""
+    """Show a time: UTC, to the second.
+
+    A file can hold a time that no calendar has. Such a time is shown in milliseconds.
+    """
     try:
         return (
             datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -256,14 +276,14 @@ def size(count: int) -> str:
     return f"{count} B" if index == 0 else f"{value:.1f} {units[index]}"
 
 
-# -- bytes --------------------------------------------------------------------------------------------------
+# -- bytes -----------------------------------------------------------------------------------------
 
 
 def print_bytes(data: bytes) -> None:
-    """Write bytes to standard output, all of them.
+    """Write all bytes to standard output.
 
-    Under `python -u` the stream is a bare descriptor, which takes what fits into a pipe and returns how much
-    that was; only the next attempt says that the reader has gone.
+    Under `python -u` the stream is a bare descriptor. It writes as much as fits into a pipe
+    and returns that number. Only the next write reports that the reader has gone.
     """
     left = memoryview(data)
     while left:
@@ -271,11 +291,11 @@ def print_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-# -- JSON ---------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def as_record(value: Any) -> Any:
-    """Turn a frozen record into what JSON can say."""
+    """Turn a frozen record into a dict, for JSON."""
     return (
         dataclasses.asdict(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type)
@@ -284,18 +304,18 @@ def as_record(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Encode a record on one line, with nothing in it that a terminal obeys."""
+    """Encode a record on one line, without a character that a terminal obeys."""
     return escape_json(json.dumps(as_record(value), ensure_ascii=False, default=str))
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document, with nothing in it that a terminal obeys."""
+    """Print one JSON document, without a character that a terminal obeys."""
     for line in json.dumps(as_record(value), ensure_ascii=False, indent=2, default=str).split("\n"):
         click.echo(escape_json(line))
 
 
 def print_json_array(items: Iterable[str]) -> None:
-    """Print one JSON array, an item a line, as the items come."""
+    """Print one JSON array, one item per line, as the items come."""
     opened = False
     for item in items:
         click.echo((",\n " if opened else "[") + item, nl=False)

@@ -1,4 +1,4 @@
-"""The commands about a gateway's work: what they show, what they decide, and that they see a real gateway live and die."""
+"""The commands about a gateway's work: their lists and decisions, beside a real gateway."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from sessiondb import events, sync
 from sessiondb.backend import ReadTx
-from sessiondb.cli import program
 from sessiondb.cli.terminal import cells
 from sessiondb.gateway import turns
 from sessiondb.maintenance import status
 from sessiondb.models import Event
 from sessiondb.transcript.entries import draft_entry
 from tests import ROOT
-from tests.cli.test_process import on_terminal
+from tests.support.command_line import TIMEOUT_S, fails, ok, on_terminal, run
 from tests.support.core import change
 
 KEY = "agent:main:web:direct:1"
 EVIL = "\x1b[2Jred\u202e"
-TIMEOUT_S = 60
 
-# A gateway that does what messages say: `hang` holds its turn, `stick` its reply, anything else is answered and sent.
+# A gateway that obeys its messages: `hang` holds its turn, `stick` its reply. Any other
+# message is answered, and the answer is sent.
 GATEWAY = """
 import sys, anyio, sessiondb
 from sessiondb.gateway.running_turn import Answer
@@ -40,12 +38,13 @@ from sessiondb.gateway.running_turn import Answer
 async def main():
     async with sessiondb.open(sys.argv[1], program="test gateway") as db:
         async def handler(turn):
-            said = turn.message["content"]
-            if said == "hang":
+            text = turn.message["content"]
+            if text == "hang":
                 await turn.renew("thinking about " + turn.session.id)
                 print("hanging", flush=True)
                 await anyio.sleep_forever()
-            return Answer(entries=[{"role": "assistant", "content": "re " + said}], replies=[("web:1", {"text": said})])
+            entry = {"role": "assistant", "content": "re " + text}
+            return Answer(entries=[entry], replies=[("web:1", {"text": text})])
 
         async def sender(reply):
             if "stick" in reply.payload:
@@ -62,33 +61,13 @@ anyio.run(main)
 """
 
 
-def run(*args: object) -> Result:
-    result = CliRunner().invoke(program, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def ok(*args: object) -> str:
-    result = run(*args)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def found(*args: object) -> Any:
     return json.loads(ok(*args, "--json"))
 
 
 def lines(*args: object) -> list[dict[str, Any]]:
-    """Return the objects of a command that prints one a line."""
+    """Return the objects of a command that prints one per line."""
     return [json.loads(line) for line in ok(*args, "--json").splitlines()]
-
-
-def fails(code: int, *args: object) -> str:
-    result = run(*args)
-    assert result.exit_code == code, result.output
-    assert result.stderr.startswith("sessiondb: ")
-    return result.stderr
 
 
 def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[int]:
@@ -110,7 +89,7 @@ def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
 
 
 def hold(db: Path, text: str, *, failing: bool = False) -> None:
-    """Leave an interrupted message; of a session whose turn before failed, if that is asked for."""
+    """Leave an interrupted message, of a session whose previous turn failed if `failing`."""
     key = f"agent:main:web:direct:{text}"
     for number in range(1 + failing):
         accept(db, f"{text} {number}", key=key)
@@ -151,7 +130,7 @@ def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
 
 @pytest.fixture
 def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start gateways on `tmp_db`; whatever is left of them ends with the test."""
+    """Start gateways on `tmp_db`. Those that still run are killed after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
@@ -172,7 +151,7 @@ def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
 
 def says(process: subprocess.Popen[str], *words: str) -> None:
-    """Wait until a gateway has said each of these words, in any order."""
+    """Wait until a gateway has printed each of these words, in any order."""
     assert process.stdout is not None
     assert sorted(process.stdout.readline().strip() for _ in words) == sorted(words)
 
@@ -182,7 +161,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait(TIMEOUT_S)
 
 
-# -- waiting and dead messages ------------------------------------------------------------------------------
+# -- waiting and dead messages ---------------------------------------------------------------------
 
 
 def test_inbox_lists_what_waits_oldest_first(tmp_db: Path) -> None:
@@ -227,7 +206,7 @@ def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:
     assert sorted(message["inbox_no"] for message in found("inbox", tmp_db)) == [first, third]
 
 
-def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db: Path) -> None:
+def test_a_number_of_no_dead_letter_is_code_3_with_a_hint(tmp_db: Path) -> None:
     [waiting] = accept(tmp_db, "one")
     for option in ("--requeue", "--drop"):
         for number in (waiting, 999):
@@ -235,42 +214,39 @@ def test_a_number_that_is_no_dead_letter_is_code_3_and_says_where_to_look(tmp_db
     assert [message["state"] for message in found("inbox", tmp_db)] == ["queued"]
 
 
-# -- replies ------------------------------------------------------------------------------------------------
+# -- replies ---------------------------------------------------------------------------------------
 
 
 def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
     tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
 ) -> None:
+    def in_state(state: str) -> list[int]:
+        return [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", state)]
+
+    def die_while_sending(count: int) -> None:
+        sending = gateway()
+        says(sending, *["sticking"] * count)
+        kill(sending)
+        with sync.open(tmp_db) as opened:
+            assert opened.recover().replies == count
+
     accept(tmp_db, "stick")
     accept(tmp_db, "stick", key="agent:main:web:direct:2")
-    first = gateway()
-    says(first, "sticking")
-    kill(first)
-    with sync.open(tmp_db) as opened:
-        assert opened.recover().replies == 1
-    [reply] = found("outbox", tmp_db, "--state", "unknown")
-    assert "unknown" in ok("outbox", tmp_db)
-    assert found("outbox", tmp_db, "--state", "sent") == []
-    number = reply["outbox_no"]
-    assert "will be sent again" in ok("outbox", tmp_db, "--resend", number)
-    assert "outbox DB" in fails(3, "outbox", tmp_db, "--sent", number)
-    assert number in [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "pending")]
-    second = gateway()
-    says(second, "sticking")
-    kill(second)
-    with sync.open(tmp_db) as opened:
-        opened.recover()
-    [again] = found("outbox", tmp_db, "--state", "unknown")
-    assert found("outbox", tmp_db, "--sent", again["outbox_no"]) == {
-        "sent": [again["outbox_no"]],
-        "resent": [],
-    }
-    assert [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", "sent")] == [
-        again["outbox_no"]
-    ]
+    die_while_sending(2)
+    first, second = in_state("unknown")
+    assert ok("outbox", tmp_db).count("unknown") == 2
+    assert "will be sent again" in ok("outbox", tmp_db, "--resend", first)
+    assert "outbox DB" in fails(3, "outbox", tmp_db, "--sent", first)
+    assert (in_state("pending"), in_state("unknown")) == ([first], [second])
+
+    die_while_sending(1)
+    assert in_state("unknown") == [first, second]
+    decision = found("outbox", tmp_db, "--sent", first, "--sent", second)
+    assert decision == {"sent": [first, second], "resent": []}
+    assert in_state("sent") == [first, second]
 
 
-# -- events -------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
@@ -299,7 +275,7 @@ def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
     assert len(shown.splitlines()) == 4
 
 
-def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db: Path) -> None:
+def test_a_position_is_stored_for_a_named_consumer_only(tmp_db: Path) -> None:
     emit(tmp_db, "one", "two", "three")
     for _ in range(2):
         assert len(lines("events", tmp_db)) == 3
@@ -322,7 +298,7 @@ def test_without_a_consumer_no_position_is_kept_and_with_one_it_moves_on(tmp_db:
     assert fails(2, "events", tmp_db, "--consumer", " ")
 
 
-def test_what_is_for_the_other_audience_is_not_read_again_and_a_consumers_position_moves_past_it(
+def test_a_position_moves_past_events_of_the_other_audience(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emit(tmp_db, "for a person", audience="user")
@@ -406,10 +382,10 @@ def test_events_f_follows_a_gateway_in_another_process(
     assert following.returncode == 130
 
 
-# -- who holds what, and what becomes of it -----------------------------------------------------------------
+# -- who holds what, and what becomes of it --------------------------------------------------------
 
 
-def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
+def test_held_tells_a_live_gateway_from_a_dead_one(
     tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
 ) -> None:
     accept(tmp_db, "hang")
@@ -465,7 +441,7 @@ def test_held_tells_a_live_gateway_from_a_dead_one_and_a_start_gives_back(
     ) == 1
 
 
-def test_a_plan_says_a_reason_for_every_decision_and_changes_nothing(
+def test_a_plan_has_a_reason_per_decision_and_changes_nothing(
     tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
 ) -> None:
     for number in range(3):
@@ -508,15 +484,13 @@ def test_resume_without_saying_what_is_refused_with_the_reason(tmp_db: Path) -> 
     accept(tmp_db, "one")
     for options in ([], ["--plan", "--run"]):
         complaint = fails(2, "resume", tmp_db, *options)
-        assert "belongs to the gateway" in complaint
-        assert "--plan" in complaint
+        assert "choose --plan or --run" in complaint
+        assert "A gateway resumes by itself" in complaint
     with sync.open(tmp_db, readonly=True) as opened:
         assert opened.status().gateway.messages_waiting == 1
 
 
-def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(
-    tmp_db: Path, tmp_path: Path
-) -> None:
+def test_options_override_the_ages_of_openclaws_settings(tmp_db: Path, tmp_path: Path) -> None:
     hold(tmp_db, "one")
     file = tmp_path / "openclaw.json"
     file.write_text(json.dumps({"session": {"threadBindings": {"maxAgeHours": 1e-9}}}))
@@ -534,7 +508,7 @@ def test_the_ages_come_from_openclaws_settings_and_the_command_line_goes_first(
     assert "is not JSON" in fails(2, "resume", tmp_db, "--plan", "--openclaw", file)
 
 
-def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path) -> None:
+def test_resume_takes_what_to_skip_and_a_deadline(tmp_db: Path) -> None:
     hold(tmp_db, "one")
     hold(tmp_db, "two", failing=True)
 
@@ -548,7 +522,7 @@ def test_what_is_skipped_and_how_long_a_resume_may_take_can_be_said(tmp_db: Path
     assert plan("--skip", "failed") == ["skip", "resume"]
     assert plan("--skip", "damaged") == ["resume", "resume"]
     assert plan("--skip", "none") == ["resume", "resume"]
-    assert "say it alone" in fails(
+    assert "excludes every other" in fails(
         2, "resume", tmp_db, "--plan", "--skip", "none", "--skip", "failed"
     )
     assert "--deadline" in fails(2, "resume", tmp_db, "--plan", "--deadline", 0)
@@ -597,8 +571,10 @@ def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.M
     assert "0 to send, 0 unknown" in ok("status", tmp_db)
     change(
         tmp_db,
-        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms) VALUES ('s', 'native', 3, 1, 1)",
-        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload) VALUES (1, 't', 'pending', 1, 1, '{}')",
+        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms)"
+        " VALUES ('s', 'native', 3, 1, 1)",
+        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload)"
+        " VALUES (1, 't', 'pending', 1, 1, '{}')",
     )
     assert "1 to send (full: no message is claimed until some are sent" in ok("status", tmp_db)
     with sync.open(tmp_db, readonly=True) as opened:

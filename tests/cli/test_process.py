@@ -1,17 +1,12 @@
-"""The command line as real processes: pipes, signals, a terminal, and a gateway that is alive at the same time."""
+"""The command line as real processes: pipes, signals, a terminal, a gateway meanwhile."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,13 +15,7 @@ import pytest
 
 from sessiondb import sync
 from sessiondb.cli.terminal import cells
-
-KEY = "agent:main:discord:channel:1"
-TIMEOUT_S = 60
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "sessiondb", *(str(arg) for arg in args)]
+from tests.support.command_line import KEY, TIMEOUT_S, command, on_terminal
 
 
 @pytest.fixture(params=["buffered", "unbuffered"])
@@ -52,30 +41,6 @@ def db(tmp_db: Path) -> Path:
             ]
         )
     return tmp_db
-
-
-def on_terminal(*args: object, columns: int = 80) -> tuple[str, int]:
-    """Run a command on a terminal of its own; return what the terminal got, and the exit code."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
-    }
-    process = subprocess.Popen(
-        command(*args), stdin=follower, stdout=follower, stderr=follower, env=environment
-    )
-    os.close(follower)
-    got = bytearray()
-    while True:
-        try:
-            data = os.read(leader, 65536)
-        except OSError:  # Linux: the last descriptor of the terminal's other end is closed
-            break
-        if not data:
-            break
-        got += data
-    os.close(leader)
-    return got.decode().replace("\r\n", "\n"), process.wait(TIMEOUT_S)
 
 
 @pytest.mark.usefixtures("output")
@@ -139,7 +104,10 @@ def test_ctrl_c_ends_a_command_with_130(db: Path) -> None:
 
 
 def test_ctrl_c_stops_an_endless_query(db: Path) -> None:
-    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i, i % 1000000 as m from n"
+    endless = (
+        "with recursive n(i) as (select 1 union all select i + 1 from n) "
+        "select i, i % 1000000 as m from n"
+    )
     process = subprocess.Popen(
         command("query", db, endless, "--nl"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -172,7 +140,7 @@ def test_tail_follows_what_another_process_appends(db: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_that_look_leave_a_live_gateway_and_its_files_alone(db: Path) -> None:
+def test_commands_that_read_leave_a_live_gateways_files_alone(db: Path) -> None:
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
         session.append({"role": "user", "content": "live"})
@@ -201,8 +169,8 @@ def test_commands_that_look_leave_a_live_gateway_and_its_files_alone(db: Path) -
     assert sorted(path.name for path in db.parent.iterdir()) == [db.name]
 
 
-def test_a_query_whose_reader_stands_still_does_not_hold_the_gateways_wal(db: Path) -> None:
-    """The rows go into a file at full speed; the snapshot is over although nobody has read them."""
+def test_a_query_with_a_stalled_reader_does_not_hold_the_wal(db: Path) -> None:
+    """The rows go into a file at full speed, so the snapshot ends before they are read."""
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
         session.append({"role": "user", "content": "in the WAL"})
@@ -210,14 +178,12 @@ def test_a_query_whose_reader_stands_still_does_not_hold_the_gateways_wal(db: Pa
             command("query", db, "select * from transcript", "--nl"), stdout=subprocess.PIPE
         )
         assert process.stdout is not None
-        process.stdout.read(
-            1
-        )  # the query runs; the pipe holds 64 KiB of some 400, and is not read further
+        # The query runs. The pipe takes 64 KiB of some 400, and is not read further.
+        process.stdout.read(1)
         other = apsw.Connection(str(db))
         other.set_busy_timeout(TIMEOUT_S * 1000)
-        other.wal_checkpoint(
-            mode=apsw.SQLITE_CHECKPOINT_TRUNCATE
-        )  # waits for every snapshot, and would fail on one that stays
+        # Waits for every snapshot, and would fail if one stayed.
+        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         other.close()
         rest = process.stdout.read()
         assert rest.count(b"\n") == 1002

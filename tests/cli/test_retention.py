@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sessiondb import sync
-from tests.cli.test_commands import fails, ok, run
+from tests.support.command_line import fails, ok, run
 from tests.support.maintenance import ALL_TABLES, dump
 
 KEY = "agent:main:web:1"

@@ -28,7 +28,7 @@ from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.sqlite.transaction import statements
 from tests import ROOT
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.core import change, query, user
 from tests.support.damage import copy_of, salvaged
 

@@ -13,7 +13,7 @@ from sessiondb.gateway import inbox, outbox
 from sessiondb.maintenance import pruning, retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
 from sessiondb.sqlite import writer
-from tests.cli.test_commands import ok, run
+from tests.support.command_line import ok, run
 from tests.support.gateway import KEY, Clock, claimed, complete, fail, held_message, look, say
 from tests.support.maintenance import Dying, Killed
 

@@ -173,7 +173,7 @@ WHERE NOT EXISTS (SELECT 1 FROM outbox AS o
 
 # A lane's loop looks at least this often. The rest is for a machine that is busy with
 # other tests.
-TAKE_OVER_MS = round(LOOK_S * 1000) + 10_000
+TAKE_OVER_MS = round(SLEEP_S_MAX * 1000) + 10_000
 
 
 def check_leases(path: Path) -> None:

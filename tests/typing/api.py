@@ -1,6 +1,7 @@
-"""What type checkers see of the public API. Checked by mypy (tests/test_public_api.py), never run.
+"""What type checkers see of the public API. mypy checks it, nothing runs it.
 
-`assert_type` states a type. A `type: ignore` with a code states that a mistake is found, because an unused one is an error.
+`assert_type` states a type. A `type: ignore` with a code states that mypy finds a mistake,
+because an unused one is an error. tests/test_public_api.py runs mypy.
 """
 
 from __future__ import annotations
@@ -100,3 +101,8 @@ def errors(error: Exception) -> None:
     if isinstance(error, sessiondb.CompactionTimeout):
         assert isinstance(error, TimeoutError)
     assert_type(sessiondb.Limits(readers=2).readers, int)
+
+
+def names() -> None:
+    assert_type(sessiondb.__version__, str)
+    sessiondb.opne("gateway.db")  # type: ignore[attr-defined]

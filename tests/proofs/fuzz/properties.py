@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from sessiondb.cli.show import entry_json, parts_of, said_at_ms, title_of
+from sessiondb.cli.show import entry_json, parts_of, title_of, written_at_ms
 from sessiondb.cli.terminal import _UNSAFE_IN_LINES, at, escape, escape_lines
 from sessiondb.errors import SessionDBError
 from sessiondb.json_text import NESTING_MAX
@@ -503,7 +503,7 @@ class Bench:
         for entry in (Entry(**row._asdict()) for row in rows):
             message = [
                 escape(title_of(entry)),
-                at(said_at_ms(entry)),
+                at(written_at_ms(entry)),
                 *(escape_lines(part.text) for part in parts_of(entry)),
             ]
             require(

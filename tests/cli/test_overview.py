@@ -1,0 +1,117 @@
+"""The commands that list, check and count: sessions, context, compactions, verify, status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import apsw
+
+from sessiondb import sync
+from tests.support.command_line import KEY, ok, run, session_id
+
+
+def test_sessions_lists_live_ones_and_with_all_the_ended_too(db: Path) -> None:
+    assert KEY in ok("sessions", db)
+    assert "ended-one" not in ok("sessions", db)
+    assert "ended-one" in ok("sessions", db, "--all")
+    found = json.loads(ok("sessions", db, "--all", "--json"))
+    assert {info["session_id"] for info in found} == {
+        session_id(db),
+        session_id(db, "agent:main:evil"),
+        "ended-one",
+    }
+    assert len(json.loads(ok("sessions", db, "--json", "-n", "1"))) == 1
+    assert json.loads(ok("sessions", db, "--json", "--agent", "nobody")) == []
+
+
+def test_a_list_of_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:
+    with sync.open(tmp_db):
+        pass
+    for command in ("sessions", "compactions"):
+        assert json.loads(ok(command, tmp_db, "--json")) == []
+        result = run(command, tmp_db)
+        assert (result.stdout, result.exit_code) == ("", 0)
+        assert result.stderr
+    assert ok("query", tmp_db, "select 1 where 0", "--nl") == ""
+    assert json.loads(ok("query", tmp_db, "select 1 where 0")) == []
+
+
+def test_context_prints_messages_now_of_an_epoch_or_in_pis_shape(db: Path) -> None:
+    now, before = (
+        json.loads(ok("context", db, KEY)),
+        json.loads(ok("context", db, KEY, "--epoch", "0")),
+    )
+    assert now[0]["role"] == "compactionSummary"
+    assert [message["role"] for message in before] == ["user", "assistant"] * 12
+    pi = json.loads(ok("context", db, KEY, "--format", "pi"))
+    assert list(pi) == ["messages", "thinkingLevel", "model"]
+    assert pi["messages"] == now
+    with sync.open(db, readonly=True) as opened:
+        assert (
+            ok("context", db, KEY).encode() == opened.session_by_id(KEY).context().as_json() + b"\n"
+        )
+
+
+def test_compactions_are_listed_with_what_became_of_them(db: Path) -> None:
+    [job] = json.loads(ok("compactions", db, "--json", "--session", KEY))
+    assert (job["state"], job["epoch"], job["session_id"]) == ("committed", 1, session_id(db))
+    assert "committed" in ok("compactions", db)
+    assert json.loads(ok("compactions", db, "--json", "--session", "agent:main:evil")) == []
+
+
+def test_verify_says_all_good_and_1_when_it_is_not(db: Path) -> None:
+    assert "all good" in ok("verify", db)
+    assert json.loads(ok("verify", db, "--json"))["ok"] is True
+    broken = apsw.Connection(str(db))
+    broken.execute(
+        "UPDATE session SET last_seq = last_seq + 1 WHERE session_id = 'ended-one'"
+    ).fetchall()
+    broken.close()
+    result = run("verify", db)
+    assert result.exit_code == 1
+    assert "ended-one" in result.stdout
+    report = json.loads(run("verify", db, "--json").stdout)
+    assert report["ok"] is False
+    assert report["findings"]
+    assert run("verify", db, "--session", KEY).exit_code == 0
+
+
+def test_status_counts_and_names_what_runs(db: Path) -> None:
+    with sync.open(db) as opened:
+        session = opened.session_by_id(KEY)
+        with session.compact(keep_recent_tokens=0) as job:
+            found = json.loads(ok("status", db, "--json"))
+            text = ok("status", db)
+            [running] = found["running"]
+            assert (running["compaction_id"], running["owner_alive"], running["overdue"]) == (
+                job.id,
+                True,
+                False,
+            )
+            assert job.id in text
+            [process] = found["processes"]
+            assert process["alive"] is True
+    assert (found["sessions"], found["sessions_ended"]) == (3, 1)
+    after = json.loads(ok("status", db, "--json"))
+    assert after["compactions"] == {"committed": 1, "failed": 1}
+    assert (after["running"], after["processes"], after["entries"]) == ([], [], 30)
+    assert (after["schema_version"], after["sessions"], after["keys"]) == (3, 3, 2)
+    assert after["file_bytes"] == db.stat().st_size
+
+
+def test_status_names_a_compaction_that_is_overdue(db: Path) -> None:
+    with sync.open(db) as opened:
+        session = opened.session_by_id(KEY)
+        with session.compact(keep_recent_tokens=0, timeout_s=600) as job:
+            late = apsw.Connection(str(db))
+            late.execute(
+                "UPDATE compaction SET begun_at_ms = 1, deadline_ms = 2 WHERE state = 'running'"
+            ).fetchall()
+            late.close()
+            found = json.loads(ok("status", db, "--json"))
+            assert [line["compaction_id"] for line in found["stuck"]] == [job.id]
+            assert found["running"][0]["overdue"] is True
+            text = ok("status", db)
+    assert "compaction overdue" in text
+    assert "overdue since 1970-01-01 00:00:00" in text
