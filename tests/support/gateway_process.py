@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sessiondb.gateway.retry import SLEEP_S_MAX
 from tests.support.core import query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_child import Settings
