@@ -84,7 +84,7 @@ class Zygote:
             env={**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}"},
         )
         self._order: Order | None = None
-        self._pidfd = -1
+        self._pidfd: int | None = None
         self._heard: list[Line] = []
         self.pid = 0
 
@@ -113,7 +113,10 @@ class Zygote:
         while not any(line["saw"] == "born" for line in self._heard):
             self.next()
         self.pid = next(line["pid"] for line in self._heard if line["saw"] == "born")
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:  # on a busy machine a short life is over by now
+            self._pidfd = None
 
     def next(self) -> Line:
         """Return the next line."""
@@ -150,6 +153,8 @@ class Zygote:
 
         Nothing if it has ended.
         """
+        if self._pidfd is None:
+            return
         try:
             signal.pidfd_send_signal(self._pidfd, number)
         except ProcessLookupError:
@@ -161,7 +166,8 @@ class Zygote:
         assert order is not None
         while not self._heard or self._heard[-1]["saw"] != "ended":
             self.next()
-        os.close(self._pidfd)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
         ended, self._order = self._heard[-1], None
         return Death(order, self._heard, ended["code"], ended["signal"])
 

@@ -250,7 +250,8 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
         ),
         (
             "answered in no transcript",
-            "DELETE FROM entry WHERE entry_no = (SELECT max(entry_no) FROM entry)",
+            "DELETE FROM entry WHERE entry_no = ("
+            "SELECT max(entry_no) FROM entry WHERE role = 'assistant')",
             "without its entry",
         ),
         (
