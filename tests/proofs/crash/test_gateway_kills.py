@@ -250,8 +250,10 @@ LAST_USER_ENTRY = "(SELECT max(entry_no) FROM entry WHERE role = 'user')"
         ),
         (
             "answered in no transcript",
-            "DELETE FROM entry WHERE entry_no = ("
-            "SELECT max(entry_no) FROM entry WHERE role = 'assistant')",
+            (
+                "DELETE FROM entry WHERE entry_no = ("
+                "SELECT max(entry_no) FROM entry WHERE role = 'assistant')"
+            ),
             "without its entry",
         ),
         (
