@@ -42,7 +42,7 @@ import anyio
 import anyio.to_thread
 
 from sessiondb import events
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import AnyStatement, Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound, StoreDamaged
 from sessiondb.json_text import has_more_values
@@ -70,6 +70,9 @@ from .archive_rows import (
 )
 
 Encoding = Literal["zstd", "zlib", "none"]
+DeleteRows = Literal[
+    "archive.delete_branches", "archive.delete_epochs", "archive.delete_compactions"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +285,7 @@ def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, 
     _move(tx, row, "restored")
     tx.run("archive.reopen_session", session_no=row.session_no, ended_at_ms=session["ended_at_ms"])
     for binding in bindings:
-        tx.run("archive.rebind", **binding)
+        tx.run(AnyStatement("archive.rebind"), **binding)  # a row as it was archived
     # Keys that an import brought while it was archived are in the archive's row only.
     known = {binding["session_key"] for binding in bindings}
     for key in keys_of(row.session_keys, row.session_id):
@@ -348,10 +351,10 @@ async def _delete(backend: Backend, row: Row) -> None:
             op="archive.delete",
         )
         batch_size.learn(step.held_ms)
-    small = ["archive.delete_branches", "archive.delete_epochs"]
-    small += ["archive.delete_compactions"] if row.encoding == "none" else []
-    for statement in small:
-        await _delete_all(backend, row, statement)
+    await _delete_all(backend, row, "archive.delete_branches")
+    await _delete_all(backend, row, "archive.delete_epochs")
+    if row.encoding == "none":
+        await _delete_all(backend, row, "archive.delete_compactions")
     last = "deleted" if row.encoding == "none" else "archived"
 
     def finish(tx: Tx) -> None:
@@ -375,15 +378,15 @@ def _deleting_entries(row: Row, low_no: int, high_no: int) -> Any:
     return body
 
 
-async def _delete_all(backend: Backend, row: Row, statement: str) -> None:
+async def _delete_all(backend: Backend, row: Row, statement: DeleteRows) -> None:
     while (await backend.step(_deleting(row, statement), op="archive.delete")).value == STEP_ROWS:
         pass
 
 
-def _deleting(row: Row, statement: str) -> Any:
+def _deleting(row: Row, statement: DeleteRows) -> Any:
     def body(tx: Tx) -> int:
         require_state(tx, row)
-        return tx.run(statement, session_no=row.session_no, limit=STEP_ROWS)
+        return tx.run(AnyStatement(statement), session_no=row.session_no, limit=STEP_ROWS)
 
     return body
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import AnyStatement, Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import ConstraintFailed, InvalidInput, StoreBusy, StoreDamaged
 from sessiondb.limits import ARCHIVE_CHUNK_BYTES, ARCHIVE_CHUNK_ROWS, SEQ_MAX, STEP_BYTES
@@ -51,7 +51,7 @@ def _first(what: str, session_no: int) -> int:
 def read_page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) -> list[Row]:
     """Read the next rows of a table, bounded in number and bytes, the same ones every time."""
     if what != ENTRY:
-        statement = "archive.branches" if what == BRANCH else "archive.epochs"
+        statement = AnyStatement("archive.branches" if what == BRANCH else "archive.epochs")
         return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
     low_no, high_no = after + 1, entry_number(session_no, SEQ_MAX)
     sizes = tx.all(
@@ -317,11 +317,8 @@ def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
 
 
 def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> Any:
-    statement = {
-        BRANCH: "archive.put_branch",
-        EPOCH: "archive.put_epoch",
-        ENTRY: "archive.put_entry",
-    }[what]
+    put = {BRANCH: "archive.put_branch", EPOCH: "archive.put_epoch", ENTRY: "archive.put_entry"}
+    statement = AnyStatement(put[what])
     prepared = [dict(zip(columns, values, strict=True)) for values in rows]
 
     def body(tx: Tx) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import AnyStatement, Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize
 from sessiondb.json_text import dumps
 
@@ -68,9 +68,11 @@ async def _delete(backend: Backend, delete: str, numbers: list[int]) -> int:
 
 
 def _page(walk: str, after_no: int, before_ms: int) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all(walk, after_no=after_no, before_ms=before_ms, limit=_PAGE)
+    return lambda tx: tx.all(
+        AnyStatement(walk), after_no=after_no, before_ms=before_ms, limit=_PAGE
+    )
 
 
 def _deleting(delete: str, numbers: list[int]) -> Callable[[Tx], int]:
     listed = dumps(numbers)
-    return lambda tx: tx.run(delete, numbers=listed)
+    return lambda tx: tx.run(AnyStatement(delete), numbers=listed)

@@ -180,7 +180,7 @@ class Walk:
 
     def _file(self) -> Steps:
         def check(tx: ReadTx) -> None:
-            for row in tx.all("verify.file_full" if self.deep else "verify.file_quick"):
+            for row in tx.all("verify.file_full") if self.deep else tx.all("verify.file_quick"):
                 if row.problem != "ok":
                     self.add("file", None, f"SQLite: {row.problem}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Final, Literal
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import AnyStatement, ReadTx, Row
 from sessiondb.errors import StoreDamaged
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 
@@ -73,7 +73,7 @@ def pages(
 
     def step(tx: ReadTx) -> None:
         nonlocal last
-        rows = tx.all(statement, **{after: last}, limit=PAGE_ROWS, **params)
+        rows = tx.all(AnyStatement(statement), **{after: last}, limit=PAGE_ROWS, **params)
         for row in rows:
             check(tx, row)
         last = getattr(rows[-1], key) if len(rows) == PAGE_ROWS else None

@@ -203,9 +203,7 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
         session_id=state.session_id,
         compaction_id=running.compaction_id,
         # Plain values: the error may be pickled, and outlives this snapshot.
-        owner=None
-        if running.host is None
-        else process.Identity(running.host, running.boot_id, running.pid, running.pid_started),
+        owner=process.recorded(running.host, running.boot_id, running.pid, running.pid_started),
         retry_after_ms=running.deadline_ms - tx.now_ms,
     )
 
@@ -222,7 +220,9 @@ def _refuse_in_cool_down(tx: Tx, state: State) -> None:
         row.state != "rejected" or row.base_epoch != state.epoch for row in recent
     ):
         return
-    until_ms = max(row.finished_at_ms for row in recent) + COOL_DOWN_MS
+    # Every job that is not running has its end (`compaction_finished_when_not_running`).
+    ends_ms = [row.finished_at_ms for row in recent if row.finished_at_ms is not None]
+    until_ms = max(ends_ms) + COOL_DOWN_MS
     # An end further ahead than COOL_DOWN_MS means that the clock has been set back: no refusal.
     if tx.now_ms < until_ms <= tx.now_ms + COOL_DOWN_MS:
         raise CompactionCoolDown(
@@ -526,6 +526,7 @@ def undo(tx: Tx, session_no: int) -> int:
             "there is nothing to undo",
             session_id=state.session_id,
         )
+    assert job.epoch is not None, "a job with an entry is committed, and has begun an epoch"
     before = tx.one("transcript.epoch", session_no=session_no, epoch=job.epoch - 1)
     advance_epoch(tx, state, "undo", before.boundary_no, before.first_kept_no)
     state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0

@@ -147,14 +147,23 @@ def read_path(
     for segment in reversed(ranges) if backward else ranges:
         low_no = segment.low_no + (segment.low_no == after_no)
         high_no = segment.high_no - (segment.high_no == before_no)
-        statement = "transcript.span_backward" if backward else "transcript.span_forward"
-        rows += tx.all(
-            statement,
-            branch_no=segment.branch_no,
-            low_no=low_no,
-            high_no=high_no,
-            limit=limit - len(rows),
-        )
+        left = limit - len(rows)
+        if backward:
+            rows += tx.all(
+                "transcript.span_backward",
+                branch_no=segment.branch_no,
+                low_no=low_no,
+                high_no=high_no,
+                limit=left,
+            )
+        else:
+            rows += tx.all(
+                "transcript.span_forward",
+                branch_no=segment.branch_no,
+                low_no=low_no,
+                high_no=high_no,
+                limit=left,
+            )
         if len(rows) >= limit:
             break
     return rows

@@ -55,9 +55,9 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     """
     key = _key_or_none(text)
     if key is not None:
-        row = tx.first("registry.by_key", session_key=key.text)
-        if row is not None:
-            return Ref(row.session_no, row.session_id)
+        bound = tx.first("registry.by_key", session_key=key.text)
+        if bound is not None:
+            return Ref(bound.session_no, bound.session_id)
     row = tx.first("registry.by_id", session_id=text)
     if row is not None:
         return Ref(row.session_no, row.session_id)

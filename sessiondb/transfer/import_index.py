@@ -43,6 +43,7 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
             state.status = "failed"
             state.notes.append(REDACTED_BEFORE)
             return
+        assert before.content is not None, "an index is kept whole"
         await anyio.to_thread.run_sync(index.take, before.content)
     state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
     agent_id = index.file.agent_id or agent_in(index.entries)
