@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
 from sessiondb.json_text import dumps
@@ -33,6 +33,9 @@ from .append import (
 from .entries import NATIVE_VERSION, Draft, new_id
 from .keys import SessionKey, looks_like_key, parse_key
 from .paths import entry_number, on_path, require_entries, require_readable
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
@@ -118,7 +121,7 @@ def page(
     return [_info(row) for row in rows], more
 
 
-def _info(row: Row) -> SessionInfo:
+def _info(row: statements.RegistryInfo) -> SessionInfo:
     return SessionInfo(
         session_id=row.session_id,
         keys=tuple(json.loads(row.keys)),
