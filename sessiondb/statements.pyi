@@ -453,7 +453,7 @@ class ImportFileInFolder(NamedTuple):
 
     path: str
     kind: str
-    session_no: int | None
+    session_no: int
     session_id: str
 
 
@@ -1533,7 +1533,7 @@ class VerifyForeignKeys(NamedTuple):
     """verify.foreign_keys: Return the rows that point at a missing row. The entry table has no foreign keys: the walk checks it."""
 
     table_name: str
-    row_no: int
+    row_no: int | None
     parent_name: str
 
 

@@ -44,6 +44,7 @@ EXPRESSIONS = {
     "status.relations.name": "str",  # of sqlite_schema
     "status.relations.type": "str",
     "verify.foreign_keys.parent_name": "str",
+    "verify.foreign_keys.row_no": "int | None",  # of a table without a rowid
     "verify.foreign_keys.table_name": "str",
     "problem": "str",  # what a PRAGMA reports
     "owner": "str | None",

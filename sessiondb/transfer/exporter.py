@@ -37,7 +37,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import anyio
 import anyio.to_thread
 
-from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput
 from sessiondb.limits import MIB, PAGE_ROWS
@@ -70,7 +70,7 @@ class _Plan:
     session_id: str | None
     agent_id: str | None
     bytes: int
-    source: Row | None = None
+    source: statements.ImportFileFiles | None = None
     is_fork: bool = False
     note: str | None = None
 
@@ -309,7 +309,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
         first_of_agent = bool(owner - seen)
         # One index may hold the keys of several agents, in whatever folder it is.
         keys = await anyio.to_thread.run_sync(keys_in, content, row.agent_id)
-        bindings: dict[str, Row] = {}
+        bindings: dict[str, statements.ImportFileBindingsOfAgent] = {}
         for agent_id in sorted(owner | {key.agent_id for key in keys}):
             bindings |= await _bindings(backend, agent_id)
         imported_keys |= {key.text for key in keys}
@@ -344,8 +344,10 @@ def _index_content(path: str) -> Callable[[ReadTx], bytes]:
     return read
 
 
-async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
-    found: dict[str, Row] = {}
+async def _bindings(
+    backend: Backend, agent_id: str
+) -> dict[str, statements.ImportFileBindingsOfAgent]:
+    found: dict[str, statements.ImportFileBindingsOfAgent] = {}
     after_key = ""
     while rows := await backend.read(_bindings_page(agent_id, after_key), op="export.index"):
         found |= {row.session_key: row for row in rows}
@@ -353,7 +355,9 @@ async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
     return found
 
 
-def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row]]:
+def _bindings_page(
+    agent_id: str, after_key: str
+) -> Callable[[ReadTx], list[statements.ImportFileBindingsOfAgent]]:
     return lambda tx: tx.all(
         "import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS
     )
