@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sessiondb import process
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
 from sessiondb.models import Holding
 from sessiondb.process import Identity
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 # As many jobs, processes and holdings as a person reads. The counts beside them are complete.
 LISTED_MAX = 100
@@ -145,7 +148,7 @@ class Snapshot:
     status: DatabaseStatus
     identities: dict[int, Identity]
     owners: dict[str, int]
-    held: list[Row]
+    held: list[statements.RecoveryHeld]
 
 
 def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
@@ -205,7 +208,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
     return Snapshot(status, identities, owners, tx.all("recovery.held")[:LISTED_MAX])
 
 
-def holdings(rows: Sequence[Row]) -> list[Holding]:
+def holdings(rows: Sequence[statements.RecoveryHeld]) -> list[Holding]:
     """Return the holdings, with the liveness of their processes. Reads /proc: use a thread."""
     return [
         Holding(

@@ -140,6 +140,9 @@ class Workspace:
         """Run one statement of `queries/salvage.sql`. Return how many rows it changed."""
         return self.write(lambda tx: tx.run(AnyStatement(f"salvage.{statement}"), **params))
 
+    # The rows stay `Row`: a walk gets the statement's name without its file, and the columns
+    # of a damaged database may hold what no class allows.
+
     def first(self, statement: str, **params: Any) -> Row | None:
         """Return the first row of a statement, or None."""
         return self.target.read(lambda tx: tx.first(AnyStatement(statement), **params))
