@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
 .PHONY: help demo gateway test test-fast coverage kills crash fuzz soak audit check lint format \
-  prose types measure docs bench bench-smoke wheel lock clean distclean
+  prose statements types measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -103,6 +103,9 @@ format: $(VENV)/.dev ## lay the code out, sort imports, apply ruff's safe fixes
 prose: $(VENV)/.dev ## check sentences, semicolons and columns of docs, docstrings and comments (ARGS=--count)
 	@echo "prose: tools/prose.py"
 	@$(BIN)/python tools/prose.py $(ARGS)
+
+statements: $(VENV)/.dev ## write sessiondb/statements.pyi anew: after a change of a statement or of schema.sql
+	@$(BIN)/python tools/typed_rows.py $(ARGS)
 
 types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"

@@ -26,35 +26,58 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypeVar
 
 T = TypeVar("T")
 
 SqlValue = int | float | str | bytes | None
-Row = Any  # a named tuple whose fields are the statement's columns
+
+AnyStatement = NewType("AnyStatement", str)
+"""A name that is put together, or kept in a table of names.
+
+mypy knows neither the parameters nor the columns of such a statement. It knows both of a literal.
+"""
+
+Row = Any
+"""A row of any statement, for code that handles all alike. A row of a known statement has the class
+that sessiondb/statements.pyi gives it, e.g. `statements.InboxByEvent`."""
+
+if TYPE_CHECKING:
+    # One overload for each statement: mypy knows its parameters and its row's columns.
+    from .statements import Reads, Writes
+else:  # sessiondb/statements.pyi does not exist at run time: no start makes its 300 classes
+
+    class Reads(Protocol):
+        """How a body runs the statements that return rows."""
+
+        def first(self, statement: str, /, **params: SqlValue) -> Row | None:
+            """Return the first row of a named statement, or None."""
+
+        def one(self, statement: str, /, **params: SqlValue) -> Row:
+            """Return the first row of a named statement that an invariant guarantees.
+
+            Raises:
+                StoreDamaged: there is none: the file is damaged, or was changed by another program.
+            """
+
+        def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
+            """Return every row of a named statement, materialised."""
+
+    class Writes(Protocol):
+        """How a body runs the statements that change rows."""
+
+        def run(self, statement: str, /, **params: SqlValue) -> int:
+            """Run a named statement that changes rows. Return how many it changed."""
 
 
-class ReadTx(Protocol):
+class ReadTx(Reads, Protocol):
     """One snapshot of the database."""
-
-    def first(self, statement: str, /, **params: SqlValue) -> Row | None:
-        """Return the first row of a named statement, or None."""
-
-    def one(self, statement: str, /, **params: SqlValue) -> Row:
-        """Return the first row of a named statement that an invariant guarantees.
-
-        Raises:
-            StoreDamaged: there is none: the file is damaged, or was changed by another program.
-        """
-
-    def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
-        """Return every row of a named statement, materialised."""
 
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
         """Return every row as a plain tuple: for bulk reads, where named rows would cost time."""
 
 
-class Tx(ReadTx, Protocol):
+class Tx(ReadTx, Writes, Protocol):
     """One write transaction, or this request's part of it."""
 
     now_ms: int
@@ -62,9 +85,6 @@ class Tx(ReadTx, Protocol):
 
     instance_no: int
     """This process's row in `instance`."""
-
-    def run(self, statement: str, /, **params: SqlValue) -> int:
-        """Run a named statement that changes rows. Return how many it changed."""
 
 
 class Step(NamedTuple, Generic[T]):

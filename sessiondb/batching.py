@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from .backend import Row
 from .limits import STEP_MS, STEP_ROWS, STEP_ROWS_FIRST, STEP_ROWS_MIN
+
+
+class _Sized(Protocol):
+    """A row with the size of what a step would read."""
+
+    @property
+    def bytes(self) -> int: ...
+
+
+R = TypeVar("R", bound=_Sized)
 
 
 @dataclass(slots=True)
@@ -26,7 +36,7 @@ class BatchSize:
             self.rows = min(STEP_ROWS, self.rows * 2)
 
 
-def last_fitting(sizes: Sequence[Row], bytes_max: int) -> Row:
+def last_fitting(sizes: Sequence[R], bytes_max: int) -> R:
     """Return the last row up to which the `bytes` add up to at most `bytes_max`, or the first."""
     last, total = sizes[0], sizes[0].bytes
     for row in sizes[1:]:

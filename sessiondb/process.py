@@ -36,6 +36,15 @@ class Identity:
     pid_started: int
 
 
+def recorded(
+    host: str | None, boot_id: str | None, pid: int | None, pid_started: int | None
+) -> Identity | None:
+    """Return the process that a row names. None if the outer join found none."""
+    if host is None or boot_id is None or pid is None or pid_started is None:
+        return None
+    return Identity(host, boot_id, pid, pid_started)
+
+
 def identity() -> Identity:
     """Return the identity of this process. Not cached: a forked child has another one."""
     pid = os.getpid()

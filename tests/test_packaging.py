@@ -79,9 +79,13 @@ def test_the_wheel_holds_the_schema_all_sql_and_the_typing_mark(wheel: Path) -> 
 
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     package = {name for name in contents(wheel) if not name.split("/")[0].endswith(".dist-info")}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "sessiondb").rglob("*.py")}
-    assert {name for name in package if name.endswith(".py")} == modules
-    assert {Path(name).suffix for name in package} <= {".py", ".sql", ".typed"}
+    modules = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "sessiondb").rglob("*.py*")
+        if path.suffix in (".py", ".pyi")
+    }
+    assert {name for name in package if name.endswith((".py", ".pyi"))} == modules
+    assert {Path(name).suffix for name in package} <= {".py", ".pyi", ".sql", ".typed"}
 
 
 def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:

@@ -360,11 +360,13 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
         # A branch can continue after the entry at which the path leaves it. The head was moved
         # back to that entry.
         if session_of(segment.high_no) == session_no:
-            beyond = {"low_no": segment.high_no + 1, "high_no": entry_number(session_no, SEQ_MAX)}
-            if (
-                tx.first("transcript.first_in_span", branch_no=segment.branch_no, **beyond)
-                is not None
-            ):
+            beyond = tx.first(
+                "transcript.first_in_span",
+                branch_no=segment.branch_no,
+                low_no=segment.high_no + 1,
+                high_no=entry_number(session_no, SEQ_MAX),
+            )
+            if beyond is not None:
                 left_at[segment.high_no] = left_at.get(segment.high_no, 0) + 1
     return Landmarks(
         session_no, context_start(pointers.boundary_no, pointers.first_kept_no), left_at

@@ -35,14 +35,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb import clock, events, process
-from sessiondb.backend import Database, ReadTx, Row, Tx
+from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
@@ -51,6 +51,13 @@ from . import outbox, retry, turns
 
 Action = Literal["resume", "later", "skip", "breaker"]
 SkipState = Literal["failed", "damaged"]
+
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+    Interrupted = statements.InboxInterrupted | statements.InboxInterruptedBy
+
+UNKNOWN_REASON = "the reason is not recorded"
 
 RECOVER_AT_ONCE = 50
 PLAN_AT_ONCE = 200
@@ -121,9 +128,9 @@ async def recover(db: Database) -> Recovered:
     return total.plus(await _expire_all(db))
 
 
-async def dead_processes(db: Database) -> list[Row]:
+async def dead_processes(db: Database) -> list[statements.RecoveryOpenInstances]:
     """Return the processes that never closed the database and, says the kernel, are dead."""
-    dead: list[Row] = []
+    dead: list[statements.RecoveryOpenInstances] = []
     after_no = 0
     while True:
         page = await db.read("recover.look", partial(open_instances, after_no=after_no))
@@ -133,7 +140,9 @@ async def dead_processes(db: Database) -> list[Row]:
         after_no = page[-1].instance_no
 
 
-def _dead_of(rows: Sequence[Row]) -> list[Row]:
+def _dead_of(
+    rows: Sequence[statements.RecoveryOpenInstances],
+) -> list[statements.RecoveryOpenInstances]:
     """Keep the processes that are certainly dead. Reads /proc: not for the event loop's thread."""
     return [
         row
@@ -161,12 +170,12 @@ async def _expire_all(db: Database) -> Recovered:
     return total
 
 
-def open_instances(tx: ReadTx, *, after_no: int) -> list[Row]:
+def open_instances(tx: ReadTx, *, after_no: int) -> list[statements.RecoveryOpenInstances]:
     """Read a page of processes that have not closed the database, this one among them."""
     return tx.all("recovery.open_instances", after_no=after_no, limit=RECOVER_AT_ONCE)
 
 
-def process_name(row: Row) -> str:
+def process_name(row: statements.RecoveryOpenInstances) -> str:
     """Return a process's name, for a reason or an event."""
     return f"{row.program}, pid {row.pid}"
 
@@ -188,12 +197,12 @@ def release(
     held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
     jobs = tx.all("recovery.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
     sending = tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
-    for row in held:
-        turns.interrupt(tx, row.turn_no, reason)
-    for row in jobs:
-        compaction.give_up(tx, row.compaction_id, "abandoned", reason)
-    for row in sending:
-        outbox.lose_track(tx, row.outbox_no, row.session_no, reason, attempt=row.attempts)
+    for turn in held:
+        turns.interrupt(tx, turn.turn_no, reason)
+    for job in jobs:
+        compaction.give_up(tx, job.compaction_id, "abandoned", reason)
+    for reply in sending:
+        outbox.lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempts)
     done = max(len(held), len(jobs), len(sending)) < RECOVER_AT_ONCE
     part = Recovered(int(done), len(held), len(jobs), len(sending))
     if done:
@@ -206,7 +215,7 @@ def release(
     return part, done
 
 
-def overdue_compactions(tx: ReadTx, now_ms: int) -> list[Row]:
+def overdue_compactions(tx: ReadTx, now_ms: int) -> list[statements.RecoveryOverdueCompactions]:
     """Read a bounded number of running jobs whose deadline has passed by `LEASE_GRACE_MS`.
 
     Until then their owners can end them themselves.
@@ -344,7 +353,7 @@ def plan(
     before_no: int = 2**62,
     full: bool = False,
     instance_no: int | None = None,
-    dead: Sequence[Row] = (),
+    dead: Sequence[statements.RecoveryOpenInstances] = (),
 ) -> list[Decision]:
     """Decide about a page of interrupted messages, newest first. Changes nothing.
 
@@ -356,7 +365,9 @@ def plan(
     """
     holders = {row.instance_no: process_name(row) for row in dead}
     numbers = json.dumps(list(holders))
-    held = tx.all("inbox.interrupted", before_no=before_no, limit=PLAN_AT_ONCE)
+    held: list[Interrupted] = [
+        *tx.all("inbox.interrupted", before_no=before_no, limit=PLAN_AT_ONCE)
+    ]
     if holders:
         held += tx.all(
             "inbox.interrupted_by", instances=numbers, before_no=before_no, limit=PLAN_AT_ONCE
@@ -379,7 +390,11 @@ def plan(
     budget = policy.budget_per_start - spent - ahead
     decisions = []
     for row in held:
-        why = _death_of(holders[row.holder_no]) if row.holder_no is not None else row.reason
+        why = (
+            _death_of(holders[row.holder_no])
+            if row.holder_no is not None
+            else row.reason or UNKNOWN_REASON
+        )
         action, reason = _decide(
             row, policy, now_ms, why, unclean=unclean, room=room, budget=budget
         )
@@ -392,7 +407,14 @@ def plan(
 
 
 def _decide(
-    row: Row, policy: ResumePolicy, now_ms: int, why: str, *, unclean: int, room: int, budget: int
+    row: Interrupted,
+    policy: ResumePolicy,
+    now_ms: int,
+    why: str,
+    *,
+    unclean: int,
+    room: int,
+    budget: int,
 ) -> tuple[Action, str]:
     # If this was the message's last attempt, `recover` gives it up, whatever the policy.
     attempts_max = (

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sessiondb import events
-from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, NotFound, StoreDamaged, TurnLost
 from sessiondb.limits import (
@@ -46,6 +46,9 @@ from sessiondb.models import Receipt
 from sessiondb.transcript import registry
 from sessiondb.transcript.append import append as append_entries
 from sessiondb.transcript.entries import Draft
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 Ended = Literal["completed", "failed", "aborted", "interrupted"]
 Kind = Literal["message", "resume"]
@@ -121,7 +124,7 @@ def set_lane(tx: Tx, lane: str, concurrency: int, priority: int) -> None:
     tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority)
 
 
-def require_lane(tx: ReadTx, lane: str) -> Row:
+def require_lane(tx: ReadTx, lane: str) -> statements.TurnsLane:
     """Return a lane's settings, and how many of its turns run.
 
     Raises:
@@ -256,7 +259,7 @@ def was_committed(tx: ReadTx, created: Started) -> bool:
 # -- while it runs ----------------------------------------------------------------------------
 
 
-def require_running(tx: ReadTx, turn_no: int) -> Row:
+def require_running(tx: ReadTx, turn_no: int) -> statements.TurnsGet:
     """Return a turn's row. The fence before each of its writes.
 
     Raises:
@@ -316,7 +319,7 @@ def renew(tx: Tx, turn_no: int, *, lease_ms: int, operation: str | None) -> int:
     )
     if row is None:
         require_running(tx, turn_no)
-    return int(tx.one("turns.get", turn_no=turn_no).expires_at_ms)
+    return tx.one("turns.get", turn_no=turn_no).expires_at_ms
 
 
 def notify_delayed(tx: Tx, turn_no: int) -> None:
@@ -527,7 +530,7 @@ def dead_letter(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
 
 
 def _finish(
-    tx: Tx, turn: Row, state: Ended, reason: str | None, *, incomplete: bool = False
+    tx: Tx, turn: statements.TurnsGet, state: Ended, reason: str | None, *, incomplete: bool = False
 ) -> None:
     finished = tx.run(
         "turns.finish",
@@ -540,7 +543,7 @@ def _finish(
     require_one(finished, f"turn {turn.turn_no} was running")
 
 
-def _claimed_by(turn: Row) -> str:
+def _claimed_by(turn: statements.TurnsGet) -> str:
     return (
         f"inbox item {turn.inbox_no} was claimed by turn {turn.turn_no} "
         f"of session {turn.session_id}"

@@ -36,13 +36,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.to_thread
 
 from sessiondb import events
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import AnyStatement, Backend, ReadTx, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound, StoreDamaged
 from sessiondb.json_text import has_more_values
@@ -69,7 +69,13 @@ from .archive_rows import (
     write_chunks,
 )
 
+if TYPE_CHECKING:
+    from sessiondb import statements
+
 Encoding = Literal["zstd", "zlib", "none"]
+DeleteRows = Literal[
+    "archive.delete_branches", "archive.delete_epochs", "archive.delete_compactions"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ async def begin(
     the session will be deleted. `advance` does the rest. Durable on return.
     """
 
-    def read(tx: ReadTx) -> tuple[Row, list[Row]]:
+    def read(tx: ReadTx) -> tuple[statements.ArchiveSession, list[statements.ArchiveBindings]]:
         return tx.one("archive.session", session_no=session_no), tx.all(
             "archive.bindings", session_no=session_no
         )
@@ -148,11 +154,10 @@ async def begin(
         return None, f"{reached_by}, and an archive holds {ARCHIVE_BINDINGS_MAX:,}"
 
     def encode() -> list[Chunk]:
-        return [
-            archive_format.encode(what, rows, encoding)
-            for what, rows in ((SESSION, [session]), (BINDING, bindings))
-            if rows
-        ]
+        found = [archive_format.encode(SESSION, [session], encoding)]
+        if bindings:
+            found.append(archive_format.encode(BINDING, bindings, encoding))
+        return found
 
     chunks = await anyio.to_thread.run_sync(encode) if keep_archive else []
     keys = json.dumps([row.session_key for row in bindings], ensure_ascii=False)
@@ -186,7 +191,7 @@ async def begin(
         if not keep_archive:
             tx.run("archive.hide_session", session_no=session_no, now_ms=tx.now_ms)
             tx.run("archive.forget_name", session_no=session_no)
-        return int(row.archive_no), None
+        return row.archive_no, None
 
     size = sum(len(chunk.content) for chunk in chunks)
     return (await backend.step(body, op="archive.begin", size=size)).value
@@ -195,7 +200,7 @@ async def begin(
 # -- advance ---------------------------------------------------------------------------
 
 
-async def advance(backend: Backend, archive_no: int) -> Row:
+async def advance(backend: Backend, archive_no: int) -> statements.ArchiveGet:
     """Finish what was begun with an archive, and return its row. Durable, step by step.
 
     May be interrupted at any point, and repeated.
@@ -223,7 +228,7 @@ async def advance(backend: Backend, archive_no: int) -> Row:
             await _drop_chunks(backend, row)
 
 
-async def _write(backend: Backend, row: Row) -> None:
+async def _write(backend: Backend, row: statements.ArchiveGet) -> None:
     """Write the missing chunks, compare all of them with the tables, mark the archive complete."""
     try:
         await write_chunks(backend, row)
@@ -234,7 +239,7 @@ async def _write(backend: Backend, row: Row) -> None:
     await backend.step(lambda tx: _move(tx, row, "complete"), op="archive.complete")
 
 
-async def _release(backend: Backend, row: Row) -> None:
+async def _release(backend: Backend, row: statements.ArchiveGet) -> None:
     """Begin to delete the rows of a complete archive, or abandon it if the session is protected."""
     session, _ = await _tombstone(backend, row)
 
@@ -259,7 +264,9 @@ async def _release(backend: Backend, row: Row) -> None:
         await _abandon(backend, row)
 
 
-async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+async def _tombstone(
+    backend: Backend, row: statements.ArchiveGet
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the session's row and its bindings as they were before the archive."""
     first, second = await read_chunk(backend, row, 0), await read_chunk(backend, row, 1)
     if first is None or first[0] != SESSION:
@@ -271,18 +278,20 @@ async def _tombstone(backend: Backend, row: Row) -> tuple[dict[str, Any], list[d
     return dict(zip(columns, values, strict=True)), bindings
 
 
-async def _abandon(backend: Backend, row: Row) -> None:
+async def _abandon(backend: Backend, row: statements.ArchiveGet) -> None:
     """Abandon an archive before anything was deleted. The session is as it was."""
     session, bindings = await _tombstone(backend, row)
     await backend.step(lambda tx: _reopen(tx, row, session, bindings), op="archive.give_up")
 
 
-def _reopen(tx: Tx, row: Row, session: dict[str, Any], bindings: list[dict[str, Any]]) -> None:
+def _reopen(
+    tx: Tx, row: statements.ArchiveGet, session: dict[str, Any], bindings: list[dict[str, Any]]
+) -> None:
     """Open a session whose rows are all in their tables, and bind its keys again."""
     _move(tx, row, "restored")
     tx.run("archive.reopen_session", session_no=row.session_no, ended_at_ms=session["ended_at_ms"])
     for binding in bindings:
-        tx.run("archive.rebind", **binding)
+        tx.run(AnyStatement("archive.rebind"), **binding)  # a row as it was archived
     # Keys that an import brought while it was archived are in the archive's row only.
     known = {binding["session_key"] for binding in bindings}
     for key in keys_of(row.session_keys, row.session_id):
@@ -322,7 +331,7 @@ def keys_of(session_keys: str, session_id: str) -> list[str]:
     return keys
 
 
-def _move(tx: Tx, row: Row, to_state: str) -> None:
+def _move(tx: Tx, row: statements.ArchiveGet, to_state: str) -> None:
     if not tx.run(
         "archive.move", archive_no=row.archive_no, from_state=row.state, to_state=to_state
     ):
@@ -332,12 +341,12 @@ def _move(tx: Tx, row: Row, to_state: str) -> None:
 # -- deleting --------------------------------------------------------------------------
 
 
-async def _delete(backend: Backend, row: Row) -> None:
+async def _delete(backend: Backend, row: statements.ArchiveGet) -> None:
     """Delete the rows that the archive holds, a few at a time."""
     low_no, high_no = entry_number(row.session_no, 0), entry_number(row.session_no, SEQ_MAX)
     batch_size = BatchSize()
 
-    def sizes(tx: ReadTx) -> list[Row]:
+    def sizes(tx: ReadTx) -> list[statements.ImportFileEntrySizes]:
         return tx.all(
             "import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=batch_size.rows
         )
@@ -348,10 +357,10 @@ async def _delete(backend: Backend, row: Row) -> None:
             op="archive.delete",
         )
         batch_size.learn(step.held_ms)
-    small = ["archive.delete_branches", "archive.delete_epochs"]
-    small += ["archive.delete_compactions"] if row.encoding == "none" else []
-    for statement in small:
-        await _delete_all(backend, row, statement)
+    await _delete_all(backend, row, "archive.delete_branches")
+    await _delete_all(backend, row, "archive.delete_epochs")
+    if row.encoding == "none":
+        await _delete_all(backend, row, "archive.delete_compactions")
     last = "deleted" if row.encoding == "none" else "archived"
 
     def finish(tx: Tx) -> None:
@@ -367,7 +376,7 @@ async def _delete(backend: Backend, row: Row) -> None:
     await backend.step(finish, op="archive.finish")
 
 
-def _deleting_entries(row: Row, low_no: int, high_no: int) -> Any:
+def _deleting_entries(row: statements.ArchiveGet, low_no: int, high_no: int) -> Any:
     def body(tx: Tx) -> None:
         require_state(tx, row)
         tx.run("archive.delete_entries", low_no=low_no, high_no=high_no)
@@ -375,15 +384,15 @@ def _deleting_entries(row: Row, low_no: int, high_no: int) -> Any:
     return body
 
 
-async def _delete_all(backend: Backend, row: Row, statement: str) -> None:
+async def _delete_all(backend: Backend, row: statements.ArchiveGet, statement: DeleteRows) -> None:
     while (await backend.step(_deleting(row, statement), op="archive.delete")).value == STEP_ROWS:
         pass
 
 
-def _deleting(row: Row, statement: str) -> Any:
+def _deleting(row: statements.ArchiveGet, statement: DeleteRows) -> Any:
     def body(tx: Tx) -> int:
         require_state(tx, row)
-        return tx.run(statement, session_no=row.session_no, limit=STEP_ROWS)
+        return tx.run(AnyStatement(statement), session_no=row.session_no, limit=STEP_ROWS)
 
     return body
 
@@ -418,9 +427,9 @@ async def restore(backend: Backend, session_no: int) -> Restored:
     return await backend.read(lambda tx: _restored(tx, chain), op="restore.look")
 
 
-def _to_restore(tx: ReadTx, session_no: int) -> list[Row]:
+def _to_restore(tx: ReadTx, session_no: int) -> list[statements.ArchiveGet]:
     """Return the archives of a session and of its ancestors, its own first."""
-    found: list[Row] = []
+    found: list[statements.ArchiveGet] = []
     at_no: int | None = session_no
     while at_no is not None:
         open_row = tx.first("archive.of_session", session_no=at_no)
@@ -430,7 +439,7 @@ def _to_restore(tx: ReadTx, session_no: int) -> list[Row]:
     return found
 
 
-async def _restore_one(backend: Backend, row: Row) -> None:
+async def _restore_one(backend: Backend, row: statements.ArchiveGet) -> None:
     if row.encoding == "none" or row.state == "deleted":
         raise NotFound(
             f"session {row.session_id} cannot be restored: its archive was deleted, "
@@ -447,7 +456,7 @@ async def _restore_one(backend: Backend, row: Row) -> None:
     await advance(backend, row.archive_no)
 
 
-def _begin_restoring(tx: Tx, row: Row) -> None:
+def _begin_restoring(tx: Tx, row: statements.ArchiveGet) -> None:
     if (
         row.forked_from_no is not None
         and tx.first("archive.of_session", session_no=row.forked_from_no) is not None
@@ -456,7 +465,7 @@ def _begin_restoring(tx: Tx, row: Row) -> None:
     _move(tx, row, "restoring")
 
 
-def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
+def _restored(tx: ReadTx, chain: Sequence[statements.ArchiveGet]) -> Restored:
     own, *parents = chain
     session = tx.one("archive.session", session_no=own.session_no)
     keys = keys_of(own.session_keys, own.session_id)
@@ -470,7 +479,7 @@ def _restored(tx: ReadTx, chain: Sequence[Row]) -> Restored:
     )
 
 
-async def _put_back(backend: Backend, row: Row) -> None:
+async def _put_back(backend: Backend, row: statements.ArchiveGet) -> None:
     """Put the rows back, compare them with the archive, and open the session."""
     await put_back_rows(backend, row)
     await compare(backend, row)
@@ -493,7 +502,7 @@ async def _put_back(backend: Backend, row: Row) -> None:
 # -- deleting an archive ---------------------------------------------------------------
 
 
-async def drop(backend: Backend, row: Row) -> str | None:
+async def drop(backend: Backend, row: statements.ArchiveGet) -> str | None:
     """Delete an archive for good, or return why something needs it.
 
     `row` is the archive's row in state `archived`.
@@ -513,7 +522,7 @@ async def drop(backend: Backend, row: Row) -> str | None:
     return needed_by
 
 
-async def _drop_chunks(backend: Backend, row: Row) -> None:
+async def _drop_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
     """Delete an archive's chunks, one per transaction."""
     if row.state == "deleted":
         await _delete_all(backend, row, "archive.delete_compactions")

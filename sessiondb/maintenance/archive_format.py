@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from sessiondb.backend import Row
 from sessiondb.errors import InvalidInput, StoreDamaged
@@ -35,6 +35,9 @@ from sessiondb.limits import (
     SEQ_MAX,
 )
 from sessiondb.transcript.entries import EntryRow
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 T = TypeVar("T")
 
@@ -148,7 +151,7 @@ def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]
 
 
 def encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> Chunk:
-    """Make a chunk of rows."""
+    """Make a chunk of rows, of whichever table: each is a tuple of its columns."""
     values = in_slices((rows[0]._fields, *rows), pause_s)
     lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values]
     text = "".join(f"{line}\n" for line in lines).encode()
@@ -169,7 +172,11 @@ def _compressed(text: bytes, encoding: str) -> bytes:
 
 
 def decode(
-    chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float = SLICE_PAUSE_S
+    chunk: statements.ArchiveChunk,
+    encoding: str,
+    session_no: int,
+    session_id: str,
+    pause_s: float = SLICE_PAUSE_S,
 ) -> tuple[list[str], list[list[Any]]]:
     """Return a chunk's column names and rows.
 
@@ -188,7 +195,9 @@ def damaged(session_id: str, what: str) -> StoreDamaged:
     return StoreDamaged(f"{what}. {_WAY_OUT}", session_id=session_id)
 
 
-def damage(chunk: Row, encoding: str, session_no: int, session_id: str, order: Order) -> str | None:
+def damage(
+    chunk: statements.ArchiveChunk, encoding: str, session_no: int, session_id: str, order: Order
+) -> str | None:
     """Return how a chunk differs from what was written, or None.
 
     `order` has taken the chunks before it, and takes this one.
@@ -205,12 +214,12 @@ def damage(chunk: Row, encoding: str, session_no: int, session_id: str, order: O
     return None
 
 
-def _name(chunk: Row, session_id: str) -> str:
+def _name(chunk: statements.ArchiveChunk, session_id: str) -> str:
     return f"chunk {chunk.chunk_no} of the archive of session {session_id}"
 
 
 def _decode(
-    chunk: Row, encoding: str, session_no: int, session_id: str, pause_s: float
+    chunk: statements.ArchiveChunk, encoding: str, session_no: int, session_id: str, pause_s: float
 ) -> tuple[list[str], list[list[Any]]]:
     """Decode a chunk. Raises Wrong."""
     if chunk.what not in TABLES:
@@ -285,7 +294,7 @@ def _renamed(columns: list[Any]) -> list[Any]:
     return [_RENAMED.get(name, name) if isinstance(name, str) else name for name in columns]
 
 
-def rows_of(chunk: Row) -> Iterator[list[Any]]:
+def rows_of(chunk: statements.ArchiveChunk) -> Iterator[list[Any]]:
     """Yield the rows that are left of a damaged chunk.
 
     These are the lines before the point where decompression fails, as long as they are

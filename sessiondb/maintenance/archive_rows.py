@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
 
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import AnyStatement, Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import ConstraintFailed, InvalidInput, StoreBusy, StoreDamaged
 from sessiondb.limits import ARCHIVE_CHUNK_BYTES, ARCHIVE_CHUNK_ROWS, SEQ_MAX, STEP_BYTES
@@ -23,6 +23,9 @@ from sessiondb.transcript.paths import entry_number
 
 from . import archive_format
 from .archive_format import BRANCH, ENTRY, EPOCH, KEY, SLICE_PAUSE_S, Chunk, damaged, in_slices
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 PAGED: Final = (BRANCH, EPOCH, ENTRY)
 # While callers are active nothing waits for this work: its next step is throttled, and comes
@@ -49,9 +52,12 @@ def _first(what: str, session_no: int) -> int:
 
 
 def read_page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float) -> list[Row]:
-    """Read the next rows of a table, bounded in number and bytes, the same ones every time."""
+    """Read the next rows of a table, bounded in number and bytes, the same ones every time.
+
+    They are rows of any of the tables in `PAGED`: they are stored and compared by column.
+    """
     if what != ENTRY:
-        statement = "archive.branches" if what == BRANCH else "archive.epochs"
+        statement = AnyStatement("archive.branches" if what == BRANCH else "archive.epochs")
         return tx.all(statement, session_no=session_no, after_no=after, limit=ARCHIVE_CHUNK_ROWS)
     low_no, high_no = after + 1, entry_number(session_no, SEQ_MAX)
     sizes = tx.all(
@@ -98,7 +104,7 @@ def put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
 
 
 async def read_chunk(
-    backend: Backend, row: Row, chunk_no: int
+    backend: Backend, row: statements.ArchiveGet, chunk_no: int
 ) -> tuple[str, list[str], list[list[Any]]] | None:
     """Return a chunk, decoded and checked, or None after the last one.
 
@@ -123,7 +129,7 @@ async def read_chunk(
 
 def _follow(
     order: archive_format.Order,
-    row: Row,
+    row: statements.ArchiveGet,
     chunk_no: int,
     found: tuple[str, list[str], list[list[Any]]],
 ) -> None:
@@ -139,7 +145,7 @@ def _follow(
 # -- writing ---------------------------------------------------------------------------
 
 
-async def write_chunks(backend: Backend, row: Row) -> None:
+async def write_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
     """Store the chunks that are missing, one per transaction. May be repeated."""
     what, after, chunk_no = await _resume_at(backend, row)
     for table in PAGED[PAGED.index(what) :]:
@@ -156,7 +162,7 @@ async def write_chunks(backend: Backend, row: Row) -> None:
             chunk_no, after = chunk_no + 1, page[-1][KEY[table]]
 
 
-def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
+def _storing(row: statements.ArchiveGet, chunk_no: int, chunk: Chunk) -> Any:
     def body(tx: Tx) -> None:
         # Of two processes at one archive, the second finds that its chunk is not the next.
         state = tx.one("archive.get", archive_no=row.archive_no).state
@@ -170,13 +176,13 @@ def _storing(row: Row, chunk_no: int, chunk: Chunk) -> Any:
     return body
 
 
-async def _resume_at(backend: Backend, row: Row) -> tuple[str, int, int]:
+async def _resume_at(backend: Backend, row: statements.ArchiveGet) -> tuple[str, int, int]:
     """Return where writing continues.
 
     That is the table, the key of its last stored row, and the number of the next chunk.
     """
 
-    def last(tx: ReadTx) -> tuple[int, Row | None]:
+    def last(tx: ReadTx) -> tuple[int, statements.ArchiveChunk | None]:
         chunk_no = tx.one("archive.next_chunk", archive_no=row.archive_no).chunk_no
         return chunk_no, tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no - 1)
 
@@ -192,7 +198,7 @@ async def _resume_at(backend: Backend, row: Row) -> tuple[str, int, int]:
 # -- comparing -------------------------------------------------------------------------
 
 
-async def compare(backend: Backend, row: Row) -> None:
+async def compare(backend: Backend, row: statements.ArchiveGet) -> None:
     """Compare the archive with the tables, row by row.
 
     Raises:
@@ -235,14 +241,14 @@ def _same(columns: list[str], rows: list[list[Any]], page: Sequence[Row], pause_
     )
 
 
-def _differs(row: Row, what: str) -> StoreDamaged:
+def _differs(row: statements.ArchiveGet, what: str) -> StoreDamaged:
     return StoreDamaged(
         f"the archive of session {row.session_id} is not what the tables hold: {what}. "
         "Run `sessiondb verify`."
     )
 
 
-async def check_chunks(backend: Backend, row: Row) -> None:
+async def check_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
     """Check the whole archive before a row is put back.
 
     So an archive that cannot be restored stays `archived`, and no run tries it again and
@@ -284,7 +290,7 @@ def missing_branches(tx: ReadTx, order: archive_format.Order) -> list[int]:
 # -- putting back ----------------------------------------------------------------------
 
 
-async def put_back_rows(backend: Backend, row: Row) -> None:
+async def put_back_rows(backend: Backend, row: statements.ArchiveGet) -> None:
     """Put the archive's rows back into their tables, a few per transaction. May be repeated.
 
     Raises:
@@ -316,12 +322,11 @@ def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:
     return min(rows_max, len(rows) - first)
 
 
-def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> Any:
-    statement = {
-        BRANCH: "archive.put_branch",
-        EPOCH: "archive.put_epoch",
-        ENTRY: "archive.put_entry",
-    }[what]
+def _putting(
+    row: statements.ArchiveGet, what: str, columns: list[str], rows: list[list[Any]]
+) -> Any:
+    put = {BRANCH: "archive.put_branch", EPOCH: "archive.put_epoch", ENTRY: "archive.put_entry"}
+    statement = AnyStatement(put[what])
     prepared = [dict(zip(columns, values, strict=True)) for values in rows]
 
     def body(tx: Tx) -> None:
@@ -335,13 +340,13 @@ def _putting(row: Row, what: str, columns: list[str], rows: list[list[Any]]) -> 
 # -- the fence -------------------------------------------------------------------------
 
 
-def require_state(tx: ReadTx, row: Row) -> None:
+def require_state(tx: ReadTx, row: statements.ArchiveGet) -> None:
     """Raise StoreBusy unless the archive is still in the state that this process has read."""
     if tx.one("archive.get", archive_no=row.archive_no).state != row.state:
         raise overtaken(row)
 
 
-def overtaken(row: Row) -> StoreBusy:
+def overtaken(row: statements.ArchiveGet) -> StoreBusy:
     """Return the error for an archive that another process works on."""
     return StoreBusy(
         f"session {row.session_id} is being archived or restored by another process. "

@@ -15,14 +15,17 @@ run continues.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import AnyStatement, Backend, ReadTx, Tx
 from sessiondb.batching import BatchSize
 from sessiondb.json_text import dumps
 
+if TYPE_CHECKING:
+    from sessiondb import statements
+
 # The statements that walk a table and delete from it. Messages come before turns, because a
-# turn is deleted only when its message is.
+# turn is deleted only when its message is. The walks of all four return the same columns.
 TABLES: Final = {
     "outbox": ("pruning.outbox", "pruning.delete_outbox"),
     "inbox": ("pruning.inbox", "pruning.delete_inbox"),
@@ -67,10 +70,14 @@ async def _delete(backend: Backend, delete: str, numbers: list[int]) -> int:
     return deleted
 
 
-def _page(walk: str, after_no: int, before_ms: int) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all(walk, after_no=after_no, before_ms=before_ms, limit=_PAGE)
+def _page(
+    walk: str, after_no: int, before_ms: int
+) -> Callable[[ReadTx], list[statements.PruningOutbox]]:
+    return lambda tx: tx.all(
+        AnyStatement(walk), after_no=after_no, before_ms=before_ms, limit=_PAGE
+    )
 
 
 def _deleting(delete: str, numbers: list[int]) -> Callable[[Tx], int]:
     listed = dumps(numbers)
-    return lambda tx: tx.run(delete, numbers=listed)
+    return lambda tx: tx.run(AnyStatement(delete), numbers=listed)

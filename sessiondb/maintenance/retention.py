@@ -19,14 +19,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sessiondb import clock, events
-from sessiondb.backend import Backend, ReadTx, Row, Tx
+from sessiondb.backend import Backend, ReadTx, Tx
 from sessiondb.errors import SessionDBError, StoreBusy, StoreClosed, StoreFull, StoreReadOnly
 from sessiondb.limits import PAGE_ROWS
 
 from . import archive, pruning
 from .retention_plan import DAY_MS, Outcome, RetentionDecision, RetentionPolicy, make_plan, measure
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 logger = logging.getLogger("sessiondb")
 
@@ -173,7 +177,7 @@ async def _archive(
 
 
 async def _drop(backend: Backend, decision: RetentionDecision) -> str | None:
-    def read(tx: ReadTx) -> Row | None:
+    def read(tx: ReadTx) -> statements.ArchiveGet | None:
         kept = tx.first("archive.of_session", session_no=decision.session_no)
         return (
             tx.one("archive.get", archive_no=kept.archive_no)
@@ -193,7 +197,7 @@ async def finish(backend: Backend) -> tuple[int, list[RetentionDecision]]:
     done = after_no = 0
     failed: list[RetentionDecision] = []
 
-    def page(tx: ReadTx) -> list[Row]:
+    def page(tx: ReadTx) -> list[statements.ArchiveUnfinished]:
         return tx.all("archive.unfinished", after_no=after_no, limit=PAGE_ROWS)
 
     while rows := await backend.read(page, op="retention.unfinished"):

@@ -17,15 +17,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.limits import PAGE_ROWS, SEQ_MAX
 from sessiondb.transcript.paths import entry_number
 
 from . import archive
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 Action = Literal["archive", "delete", "drop", "keep"]
 Outcome = Literal["planned", "done", "kept", "failed"]
@@ -135,7 +138,7 @@ class Walk:
     bound: Counter[str | None] = field(default_factory=Counter)
     decisions: dict[int, RetentionDecision] = field(default_factory=dict)
 
-    def visit(self, tx: ReadTx, row: Row) -> None:
+    def visit(self, tx: ReadTx, row: statements.RetentionNewest) -> None:
         """Decide about the next session."""
         if row.archived_at_ms is not None:
             return
@@ -147,7 +150,7 @@ class Walk:
         elif self.every:
             self.decisions[row.session_no] = _decision(row, "keep", why, "kept", rule)
 
-    def decide(self, tx: ReadTx, row: Row, rule: Rule, why: str) -> None:
+    def decide(self, tx: ReadTx, row: statements.RetentionNewest, rule: Rule, why: str) -> None:
         """Decide about a session that is over a limit: it goes, unless something protects it."""
         protected = self.protected(tx, row)
         if protected is not None:
@@ -157,7 +160,7 @@ class Walk:
             decision = _decision(row, action, why, "planned", rule)
         self.decisions[row.session_no] = decision
 
-    def _over(self, row: Row) -> tuple[Rule, str]:
+    def _over(self, row: statements.RetentionNewest) -> tuple[Rule, str]:
         """Return the first limit that a session is over, and the reason in words."""
         policy, age_days = self.policy, (self.now_ms - row.updated_at_ms) / DAY_MS
         if policy.max_age_days is not None and age_days > policy.max_age_days:
@@ -179,7 +182,7 @@ class Walk:
             return "bindings", f"{newer} that were used later"
         return "none", "within every limit"
 
-    def protected(self, tx: ReadTx, row: Row) -> str | None:
+    def protected(self, tx: ReadTx, row: statements.RetentionNewest) -> str | None:
         """Return why a session stays whatever the limits say, or None."""
         idle_ms = self.policy.idle_days * DAY_MS
         if self.now_ms - row.updated_at_ms < idle_ms:
@@ -194,7 +197,7 @@ def _in_days(days: float) -> str:
 
 
 def _decision(
-    row: Row, action: Action, reason: str, outcome: Outcome, rule: Rule
+    row: statements.RetentionNewest, action: Action, reason: str, outcome: Outcome, rule: Rule
 ) -> RetentionDecision:
     return RetentionDecision(
         row.session_id,
@@ -285,7 +288,7 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
     why = f"the database holds {used:,} bytes (limit {max_bytes:,})"
     after: tuple[int, int] | None = (-(2**62), 0)
 
-    def page(tx: ReadTx) -> list[Row]:
+    def page(tx: ReadTx) -> list[statements.RetentionNewest]:
         assert after is not None
         return tx.all("retention.oldest", after_ms=after[0], after_no=after[1], limit=PAGE_ROWS)
 
@@ -307,7 +310,7 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
         after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
 
-def _deciding(walk: Walk, row: Row, why: str) -> Callable[[ReadTx], None]:
+def _deciding(walk: Walk, row: statements.RetentionNewest, why: str) -> Callable[[ReadTx], None]:
     return lambda tx: walk.decide(tx, row, "bytes", why)
 
 
@@ -319,11 +322,12 @@ async def _plan_archives(
     found: list[RetentionDecision] = []
     after_no = 0
 
-    def page(tx: ReadTx) -> list[Row]:
+    def page(tx: ReadTx) -> list[statements.ArchiveKept]:
         return tx.all("archive.kept", after_no=after_no, limit=PAGE_ROWS)
 
     while rows := await backend.read(page, op="retention.archives"):
         for row in rows:
+            assert row.finished_at_ms is not None, "it is archived"
             age_days = (now_ms - row.finished_at_ms) / DAY_MS
             if age_days > policy.archive_days:
                 reason = f"archived {_in_days(round(age_days))} ago (limit {policy.archive_days:g})"

@@ -9,13 +9,17 @@ overdue, and the next `recover` or the next compaction of its session ends it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from sessiondb import process
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
 from sessiondb.models import Holding
+from sessiondb.process import Identity
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 # As many jobs, processes and holdings as a person reads. The counts beside them are complete.
 LISTED_MAX = 100
@@ -142,14 +146,14 @@ class Snapshot:
     """The facts of one snapshot, and the processes whose liveness is still unknown."""
 
     status: DatabaseStatus
-    identities: dict[int, tuple[str, str, int, int]]
+    identities: dict[int, Identity]
     owners: dict[str, int]
-    held: list[Row]
+    held: list[statements.RecoveryHeld]
 
 
 def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
     """Read everything except the liveness of processes."""
-    file, totals = _only(tx, "status.file"), _only(tx, "status.totals")
+    file, totals = tx.one("status.file"), tx.one("status.totals")
     jobs = tx.all("status.running", limit=LISTED_MAX)
     open_rows = tx.all("status.processes", limit=LISTED_MAX)
     status = DatabaseStatus(
@@ -192,15 +196,19 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         gateway=Work(*tx.one("status.work", now_ms=now_ms)),
     )
     identities = {
-        row.instance_no: (row.host, row.boot_id, row.pid, row.pid_started)
-        for row in (*open_rows, *jobs)
-        if row.pid is not None
+        row.instance_no: Identity(row.host, row.boot_id, row.pid, row.pid_started)
+        for row in open_rows
     }
-    owners = {row.compaction_id: row.instance_no for row in jobs if row.pid is not None}
+    owners = {}
+    for job in jobs:
+        owner = process.recorded(job.host, job.boot_id, job.pid, job.pid_started)
+        if owner is not None and job.instance_no is not None:
+            identities[job.instance_no] = owner
+            owners[job.compaction_id] = job.instance_no
     return Snapshot(status, identities, owners, tx.all("recovery.held")[:LISTED_MAX])
 
 
-def holdings(rows: Sequence[Row]) -> list[Holding]:
+def holdings(rows: Sequence[statements.RecoveryHeld]) -> list[Holding]:
     """Return the holdings, with the liveness of their processes. Reads /proc: use a thread."""
     return [
         Holding(
@@ -222,7 +230,8 @@ def holdings(rows: Sequence[Row]) -> list[Holding]:
 def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
     """Return the status, with the liveness of the processes. Reads /proc: use a thread."""
     alive = {
-        number: process.is_alive(*identity) for number, identity in snapshot.identities.items()
+        number: process.is_alive(*astuple(identity))
+        for number, identity in snapshot.identities.items()
     }
     status = snapshot.status
     return replace(
@@ -241,9 +250,3 @@ def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
 def condition(process: Process) -> Literal["running", "died", "unknown"]:
     """Return the condition of a process as a word."""
     return "unknown" if process.alive is None else "running" if process.alive else "died"
-
-
-def _only(tx: ReadTx, statement: str) -> Row:
-    row = tx.first(statement)
-    assert row is not None, f"{statement} is an aggregate: it has one row"
-    return row

@@ -28,9 +28,9 @@ session are in `verify_session.py` (its row, branches and entries), `verify_text
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.errors import ReadTooLong
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.models import Finding, VerifyReport
@@ -39,6 +39,9 @@ from sessiondb.transcript.paths import entry_number
 from . import verify_steps
 from .verify_session import SessionWalk
 from .verify_steps import UNREADABLE, Severity, Steps, at, pages, single
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 # Beyond these a report only says that there are more.
 FINDINGS_MAX: Final = 1_000
@@ -146,9 +149,9 @@ class Walk:
         yield from self._guarded("the bindings", self._bindings())
         yield from self._guarded("the receipts of imports", self._sources())
         yield from self._guarded("the owners of entries", self._orphans())
-        yield from self._guarded("the inbox", pages("verify.inbox", "inbox_no", self._inbox_item))
-        yield from self._guarded("the turns", pages("verify.turns", "turn_no", self._turn))
-        yield from self._guarded("the outbox", pages("verify.outbox", "outbox_no", self._reply))
+        yield from self._guarded("the inbox", self._inbox())
+        yield from self._guarded("the turns", self._turns())
+        yield from self._guarded("the outbox", self._outbox())
         yield from self._guarded("the consumers of events", single(self._cursors))
         yield from self._guarded("the list of sessions", self._each_session())
 
@@ -180,7 +183,7 @@ class Walk:
 
     def _file(self) -> Steps:
         def check(tx: ReadTx) -> None:
-            for row in tx.all("verify.file_full" if self.deep else "verify.file_quick"):
+            for row in tx.all("verify.file_full") if self.deep else tx.all("verify.file_quick"):
                 if row.problem != "ok":
                     self.add("file", None, f"SQLite: {row.problem}")
 
@@ -199,10 +202,13 @@ class Walk:
 
     def _bindings(self) -> Steps:
         return pages(
-            "verify.lost_bindings", "session_key", self._binding, after="after_key", first=""
+            lambda tx, after, limit: tx.all("verify.lost_bindings", after_key=after, limit=limit),
+            lambda row: row.session_key,
+            self._binding,
+            first="",
         )
 
-    def _binding(self, _tx: ReadTx, row: Row) -> None:
+    def _binding(self, _tx: ReadTx, row: statements.VerifyLostBindings) -> None:
         self.add(
             "binding",
             None,
@@ -211,9 +217,14 @@ class Walk:
         )
 
     def _sources(self) -> Steps:
-        return pages("verify.import_files", "import_file_no", self._source)
+        return pages(
+            lambda tx, after, limit: tx.all("verify.import_files", after_no=after, limit=limit),
+            lambda row: row.import_file_no,
+            self._source,
+            first=0,
+        )
 
-    def _source(self, _tx: ReadTx, row: Row) -> None:
+    def _source(self, _tx: ReadTx, row: statements.VerifyImportFiles) -> None:
         if row.found_quarantined != row.quarantined:
             self.add(
                 "source",
@@ -239,7 +250,15 @@ class Walk:
 
     # -- the gateway's tables: each row and its counterpart, in one snapshot -----------
 
-    def _inbox_item(self, _tx: ReadTx, row: Row) -> None:
+    def _inbox(self) -> Steps:
+        return pages(
+            lambda tx, after, limit: tx.all("verify.inbox", after_no=after, limit=limit),
+            lambda row: row.inbox_no,
+            self._inbox_item,
+            first=0,
+        )
+
+    def _inbox_item(self, _tx: ReadTx, row: statements.VerifyInbox) -> None:
         name = f"inbox item {row.inbox_no} is {row.state}, but"
         if not row.is_json and row.state not in ("done", "dead"):
             self.add(
@@ -281,7 +300,15 @@ class Walk:
                 f"{name} its entry {at(row.entry_no)} lies in another session",
             )
 
-    def _turn(self, _tx: ReadTx, row: Row) -> None:
+    def _turns(self) -> Steps:
+        return pages(
+            lambda tx, after, limit: tx.all("verify.turns", after_no=after, limit=limit),
+            lambda row: row.turn_no,
+            self._turn,
+            first=0,
+        )
+
+    def _turn(self, _tx: ReadTx, row: statements.VerifyTurns) -> None:
         name = f"turn {row.turn_no} is {row.state}, but"
         if row.state == "running" and (
             row.inbox_state != "claimed" or row.inbox_turn_no != row.turn_no
@@ -300,7 +327,15 @@ class Walk:
                 f"{name} {row.running} turns of its session are running, and only one may",
             )
 
-    def _reply(self, _tx: ReadTx, row: Row) -> None:
+    def _outbox(self) -> Steps:
+        return pages(
+            lambda tx, after, limit: tx.all("verify.outbox", after_no=after, limit=limit),
+            lambda row: row.outbox_no,
+            self._reply,
+            first=0,
+        )
+
+    def _reply(self, _tx: ReadTx, row: statements.VerifyOutbox) -> None:
         name = f"reply {row.outbox_no} is {row.state}, but"
         # Without a row, its turn was pruned, and the reply still waits to be sent or settled.
         if row.turn_state is not None and (

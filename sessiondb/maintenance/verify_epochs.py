@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from sessiondb.backend import ReadTx, Row
+from typing import TYPE_CHECKING
+
+from sessiondb.backend import ReadTx
 from sessiondb.limits import SEQ_BITS
 
 from . import verify_steps
 from .verify_steps import SessionFindings, Steps, at, is_on_path, pages
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 
 class EpochWalk:
@@ -33,8 +38,9 @@ class EpochWalk:
         yield from self._compactions()
 
     def _epochs(self) -> Steps:
-        low_epoch, previous, seen = 0, None, 0
-        page: list[Row] = []
+        low_epoch, seen = 0, 0
+        previous: statements.VerifyEpochs | None = None
+        page: list[statements.VerifyEpochs] = []
 
         def step(tx: ReadTx) -> None:
             nonlocal page
@@ -73,7 +79,9 @@ class EpochWalk:
                 f"but {seen} epochs say so",
             )
 
-    def _epoch(self, row: Row, previous: Row | None) -> None:
+    def _epoch(
+        self, row: statements.VerifyEpochs, previous: statements.VerifyEpochs | None
+    ) -> None:
         if row.epoch < self._epoch_no and row.closed_at_ms is None:
             self._findings.add(
                 "epoch", f"epoch {row.epoch} is open, but the session is at epoch {self._epoch_no}"
@@ -118,7 +126,7 @@ class EpochWalk:
                 f"but the next began after entry {at(row.boundary_parent_no)}",
             )
 
-    def _epoch_path(self, tx: ReadTx, row: Row) -> None:
+    def _epoch_path(self, tx: ReadTx, row: statements.VerifyEpochs) -> None:
         """Check that an epoch's last head is in the tree, with the boundary on its path."""
         if row.closed_head_no is None:
             return
@@ -143,10 +151,12 @@ class EpochWalk:
 
     def _compactions(self) -> Steps:
         yield from pages(
-            "verify.compactions",
-            "compaction_no",
+            lambda tx, after, limit: tx.all(
+                "verify.compactions", session_no=self._session_no, after_no=after, limit=limit
+            ),
+            lambda row: row.compaction_no,
             self._compaction,
-            session_no=self._session_no,
+            first=0,
         )
         for epoch in sorted(self._compacted - self._committed):
             self._findings.add(
@@ -154,7 +164,7 @@ class EpochWalk:
                 f"epoch {epoch} began with a compaction, but no committed compaction says so",
             )
 
-    def _compaction(self, _tx: ReadTx, row: Row) -> None:
+    def _compaction(self, _tx: ReadTx, row: statements.VerifyCompactions) -> None:
         name = f"compaction {row.compaction_id}"
         if row.base_epoch > row.session_epoch:
             self._findings.add(
@@ -169,6 +179,11 @@ class EpochWalk:
                 "which is no entry of the tree",
             )
         if row.state != "committed":
+            return
+        if row.epoch is None or row.entry_no is None:  # a CHECK forbids it
+            self._findings.add(
+                "compaction", f"{name} is committed, but has no epoch or no entry of its own"
+            )
             return
         if (
             row.found_entry_no is None

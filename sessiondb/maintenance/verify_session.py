@@ -5,9 +5,9 @@ The rest is in modules of its own: texts, epochs and compactions, or the archive
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.transcript.paths import entry_number
 
@@ -16,6 +16,9 @@ from .verify_archives import archive_steps
 from .verify_epochs import EpochWalk
 from .verify_steps import SessionFindings, Step, Steps, at, is_on_path, pages
 from .verify_text import TextCheck, check_open_calls, slices
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 # The search for a provider's count reads at most this many entries in one snapshot.
 USAGE_SCAN_ENTRIES: Final = 5_000
@@ -32,7 +35,7 @@ class SessionWalk:
         self.entries = 0
         self.findings = SessionFindings()
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
-        self._row: Any = None
+        self._row: statements.VerifySession  # of `_read_row`, if the session is there
         self._texts = TextCheck(session_no, self.findings)
         self._boundaries = 0  # compaction and reset entries that began a context
 
@@ -82,7 +85,7 @@ class SessionWalk:
                 "compaction", f"{row.running} compactions are running, and only one may"
             )
 
-    def _header(self, row: Row) -> None:
+    def _header(self, row: statements.VerifySession) -> None:
         # An imported file may have no header.
         if row.header_type is None and row.origin != "import":
             self.findings.add("header", "entry 0, the header, is not there")
@@ -95,7 +98,7 @@ class SessionWalk:
                 f"the session's last seq is {row.last_seq}, but its last entry has {last_seq}",
             )
 
-    def _head(self, row: Row) -> None:
+    def _head(self, row: statements.VerifySession) -> None:
         if row.head_no is None:
             if row.branch_no is not None:
                 self.findings.add("head", f"the session has branch {row.branch_no} but no head")
@@ -127,7 +130,7 @@ class SessionWalk:
                 "forked from",
             )
 
-    def _pointers(self, tx: ReadTx, row: Row) -> None:
+    def _pointers(self, tx: ReadTx, row: statements.VerifySession) -> None:
         if row.last_epoch != row.epoch:
             self.findings.add(
                 "epoch",
@@ -156,14 +159,14 @@ class SessionWalk:
                 "which is not on the path to the head",
             )
 
-    def _leads_to_head(self, tx: ReadTx, row: Row) -> bool:
-        if row.head_branch_no is None:
-            return True  # reported with the head
+    def _leads_to_head(self, tx: ReadTx, row: statements.VerifySession) -> bool:
+        if row.head_branch_no is None or row.head_no is None or row.found_boundary_no is None:
+            return True  # reported with the head, or with the boundary
         return is_on_path(
             tx, row.found_boundary_no, row.boundary_branch_no, row.head_branch_no, row.head_no
         )
 
-    def _estimate(self, row: Row) -> None:
+    def _estimate(self, row: statements.VerifySession) -> None:
         """Check an estimate of the context's tokens.
 
         It is the sum along the path, minus the part before the context, plus the
@@ -171,8 +174,10 @@ class SessionWalk:
         """
         expected = row.head_tokens_total or 0
         if row.boundary_no is not None:
-            if row.found_boundary_no is None or (
-                row.first_kept_no is not None and row.found_kept_no is None
+            if (
+                row.boundary_tokens is None  # with the other columns of the boundary
+                or row.boundary_tokens_total is None
+                or (row.first_kept_no is not None and row.found_kept_no is None)
             ):
                 return  # reported with the epochs
             cut = (
@@ -197,9 +202,11 @@ class SessionWalk:
         row = self._row
         if not row.tokens_fresh or row.head_branch_no is None:
             return
+        if row.head_no is None or row.head_tokens_total is None:
+            return  # never: they come with the head's branch
         place: tuple[int | None, int] = (row.head_branch_no, row.head_no)
         lowest_no = row.boundary_no or 0
-        counted: Row | None = None
+        counted: statements.VerifyLastUsage | None = None
 
         def step(tx: ReadTx) -> None:
             nonlocal place, counted
@@ -228,6 +235,7 @@ class SessionWalk:
                 "but no entry of the context carries one",
             )
             return
+        assert counted.usage_tokens is not None, "the statement asks for entries that have it"
         expected = counted.usage_tokens + row.head_tokens_total - counted.tokens_total
         if expected != row.context_tokens:
             self.findings.add(
@@ -239,9 +247,16 @@ class SessionWalk:
     # -- branches ----------------------------------------------------------------------
 
     def _branches(self) -> Steps:
-        return pages("verify.branches", "branch_no", self._branch, session_no=self.session_no)
+        return pages(
+            lambda tx, after, limit: tx.all(
+                "verify.branches", session_no=self.session_no, after_no=after, limit=limit
+            ),
+            lambda row: row.branch_no,
+            self._branch,
+            first=0,
+        )
 
-    def _branch(self, _tx: ReadTx, row: Row) -> None:
+    def _branch(self, _tx: ReadTx, row: statements.VerifyBranches) -> None:
         if row.first_no >> SEQ_BITS != self.session_no or row.first_branch_no != row.branch_no:
             self.findings.add(
                 "branch",
@@ -277,7 +292,7 @@ class SessionWalk:
 
     def _entries(self) -> Steps:
         low_no, high_no = self._low_no, entry_number(self.session_no, self._row.last_seq)
-        page: list[Row] = []
+        page: list[statements.VerifyEntries] = []
 
         def read_page(tx: ReadTx) -> None:
             nonlocal page
@@ -287,7 +302,7 @@ class SessionWalk:
             for row in page:
                 self._entry(tx, row)
 
-        def check_texts(rows: list[Row]) -> Step:
+        def check_texts(rows: list[statements.VerifyEntries]) -> Step:
             def step(tx: ReadTx) -> None:
                 texts = dict(
                     tx.tuples("verify.payloads", low_no=rows[0].entry_no, high_no=rows[-1].entry_no)
@@ -322,7 +337,7 @@ class SessionWalk:
                 f"but its last session_info entry says {self._texts.name!r}",
             )
 
-    def _entry(self, tx: ReadTx, row: Row) -> None:
+    def _entry(self, tx: ReadTx, row: statements.VerifyEntries) -> None:
         if row.branch_no is None:
             self._control_record(row)
             return
@@ -339,7 +354,7 @@ class SessionWalk:
                 "branch",
                 f"lies on branch {row.branch_no} of session number {row.branch_session_no}",
             )
-        elif row.entry_no < row.first_no:
+        elif row.first_no is not None and row.entry_no < row.first_no:
             self.findings.of(
                 row,
                 "branch",
@@ -351,7 +366,7 @@ class SessionWalk:
         self._inheritance(row)
         self._boundary(tx, row)
 
-    def _control_record(self, row: Row) -> None:
+    def _control_record(self, row: statements.VerifyEntries) -> None:
         carried = (
             row.position,
             row.projection,
@@ -368,7 +383,7 @@ class SessionWalk:
                 row, "tree", f"is a {row.type!r} record outside the tree, but has a place in it"
             )
 
-    def _parent(self, row: Row) -> bool:
+    def _parent(self, row: statements.VerifyEntries) -> bool:
         """Check an entry's parent.
 
         Return False when that is wrong: then there is no parent to compare the rest with.
@@ -392,7 +407,7 @@ class SessionWalk:
             )
             return False
         if (
-            row.found_branch_no is not None
+            row.first_no is not None
             and row.entry_no > row.first_no
             and row.parent_no != row.previous_no
         ):
@@ -406,7 +421,7 @@ class SessionWalk:
             return False
         return True
 
-    def _sums(self, row: Row) -> None:
+    def _sums(self, row: statements.VerifyEntries) -> None:
         position = (row.parent_position or 0) + 1
         if row.position != position:
             self.findings.of(row, "position", f"has position {row.position} instead of {position}")
@@ -424,7 +439,7 @@ class SessionWalk:
         if row.projection in (1, 2, 4) and not row.body_bytes:
             self.findings.of(row, "projection", "is part of contexts but has no body")
 
-    def _inheritance(self, row: Row) -> None:
+    def _inheritance(self, row: statements.VerifyEntries) -> None:
         sets_model = row.role == "assistant" or row.type == "model_change"
         model_no = row.entry_no if sets_model else row.parent_model_no
         if row.model_no != model_no:
@@ -441,7 +456,7 @@ class SessionWalk:
                 f"has its thinking level from {at(row.thinking_no)} instead of {at(thinking_no)}",
             )
 
-    def _boundary(self, tx: ReadTx, row: Row) -> None:
+    def _boundary(self, tx: ReadTx, row: statements.VerifyEntries) -> None:
         """Check where an entry's context begins.
 
         At itself, if it is a boundary. Otherwise the entry inherits its parent's boundary,
@@ -473,7 +488,7 @@ class SessionWalk:
                 f"{at(row.parent_boundary_no)}",
             )
 
-    def _first_kept(self, tx: ReadTx, row: Row) -> None:
+    def _first_kept(self, tx: ReadTx, row: statements.VerifyEntries) -> None:
         if row.first_kept_no is None:
             return
         kept = tx.first("verify.place", entry_no=row.first_kept_no)

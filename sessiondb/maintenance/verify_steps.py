@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.errors import StoreDamaged
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+K = TypeVar("K", int, str)
+R = TypeVar("R")
 Step = Callable[[ReadTx], None]
 Steps = Generator[Step, None, None]
 Severity = Literal["error", "warning"]
@@ -45,7 +50,7 @@ class SessionFindings:
             )
             self.found.append((check, message, severity))
 
-    def of(self, row: Row, check: str, what: str) -> None:
+    def of(self, row: statements.VerifyEntries, check: str, what: str) -> None:
         """Record a finding about one entry. `what` is a predicate."""
         self.add(check, f"entry {at(row.entry_no)} {what}")
 
@@ -56,27 +61,25 @@ def single(step: Step) -> Steps:
 
 
 def pages(
-    statement: str,
-    key: str,
-    check: Callable[[ReadTx, Row], None],
+    read: Callable[[ReadTx, K, int], list[R]],
+    key: Callable[[R], K],
+    check: Callable[[ReadTx, R], None],
     *,
-    after: str = "after_no",
-    first: Any = 0,
-    **params: Any,
+    first: K,
 ) -> Steps:
     """Yield steps, each of which reads and checks one page of a table, in the order of `key`.
 
-    The statement takes the last key of the previous page as its parameter named `after`.
-    `first` sorts before every key.
+    `read` returns so many rows behind a key. `first` sorts before every key.
     """
-    last: Any = first
+    last: K | None = first
 
     def step(tx: ReadTx) -> None:
         nonlocal last
-        rows = tx.all(statement, **{after: last}, limit=PAGE_ROWS, **params)
+        assert last is not None, "it is None behind the last page only"
+        rows = read(tx, last, PAGE_ROWS)
         for row in rows:
             check(tx, row)
-        last = getattr(rows[-1], key) if len(rows) == PAGE_ROWS else None
+        last = key(rows[-1]) if len(rows) == PAGE_ROWS else None
 
     while last is not None:
         yield step

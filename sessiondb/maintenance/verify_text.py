@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.json_text import has_more_values, int_or_float, storable
 from sessiondb.limits import ENTRY_VALUES_MAX
 
 from .verify_steps import SessionFindings, at
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 # Texts are decoded a slice at a time: a step then holds a reader, and in C code the GIL,
 # for 1 to 2 ms.
@@ -26,7 +29,7 @@ class TextCheck:
         self.name: str | None = None
         """The session's name by the last `session_info` entry so far."""
 
-    def check(self, tx: ReadTx, row: Row, payload: bytes) -> None:
+    def check(self, tx: ReadTx, row: statements.VerifyEntries, payload: bytes) -> None:
         """Check the text of one entry."""
         try:
             fields = _decode(payload)
@@ -52,7 +55,7 @@ class TextCheck:
             self._body(row, fields, payload)
             self._side(row, fields)
 
-    def _columns(self, tx: ReadTx, row: Row, fields: dict[str, Any]) -> None:
+    def _columns(self, tx: ReadTx, row: statements.VerifyEntries, fields: dict[str, Any]) -> None:
         entry_type, entry_id, parent_id = (
             _as_stored(fields.get("type")),
             _as_stored(fields.get("id")),
@@ -78,7 +81,7 @@ class TextCheck:
                 row, "parent", f"follows {row.parent_id!r}, but its text says {parent_id!r}"
             )
 
-    def _body(self, row: Row, fields: dict[str, Any], payload: bytes) -> None:
+    def _body(self, row: statements.VerifyEntries, fields: dict[str, Any], payload: bytes) -> None:
         message = fields.get("message")
         if row.type != "message" or not isinstance(message, dict):
             if row.projection in (1, 2, 4):
@@ -100,7 +103,7 @@ class TextCheck:
                 "body", f"bytes {span} of entry {at(row.entry_no)} are not its message"
             )
 
-    def _message(self, row: Row, message: dict[str, Any]) -> None:
+    def _message(self, row: statements.VerifyEntries, message: dict[str, Any]) -> None:
         text = _as_stored(message.get("role"))
         renamed = row.role == "custom" and text == "hookMessage"
         if not renamed and row.role != text:
@@ -126,7 +129,7 @@ class TextCheck:
                 ),
             )
 
-    def _side(self, row: Row, fields: dict[str, Any]) -> None:
+    def _side(self, row: statements.VerifyEntries, fields: dict[str, Any]) -> None:
         if row.type not in ("compaction", "reset"):
             return
         begins = fields.get("appendMode") != "side"
@@ -140,7 +143,9 @@ class TextCheck:
             )
 
 
-def check_open_calls(findings: SessionFindings, row: Row, expected: int) -> None:
+def check_open_calls(
+    findings: SessionFindings, row: statements.VerifyEntries, expected: int
+) -> None:
     """Compare an entry's count of open tool calls."""
     if row.open_calls != expected:
         findings.of(
@@ -148,9 +153,9 @@ def check_open_calls(findings: SessionFindings, row: Row, expected: int) -> None
         )
 
 
-def slices(rows: list[Row]) -> Iterator[list[Row]]:
+def slices(rows: list[statements.VerifyEntries]) -> Iterator[list[statements.VerifyEntries]]:
     """Cut a page into runs whose texts together stay small. A large text is a run of its own."""
-    run: list[Row] = []
+    run: list[statements.VerifyEntries] = []
     size = 0
     for row in rows:
         if run and size + row.bytes > SLICE_BYTES:

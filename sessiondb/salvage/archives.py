@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sessiondb.backend import Row, Tx
+from sessiondb.backend import AnyStatement, Row, Tx
 from sessiondb.errors import ConstraintFailed, InvalidInput
 from sessiondb.maintenance import archive_format
 
@@ -82,7 +82,7 @@ def _put_rows(tx: Tx, work: Workspace, batch: list[tuple[str, dict[str, Any]]]) 
 
 def _put_row(tx: Tx, work: Workspace, table: str, values: dict[str, Any]) -> int:
     try:
-        return tx.run(f"salvage.put_{table}", **values)
+        return tx.run(AnyStatement(f"salvage.put_{table}"), **values)
     except (ConstraintFailed, InvalidInput, LookupError, TypeError) as error:
         work.table(table).left_out += 1
         work.note_loss(f"a row of {table} in an archive was left out: {error}")

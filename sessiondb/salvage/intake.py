@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from sessiondb.backend import Tx
+from sessiondb.backend import AnyStatement, Tx
 from sessiondb.errors import ConstraintFailed, InvalidInput, InvalidKey
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.transcript.keys import parse_key
@@ -54,7 +54,7 @@ def _put(tx: Tx, work: Workspace, row: Any) -> None:
         _leave_out(work, row, "its number was never assigned")
         return
     try:
-        added = tx.run(f"salvage.put_{row.table}", **values)
+        added = tx.run(AnyStatement(f"salvage.put_{row.table}"), **values)
     except (ConstraintFailed, InvalidInput) as error:
         if not row.stray:
             _leave_out(work, row, str(error))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
-from sessiondb.backend import Row, Tx
+from sessiondb.backend import AnyStatement, Row, Tx
 from sessiondb.clock import now_ms
 from sessiondb.limits import SEQ_BITS
 from sessiondb.maintenance.verify_steps import UNREADABLE, Steps
@@ -138,19 +138,22 @@ class Workspace:
 
     def change(self, statement: str, **params: Any) -> int:
         """Run one statement of `queries/salvage.sql`. Return how many rows it changed."""
-        return self.write(lambda tx: tx.run(f"salvage.{statement}", **params))
+        return self.write(lambda tx: tx.run(AnyStatement(f"salvage.{statement}"), **params))
+
+    # The rows stay `Row`: a walk gets the statement's name without its file, and the columns
+    # of a damaged database may hold what no class allows.
 
     def first(self, statement: str, **params: Any) -> Row | None:
         """Return the first row of a statement, or None."""
-        return self.target.read(lambda tx: tx.first(statement, **params))
+        return self.target.read(lambda tx: tx.first(AnyStatement(statement), **params))
 
     def one(self, statement: str, **params: Any) -> Row:
         """Return the only row of a statement."""
-        return self.target.read(lambda tx: tx.one(statement, **params))
+        return self.target.read(lambda tx: tx.one(AnyStatement(statement), **params))
 
     def all(self, statement: str, **params: Any) -> list[Row]:
         """Return the rows of a statement: one page of them."""
-        rows: list[Row] = self.target.read(lambda tx: tx.all(statement, **params))
+        rows: list[Row] = self.target.read(lambda tx: tx.all(AnyStatement(statement), **params))
         return rows
 
     def pages(self, statement: str, key: str, first: Any = FIRST_NUMBER - 1) -> Iterator[Row]:

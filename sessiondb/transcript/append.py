@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Unpack
+from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
-from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import NotFound, SessionEnded
 from sessiondb.json_text import dumps
 from sessiondb.limits import SEQ_MAX
@@ -34,6 +34,11 @@ from sessiondb.models import Receipt
 
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
 from .paths import entry_number, on_path, require_entries, segments, session_of
+
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+    from .paths import TreeEntry
 
 
 @dataclass(slots=True)
@@ -184,7 +189,7 @@ def place_at_head(tx: Tx, state: State, draft: Draft) -> Receipt:
     return receipt
 
 
-def place_after(tx: Tx, state: State, draft: Draft, parent: Row | None) -> Receipt:
+def place_after(tx: Tx, state: State, draft: Draft, parent: TreeEntry | None) -> Receipt:
     """Store one entry as a child of another than the head. A parent of None is the root."""
     if draft.side:
         tip = replace(state)
@@ -422,7 +427,7 @@ def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
 
 def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     """Find what a boundary keeps: an entry on its own path, before it. Any other keeps nothing."""
-    kept = None
+    kept: TreeEntry | None = None
     if draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
     elif draft.first_kept_seq is not None and draft.first_kept_seq <= state.last_seq:
@@ -436,10 +441,10 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
         or not on_path(tx, kept, state.head_no)
     ):
         return None
-    return int(kept.entry_no)
+    return kept.entry_no
 
 
-def _named_parent(tx: ReadTx, state: State, parent_id: str | None) -> Row | None:
+def _named_parent(tx: ReadTx, state: State, parent_id: str | None) -> TreeEntry | None:
     """Find the parent that an entry names. None is the root.
 
     Raises:
@@ -453,7 +458,7 @@ def _named_parent(tx: ReadTx, state: State, parent_id: str | None) -> Row | None
     return in_tree(tx, parent)
 
 
-def in_tree(tx: ReadTx, found: Row) -> Row | None:
+def in_tree(tx: ReadTx, found: TreeEntry) -> TreeEntry | None:
     """Return what stands in the tree for a row: itself, a leaf record's target, or the root (None).
 
     The root stands for a header. Older appenders named a leaf record as parent, and the visible
@@ -469,7 +474,7 @@ def in_tree(tx: ReadTx, found: Row) -> Row | None:
     )
 
 
-def switch_head(tx: Tx, state: State, target: Row | None) -> None:
+def switch_head(tx: Tx, state: State, target: TreeEntry | None) -> None:
     """Move the head to an entry, or to the root (None).
 
     The context begins where it began for that entry.
@@ -482,7 +487,7 @@ def switch_head(tx: Tx, state: State, target: Row | None) -> None:
     state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
 
 
-def _inherit(tx: ReadTx, state: State, target: Row | None) -> None:
+def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:
     """Take over what an entry passes on to the next one."""
     state.branch_no = None  # the next append opens one: the old tip stays a tip of its own
     state.head_no = target.entry_no if target is not None else None
@@ -499,14 +504,15 @@ def _inherit(tx: ReadTx, state: State, target: Row | None) -> None:
 def _kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
     if boundary_no is None:
         return None
-    kept_no: int | None = tx.one("transcript.by_no", entry_no=boundary_no).first_kept_no
-    return kept_no
+    return tx.one("transcript.by_no", entry_no=boundary_no).first_kept_no
 
 
 # -- finding ---------------------------------------------------------------------------
 
 
-def find_by_key(tx: ReadTx, state: State, idempotency_key: str) -> Row | None:
+def find_by_key(
+    tx: ReadTx, state: State, idempotency_key: str
+) -> statements.TranscriptByIdempotencyKey | None:
     """Find the entry that an earlier append with the same idempotency key stored."""
     return tx.first(
         "transcript.by_idempotency_key",
@@ -515,7 +521,7 @@ def find_by_key(tx: ReadTx, state: State, idempotency_key: str) -> Row | None:
     )
 
 
-def find_entry(tx: ReadTx, state: State, entry_id: str) -> Row | None:
+def find_entry(tx: ReadTx, state: State, entry_id: str) -> statements.TranscriptById | None:
     """Find an entry by id in a session or, for a fork, on the path that it was forked from."""
     found = tx.first("transcript.by_id", session_no=state.session_no, entry_id=entry_id)
     if found is not None or state.head_no is None:

@@ -28,10 +28,10 @@ decides by the epochs since the job began:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sessiondb import events, process
-from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -66,7 +66,12 @@ from .entries import Draft, new_id
 from .paths import context_start, require_entries, segments
 from .tokens import text_tokens
 
+if TYPE_CHECKING:
+    from sessiondb import statements
+
 MANUAL = "manual"
+_OUTCOMES: dict[str, CompactionOutcome] = {state: state for state in get_args(CompactionOutcome)}
+"""The states in which a commit left a job."""
 GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]
 
 # The one message to the person who asked for a manual compaction, by how it ended.
@@ -203,9 +208,7 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
         session_id=state.session_id,
         compaction_id=running.compaction_id,
         # Plain values: the error may be pickled, and outlives this snapshot.
-        owner=None
-        if running.host is None
-        else process.Identity(running.host, running.boot_id, running.pid, running.pid_started),
+        owner=process.recorded(running.host, running.boot_id, running.pid, running.pid_started),
         retry_after_ms=running.deadline_ms - tx.now_ms,
     )
 
@@ -222,7 +225,9 @@ def _refuse_in_cool_down(tx: Tx, state: State) -> None:
         row.state != "rejected" or row.base_epoch != state.epoch for row in recent
     ):
         return
-    until_ms = max(row.finished_at_ms for row in recent) + COOL_DOWN_MS
+    # Every job that is not running has its end (`compaction_finished_when_not_running`).
+    ends_ms = [row.finished_at_ms for row in recent if row.finished_at_ms is not None]
+    until_ms = max(ends_ms) + COOL_DOWN_MS
     # An end further ahead than COOL_DOWN_MS means that the clock has been set back: no refusal.
     if tx.now_ms < until_ms <= tx.now_ms + COOL_DOWN_MS:
         raise CompactionCoolDown(
@@ -309,7 +314,7 @@ def commit(tx: Tx, compaction_id: str, summary: Summary, timestamp: str) -> Comp
         NotFound: no such compaction.
     """
     job = _require(tx, compaction_id)
-    if job.state in ("committed", "superseded", "rejected"):
+    if job.state in _OUTCOMES:
         return _result(tx, job)
     state = load_state(tx, job.session_no)
     if not summary.text.strip():
@@ -324,7 +329,7 @@ def commit(tx: Tx, compaction_id: str, summary: Summary, timestamp: str) -> Comp
     return _commit(tx, job, state, first_kept_no, summary, timestamp)
 
 
-def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
+def _overtaken_by(tx: ReadTx, job: statements.CompactionById, state: State) -> str | None:
     """Return the reason why a summary is obsolete, or None."""
     if state.ended_at_ms is not None:
         return "the session has ended"
@@ -342,7 +347,7 @@ def _overtaken_by(tx: ReadTx, job: Row, state: State) -> str | None:
     return None
 
 
-def _first_after(tx: ReadTx, state: State, job: Row) -> int | None:
+def _first_after(tx: ReadTx, state: State, job: statements.CompactionById) -> int | None:
     """Return the first entry after the cut on the present path.
 
     It was there when the job began, or it is the first that has arrived since.
@@ -363,7 +368,9 @@ def _first_after(tx: ReadTx, state: State, job: Row) -> int | None:
     return None
 
 
-def _no_reduction(tx: ReadTx, state: State, job: Row, summary: Summary) -> str | None:
+def _no_reduction(
+    tx: ReadTx, state: State, job: statements.CompactionById, summary: Summary
+) -> str | None:
     if job.cut_no is not None:
         tail = state.tokens_total - tx.one("transcript.by_no", entry_no=job.cut_no).tokens_total
         replaced = estimate_context(tx, state) - tail
@@ -380,7 +387,12 @@ def _no_reduction(tx: ReadTx, state: State, job: Row, summary: Summary) -> str |
 
 
 def _commit(
-    tx: Tx, job: Row, state: State, first_kept_no: int | None, summary: Summary, timestamp: str
+    tx: Tx,
+    job: statements.CompactionById,
+    state: State,
+    first_kept_no: int | None,
+    summary: Summary,
+    timestamp: str,
 ) -> CompactionResult:
     entry_id = new_id()
     kept_id = (
@@ -429,7 +441,11 @@ def _commit(
 
 
 def _settle(
-    tx: Tx, job: Row, outcome: CompactionOutcome, reason: str, summary: Summary
+    tx: Tx,
+    job: statements.CompactionById,
+    outcome: CompactionOutcome,
+    reason: str,
+    summary: Summary,
 ) -> CompactionResult:
     """Record an outcome that changes nothing but the job's own row, which keeps the summary."""
     tx.run(
@@ -450,7 +466,9 @@ def _settle(
     return _result(tx, _require(tx, job.compaction_id))
 
 
-def _notify_operators(tx: Tx, job: Row, kind: str, change: str, **data: object) -> None:
+def _notify_operators(
+    tx: Tx, job: statements.CompactionById, kind: str, change: str, **data: object
+) -> None:
     """Write an event for operators, in the transaction of the change."""
     text = f"Compaction {job.compaction_id} of session {job.session_id} {change}"
     events.emit(
@@ -465,7 +483,7 @@ def _notify_operators(tx: Tx, job: Row, kind: str, change: str, **data: object) 
     )
 
 
-def _notify_user(tx: Tx, job: Row, kind: str, text: str) -> None:
+def _notify_user(tx: Tx, job: statements.CompactionById, kind: str, text: str) -> None:
     """Write an event for the person who asked for a manual compaction, and waits for it.
 
     Nobody waits for an automatic one: it holds nothing up.
@@ -476,12 +494,12 @@ def _notify_user(tx: Tx, job: Row, kind: str, text: str) -> None:
         )
 
 
-def _result(tx: ReadTx, job: Row) -> CompactionResult:
+def _result(tx: ReadTx, job: statements.CompactionById) -> CompactionResult:
     current = tx.one("context.pointers", session_no=job.session_no)
     return CompactionResult(
         compaction_id=job.compaction_id,
         session_id=job.session_id,
-        outcome=job.state,
+        outcome=_OUTCOMES[job.state],
         epoch=job.epoch if job.epoch is not None else current.epoch,
         late=bool(job.late),
         tokens_before=job.tokens_before,
@@ -491,7 +509,7 @@ def _result(tx: ReadTx, job: Row) -> CompactionResult:
     )
 
 
-def _require(tx: ReadTx, compaction_id: str) -> Row:
+def _require(tx: ReadTx, compaction_id: str) -> statements.CompactionById:
     job = tx.first("compaction.by_id", compaction_id=compaction_id)
     if job is None:
         raise NotFound(
@@ -526,6 +544,7 @@ def undo(tx: Tx, session_no: int) -> int:
             "there is nothing to undo",
             session_id=state.session_id,
         )
+    assert job.epoch is not None, "a job with an entry is committed, and has begun an epoch"
     before = tx.one("transcript.epoch", session_no=session_no, epoch=job.epoch - 1)
     advance_epoch(tx, state, "undo", before.boundary_no, before.first_kept_no)
     state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
@@ -551,7 +570,7 @@ def page(
     return [_info(row) for row in rows], more
 
 
-def _info(row: Row) -> CompactionInfo:
+def _info(row: statements.CompactionList) -> CompactionInfo:
     return CompactionInfo(
         compaction_id=row.compaction_id,
         session_id=row.session_id,

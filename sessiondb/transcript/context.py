@@ -22,9 +22,9 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.clock import ms_from_iso
 from sessiondb.errors import NotFound
 from sessiondb.json_text import dumps, dumps_again, loads, stored_text
@@ -33,6 +33,9 @@ from .append import no_session
 from .entries import Projection
 from .paths import Segment, context_start, require_entries, segments
 from .tokens import message_tokens
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 # Between slices the interpreter can switch threads. One long C call would hold the GIL, and with it
 # the event loop, until its end (measured: 84 ms).
@@ -104,18 +107,20 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
         NotFound: no such session or epoch.
         SessionArchived: its entries are in an archive.
     """
-    at = tx.first("context.now", session_no=session_no)
-    if at is None:
+    now = tx.first("context.now", session_no=session_no)
+    if now is None:
         raise no_session(session_no)
-    require_entries(at.session_id, at.archived_at_ms)
-    if epoch is not None and epoch != at.epoch:
-        now, at = at, tx.first("context.then", session_no=session_no, epoch=epoch)
-        if at is None:
+    require_entries(now.session_id, now.archived_at_ms)
+    at: statements.ContextNow | statements.ContextThen = now
+    if epoch is not None and epoch != now.epoch:
+        then = tx.first("context.then", session_no=session_no, epoch=epoch)
+        if then is None:
             raise NotFound(
                 f"session {now.session_id} has no epoch {epoch}; its current epoch is {now.epoch}",
                 session_id=now.session_id,
                 epoch=epoch,
             )
+        at = then
     parts, excluded = _read_parts(tx, _path(tx, at), at.boundary_no, at.first_kept_no)
     return Context(
         session_id=at.session_id,
@@ -130,12 +135,14 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
     )
 
 
-def _path(tx: ReadTx, at: Row) -> list[Segment]:
+def _path(tx: ReadTx, at: statements.ContextNow | statements.ContextThen) -> list[Segment]:
     """Return the ranges of a context, without a lookup when it lies within its head's branch."""
     start_no = context_start(at.boundary_no, at.first_kept_no)
     if at.first_no is not None and start_no is None and at.parent_branch_no is None:
         start_no = at.first_no
     if at.first_no is not None and start_no is not None and start_no >= at.first_no:
+        assert at.branch_no is not None, "first_no is a column of this branch"
+        assert at.head_no is not None, "the head is in this branch"
         return [Segment(at.branch_no, start_no, at.head_no)]
     return segments(tx, at.head_no, stop_no=start_no)
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.errors import NothingToCompact
 from sessiondb.limits import CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
 
 from .append import State
 from .entries import CUT_ROLES, CUT_TYPES
 from .paths import Segment, context_start, walk_back
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def _search(tx: ReadTx, state: State, keep_tokens: int) -> tuple[Cut | None, int
     kept_tokens, answered, waiting = 0, False, False
     candidate: Cut | None = None
     chosen: Cut | None = None
-    newer: Row | None = None
+    newer: statements.CompactionCutPage | None = None
     oldest_no: int | None = None
     for row in _context_rows(tx, state.head_no, start_no):
         if row.role == "assistant" and not answered:
@@ -97,16 +101,18 @@ def _search(tx: ReadTx, state: State, keep_tokens: int) -> tuple[Cut | None, int
     return None, oldest_no
 
 
-def _may_begin(row: Row) -> bool:
+def _may_begin(row: statements.CompactionCutPage) -> bool:
     return row.role in CUT_ROLES or row.type in CUT_TYPES
 
 
-def _context_rows(tx: ReadTx, head_no: int | None, start_no: int | None) -> Iterator[Row]:
+def _context_rows(
+    tx: ReadTx, head_no: int | None, start_no: int | None
+) -> Iterator[statements.CompactionCutPage]:
     # The kept part is usually short, and reading ahead happens inside the write transaction. So
     # each page is twice as long as the one before.
     limit = CUT_SCAN_ROWS_FIRST
 
-    def page(segment: Segment, high_no: int) -> list[Row]:
+    def page(segment: Segment, high_no: int) -> list[statements.CompactionCutPage]:
         nonlocal limit
         rows = tx.all(
             "compaction.cut_page",

@@ -11,11 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from sessiondb.backend import ReadTx, Row
+from sessiondb.backend import ReadTx
 from sessiondb.errors import InvalidInput, NotFound, SessionArchived, StoreDamaged
 from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_BITS, SEQ_MAX
+
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+    TreeEntry = statements.TranscriptById | statements.TranscriptByNo
+    """An entry with what it passes on to the next one."""
+
+
+class _Numbered(Protocol):
+    """A row with an entry's number."""
+
+    @property
+    def entry_no(self) -> int: ...
+
+
+R = TypeVar("R", bound=_Numbered)
 
 
 def entry_number(session_no: int, seq: int) -> int:
@@ -92,7 +108,7 @@ def segments(tx: ReadTx, head_no: int | None, *, stop_no: int | None = None) -> 
     return found
 
 
-def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
+def _left_at(branch_no: int, branch: statements.TranscriptBranch) -> tuple[int | None, int]:
     """Return a branch's parent, and the entry at which it left that.
 
     A parent is always older. Otherwise a path might never end.
@@ -106,13 +122,13 @@ def _left_at(branch_no: int, branch: Row) -> tuple[int | None, int]:
     return parent_no, fork_no or 0
 
 
-def on_path(tx: ReadTx, entry: Row, head_no: int) -> bool:
+def on_path(tx: ReadTx, entry: TreeEntry, head_no: int) -> bool:
     """Tell whether an entry lies on the path to `head_no`, itself included."""
     head = tx.one("transcript.by_no", entry_no=head_no)
     branch_no, high_no = head.branch_no, head_no
     while branch_no is not None:
         if branch_no == entry.branch_no:
-            return bool(entry.entry_no <= high_no)
+            return entry.entry_no <= high_no
         branch_no, high_no = _left_at(branch_no, tx.one("transcript.branch", branch_no=branch_no))
     return False
 
@@ -125,7 +141,7 @@ def read_path(
     before_no: int | None,
     limit: int,
     backward: bool,
-) -> list[Row]:
+) -> list[statements.TranscriptSpanForward]:
     """Read one page of the path to `head_no`, strictly between two entries.
 
     Forward pages begin after `after_no` (None: at the root). Backward pages begin before
@@ -143,18 +159,27 @@ def read_path(
     if after_no is not None and before_no is not None and after_no >= before_no:
         return []  # numbers grow along a path: nothing lies between them
     ranges = segments(tx, head_no if before_no is None else before_no, stop_no=after_no)
-    rows: list[Row] = []
+    rows: list[statements.TranscriptSpanForward] = []
     for segment in reversed(ranges) if backward else ranges:
         low_no = segment.low_no + (segment.low_no == after_no)
         high_no = segment.high_no - (segment.high_no == before_no)
-        statement = "transcript.span_backward" if backward else "transcript.span_forward"
-        rows += tx.all(
-            statement,
-            branch_no=segment.branch_no,
-            low_no=low_no,
-            high_no=high_no,
-            limit=limit - len(rows),
-        )
+        left = limit - len(rows)
+        if backward:
+            rows += tx.all(
+                "transcript.span_backward",
+                branch_no=segment.branch_no,
+                low_no=low_no,
+                high_no=high_no,
+                limit=left,
+            )
+        else:
+            rows += tx.all(
+                "transcript.span_forward",
+                branch_no=segment.branch_no,
+                low_no=low_no,
+                high_no=high_no,
+                limit=left,
+            )
         if len(rows) >= limit:
             break
     return rows
@@ -175,7 +200,9 @@ def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
         )
 
 
-def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) -> list[Row]:
+def read_arrivals(
+    tx: ReadTx, session_no: int, *, after_seq: int, limit: int
+) -> list[statements.TranscriptArrivals]:
     """Read one page of all of a session's entries, in order of arrival.
 
     seq 0 is the header. -1 begins with it.
@@ -195,8 +222,8 @@ def read_arrivals(tx: ReadTx, session_no: int, *, after_seq: int, limit: int) ->
 
 
 def walk_back(
-    tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[Row]]
-) -> Iterator[Row]:
+    tx: ReadTx, head_no: int | None, stop_no: int | None, page: Callable[[Segment, int], list[R]]
+) -> Iterator[R]:
     """Yield rows of the path from the head towards the root, a page at a time.
 
     `page(segment, high_no)` reads one.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sessiondb.backend import ReadTx, Row, Tx
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
 from sessiondb.json_text import dumps
@@ -34,6 +34,9 @@ from .entries import NATIVE_VERSION, Draft, new_id
 from .keys import SessionKey, looks_like_key, parse_key
 from .paths import entry_number, on_path, require_entries, require_readable
 
+if TYPE_CHECKING:
+    from sessiondb import statements
+
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
 
@@ -55,9 +58,9 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     """
     key = _key_or_none(text)
     if key is not None:
-        row = tx.first("registry.by_key", session_key=key.text)
-        if row is not None:
-            return Ref(row.session_no, row.session_id)
+        bound = tx.first("registry.by_key", session_key=key.text)
+        if bound is not None:
+            return Ref(bound.session_no, bound.session_id)
     row = tx.first("registry.by_id", session_id=text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
@@ -118,7 +121,7 @@ def page(
     return [_info(row) for row in rows], more
 
 
-def _info(row: Row) -> SessionInfo:
+def _info(row: statements.RegistryInfo) -> SessionInfo:
     return SessionInfo(
         session_id=row.session_id,
         keys=tuple(json.loads(row.keys)),

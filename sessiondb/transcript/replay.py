@@ -7,7 +7,9 @@ idempotency key that was used before. Control records, which no caller may appen
 
 from __future__ import annotations
 
-from sessiondb.backend import ReadTx, Row, Tx
+from typing import TYPE_CHECKING
+
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.models import Receipt
 
 from .append import (
@@ -23,6 +25,9 @@ from .append import (
 )
 from .entries import OFF_TREE_TYPES, Draft
 from .paths import entry_number
+
+if TYPE_CHECKING:
+    from .paths import TreeEntry
 
 
 def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
@@ -44,7 +49,7 @@ def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
     return place_after(tx, state, draft, _parent(tx, state, draft, notes))
 
 
-def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> Row | None:
+def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEntry | None:
     """Find the parent that an entry names. None is the root, also for a parent that is missing."""
     if draft.parent_id is None:
         return None

@@ -6,9 +6,10 @@ A `Session` holds no state, so it never disagrees with the database.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sessiondb import events
-from sessiondb.backend import Database, ReadTx, Row
+from sessiondb.backend import Database, ReadTx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
 from sessiondb.events import Audience
@@ -20,6 +21,9 @@ from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Draft, Item, check_append, prepare, prepare_all
 from .keys import parse_key
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 _EPOCHS_PAGE = 200
 
@@ -335,7 +339,7 @@ class Session:
         )
 
 
-def _entries(rows: Sequence[Row]) -> list[Entry]:
+def _entries(rows: Sequence[statements.TranscriptSpanForward]) -> list[Entry]:
     """Make a page's entries, on the reader thread."""
     return [Entry(**row._asdict()) for row in rows]
 
@@ -349,8 +353,10 @@ def _entry_no(bound: Entry | Receipt | int | None) -> int | None:
     return entry_no
 
 
-def _epochs_page(session_no: int, epoch: int) -> Callable[[ReadTx], list[Row]]:
-    def page(tx: ReadTx) -> list[Row]:
+def _epochs_page(
+    session_no: int, epoch: int
+) -> Callable[[ReadTx], list[statements.TranscriptEpochs]]:
+    def page(tx: ReadTx) -> list[statements.TranscriptEpochs]:
         paths.require_readable(tx, session_no)
         return tx.all("transcript.epochs", session_no=session_no, epoch=epoch, limit=_EPOCHS_PAGE)
 

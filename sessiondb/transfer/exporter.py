@@ -32,12 +32,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
 
-from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput
 from sessiondb.limits import MIB, PAGE_ROWS
@@ -49,6 +49,9 @@ from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_li
 from .openclaw_index import keys_in, new_row, renew_index, write_index
 from .progress import Progress
 from .redaction import Redactor, Shape, counted
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 FOLDERS_MAX: Final = 100
 """A name in a database may claim any number of folders, and each would be created and synced."""
@@ -67,7 +70,7 @@ class _Plan:
     session_id: str | None
     agent_id: str | None
     bytes: int
-    source: Row | None = None
+    source: statements.ImportFileFiles | None = None
     is_fork: bool = False
     note: str | None = None
 
@@ -193,9 +196,7 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
     """List the files of an export, each under a name of its own."""
     plans: list[_Plan] = []
     after_no = 0
-    while rows := await backend.read(
-        _page("import_file.files", after_no, session_no), op="export.plan"
-    ):
+    while rows := await backend.read(_files_page(after_no, session_no), op="export.plan"):
         plans += [
             _Plan(row.name, row.session_no, row.session_id, row.agent_id, row.bytes, source=row)
             for row in rows
@@ -203,35 +204,48 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
         after_no = rows[-1].import_file_no
     folders = await _agent_folders(backend)
     after_no = 0
-    while rows := await backend.read(
-        _page("import_file.sessions_without_file", after_no, session_no), op="export.plan"
-    ):
-        for row in rows:
+    while sessions := await backend.read(_sessions_page(after_no, session_no), op="export.plan"):
+        for session in sessions:
             folder = (
-                folders.get(row.agent_id, f"agents/{stem_of(row.agent_id)}/sessions")
-                if row.agent_id is not None
+                folders.get(session.agent_id, f"agents/{stem_of(session.agent_id)}/sessions")
+                if session.agent_id is not None
                 else ""
             )
-            name = f"{folder}/{stem_of(row.session_id)}.jsonl".lstrip("/")
+            name = f"{folder}/{stem_of(session.session_id)}.jsonl".lstrip("/")
             plans.append(
                 _Plan(
                     name,
-                    row.session_no,
-                    row.session_id,
-                    row.agent_id,
+                    session.session_no,
+                    session.session_id,
+                    session.agent_id,
                     0,
-                    is_fork=row.origin == "fork",
+                    is_fork=session.origin == "fork",
                 )
             )
-        after_no = rows[-1].session_no
+        after_no = sessions[-1].session_no
     taken: set[str] = set()
     for plan in plans:
         _name_safely(plan, taken)
     return plans
 
 
-def _page(statement: str, after_no: int, session_no: int | None) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all(statement, after_no=after_no, session_no=session_no, limit=PAGE_ROWS)
+def _files_page(
+    after_no: int, session_no: int | None
+) -> Callable[[ReadTx], list[statements.ImportFileFiles]]:
+    return lambda tx: tx.all(
+        "import_file.files", after_no=after_no, session_no=session_no, limit=PAGE_ROWS
+    )
+
+
+def _sessions_page(
+    after_no: int, session_no: int | None
+) -> Callable[[ReadTx], list[statements.ImportFileSessionsWithoutFile]]:
+    return lambda tx: tx.all(
+        "import_file.sessions_without_file",
+        after_no=after_no,
+        session_no=session_no,
+        limit=PAGE_ROWS,
+    )
 
 
 async def _agent_folders(backend: Backend) -> dict[str, str]:
@@ -291,11 +305,12 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
     imported_keys: set[str] = set()
     for row in await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.index"):
         content = await backend.read(_index_content(row.path), op="export.index")
-        first_of_agent = row.agent_id is not None and row.agent_id not in seen
+        owner = {row.agent_id} if row.agent_id is not None else set()
+        first_of_agent = bool(owner - seen)
         # One index may hold the keys of several agents, in whatever folder it is.
         keys = await anyio.to_thread.run_sync(keys_in, content, row.agent_id)
-        bindings: dict[str, Row] = {}
-        for agent_id in sorted({row.agent_id, *(key.agent_id for key in keys)} - {None}):
+        bindings: dict[str, statements.ImportFileBindingsOfAgent] = {}
+        for agent_id in sorted(owner | {key.agent_id for key in keys}):
             bindings |= await _bindings(backend, agent_id)
         imported_keys |= {key.text for key in keys}
         folder = safe_name(row.name).rpartition("/")[0]
@@ -303,7 +318,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
             renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent
         )
         found.append((safe_name(row.name), await anyio.to_thread.run_sync(renewed)))
-        seen.add(row.agent_id)
+        seen |= owner
     for (agent_id,) in await backend.read(
         lambda tx: tx.tuples("import_file.agents"), op="export.index"
     ):
@@ -321,11 +336,18 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
 
 
 def _index_content(path: str) -> Callable[[ReadTx], bytes]:
-    return lambda tx: bytes(tx.all("import_file.index_content", path=path)[0].content)
+    def read(tx: ReadTx) -> bytes:
+        content = tx.one("import_file.index_content", path=path).content
+        assert content is not None, "an index is kept whole"
+        return content
+
+    return read
 
 
-async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
-    found: dict[str, Row] = {}
+async def _bindings(
+    backend: Backend, agent_id: str
+) -> dict[str, statements.ImportFileBindingsOfAgent]:
+    found: dict[str, statements.ImportFileBindingsOfAgent] = {}
     after_key = ""
     while rows := await backend.read(_bindings_page(agent_id, after_key), op="export.index"):
         found |= {row.session_key: row for row in rows}
@@ -333,7 +355,9 @@ async def _bindings(backend: Backend, agent_id: str) -> dict[str, Row]:
     return found
 
 
-def _bindings_page(agent_id: str, after_key: str) -> Callable[[ReadTx], list[Row]]:
+def _bindings_page(
+    agent_id: str, after_key: str
+) -> Callable[[ReadTx], list[statements.ImportFileBindingsOfAgent]]:
     return lambda tx: tx.all(
         "import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS
     )

@@ -7,10 +7,11 @@ between binds the same keys again, which changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from sessiondb.backend import Row, Tx
+from sessiondb.backend import Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 
@@ -19,6 +20,9 @@ from .import_run import FATAL, FileState, ImportRun
 from .openclaw_index import Binding, Index, KeyPlan, Targets, agent_in, plan_keys
 from .redaction import Mark, mark_in
 from .source import bind_keys, shortened
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 
 async def import_index(run: ImportRun, index: Index) -> None:
@@ -43,6 +47,7 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
             state.status = "failed"
             state.notes.append(REDACTED_BEFORE)
             return
+        assert before.content is not None, "an index is kept whole"
         await anyio.to_thread.run_sync(index.take, before.content)
     state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
     agent_id = index.file.agent_id or agent_in(index.entries)
@@ -69,7 +74,9 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
         state.status = "unchanged"
 
 
-async def _plan_keys(run: ImportRun, index: Index, before: Row | None, agent_id: str) -> KeyPlan:
+async def _plan_keys(
+    run: ImportRun, index: Index, before: statements.ImportFileIndexContent | None, agent_id: str
+) -> KeyPlan:
     targets = Targets(
         await run.backend.read(
             lambda tx: tx.all("import_file.in_folder", folder=index.file.folder),

@@ -13,15 +13,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio.to_thread
 
-from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.backend import Backend, ReadTx
 
 from .folder_scan import SourceFile
 from .jsonl_reader import PrefixChanged, UnreadableFile, read_batches
 from .source import place_of
+
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+R = TypeVar("R")
 
 _PATHS_PAGE: Final = 500
 
@@ -31,46 +36,53 @@ class FilePlan:
     """A file, and the record at which reading it continues."""
 
     file: SourceFile
-    known: Row | None = None
-    renamed_from: Row | None = None
+    known: statements.ImportFileKnown | None = None
+    renamed_from: statements.ImportFileKnown | None = None
     first_path: str | None = None  # this is a further name of that file, and is not read again
 
 
 async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[FilePlan]:
     """Compare files with the records of earlier imports, and return a plan for each."""
     paths = [file.path for file in files]
-    known = {row.path: row for row in await _rows(backend, "import_file.known", "paths", paths)}
+    known = {row.path: row for row in await _rows(backend, _known_page, paths)}
     unknown = [file.inode for file in files if file.path not in known]
     by_inode: dict[str, list[str]] = {}
-    for row in await _rows(backend, "import_file.by_inode", "inodes", unknown):
-        by_inode.setdefault(row.inode, []).append(row.path)
-    for row in known.values():
-        by_inode.setdefault(row.inode, []).append(row.path)
+    named = [(row.inode, row.path) for row in await _rows(backend, _by_inode_page, unknown)]
+    named += [(row.inode, row.path) for row in known.values()]
+    for inode, path in named:
+        if inode is not None:
+            by_inode.setdefault(inode, []).append(path)
     elsewhere = {path for paths in by_inode.values() for path in paths if path not in known}
     records = {
-        row.path: row
-        for row in await _rows(backend, "import_file.known", "paths", sorted(elsewhere))
+        row.path: row for row in await _rows(backend, _known_page, sorted(elsewhere))
     } | known
     return await anyio.to_thread.run_sync(_plan_files, files, known, by_inode, records)
 
 
-async def _rows(backend: Backend, statement: str, name: str, values: Sequence[str]) -> list[Row]:
-    found: list[Row] = []
+def _known_page(paths: str) -> Callable[[ReadTx], list[statements.ImportFileKnown]]:
+    return lambda tx: tx.all("import_file.known", paths=paths)
+
+
+def _by_inode_page(inodes: str) -> Callable[[ReadTx], list[statements.ImportFileByInode]]:
+    return lambda tx: tx.all("import_file.by_inode", inodes=inodes)
+
+
+async def _rows(
+    backend: Backend, page: Callable[[str], Callable[[ReadTx], list[R]]], values: Sequence[str]
+) -> list[R]:
+    """Return what `page` reads for the values, which it gets as JSON, a bounded number at a time."""
+    found: list[R] = []
     for at in range(0, len(values), _PATHS_PAGE):
-        page = json.dumps(values[at : at + _PATHS_PAGE])
-        found += await backend.read(_all(statement, name, page), op="import.plan")
+        listed = json.dumps(values[at : at + _PATHS_PAGE])
+        found += await backend.read(page(listed), op="import.plan")
     return found
-
-
-def _all(statement: str, name: str, value: str) -> Callable[[ReadTx], list[Row]]:
-    return lambda tx: tx.all(statement, **{name: value})
 
 
 def _plan_files(
     files: Sequence[SourceFile],
-    known: dict[str, Row],
+    known: dict[str, statements.ImportFileKnown],
     by_inode: dict[str, list[str]],
-    records: dict[str, Row],
+    records: dict[str, statements.ImportFileKnown],
 ) -> list[FilePlan]:
     """Decide for each file, on a worker thread, because it looks at the disk."""
     first_of: dict[str, str] = {}  # inode -> the path under which it is read
@@ -116,7 +128,7 @@ def _still_at(path: str, inode: str) -> bool:
     return f"{found.st_dev}:{found.st_ino}" == inode
 
 
-def _is_same_file(path: str, row: Row) -> bool:
+def _is_same_file(path: str, row: statements.ImportFileKnown) -> bool:
     """Return whether a file begins with the bytes that were imported under another name."""
     try:
         next(read_batches(path, place_of(row)), None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from sessiondb.backend import Backend, Row, Tx
+from sessiondb.backend import Backend, Tx
 from sessiondb.errors import (
     NotExecuted,
     OutcomeUnknown,
@@ -27,6 +27,11 @@ from .jsonl_reader import FileBatch
 from .progress import Progress
 from .redaction import Redactor, counted
 
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+    Receipt = statements.ImportFileKnown | statements.ImportFileByPath
+
 T = TypeVar("T")
 
 LISTED_MAX: Final = 100  # damaged lines and notes that a receipt lists: more are only counted
@@ -40,7 +45,7 @@ class FileState:
     """What this import has done with one file: its receipt in the making."""
 
     file: SourceFile
-    known: Row | None = None
+    known: Receipt | None = None
     status: FileStatus = "imported"
     session_id: str | None = None
     bytes: int = 0
@@ -62,7 +67,7 @@ class FileState:
         if self.known is not None:
             self.begin_with(self.known)
 
-    def begin_with(self, row: Row) -> None:
+    def begin_with(self, row: Receipt) -> None:
         """Begin the receipt with the record of an earlier import."""
         self.known = row
         self.session_id, self.entries = row.session_id, row.entries

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sessiondb.backend import Backend, ReadTx, Row
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.batching import last_fitting
 from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import MIB, SEQ_MAX
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
 
 from .jsonl_reader import BEHIND_ENTRY
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 PAGE_BYTES: Final = 4 * MIB
 PAGE_ROWS: Final = 500
@@ -105,14 +108,16 @@ async def own_entries(
     while low_no <= high_no:
         rows = await backend.read(_entry_page(low_no, high_no), op="export.entries")
         for row in rows:
-            yield seq_of(row.entry_no), bytes(row.content)
+            yield seq_of(row.entry_no), row.content
         if not rows:
             return
         low_no = rows[-1].entry_no + 1
 
 
-def _entry_page(low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
-    def read(tx: ReadTx) -> list[Row]:
+def _entry_page(
+    low_no: int, high_no: int
+) -> Callable[[ReadTx], list[statements.ImportFilePayloads]]:
+    def read(tx: ReadTx) -> list[statements.ImportFilePayloads]:
         sizes = tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
         if not sizes:
             return []
@@ -171,8 +176,10 @@ def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
     )
 
 
-def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx], list[Row]]:
-    def read(tx: ReadTx) -> list[Row]:
+def _shared_page(
+    branch_no: int, low_no: int, high_no: int
+) -> Callable[[ReadTx], list[statements.ImportFileSharedEntries]]:
+    def read(tx: ReadTx) -> list[statements.ImportFileSharedEntries]:
         sizes = tx.all(
             "import_file.shared_sizes",
             branch_no=branch_no,
@@ -191,9 +198,9 @@ def _shared_page(branch_no: int, low_no: int, high_no: int) -> Callable[[ReadTx]
 
 
 @stored_text()
-def _as_current(row: Row) -> bytes:
+def _as_current(row: statements.ImportFileSharedEntries) -> bytes:
     """Return an entry's line in the current version. Only lines of version 1 and 2 change."""
-    content = bytes(row.content)
+    content = row.content
     entry: dict[str, Any] = loads(content)
     message = entry.get("message")
     old_role = isinstance(message, dict) and message.get("role") == "hookMessage"

@@ -18,9 +18,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sessiondb.backend import Row
 from sessiondb.errors import InvalidKey
 from sessiondb.json_text import DamagedLine, decode_object, dumps_again, loads, storable
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB
@@ -29,6 +28,9 @@ from sessiondb.transcript.keys import SessionKey, parse_key
 from .folder_scan import SourceFile, file_name, kind_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .redaction import Redactor
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +237,12 @@ class Binding:
 class Targets:
     """The transcripts of one folder, which the rows of its index can point at."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[statements.ImportFileInFolder]) -> None:
         self.by_name = {file_name(row.path): row for row in rows if row.kind in ("live", "pi")}
         self.by_id = {row.session_id: row for row in rows if row.kind in ("live", "pi")}
         self.names = set(self.by_name)
 
-    def of(self, entry: IndexEntry) -> Row | None:
+    def of(self, entry: IndexEntry) -> statements.ImportFileInFolder | None:
         """Return the transcript that a row names: by file name, then by session id."""
         name = file_for(entry, self.names)
         return self.by_name[name] if name is not None else self.by_id.get(entry.session_id or "")
@@ -280,7 +282,7 @@ class _KeyRow:
     """A key, the transcript that its row points at, and the text of the row."""
 
     key: SessionKey
-    target: Row
+    target: statements.ImportFileInFolder
     row: str
 
 
@@ -333,7 +335,7 @@ def agent_in(entries: Sequence[IndexEntry]) -> str:
 def renew_index(
     content: bytes,
     agent_id: str | None,
-    bindings: dict[str, Row],
+    bindings: dict[str, statements.ImportFileBindingsOfAgent],
     names: dict[int, str],
     folder: str,
     *,
@@ -391,7 +393,9 @@ def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
     return key.text if key is not None else None
 
 
-def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
+def _means(
+    entry: IndexEntry, binding: statements.ImportFileBindingsOfAgent, names: dict[int, str]
+) -> bool:
     """Return whether an index row still names the session that its key is bound to."""
     name = file_name(names.get(binding.session_no, ""))
     return binding.session_id == entry.session_id or name in (
@@ -400,7 +404,12 @@ def _means(entry: IndexEntry, binding: Row, names: dict[int, str]) -> bool:
     )
 
 
-def new_row(binding: Row, entry: IndexEntry | None, names: dict[int, str], folder: str) -> str:
+def new_row(
+    binding: statements.ImportFileBindingsOfAgent,
+    entry: IndexEntry | None,
+    names: dict[int, str],
+    folder: str,
+) -> str:
     """Return an index row for a binding. The other fields of the old row stay."""
     before = loads(entry.text) if entry is not None else {}
     row: dict[str, Any] = before if isinstance(before, dict) else {}

@@ -50,11 +50,12 @@ async def compare_with_file(
     )
     if row is None or row.session_no is None:
         return []
+    session_no = row.session_no
     digest = hashlib.sha256()
     async for part in imported_bytes(
         backend,
         row.first_import_file_no,
-        row.session_no,
+        session_no,
         row.entries,
         final_newline=bool(row.final_newline),
     ):
@@ -74,11 +75,11 @@ async def compare_with_file(
     if digest.digest() != hashlib.sha256(content).digest():
         differences.append("its export differs from the file")
     undone = await backend.read(
-        lambda tx: tx.first("import_file.undone", session_no=row.session_no), op="import.verify"
+        lambda tx: tx.first("import_file.undone", session_no=session_no), op="import.verify"
     )
     if row.session_last_seq != row.entries or undone is not None:
         return differences  # the session has entries of its own, so its context is not the file's
-    stored = await backend.read(lambda tx: read_context(tx, row.session_no), op="import.verify")
+    stored = await backend.read(lambda tx: read_context(tx, session_no), op="import.verify")
     read = await anyio.to_thread.run_sync(_context_of, content)
     if read is not None:
         try:

@@ -15,9 +15,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sessiondb.backend import Row, Tx
+from sessiondb.backend import Tx
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
@@ -30,6 +30,9 @@ from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
 from .redaction import Mark, mark_in, without_mark
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 NOTES_MAX: Final = 100  # that a receipt lists
 NOTE_CHARS_MAX: Final = 4_000
@@ -131,7 +134,9 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
     return BatchResult(state.session_id if state is not None else None, entries, notes)
 
 
-def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
+def _note_of(
+    row: statements.ImportFileByPath, batch: FileBatch, notes: Sequence[str]
+) -> str | None:
     """Return the note of the record. First comes the mark of a redaction, if there was one."""
     mark = mark_in(row.note)
     if batch.redacted is not None:
@@ -147,8 +152,8 @@ def _note_of(row: Row, batch: FileBatch, notes: Sequence[str]) -> str | None:
     )
 
 
-def _begin_file(tx: Tx, file: SourceFile) -> Row:
-    row = tx.first(
+def _begin_file(tx: Tx, file: SourceFile) -> statements.ImportFileByPath:
+    tx.one(
         "import_file.insert",
         path=file.path,
         name=file.name,
@@ -159,8 +164,7 @@ def _begin_file(tx: Tx, file: SourceFile) -> Row:
         sha256=Place().sha256,
         note=None,
     )
-    assert row is not None, "INSERT ... RETURNING returns its row"
-    return tx.first("import_file.by_path", path=file.path)
+    return tx.one("import_file.by_path", path=file.path)
 
 
 def _keep(tx: Tx, import_file_no: int, kept: Kept, *, after_seq: int) -> None:
@@ -260,14 +264,14 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
     return bound, notes
 
 
-def place_of(row: Row | None) -> Place:
+def place_of(row: statements.ImportFileKnown | None) -> Place:
     """Return where reading continues in a file that an earlier import has recorded."""
     if row is None:
         return Place()
     known = Place(
         row.bytes,
         row.lines,
-        row.sha256,
+        row.sha256 or "",  # every record has one; without it, nothing is a continuation
         resume_at=row.bytes,
         resume_lines=row.lines,
         mid_line=row.bytes > 0 and not row.final_newline,

@@ -106,7 +106,7 @@ SELECT content, sha256, note FROM import_file WHERE path = :path AND kind = 'ind
 
 -- name: in_folder
 -- Return the transcripts imported from one folder: where an index entry can point.
-SELECT r.path, r.kind, r.session_no, s.session_id FROM import_file AS r
+SELECT r.path, r.kind, s.session_no, s.session_id FROM import_file AS r
 JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path > :folder || '/' AND r.path < :folder || '0' ORDER BY r.path;
 

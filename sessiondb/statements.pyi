@@ -1,0 +1,3228 @@
+"""What each named statement takes, and a class for its rows.
+
+For type checkers only: at run time there is no such module. Written by `make statements` from
+schema.sql and sessiondb/sqlite/queries/*.sql; a test compares them.
+"""
+
+from typing import Any, Literal, NamedTuple, Protocol, overload
+
+from typing_extensions import deprecated
+
+from .backend import AnyStatement, SqlValue
+
+
+class ArchiveProtection(NamedTuple):
+    """archive.protection: Return what keeps a session from being archived, each as 1 or 0. A fork protects its parent while the fork can be read, and while the fork's own archive is being written. Forks of forks protect theirs in turn. `restorable_id` is an archived fork whose restore needs this session."""
+
+    session_id: str
+    pinned: int
+    turn_running: int
+    compaction_running: int
+    inbox_open: int
+    outbox_open: int
+    outbox_unknown: int
+    importing: int
+    fork_id: str | None
+    restorable_id: str | None
+
+
+class ArchiveSession(NamedTuple):
+    """archive.session: Return a session's whole row, as it is archived and compared."""
+
+    session_no: int
+    session_id: str
+    agent_id: str | None
+    origin: str
+    version: int
+    created_at_ms: int
+    updated_at_ms: int
+    ended_at_ms: int | None
+    name: str | None
+    last_seq: int
+    epoch: int
+    head_no: int | None
+    branch_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
+    context_tokens: int
+    tokens_fresh: int
+    forked_from_no: int | None
+    pinned_at_ms: int | None
+    archived_at_ms: int | None
+
+
+class ArchiveBindings(NamedTuple):
+    """archive.bindings: Return the keys that point at a session, whole."""
+
+    session_key: str
+    session_no: int
+    agent_id: str
+    bound_at_ms: int
+    details: str | None
+
+
+class ArchiveBranches(NamedTuple):
+    """archive.branches: Return a session's branches, whole, a page at a time. A parent has the lower number."""
+
+    branch_no: int
+    session_no: int
+    parent_branch_no: int | None
+    fork_no: int | None
+    first_no: int
+
+
+class ArchiveEpochs(NamedTuple):
+    """archive.epochs: Return a session's epochs, whole, a page at a time."""
+
+    session_no: int
+    epoch: int
+    reason: str
+    opened_at_ms: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    closed_head_no: int | None
+    closed_at_ms: int | None
+
+
+class ArchiveEntries(NamedTuple):
+    """archive.entries: Return a range of entries, whole."""
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    projection: int
+    tokens: int
+    tokens_total: int
+    usage_tokens: int | None
+    open_calls: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    model_no: int | None
+    thinking_no: int | None
+    body_at: int
+    body_bytes: int
+    appended_at_ms: int
+    entry_id: str
+    idempotency_key: str | None
+    payload: str
+
+
+class ArchiveInsert(NamedTuple):
+    """archive.insert: Begin an archive. The partial unique index allows one per session that is not restored."""
+
+    archive_no: int
+
+
+class ArchiveGet(NamedTuple):
+    """archive.get: Return one archive."""
+
+    archive_no: int
+    session_no: int
+    session_id: str
+    forked_from_no: int | None
+    state: str
+    reason: str
+    encoding: str
+    rows: int
+    bytes: int
+    bytes_stored: int
+    session_keys: str
+    finished_at_ms: int | None
+
+
+class ArchiveOfSession(NamedTuple):
+    """archive.of_session: Return a session's archive that is not restored, if there is one."""
+
+    archive_no: int
+    state: str
+    reason: str
+    encoding: str
+    finished_at_ms: int | None
+
+
+ArchiveUnfinished = ArchiveInsert  # archive.unfinished
+
+
+class ArchiveKept(NamedTuple):
+    """archive.kept: Return the archives that can be restored and when they were made, oldest first, a page at a time."""
+
+    archive_no: int
+    session_no: int
+    session_id: str
+    updated_at_ms: int
+    last_seq: int
+    bytes_stored: int
+    finished_at_ms: int | None
+
+
+class ArchiveNextChunk(NamedTuple):
+    """archive.next_chunk: Return the number of the next chunk of an archive."""
+
+    chunk_no: int
+
+
+class ArchiveChunk(NamedTuple):
+    """archive.chunk: Return one chunk."""
+
+    chunk_no: int
+    what: str
+    rows: int
+    sha256: str
+    content: bytes
+
+
+class ArchiveBranch(NamedTuple):
+    """archive.branch: Return a branch, if it exists."""
+
+    branch_no: int
+
+
+class CompactionRunning(NamedTuple):
+    """compaction.running: Return the live job of a session, with its owner."""
+
+    compaction_id: str
+    trigger: str
+    begun_at_ms: int
+    deadline_ms: int
+    host: str | None
+    boot_id: str | None
+    pid: int | None
+    pid_started: int | None
+    program: str | None
+
+
+class CompactionRecent(NamedTuple):
+    """compaction.recent: Return a session's last jobs, newest first."""
+
+    compaction_id: str
+    state: str
+    base_epoch: int
+    finished_at_ms: int | None
+
+
+class CompactionById(NamedTuple):
+    """compaction.by_id: Return a job, whatever its state."""
+
+    compaction_id: str
+    session_no: int
+    session_id: str
+    state: str
+    trigger: str
+    base_epoch: int
+    cut_no: int | None
+    first_kept_no: int | None
+    tokens_before: int
+    tokens_after: int | None
+    deadline_ms: int
+    deadline_max_ms: int
+    late: int
+    epoch: int | None
+    reason: str | None
+    entry_id: str | None
+
+
+class CompactionRenew(NamedTuple):
+    """compaction.renew: Move a running job's deadline, at most to its bound."""
+
+    deadline_ms: int
+
+
+class CompactionByEntry(NamedTuple):
+    """compaction.by_entry: Return the job that wrote a summary entry."""
+
+    compaction_id: str
+    epoch: int | None
+
+
+class CompactionCutPage(NamedTuple):
+    """compaction.cut_page: Return the small columns of one branch's range, newest first: what a cut search weighs. Reads no payload."""
+
+    entry_no: int
+    type: str
+    role: str | None
+    projection: int
+    tokens: int
+    open_calls: int
+
+
+class CompactionList(NamedTuple):
+    """compaction.list: Return jobs, newest first, a page at a time."""
+
+    compaction_no: int
+    compaction_id: str
+    session_id: str
+    state: str
+    trigger: str
+    base_epoch: int
+    epoch: int | None
+    late: int
+    tokens_before: int
+    tokens_after: int | None
+    owner: str | None
+    begun_at_ms: int
+    deadline_ms: int
+    finished_at_ms: int | None
+    reason: str | None
+
+
+CompactionListOfSession = CompactionList  # compaction.list_of_session
+
+
+class ContextPointers(NamedTuple):
+    """context.pointers: Return where a session's current context begins and ends, and how many tokens it has."""
+
+    session_no: int
+    session_id: str
+    version: int
+    epoch: int
+    head_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
+    context_tokens: int
+    tokens_fresh: int
+
+
+class ContextNow(NamedTuple):
+    """context.now: Return the same, with the model settings at the head and the branch of the head. That is all that a context needs besides its messages, unless its path crosses branches."""
+
+    session_id: str
+    epoch: int
+    head_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
+    context_tokens: int
+    tokens_fresh: int
+    archived_at_ms: int | None
+    head_id: str | None
+    branch_no: int | None
+    first_no: int | None
+    parent_branch_no: int | None
+    model_entry: str | None
+    thinking_entry: str | None
+
+
+class ContextThen(NamedTuple):
+    """context.then: Return the same at the end of a past epoch, whose tokens were not kept."""
+
+    session_id: str
+    epoch: int
+    head_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
+    context_tokens: None
+    tokens_fresh: int
+    head_id: str | None
+    branch_no: int | None
+    first_no: int | None
+    parent_branch_no: int | None
+    model_entry: str | None
+    thinking_entry: str | None
+
+
+class ContextSpan(NamedTuple):
+    """context.span: Return what one branch's range adds to a context: the message as bytes where it can be cut out of the payload, else the whole entry. Bytes, so that offsets are bytes and nothing is decoded on the way."""
+
+    entry_no: int
+    projection: int
+    content: bytes
+
+
+class ContextBoundary(NamedTuple):
+    """context.boundary: Return the entry at which the context begins."""
+
+    entry_no: int
+    type: str
+    payload: str
+
+
+class EventsAfter(NamedTuple):
+    """events.after: Return the events after a cursor, in order. Safe, because numbers are assigned under the one write lock: a later commit never carries a lower number. (On a server with concurrent writers this would not hold.)"""
+
+    event_no: int
+    kind: str
+    audience: str
+    session_id: str | None
+    at_ms: int
+    text: str
+    data: str
+
+
+EventsAfterFor = EventsAfter  # events.after_for
+
+
+class EventsOfSession(NamedTuple):
+    """events.of_session: Return a session's events for one audience among the newest of all, newest first. Reads at most `among` rows."""
+
+    event_no: int
+    kind: str
+    audience: str
+    session_id: str
+    at_ms: int
+    text: str
+    data: str
+
+
+class EventsLast(NamedTuple):
+    """events.last: Return the newest event's number."""
+
+    event_no: int | None
+
+
+class EventsNthLast(NamedTuple):
+    """events.nth_last: Return the number of the n-th event from the end."""
+
+    event_no: int
+
+
+EventsNthLastFor = EventsNthLast  # events.nth_last_for
+
+
+EventsCursor = EventsNthLast  # events.cursor
+
+
+class ImportFileKnown(NamedTuple):
+    """import_file.known: Return what earlier imports recorded of some files, and where reading of each continues. The tail is the last line, if it had no line end and was not an entry. That line is read again."""
+
+    import_file_no: int
+    path: str
+    name: str
+    kind: str
+    session_no: int | None
+    session_id: str | None
+    version: int | None
+    bytes: int
+    lines: int
+    entries: int
+    quarantined: int
+    sha256: str | None
+    final_newline: int
+    inode: str | None
+    state: str
+    note: str | None
+    session_last_seq: int
+    first_import_file_no: int
+    tail_at: int | None
+    tail_reason: str | None
+
+
+class ImportFileByPath(NamedTuple):
+    """import_file.by_path: Return one file's receipt, with its session's present size."""
+
+    import_file_no: int
+    session_no: int | None
+    session_id: str | None
+    bytes: int
+    lines: int
+    entries: int
+    quarantined: int
+    sha256: str | None
+    final_newline: int
+    state: str
+    note: str | None
+    session_last_seq: int
+    first_import_file_no: int
+
+
+class ImportFileByInode(NamedTuple):
+    """import_file.by_inode: Return the receipts of files with these inodes, whatever their paths."""
+
+    import_file_no: int
+    path: str
+    inode: str | None
+
+
+class ImportFileInsert(NamedTuple):
+    """import_file.insert: Begin a file's receipt, before anything of it is stored."""
+
+    import_file_no: int
+
+
+class ImportFileIndexContent(NamedTuple):
+    """import_file.index_content: Return an index file as it was imported."""
+
+    content: bytes | None
+    sha256: str | None
+    note: str | None
+
+
+class ImportFileInFolder(NamedTuple):
+    """import_file.in_folder: Return the transcripts imported from one folder: where an index entry can point."""
+
+    path: str
+    kind: str
+    session_no: int
+    session_id: str
+
+
+class ImportFileFiles(NamedTuple):
+    """import_file.files: Return imported files in the order of their import, a page at a time: what an export writes again. Of all sessions: without those deleted without an archive, of which nothing is left to write."""
+
+    import_file_no: int
+    path: str
+    name: str
+    kind: str
+    agent_id: str | None
+    session_no: int | None
+    session_id: str | None
+    session_last_seq: int | None
+    bytes: int
+    entries: int
+    final_newline: int
+    state: str
+    first_import_file_no: int
+
+
+class ImportFileIndexes(NamedTuple):
+    """import_file.indexes: Return the imported index files, without their content."""
+
+    import_file_no: int
+    path: str
+    name: str
+    agent_id: str | None
+
+
+class ImportFileSessionsWithoutFile(NamedTuple):
+    """import_file.sessions_without_file: Return the sessions that were not imported, a page at a time. Of all sessions: without those deleted without an archive."""
+
+    session_no: int
+    session_id: str
+    agent_id: str | None
+    origin: str
+    forked_from_no: int | None
+
+
+class ImportFileBindingsOfAgent(NamedTuple):
+    """import_file.bindings_of_agent: Return an agent's keys, a page at a time: the content of its index."""
+
+    session_key: str
+    session_no: int
+    session_id: str
+    updated_at_ms: int
+    details: str | None
+
+
+class ImportFileAgents(NamedTuple):
+    """import_file.agents: Return the agents that own a key."""
+
+    agent_id: str
+
+
+class ImportFileEntrySizes(NamedTuple):
+    """import_file.entry_sizes: Return the sizes of the next entries of a session, so that a page of them can be bounded in bytes."""
+
+    entry_no: int
+    bytes: int
+
+
+class ImportFilePayloads(NamedTuple):
+    """import_file.payloads: Return the texts of a range of entries, in order of arrival."""
+
+    entry_no: int
+    content: bytes
+
+
+class ImportFileKeptSizes(NamedTuple):
+    """import_file.kept_sizes: Return the sizes of the next quarantined pieces of a file."""
+
+    byte_offset: int
+    bytes: int
+
+
+class ImportFileKept(NamedTuple):
+    """import_file.kept: Return the quarantined pieces of a file within a range of offsets."""
+
+    byte_offset: int
+    after_seq: int
+    content: bytes
+    reason: str
+
+
+class ImportFileForeignParents(NamedTuple):
+    """import_file.foreign_parents: Return the entries of other sessions that a fork's own entries follow."""
+
+    parent_no: int | None
+
+
+class ImportFileSharedEntries(NamedTuple):
+    """import_file.shared_entries: Return the entries of one branch's range, with what a file of the current version needs."""
+
+    entry_no: int
+    entry_id: str
+    type: str
+    content: bytes
+    parent_id: str | None
+    first_kept_id: str | None
+
+
+ImportFileSharedSizes = ImportFileEntrySizes  # import_file.shared_sizes
+
+
+class ImportFileDetails(NamedTuple):
+    """import_file.details: Return what an imported index recorded about a key, verbatim."""
+
+    details: str | None
+
+
+class ImportFileUndone(NamedTuple):
+    """import_file.undone: Return a row if a compaction of a session was undone: the one change of a context that adds no entry."""
+
+    epoch: int
+
+
+class InboxByEvent(NamedTuple):
+    """inbox.by_event: Return the receipt of a message that was accepted before."""
+
+    inbox_no: int
+    session_id: str
+    state: str
+    accepted_at_ms: int
+
+
+class InboxAccept(NamedTuple):
+    """inbox.accept: Accept a message: it is accepted when this row is committed."""
+
+    inbox_no: int
+
+
+class InboxWaitingInSession(NamedTuple):
+    """inbox.waiting_in_session: Count the messages of a session that wait or are being worked on, up to a limit."""
+
+    waiting: int
+
+
+InboxWaitingInLane = InboxWaitingInSession  # inbox.waiting_in_lane
+
+
+InboxNext = InboxAccept  # inbox.next
+
+
+class InboxCandidate(NamedTuple):
+    """inbox.candidate: Return what a claim of a message needs."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    channel: str
+    event_id: str
+    attempts: int
+    timeout_ms: int | None
+    ended_at_ms: int | None
+    payload: str
+
+
+class InboxDue(NamedTuple):
+    """inbox.due: Return when the next message of a lane that waits for its retry becomes available. A pause is at most a minute. A time further ahead comes from a clock that has been set back since, and is ignored."""
+
+    at_ms: int | None
+
+
+InboxWaiting = InboxAccept  # inbox.waiting
+
+
+class InboxInterrupted(NamedTuple):
+    """inbox.interrupted: Return interrupted messages, newest first, a page at a time, with how the session's turn before ended and whether its import was damaged."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    updated_at_ms: int
+    ended_at_ms: int | None
+    accepted_at_ms: int
+    attempts: int
+    reason: str | None
+    state_before: str | None
+    damaged: int
+    holder_no: int | None
+
+
+class InboxInterruptedBy(NamedTuple):
+    """inbox.interrupted_by: Return the same for messages that turns of some processes (a JSON array) work on, for a plan that takes these processes for dead. Reads running turns only."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    updated_at_ms: int
+    ended_at_ms: int | None
+    accepted_at_ms: int
+    attempts: int
+    reason: str | None
+    state_before: str | None
+    damaged: int
+    holder_no: int
+
+
+class InboxRunningResumes(NamedTuple):
+    """inbox.running_resumes: Count the resumes that are queued or running, without those that run in dead processes (a JSON array)."""
+
+    resumes: int
+
+
+class InboxLate(NamedTuple):
+    """inbox.late: Return the messages whose sender has not been told yet that they wait."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    accepted_at_ms: int
+
+
+class InboxNotified(NamedTuple):
+    """inbox.notified: Return when a message was accepted, whether its sender has been told to wait, and which turn has it."""
+
+    accepted_at_ms: int
+    delayed: int
+    state: str
+    turn_no: int | None
+
+
+class InboxDead(NamedTuple):
+    """inbox.dead: Return dead letters, newest first, a page at a time."""
+
+    inbox_no: int
+    channel: str
+    event_id: str
+    session_id: str
+    lane: str
+    accepted_at_ms: int
+    attempts: int
+    reason: str | None
+    payload: str
+
+
+class InboxOpen(NamedTuple):
+    """inbox.open: Return the messages that are neither done nor dead, oldest first, a page at a time. The partial index holds exactly these."""
+
+    inbox_no: int
+    channel: str
+    event_id: str
+    session_id: str
+    lane: str
+    state: str
+    accepted_at_ms: int
+    available_at_ms: int
+    attempts: int
+    turn_no: int | None
+    reason: str | None
+
+
+class InstanceInsert(NamedTuple):
+    """instance.insert: Register this process as one that may write. Every lease and job names it by the returned number."""
+
+    instance_no: int
+
+
+class InstanceByPid(NamedTuple):
+    """instance.by_pid: Return the newest open registration of a process on this boot of this host, to name the holder of a lock."""
+
+    instance_no: int
+    pid: int
+    pid_started: int
+    program: str
+    opened_at_ms: int
+
+
+class OutboxNext(NamedTuple):
+    """outbox.next: Return the reply that became available first within a time range and may be sent. Replies of one session keep their order. Replies that wait for their retry are not read."""
+
+    outbox_no: int
+
+
+class OutboxCandidate(NamedTuple):
+    """outbox.candidate: Return what sending a reply needs."""
+
+    outbox_no: int
+    session_id: str
+    session_no: int
+    target: str
+    attempts: int
+    attempts_before: int
+    asked_at_ms: int
+    payload: str
+
+
+class OutboxFull(NamedTuple):
+    """outbox.full: Return a row if more than `fewer` replies wait or are being sent. The partial index holds exactly these."""
+
+    full: int
+
+
+class OutboxDue(NamedTuple):
+    """outbox.due: Return when the next reply that waits for its retry becomes available. A pause is at most a minute. A time further ahead comes from a clock that has been set back since, and is ignored."""
+
+    at_ms: int | None
+
+
+OutboxBegun = OutboxNext  # outbox.begun
+
+
+class OutboxOverdue(NamedTuple):
+    """outbox.overdue: Return the replies whose lease has expired."""
+
+    outbox_no: int
+    session_no: int
+    attempts: int
+
+
+OutboxOfInstance = OutboxOverdue  # outbox.of_instance
+
+
+class OutboxList(NamedTuple):
+    """outbox.list: Return the replies in a state, oldest first, a page at a time."""
+
+    outbox_no: int
+    session_id: str
+    turn_no: int | None
+    target: str
+    state: str
+    attempts: int
+    created_at_ms: int
+    reason: str | None
+    payload: str
+
+
+OutboxListSent = OutboxList  # outbox.list_sent
+
+
+class PruningOutbox(NamedTuple):
+    """pruning.outbox: Return the next replies by number: whether each is sent and older than a time, and whether it is younger."""
+
+    no: int
+    prunable: int
+    young: int
+
+
+PruningInbox = PruningOutbox  # pruning.inbox
+
+
+PruningTurn = PruningOutbox  # pruning.turn
+
+
+PruningEvent = PruningOutbox  # pruning.event
+
+
+class RecoveryOpenInstances(NamedTuple):
+    """recovery.open_instances: Return the processes that never closed the database, oldest first, a page at a time."""
+
+    instance_no: int
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+    program: str
+    opened_at_ms: int
+
+
+class RecoveryRunningCompactions(NamedTuple):
+    """recovery.running_compactions: Return the running jobs of one process."""
+
+    compaction_id: str
+    session_no: int
+
+
+class RecoveryOverdueCompactions(NamedTuple):
+    """recovery.overdue_compactions: Return the running jobs whose deadline has passed, whatever process runs them. Reads running jobs only."""
+
+    compaction_id: str
+
+
+class RecoveryUncleanStarts(NamedTuple):
+    """recovery.unclean_starts: Count the processes of one program that were opened between two times and died without closing. They are known to be dead, or are in a JSON array of processes found dead. The program is the caller's own. For a reader or the command line it is the program with most of them. A later time comes from a clock that has been set back since, and is ignored."""
+
+    starts: int
+
+
+class RecoveryHeld(NamedTuple):
+    """recovery.held: Return the turns, compactions and replies under way, with their owners, since when and until when."""
+
+    what: str
+    session_id: str
+    number: int
+    operation: str
+    since_ms: int
+    until_ms: int
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+    program: str
+
+
+class RegistryInsert(NamedTuple):
+    """registry.insert: Insert a session. The unique session_id settles a race between two creators."""
+
+    session_no: int
+
+
+class RegistryById(NamedTuple):
+    """registry.by_id: Return the session with exactly this id."""
+
+    session_no: int
+    session_id: str
+
+
+RegistryByPrefix = RegistryById  # registry.by_prefix
+
+
+class RegistryByKey(NamedTuple):
+    """registry.by_key: Return the session that a key is bound to now."""
+
+    session_no: int
+    session_id: str
+    ended_at_ms: int | None
+
+
+class RegistryList(NamedTuple):
+    """registry.list: Return sessions in the order of their last change, newest first, a page at a time."""
+
+    session_no: int
+    session_id: str
+    agent_id: str | None
+    origin: str
+    version: int
+    name: str | None
+    last_seq: int
+    epoch: int
+    context_tokens: int
+    tokens_fresh: int
+    created_at_ms: int
+    updated_at_ms: int
+    ended_at_ms: int | None
+    pinned_at_ms: int | None
+    archived_at_ms: int | None
+    forked_from: str | None
+    compactions: int
+    keys: str
+
+
+RegistryInfo = RegistryList  # registry.info
+
+
+class RegistryBegan(NamedTuple):
+    """registry.began: Return when a session's present conversation began, by its start, its last reset or its fork, and the reset's entry."""
+
+    opened_at_ms: int
+    boundary_no: int | None
+
+
+class RegistryHeard(NamedTuple):
+    """registry.heard: Return when a person last wrote in a session, among its newest entries. A message of lane cron is no person."""
+
+    appended_at_ms: int
+
+
+class RetentionNewest(NamedTuple):
+    """retention.newest: Return sessions in the order of their last change, newest first, a page at a time. Archived ones too, so that a page is one page."""
+
+    session_no: int
+    session_id: str
+    updated_at_ms: int
+    last_seq: int
+    archived_at_ms: int | None
+    keys: int
+    agent_id: str | None
+    restored_at_ms: int | None
+
+
+RetentionOldest = RetentionNewest  # retention.oldest
+
+
+class SalvageCountedHeader(NamedTuple):
+    """salvage.counted_header: Return a row if a receipt counts one entry more than the session has: the header, which is no entry."""
+
+    found: int
+
+
+class SalvageSessions(NamedTuple):
+    """salvage.sessions: Return sessions with what they need from other tables, a page at a time."""
+
+    session_no: int
+    session_id: str
+    origin: str
+    version: int
+    created_at_ms: int
+    updated_at_ms: int
+    last_seq: int
+    head_no: int | None
+    forked_from_no: int | None
+    archived_at_ms: int | None
+    found_forked_from_no: int | None
+
+
+class SalvageSession(NamedTuple):
+    """salvage.session: Return one session."""
+
+    session_no: int
+    session_id: str
+    origin: str
+    version: int
+    created_at_ms: int
+    updated_at_ms: int
+    last_seq: int
+    head_no: int | None
+    forked_from_no: int | None
+    archived_at_ms: int | None
+    ended_at_ms: int | None
+
+
+class SalvageNumbers(NamedTuple):
+    """salvage.numbers: Return the numbers of the entries of a session, a page at a time."""
+
+    entry_no: int
+
+
+class SalvageHeader(NamedTuple):
+    """salvage.header: Return a session's first line."""
+
+    entry_id: str
+    appended_at_ms: int
+    payload: str
+
+
+class SalvageTaken(NamedTuple):
+    """salvage.taken: Return a row if a session id is in use."""
+
+    session_no: int
+
+
+class SalvageForkEpoch(NamedTuple):
+    """salvage.fork_epoch: Return the context that a fork began with."""
+
+    boundary_no: int | None
+    first_kept_no: int | None
+
+
+class SalvageForkPoint(NamedTuple):
+    """salvage.fork_point: Return the entry of another session that the first branch of a fork continues."""
+
+    fork_no: int | None
+
+
+class SalvageUndoneAt(NamedTuple):
+    """salvage.undone_at: Return the heads at which a compaction was undone: the entries do not record it."""
+
+    closed_head_no: int | None
+
+
+class SalvageAside(NamedTuple):
+    """salvage.aside: Return the entries that were set aside, in the order of their numbers (below zero), a page at a time."""
+
+    entry_no: int
+    parent_no: int | None
+    appended_at_ms: int
+    entry_id: str
+    idempotency_key: str | None
+    payload: str
+
+
+class SalvageAsideChild(NamedTuple):
+    """salvage.aside_child: Return the text of the first of the next few entries that follows a given one."""
+
+    payload: str
+
+
+SalvageAsideById = SalvageNumbers  # salvage.aside_by_id
+
+
+class SalvageJobsAside(NamedTuple):
+    """salvage.jobs_aside: Return the jobs that were set aside."""
+
+    compaction_no: int
+    compaction_id: str
+    state: str
+    trigger: str
+    base_epoch: int
+    cut_no: int | None
+    tokens_before: int
+    instance_no: int | None
+    begun_at_ms: int
+    deadline_ms: int
+    deadline_max_ms: int
+    finished_at_ms: int | None
+    entry_no: int | None
+    reason: str | None
+
+
+class SalvageBindings(NamedTuple):
+    """salvage.bindings: Return bindings, a page at a time."""
+
+    session_key: str
+    session_no: int
+    found_session_no: int | None
+    archived_at_ms: int | None
+
+
+class SalvageBranches(NamedTuple):
+    """salvage.branches: Return branches, a page at a time."""
+
+    branch_no: int
+    session_no: int
+    found_session_no: int | None
+
+
+class SalvageNextEpochOwner(NamedTuple):
+    """salvage.next_epoch_owner: Return the next session that has epochs."""
+
+    session_no: int
+    found_session_no: int | None
+
+
+class SalvageCompactions(NamedTuple):
+    """salvage.compactions: Return jobs, a page at a time."""
+
+    compaction_no: int
+    session_no: int
+    found_session_no: int | None
+    instance_no: int | None
+    found_instance_no: int | None
+
+
+class SalvageTurns(NamedTuple):
+    """salvage.turns: Return turns with everything that they must agree with, a page at a time."""
+
+    turn_no: int
+    session_no: int
+    lane: str
+    state: str
+    inbox_no: int
+    instance_no: int
+    started_at_ms: int
+    expires_at_ms: int
+    deadline_ms: int
+    found_session_no: int | None
+    found_lane: str | None
+    found_instance_no: int | None
+    found_inbox_no: int | None
+    inbox_state: str | None
+    inbox_turn_no: int | None
+    inbox_session_no: int | None
+
+
+class SalvageInbox(NamedTuple):
+    """salvage.inbox: Return messages with everything that they must agree with, a page at a time."""
+
+    inbox_no: int
+    session_no: int
+    lane: str
+    state: str
+    attempts: int
+    turn_no: int | None
+    entry_no: int | None
+    found_session_no: int | None
+    archived_at_ms: int | None
+    found_lane: str | None
+    found_turn_no: int | None
+    turn_state: str | None
+    turn_inbox_no: int | None
+    turn_session_no: int | None
+    found_entry_no: int | None
+    found_role: str | None
+    is_users: int | None
+    is_json: int
+
+
+class SalvageInboxPayload(NamedTuple):
+    """salvage.inbox_payload: Return the text of a message."""
+
+    inbox_no: int
+    payload: str
+
+
+class SalvageOutbox(NamedTuple):
+    """salvage.outbox: Return replies with everything that they must agree with, a page at a time."""
+
+    outbox_no: int
+    session_no: int
+    state: str
+    turn_no: int | None
+    instance_no: int | None
+    expires_at_ms: int | None
+    created_at_ms: int
+    finished_at_ms: int | None
+    found_session_no: int | None
+    turn_state: str | None
+    turn_session_no: int | None
+    found_instance_no: int | None
+
+
+class SalvageEvents(NamedTuple):
+    """salvage.events: Return events, a page at a time."""
+
+    event_no: int
+    session_no: int | None
+    found_session_no: int | None
+
+
+class SalvageImportFiles(NamedTuple):
+    """salvage.import_files: Return the receipts of imports with how much of each exists, a page at a time."""
+
+    import_file_no: int
+    session_no: int | None
+    lines: int
+    entries: int
+    quarantined: int
+    found_session_no: int | None
+    session_last_seq: int | None
+    found_quarantined: int
+    last_line: int | None
+
+
+class SalvageNextQuarantined(NamedTuple):
+    """salvage.next_quarantined: Return the next receipt that quarantined lines refer to."""
+
+    import_file_no: int
+    found_import_file_no: int | None
+
+
+class SalvageArchives(NamedTuple):
+    """salvage.archives: Return archives, a page at a time."""
+
+    archive_no: int
+    session_no: int
+    state: str
+    encoding: str
+    found_session_no: int | None
+
+
+class SalvageArchiveOf(NamedTuple):
+    """salvage.archive_of: Return the archive that holds a session's entries."""
+
+    archive_no: int
+    state: str
+    encoding: str
+
+
+class SalvageNextChunkOwner(NamedTuple):
+    """salvage.next_chunk_owner: Return the next archive that chunks belong to."""
+
+    archive_no: int
+    found_archive_no: int | None
+
+
+class SalvageChunk(NamedTuple):
+    """salvage.chunk: Return the next chunk of an archive."""
+
+    chunk_no: int
+    what: str
+    rows: int
+    content: bytes
+
+
+class StatusFile(NamedTuple):
+    """status.file: Return what SQLite keeps about the file itself. These figures are the engine's own."""
+
+    pages: int
+    pages_free: int
+    page_bytes: int
+    schema_version: int
+
+
+class StatusTotals(NamedTuple):
+    """status.totals: Return sums over the small tables. Entries are what the sessions count."""
+
+    sessions: int
+    sessions_ended: int
+    keys: int
+    entries: int
+    import_files: int
+    lines_damaged: int
+    lines_blank: int
+    processes_open: int
+
+
+class StatusWork(NamedTuple):
+    """status.work: Count what a gateway has to do and what it could not finish. Each count reads a partial index of exactly these rows."""
+
+    messages_waiting: int
+    messages_interrupted: int
+    messages_dead: int
+    turns_running: int
+    turns_overdue: int
+    replies_pending: int
+    replies_sending: int
+    replies_unknown: int
+    replies_failed: int
+    events: int
+
+
+class StatusCompactions(NamedTuple):
+    """status.compactions: Count the jobs in each state."""
+
+    state: str
+    jobs: int
+
+
+class StatusRunning(NamedTuple):
+    """status.running: Return the running jobs, oldest first, with their owners."""
+
+    compaction_id: str
+    session_id: str
+    trigger: str
+    begun_at_ms: int
+    deadline_ms: int
+    instance_no: int | None
+    program: str | None
+    host: str | None
+    boot_id: str | None
+    pid: int | None
+    pid_started: int | None
+
+
+class StatusStuck(NamedTuple):
+    """status.stuck: Return what an operator should look at."""
+
+    session_id: str
+    what: str
+    compaction_id: str
+    since: str
+    until: str | None
+
+
+class StatusProcesses(NamedTuple):
+    """status.processes: Return the processes that opened the file for writing and never closed it, newest first: running, or dead."""
+
+    instance_no: int
+    program: str
+    pid: int
+    host: str
+    boot_id: str
+    pid_started: int
+    opened_at_ms: int
+
+
+class StatusRelations(NamedTuple):
+    """status.relations: Return the tables and views by name, views first: what a query may name."""
+
+    name: str
+    type: str
+
+
+class StatusBranches(NamedTuple):
+    """status.branches: Return where a session's first branches left their parents, for a person to see."""
+
+    branch_no: int
+    fork_no: int | None
+    first_no: int
+
+
+class TranscriptState(NamedTuple):
+    """transcript.state: Return everything that an append needs, by two primary-key lookups: the columns of transcript.State, in its order."""
+
+    session_no: int
+    session_id: str
+    version: int
+    ended_at_ms: int | None
+    last_seq: int
+    epoch: int
+    head_no: int | None
+    branch_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
+    context_tokens: int
+    tokens_fresh: int
+    name: str | None
+    archived_at_ms: int | None
+    head_id: str | None
+    position: int
+    tokens_total: int
+    open_calls: int
+    model_no: int | None
+    thinking_no: int | None
+
+
+class TranscriptArchived(NamedTuple):
+    """transcript.archived: Return whether a session's entries are in an archive."""
+
+    session_id: str
+    archived_at_ms: int | None
+
+
+class TranscriptInsertBranch(NamedTuple):
+    """transcript.insert_branch: Begin a branch after an entry, or at the root. Returns its number."""
+
+    branch_no: int
+
+
+class TranscriptBranch(NamedTuple):
+    """transcript.branch: Return one branch: where it left its parent."""
+
+    branch_no: int
+    session_no: int
+    parent_branch_no: int | None
+    fork_no: int | None
+    first_no: int
+
+
+class TranscriptByIdempotencyKey(NamedTuple):
+    """transcript.by_idempotency_key: Return the entry that an earlier call with the same key stored in this session."""
+
+    entry_no: int
+    entry_id: str
+    position: int
+    tokens: int
+    appended_at_ms: int
+
+
+class TranscriptById(NamedTuple):
+    """transcript.by_id: Return the newest entry of this session with this id. Files have been seen to repeat ids."""
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    position: int
+    type: str
+    tokens_total: int
+    open_calls: int
+    boundary_no: int | None
+    model_no: int | None
+    thinking_no: int | None
+    entry_id: str
+
+
+class TranscriptByNo(NamedTuple):
+    """transcript.by_no: Return one entry's small columns."""
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    tokens: int
+    tokens_total: int
+    open_calls: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    model_no: int | None
+    thinking_no: int | None
+    entry_id: str
+
+
+class TranscriptSpanForward(NamedTuple):
+    """transcript.span_forward: Return the entries of one branch between two numbers, oldest first: one page of history."""
+
+    entry_no: int
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    tokens: int
+    usage_tokens: int | None
+    appended_at_ms: int
+    entry_id: str
+    idempotency_key: str | None
+    payload: str
+
+
+TranscriptSpanBackward = TranscriptSpanForward  # transcript.span_backward
+
+
+TranscriptArrivals = TranscriptSpanForward  # transcript.arrivals
+
+
+class TranscriptFirstInSpan(NamedTuple):
+    """transcript.first_in_span: Return the oldest entry of one branch between two numbers."""
+
+    entry_no: int
+
+
+class TranscriptEpoch(NamedTuple):
+    """transcript.epoch: Return one epoch's pointers. closed_at_ms is NULL in the current one."""
+
+    epoch: int
+    reason: str
+    opened_at_ms: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    closed_head_no: int | None
+    closed_at_ms: int | None
+
+
+TranscriptEpochs = TranscriptEpoch  # transcript.epochs
+
+
+class TranscriptFirstEpochNotCompaction(NamedTuple):
+    """transcript.first_epoch_not_compaction: Return the first epoch after a given one that something other than a compaction began."""
+
+    epoch: int
+    reason: str
+
+
+class TurnsLane(NamedTuple):
+    """turns.lane: Return a lane's settings, and how many of its turns run now in all processes."""
+
+    lane: str
+    concurrency: int
+    priority: int
+    running: int
+
+
+class TurnsLanesBefore(NamedTuple):
+    """turns.lanes_before: Return the lanes that go before this one."""
+
+    lane: str
+
+
+class TurnsStart(NamedTuple):
+    """turns.start: Start a turn. The partial unique index refuses a second running turn of its session."""
+
+    turn_no: int
+
+
+class TurnsGet(NamedTuple):
+    """turns.get: Return one turn."""
+
+    turn_no: int
+    session_no: int
+    session_id: str
+    lane: str
+    kind: str
+    state: str
+    inbox_no: int
+    attempt: int
+    operation: str
+    instance_no: int
+    started_at_ms: int
+    expires_at_ms: int
+    deadline_ms: int
+    reason: str | None
+
+
+class TurnsRunningOfSession(NamedTuple):
+    """turns.running_of_session: Return the running turn of a session."""
+
+    turn_no: int
+    operation: str
+    started_at_ms: int
+    expires_at_ms: int
+    deadline_ms: int
+    pid: int
+    host: str
+
+
+class TurnsRenew(NamedTuple):
+    """turns.renew: Renew a turn's lease, at most until its deadline. Only while the turn runs."""
+
+    expires_at_ms: int
+
+
+TurnsExpired = TurnsStart  # turns.expired
+
+
+TurnsOfInstance = TurnsStart  # turns.of_instance
+
+
+class TurnsNextExpiry(NamedTuple):
+    """turns.next_expiry: Return when the next lease of a lane expires, without those of turns that the caller knows to be alive."""
+
+    at_ms: int | None
+
+
+class VerifyFileFull(NamedTuple):
+    """verify.file_full: Return what SQLite itself finds wrong with the file, at most 100 problems. Reads every page."""
+
+    problem: str
+
+
+VerifyFileQuick = VerifyFileFull  # verify.file_quick
+
+
+class VerifyForeignKeys(NamedTuple):
+    """verify.foreign_keys: Return the rows that point at a missing row. The entry table has no foreign keys: the walk checks it."""
+
+    table_name: str
+    row_no: int | None
+    parent_name: str
+
+
+class VerifyLostBindings(NamedTuple):
+    """verify.lost_bindings: Return the keys that are bound to a missing session, a page at a time."""
+
+    session_key: str
+    session_no: int
+
+
+class VerifyLastSession(NamedTuple):
+    """verify.last_session: Return the highest session number. 0 in an empty database."""
+
+    session_no: int
+
+
+VerifyNextSession = VerifyLastSession  # verify.next_session
+
+
+class VerifyLastOwner(NamedTuple):
+    """verify.last_owner: Return the highest session number that an entry claims. 0 without an entry."""
+
+    owner_no: int
+
+
+VerifyNextOwner = VerifyLastOwner  # verify.next_owner
+
+
+class VerifySession(NamedTuple):
+    """verify.session: Return one session's row with everything that its pointers must agree with, in one snapshot. :low_no and :high_no bound the numbers that its entries may have."""
+
+    session_no: int
+    session_id: str
+    origin: str
+    version: int
+    name: str | None
+    last_seq: int
+    epoch: int
+    head_no: int | None
+    branch_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
+    context_tokens: int
+    tokens_fresh: int
+    forked_from_no: int | None
+    archived_at_ms: int | None
+    header_type: str | None
+    last_no: int | None
+    found_head_no: int | None
+    head_branch_no: int | None
+    head_tokens_total: int | None
+    head_boundary_no: int | None
+    after_head_no: int | None
+    found_boundary_no: int | None
+    boundary_type: str | None
+    boundary_branch_no: int | None
+    boundary_tokens: int | None
+    boundary_tokens_total: int | None
+    found_kept_no: int | None
+    before_kept_tokens_total: int | None
+    last_epoch: int | None
+    open_epoch: int | None
+    open_closed_at_ms: int | None
+    open_boundary_no: int | None
+    open_first_kept_no: int | None
+    running: int
+
+
+class VerifyExists(NamedTuple):
+    """verify.exists: Return whether a session still exists, and whether its entries do."""
+
+    session_no: int
+    archived_at_ms: int | None
+
+
+class VerifyArchive(NamedTuple):
+    """verify.archive: Return a session's archive that is not restored, and how many of its rows exist."""
+
+    archive_no: int
+    state: str
+    encoding: str
+    rows: int
+    finished_at_ms: int | None
+    session_keys: str
+    found_rows: int
+
+
+class VerifyArchiveOfParent(NamedTuple):
+    """verify.archive_of_parent: Return the archive of the session that this one was forked from, if that session is archived."""
+
+    archive_no: int
+
+
+class VerifyBranches(NamedTuple):
+    """verify.branches: Return a session's branches with the entries that they begin at and left from, a page at a time."""
+
+    branch_no: int
+    parent_branch_no: int | None
+    fork_no: int | None
+    first_no: int
+    first_branch_no: int | None
+    first_parent_no: int | None
+    found_fork_no: int | None
+    fork_branch_no: int | None
+    found_parent_branch_no: int | None
+
+
+class VerifyEntries(NamedTuple):
+    """verify.entries: Return entries with their parents, their branches, and the entry before each on its branch, a page at a time. Reads no payload."""
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    position: int
+    type: str
+    role: str | None
+    projection: int
+    tokens: int
+    tokens_total: int
+    open_calls: int
+    boundary_no: int | None
+    first_kept_no: int | None
+    model_no: int | None
+    thinking_no: int | None
+    body_at: int
+    body_bytes: int
+    entry_id: str
+    bytes: int
+    found_branch_no: int | None
+    branch_session_no: int | None
+    first_no: int | None
+    found_parent_no: int | None
+    parent_branch_no: int | None
+    parent_position: int | None
+    parent_tokens_total: int | None
+    parent_open_calls: int | None
+    parent_boundary_no: int | None
+    parent_model_no: int | None
+    parent_thinking_no: int | None
+    parent_id: str | None
+    previous_no: int | None
+
+
+class VerifyPayloads(NamedTuple):
+    """verify.payloads: Return the texts of a range of entries, as bytes, so that a text that is not UTF-8 can be reported."""
+
+    entry_no: int
+    payload: bytes
+
+
+class VerifyPlace(NamedTuple):
+    """verify.place: Return where an entry is in the tree."""
+
+    entry_no: int
+    branch_no: int | None
+
+
+class VerifyControlRecord(NamedTuple):
+    """verify.control_record: Return a row if an id belongs to a record outside the tree, which older programs named as a parent."""
+
+    entry_no: int
+
+
+class VerifyReopenedAt(NamedTuple):
+    """verify.reopened_at: Return a row if a session's context was ever moved, at this head, to a boundary that is not the head's own. An undo does that, and a fork."""
+
+    epoch: int
+
+
+class VerifyLastUsage(NamedTuple):
+    """verify.last_usage: Return the newest entry of a short range of one branch that carries a provider's count."""
+
+    entry_no: int
+    usage_tokens: int | None
+    tokens_total: int
+
+
+class VerifyEpochs(NamedTuple):
+    """verify.epochs: Return a session's epochs with the entries that they point at, a page at a time."""
+
+    epoch: int
+    reason: str
+    boundary_no: int | None
+    first_kept_no: int | None
+    closed_head_no: int | None
+    closed_at_ms: int | None
+    found_head_no: int | None
+    head_branch_no: int | None
+    head_boundary_no: int | None
+    found_boundary_no: int | None
+    boundary_type: str | None
+    boundary_parent_no: int | None
+    boundary_kept_no: int | None
+
+
+class VerifyCompactions(NamedTuple):
+    """verify.compactions: Return a session's jobs with what they committed, a page at a time."""
+
+    compaction_no: int
+    compaction_id: str
+    state: str
+    base_epoch: int
+    cut_no: int | None
+    late: int
+    epoch: int | None
+    entry_no: int | None
+    session_epoch: int
+    found_entry_no: int | None
+    entry_type: str | None
+    cut_branch_no: int | None
+    epoch_reason: str | None
+    epoch_boundary_no: int | None
+
+
+class VerifyImportFiles(NamedTuple):
+    """verify.import_files: Return the receipts of imports with how much of each exists, a page at a time."""
+
+    import_file_no: int
+    path: str
+    lines: int
+    entries: int
+    quarantined: int
+    session_id: str | None
+    session_last_seq: int | None
+    found_quarantined: int
+    last_line: int | None
+
+
+class VerifyInbox(NamedTuple):
+    """verify.inbox: Return messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry. A role is compared here and not returned: it may be half an emoji, which is no text. Of two roles the last one counts."""
+
+    inbox_no: int
+    session_no: int
+    session_id: str | None
+    archived_at_ms: int | None
+    state: str
+    attempts: int
+    turn_no: int | None
+    entry_no: int | None
+    turn_state: str | None
+    turn_inbox_no: int | None
+    turn_session_no: int | None
+    is_json: int
+    is_users: int | None
+    found_role: str | None
+
+
+class VerifyTurns(NamedTuple):
+    """verify.turns: Return turns with the messages that they work on, a page at a time."""
+
+    turn_no: int
+    session_id: str | None
+    state: str
+    inbox_no: int
+    expires_at_ms: int
+    deadline_ms: int
+    inbox_state: str | None
+    inbox_turn_no: int | None
+    running: int
+
+
+class VerifyOutbox(NamedTuple):
+    """verify.outbox: Return replies with the turns that wrote them, a page at a time."""
+
+    outbox_no: int
+    session_no: int
+    session_id: str | None
+    state: str
+    turn_no: int | None
+    instance_no: int | None
+    expires_at_ms: int | None
+    finished_at_ms: int | None
+    turn_state: str | None
+    turn_session_no: int | None
+
+
+class VerifyCursors(NamedTuple):
+    """verify.cursors: Return the consumers that claim to have handled events which were never written."""
+
+    consumer: str
+    event_no: int
+    last_no: int
+
+
+class Reads(Protocol):
+    """How a body runs the statements that return rows."""
+
+    @overload
+    def first(self, statement: Literal["archive.protection"], /, *, session_no: SqlValue) -> ArchiveProtection | None:
+        """Return the first row of a named statement, or None."""
+    @overload
+    def first(self, statement: Literal["archive.session"], /, *, session_no: SqlValue) -> ArchiveSession | None: ...
+    @overload
+    def first(self, statement: Literal["archive.bindings"], /, *, session_no: SqlValue) -> ArchiveBindings | None: ...
+    @overload
+    def first(self, statement: Literal["archive.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> ArchiveBranches | None: ...
+    @overload
+    def first(self, statement: Literal["archive.epochs"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> ArchiveEpochs | None: ...
+    @overload
+    def first(self, statement: Literal["archive.entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> ArchiveEntries | None: ...
+    @overload
+    def first(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> ArchiveInsert | None: ...
+    @overload
+    def first(self, statement: Literal["archive.get"], /, *, archive_no: SqlValue) -> ArchiveGet | None: ...
+    @overload
+    def first(self, statement: Literal["archive.of_session"], /, *, session_no: SqlValue) -> ArchiveOfSession | None: ...
+    @overload
+    def first(self, statement: Literal["archive.unfinished"], /, *, after_no: SqlValue, limit: SqlValue) -> ArchiveUnfinished | None: ...
+    @overload
+    def first(self, statement: Literal["archive.kept"], /, *, after_no: SqlValue, limit: SqlValue) -> ArchiveKept | None: ...
+    @overload
+    def first(self, statement: Literal["archive.next_chunk"], /, *, archive_no: SqlValue) -> ArchiveNextChunk | None: ...
+    @overload
+    def first(self, statement: Literal["archive.chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue) -> ArchiveChunk | None: ...
+    @overload
+    def first(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> ArchiveBranch | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.running"], /, *, session_no: SqlValue) -> CompactionRunning | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.recent"], /, *, session_no: SqlValue, limit: SqlValue) -> CompactionRecent | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.by_id"], /, *, compaction_id: SqlValue) -> CompactionById | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.renew"], /, *, deadline_ms: SqlValue, compaction_id: SqlValue) -> CompactionRenew | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.by_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> CompactionByEntry | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionCutPage | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> CompactionList | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.list_of_session"], /, *, session_no: SqlValue, before_no: SqlValue, limit: SqlValue) -> CompactionListOfSession | None: ...
+    @overload
+    def first(self, statement: Literal["context.pointers"], /, *, session_no: SqlValue) -> ContextPointers | None: ...
+    @overload
+    def first(self, statement: Literal["context.now"], /, *, session_no: SqlValue) -> ContextNow | None: ...
+    @overload
+    def first(self, statement: Literal["context.then"], /, *, session_no: SqlValue, epoch: SqlValue) -> ContextThen | None: ...
+    @overload
+    def first(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextSpan | None: ...
+    @overload
+    def first(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary | None: ...
+    @overload
+    def first(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter | None: ...
+    @overload
+    def first(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: SqlValue) -> EventsAfterFor | None: ...
+    @overload
+    def first(self, statement: Literal["events.of_session"], /, *, among: SqlValue, session_no: SqlValue, audience: SqlValue, limit: SqlValue) -> EventsOfSession | None: ...
+    @overload
+    def first(self, statement: Literal["events.last"], /) -> EventsLast | None: ...
+    @overload
+    def first(self, statement: Literal["events.nth_last"], /, *, skipped: SqlValue) -> EventsNthLast | None: ...
+    @overload
+    def first(self, statement: Literal["events.nth_last_for"], /, *, audience: SqlValue, skipped: SqlValue) -> EventsNthLastFor | None: ...
+    @overload
+    def first(self, statement: Literal["events.cursor"], /, *, consumer: SqlValue) -> EventsCursor | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.known"], /, *, paths: SqlValue) -> ImportFileKnown | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.by_path"], /, *, path: SqlValue) -> ImportFileByPath | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.by_inode"], /, *, inodes: SqlValue) -> ImportFileByInode | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> ImportFileInsert | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> ImportFileIndexContent | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> ImportFileInFolder | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.files"], /, *, after_no: SqlValue, session_no: SqlValue, limit: SqlValue) -> ImportFileFiles | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.indexes"], /) -> ImportFileIndexes | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.sessions_without_file"], /, *, after_no: SqlValue, session_no: SqlValue, limit: SqlValue) -> ImportFileSessionsWithoutFile | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.bindings_of_agent"], /, *, agent_id: SqlValue, after_key: SqlValue, limit: SqlValue) -> ImportFileBindingsOfAgent | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.agents"], /) -> ImportFileAgents | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> ImportFileEntrySizes | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> ImportFilePayloads | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.kept_sizes"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> ImportFileKeptSizes | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, last_offset: SqlValue) -> ImportFileKept | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.foreign_parents"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> ImportFileForeignParents | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.shared_entries"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ImportFileSharedEntries | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.shared_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> ImportFileSharedSizes | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.details"], /, *, session_key: SqlValue) -> ImportFileDetails | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.undone"], /, *, session_no: SqlValue) -> ImportFileUndone | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, limit: SqlValue) -> InboxWaitingInSession | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.waiting_in_lane"], /, *, lane: SqlValue, limit: SqlValue) -> InboxWaitingInLane | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.next"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue) -> InboxNext | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.candidate"], /, *, inbox_no: SqlValue) -> InboxCandidate | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.due"], /, *, lane: SqlValue, now_ms: SqlValue) -> InboxDue | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.waiting"], /, *, inbox_no: SqlValue) -> InboxWaiting | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.interrupted"], /, *, before_no: SqlValue, limit: SqlValue) -> InboxInterrupted | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.interrupted_by"], /, *, instances: SqlValue, before_no: SqlValue, limit: SqlValue) -> InboxInterruptedBy | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.running_resumes"], /, *, dead: SqlValue) -> InboxRunningResumes | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, accepted_before_ms: SqlValue, limit: SqlValue) -> InboxLate | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> InboxNotified | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: SqlValue) -> InboxDead | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: SqlValue) -> InboxOpen | None: ...
+    @overload
+    def first(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> InstanceInsert | None: ...
+    @overload
+    def first(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> InstanceByPid | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue) -> OutboxNext | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> OutboxCandidate | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.full"], /, *, fewer: SqlValue) -> OutboxFull | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue) -> OutboxDue | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.begun"], /, *, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue, expires_at_ms: SqlValue) -> OutboxBegun | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.overdue"], /, *, now_ms: SqlValue, limit: SqlValue) -> OutboxOverdue | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.of_instance"], /, *, instance_no: SqlValue, limit: SqlValue) -> OutboxOfInstance | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.list"], /, *, state: SqlValue, after_no: SqlValue, limit: SqlValue) -> OutboxList | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.list_sent"], /, *, after_no: SqlValue, limit: SqlValue) -> OutboxListSent | None: ...
+    @overload
+    def first(self, statement: Literal["pruning.outbox"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningOutbox | None: ...
+    @overload
+    def first(self, statement: Literal["pruning.inbox"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningInbox | None: ...
+    @overload
+    def first(self, statement: Literal["pruning.turn"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningTurn | None: ...
+    @overload
+    def first(self, statement: Literal["pruning.event"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningEvent | None: ...
+    @overload
+    def first(self, statement: Literal["recovery.open_instances"], /, *, after_no: SqlValue, limit: SqlValue) -> RecoveryOpenInstances | None: ...
+    @overload
+    def first(self, statement: Literal["recovery.running_compactions"], /, *, instance_no: SqlValue, limit: SqlValue) -> RecoveryRunningCompactions | None: ...
+    @overload
+    def first(self, statement: Literal["recovery.overdue_compactions"], /, *, before_ms: SqlValue, limit: SqlValue) -> RecoveryOverdueCompactions | None: ...
+    @overload
+    def first(self, statement: Literal["recovery.unclean_starts"], /, *, since_ms: SqlValue, now_ms: SqlValue, dead: SqlValue, command_line: SqlValue, instance_no: SqlValue) -> RecoveryUncleanStarts | None: ...
+    @overload
+    def first(self, statement: Literal["recovery.held"], /) -> RecoveryHeld | None: ...
+    @overload
+    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, forked_from_no: SqlValue) -> RegistryInsert | None: ...
+    @overload
+    def first(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById | None: ...
+    @overload
+    def first(self, statement: Literal["registry.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue) -> RegistryByPrefix | None: ...
+    @overload
+    def first(self, statement: Literal["registry.by_key"], /, *, session_key: SqlValue) -> RegistryByKey | None: ...
+    @overload
+    def first(self, statement: Literal["registry.list"], /, *, before_ms: SqlValue, before_no: SqlValue, agent_id: SqlValue, with_ended: SqlValue, limit: SqlValue) -> RegistryList | None: ...
+    @overload
+    def first(self, statement: Literal["registry.info"], /, *, session_no: SqlValue) -> RegistryInfo | None: ...
+    @overload
+    def first(self, statement: Literal["registry.began"], /, *, session_no: SqlValue) -> RegistryBegan | None: ...
+    @overload
+    def first(self, statement: Literal["registry.heard"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> RegistryHeard | None: ...
+    @overload
+    def first(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> RetentionNewest | None: ...
+    @overload
+    def first(self, statement: Literal["retention.oldest"], /, *, after_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> RetentionOldest | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.counted_header"], /, *, session_no: SqlValue) -> SalvageCountedHeader | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.sessions"], /, *, after_no: SqlValue, limit: SqlValue) -> SalvageSessions | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.session"], /, *, session_no: SqlValue) -> SalvageSession | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.numbers"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SalvageNumbers | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.header"], /, *, entry_no: SqlValue) -> SalvageHeader | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.taken"], /, *, session_id: SqlValue) -> SalvageTaken | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.fork_epoch"], /, *, session_no: SqlValue) -> SalvageForkEpoch | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.fork_point"], /, *, session_no: SqlValue, low_no: SqlValue) -> SalvageForkPoint | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.undone_at"], /, *, session_no: SqlValue) -> SalvageUndoneAt | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.aside"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SalvageAside | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.aside_child"], /, *, low_no: SqlValue, high_no: SqlValue, parent_no: SqlValue) -> SalvageAsideChild | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.aside_by_id"], /, *, aside_no: SqlValue, entry_id: SqlValue) -> SalvageAsideById | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.jobs_aside"], /, *, session_no: SqlValue) -> SalvageJobsAside | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.bindings"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBindings | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBranches | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.next_epoch_owner"], /, *, after: SqlValue) -> SalvageNextEpochOwner | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.compactions"], /, *, after: SqlValue, limit: SqlValue) -> SalvageCompactions | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.turns"], /, *, after: SqlValue, limit: SqlValue) -> SalvageTurns | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageInbox | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEvents | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.import_files"], /, *, after: SqlValue, limit: SqlValue) -> SalvageImportFiles | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.next_quarantined"], /, *, after: SqlValue) -> SalvageNextQuarantined | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.archives"], /, *, after: SqlValue, limit: SqlValue) -> SalvageArchives | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.archive_of"], /, *, session_no: SqlValue) -> SalvageArchiveOf | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.next_chunk_owner"], /, *, after: SqlValue) -> SalvageNextChunkOwner | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> SalvageChunk | None: ...
+    @overload
+    def first(self, statement: Literal["status.file"], /) -> StatusFile | None: ...
+    @overload
+    def first(self, statement: Literal["status.totals"], /) -> StatusTotals | None: ...
+    @overload
+    def first(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork | None: ...
+    @overload
+    def first(self, statement: Literal["status.compactions"], /) -> StatusCompactions | None: ...
+    @overload
+    def first(self, statement: Literal["status.running"], /, *, limit: SqlValue) -> StatusRunning | None: ...
+    @overload
+    def first(self, statement: Literal["status.stuck"], /, *, limit: SqlValue) -> StatusStuck | None: ...
+    @overload
+    def first(self, statement: Literal["status.processes"], /, *, limit: SqlValue) -> StatusProcesses | None: ...
+    @overload
+    def first(self, statement: Literal["status.relations"], /) -> StatusRelations | None: ...
+    @overload
+    def first(self, statement: Literal["status.branches"], /, *, session_no: SqlValue, limit: SqlValue) -> StatusBranches | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.state"], /, *, session_no: SqlValue) -> TranscriptState | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.archived"], /, *, session_no: SqlValue) -> TranscriptArchived | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.insert_branch"], /, *, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> TranscriptInsertBranch | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.branch"], /, *, branch_no: SqlValue) -> TranscriptBranch | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.by_idempotency_key"], /, *, session_no: SqlValue, idempotency_key: SqlValue) -> TranscriptByIdempotencyKey | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.by_id"], /, *, session_no: SqlValue, entry_id: SqlValue) -> TranscriptById | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.by_no"], /, *, entry_no: SqlValue) -> TranscriptByNo | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.span_forward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanForward | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanBackward | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptArrivals | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.epoch"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptEpoch | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: SqlValue) -> TranscriptEpochs | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.first_epoch_not_compaction"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptFirstEpochNotCompaction | None: ...
+    @overload
+    def first(self, statement: Literal["turns.lane"], /, *, lane: SqlValue) -> TurnsLane | None: ...
+    @overload
+    def first(self, statement: Literal["turns.lanes_before"], /, *, lane: SqlValue) -> TurnsLanesBefore | None: ...
+    @overload
+    def first(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> TurnsStart | None: ...
+    @overload
+    def first(self, statement: Literal["turns.get"], /, *, turn_no: SqlValue) -> TurnsGet | None: ...
+    @overload
+    def first(self, statement: Literal["turns.running_of_session"], /, *, session_no: SqlValue) -> TurnsRunningOfSession | None: ...
+    @overload
+    def first(self, statement: Literal["turns.renew"], /, *, now_ms: SqlValue, expires_at_ms: SqlValue, operation: SqlValue, turn_no: SqlValue) -> TurnsRenew | None: ...
+    @overload
+    def first(self, statement: Literal["turns.expired"], /, *, lane: SqlValue, now_ms: SqlValue, alive: SqlValue, limit: SqlValue) -> TurnsExpired | None: ...
+    @overload
+    def first(self, statement: Literal["turns.of_instance"], /, *, instance_no: SqlValue, limit: SqlValue) -> TurnsOfInstance | None: ...
+    @overload
+    def first(self, statement: Literal["turns.next_expiry"], /, *, lane: SqlValue, alive: SqlValue) -> TurnsNextExpiry | None: ...
+    @overload
+    def first(self, statement: Literal["verify.file_full"], /) -> VerifyFileFull | None: ...
+    @overload
+    def first(self, statement: Literal["verify.file_quick"], /) -> VerifyFileQuick | None: ...
+    @overload
+    def first(self, statement: Literal["verify.foreign_keys"], /, *, limit: SqlValue) -> VerifyForeignKeys | None: ...
+    @overload
+    def first(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> VerifyLostBindings | None: ...
+    @overload
+    def first(self, statement: Literal["verify.last_session"], /) -> VerifyLastSession | None: ...
+    @overload
+    def first(self, statement: Literal["verify.next_session"], /, *, after_no: SqlValue) -> VerifyNextSession | None: ...
+    @overload
+    def first(self, statement: Literal["verify.last_owner"], /) -> VerifyLastOwner | None: ...
+    @overload
+    def first(self, statement: Literal["verify.next_owner"], /, *, after_entry_no: SqlValue) -> VerifyNextOwner | None: ...
+    @overload
+    def first(self, statement: Literal["verify.session"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> VerifySession | None: ...
+    @overload
+    def first(self, statement: Literal["verify.exists"], /, *, session_no: SqlValue) -> VerifyExists | None: ...
+    @overload
+    def first(self, statement: Literal["verify.archive"], /, *, session_no: SqlValue) -> VerifyArchive | None: ...
+    @overload
+    def first(self, statement: Literal["verify.archive_of_parent"], /, *, session_no: SqlValue) -> VerifyArchiveOfParent | None: ...
+    @overload
+    def first(self, statement: Literal["verify.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyBranches | None: ...
+    @overload
+    def first(self, statement: Literal["verify.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> VerifyEntries | None: ...
+    @overload
+    def first(self, statement: Literal["verify.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> VerifyPayloads | None: ...
+    @overload
+    def first(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> VerifyPlace | None: ...
+    @overload
+    def first(self, statement: Literal["verify.control_record"], /, *, session_no: SqlValue, entry_id: SqlValue) -> VerifyControlRecord | None: ...
+    @overload
+    def first(self, statement: Literal["verify.reopened_at"], /, *, session_no: SqlValue, boundary_no: SqlValue, head_no: SqlValue) -> VerifyReopenedAt | None: ...
+    @overload
+    def first(self, statement: Literal["verify.last_usage"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> VerifyLastUsage | None: ...
+    @overload
+    def first(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: SqlValue) -> VerifyEpochs | None: ...
+    @overload
+    def first(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyCompactions | None: ...
+    @overload
+    def first(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyImportFiles | None: ...
+    @overload
+    def first(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyInbox | None: ...
+    @overload
+    def first(self, statement: Literal["verify.turns"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyTurns | None: ...
+    @overload
+    def first(self, statement: Literal["verify.outbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyOutbox | None: ...
+    @overload
+    def first(self, statement: Literal["verify.cursors"], /, *, limit: SqlValue) -> VerifyCursors | None: ...
+    @overload
+    def first(self, statement: AnyStatement, /, **params: SqlValue) -> Any | None: ...
+    @overload
+    @deprecated("no statement has this name and takes these parameters")
+    def first(self, statement: str, /, **params: SqlValue) -> Any | None: ...
+    @overload
+    def one(self, statement: Literal["archive.protection"], /, *, session_no: SqlValue) -> ArchiveProtection:
+        """Return the first row of a named statement that an invariant guarantees.
+
+        Raises:
+            StoreDamaged: there is none: the file is damaged, or was changed by another program.
+        """
+    @overload
+    def one(self, statement: Literal["archive.session"], /, *, session_no: SqlValue) -> ArchiveSession: ...
+    @overload
+    def one(self, statement: Literal["archive.bindings"], /, *, session_no: SqlValue) -> ArchiveBindings: ...
+    @overload
+    def one(self, statement: Literal["archive.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> ArchiveBranches: ...
+    @overload
+    def one(self, statement: Literal["archive.epochs"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> ArchiveEpochs: ...
+    @overload
+    def one(self, statement: Literal["archive.entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> ArchiveEntries: ...
+    @overload
+    def one(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> ArchiveInsert: ...
+    @overload
+    def one(self, statement: Literal["archive.get"], /, *, archive_no: SqlValue) -> ArchiveGet: ...
+    @overload
+    def one(self, statement: Literal["archive.of_session"], /, *, session_no: SqlValue) -> ArchiveOfSession: ...
+    @overload
+    def one(self, statement: Literal["archive.unfinished"], /, *, after_no: SqlValue, limit: SqlValue) -> ArchiveUnfinished: ...
+    @overload
+    def one(self, statement: Literal["archive.kept"], /, *, after_no: SqlValue, limit: SqlValue) -> ArchiveKept: ...
+    @overload
+    def one(self, statement: Literal["archive.next_chunk"], /, *, archive_no: SqlValue) -> ArchiveNextChunk: ...
+    @overload
+    def one(self, statement: Literal["archive.chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue) -> ArchiveChunk: ...
+    @overload
+    def one(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> ArchiveBranch: ...
+    @overload
+    def one(self, statement: Literal["compaction.running"], /, *, session_no: SqlValue) -> CompactionRunning: ...
+    @overload
+    def one(self, statement: Literal["compaction.recent"], /, *, session_no: SqlValue, limit: SqlValue) -> CompactionRecent: ...
+    @overload
+    def one(self, statement: Literal["compaction.by_id"], /, *, compaction_id: SqlValue) -> CompactionById: ...
+    @overload
+    def one(self, statement: Literal["compaction.renew"], /, *, deadline_ms: SqlValue, compaction_id: SqlValue) -> CompactionRenew: ...
+    @overload
+    def one(self, statement: Literal["compaction.by_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> CompactionByEntry: ...
+    @overload
+    def one(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionCutPage: ...
+    @overload
+    def one(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> CompactionList: ...
+    @overload
+    def one(self, statement: Literal["compaction.list_of_session"], /, *, session_no: SqlValue, before_no: SqlValue, limit: SqlValue) -> CompactionListOfSession: ...
+    @overload
+    def one(self, statement: Literal["context.pointers"], /, *, session_no: SqlValue) -> ContextPointers: ...
+    @overload
+    def one(self, statement: Literal["context.now"], /, *, session_no: SqlValue) -> ContextNow: ...
+    @overload
+    def one(self, statement: Literal["context.then"], /, *, session_no: SqlValue, epoch: SqlValue) -> ContextThen: ...
+    @overload
+    def one(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextSpan: ...
+    @overload
+    def one(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary: ...
+    @overload
+    def one(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter: ...
+    @overload
+    def one(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: SqlValue) -> EventsAfterFor: ...
+    @overload
+    def one(self, statement: Literal["events.of_session"], /, *, among: SqlValue, session_no: SqlValue, audience: SqlValue, limit: SqlValue) -> EventsOfSession: ...
+    @overload
+    def one(self, statement: Literal["events.last"], /) -> EventsLast: ...
+    @overload
+    def one(self, statement: Literal["events.nth_last"], /, *, skipped: SqlValue) -> EventsNthLast: ...
+    @overload
+    def one(self, statement: Literal["events.nth_last_for"], /, *, audience: SqlValue, skipped: SqlValue) -> EventsNthLastFor: ...
+    @overload
+    def one(self, statement: Literal["events.cursor"], /, *, consumer: SqlValue) -> EventsCursor: ...
+    @overload
+    def one(self, statement: Literal["import_file.known"], /, *, paths: SqlValue) -> ImportFileKnown: ...
+    @overload
+    def one(self, statement: Literal["import_file.by_path"], /, *, path: SqlValue) -> ImportFileByPath: ...
+    @overload
+    def one(self, statement: Literal["import_file.by_inode"], /, *, inodes: SqlValue) -> ImportFileByInode: ...
+    @overload
+    def one(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> ImportFileInsert: ...
+    @overload
+    def one(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> ImportFileIndexContent: ...
+    @overload
+    def one(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> ImportFileInFolder: ...
+    @overload
+    def one(self, statement: Literal["import_file.files"], /, *, after_no: SqlValue, session_no: SqlValue, limit: SqlValue) -> ImportFileFiles: ...
+    @overload
+    def one(self, statement: Literal["import_file.indexes"], /) -> ImportFileIndexes: ...
+    @overload
+    def one(self, statement: Literal["import_file.sessions_without_file"], /, *, after_no: SqlValue, session_no: SqlValue, limit: SqlValue) -> ImportFileSessionsWithoutFile: ...
+    @overload
+    def one(self, statement: Literal["import_file.bindings_of_agent"], /, *, agent_id: SqlValue, after_key: SqlValue, limit: SqlValue) -> ImportFileBindingsOfAgent: ...
+    @overload
+    def one(self, statement: Literal["import_file.agents"], /) -> ImportFileAgents: ...
+    @overload
+    def one(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> ImportFileEntrySizes: ...
+    @overload
+    def one(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> ImportFilePayloads: ...
+    @overload
+    def one(self, statement: Literal["import_file.kept_sizes"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> ImportFileKeptSizes: ...
+    @overload
+    def one(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, last_offset: SqlValue) -> ImportFileKept: ...
+    @overload
+    def one(self, statement: Literal["import_file.foreign_parents"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> ImportFileForeignParents: ...
+    @overload
+    def one(self, statement: Literal["import_file.shared_entries"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ImportFileSharedEntries: ...
+    @overload
+    def one(self, statement: Literal["import_file.shared_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> ImportFileSharedSizes: ...
+    @overload
+    def one(self, statement: Literal["import_file.details"], /, *, session_key: SqlValue) -> ImportFileDetails: ...
+    @overload
+    def one(self, statement: Literal["import_file.undone"], /, *, session_no: SqlValue) -> ImportFileUndone: ...
+    @overload
+    def one(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent: ...
+    @overload
+    def one(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept: ...
+    @overload
+    def one(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, limit: SqlValue) -> InboxWaitingInSession: ...
+    @overload
+    def one(self, statement: Literal["inbox.waiting_in_lane"], /, *, lane: SqlValue, limit: SqlValue) -> InboxWaitingInLane: ...
+    @overload
+    def one(self, statement: Literal["inbox.next"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue) -> InboxNext: ...
+    @overload
+    def one(self, statement: Literal["inbox.candidate"], /, *, inbox_no: SqlValue) -> InboxCandidate: ...
+    @overload
+    def one(self, statement: Literal["inbox.due"], /, *, lane: SqlValue, now_ms: SqlValue) -> InboxDue: ...
+    @overload
+    def one(self, statement: Literal["inbox.waiting"], /, *, inbox_no: SqlValue) -> InboxWaiting: ...
+    @overload
+    def one(self, statement: Literal["inbox.interrupted"], /, *, before_no: SqlValue, limit: SqlValue) -> InboxInterrupted: ...
+    @overload
+    def one(self, statement: Literal["inbox.interrupted_by"], /, *, instances: SqlValue, before_no: SqlValue, limit: SqlValue) -> InboxInterruptedBy: ...
+    @overload
+    def one(self, statement: Literal["inbox.running_resumes"], /, *, dead: SqlValue) -> InboxRunningResumes: ...
+    @overload
+    def one(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, accepted_before_ms: SqlValue, limit: SqlValue) -> InboxLate: ...
+    @overload
+    def one(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> InboxNotified: ...
+    @overload
+    def one(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: SqlValue) -> InboxDead: ...
+    @overload
+    def one(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: SqlValue) -> InboxOpen: ...
+    @overload
+    def one(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> InstanceInsert: ...
+    @overload
+    def one(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> InstanceByPid: ...
+    @overload
+    def one(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue) -> OutboxNext: ...
+    @overload
+    def one(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> OutboxCandidate: ...
+    @overload
+    def one(self, statement: Literal["outbox.full"], /, *, fewer: SqlValue) -> OutboxFull: ...
+    @overload
+    def one(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue) -> OutboxDue: ...
+    @overload
+    def one(self, statement: Literal["outbox.begun"], /, *, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue, expires_at_ms: SqlValue) -> OutboxBegun: ...
+    @overload
+    def one(self, statement: Literal["outbox.overdue"], /, *, now_ms: SqlValue, limit: SqlValue) -> OutboxOverdue: ...
+    @overload
+    def one(self, statement: Literal["outbox.of_instance"], /, *, instance_no: SqlValue, limit: SqlValue) -> OutboxOfInstance: ...
+    @overload
+    def one(self, statement: Literal["outbox.list"], /, *, state: SqlValue, after_no: SqlValue, limit: SqlValue) -> OutboxList: ...
+    @overload
+    def one(self, statement: Literal["outbox.list_sent"], /, *, after_no: SqlValue, limit: SqlValue) -> OutboxListSent: ...
+    @overload
+    def one(self, statement: Literal["pruning.outbox"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningOutbox: ...
+    @overload
+    def one(self, statement: Literal["pruning.inbox"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningInbox: ...
+    @overload
+    def one(self, statement: Literal["pruning.turn"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningTurn: ...
+    @overload
+    def one(self, statement: Literal["pruning.event"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> PruningEvent: ...
+    @overload
+    def one(self, statement: Literal["recovery.open_instances"], /, *, after_no: SqlValue, limit: SqlValue) -> RecoveryOpenInstances: ...
+    @overload
+    def one(self, statement: Literal["recovery.running_compactions"], /, *, instance_no: SqlValue, limit: SqlValue) -> RecoveryRunningCompactions: ...
+    @overload
+    def one(self, statement: Literal["recovery.overdue_compactions"], /, *, before_ms: SqlValue, limit: SqlValue) -> RecoveryOverdueCompactions: ...
+    @overload
+    def one(self, statement: Literal["recovery.unclean_starts"], /, *, since_ms: SqlValue, now_ms: SqlValue, dead: SqlValue, command_line: SqlValue, instance_no: SqlValue) -> RecoveryUncleanStarts: ...
+    @overload
+    def one(self, statement: Literal["recovery.held"], /) -> RecoveryHeld: ...
+    @overload
+    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, forked_from_no: SqlValue) -> RegistryInsert: ...
+    @overload
+    def one(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById: ...
+    @overload
+    def one(self, statement: Literal["registry.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue) -> RegistryByPrefix: ...
+    @overload
+    def one(self, statement: Literal["registry.by_key"], /, *, session_key: SqlValue) -> RegistryByKey: ...
+    @overload
+    def one(self, statement: Literal["registry.list"], /, *, before_ms: SqlValue, before_no: SqlValue, agent_id: SqlValue, with_ended: SqlValue, limit: SqlValue) -> RegistryList: ...
+    @overload
+    def one(self, statement: Literal["registry.info"], /, *, session_no: SqlValue) -> RegistryInfo: ...
+    @overload
+    def one(self, statement: Literal["registry.began"], /, *, session_no: SqlValue) -> RegistryBegan: ...
+    @overload
+    def one(self, statement: Literal["registry.heard"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> RegistryHeard: ...
+    @overload
+    def one(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> RetentionNewest: ...
+    @overload
+    def one(self, statement: Literal["retention.oldest"], /, *, after_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> RetentionOldest: ...
+    @overload
+    def one(self, statement: Literal["salvage.counted_header"], /, *, session_no: SqlValue) -> SalvageCountedHeader: ...
+    @overload
+    def one(self, statement: Literal["salvage.sessions"], /, *, after_no: SqlValue, limit: SqlValue) -> SalvageSessions: ...
+    @overload
+    def one(self, statement: Literal["salvage.session"], /, *, session_no: SqlValue) -> SalvageSession: ...
+    @overload
+    def one(self, statement: Literal["salvage.numbers"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SalvageNumbers: ...
+    @overload
+    def one(self, statement: Literal["salvage.header"], /, *, entry_no: SqlValue) -> SalvageHeader: ...
+    @overload
+    def one(self, statement: Literal["salvage.taken"], /, *, session_id: SqlValue) -> SalvageTaken: ...
+    @overload
+    def one(self, statement: Literal["salvage.fork_epoch"], /, *, session_no: SqlValue) -> SalvageForkEpoch: ...
+    @overload
+    def one(self, statement: Literal["salvage.fork_point"], /, *, session_no: SqlValue, low_no: SqlValue) -> SalvageForkPoint: ...
+    @overload
+    def one(self, statement: Literal["salvage.undone_at"], /, *, session_no: SqlValue) -> SalvageUndoneAt: ...
+    @overload
+    def one(self, statement: Literal["salvage.aside"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SalvageAside: ...
+    @overload
+    def one(self, statement: Literal["salvage.aside_child"], /, *, low_no: SqlValue, high_no: SqlValue, parent_no: SqlValue) -> SalvageAsideChild: ...
+    @overload
+    def one(self, statement: Literal["salvage.aside_by_id"], /, *, aside_no: SqlValue, entry_id: SqlValue) -> SalvageAsideById: ...
+    @overload
+    def one(self, statement: Literal["salvage.jobs_aside"], /, *, session_no: SqlValue) -> SalvageJobsAside: ...
+    @overload
+    def one(self, statement: Literal["salvage.bindings"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBindings: ...
+    @overload
+    def one(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBranches: ...
+    @overload
+    def one(self, statement: Literal["salvage.next_epoch_owner"], /, *, after: SqlValue) -> SalvageNextEpochOwner: ...
+    @overload
+    def one(self, statement: Literal["salvage.compactions"], /, *, after: SqlValue, limit: SqlValue) -> SalvageCompactions: ...
+    @overload
+    def one(self, statement: Literal["salvage.turns"], /, *, after: SqlValue, limit: SqlValue) -> SalvageTurns: ...
+    @overload
+    def one(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageInbox: ...
+    @overload
+    def one(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload: ...
+    @overload
+    def one(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox: ...
+    @overload
+    def one(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEvents: ...
+    @overload
+    def one(self, statement: Literal["salvage.import_files"], /, *, after: SqlValue, limit: SqlValue) -> SalvageImportFiles: ...
+    @overload
+    def one(self, statement: Literal["salvage.next_quarantined"], /, *, after: SqlValue) -> SalvageNextQuarantined: ...
+    @overload
+    def one(self, statement: Literal["salvage.archives"], /, *, after: SqlValue, limit: SqlValue) -> SalvageArchives: ...
+    @overload
+    def one(self, statement: Literal["salvage.archive_of"], /, *, session_no: SqlValue) -> SalvageArchiveOf: ...
+    @overload
+    def one(self, statement: Literal["salvage.next_chunk_owner"], /, *, after: SqlValue) -> SalvageNextChunkOwner: ...
+    @overload
+    def one(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> SalvageChunk: ...
+    @overload
+    def one(self, statement: Literal["status.file"], /) -> StatusFile: ...
+    @overload
+    def one(self, statement: Literal["status.totals"], /) -> StatusTotals: ...
+    @overload
+    def one(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork: ...
+    @overload
+    def one(self, statement: Literal["status.compactions"], /) -> StatusCompactions: ...
+    @overload
+    def one(self, statement: Literal["status.running"], /, *, limit: SqlValue) -> StatusRunning: ...
+    @overload
+    def one(self, statement: Literal["status.stuck"], /, *, limit: SqlValue) -> StatusStuck: ...
+    @overload
+    def one(self, statement: Literal["status.processes"], /, *, limit: SqlValue) -> StatusProcesses: ...
+    @overload
+    def one(self, statement: Literal["status.relations"], /) -> StatusRelations: ...
+    @overload
+    def one(self, statement: Literal["status.branches"], /, *, session_no: SqlValue, limit: SqlValue) -> StatusBranches: ...
+    @overload
+    def one(self, statement: Literal["transcript.state"], /, *, session_no: SqlValue) -> TranscriptState: ...
+    @overload
+    def one(self, statement: Literal["transcript.archived"], /, *, session_no: SqlValue) -> TranscriptArchived: ...
+    @overload
+    def one(self, statement: Literal["transcript.insert_branch"], /, *, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> TranscriptInsertBranch: ...
+    @overload
+    def one(self, statement: Literal["transcript.branch"], /, *, branch_no: SqlValue) -> TranscriptBranch: ...
+    @overload
+    def one(self, statement: Literal["transcript.by_idempotency_key"], /, *, session_no: SqlValue, idempotency_key: SqlValue) -> TranscriptByIdempotencyKey: ...
+    @overload
+    def one(self, statement: Literal["transcript.by_id"], /, *, session_no: SqlValue, entry_id: SqlValue) -> TranscriptById: ...
+    @overload
+    def one(self, statement: Literal["transcript.by_no"], /, *, entry_no: SqlValue) -> TranscriptByNo: ...
+    @overload
+    def one(self, statement: Literal["transcript.span_forward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanForward: ...
+    @overload
+    def one(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanBackward: ...
+    @overload
+    def one(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptArrivals: ...
+    @overload
+    def one(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan: ...
+    @overload
+    def one(self, statement: Literal["transcript.epoch"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptEpoch: ...
+    @overload
+    def one(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: SqlValue) -> TranscriptEpochs: ...
+    @overload
+    def one(self, statement: Literal["transcript.first_epoch_not_compaction"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptFirstEpochNotCompaction: ...
+    @overload
+    def one(self, statement: Literal["turns.lane"], /, *, lane: SqlValue) -> TurnsLane: ...
+    @overload
+    def one(self, statement: Literal["turns.lanes_before"], /, *, lane: SqlValue) -> TurnsLanesBefore: ...
+    @overload
+    def one(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> TurnsStart: ...
+    @overload
+    def one(self, statement: Literal["turns.get"], /, *, turn_no: SqlValue) -> TurnsGet: ...
+    @overload
+    def one(self, statement: Literal["turns.running_of_session"], /, *, session_no: SqlValue) -> TurnsRunningOfSession: ...
+    @overload
+    def one(self, statement: Literal["turns.renew"], /, *, now_ms: SqlValue, expires_at_ms: SqlValue, operation: SqlValue, turn_no: SqlValue) -> TurnsRenew: ...
+    @overload
+    def one(self, statement: Literal["turns.expired"], /, *, lane: SqlValue, now_ms: SqlValue, alive: SqlValue, limit: SqlValue) -> TurnsExpired: ...
+    @overload
+    def one(self, statement: Literal["turns.of_instance"], /, *, instance_no: SqlValue, limit: SqlValue) -> TurnsOfInstance: ...
+    @overload
+    def one(self, statement: Literal["turns.next_expiry"], /, *, lane: SqlValue, alive: SqlValue) -> TurnsNextExpiry: ...
+    @overload
+    def one(self, statement: Literal["verify.file_full"], /) -> VerifyFileFull: ...
+    @overload
+    def one(self, statement: Literal["verify.file_quick"], /) -> VerifyFileQuick: ...
+    @overload
+    def one(self, statement: Literal["verify.foreign_keys"], /, *, limit: SqlValue) -> VerifyForeignKeys: ...
+    @overload
+    def one(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> VerifyLostBindings: ...
+    @overload
+    def one(self, statement: Literal["verify.last_session"], /) -> VerifyLastSession: ...
+    @overload
+    def one(self, statement: Literal["verify.next_session"], /, *, after_no: SqlValue) -> VerifyNextSession: ...
+    @overload
+    def one(self, statement: Literal["verify.last_owner"], /) -> VerifyLastOwner: ...
+    @overload
+    def one(self, statement: Literal["verify.next_owner"], /, *, after_entry_no: SqlValue) -> VerifyNextOwner: ...
+    @overload
+    def one(self, statement: Literal["verify.session"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> VerifySession: ...
+    @overload
+    def one(self, statement: Literal["verify.exists"], /, *, session_no: SqlValue) -> VerifyExists: ...
+    @overload
+    def one(self, statement: Literal["verify.archive"], /, *, session_no: SqlValue) -> VerifyArchive: ...
+    @overload
+    def one(self, statement: Literal["verify.archive_of_parent"], /, *, session_no: SqlValue) -> VerifyArchiveOfParent: ...
+    @overload
+    def one(self, statement: Literal["verify.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyBranches: ...
+    @overload
+    def one(self, statement: Literal["verify.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> VerifyEntries: ...
+    @overload
+    def one(self, statement: Literal["verify.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> VerifyPayloads: ...
+    @overload
+    def one(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> VerifyPlace: ...
+    @overload
+    def one(self, statement: Literal["verify.control_record"], /, *, session_no: SqlValue, entry_id: SqlValue) -> VerifyControlRecord: ...
+    @overload
+    def one(self, statement: Literal["verify.reopened_at"], /, *, session_no: SqlValue, boundary_no: SqlValue, head_no: SqlValue) -> VerifyReopenedAt: ...
+    @overload
+    def one(self, statement: Literal["verify.last_usage"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> VerifyLastUsage: ...
+    @overload
+    def one(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: SqlValue) -> VerifyEpochs: ...
+    @overload
+    def one(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyCompactions: ...
+    @overload
+    def one(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyImportFiles: ...
+    @overload
+    def one(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyInbox: ...
+    @overload
+    def one(self, statement: Literal["verify.turns"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyTurns: ...
+    @overload
+    def one(self, statement: Literal["verify.outbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyOutbox: ...
+    @overload
+    def one(self, statement: Literal["verify.cursors"], /, *, limit: SqlValue) -> VerifyCursors: ...
+    @overload
+    def one(self, statement: AnyStatement, /, **params: SqlValue) -> Any: ...
+    @overload
+    @deprecated("no statement has this name and takes these parameters")
+    def one(self, statement: str, /, **params: SqlValue) -> Any: ...
+    @overload
+    def all(self, statement: Literal["archive.protection"], /, *, session_no: SqlValue) -> list[ArchiveProtection]:
+        """Return every row of a named statement, materialised."""
+    @overload
+    def all(self, statement: Literal["archive.session"], /, *, session_no: SqlValue) -> list[ArchiveSession]: ...
+    @overload
+    def all(self, statement: Literal["archive.bindings"], /, *, session_no: SqlValue) -> list[ArchiveBindings]: ...
+    @overload
+    def all(self, statement: Literal["archive.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[ArchiveBranches]: ...
+    @overload
+    def all(self, statement: Literal["archive.epochs"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[ArchiveEpochs]: ...
+    @overload
+    def all(self, statement: Literal["archive.entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> list[ArchiveEntries]: ...
+    @overload
+    def all(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> list[ArchiveInsert]: ...
+    @overload
+    def all(self, statement: Literal["archive.get"], /, *, archive_no: SqlValue) -> list[ArchiveGet]: ...
+    @overload
+    def all(self, statement: Literal["archive.of_session"], /, *, session_no: SqlValue) -> list[ArchiveOfSession]: ...
+    @overload
+    def all(self, statement: Literal["archive.unfinished"], /, *, after_no: SqlValue, limit: SqlValue) -> list[ArchiveUnfinished]: ...
+    @overload
+    def all(self, statement: Literal["archive.kept"], /, *, after_no: SqlValue, limit: SqlValue) -> list[ArchiveKept]: ...
+    @overload
+    def all(self, statement: Literal["archive.next_chunk"], /, *, archive_no: SqlValue) -> list[ArchiveNextChunk]: ...
+    @overload
+    def all(self, statement: Literal["archive.chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue) -> list[ArchiveChunk]: ...
+    @overload
+    def all(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> list[ArchiveBranch]: ...
+    @overload
+    def all(self, statement: Literal["compaction.running"], /, *, session_no: SqlValue) -> list[CompactionRunning]: ...
+    @overload
+    def all(self, statement: Literal["compaction.recent"], /, *, session_no: SqlValue, limit: SqlValue) -> list[CompactionRecent]: ...
+    @overload
+    def all(self, statement: Literal["compaction.by_id"], /, *, compaction_id: SqlValue) -> list[CompactionById]: ...
+    @overload
+    def all(self, statement: Literal["compaction.renew"], /, *, deadline_ms: SqlValue, compaction_id: SqlValue) -> list[CompactionRenew]: ...
+    @overload
+    def all(self, statement: Literal["compaction.by_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> list[CompactionByEntry]: ...
+    @overload
+    def all(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionCutPage]: ...
+    @overload
+    def all(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> list[CompactionList]: ...
+    @overload
+    def all(self, statement: Literal["compaction.list_of_session"], /, *, session_no: SqlValue, before_no: SqlValue, limit: SqlValue) -> list[CompactionListOfSession]: ...
+    @overload
+    def all(self, statement: Literal["context.pointers"], /, *, session_no: SqlValue) -> list[ContextPointers]: ...
+    @overload
+    def all(self, statement: Literal["context.now"], /, *, session_no: SqlValue) -> list[ContextNow]: ...
+    @overload
+    def all(self, statement: Literal["context.then"], /, *, session_no: SqlValue, epoch: SqlValue) -> list[ContextThen]: ...
+    @overload
+    def all(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[ContextSpan]: ...
+    @overload
+    def all(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> list[ContextBoundary]: ...
+    @overload
+    def all(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> list[EventsAfter]: ...
+    @overload
+    def all(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[EventsAfterFor]: ...
+    @overload
+    def all(self, statement: Literal["events.of_session"], /, *, among: SqlValue, session_no: SqlValue, audience: SqlValue, limit: SqlValue) -> list[EventsOfSession]: ...
+    @overload
+    def all(self, statement: Literal["events.last"], /) -> list[EventsLast]: ...
+    @overload
+    def all(self, statement: Literal["events.nth_last"], /, *, skipped: SqlValue) -> list[EventsNthLast]: ...
+    @overload
+    def all(self, statement: Literal["events.nth_last_for"], /, *, audience: SqlValue, skipped: SqlValue) -> list[EventsNthLastFor]: ...
+    @overload
+    def all(self, statement: Literal["events.cursor"], /, *, consumer: SqlValue) -> list[EventsCursor]: ...
+    @overload
+    def all(self, statement: Literal["import_file.known"], /, *, paths: SqlValue) -> list[ImportFileKnown]: ...
+    @overload
+    def all(self, statement: Literal["import_file.by_path"], /, *, path: SqlValue) -> list[ImportFileByPath]: ...
+    @overload
+    def all(self, statement: Literal["import_file.by_inode"], /, *, inodes: SqlValue) -> list[ImportFileByInode]: ...
+    @overload
+    def all(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> list[ImportFileInsert]: ...
+    @overload
+    def all(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> list[ImportFileIndexContent]: ...
+    @overload
+    def all(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> list[ImportFileInFolder]: ...
+    @overload
+    def all(self, statement: Literal["import_file.files"], /, *, after_no: SqlValue, session_no: SqlValue, limit: SqlValue) -> list[ImportFileFiles]: ...
+    @overload
+    def all(self, statement: Literal["import_file.indexes"], /) -> list[ImportFileIndexes]: ...
+    @overload
+    def all(self, statement: Literal["import_file.sessions_without_file"], /, *, after_no: SqlValue, session_no: SqlValue, limit: SqlValue) -> list[ImportFileSessionsWithoutFile]: ...
+    @overload
+    def all(self, statement: Literal["import_file.bindings_of_agent"], /, *, agent_id: SqlValue, after_key: SqlValue, limit: SqlValue) -> list[ImportFileBindingsOfAgent]: ...
+    @overload
+    def all(self, statement: Literal["import_file.agents"], /) -> list[ImportFileAgents]: ...
+    @overload
+    def all(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[ImportFileEntrySizes]: ...
+    @overload
+    def all(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> list[ImportFilePayloads]: ...
+    @overload
+    def all(self, statement: Literal["import_file.kept_sizes"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> list[ImportFileKeptSizes]: ...
+    @overload
+    def all(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, last_offset: SqlValue) -> list[ImportFileKept]: ...
+    @overload
+    def all(self, statement: Literal["import_file.foreign_parents"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> list[ImportFileForeignParents]: ...
+    @overload
+    def all(self, statement: Literal["import_file.shared_entries"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[ImportFileSharedEntries]: ...
+    @overload
+    def all(self, statement: Literal["import_file.shared_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[ImportFileSharedSizes]: ...
+    @overload
+    def all(self, statement: Literal["import_file.details"], /, *, session_key: SqlValue) -> list[ImportFileDetails]: ...
+    @overload
+    def all(self, statement: Literal["import_file.undone"], /, *, session_no: SqlValue) -> list[ImportFileUndone]: ...
+    @overload
+    def all(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> list[InboxByEvent]: ...
+    @overload
+    def all(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> list[InboxAccept]: ...
+    @overload
+    def all(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, limit: SqlValue) -> list[InboxWaitingInSession]: ...
+    @overload
+    def all(self, statement: Literal["inbox.waiting_in_lane"], /, *, lane: SqlValue, limit: SqlValue) -> list[InboxWaitingInLane]: ...
+    @overload
+    def all(self, statement: Literal["inbox.next"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue) -> list[InboxNext]: ...
+    @overload
+    def all(self, statement: Literal["inbox.candidate"], /, *, inbox_no: SqlValue) -> list[InboxCandidate]: ...
+    @overload
+    def all(self, statement: Literal["inbox.due"], /, *, lane: SqlValue, now_ms: SqlValue) -> list[InboxDue]: ...
+    @overload
+    def all(self, statement: Literal["inbox.waiting"], /, *, inbox_no: SqlValue) -> list[InboxWaiting]: ...
+    @overload
+    def all(self, statement: Literal["inbox.interrupted"], /, *, before_no: SqlValue, limit: SqlValue) -> list[InboxInterrupted]: ...
+    @overload
+    def all(self, statement: Literal["inbox.interrupted_by"], /, *, instances: SqlValue, before_no: SqlValue, limit: SqlValue) -> list[InboxInterruptedBy]: ...
+    @overload
+    def all(self, statement: Literal["inbox.running_resumes"], /, *, dead: SqlValue) -> list[InboxRunningResumes]: ...
+    @overload
+    def all(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, accepted_before_ms: SqlValue, limit: SqlValue) -> list[InboxLate]: ...
+    @overload
+    def all(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> list[InboxNotified]: ...
+    @overload
+    def all(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: SqlValue) -> list[InboxDead]: ...
+    @overload
+    def all(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: SqlValue) -> list[InboxOpen]: ...
+    @overload
+    def all(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> list[InstanceInsert]: ...
+    @overload
+    def all(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> list[InstanceByPid]: ...
+    @overload
+    def all(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue) -> list[OutboxNext]: ...
+    @overload
+    def all(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> list[OutboxCandidate]: ...
+    @overload
+    def all(self, statement: Literal["outbox.full"], /, *, fewer: SqlValue) -> list[OutboxFull]: ...
+    @overload
+    def all(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue) -> list[OutboxDue]: ...
+    @overload
+    def all(self, statement: Literal["outbox.begun"], /, *, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue, expires_at_ms: SqlValue) -> list[OutboxBegun]: ...
+    @overload
+    def all(self, statement: Literal["outbox.overdue"], /, *, now_ms: SqlValue, limit: SqlValue) -> list[OutboxOverdue]: ...
+    @overload
+    def all(self, statement: Literal["outbox.of_instance"], /, *, instance_no: SqlValue, limit: SqlValue) -> list[OutboxOfInstance]: ...
+    @overload
+    def all(self, statement: Literal["outbox.list"], /, *, state: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[OutboxList]: ...
+    @overload
+    def all(self, statement: Literal["outbox.list_sent"], /, *, after_no: SqlValue, limit: SqlValue) -> list[OutboxListSent]: ...
+    @overload
+    def all(self, statement: Literal["pruning.outbox"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[PruningOutbox]: ...
+    @overload
+    def all(self, statement: Literal["pruning.inbox"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[PruningInbox]: ...
+    @overload
+    def all(self, statement: Literal["pruning.turn"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[PruningTurn]: ...
+    @overload
+    def all(self, statement: Literal["pruning.event"], /, *, before_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[PruningEvent]: ...
+    @overload
+    def all(self, statement: Literal["recovery.open_instances"], /, *, after_no: SqlValue, limit: SqlValue) -> list[RecoveryOpenInstances]: ...
+    @overload
+    def all(self, statement: Literal["recovery.running_compactions"], /, *, instance_no: SqlValue, limit: SqlValue) -> list[RecoveryRunningCompactions]: ...
+    @overload
+    def all(self, statement: Literal["recovery.overdue_compactions"], /, *, before_ms: SqlValue, limit: SqlValue) -> list[RecoveryOverdueCompactions]: ...
+    @overload
+    def all(self, statement: Literal["recovery.unclean_starts"], /, *, since_ms: SqlValue, now_ms: SqlValue, dead: SqlValue, command_line: SqlValue, instance_no: SqlValue) -> list[RecoveryUncleanStarts]: ...
+    @overload
+    def all(self, statement: Literal["recovery.held"], /) -> list[RecoveryHeld]: ...
+    @overload
+    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, forked_from_no: SqlValue) -> list[RegistryInsert]: ...
+    @overload
+    def all(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> list[RegistryById]: ...
+    @overload
+    def all(self, statement: Literal["registry.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue) -> list[RegistryByPrefix]: ...
+    @overload
+    def all(self, statement: Literal["registry.by_key"], /, *, session_key: SqlValue) -> list[RegistryByKey]: ...
+    @overload
+    def all(self, statement: Literal["registry.list"], /, *, before_ms: SqlValue, before_no: SqlValue, agent_id: SqlValue, with_ended: SqlValue, limit: SqlValue) -> list[RegistryList]: ...
+    @overload
+    def all(self, statement: Literal["registry.info"], /, *, session_no: SqlValue) -> list[RegistryInfo]: ...
+    @overload
+    def all(self, statement: Literal["registry.began"], /, *, session_no: SqlValue) -> list[RegistryBegan]: ...
+    @overload
+    def all(self, statement: Literal["registry.heard"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[RegistryHeard]: ...
+    @overload
+    def all(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> list[RetentionNewest]: ...
+    @overload
+    def all(self, statement: Literal["retention.oldest"], /, *, after_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[RetentionOldest]: ...
+    @overload
+    def all(self, statement: Literal["salvage.counted_header"], /, *, session_no: SqlValue) -> list[SalvageCountedHeader]: ...
+    @overload
+    def all(self, statement: Literal["salvage.sessions"], /, *, after_no: SqlValue, limit: SqlValue) -> list[SalvageSessions]: ...
+    @overload
+    def all(self, statement: Literal["salvage.session"], /, *, session_no: SqlValue) -> list[SalvageSession]: ...
+    @overload
+    def all(self, statement: Literal["salvage.numbers"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[SalvageNumbers]: ...
+    @overload
+    def all(self, statement: Literal["salvage.header"], /, *, entry_no: SqlValue) -> list[SalvageHeader]: ...
+    @overload
+    def all(self, statement: Literal["salvage.taken"], /, *, session_id: SqlValue) -> list[SalvageTaken]: ...
+    @overload
+    def all(self, statement: Literal["salvage.fork_epoch"], /, *, session_no: SqlValue) -> list[SalvageForkEpoch]: ...
+    @overload
+    def all(self, statement: Literal["salvage.fork_point"], /, *, session_no: SqlValue, low_no: SqlValue) -> list[SalvageForkPoint]: ...
+    @overload
+    def all(self, statement: Literal["salvage.undone_at"], /, *, session_no: SqlValue) -> list[SalvageUndoneAt]: ...
+    @overload
+    def all(self, statement: Literal["salvage.aside"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[SalvageAside]: ...
+    @overload
+    def all(self, statement: Literal["salvage.aside_child"], /, *, low_no: SqlValue, high_no: SqlValue, parent_no: SqlValue) -> list[SalvageAsideChild]: ...
+    @overload
+    def all(self, statement: Literal["salvage.aside_by_id"], /, *, aside_no: SqlValue, entry_id: SqlValue) -> list[SalvageAsideById]: ...
+    @overload
+    def all(self, statement: Literal["salvage.jobs_aside"], /, *, session_no: SqlValue) -> list[SalvageJobsAside]: ...
+    @overload
+    def all(self, statement: Literal["salvage.bindings"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageBindings]: ...
+    @overload
+    def all(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageBranches]: ...
+    @overload
+    def all(self, statement: Literal["salvage.next_epoch_owner"], /, *, after: SqlValue) -> list[SalvageNextEpochOwner]: ...
+    @overload
+    def all(self, statement: Literal["salvage.compactions"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageCompactions]: ...
+    @overload
+    def all(self, statement: Literal["salvage.turns"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageTurns]: ...
+    @overload
+    def all(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageInbox]: ...
+    @overload
+    def all(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> list[SalvageInboxPayload]: ...
+    @overload
+    def all(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageOutbox]: ...
+    @overload
+    def all(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageEvents]: ...
+    @overload
+    def all(self, statement: Literal["salvage.import_files"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageImportFiles]: ...
+    @overload
+    def all(self, statement: Literal["salvage.next_quarantined"], /, *, after: SqlValue) -> list[SalvageNextQuarantined]: ...
+    @overload
+    def all(self, statement: Literal["salvage.archives"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageArchives]: ...
+    @overload
+    def all(self, statement: Literal["salvage.archive_of"], /, *, session_no: SqlValue) -> list[SalvageArchiveOf]: ...
+    @overload
+    def all(self, statement: Literal["salvage.next_chunk_owner"], /, *, after: SqlValue) -> list[SalvageNextChunkOwner]: ...
+    @overload
+    def all(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> list[SalvageChunk]: ...
+    @overload
+    def all(self, statement: Literal["status.file"], /) -> list[StatusFile]: ...
+    @overload
+    def all(self, statement: Literal["status.totals"], /) -> list[StatusTotals]: ...
+    @overload
+    def all(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> list[StatusWork]: ...
+    @overload
+    def all(self, statement: Literal["status.compactions"], /) -> list[StatusCompactions]: ...
+    @overload
+    def all(self, statement: Literal["status.running"], /, *, limit: SqlValue) -> list[StatusRunning]: ...
+    @overload
+    def all(self, statement: Literal["status.stuck"], /, *, limit: SqlValue) -> list[StatusStuck]: ...
+    @overload
+    def all(self, statement: Literal["status.processes"], /, *, limit: SqlValue) -> list[StatusProcesses]: ...
+    @overload
+    def all(self, statement: Literal["status.relations"], /) -> list[StatusRelations]: ...
+    @overload
+    def all(self, statement: Literal["status.branches"], /, *, session_no: SqlValue, limit: SqlValue) -> list[StatusBranches]: ...
+    @overload
+    def all(self, statement: Literal["transcript.state"], /, *, session_no: SqlValue) -> list[TranscriptState]: ...
+    @overload
+    def all(self, statement: Literal["transcript.archived"], /, *, session_no: SqlValue) -> list[TranscriptArchived]: ...
+    @overload
+    def all(self, statement: Literal["transcript.insert_branch"], /, *, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> list[TranscriptInsertBranch]: ...
+    @overload
+    def all(self, statement: Literal["transcript.branch"], /, *, branch_no: SqlValue) -> list[TranscriptBranch]: ...
+    @overload
+    def all(self, statement: Literal["transcript.by_idempotency_key"], /, *, session_no: SqlValue, idempotency_key: SqlValue) -> list[TranscriptByIdempotencyKey]: ...
+    @overload
+    def all(self, statement: Literal["transcript.by_id"], /, *, session_no: SqlValue, entry_id: SqlValue) -> list[TranscriptById]: ...
+    @overload
+    def all(self, statement: Literal["transcript.by_no"], /, *, entry_no: SqlValue) -> list[TranscriptByNo]: ...
+    @overload
+    def all(self, statement: Literal["transcript.span_forward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[TranscriptSpanForward]: ...
+    @overload
+    def all(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[TranscriptSpanBackward]: ...
+    @overload
+    def all(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[TranscriptArrivals]: ...
+    @overload
+    def all(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[TranscriptFirstInSpan]: ...
+    @overload
+    def all(self, statement: Literal["transcript.epoch"], /, *, session_no: SqlValue, epoch: SqlValue) -> list[TranscriptEpoch]: ...
+    @overload
+    def all(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: SqlValue) -> list[TranscriptEpochs]: ...
+    @overload
+    def all(self, statement: Literal["transcript.first_epoch_not_compaction"], /, *, session_no: SqlValue, epoch: SqlValue) -> list[TranscriptFirstEpochNotCompaction]: ...
+    @overload
+    def all(self, statement: Literal["turns.lane"], /, *, lane: SqlValue) -> list[TurnsLane]: ...
+    @overload
+    def all(self, statement: Literal["turns.lanes_before"], /, *, lane: SqlValue) -> list[TurnsLanesBefore]: ...
+    @overload
+    def all(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> list[TurnsStart]: ...
+    @overload
+    def all(self, statement: Literal["turns.get"], /, *, turn_no: SqlValue) -> list[TurnsGet]: ...
+    @overload
+    def all(self, statement: Literal["turns.running_of_session"], /, *, session_no: SqlValue) -> list[TurnsRunningOfSession]: ...
+    @overload
+    def all(self, statement: Literal["turns.renew"], /, *, now_ms: SqlValue, expires_at_ms: SqlValue, operation: SqlValue, turn_no: SqlValue) -> list[TurnsRenew]: ...
+    @overload
+    def all(self, statement: Literal["turns.expired"], /, *, lane: SqlValue, now_ms: SqlValue, alive: SqlValue, limit: SqlValue) -> list[TurnsExpired]: ...
+    @overload
+    def all(self, statement: Literal["turns.of_instance"], /, *, instance_no: SqlValue, limit: SqlValue) -> list[TurnsOfInstance]: ...
+    @overload
+    def all(self, statement: Literal["turns.next_expiry"], /, *, lane: SqlValue, alive: SqlValue) -> list[TurnsNextExpiry]: ...
+    @overload
+    def all(self, statement: Literal["verify.file_full"], /) -> list[VerifyFileFull]: ...
+    @overload
+    def all(self, statement: Literal["verify.file_quick"], /) -> list[VerifyFileQuick]: ...
+    @overload
+    def all(self, statement: Literal["verify.foreign_keys"], /, *, limit: SqlValue) -> list[VerifyForeignKeys]: ...
+    @overload
+    def all(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> list[VerifyLostBindings]: ...
+    @overload
+    def all(self, statement: Literal["verify.last_session"], /) -> list[VerifyLastSession]: ...
+    @overload
+    def all(self, statement: Literal["verify.next_session"], /, *, after_no: SqlValue) -> list[VerifyNextSession]: ...
+    @overload
+    def all(self, statement: Literal["verify.last_owner"], /) -> list[VerifyLastOwner]: ...
+    @overload
+    def all(self, statement: Literal["verify.next_owner"], /, *, after_entry_no: SqlValue) -> list[VerifyNextOwner]: ...
+    @overload
+    def all(self, statement: Literal["verify.session"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> list[VerifySession]: ...
+    @overload
+    def all(self, statement: Literal["verify.exists"], /, *, session_no: SqlValue) -> list[VerifyExists]: ...
+    @overload
+    def all(self, statement: Literal["verify.archive"], /, *, session_no: SqlValue) -> list[VerifyArchive]: ...
+    @overload
+    def all(self, statement: Literal["verify.archive_of_parent"], /, *, session_no: SqlValue) -> list[VerifyArchiveOfParent]: ...
+    @overload
+    def all(self, statement: Literal["verify.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[VerifyBranches]: ...
+    @overload
+    def all(self, statement: Literal["verify.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[VerifyEntries]: ...
+    @overload
+    def all(self, statement: Literal["verify.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> list[VerifyPayloads]: ...
+    @overload
+    def all(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> list[VerifyPlace]: ...
+    @overload
+    def all(self, statement: Literal["verify.control_record"], /, *, session_no: SqlValue, entry_id: SqlValue) -> list[VerifyControlRecord]: ...
+    @overload
+    def all(self, statement: Literal["verify.reopened_at"], /, *, session_no: SqlValue, boundary_no: SqlValue, head_no: SqlValue) -> list[VerifyReopenedAt]: ...
+    @overload
+    def all(self, statement: Literal["verify.last_usage"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[VerifyLastUsage]: ...
+    @overload
+    def all(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: SqlValue) -> list[VerifyEpochs]: ...
+    @overload
+    def all(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[VerifyCompactions]: ...
+    @overload
+    def all(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyImportFiles]: ...
+    @overload
+    def all(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyInbox]: ...
+    @overload
+    def all(self, statement: Literal["verify.turns"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyTurns]: ...
+    @overload
+    def all(self, statement: Literal["verify.outbox"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyOutbox]: ...
+    @overload
+    def all(self, statement: Literal["verify.cursors"], /, *, limit: SqlValue) -> list[VerifyCursors]: ...
+    @overload
+    def all(self, statement: AnyStatement, /, **params: SqlValue) -> list[Any]: ...
+    @overload
+    @deprecated("no statement has this name and takes these parameters")
+    def all(self, statement: str, /, **params: SqlValue) -> list[Any]: ...
+
+
+class Writes(Protocol):
+    """How a body runs the statements that change rows."""
+
+    @overload
+    def run(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> int:
+        """Run a named statement that changes rows. Return how many it changed."""
+    @overload
+    def run(self, statement: Literal["archive.put_chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue, what: SqlValue, rows: SqlValue, sha256: SqlValue, content: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.count_chunk"], /, *, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, archive_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.drop_chunk"], /, *, archive_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.move"], /, *, to_state: SqlValue, archive_no: SqlValue, from_state: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.finish"], /, *, to_state: SqlValue, now_ms: SqlValue, archive_no: SqlValue, from_state: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.add_key"], /, *, session_key: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.empty"], /, *, archive_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.end_session"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.hide_session"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.reopen_session"], /, *, ended_at_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.unbind"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.rebind"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_branches"], /, *, session_no: SqlValue, limit: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_epochs"], /, *, session_no: SqlValue, limit: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_compactions"], /, *, session_no: SqlValue, limit: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.forget_name"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.put_branch"], /, *, branch_no: SqlValue, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.put_epoch"], /, *, session_no: SqlValue, epoch: SqlValue, reason: SqlValue, opened_at_ms: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, closed_head_no: SqlValue, closed_at_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.put_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["compaction.begin"], /, *, compaction_id: SqlValue, session_no: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, instance_no: SqlValue, now_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["compaction.record"], /, *, compaction_id: SqlValue, session_no: SqlValue, base_epoch: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, now_ms: SqlValue, epoch: SqlValue, entry_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["compaction.finish"], /, *, state: SqlValue, now_ms: SqlValue, reason: SqlValue, compaction_id: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["compaction.renew"], /, *, deadline_ms: SqlValue, compaction_id: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["compaction.settle"], /, *, state: SqlValue, now_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, tokens_after: SqlValue, reason: SqlValue, summary: SqlValue, compaction_id: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["events.move_cursor"], /, *, consumer: SqlValue, event_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.advance"], /, *, session_no: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, now_ms: SqlValue, state: SqlValue, note: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.mark_changed"], /, *, note: SqlValue, path: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.mark_done"], /, *, note: SqlValue, path: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.move"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.link"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, first_path: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.keep"], /, *, import_file_no: SqlValue, line: SqlValue, byte_offset: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.drop_tail"], /, *, import_file_no: SqlValue, byte_offset: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.date_session"], /, *, created_at_ms: SqlValue, updated_at_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.save_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, sha256: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.claim"], /, *, turn_no: SqlValue, entry_no: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.finish"], /, *, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.retry"], /, *, available_at_ms: SqlValue, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.wait_behind"], /, *, available_at_ms: SqlValue, session_no: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.suspend"], /, *, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.dead_letter"], /, *, reason: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.supersede_resumes"], /, *, session_no: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.resume"], /, *, now_ms: SqlValue, timeout_ms: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.mark_delayed"], /, *, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.requeue"], /, *, now_ms: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.drop"], /, *, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["instance.close"], /, *, closed_at_ms: SqlValue, instance_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.begin_sending"], /, *, instance_no: SqlValue, expires_at_ms: SqlValue, outbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.settle"], /, *, state: SqlValue, now_ms: SqlValue, receipt: SqlValue, reason: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.retry"], /, *, available_at_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.wait_behind"], /, *, available_at_ms: SqlValue, session_no: SqlValue, outbox_no: SqlValue, limit: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.lose_track"], /, *, now_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue, attempt: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.decide"], /, *, state: SqlValue, now_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["pruning.delete_outbox"], /, *, numbers: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["pruning.delete_inbox"], /, *, numbers: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["pruning.delete_turn"], /, *, numbers: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["pruning.delete_event"], /, *, numbers: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["recovery.close_dead_instance"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, forked_from_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.bind"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, now_ms: SqlValue, details: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.unbind"], /, *, session_key: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.pin"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.unpin"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_binding"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_branch"], /, *, branch_no: SqlValue, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_epoch"], /, *, session_no: SqlValue, epoch: SqlValue, reason: SqlValue, opened_at_ms: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, closed_head_no: SqlValue, closed_at_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_compaction"], /, *, compaction_no: SqlValue, compaction_id: SqlValue, session_no: SqlValue, state: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, reason: SqlValue, summary: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_quarantine"], /, *, import_file_no: SqlValue, byte_offset: SqlValue, line: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_lane"], /, *, lane: SqlValue, concurrency: SqlValue, priority: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, turn_no: SqlValue, entry_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_event"], /, *, event_no: SqlValue, kind: SqlValue, audience: SqlValue, session_no: SqlValue, at_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_event_cursor"], /, *, consumer: SqlValue, event_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.cap_cursors"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_archive"], /, *, archive_no: SqlValue, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, begun_at_ms: SqlValue, finished_at_ms: SqlValue, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, session_keys: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_archive_chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue, what: SqlValue, rows: SqlValue, sha256: SqlValue, content: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.lose_parent"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_origin"], /, *, forked_from_no: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_aside_entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_aside_compactions"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_branches"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_epochs"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.restart"], /, *, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_tokens"], /, *, context_tokens: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_updated"], /, *, updated_at_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.forget_aside"], /, *, low_no: SqlValue, high_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.forget_job"], /, *, compaction_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_job_back"], /, *, epoch: SqlValue, cut_no: SqlValue, compaction_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.name_job"], /, *, compaction_id: SqlValue, trigger: SqlValue, tokens_before: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, reason: SqlValue, session_no: SqlValue, entry_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_compactions"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_binding"], /, *, session_key: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_compaction"], /, *, compaction_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.interrupt_turn"], /, *, reason: SqlValue, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_turn_lease"], /, *, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_turn"], /, *, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.move_inbox"], /, *, session_no: SqlValue, number: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.move_outbox"], /, *, session_no: SqlValue, number: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_inbox"], /, *, state: SqlValue, turn_no: SqlValue, entry_no: SqlValue, reason: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_outbox"], /, *, state: SqlValue, turn_no: SqlValue, instance_no: SqlValue, finished_at_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_event"], /, *, event_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_import_file"], /, *, session_no: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, note: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_quarantine"], /, *, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_chunks"], /, *, archive_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_archive"], /, *, archive_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.unarchive"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.make_instance"], /, *, instance_no: SqlValue, host: SqlValue, now_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.make_session"], /, *, session_no: SqlValue, session_id: SqlValue, version: SqlValue, at_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.make_lane"], /, *, lane: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["transcript.insert_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["transcript.insert_control_record"], /, *, entry_no: SqlValue, parent_no: SqlValue, type: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["transcript.insert_branch"], /, *, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["transcript.open_epoch"], /, *, session_no: SqlValue, epoch: SqlValue, reason: SqlValue, now_ms: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["transcript.close_epoch"], /, *, head_no: SqlValue, now_ms: SqlValue, session_no: SqlValue, epoch: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.set_lane"], /, *, lane: SqlValue, concurrency: SqlValue, priority: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.renew"], /, *, now_ms: SqlValue, expires_at_ms: SqlValue, operation: SqlValue, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.finish"], /, *, state: SqlValue, now_ms: SqlValue, incomplete: SqlValue, reason: SqlValue, turn_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: AnyStatement, /, **params: SqlValue) -> int: ...
+    @overload
+    @deprecated("no statement has this name and takes these parameters")
+    def run(self, statement: str, /, **params: SqlValue) -> int: ...
