@@ -91,10 +91,12 @@ audit: $(VENV)/.run ## ask an advisory service about everything that sessiondb n
 check: lint types docs test bench-smoke ## all that CI runs: lint, types, docs, test, bench-smoke
 	@echo "check: all good"
 
-lint: $(VENV)/.dev ## look for defects, style and layout (ruff)
+lint: $(VENV)/.dev ## look for defects, style and layout (ruff), and at the prose
 	@echo "lint: ruff"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "lint: run \`make format\`"; exit 1; }
+	@echo "lint: prose"
+	@$(BIN)/python tools/prose.py
 
 format: $(VENV)/.dev ## lay the code out, sort imports, apply ruff's safe fixes
 	@$(BIN)/ruff check --fix --quiet .

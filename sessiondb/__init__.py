@@ -1,9 +1,9 @@
 """sessiondb: durable conversation storage for agent gateways, in one SQLite database.
 
     async with sessiondb.open("gateway.db") as db:
-        session = await db.session("agent:main:discord:channel:1") await
-        session.append({"role": "user", "content": "hello"},
-        idempotency_key="discord:1:42") context = await session.context()
+        session = await db.session("agent:main:discord:channel:1")
+        await session.append({"role": "user", "content": "hello"}, idempotency_key="discord:1:42")
+        context = await session.context()
 
 An append and a compaction are separate short transactions. A compaction commits its
 summary and the next epoch atomically. No lock is held while a model thinks.

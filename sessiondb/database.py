@@ -705,7 +705,9 @@ class SessionDB:
         return dataclasses.replace(described, concerns=stats["concerns"])
 
 
-def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:  # noqa: A001  # as `gzip.open`
+def open(  # noqa: A001  # as `gzip.open`
+    path: str | os.PathLike[str], **options: Unpack[OpenOptions]
+) -> SessionDB:
     """Open a database, creating it when there is none. Use the result in `async with`.
 
     `durability`: "full" (the default): what returned is on disk. "normal": a power cut may

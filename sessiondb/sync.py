@@ -607,7 +607,8 @@ def _peer_of(session: Session) -> AsyncSession: ...
 @overload
 def _peer_of(session: Session | None) -> AsyncSession | None: ...
 def _peer_of(session: Session | None) -> AsyncSession | None:
-    return session._peer if session is not None else None  # noqa: SLF001  # of this module's own class
+    # A class of this module.
+    return session._peer if session is not None else None  # noqa: SLF001
 
 
 def _loop_of(proxy: SessionDB | Session) -> _Loop:

@@ -1,4 +1,4 @@
-"""The front door: what it offers, that it is documented and typed, and that the README's examples run as written."""
+"""The front door: what it offers, and that it is documented and typed."""
 
 from __future__ import annotations
 

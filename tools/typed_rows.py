@@ -113,7 +113,7 @@ def stored_types(connection: apsw.Connection) -> dict[tuple[str, str], str]:
 def signature(
     connection: apsw.Connection, stored: Mapping[tuple[str, str], str], statement: Statement
 ) -> Signature:
-    """Compile a statement; return what SQLite says that it takes and returns."""
+    """Compile a statement. Return what SQLite says that it takes and returns."""
     info = apsw.ext.query_info(connection, statement.sql)
     outer = "|".join(OUTER.findall(statement.sql)) or "no outer join"
     found = []
@@ -223,7 +223,7 @@ def overloads(
 
 
 def main(arguments: list[str]) -> int:
-    """Write the file, or check it; return the exit code."""
+    """Write the file, or check it. Return the exit code."""
     text = module(load_statements("sessiondb.sqlite.queries"))
     if "--check" in arguments:
         return 0 if TARGET.exists() and TARGET.read_text("utf-8") == text else 1

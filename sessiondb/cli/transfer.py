@@ -186,7 +186,7 @@ def import_(
     """Import transcripts: files and folders of pi, state folders of OpenClaw.
 
     The files are only read. A second import adds what is new. A line that is not an entry is kept
-    as it is, listed here, and comes back on export; then the exit code is 1.
+    as it is, listed here, and comes back on export. Then the exit code is 1.
     """
     redactor = _redactor(redact, redact_emails, redact_rules)
     reports = []
@@ -293,7 +293,7 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
 @click.command(short_help="Write transcripts back as files, byte for byte.")
 @database_argument
 @click.argument("dest", metavar="DEST", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--session", metavar="SESSION", help="Only this session; default: all.")
+@click.option("--session", metavar="SESSION", help="Only this session. Default: all.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files that have other content.")
 @redact_options("Write")
 @json_option()
@@ -310,7 +310,7 @@ def export(
 ) -> int:
     """Write transcripts back as files under DEST, as they were imported, byte for byte.
 
-    An existing file with other content is left alone, unless --overwrite is given; then the exit
+    An existing file with other content is left alone, unless --overwrite is given. Then the exit
     code is 1.
     """
     redactor = _redactor(redact, redact_emails, redact_rules)
@@ -391,7 +391,7 @@ def append(
     """Append JSON lines from standard input: messages (with a role) or entries (with a type).
 
     A line's `idempotencyKey` makes it safe to send twice. A line that cannot be stored is reported
-    with its number and does not stop the others; then the exit code is 1.
+    with its number and does not stop the others. Then the exit code is 1.
     """
     if create and not looks_like_key(session):
         refuse(

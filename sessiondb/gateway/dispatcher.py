@@ -160,4 +160,5 @@ async def _settle(
     except SessionDBError as error:
         # The row says `sending` by this process: it becomes unknown when its time is
         # up, or at the next start.
-        logger.error("%s: its outcome could not be written: %s", name, error)  # noqa: TRY400  # nothing to trace
+        # There is nothing to trace: the error says where it came from.
+        logger.error("%s: its outcome could not be written: %s", name, error)  # noqa: TRY400

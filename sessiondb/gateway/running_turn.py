@@ -399,6 +399,8 @@ async def _record(
     except SessionDBError as error:
         if not error.retry and not isinstance(error, StoreClosed):
             return error
-        logger.error("%s: its end could not be written (%s); its lease ends it", turn, error)  # noqa: TRY400  # nothing to trace
+        # There is nothing to trace: the error says where it came from.
+        message = "%s: its end could not be written (%s); its lease ends it"
+        logger.error(message, turn, error)  # noqa: TRY400
     turn._ended = True
     return None

@@ -7,8 +7,9 @@ whose parent lies in another session.
 
 Each entry inherits from its parent everything that would otherwise need a walk. That is its
 position on the path, the tokens summed along the path and the tool calls still open. It is also
-the entries that last set the model and the thinking level, and the boundary in force. So an append reads one session row
-and its head, and a compaction of a million entries reads as much as one of a hundred.
+the entries that last set the model and the thinking level, and the boundary in force. So an
+append reads one session row and its head, and a compaction of a million entries reads as much
+as one of a hundred.
 
 `place` stores an entry where its text says, and `attach` is the primitive under it. Entries of a
 transcript that exists already (an import, a rebuilt session) come through `replay.py`.

@@ -70,7 +70,7 @@ def _by_inode_page(inodes: str) -> Callable[[ReadTx], list[statements.ImportFile
 async def _rows(
     backend: Backend, page: Callable[[str], Callable[[ReadTx], list[R]]], values: Sequence[str]
 ) -> list[R]:
-    """Return what `page` reads for the values, which it gets as JSON, a bounded number at a time."""
+    """Return what `page` reads for the values. It gets them as JSON, a bounded number at a time."""
     found: list[R] = []
     for at in range(0, len(values), _PATHS_PAGE):
         listed = json.dumps(values[at : at + _PATHS_PAGE])

@@ -135,7 +135,7 @@ class Shell:
         self.child = child
 
     def ask(self, sql: str) -> list[str]:
-        """Run a statement; return its lines."""
+        """Run a statement. Return its lines."""
         assert self.child.stdin is not None
         assert self.child.stdout is not None
         self.child.stdin.write(f"{sql};\n.print done\n")

@@ -167,7 +167,7 @@ async def test_stuck_shows_a_cool_down_and_an_overdue_job_only(tmp_db: Path) -> 
 
 
 async def everything_else(db: sessiondb.SessionDB, folder: Path) -> None:
-    """What a gateway, an import and retention leave: a turn, a reply nobody knows about, a torn line, an archive."""
+    """Leave what a gateway, an import and retention leave behind them."""
 
     async def answer(turn: sessiondb.Turn) -> sessiondb.Answer:
         return sessiondb.Answer(replies=[(turn.session.id, {"text": "here I am"})])

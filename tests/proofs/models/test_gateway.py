@@ -1,9 +1,9 @@
 """Inbox, turns, leases and resumes beside a model that is obviously right, on both event loops.
 
-The model is `proofs/models/gateway.py`. A hypothesis state machine accepts (new events
-and repeated ones, until a session is full), chooses and claims, completes, fails,
-aborts, renews, lets time pass, takes over expired leases, lets the process die and
-recovers, resumes, requeues and drops, and ends a session. A candidate may be stale when
+The model is `proofs/models/gateway.py`. A hypothesis state machine accepts new events
+and repeated ones, until a session is full. It chooses and claims, completes, fails,
+aborts and renews. It lets time pass and takes over expired leases. It lets the process
+die and recovers, resumes, requeues and drops, and ends a session. A candidate may be stale when
 it is claimed. Now and then a turn that has lost its session tries to write all the
 same. Replies are begun, sent, refused, lost, overdue, settled by hand and sent again,
 by senders that may be too late. Two handles are open on the file, and either may take

@@ -14,9 +14,9 @@ writer's clock is the machine's.
 25 of 30, a few seconds. The long run took 12 minutes under asyncio (11,000 jobs begun, 5,800
 committed in time, 300 late, 2,500 superseded) and, with 1,200 examples, 11 under trio. It found
 no difference. The default finds each of three defects that the core had when it was written, if
-they are put back: a cut search that stopped at the boundary, a span that held kept entries, and
-a reset that silently kept nothing of an entry off its path. `test_a_broken_rule_is_noticed`
-breaks one rule at a time.
+they are put back. One was a cut search that stopped at the boundary. One was a span that
+held kept entries. One was a reset that silently kept nothing of an entry off its path.
+`test_a_broken_rule_is_noticed` breaks one rule at a time.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ is restored first, so that a conversation is looked for in one place, and every 
 is shown to be whole. Then, per session:
 
 * every acknowledged message is in the transcript, or is waiting in the inbox, exactly
-  once, in the order in which people sent it;
-* the text is the text that was sent;
+  once, in the order in which people sent it.
+* the text is the text that was sent.
 * nothing is there that nobody sent.
 
 Conversations whose archive was deleted, as the policy said, are listed, so that the
