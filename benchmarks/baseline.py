@@ -105,10 +105,10 @@ def while_an_automatic_compaction_runs(folder: Path, summary_s: float) -> None:
             # is told of the compaction.
             while True:
                 triggering = timed(gateway, alice, "alice", LONG)
-                if any(notice["type"] == "compacting" for notice in alice.told):
+                if any(notice["type"] == "compacting" for notice in alice.notices):
                     break
             same = timed(gateway, alice, "alice", "during")
-            over = any(notice["type"] == "compacted" for notice in alice.told)
+            over = any(notice["type"] == "compacted" for notice in alice.notices)
             alice.next("compacted")
     row("automatic compaction: the triggering turn", shown(triggering[1]))
     row(

@@ -144,15 +144,13 @@ class Person:
 def test_a_message_is_accepted_then_thought_about_then_answered(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
-    person = Person(browser, gateway_process(model_delay=0.3), "alice")
+    person = Person(browser, gateway_process(model_delay=0.3, delayed_after=600), "alice")
     person.say("hello <b>there</b>")
     person.wait(lambda: person.state("hello <b>there</b>") == "answered")
     went_through = person.went_through("hello <b>there</b>")
     assert went_through[-2:] == ["thinking", "answered"]
-    assert set(went_through[:-2]) <= {
-        "sending",
-        "accepted",
-    }
+    # The socket may report that it is thought about before the POST has returned.
+    assert set(went_through[:-2]) <= {"sending", "accepted"}
     assert person.written()[-1].startswith("You said: hello <b>there</b>")
     person.say("/status")
     person.wait(lambda: "Context:" in person.notes())
@@ -189,7 +187,8 @@ def test_a_second_message_is_delayed_beside_a_compaction(
 def test_a_killed_gateway_answers_once_it_is_back(
     browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
 ) -> None:
-    gateway = gateway_process(model_delay=0.2, delayed_after=0.2)
+    # Nothing is ever delayed, so the state "thinking" lasts.
+    gateway = gateway_process(model_delay=0.2, delayed_after=600)
     port = gateway.url.rpartition(":")[2]
     person = Person(browser, gateway, "alice")
     person.say("!stall interrupted")

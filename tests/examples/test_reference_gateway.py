@@ -80,7 +80,7 @@ def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway: GatewayP
         assert (receipt["state"], receipt["ahead"], receipt["duplicate"]) == ("queued", 0, False)
         reply = page.next("reply", event_id=receipt["event_id"])
         assert reply["text"].startswith("You said: hello")
-        assert [notice["type"] for notice in page.told] == [
+        assert [notice["type"] for notice in page.notices] == [
             "hello",
             "accepted",
             "thinking",
@@ -264,8 +264,8 @@ def test_stop_ends_a_turn_and_the_next_message_is_answered(gateway: GatewayProce
         assert gateway.command("/stop") == "Stopped."
         page.next("stopped")
         page.next("reply", event_id=behind)
-    assert [notice["type"] for notice in page.told].count("thinking") == 2
-    assert "failed" not in [notice["type"] for notice in page.told]
+    assert [notice["type"] for notice in page.notices].count("thinking") == 2
+    assert "failed" not in [notice["type"] for notice in page.notices]
     gateway.wait_for(lambda: gateway.held() == [])
 
 
@@ -282,7 +282,7 @@ def test_a_large_context_is_compacted_while_turns_run(
         assert gateway.ask("meanwhile").startswith("You said: meanwhile")
         compacted = page.next("compacted")
     assert (compacted["outcome"], compacted["late"]) == ("committed", False)
-    kinds = [notice["type"] for notice in page.told]
+    kinds = [notice["type"] for notice in page.notices]
     assert "reply" in kinds[kinds.index("compacting") : kinds.index("compacted")]
     assert "with a summary of earlier ones" in gateway.ask("do you remember?")
 

@@ -104,7 +104,7 @@ def test_openclaw_73204_messages_during_a_summary_are_answered(
         done = page.next("compacted")
         assert done["outcome"] == "committed"
         assert done["late"] is False
-    report = [(notice["type"], notice.get("event_id")) for notice in page.told]
+    report = [(notice["type"], notice.get("event_id")) for notice in page.notices]
     for event_id in during:
         assert (
             report.index(("accepted", event_id))
@@ -207,14 +207,14 @@ def test_openclaw_84193_a_failed_compaction_blocks_no_turn(
             gateway.command("/stop", conversation="alice")
         ended = page.next("compacted")
         assert (ended["outcome"], ended["text"] != "") == (state, True), how
-        assert [notice["type"] for notice in page.told].index("reply") < [
-            notice["type"] for notice in page.told
+        assert [notice["type"] for notice in page.notices].index("reply") < [
+            notice["type"] for notice in page.notices
         ].index("compacted")
 
         after = gateway.say("said after it", conversation="alice")["event_id"]
         page.next("reply", event_id=after)
         assert compactions_held(gateway) == []
-        report = [notice for notice in page.told if notice.get("event") == "compaction_failed"]
+        report = [notice for notice in page.notices if notice.get("event") == "compaction_failed"]
         assert (report or [page.next("notice", event="compaction_failed")])[0]["text"], (
             "the page says so, not only a row"
         )

@@ -68,7 +68,7 @@ def test_two_processes_share_the_work_without_a_double_claim(tmp_path: Path) -> 
             for _ in range(len(TALKS) // 2):
                 gateway.until("accepted")
     for gateway in gateways:
-        gateway.tell("settle")
+        gateway.send("settle")
         gateway.until("settled")
     for gateway in gateways:
         gateway.stop()
@@ -110,7 +110,7 @@ def test_when_one_is_killed_the_other_takes_over_what_it_held(tmp_path: Path) ->
     first.kill()
     # No recover() here: the turns of the dead one come back because nothing renews their leases.
     second.until("turn", lambda line: line["inbox_no"] == 4)
-    second.tell("settle")
+    second.send("settle")
     second.until("settled")
     second.stop()
 
@@ -150,8 +150,8 @@ def test_a_process_that_was_given_up_cannot_write_when_it_wakes(tmp_path: Path) 
     second = Gateway(path, Settings(str(channel), lease_s=3.0, compact=False, policy=POLICY))
     second.until("turn", lambda line: line["kind"] == "resume")
     second.until("delivered")
-    sleeper.go_on()
-    sleeper.tell("settle")
+    sleeper.resume()
+    sleeper.send("settle")
     sleeper.until("settled")
     sleeper.stop()
     second.stop()

@@ -63,6 +63,7 @@ class Settings:
     summary_s: tuple[float, float] = (0.02, 0.2)
     send_s: tuple[float, float] = (0.0, 0.005)
     refuse: float = 0.05  # how often the channel says that it did not send
+    in_parts: float = 0.3  # how often a turn appends something before its answer
     lease_s: float = 5.0
     concurrency: int = 3
     recover: bool = True
@@ -201,7 +202,7 @@ class Child:
         elif "hang" in text:
             await anyio.sleep_forever()
         await self.pause(self.settings.model_s)
-        if self.random.random() < 0.3:
+        if self.random.random() < self.settings.in_parts:
             await turn.append(assistant(f"looking into {text}"))
             await self.pause(self.settings.model_s)
         if (

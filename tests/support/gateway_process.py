@@ -68,7 +68,7 @@ class Gateway:
         assert self._child.stderr is not None
         self.errors = self._child.stderr.read()
 
-    def tell(self, do: str, **fields: Any) -> None:
+    def send(self, do: str, **fields: Any) -> None:
         """Give a command. One that is dead does not hear it."""
         assert self._child.stdin is not None
         try:
@@ -78,7 +78,7 @@ class Gateway:
             return  # whoever speaks learns of the death from `next`
 
     def accept(self, event_id: str, talk: str, text: str) -> None:
-        self.tell("accept", id=event_id, talk=talk, text=text)
+        self.send("accept", id=event_id, talk=talk, text=text)
 
     def next(self) -> Line | None:
         """Return the next line. None once the process has ended."""
@@ -120,7 +120,7 @@ class Gateway:
         self._child.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let it go on where it was."""
         self._child.send_signal(signal.SIGCONT)
 

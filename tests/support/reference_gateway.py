@@ -259,17 +259,17 @@ class Page:
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.told: list[dict[str, Any]] = []
+        self.notices: list[dict[str, Any]] = []
         self.hello = self.next("hello")
 
     def next(self, *kinds: str, **fields: object) -> dict[str, Any]:
         """Return the next notice of one of these kinds with these fields.
 
-        What is skipped stays in `told`.
+        What is skipped stays in `notices`.
         """
         while True:
             notice: dict[str, Any] = json.loads(self.socket.recv(timeout=PATIENCE_S))
-            self.told.append(notice)
+            self.notices.append(notice)
             if notice["type"] in kinds and all(
                 notice.get(name) == value for name, value in fields.items()
             ):

@@ -33,7 +33,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb.errors import SessionDBError, outcome_of
 from sessiondb.limits import Limits
-from tests.proofs.crash.faults_workload import MARK, said
+from tests.proofs.crash.faults_workload import MARK, marked
 
 KEY = "agent:main:test:direct:one"
 # More than what is left anywhere when the disk is full, so that refusals come soon.
@@ -80,7 +80,7 @@ async def write_until_refused(
         mark = f"m {at}"
         report[mark] = []
         try:
-            await session.append(said(mark, PADDING), idempotency_key=mark)
+            await session.append(marked(mark, PADDING), idempotency_key=mark)
             report[mark].append("acknowledged")
         except SessionDBError as error:
             refused += 1
@@ -104,7 +104,7 @@ async def insist(session: sessiondb.Session, report: dict[str, list[str]]) -> in
         for _ in range(TRIES):
             tries += 1
             try:
-                await session.append(said(mark, PADDING), idempotency_key=mark)
+                await session.append(marked(mark, PADDING), idempotency_key=mark)
             except SessionDBError as error:
                 report[mark].append(outcome_of(error) or "none")
                 await anyio.sleep(getattr(error, "retry_after_ms", 10) / 1000)
@@ -137,7 +137,7 @@ async def grow(path: Path, exhaustion: Exhaustion) -> dict[str, Any]:
     errors: Counter[str] = Counter()
     async with sessiondb.open(path, limits=Limits(wal_bytes_max=256 * 1024, wal_retry_ms=0)) as db:
         session = await db.session(KEY)
-        await session.append(said("first"))
+        await session.append(marked("first"))
         before = await read(session, 6, errors)
         exhaustion.take()
         try:
@@ -149,7 +149,7 @@ async def grow(path: Path, exhaustion: Exhaustion) -> dict[str, Any]:
         after = await read(session, 6, errors)
         stats = db.backend.stats()["writer"]
     return {
-        "told": report,
+        "outcomes": report,
         "errors": errors,
         "reads": [before, during, after],
         "tries": tries,
@@ -170,7 +170,7 @@ async def open_files(path: Path) -> dict[str, Any]:
         try:
             for at in range(5):
                 mark = f"m {at}"
-                await session.append(said(mark), idempotency_key=mark)
+                await session.append(marked(mark), idempotency_key=mark)
                 report[mark] = ["acknowledged"]
             during = await read(session, 1, errors)
             try:
@@ -182,7 +182,7 @@ async def open_files(path: Path) -> dict[str, Any]:
         await db.backend.backup(path.parent / "copy.db")  # type: ignore[attr-defined]
         after = await read(session, 6, errors)
     return {
-        "told": report,
+        "outcomes": report,
         "errors": errors,
         "reads": [during, after],
         "left": sorted(file.name for file in path.parent.iterdir()),

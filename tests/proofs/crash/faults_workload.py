@@ -82,14 +82,14 @@ def make_template(folder: Path) -> Path:
             session = db.session(key)
             session.append_many(
                 [
-                    said(f"{key} {at}", "x" * 300, role="user" if at % 2 else "assistant")
+                    marked(f"{key} {at}", "x" * 300, role="user" if at % 2 else "assistant")
                     for at in range(12)
                 ]
             )
             session.pin()
         for name in OLD:
             old = db.create_session(name)
-            old.append_many([said(f"{name} {at}", "y" * 900) for at in range(20)])
+            old.append_many([marked(f"{name} {at}", "y" * 900) for at in range(20)])
     with closing(apsw.Connection(str(path))) as connection:
         month_ago = 30 * 86_400_000
         connection.execute(
@@ -117,7 +117,7 @@ def make_template(folder: Path) -> Path:
                 "id": f"m{at}",
                 "parentId": f"m{at - 1}" if at else None,
                 "timestamp": "2026-01-01T00:00:01.000Z",
-                "message": said(f"import {at}", "z" * 200),
+                "message": marked(f"import {at}", "z" * 200),
             }
         )
         for at in range(IMPORTED)
@@ -130,7 +130,7 @@ def make_template(folder: Path) -> Path:
 IMPORTED = 110
 
 
-def said(mark: str, text: str = "", role: str = "user") -> dict[str, Any]:
+def marked(mark: str, text: str = "", role: str = "user") -> dict[str, Any]:
     """Return a message that carries a mark, so that it can be counted wherever it ends up."""
     body = f"<<{mark}>> {text}"
     if role == "user":
@@ -155,7 +155,7 @@ class Call:
     marks: tuple[str, ...]
     make: Callable[[], Awaitable[Any]]
     insists: bool
-    told: list[str] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
     acknowledged: bool = False
     final: bool = False
     """The database refused it for a reason of its own (the rules), so it is not tried again."""
@@ -165,7 +165,7 @@ class Call:
         """How often each of its marks may be found."""
         if self.acknowledged:
             return {1}
-        return {0, 1} if "unknown" in self.told else {0}
+        return {0, 1} if "unknown" in self.outcomes else {0}
 
 
 @dataclass
@@ -246,11 +246,11 @@ class Run:
             try:
                 value = await call.make()
             except CompactionRefused as refused:
-                call.told.append(outcome_of(refused) or "unknown")
+                call.outcomes.append(outcome_of(refused) or "unknown")
                 call.final = True
                 return None
             except Exception as error:  # noqa: BLE001  # it is judged and noted
-                call.told.append(outcome_of(error) or "unknown")
+                call.outcomes.append(outcome_of(error) or "unknown")
                 self.note(call.op, error)
                 if not self._passes(error):
                     self.wrong(
@@ -341,7 +341,7 @@ class Run:
         session = await self._session(CHATS[0])
         for at in range(8):
             size = self.chance.choice([50, 2_000, 12_000])
-            message = said(mark := f"single {at}", "a" * size)
+            message = marked(mark := f"single {at}", "a" * size)
             await self.call(
                 "append",
                 (mark,),
@@ -352,7 +352,7 @@ class Run:
         session = await self._session(CHATS[1])
         for at in range(5):
             marks = tuple(f"together {at}.{part}" for part in range(3))
-            messages = [said(mark, "b" * 700) for mark in marks]
+            messages = [marked(mark, "b" * 700) for mark in marks]
             await self.call(
                 "append_many",
                 marks,
@@ -403,7 +403,7 @@ class Run:
             await self.call(
                 "accept",
                 (mark,),
-                lambda mark=mark, key=key: self.db.accept("test", mark, key, said(mark)),
+                lambda mark=mark, key=key: self.db.accept("test", mark, key, marked(mark)),
             )
 
     async def _import(self) -> None:
@@ -475,7 +475,7 @@ class Run:
         [mark] = MARK.findall(turn.message["content"])
         number = mark.split()[-1]
         return Answer(
-            [said(f"answer {number}", role="assistant")], [("test", said(f"reply {number}"))]
+            [marked(f"answer {number}", role="assistant")], [("test", marked(f"reply {number}"))]
         )
 
     async def _outbox(self) -> None:
@@ -564,7 +564,7 @@ class Run:
 
     async def _prove(self) -> None:
         session = await self._session(CHATS[0])
-        await session.append(said("proof"), idempotency_key="proof")
+        await session.append(marked("proof"), idempotency_key="proof")
 
     async def _unsettled(self) -> bool:
         return await self.db.read("unsettled", lambda tx: tx.one("faults.unsettled").n > 0)
@@ -572,9 +572,9 @@ class Run:
     async def why_unsettled(self) -> str:
         """Say what a run that does not end is waiting for."""
         calls = [
-            (call.op, call.marks[:1], call.told)
+            (call.op, call.marks[:1], call.outcomes)
             for call in self.calls
-            if not (call.acknowledged or call.final or call.told)
+            if not (call.acknowledged or call.final or call.outcomes)
         ]
         try:
             rows = await self.db.read(
@@ -624,7 +624,7 @@ class Run:
             partly = call.op == "import"  # in transactions of its own, one after another
             if call.marks and (not counts <= call.may_be_found or (len(counts) > 1 and not partly)):
                 self.wrong(
-                    f"{when}: {call.op} {call.marks[0]!r} was told {call.told}, acknowledged "
+                    f"{when}: {call.op} {call.marks[0]!r} was told {call.outcomes}, acknowledged "
                     f"{call.acknowledged}, "
                     f"and is there {sorted(counts)} times"
                 )
@@ -655,8 +655,8 @@ class Run:
             state = found["compactions"].get(compaction_id)
             if call.acknowledged and state != "committed":
                 self.wrong(f"{when}: compaction acknowledged as committed is {state}")
-            if not call.acknowledged and "unknown" not in call.told and state == "committed":
-                self.wrong(f"{when}: compaction told {call.told} is committed")
+            if not call.acknowledged and "unknown" not in call.outcomes and state == "committed":
+                self.wrong(f"{when}: compaction told {call.outcomes} is committed")
 
     def check_backups(self) -> None:
         """A backup that was acknowledged is a whole database. One that was not is not there."""
@@ -664,7 +664,7 @@ class Run:
             there = Path(target).exists()
             if call.acknowledged != there:
                 self.wrong(
-                    f"backup: acknowledged {call.acknowledged}, told {call.told}, and it is "
+                    f"backup: acknowledged {call.acknowledged}, told {call.outcomes}, and it is "
                     f"{'there' if there else 'not there'}"
                 )
 

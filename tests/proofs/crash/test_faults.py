@@ -68,7 +68,7 @@ from tests.proofs.crash.faults_workload import (
     Examiner,
     Run,
     make_template,
-    said,
+    marked,
 )
 from tests.support.engine import opened, until
 
@@ -337,7 +337,7 @@ def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
             anyio.create_task_group() as group,
         ):
             session = await db.session(CHATS[0])
-            await session.append(said("first"))
+            await session.append(marked("first"))
 
             async def read() -> None:
                 while True:
@@ -348,7 +348,7 @@ def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
             async def append(mark: str) -> int:
                 """Append. Return how long to wait before the next try in ms, 0 if it is stored."""
                 try:
-                    await session.append(said(mark, "x" * 20_000), idempotency_key=mark)
+                    await session.append(marked(mark, "x" * 20_000), idempotency_key=mark)
                 except SessionDBError as error:
                     report[type(error).__name__] += 1
                     return max(1, getattr(error, "retry_after_ms", 1))
@@ -480,10 +480,10 @@ def test_a_real_disk_that_was_full_needs_no_restart(tmp_path: Path, mode: str) -
     assert all(
         error.startswith("append: ") and error.endswith("retry True") for error in found["errors"]
     ), found["errors"]
-    for mark, report in found["told"].items():
+    for mark, report in found["outcomes"].items():
         may_be = {1} if "acknowledged" in report else {0, 1} if "unknown" in report else {0}
         assert found["found"].get(mark, 0) in may_be, (mark, report)
-    refused = [report for report in found["told"].values() if report != ["acknowledged"]]
+    refused = [report for report in found["outcomes"].values() if report != ["acknowledged"]]
     # What was said again under its key succeeded on the same connection, of which the
     # user never heard.
     assert (
@@ -497,7 +497,7 @@ def test_a_real_disk_that_was_full_needs_no_restart(tmp_path: Path, mode: str) -
 def test_a_process_without_free_descriptors_keeps_working(tmp_path: Path) -> None:
     found = child("open-files", tmp_path)
     assert (found["integrity"], found["findings"]) == (["ok"], [])
-    assert found["told"] == {f"m {at}": ["acknowledged"] for at in range(5)}
+    assert found["outcomes"] == {f"m {at}": ["acknowledged"] for at in range(5)}
     assert all(found["found"][f"m {at}"] == 1 for at in range(5))
     assert found["errors"].keys() <= {
         "backup: StoreFailed",

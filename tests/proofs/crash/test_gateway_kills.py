@@ -158,7 +158,7 @@ def test_kills_of_a_gateway_lose_and_double_no_message(
     pending = {f"{talk}:{len(texts)}" for talk, texts in client.sent.items()} - client.acknowledged
     while pending - client.acknowledged:
         client.hear(gateway, gateway.next(), go_on=False)
-    gateway.tell("settle")
+    gateway.send("settle")
     gateway.until("settled")
     gateway.stop()
 
@@ -191,14 +191,14 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     It has the database and the channel.
     """
     folder = tmp_path_factory.mktemp("settled")
-    gateway = Gateway(
-        folder / "gateway.db", Settings(str(folder / "channel.jsonl"), refuse=0.0, compact=False)
-    )
+    channel = str(folder / "channel.jsonl")
+    settings = Settings(channel, refuse=0.0, compact=False, in_parts=0.0)
+    gateway = Gateway(folder / "gateway.db", settings)
     for number in (1, 2):
         for talk in ("c0", "c1"):
             gateway.accept(f"{talk}:{number}", talk, f"message {number}")
             gateway.until("accepted")
-    gateway.tell("settle")
+    gateway.send("settle")
     gateway.until("settled")
     gateway.stop()
     return folder

@@ -41,7 +41,7 @@ async def _settle(soak: Soak) -> None:
         async with asyncio.timeout(soak.plan.settle_s):
             while True:
                 settled = last.hear("settled")
-                last.tell("settle")
+                last.send("settle")
                 await settled
                 if not _undecided(soak):
                     break

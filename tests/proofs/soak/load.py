@@ -429,7 +429,7 @@ class Soak:
             copy = self.plan.folder / f"backup-{self.backups}.db"
             acknowledged, began_ms = self.people.remembered(), time.time_ns() // 1_000_000
             waiting = self.elder.hear("backed up")
-            if not self.elder.tell("backup", to=str(copy)):
+            if not self.elder.send("backup", to=str(copy)):
                 return
             done, _ = await asyncio.wait(
                 [waiting, asyncio.ensure_future(asyncio.shield(self.over.wait()))],
@@ -451,7 +451,7 @@ class Soak:
                 file.unlink()
             self.counted["backups audited"] += 1
             # Only what was archived before the backup began, and so is known to be whole in it.
-            self.elder.tell("drop", archived_before_ms=began_ms)
+            self.elder.send("drop", archived_before_ms=began_ms)
 
         await self._every((self.plan.backup_s, self.plan.backup_s), back_up)
 
@@ -510,10 +510,10 @@ class Soak:
             self.counted[
                 f"replies of which nobody knew: {'sent' if what == 'sent' else 'not sent'}"
             ] += 1
-            (member or self.elder).tell("decide", what=what, number=outbox_no)
+            (member or self.elder).send("decide", what=what, number=outbox_no)
         for inbox_no, reason in dead:
             self.counted[f"dead: {reason.split(':')[0][:40]}"] += 1
-            (member or self.elder).tell(
+            (member or self.elder).send(
                 "decide", what=self.chance.choice(["requeue", "drop"]), number=inbox_no
             )
 

@@ -106,7 +106,7 @@ class People:
             began = time.perf_counter()
             self._acks[event_id] = asyncio.get_running_loop().create_future()
             ready = [member for member in self.members() if member.is_ready]
-            if ready and self.chance.choice(ready).tell("accept", **message):
+            if ready and self.chance.choice(ready).send("accept", **message):
                 await asyncio.wait([self._acks[event_id]], timeout=ACK_S)
             ack = self._acks.pop(event_id)
             if ack.done() and ack.result()["saw"] == "accepted":

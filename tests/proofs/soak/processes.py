@@ -118,7 +118,7 @@ class Member:
         if code not in (0, -signal.SIGKILL):
             raise GatewayFailed(f"{self.name} ended with {code}:\n{self.wrote()}")
 
-    def tell(self, do: str, **fields: Any) -> bool:
+    def send(self, do: str, **fields: Any) -> bool:
         """Give a command. False if nobody is there to hear it."""
         if self._process is None or self._process.stdin is None or not self.is_ready:
             return False

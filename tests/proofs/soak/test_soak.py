@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow
 TIMED = {"lag", "transaction"}
 
 
-def told(soak: Soak) -> set[str]:
+def bounds_broken(soak: Soak) -> set[str]:
     return {broken.bound for broken in soak.broken}
 
 
@@ -120,7 +120,7 @@ def test_a_gateway_that_leaks_loses_and_doubles_is_reported(tmp_path: Path) -> N
     faults = [fault for fault in BREAKABLE if NAMES[fault] not in TIMED]
     soak = asyncio.run(run(without_company(tmp_path / "soak", *faults, messages_min=160)))
     drawn = table(soak)
-    assert told(soak) - TIMED == {NAMES[fault] for fault in faults}, drawn
+    assert bounds_broken(soak) - TIMED == {NAMES[fault] for fault in faults}, drawn
     assert all(f"BROKEN {NAMES[fault]} at" in drawn for fault in faults)
 
 
@@ -136,7 +136,7 @@ def test_a_gateway_that_blocks_loop_or_writer_is_measured(tmp_path: Path) -> Non
     assert max(soak.lags["load"]) >= 10_000 * (BLOCKS_S - LAG_STEP_S)
     assert judge_transactions(soak.plan, soak.held, {}, 0.0)
     assert judge_lag(soak.plan, soak.lags["load"], {}, 0.0)
-    assert told(soak) <= TIMED, table(soak)
+    assert bounds_broken(soak) <= TIMED, table(soak)
 
 
 @pytest.mark.skipif(
@@ -145,7 +145,7 @@ def test_a_gateway_that_blocks_loop_or_writer_is_measured(tmp_path: Path) -> Non
 @pytest.mark.parametrize("broken", BREAKABLE)
 def test_each_fault_alone_is_called_by_its_name_only(tmp_path: Path, broken: str) -> None:
     soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
-    assert told(soak) == {NAMES[broken]}, table(soak)
+    assert bounds_broken(soak) == {NAMES[broken]}, table(soak)
 
 
 def test_a_broken_soak_ends_with_exit_code_1_a_whole_one_with_0(
@@ -335,7 +335,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         gateway.accept(f"t{number % 2}:{number}", f"t{number % 2}", f"message {number}")
         gateway.until("accepted")
-    gateway.tell("settle")
+    gateway.send("settle")
     gateway.until("settled")
     gateway.stop()
     return folder
@@ -376,7 +376,7 @@ def test_the_end_of_a_soak_notices_what_is_left(
     soak.plan.channel.write_bytes(b"".join(lines))
     check_rows(soak)
     check_channel(soak)
-    assert told(soak) == ({bound} if bound is not None else set()), broken
+    assert bounds_broken(soak) == ({bound} if bound is not None else set()), broken
 
 
 # -- the audit itself ------------------------------------------------------------------
