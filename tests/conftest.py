@@ -4,6 +4,7 @@
 * `tmp_db`: a path for a database that does not exist yet, in a folder of its own.
 * `sample`: the project's own transcripts (tests/sample), always there.
 * `nothing_left`: fails a test after which a file below its folder is still open, or a thread of ours alive.
+* `rows_are_what_their_classes_say`: compares every row that a test reads with what mypy takes it for.
 * `gate`: stops the writer where a test wants it (tests/support/cancellation.py).
 * `corpus`: the large collection of real transcripts beside the checkout; without it the test is skipped and says so.
   It has the layout of `sample`, so a test can be parametrised over `transcripts`, which is whichever folders exist.
@@ -16,12 +17,15 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from sessiondb.sqlite import transaction
 from tests import ROOT, TESTS
 from tests.proofs.crash.faults_workload import descriptors
+from tests.support import row_types
 
 # Plugins, so that their fixtures are there for every test.
 pytest_plugins = ["tests.support.cancellation"]
@@ -86,3 +90,22 @@ def transcripts(request: pytest.FixtureRequest) -> Path:
     """Return the sample, then the corpus: for tests that hold for any folder of real transcripts."""
     folder: Path = request.getfixturevalue(request.param)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rows_are_what_their_classes_say(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare the rows that this process reads with sessiondb/statements.pyi.
+
+    Not in a module marked `damaged_values`.
+    """
+    read = transaction.Snapshot.all
+
+    def checked(self: transaction.Snapshot, statement: str, /, **params: Any) -> list[Any]:
+        rows = read(self, statement, **params)
+        row_types.check(statement, rows)
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("damaged_values") is None:
+            patch.setattr(transaction.Snapshot, "all", checked)
+        yield
