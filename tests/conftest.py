@@ -6,6 +6,8 @@
 * `sample`: the project's own transcripts (tests/sample), always there.
 * `nothing_left`: fails a test that leaves a file of its folder open, or a thread of ours
   alive.
+* `rows_are_what_their_classes_say`: compares every row that a test reads with what mypy
+  takes it for.
 * `gate`: stops the writer where a test wants it (tests/support/cancellation.py).
 * `corpus`: the large collection of real transcripts beside the checkout. Without it the
   test is skipped. It has the layout of `sample`.
@@ -18,11 +20,14 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from sessiondb.sqlite import transaction
 from tests import ROOT, TESTS
+from tests.support import row_types
 from tests.support.leaks import open_files, our_threads
 
 # Plugins, so that their fixtures are there for every test.
@@ -97,3 +102,22 @@ def transcripts(request: pytest.FixtureRequest) -> Path:
     """
     folder: Path = request.getfixturevalue(request.param)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rows_are_what_their_classes_say(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare the rows that this process reads with sessiondb/statements.pyi.
+
+    Not in a module marked `damaged_values`.
+    """
+    read = transaction.Snapshot.all
+
+    def checked(self: transaction.Snapshot, statement: str, /, **params: Any) -> list[Any]:
+        rows = read(self, statement, **params)
+        row_types.check(statement, rows)
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("damaged_values") is None:
+            patch.setattr(transaction.Snapshot, "all", checked)
+        yield

@@ -15,6 +15,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+from pathlib import Path
 from typing import Any, is_typeddict
 
 import griffe
@@ -38,6 +39,8 @@ class Docstrings(griffe.Extension):
 
     def on_class(self, *, cls: griffe.Class, **_: object) -> None:
         """Put the fields of a record into a table behind its docstring."""
+        if Path(str(cls.module.filepath)).suffix == ".pyi":
+            return  # sessiondb/statements.pyi: at run time there is no such module
         fields = [
             member
             for name, member in cls.members.items()

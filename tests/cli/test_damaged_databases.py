@@ -30,6 +30,8 @@ from tests.proofs.fuzz.properties import watched
 from tests.support.core import change, query, user
 from tests.support.damage import PAGE, SEED, TIMES, Truth, break_it, copy_of, die_with_wal, make
 
+pytestmark = pytest.mark.damaged_values
+
 FILES = max(4, TIMES // 5)
 PATIENCE_S = 60
 LINE = '{"role":"user","content":"hello"}\n'

@@ -22,6 +22,8 @@ from tests.support.damage import (
     salvaged,
 )
 
+pytestmark = pytest.mark.damaged_values
+
 
 @pytest.fixture(scope="module")
 def killed(sound: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:

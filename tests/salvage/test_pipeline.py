@@ -40,6 +40,8 @@ from tests.support.damage import (
     zero_pages,
 )
 
+pytestmark = pytest.mark.damaged_values
+
 
 def try_one(truth: Truth, path: Path, new: Path, name: str) -> tuple[str, list[str]]:
     """Break a copy, seeded by this name. Return the damage, and the promises that broke."""

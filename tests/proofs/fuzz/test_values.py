@@ -21,6 +21,8 @@ from tests.proofs.fuzz.properties import INPUTS, SEED
 from tests.support.core import change, query
 from tests.support.damage import copy_of, make, salvaged
 
+pytestmark = pytest.mark.damaged_values
+
 CASES = max(5, INPUTS // 50)
 LIMIT_MIB = 1_500  # of address space, of which some twenty threads take most
 
