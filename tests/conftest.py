@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,10 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 
 # Children of the tests find this checkout's package and tests.
 os.environ["PYTHONPATH"] = str(ROOT)
+
+# A shell ignores Ctrl-C for what it starts in the background. So would every child of these tests.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hypothesis would fail an example for being slow (200 ms by default): a timed
 # assertion, on a machine that is shared.
