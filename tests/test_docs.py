@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +169,38 @@ def test_a_diagram_reads_in_the_direction_of_its_arrows() -> None:
 def test_a_diagram_that_cannot_be_read_is_an_error(source: str) -> None:
     with pytest.raises(ValueError, match=r"diagram begins|not a"):
         diagrams.svg(source)
+
+
+# -- documents about the tests ----------------------------------------------------------------
+
+SOURCES = {path: path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")}
+TESTS = {name for text in SOURCES.values() for name in re.findall(r"def (test_\w+)", text)}
+FILES = {path.stem for path in SOURCES}
+DOCUMENTS = [*ALL, ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md"]
+
+
+def unknown_tests(text: str) -> list[str]:
+    """Return the tests and test files that a text names and that do not exist.
+
+    A name that ends in `_...` is the beginning of one.
+    """
+    unknown = []
+    for code in re.findall(r"`([^`\n]*\btest_[^`\n]*)`", text):
+        for name, shortened in re.findall(r"\b(test_\w+)(\.\.\.)?", code):
+            if shortened:
+                known = any(test.startswith(name) for test in TESTS)
+            else:
+                known = name in TESTS or name in FILES
+            if not known:
+                unknown.append(name)
+    return unknown
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.stem)
+def test_every_test_that_a_document_names_exists(page: Path) -> None:
+    assert unknown_tests(page.read_text("utf-8")) == []
+
+
+def test_a_document_that_names_a_test_of_the_past_is_noticed() -> None:
+    text = "`tests/test_docs.py::test_of_the_past`, `test_every_test_that_...`, `test_none_of_...`"
+    assert unknown_tests(text) == ["test_of_the_past", "test_none_of_"]
