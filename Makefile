@@ -79,7 +79,8 @@ crash: $(VENV)/.dev ## power cuts, disk faults, kills, storms, damage: the long 
 	@SESSIONDB_STORM=$(or $(STORM),12000) $(if $(SEED),SESSIONDB_STORM_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_process_storm.py $(ARGS)
 	@echo "crash: damaged files"
 	@SESSIONDB_DAMAGE=$(or $(DAMAGE),2000) $(if $(SEED),SESSIONDB_DAMAGE_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
-	  tests/salvage tests/cli/test_damaged_databases.py $(ARGS)
+	  tests/salvage tests/sqlite/test_damaged_file.py tests/sqlite/test_damaged_wal.py \
+	  tests/cli/test_damaged_databases.py $(ARGS)
 
 fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input for importer, API, command line, `query` and stored values (many minutes; FUZZ=inputs, SEED=, COVERAGE=no)
 	@echo "fuzz: $(or $(FUZZ),20000) inputs$(if $(filter no,$(COVERAGE)),; NOT guided by coverage (COVERAGE=no))"

@@ -33,7 +33,7 @@ from tests.support import row_types
 from tests.support.leaks import open_files, our_threads
 
 # Plugins, so that their fixtures are there for every test.
-pytest_plugins = ["tests.support.cancellation"]
+pytest_plugins = ["tests.support.cancellation", "tests.support.damaged_databases"]
 
 SAMPLE = TESTS / "sample"
 CORPUS = ROOT.parent / "shared" / "corpus"

@@ -34,7 +34,7 @@ def test_every_public_name_of_the_package_is_in_all() -> None:
     assert offered == set(sessiondb.__all__)
 
 
-def test_type_checkers_and_programs_import_a_name_from_one_module() -> None:
+def test_checkers_and_programs_import_a_name_from_one_module() -> None:
     """The imports in `if typing.TYPE_CHECKING`, and the table that `__getattr__` reads."""
     for_checkers = {
         alias.name: f"sessiondb.{node.module}"
