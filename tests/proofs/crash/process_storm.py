@@ -1108,14 +1108,14 @@ def storm(settings: Settings) -> int:
     ]
     processes += [ReadingProcess(settings, board, number) for number in range(settings.readers)]
     processes += [ComingProcess(settings, board, number) for number in range(settings.comers)]
-    children = []
+    children: dict[int, Process] = {}
     for process in processes:
         pid = os.fork()
         if pid == 0:
             for _, hold in starts.values():
                 os.close(hold)
             os._exit(live(process, told_in, starts[process.role][0]))
-        children.append(pid)
+        children[pid] = process
     for opened in range(settings.writers):
         if os.read(told_out, 1) == b"f":
             break  # the rest sees on the board that it is over
@@ -1123,7 +1123,16 @@ def storm(settings: Settings) -> int:
             os.close(starts.pop("reader")[1])
     for _, hold in starts.values():
         os.close(hold)
-    return max(_wait_for(pid) for pid in children)
+    worst = 0
+    while children:
+        pid, status = os.wait()
+        process, code = children.pop(pid), os.waitstatus_to_exitcode(status)
+        worst = max(worst, abs(code))
+        if code < 0 and process.role == "writer":
+            # Without its locks a writer may die of SIGBUS. The readers must not wait for it.
+            board.finish(process.number)
+            board.close(process.number)
+    return worst
 
 
 def _wait_for(pid: int) -> int:

@@ -419,8 +419,10 @@ def test_the_storm_finds_a_write_lock_lost_by_opening_a_file(
         for what in storm.violations
         if "not there" in what or "failed" in what or "verify" in what or "its row says" in what
     ]
+    # Without its locks a process may also die at once, of a page that another one took away.
+    died = storm.ended in (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
     print(f"lost lock: {len(storm.violations)} violations, for example {storm.violations[:3]}")
-    assert found, storm.violations
+    assert found or died, (storm.violations, storm.ended)
 
 
 def test_the_storm_finds_a_snapshot_of_two_transactions(

@@ -166,12 +166,12 @@ FAVOURED = (
     ("archive", "session_keys"),
     ("event", "data"),
     ("binding", "details"),
-    ("source", "content"),
+    ("import_file", "content"),
     ("compaction", "summary"),
     ("inbox", "payload"),
     ("outbox", "payload"),
     ("inbox", "lane"),
-    ("source", "name"),
+    ("import_file", "name"),
 )
 
 
