@@ -87,9 +87,11 @@ class Snapshot:
     def one(self, statement: str, /, **params: SqlValue) -> Row:
         row = self.first(statement, **params)
         if row is None:
+            path = self._connection.filename if self._connection is not None else "DB"
             raise errors.StoreDamaged(
-                f"{statement} found no row for {params}, which the schema's rules require. "
-                "Run `sessiondb verify`."
+                f"statement {statement}: {path} is damaged: there is no row for {params}, which "
+                f"the schema's rules require. Run `sessiondb verify {path}`. Then `sessiondb "
+                f"salvage {path} NEW` gets out what can be read."
             )
         return row
 
