@@ -26,6 +26,7 @@ from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
 from sessiondb.openclaw_settings import resume_policy
 
 from .program import (
+    FOLLOW_S,
     FiniteRange,
     database_argument,
     debug_option,
@@ -33,6 +34,7 @@ from .program import (
     look_into,
     read_settings,
     refuse,
+    repeat_while_busy,
     write_into,
 )
 from .terminal import (
@@ -46,9 +48,6 @@ from .terminal import (
     to_json,
 )
 
-# How often `events -f` reads. A read is one search of a primary key that finds nothing. See
-# `tail -f` (show.py).
-FOLLOW_S = 0.1
 PAGE = 200
 ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
 OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed")
@@ -107,7 +106,8 @@ def events(
     with look_into(db) if consumer is None else write_into(db, create=False) as opened:
         seen = stored = _begin(opened, consumer, audience, last)
         while True:
-            page, seen = opened.read("events", partial(_page, seen=seen, audience=audience))
+            look = partial(opened.read, "events", partial(_page, seen=seen, audience=audience))
+            page, seen = repeat_while_busy(look) if follow else look()
             for event in page:
                 _print_event(event, as_json=as_json)
             sys.stdout.flush()
@@ -116,7 +116,11 @@ def events(
             # position is stored once per PAGE of them, and at the end.
             if page or seen - stored >= PAGE or (ends and seen > stored):
                 stored = seen
-                _store_position(opened, consumer, stored)
+                store = partial(_store_position, opened, consumer, stored)
+                if follow:
+                    repeat_while_busy(store)
+                else:
+                    store()
             if ends:
                 return
             if not page:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
     from sessiondb import sync
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+# How often `events -f` and `tail -f` read. A read is one search of a primary key that finds
+# nothing: microseconds, in a snapshot that ends at once. SQLite does not notify a process of
+# another one's commit. Its change counter (PRAGMA data_version) would be polled just the
+# same, and would only report that something changed, somewhere.
+FOLLOW_S = 0.1
 
 OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY = range(6)
 BUG = 70
@@ -73,6 +81,21 @@ class Failure(click.ClickException):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def repeat_while_busy(step: Callable[[], T]) -> T:
+    """Run a step of a command that follows, again while its error says "retry".
+
+    Each error is a line on standard error. The step must be one that may be repeated.
+    """
+    while True:
+        try:
+            return step()
+        except SessionDBError as error:
+            if not error.retry:
+                raise
+            _complain(f"{str(error).rstrip('.')}. This command goes on.")
+            time.sleep(max(FOLLOW_S, getattr(error, "retry_after_ms", 0) / 1000))
 
 
 def exit_code_of(error: SessionDBError) -> int:

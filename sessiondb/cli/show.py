@@ -32,7 +32,15 @@ from sessiondb.transcript.paths import (
     session_of,
 )
 
-from .program import database_argument, debug_option, json_option, look_into, session_argument
+from .program import (
+    FOLLOW_S,
+    database_argument,
+    debug_option,
+    json_option,
+    look_into,
+    repeat_while_busy,
+    session_argument,
+)
 from .terminal import (
     at,
     cells,
@@ -53,12 +61,6 @@ RESULT_LINES, THINKING_LINES, SUMMARY_LINES = 4, 2, 12
 CALL_CELLS = 160
 BRANCHES_SHOWN_MAX = 1_000
 YEAR_9999_MS = 253_370_764_800_000
-
-# How often `tail -f` reads. A read is one search of the primary key that finds nothing:
-# microseconds, in a snapshot that ends at once. SQLite does not notify a process of another
-# one's commit. Its change counter (PRAGMA data_version) would be polled just the same, and
-# would only report that something changed, somewhere.
-FOLLOW_S = 0.1
 
 
 # -- the text of an entry --------------------------------------------------------------------------
@@ -415,7 +417,9 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
             ):
                 _print_line(entry, as_json=as_json)
         while follow:
-            page = chosen.arrivals(after_seq=seen, limit=PAGE_ROWS)
+            page = repeat_while_busy(
+                functools.partial(chosen.arrivals, after_seq=seen, limit=PAGE_ROWS)
+            )
             for entry in page:
                 _print_line(entry, as_json=as_json)
                 seen = entry.seq

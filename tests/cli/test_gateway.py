@@ -18,6 +18,7 @@ import pytest
 from sessiondb import events, sync
 from sessiondb.backend import ReadTx
 from sessiondb.cli.terminal import cells
+from sessiondb.errors import StoreBusy
 from sessiondb.gateway import turns
 from sessiondb.maintenance import status
 from sessiondb.models import Event
@@ -340,6 +341,48 @@ def test_a_position_moves_past_events_of_the_other_audience(
     assert found(
         "query", tmp_db, "select event_no from event_cursor where consumer = 'follower'"
     ) == [{"event_no": 8}]
+
+
+@pytest.mark.parametrize("op", ["events", "events.cursor"], ids=["its read", "its position"])
+def test_events_f_goes_on_after_a_busy_database(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, op: str
+) -> None:
+    accept(tmp_db, "hang")
+    emit(tmp_db, "first")
+    busy = iter([StoreBusy("another process holds the lock; retry", retry_after_ms=1)] * 2)
+    real_read, real_write, rounds = sync.SessionDB.read, sync.SessionDB.write, 0
+
+    def refused(name: str) -> None:
+        # Its start is not meant: what is busy then ends the command, as any other.
+        if name == op and rounds and (error := next(busy, None)) is not None:
+            raise error
+
+    def read(self: sync.SessionDB, name: str, *args: Any) -> Any:
+        refused(name)
+        return real_read(self, name, *args)
+
+    def write(self: sync.SessionDB, name: str, *args: Any) -> Any:
+        refused(name)
+        return real_write(self, name, *args)
+
+    def sleep(_seconds: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            emit(tmp_db, "second")
+        if rounds == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sync.SessionDB, "read", read)
+    monkeypatch.setattr(sync.SessionDB, "write", write)
+    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
+    done = run("events", tmp_db, "-f", "-n", "1", "--consumer", "follower")
+    assert done.exit_code == 130
+    assert [done.stdout.count(word) for word in ("first", "second")] == [1, 1]
+    assert done.stderr.count("another process holds the lock; retry. This command goes on.") == 2
+    assert found("query", tmp_db, "select event_no from event_cursor") == found(
+        "query", tmp_db, "select max(event_no) as event_no from event"
+    )
 
 
 def test_events_f_follows_a_gateway_in_another_process(
