@@ -547,14 +547,16 @@ class Soak:
             span_s = self.chance.uniform(*self.plan.follow_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.over.wait(), span_s)
-            if follower.returncode is not None:
-                self.fail("events", f"the follower ended by itself, with {follower.returncode}")
-            else:
+            ended = follower.returncode
+            if ended is None:
                 follower.kill()
-            last = await listening
+            last, said = await listening
+            if ended is not None:
+                self.fail("events", f"the follower ended by itself, with {ended}: {said}")
             self.counted["follower restarted"] += 1
 
-    async def _listen(self, follower: asyncio.subprocess.Process, last: int) -> int:
+    async def _listen(self, follower: asyncio.subprocess.Process, last: int) -> tuple[int, str]:
+        """Return the last event that it printed, and what it said on standard error."""
         assert follower.stdout is not None
         assert follower.stderr is not None
         first = True
@@ -567,6 +569,6 @@ class Soak:
             first = first and number <= last
             last = max(last, number)
             self.counted["events followed"] += 1
-        await follower.stderr.read()
+        said = (await follower.stderr.read()).decode()
         await follower.wait()
-        return last
+        return last, said
