@@ -141,9 +141,8 @@ def test_kills_of_a_gateway_lose_and_double_no_message(
                     gateway, chance.sample(client.talks, chance.choice([1, 2, 5, 6])), go_on=True
                 )
             client.hear(gateway, line, go_on=True)
-        time.sleep(
-            chance.uniform(0.0, 0.03)
-        )  # the random moment itself: nothing waits for anything here
+        # The random moment itself: nothing waits for anything here.
+        time.sleep(chance.uniform(0.0, 0.03))
         heard = len(gateway.lines)
         gateway.kill()
         for line in gateway.lines[heard:]:
@@ -361,9 +360,8 @@ def test_kills_of_the_reference_gateway_lose_no_message(
                 life < 20
                 and query(path, "SELECT count(*) FROM turn WHERE state = 'interrupted'") == [0]
             ):
-                time.sleep(
-                    chance.choice([chance.uniform(0.0, 0.2), chance.uniform(0.2, 1.0)])
-                )  # the random moment itself
+                # The random moment itself: nothing waits for anything here.
+                time.sleep(chance.choice([chance.uniform(0.0, 0.2), chance.uniform(0.2, 1.0)]))
                 gateway.kill()
                 # And while it starts: it opens, recovers, resumes, and may have begun to serve.
                 for step in (

@@ -263,9 +263,8 @@ def test_of_two_processes_one_dies_and_the_other_continues(
             for _ in range(chance.randint(1, 30)):
                 if zygote.next()["saw"] == "ended":
                     break
-            time.sleep(
-                chance.uniform(0, 0.01)
-            )  # the random moment itself: nothing waits for anything here
+            # The random moment itself: nothing waits for anything here.
+            time.sleep(chance.uniform(0, 0.01))
             zygote.signal(signal.SIGKILL)
         death = world.hear(zygote.end().require())
         kills[name] += death.killed
