@@ -21,6 +21,7 @@ have been done before. It may run only once, and it must not keep `tx` after it 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -197,10 +198,17 @@ class Statement:
     name: str
     promise: str
     sql: str
+    changes: tuple[int, float] | None
+    """The least and the most rows that it may change. None if it only reads."""
 
+
+CHANGES = {"one row": (1, 1), "one row or none": (0, 1), "any rows": (0, math.inf)}
+"""What a statement that changes rows says beside its name. The transaction handle holds it to it:
+a condition that is lost in an edit would otherwise change the rows of others, unnoticed."""
 
 _STATEMENT = re.compile(
-    r"^-- name: (?P<name>[a-z_]+)\n(?P<promise>(?:--[^\n]*\n)+)(?P<sql>.*?);\s*$",
+    r"^-- name: (?P<name>[a-z_]+)(?:, (?P<changes>[a-z ]+))?\n"
+    r"(?P<promise>(?:--[^\n]*\n)+)(?P<sql>.*?);\s*$",
     re.DOTALL | re.MULTILINE,
 )
 
@@ -208,12 +216,13 @@ _STATEMENT = re.compile(
 def load_statements(package: str) -> Mapping[str, Statement]:
     """Read every `.sql` file in `package`, as `{"file.name": Statement}`.
 
-    The format: `-- name: insert_entry`, then comment lines with the statement's promise, then
-    one statement that ends in a semicolon at the end of a line.
+    The format: `-- name: insert_entry, one row`, then comment lines with the statement's promise,
+    then one statement that ends in a semicolon at the end of a line. A statement that changes
+    rows says how many beside its name, in the words of `CHANGES`.
 
     Raises:
-        ValueError: two statements of a file share a name, or a file holds text outside of a
-            statement.
+        ValueError: two statements of a file share a name, a file holds text outside of a
+            statement, or a statement changes rows and does not say how many.
     """
     found: dict[str, Statement] = {}
     for file in sorted(resources.files(package).iterdir(), key=lambda f: f.name):
@@ -227,9 +236,21 @@ def load_statements(package: str) -> Mapping[str, Statement]:
             promise = " ".join(
                 line.removeprefix("--").strip() for line in match["promise"].splitlines()
             )
-            found[name] = Statement(name, promise, match["sql"].strip())
+            sql = match["sql"].strip()
+            found[name] = Statement(name, promise, sql, _changes(name, match["changes"], sql))
         if text.count("-- name:") != sum(1 for name in found if name.startswith(f"{concept}.")):
             raise ValueError(
                 f"{file.name}: a statement has no comment line under its name, or no semicolon"
             )
     return found
+
+
+def _changes(name: str, mark: str | None, sql: str) -> tuple[int, float] | None:
+    """Return how many rows a statement may change, by the words beside its name."""
+    changing = sql.startswith(("INSERT ", "UPDATE ", "DELETE "))
+    if changing != (mark is not None) or (mark is not None and mark not in CHANGES):
+        raise ValueError(
+            f"statement {name}: a statement that changes rows says how many beside its name "
+            f"({', '.join(CHANGES)}), and no other does. This one says {mark or 'nothing'}"
+        )
+    return None if mark is None else CHANGES[mark]

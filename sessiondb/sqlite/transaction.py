@@ -33,11 +33,13 @@ _PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
 class Prepared:
     """One named statement, its parameters, and its row class once it has returned a row."""
 
-    __slots__ = ("make_row", "name", "parameters", "sql")
+    __slots__ = ("changes", "make_row", "name", "parameters", "sql")
 
-    def __init__(self, name: str, sql: str) -> None:
+    def __init__(self, name: str, sql: str, changes: tuple[int, float] | None = None) -> None:
         self.name = name
         self.sql = sql
+        self.changes = changes
+        """The least and the most rows that it may change. None: it is not checked."""
         self.parameters = frozenset(_PARAMETER.findall(sql))
         self.make_row: Callable[[Any], Row] | None = None
 
@@ -62,7 +64,7 @@ class Prepared:
 def statements() -> dict[str, Prepared]:
     """Return every statement of this engine by name. Read once per process."""
     return {
-        name: Prepared(name, found.sql)
+        name: Prepared(name, found.sql, found.changes)
         for name, found in load_statements("sessiondb.sqlite.queries").items()
     }
 
@@ -100,24 +102,29 @@ class Snapshot:
         try:
             if prepared.make_row is None:
                 first = cursor.fetchone()
-                if first is None:
-                    return []  # its columns are not needed yet
-                prepared.describe(cursor)  # now: at its end a cursor knows no columns
-                rows = [first, *cursor.fetchall()]
+                if first is not None:
+                    prepared.describe(cursor)  # now: at its end a cursor knows no columns
+                rows = [] if first is None else [first, *cursor.fetchall()]
             else:
                 rows = cursor.fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
             self._fail(error, statement)
+        if prepared.changes is not None:  # it has a RETURNING clause
+            self._check_count(prepared, len(rows), params)
         make_row = prepared.make_row
-        assert make_row is not None
+        if make_row is None:
+            return []  # no row has ever come, so its columns are not known
         return list(map(make_row, rows))
 
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
-        _, cursor = self._start(statement, params)
+        prepared, cursor = self._start(statement, params)
         try:
-            return cursor.fetchall()
+            rows = cursor.fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
             self._fail(error, statement)
+        if prepared.changes is not None:
+            self._check_count(prepared, len(rows), params)
+        return rows
 
     def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
         connection = self._connection
@@ -146,6 +153,27 @@ class Snapshot:
                 f"statement {statement}: a value cannot be stored: {error}"
             ) from error
         return prepared, cursor
+
+    def _check_count(self, prepared: Prepared, changed: int, params: dict[str, SqlValue]) -> None:
+        """Hold a statement to the number of rows that it says beside its name.
+
+        The error rolls the body back. So a condition that was lost in an edit, or a key that a
+        damaged index holds twice, does not change the rows of others.
+
+        Raises:
+            StoreDamaged: it changed more rows, or fewer.
+        """
+        assert prepared.changes is not None
+        least, most = prepared.changes
+        if least <= changed <= most:
+            return
+        path = self._connection.filename if self._connection is not None else "DB"
+        numbers = {name: value for name, value in params.items() if isinstance(value, int)}
+        raise errors.StoreDamaged(
+            f"statement {prepared.name}: it changes one row, and met {changed} in {path} (with "
+            f"{numbers}). Nothing was changed. Either the file is damaged, or sessiondb has a bug. "
+            f"Run `sessiondb verify {path}`. If it finds nothing, report this message."
+        )
 
     def _fail(self, error: apsw.Error | UnicodeDecodeError, statement: str) -> NoReturn:
         path = self._connection.filename if self._connection is not None else ""
@@ -179,13 +207,16 @@ class WriteTransaction(Snapshot):
         self.instance_no = instance_no
 
     def run(self, statement: str, /, **params: SqlValue) -> int:
-        _, cursor = self._start(statement, params)
+        prepared, cursor = self._start(statement, params)
         try:
             cursor.fetchall()  # a RETURNING clause yields rows
             assert self._connection is not None
-            return self._connection.changes()
+            changed = self._connection.changes()
         except apsw.Error as error:
             self._fail(error, statement)
+        if prepared.changes is not None:
+            self._check_count(prepared, changed, params)
+        return changed
 
 
 def plain_result(value: Any, op: str) -> Any:

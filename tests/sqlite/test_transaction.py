@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sessiondb.errors import ConstraintFailed
-from tests.support.engine import count, opened
+from sessiondb.backend import load_statements
+from sessiondb.errors import ConstraintFailed, StoreDamaged
+from sessiondb.sqlite import transaction
+from sessiondb.sqlite.transaction import Prepared
+from tests.support.engine import count, insert, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -86,3 +90,61 @@ async def test_rows_have_names_tuples_do_not_and_run_counts_changes(tmp_db: Path
         program, number, tuples, last = await backend.write(body, op="append")
         assert (program, tuples, last) == ("a", [("c",), ("c",)], "c")
         assert number > 1
+
+
+@pytest.mark.parametrize(
+    ("allowed", "run", "met"),
+    [
+        ((1, 1), lambda tx: tx.run("test.rename", before="twin", after="x"), 2),
+        ((1, 1), lambda tx: tx.run("test.rename", before="nobody", after="x"), 0),
+        ((0, 1), lambda tx: tx.run("test.rename", before="twin", after="x"), 2),
+        ((0, 1), lambda tx: tx.all("test.rename_returning", before="twin", after="x"), 2),
+        ((1, 1), lambda tx: tx.first("test.rename_returning", before="nobody", after="x"), 0),
+        ((0, 1), lambda tx: tx.tuples("test.rename_returning", before="twin", after="x"), 2),
+    ],
+    ids=["two", "none", "two_not_one_or_none", "all", "first", "tuples"],
+)
+async def test_a_statement_is_held_to_its_number_of_rows(
+    tmp_db: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: tuple[int, float],
+    run: Callable[[Any], Any],
+    met: int,
+) -> None:
+    rename = transaction.statements()["test.rename"].sql
+    for name, sql in {
+        "test.rename": rename,
+        "test.rename_returning": f"{rename} RETURNING program",
+    }.items():
+        monkeypatch.setitem(transaction.statements(), name, Prepared(name, sql, allowed))
+    async with opened(tmp_db) as backend:
+        for program in ("twin", "twin", "other"):
+            await backend.write(insert(program), op="append")
+        message = rf"statement test\.rename.* met {met} in {tmp_db}.*Nothing was changed"
+        with pytest.raises(StoreDamaged, match=message):
+            await backend.write(run, op="rename")
+        assert [await count(backend, one) for one in ("twin", "other", "x")] == [2, 1, 0]
+        assert await backend.write(
+            lambda tx: tx.run("test.rename", before="other", after="x"), op="rename"
+        )
+        assert [await count(backend, one) for one in ("twin", "other", "x")] == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("-- name: end\n-- End it.\nUPDATE session SET name = 'x';\n", "This one says nothing"),
+        ("-- name: end, a row\n-- End it.\nDELETE FROM lane;\n", "This one says a row"),
+        ("-- name: get, one row\n-- Get it.\nSELECT 1 AS one;\n", "This one says one row"),
+    ],
+)
+def test_a_statement_says_how_many_rows_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str, says: str
+) -> None:
+    package = tmp_path / tmp_path.name  # a name that no other test imports
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "toy.sql").write_text(sql)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=rf"statement toy\.\w+: .*{says}"):
+        load_statements(package.name)

@@ -66,7 +66,8 @@ INSERT INTO lane (lane, concurrency) VALUES (:lane, :sha256) RETURNING lane, con
 def statements(**sql: str) -> dict[str, Statement]:
     """Return statements of a file `toy.sql`."""
     return {
-        f"toy.{name}": Statement(f"toy.{name}", "Return it.", text) for name, text in sql.items()
+        f"toy.{name}": Statement(f"toy.{name}", "Return it.", text, None)
+        for name, text in sql.items()
     }
 
 

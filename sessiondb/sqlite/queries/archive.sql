@@ -59,7 +59,7 @@ SELECT entry_no, branch_no, parent_no, position, type, role, projection, tokens,
        body_bytes, appended_at_ms, entry_id, idempotency_key, payload
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
 
--- name: insert
+-- name: insert, one row
 -- Begin an archive. The partial unique index allows one per session that is not
 -- restored.
 INSERT INTO archive (session_no, state, reason, encoding, begun_at_ms, session_keys)
@@ -94,12 +94,12 @@ WHERE a.archive_no > :after_no AND a.state = 'archived' ORDER BY a.archive_no LI
 SELECT coalesce(max(chunk_no), -1) + 1 AS chunk_no FROM archive_chunk
 WHERE archive_no = :archive_no;
 
--- name: put_chunk
+-- name: put_chunk, one row
 -- Store one chunk.
 INSERT INTO archive_chunk (archive_no, chunk_no, what, rows, sha256, content)
 VALUES (:archive_no, :chunk_no, :what, :rows, :sha256, :content);
 
--- name: count_chunk
+-- name: count_chunk, one row
 -- Add a chunk to its archive's sums.
 UPDATE archive SET rows = rows + :rows, bytes = bytes + :bytes,
        bytes_stored = bytes_stored + :bytes_stored
@@ -110,76 +110,76 @@ WHERE archive_no = :archive_no;
 SELECT chunk_no, what, rows, sha256, content FROM archive_chunk
 WHERE archive_no = :archive_no AND chunk_no = :chunk_no;
 
--- name: drop_chunk
+-- name: drop_chunk, one row or none
 -- Delete an archive's last chunk.
 DELETE FROM archive_chunk WHERE archive_no = :archive_no
   AND chunk_no = (SELECT max(c.chunk_no) FROM archive_chunk AS c WHERE c.archive_no = :archive_no);
 
--- name: move
+-- name: move, one row or none
 -- Move an archive from one state to the next, once. Its work is not finished.
 UPDATE archive SET state = :to_state, finished_at_ms = NULL
 WHERE archive_no = :archive_no AND state = :from_state;
 
--- name: finish
+-- name: finish, one row or none
 -- Finish the work of an archive, in its last state, once.
 UPDATE archive SET state = :to_state, finished_at_ms = :now_ms
 WHERE archive_no = :archive_no AND state = :from_state AND finished_at_ms IS NULL;
 
--- name: add_key
+-- name: add_key, one row or none
 -- Record a key that an index names for an archived session. A restore binds it.
 UPDATE archive SET session_keys = json_insert(session_keys, '$[#]', :session_key)
 WHERE session_no = :session_no AND state <> 'restored'
   AND NOT EXISTS (SELECT 1 FROM json_each(session_keys) AS k WHERE k.value = :session_key);
 
--- name: empty
+-- name: empty, one row
 -- Record that the chunks of an archive have been deleted.
 UPDATE archive SET bytes_stored = 0 WHERE archive_no = :archive_no;
 
--- name: end_session
+-- name: end_session, one row
 -- End a session: it accepts no further append. The first time counts.
 UPDATE session SET ended_at_ms = coalesce(ended_at_ms, :now_ms) WHERE session_no = :session_no;
 
--- name: hide_session
+-- name: hide_session, one row
 -- Mark a session as archived: from here on some of its entries may be missing.
 UPDATE session SET archived_at_ms = :now_ms WHERE session_no = :session_no;
 
--- name: reopen_session
+-- name: reopen_session, one row
 -- Make a session readable again, ended or not as it was before.
 UPDATE session SET ended_at_ms = :ended_at_ms, archived_at_ms = NULL WHERE session_no = :session_no;
 
--- name: unbind
+-- name: unbind, any rows
 -- Delete every key that points at a session.
 DELETE FROM binding WHERE session_no = :session_no;
 
--- name: rebind
+-- name: rebind, one row or none
 -- Point a key where it pointed before, unless it points elsewhere by now.
 INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms, details)
 VALUES (:session_key, :session_no, :agent_id, :bound_at_ms, :details)
 ON CONFLICT (session_key) DO NOTHING;
 
--- name: delete_entries
+-- name: delete_entries, any rows
 -- Delete a range of entries. It lies in one archived session.
 DELETE FROM entry WHERE entry_no BETWEEN :low_no AND :high_no;
 
--- name: delete_branches
+-- name: delete_branches, any rows
 -- Delete a session's last branches: children before their parents.
 DELETE FROM branch
 WHERE branch_no IN (SELECT b.branch_no FROM branch AS b WHERE b.session_no = :session_no
                     ORDER BY b.branch_no DESC LIMIT :limit);
 
--- name: delete_epochs
+-- name: delete_epochs, any rows
 -- Delete a session's first epochs.
 DELETE FROM epoch WHERE session_no = :session_no
   AND epoch IN (SELECT e.epoch FROM epoch AS e WHERE e.session_no = :session_no
                 ORDER BY e.epoch LIMIT :limit);
 
--- name: delete_compactions
+-- name: delete_compactions, any rows
 -- Delete a session's jobs, when no archive is kept.
 DELETE FROM compaction
 WHERE compaction_no IN (SELECT c.compaction_no FROM compaction AS c
                         WHERE c.session_no = :session_no LIMIT :limit);
 
--- name: forget_name
+-- name: forget_name, one row
 -- Delete a session's name: it is a text of the transcript.
 UPDATE session SET name = NULL WHERE session_no = :session_no;
 
@@ -187,13 +187,13 @@ UPDATE session SET name = NULL WHERE session_no = :session_no;
 -- Return a branch, if it exists.
 SELECT branch_no FROM branch WHERE branch_no = :branch_no;
 
--- name: put_branch
+-- name: put_branch, one row or none
 -- Restore a branch. After an interruption it may exist already.
 INSERT INTO branch (branch_no, session_no, parent_branch_no, fork_no, first_no)
 VALUES (:branch_no, :session_no, :parent_branch_no, :fork_no, :first_no)
 ON CONFLICT (branch_no) DO NOTHING;
 
--- name: put_epoch
+-- name: put_epoch, one row or none
 -- Restore an epoch. After an interruption it may exist already.
 INSERT INTO epoch (session_no, epoch, reason, opened_at_ms, boundary_no, first_kept_no,
                    closed_head_no, closed_at_ms)
@@ -201,7 +201,7 @@ VALUES (:session_no, :epoch, :reason, :opened_at_ms, :boundary_no, :first_kept_n
         :closed_at_ms)
 ON CONFLICT (session_no, epoch) DO NOTHING;
 
--- name: put_entry
+-- name: put_entry, one row or none
 -- Restore an entry. After an interruption it may exist already.
 INSERT INTO entry (entry_no, branch_no, parent_no, position, type, role, projection, tokens,
                    tokens_total, usage_tokens, open_calls, boundary_no, first_kept_no, model_no,

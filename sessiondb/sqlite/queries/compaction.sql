@@ -10,7 +10,7 @@ WHERE c.session_no = :session_no AND c.state = 'running';
 SELECT compaction_id, state, base_epoch, finished_at_ms FROM compaction
 WHERE session_no = :session_no ORDER BY compaction_no DESC LIMIT :limit;
 
--- name: begin
+-- name: begin, one row
 -- Insert a job. The partial unique index refuses a second running job of its session.
 INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, cut_no,
                         first_kept_no, tokens_before, instance_no, begun_at_ms, deadline_ms,
@@ -18,7 +18,7 @@ INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, c
 VALUES (:compaction_id, :session_no, 'running', :trigger, :base_epoch, :cut_no, :first_kept_no,
         :tokens_before, :instance_no, :now_ms, :deadline_ms, :deadline_max_ms);
 
--- name: record
+-- name: record, one row
 -- Insert a compaction that another program made, found in an imported or appended
 -- entry.
 INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, first_kept_no,
@@ -36,18 +36,18 @@ FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN entry AS e ON e.entry_no = c.entry_no
 WHERE c.compaction_id = :compaction_id;
 
--- name: finish
+-- name: finish, one row or none
 -- End a running job without a commit. Zero rows: it was no longer running.
 UPDATE compaction SET state = :state, finished_at_ms = :now_ms, reason = :reason
 WHERE compaction_id = :compaction_id AND state = 'running';
 
--- name: renew
+-- name: renew, one row or none
 -- Move a running job's deadline, at most to its bound.
 UPDATE compaction SET deadline_ms = min(:deadline_ms, deadline_max_ms)
 WHERE compaction_id = :compaction_id AND state = 'running'
 RETURNING deadline_ms;
 
--- name: settle
+-- name: settle, one row or none
 -- Record how a commit ended, once. This is the only completion path.
 UPDATE compaction SET state = :state, finished_at_ms = :now_ms, late = :late, epoch = :epoch,
        entry_no = :entry_no, tokens_after = :tokens_after, reason = :reason, summary = :summary

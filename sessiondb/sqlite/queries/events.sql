@@ -1,4 +1,4 @@
--- name: emit
+-- name: emit, one row
 -- Record an event. It is committed with the change that it reports.
 INSERT INTO event (kind, audience, session_no, at_ms, text, data)
 VALUES (:kind, :audience, :session_no, :now_ms, :text, :data);
@@ -43,7 +43,7 @@ ORDER BY event_no DESC LIMIT 1 OFFSET :skipped;
 -- Return up to which event a consumer has handled.
 SELECT event_no FROM event_cursor WHERE consumer = :consumer;
 
--- name: move_cursor
+-- name: move_cursor, one row
 -- Move a consumer's cursor, forward only.
 INSERT INTO event_cursor (consumer, event_no) VALUES (:consumer, :event_no)
 ON CONFLICT (consumer) DO UPDATE SET event_no = max(event_no, excluded.event_no);

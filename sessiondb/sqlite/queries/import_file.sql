@@ -35,33 +35,33 @@ WHERE r.path = :path;
 SELECT import_file_no, path, inode FROM import_file INDEXED BY import_file_by_inode
 WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY import_file_no;
 
--- name: insert
+-- name: insert, one row
 -- Begin a file's receipt, before anything of it is stored.
 INSERT INTO import_file (path, name, kind, agent_id, inode, imported_at_ms, sha256, state, note)
 VALUES (:path, :name, :kind, :agent_id, :inode, :now_ms, :sha256, 'reading', :note)
 RETURNING import_file_no;
 
--- name: advance
+-- name: advance, one row
 -- Record how far a file has been read, in the transaction that stores what was read.
 UPDATE import_file SET session_no = :session_no, bytes = :bytes, lines = :lines, entries = :entries,
        quarantined = :quarantined, sha256 = :sha256, final_newline = :final_newline, inode = :inode,
        imported_at_ms = :now_ms, state = :state, note = :note
 WHERE import_file_no = :import_file_no;
 
--- name: mark_changed
+-- name: mark_changed, one row
 -- Record that a file differs from what was imported. What was imported stays.
 UPDATE import_file SET state = 'changed', note = :note WHERE path = :path;
 
--- name: mark_done
+-- name: mark_done, one row or none
 -- Record that a file is again what was imported.
 UPDATE import_file SET state = 'done', note = :note WHERE path = :path AND state = 'changed';
 
--- name: move
+-- name: move, one row
 -- Record that a file was renamed: same inode, same bytes, and its old path is missing.
 UPDATE import_file SET path = :path, name = :name, kind = :kind, agent_id = :agent_id
 WHERE import_file_no = :import_file_no;
 
--- name: link
+-- name: link, one row or none
 -- Record one more name of an imported file (a hard link). It shares the session and
 -- holds no lines of its own.
 INSERT INTO import_file (path, name, kind, agent_id, inode, session_no, bytes, lines, entries,
@@ -75,22 +75,22 @@ ON CONFLICT (path) DO UPDATE SET session_no = excluded.session_no, bytes = exclu
        imported_at_ms = excluded.imported_at_ms, note = excluded.note
 WHERE import_file.sha256 <> excluded.sha256 OR import_file.session_no IS NOT excluded.session_no;
 
--- name: keep
+-- name: keep, one row
 -- Keep bytes of a file that are no entry.
 INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, content)
 VALUES (:import_file_no, :line, :byte_offset, :after_seq, :reason, :severity, :content);
 
--- name: drop_tail
+-- name: drop_tail, any rows
 -- Delete a last line that was not whole: it is read again.
 DELETE FROM quarantine WHERE import_file_no = :import_file_no AND byte_offset >= :byte_offset;
 
--- name: date_session
+-- name: date_session, one row
 -- Date an imported session by its file, not by its import.
 UPDATE session SET created_at_ms = coalesce(:created_at_ms, created_at_ms),
        updated_at_ms = :updated_at_ms
 WHERE session_no = :session_no;
 
--- name: save_index
+-- name: save_index, one row
 -- Store an index file, whole, so that it can be exported as it was.
 INSERT INTO import_file (path, name, kind, agent_id, bytes, lines, entries, sha256, inode,
                          imported_at_ms, state, note, content)

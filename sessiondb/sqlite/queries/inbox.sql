@@ -4,7 +4,7 @@ SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms FROM inbox AS i
 JOIN session AS s ON s.session_no = i.session_no
 WHERE i.channel = :channel AND i.event_id = :event_id;
 
--- name: accept
+-- name: accept, one row
 -- Accept a message: it is accepted when this row is committed.
 INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms,
                    payload)
@@ -52,23 +52,23 @@ FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_n
 SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane
   AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
--- name: claim
+-- name: claim, one row or none
 -- Claim a message: queued -> claimed, once.
 UPDATE inbox SET state = 'claimed', attempts = attempts + 1, turn_no = :turn_no,
        entry_no = :entry_no
 WHERE inbox_no = :inbox_no AND state = 'queued';
 
--- name: finish
+-- name: finish, one row or none
 -- Finish a message: claimed -> done, by the turn that claimed it.
 UPDATE inbox SET state = 'done', reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
--- name: retry
+-- name: retry, one row or none
 -- Retry a message: claimed -> queued, not before a time.
 UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms, reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
--- name: wait_behind
+-- name: wait_behind, any rows
 -- Delay the messages that are queued behind one that waits for its retry, for as long.
 -- They cannot run before it, so no search reads them in vain. At most as many rows as
 -- may wait in a session.
@@ -77,18 +77,18 @@ WHERE session_no = :session_no AND inbox_no > :inbox_no
   AND state IN ('queued', 'claimed', 'interrupted') AND state = 'queued'
   AND lane <> 'resume' AND available_at_ms < :available_at_ms;
 
--- name: suspend
+-- name: suspend, one row or none
 -- Suspend a message: claimed -> interrupted, because its turn was interrupted. The
 -- resume plan decides.
 UPDATE inbox SET state = 'interrupted', reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
--- name: dead_letter
+-- name: dead_letter, one row or none
 -- Dead-letter a message: -> dead, with the reason.
 UPDATE inbox SET state = 'dead', reason = :reason
 WHERE inbox_no = :inbox_no AND state IN ('claimed', 'interrupted', 'queued');
 
--- name: supersede_resumes
+-- name: supersede_resumes, any rows
 -- Finish the interrupted messages of a session that a newer message continues. They are
 -- in the transcript already.
 UPDATE inbox SET state = 'done', reason = 'a newer message of the session went on from here'
@@ -100,7 +100,7 @@ WHERE session_no = :session_no AND inbox_no < :inbox_no
 -- Return a row if a message is queued.
 SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no AND state = 'queued';
 
--- name: resume
+-- name: resume, one row or none
 -- Resume a message: interrupted -> queued, in the lane of resumes. Its sender was told
 -- of the interruption, and is not told again that it waits.
 UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), lane = 'resume',
@@ -162,17 +162,17 @@ ORDER BY i.inbox_no LIMIT :limit;
 -- which turn has it.
 SELECT accepted_at_ms, delayed, state, turn_no FROM inbox WHERE inbox_no = :inbox_no;
 
--- name: mark_delayed
+-- name: mark_delayed, one row or none
 -- Record that the sender has been told to wait, once.
 UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 
--- name: requeue
+-- name: requeue, one row or none
 -- Requeue a dead letter, for an operator: dead -> queued, with no attempts counted.
 UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms,
        reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
 
--- name: drop
+-- name: drop, one row or none
 -- Drop a dead letter, for an operator: dead -> done.
 UPDATE inbox SET state = 'done', reason = 'dropped by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';

@@ -1,11 +1,11 @@
--- name: insert
+-- name: insert, one row
 -- Register this process as one that may write. Every lease and job names it by the
 -- returned number.
 INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
 VALUES (:host, :boot_id, :pid, :pid_started, :program, :opened_at_ms)
 RETURNING instance_no;
 
--- name: close
+-- name: close, one row or none
 -- Record that this process closed the database. May be repeated: the first time counts.
 UPDATE instance SET closed_at_ms = :closed_at_ms
 WHERE instance_no = :instance_no AND closed_at_ms IS NULL;

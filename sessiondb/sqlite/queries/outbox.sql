@@ -1,4 +1,4 @@
--- name: add
+-- name: add, one row
 -- Add a reply, in the transaction that completes its turn.
 INSERT INTO outbox (session_no, turn_no, target, state, created_at_ms, available_at_ms, payload)
 VALUES (:session_no, :turn_no, :target, 'pending', :now_ms, :now_ms, :payload);
@@ -33,7 +33,7 @@ WHERE state IN ('pending', 'sending') LIMIT 1 OFFSET :fewer;
 SELECT min(available_at_ms) AS at_ms FROM outbox
 WHERE state = 'pending' AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
--- name: begin_sending
+-- name: begin_sending, one row or none
 -- Begin to send a reply: pending -> sending, once. From here on a crash makes it
 -- unknown.
 UPDATE outbox SET state = 'sending', attempts = attempts + 1, instance_no = :instance_no,
@@ -46,14 +46,14 @@ SELECT outbox_no FROM outbox
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt AND expires_at_ms = :expires_at_ms;
 
--- name: settle
+-- name: settle, one row or none
 -- Settle a reply: -> sent or failed, by the attempt that was sending it. Also from
 -- unknown: the attempt knows now.
 UPDATE outbox SET state = :state, finished_at_ms = :now_ms, receipt = :receipt, reason = :reason
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt;
 
--- name: retry
+-- name: retry, one row or none
 -- Retry a reply: -> pending, by the attempt that was sending it, because the channel
 -- refused it.
 UPDATE outbox SET state = 'pending', available_at_ms = :available_at_ms, finished_at_ms = NULL,
@@ -61,7 +61,7 @@ UPDATE outbox SET state = 'pending', available_at_ms = :available_at_ms, finishe
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt;
 
--- name: wait_behind
+-- name: wait_behind, any rows
 -- Delay the next replies behind one that waits for its retry, for as long. They cannot
 -- be sent before it, so no search reads them in vain. Bounded, so that it is one short
 -- transaction.
@@ -84,13 +84,13 @@ SELECT outbox_no, session_no, attempts FROM outbox
 WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'sending'
   AND instance_no = :instance_no LIMIT :limit;
 
--- name: lose_track
+-- name: lose_track, one row or none
 -- Mark a reply as unknown: its sender died while sending. It is never sent again by
 -- itself.
 UPDATE outbox SET state = 'unknown', finished_at_ms = :now_ms, reason = :reason
 WHERE outbox_no = :outbox_no AND state = 'sending' AND attempts = :attempt;
 
--- name: decide
+-- name: decide, one row or none
 -- Decide about a reply, for an operator: unknown or failed -> sent or pending. A
 -- pending one is tried as if it were new. Its attempts keep counting, because their
 -- number is the fence against an older attempt that answers late.

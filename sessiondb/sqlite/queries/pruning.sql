@@ -5,7 +5,7 @@ SELECT outbox_no AS no, state = 'sent' AND created_at_ms < :before_ms AS prunabl
        created_at_ms >= :before_ms AS young
 FROM outbox WHERE outbox_no > :after_no ORDER BY outbox_no LIMIT :limit;
 
--- name: delete_outbox
+-- name: delete_outbox, any rows
 -- Delete sent replies.
 DELETE FROM outbox WHERE outbox_no IN (SELECT value FROM json_each(:numbers)) AND state = 'sent';
 
@@ -16,7 +16,7 @@ SELECT inbox_no AS no, state = 'done' AND accepted_at_ms < :before_ms AS prunabl
        accepted_at_ms >= :before_ms AS young
 FROM inbox WHERE inbox_no > :after_no ORDER BY inbox_no LIMIT :limit;
 
--- name: delete_inbox
+-- name: delete_inbox, any rows
 -- Delete done messages.
 DELETE FROM inbox WHERE inbox_no IN (SELECT value FROM json_each(:numbers)) AND state = 'done';
 
@@ -28,7 +28,7 @@ SELECT t.turn_no AS no, t.state <> 'running' AND t.started_at_ms < :before_ms
        t.started_at_ms >= :before_ms AS young
 FROM turn AS t WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
 
--- name: delete_turn
+-- name: delete_turn, any rows
 -- Delete ended turns.
 DELETE FROM turn WHERE turn_no IN (SELECT value FROM json_each(:numbers)) AND state <> 'running';
 
@@ -37,6 +37,6 @@ DELETE FROM turn WHERE turn_no IN (SELECT value FROM json_each(:numbers)) AND st
 SELECT event_no AS no, at_ms < :before_ms AS prunable, at_ms >= :before_ms AS young
 FROM event WHERE event_no > :after_no ORDER BY event_no LIMIT :limit;
 
--- name: delete_event
+-- name: delete_event, any rows
 -- Delete events.
 DELETE FROM event WHERE event_no IN (SELECT value FROM json_each(:numbers));

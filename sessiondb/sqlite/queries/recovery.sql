@@ -3,7 +3,7 @@
 SELECT instance_no, host, boot_id, pid, pid_started, program, opened_at_ms FROM instance
 WHERE closed_at_ms IS NULL AND instance_no > :after_no ORDER BY instance_no LIMIT :limit;
 
--- name: close_dead_instance
+-- name: close_dead_instance, one row or none
 -- Close the registration of a dead process, after everything it held has been released.
 UPDATE instance SET closed_at_ms = :now_ms, unclean = 1
 WHERE instance_no = :instance_no AND closed_at_ms IS NULL;

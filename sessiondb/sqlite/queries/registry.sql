@@ -1,4 +1,4 @@
--- name: insert
+-- name: insert, one row
 -- Insert a session. The unique session_id settles a race between two creators.
 INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no,
                      boundary_no, first_kept_no, context_tokens, forked_from_no)
@@ -6,7 +6,7 @@ VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :
         :first_kept_no, :context_tokens, :forked_from_no)
 RETURNING session_no;
 
--- name: end
+-- name: end, one row or none
 -- End a session: it accepts no append. Once.
 UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ended_at_ms IS NULL;
 
@@ -26,7 +26,7 @@ SELECT s.session_no, s.session_id, s.ended_at_ms FROM binding AS b
 JOIN session AS s ON s.session_no = b.session_no
 WHERE b.session_key = :session_key;
 
--- name: bind
+-- name: bind, one row
 -- Point a key at a session. The last call wins.
 INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms, details)
 VALUES (:session_key, :session_no, :agent_id, :now_ms, :details)
@@ -34,7 +34,7 @@ ON CONFLICT (session_key) DO UPDATE SET session_no = excluded.session_no,
        agent_id = excluded.agent_id,
        bound_at_ms = excluded.bound_at_ms, details = coalesce(excluded.details, details);
 
--- name: unbind
+-- name: unbind, one row or none
 -- Delete a key. Its session stays.
 DELETE FROM binding WHERE session_key = :session_key;
 
@@ -85,10 +85,10 @@ WHERE newest.role = 'user' AND NOT EXISTS (
     AND coalesce(i.lane_before, i.lane) = 'cron')
 ORDER BY newest.entry_no DESC LIMIT 1;
 
--- name: pin
+-- name: pin, one row
 -- Pin a session: retention leaves it alone. The first time counts.
 UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_no = :session_no;
 
--- name: unpin
+-- name: unpin, one row
 -- Unpin a session.
 UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;

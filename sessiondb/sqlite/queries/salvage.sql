@@ -2,7 +2,7 @@
 -- sessiondb uses these statements. The database is new, no other process has it open,
 -- and foreign keys are off until it is verified at the end.
 
--- name: put_instance
+-- name: put_instance, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms,
                       closed_at_ms, unclean)
@@ -10,7 +10,7 @@ VALUES (:instance_no, :host, :boot_id, :pid, :pid_started, :program, :opened_at_
         :unclean)
 ON CONFLICT DO NOTHING;
 
--- name: put_session
+-- name: put_session, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
                      updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no, branch_no,
@@ -21,19 +21,19 @@ VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, 
         :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms)
 ON CONFLICT DO NOTHING;
 
--- name: put_binding
+-- name: put_binding, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms, details)
 VALUES (:session_key, :session_no, :agent_id, :bound_at_ms, :details)
 ON CONFLICT DO NOTHING;
 
--- name: put_branch
+-- name: put_branch, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO branch (branch_no, session_no, parent_branch_no, fork_no, first_no)
 VALUES (:branch_no, :session_no, :parent_branch_no, :fork_no, :first_no)
 ON CONFLICT DO NOTHING;
 
--- name: put_epoch
+-- name: put_epoch, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO epoch (session_no, epoch, reason, opened_at_ms, boundary_no, first_kept_no,
                    closed_head_no, closed_at_ms)
@@ -41,7 +41,7 @@ VALUES (:session_no, :epoch, :reason, :opened_at_ms, :boundary_no, :first_kept_n
         :closed_at_ms)
 ON CONFLICT DO NOTHING;
 
--- name: put_entry
+-- name: put_entry, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO entry (entry_no, branch_no, parent_no, position, type, role, projection, tokens,
                    tokens_total, usage_tokens, open_calls, boundary_no, first_kept_no, model_no,
@@ -52,7 +52,7 @@ VALUES (:entry_no, :branch_no, :parent_no, :position, :type, :role, :projection,
         :thinking_no, :body_at, :body_bytes, :appended_at_ms, :entry_id, :idempotency_key, :payload)
 ON CONFLICT DO NOTHING;
 
--- name: put_compaction
+-- name: put_compaction, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO compaction (compaction_no, compaction_id, session_no, state, trigger, base_epoch,
                         cut_no, first_kept_no, tokens_before, tokens_after, instance_no,
@@ -63,7 +63,7 @@ VALUES (:compaction_no, :compaction_id, :session_no, :state, :trigger, :base_epo
         :deadline_max_ms, :finished_at_ms, :late, :epoch, :entry_no, :reason, :summary)
 ON CONFLICT DO NOTHING;
 
--- name: put_import_file
+-- name: put_import_file, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO import_file (import_file_no, path, name, kind, session_no, agent_id, bytes, lines,
                          entries, quarantined, sha256, final_newline, inode, imported_at_ms, state,
@@ -72,19 +72,19 @@ VALUES (:import_file_no, :path, :name, :kind, :session_no, :agent_id, :bytes, :l
         :quarantined, :sha256, :final_newline, :inode, :imported_at_ms, :state, :note, :content)
 ON CONFLICT DO NOTHING;
 
--- name: put_quarantine
+-- name: put_quarantine, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO quarantine (import_file_no, byte_offset, line, after_seq, reason, severity, content)
 VALUES (:import_file_no, :byte_offset, :line, :after_seq, :reason, :severity, :content)
 ON CONFLICT DO NOTHING;
 
--- name: put_lane
+-- name: put_lane, one row
 -- Insert one row as it was read. The last row of a key wins.
 INSERT INTO lane (lane, concurrency, priority)
 VALUES (:lane, :concurrency, :priority)
 ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority;
 
--- name: put_turn
+-- name: put_turn, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO turn (turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
                   started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, finished_at_ms,
@@ -94,7 +94,7 @@ VALUES (:turn_no, :session_no, :lane, :kind, :state, :inbox_no, :attempt, :opera
         :reason)
 ON CONFLICT DO NOTHING;
 
--- name: put_inbox
+-- name: put_inbox, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms,
                    available_at_ms, attempts, turn_no, entry_no, delayed, timeout_ms, lane_before,
@@ -104,7 +104,7 @@ VALUES (:inbox_no, :channel, :event_id, :session_no, :lane, :state, :accepted_at
         :reason, :payload)
 ON CONFLICT DO NOTHING;
 
--- name: put_outbox
+-- name: put_outbox, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO outbox (outbox_no, session_no, turn_no, target, state, attempts, attempts_before,
                     instance_no, expires_at_ms, created_at_ms, available_at_ms, asked_at_ms,
@@ -114,13 +114,13 @@ VALUES (:outbox_no, :session_no, :turn_no, :target, :state, :attempts, :attempts
         :finished_at_ms, :receipt, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
--- name: put_event
+-- name: put_event, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO event (event_no, kind, audience, session_no, at_ms, text, data)
 VALUES (:event_no, :kind, :audience, :session_no, :at_ms, :text, :data)
 ON CONFLICT DO NOTHING;
 
--- name: put_event_cursor
+-- name: put_event_cursor, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO event_cursor (consumer, event_no)
 VALUES (:consumer, :event_no)
@@ -132,14 +132,14 @@ ON CONFLICT DO NOTHING;
 SELECT 1 AS found FROM import_file AS r JOIN session AS s ON s.session_no = r.session_no
 WHERE r.session_no = :session_no AND r.entries > s.last_seq LIMIT 1;
 
--- name: cap_cursors
+-- name: cap_cursors, any rows
 -- Bound the cursors of consumers by the last event written. A larger number is damaged,
 -- and its consumer would miss all later events.
 UPDATE event_cursor SET event_no = coalesce((SELECT q.seq FROM sqlite_sequence AS q
                                              WHERE q.name = 'event'), 0)
 WHERE event_no > coalesce((SELECT q.seq FROM sqlite_sequence AS q WHERE q.name = 'event'), 0);
 
--- name: put_archive
+-- name: put_archive, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO archive (archive_no, session_no, state, reason, encoding, begun_at_ms, finished_at_ms,
                      rows, bytes, bytes_stored, session_keys)
@@ -147,7 +147,7 @@ VALUES (:archive_no, :session_no, :state, :reason, :encoding, :begun_at_ms, :fin
         :bytes, :bytes_stored, :session_keys)
 ON CONFLICT DO NOTHING;
 
--- name: put_archive_chunk
+-- name: put_archive_chunk, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO archive_chunk (archive_no, chunk_no, what, rows, sha256, content)
 VALUES (:archive_no, :chunk_no, :what, :rows, :sha256, :content)
@@ -180,27 +180,27 @@ SELECT entry_id, appended_at_ms, payload FROM entry WHERE entry_no = :entry_no A
 -- Return a row if a session id is in use.
 SELECT session_no FROM session WHERE session_id = :session_id;
 
--- name: lose_parent
+-- name: lose_parent, one row
 -- Make a fork whose origin is lost stand alone.
 UPDATE session SET forked_from_no = NULL WHERE session_no = :session_no;
 
--- name: set_origin
+-- name: set_origin, one row
 -- Record the origin of a fork whose row is lost: its branches name it.
 UPDATE session SET forked_from_no = :forked_from_no, origin = 'fork' WHERE session_no = :session_no;
 
--- name: set_aside_entries
+-- name: set_aside_entries, any rows
 -- Move a session's entries out of the way, to the same numbers below zero.
 UPDATE entry SET entry_no = -entry_no WHERE entry_no BETWEEN :low_no AND :high_no;
 
--- name: set_aside_compactions
+-- name: set_aside_compactions, any rows
 -- Move a session's jobs out of the way.
 UPDATE compaction SET session_no = -session_no WHERE session_no = :session_no;
 
--- name: drop_branches
+-- name: drop_branches, any rows
 -- Delete a session's branches. Replaying its entries creates them again.
 DELETE FROM branch WHERE session_no = :session_no;
 
--- name: drop_epochs
+-- name: drop_epochs, any rows
 -- Delete a session's epochs. Replaying its entries creates them again.
 DELETE FROM epoch WHERE session_no = :session_no;
 
@@ -221,7 +221,7 @@ SELECT e.closed_head_no FROM epoch AS u
 JOIN epoch AS e ON e.session_no = u.session_no AND e.epoch = u.epoch - 1
 WHERE u.session_no = :session_no AND u.reason = 'undo' ORDER BY u.epoch;
 
--- name: restart
+-- name: restart, one row
 -- Put a session back to the state before its first entry.
 UPDATE session SET last_seq = 0, epoch = 0, head_no = :head_no, branch_no = NULL,
        boundary_no = :boundary_no, first_kept_no = :first_kept_no, context_tokens = 0,
@@ -229,11 +229,11 @@ UPDATE session SET last_seq = 0, epoch = 0, head_no = :head_no, branch_no = NULL
        forked_from_no = CASE WHEN :head_no IS NULL THEN NULL ELSE forked_from_no END
 WHERE session_no = :session_no;
 
--- name: set_tokens
+-- name: set_tokens, one row
 -- Record the tokens of a fork's context before its first entry.
 UPDATE session SET context_tokens = :context_tokens WHERE session_no = :session_no;
 
--- name: set_updated
+-- name: set_updated, one row
 -- Record when a session last changed, as far as that is known.
 UPDATE session SET updated_at_ms = :updated_at_ms WHERE session_no = :session_no;
 
@@ -254,7 +254,7 @@ ORDER BY entry_no DESC LIMIT 1;
 -- Return a row if an id is in use among the entries that were set aside.
 SELECT entry_no FROM entry WHERE entry_no >> 32 = :aside_no AND entry_id = :entry_id LIMIT 1;
 
--- name: forget_aside
+-- name: forget_aside, any rows
 -- Delete the entries that were set aside: each is replayed, or a mark records its loss.
 DELETE FROM entry WHERE entry_no BETWEEN :low_no AND :high_no;
 
@@ -264,17 +264,17 @@ SELECT compaction_no, compaction_id, state, trigger, base_epoch, cut_no, tokens_
        begun_at_ms, deadline_ms, deadline_max_ms, finished_at_ms, entry_no, reason
 FROM compaction WHERE session_no = -:session_no ORDER BY compaction_no;
 
--- name: forget_job
+-- name: forget_job, one row
 -- Delete a job that exists in another form, or points at what is lost.
 DELETE FROM compaction WHERE compaction_no = :compaction_no;
 
--- name: put_job_back
+-- name: put_job_back, one row
 -- Put back a job that did not begin an epoch, as it was.
 UPDATE compaction SET session_no = -session_no, base_epoch = min(base_epoch, :epoch),
        cut_no = :cut_no
 WHERE compaction_no = :compaction_no;
 
--- name: name_job
+-- name: name_job, one row or none
 -- Give the job behind a compaction entry its own name, owner and times again.
 UPDATE compaction SET compaction_id = :compaction_id, trigger = :trigger,
        tokens_before = :tokens_before, instance_no = :instance_no, begun_at_ms = :begun_at_ms,
@@ -283,11 +283,11 @@ UPDATE compaction SET compaction_id = :compaction_id, trigger = :trigger,
 WHERE compaction_no = (SELECT c.compaction_no FROM compaction AS c
                        WHERE c.session_no = :session_no AND c.entry_no = :entry_no);
 
--- name: drop_entries
+-- name: drop_entries, any rows
 -- Delete a session's entries.
 DELETE FROM entry WHERE entry_no BETWEEN :low_no AND :high_no;
 
--- name: drop_compactions
+-- name: drop_compactions, any rows
 -- Delete a session's jobs.
 DELETE FROM compaction WHERE session_no = :session_no;
 
@@ -298,7 +298,7 @@ FROM binding AS b
 LEFT JOIN session AS s ON s.session_no = b.session_no
 WHERE b.session_key > :after ORDER BY b.session_key LIMIT :limit;
 
--- name: drop_binding
+-- name: drop_binding, one row
 -- Delete a key of a session that is lost.
 DELETE FROM binding WHERE session_key = :session_key;
 
@@ -322,7 +322,7 @@ FROM compaction AS c LEFT JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.compaction_no > :after ORDER BY c.compaction_no LIMIT :limit;
 
--- name: set_compaction
+-- name: set_compaction, one row
 -- Clear the owner of a job: its row is lost.
 UPDATE compaction SET instance_no = NULL WHERE compaction_no = :compaction_no;
 
@@ -338,16 +338,16 @@ LEFT JOIN instance AS n ON n.instance_no = t.instance_no
 LEFT JOIN inbox AS i ON i.inbox_no = t.inbox_no
 WHERE t.turn_no > :after ORDER BY t.turn_no LIMIT :limit;
 
--- name: interrupt_turn
+-- name: interrupt_turn, one row or none
 -- Interrupt a running turn whose message is lost, or another turn's.
 UPDATE turn SET state = 'interrupted', finished_at_ms = started_at_ms, reason = :reason
 WHERE turn_no = :turn_no AND state = 'running';
 
--- name: set_turn_lease
+-- name: set_turn_lease, one row
 -- Bound a lease by its deadline.
 UPDATE turn SET expires_at_ms = min(expires_at_ms, deadline_ms) WHERE turn_no = :turn_no;
 
--- name: drop_turn
+-- name: drop_turn, one row
 -- Delete a turn of a session that is lost.
 DELETE FROM turn WHERE turn_no = :turn_no;
 
@@ -370,16 +370,16 @@ WHERE i.inbox_no > :after ORDER BY i.inbox_no LIMIT :limit;
 -- Return the text of a message.
 SELECT inbox_no, payload FROM inbox WHERE inbox_no = :inbox_no;
 
--- name: move_inbox
+-- name: move_inbox, one row
 -- Move a message whose session number is invalid to another session. An accepted
 -- message is never dropped.
 UPDATE inbox SET session_no = :session_no, entry_no = NULL WHERE inbox_no = :number;
 
--- name: move_outbox
+-- name: move_outbox, one row
 -- Move a reply whose session number is invalid to another session.
 UPDATE outbox SET session_no = :session_no, turn_no = NULL WHERE outbox_no = :number;
 
--- name: set_inbox
+-- name: set_inbox, one row
 -- Put a message into the state that the rest of the salvaged rows allows. An accepted
 -- message is never dropped.
 UPDATE inbox SET state = :state, turn_no = :turn_no, entry_no = :entry_no,
@@ -396,7 +396,7 @@ LEFT JOIN turn AS t ON t.turn_no = o.turn_no
 LEFT JOIN instance AS n ON n.instance_no = o.instance_no
 WHERE o.outbox_no > :after ORDER BY o.outbox_no LIMIT :limit;
 
--- name: set_outbox
+-- name: set_outbox, one row
 -- Put a reply into the state that the rest of the salvaged rows allows.
 UPDATE outbox SET state = :state, turn_no = :turn_no, instance_no = :instance_no,
        finished_at_ms = :finished_at_ms,
@@ -408,7 +408,7 @@ SELECT e.event_no, e.session_no, s.session_no AS found_session_no FROM event AS 
 LEFT JOIN session AS s ON s.session_no = e.session_no
 WHERE e.event_no > :after ORDER BY e.event_no LIMIT :limit;
 
--- name: set_event
+-- name: set_event, one row
 -- Clear the session of an event: the session is lost. The event stays.
 UPDATE event SET session_no = NULL WHERE event_no = :event_no;
 
@@ -423,7 +423,7 @@ SELECT r.import_file_no, r.session_no, r.lines, r.entries, r.quarantined,
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.import_file_no > :after ORDER BY r.import_file_no LIMIT :limit;
 
--- name: set_import_file
+-- name: set_import_file, one row
 -- Make a receipt count what exists.
 UPDATE import_file SET session_no = :session_no, lines = :lines, entries = :entries,
        quarantined = :quarantined, note = :note
@@ -435,7 +435,7 @@ SELECT q.import_file_no, r.import_file_no AS found_import_file_no FROM quarantin
 LEFT JOIN import_file AS r ON r.import_file_no = q.import_file_no
 WHERE q.import_file_no > :after ORDER BY q.import_file_no LIMIT 1;
 
--- name: drop_quarantine
+-- name: drop_quarantine, any rows
 -- Delete the quarantined lines of a file whose receipt is lost.
 DELETE FROM quarantine WHERE import_file_no = :import_file_no;
 
@@ -462,19 +462,19 @@ WHERE c.archive_no > :after ORDER BY c.archive_no LIMIT 1;
 SELECT chunk_no, what, rows, content FROM archive_chunk
 WHERE archive_no = :archive_no AND chunk_no > :after ORDER BY chunk_no LIMIT 1;
 
--- name: drop_chunks
+-- name: drop_chunks, any rows
 -- Delete an archive's chunks, after their rows are read.
 DELETE FROM archive_chunk WHERE archive_no = :archive_no;
 
--- name: drop_archive
+-- name: drop_archive, one row
 -- Delete an archive that holds nothing any more.
 DELETE FROM archive WHERE archive_no = :archive_no;
 
--- name: unarchive
+-- name: unarchive, one row
 -- Mark a session as not archived: its entries came out of a damaged archive.
 UPDATE session SET archived_at_ms = NULL WHERE session_no = :session_no;
 
--- name: make_instance
+-- name: make_instance, one row or none
 -- Insert a stand-in for a process whose row is lost. It counts as dead, so what it held
 -- is released.
 INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms,
@@ -482,13 +482,13 @@ INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, ope
 VALUES (:instance_no, :host, 'lost', 0, 0, 'lost', :now_ms, NULL, 0)
 ON CONFLICT DO NOTHING;
 
--- name: make_session
+-- name: make_session, one row
 -- Insert a stand-in for a session whose row is lost.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
                      updated_at_ms)
 VALUES (:session_no, :session_id, NULL, 'native', :version, :at_ms, :at_ms);
 
--- name: make_lane
+-- name: make_lane, one row or none
 -- Insert a stand-in for a lane whose row is lost: one turn at a time, before no other
 -- lane.
 INSERT INTO lane (lane, concurrency, priority) VALUES (:lane, 1, 10)

@@ -14,7 +14,7 @@ WHERE s.session_no = :session_no;
 -- Return whether a session's entries are in an archive.
 SELECT session_id, archived_at_ms FROM session WHERE session_no = :session_no;
 
--- name: save_state
+-- name: save_state, one row
 -- Move a session's pointers: one row.
 UPDATE session SET updated_at_ms = :now_ms, last_seq = :last_seq, epoch = :epoch,
        head_no = :head_no, branch_no = :branch_no, boundary_no = :boundary_no,
@@ -22,7 +22,7 @@ UPDATE session SET updated_at_ms = :now_ms, last_seq = :last_seq, epoch = :epoch
        tokens_fresh = :tokens_fresh, name = :name
 WHERE session_no = :session_no;
 
--- name: insert_entry
+-- name: insert_entry, one row
 -- Insert one immutable entry. It is never updated and never renumbered.
 INSERT INTO entry (entry_no, branch_no, parent_no, position, type, role, projection, tokens,
                    tokens_total, usage_tokens, open_calls, boundary_no, first_kept_no, model_no,
@@ -33,7 +33,7 @@ VALUES (:entry_no, :branch_no, :parent_no, :position, :type, :role, :projection,
         :thinking_no, :body_at, :body_bytes, :appended_at_ms, :entry_id, :idempotency_key,
         :payload);
 
--- name: insert_control_record
+-- name: insert_control_record, one row
 -- Insert a header or a leaf record: an entry without a place in the tree.
 -- The other columns take their defaults.
 INSERT INTO entry (
@@ -42,7 +42,7 @@ INSERT INTO entry (
 )
 VALUES (:entry_no, :parent_no, 0, :type, 0, :appended_at_ms, :entry_id, :idempotency_key, :payload);
 
--- name: insert_branch
+-- name: insert_branch, one row
 -- Begin a branch after an entry, or at the root. Returns its number.
 INSERT INTO branch (session_no, parent_branch_no, fork_no, first_no)
 VALUES (:session_no, :parent_branch_no, :fork_no, :first_no)
@@ -99,12 +99,12 @@ FROM entry WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :
 SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
 ORDER BY entry_no LIMIT 1;
 
--- name: open_epoch
+-- name: open_epoch, one row
 -- Begin an epoch of the context.
 INSERT INTO epoch (session_no, epoch, reason, opened_at_ms, boundary_no, first_kept_no)
 VALUES (:session_no, :epoch, :reason, :now_ms, :boundary_no, :first_kept_no);
 
--- name: close_epoch
+-- name: close_epoch, one row or none
 -- End the current epoch at its head. Exactly one row, or the epoch had moved.
 UPDATE epoch SET closed_head_no = :head_no, closed_at_ms = :now_ms
 WHERE session_no = :session_no AND epoch = :epoch AND closed_at_ms IS NULL;

@@ -4,7 +4,7 @@ SELECT l.lane, l.concurrency, l.priority,
        (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running
 FROM lane AS l WHERE l.lane = :lane;
 
--- name: set_lane
+-- name: set_lane, one row
 -- Create a lane, or change its settings.
 INSERT INTO lane (lane, concurrency, priority) VALUES (:lane, :concurrency, :priority)
 ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority;
@@ -15,7 +15,7 @@ SELECT l.lane FROM lane AS l
 WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
 ORDER BY l.priority;
 
--- name: start
+-- name: start, one row
 -- Start a turn. The partial unique index refuses a second running turn of its session.
 INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
                   started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms)
@@ -36,13 +36,13 @@ FROM turn AS t
 JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.session_no = :session_no AND t.state = 'running';
 
--- name: renew
+-- name: renew, one row or none
 -- Renew a turn's lease, at most until its deadline. Only while the turn runs.
 UPDATE turn SET renewed_at_ms = :now_ms, expires_at_ms = min(:expires_at_ms, deadline_ms),
        operation = coalesce(:operation, operation)
 WHERE turn_no = :turn_no AND state = 'running' RETURNING expires_at_ms;
 
--- name: finish
+-- name: finish, one row or none
 -- End a running turn, once.
 UPDATE turn SET state = :state, finished_at_ms = :now_ms, incomplete = :incomplete, reason = :reason
 WHERE turn_no = :turn_no AND state = 'running';
