@@ -19,6 +19,10 @@ from tests import ROOT as CHECKOUT
 # No test waits this long unless it fails. It turns a deadlock into a failure.
 PATIENCE_S = 30.0
 
+# Deadlines for one that is to pass after an operation began. On a busy machine a short one passes
+# before that, and the next is tried.
+DEADLINES_S = (0.02, 0.2, 2.0, 20.0)
+
 COLUMNS = "host, boot_id, pid, pid_started, program, opened_at_ms"
 STATEMENTS = {
     "test.insert": f"""

@@ -25,7 +25,7 @@ from tests.support.cancellation import (
     sorts,
 )
 from tests.support.core import user
-from tests.support.engine import until
+from tests.support.engine import DEADLINES_S, until
 
 pytestmark = pytest.mark.anyio
 
@@ -80,26 +80,42 @@ async def test_an_append_whose_time_is_up_tells_the_truth(
 ) -> None:
     async with opened(tmp_db) as db:
         session = await db.create_session()
-        report: list[BaseException | sessiondb.Receipt] = []
-
-        async def append() -> None:
-            try:
-                report.append(await session.append(user("hello"), timeout_s=0.02))
-            except NotExecuted as error:
-                report.append(error)
-
-        gate.close(where)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(append)
-            await until(gate.reached.is_set)
-            if where == "queued":
-                await until(lambda: bool(report))  # it does not wait for the writer
-            gate.open()
-        arrived = [entry.role for entry in await session.entries()]
-        if isinstance(report[0], NotExecuted):
-            assert outcome_of(report[0]) == "not_executed"
-            assert arrived == []
+        for timeout_s in DEADLINES_S:
+            outcome = await held_past_its_deadline(gate, where, session, timeout_s)
+            arrived = [entry.role for entry in await session.entries()]
+            if isinstance(outcome, NotExecuted):
+                assert outcome_of(outcome) == "not_executed"
+                assert arrived == []
+            else:
+                assert where == "begun"
+                assert arrived == ["user"]
+            await nothing_is_left(db, session)
+            if where == "queued" or arrived:
+                break
         else:
-            assert where == "begun"
-            assert arrived == ["user"]
-        await nothing_is_left(db, session)
+            pytest.fail("every deadline passed before the append began")
+
+
+async def held_past_its_deadline(
+    gate: Gate, where: str, session: sessiondb.Session, timeout_s: float
+) -> NotExecuted | sessiondb.Receipt:
+    """Append while the writer is held, until the time is up. Return what the caller got."""
+    report: list[NotExecuted | sessiondb.Receipt] = []
+
+    async def append() -> None:
+        try:
+            report.append(await session.append(user("hello"), timeout_s=timeout_s))
+        except NotExecuted as error:
+            report.append(error)
+
+    gate.close(where)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(append)
+        await until(lambda: gate.reached.is_set() or bool(report))
+        if where == "queued":
+            await until(lambda: bool(report))  # it does not wait for the writer
+        elif gate.reached.is_set():
+            await anyio.sleep(timeout_s)
+            assert report == [], "it waits for the writer"
+        gate.open()
+    return report[0]
