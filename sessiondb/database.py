@@ -418,6 +418,7 @@ class SessionDB:
 
         Raises:
             NotFound: there is no such lane.
+            StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._running_turns)
 
@@ -450,6 +451,9 @@ class SessionDB:
         `unknown`, because nobody can tell. Likewise after a sender that takes longer than
         `lease_s`. Replies of one session keep their order. Those of different sessions are
         sent side by side, `at_once` at most, so a slow channel does not hold up the others.
+
+        Raises:
+            StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         await dispatcher.run_outbox(self, sender, lease_s=lease_s, at_once=at_once)
 
@@ -486,6 +490,7 @@ class SessionDB:
 
         Raises:
             InvalidInput: the name of a new consumer is empty or too long.
+            StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         return consuming.follow_events(self, consumer, audience, from_start=from_start)
 
@@ -541,6 +546,9 @@ class SessionDB:
 
         Writes only while there is something to release or resume. The resumes themselves
         are turns of lane `resume`, which somebody has to run.
+
+        Raises:
+            StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         chosen = policy or ResumePolicy()
         await recovery.run_resumes(self, chosen, self._resume_memory, every_s=every_s)

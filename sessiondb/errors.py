@@ -4,6 +4,7 @@
     |-- StoreBusy                  full or locked: not executed. Retry after `retry_after_ms`
     |   `-- SessionBusy            ... because too many messages of the session or its lane wait
     |-- TurnLost                   the turn ended or was taken over. It can write no more
+    |-- StrayCancellation          a cancellation that nobody asked for ended a loop: start it again
     |-- NotExecuted                the deadline passed before the transaction began
     |-- OutcomeUnknown             an I/O error at COMMIT: read again, or retry with the key
     |-- StoreClosed                the database was closed. Not executed
@@ -180,6 +181,12 @@ class SessionBusy(StoreBusy):
 class TurnLost(SessionDBError):
     """The turn is not running any more: it ended, or was taken over. Nothing was written in its
     name.
+    """
+
+
+class StrayCancellation(SessionDBError):
+    """A cancellation that nobody asked for came out of a loop, a handler or a sender. A loop that
+    it ended is to be started again.
     """
 
 

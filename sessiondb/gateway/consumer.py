@@ -15,49 +15,57 @@ from sessiondb.backend import Database, ReadTx
 from sessiondb.errors import SessionDBError
 from sessiondb.models import Event
 
-from . import retry
+from . import cancellation, retry
 
 
 async def follow_events(
     db: Database, consumer: str, audience: events.Audience | None, *, from_start: bool
 ) -> AsyncIterator[Event]:
     """Yield events, now and as they come. See `SessionDB.events`."""
-    known, last = await db.read(
-        "events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx))
-    )
-    at = known if known is not None else 0 if from_start else last
-    if known is None:
-        await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=at))
-    saved = at
-    backoff, moving = (
-        retry.Backoff(f"events for {consumer}"),
-        retry.Backoff(f"the cursor of {consumer}"),
-    )
+    name = f"events for {consumer}"
+    with cancellation.strays_raise(name):
+        at = saved = await _first_position(db, consumer, from_start=from_start)
+    backoff, moving = retry.Backoff(name), retry.Backoff(f"the cursor of {consumer}")
     while True:
-        seen = db.backend.change_count
-        try:
-            page, last = await db.read(
-                "events", partial(_events_page, event_no=at, audience=audience)
-            )
-        except SessionDBError as error:
-            await anyio.sleep(backoff.next_delay(error))
-            continue
-        backoff.reset()
+        with cancellation.strays_raise(name):
+            seen = db.backend.change_count
+            try:
+                page, last = await db.read(
+                    "events", partial(_events_page, event_no=at, audience=audience)
+                )
+            except SessionDBError as error:
+                await anyio.sleep(backoff.next_delay(error))
+                continue
+            backoff.reset()
         for event in page:
             yield event
             # A reader that asks for the next event has handled this one.
             at = saved = event.event_no
-            await _move_cursor(db, consumer, at, moving)
-        if len(page) < events.PAGE:
-            # Events in between are for another audience. They are not read again. Now
-            # and then the position is saved past them, so that they are not kept for
-            # this reader either.
-            at = max(at, last)
-            if at - saved >= events.PAGE:
-                saved = at
+            with cancellation.strays_raise(name):
                 await _move_cursor(db, consumer, at, moving)
-        if not page:
-            await db.backend.wait_change(seen, retry.SLEEP_S_MAX)
+        with cancellation.strays_raise(name):
+            if len(page) < events.PAGE:
+                # Events in between are for another audience. They are not read again. Now
+                # and then the position is saved past them, so that they are not kept for
+                # this reader either.
+                at = max(at, last)
+                if at - saved >= events.PAGE:
+                    saved = at
+                    await _move_cursor(db, consumer, at, moving)
+            if not page:
+                await db.backend.wait_change(seen, retry.SLEEP_S_MAX)
+
+
+async def _first_position(db: Database, consumer: str, *, from_start: bool) -> int:
+    """Return a consumer's position. Save that of a new one."""
+    known, last = await db.read(
+        "events.cursor", lambda tx: (events.cursor(tx, consumer), events.last(tx))
+    )
+    if known is not None:
+        return known
+    at = 0 if from_start else last
+    await db.write("events.cursor", partial(events.move_cursor, consumer=consumer, event_no=at))
+    return at
 
 
 async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retry.Backoff) -> None:

@@ -15,9 +15,9 @@ import anyio.lowlevel
 
 from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
-from sessiondb.errors import OutcomeUnknown, SessionDBError, outcome_of
+from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
 
-from . import outbox, retry
+from . import cancellation, outbox, retry
 
 logger = logging.getLogger("sessiondb")
 
@@ -38,23 +38,32 @@ class RefusedBySender(Exception):
 async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: int) -> None:
     """Send replies until cancelled. See `SessionDB.run_outbox`."""
     room = anyio.Semaphore(at_once)
-    backoff = retry.Backoff("outbox")
+    name = "outbox"
+    backoff = retry.Backoff(name)
     taken: dict[int, outbox.Outgoing] = {}  # by this loop, and not begun yet
 
     async def send(reply: outbox.Outgoing) -> None:
         del taken[reply.outbox_no]
         try:
-            await _send(db, reply, sender, lease_s)
+            await _send(db, reply, sender, lease_s, watch)
+        except anyio.get_cancelled_exc_class() as cancelled:
+            if watch.is_asked():
+                raise
+            # Only this task was cancelled, as in running_turn.run_turn.
+            cancellation.forget_cancellation()
+            logger.warning("%s: its task was cancelled, and the loop goes on: %s", reply, cancelled)
         finally:
             room.release()
 
     try:
-        async with anyio.create_task_group() as group:
-            while True:
-                await room.acquire()
-                reply = await _next_reply(db, lease_s, backoff)
-                taken[reply.outbox_no] = reply
-                group.start_soon(send, reply)
+        with cancellation.strays_raise(name) as watch:
+            async with anyio.create_task_group() as group:
+                while True:
+                    await room.acquire()
+                    reply = await _next_reply(db, lease_s, backoff)
+                    taken[reply.outbox_no] = reply
+                    group.start_soon(send, reply)
+            cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
     finally:
@@ -123,7 +132,13 @@ async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None
     return reply
 
 
-async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: float) -> None:
+async def _send(
+    db: Database,
+    reply: outbox.Outgoing,
+    sender: Sender,
+    lease_s: float,
+    watch: cancellation.Watch,
+) -> None:
     """Call the channel. Record its answer. Anything but a clear answer is `unknown`."""
     settle: Callable[[Tx], object]
     try:
@@ -133,32 +148,49 @@ async def _send(db: Database, reply: outbox.Outgoing, sender: Sender, lease_s: f
         raise
     try:
         with anyio.fail_after(lease_s):
-            receipt = await sender(reply)
+            receipt = _checked_receipt(await cancellation.call(sender, reply, watch))
         settle = partial(outbox.sent, reply=reply, receipt=receipt)
     except RefusedBySender as error:
-        settle = partial(outbox.refused, reply=reply, reason=str(error), retry=error.retry)
+        settle = partial(
+            outbox.refused, reply=reply, reason=retry.text_of(error), retry=error.retry
+        )
     except anyio.get_cancelled_exc_class():
         await _settle(db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s)
         raise
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        logger.warning("reply %s to %s: %s", reply.outbox_no, reply.target, message, exc_info=error)
+        message = retry.described(error)
+        logger.warning("%s: %s", reply, message, exc_info=error)
         settle = partial(outbox.lost, reply=reply, reason=message)
     except BaseExceptionGroup as mixed:  # trio, as in running_turn._work
         await _settle(db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s)
-        await retry.reraise_cancellation(mixed, f"reply {reply.outbox_no} to {reply.target}")
+        await retry.reraise_cancellation(mixed, str(reply))
         return
     await _settle(db, reply, settle, lease_s)
+
+
+def _checked_receipt(returned: object) -> str | None:
+    """Return what a sender returned, if it is a receipt.
+
+    Raises:
+        InvalidInput: it is not. The channel has been called, so nobody knows what it did.
+    """
+    if returned is None:
+        return None
+    if not isinstance(returned, str):
+        raise InvalidInput(
+            f"the sender returned {type(returned).__name__}, and must return the channel's id of "
+            "the message as a str, or None"
+        )
+    return retry.storable(returned)
 
 
 async def _settle(
     db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float
 ) -> None:
-    name = f"reply {reply.outbox_no} to {reply.target}"
     try:
-        await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, name=name)
+        await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, name=str(reply))
     except SessionDBError as error:
         # The row says `sending` by this process: it becomes unknown when its time is
         # up, or at the next start.
         # There is nothing to trace: the error says where it came from.
-        logger.error("%s: its outcome could not be written: %s", name, error)  # noqa: TRY400
+        logger.error("%s: its outcome could not be written: %s", reply, error)  # noqa: TRY400

@@ -55,14 +55,19 @@ class Outgoing:
     asked_at_ms: int
     """When it was created, or when an operator asked for it again."""
 
+    def __str__(self) -> str:
+        return f"reply {self.outbox_no} to {self.target}"
+
 
 def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
     """Encode a reply for the outbox. Return it and its bytes.
 
     Raises:
-        InvalidInput: it is too large.
+        InvalidInput: it is too large, or its target is no text.
         TypeError, ValueError: it is no JSON.
     """
+    if not isinstance(target, str):
+        raise InvalidInput(f"a reply's target is a str, not {type(target).__name__}")
     text = dumps(message)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
     if len(target) > SESSION_KEY_CHARS_MAX or size > ENTRY_BYTES_MAX:

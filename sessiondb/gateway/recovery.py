@@ -47,7 +47,7 @@ from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
 
-from . import outbox, retry, turns
+from . import cancellation, outbox, retry, turns
 
 Action = Literal["resume", "later", "skip", "breaker"]
 SkipState = Literal["failed", "damaged"]
@@ -329,18 +329,20 @@ async def run_resumes(
     db: Database, policy: ResumePolicy, memory: ResumeMemory, *, every_s: float
 ) -> None:
     """Recover and resume until cancelled. See `SessionDB.run_resumes`."""
-    backoff = retry.Backoff("the resumes")
-    while True:
-        sleep_s = every_s
-        try:
-            await recover(db)
-            decisions = await plan_resumes(db, policy, memory)
-            if any(decision.action != "later" for decision in decisions):
-                await resume(db, policy, memory)
-            backoff.reset()
-        except SessionDBError as error:
-            sleep_s = min(every_s, backoff.next_delay(error))
-        await anyio.sleep(sleep_s)
+    name = "the resumes"
+    backoff = retry.Backoff(name)
+    with cancellation.strays_raise(name):
+        while True:
+            sleep_s = every_s
+            try:
+                await recover(db)
+                decisions = await plan_resumes(db, policy, memory)
+                if any(decision.action != "later" for decision in decisions):
+                    await resume(db, policy, memory)
+                backoff.reset()
+            except SessionDBError as error:
+                sleep_s = min(every_s, backoff.next_delay(error))
+            await anyio.sleep(sleep_s)
 
 
 def plan(

@@ -24,6 +24,8 @@ logger = logging.getLogger("sessiondb")
 # The longest that a loop sleeps before it reads again, and the shortest.
 SLEEP_S_MAX = 5.0
 SLEEP_S_MIN = 0.01
+# A reason is kept with its turn or reply, and shown to a person.
+REASON_CHARS_MAX = 2_000
 # The first delay after the database could not take a loop's request.
 BUSY_PAUSE_S = 0.2
 
@@ -113,6 +115,28 @@ async def reraise_cancellation(mixed: BaseExceptionGroup[BaseException], name: s
         exc_info=others,
     )
     await anyio.lowlevel.checkpoint()
+
+
+def described(error: BaseException) -> str:
+    """Return an error's kind and text, as a reason that can be stored."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's text, in a form that can be stored.
+
+    The error is somebody else's, and its text may be anything.
+    """
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001  # whatever it is, it has a name
+        text = f"(its text raised {type(broken).__name__})"
+    return storable(text[:REASON_CHARS_MAX])
+
+
+def storable(text: str) -> str:
+    """Return a text with what is no Unicode escaped, such as half an emoji of a file's name."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def unwrap_group(error: BaseException) -> BaseException:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb import clock
 from sessiondb.backend import Database, Tx
-from sessiondb.errors import SessionDBError, StoreClosed, TurnLost
+from sessiondb.errors import InvalidInput, SessionDBError, StoreClosed, TurnLost
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
 from sessiondb.models import Receipt
 from sessiondb.transcript.entries import (
@@ -37,13 +37,14 @@ from sessiondb.transcript.entries import (
 from sessiondb.transcript.registry import check_reset_reason
 from sessiondb.transcript.session import Session
 
-from . import retry, turns
+from . import cancellation, retry, turns
 from .outbox import encoded_reply
 
 logger = logging.getLogger("sessiondb")
 
 STOPPING = "its gateway is stopping"
 """The reason of a turn that is interrupted because its loop is cancelled."""
+_STRAY = "its task was cancelled, by nobody who may stop its lane"
 
 
 class LaneSettings(BaseModel):
@@ -81,7 +82,7 @@ class Answer:
     incomplete: str | None = None
 
 
-Handler = Callable[["Turn"], Awaitable[Answer | None]]
+Handler = Callable[["Turn"], Awaitable[Answer]]
 
 
 @dataclass(slots=True)
@@ -193,7 +194,11 @@ def is_owned(turn: Turn) -> bool:
 
 
 async def run_turn(
-    turn: Turn, handler: Handler, claimed: dict[int, Turn], running: dict[int, Turn]
+    turn: Turn,
+    handler: Handler,
+    watch: cancellation.Watch,
+    claimed: dict[int, Turn],
+    running: dict[int, Turn],
 ) -> None:
     """Run a handler and record the outcome. Only a cancellation of the loop is raised.
 
@@ -211,22 +216,28 @@ async def run_turn(
         async with anyio.create_task_group() as group:
             group.start_soon(keep_lease)
             try:
-                await _work(turn, handler)
+                await _work(turn, handler, watch)
             except anyio.get_cancelled_exc_class():
                 # asyncio's task.cancel() passes through shields: it may have ended the
                 # encoding of an answer. If the end was written after all, this changes
                 # nothing.
                 if not turn._ended:
-                    await interrupt(turn)
+                    await _end_cancelled(turn, asked=watch.is_asked())
                 raise
             finally:
                 keeping.cancel()
+    except anyio.get_cancelled_exc_class() as cancelled:
+        if watch.is_asked():
+            raise
+        # Only this task was cancelled, by nobody who may stop the loop. The end is written.
+        cancellation.forget_cancellation()
+        logger.warning("%s: its task was cancelled, and its lane goes on: %s", turn, cancelled)
     finally:
         del running[turn.number]
 
 
-async def _work(turn: Turn, handler: Handler) -> None:
-    answer: Answer | None = None
+async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None:
+    returned: list[object] = []
     failure: str | None = None
     retryable, attempts_max = True, turn._settings.attempts_max
     try:
@@ -237,7 +248,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
             if turn._started.kind == "message" and not turn._started.notified:
                 group.start_soon(_notify_delay, turn)
             with anyio.move_on_after(turn._started.timeout_ms / 1000) as deadline:
-                answer = await handler(turn)
+                returned.append(await cancellation.call(handler, turn, watch))
             if deadline.cancelled_caught:
                 failure = f"cut off at its deadline of {turn._started.timeout_ms / 1000:g} s"
                 retryable = turn._started.kind != "resume"
@@ -246,14 +257,15 @@ async def _work(turn: Turn, handler: Handler) -> None:
     except anyio.get_cancelled_exc_class():
         # The loop is being cancelled. An answer that exists already is not thrown away.
         turn.ending = True
+        asked = watch.is_asked()
         with anyio.CancelScope(shield=True):
-            if answer is not None:
-                await _complete(turn, answer)
+            if returned:
+                await _complete(turn, returned[0])
             else:
-                await interrupt(turn)
+                await _end_cancelled(turn, asked=asked)
         raise
     except Exception as error:
-        failure = f"{type(retry.unwrap_group(error)).__name__}: {retry.unwrap_group(error)}"
+        failure = retry.described(retry.unwrap_group(error))
         if not turn.stopped:
             logger.warning("%s failed: %s", turn, failure, exc_info=retry.unwrap_group(error))
     except BaseExceptionGroup as mixed:
@@ -266,21 +278,16 @@ async def _work(turn: Turn, handler: Handler) -> None:
     if turn.stopped:
         logger.info("%s was stopped: it has ended, or was taken over", turn)
         return
+    if not returned and failure is None:
+        failure = _STRAY
     # A cancellation that arrives from here on waits until the end is written: one
     # transaction.
     turn.ending = True
     with anyio.CancelScope(shield=True):
         if failure is not None:
-            end = partial(
-                turns.fail,
-                turn_no=turn.number,
-                reason=failure,
-                retry=retryable,
-                attempts_max=attempts_max,
-            )
-            await _record(turn, end)
+            await _fail(turn, failure, retry=retryable, attempts_max=attempts_max)
         else:
-            await _complete(turn, answer or Answer(incomplete="the handler returned nothing"))
+            await _complete(turn, returned[0])
 
 
 async def _keep_lease(turn: Turn) -> None:
@@ -321,11 +328,12 @@ async def _notify_delay(turn: Turn) -> None:
             return
 
 
-async def _complete(turn: Turn, answer: Answer) -> None:
+async def _complete(turn: Turn, returned: object) -> None:
     """Write a turn's answer and its end. If the answer cannot be stored, the turn has failed."""
     try:
+        answer = _checked_answer(returned)
         drafts, replies, size = await _encoded_answer(answer)
-    except (SessionDBError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # a handler's own objects may raise anything
         await _refuse_answer(turn, error)
         return
 
@@ -342,6 +350,32 @@ async def _complete(turn: Turn, answer: Answer) -> None:
     refused = await _record(turn, complete, size=size)
     if refused is not None:
         await _refuse_answer(turn, refused)
+
+
+def _checked_answer(returned: object) -> Answer:
+    """Return what a handler returned, if it is an answer.
+
+    Raises:
+        InvalidInput: it is not, or its fields are not what they must be.
+    """
+    if not isinstance(returned, Answer):
+        raise InvalidInput(
+            f"the handler returned {_shown(returned)}, and must return a sessiondb.Answer: "
+            "Answer(entries=[...], replies=[(target, message)]), or Answer(incomplete=why) if "
+            "there is none"
+        )
+    if not isinstance(returned.incomplete, str | None):
+        raise InvalidInput(
+            f"Answer.incomplete is {_shown(returned.incomplete)}, and must be a text that says "
+            "why there is no usable answer, or None"
+        )
+    return returned
+
+
+def _shown(value: object) -> str:
+    """Return a value's type, and its beginning if it is a text or a number."""
+    name = type(value).__name__
+    return f"{name} {value!r:.80}" if isinstance(value, str | int | float) else name
 
 
 async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, str]], int]:
@@ -371,9 +405,18 @@ def _encoded_replies(messages: Sequence[tuple[str, Any]]) -> list[tuple[tuple[st
 
 
 async def _refuse_answer(turn: Turn, error: Exception) -> None:
-    message = f"its answer cannot be stored: {error}"
+    message = f"its answer cannot be stored: {retry.described(error)}"
     logger.warning("%s: %s", turn, message)
-    refused = await _record(turn, lambda tx: turns.fail(tx, turn.number, message, retry=False))
+    await _fail(turn, message, retry=False)
+
+
+async def _fail(
+    turn: Turn, reason: str, *, retry: bool = True, attempts_max: int = INBOX_ATTEMPTS_MAX
+) -> None:
+    end = partial(
+        turns.fail, turn_no=turn.number, reason=reason, retry=retry, attempts_max=attempts_max
+    )
+    refused = await _record(turn, end)
     if refused is not None:
         logger.error("%s: its end cannot be written (%s); its lease ends it", turn, refused)
 
@@ -381,6 +424,14 @@ async def _refuse_answer(turn: Turn, error: Exception) -> None:
 async def interrupt(turn: Turn) -> None:
     """Record that a turn is interrupted because its gateway is stopping."""
     await _record(turn, lambda tx: turns.interrupt(tx, turn.number, STOPPING))
+
+
+async def _end_cancelled(turn: Turn, *, asked: bool) -> None:
+    """Record the end of a turn that a cancellation ended: of its loop (`asked`), or a stray one."""
+    if asked:
+        await interrupt(turn)
+    else:
+        await _fail(turn, _STRAY, attempts_max=turn._settings.attempts_max)
 
 
 async def _record(

@@ -24,7 +24,7 @@ from sessiondb.transcript.entries import prepare_decoded
 from sessiondb.transcript.registry import Ref
 from sessiondb.transcript.session import Session
 
-from . import inbox, retry, turns
+from . import cancellation, inbox, retry, turns
 from .running_turn import STOPPING, Handler, LaneSettings, Turn, interrupt, is_owned, run_turn
 
 logger = logging.getLogger("sessiondb")
@@ -38,38 +38,27 @@ async def run_lane(
     `running` has the turns of all lanes of this process, by number. A lane takes over no
     turn that this process still owns.
     """
-    known = False
-    backoff = retry.Backoff(f"lane {lane}")
+    name = f"lane {lane}"
+    backoff = retry.Backoff(name)
     claimed: dict[int, Turn] = {}  # by this loop, and not begun yet
     try:
-        async with anyio.create_task_group() as group:
-            while True:
-                seen = db.backend.change_count
-                owned = _owned(running)
-                try:
-                    if not known:
-                        await db.read("lane", lambda tx: turns.require_lane(tx, lane))
-                        known = True
-                    work = await db.read(
-                        "lane.look", partial(_due_work, lane=lane, settings=settings, owned=owned)
-                    )
-                    await _do_upkeep(db, lane, work, settings, owned)
-                    turn = (
-                        await _claim(db, lane, work.candidate, settings)
-                        if work.candidate is not None
-                        else None
-                    )
-                    sleep_s = work.sleep_s
-                    backoff.reset()
-                except SessionDBError as error:
-                    turn, sleep_s = None, backoff.next_delay(error)
-                if turn is not None:
-                    # Here, because its task begins only after the next read has been
-                    # requested.
-                    running[turn.number] = claimed[turn.number] = turn
-                    group.start_soon(run_turn, turn, handler, claimed, running)
-                else:
-                    await db.backend.wait_change(seen, sleep_s)
+        with cancellation.strays_raise(name) as watch:
+            async with anyio.create_task_group() as group:
+                while True:
+                    seen = db.backend.change_count
+                    try:
+                        turn, sleep_s = await _next_turn(db, lane, settings, _owned(running))
+                        backoff.reset()
+                    except SessionDBError as error:
+                        turn, sleep_s = None, backoff.next_delay(error)
+                    if turn is not None:
+                        # Here, because its task begins only after the next read has been
+                        # requested.
+                        running[turn.number] = claimed[turn.number] = turn
+                        group.start_soon(run_turn, turn, handler, watch, claimed, running)
+                    else:
+                        await db.backend.wait_change(seen, sleep_s)
+            cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
     finally:
@@ -78,6 +67,21 @@ async def run_lane(
         for turn in claimed.values():
             await interrupt(turn)
             running.pop(turn.number, None)
+
+
+async def _next_turn(
+    db: Database, lane: str, settings: LaneSettings, owned: str
+) -> tuple[Turn | None, float]:
+    """Do what is due in a lane, and claim its next message. Also return how long to sleep.
+
+    Raises:
+        NotFound: there is no such lane.
+    """
+    work = await db.read("lane.look", partial(_due_work, lane=lane, settings=settings, owned=owned))
+    await _do_upkeep(db, lane, work, settings, owned)
+    if work.candidate is None:
+        return None, work.sleep_s
+    return await _claim(db, lane, work.candidate, settings), work.sleep_s
 
 
 def _owned(running: dict[int, Turn]) -> str:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 # asyncio's warning about a task that it drops.
 dropped = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
-# The waits of a lane: for its row, its first read, the claim, the next read, and the sleep.
+# The waits of a lane: for its first read, the claim, the next read, the sleep, and a read again.
 WAITS = 5
 
 

@@ -98,9 +98,10 @@ async def test_a_handler_that_hangs_is_cut_off_at_its_deadline(tmp_db: Path) -> 
 async def test_a_handler_that_always_hangs_is_not_tried_for_long(tmp_db: Path) -> None:
     attempts: list[int] = []
 
-    async def handler(turn: Turn) -> None:
+    async def handler(turn: Turn) -> Answer:
         attempts.append(turn.attempt)
         await anyio.sleep_forever()
+        return answer(turn)
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
@@ -111,11 +112,11 @@ async def test_a_handler_that_always_hangs_is_not_tried_for_long(tmp_db: Path) -
         assert attempts == [1, 2, 3]
 
 
-async def test_a_handler_without_an_answer_leaves_an_incomplete_turn(
+async def test_a_handler_without_a_usable_answer_leaves_an_incomplete_turn(
     tmp_db: Path,
 ) -> None:
-    async def handler(turn: Turn) -> None:
-        await anyio.lowlevel.checkpoint()
+    async def handler(turn: Turn) -> Answer:
+        return Answer(incomplete="the model said nothing")
 
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
@@ -125,7 +126,7 @@ async def test_a_handler_without_an_answer_leaves_an_incomplete_turn(
         assert (turn.state, turn.incomplete, turn.reason) == (
             "completed",
             1,
-            "the handler returned nothing",
+            "the model said nothing",
         )
         assert await kinds(db, "user") == ["turn_incomplete"]
 
