@@ -1,0 +1,461 @@
+"""Cases of queries/inbox.sql."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest.mock import ANY
+
+from sessiondb.gateway import inbox, recovery, turns
+from sessiondb.gateway.recovery import Decision, ResumePolicy
+from sessiondb.transcript.entries import draft_decoded
+from sessiondb.transcript.keys import parse_key
+from tests.support.core import user
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Recorder, World
+from tests.support.world_build import NOW, SECOND
+
+OPEN = ("queued", "claimed", "interrupted")
+
+
+def accept(w: World, tx: Recorder) -> None:
+    key = parse_key("agent:work:chat:done-too")
+    text = json.dumps(user("new"))
+    inbox.accept(tx, inbox.Incoming("telegram", "new", key, "slow", text, "not used"))
+
+
+def claim(tx: Recorder, lane: str = "main") -> turns.Started:
+    candidate = turns.peek(tx, lane, NOW)
+    assert candidate is not None
+    draft, _ = draft_decoded(candidate.payload, now_ms=NOW)
+    started = turns.claim(tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=60_000)
+    assert started is not None
+    return started
+
+
+def supersede_everywhere(w: World, tx: Recorder) -> None:
+    """Supersede what each message continues: older messages of its own session."""
+    for _, row in w.rows("inbox"):
+        tx.run("inbox.supersede_resumes", session_no=row["session_no"], inbox_no=row["inbox_no"])
+
+
+def resume(w: World, tx: Recorder) -> None:
+    decision = Decision(w.no("inbox cut-too"), "cut-too", "resume", "", 0, 1)
+    recovery.apply(tx, [decision], ResumePolicy(deadline_s=7))
+
+
+def wait_behind_in(session_id: str, after: str, at_ms: int) -> Any:
+    return lambda w, tx: tx.run(
+        "inbox.wait_behind",
+        session_no=w.no(f"session {session_id}"),
+        inbox_no=w.no(f"inbox {after}"),
+        available_at_ms=at_ms,
+    )
+
+
+SUPERSEDED = {"state": "done", "reason": "a newer message of the session went on from here"}
+
+CHANGES = [
+    Change(
+        "inbox.accept",
+        "a message is one new row",
+        accept,
+        {
+            "+inbox new": {
+                "channel": "telegram",
+                "event_id": "new",
+                "session_no": "done-too",
+                "lane": "slow",
+                "state": "queued",
+                "accepted_at_ms": NOW,
+                "available_at_ms": NOW,
+                "attempts": 0,
+                "delayed": 0,
+                "payload": '{"role": "user", "content": "new"}',
+            }
+        },
+    ),
+    Change(
+        "inbox.claim",
+        "the next message, and the one that it continues",
+        lambda w, tx: claim(tx),
+        {
+            "inbox cut-next": {
+                "state": "claimed",
+                "attempts": 1,
+                "turn_no": "cut-next#1",
+                "entry_no": "cut/2",
+            },
+            "inbox cut": SUPERSEDED,
+            "+turn cut-next#1": ANY,
+            "+entry cut/2": ANY,
+            "session cut": ANY,
+        },
+    ),
+    Change(
+        "inbox.supersede_resumes",
+        "nothing of another session, and nothing newer",
+        supersede_everywhere,
+        {"inbox cut": SUPERSEDED, "inbox resumed": SUPERSEDED},
+    ),
+    Change(
+        "inbox.finish",
+        "an aborted turn finishes its own message",
+        lambda w, tx: turns.abort(tx, w.no("turn running#1"), "stop"),
+        {
+            "turn running#1": ANY,
+            "inbox running": {"state": "done", "reason": "stop"},
+        },
+    ),
+    Change(
+        "inbox.retry",
+        "a failed turn, and the messages behind its own",
+        lambda w, tx: turns.fail(tx, w.no("turn running#1"), "again", retry=True),
+        {
+            "turn running#1": ANY,
+            "inbox running": {
+                "state": "queued",
+                "available_at_ms": NOW + SECOND,
+                "reason": "again",
+            },
+            "inbox running-next": {"available_at_ms": NOW + SECOND},
+            "inbox running-later": {"available_at_ms": NOW + SECOND},
+        },
+    ),
+    Change(
+        "inbox.wait_behind",
+        "no message that is further ahead, and none of another session",
+        wait_behind_in("retried", "retried", NOW + 5 * SECOND),
+        {
+            "inbox retried-behind": {"available_at_ms": NOW + 5 * SECOND},
+            "inbox retried-last": {"available_at_ms": NOW + 5 * SECOND},
+        },
+    ),
+    Change(
+        "inbox.wait_behind",
+        "only those behind",
+        wait_behind_in("retried", "retried-behind", NOW + 5 * SECOND),
+        {"inbox retried-last": {"available_at_ms": NOW + 5 * SECOND}},
+    ),
+    Change(
+        "inbox.wait_behind",
+        "no resume, and nothing that a turn works on",
+        lambda w, tx: [
+            wait_behind_in(name, "done-old", NOW + 5 * SECOND)(w, tx)
+            for name in ("resumed", "cut-too", "held", "dead")
+        ],
+        {"inbox resumed-next": {"available_at_ms": NOW + 5 * SECOND}},
+    ),
+    Change(
+        "inbox.suspend",
+        "the message of an interrupted turn",
+        lambda w, tx: turns.interrupt(tx, w.no("turn held#1"), "it died"),
+        {
+            "turn held#1": ANY,
+            "inbox held": {"state": "interrupted", "reason": "it died"},
+            "+event turn_interrupted/user": ANY,
+            "+event turn_interrupted/operator": ANY,
+        },
+    ),
+    Change(
+        "inbox.dead_letter",
+        "the message of a turn that failed for good",
+        lambda w, tx: turns.fail(tx, w.no("turn silent#1"), "never", retry=False),
+        {
+            "turn silent#1": ANY,
+            "inbox silent": {"state": "dead", "reason": "never"},
+            "+event message_dead/user": ANY,
+            "+event message_dead/operator": ANY,
+        },
+    ),
+    Change(
+        "inbox.resume",
+        "one interrupted message of several",
+        resume,
+        {
+            "inbox cut-too": {
+                "state": "queued",
+                "lane_before": "main",
+                "lane": "resume",
+                "available_at_ms": NOW,
+                "timeout_ms": 7_000,
+                "delayed": 1,
+            }
+        },
+    ),
+    Change(
+        "inbox.mark_delayed",
+        "a notice to each sender of the lane that waits and was not told",
+        lambda w, tx: inbox.notify_delayed(tx, "main", after_ms=SECOND),
+        {
+            f"inbox {name}": {"delayed": 1}
+            for name in ("running-next", "cut-next", "resumed-next", "untold", "untold-too")
+        }
+        | {f"+event message_delayed/user{number}": ANY for number in ("", " 2", " 3", " 4", " 5")},
+    ),
+    Change(
+        "inbox.requeue",
+        "one dead letter of several",
+        lambda w, tx: inbox.requeue(tx, w.no("inbox dead-resume")),
+        {
+            "inbox dead-resume": {
+                "state": "queued",
+                "attempts": 0,
+                "available_at_ms": NOW,
+                "reason": "requeued by an operator",
+            }
+        },
+    ),
+    Change(
+        "inbox.drop",
+        "one dead letter of several",
+        lambda w, tx: inbox.drop(tx, w.no("inbox dead-too")),
+        {"inbox dead-too": {"state": "done", "reason": "dropped by an operator"}},
+    ),
+]
+
+
+def state(*states: str) -> Any:
+    return lambda row: row["state"] in states
+
+
+def by_turn(row: Any) -> dict[str, Any]:
+    return {"inbox_no": row["inbox_no"], "turn_no": row["turn_no"], "reason": "why"}
+
+
+GUARDS = [
+    Guard(
+        "inbox.claim",
+        "inbox",
+        lambda row: {"inbox_no": row["inbox_no"], "turn_no": 1, "entry_no": 1},
+        state("queued"),
+    ),
+    Guard("inbox.finish", "inbox", by_turn, state("claimed"), fences=("turn_no",)),
+    Guard(
+        "inbox.retry",
+        "inbox",
+        lambda row: by_turn(row) | {"available_at_ms": NOW},
+        state("claimed"),
+        fences=("turn_no",),
+    ),
+    Guard("inbox.suspend", "inbox", by_turn, state("claimed"), fences=("turn_no",)),
+    Guard(
+        "inbox.dead_letter",
+        "inbox",
+        lambda row: {"inbox_no": row["inbox_no"], "reason": "why"},
+        state(*OPEN),
+    ),
+    Guard(
+        "inbox.resume",
+        "inbox",
+        lambda row: {"inbox_no": row["inbox_no"], "now_ms": NOW, "timeout_ms": 1},
+        state("interrupted"),
+    ),
+    Guard(
+        "inbox.mark_delayed",
+        "inbox",
+        lambda row: {"inbox_no": row["inbox_no"]},
+        lambda row: row["delayed"] == 0,
+    ),
+    Guard(
+        "inbox.requeue",
+        "inbox",
+        lambda row: {"inbox_no": row["inbox_no"], "now_ms": NOW},
+        state("dead"),
+    ),
+    Guard("inbox.drop", "inbox", lambda row: {"inbox_no": row["inbox_no"]}, state("dead")),
+]
+
+
+def before(row: Any) -> dict[str, Any]:
+    return {"before_no": row.inbox_no}
+
+
+def after(row: Any) -> dict[str, Any]:
+    return {"after_no": row.inbox_no}
+
+
+PAGES = [
+    Page(
+        "inbox.interrupted",
+        {"before_no": 2**62},
+        before,
+        "inbox_no",
+        ["cut-damaged", "cut-failed", "cut-too", "cut"],
+    ),
+    Page(
+        "inbox.interrupted_by",
+        lambda w: {
+            "before_no": 2**62,
+            "instances": json.dumps([w.no("instance dying"), w.no("instance other")]),
+        },
+        before,
+        "inbox_no",
+        ["resuming", "silent", "held", "running-too"],
+    ),
+    Page(
+        "inbox.dead",
+        {"before_no": 2**62},
+        before,
+        "event_id",
+        ["failed-before", "dead-resume", "dead-too", "dead", "dead-old-too", "dead-old"],
+    ),
+    Page(
+        "inbox.open",
+        {"after_no": 0},
+        after,
+        "event_id",
+        [
+            *("running", "running-too", "held", "held-too", "silent", "resuming", "resumed"),
+            *("cut", "cut-too", "cut-failed", "cut-damaged"),
+            *("running-next", "running-later", "cut-next", "resumed-next", "cron-next"),
+            *("slow-next", "told", "untold", "untold-too", "retried", "retried-too"),
+            *("retried-behind", "retried-last", "retried-too-behind", "retried-too-last"),
+            *("ahead", "ahead-too", "retried-ahead"),
+        ],
+    ),
+]
+
+
+def next_in(lane: str, name: str | None, low_ms: int = 0, high_ms: int = NOW) -> Read:
+    params = {"lane": lane, "low_ms": low_ms, "high_ms": high_ms}
+    rows = [] if name is None else [{"inbox_no": name}]
+    return Read("inbox.next", f"{lane} between {low_ms} and {high_ms}", params, rows)
+
+
+def of(name: str) -> Any:
+    return lambda w: {"inbox_no": w.no(f"inbox {name}")}
+
+
+def in_session(name: str, limit: int) -> Any:
+    return lambda w: {"session_no": w.no(f"session {name}"), "limit": limit}
+
+
+AHEAD = NOW + 60 * SECOND
+READS = [
+    Read(
+        "inbox.by_event",
+        "of its channel",
+        {"channel": "telegram", "event_id": "done-too"},
+        [{"inbox_no": "done-too", "session_id": "done-too", "state": "done"}],
+    ),
+    Read("inbox.by_event", "of another", {"channel": "web", "event_id": "done-too"}, []),
+    *(
+        Read("inbox.waiting_in_session", f"{name} up to {limit}", in_session(name, limit), [row])
+        for name, limit, row in (
+            ("running", 9, {"waiting": 3}),
+            ("running", 2, {"waiting": 2}),
+            ("cut", 9, {"waiting": 1}),
+            ("dead", 9, {"waiting": 0}),
+        )
+    ),
+    *(
+        Read(
+            "inbox.waiting_in_lane",
+            f"{lane} up to {limit}",
+            {"lane": lane, "limit": limit},
+            [{"waiting": waiting}],
+        )
+        for lane, limit, waiting in (("main", 99, 7), ("main", 3, 3), ("cron", 99, 5))
+    ),
+    # Behind a running turn, and behind an older message, nothing runs.
+    next_in("main", "cut-next"),
+    next_in("main", "resumed-next", NOW - 296 * SECOND, NOW - 296 * SECOND),
+    next_in("main", None, NOW - 299 * SECOND, NOW - 299 * SECOND),
+    next_in("cron", "cron-next"),
+    next_in("cron", None, 0, NOW - 296 * SECOND),
+    next_in("cron", None, NOW, NOW + SECOND),
+    next_in("wide", None),
+    next_in("wide", "retried", 0, NOW + SECOND),
+    next_in("wide", "retried-too", NOW + 401, NOW + SECOND),
+    # A resume lets every other message of its session go first.
+    next_in("resume", None),
+    # Messages of a clock that has been set back since: the one of an idle session.
+    next_in("main", "ahead", AHEAD, 2**62),
+    next_in("wide", None, AHEAD, 2**62),
+    Read(
+        "inbox.candidate",
+        "one message",
+        of("retried-too"),
+        [
+            {
+                "inbox_no": "retried-too",
+                "session_no": "retried-too",
+                "session_id": "retried-too",
+                "channel": "web",
+                "event_id": "retried-too",
+                "attempts": 1,
+                "timeout_ms": None,
+                "ended_at_ms": None,
+            }
+        ],
+    ),
+    *(
+        Read(
+            "inbox.due", f"{lane} after {now_ms}", {"lane": lane, "now_ms": now_ms}, [{"at_ms": at}]
+        )
+        for lane, now_ms, at in (
+            ("wide", NOW, NOW + 400),
+            ("wide", NOW + 399, NOW + 400),
+            ("wide", NOW + 400, NOW + 700),
+            ("wide", NOW + 700, None),
+            ("wide", NOW + 400 - 60 * SECOND, NOW + 400),
+            ("wide", NOW + 399 - 60 * SECOND, None),
+            ("main", NOW, None),
+        )
+    ),
+    Read("inbox.waiting", "queued", of("told"), [{"inbox_no": "told"}]),
+    Read("inbox.waiting", "claimed", of("held"), []),
+    Read(
+        "inbox.interrupted",
+        "with the turn before, and the state of the import",
+        {"before_no": 2**62, "limit": 9},
+        [
+            {"session_id": "import-odd", "state_before": None, "damaged": 1, "holder_no": None},
+            {"session_id": "cut-failed", "state_before": "failed", "damaged": 0, "holder_no": None},
+            {"session_id": "cut-too", "state_before": None, "damaged": 0, "holder_no": None},
+            {"session_id": "cut", "state_before": None, "damaged": 0, "holder_no": None},
+        ],
+    ),
+    Read(
+        "inbox.interrupted_by",
+        "of one process",
+        lambda w: {
+            "before_no": 2**62,
+            "limit": 9,
+            "instances": json.dumps([w.no("instance dying-too")]),
+        },
+        [{"session_id": "held-too", "attempts": 1, "state_before": None, "damaged": 0}],
+    ),
+    *(
+        Read(
+            "inbox.running_resumes",
+            f"without those of {dead}",
+            lambda w, dead=dead: {"dead": json.dumps([w.no(f"instance {name}") for name in dead])},
+            [{"resumes": resumes}],
+        )
+        for dead, resumes in (((), 2), (("dying",), 2), (("dying", "other"), 1))
+    ),
+    *(
+        Read(
+            "inbox.late",
+            f"{limit} of {lane} before {ms}",
+            {"lane": lane, "accepted_before_ms": ms, "limit": limit},
+            [{"inbox_no": name, "session_id": session_id} for name, session_id in rows],
+        )
+        for lane, ms, limit, rows in (
+            ("main", NOW - 299 * SECOND, 9, [("running-next", "running")]),
+            ("main", NOW - 297 * SECOND, 9, [("running-next", "running"), ("cut-next", "cut")]),
+            ("main", NOW, 1, [("running-next", "running")]),
+            ("main", 0, 9, []),
+            ("slow", NOW, 9, [("slow-next", "slow-session")]),
+            ("resume", NOW, 9, []),
+        )
+    ),
+    Read(
+        "inbox.notified",
+        "one message",
+        of("resuming"),
+        [{"delayed": 1, "state": "claimed", "turn_no": "resuming#2"}],
+    ),
+]

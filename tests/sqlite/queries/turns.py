@@ -1,0 +1,273 @@
+"""Cases of queries/turns.sql."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest.mock import ANY
+
+from sessiondb.gateway import turns
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import World
+from tests.support.world_build import HOUR, NOW, SECOND
+
+from .inbox import claim
+
+
+def renew(name: str, *, lease_ms: int = 9_000, operation: str | None = None) -> Any:
+    return lambda w, tx: turns.renew(
+        tx, w.no(f"turn {name}"), lease_ms=lease_ms, operation=operation
+    )
+
+
+RESUMED = {
+    "session_no": "resumed",
+    "lane": "resume",
+    "kind": "resume",
+    "state": "running",
+    "inbox_no": "resumed",
+    "attempt": 2,
+    "operation": "resume from web",
+    "instance_no": "gateway",
+    "started_at_ms": NOW,
+    "renewed_at_ms": NOW,
+    "expires_at_ms": NOW + 30_000,
+    "deadline_ms": NOW + 62_000,
+    "incomplete": 0,
+}
+
+
+def run_resume(w: World, tx: Any) -> None:
+    """Finish what goes before the resume, and claim it."""
+    turns.fail(tx, w.no("turn resuming#2"), "never", retry=False)
+    tx.run("inbox.dead_letter", inbox_no=w.no("inbox resumed-next"), reason="never")
+    claim(tx, "resume")
+
+
+CHANGES = [
+    Change(
+        "turns.set_lane",
+        "one lane of several",
+        lambda w, tx: turns.set_lane(tx, "slow", 7, 6),
+        {"lane slow": {"concurrency": 7, "priority": 6}},
+    ),
+    Change(
+        "turns.set_lane",
+        "a new lane",
+        lambda w, tx: turns.set_lane(tx, "new", 7, 6),
+        {"+lane new": {"concurrency": 7, "priority": 6}},
+    ),
+    Change(
+        "turns.start",
+        "the turn of a claim",
+        run_resume,
+        {
+            "+turn resumed#2": RESUMED,
+            "inbox resumed": {
+                "state": "claimed",
+                "attempts": 2,
+                "turn_no": "resumed#2",
+            },
+            "inbox resuming": ANY,
+            "inbox resumed-next": ANY,
+            "turn resuming#2": ANY,
+            "+event message_dead/user": ANY,
+            "+event message_dead/operator": ANY,
+        },
+    ),
+    Change(
+        "turns.renew",
+        "one lease of several, and its operation",
+        renew("silent#1", operation="thinks"),
+        {
+            "turn silent#1": {
+                "operation": "thinks",
+                "renewed_at_ms": NOW,
+                "expires_at_ms": NOW + 9_000,
+            }
+        },
+    ),
+    Change(
+        "turns.renew",
+        "at most to its deadline",
+        renew("silent#1", lease_ms=10_000 * HOUR),
+        {
+            "turn silent#1": {
+                "renewed_at_ms": NOW,
+                "expires_at_ms": NOW + 9 * 24 * HOUR + 21 * HOUR + 17_000,
+            }
+        },
+    ),
+    Change(
+        "turns.finish",
+        "one running turn of several",
+        lambda w, tx: turns.complete(
+            tx, w.no("turn running#1"), [], [], incomplete=True, reason="it is empty"
+        ),
+        {
+            "turn running#1": {
+                "state": "completed",
+                "finished_at_ms": NOW,
+                "incomplete": 1,
+                "reason": "it is empty",
+            },
+            "inbox running": {"state": "done", "reason": "it is empty"},
+            "+event turn_incomplete/user": ANY,
+        },
+    ),
+    Change(
+        "turns.finish",
+        "the expired turns of one lane",
+        lambda w, tx: turns.take_over_expired(tx, "main", alive=json.dumps([w.no("turn held#1")])),
+        {
+            "turn silent#1": {
+                "state": "interrupted",
+                "finished_at_ms": NOW,
+                "reason": "its lease ran out",
+            },
+            "inbox silent": {"state": "interrupted", "reason": "its lease ran out"},
+            "+event turn_interrupted/user": ANY,
+            "+event turn_interrupted/operator": ANY,
+        },
+    ),
+]
+
+
+def running(row: Any) -> bool:
+    return row["state"] == "running"
+
+
+GUARDS = [
+    Guard(
+        "turns.renew",
+        "turn",
+        lambda row: {
+            "turn_no": row["turn_no"],
+            "now_ms": NOW,
+            "expires_at_ms": NOW,
+            "operation": None,
+        },
+        running,
+    ),
+    Guard(
+        "turns.finish",
+        "turn",
+        lambda row: {
+            "turn_no": row["turn_no"],
+            "state": "aborted",
+            "now_ms": NOW,
+            "incomplete": 0,
+            "reason": None,
+        },
+        running,
+    ),
+]
+PAGES: list[Page] = []
+
+
+def lane(name: str, concurrency: int, priority: int, running: int) -> Read:
+    row = {"lane": name, "concurrency": concurrency, "priority": priority, "running": running}
+    return Read("turns.lane", name, {"lane": name}, [row])
+
+
+def numbers(w: World, names: tuple[str, ...]) -> str:
+    return json.dumps([w.no(f"turn {name}") for name in names])
+
+
+def expired(lane: str, now_ms: int, alive: tuple[str, ...], limit: int, *rows: str) -> Read:
+    return Read(
+        "turns.expired",
+        f"{limit} of {lane} at {now_ms} without {alive}",
+        lambda w: {"lane": lane, "now_ms": now_ms, "alive": numbers(w, alive), "limit": limit},
+        [{"turn_no": name} for name in rows],
+    )
+
+
+READS = [
+    lane("main", 4, 0, 3),
+    lane("cron", 1, 10, 1),
+    lane("resume", 1, 20, 1),
+    lane("wide", 9, -1, 0),
+    *(
+        Read("turns.lanes_before", name, {"lane": name}, [{"lane": row} for row in rows])
+        for name, rows in (
+            ("wide", []),
+            ("main", ["wide"]),
+            ("slow", ["wide", "main"]),
+            ("cron", ["wide", "main", "slow", "slower"]),
+        )
+    ),
+    Read(
+        "turns.get",
+        "one turn",
+        lambda w: {"turn_no": w.no("turn resuming#2")},
+        [
+            {
+                "turn_no": "resuming#2",
+                "session_no": "resuming",
+                "session_id": "resuming",
+                "lane": "resume",
+                "kind": "resume",
+                "state": "running",
+                "inbox_no": "resuming",
+                "attempt": 2,
+                "instance_no": "other",
+            }
+        ],
+    ),
+    Read(
+        "turns.running_of_session",
+        "the one that runs",
+        lambda w: {"session_no": w.no("session resuming")},
+        [{"turn_no": "resuming#2", "operation": "resume from web"}],
+    ),
+    Read(
+        "turns.running_of_session",
+        "of an idle session",
+        lambda w: {"session_no": w.no("session cut")},
+        [],
+    ),
+    Read(
+        "turns.running_of_session",
+        "with its process",
+        lambda w: {"session_no": w.no("session held-too")},
+        [{"turn_no": "held-too#1", "pid": 14}],
+    ),
+    expired("main", NOW, (), 9, "held#1", "silent#1"),
+    expired("main", NOW, (), 1, "held#1"),
+    expired("main", NOW, ("held#1",), 9, "silent#1"),
+    expired("main", NOW + 2 * HOUR, ("held#1",), 9, "silent#1", "running#1"),
+    expired("cron", NOW, (), 9),
+    expired("cron", NOW + 2 * HOUR, (), 9, "running-too#1"),
+    *(
+        Read(
+            "turns.of_instance",
+            f"{limit} of {program}",
+            lambda w, program=program, limit=limit: {
+                "instance_no": w.no(f"instance {program}"),
+                "limit": limit,
+            },
+            [{"turn_no": name} for name in rows],
+        )
+        for program, limit, rows in (
+            ("other", 9, ["running-too#1", "silent#1", "resuming#2"]),
+            ("other", 2, ["running-too#1", "silent#1"]),
+            ("dying", 9, ["held#1"]),
+            ("killed", 9, []),
+        )
+    ),
+    *(
+        Read(
+            "turns.next_expiry",
+            f"{lane} without {alive}",
+            lambda w, lane=lane, alive=alive: {"lane": lane, "alive": numbers(w, alive)},
+            [{"at_ms": at_ms}],
+        )
+        for lane, alive, at_ms in (
+            ("main", ("held#1",), NOW - 3 * HOUR + 45 * SECOND),
+            ("main", ("held#1", "silent#1"), NOW + HOUR - 289 * SECOND),
+            ("slow", (), NOW + HOUR - 287 * SECOND),
+            ("slow", ("held-too#1",), None),
+        )
+    ),
+]
