@@ -23,23 +23,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio.from_thread
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RULE_MARKER,
     RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 import sessiondb
@@ -47,6 +44,7 @@ from sessiondb import errors
 from sessiondb.sqlite import transaction, writer
 from sessiondb.transcript import append, compaction, context, registry
 from tests.proofs.crash.breakage import miscounting
+from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.proofs.models.transcript import Item, Job, Refused, Session, message, shown
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
@@ -514,23 +512,9 @@ class Machine(RuleBasedStateMachine):
                 ) == expected(pair.model)
 
 
-def run(loop: str, only: Collection[str] = (), **options: Any) -> None:
-    """Run the machine, on one of the event loops, with all of its rules or `only` some."""
-    rules = {name for name, part in vars(Machine).items() if hasattr(part, RULE_MARKER)}
-    assert rules.issuperset(only)
-    without = rules.difference(only) if only else ()
-    machine = type("Machine", (Machine,), {"loop": loop, **dict.fromkeys(without)})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options
-        ),
-    )
-
-
 @pytest.mark.slow
 def test_the_database_does_what_the_model_does(anyio_backend: str) -> None:
-    run(anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
+    run(Machine, anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
 
 
 # -- teeth ----------------------------------------------------------------------------------
@@ -656,16 +640,12 @@ def test_a_broken_rule_is_noticed(
     monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     break_rule(monkeypatch)
-    noticed = (AssertionError, errors.SessionDBError)
-    with pytest.raises(noticed, match=NOTICED_BY.get(break_rule)):
-        # Always the same examples with one version of hypothesis, and no search for a
-        # smaller one. It ends with the first that shows the defect.
+    with pytest.raises(NOTICED, match=NOTICED_BY.get(break_rule)):
         run(
+            Machine,
             "asyncio",
             ENOUGH_RULES.get(break_rule, ()),
             max_examples=320,
             stateful_step_count=30,
-            derandomize=True,
-            phases=[Phase.generate],
-            database=None,
+            **FIRST_FAILURE,
         )
