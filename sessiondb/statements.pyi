@@ -1508,10 +1508,14 @@ class TurnsRenew(NamedTuple):
     expires_at_ms: int
 
 
-TurnsExpired = TurnsStart  # turns.expired
+class TurnsExpired(NamedTuple):
+    """turns.expired: Return the running turns whose lease has expired, without those that the caller knows to be alive."""
+
+    turn_no: int
+    inbox_no: int
 
 
-TurnsOfInstance = TurnsStart  # turns.of_instance
+TurnsOfInstance = TurnsExpired  # turns.of_instance
 
 
 class TurnsNextExpiry(NamedTuple):
@@ -3067,6 +3071,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["outbox.begin_sending"], /, *, instance_no: SqlValue, expires_at_ms: SqlValue, outbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.set_aside"], /, *, now_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["outbox.settle"], /, *, state: SqlValue, now_ms: SqlValue, receipt: SqlValue, reason: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
     @overload

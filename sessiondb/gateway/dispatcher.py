@@ -17,7 +17,7 @@ from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
 
-from . import cancellation, outbox, retry
+from . import cancellation, damage, outbox, retry
 
 logger = logging.getLogger("sessiondb")
 
@@ -84,14 +84,34 @@ async def _next_reply(db: Database, lease_s: float, backoff: retry.Backoff) -> o
         try:
             overdue, waiting, sleep_s = await db.read("outbox.look", _due_work)
             if overdue:
-                await db.write("outbox.overdue", outbox.give_up_overdue)
-            reply = await _begin_sending(db, lease_s) if waiting else None
+                await _give_up_overdue(db)
+            reply = await _begin_or_set_aside(db, lease_s) if waiting else None
             backoff.reset()
         except SessionDBError as error:
             reply, sleep_s = None, backoff.next_delay(error)
         if reply is not None:
             return reply
         await db.backend.wait_change(seen, sleep_s)
+
+
+async def _give_up_overdue(db: Database) -> None:
+    try:
+        await db.write("outbox.overdue", outbox.give_up_overdue)
+    except damage.OF_ONE_SESSION:
+        for row in await db.read("outbox.overdue", lambda tx: outbox.overdue(tx, clock.now_ms())):
+            await damage.lose_reply(db, row.outbox_no, row.session_no, row.attempts, outbox.LATE)
+
+
+async def _begin_or_set_aside(db: Database, lease_s: float) -> outbox.Outgoing | None:
+    try:
+        return await _begin_sending(db, lease_s)
+    except outbox.CannotSend as stuck:
+        reason = retry.text_of(stuck)
+        logger.error("reply %s is set aside: %s", stuck.outbox_no, reason)  # noqa: TRY400
+        await db.write(
+            "outbox.set_aside", partial(outbox.set_aside, outbox_no=stuck.outbox_no, reason=reason)
+        )
+        return None
 
 
 def _due_work(tx: ReadTx) -> tuple[bool, bool, float]:

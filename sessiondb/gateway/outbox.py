@@ -16,11 +16,11 @@ their order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.errors import InvalidInput, NotFound
+from sessiondb.errors import InvalidInput, NotFound, StoreDamaged
 from sessiondb.json_text import dumps
 from sessiondb.limits import (
     ENTRY_BYTES_MAX,
@@ -36,6 +36,19 @@ from sessiondb.limits import (
 from sessiondb.models import Event, Reply
 
 from .turns import require_one
+
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+LATE = "its sender was not heard of in time"
+
+
+class CannotSend(Exception):
+    """A reply that cannot be read, most often because its session's row is damaged."""
+
+    def __init__(self, outbox_no: int, error: Exception) -> None:
+        super().__init__(f"it cannot be read: {type(error).__name__}: {error}")
+        self.outbox_no = outbox_no
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +148,18 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
 
 
 def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
-    """Take the next reply and commit to sending it. None if there is none."""
+    """Take the next reply and commit to sending it. None if there is none.
+
+    Raises:
+        CannotSend: it cannot be read.
+    """
     outbox_no = next_no(tx, tx.now_ms)
     if outbox_no is None:
         return None
-    row = tx.one("outbox.candidate", outbox_no=outbox_no)
+    try:
+        row = tx.one("outbox.candidate", outbox_no=outbox_no)
+    except StoreDamaged as error:
+        raise CannotSend(outbox_no, error) from error
     expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
     taken = tx.run(
         "outbox.begin_sending",
@@ -160,6 +180,23 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
         tries=attempt - row.attempts_before,
         asked_at_ms=row.asked_at_ms,
     )
+
+
+def set_aside(tx: Tx, outbox_no: int, reason: str) -> bool:
+    """Give up a waiting reply that cannot be read. False if it is not waiting any more.
+
+    Its event is about no session.
+    """
+    if not tx.run("outbox.set_aside", outbox_no=outbox_no, now_ms=tx.now_ms, reason=reason):
+        return False
+    events.emit(
+        tx,
+        "reply_failed",
+        "operator",
+        f"Reply {outbox_no} was not sent: {reason}",
+        outbox_no=outbox_no,
+    )
+    return True
 
 
 def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
@@ -232,7 +269,9 @@ def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:
     return lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempt)
 
 
-def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt: int) -> bool:
+def lose_track(
+    tx: Tx, outbox_no: int, session_no: int | None, reason: str, *, attempt: int
+) -> bool:
     """Make a reply `unknown` whose sender died or is late. False if it had been settled."""
     if not tx.run(
         "outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason
@@ -251,11 +290,15 @@ def lose_track(tx: Tx, outbox_no: int, session_no: int, reason: str, *, attempt:
 
 def give_up_overdue(tx: Tx, *, limit: int = 50) -> int:
     """Make replies `unknown` whose sender's lease ran out. `limit` at a time. Return how many."""
-    rows = tx.all("outbox.overdue", now_ms=tx.now_ms, limit=limit)
-    late = "its sender was not heard of in time"
+    rows = overdue(tx, tx.now_ms, limit=limit)
     return sum(
-        lose_track(tx, row.outbox_no, row.session_no, late, attempt=row.attempts) for row in rows
+        lose_track(tx, row.outbox_no, row.session_no, LATE, attempt=row.attempts) for row in rows
     )
+
+
+def overdue(tx: ReadTx, now_ms: int, *, limit: int = 50) -> list[statements.OutboxOverdue]:
+    """Read replies whose sender's lease ran out, `limit` at most."""
+    return tx.all("outbox.overdue", now_ms=now_ms, limit=limit)
 
 
 def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:

@@ -31,6 +31,7 @@ Source of the settings' names: openclaw docs, "restart recovery" and `session.ma
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
 
-from . import cancellation, outbox, retry, turns
+from . import cancellation, damage, outbox, retry, turns
+
+logger = logging.getLogger("sessiondb")
 
 Action = Literal["resume", "later", "skip", "breaker"]
 SkipState = Literal["failed", "damaged"]
@@ -155,9 +158,53 @@ async def _release_all(db: Database, instance_no: int, holder: str) -> Recovered
     total, done = Recovered(), False
     while not done:
         step = partial(release, instance_no=instance_no, holder=holder, so_far=total)
-        part, done = await db.write("recover", step)
+        try:
+            part, done = await db.write("recover", step)
+        except damage.OF_ONE_SESSION as error:
+            # What can be released is, one by one, and the rest does not hold up the start.
+            part = await _release_each(db, instance_no, _death_of(holder))
+            if part == Recovered():
+                logger.error("%s: something it held cannot be released: %s", holder, error)  # noqa: TRY400
+                return total
         total = total.plus(part)
     return total
+
+
+async def _release_each(db: Database, instance_no: int, reason: str) -> Recovered:
+    """Release what a dead process held, each in a transaction of its own. `release` is for all."""
+    held, jobs, sending = await db.read("recover.held", partial(_held_by, instance_no=instance_no))
+    released = [0, 0, 0]
+    for turn in held:
+        end = partial(turns.interrupt, turn_no=turn.turn_no, reason=reason)
+        released[0] += await damage.end_turn(db, turn.turn_no, turn.inbox_no, end, reason)
+    for job in jobs:
+        give_up = partial(
+            compaction.give_up, compaction_id=job.compaction_id, state="abandoned", reason=reason
+        )
+        try:
+            released[1] += await db.write("recover", give_up)
+        except damage.OF_ONE_SESSION as error:
+            logger.error("compaction %s cannot be given up: %s", job.compaction_id, error)  # noqa: TRY400
+    for reply in sending:
+        released[2] += await damage.lose_reply(
+            db, reply.outbox_no, reply.session_no, reply.attempts, reason
+        )
+    return Recovered(0, *released)
+
+
+def _held_by(
+    tx: ReadTx, instance_no: int
+) -> tuple[
+    list[statements.TurnsOfInstance],
+    list[statements.RecoveryRunningCompactions],
+    list[statements.OutboxOfInstance],
+]:
+    """Read a bounded part of the turns, compactions and replies that a process holds."""
+    return (
+        tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE),
+        tx.all("recovery.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE),
+        tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE),
+    )
 
 
 async def _expire_all(db: Database) -> Recovered:
@@ -194,9 +241,7 @@ def release(
     not counted again: its part is in the events of each turn, compaction and reply.
     """
     reason = _death_of(holder)
-    held = tx.all("turns.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
-    jobs = tx.all("recovery.running_compactions", instance_no=instance_no, limit=RECOVER_AT_ONCE)
-    sending = tx.all("outbox.of_instance", instance_no=instance_no, limit=RECOVER_AT_ONCE)
+    held, jobs, sending = _held_by(tx, instance_no)
     for turn in held:
         turns.interrupt(tx, turn.turn_no, reason)
     for job in jobs:

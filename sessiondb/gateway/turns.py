@@ -23,14 +23,15 @@ ever. Taking over is one compare-and-set on the turn's row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import InvalidInput, NotFound, StoreDamaged, TurnLost
+from sessiondb.errors import InvalidInput, NotFound, SessionDBError, StoreDamaged, TurnLost
 from sessiondb.limits import (
     INBOX_ATTEMPTS_MAX,
     INBOX_PAUSE_GROWTH,
@@ -54,8 +55,22 @@ Ended = Literal["completed", "failed", "aborted", "interrupted"]
 Kind = Literal["message", "resume"]
 
 TAKE_OVER_AT_ONCE = 50
+LEASE_OVER = "its lease ran out"
 RESUME_LANE = "resume"
 """A turn in this lane is a resume. Only the resume plan puts messages there."""
+
+
+class CannotBegin(Exception):
+    """No turn can begin with a message, whatever the rest of the database is like.
+
+    Most often its session is damaged. Its message is set aside, and its lane goes on.
+    """
+
+    def __init__(self, inbox_no: int, session_no: int | None, error: SessionDBError) -> None:
+        super().__init__(f"no turn can begin with it: {type(error).__name__}: {error}")
+        self.inbox_no = inbox_no
+        self.session_no = session_no
+        """None: its session's row cannot be read either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +159,9 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
 
     While a lane of higher priority has a message that could run, only a message that has
     waited for `PRIORITY_WAIT_MS_MAX` may.
+
+    Raises:
+        CannotBegin: the message or its session's row cannot be read.
     """
     room = require_lane(tx, lane)
     if (
@@ -156,11 +174,12 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
         for row in tx.all("turns.lanes_before", lane=lane)
     )
     inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
-    return (
-        Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict())
-        if inbox_no is not None
-        else None
-    )
+    if inbox_no is None:
+        return None
+    try:
+        return Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict())
+    except StoreDamaged as error:
+        raise CannotBegin(inbox_no, None, error) from error
 
 
 def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
@@ -186,6 +205,9 @@ def claim(
     Another process may have been faster. Or its session has ended meanwhile: then the
     message is dead, with events. A message that an interrupted turn had appended before
     is not appended again.
+
+    Raises:
+        CannotBegin: nothing can be appended to its session.
     """
     # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never
     # runs more than its concurrency, and a session's messages keep their order,
@@ -197,7 +219,8 @@ def claim(
         dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
         return None
     draft.idempotency_key = f"inbox:{candidate.inbox_no}"
-    receipt = append_entries(tx, candidate.session_no, [draft])[0]
+    with _damage_of(candidate):
+        receipt = append_entries(tx, candidate.session_no, [draft])[0]
     kind: Kind = "resume" if lane == RESUME_LANE else "message"
     timeout_ms = min(timeout_ms, now.timeout_ms or timeout_ms)
     deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
@@ -238,6 +261,24 @@ def claim(
         accepted_at_ms=notified.accepted_at_ms,
         notified=bool(notified.delayed),
     )
+
+
+@contextmanager
+def _damage_of(candidate: Candidate) -> Iterator[None]:
+    """Tell the damage of one session from that of the whole file.
+
+    Only the append reads the session's own rows. What repetition does not mend there
+    concerns this message alone.
+
+    Raises:
+        CannotBegin: an error came out of the block that repetition does not mend.
+    """
+    try:
+        yield
+    except SessionDBError as error:
+        if error.retry:
+            raise
+        raise CannotBegin(candidate.inbox_no, candidate.session_no, error) from error
 
 
 def was_committed(tx: ReadTx, created: Started) -> bool:
@@ -485,8 +526,11 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
     return True
 
 
-def refuse(tx: Tx, inbox_no: int, session_no: int, reason: str) -> bool:
-    """Give up a waiting message that no turn can work on. False if it is not waiting any more."""
+def refuse(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> bool:
+    """Give up a waiting message that no turn can work on. False if it is not waiting any more.
+
+    Without `session_no` its events are about no session.
+    """
     if tx.first("inbox.waiting", inbox_no=inbox_no) is None:
         return False
     dead_letter(tx, inbox_no, session_no, reason)
@@ -499,18 +543,50 @@ def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
     `alive` is a JSON array of turns that the caller knows to be alive by another clock than
     that of the leases.
     """
-    expired = tx.all(
-        "turns.expired", lane=lane, now_ms=tx.now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE
-    )
-    return sum(interrupt(tx, row.turn_no, "its lease ran out") for row in expired)
+    rows = expired(tx, lane, tx.now_ms, alive)
+    return sum(interrupt(tx, row.turn_no, LEASE_OVER) for row in rows)
 
 
-def dead_letter(tx: Tx, inbox_no: int, session_no: int, reason: str) -> None:
+def expired(tx: ReadTx, lane: str, now_ms: int, alive: str = "[]") -> list[statements.TurnsExpired]:
+    """Read the turns of a lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most."""
+    return tx.all("turns.expired", lane=lane, now_ms=now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE)
+
+
+def take_over(tx: Tx, turn_no: int) -> bool:
+    """Interrupt one turn if its lease ran out. False if it did not, or the turn has ended."""
+    turn = tx.one("turns.get", turn_no=turn_no)
+    return turn.expires_at_ms <= tx.now_ms and interrupt(tx, turn_no, LEASE_OVER)
+
+
+def set_aside(tx: Tx, turn_no: int, inbox_no: int, reason: str) -> bool:
+    """End a running turn, and give up its message, without its session's rows.
+
+    They are damaged. False if the turn had ended. Its events are about no session.
+    """
+    if not tx.run(
+        "turns.finish",
+        turn_no=turn_no,
+        state="interrupted",
+        now_ms=tx.now_ms,
+        incomplete=0,
+        reason=reason,
+    ):
+        return False
+    if tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason):
+        _notify_dead(tx, inbox_no, None, reason)
+    return True
+
+
+def dead_letter(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> None:
     """Give up a message: a dead letter, an event for the user who waits, one for the operator."""
     require_one(
         tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason),
         f"inbox item {inbox_no} was open",
     )
+    _notify_dead(tx, inbox_no, session_no, reason)
+
+
+def _notify_dead(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> None:
     events.emit(
         tx,
         "message_dead",

@@ -19,12 +19,18 @@ import anyio
 
 from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
-from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
+from sessiondb.errors import (
+    InvalidInput,
+    OutcomeUnknown,
+    SessionDBError,
+    StoreDamaged,
+    outcome_of,
+)
 from sessiondb.transcript.entries import prepare_decoded
 from sessiondb.transcript.registry import Ref
 from sessiondb.transcript.session import Session
 
-from . import cancellation, inbox, retry, turns
+from . import cancellation, damage, inbox, retry, turns
 from .running_turn import STOPPING, Handler, LaneSettings, Turn, interrupt, is_owned, run_turn
 
 logger = logging.getLogger("sessiondb")
@@ -78,10 +84,23 @@ async def _next_turn(
         NotFound: there is no such lane.
     """
     work = await db.read("lane.look", partial(_due_work, lane=lane, settings=settings, owned=owned))
-    await _do_upkeep(db, lane, work, settings, owned)
-    if work.candidate is None:
-        return None, work.sleep_s
-    return await _claim(db, lane, work.candidate, settings), work.sleep_s
+    damaged: StoreDamaged | None = None
+    try:
+        await _do_upkeep(db, lane, work, settings, owned)
+    except StoreDamaged as error:
+        damaged = error  # it may be of one session, so the others go first
+    try:
+        if work.stuck is not None:
+            raise work.stuck
+        turn = (
+            await _claim(db, lane, work.candidate, settings) if work.candidate is not None else None
+        )
+    except turns.CannotBegin as stuck:
+        await damage.set_aside_message(db, stuck)
+        return None, 0.0
+    if turn is None and damaged is not None:
+        raise damaged
+    return turn, work.sleep_s
 
 
 def _owned(running: dict[int, Turn]) -> str:
@@ -99,6 +118,8 @@ class _DueWork:
     has_expired: bool
     has_late: bool
     candidate: turns.Candidate | None
+    stuck: turns.CannotBegin | None
+    """The next message, if no turn can begin with it."""
     sleep_s: float
     """Until something is due without any commit: a retry, a lease that runs out, a notice."""
 
@@ -110,11 +131,17 @@ def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _
         row.accepted_at_ms + round(settings.delayed_after_s * 1000)
         for row in tx.all("inbox.late", lane=lane, accepted_before_ms=2**62, limit=1)
     ]
+    candidate = stuck = None
+    try:
+        candidate = turns.peek(tx, lane, now_ms)
+    except turns.CannotBegin as error:
+        stuck = error
     due_ms = [expiry_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms, *notices_ms]
     return _DueWork(
         has_expired=expiry_ms is not None and expiry_ms <= now_ms,
         has_late=any(notice_ms <= now_ms for notice_ms in notices_ms),
-        candidate=turns.peek(tx, lane, now_ms),
+        candidate=candidate,
+        stuck=stuck,
         sleep_s=retry.sleep_s(now_ms, due_ms),
     )
 
@@ -124,10 +151,22 @@ async def _do_upkeep(
 ) -> None:
     """Take over turns whose lease ran out, and notify senders of delays. Write only if needed."""
     if work.has_expired:
-        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=owned))
+        await _take_over(db, lane, owned)
     if work.has_late:
         after_ms = round(settings.delayed_after_s * 1000)
         await db.write("lane.delayed", lambda tx: inbox.notify_delayed(tx, lane, after_ms=after_ms))
+
+
+async def _take_over(db: Database, lane: str, owned: str) -> None:
+    try:
+        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=owned))
+    except StoreDamaged:
+        expired = await db.read(
+            "lane.expired", partial(turns.expired, lane=lane, now_ms=clock.now_ms(), alive=owned)
+        )
+        for row in expired:
+            end = partial(turns.take_over, turn_no=row.turn_no)
+            await damage.end_turn(db, row.turn_no, row.inbox_no, end, turns.LEASE_OVER)
 
 
 # -- claiming ---------------------------------------------------------------------------------

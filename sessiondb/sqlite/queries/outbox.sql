@@ -40,6 +40,12 @@ UPDATE outbox SET state = 'sending', attempts = attempts + 1, instance_no = :ins
        expires_at_ms = :expires_at_ms
 WHERE outbox_no = :outbox_no AND state = 'pending';
 
+-- name: set_aside, one row or none
+-- Set a reply aside that cannot be read: pending -> failed, without its channel having
+-- been called.
+UPDATE outbox SET state = 'failed', finished_at_ms = :now_ms, reason = :reason
+WHERE outbox_no = :outbox_no AND state = 'pending';
+
 -- name: begun
 -- Return a row if exactly this attempt is sending a reply, or left it unknown.
 SELECT outbox_no FROM outbox

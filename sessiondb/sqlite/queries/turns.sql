@@ -50,12 +50,13 @@ WHERE turn_no = :turn_no AND state = 'running';
 -- name: expired
 -- Return the running turns whose lease has expired, without those that the caller knows
 -- to be alive.
-SELECT turn_no FROM turn WHERE state = 'running' AND lane = :lane AND expires_at_ms <= :now_ms
+SELECT turn_no, inbox_no FROM turn
+WHERE state = 'running' AND lane = :lane AND expires_at_ms <= :now_ms
   AND turn_no NOT IN (SELECT value FROM json_each(:alive)) ORDER BY expires_at_ms LIMIT :limit;
 
 -- name: of_instance
 -- Return the running turns of one process, oldest first.
-SELECT turn_no FROM turn INDEXED BY turn_one_running
+SELECT turn_no, inbox_no FROM turn INDEXED BY turn_one_running
 WHERE state = 'running' AND instance_no = :instance_no ORDER BY turn_no LIMIT :limit;
 
 -- name: next_expiry
