@@ -114,6 +114,13 @@ def without_company(folder: Path, *broken: str, messages_min: int = 80) -> Plan:
     )
 
 
+# Ten soaks that are spoilt. They show what a long soak is worth, so they run before one.
+only_before_a_soak = pytest.mark.skipif(
+    "SOAK_TEETH" not in os.environ, reason="a spoilt soak; `make soak` runs it (SOAK_TEETH=1)"
+)
+
+
+@only_before_a_soak
 def test_a_gateway_that_leaks_loses_and_doubles_is_reported(tmp_path: Path) -> None:
     """Six faults at once. Each is found by what is counted, so on any machine."""
     assert set(NAMES) == set(BREAKABLE)
@@ -124,6 +131,7 @@ def test_a_gateway_that_leaks_loses_and_doubles_is_reported(tmp_path: Path) -> N
     assert all(f"BROKEN {NAMES[fault]} at" in drawn for fault in faults)
 
 
+@only_before_a_soak
 def test_a_gateway_that_blocks_loop_or_writer_is_measured(tmp_path: Path) -> None:
     """How long they are blocked has a lower bound on any machine.
 
@@ -139,9 +147,7 @@ def test_a_gateway_that_blocks_loop_or_writer_is_measured(tmp_path: Path) -> Non
     assert bounds_broken(soak) <= TIMED, table(soak)
 
 
-@pytest.mark.skipif(
-    "SOAK_TEETH" not in os.environ, reason="eight soaks; `make soak` runs them (SOAK_TEETH=1)"
-)
+@only_before_a_soak
 @pytest.mark.parametrize("broken", BREAKABLE)
 def test_each_fault_alone_is_called_by_its_name_only(tmp_path: Path, broken: str) -> None:
     soak = asyncio.run(run(without_company(tmp_path / "soak", broken)))
