@@ -35,7 +35,7 @@ class Change:
     statement: str
     what: str
     rule: Callable[[World, Recorder], object]
-    rows: Changes
+    rows: Changes | Callable[[World], Changes]
 
     def __str__(self) -> str:
         return f"{self.statement}: {self.what}"
@@ -46,6 +46,10 @@ class Change:
             self.rule(world, tx)
             assert self.statement in world.ran, f"the rule does not run {self.statement}"
             return world.changed()
+
+    def expected(self, world: World) -> Changes:
+        """Return what `made` must return."""
+        return self.rows(world) if callable(self.rows) else self.rows
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,16 @@ class Page:
     cursor: Callable[[Any], Mapping[str, Any]]
     """The parameters of the page behind a row."""
     column: str
-    rows: Sequence[Any]
+    rows: Sequence[Any] | Callable[[World], Sequence[Any]]
     """This column's value in each row."""
     key: str | None = None
 
     def __str__(self) -> str:
         return f"{self.statement} {self.key or ''}".strip()
+
+    def expected(self, world: World) -> list[Any]:
+        """Return what `read` must return, whatever the limit."""
+        return list(self.rows(world) if callable(self.rows) else self.rows)
 
     def read(self, world: World, limit: int) -> list[Any]:
         """Read all pages. A reader of a page that is not full stops, as the rules do."""
@@ -124,16 +132,24 @@ class Read:
     statement: str
     what: str
     params: Params
-    rows: Sequence[Row]
+    rows: Sequence[Row] | Callable[[World], Sequence[Row]]
+    given: Callable[[World, Recorder], object] = lambda _world, _tx: None
+    """Rows that this statement alone needs."""
 
     def __str__(self) -> str:
         return f"{self.statement}: {self.what}"
 
+    def expected(self, world: World) -> list[Row]:
+        """Return what `found` must return."""
+        return list(self.rows(world) if callable(self.rows) else self.rows)
+
     def found(self, world: World) -> list[Row]:
         """Return the named columns of every row."""
         with world.undone() as tx:
+            self.given(world, tx)
             rows = tx.all(AnyStatement(self.statement), **_params(self.params, world))
-        names = self.rows[0].keys() if self.rows else ()
+        expected = self.expected(world)
+        names = expected[0].keys() if expected else ()
         return [shown(world.before, row, names) for row in rows]
 
 

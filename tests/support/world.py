@@ -57,6 +57,7 @@ POINTERS = {
     "instance_no": "instance",
     "turn_no": "turn",
     "inbox_no": "inbox",
+    "outbox_no": "outbox",
     "import_file_no": "import_file",
     "archive_no": "archive",
 }

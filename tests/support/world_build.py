@@ -12,13 +12,14 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import anyio
 import apsw
 
-from sessiondb import process
+from sessiondb import events, process
 from sessiondb.backend import Step
 from sessiondb.clock import iso_from_ms
 from sessiondb.gateway import inbox, outbox, turns
@@ -90,6 +91,7 @@ class Builder:
         self.connection = connection
         self.clock = NOW - 10 * DAY
         self.instances: dict[str, int] = {}
+        self.retried: list[Outgoing] = []
 
     def build(self) -> None:
         self.processes()
@@ -121,8 +123,9 @@ class Builder:
         return draft_decoded(dict(item), now_ms=self.clock, idempotency_key=key)[0]
 
     def run(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Run a rule of several transactions to its end."""
-        return anyio.run(fn, *args)
+        """Run a rule of several transactions to its end, also for a test that has a loop."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(anyio.run, fn, *args).result()
 
     def stopped(self, op: str, fn: Callable[..., Any], *args: Any) -> None:
         """Run a rule of several transactions, and stop it before one of them."""
@@ -254,6 +257,19 @@ class Builder:
                 timestamp=iso_from_ms(self.clock),
             )
             self.say(reset, "i")
+            # A compaction that another program made.
+            item = {
+                "type": "compaction",
+                "summary": "s",
+                "firstKeptEntryId": "x",
+                "tokensBefore": 5,
+            }
+            self.say(reset, item, "j")
+            self.sql(
+                "UPDATE compaction SET compaction_id = :name WHERE session_no = :no",
+                name=f"{session_id}-recorded",
+                no=reset,
+            )
             ended = self.session(f"{session_id}-ended", f"agent:work:web:{session_id}-ended")
             registry.end(self.tx(), ended)
         for session_id in ("live-undone", "twin-undone"):
@@ -543,6 +559,7 @@ class Builder:
             ("telegram:sent", "sent-too", "other", LEASE),
             ("web:unknown", "unknown", "dying", LEASE),
             ("telegram:unknown", "unknown-too", "other", LEASE),
+            ("telegram:unknown-too", "unknown-third", "other", LEASE),
             ("web:failed", "failed", "gateway", LEASE),
             ("telegram:failed", "failed-too", "other", LEASE),
             ("web:held", "reply-held", "dying", DAY),
@@ -559,10 +576,14 @@ class Builder:
             assert outgoing.target == target
             if state == "sent":
                 outbox.sent(self.tx(by), outgoing, f"receipt of {name}")
-            elif state == "unknown":
+            elif state.startswith("unknown"):
                 outbox.lost(self.tx(by), outgoing, "no clear answer")
             elif state == "failed":
                 outbox.refused(self.tx(by), outgoing, "no such address", retry=False)
+        for name, channel in (("reply-retried", "web"), ("reply-retried-too", "telegram")):
+            turn = self.started(f"m-{name}", name, channel=channel)
+            self.answer(turn, f"{channel}:retried", f"{channel}:retried-behind")
+            self.retried.append(self.send(lease_ms=DAY))
         for name, channel in (("pending", "web"), ("pending-too", "telegram")):
             self.answer(
                 self.started(f"m-{name}", name, channel=channel),
@@ -604,15 +625,24 @@ class Builder:
         for name in ("retried", "retried-too"):
             self.accept(f"{name}-behind", name, lane="wide")
             self.accept(f"{name}-last", name, lane="cron")
+        ahead = [
+            self.started(f"m-ahead-{count}", f"reply-{count}", lane="wide") for count in (1, 2)
+        ]
         # Their pause of a second goes on.
-        for turn, at_ms in zip(claimed, (NOW - 600, NOW - 300), strict=True):
+        for turn, outgoing, at_ms in zip(
+            claimed, self.retried, (NOW - 600, NOW - 300), strict=True
+        ):
             self.clock = at_ms - SECOND
             turns.fail(self.tx(), turn.turn_no, "not now", retry=True)
+            self.clock = at_ms - SECOND - 50
+            outbox.refused(self.tx(), outgoing, "not now", retry=True)
         # A clock that has been set back since: their times lie two days ahead.
         self.clock = NOW + 2 * DAY
         self.accept("ahead", "ahead")
         self.accept("ahead-too", "ahead-too", lane="cron")
         self.accept("retried-ahead", "retried", lane="wide")
+        for turn, channel in zip(ahead, ("web", "telegram"), strict=True):
+            self.answer(turn, f"{channel}:ahead")
 
     def consumers(self) -> None:
         self.clock = NOW - 2 * SECOND
@@ -624,5 +654,10 @@ class Builder:
                 created_at_ms=None,
                 updated_at_ms=NOW - 4 * HOUR,
             )
+        events.emit(tx, "crash_loop", "operator", "Nothing is resumed", messages=2)
+        events.emit(tx, "note", "user", "Hello", session_no=self.number("cut"))
+        events.emit(tx, "note", "operator", "Hello", session_no=self.number("cut"))
+        events.emit(tx, "note", "user", "To all", n=1)
+        events.emit(tx, "note", "user", "Hello", session_no=self.number("cut-too"))
         tx.run("events.move_cursor", consumer="pager", event_no=3)
         tx.run("events.move_cursor", consumer="web", event_no=5)

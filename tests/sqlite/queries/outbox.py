@@ -1,0 +1,424 @@
+"""Cases of queries/outbox.sql."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import ANY
+
+from sessiondb.gateway import outbox, turns
+from sessiondb.gateway.outbox import Outgoing
+from sessiondb.models import Event
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Recorder, World
+from tests.support.world_build import DAY, NOW, SECOND
+
+
+def outgoing(w: World, target: str) -> Outgoing:
+    """Return a reply as its sender holds it."""
+    row = w.row(f"outbox {target}")
+    return Outgoing(
+        row["outbox_no"],
+        row["session_no"],
+        "",
+        target,
+        row["attempts"],
+        "",
+        row["expires_at_ms"],
+        1,
+        NOW,
+    )
+
+
+def answer(w: World, tx: Recorder) -> None:
+    turns.complete(
+        tx,
+        w.no("turn running#1"),
+        [],
+        [("web:new", '"a"'), ("telegram:new", '"b"')],
+        incomplete=False,
+        reason=None,
+    )
+
+
+def forward(w: World, tx: Recorder) -> None:
+    event = Event(90, "k", "user", "twin", NOW, "text", "{}")
+    outbox.forward_event(tx, event, "pager", "telegram:forwarded", '"text"')
+
+
+NEW = {
+    "session_no": "running",
+    "turn_no": "running#1",
+    "state": "pending",
+    "attempts": 0,
+    "attempts_before": 0,
+    "created_at_ms": NOW,
+    "available_at_ms": NOW,
+}
+
+CHANGES = [
+    Change(
+        "outbox.add",
+        "the replies of a turn",
+        answer,
+        {
+            "turn running#1": ANY,
+            "inbox running": ANY,
+            "+outbox web:new": NEW | {"target": "web:new", "payload": '"a"'},
+            "+outbox telegram:new": NEW | {"target": "telegram:new", "payload": '"b"'},
+        },
+    ),
+    Change(
+        "outbox.add",
+        "an event, and its consumer's position",
+        forward,
+        {
+            "event_cursor pager": {"event_no": 90},
+            "+outbox telegram:forwarded": {
+                "session_no": "twin",
+                "target": "telegram:forwarded",
+                "state": "pending",
+                "attempts": 0,
+                "attempts_before": 0,
+                "created_at_ms": NOW,
+                "available_at_ms": NOW,
+                "payload": '"text"',
+            },
+        },
+    ),
+    Change(
+        "outbox.begin_sending",
+        "the next reply, not one behind a reply that is being sent",
+        lambda w, tx: outbox.begin_sending(tx, lease_ms=9_000),
+        {
+            "outbox web:pending": {
+                "state": "sending",
+                "attempts": 1,
+                "instance_no": "gateway",
+                "expires_at_ms": NOW + 11_000,
+            }
+        },
+    ),
+    Change(
+        "outbox.settle",
+        "one reply of several",
+        lambda w, tx: outbox.sent(tx, outgoing(w, "web:sending"), "42"),
+        {"outbox web:sending": {"state": "sent", "finished_at_ms": NOW, "receipt": "42"}},
+    ),
+    Change(
+        "outbox.settle",
+        "as failed, with its reason",
+        lambda w, tx: outbox.refused(tx, outgoing(w, "web:sending"), "no", retry=False),
+        {
+            "outbox web:sending": {"state": "failed", "finished_at_ms": NOW, "reason": "no"},
+            "+event reply_failed/operator": ANY,
+        },
+    ),
+    Change(
+        "outbox.retry",
+        "one reply, and those of its session behind it",
+        lambda w, tx: outbox.refused(tx, outgoing(w, "web:sending"), "later", retry=True),
+        {
+            "outbox web:sending": {
+                "state": "pending",
+                "available_at_ms": NOW + SECOND,
+                "reason": "later",
+            },
+            "outbox web:behind": {"available_at_ms": NOW + SECOND},
+            "outbox web:behind-too": {"available_at_ms": NOW + SECOND},
+        },
+    ),
+    Change(
+        "outbox.retry",
+        "of a reply that was unknown",
+        lambda w, tx: tx.run(
+            "outbox.retry",
+            outbox_no=w.no("outbox telegram:unknown"),
+            instance_no=w.no("instance other"),
+            attempt=1,
+            available_at_ms=NOW,
+            reason="refused",
+        ),
+        {
+            "outbox telegram:unknown": {
+                "state": "pending",
+                "available_at_ms": NOW,
+                "finished_at_ms": None,
+                "reason": "refused",
+            }
+        },
+    ),
+    Change(
+        "outbox.wait_behind",
+        "a bounded number of replies, the next first",
+        lambda w, tx: tx.run(
+            "outbox.wait_behind",
+            session_no=w.no("session reply-sending"),
+            outbox_no=w.no("outbox web:done-old"),
+            available_at_ms=NOW,
+            limit=1,
+        ),
+        {"outbox web:behind": {"available_at_ms": NOW}},
+    ),
+    Change(
+        "outbox.wait_behind",
+        "no reply before it, and none that waits longer",
+        lambda w, tx: [
+            tx.run(
+                "outbox.wait_behind",
+                session_no=w.no("session reply-sending"),
+                outbox_no=w.no(f"outbox web:{name}"),
+                available_at_ms=at_ms,
+                limit=9,
+            )
+            for name, at_ms in (
+                ("behind", NOW + SECOND),
+                ("sending", NOW),
+            )
+        ],
+        {
+            "outbox web:behind": {"available_at_ms": NOW},
+            "outbox web:behind-too": {"available_at_ms": NOW + SECOND},
+        },
+    ),
+    Change(
+        "outbox.lose_track",
+        "the replies whose lease ran out, of any process",
+        lambda w, tx: outbox.give_up_overdue(tx),
+        {
+            f"outbox {name}": {
+                "state": "unknown",
+                "finished_at_ms": NOW,
+                "reason": "its sender was not heard of in time",
+            }
+            for name in ("web:late", "telegram:late")
+        }
+        | {f"+event reply_unknown/operator{number}": ANY for number in ("", " 2")},
+    ),
+    Change(
+        "outbox.decide",
+        "one unknown reply of several, as sent",
+        lambda w, tx: outbox.decide(tx, w.no("outbox telegram:unknown"), "sent"),
+        {
+            "outbox telegram:unknown": {
+                "state": "sent",
+                "available_at_ms": NOW,
+                "finished_at_ms": NOW,
+                "reason": "decided by an operator",
+            }
+        },
+    ),
+    Change(
+        "outbox.decide",
+        "one failed reply of several, to be sent again",
+        lambda w, tx: outbox.decide(tx, w.no("outbox web:failed"), "pending"),
+        {
+            "outbox web:failed": {
+                "state": "pending",
+                "available_at_ms": NOW,
+                "finished_at_ms": None,
+                "asked_at_ms": NOW,
+                "attempts_before": 1,
+                "reason": "decided by an operator",
+            }
+        },
+    ),
+]
+
+
+def state(*states: str) -> Any:
+    return lambda row: row["state"] in states
+
+
+def attempt(row: Any) -> dict[str, Any]:
+    return {
+        "outbox_no": row["outbox_no"],
+        "instance_no": row["instance_no"],
+        "attempt": row["attempts"],
+        "reason": "why",
+    }
+
+
+GUARDS = [
+    Guard(
+        "outbox.begin_sending",
+        "outbox",
+        lambda row: {"outbox_no": row["outbox_no"], "instance_no": 1, "expires_at_ms": NOW},
+        state("pending"),
+    ),
+    Guard(
+        "outbox.settle",
+        "outbox",
+        lambda row: attempt(row) | {"state": "sent", "now_ms": NOW, "receipt": "r"},
+        state("sending", "unknown"),
+        fences=("instance_no", "attempt"),
+    ),
+    Guard(
+        "outbox.retry",
+        "outbox",
+        lambda row: attempt(row) | {"available_at_ms": NOW},
+        state("sending", "unknown"),
+        fences=("instance_no", "attempt"),
+    ),
+    Guard(
+        "outbox.lose_track",
+        "outbox",
+        lambda row: {
+            "outbox_no": row["outbox_no"],
+            "attempt": row["attempts"],
+            "now_ms": NOW,
+            "reason": "why",
+        },
+        state("sending"),
+        fences=("attempt",),
+    ),
+    Guard(
+        "outbox.decide",
+        "outbox",
+        lambda row: {
+            "outbox_no": row["outbox_no"],
+            "state": "pending",
+            "now_ms": NOW,
+            "reason": "why",
+        },
+        state("unknown", "failed"),
+    ),
+]
+
+
+def page(state: str, *targets: str) -> Page:
+    return Page(
+        "outbox.list",
+        {"state": state, "after_no": 0},
+        lambda row: {"after_no": row.outbox_no},
+        "target",
+        targets,
+        key=state,
+    )
+
+
+PAGES = [
+    page("unknown", "web:unknown", "telegram:unknown", "telegram:unknown-too"),
+    page(
+        "pending",
+        *("web:behind", "web:behind-too", "telegram:behind", "telegram:behind-too"),
+        *("web:retried", "web:retried-behind", "telegram:retried", "telegram:retried-behind"),
+        *("web:pending", "web:pending-too", "telegram:pending", "telegram:pending-too"),
+        *("web:ahead", "telegram:ahead"),
+    ),
+    Page(
+        "outbox.list_sent",
+        {"after_no": 0},
+        lambda row: {"after_no": row.outbox_no},
+        "target",
+        ["web:done-old", "telegram:done-old-too", "web:sent", "telegram:sent"],
+    ),
+]
+
+
+def of_attempt(target: str, **other: int) -> Any:
+    return lambda w: {
+        "outbox_no": w.no(f"outbox {target}"),
+        "instance_no": w.row(f"outbox {target}")["instance_no"],
+        "attempt": 1,
+        "expires_at_ms": w.row(f"outbox {target}")["expires_at_ms"],
+        **other,
+    }
+
+
+def of_target(*targets: str) -> list[Any]:
+    return [{"outbox_no": target} for target in targets]
+
+
+READS = [
+    *(
+        Read(
+            "outbox.next",
+            f"between {low_ms} and {high_ms}",
+            {"low_ms": low_ms, "high_ms": high_ms},
+            of_target(*targets),
+        )
+        for low_ms, high_ms, targets in (
+            (0, NOW, ["web:pending"]),
+            (0, 0, []),
+            (NOW - SECOND, NOW, []),
+            (0, NOW + 350, ["web:pending"]),
+            (NOW, NOW + 349, []),
+            (NOW, NOW + 350, ["web:retried"]),
+            (NOW + 351, NOW + SECOND, ["telegram:retried"]),
+            (NOW + 61 * SECOND, 2**62, ["web:ahead"]),
+        )
+    ),
+    Read(
+        "outbox.candidate",
+        "one reply",
+        lambda w: {"outbox_no": w.no("outbox telegram:behind")},
+        [
+            {
+                "outbox_no": "telegram:behind",
+                "session_id": "reply-sending-too",
+                "session_no": "reply-sending-too",
+                "target": "telegram:behind",
+                "attempts": 0,
+                "attempts_before": 0,
+            }
+        ],
+    ),
+    *(
+        Read("outbox.full", f"{fewer} fewer", {"fewer": fewer}, [{"full": 1}] if full else [])
+        for fewer, full in ((0, True), (19, True), (20, False))
+    ),
+    *(
+        Read("outbox.due", f"after {now_ms}", {"now_ms": now_ms}, [{"at_ms": at_ms}])
+        for now_ms, at_ms in (
+            (NOW, NOW + 350),
+            (NOW + 349, NOW + 350),
+            (NOW + 350, NOW + 650),
+            (NOW + 650, None),
+            (NOW + 350 - 60 * SECOND, NOW + 350),
+            (NOW + 349 - 60 * SECOND, None),
+        )
+    ),
+    Read("outbox.begun", "this attempt", of_attempt("web:sending"), of_target("web:sending")),
+    Read("outbox.begun", "left unknown", of_attempt("web:unknown"), of_target("web:unknown")),
+    Read("outbox.begun", "another attempt", of_attempt("web:sending", attempt=2), []),
+    Read("outbox.begun", "another process", of_attempt("web:sending", instance_no=1), []),
+    Read("outbox.begun", "another time", of_attempt("web:sending", expires_at_ms=1), []),
+    Read("outbox.begun", "failed", of_attempt("web:failed"), []),
+    *(
+        Read(
+            "outbox.overdue",
+            f"{limit} at {now_ms}",
+            {"now_ms": now_ms, "limit": limit},
+            of_target(*targets),
+        )
+        for now_ms, limit, targets in (
+            (NOW, 9, ["web:late", "telegram:late"]),
+            (NOW, 1, ["web:late"]),
+            (
+                NOW + 2 * DAY,
+                9,
+                [
+                    *("web:held", "telegram:held", "web:sending", "telegram:sending"),
+                    *("web:late", "telegram:late"),
+                ],
+            ),
+        )
+    ),
+    *(
+        Read(
+            "outbox.of_instance",
+            f"{limit} of {program}",
+            lambda w, program=program, limit=limit: {
+                "instance_no": w.no(f"instance {program}"),
+                "limit": limit,
+            },
+            of_target(*targets),
+        )
+        for program, limit, targets in (
+            ("other", 9, ["telegram:sending", "telegram:late"]),
+            ("other", 1, ["telegram:sending"]),
+            ("dying", 9, ["web:held"]),
+            ("killed", 9, []),
+        )
+    ),
+]

@@ -1,0 +1,167 @@
+"""Cases of queries/pruning.sql."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+
+from sessiondb.backend import AnyStatement
+from sessiondb.maintenance import pruning
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Changes, Recorder, World
+from tests.support.world_build import DAY, NOW
+
+# Before this, finished work of two days ago is old. All of today's is young.
+BEFORE = NOW - DAY
+
+
+def prune(w: World, _tx: Recorder) -> None:
+    """Prune, in pages of two rows."""
+
+    async def run() -> None:
+        await pruning.prune(w.direct(), before_ms=BEFORE, dry_run=False)
+
+    with patch.object(pruning, "_PAGE", 2):
+        anyio.run(run)
+
+
+def pruned(w: World) -> Changes:
+    old = [label for label, row in w.rows("event") if row["at_ms"] < BEFORE]
+    old += [f"outbox {name}" for name in ("web:done-old", "telegram:done-old-too")]
+    for name in ("done-old", "done-old-too", "aborted-old"):
+        old += [f"inbox {name}", f"turn {name}#1"]
+    return {f"-{label}": {} for label in old}
+
+
+def delete_all(statement: str, table: str) -> Callable[[World, Recorder], object]:
+    """Ask to delete every row of a table: those that are not finished stay."""
+    return lambda w, tx: tx.run(
+        AnyStatement(statement),
+        numbers=json.dumps([row[f"{table}_no"] for _, row in w.rows(table)]),
+    )
+
+
+def delete_two(statement: str, *labels: str) -> Callable[[World, Recorder], object]:
+    return lambda w, tx: tx.run(
+        AnyStatement(statement), numbers=json.dumps([w.no(label) for label in labels])
+    )
+
+
+def finished(table: str, holds: Callable[[Any], bool]) -> Callable[[World], Changes]:
+    return lambda w: {f"-{label}": {} for label, row in w.rows(table) if holds(row)}
+
+
+OF_TABLE = {
+    "outbox": ("web:done-old", "web:sent", lambda row: row["state"] == "sent"),
+    "inbox": ("done", "m-sent", lambda row: row["state"] == "done"),
+    "turn": ("done#1", "dead#1", lambda row: row["state"] != "running"),
+    "event": ("message_dead/user/65", "message_dead/user/67", lambda _: True),
+}
+
+CHANGES = [
+    *(Change(statement, "old rows", prune, pruned) for _, statement in pruning.TABLES.values()),
+    *(
+        Change(
+            f"pruning.delete_{table}",
+            "finished rows only",
+            delete_all(f"pruning.delete_{table}", table),
+            finished(table, holds),
+        )
+        for table, (_, _, holds) in OF_TABLE.items()
+    ),
+    *(
+        Change(
+            f"pruning.delete_{table}",
+            "the named rows only",
+            delete_two(f"pruning.delete_{table}", f"{table} {first}", f"{table} {second}"),
+            {f"-{table} {first}": {}, f"-{table} {second}": {}},
+        )
+        for table, (first, second, _) in OF_TABLE.items()
+    ),
+]
+GUARDS: list[Guard] = []
+
+
+def walk(table: str, flag: str, before_ms: int, holds: Callable[[World, Any], bool]) -> Any:
+    """Read a whole table, and compare a flag of each row with what it says."""
+    return Page(
+        f"pruning.{table}",
+        {"after_no": 0, "before_ms": before_ms},
+        lambda row: {"after_no": row.no},
+        flag,
+        lambda w: [int(holds(w, row)) for _, row in w.rows(table)],
+        key=f"{flag} before {before_ms}",
+    )
+
+
+def has_message(w: World, turn: Any) -> bool:
+    return any(row["inbox_no"] == turn["inbox_no"] for _, row in w.rows("inbox"))
+
+
+TIMES = {
+    "outbox": "created_at_ms",
+    "inbox": "accepted_at_ms",
+    "turn": "started_at_ms",
+    "event": "at_ms",
+}
+PRUNABLE: dict[str, Callable[[World, Any], bool]] = {
+    "outbox": lambda _, row: row["state"] == "sent",
+    "inbox": lambda _, row: row["state"] == "done",
+    "turn": lambda w, row: row["state"] != "running" and not has_message(w, row),
+    "event": lambda _, __: True,
+}
+
+
+def prunable(table: str, before_ms: int) -> Callable[[World, Any], bool]:
+    return lambda w, row: row[TIMES[table]] < before_ms and PRUNABLE[table](w, row)
+
+
+def young(table: str, before_ms: int) -> Callable[[World, Any], bool]:
+    return lambda _, row: row[TIMES[table]] >= before_ms
+
+
+PAGES = [
+    walk(table, flag, before_ms, test(table, before_ms))
+    for table in TIMES
+    for before_ms in (BEFORE, NOW)
+    for flag, test in (("prunable", prunable), ("young", young))
+]
+
+
+def at_the_edge(table: str, label: str) -> list[Read]:
+    """Return reads of a row at exactly its own time, and a millisecond later."""
+
+    def params(later: int) -> Callable[[World], Any]:
+        def of(w: World) -> Any:
+            row = w.row(f"{table} {label}")
+            at_ms = row[TIMES[table]]
+            return {"after_no": row[f"{table}_no"] - 1, "before_ms": at_ms + later, "limit": 1}
+
+        return of
+
+    return [
+        Read(f"pruning.{table}", "at its time", params(0), [{"prunable": 0, "young": 1}]),
+        Read(f"pruning.{table}", "later", params(1), [{"prunable": 1, "young": 0}]),
+    ]
+
+
+def forget_message(w: World, tx: Recorder) -> None:
+    tx.run("pruning.delete_inbox", numbers=json.dumps([w.no("inbox done-old")]))
+
+
+READS = [
+    *at_the_edge("outbox", "web:done-old"),
+    *at_the_edge("inbox", "done-old"),
+    *at_the_edge("event", "message_dead/user/65"),
+    Read(
+        "pruning.turn",
+        "whose message is gone, beside one whose message is there",
+        {"after_no": 0, "before_ms": NOW, "limit": 2},
+        [{"prunable": 1, "young": 0}, {"prunable": 0, "young": 0}],
+        forget_message,
+    ),
+]
