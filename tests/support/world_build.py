@@ -275,7 +275,8 @@ class Builder:
         for session_id in ("live-undone", "twin-undone"):
             registry.pin(self.tx(), self.number(session_id))
         registry.bind(self.tx(), parse_key("agent:main:telegram:live"), self.number("live"))
-        registry.bind(self.tx(), parse_key("agent:work:telegram:twin"), self.number("twin"))
+        for key in ("agent:work:telegram:twin", "agent:main:web:twin"):
+            registry.bind(self.tx(), parse_key(key), self.number("twin"))
 
     def number(self, session_id: str) -> int:
         tx = WriteTransaction(self.connection, self.clock, 0)  # no time passes

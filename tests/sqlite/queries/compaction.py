@@ -1,0 +1,346 @@
+"""Cases of queries/compaction.sql."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import ANY, patch
+
+from sessiondb.clock import iso_from_ms
+from sessiondb.transcript import append, compaction
+from sessiondb.transcript.compaction import Summary
+from sessiondb.transcript.entries import draft_decoded
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Recorder, World
+from tests.support.world_build import NOW
+
+
+def begin(w: World, tx: Recorder) -> None:
+    with patch.object(compaction, "new_id", lambda: "new"):
+        compaction.begin(
+            tx, w.no("session twin"), trigger="threshold", keep_recent_tokens=1, timeout_ms=9_000
+        )
+
+
+def commit(job: str, text: str = "short") -> Callable[[World, Recorder], object]:
+    return lambda _, tx: compaction.commit(tx, job, Summary.of(text), iso_from_ms(NOW))
+
+
+def give_up(job: str) -> Callable[[World, Recorder], object]:
+    return lambda _, tx: compaction.give_up(tx, job, "cancelled", "stop")
+
+
+def record(w: World, tx: Recorder) -> None:
+    """Append a compaction that another program made."""
+    kept = w.row("entry twin/18")["entry_id"]
+    item = {"type": "compaction", "summary": "s", "firstKeptEntryId": kept, "tokensBefore": 7}
+    draft, _ = draft_decoded(item, now_ms=NOW)
+    with patch.object(append, "new_id", lambda: "new"):
+        append.append(tx, w.no("session twin"), [draft])
+
+
+COMMITTED = {
+    "state": "committed",
+    "tokens_after": 3,
+    "finished_at_ms": NOW,
+    "epoch": 1,
+    "entry_no": "job-busy/5",
+}
+
+CHANGES = [
+    Change(
+        "compaction.begin",
+        "one new job",
+        begin,
+        {
+            "+compaction new": {
+                "compaction_id": "new",
+                "session_no": "twin",
+                "state": "running",
+                "trigger": "threshold",
+                "base_epoch": 2,
+                "cut_no": "twin/17",
+                "first_kept_no": "twin/18",
+                "tokens_before": 801,
+                "instance_no": "gateway",
+                "begun_at_ms": NOW,
+                "deadline_ms": NOW + 9_000,
+                "deadline_max_ms": NOW + 90_000,
+                "late": 0,
+            },
+            "+event compaction_started/operator": ANY,
+        },
+    ),
+    Change(
+        "compaction.record",
+        "one new job, and the epoch that it began",
+        record,
+        {
+            "+compaction new": {
+                "compaction_id": "new",
+                "session_no": "twin",
+                "state": "committed",
+                "trigger": "import",
+                "base_epoch": 2,
+                "first_kept_no": "twin/18",
+                "tokens_before": 7,
+                "tokens_after": 61,
+                "begun_at_ms": NOW,
+                "deadline_ms": NOW,
+                "deadline_max_ms": NOW,
+                "finished_at_ms": NOW,
+                "late": 0,
+                "epoch": 3,
+                "entry_no": "twin/19",
+            },
+            "session twin": ANY,
+            "epoch twin/2": {"closed_head_no": "twin/18", "closed_at_ms": NOW},
+            "+epoch twin/3": ANY,
+            "+entry twin/19": ANY,
+        },
+    ),
+    Change(
+        "compaction.settle",
+        "a commit of one job of several",
+        commit("busy"),
+        {
+            "compaction busy": COMMITTED,
+            "session job-busy": {
+                "updated_at_ms": NOW,
+                "last_seq": 5,
+                "epoch": 1,
+                "head_no": "job-busy/5",
+                "boundary_no": "job-busy/5",
+                "first_kept_no": "job-busy/4",
+                "context_tokens": 3,
+            },
+            "epoch job-busy/0": {"closed_head_no": "job-busy/4", "closed_at_ms": NOW},
+            "+epoch job-busy/1": {
+                "reason": "compaction",
+                "opened_at_ms": NOW,
+                "boundary_no": "job-busy/5",
+                "first_kept_no": "job-busy/4",
+            },
+            "+entry job-busy/5": ANY,
+            "+event compaction_committed/operator": ANY,
+        },
+    ),
+    Change(
+        "compaction.settle",
+        "a commit of a job that was given up is late",
+        lambda w, tx: [give_up("busy")(w, tx), commit("busy")(w, tx)],
+        {
+            "compaction busy": COMMITTED | {"late": 1, "reason": "stop"},
+            "session job-busy": ANY,
+            "epoch job-busy/0": ANY,
+            "+epoch job-busy/1": ANY,
+            "+entry job-busy/5": ANY,
+            "+event compaction_failed/operator": ANY,
+            "+event compaction_late/operator": ANY,
+        },
+    ),
+    Change(
+        "compaction.settle",
+        "a rejection keeps the summary",
+        commit("busy", " "),
+        {
+            "compaction busy": {
+                "state": "rejected",
+                "finished_at_ms": NOW,
+                "reason": "the summary is empty",
+                "summary": " ",
+            },
+            "+event compaction_rejected/operator": ANY,
+        },
+    ),
+    Change(
+        "compaction.finish",
+        "one running job of several",
+        give_up("busy-too"),
+        {
+            "compaction busy-too": {
+                "state": "cancelled",
+                "finished_at_ms": NOW,
+                "reason": "stop",
+            },
+            "+event compaction_failed/operator": ANY,
+        },
+    ),
+    Change(
+        "compaction.renew",
+        "one running job of several",
+        lambda w, tx: compaction.renew(tx, "busy", 9_000),
+        {"compaction busy": {"deadline_ms": NOW + 9_000}},
+    ),
+    Change(
+        "compaction.renew",
+        "at most to its bound",
+        lambda w, tx: compaction.renew(tx, "busy", 2**50),
+        lambda w: {"compaction busy": {"deadline_ms": w.row("compaction busy")["deadline_max_ms"]}},
+    ),
+]
+
+
+def running(row: Any) -> bool:
+    return row["state"] == "running"
+
+
+GUARDS = [
+    Guard(
+        "compaction.finish",
+        "compaction",
+        lambda row: {
+            "compaction_id": row["compaction_id"],
+            "state": "failed",
+            "now_ms": NOW,
+            "reason": "why",
+        },
+        running,
+    ),
+    Guard(
+        "compaction.renew",
+        "compaction",
+        lambda row: {"compaction_id": row["compaction_id"], "deadline_ms": 1},
+        running,
+    ),
+    Guard(
+        "compaction.settle",
+        "compaction",
+        lambda row: {
+            "compaction_id": row["compaction_id"],
+            "state": "superseded",
+            "now_ms": NOW,
+            "late": 0,
+            "epoch": None,
+            "entry_no": None,
+            "tokens_after": None,
+            "reason": "why",
+            "summary": None,
+        },
+        lambda row: row["state"] in ("running", "failed"),
+    ),
+]
+
+
+def before(row: Any) -> dict[str, int]:
+    return {"before_no": row.compaction_no}
+
+
+def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {"session_no": w.no(f"session {name}"), **more}
+
+
+def cut_page(w: World) -> dict[str, int]:
+    low_no = w.no("session live") << 32
+    return {
+        "low_no": low_no | 4,
+        "high_no": low_no | 15,
+        "branch_no": w.no("branch live/1"),
+    }
+
+
+def ids_of(w: World) -> list[str]:
+    rows = [row for _, row in w.rows("compaction")]
+    return [row["compaction_id"] for row in sorted(rows, key=lambda row: -row["compaction_no"])]
+
+
+PAGES = [
+    Page("compaction.list", {"before_no": 2**62}, before, "compaction_id", ids_of),
+    Page(
+        "compaction.list_of_session",
+        of_session("job-tired", before_no=2**62),
+        before,
+        "compaction_id",
+        ["tired-rejected-2", "tired-rejected-1", "tired-rejected-0", "tired-failed"],
+    ),
+    Page(
+        "compaction.cut_page",
+        cut_page,
+        lambda row: {"high_no": row.entry_no - 1},
+        "entry_no",
+        [f"live/{seq}" for seq in (15, *range(13, 3, -1))],
+    ),
+]
+
+
+def in_list(name: str, **columns: Any) -> list[Read]:
+    """Return reads of one job, among all and among those of its session."""
+
+    def params(w: World) -> dict[str, int]:
+        return {"before_no": w.row(f"compaction {name}")["compaction_no"] + 1, "limit": 1}
+
+    def own(w: World) -> dict[str, int]:
+        return params(w) | {"session_no": w.row(f"compaction {name}")["session_no"]}
+
+    row = {"compaction_id": name, **columns}
+    return [
+        Read("compaction.list", name, params, [row]),
+        Read("compaction.list_of_session", name, own, [row]),
+    ]
+
+
+READS = [
+    Read(
+        "compaction.running",
+        "of its session, with its process",
+        of_session("job-held-too"),
+        [{"compaction_id": "held-too", "trigger": "threshold", "program": "dying-too", "pid": 14}],
+    ),
+    Read("compaction.running", "none", of_session("job-tired"), []),
+    *(
+        Read(
+            "compaction.recent",
+            f"{limit} of {name}",
+            of_session(name, limit=limit),
+            [{"compaction_id": job, "state": state} for job, state in rows],
+        )
+        for name, limit, rows in (
+            (
+                "job-tired-too",
+                9,
+                [
+                    *((f"tired-too-rejected-{no}", "rejected") for no in (2, 1, 0)),
+                    ("tired-too-failed", "failed"),
+                ],
+            ),
+            ("job-tired-too", 1, [("tired-too-rejected-2", "rejected")]),
+        )
+    ),
+    Read(
+        "compaction.by_id",
+        "a committed one, with its entry",
+        {"compaction_id": "twin-first"},
+        lambda w: [
+            {
+                "compaction_id": "twin-first",
+                "session_no": "twin",
+                "session_id": "twin",
+                "state": "committed",
+                "cut_no": "twin/8",
+                "first_kept_no": "twin/9",
+                "epoch": 1,
+                "entry_id": w.row("entry twin/10")["entry_id"],
+            }
+        ],
+    ),
+    Read(
+        "compaction.by_id",
+        "a running one",
+        {"compaction_id": "held"},
+        [{"compaction_id": "held", "session_id": "job-held", "entry_id": None}],
+    ),
+    Read(
+        "compaction.by_entry",
+        "of its session",
+        lambda w: {"session_no": w.no("session twin"), "entry_no": w.no("entry twin/10")},
+        [{"compaction_id": "twin-first", "epoch": 1}],
+    ),
+    Read(
+        "compaction.by_entry",
+        "of another entry",
+        lambda w: {"session_no": w.no("session twin"), "entry_no": w.no("entry twin/9")},
+        [],
+    ),
+    *in_list("held", session_id="job-held", state="running", epoch=None, late=0),
+    *in_list("twin-recorded", session_id="twin-reset", state="committed", epoch=2, owner=None),
+]

@@ -1,0 +1,188 @@
+"""Cases of queries/context.sql."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sessiondb.json_text import dumps
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import World
+
+CHANGES: list[Change] = []
+GUARDS: list[Guard] = []
+PAGES: list[Page] = []
+
+
+def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {"session_no": w.no(f"session {name}"), **more}
+
+
+def payload(w: World, entry: str | None) -> str | None:
+    return w.row(f"entry {entry}")["payload"] if entry else None
+
+
+def at(
+    statement: str,
+    what: str,
+    params: Callable[[World], dict[str, Any]],
+    *,
+    head: str,
+    model: str | None,
+    thinking: str | None,
+    **columns: Any,
+) -> Read:
+    """Return a read of where a context begins and ends, and of the settings at its head."""
+    return Read(
+        statement,
+        what,
+        params,
+        lambda w: [
+            {
+                "head_no": head,
+                "head_id": w.row(f"entry {head}")["entry_id"],
+                "model_entry": payload(w, model),
+                "thinking_entry": payload(w, thinking),
+                **columns,
+            }
+        ],
+    )
+
+
+def span(branch: str, low: int, high: int, *rows: tuple[str, int, str]) -> Read:
+    """Return a read of messages: their entry, how they are projected, and their content."""
+
+    def params(w: World) -> dict[str, int]:
+        low_no = w.no(f"session {branch.partition('/')[0]}") << 32
+        found = {"low_no": low_no | low, "high_no": low_no | high}
+        return found | {"branch_no": w.no(f"branch {branch}")}
+
+    def content(w: World, entry: str, projection: int) -> bytes:
+        text = payload(w, entry)
+        assert text is not None
+        if projection == 3:
+            return text.encode()
+        # Its message as it is in the text: what `json` writes is what was appended.
+        message = dumps(json.loads(text)["message"])
+        assert message in text
+        return message.encode()
+
+    return Read(
+        "context.span",
+        f"{branch} from {low} to {high}",
+        params,
+        lambda w: [
+            {"entry_no": entry, "projection": projection, "content": content(w, entry, projection)}
+            for entry, projection in rows
+        ],
+    )
+
+
+READS = [
+    Read(
+        "context.pointers",
+        "of one session",
+        of_session("twin"),
+        [
+            {
+                "session_no": "twin",
+                "session_id": "twin",
+                "version": 3,
+                "epoch": 2,
+                "head_no": "twin/18",
+                "boundary_no": "twin/10",
+                "first_kept_no": "twin/9",
+                "context_tokens": 801,
+                "tokens_fresh": 1,
+            }
+        ],
+    ),
+    at(
+        "context.now",
+        "at a head on a branch",
+        of_session("twin"),
+        head="twin/18",
+        model="twin/18",
+        thinking="twin/1",
+        session_id="twin",
+        epoch=2,
+        boundary_no="twin/10",
+        first_kept_no="twin/9",
+        context_tokens=801,
+        tokens_fresh=1,
+        archived_at_ms=None,
+        branch_no="twin/17",
+        first_no="twin/17",
+        parent_branch_no="twin/1",
+    ),
+    at(
+        "context.now",
+        "of a fork",
+        of_session("twin-fork"),
+        head="twin-fork/1",
+        model="twin/18",
+        thinking="twin/1",
+        session_id="twin-fork",
+        branch_no="twin-fork/1",
+        parent_branch_no="twin/17",
+    ),
+    at(
+        "context.now",
+        "without a thinking level",
+        of_session("twin-undone"),
+        head="twin-undone/6",
+        model="twin-undone/4",
+        thinking=None,
+        boundary_no=None,
+        parent_branch_no=None,
+    ),
+    Read(
+        "context.now",
+        "without an entry",
+        of_session("twin-ended"),
+        [{"session_id": "twin-ended", "head_no": None, "head_id": None, "branch_no": None}],
+    ),
+    at(
+        "context.then",
+        "at the end of a past epoch",
+        of_session("twin", epoch=1),
+        head="twin/15",
+        model="twin/15",
+        thinking="twin/1",
+        session_id="twin",
+        epoch=1,
+        boundary_no="twin/10",
+        first_kept_no="twin/9",
+        context_tokens=None,
+        tokens_fresh=0,
+        branch_no="twin/1",
+        first_no="twin/1",
+        parent_branch_no=None,
+    ),
+    at(
+        "context.then",
+        "at the end of the first epoch",
+        of_session("twin-reset", epoch=0),
+        head="twin-reset/3",
+        model="twin-reset/3",
+        thinking=None,
+        boundary_no=None,
+        first_kept_no=None,
+    ),
+    Read("context.then", "not of the open epoch", of_session("twin", epoch=2), []),
+    span(
+        "live/1",
+        5,
+        15,
+        *(("live/5", 1), ("live/6", 1), ("live/7", 2), ("live/8", 1), ("live/9", 1)),
+        *(("live/11", 1), ("live/13", 3), ("live/15", 1)),
+    ),
+    span("live/17", 5, 18, ("live/17", 1), ("live/18", 1)),
+    Read(
+        "context.boundary",
+        "one entry",
+        lambda w: {"entry_no": w.no("entry twin/10")},
+        lambda w: [{"entry_no": "twin/10", "type": "compaction", "payload": payload(w, "twin/10")}],
+    ),
+]

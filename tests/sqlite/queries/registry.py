@@ -1,0 +1,276 @@
+"""Cases of queries/registry.sql."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import ANY
+
+from sessiondb.transcript import registry
+from sessiondb.transcript.keys import parse_key
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Recorder, World
+from tests.support.world_build import NOW
+
+
+def on_session(rule: Callable[..., object], name: str) -> Callable[[World, Recorder], object]:
+    return lambda w, tx: rule(tx, w.no(f"session {name}"))
+
+
+def fork(w: World, tx: Recorder) -> None:
+    registry.fork(
+        tx,
+        w.no("session twin"),
+        session_id="new",
+        entry_id=None,
+        epoch=1,
+        key=parse_key("agent:main:new"),
+        cwd=None,
+    )
+
+
+def bind(key: str, name: str, details: str | None = None) -> Callable[[World, Recorder], object]:
+    return lambda w, tx: registry.bind(tx, parse_key(key), w.no(f"session {name}"), details)
+
+
+CHANGES = [
+    Change(
+        "registry.insert",
+        "a session, its epoch and its header",
+        lambda w, tx: registry.create(tx, "new", agent_id="work"),
+        {
+            "+session new": {
+                "session_id": "new",
+                "agent_id": "work",
+                "origin": "native",
+                "version": 3,
+                "created_at_ms": NOW,
+                "updated_at_ms": NOW,
+                "last_seq": 0,
+                "epoch": 0,
+                "context_tokens": 0,
+                "tokens_fresh": 0,
+            },
+            "+epoch new/0": {"reason": "start", "opened_at_ms": NOW},
+            "+entry new/0": ANY,
+        },
+    ),
+    Change(
+        "registry.insert",
+        "a fork, with its key. Its origin stays as it is",
+        fork,
+        {
+            "+session new": {
+                "session_id": "new",
+                "agent_id": "main",
+                "origin": "fork",
+                "version": 3,
+                "created_at_ms": NOW,
+                "updated_at_ms": NOW,
+                "last_seq": 0,
+                "epoch": 0,
+                "head_no": "twin/15",
+                "boundary_no": "twin/10",
+                "first_kept_no": "twin/9",
+                "context_tokens": 94,
+                "tokens_fresh": 0,
+                "forked_from_no": "twin",
+            },
+            "+epoch new/0": {
+                "reason": "fork",
+                "opened_at_ms": NOW,
+                "boundary_no": "twin/10",
+                "first_kept_no": "twin/9",
+            },
+            "+entry new/0": ANY,
+            "+binding agent:main:new": {
+                "session_no": "new",
+                "agent_id": "main",
+                "bound_at_ms": NOW,
+            },
+        },
+    ),
+    Change(
+        "registry.end",
+        "one session",
+        on_session(registry.end, "twin"),
+        {"session twin": {"ended_at_ms": NOW}},
+    ),
+    Change(
+        "registry.bind",
+        "one key, which moves. What an index recorded stays",
+        bind("agent:main:imported:import-odd", "twin"),
+        {
+            "binding agent:main:imported:import-odd": {
+                "session_no": "twin",
+                "bound_at_ms": NOW,
+            }
+        },
+    ),
+    Change(
+        "registry.bind",
+        "with what another index records, and of another agent",
+        lambda w, tx: tx.run(
+            "registry.bind",
+            session_key="agent:main:imported:import-odd",
+            session_no=w.no("session import-odd"),
+            agent_id="work",
+            now_ms=NOW,
+            details='{"a": 1}',
+        ),
+        {
+            "binding agent:main:imported:import-odd": {
+                "agent_id": "work",
+                "bound_at_ms": NOW,
+                "details": '{"a": 1}',
+            }
+        },
+    ),
+    Change(
+        "registry.unbind",
+        "one key of two",
+        lambda w, tx: registry.unbind(tx, parse_key("agent:main:telegram:live")),
+        {"-binding agent:main:telegram:live": {}},
+    ),
+    Change(
+        "registry.pin",
+        "one session",
+        on_session(registry.pin, "twin"),
+        {"session twin": {"pinned_at_ms": NOW}},
+    ),
+    Change("registry.pin", "once", on_session(registry.pin, "twin-undone"), {}),
+    Change(
+        "registry.unpin",
+        "one of two pinned sessions",
+        on_session(registry.unpin, "live-undone"),
+        {"session live-undone": {"pinned_at_ms": None}},
+    ),
+]
+GUARDS = [
+    Guard(
+        "registry.end",
+        "session",
+        lambda row: {"session_no": row["session_no"], "now_ms": NOW},
+        lambda row: row["ended_at_ms"] is None,
+    )
+]
+
+
+def newest_first(holds: Callable[[Any], bool]) -> Callable[[World], list[str]]:
+    def ids(w: World) -> list[str]:
+        rows = [row for _, row in w.rows("session") if holds(row)]
+        rows.sort(key=lambda row: (row["updated_at_ms"], row["session_no"]), reverse=True)
+        return [row["session_id"] for row in rows]
+
+    return ids
+
+
+def listed(key: str, agent_id: str | None, with_ended: int, holds: Callable[[Any], bool]) -> Page:
+    return Page(
+        "registry.list",
+        {
+            "before_ms": 2**62,
+            "before_no": 2**62,
+            "agent_id": agent_id,
+            "with_ended": with_ended,
+        },
+        lambda row: {"before_ms": row.updated_at_ms, "before_no": row.session_no},
+        "session_id",
+        newest_first(holds),
+        key,
+    )
+
+
+PAGES = [
+    listed("all", None, 1, lambda row: True),
+    listed("live", None, 0, lambda row: row["ended_at_ms"] is None),
+    listed("of an agent", "work", 1, lambda row: row["agent_id"] == "work"),
+]
+
+
+def info(name: str, **columns: Any) -> list[Read]:
+    """Return reads of one session, by its number and among all."""
+
+    def before(w: World) -> dict[str, Any]:
+        row = w.row(f"session {name}")
+        return {
+            "before_ms": row["updated_at_ms"],
+            "before_no": row["session_no"] + 1,
+            "agent_id": None,
+            "with_ended": 1,
+            "limit": 1,
+        }
+
+    row = {"session_no": name, "session_id": name, **columns}
+    return [
+        Read("registry.info", name, lambda w: {"session_no": w.no(f"session {name}")}, [row]),
+        Read("registry.list", name, before, [row]),
+    ]
+
+
+def began(name: str, epoch: str, boundary_no: str | None) -> Read:
+    return Read(
+        "registry.began",
+        name,
+        lambda w: {"session_no": w.no(f"session {name}")},
+        lambda w: [
+            {"opened_at_ms": w.row(f"epoch {epoch}")["opened_at_ms"], "boundary_no": boundary_no}
+        ],
+    )
+
+
+def heard(name: str, limit: int, entry: str | None, high: int | None = None) -> Read:
+    def params(w: World) -> dict[str, int]:
+        low_no = w.no(f"session {name}") << 32
+        return {"low_no": low_no, "high_no": low_no | (high or 2**31), "limit": limit}
+
+    def rows(w: World) -> list[dict[str, int]]:
+        if entry is None:
+            return []
+        return [{"appended_at_ms": w.row(f"entry {entry}")["appended_at_ms"]}]
+
+    return Read("registry.heard", f"{name} {limit} {high}", params, rows)
+
+
+READS = [
+    Read("registry.by_id", "exactly", {"session_id": "live"}, [{"session_no": "live"}]),
+    Read("registry.by_id", "no prefix", {"session_id": "liv"}, []),
+    *(
+        Read(
+            "registry.by_prefix",
+            prefix,
+            {"prefix": prefix, "prefix_end": f"{prefix}\U0010ffff"},
+            [{"session_id": name} for name in names],
+        )
+        for prefix, names in (
+            ("live", ["live", "live-ended"]),
+            ("live-u", ["live-undone"]),
+            ("live-z", []),
+        )
+    ),
+    Read(
+        "registry.by_key",
+        "a bound one",
+        {"session_key": "agent:work:web:twin-ended"},
+        [{"session_no": "twin-ended", "session_id": "twin-ended"}],
+    ),
+    Read("registry.by_key", "an unknown one", {"session_key": "agent:main:web:new"}, []),
+    *info(
+        "live",
+        compactions=1,
+        keys=json.dumps(["agent:main:telegram:live", "agent:main:web:live"]).replace(", ", ","),
+        forked_from=None,
+    ),
+    *info("live-fork", compactions=0, keys='["agent:main:fork:live"]', forked_from="live"),
+    *info("job-tired", compactions=0, keys='["agent:work:job:tired"]', forked_from=None),
+    *info("live-undone", compactions=1, keys="[]", forked_from=None),
+    began("live", "live/0", None),
+    began("live-reset", "live-reset/1", "live-reset/4"),
+    began("live-fork", "live-fork/0", "live/10"),
+    heard("live", 9, "live/17"),
+    heard("live", 1, None),
+    heard("live", 9, "live/11", 16),
+    heard("resuming", 9, "resuming/1"),  # it came into lane main
+    heard("running-too", 9, None),  # of lane cron
+]
