@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
 .PHONY: help demo gateway test test-fast covered coverage kills crash fuzz soak audit check lint format \
-  prose statements types measure docs bench bench-smoke wheel lock clean distclean
+  prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -133,6 +133,9 @@ docs: $(VENV)/.docs ## build the site of docs/ into build/site; a warning is an 
 
 measure: $(VENV)/.dev ## print figures about the code: files, imports, lines, prose, start-up (ARGS="BEFORE AFTER --decodes")
 	@$(BIN)/python tools/measure.py $(ARGS)
+
+mutants: $(VENV)/.dev ## change rules and statements one at a time; print what no test notices (hours; ONLY=inbox, MUTANTS=200, SEED=7)
+	@$(BIN)/python -m tools.mutants $(if $(ONLY),--only '$(ONLY)') $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(VENV)/.dev ## measure, each beside its raw SQLite floor (minutes; wants a quiet machine)
 	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds $(ARGS)

@@ -1,0 +1,1 @@
+"""`make mutants`. See `__main__.py`."""
