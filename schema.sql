@@ -286,7 +286,8 @@ CREATE TABLE inbox (
   turn_no           INTEGER,                    -- the last turn that claimed it
   entry_no          INTEGER,                    -- its user entry, once it was claimed
   delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user was told that the answer takes longer
-  timeout_ms        INTEGER,                    -- of a resume: its turn's time. NULL: its lane's
+  timeout_ms        INTEGER,                    -- of a resume: how long it may go on without
+                                                -- progress
   lane_before       TEXT,                       -- of a resume: the lane that accepted it
   reason            TEXT,
   payload           TEXT    NOT NULL,           -- the message, as JSON

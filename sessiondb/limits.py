@@ -85,6 +85,10 @@ INBOX_PAUSE_GROWTH = 4
 # message that kills its process, or hangs for all of its time while its session waits,
 # is not tried for long.
 INTERRUPTED_ATTEMPTS_MAX = 3
+# A resume that made no progress for its time is cut off, so that it does not hold up a
+# person who writes in between. Its next attempt gets this many times as long: with 60 s
+# at first, a model's call of two minutes ends at the second resume.
+RESUME_TIME_GROWTH = 2
 # A reply that the channel did not take is tried for a day, after pauses that double to
 # a minute. The day begins when the reply was created or an operator asked for it again:
 # an outage of hours should need nobody's decision. It is tried eight times (two minutes)

@@ -140,8 +140,8 @@ class Gateway:
                 decision.action,
                 decision.reason,
             )
-        # Users first: lane resume has the lowest priority, and a resume the deadline
-        # that its policy gave it.
+        # Users first: lane resume has the lowest priority, and a resume that makes
+        # no progress is cut off as its policy says.
         for lane in ("main", "cron", "resume"):
             tasks.start_soon(
                 partial(self.db.run_lane, lane, self.answer, settings=self.settings.lane)

@@ -286,7 +286,7 @@ _DEFAULTS = ResumePolicy()
     "deadline_s",
     type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
-    help=f"Cancel a resume that takes longer. [default: {_DEFAULTS.deadline_s:g}]",
+    help=f"Cancel a resume that makes no progress for so long. [default: {_DEFAULTS.deadline_s:g}]",
 )
 @click.option(
     "--breaker",

@@ -117,8 +117,8 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     if incoming.lane == turns.RESUME_LANE:
         raise InvalidInput(
             f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts "
-            "there: a message that is accepted there would wait behind every other, be cut off, "
-            "and not be tried again. Accept it into lane 'main', or into one made with "
+            "there: a message that is accepted there would wait behind every other, and be cut "
+            "off sooner. Accept it into lane 'main', or into one made with "
             "db.set_lane()",
             lane=incoming.lane,
         )

@@ -83,7 +83,9 @@ class ResumePolicy(BaseModel):
     """Sessions that are left alone: the turn before failed, or the import had damaged lines."""
     attempts_max: int = Field(default=INTERRUPTED_ATTEMPTS_MAX, ge=1)
     deadline_s: float = Field(default=60.0, gt=0)
-    """A resume that has not ended by then is cut off."""
+    """A resume that made no progress for so long (`turn.append`, `turn.renew`) is cut off.
+
+    Its next attempt gets twice as long. The `timeout_s` of its lane bounds each."""
     breaker_unclean_starts: int = Field(default=3, ge=1)
     breaker_window_s: float = Field(default=300.0, gt=0)
     """This many unclean ends of the same program within the window stop all resuming."""

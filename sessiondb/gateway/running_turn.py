@@ -57,7 +57,7 @@ class LaneSettings(BaseModel):
     timeout_s: float = Field(default=600.0, gt=0)
     """A turn is cut off after this. Its lease cannot be renewed much longer.
 
-    A resume brings a limit of its own."""
+    A resume that makes no progress is cut off sooner, by its policy's `deadline_s`."""
     delayed_after_s: float = Field(default=10.0, gt=0)
     """A message without an answer after this long gets one `message_delayed` event.
 
@@ -107,6 +107,8 @@ class Turn:
     _ended: bool = False  # its outcome is written, or was given up
     _ends: float = 0.0
     _scope: anyio.CancelScope | None = None
+    _deadline: anyio.CancelScope | None = None
+    _time_up: float = 0.0  # by the event loop's clock
 
     def __post_init__(self) -> None:
         self._ends = time.monotonic() + (self._started.timeout_ms + LEASE_GRACE_MS) / 1000
@@ -114,6 +116,24 @@ class Turn:
 
     def _extend(self) -> None:
         self._alive_until = min(time.monotonic() + self._settings.lease_s, self._ends)
+
+    def _begin_time(self) -> anyio.CancelScope:
+        """Return the scope that cuts the handler off: at its time's end, or without progress."""
+        self._time_up = anyio.current_time() + self._started.timeout_ms / 1000
+        self._deadline = anyio.CancelScope(deadline=self._time_up)
+        self._note_progress()
+        return self._deadline
+
+    def _note_progress(self) -> None:
+        if self._deadline is not None and self._started.progress_ms is not None:
+            soon = anyio.current_time() + self._started.progress_ms / 1000
+            self._deadline.deadline = min(soon, self._time_up)
+
+    def _cut_off_reason(self) -> str:
+        progress_ms, timeout_ms = self._started.progress_ms, self._started.timeout_ms
+        if progress_ms is not None and anyio.current_time() < self._time_up:
+            return f"cut off after {progress_ms / 1000:g} s without progress"
+        return f"cut off at its deadline of {timeout_ms / 1000:g} s"
 
     def __str__(self) -> str:
         return f"turn {self.number} of session {self.session.id}"
@@ -154,6 +174,7 @@ class Turn:
         receipts = await self.db.write(
             "turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size
         )
+        self._note_progress()
         return receipts[0]
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
@@ -166,17 +187,25 @@ class Turn:
             TurnLost: the turn was taken over. Nothing was changed.
         """
         check_reset_reason(reason)
-        return await self.db.write(
+        epoch = await self.db.write(
             "turn.reset",
             lambda tx: turns.reset(tx, self.number, reason=reason, keep_from=keep_from),
         )
+        self._note_progress()
+        return epoch
 
     async def renew(self, operation: str | None = None) -> None:
         """Renew the lease now, and say what the turn is doing (shown in `held`).
 
+        The lease is renewed without this, too. A resume says with it that it makes progress.
+
         Raises:
             TurnLost: the turn was taken over.
         """
+        await self._renew_lease(operation)
+        self._note_progress()
+
+    async def _renew_lease(self, operation: str | None = None) -> None:
         lease_ms = round(self._settings.lease_s * 1000)
         await self.db.write(
             "turn.renew",
@@ -239,7 +268,7 @@ async def run_turn(
 async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None:
     returned: list[object] = []
     failure: str | None = None
-    retryable, attempts_max = True, turn._settings.attempts_max
+    cut_off, attempts_max = False, turn._settings.attempts_max
     try:
         async with anyio.create_task_group() as group:
             turn._scope = group.cancel_scope
@@ -247,11 +276,10 @@ async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None
                 group.cancel_scope.cancel()
             if turn._started.kind == "message" and not turn._started.notified:
                 group.start_soon(_notify_delay, turn)
-            with anyio.move_on_after(turn._started.timeout_ms / 1000) as deadline:
+            with turn._begin_time() as deadline:
                 returned.append(await cancellation.call(handler, turn, watch))
             if deadline.cancelled_caught:
-                failure = f"cut off at its deadline of {turn._started.timeout_ms / 1000:g} s"
-                retryable = turn._started.kind != "resume"
+                failure, cut_off = turn._cut_off_reason(), True
                 attempts_max = min(attempts_max, INTERRUPTED_ATTEMPTS_MAX)
             group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
@@ -285,7 +313,7 @@ async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None
     turn.ending = True
     with anyio.CancelScope(shield=True):
         if failure is not None:
-            await _fail(turn, failure, retry=retryable, attempts_max=attempts_max)
+            await _fail(turn, failure, attempts_max=attempts_max, cut_off=cut_off)
         else:
             await _complete(turn, returned[0])
 
@@ -295,7 +323,7 @@ async def _keep_lease(turn: Turn) -> None:
     while True:
         await anyio.sleep(turn._settings.lease_s / 3)
         try:
-            await turn.renew()
+            await turn._renew_lease()
         except (TurnLost, StoreClosed) as error:
             if not turn._ended:
                 logger.warning("%s", error)
@@ -411,10 +439,20 @@ async def _refuse_answer(turn: Turn, error: Exception) -> None:
 
 
 async def _fail(
-    turn: Turn, reason: str, *, retry: bool = True, attempts_max: int = INBOX_ATTEMPTS_MAX
+    turn: Turn,
+    reason: str,
+    *,
+    retry: bool = True,
+    attempts_max: int = INBOX_ATTEMPTS_MAX,
+    cut_off: bool = False,
 ) -> None:
     end = partial(
-        turns.fail, turn_no=turn.number, reason=reason, retry=retry, attempts_max=attempts_max
+        turns.fail,
+        turn_no=turn.number,
+        reason=reason,
+        retry=retry,
+        attempts_max=attempts_max,
+        cut_off=cut_off,
     )
     refused = await _record(turn, end)
     if refused is not None:

@@ -40,6 +40,7 @@ from sessiondb.limits import (
     LEASE_GRACE_MS,
     OUTBOX_WAITING_MAX,
     PRIORITY_WAIT_MS_MAX,
+    RESUME_TIME_GROWTH,
     RETRY_PAUSE_MS_MAX,
     retry_pause_ms,
 )
@@ -108,6 +109,8 @@ class Started:
     """The work is cut off after this.
 
     The lease can be renewed for a moment longer, to write how it ended."""
+    progress_ms: int | None
+    """Of a resume: the work is cut off after this long without progress, too."""
     accepted_at_ms: int
     notified: bool
     """True: the sender has been notified that the answer takes longer."""
@@ -222,7 +225,6 @@ def claim(
     with _damage_of(candidate):
         receipt = append_entries(tx, candidate.session_no, [draft])[0]
     kind: Kind = "resume" if lane == RESUME_LANE else "message"
-    timeout_ms = min(timeout_ms, now.timeout_ms or timeout_ms)
     deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
     expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
     turn = tx.one(
@@ -258,6 +260,7 @@ def claim(
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
         timeout_ms=timeout_ms,
+        progress_ms=now.timeout_ms if kind == "resume" else None,
         accepted_at_ms=notified.accepted_at_ms,
         notified=bool(notified.delayed),
     )
@@ -434,9 +437,18 @@ def complete(
 
 
 def fail(
-    tx: Tx, turn_no: int, reason: str, *, retry: bool, attempts_max: int = INBOX_ATTEMPTS_MAX
+    tx: Tx,
+    turn_no: int,
+    reason: str,
+    *,
+    retry: bool,
+    attempts_max: int = INBOX_ATTEMPTS_MAX,
+    cut_off: bool = False,
 ) -> None:
     """End a turn that failed. Its message is retried after a pause, or dead after the last attempt.
+
+    A resume that was `cut_off` gets twice the time at its next attempt. So one that makes no
+    progress before its answer is there ends within its attempts, if its lane gives it the time.
 
     Raises:
         TurnLost: the turn is not running any more.
@@ -450,6 +462,7 @@ def fail(
             inbox_no=turn.inbox_no,
             turn_no=turn_no,
             available_at_ms=at_ms,
+            more_time=RESUME_TIME_GROWTH if cut_off else 1,
             reason=reason,
         )
         require_one(put, _claimed_by(turn))

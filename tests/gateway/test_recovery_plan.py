@@ -430,7 +430,7 @@ async def test_a_resume_waits_until_no_user_waits_anywhere(tmp_db: Path) -> None
 
 
 @pytest.mark.anyio
-async def test_a_resume_continues_its_transcript_with_a_deadline(
+async def test_a_resume_continues_its_transcript_in_its_lanes_time(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -439,14 +439,24 @@ async def test_a_resume_continues_its_transcript_with_a_deadline(
         await held_message(db, "e1")
         await db.resume(ResumePolicy(deadline_s=60, max_age_hours=0))
         turn = await claimed(db, "resume", timeout_ms=600_000)
-        assert (turn.timeout_ms, turn.deadline_ms - clock()) == (60_000, 62_000)
+        assert (turn.timeout_ms, turn.deadline_ms - clock()) == (600_000, 602_000)
+        assert turn.progress_ms == 60_000
         await complete(db, turn.turn_no, "went on")
         assert len(await look(db, "user_entries")) == 1
         await held_message(db, "e2")
         await db.resume(ResumePolicy(deadline_s=60, max_age_hours=0))
-        assert (await claimed(db, "resume", timeout_ms=5_000)).timeout_ms == 5_000, (
-            "a lane may be stricter"
+        turn = await claimed(db, "resume", timeout_ms=5_000)
+        assert (turn.timeout_ms, turn.progress_ms) == (5_000, 60_000)
+        await db.write(
+            "fail",
+            lambda tx: turns.fail(tx, turn.turn_no, "cut off", retry=True, cut_off=True),
         )
+        clock.pass_ms(60_000)
+        turn = await claimed(db, "resume")
+        assert (turn.kind, turn.progress_ms) == ("resume", 120_000)
+        await fail(db, turn.turn_no)
+        clock.pass_ms(60_000)
+        assert (await claimed(db, "resume")).progress_ms == 120_000, "it was not cut off"
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.support.gateway import (
     KEY,
     answer,
     eventually,
+    held_message,
     inbox_states,
     kinds,
     look,
@@ -186,7 +188,7 @@ async def test_a_message_that_waits_long_gets_a_notice_of_the_loop(tmp_db: Path)
         assert set(await kinds(db)) == {"message_delayed"}
 
 
-async def test_a_resume_that_hangs_is_cut_off_and_not_retried(
+async def test_a_resume_that_hangs_is_cut_off_and_tried_again_within_its_attempts(
     tmp_db: Path,
 ) -> None:
     kinds_seen: list[str] = []
@@ -212,13 +214,70 @@ async def test_a_resume_that_hangs_is_cut_off_and_not_retried(
         async with running(partial(db.run_lane, "resume", handler)):
             await eventually(partial(nothing_open, db))
         assert await inbox_states(db) == {"e1": "dead"}
-        resumed = (await look(db, "turns"))[1]
-        assert kinds_seen == ["message", "resume"]
-        assert (resumed.kind, resumed.state, resumed.reason) == (
-            "resume",
-            "failed",
-            "cut off at its deadline of 0.1 s",
-        )
+        assert kinds_seen == ["message", "resume", "resume"]
+        assert [(row.kind, row.state, row.reason) for row in (await look(db, "turns"))[1:]] == [
+            ("resume", "failed", "cut off after 0.1 s without progress"),
+            ("resume", "failed", "cut off after 0.2 s without progress"),
+        ]
+
+
+async def test_a_resume_that_was_cut_off_is_answered_when_it_is_quick_enough(
+    tmp_db: Path,
+) -> None:
+    begun = anyio.Event()
+
+    async def handler(turn: Turn) -> Answer:
+        begun.set()
+        if turn.attempt <= (2 if turn.message["content"] == "long" else 1):
+            await anyio.sleep_forever()
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        for event_id, key in (("long", "agent:main:web:1"), ("short", "agent:main:web:2")):
+            begun = anyio.Event()
+            await say(db, event_id, key)
+            async with running(partial(db.run_lane, "main", handler)):
+                with anyio.fail_after(30):
+                    await begun.wait()
+        policy = sessiondb.ResumePolicy(deadline_s=0.1, max_concurrent_resumes=2)
+        assert [decision.action for decision in await db.resume(policy)] == ["resume", "resume"]
+        async with running(partial(db.run_lane, "resume", handler)):
+            await eventually(partial(nothing_open, db))
+        assert await inbox_states(db) == {"long": "done", "short": "done"}
+
+
+async def test_progress_moves_the_deadline_of_a_resume_up_to_its_lanes_time(tmp_db: Path) -> None:
+    moved: list[tuple[str, float, float]] = []
+
+    async def handler(turn: Turn) -> Answer:
+        begun = turn._deadline
+        assert begun is not None
+        what: dict[str, Callable[[], Awaitable[Any]]] = {
+            "lease": turn._renew_lease,
+            "renew": turn.renew,
+            "append": lambda: turn.append(reply("thinking")),
+            "reset": turn.reset,
+        }
+        for name, step in what.items():
+            before = begun.deadline
+            await anyio.sleep(0.01)
+            await step()
+            moved.append((f"{turn.kind} {name}", begun.deadline - before, turn._time_up))
+        turn._time_up = begun.deadline
+        await turn.renew()
+        moved.append((f"{turn.kind} bound", begun.deadline - turn._time_up, turn._time_up))
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "e1")
+        await db.resume(sessiondb.ResumePolicy(deadline_s=300))
+        async with running(partial(db.run_lane, "resume", handler)):
+            await eventually(partial(nothing_open, db))
+        await say(db, "e2")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+    later = [name for name, by_s, _ in moved if by_s > 0]
+    assert later == ["resume renew", "resume append", "resume reset"]
 
 
 # -- two processes --------------------------------------------------------------------------

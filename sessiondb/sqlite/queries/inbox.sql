@@ -64,8 +64,9 @@ UPDATE inbox SET state = 'done', reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: retry, one row or none
--- Retry a message: claimed -> queued, not before a time.
-UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms, reason = :reason
+-- Retry a message: claimed -> queued, not before a time. A resume may get more time.
+UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms,
+       timeout_ms = timeout_ms * :more_time, reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: wait_behind, any rows

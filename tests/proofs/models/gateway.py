@@ -161,7 +161,7 @@ class Gateway:
             return None
         message.state, message.attempts = "claimed", message.attempts + 1
         kind = "resume" if lane == "resume" else "message"
-        deadline_ms = now_ms + min(timeout_ms, message.timeout_ms or timeout_ms) + GRACE_MS
+        deadline_ms = now_ms + timeout_ms + GRACE_MS
         turn = Turn(
             len(self.turns) + 1,
             message,
