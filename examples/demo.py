@@ -373,6 +373,18 @@ class Client:
 
 
 @dataclass
+class Count:
+    """What the closed database holds, beside the ledger."""
+
+    lost: list[str]
+    twice: list[str]
+    missing: int
+    committed: int
+    states: Counter[tuple[str, bool]]
+    verified: sessiondb.VerifyReport
+
+
+@dataclass
 class Demo:
     """What the steps share. Every broken promise is a sentence in `broken`."""
 
@@ -564,8 +576,23 @@ class Demo:
     # -- the report --------------------------------------------------------------------
 
     async def check(self, ledger: Ledger) -> None:
-        """Count every promise against the ledger, in the closed database, read-only."""
+        """Count every promise against the ledger, in the closed database, and report."""
         self.screen.step("check", "counting every message against the ledger ...")
+        count = await self.count(ledger)
+        self.judge(count)
+        self.screen.done(
+            "check",
+            f"{CONVERSATIONS} conversations read back, message by message; verify walked",
+            f"{count.verified.entries:,} entries of {count.verified.sessions} sessions",
+        )
+        self.screen.line()
+        self.screen.head("REPORT")
+        self.report_messages(ledger, count)
+        self.report_compactions(count)
+        self.report_times(ledger)
+
+    async def count(self, ledger: Ledger) -> Count:
+        """Read every conversation back, read-only, and compare it with the ledger."""
         async with sessiondb.open(self.database, readonly=True) as db:
             stored: Counter[str] = Counter()
             missing = 0
@@ -577,9 +604,18 @@ class Demo:
             states = Counter([(job.state, job.late) async for job in db.compactions()])
             imported = sum([1 async for job in db.compactions() if job.trigger == "import"])
             verified = await db.verify()
-        lost = [name for name in ledger.acknowledged if not stored[name]]
-        twice = [name for name, count in stored.items() if count > 1]
-        committed = states["committed", False] + states["committed", True] - imported
+        return Count(
+            lost=[name for name in ledger.acknowledged if not stored[name]],
+            twice=[name for name, times in stored.items() if times > 1],
+            missing=missing,
+            committed=states["committed", False] + states["committed", True] - imported,
+            states=states,
+            verified=verified,
+        )
+
+    def judge(self, count: Count) -> None:
+        """Name every promise that was broken."""
+        lost, twice, findings = count.lost, count.twice, count.verified.findings
         self.must(
             not lost,
             f"{len(lost)} acknowledged messages are not in the database, such as {lost[:1]}",
@@ -589,59 +625,45 @@ class Demo:
             f"{len(twice)} messages are in the database more than once, such as {twice[:1]}",
         )
         self.must(
-            not missing,
-            (
-                f"{missing} messages arrived during a compaction and are not in the context that "
-                "it made"
-            ),
+            not count.missing,
+            f"{count.missing} messages arrived during a compaction and are not in the context "
+            "that it made",
         )
         self.must(
-            verified.ok,
-            (
-                f"verify found {len(verified.findings)} broken invariants: "
-                f"{[str(f) for f in verified.findings[:1]]}"
-            ),
+            count.verified.ok,
+            f"verify found {len(findings)} broken invariants: {[str(f) for f in findings[:1]]}",
         )
-        self.must(committed > 0, "no compaction was committed")
-        self.screen.done(
-            "check",
-            f"{CONVERSATIONS} conversations read back, message by message; verify walked",
-            f"{verified.entries:,} entries of {verified.sessions} sessions",
-        )
-        self.screen.line()
-        self.screen.head("REPORT")
+        self.must(count.committed > 0, "no compaction was committed")
+
+    def report_messages(self, ledger: Ledger, count: Count) -> None:
         self.row(
             "messages accepted",
             f"{len(ledger.acknowledged):,}",
             "user messages and replies, acknowledged",
         )
-        self.row("lost", f"{len(lost):,}", "acknowledged, and not in the database", bad=bool(lost))
-        self.row(
-            "duplicated",
-            f"{len(twice):,}",
-            f"{ledger.resent} were sent twice, across a kill -9",
-            bad=bool(twice),
+        self.count_row("lost", len(count.lost), "acknowledged, and not in the database")
+        self.count_row(
+            "duplicated", len(count.twice), f"{ledger.resent} were sent twice, across a kill -9"
         )
-        self.row(
-            "missing from a context",
-            f"{missing:,}",
-            "arrived while a summariser thought",
-            bad=bool(missing),
+        self.count_row(
+            "missing from a context", count.missing, "arrived while a summariser thought"
         )
-        self.row(
+        self.count_row(
             "broken invariants",
-            f"{len(verified.findings):,}",
+            len(count.verified.findings),
             "of what `sessiondb verify` checks",
-            bad=not verified.ok,
         )
+
+    def report_compactions(self, count: Count) -> None:
+        states = count.states
         self.row(
             "compactions committed",
-            f"{committed:,}",
+            f"{count.committed:,}",
             f"{states['committed', True]} of them late, its process being dead",
         )
         removed = ", ".join(
-            f"{count} {state}"
-            for (state, _), count in sorted(states.items())
+            f"{number} {state}"
+            for (state, _), number in sorted(states.items())
             if state not in ("committed", "superseded")
         )
         self.row(
@@ -649,6 +671,8 @@ class Demo:
             f"{states['superseded', False]:,}",
             f"and {removed}" if removed else "",
         )
+
+    def report_times(self, ledger: Ledger) -> None:
         for which, text in (
             ("none", "no compaction running"),
             ("other", "others are compacted"),
@@ -665,6 +689,10 @@ class Demo:
         self.row(
             "longest write, ms", f"{ledger.longest_ms:.1f}", f"a transaction: {ledger.longest_op}"
         )
+
+    def count_row(self, what: str, number: int, note: str) -> None:
+        """Print a figure that must be zero."""
+        self.row(what, f"{number:,}", note, bad=number > 0)
 
     def row(self, what: str, value: str, note: str, *, bad: bool = False) -> None:
         shown = self.screen.paint(f"{value:>12}", "1;31" if bad else "1")

@@ -22,7 +22,7 @@ from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
 from sessiondb.transcript import registry
-from sessiondb.transcript.append import load_state, save_state
+from sessiondb.transcript.append import State, load_state, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
 from sessiondb.transcript.replay import replay
 
@@ -63,56 +63,17 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
         SessionDiverged: the session has entries of its own, or is archived.
     """
     row = tx.first("import_file.by_path", path=file.path) or _begin_file(tx, file)
-    # Invariant: the record says exactly how much of the file is stored, and a batch begins
-    # exactly there. Of two imports at once, one continues and the other is refused.
-    if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
-        raise Overtaken(
-            f"another import is reading it too, and has come to byte {row.bytes:,}; "
-            "import again when that is done"
-        )
-    if (
-        batch.items
-        and row.session_no is not None
-        and tx.first("archive.of_session", session_no=row.session_no) is not None
-    ):
-        raise SessionDiverged(
-            f"session {row.session_id} is archived; restore it, then import again: "
-            f"`sessiondb restore DB {row.session_id}`"
-        )
-    if batch.items and row.session_last_seq != row.entries:
-        raise SessionDiverged(_about_divergence(row.session_id, row.session_last_seq - row.entries))
+    _refuse_batch(tx, row, batch)
     quarantined = row.quarantined - tx.run(
         "import_file.drop_tail",
         import_file_no=row.import_file_no,
         byte_offset=batch.before.resume_at,
     )
     notes: list[str] = []
-    odd: list[str] = []
     state = load_state(tx, row.session_no) if row.session_no is not None else None
-    for item in batch.items:
-        if isinstance(item, Draft):
-            if state is None:
-                state = load_state(tx, _create_session(tx, file, batch.identity, notes))
-            trouble = key_trouble(item.idempotency_key)
-            if (
-                trouble is not None
-            ):  # the text keeps it; no claim of a message may take it for its own
-                odd.append(f"entry {item.entry_id}: {trouble}; left out")
-                item.idempotency_key = None
-            replay(tx, state, item, odd)
-        else:
-            _keep(tx, row.import_file_no, item, after_seq=-1 if state is None else state.last_seq)
-            quarantined += 1
-    if state is not None and batch.items:
-        save_state(tx, state)
-        notes += odd[:NOTES_MAX]
-        created_at_ms = batch.identity.created_at_ms if batch.identity is not None else None
-        tx.run(
-            "import_file.date_session",
-            session_no=state.session_no,
-            created_at_ms=created_at_ms,
-            updated_at_ms=file.modified_at_ms,
-        )
+    if batch.items:
+        state, kept = _store_items(tx, file, row, state, batch, notes)
+        quarantined += kept
     if state is not None and batch.last and file.kind in ENDED_KINDS:
         registry.end(tx, state.session_no)
     entries = state.last_seq if state is not None and batch.items else row.entries
@@ -132,6 +93,68 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
         note=_note_of(row, batch, notes),
     )
     return BatchResult(state.session_id if state is not None else None, entries, notes)
+
+
+def _refuse_batch(tx: Tx, row: statements.ImportFileByPath, batch: FileBatch) -> None:
+    """Refuse a batch that does not continue what is stored."""
+    # Invariant: the record says exactly how much of the file is stored, and a batch begins
+    # exactly there. Of two imports at once, one continues and the other is refused.
+    if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
+        raise Overtaken(
+            f"another import is reading it too, and has come to byte {row.bytes:,}; "
+            "import again when that is done"
+        )
+    if not batch.items:
+        return
+    if (
+        row.session_no is not None
+        and tx.first("archive.of_session", session_no=row.session_no) is not None
+    ):
+        raise SessionDiverged(
+            f"session {row.session_id} is archived; restore it, then import again: "
+            f"`sessiondb restore DB {row.session_id}`"
+        )
+    if row.session_last_seq != row.entries:
+        raise SessionDiverged(_about_divergence(row.session_id, row.session_last_seq - row.entries))
+
+
+def _store_items(
+    tx: Tx,
+    file: SourceFile,
+    row: statements.ImportFileByPath,
+    state: State | None,
+    batch: FileBatch,
+    notes: list[str],
+) -> tuple[State | None, int]:
+    """Append the entries of a batch and keep its quarantined lines.
+
+    Return the session's state, and how many lines were kept. The first entry makes the session.
+    """
+    odd: list[str] = []
+    kept = 0
+    for item in batch.items:
+        if not isinstance(item, Draft):
+            _keep(tx, row.import_file_no, item, after_seq=-1 if state is None else state.last_seq)
+            kept += 1
+            continue
+        if state is None:
+            state = load_state(tx, _create_session(tx, file, batch.identity, notes))
+        trouble = key_trouble(item.idempotency_key)
+        if trouble is not None:
+            # The text keeps it. No claim of a message may take it for its own.
+            odd.append(f"entry {item.entry_id}: {trouble}; left out")
+            item.idempotency_key = None
+        replay(tx, state, item, odd)
+    if state is not None:
+        save_state(tx, state)
+        notes += odd[:NOTES_MAX]
+        tx.run(
+            "import_file.date_session",
+            session_no=state.session_no,
+            created_at_ms=batch.identity.created_at_ms if batch.identity is not None else None,
+            updated_at_ms=file.modified_at_ms,
+        )
+    return state, kept
 
 
 def _note_of(
