@@ -21,7 +21,8 @@
     |   `-- UnsafeSQLite           a SQLite with the WAL-reset bug, or a second one loaded
     |-- NotFound                   no such session, key, entry, epoch or compaction
     |-- InvalidInput               what was passed cannot be stored. Nothing was changed
-    |   `-- InvalidKey             a session key outside the grammar
+    |   |-- InvalidKey             a session key outside the grammar
+    |   `-- IdentityConflict       an event id or idempotency key that stands for something else
     |-- SessionEnded               an ended transcript accepts no append
     |   `-- SessionArchived        its entries are in an archive: restore it to read or continue it
     `-- CompactionRefused
@@ -170,6 +171,12 @@ class InvalidInput(SessionDBError):
 
 class InvalidKey(InvalidInput):
     """The session key is outside the grammar `agent:<agentId>:<rest>`."""
+
+
+class IdentityConflict(InvalidInput):
+    """The event id or the idempotency key was used before, for something else. Nothing was
+    changed.
+    """
 
 
 class SessionBusy(StoreBusy):

@@ -28,11 +28,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.errors import NotFound, SessionEnded
+from sessiondb.errors import IdentityConflict, NotFound, SessionEnded
 from sessiondb.json_text import dumps
 from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Receipt
 
+from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
 from .paths import entry_number, on_path, require_entries, segments, session_of
 
@@ -140,13 +141,19 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
     """Append drafts in order, each at the head or after the parent that it names. All or none.
 
     Durable once the surrounding transaction commits. May be repeated for drafts that carry an
-    idempotency key: the second time returns the first receipt and changes nothing.
+    idempotency key: the second time returns the first receipt and changes nothing, also when the
+    session has ended meanwhile.
 
     Raises:
         NotFound: no such session, or the transcript has no such parent.
+        IdentityConflict: a draft's key is that of an entry that says something else.
         SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
     """
     state = load_state(tx, session_no)
+    if state.ended_at_ms is not None:
+        repeated = [receipt for draft in drafts if (receipt := _repeated(tx, state, draft))]
+        if len(repeated) == len(drafts) > 0:
+            return repeated
     require_live(state)
     placed = [place(tx, state, draft) for draft in drafts]
     if not all(receipt.duplicate for receipt in placed):
@@ -159,22 +166,45 @@ def place(tx: Tx, state: State, draft: Draft) -> Receipt:
 
     Raises:
         NotFound: the transcript has no such parent.
+        IdentityConflict: the draft's key is that of an entry that says something else.
     """
-    if draft.idempotency_key is not None:
-        known = find_by_key(tx, state, draft.idempotency_key)
-        if known is not None:
-            return Receipt(
-                known.entry_no,
-                known.entry_id,
-                known.position,
-                state.epoch,
-                known.tokens,
-                known.appended_at_ms,
-                True,
-            )
+    repeated = _repeated(tx, state, draft)
+    if repeated is not None:
+        return repeated
     if draft.follows_head or draft.parent_id == state.head_id:
         return place_at_head(tx, state, draft)
     return place_after(tx, state, draft, _named_parent(tx, state, draft.parent_id))
+
+
+def _repeated(tx: ReadTx, state: State, draft: Draft) -> Receipt | None:
+    """Return the first receipt of a draft whose key is known. None if it is new.
+
+    Raises:
+        IdentityConflict: the entry with that key says something else.
+    """
+    if draft.idempotency_key is None:
+        return None
+    known = find_by_key(tx, state, draft.idempotency_key)
+    if known is None:
+        return None
+    if not says_the_same(known.payload, _payload(draft, None)[0]):
+        raise IdentityConflict(
+            f"session {state.session_id}: the idempotency key {draft.idempotency_key!r} is that of "
+            f"entry {known.entry_id}, which says something else than this {draft.type}. Nothing "
+            "was changed; append it with a key of its own",
+            session_id=state.session_id,
+            idempotency_key=draft.idempotency_key,
+            entry_id=known.entry_id,
+        )
+    return Receipt(
+        known.entry_no,
+        known.entry_id,
+        known.position,
+        state.epoch,
+        known.tokens,
+        known.appended_at_ms,
+        True,
+    )
 
 
 def place_at_head(tx: Tx, state: State, draft: Draft) -> Receipt:

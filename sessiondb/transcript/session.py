@@ -56,14 +56,16 @@ class Session:
         """Append a message, a typed entry, or the JSON text of either, after the head.
 
         On disk when it returns. With an idempotency key it may be repeated: the second call returns
-        the first receipt with `duplicate=True`. Never waits for a compaction or an import. A slow
-        reader costs it at most `Limits.wal_reset_ms_max`, while the WAL is reset.
+        the first receipt with `duplicate=True`, also when the session has ended meanwhile. Never
+        waits for a compaction or an import. A slow reader costs it at most
+        `Limits.wal_reset_ms_max`, while the WAL is reset.
 
         Raises:
             InvalidInput: not JSON, or neither a message (with a role) nor an entry (with a type).
             StoreBusy: the queue is full. Retry after `retry_after_ms`.
             NotExecuted: `timeout_s` passed before the transaction began.
             NotFound: the entry names a parent that is not in the transcript.
+            IdentityConflict: the key is that of an entry that says something else.
             SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
         """
         return (await self._append([await prepare(item, idempotency_key)], timeout_s))[0]
@@ -80,7 +82,8 @@ class Session:
         Raises:
             InvalidInput: one of them cannot be stored (its index is in the message), or they are
                 too many at once.
-            StoreBusy, NotExecuted, NotFound, SessionEnded: as of `append`. None was stored.
+            StoreBusy, NotExecuted, NotFound, IdentityConflict, SessionEnded: as of `append`.
+                None was stored.
         """
         check_append(len(items), 0)
         keys = idempotency_keys if idempotency_keys is not None else [None] * len(items)

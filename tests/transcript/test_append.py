@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ async def test_a_repeated_key_returns_the_first_receipt(
         first = await session.append(user("hello"), idempotency_key="k")
         await session.append(reply("hi"))
         before = await session.info()
-        again = await session.append(user("something else"), idempotency_key="k")
+        again = await session.append({**user("hello"), "timestamp": 7}, idempotency_key="k")
         assert (again.entry_no, again.entry_id, again.duplicate, first.duplicate) == (
             first.entry_no,
             first.entry_id,
@@ -47,12 +48,71 @@ async def test_a_repeated_key_returns_the_first_receipt(
         )
 
 
+OTHER_ITEMS = [
+    user("another text"),
+    {"role": "user", "content": "hello", "excludeFromContext": True},
+    {"role": "assistant", "content": "hello"},
+    {"type": "custom", "customType": "t", "data": "hello"},
+    {"type": "message", "message": {"role": "user", "content": ["hello"]}},
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("item", OTHER_ITEMS, ids=str)
+async def test_a_used_key_with_other_content_is_an_error(tmp_db: Path, item: Any) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session, other = await db.create_session("s"), await db.create_session("other")
+        first = await session.append(user("hello"), idempotency_key="k")
+        before = await session.info()
+        with pytest.raises(sessiondb.IdentityConflict, match=f"'k' is that of .*{first.entry_id}"):
+            await session.append(item, idempotency_key="k")
+        with pytest.raises(sessiondb.IdentityConflict):
+            await session.append_many([user("new"), item], idempotency_keys=["k2", "k"])
+        assert await session.info() == before, "nothing was changed"
+        assert not (await other.append(item, idempotency_key="k")).duplicate
+
+
+@pytest.mark.anyio
+async def test_the_same_entry_in_another_layout_is_a_repetition(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        entry = {"type": "custom", "customType": "t", "data": {"a": 1, "b": [2.0, None]}}
+        first = await session.append(entry, idempotency_key="k")
+        layouts = [
+            '{ "data": {"b": [2.0, null], "a": 1}, "customType": "t", "type": "custom" }',
+            {**entry, "id": "mine", "timestamp": "2026-01-01T00:00:00.000Z"},
+            {**entry, "parentId": None},
+        ]
+        for item in layouts:
+            again = await session.append(item, idempotency_key="k")
+            assert (again.entry_id, again.duplicate) == (first.entry_id, True)
+
+
+@pytest.mark.anyio
+async def test_a_repetition_after_the_end_gets_the_first_receipt(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        first = await session.append(user("a"), idempotency_key="k1")
+        await session.append(user("b"), idempotency_key="k2")
+        await session.end()
+        again = await session.append(user("a"), idempotency_key="k1")
+        assert (again.entry_id, again.duplicate) == (first.entry_id, True)
+        both = await session.append_many([user("a"), user("b")], idempotency_keys=["k1", "k2"])
+        assert [receipt.duplicate for receipt in both] == [True, True]
+        with pytest.raises(sessiondb.SessionEnded):
+            await session.append_many([user("a"), user("c")], idempotency_keys=["k1", "k3"])
+        with pytest.raises(sessiondb.IdentityConflict):
+            await session.append(user("not a"), idempotency_key="k1")
+        with pytest.raises(sessiondb.SessionEnded):
+            await session.append(user("a"))
+
+
 @pytest.mark.anyio
 async def test_a_message_can_carry_its_own_key_and_the_argument_wins(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         await session.append({**user("a"), "idempotencyKey": "own"})
-        assert (await session.append({**user("b"), "idempotencyKey": "own"})).duplicate
+        assert (await session.append({**user("a"), "idempotencyKey": "own"})).duplicate
         assert not (
             await session.append({**user("c"), "idempotencyKey": "own"}, idempotency_key="argument")
         ).duplicate

@@ -55,7 +55,7 @@ WHERE branch_no = :branch_no;
 
 -- name: by_idempotency_key
 -- Return the entry that an earlier call with the same key stored in this session.
-SELECT entry_no, entry_id, position, tokens, appended_at_ms FROM entry
+SELECT entry_no, entry_id, position, tokens, appended_at_ms, payload FROM entry
 WHERE entry_no >> 32 = :session_no AND idempotency_key = :idempotency_key;
 
 -- name: by_id

@@ -233,11 +233,18 @@ class Machine(RuleBasedStateMachine):
         length=lengths,
         usage=st.sampled_from([None, None, None, 77]),
         key=st.sampled_from([None, None, "k1", "k2"]),
+        repeat=st.booleans(),
     )
-    def append(self, pick: int, kind: str, length: int, usage: int | None, key: str | None) -> None:
+    def append(
+        self, pick: int, kind: str, length: int, usage: int | None, key: str | None, repeat: bool
+    ) -> None:
+        """Append an item, with a key that may be known, for the same item or another one."""
         pair = self.pair(pick)
         text, call_id = self._item(pair.model, kind, length)
         usage = usage if kind in ("assistant", "call") else None
+        known = pair.model.by_key.get(key) if key is not None else None
+        if repeat and known is not None:
+            kind, text, call_id, usage = known.kind, known.text, known.call_id, known.usage
         done = self.both(
             lambda: pair.model.append(kind, text, key=key, call_id=call_id, usage=usage),
             lambda: self.call(

@@ -225,10 +225,13 @@ class Session:
         call_id: str | None = None,
         usage: int | None = None,
     ) -> tuple[Item, bool]:
+        known = self.by_key.get(key) if key is not None else None
+        if known is not None:
+            if (known.kind, known.text, known.call_id, known.usage) != (kind, text, call_id, usage):
+                raise Refused("IdentityConflict")
+            return known, True
         if self.ended:
             raise Refused("SessionEnded")
-        if key is not None and key in self.by_key:
-            return self.by_key[key], True
         item = self._follow(kind, text)
         item.call_id, item.usage = call_id, usage
         item.boundary = self.boundary
