@@ -14,7 +14,7 @@
 -- context begins.
 
 PRAGMA application_id = 0x53455344;   -- "SESD"
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- One row per process that opened the file for writing. A process is alive if boot_id,
 -- pid and the pid's start time match, so a recycled pid is not mistaken for it. For
@@ -272,11 +272,19 @@ CREATE INDEX turn_by_session ON turn (session_no);
 -- The inbox: a message that was accepted is a row here, whatever happens next.
 --   queued -> claimed -> done | dead
 --   interrupted: its turn was interrupted, and the resume plan decides
+-- A message ends answered by a completed turn, or with an event that its sender can see.
 CREATE TABLE inbox (
   inbox_no          INTEGER PRIMARY KEY AUTOINCREMENT,
   channel           TEXT    NOT NULL,           -- the adapter: discord:bot1, web, cron
   event_id          TEXT    NOT NULL,           -- the adapter's own id of the message
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
+  session_key       TEXT,                       -- the conversation that it came from. NULL: it was
+                                                -- accepted before schema 4
+  digest            TEXT,                       -- of the message, to tell a repeated delivery from
+                                                -- another message. NULL: likewise
+  edited            INTEGER NOT NULL DEFAULT 0, -- the version of its newest edit. 0: none
+  edit_of           INTEGER,                    -- of an edit that a turn reads on its own: the
+                                                -- message that it edits, whose row may be pruned
   lane              TEXT    NOT NULL REFERENCES lane (lane),
   state             TEXT    NOT NULL CONSTRAINT inbox_state_known
                     CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
@@ -285,13 +293,19 @@ CREATE TABLE inbox (
   attempts          INTEGER NOT NULL DEFAULT 0,
   turn_no           INTEGER,                    -- the last turn that claimed it
   entry_no          INTEGER,                    -- its user entry, once it was claimed
+  superseded_by     INTEGER,                    -- the message whose turn answers this one, too.
+                                                -- 0: superseded before schema 4
+  told_no           INTEGER,                    -- the event that told its sender of its end. NULL:
+                                                -- it is open or answered. 0: ended before schema 4
   delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user was told that the answer takes longer
   timeout_ms        INTEGER,                    -- of a resume: how long it may go on without
                                                 -- progress
   lane_before       TEXT,                       -- of a resume: the lane that accepted it
   reason            TEXT,
   payload           TEXT    NOT NULL,           -- the message, as JSON
-  CONSTRAINT inbox_event_once UNIQUE (channel, event_id)
+  CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
+  CONSTRAINT inbox_end_is_told
+  CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL))
 ) STRICT;
 -- A due message is found by a search in this index, not by reading the messages that wait.
 CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';
@@ -299,6 +313,8 @@ CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no)
 WHERE state IN ('queued', 'claimed', 'interrupted');
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
 CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
+CREATE INDEX inbox_edits ON inbox (edit_of) WHERE edit_of IS NOT NULL;
+CREATE INDEX inbox_told ON inbox (told_no) WHERE told_no IS NOT NULL;
 
 -- The outbox: replies, written in the transaction that completes their turn.
 --   pending -> sending -> sent | failed | unknown

@@ -47,6 +47,7 @@ from .models import (
     CompactionInfo,
     CompactionResult,
     DeadLetter,
+    Edited,
     Event,
     ExportReport,
     Holding,
@@ -354,6 +355,8 @@ class SessionDB:
             InvalidInput: not a message, lane `resume`, which is the resume plan's. Or a
                 `channel` or `event_id` that is no text. The same call never succeeds.
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`. Likewise.
+            IdentityConflict: the channel brought this event before, from another conversation
+                or with another text. Likewise. An edited message comes through `edit`.
             SessionEnded: the key's session has ended. `unbind` the key, and the next message
                 begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
@@ -362,6 +365,42 @@ class SessionDB:
         return await self.write(
             "inbox.accept",
             lambda tx: inbox.accept(tx, incoming),
+            size=len(incoming.payload),
+            timeout_s=timeout_s,
+        )
+
+    async def edit(
+        self,
+        channel: str,
+        event_id: str,
+        key: str,
+        message: dict[str, Any] | BaseModel | str,
+        *,
+        version: int,
+        timeout_s: float | None = None,
+    ) -> Edited:
+        """Give an accepted message a new text, because its sender edited it. Durable on return.
+
+        `channel`, `event_id` and `key` are those that it was accepted with. `version` grows
+        with each edit of a message: the channel's number or time of the edit. May be
+        repeated: a version that is no newer changes nothing.
+
+        While no turn has read the message, the new text takes the place of the old one, and
+        keeps its place in the queue. Otherwise the transcript has the old text, which stays.
+        The new one then waits as a message of its own, in the same lane. A turn that works on
+        the old text goes on. `abort_turn(edited.answering_turn_no, ...)` stops it.
+
+        Raises:
+            NotFound: the channel never brought this event, or its row was pruned. Accept it.
+            IdentityConflict: the event came from another conversation.
+            InvalidInput: not a message, or a version below 1.
+            SessionBusy, StoreBusy, InvalidKey, SessionEnded, NotExecuted: as of `accept`.
+        """
+        checked = inbox.check_version(version)
+        incoming = await inbox.prepare_incoming(channel, event_id, key, message, turns.MAIN_LANE)
+        return await self.write(
+            "inbox.edit",
+            lambda tx: inbox.edit(tx, incoming, checked),
             size=len(incoming.payload),
             timeout_s=timeout_s,
         )

@@ -32,9 +32,12 @@ LOOK_BACK = 5_000
 
 def emit(
     tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any
-) -> None:
-    """Record an event. It is delivered after the surrounding transaction has committed."""
-    tx.run(
+) -> int:
+    """Record an event, and return its number.
+
+    It is delivered after the surrounding transaction has committed.
+    """
+    return tx.one(
         "events.emit",
         kind=kind,
         audience=audience,
@@ -42,7 +45,7 @@ def emit(
         now_ms=tx.now_ms,
         text=text,
         data=dumps(data),
-    )
+    ).event_no
 
 
 def after(

@@ -305,6 +305,24 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Edited:
+    """The receipt of an edit. It is on disk."""
+
+    inbox_no: int
+    """The message that has the new text."""
+    session_id: str
+    outcome: Literal["replaced", "queued", "unchanged"]
+    """`replaced`: no turn had read the old text, and the new one is in its place.
+
+    `queued`: the old text is in the transcript, and the new one waits as a message of its own.
+    `unchanged`: the message has this text already."""
+    answering_turn_no: int | None
+    """The turn that works on the old text now. None: there is none."""
+    duplicate: bool
+    """True: this edit, or a newer one, had been reported before. This call changed nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A notice for an operator, or for the user who waits."""
 

@@ -338,6 +338,12 @@ class ContextBoundary(NamedTuple):
     payload: str
 
 
+class EventsEmit(NamedTuple):
+    """events.emit: Record an event. It is committed with the change that it reports."""
+
+    event_no: int
+
+
 class EventsAfter(NamedTuple):
     """events.after: Return the events after a cursor, in order. Safe, because numbers are assigned under the one write lock: a later commit never carries a lower number. (On a server with concurrent writers this would not hold.)"""
 
@@ -371,16 +377,13 @@ class EventsLast(NamedTuple):
     event_no: int | None
 
 
-class EventsNthLast(NamedTuple):
-    """events.nth_last: Return the number of the n-th event from the end."""
-
-    event_no: int
+EventsNthLast = EventsEmit  # events.nth_last
 
 
-EventsNthLastFor = EventsNthLast  # events.nth_last_for
+EventsNthLastFor = EventsEmit  # events.nth_last_for
 
 
-EventsCursor = EventsNthLast  # events.cursor
+EventsCursor = EventsEmit  # events.cursor
 
 
 class ImportFileKnown(NamedTuple):
@@ -573,18 +576,34 @@ class ImportFileUndone(NamedTuple):
 
 
 class InboxByEvent(NamedTuple):
-    """inbox.by_event: Return the receipt of a message that was accepted before."""
+    """inbox.by_event: Return the receipt of a message that was accepted before, and what makes it that one."""
 
     inbox_no: int
     session_id: str
     state: str
     accepted_at_ms: int
+    session_key: str | None
+    digest: str | None
+    edited: int
+    lane: str
+    lane_before: str | None
+    turn_no: int | None
 
 
 class InboxAccept(NamedTuple):
     """inbox.accept: Accept a message: it is accepted when this row is committed."""
 
     inbox_no: int
+
+
+class InboxNewestText(NamedTuple):
+    """inbox.newest_text: Return the message that has the newest text of an edited one: its last edit that a turn reads on its own or, without one, itself."""
+
+    inbox_no: int
+    session_id: str
+    state: str
+    digest: str | None
+    turn_no: int | None
 
 
 class InboxWaitingInSession(NamedTuple):
@@ -610,6 +629,7 @@ class InboxCandidate(NamedTuple):
     attempts: int
     timeout_ms: int | None
     ended_at_ms: int | None
+    edit_of: int | None
     payload: str
 
 
@@ -1363,6 +1383,7 @@ class TranscriptByIdempotencyKey(NamedTuple):
     position: int
     tokens: int
     appended_at_ms: int
+    payload: str
 
 
 class TranscriptById(NamedTuple):
@@ -1881,6 +1902,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary | None: ...
     @overload
+    def first(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit | None: ...
+    @overload
     def first(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter | None: ...
     @overload
     def first(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: SqlValue) -> EventsAfterFor | None: ...
@@ -1937,7 +1960,9 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent | None: ...
     @overload
-    def first(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept | None: ...
+    def first(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> InboxNewestText | None: ...
     @overload
     def first(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, limit: SqlValue) -> InboxWaitingInSession | None: ...
     @overload
@@ -2261,6 +2286,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary: ...
     @overload
+    def one(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit: ...
+    @overload
     def one(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter: ...
     @overload
     def one(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: SqlValue) -> EventsAfterFor: ...
@@ -2317,7 +2344,9 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent: ...
     @overload
-    def one(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept: ...
+    def one(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept: ...
+    @overload
+    def one(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> InboxNewestText: ...
     @overload
     def one(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, limit: SqlValue) -> InboxWaitingInSession: ...
     @overload
@@ -2637,6 +2666,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> list[ContextBoundary]: ...
     @overload
+    def all(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> list[EventsEmit]: ...
+    @overload
     def all(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> list[EventsAfter]: ...
     @overload
     def all(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[EventsAfterFor]: ...
@@ -2693,7 +2724,9 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> list[InboxByEvent]: ...
     @overload
-    def all(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> list[InboxAccept]: ...
+    def all(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> list[InboxAccept]: ...
+    @overload
+    def all(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> list[InboxNewestText]: ...
     @overload
     def all(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, limit: SqlValue) -> list[InboxWaitingInSession]: ...
     @overload
@@ -3040,7 +3073,11 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["import_file.save_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, sha256: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.replace_text"], /, *, payload: SqlValue, digest: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.note_edit"], /, *, version: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.claim"], /, *, turn_no: SqlValue, entry_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
@@ -3052,7 +3089,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.suspend"], /, *, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["inbox.dead_letter"], /, *, reason: SqlValue, inbox_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["inbox.dead_letter"], /, *, reason: SqlValue, told_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.supersede_resumes"], /, *, session_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
@@ -3128,7 +3165,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, lane: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, turn_no: SqlValue, entry_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload

@@ -418,6 +418,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     # nature. Its other calls are here.
 
     accept = _call(database.SessionDB.accept)
+    edit = _call(database.SessionDB.edit)
     dead_letters = _iterator(database.SessionDB.dead_letters)
     requeue = _call(database.SessionDB.requeue)
     drop = _call(database.SessionDB.drop)

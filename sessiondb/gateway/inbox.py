@@ -7,8 +7,11 @@
 
 An adapter calls `accept` before it acknowledges a message to its channel. The same
 (channel, event_id) again gets the first receipt, so a channel may deliver as often as
-it likes. When a session or a lane is full, the adapter gets an error with a time to
-retry. It can NACK instead of dropping the message.
+it likes. The same id from another conversation, or with another text, is an error: some
+channels number their messages per conversation, and a message must not pass for another
+one. `edit` is the verb for a message whose sender changed its text. When a session or a
+lane is full, the adapter gets an error with a time to retry. It can NACK instead of
+dropping the message.
 
 Order: one message of a session at a time, first come first served. A message that waits for
 its retry holds up those behind it. A resume is the exception. Every newer message of its
@@ -18,24 +21,34 @@ has that already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio.to_thread
 from pydantic import BaseModel
 
 from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.errors import InvalidInput, NotFound, SessionBusy, SessionEnded
+from sessiondb.errors import (
+    IdentityConflict,
+    InvalidInput,
+    NotFound,
+    SessionBusy,
+    SessionEnded,
+)
 from sessiondb.json_text import dumps
 from sessiondb.limits import LANE_WAITING_MAX, SESSION_KEY_CHARS_MAX, SESSION_WAITING_MAX
 from sessiondb.messages import message_json
-from sessiondb.models import Accepted, DeadLetter, OpenMessage
+from sessiondb.models import Accepted, DeadLetter, Edited, OpenMessage
 from sessiondb.transcript import registry
+from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded, is_large
 from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import turns
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,9 @@ class Incoming:
     key: SessionKey
     lane: str
     payload: str
+    digest: str
     session_id: str  # for a session that does not exist yet
+    edit_of: int | None = None
 
 
 async def prepare_incoming(
@@ -60,14 +75,14 @@ async def prepare_incoming(
             number) is not a text that fits.
         InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
     """
-    text = (
-        await anyio.to_thread.run_sync(message_text, message)
+    text, said = (
+        await anyio.to_thread.run_sync(_encoded, message)
         if is_large(message)
-        else message_text(message)
+        else _encoded(message)
     )
     _check_text("channel", channel)
     _check_text("event_id", event_id)
-    return Incoming(channel, event_id, parse_key(key), lane, text, registry.new_session_id())
+    return Incoming(channel, event_id, parse_key(key), lane, text, said, registry.new_session_id())
 
 
 def _check_text(name: str, value: object) -> None:
@@ -77,8 +92,19 @@ def _check_text(name: str, value: object) -> None:
         )
 
 
-def message_text(message: dict[str, Any] | BaseModel | str) -> str:
-    """Encode a message for the inbox.
+def check_version(version: object) -> int:
+    """Return the version of an edit.
+
+    Raises:
+        InvalidInput: it is no number from 1 to 2^63 - 1.
+    """
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 2**63:
+        raise InvalidInput(f"the version of an edit is a number of at least 1, not {version!r:.80}")
+    return version
+
+
+def _encoded(message: dict[str, Any] | BaseModel | str) -> tuple[str, str]:
+    """Encode a message for the inbox. Also return the digest of what it says.
 
     Raises:
         InvalidInput: not a message with a role, or not what a transcript can store.
@@ -96,13 +122,14 @@ def message_text(message: dict[str, Any] | BaseModel | str) -> str:
             'a message has a "role" and no "type"; other entries are appended to their session, '
             "not accepted"
         )
-    return text
+    return text, digest(fields)
 
 
 def accept(tx: Tx, incoming: Incoming) -> Accepted:
     """Store a message. Durable once the transaction commits. May be repeated.
 
     Raises:
+        IdentityConflict: the event is known, from another conversation or with another text.
         SessionBusy: too many messages of this session, or in this lane, are waiting.
         SessionEnded: the key is bound to a session that has ended, and takes no message.
         NotFound: no such lane.
@@ -110,6 +137,8 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     """
     known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
     if known is not None:
+        _refuse_other_conversation(known, incoming)
+        _refuse_other_text(known, incoming)
         return Accepted(
             known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True
         )
@@ -130,11 +159,99 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         channel=incoming.channel,
         event_id=incoming.event_id,
         session_no=ref.session_no,
+        session_key=incoming.key.text,
+        digest=incoming.digest,
+        edit_of=incoming.edit_of,
         lane=incoming.lane,
         now_ms=tx.now_ms,
         payload=incoming.payload,
     )
     return Accepted(row.inbox_no, ref.session_id, "queued", tx.now_ms, ahead, duplicate=False)
+
+
+def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
+    """Give an accepted message a new text, or queue that behind it. May be repeated.
+
+    Raises:
+        NotFound: there is no such message.
+        IdentityConflict: it came from another conversation.
+        SessionBusy, SessionEnded: the new text has to wait as a message, and cannot.
+    """
+    known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
+    if known is None:
+        raise NotFound(
+            f"{incoming.channel} never brought event {incoming.event_id!r}, or its row was pruned; "
+            "accept the edited text as a message",
+            channel=incoming.channel,
+            event_id=incoming.event_id,
+        )
+    _refuse_other_conversation(known, incoming)
+    newest = tx.one("inbox.newest_text", inbox_no=known.inbox_no)
+    answering = next((row.turn_no for row in (newest, known) if row.state == "claimed"), None)
+    if version <= known.edited or newest.digest == incoming.digest:
+        before: Literal["replaced", "queued"] = (
+            "replaced" if newest.inbox_no == known.inbox_no else "queued"
+        )
+        return Edited(
+            newest.inbox_no,
+            newest.session_id,
+            before if version <= known.edited else "unchanged",
+            answering,
+            duplicate=version <= known.edited,
+        )
+    tx.run("inbox.note_edit", inbox_no=known.inbox_no, version=version)
+    if tx.run(
+        "inbox.replace_text",
+        inbox_no=newest.inbox_no,
+        payload=incoming.payload,
+        digest=incoming.digest,
+    ):
+        return Edited(newest.inbox_no, newest.session_id, "replaced", None, duplicate=False)
+    follower = replace(
+        incoming,
+        event_id=f"{incoming.event_id} edit {version}",
+        lane=known.lane_before or known.lane,
+        edit_of=known.inbox_no,
+    )
+    queued = accept(tx, follower)
+    return Edited(queued.inbox_no, queued.session_id, "queued", answering, duplicate=False)
+
+
+def _refuse_other_conversation(known: statements.InboxByEvent, incoming: Incoming) -> None:
+    """Refuse an event whose id another conversation of the channel has used.
+
+    Messages that were accepted before schema 4 do not say from which conversation.
+    """
+    if known.session_key is not None and known.session_key != incoming.key.text:
+        raise IdentityConflict(
+            f"{incoming.channel} brought event {incoming.event_id!r} before, from "
+            f"{known.session_key} (inbox item {known.inbox_no}), and now from {incoming.key.text}. "
+            "Nothing was changed; an event id must be unique in its channel: put the "
+            "conversation's id in front of it",
+            channel=incoming.channel,
+            event_id=incoming.event_id,
+            inbox_no=known.inbox_no,
+            session_key=known.session_key,
+        )
+
+
+def _refuse_other_text(known: statements.InboxByEvent, incoming: Incoming) -> None:
+    """Refuse an event that was accepted with another text.
+
+    An edited message has had more than one, so any is taken for a repetition. Messages that
+    were accepted before schema 4 have no digest.
+    """
+    if known.edited or known.digest is None or known.digest == incoming.digest:
+        return
+    raise IdentityConflict(
+        f"{incoming.channel} brought event {incoming.event_id!r} before, with another text than "
+        f"this one of {len(incoming.payload):,} characters (inbox item {known.inbox_no}, "
+        f"{known.state}). Nothing was changed; if its sender edited the message, call db.edit()",
+        channel=incoming.channel,
+        event_id=incoming.event_id,
+        inbox_no=known.inbox_no,
+        session_key=known.session_key,
+    )
 
 
 def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:

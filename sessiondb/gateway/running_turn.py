@@ -160,6 +160,14 @@ class Turn:
         return self._started.inbox_no
 
     @property
+    def edit_of(self) -> int | None:
+        """The message that this one edits, which is in the context already. None: no edit.
+
+        An edit that was reported before any turn had read the message is no turn of its own.
+        """
+        return self._started.edit_of
+
+    @property
     def kind(self) -> turns.Kind:
         """`message`, or `resume`: it continues what another turn of this message had begun."""
         return self._started.kind

@@ -55,9 +55,10 @@ if TYPE_CHECKING:
 Ended = Literal["completed", "failed", "aborted", "interrupted"]
 Kind = Literal["message", "resume"]
 
+OPEN = ("queued", "claimed", "interrupted")
 TAKE_OVER_AT_ONCE = 50
 LEASE_OVER = "its lease ran out"
-RESUME_LANE = "resume"
+MAIN_LANE, RESUME_LANE = "main", "resume"
 """A turn in this lane is a resume. Only the resume plan puts messages there."""
 
 
@@ -89,6 +90,7 @@ class Candidate:
     attempts: int
     timeout_ms: int | None
     ended_at_ms: int | None
+    edit_of: int | None
     payload: str
 
 
@@ -112,6 +114,8 @@ class Started:
     progress_ms: int | None
     """Of a resume: the work is cut off after this long without progress, too."""
     accepted_at_ms: int
+    edit_of: int | None
+    """The message whose text this one replaces, although a turn had read that already."""
     notified: bool
     """True: the sender has been notified that the answer takes longer."""
 
@@ -262,6 +266,7 @@ def claim(
         timeout_ms=timeout_ms,
         progress_ms=now.timeout_ms if kind == "resume" else None,
         accepted_at_ms=notified.accepted_at_ms,
+        edit_of=now.edit_of,
         notified=bool(notified.delayed),
     )
 
@@ -585,22 +590,22 @@ def set_aside(tx: Tx, turn_no: int, inbox_no: int, reason: str) -> bool:
         reason=reason,
     ):
         return False
-    if tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason):
-        _notify_dead(tx, inbox_no, None, reason)
+    _give_up(tx, inbox_no, None, reason)
     return True
 
 
 def dead_letter(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> None:
     """Give up a message: a dead letter, an event for the user who waits, one for the operator."""
-    require_one(
-        tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason),
-        f"inbox item {inbox_no} was open",
-    )
-    _notify_dead(tx, inbox_no, session_no, reason)
+    given_up = _give_up(tx, inbox_no, session_no, reason)
+    require_one(int(given_up), f"inbox item {inbox_no} was open")
 
 
-def _notify_dead(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> None:
-    events.emit(
+def _give_up(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> bool:
+    """Give up a message that is open. False if it is not: nobody is told then."""
+    message = tx.first("inbox.notified", inbox_no=inbox_no)
+    if message is None or message.state not in OPEN:
+        return False
+    told_no = events.emit(
         tx,
         "message_dead",
         "user",
@@ -608,6 +613,8 @@ def _notify_dead(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> 
         session_no=session_no,
         inbox_no=inbox_no,
     )
+    changed = tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason, told_no=told_no)
+    require_one(changed, f"inbox item {inbox_no} was open")
     events.emit(
         tx,
         "message_dead",
@@ -616,6 +623,7 @@ def _notify_dead(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> 
         session_no=session_no,
         inbox_no=inbox_no,
     )
+    return True
 
 
 def _finish(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sessiondb.backend import Row
+from sessiondb.gateway import turns
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 
 from . import archives
@@ -242,10 +243,9 @@ def _settle_message(work: Workspace, row: Row) -> None:
         work.change(
             "interrupt_turn", turn_no=row.turn_no, reason="salvaged: its message was settled"
         )
-    reason = "salvaged"
-    if not row.is_json and state in ("queued", "claimed", "interrupted"):
-        # No turn can run on it. A dead message is shown to a person, who can still read it.
-        state, turn_no, reason = "dead", None, "salvaged: its text is damaged"
+    unusable = not row.is_json and state in ("queued", "claimed", "interrupted")
+    if unusable:
+        state, turn_no = "queued", None
     if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.change(
             "set_inbox",
@@ -253,8 +253,13 @@ def _settle_message(work: Workspace, row: Row) -> None:
             state=state,
             turn_no=turn_no,
             entry_no=entry_no,
-            reason=reason,
+            reason="salvaged",
         )
+    if unusable:
+        # No turn can run on it. A dead message is shown to a person, who can still read it.
+        state = "dead"
+        work.write(turns.dead_letter, row.inbox_no, row.session_no, "salvaged: its text is damaged")
+    if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.note_loss(
             f"message {row.inbox_no} was {row.state}. "
             f"With the rest of its turn and its entry, it is {state} now"

@@ -19,7 +19,7 @@ from sessiondb.errors import NewerSchema, NotASessionDB
 from .connection import drain
 
 APPLICATION_ID = 0x53455344  # "SESD", also in schema.sql
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What this release reads and writes: the number of the last migration."""
 
 _MIGRATION = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")

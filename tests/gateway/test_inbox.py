@@ -12,19 +12,25 @@ import pytest
 import sessiondb
 from sessiondb import paging
 from sessiondb.gateway import inbox, outbox, turns
+from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import writer
 from tests.support.core import query, user
 from tests.support.engine import other_process
 from tests.support.gateway import (
     KEY,
     Clock,
+    answer,
     claim,
     claimed,
     complete,
+    eventually,
     fail,
     inbox_states,
+    interrupt,
     kinds,
     look,
+    nothing_open,
+    running,
     say,
 )
 
@@ -75,7 +81,7 @@ async def test_what_was_accepted_survives_kill_9(tmp_db: Path, anyio_backend: st
         assert [row.event_id for row in await look(db, "inbox")] == [
             f"e{number}" for number in range(50)
         ]
-        assert (await say(db, "e49")).duplicate
+        assert (await say(db, "e49", text="m49")).duplicate
         assert (await db.verify()).ok
 
 
@@ -304,3 +310,207 @@ async def test_a_message_that_waits_long_has_one_notice(
         [event] = await look(db, "events")
     assert (event.kind, event.audience) == ("message_delayed", "user")
     assert json.loads(event.data) == {"inbox_no": 2, "waited_ms": 10_000}
+
+
+# -- identity ---------------------------------------------------------------------------------
+
+
+async def test_one_event_id_of_two_conversations_is_an_error_that_names_both(
+    tmp_db: Path,
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        alice, bob = "agent:main:telegram:direct:alice", "agent:main:telegram:direct:bob"
+        await say(db, "17", alice, text="hi")
+        for text in ("hi", "something else"):
+            with pytest.raises(sessiondb.IdentityConflict) as caught:
+                await say(db, "17", bob, text=text)
+            assert alice in str(caught.value)
+            assert bob in str(caught.value)
+            assert caught.value.inbox_no == 1
+        assert len(await look(db, "inbox")) == 1, "nothing was stored"
+        with pytest.raises(sessiondb.NotFound):
+            await db.session_by_id(bob)
+        assert (await say(db, "17", alice, text="hi")).duplicate
+
+
+async def test_one_event_id_with_two_texts_is_an_error_in_every_state(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1", text="one")
+        await say(db, "e2", "agent:main:web:2", text="two")
+
+        async def refused() -> None:
+            with pytest.raises(sessiondb.IdentityConflict, match=r"call db\.edit"):
+                await say(db, "e1", text="another")
+            assert (await say(db, "e1", text="one")).duplicate
+
+        await refused()
+        turn = await claimed(db)
+        await refused()
+        await complete(db, turn.turn_no, "answer")
+        await refused()
+        assert (await say(db, "e2", "agent:main:web:2", text="two")).state == "queued"
+
+
+async def test_a_repeated_delivery_may_be_stamped_and_laid_out_anew(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for message in (
+            {"role": "user", "content": [{"type": "text", "text": "é"}], "timestamp": 1},
+            {"timestamp": 2, "content": [{"text": "é", "type": "text"}], "role": "user"},
+            '{ "role": "user", "content": [{"type": "text", "text": "\\u00e9"}] }',
+        ):
+            accepted = await db.accept("web", "e1", KEY, message)
+            assert accepted.inbox_no == 1
+
+
+async def test_a_repetition_is_known_after_its_key_was_bound_anew(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        first = await say(db, "e1")
+        await db.unbind(KEY)
+        await say(db, "e2")
+        again = await say(db, "e1")
+        assert (again.inbox_no, again.session_id, again.duplicate) == (1, first.session_id, True)
+
+
+# -- edits ------------------------------------------------------------------------------------
+
+
+async def edit(
+    db: sessiondb.SessionDB, text: str, version: int, event_id: str = "e1", key: str = KEY
+) -> sessiondb.Edited:
+    return await db.edit("web", event_id, key, user(text), version=version)
+
+
+async def read_by(db: sessiondb.SessionDB, started: turns.Started) -> list[Any]:
+    """Return what a turn's handler reads: the contents of its context."""
+    context = await (await db.session_by_id(started.session_id)).context()
+    return [message["content"] for message in context.messages if message["role"] == "user"]
+
+
+async def test_an_edit_of_a_waiting_message_takes_its_place(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1", text="old")
+        await say(db, "e2", text="behind")
+        edited = await edit(db, "new", 1)
+        assert (edited.inbox_no, edited.outcome, edited.duplicate) == (1, "replaced", False)
+        assert edited.answering_turn_no is None
+        assert (await say(db, "e1", text="old")).duplicate, "the first delivery is still known"
+        turn = await claimed(db)
+        assert (turn.inbox_no, turn.edit_of) == (1, None)
+        assert await read_by(db, turn) == ["new"]
+        await complete(db, turn.turn_no, "answer")
+        assert (await claimed(db)).inbox_no == 2
+        assert (await db.verify()).ok
+
+
+@pytest.mark.parametrize("state", ["claimed", "done", "dead", "interrupted", "retry", "dropped"])
+async def test_an_edit_of_a_text_that_was_read_is_a_message_of_its_own(
+    tmp_db: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("fast", concurrency=1, priority=0)
+        await say(db, "e1", text="old", lane="fast")
+        first = await claimed(db, "fast")
+        if state == "done":
+            await complete(db, first.turn_no, "answer")
+        elif state in ("dead", "dropped"):
+            await fail(db, first.turn_no, retry=False)
+        elif state == "interrupted":
+            await interrupt(db, first.turn_no)
+        elif state == "retry":
+            await fail(db, first.turn_no)
+        if state == "dropped":
+            await db.drop(1)
+        edited = await edit(db, "new", 5)
+        assert (edited.inbox_no, edited.outcome) == (2, "queued")
+        assert edited.answering_turn_no == (first.turn_no if state == "claimed" else None)
+        again = await edit(db, "new", 5)
+        assert (again.inbox_no, again.outcome, again.duplicate) == (2, "queued", True)
+        assert await claim(db, "main") is None, "it waits in the message's own lane"
+        if state == "claimed":
+            assert await claim(db, "fast") is None, "the turn goes on"
+            await db.abort_turn(first.turn_no, "its message was edited")
+        if state == "retry":
+            clock.pass_ms(1_000)
+            await complete(db, (await claimed(db, "fast")).turn_no, "late")
+        turn = await claimed(db, "fast")
+        assert (turn.inbox_no, turn.edit_of) == (2, 1)
+        assert await read_by(db, turn) == ["old", "new"]
+        await complete(db, turn.turn_no, "answer to the new text")
+        assert (await db.verify()).ok
+
+
+async def test_edits_in_any_order_leave_the_newest_text(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1", text="one")
+        await edit(db, "three", 3)
+        late = await edit(db, "two", 2)
+        assert (late.inbox_no, late.outcome, late.duplicate) == (1, "replaced", True)
+        turn = await claimed(db)
+        assert await read_by(db, turn) == ["three"]
+        assert (await edit(db, "four", 4)).inbox_no == 2
+        assert (await edit(db, "six", 6)).outcome == "replaced", "nobody has read the fourth text"
+        assert (await edit(db, "five", 5)).duplicate
+        await complete(db, turn.turn_no, "answer")
+        assert await read_by(db, await claimed(db)) == ["three", "six"]
+        assert await claim(db) is None
+
+
+async def test_an_edit_that_changes_nothing_asks_no_turn_again(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1", text="see https://example.org")
+        await complete(db, (await claimed(db)).turn_no, "answer")
+        preview = await edit(db, "see https://example.org", 1)
+        assert (preview.outcome, preview.inbox_no, preview.duplicate) == ("unchanged", 1, False)
+        with pytest.raises(sessiondb.IdentityConflict):
+            await say(db, "e1", text="another text")
+        assert len(await look(db, "inbox")) == 1
+
+
+async def test_an_edit_that_cannot_be_taken_leaves_no_trace(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "SESSION_WAITING_MAX", 2)
+    async with sessiondb.open(tmp_db) as db:
+        with pytest.raises(sessiondb.NotFound, match="accept the edited text as a message"):
+            await edit(db, "new", 1)
+        await say(db, "e1", text="old")
+        turn = await claimed(db)
+        await say(db, "e2")
+        with pytest.raises(sessiondb.SessionBusy):
+            await edit(db, "new", 1)
+        with pytest.raises(sessiondb.IdentityConflict, match="agent:main:web:2"):
+            await edit(db, "new", 1, key="agent:main:web:2")
+        for version in (0, -1, True, "2", 2**63):
+            with pytest.raises(sessiondb.InvalidInput, match="a number of at least 1"):
+                await edit(db, "new", version)  # type: ignore[arg-type]
+        await complete(db, turn.turn_no, "answer")
+        assert (await edit(db, "new", 1)).outcome == "queued", "the same edit again"
+        assert (await db.verify()).ok
+
+
+async def test_an_edit_follows_its_conversation_to_a_new_session(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        first = await say(db, "e1", text="old")
+        await complete(db, (await claimed(db)).turn_no, "answer")
+        await db.unbind(KEY)
+        edited = await edit(db, "new", 1)
+        assert edited.session_id != first.session_id
+        assert await read_by(db, await claimed(db)) == ["new"]
+
+
+async def test_a_handler_is_told_that_its_message_is_an_edit(tmp_db: Path) -> None:
+    seen: list[int | None] = []
+
+    async def handler(turn: Turn) -> Answer:
+        seen.append(turn.edit_of)
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1", text="old")
+        await complete(db, (await claimed(db)).turn_no, "answer")
+        await edit(db, "new", 1)
+        async with running(lambda: db.run_lane("main", handler)):
+            await eventually(lambda: nothing_open(db))
+    assert seen == [1]

@@ -168,6 +168,59 @@ def test_rows_of_the_second_schema_survive_under_new_names() -> None:
     assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
 
 
+THIRD_ROWS = """
+INSERT INTO session (session_no, session_id, origin, version, created_at_ms, updated_at_ms)
+VALUES (1, 'one', 'native', 3, 1, 2);
+INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms)
+VALUES (1, 'host', 'boot', 1, 1, 'gateway', 1);
+INSERT INTO turn (turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
+                  started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, finished_at_ms)
+VALUES (1, 1, 'main', 'message', 'completed', 1, 1, '', 1, 1, 1, 1, 1, 2),
+       (2, 1, 'main', 'message', 'interrupted', 2, 1, '', 1, 1, 1, 1, 1, 2),
+       (3, 1, 'main', 'message', 'failed', 3, 5, '', 1, 1, 1, 1, 1, 2),
+       (4, 1, 'main', 'message', 'failed', 4, 5, '', 1, 1, 1, 1, 1, 2);
+INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms,
+                   available_at_ms, turn_no, lane_before, reason, payload)
+VALUES (1, 'web', 'answered', 1, 'main', 'done', 5, 6, 1, NULL, NULL, '{"a": 1}'),
+       (2, 'web', 'overtaken', 1, 'resume', 'done', 5, 6, 2, 'main',
+        'a newer message of the session went on from here', '{}'),
+       (3, 'web', 'dead', 1, 'main', 'dead', 5, 6, 3, NULL, 'no luck', '{}'),
+       (4, 'web', 'dropped', 1, 'main', 'done', 5, 6, 4, NULL, 'dropped by an operator', '{}'),
+       (5, 'web', 'waiting', 1, 'cron', 'queued', 5, 6, NULL, NULL, NULL, '{}'),
+       (9, 'web', 'pruned', 1, 'main', 'done', 5, 6, NULL, NULL, NULL, '{}');
+DELETE FROM inbox WHERE inbox_no = 9;
+"""
+
+
+def test_messages_of_the_third_schema_keep_how_they_ended() -> None:
+    connection = apsw.Connection(":memory:")
+    scripts = dict(schema.migrations())
+    for number in (1, 2, 3):
+        drain(connection, scripts[number])
+    drain(connection, THIRD_ROWS)
+    before = drain(
+        connection,
+        "SELECT inbox_no, event_id, lane, state, turn_no, lane_before, reason, payload FROM inbox",
+    )
+    drain(connection, scripts[4])
+    assert before == drain(
+        connection,
+        "SELECT inbox_no, event_id, lane, state, turn_no, lane_before, reason, payload FROM inbox",
+    )
+    ends = "SELECT event_id, superseded_by, told_no, session_key, digest, edited FROM inbox"
+    assert drain(connection, ends) == [
+        ("answered", None, None, None, None, 0),
+        ("overtaken", 0, 0, None, None, 0),
+        ("dead", None, 0, None, None, 0),
+        ("dropped", None, 0, None, None, 0),
+        ("waiting", None, None, None, None, 0),
+    ]
+    assert drain(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'inbox'") == [(9,)]
+    assert drain(connection, "SELECT count(*) FROM inbox_open") == [(2,)]
+    assert drain(connection, "PRAGMA foreign_key_check") == []
+    assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -58,6 +58,9 @@ POINTERS = {
     "turn_no": "turn",
     "inbox_no": "inbox",
     "outbox_no": "outbox",
+    "edit_of": "inbox",
+    "superseded_by": "inbox",
+    "told_no": "event",
     "import_file_no": "import_file",
     "archive_no": "archive",
 }

@@ -29,6 +29,7 @@ from sessiondb.sqlite.schema import schema_text
 from sessiondb.sqlite.transaction import WriteTransaction
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
+from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import Draft, draft_decoded
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transfer import source
@@ -454,12 +455,14 @@ class Builder:
     ) -> int:
         """Accept a message for the session of that name. The key is made from the name."""
         agent = "work" if channel == "telegram" else "main"
+        message = user(event_id)
         incoming = inbox.Incoming(
             channel,
             event_id,
             parse_key(f"agent:{agent}:chat:{session_id}"),
             lane,
-            json.dumps(user(event_id)),
+            json.dumps(message),
+            digest(message),
             session_id,
         )
         return inbox.accept(self.tx(), incoming).inbox_no

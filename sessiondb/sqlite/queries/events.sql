@@ -1,7 +1,8 @@
 -- name: emit, one row
 -- Record an event. It is committed with the change that it reports.
 INSERT INTO event (kind, audience, session_no, at_ms, text, data)
-VALUES (:kind, :audience, :session_no, :now_ms, :text, :data);
+VALUES (:kind, :audience, :session_no, :now_ms, :text, :data)
+RETURNING event_no;
 
 -- name: after
 -- Return the events after a cursor, in order. Safe, because numbers are assigned under

@@ -1,15 +1,34 @@
 -- name: by_event
--- Return the receipt of a message that was accepted before.
-SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms FROM inbox AS i
-JOIN session AS s ON s.session_no = i.session_no
+-- Return the receipt of a message that was accepted before, and what makes it that one.
+SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms, i.session_key, i.digest, i.edited,
+       i.lane, i.lane_before, i.turn_no
+FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.channel = :channel AND i.event_id = :event_id;
 
 -- name: accept, one row
 -- Accept a message: it is accepted when this row is committed.
-INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, available_at_ms,
-                   payload)
-VALUES (:channel, :event_id, :session_no, :lane, 'queued', :now_ms, :now_ms, :payload)
+INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, state,
+                   accepted_at_ms, available_at_ms, payload)
+VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, 'queued',
+        :now_ms, :now_ms, :payload)
 RETURNING inbox_no;
+
+-- name: newest_text
+-- Return the message that has the newest text of an edited one: its last edit that a
+-- turn reads on its own or, without one, itself.
+SELECT i.inbox_no, s.session_id, i.state, i.digest, i.turn_no FROM inbox AS i
+JOIN session AS s ON s.session_no = i.session_no
+WHERE i.inbox_no = (SELECT coalesce(max(e.inbox_no), :inbox_no) FROM inbox AS e
+                    WHERE e.edit_of = :inbox_no);
+
+-- name: replace_text, one row or none
+-- Replace the text of a message that no turn has read.
+UPDATE inbox SET payload = :payload, digest = :digest
+WHERE inbox_no = :inbox_no AND state = 'queued' AND entry_no IS NULL;
+
+-- name: note_edit, one row
+-- Record the version of a message's newest edit.
+UPDATE inbox SET edited = :version WHERE inbox_no = :inbox_no;
 
 -- name: waiting_in_session
 -- Count the messages of a session that wait or are being worked on, up to a limit.
@@ -42,7 +61,7 @@ ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 -- name: candidate
 -- Return what a claim of a message needs.
 SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms,
-       s.ended_at_ms, i.payload
+       s.ended_at_ms, i.edit_of, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: due
@@ -85,8 +104,8 @@ UPDATE inbox SET state = 'interrupted', reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: dead_letter, one row or none
--- Dead-letter a message: -> dead, with the reason.
-UPDATE inbox SET state = 'dead', reason = :reason
+-- Dead-letter a message: -> dead, with the reason, and the event that tells its sender.
+UPDATE inbox SET state = 'dead', reason = :reason, told_no = :told_no
 WHERE inbox_no = :inbox_no AND state IN ('claimed', 'interrupted', 'queued');
 
 -- name: supersede_resumes, any rows
@@ -169,7 +188,7 @@ UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 
 -- name: requeue, one row or none
 -- Requeue a dead letter, for an operator: dead -> queued, with no attempts counted.
-UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms,
+UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms, told_no = NULL,
        reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
 

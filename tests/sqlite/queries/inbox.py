@@ -8,6 +8,7 @@ from unittest.mock import ANY
 
 from sessiondb.gateway import inbox, recovery, turns
 from sessiondb.gateway.recovery import Decision, ResumePolicy
+from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded
 from sessiondb.transcript.keys import parse_key
 from tests.support.core import user
@@ -18,10 +19,26 @@ from tests.support.world_build import NOW, SECOND
 OPEN = ("queued", "claimed", "interrupted")
 
 
+def incoming(channel: str, event_id: str, key: str, text: str, lane: str) -> inbox.Incoming:
+    message = user(text)
+    return inbox.Incoming(
+        channel,
+        event_id,
+        parse_key(key),
+        lane,
+        json.dumps(message),
+        digest(message),
+        "not used",
+    )
+
+
 def accept(w: World, tx: Recorder) -> None:
-    key = parse_key("agent:work:chat:done-too")
-    text = json.dumps(user("new"))
-    inbox.accept(tx, inbox.Incoming("telegram", "new", key, "slow", text, "not used"))
+    inbox.accept(tx, incoming("telegram", "new", "agent:work:chat:done-too", "new", "slow"))
+
+
+def edit(event_id: str, session_id: str) -> Any:
+    key = f"agent:main:chat:{session_id}"
+    return lambda w, tx: inbox.edit(tx, incoming("web", event_id, key, "edited", "not used"), 7)
 
 
 def claim(tx: Recorder, lane: str = "main") -> turns.Started:
@@ -65,6 +82,9 @@ CHANGES = [
                 "channel": "telegram",
                 "event_id": "new",
                 "session_no": "done-too",
+                "session_key": "agent:work:chat:done-too",
+                "digest": digest(user("new")),
+                "edited": 0,
                 "lane": "slow",
                 "state": "queued",
                 "accepted_at_ms": NOW,
@@ -74,6 +94,24 @@ CHANGES = [
                 "payload": '{"role": "user", "content": "new"}',
             }
         },
+    ),
+    Change(
+        "inbox.replace_text",
+        "an edit of a message that no turn has read",
+        edit("untold", "untold"),
+        {
+            "inbox untold": {
+                "edited": 7,
+                "digest": digest(user("edited")),
+                "payload": '{"role": "user", "content": "edited"}',
+            }
+        },
+    ),
+    Change(
+        "inbox.note_edit",
+        "an edit of a message that a turn has read",
+        edit("retried", "retried"),
+        {"inbox retried": {"edited": 7}, "+inbox retried edit 7": ANY},
     ),
     Change(
         "inbox.claim",
@@ -163,7 +201,7 @@ CHANGES = [
         lambda w, tx: turns.fail(tx, w.no("turn silent#1"), "never", retry=False),
         {
             "turn silent#1": ANY,
-            "inbox silent": {"state": "dead", "reason": "never"},
+            "inbox silent": {"state": "dead", "reason": "never", "told_no": ANY},
             "+event message_dead/user": ANY,
             "+event message_dead/operator": ANY,
         },
@@ -202,6 +240,7 @@ CHANGES = [
                 "state": "queued",
                 "attempts": 0,
                 "available_at_ms": NOW,
+                "told_no": None,
                 "reason": "requeued by an operator",
             }
         },
@@ -242,8 +281,14 @@ GUARDS = [
     Guard(
         "inbox.dead_letter",
         "inbox",
-        lambda row: {"inbox_no": row["inbox_no"], "reason": "why"},
+        lambda row: {"inbox_no": row["inbox_no"], "reason": "why", "told_no": 1},
         state(*OPEN),
+    ),
+    Guard(
+        "inbox.replace_text",
+        "inbox",
+        lambda row: {"inbox_no": row["inbox_no"], "payload": "{}", "digest": "d"},
+        lambda row: row["state"] == "queued" and row["entry_no"] is None,
     ),
     Guard(
         "inbox.resume",
@@ -337,7 +382,15 @@ READS = [
         "inbox.by_event",
         "of its channel",
         {"channel": "telegram", "event_id": "done-too"},
-        [{"inbox_no": "done-too", "session_id": "done-too", "state": "done"}],
+        [
+            {
+                "inbox_no": "done-too",
+                "session_id": "done-too",
+                "session_key": "agent:work:chat:done-too",
+                "state": "done",
+                "edited": 0,
+            }
+        ],
     ),
     Read("inbox.by_event", "of another", {"channel": "web", "event_id": "done-too"}, []),
     *(
@@ -387,6 +440,7 @@ READS = [
                 "attempts": 1,
                 "timeout_ms": None,
                 "ended_at_ms": None,
+                "edit_of": None,
             }
         ],
     ),

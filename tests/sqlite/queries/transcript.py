@@ -15,9 +15,9 @@ from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
 
 
-def say(name: str, text: str = "hello") -> Callable[[World, Recorder], object]:
+def say(name: str, text: str = "hello", key: str = "hello") -> Callable[[World, Recorder], object]:
     def rule(w: World, tx: Recorder) -> None:
-        draft, _ = draft_decoded(user(text), now_ms=NOW, idempotency_key=text)
+        draft, _ = draft_decoded(user(text), now_ms=NOW, idempotency_key=key)
         draft.entry_id = "new"
         append.append(tx, w.no(f"session {name}"), [draft])
 
@@ -69,7 +69,12 @@ CHANGES = [
             },
         },
     ),
-    Change("transcript.by_idempotency_key", "the same again", say("twin-undone", "c"), {}),
+    Change(
+        "transcript.by_idempotency_key",
+        "the same again",
+        say("twin-undone", "c".ljust(200), "c"),
+        {},
+    ),
     Change(
         "transcript.insert_branch",
         "a branch, its epoch and its leaf record",

@@ -40,7 +40,7 @@ RESUMED = {
 def run_resume(w: World, tx: Any) -> None:
     """Finish what goes before the resume, and claim it."""
     turns.fail(tx, w.no("turn resuming#2"), "never", retry=False)
-    tx.run("inbox.dead_letter", inbox_no=w.no("inbox resumed-next"), reason="never")
+    tx.run("inbox.dead_letter", inbox_no=w.no("inbox resumed-next"), reason="never", told_no=1)
     claim(tx, "resume")
 
 
