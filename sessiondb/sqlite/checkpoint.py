@@ -110,6 +110,20 @@ class Checkpointer:
         self._record(done, (self.clock() - began) * 1000)
         return done
 
+    def fold(self, connection: apsw.Connection) -> bool:
+        """Copy the WAL into the database without waiting. Return whether all of it was copied.
+
+        The WAL stays as it is. The next commit starts it over if no reader uses it.
+        """
+        try:
+            pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            self.stats.failed += 1
+            self.stats.last_error = str(error)
+            log.warning("a checkpoint failed: %s", error)
+            return False
+        return copied == pages
+
     def _reset(self, connection: apsw.Connection, give_up: float) -> bool:
         while True:
             try:

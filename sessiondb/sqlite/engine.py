@@ -63,7 +63,8 @@ from .connection import (
     when_unlocked,
 )
 from .files import make_file, reread_wal, resolved
-from .filesystem import refuse_unsafe_filesystem
+from .filesystem import refuse_second_place, refuse_unsafe_filesystem
+from .held_files import HeldFiles
 from .notifier import Notifier
 from .permissions import concerns, refuse_planted
 from .readers import Readers, ReadRequest
@@ -95,6 +96,7 @@ class _Parts:
         readers: Readers,
         changes: Notifier,
         guard: guarding.Guard | None,
+        visit: tuple[apsw.Connection, HeldFiles] | None = None,
     ) -> None:
         self.path = path
         self.limits = limits
@@ -102,6 +104,9 @@ class _Parts:
         self.readers = readers
         self.changes = changes
         self.guard = guard
+        # Of a database that was opened for reading: a connection that keeps its -wal and -shm
+        # in place while its readers have none.
+        self.visit = visit
         self.pid = os.getpid()
         self.closed = False
         # A database dropped without close() stays noted: the end of its connections is unknown.
@@ -114,6 +119,7 @@ class _Parts:
         self.readers.stop()
         if self.writer is not None:
             self.writer.stop()
+        self._end_visit()
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Finish queued work and close. Return whether all threads ended in time.
@@ -129,12 +135,19 @@ class _Parts:
         if self.writer is not None:
             self.writer.stop()
             done = self.writer.join(timeout_s) and done
+        self._end_visit()
         if self.guard is not None:
             guarding.unwatch(self.guard)
         note, self.note = (self.note, None) if done else (None, self.note)
         if note is not None:
             note_closed(note)
         return done
+
+    def _end_visit(self) -> None:
+        visit, self.visit = self.visit, None
+        if visit is not None:
+            connection, files = visit
+            files.close(connection)
 
 
 _open_parts: weakref.WeakSet[_Parts] = weakref.WeakSet()
@@ -212,6 +225,7 @@ class SqliteBackend:
             name = _resolve(path)
             refuse_planted(os.fspath(path), name)
             refuse_unsafe_library()
+            refuse_second_place(name)
             if not allow_unsafe_filesystem:
                 refuse_unsafe_filesystem(name)
             try:
@@ -379,9 +393,11 @@ class SqliteBackend:
     async def _backup_at_once(self, target: str) -> int:
         """Copy from one snapshot, on a thread that ends before this returns, also if cancelled."""
         path, abandoned, outcome = self._parts.path, threading.Event(), Future[int]()
+        files = self._writer("backup").files()
 
         def run() -> None:
             try:
+                files.refuse_changed("backup", "Nothing was copied.")
                 connection = connect_reader(path)
                 try:
                     pages = backup.backup_at_once(connection, target, abandoned)
@@ -484,9 +500,9 @@ def _start(
     make_file(path, create=create)
     if not any(parts.path == path and not parts.closed for parts in list(_open_parts)):
         reread_wal(path)
-    changes = Notifier(lambda: connect_reader(path))
-    writer = Writer(path, limits, durability, program, changes.notify)
-    readers = Readers(path, limits, connect_reader)
+    writer = Writer(path, limits, durability, program, lambda: changes.notify())
+    changes = Notifier(lambda: connect_reader(path), writer.files)
+    readers = Readers(path, limits, connect_reader, writer.files)
     with ExitStack() as started:
         _start_one(started, writer)
         _start_one(started, readers)
@@ -510,6 +526,7 @@ def _start_one(started: ExitStack, part: Writer | Readers | Notifier) -> None:
 def _start_visit(path: str, limits: Limits) -> _Parts:
     """Open for reading: check the file on a connection of its own, then start the readers."""
     make_file(path, create=False)
+    database = HeldFiles.database(path)
     connection = connect_visitor(path)
     try:
         if when_unlocked(
@@ -527,14 +544,17 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
                 f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). "
                 "Open it for writing once."
             )
-    finally:
-        close_quietly(connection)
-    readers = Readers(path, limits, connect_visitor)
-    changes = Notifier(lambda: connect_visitor(path))
+        files = database.with_wal()
+    except BaseException:
+        database.close(connection)
+        raise
+    readers = Readers(path, limits, connect_visitor, lambda: files)
+    changes = Notifier(lambda: connect_visitor(path), lambda: files)
     with ExitStack() as started:
+        started.callback(files.close, connection)
         _start_one(started, readers)
         _start_one(started, changes)
-        parts = _Parts(path, limits, None, readers, changes, None)
+        parts = _Parts(path, limits, None, readers, changes, None, (connection, files))
         started.pop_all()
     return parts
 

@@ -42,11 +42,16 @@ def resolved(path: str) -> str:
 
 def file_id(path: str) -> tuple[int, int] | None:
     """Return what identifies a file under any name. None when it is missing."""
+    found = file_status(path)
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def file_status(path: str) -> os.stat_result | None:
+    """Return what the system knows of a file. None when it is missing."""
     try:
-        found = os.stat(path)  # noqa: PTH116  # once per transaction: no Path objects
+        return os.stat(path)  # noqa: PTH116  # many times per transaction: no Path objects
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
 def make_file(path: str, *, create: bool) -> bool:

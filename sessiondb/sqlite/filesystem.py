@@ -1,9 +1,14 @@
-"""Refuse file systems on which WAL mode loses data.
+"""Refuse places in which WAL mode loses data: file systems, mount points, files with two names.
 
 WAL needs two things from a file system: POSIX locks that every process sees, and memory
 mapped from one file and shared by all of them (the -shm index). Network file systems, and
 those that pass a host's folder into a virtual machine or container, lack one or both. The
 only sign is a corrupt file, some day.
+
+SQLite keeps the -wal beside the name under which the database is opened. A file that is
+itself mounted into a container (`-v ./gateway.db:/data/gateway.db`) has its -wal in the
+container's own layer, and loses it with the container. Of a file with two names (hard
+links) each name has a -wal and locks of its own. Both are refused.
 
 The type comes from /proc/self/mountinfo: the mount with the longest prefix of the
 resolved path. FUSE is refused too (sshfs, gcsfuse, rclone, a desktop's shared folders),
@@ -16,10 +21,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from sessiondb.errors import UnsafeFilesystem
+from sessiondb.errors import OpenError, UnsafeFilesystem
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -63,11 +69,7 @@ def refuse_unsafe_filesystem(path: str, mountinfo: str | None = None) -> None:
     Raises:
         UnsafeFilesystem: the message names the mount and its type, and says what to do.
     """
-    if mountinfo is None:
-        if not _MOUNTINFO.exists():
-            return
-        mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
-    mount = mount_of(os.path.realpath(path), mountinfo)
+    mount = _mount_of(path, mountinfo)
     if mount is None or (reason := _reason(mount.type)) is None:
         return
     raise UnsafeFilesystem(
@@ -78,6 +80,43 @@ def refuse_unsafe_filesystem(path: str, mountinfo: str | None = None) -> None:
         mount=mount.point,
         filesystem=mount.type,
     )
+
+
+def refuse_second_place(path: str, mountinfo: str | None = None) -> None:
+    """Refuse a database that can be reached by two paths, each with a -wal of its own.
+
+    Raises:
+        OpenError: `path` (resolved) is a mount point, or has another name. Says what to do.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116  # as file_id does
+    except OSError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        return
+    mount = _mount_of(path, mountinfo)
+    if mount is not None and mount.point == path:
+        raise OpenError(
+            f"{path}: this file is itself a mount point, as with `docker -v "
+            f"./gateway.db:{path}`. Its last commits would be in {path}-wal, which lies outside "
+            "of what is mounted, and is lost with the container. Mount its folder instead: "
+            f"-v ./data:{Path(path).parent}."
+        )
+    if found.st_nlink > 1:
+        raise OpenError(
+            f"{path}: this file has {found.st_nlink} names (hard links). A process that opens "
+            f"another one sees neither the last commits, which are in {path}-wal, nor the locks. "
+            f"Find the names with `find DIR -samefile {path}`, and remove all but one of them. "
+            "Or copy the file, and open the copy."
+        )
+
+
+def _mount_of(path: str, mountinfo: str | None) -> Mount | None:
+    if mountinfo is None:
+        if not _MOUNTINFO.exists():
+            return None
+        mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+    return mount_of(os.path.realpath(path), mountinfo)
 
 
 def mount_of(path: str, mountinfo: str) -> Mount | None:

@@ -19,6 +19,7 @@ from sessiondb.errors import SessionDBError, StoreBusy
 
 from .connection import jitter, log
 from .files import lock_holder_pid
+from .schema import refuse_newer
 from .transaction import WriteTransaction, reraise
 
 
@@ -119,6 +120,7 @@ def _run_alone(
                 raise write_locked("opening", path, holder, timeout_s) from error
             jitter()
     try:
+        refuse_newer(connection, path)
         value = body(WriteTransaction(connection, now_ms(), instance_no))
         connection.execute("COMMIT")
     except apsw.Error as error:

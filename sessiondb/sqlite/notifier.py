@@ -20,9 +20,10 @@ from collections.abc import Callable
 
 import apsw
 
-from sessiondb.errors import SessionDBError
+from sessiondb.errors import SessionDBError, StoreFailed
 
-from .connection import close_quietly, log
+from .connection import log
+from .held_files import HeldFiles
 from .waiter import Waiter, new_waiter, notify_all
 
 FOREIGN_POLL_S = 0.05
@@ -33,8 +34,13 @@ FAILED_PAUSE_S_MAX = 5.0
 class Notifier:
     """Counts commits, and wakes the tasks that wait for one."""
 
-    def __init__(self, connect: Callable[[], apsw.Connection]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], apsw.Connection],
+        files: Callable[[], HeldFiles] = lambda: HeldFiles("", ()),
+    ) -> None:
         self._connect = connect
+        self._files = files
         self._lock = threading.Condition()
         self._count = 0
         self._waiters: list[Waiter] = []
@@ -106,6 +112,7 @@ class Notifier:
         try:
             while self._sleep():
                 try:
+                    self._refuse_changed()
                     if connection is None:
                         connection = self._connect()
                     version = connection.pragma("data_version")
@@ -116,7 +123,7 @@ class Notifier:
                             "watching for other processes' commits failed (%s). Trying again.",
                             error,
                         )
-                    close_quietly(connection)
+                    self._files().close(connection)
                     # A version number means something on its own connection only. With the
                     # first answer of the next one, everything may have changed.
                     connection, known = None, 0
@@ -127,7 +134,15 @@ class Notifier:
                     known = version
                     self.notify()
         finally:
-            close_quietly(connection)
+            self._files().close(connection)
+
+    def _refuse_changed(self) -> None:
+        """Refuse to watch another file. Those who wait are woken: they read, and meet the error."""
+        try:
+            self._files().refuse_changed("waiting for a commit", "Nothing was read.")
+        except StoreFailed:
+            self.notify()
+            raise
 
     def _sleep(self) -> bool:
         """Sleep: for a pause while a task waits, else until one does. False when closing."""

@@ -30,10 +30,12 @@ from typing import Any
 
 import apsw
 
-from sessiondb.errors import StoreBusy, StoreClosed, StoreFailed
+from sessiondb.errors import NewerSchema, StoreBusy, StoreClosed, StoreFailed
 from sessiondb.limits import Limits
 
-from .connection import READ_LOCKED_S_MAX, close_quietly, explain_cannot_open, jitter, log
+from .connection import READ_LOCKED_S_MAX, explain_cannot_open, jitter, log
+from .held_files import HeldFiles
+from .schema import refuse_newer
 from .transaction import Snapshot, reraise
 from .waiter import Waiter, notify_all
 
@@ -59,11 +61,16 @@ class Readers:
     """The reader threads of one open database."""
 
     def __init__(
-        self, path: str, limits: Limits, connect: Callable[[str], apsw.Connection]
+        self,
+        path: str,
+        limits: Limits,
+        connect: Callable[[str], apsw.Connection],
+        files: Callable[[], HeldFiles],
     ) -> None:
         self.path = path
         self.limits = limits
         self.connect = connect
+        self.files = files
         self.lock = threading.Lock()
         self.queue: OrderedDict[ReadRequest, None] = OrderedDict()
         self.idle: list[_Reader] = []  # the last one became idle last
@@ -248,8 +255,7 @@ class _Reader:
         while (request := self.readers.next(self)) is not None:
             if self._take(request):
                 self._read(request)
-        close_quietly(self.connection)
-        self.connection = None
+        self._close()
         self.readers.reader_ended()
 
     def _take(self, request: ReadRequest) -> bool:
@@ -264,6 +270,7 @@ class _Reader:
 
     def _read(self, request: ReadRequest) -> None:
         try:
+            self._refuse_changed(request)
             if self.connection is None:
                 self.connection = self._connect()
             self._in_snapshot(self.connection, request)
@@ -274,6 +281,17 @@ class _Reader:
         if lost:
             with self.readers.lock:
                 self.readers.undelivered += lost
+
+    def _refuse_changed(self, request: ReadRequest) -> None:
+        """Refuse to read files that are not those of their names any more.
+
+        Before it connects as well: a connection would make a new -wal where one is missing.
+        """
+        self.readers.files().refuse_changed(request.op, "Nothing was read.")
+
+    def _close(self) -> None:
+        connection, self.connection = self.connection, None
+        self.readers.files().close(connection)
 
     def _connect(self) -> apsw.Connection:
         path = self.readers.path
@@ -309,8 +327,7 @@ class _Reader:
                 self.readers.path,
                 snapshot.failure,
             )
-            self.connection = None
-            close_quietly(connection)
+            self._close()
 
     def _begin(self, connection: apsw.Connection, request: ReadRequest, snapshot: Snapshot) -> None:
         """Take the snapshot now. BEGIN alone takes it at the first statement, and may be locked."""
@@ -318,8 +335,11 @@ class _Reader:
         while True:
             try:
                 connection.execute("BEGIN")
-                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                refuse_newer(connection, self.readers.path)
                 break
+            except NewerSchema as error:
+                connection.execute("ROLLBACK")
+                raise NewerSchema(f"{request.op}: {error}", **error.fields) from error
             except apsw.Error as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

@@ -98,6 +98,25 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
     )
 
 
+def refuse_newer(connection: apsw.Connection, path: str) -> None:
+    """Refuse a file that a newer release has migrated while it was open here.
+
+    Inside a transaction: the answer holds until its end.
+
+    Raises:
+        NewerSchema: rows that this release writes would break rules that it does not know.
+    """
+    version = _pragma(connection, "user_version")
+    if version > SCHEMA_VERSION:
+        raise NewerSchema(
+            f"{path}: a newer sessiondb has migrated it to schema {version} while it was open "
+            f"here, and this one knows up to {SCHEMA_VERSION}. Nothing was changed. "
+            "Restart this process with the newer release.",
+            found=version,
+            known=SCHEMA_VERSION,
+        )
+
+
 def create_or_migrate(connection: apsw.Connection, path: str) -> None:
     """Bring the file to `SCHEMA_VERSION`. Committed on return.
 

@@ -43,6 +43,7 @@ from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreDamaged
 from sessiondb.limits import MIB, QUERY_VALUE_BYTES_MAX
 
 from .connection import connect_visitor, drain, when_unlocked
+from .filesystem import refuse_second_place
 from .permissions import refuse_planted
 
 # Steps of SQLite's machine between two reads of the clock: well under a millisecond.
@@ -117,6 +118,7 @@ def query(
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Compile one statement, and yield its columns and its rows. See `sessiondb.database.query`."""
     refuse_planted(path, path)
+    refuse_second_place(path)
     connection = connect_visitor(path)
     try:
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, QUERY_VALUE_BYTES_MAX)

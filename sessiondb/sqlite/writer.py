@@ -41,6 +41,7 @@ import apsw
 from sessiondb.clock import now_ms as _now_ms
 from sessiondb.errors import (
     ConstraintFailed,
+    NewerSchema,
     NotExecuted,
     OutcomeUnknown,
     SessionDBError,
@@ -53,10 +54,10 @@ from sessiondb.limits import Limits
 from .batch import Batch, WriterStats
 from .checkpoint import Checkpointer, truncate
 from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
-from .files import file_id
+from .held_files import HeldFiles, changed_while_open
 from .instance import register, sign_off, write_lock_holder, write_locked
 from .request_queue import Pending, Request, RequestQueue
-from .schema import create_or_migrate, is_new
+from .schema import create_or_migrate, is_new, refuse_newer
 from .transaction import SPOILING, WriteTransaction, plain_result, reraise, translate
 from .waiter import notify_all
 
@@ -85,7 +86,8 @@ class Writer:
         self._durability = durability
         self._program = program
         self._connection: apsw.Connection | None = None
-        self._file_id: tuple[int, int] | None = None
+        self._files = HeldFiles(path, ())
+        self._wal_is_saved = False
         self._reopen_at = 0.0
         self._reopen_pause_s = 0.0  # the first attempt after a good commit is immediate
         self._reopen_error = ""
@@ -114,6 +116,10 @@ class Writer:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def files(self) -> HeldFiles:
+        """Return the files that the write connection has open."""
+        return self._files
+
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
         return {
@@ -128,7 +134,7 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            self._open()
+            self._open(HeldFiles.database(self.path))
             self._register()
         except BaseException as error:  # noqa: BLE001  # it is raised in start()
             close_quietly(self._connection)
@@ -151,12 +157,16 @@ class Writer:
         return self.queue.wait(self.checkpoints.due_in_s)
 
     def _checkpoint_if_due(self) -> None:
-        if self._connection is not None and self.checkpoints.due_in_s == 0.0:
+        if (
+            self._connection is not None
+            and self.checkpoints.due_in_s == 0.0
+            and self._files.changed() is None
+        ):
             self.queue.running = "checkpoint"
             self.checkpoints.run_once(self._connection)
             self.queue.running = ""
 
-    def _open(self) -> None:
+    def _open(self, database: HeldFiles) -> None:
         timeout_s = self.limits.busy_timeout_s
         connection = connect_writer(
             self.path, self._durability, timeout_s, is_new=lambda opened: is_new(opened, self.path)
@@ -171,11 +181,11 @@ class Writer:
             # The hook also switches SQLite's automatic checkpoints off: they are such a hook.
             connection.set_wal_hook(self.checkpoints.on_commit)
             self._data_version = int(connection.pragma("data_version"))
+            self._files = database.with_wal()
         except BaseException:
-            close_quietly(connection)
+            database.close(connection)
             raise
         self._connection = connection
-        self._file_id = file_id(self.path)
 
     def _register(self) -> None:
         """Insert this process's row, before any request: leases and jobs will name it."""
@@ -214,6 +224,13 @@ class Writer:
         connection = self._connection
         if connection is None:
             return
+        if self._files.changed() is None:
+            self._sign_off(connection)
+            truncate(connection)
+        self._files.close(connection)
+        self._connection = None
+
+    def _sign_off(self, connection: apsw.Connection) -> None:
         try:
             sign_off(
                 connection,
@@ -226,9 +243,6 @@ class Writer:
             # The row then looks like that of a process that died, which recover() handles:
             # nothing is lost.
             log.warning("could not sign off from %s: %s", self.path, error)
-        truncate(connection)
-        close_quietly(connection)
-        self._connection = None
 
     # -- one batch ---------------------------------------------------------------------
 
@@ -253,33 +267,60 @@ class Writer:
         if not pending:
             return None
         connection = self._connection or self._reopen()
-        if connection is None or not self._is_same_file():
+        if connection is None or not self._has_its_files():
             return None
         try:
             connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            return connection if self._outwait(connection, pending) else None
+            if not self._outwait(connection, pending):
+                return None
         except apsw.Error as error:
             self._drop_connection(error)
             return None
-        return connection
+        return connection if self._knows_the_schema(connection) else None
 
-    def _is_same_file(self) -> bool:
-        """Check that the path still names the open file. If not, refuse what is queued.
-
-        SQLite would keep writing into a file that was deleted or replaced. Every commit
-        would succeed, and none of it would be found again. One stat() per transaction
-        turns that into an error.
-        """
-        if file_id(self.path) == self._file_id:
+    def _has_its_files(self) -> bool:
+        """Check that the names still name the open files. If not, refuse what is queued."""
+        name = self._files.changed()
+        if name is None:
             return True
-        self._fail_queued(
-            lambda op: StoreFailed(
-                f"{op}: {self.path} was moved, deleted or replaced while it was open. "
-                "Nothing was changed. Put the file back, or restart."
-            )
-        )
+        effect = "Nothing was changed."
+        if self._save_nameless_wal():
+            effect += " What the -wal held is in the database now."
+        self._fail_queued(lambda op: changed_while_open(name, op, effect))
         return False
+
+    def _save_nameless_wal(self) -> bool:
+        """Fold a -wal that was deleted into the database, as long as this process has it open.
+
+        It holds commits that were acknowledged, and is gone when this process ends.
+        Return whether all of it is in the database.
+        """
+        if not self._wal_is_saved and self._connection is not None:
+            if not self._files.may_save_wal():
+                return False
+            self._wal_is_saved = self.checkpoints.fold(self._connection)
+            log.error(
+                "%s-wal was deleted while it was open. What it held is %s the database",
+                self.path,
+                "now in" if self._wal_is_saved else "NOT in",
+            )
+        return self._wal_is_saved
+
+    def _knows_the_schema(self, connection: apsw.Connection) -> bool:
+        """Check that no newer release has migrated the file. If one has, refuse what is queued."""
+        try:
+            refuse_newer(connection, self.path)
+        except NewerSchema as error:
+            newer, fields = str(error), error.fields
+            self._rollback(connection)
+            self._fail_queued(lambda op: NewerSchema(f"{op}: {newer}", **fields))
+            return False
+        except apsw.Error as error:
+            self._rollback(connection)
+            self._drop_connection(error)
+            return False
+        return True
 
     def _outwait(self, connection: apsw.Connection, pending: Pending) -> bool:
         """Retry BEGIN while another process holds the write lock and requests wait for it.
@@ -442,6 +483,14 @@ class Writer:
             self._rollback(connection)
             self._drop_connection(error)
             return
+        name = self._files.changed()
+        if name is not None and not self._save_nameless_wal():
+            effect = "It was committed meanwhile, perhaps into a file that has no name any more."
+            self.stats.outcomes_unknown += len(batch.succeeded)
+            batch.fail(
+                lambda op: OutcomeUnknown(str(changed_while_open(name, op, effect))), "unknown"
+            )
+            return
         for request in batch.succeeded:
             request.outcome = "committed"
         self.stats.commits += 1
@@ -471,7 +520,7 @@ class Writer:
             return
         log.error("%s: %s. The connection is opened again", self.path, error)
         self._drop_running_tasks(error)
-        close_quietly(self._connection)
+        self._files.close(self._connection)
         self._connection = None
         self._reopen_error = str(error)
         self._schedule_reopening()
@@ -484,10 +533,18 @@ class Writer:
         )
 
     def _reopen(self) -> apsw.Connection | None:
-        """Open the failed connection again, or fail what is queued until the next attempt."""
+        """Open the failed connection again, or fail what is queued until the next attempt.
+
+        Another file that has come to the name meanwhile is not opened: the volume may be
+        gone, and an empty folder may be in its place.
+        """
+        name = self._files.changed_since_closed()
+        if name is not None:
+            self._fail_queued(lambda op: changed_while_open(name, op, "Nothing was changed."))
+            return None
         if time.monotonic() >= self._reopen_at:
             try:
-                self._open()
+                self._open(self._files.without_wal())
             except (SessionDBError, apsw.Error) as error:
                 self._reopen_error = str(error)
                 self._schedule_reopening()

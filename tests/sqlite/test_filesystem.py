@@ -1,17 +1,26 @@
-"""File systems that cannot keep a WAL database are refused by name."""
+"""Places that cannot keep a WAL database are refused by name."""
 
 # ruff: noqa: ASYNC240  # tests look at files as they please
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from sessiondb.errors import UnsafeFilesystem
+import sessiondb.sync
+from sessiondb.errors import OpenError, UnsafeFilesystem
 from sessiondb.sqlite import SqliteBackend
-from sessiondb.sqlite.filesystem import mount_of, refuse_unsafe_filesystem
-from tests.support.engine import insert, opened
+from sessiondb.sqlite.filesystem import (
+    mount_of,
+    refuse_second_place,
+    refuse_unsafe_filesystem,
+)
+from tests import ROOT
+from tests.support.engine import insert, names_in, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -86,3 +95,72 @@ async def test_opening_looks_at_the_file_system_unless_told_not_to(
     assert not tmp_db.exists()
     async with opened(tmp_db, allow_unsafe_filesystem=True) as backend:
         await backend.write(insert("x"), op="append")
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_a_file_with_a_second_name_is_refused(tmp_db: Path, readonly: bool) -> None:
+    second = tmp_db.with_name("second.db")
+    async with opened(tmp_db) as backend:
+        await backend.write(insert("x"), op="append")
+    second.hardlink_to(tmp_db)
+    for name in (tmp_db, second):
+        with pytest.raises(OpenError, match=r"this file has 2 names \(hard links\)") as refused:
+            await SqliteBackend.open(name, readonly=readonly)
+        assert f"find DIR -samefile {name}" in str(refused.value)
+    second.unlink()
+    async with opened(tmp_db, readonly=readonly):
+        pass
+
+
+IN_A_CONTAINER = """
+set -e
+touch "$1/container/gateway.db"
+mount --bind "$1/volume/gateway.db" "$1/container/gateway.db"
+cd "$2"
+for command in sessions query; do
+  if [ $command = query ]; then set -- "$1" "$2" "$3" "SELECT 1"; else set -- "$1" "$2" "$3"; fi
+  "$3" -m sessiondb $command "$1/container/gateway.db" ${4:+"$4"} 2>&1 || echo "exit $?"
+done
+"$3" - "$1/container/gateway.db" <<'END' 2>&1 || true
+import sys, sessiondb.sync
+with sessiondb.sync.open(sys.argv[1]):
+    print("opened")
+END
+ls "$1/container"
+"""
+
+
+def namespaces() -> bool:
+    """Return whether this user may make a mount namespace here."""
+    if shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "-rm", "mount", "--bind", "/tmp", "/tmp"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not namespaces(), reason="no mount namespaces here (unshare -rm)")
+def test_a_database_that_is_itself_a_mount_point_is_refused(tmp_path: Path) -> None:
+    """As `docker run -v ./gateway.db:/data/gateway.db` mounts it."""
+    for folder in ("volume", "container"):
+        (tmp_path / folder).mkdir()
+    with sessiondb.sync.open(tmp_path / "volume" / "gateway.db"):
+        pass
+    before = (tmp_path / "volume" / "gateway.db").read_bytes()
+    command = ["unshare", "-rm", "sh", "-c", IN_A_CONTAINER, "sh", tmp_path, ROOT, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.count("this file is itself a mount point") == 3, done.stdout + done.stderr
+    assert "-v ./data:" in done.stdout
+    assert "opened" not in done.stdout
+    assert done.stdout.splitlines()[-1] == "gateway.db", "no -wal lies in the container's layer"
+    assert (tmp_path / "volume" / "gateway.db").read_bytes() == before
+    assert names_in(tmp_path / "volume") == ["gateway.db"]
+
+
+def test_a_mount_point_is_told_from_what_lies_below_one(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    path.touch()
+    table = "27 1 254:0 / / rw - ext4 /dev/vda rw\n36 27 254:0 /x {} rw - ext4 /dev/vda rw\n"
+    refuse_second_place(str(path), table.format(tmp_path))
+    refuse_second_place(str(path), table.format(str(path) + "x"))
+    with pytest.raises(OpenError, match="is itself a mount point"):
+        refuse_second_place(str(path), table.format(path))

@@ -21,16 +21,18 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
 import apsw
 import pytest
 
+from sessiondb.errors import OutcomeUnknown, outcome_of
+from sessiondb.sqlite import SqliteBackend
 from tests import ROOT
-from tests.support.engine import count, held_writer, insert, opened, other_process, until
+from tests.support.engine import Hold, count, held_writer, insert, opened, other_process, until
 
 # The old ways to open a file are the subject, and other processes are asked while the event
 # loop has nothing else to do.
@@ -53,10 +55,11 @@ for line in sys.stdin:
                 " VALUES ('h', 'b', 0, 0, 'other', 0)"
             )
             other.execute("COMMIT")
-        print("free", flush=True)
+        answer = "free"
     except apsw.BusyError:
-        print("busy", flush=True)
+        answer = "busy"
     other.close(True)
+    print(answer, flush=True)
 """
 Ask = Callable[[str, Path], str]
 
@@ -69,7 +72,7 @@ def anyio_backend() -> str:
 
 @contextmanager
 def another_process() -> Iterator[Ask]:
-    """Start another process; yield a function that asks it for the write lock of a file."""
+    """Start another process. Yield a function that asks it for the write lock of a file."""
     with other_process(OTHER) as child:
 
         def ask(what: str, path: Path) -> str:
@@ -86,6 +89,20 @@ def another_process() -> Iterator[Ask]:
 def other() -> Iterator[Ask]:
     with another_process() as ask:
         yield ask
+
+
+@asynccontextmanager
+async def unguarded_writer(backend: SqliteBackend) -> AsyncIterator[Hold]:
+    """Keep the writer inside a body whose COMMIT may find that its -wal is gone.
+
+    A SQLite that closes takes itself for the last one, and deletes the -wal. Depending on
+    the moment, the look after COMMIT finds it missing.
+    """
+    try:
+        async with held_writer(backend) as hold:
+            yield hold
+    except* OutcomeUnknown:
+        pass  # noticed
 
 
 def shm(path: Path) -> Path:
@@ -249,7 +266,7 @@ async def test_without_the_guard_the_write_lock_is_lost(
     tmp_path: Path, other: Ask, culprit: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "live" / "gateway.db"
-    async with opened(path, guard=False) as backend, held_writer(backend):
+    async with opened(path, guard=False) as backend, unguarded_writer(backend):
         assert other("lock", path) == "busy"
         culprit(path)
         assert other("lock", path) == "free"
@@ -297,7 +314,7 @@ def lose_by_a_second_copy_of_the_driver(path: str) -> None:
 
 
 async def lost_unseen(path: Path, other: Ask, culprit: Callable[[Path], None]) -> None:
-    async with opened(path, guard="raise") as backend, held_writer(backend):
+    async with opened(path, guard="raise") as backend, unguarded_writer(backend):
         assert other("lock", path) == "busy"
         culprit(path)
         assert other("lock", path) == "free"
@@ -307,24 +324,39 @@ async def lost_unseen(path: Path, other: Ask, culprit: Callable[[Path], None]) -
 async def test_by_default_it_is_reported_although_it_is_not_stopped(
     tmp_db: Path, other: Ask
 ) -> None:
-    async with opened(tmp_db) as backend, held_writer(backend):
+    async with opened(tmp_db) as backend, unguarded_writer(backend):
         read_with_sqlite3(tmp_db)
         assert other("lock", tmp_db) == "free"
         assert backend.stats()["guard_violations"] == 1
 
 
-async def test_without_the_guard_sqlite3_loses_an_acknowledged_write(
+async def test_without_the_guard_an_open_loses_an_acknowledged_write(
     tmp_db: Path, other: Ask
 ) -> None:
     """Two processes write at once, both writes are acknowledged, and one row is missing."""
     async with opened(tmp_db, guard=False) as backend:
         async with held_writer(backend) as hold:
             hold.then = insert("mine")
-            read_with_sqlite3(tmp_db)
+            open_by_name(tmp_db)
             assert other("write", tmp_db) == "free"
         # The body's row was committed without an error.
         assert backend.stats()["writer"]["commits"] == 1
     assert len(programs(tmp_db)) == 1, "one of two acknowledged rows is missing"
+
+
+async def test_a_sqlite3_that_deletes_the_wal_is_noticed(tmp_db: Path, other: Ask) -> None:
+    """It closes as if it were the last one. Nothing is acknowledged into the deleted -wal."""
+    outcomes: list[str | None] = []
+    async with opened(tmp_db, guard=False) as backend:
+        try:
+            async with held_writer(backend) as hold:
+                hold.then = insert("mine")
+                read_with_sqlite3(tmp_db)
+                assert other("write", tmp_db) == "free"
+        except* OutcomeUnknown as lost:
+            outcomes.extend(map(outcome_of, lost.exceptions))
+    assert outcomes == ["unknown"]
+    assert programs(tmp_db) == ["other"]
 
 
 async def test_with_the_guard_both_writes_are_there(tmp_db: Path, other: Ask) -> None:
