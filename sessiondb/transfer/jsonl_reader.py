@@ -437,7 +437,8 @@ def identify(text: str) -> Identity:
         DamagedLine: not a line of a transcript.
     """
     fields, _ = decode_object(text)
-    if not isinstance(fields.get("type"), str):
+    if not isinstance(fields.get("type"), str) or not fields["type"]:
+        # The rule of `entries.parse_line`: a line that is set aside says nothing about the others.
         raise DamagedLine("no entry type")
     if fields["type"] != "session":
         version = 3 if isinstance(fields.get("id"), str) else 1

@@ -211,6 +211,9 @@ TORN = (
     + b"torn in the middle of a long string, as a power cut leaves it " * 3
 )
 FOUND = {
+    "a first line without a type decided the version of the file": (
+        b'{"type":"","id":"a"}\n{"type":"message","message":{"role":"hookMessage"}}\n'
+    ),
     "a line with many brackets that is torn inside a string took forever": TORN,
     "a torn line with 100,000 escaped quotes took forever": (
         b'{"type":"custom","data":[' + b"{}," * 600 + b'"' + b'\\"' * 100_000
