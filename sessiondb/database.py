@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from . import events
 from .backend import Backend, ReadTx, Tx
 from .clock import now_ms
-from .errors import InvalidInput
+from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
 from .gateway import dispatcher, inbox, outbox, recovery, turns, worker
 from .gateway.dispatcher import Sender
@@ -194,9 +194,10 @@ class SessionDB:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        bound = await self.read(
-            "session", lambda tx: tx.first("registry.by_key", session_key=parsed.text)
-        )
+        with before_the_write():
+            bound = await self.read(
+                "session", lambda tx: tx.first("registry.by_key", session_key=parsed.text)
+            )
         if bound is not None:
             return Session(self, registry.Ref(bound.session_no, bound.session_id))
         session_id = registry.new_session_id()
@@ -282,9 +283,11 @@ class SessionDB:
         """
         parsed = parse_key(key)
         chosen, at_ms = policy.for_key(parsed), now_ms()
-        if not await self.read(
-            "reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms)
-        ):
+        with before_the_write():
+            due = await self.read(
+                "reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms)
+            )
+        if not due:
             return None
         return await self.write(
             "reset.if_due", lambda tx: reset_policy.reset_if_due(tx, parsed, chosen)
@@ -695,7 +698,8 @@ class SessionDB:
             StoreDamaged: the archive is not what was written.
             StoreFull: the disk is full. Another call continues.
         """
-        ref = await self.read("restore.find", lambda tx: registry.resolve(tx, session_id))
+        with before_the_write():
+            ref = await self.read("restore.find", lambda tx: registry.resolve(tx, session_id))
         return await archive.restore(self.backend, ref.session_no)
 
     async def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:

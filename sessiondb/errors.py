@@ -39,6 +39,8 @@ returns the outcome of a write for any exception that it raised, cancellation in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 Outcome = Literal["not_executed", "committed", "unknown"]
@@ -248,11 +250,23 @@ def mark_outcome(error: BaseException, outcome: Outcome) -> None:
     error.add_note(f"sessiondb: {message}")
 
 
+@contextmanager
+def before_the_write() -> Iterator[None]:
+    """Mark what is raised before a write is requested, a cancellation above all: not executed."""
+    try:
+        yield
+    except BaseException as error:
+        if outcome_of(error) is None:
+            mark_outcome(error, "not_executed")
+        raise
+
+
 def outcome_of(error: BaseException) -> Outcome | None:
     """Return the outcome of the write that raised `error`: "not_executed", "committed", "unknown".
 
-    Works for every `SessionDBError` and for a cancellation that passed through a sessiondb
-    call. None means that the exception did not come from a write.
+    Works for every `SessionDBError`, for a cancellation that passed through a sessiondb
+    call, and for the TimeoutError that `asyncio.timeout` or `anyio.fail_after` makes of it.
+    None means that the exception did not come from a write.
     """
     marked: Outcome | None = getattr(error, _OUTCOME, None)
     if marked is None and isinstance(error, SessionDBError):
@@ -261,4 +275,7 @@ def outcome_of(error: BaseException) -> Outcome | None:
         # asyncio.timeout() turns the cancellation that carries the mark into a
         # TimeoutError.
         return outcome_of(error.__cause__)
+    if marked is None and not isinstance(error.__context__, SessionDBError):
+        # So do the scopes of anyio and trio, without naming it as the cause.
+        return getattr(error.__context__, _OUTCOME, None)
     return marked

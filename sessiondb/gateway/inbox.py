@@ -22,9 +22,9 @@ has that already.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import anyio.to_thread
 from pydantic import BaseModel
 
 from sessiondb import events
@@ -42,7 +42,7 @@ from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, Edited, OpenMessage
 from sessiondb.transcript import registry
 from sessiondb.transcript.content import digest
-from sessiondb.transcript.entries import draft_decoded, is_large
+from sessiondb.transcript.entries import draft_decoded, is_large, off_loop
 from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import turns
@@ -76,9 +76,7 @@ async def prepare_incoming(
         InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
     """
     text, said = (
-        await anyio.to_thread.run_sync(_encoded, message)
-        if is_large(message)
-        else _encoded(message)
+        await off_loop(partial(_encoded, message)) if is_large(message) else _encoded(message)
     )
     _check_text("channel", channel)
     _check_text("event_id", event_id)

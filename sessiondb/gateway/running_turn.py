@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb import clock
@@ -31,6 +30,7 @@ from sessiondb.transcript.entries import (
     Item,
     check_append,
     is_large,
+    off_loop,
     prepare,
     prepare_all,
 )
@@ -427,9 +427,7 @@ async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, 
     drafts = await prepare_all(entries)
     large = len(messages) > LARGE_ITEMS or any(is_large(message) for _, message in messages)
     encoded = (
-        await anyio.to_thread.run_sync(_encoded_replies, messages)
-        if large
-        else _encoded_replies(messages)
+        await off_loop(partial(_encoded_replies, messages)) if large else _encoded_replies(messages)
     )
     size = sum(draft.size for draft in drafts) + sum(reply_bytes for _, reply_bytes in encoded)
     check_append(len(drafts) + len(encoded), size)

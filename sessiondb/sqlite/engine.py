@@ -43,6 +43,7 @@ from sessiondb.errors import (
     ReadTooLong,
     StoreClosed,
     StoreReadOnly,
+    before_the_write,
     mark_outcome,
 )
 from sessiondb.limits import Limits
@@ -296,7 +297,8 @@ class SqliteBackend:
         See `backend.Backend.write`.
         """
         writer = self._writer(op)
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        with before_the_write():
+            await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s if timeout_s is None else timeout_s
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter())
         writer.queue.put(request)
@@ -305,7 +307,8 @@ class SqliteBackend:
     async def step(self, fn: Callable[[Tx], T], *, op: str, size: int = 0) -> Step[T]:
         """Run `fn` as one step of background work. See `backend.Backend.step`."""
         writer = self._writer(op)
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        with before_the_write():
+            await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s
         request = Request(fn, op, size, monotonic() + timeout_s, new_waiter(), in_background=True)
         writer.queue.put(request)

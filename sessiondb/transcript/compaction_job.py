@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import anyio
-import anyio.to_thread
 
 from sessiondb import process
 from sessiondb.backend import Database, ReadTx, Tx
@@ -32,7 +31,7 @@ from sessiondb.models import CompactionResult
 from . import compaction
 from .compaction import GivenUp, Job, Summary
 from .context import decode_messages
-from .entries import is_large
+from .entries import is_large, off_loop
 from .registry import Ref
 
 logger = logging.getLogger("sessiondb")
@@ -288,11 +287,7 @@ async def commit_compaction(
         raise InvalidInput(f"a summary is a text, not {type(summary).__name__}")
     encode = partial(Summary.of, summary, details, from_hook=from_hook)
     # Only encoding shows the size of `details`, and a compaction can afford a thread.
-    prepared = (
-        await anyio.to_thread.run_sync(encode)
-        if details is not None or is_large(summary)
-        else encode()
-    )
+    prepared = await off_loop(encode) if details is not None or is_large(summary) else encode()
     return await db.write(
         "compaction.commit",
         lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.now_ms)),

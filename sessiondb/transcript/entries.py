@@ -17,17 +17,17 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, TypeVar
 
 import anyio.to_thread
 from pydantic import BaseModel
 
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import InvalidInput
+from sessiondb.errors import InvalidInput, before_the_write
 from sessiondb.json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
 from sessiondb.limits import (
     APPEND_BYTES_MAX,
@@ -40,6 +40,7 @@ from sessiondb.messages import message_json
 
 from .tokens import message_tokens, text_tokens, usage_tokens
 
+T = TypeVar("T")
 Item = dict[str, Any] | BaseModel | str | bytes
 """A message or an entry as a dict, a typed message (`sessiondb.messages`), or their JSON text."""
 
@@ -481,7 +482,13 @@ async def prepare_decoded(
     """As `prepare`. Also return the decoded item, so that its text is decoded once."""
     _check_key(idempotency_key)
     prepare = partial(_prepare, item, idempotency_key)
-    return await anyio.to_thread.run_sync(prepare) if is_large(item) else prepare()
+    return await off_loop(prepare) if is_large(item) else prepare()
+
+
+async def off_loop(encode: Callable[[], T]) -> T:
+    """Encode what is to be written on a worker thread. Cancelled, the write was not executed."""
+    with before_the_write():
+        return await anyio.to_thread.run_sync(encode)
 
 
 def _check_key(key: object) -> None:
@@ -510,7 +517,7 @@ async def prepare_all(
     """
     prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
     return (
-        await anyio.to_thread.run_sync(prepare)
+        await off_loop(prepare)
         if len(items) > LARGE_ITEMS or any(map(is_large, items))
         else prepare()
     )
