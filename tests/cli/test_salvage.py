@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def test_on_80_columns_no_line_is_longer(
     sound: Truth, broken: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("sessiondb.cli.terminal", "sessiondb.cli.salvage"):
-        monkeypatch.setattr(sys.modules[module], "terminal_width", lambda: 80)
+        monkeypatch.setattr(importlib.import_module(module), "terminal_width", lambda: 80)
     zero_pages(broken, first_leaf(sound), first_leaf(sound, "session"))
     lines = run("salvage", broken, new).stdout.splitlines()
     assert [line for line in lines if len(line) > 80 and str(new) not in line] == []
