@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast covered coverage kills crash fuzz soak audit check lint format \
+.PHONY: help demo gateway test test-fast shuffle covered coverage kills crash fuzz soak audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -40,6 +40,12 @@ test: $(VENV)/.dev ## run every test, under asyncio and trio
 test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
 	@echo "test: pytest, without the slow ones"
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+
+# Each file in a process of its own, because what another file imported or left behind may be what a test lives on.
+shuffle: $(VENV)/.dev $(VENV)/.shuffle ## run each test file alone, its tests in a random order (half an hour; FILES=, SEED=)
+	@failed=; for file in $(or $(FILES),$$(find tests -name 'test_*.py' | sort)); do \
+	  $(BIN)/python -m pytest -q -p randomly $(if $(SEED),--randomly-seed=$(SEED)) $(ARGS) $$file || failed="$$failed $$file"; \
+	done; test -z "$$failed" || { echo "shuffle: these failed:$$failed"; exit 1; }
 
 # Lines that only a slow test or a killed process reaches count as missed. `ARGS=tests/x` measures what some tests reach.
 # Python 3.12 counts lines at no cost (sys.monitoring). On 3.11 the tests would take half as long again.
@@ -185,6 +191,7 @@ $(VENV)/pyvenv.cfg:
 	  echo "setup: $$found cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; \
 	fi; rm -f $(VENV).log
 
+, := ,
 # $(1): what to install, $(2): what it is, $(3): options. pip reports its own errors; the hint is for a machine without a network.
 define install
 @echo "setup: installing sessiondb $(2)"
@@ -211,6 +218,10 @@ $(VENV)/.docs: pyproject.toml $(VENV)/pyvenv.cfg
 $(VENV)/.locked: requirements-dev.lock $(VENV)/pyvenv.cfg
 	@echo "setup: installing the versions of requirements-dev.lock"
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(VENV)/.shuffle: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev
+	$(call install,.[dev$(,)shuffle],with what shuffles its tests)
 	@touch $@
 
 # Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.
