@@ -141,7 +141,7 @@ measure: $(VENV)/.dev ## print figures about the code: files, imports, lines, pr
 	@$(BIN)/python tools/measure.py $(ARGS)
 
 mutants: $(VENV)/.dev ## change rules and statements one at a time; print what no test notices (hours; ONLY=inbox, MUTANTS=200, SEED=7)
-	@$(BIN)/python -m tools.mutants $(if $(ONLY),--only '$(ONLY)') $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(BIN)/python -m tools.mutants $(foreach one,$(ONLY),--only $(one)) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(VENV)/.dev ## measure, each beside its raw SQLite floor (minutes; wants a quiet machine)
 	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,max,rounds $(ARGS)

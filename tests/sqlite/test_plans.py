@@ -152,7 +152,7 @@ HOT = {
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "turns.expired": [
-        "SEARCH turn USING COVERING INDEX turn_running (lane=? AND expires_at_ms<?)",
+        "SEARCH turn USING INDEX turn_running (lane=? AND expires_at_ms<?)",
         *GIVEN_LIST,
     ],
     "turns.next_expiry": ["SEARCH turn USING COVERING INDEX turn_running (lane=?)", *GIVEN_LIST],

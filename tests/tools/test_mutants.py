@@ -219,8 +219,8 @@ def test_every_change_is_one_and_has_a_key_of_its_own(mutants: list[Mutant]) -> 
 
 
 def test_a_seed_draws_the_same_mutants_again(mutants: list[Mutant]) -> None:
-    first, second = drawn(mutants, "inbox", 20, 7), drawn(mutants, "inbox", 20, 7)
-    assert first == second != drawn(mutants, "inbox", 20, 8)
+    first, second = drawn(mutants, ["inbox"], 20, 7), drawn(mutants, ["inbox"], 20, 7)
+    assert first == second != drawn(mutants, ["inbox"], 20, 8)
     assert all("inbox" in mutant.key for mutant in first)
 
 

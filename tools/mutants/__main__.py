@@ -26,7 +26,6 @@ from typing import Any
 from . import equivalents
 from .mutant import Mutant
 from .python import of_python
-from .reach import digest
 from .record import Test, record, recorded
 from .run import Outcome, Runner, Tree, chosen
 from .statements import of_schema, of_statements
@@ -55,9 +54,11 @@ def all_mutants(root: Path) -> Iterator[Mutant]:
             yield from of_python(name, path.read_text("utf-8"))
 
 
-def drawn(mutants: Sequence[Mutant], only: str, sample: int | None, seed: int) -> list[Mutant]:
+def drawn(
+    mutants: Sequence[Mutant], only: Sequence[str], sample: int | None, seed: int
+) -> list[Mutant]:
     """Return the mutants of a run, in the order of the files."""
-    found = [mutant for mutant in mutants if only in mutant.key]
+    found = [mutant for mutant in mutants if any(text in mutant.key for text in only)]
     if sample is not None and sample < len(found):
         draw = random.Random(seed)  # noqa: S311  # no secret: a course that can be repeated
         numbers = draw.sample(range(len(found)), sample)
@@ -76,18 +77,16 @@ class Results:
                 one = json.loads(line)
                 self.known[one["key"]] = one
 
-    def find(self, mutant: Mutant, text: str, tests: Sequence[Test]) -> dict[str, Any] | None:
+    def find(self, mutant: Mutant, text: str, asking: str) -> dict[str, Any] | None:
         """Return the result of the same change, if the tests could not do better by now."""
         one = self.known.get(mutant.key)
         if one is None or one["diff"] != mutant.diff(text):
             return None
-        if one["outcome"] in {"noticed", "timed out"} or one["asked"] == asked(tests):
+        if one["outcome"] in {"noticed", "timed out"} or one["asked"] == asking:
             return one
         return None
 
-    def add(
-        self, mutant: Mutant, text: str, tests: Sequence[Test], found: Outcome
-    ) -> dict[str, Any]:
+    def add(self, mutant: Mutant, text: str, asking: str, found: Outcome) -> dict[str, Any]:
         """Write a result."""
         one = {
             "key": mutant.key,
@@ -96,7 +95,7 @@ class Results:
             "file": mutant.path,
             "line": mutant.lines[0],
             "diff": mutant.diff(text),
-            "asked": asked(tests),
+            "asked": asking,
             **asdict(found),
         }
         self.known[mutant.key] = one
@@ -106,10 +105,9 @@ class Results:
 
 
 def asked(tests: Sequence[Test]) -> str:
-    """Return a digest of tests: of their names and files."""
-    files = {name: digest(ROOT / name) for name in {test.name.partition("::")[0] for test in tests}}
-    names = sorted(test.name for test in tests)
-    return hashlib.sha256(json.dumps([names, files], sort_keys=True).encode()).hexdigest()[:16]
+    """Return a digest of tests: of their names, and of the files of tests that they import."""
+    known = sorted((test.name, test.version) for test in tests)
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def group(mutant: Mutant) -> str:
@@ -126,27 +124,28 @@ def run(
     results, found = Results(BUILD / "results.jsonl"), []
     texts = {path: (ROOT / path).read_text("utf-8") for path in {one.path for one in mutants}}
     reasons = equivalents.read()
-    waiting: list[tuple[Mutant, list[Test]]] = []
+    waiting: list[tuple[Mutant, list[Test], str]] = []
     for mutant in mutants:
         text = texts[mutant.path]
-        asking = chosen(mutant, tests, options.seconds, options.tests)
+        meeting = chosen(mutant, tests, options.seconds, options.tests)
+        asking = asked(meeting)  # now: a test that is written meanwhile has not been asked
         known = None if options.again else results.find(mutant, text, asking)
         if mutant.key in reasons:
-            found.append(
-                results.add(mutant, text, (), Outcome("equivalent", message=reasons[mutant.key]))
-            )
+            equivalent = Outcome("equivalent", message=reasons[mutant.key])
+            found.append(results.add(mutant, text, asking, equivalent))
         elif known is not None:
             found.append(known)
-        elif not asking:
-            found.append(results.add(mutant, text, (), Outcome("not reached")))
+        elif not meeting:
+            found.append(results.add(mutant, text, asking, Outcome("not reached")))
         else:
-            waiting.append((mutant, asking))
+            waiting.append((mutant, meeting, asking))
     print(f"{len(mutants)} mutants, {len(waiting)} to be met", flush=True)
     if waiting:
         tree = Tree(ROOT, BUILD / "tree")
         with Runner(tree, tests, BUILD / "server.log", options.temp) as runner:
-            for mutant, asking in waiting:
-                one = results.add(mutant, texts[mutant.path], asking, runner.meet(mutant, asking))
+            for mutant, meeting, asking in waiting:
+                outcome = runner.meet(mutant, meeting)
+                one = results.add(mutant, texts[mutant.path], asking, outcome)
                 found.append(one)
                 print(f"{one['outcome']}: {mutant.key}", flush=True)
     return found
@@ -193,7 +192,9 @@ def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run. Return 1 if a mutant survived."""
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="mutants whose key contains this text")
+    parser.add_argument(
+        "--only", action="append", help="mutants whose key contains this text (repeat for more)"
+    )
     parser.add_argument("--sample", type=int, help="how many, drawn at random")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30, help="of tests for one mutant")
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     mutants = list(all_mutants(ROOT))
     equivalents.check(equivalents.read(), (one.key for one in mutants))
-    mutants = drawn(mutants, options.only, options.sample, options.seed)
+    mutants = drawn(mutants, options.only or [""], options.sample, options.seed)
     if options.list:
         print("\n".join(mutant.key for mutant in mutants))
         return 0

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -40,8 +41,9 @@ class Recorder:
         self.relations: defaultdict[str, set[str]] = defaultdict(set)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.failed: set[str] = set()
-        self.known: dict[str, tuple[str, set[str]]] = {}
+        self.known: dict[str, tuple[set[str], set[str]]] = {}
         self.names = statement_names(root)
+        self.texts = {name: text for text, names in self.names.items() for name in names}
         self.objects = {
             match["name"] for match in OBJECT.finditer((root / "schema.sql").read_text("utf-8"))
         }
@@ -55,18 +57,19 @@ class Recorder:
 
     def note(self, event: dict[str, Any]) -> None:
         """Note a statement that begins."""
-        sql = event["sql"]
+        self.note_text(event["sql"])
+
+    def note_text(self, sql: str) -> None:
+        """Note a statement by its text, and the relations that it names."""
         if sql not in self.known:
-            text = sql.removeprefix("EXPLAIN QUERY PLAN ").strip()
-            words = set() if text.startswith(("CREATE ", "--")) else set(WORD.findall(text))
-            self.known[sql] = self.names.get(text, ""), self.objects & words
-        name, relations = self.known[sql]
-        if name:
-            self.statements[self.test].add(name)
+            words = set() if sql.startswith(("CREATE ", "--")) else set(WORD.findall(sql))
+            self.known[sql] = self.names.get(sql.strip(), set()), self.objects & words
+        names, relations = self.known[sql]
+        self.statements[self.test] |= names
         self.relations[self.test] |= relations
 
     def write(self) -> None:
-        """Write the file, with a digest of each source file that was reached."""
+        """Write the file, with a digest of each file that was reached or imported."""
         data = self.coverage.get_data()
         lines: defaultdict[str, dict[str, list[int]]] = defaultdict(dict)
         reached = []
@@ -86,8 +89,15 @@ class Recorder:
             }
             for test, seconds in self.seconds.items()
         }
-        digests = {path: digest(self.root / path) for path in reached}
+        digests = {path: digest(self.root / path) for path in [*reached, *self.modules_of_tests()]}
         self.target.write_text(json.dumps({"tests": found, "digests": digests}), "utf-8")
+
+    def modules_of_tests(self) -> list[str]:
+        """Return the files under `tests/` that are imported."""
+        folder = self.root / "tests"
+        files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        paths = [Path(file) for file in files if file and Path(file).is_relative_to(folder)]
+        return sorted(path.relative_to(self.root).as_posix() for path in paths)
 
     # -- pytest's hooks
 
@@ -105,6 +115,10 @@ class Recorder:
         """Attribute to a test what happens in it, and in fixtures that it is the first to use."""
         self.test = item.nodeid
         self.coverage.switch_context(item.nodeid)
+        for value in getattr(getattr(item, "callspec", None), "params", {}).values():
+            # A test of plans runs EXPLAIN, which the trace does not see.
+            if isinstance(value, str) and value in self.texts:
+                self.note_text(self.texts[value])
         begun = time.perf_counter()
         result = yield
         self.seconds[item.nodeid] += time.perf_counter() - begun
@@ -128,12 +142,12 @@ def runs_under_trio(item: pytest.Item) -> bool:
     return parameters.get("anyio_backend") == "trio"
 
 
-def statement_names(root: Path) -> dict[str, str]:
-    """Return the name of each named statement by its text."""
-    found = {}
+def statement_names(root: Path) -> dict[str, set[str]]:
+    """Return the names of each named statement by its text. Some have the same."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for file in (root / "sessiondb" / "sqlite" / "queries").glob("*.sql"):
         for match in STATEMENT.finditer(file.read_text("utf-8")):
-            found[match["sql"].strip()] = f"{file.stem}.{match['name']}"
+            found[match["sql"].strip()].add(f"{file.stem}.{match['name']}")
     return found
 
 

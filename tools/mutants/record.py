@@ -7,6 +7,7 @@ changed source files are unknown, and statements go by their names.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -46,6 +47,8 @@ class Test:
     lines: dict[str, set[int]] = field(default_factory=dict)
     statements: set[str] = field(default_factory=set)
     relations: set[str] = field(default_factory=set)
+    version: str = ""
+    """A digest of its own file and of what that imports of the tests."""
 
     @property
     def is_about_plans(self) -> bool:
@@ -124,11 +127,15 @@ def recorded(root: Path, folder: Path) -> list[Test]:
             one: dict[str, Any] = json.loads(target.read_text("utf-8"))
             digests: dict[str, str] = one["digests"]
             same = {path for path, known in digests.items() if digest(root / path) == known}
-            found += [_test(test, of, same) for test, of in one["tests"].items() if of["passed"]]
+            ours = sorted(part for part in digests.items() if part[0].startswith("tests/"))
+            version = hashlib.sha256(json.dumps(ours).encode()).hexdigest()[:16]
+            found += [
+                _test(test, of, same, version) for test, of in one["tests"].items() if of["passed"]
+            ]
     return found
 
 
-def _test(name: str, one: dict[str, Any], same: set[str]) -> Test:
+def _test(name: str, one: dict[str, Any], same: set[str], version: str) -> Test:
     lines = {path: set(numbers) for path, numbers in one["lines"].items() if path in same}
     statements, relations = set(one["statements"]), set(one["relations"])
-    return Test(name, one["seconds"], lines, statements, relations)
+    return Test(name, one["seconds"], lines, statements, relations, version)

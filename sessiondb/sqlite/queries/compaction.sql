@@ -68,7 +68,7 @@ ORDER BY entry_no DESC LIMIT :limit;
 -- Return jobs, newest first, a page at a time.
 SELECT c.compaction_no, c.compaction_id, s.session_id, c.state, c.trigger, c.base_epoch, c.epoch,
        c.late, c.tokens_before, c.tokens_after,
-       CASE WHEN i.pid IS NULL THEN NULL ELSE i.pid || '@' || i.host END AS owner,
+       i.pid || '@' || i.host AS owner,
        c.begun_at_ms, c.deadline_ms, c.finished_at_ms, c.reason
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN instance AS i ON i.instance_no = c.instance_no
@@ -78,7 +78,7 @@ WHERE c.compaction_no < :before_no ORDER BY c.compaction_no DESC LIMIT :limit;
 -- Return one session's jobs, newest first, a page at a time. Reads no other session's.
 SELECT c.compaction_no, c.compaction_id, s.session_id, c.state, c.trigger, c.base_epoch, c.epoch,
        c.late, c.tokens_before, c.tokens_after,
-       CASE WHEN i.pid IS NULL THEN NULL ELSE i.pid || '@' || i.host END AS owner,
+       i.pid || '@' || i.host AS owner,
        c.begun_at_ms, c.deadline_ms, c.finished_at_ms, c.reason
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN instance AS i ON i.instance_no = c.instance_no

@@ -39,6 +39,26 @@ def record(w: World, tx: Recorder) -> None:
         append.append(tx, w.no("session twin"), [draft])
 
 
+def settling(name: str, **columns: Any) -> dict[str, Any]:
+    settled = {
+        "compaction_id": name,
+        "state": "superseded",
+        "now_ms": NOW,
+        "late": 0,
+        "epoch": None,
+        "entry_no": None,
+        "tokens_after": None,
+        "reason": "why",
+        "summary": None,
+    }
+    return settled | columns
+
+
+def settle_twice(_: World, tx: Recorder) -> None:
+    assert tx.run("compaction.settle", **settling("busy", reason="first", summary="kept")) == 1
+    assert tx.run("compaction.settle", **settling("busy", reason="second")) == 0
+
+
 COMMITTED = {
     "state": "committed",
     "tokens_after": 3,
@@ -154,6 +174,19 @@ CHANGES = [
         },
     ),
     Change(
+        "compaction.settle",
+        "a job that was superseded is not settled again",
+        settle_twice,
+        {
+            "compaction busy": {
+                "state": "superseded",
+                "finished_at_ms": NOW,
+                "reason": "first",
+                "summary": "kept",
+            }
+        },
+    ),
+    Change(
         "compaction.finish",
         "one running job of several",
         give_up("busy-too"),
@@ -206,17 +239,7 @@ GUARDS = [
     Guard(
         "compaction.settle",
         "compaction",
-        lambda row: {
-            "compaction_id": row["compaction_id"],
-            "state": "superseded",
-            "now_ms": NOW,
-            "late": 0,
-            "epoch": None,
-            "entry_no": None,
-            "tokens_after": None,
-            "reason": "why",
-            "summary": None,
-        },
+        lambda row: settling(row["compaction_id"]),
         lambda row: row["state"] in ("running", "failed"),
     ),
 ]
@@ -286,6 +309,15 @@ READS = [
         of_session("job-held-too"),
         [{"compaction_id": "held-too", "trigger": "threshold", "program": "dying-too", "pid": 14}],
     ),
+    Read(
+        "compaction.running",
+        "whose process a salvage did not find",
+        of_session("job-busy"),
+        [{"compaction_id": "busy", "program": None}],
+        lambda w, tx: tx.run(
+            "salvage.set_compaction", compaction_no=w.row("compaction busy")["compaction_no"]
+        ),
+    ),
     Read("compaction.running", "none", of_session("job-tired"), []),
     *(
         Read(
@@ -342,5 +374,6 @@ READS = [
         [],
     ),
     *in_list("held", session_id="job-held", state="running", epoch=None, late=0),
+    *in_list("overdue", owner="15@another host"),
     *in_list("twin-recorded", session_id="twin-reset", state="committed", epoch=2, owner=None),
 ]

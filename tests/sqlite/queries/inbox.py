@@ -273,7 +273,7 @@ GUARDS = [
     Guard(
         "inbox.retry",
         "inbox",
-        lambda row: by_turn(row) | {"available_at_ms": NOW},
+        lambda row: by_turn(row) | {"available_at_ms": NOW, "more_time": 2},
         state("claimed"),
         fences=("turn_no",),
     ),

@@ -132,7 +132,13 @@ PAGES = [
 ]
 
 
-def at_the_edge(table: str, label: str) -> list[Read]:
+def forget_message(w: World, tx: Recorder) -> None:
+    tx.run("pruning.delete_inbox", numbers=json.dumps([w.no("inbox done-old")]))
+
+
+def at_the_edge(
+    table: str, label: str, given: Callable[[World, Recorder], object] = lambda _w, _tx: None
+) -> list[Read]:
     """Return reads of a row at exactly its own time, and a millisecond later."""
 
     def params(later: int) -> Callable[[World], Any]:
@@ -144,19 +150,16 @@ def at_the_edge(table: str, label: str) -> list[Read]:
         return of
 
     return [
-        Read(f"pruning.{table}", "at its time", params(0), [{"prunable": 0, "young": 1}]),
-        Read(f"pruning.{table}", "later", params(1), [{"prunable": 1, "young": 0}]),
+        Read(f"pruning.{table}", "at its time", params(0), [{"prunable": 0, "young": 1}], given),
+        Read(f"pruning.{table}", "later", params(1), [{"prunable": 1, "young": 0}], given),
     ]
-
-
-def forget_message(w: World, tx: Recorder) -> None:
-    tx.run("pruning.delete_inbox", numbers=json.dumps([w.no("inbox done-old")]))
 
 
 READS = [
     *at_the_edge("outbox", "web:done-old"),
     *at_the_edge("inbox", "done-old"),
     *at_the_edge("event", "message_dead/user/65"),
+    *at_the_edge("turn", "done-old#1", forget_message),
     Read(
         "pruning.turn",
         "whose message is gone, beside one whose message is there",

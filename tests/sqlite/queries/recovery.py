@@ -9,7 +9,7 @@ from unittest.mock import ANY
 from sessiondb.gateway import recovery
 from tests.support.statement_cases import Change, Guard, Page, Read
 from tests.support.world import Recorder, World
-from tests.support.world_build import DAY, HOUR, NOW
+from tests.support.world_build import DAY, HOUR, NOW, SECOND
 
 
 def release(w: World, tx: Recorder) -> None:
@@ -66,6 +66,7 @@ PAGES = [
 ]
 
 OPENED = NOW - 10 * DAY
+DYING = OPENED + 3 * SECOND  # process "dying" was opened then
 COMMAND_LINE = "sessiondb"
 
 
@@ -111,6 +112,7 @@ READS = [
     jobs(9, "dying", "held"),
     jobs(9, "remote", "overdue"),
     jobs(0, "remote"),
+    jobs(9, "gateway", "busy"),
     jobs(9, "killed"),
     *(
         Read(
@@ -134,6 +136,7 @@ READS = [
     unclean("until a time", 1, now_ms=NOW - HOUR, program="gateway"),
     unclean("with one found dead", 1, program="dying", dead=("dying",)),
     unclean("with one found dead, of old", 0, OPENED + HOUR, program="dying", dead=("dying",)),
+    unclean("with one found dead, to the ms", 1, DYING, DYING, program="dying", dead=("dying",)),
     unclean("with one found dead, not twice", 1, program="killed", dead=("killed",)),
     unclean("with none found dead", 0, program="dying"),
     Read(

@@ -220,17 +220,35 @@ def began(name: str, epoch: str, boundary_no: str | None) -> Read:
     )
 
 
-def heard(name: str, limit: int, entry: str | None, high: int | None = None) -> Read:
+def heard(
+    name: str,
+    limit: int,
+    entry: str | None,
+    high: int = 2**31,
+    *,
+    low: int = 0,
+    what: str = "",
+    given: Callable[[World, Recorder], object] = lambda _world, _tx: None,
+) -> Read:
     def params(w: World) -> dict[str, int]:
         low_no = w.no(f"session {name}") << 32
-        return {"low_no": low_no, "high_no": low_no | (high or 2**31), "limit": limit}
+        return {"low_no": low_no | low, "high_no": low_no | high, "limit": limit}
 
     def rows(w: World) -> list[dict[str, int]]:
         if entry is None:
             return []
         return [{"appended_at_ms": w.row(f"entry {entry}")["appended_at_ms"]}]
 
-    return Read("registry.heard", f"{name} {limit} {high}", params, rows)
+    what = what or f"{limit} from {low} to {high}"
+    return Read("registry.heard", f"{name} {what}", params, rows, given)
+
+
+def key_like_a_cron_message(w: World, _tx: Recorder) -> None:
+    """Give an entry a channel's own key, which ends in the number of a message of lane cron."""
+    w.connection.execute(
+        "UPDATE entry SET idempotency_key = 'other:' || ? WHERE entry_no = ?",
+        (w.no("inbox running-too"), w.no("entry live/17")),
+    )
 
 
 READS = [
@@ -248,6 +266,12 @@ READS = [
             ("live-u", ["live-undone"]),
             ("live-z", []),
         )
+    ),
+    Read(
+        "registry.by_prefix",
+        "not what the end itself names",
+        {"prefix": "live", "prefix_end": "live-ended"},
+        [{"session_id": "live"}],
     ),
     Read(
         "registry.by_key",
@@ -271,6 +295,8 @@ READS = [
     heard("live", 9, "live/17"),
     heard("live", 1, None),
     heard("live", 9, "live/11", 16),
+    heard("live", 9, "live/17", 17, low=17),
+    heard("live", 9, "live/17", what="with a key of its own", given=key_like_a_cron_message),
     heard("resuming", 9, "resuming/1"),  # it came into lane main
     heard("running-too", 9, None),  # of lane cron
 ]
