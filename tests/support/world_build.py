@@ -394,6 +394,9 @@ class Builder:
             ("child", "parent"),
         ):
             self.finished_session(name, parent)
+        # A fork whose archive is finished, and one whose archive is not.
+        for name, parent in (("base", None), ("kept", "base"), ("root", None), ("leaf", "root")):
+            self.finished_session(name, parent)
         for name in ("writing", "complete", "deleting", "restoring", "deleted", "dropped"):
             for session_id in (name, f"{name}-too"):
                 self.finished_session(session_id)
@@ -402,6 +405,8 @@ class Builder:
             self.run(archive.restore, Direct(self.tx), self.number(name))
         for name in ("old", "old-too", "child", "parent"):
             self.archive(name)
+        self.archive("kept")
+        self.archive("leaf", stop_before="archive.delete")
         for suffix in ("", "-too"):
             self.archive(f"writing{suffix}", stop_before="archive.chunk")
             self.archive(f"complete{suffix}", stop_before="archive.release")
