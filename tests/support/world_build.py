@@ -148,6 +148,7 @@ class Builder:
             ("gateway", me.host, me.boot_id, me.pid),
             ("other", me.host, me.boot_id, me.pid),
             ("remote", "another host", "another boot", 15),
+            ("sessiondb", me.host, me.boot_id, 16),
         ):
             tx = self.tx()
             row = tx.one(
@@ -161,7 +162,8 @@ class Builder:
             )
             self.instances[program] = row.instance_no
         tx = self.tx()
-        tx.run("instance.close", instance_no=self.instances["finished"], closed_at_ms=tx.now_ms)
+        for program in ("finished", "sessiondb"):
+            tx.run("instance.close", instance_no=self.instances[program], closed_at_ms=tx.now_ms)
         tx.run(
             "recovery.close_dead_instance",
             instance_no=self.instances["killed"],
@@ -320,6 +322,8 @@ class Builder:
         )
         self.file("main/clean.jsonl", clean.encode())
         self.file("main/odd.jsonl", odd.encode())
+        blank = clean.replace("import-clean", "import-blank") + "\n"
+        self.file("main/blank.jsonl", blank.encode())
         self.file("work/clean.jsonl", clean.replace("import-clean", "import-work").encode())
         self.file("work/odd.jsonl", odd.replace("import-odd", "import-torn").encode())
         self.file(
@@ -541,6 +545,7 @@ class Builder:
         # A resume that was cut off again: a dead letter of lane resume, and one that runs.
         for name in ("dead-resume", "resuming", "resumed", "cut", "cut-too", "cut-failed"):
             if name == "cut-failed":
+                turns.abort(self.tx(), self.started("aborted-before", name).turn_no, "stopped")
                 first = self.started("failed-before", name)
                 turns.fail(self.tx(), first.turn_no, "no luck", retry=False)
             turn = self.started(name, name)
@@ -552,10 +557,11 @@ class Builder:
                     turns.fail(self.tx(), again.turn_no, "no luck", retry=False)
             elif name == "resumed":
                 self.resume(turn.inbox_no)
-        imported = self.tx()
-        registry.bind(imported, parse_key("agent:main:chat:import-odd"), self.number("import-odd"))
-        turn = self.started("cut-damaged", "import-odd")
-        turns.interrupt(self.tx(), turn.turn_no, "its process died")
+        # Of sessions that were imported with damaged lines, and with blank ones only.
+        for name, session_id in (("cut-damaged", "import-odd"), ("cut-blank", "import-blank")):
+            key = parse_key(f"agent:main:chat:{session_id}")
+            registry.bind(self.tx(), key, self.number(session_id))
+            turns.interrupt(self.tx(), self.started(name, session_id).turn_no, "it died")
 
     def resume(self, inbox_no: int) -> None:
         tx = self.tx()
@@ -593,7 +599,8 @@ class Builder:
             turn = self.started(f"m-{name}", name, channel=channel)
             self.answer(turn, f"{channel}:retried", f"{channel}:retried-behind")
             self.retried.append(self.send(lease_ms=DAY))
-        for name, channel in (("pending", "web"), ("pending-too", "telegram")):
+        # In sessions whose older replies are sent.
+        for name, channel in (("done-old", "web"), ("done-old-too", "telegram")):
             self.answer(
                 self.started(f"m-{name}", name, channel=channel),
                 f"{channel}:pending",
@@ -608,6 +615,8 @@ class Builder:
             ("running-later", "running", "cron"),
             ("cut-next", "cut", "main"),
             ("resumed-next", "resumed", "main"),
+            ("resuming-next", "resuming", "main"),
+            ("dead-next", "dead", "main"),
             ("cron-next", "cron-session", "cron"),
             ("slow-next", "slow-session", "slow"),
             ("told", "told", "main"),

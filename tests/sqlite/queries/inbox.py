@@ -180,7 +180,7 @@ CHANGES = [
         "no resume, and nothing that a turn works on",
         lambda w, tx: [
             wait_behind_in(name, "done-old", NOW + 5 * SECOND)(w, tx)
-            for name in ("resumed", "cut-too", "held", "dead")
+            for name in ("resumed", "cut-too", "held", "dead-too")
         ],
         {"inbox resumed-next": {"available_at_ms": NOW + 5 * SECOND}},
     ),
@@ -222,14 +222,39 @@ CHANGES = [
         },
     ),
     Change(
+        "inbox.resume",
+        "a message that was resumed before",
+        lambda w, tx: [
+            turns.interrupt(tx, w.no("turn resuming#2"), "it died again"),
+            tx.run("inbox.resume", inbox_no=w.no("inbox resuming"), now_ms=NOW, timeout_ms=5_000),
+        ],
+        {
+            "turn resuming#2": ANY,
+            "inbox resuming": {
+                "state": "queued",
+                "available_at_ms": NOW,
+                "timeout_ms": 5_000,
+                "reason": "it died again",
+            },
+            "+event turn_interrupted/user": ANY,
+            "+event turn_interrupted/operator": ANY,
+        },
+    ),
+    Change(
         "inbox.mark_delayed",
         "a notice to each sender of the lane that waits and was not told",
         lambda w, tx: inbox.notify_delayed(tx, "main", after_ms=SECOND),
         {
             f"inbox {name}": {"delayed": 1}
-            for name in ("running-next", "cut-next", "resumed-next", "untold", "untold-too")
+            for name in (
+                *("running-next", "cut-next", "resumed-next", "resuming-next", "dead-next"),
+                *("untold", "untold-too"),
+            )
         }
-        | {f"+event message_delayed/user{number}": ANY for number in ("", " 2", " 3", " 4", " 5")},
+        | {
+            f"+event message_delayed/user{number}": ANY
+            for number in ("", *(f" {count}" for count in range(2, 8)))
+        },
     ),
     Change(
         "inbox.requeue",
@@ -326,7 +351,7 @@ PAGES = [
         {"before_no": 2**62},
         before,
         "inbox_no",
-        ["cut-damaged", "cut-failed", "cut-too", "cut"],
+        ["cut-blank", "cut-damaged", "cut-failed", "cut-too", "cut"],
     ),
     Page(
         "inbox.interrupted_by",
@@ -352,9 +377,18 @@ PAGES = [
         "event_id",
         [
             *("running", "running-too", "held", "held-too", "silent", "resuming", "resumed"),
-            *("cut", "cut-too", "cut-failed", "cut-damaged"),
-            *("running-next", "running-later", "cut-next", "resumed-next", "cron-next"),
-            *("slow-next", "told", "untold", "untold-too", "retried", "retried-too"),
+            *("cut", "cut-too", "cut-failed", "cut-damaged", "cut-blank"),
+            *("running-next", "running-later", "cut-next", "resumed-next", "resuming-next"),
+            *(
+                "dead-next",
+                "cron-next",
+                "slow-next",
+                "told",
+                "untold",
+                "untold-too",
+                "retried",
+                "retried-too",
+            ),
             *("retried-behind", "retried-last", "retried-too-behind", "retried-too-last"),
             *("ahead", "ahead-too", "retried-ahead"),
         ],
@@ -374,6 +408,21 @@ def of(name: str) -> Any:
 
 def in_session(name: str, limit: int) -> Any:
     return lambda w: {"session_no": w.no(f"session {name}"), "limit": limit}
+
+
+def imports_of_running(w: World, _tx: Recorder) -> None:
+    """Give sessions whose turns run an import each, and one of them earlier turns."""
+    for name, session_id in (("main/odd.jsonl", "silent"), ("main/blank.jsonl", "running-too")):
+        w.connection.execute(
+            "UPDATE import_file SET session_no = ? WHERE name = ?",
+            (w.no(f"session {session_id}"), name),
+        )
+    w.connection.execute("UPDATE inbox SET state = 'queued' WHERE event_id = 'held'")
+    for name in ("done#1", "dead#1"):
+        w.connection.execute(
+            "UPDATE turn SET session_no = ? WHERE turn_no = ?",
+            (w.no("session resuming"), w.no(f"turn {name}")),
+        )
 
 
 AHEAD = NOW + 60 * SECOND
@@ -399,7 +448,8 @@ READS = [
             ("running", 9, {"waiting": 3}),
             ("running", 2, {"waiting": 2}),
             ("cut", 9, {"waiting": 1}),
-            ("dead", 9, {"waiting": 0}),
+            ("dead-too", 9, {"waiting": 0}),
+            ("dead", 9, {"waiting": 1}),
         )
     ),
     *(
@@ -409,14 +459,16 @@ READS = [
             {"lane": lane, "limit": limit},
             [{"waiting": waiting}],
         )
-        for lane, limit, waiting in (("main", 99, 7), ("main", 3, 3), ("cron", 99, 5))
+        for lane, limit, waiting in (("main", 99, 9), ("main", 3, 3), ("cron", 99, 5))
     ),
     # Behind a running turn, and behind an older message, nothing runs.
     next_in("main", "cut-next"),
     next_in("main", "resumed-next", NOW - 296 * SECOND, NOW - 296 * SECOND),
     next_in("main", None, NOW - 299 * SECOND, NOW - 299 * SECOND),
+    next_in("main", None, NOW - 295 * SECOND, NOW - 295 * SECOND),  # behind a resume that runs
+    next_in("main", "dead-next", NOW - 294 * SECOND, NOW - 294 * SECOND),
     next_in("cron", "cron-next"),
-    next_in("cron", None, 0, NOW - 296 * SECOND),
+    next_in("cron", None, 0, NOW - 294 * SECOND),
     next_in("cron", None, NOW, NOW + SECOND),
     next_in("wide", None),
     next_in("wide", "retried", 0, NOW + SECOND),
@@ -465,6 +517,7 @@ READS = [
         "with the turn before, and the state of the import",
         {"before_no": 2**62, "limit": 9},
         [
+            {"session_id": "import-blank", "state_before": None, "damaged": 0, "holder_no": None},
             {"session_id": "import-odd", "state_before": None, "damaged": 1, "holder_no": None},
             {"session_id": "cut-failed", "state_before": "failed", "damaged": 0, "holder_no": None},
             {"session_id": "cut-too", "state_before": None, "damaged": 0, "holder_no": None},
@@ -480,6 +533,21 @@ READS = [
             "instances": json.dumps([w.no("instance dying-too")]),
         },
         [{"session_id": "held-too", "attempts": 1, "state_before": None, "damaged": 0}],
+    ),
+    Read(
+        "inbox.interrupted_by",
+        "of imports, and of a message that is not claimed",
+        lambda w: {
+            "before_no": 2**62,
+            "limit": 9,
+            "instances": json.dumps([w.no(f"instance {name}") for name in ("dying", "other")]),
+        },
+        [
+            {"inbox_no": "resuming", "state_before": "failed", "damaged": 0},
+            {"inbox_no": "silent", "state_before": None, "damaged": 1},
+            {"inbox_no": "running-too", "state_before": None, "damaged": 0},
+        ],
+        imports_of_running,
     ),
     *(
         Read(

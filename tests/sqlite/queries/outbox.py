@@ -329,7 +329,62 @@ def of_target(*targets: str) -> list[Any]:
     return [{"outbox_no": target} for target in targets]
 
 
+def later_reply(w: World, tx: Recorder) -> None:
+    """Add a reply behind one that waits for its retry."""
+    tx.run(
+        "outbox.add",
+        session_no=w.no("session reply-retried"),
+        turn_no=None,
+        target="web:later",
+        now_ms=NOW,
+        payload="0",
+    )
+
+
+def due_while_sending(w: World, _tx: Recorder) -> None:
+    w.connection.execute(
+        "UPDATE outbox SET available_at_ms = ? WHERE target = 'web:sending'", (NOW + 100,)
+    )
+
+
+def same_lease(w: World, _tx: Recorder) -> None:
+    """Give two replies of one process the same lease."""
+    w.connection.execute(
+        "UPDATE outbox SET expires_at_ms = ? WHERE target IN ('telegram:late', 'telegram:sending')",
+        (NOW,),
+    )
+
+
 READS = [
+    Read("outbox.next", "behind a retry", {"low_ms": NOW, "high_ms": NOW}, [], later_reply),
+    Read("outbox.due", "not sending", {"now_ms": NOW}, [{"at_ms": NOW + 350}], due_while_sending),
+    Read(
+        "outbox.begun",
+        "one of two attempts that are alike",
+        of_attempt("telegram:late", expires_at_ms=NOW),
+        of_target("telegram:late"),
+        same_lease,
+    ),
+    Read(
+        "outbox.overdue",
+        "at the end of its lease",
+        {"now_ms": NOW, "limit": 9},
+        of_target("telegram:sending", "web:late", "telegram:late"),
+        same_lease,
+    ),
+    Read(
+        "outbox.candidate",
+        "that an operator asked for again",
+        lambda w: {"outbox_no": w.no("outbox web:failed")},
+        [{"outbox_no": "web:failed", "attempts_before": 1, "asked_at_ms": NOW}],
+        lambda w, tx: outbox.decide(tx, w.no("outbox web:failed"), "pending"),
+    ),
+    Read(
+        "outbox.candidate",
+        "that was never asked for again",
+        lambda w: {"outbox_no": w.no("outbox web:failed")},
+        lambda w: [{"asked_at_ms": w.row("outbox web:failed")["created_at_ms"]}],
+    ),
     *(
         Read(
             "outbox.next",

@@ -59,7 +59,6 @@ OF_TABLE = {
     "outbox": ("web:done-old", "web:sent", lambda row: row["state"] == "sent"),
     "inbox": ("done", "m-sent", lambda row: row["state"] == "done"),
     "turn": ("done#1", "dead#1", lambda row: row["state"] != "running"),
-    "event": ("message_dead/user/65", "message_dead/user/67", lambda _: True),
 }
 
 CHANGES = [
@@ -72,6 +71,18 @@ CHANGES = [
             finished(table, holds),
         )
         for table, (_, _, holds) in OF_TABLE.items()
+    ),
+    Change(
+        "pruning.delete_event",
+        "every named one",
+        delete_all("pruning.delete_event", "event"),
+        finished("event", lambda _: True),
+    ),
+    Change(
+        "pruning.delete_event",
+        "the named ones only",
+        lambda w, tx: tx.run("pruning.delete_event", numbers=json.dumps([3, 5])),
+        lambda w: {f"-{label}": {} for label, row in w.rows("event") if row["event_no"] in (3, 5)},
     ),
     *(
         Change(
@@ -158,7 +169,7 @@ def at_the_edge(
 READS = [
     *at_the_edge("outbox", "web:done-old"),
     *at_the_edge("inbox", "done-old"),
-    *at_the_edge("event", "message_dead/user/65"),
+    *at_the_edge("event", "compaction_started/operator/1"),
     *at_the_edge("turn", "done-old#1", forget_message),
     Read(
         "pruning.turn",

@@ -112,7 +112,19 @@ READS = [
     jobs(9, "dying", "held"),
     jobs(9, "remote", "overdue"),
     jobs(0, "remote"),
-    jobs(9, "gateway", "busy"),
+    jobs(9, "gateway", "busy"),  # of many that it ran
+    *(
+        Read(
+            "recovery.overdue_compactions",
+            what,
+            lambda w, early=early: {
+                "before_ms": w.row("compaction overdue")["deadline_ms"] - early,
+                "limit": 9,
+            },
+            [{"compaction_id": name} for name in names],
+        )
+        for what, early, names in (("at its deadline", 0, ["overdue"]), ("before it", 1, []))
+    ),
     jobs(9, "killed"),
     *(
         Read(
@@ -131,6 +143,7 @@ READS = [
     unclean("of the caller's own program", 3, program="gateway"),
     unclean("of a program that never died", 0, program="other"),
     unclean("for a reader: the program with most, without the command line", 3),
+    unclean("for the command line: the program with most", 3, program="sessiondb"),
     unclean("since a time", 2, since_ms=NOW - HOUR + 1000, program="gateway"),
     unclean("since another", 1, since_ms=NOW - HOUR + 1001, program="gateway"),
     unclean("until a time", 1, now_ms=NOW - HOUR, program="gateway"),

@@ -9,7 +9,7 @@ from unittest.mock import ANY
 from sessiondb.gateway import turns
 from tests.support.statement_cases import Change, Guard, Page, Read
 from tests.support.world import World
-from tests.support.world_build import HOUR, NOW, SECOND
+from tests.support.world_build import HOUR, NOW
 
 from .inbox import claim
 
@@ -238,6 +238,23 @@ READS = [
     expired("main", NOW, ("held#1",), 9, "silent#1"),
     expired("main", NOW + 2 * HOUR, ("held#1",), 9, "silent#1", "running#1"),
     expired("cron", NOW, (), 9),
+    *(
+        Read(
+            "turns.expired",
+            what,
+            lambda w, early=early: {
+                "lane": "cron",
+                "now_ms": w.row("turn running-too#1")["expires_at_ms"] - early,
+                "alive": "[]",
+                "limit": 9,
+            },
+            [{"turn_no": name} for name in names],
+        )
+        for what, early, names in (
+            ("at the end of a lease", 0, ["running-too#1"]),
+            ("before its end", 1, []),
+        )
+    ),
     expired("cron", NOW + 2 * HOUR, (), 9, "running-too#1"),
     *(
         Read(
@@ -261,12 +278,15 @@ READS = [
             "turns.next_expiry",
             f"{lane} without {alive}",
             lambda w, lane=lane, alive=alive: {"lane": lane, "alive": numbers(w, alive)},
-            [{"at_ms": at_ms}],
+            lambda w, next_name=next_name: [
+                {"at_ms": w.row(f"turn {next_name}")["expires_at_ms"] if next_name else None}
+            ],
         )
-        for lane, alive, at_ms in (
-            ("main", ("held#1",), NOW - 3 * HOUR + 45 * SECOND),
-            ("main", ("held#1", "silent#1"), NOW + HOUR - 289 * SECOND),
-            ("slow", (), NOW + HOUR - 287 * SECOND),
+        for lane, alive, next_name in (
+            ("main", (), "held#1"),
+            ("main", ("held#1",), "silent#1"),
+            ("main", ("held#1", "silent#1"), "running#1"),
+            ("slow", (), "held-too#1"),
             ("slow", ("held-too#1",), None),
         )
     ),
