@@ -93,7 +93,7 @@ fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input fo
 	@SESSIONDB_FUZZ=$(or $(FUZZ),20000) SESSIONDB_FUZZ_COVERAGE=$(COVERAGE) $(if $(SEED),SESSIONDB_FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest -q -s \
 	  tests/proofs/fuzz $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
-	  $(BIN)/python -m pytest -q -s tests/test_security.py tests/transfer/test_redaction.py tests/transfer/test_redaction_rules.py $(ARGS)
+	  $(BIN)/python -m pytest -q -s tests/security tests/transfer/test_redaction.py tests/transfer/test_redaction_rules.py $(ARGS)
 
 soak: $(VENV)/.dev ## an hour of everything at once, with bounds on what may grow (SOAK_MINUTES=60; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),60) minutes"
