@@ -291,6 +291,8 @@ CREATE TABLE inbox (
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
   attempts          INTEGER NOT NULL DEFAULT 0,
+  stops             INTEGER NOT NULL DEFAULT 0, -- of these, ended by an orderly stop: they do
+                                                -- not count against it
   turn_no           INTEGER,                    -- the last turn that claimed it
   entry_no          INTEGER,                    -- its user entry, once it was claimed
   superseded_by     INTEGER,                    -- the message whose turn answers this one, too.

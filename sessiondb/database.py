@@ -106,6 +106,7 @@ class SessionDB:
         self._backend: Backend | None = None
         self._running_turns: dict[int, Turn] = {}  # whose handlers this object runs, by number
         self._resume_memory = recovery.ResumeMemory()
+        self._unsigned: list[str] = []
         self._options: dict[str, Any] = {
             "durability": durability,
             "limits": limits or Limits(),
@@ -140,6 +141,17 @@ class SessionDB:
         if self._backend is not None:
             with anyio.CancelScope(shield=True):
                 await self._backend.close()
+
+    def unsigned(self) -> list[str]:
+        """Name what a stop could not sign off, each with the reason. Empty after an orderly one.
+
+        These are turns and replies of loops that were cancelled while the database could not
+        be written, and the registration of this process after `close`. Their leases end
+        them, or the next `recover`, as after a crash.
+        """
+        stats = self._backend.stats() if self._backend is not None else {}
+        unregistered = (stats.get("writer") or {}).get("sign_off_error", "")
+        return [*self._unsigned, *([unregistered] if unregistered else [])]
 
     @property
     def backend(self) -> Backend:
@@ -462,7 +474,14 @@ class SessionDB:
             NotFound: there is no such lane.
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
-        await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._running_turns)
+        await worker.run_lane(
+            self,
+            lane,
+            handler,
+            settings or LaneSettings(),
+            running=self._running_turns,
+            unsigned=self._unsigned,
+        )
 
     async def abort_turn(self, turn_no: int, reason: str) -> None:
         """Stop a turn on a person's behalf. Whatever it still tries to write is refused. Durable.
@@ -497,7 +516,9 @@ class SessionDB:
         Raises:
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
-        await dispatcher.run_outbox(self, sender, lease_s=lease_s, at_once=at_once)
+        await dispatcher.run_outbox(
+            self, sender, lease_s=lease_s, at_once=at_once, unsigned=self._unsigned
+        )
 
     def replies(
         self,

@@ -83,7 +83,7 @@ INBOX_ATTEMPTS_MAX = 5
 INBOX_PAUSE_GROWTH = 4
 # A turn that was interrupted (most likely its process died) or cut off counts more. A
 # message that kills its process, or hangs for all of its time while its session waits,
-# is not tried for long.
+# is not tried for long. One that an orderly stop interrupted does not count.
 INTERRUPTED_ATTEMPTS_MAX = 3
 # A resume that made no progress for its time is cut off, so that it does not hold up a
 # person who writes in between. Its next attempt gets this many times as long: with 60 s

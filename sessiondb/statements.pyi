@@ -652,6 +652,7 @@ class InboxInterrupted(NamedTuple):
     ended_at_ms: int | None
     accepted_at_ms: int
     attempts: int
+    strikes: int
     reason: str | None
     state_before: str | None
     damaged: int
@@ -668,6 +669,7 @@ class InboxInterruptedBy(NamedTuple):
     ended_at_ms: int | None
     accepted_at_ms: int
     attempts: int
+    strikes: int
     reason: str | None
     state_before: str | None
     damaged: int
@@ -690,12 +692,13 @@ class InboxLate(NamedTuple):
 
 
 class InboxNotified(NamedTuple):
-    """inbox.notified: Return when a message was accepted, whether its sender has been told to wait, and which turn has it."""
+    """inbox.notified: Return when a message was accepted, whether its sender has been told to wait, which turn has it, and how many of its attempts count."""
 
     accepted_at_ms: int
     delayed: int
     state: str
     turn_no: int | None
+    strikes: int
 
 
 class InboxDead(NamedTuple):
@@ -3087,7 +3090,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.wait_behind"], /, *, available_at_ms: SqlValue, session_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["inbox.suspend"], /, *, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["inbox.suspend"], /, *, stops: SqlValue, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.dead_letter"], /, *, reason: SqlValue, told_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
@@ -3165,7 +3168,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload

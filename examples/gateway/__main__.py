@@ -218,7 +218,16 @@ async def serve(options: argparse.Namespace) -> None:
                 tasks.cancel_scope.cancel()
         finally:
             await model.close()
-    print("gateway: stopped in good order", flush=True)
+    if not server.should_exit:
+        # A task group takes a cancellation that nobody asked for as the end of its work.
+        raise sessiondb.StrayCancellation(
+            "the gateway ended because one of its tasks was cancelled, and nobody asked for "
+            "that. Start it again"
+        )
+    if unsigned := db.unsigned():
+        print("gateway: stopped, and could not sign off:", *unsigned, sep="\n  ", flush=True)
+    else:
+        print("gateway: stopped in good order", flush=True)
 
 
 class Server(uvicorn.Server):

@@ -32,7 +32,8 @@ logger = logging.getLogger("sessiondb")
 class Watch:
     """Knows whether somebody asked a loop to stop. Made by the loop's own task."""
 
-    def __init__(self) -> None:
+    def __init__(self, unsigned: list[str] | None = None) -> None:
+        self._unsigned = unsigned
         self._task = _asyncio_task()
         # A cancellation of long ago may never have been taken back.
         self._before = self._task.cancelling() if self._task is not None else 0
@@ -43,6 +44,14 @@ class Watch:
             return True
         return self._task is not None and self._task.cancelling() > self._before
 
+    def note_unsigned(self, what: str) -> None:
+        """Note what could not be recorded, if the loop was asked to stop.
+
+        A loop that goes on deals with it later.
+        """
+        if self._unsigned is not None and self.is_asked():
+            self._unsigned.append(what)
+
 
 def _asyncio_task() -> asyncio.Task[Any] | None:
     trio = sys.modules.get("trio")  # never imported, and looked at first: see sqlite/waiter.py
@@ -52,15 +61,15 @@ def _asyncio_task() -> asyncio.Task[Any] | None:
 
 
 @contextmanager
-def strays_raise(name: str) -> Iterator[Watch]:
+def strays_raise(name: str, watch: Watch | None = None) -> Iterator[None]:
     """Make a stray cancellation that leaves the block an error that says so.
 
     Raises:
         StrayCancellation: a cancellation came out of the block, and nobody had asked for it.
     """
-    watch = Watch()
+    watch = watch or Watch()
     try:
-        yield watch
+        yield
     except BaseException as error:
         if not is_cancellation(error) or watch.is_asked():
             raise

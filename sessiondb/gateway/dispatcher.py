@@ -35,11 +35,17 @@ class RefusedBySender(Exception):
         self.retry = retry
 
 
-async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: int) -> None:
-    """Send replies until cancelled. See `SessionDB.run_outbox`."""
+async def run_outbox(
+    db: Database, sender: Sender, *, lease_s: float, at_once: int, unsigned: list[str]
+) -> None:
+    """Send replies until cancelled. See `SessionDB.run_outbox`.
+
+    What it cannot sign off when it is stopped is added to `unsigned`.
+    """
     room = anyio.Semaphore(at_once)
     name = "outbox"
     backoff = retry.Backoff(name)
+    watch = cancellation.Watch(unsigned)
     taken: dict[int, outbox.Outgoing] = {}  # by this loop, and not begun yet
 
     async def send(reply: outbox.Outgoing) -> None:
@@ -56,11 +62,11 @@ async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: i
             room.release()
 
     try:
-        with cancellation.strays_raise(name) as watch:
+        with cancellation.strays_raise(name, watch):
             async with anyio.create_task_group() as group:
                 while True:
                     await room.acquire()
-                    reply = await _next_reply(db, lease_s, backoff)
+                    reply = await _next_reply(db, lease_s, backoff, watch)
                     taken[reply.outbox_no] = reply
                     group.start_soon(send, reply)
             cancellation.must_not_end(name, watch)
@@ -69,7 +75,7 @@ async def run_outbox(db: Database, sender: Sender, *, lease_s: float, at_once: i
     finally:
         for reply in taken.values():  # as in worker.run_lane
             await _settle(
-                db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s
+                db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s, watch
             )
 
 
@@ -77,7 +83,9 @@ _NOT_SENT = "the gateway stopped before it was sent"
 _WHILE_SENDING = "the gateway stopped while it was being sent"
 
 
-async def _next_reply(db: Database, lease_s: float, backoff: retry.Backoff) -> outbox.Outgoing:
+async def _next_reply(
+    db: Database, lease_s: float, backoff: retry.Backoff, watch: cancellation.Watch
+) -> outbox.Outgoing:
     """Wait for the next reply, and take it."""
     while True:
         seen = db.backend.change_count
@@ -85,7 +93,7 @@ async def _next_reply(db: Database, lease_s: float, backoff: retry.Backoff) -> o
             overdue, waiting, sleep_s = await db.read("outbox.look", _due_work)
             if overdue:
                 await _give_up_overdue(db)
-            reply = await _begin_or_set_aside(db, lease_s) if waiting else None
+            reply = await _begin_or_set_aside(db, lease_s, watch) if waiting else None
             backoff.reset()
         except SessionDBError as error:
             reply, sleep_s = None, backoff.next_delay(error)
@@ -102,9 +110,11 @@ async def _give_up_overdue(db: Database) -> None:
             await damage.lose_reply(db, row.outbox_no, row.session_no, row.attempts, outbox.LATE)
 
 
-async def _begin_or_set_aside(db: Database, lease_s: float) -> outbox.Outgoing | None:
+async def _begin_or_set_aside(
+    db: Database, lease_s: float, watch: cancellation.Watch
+) -> outbox.Outgoing | None:
     try:
-        return await _begin_sending(db, lease_s)
+        return await _begin_sending(db, lease_s, watch)
     except outbox.CannotSend as stuck:
         reason = retry.text_of(stuck)
         logger.error("reply %s is set aside: %s", stuck.outbox_no, reason)  # noqa: TRY400
@@ -125,7 +135,9 @@ def _due_work(tx: ReadTx) -> tuple[bool, bool, float]:
     return bool(overdue), waiting is not None, retry.sleep_s(now_ms, [at_ms])
 
 
-async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None:
+async def _begin_sending(
+    db: Database, lease_s: float, watch: cancellation.Watch
+) -> outbox.Outgoing | None:
     created: outbox.Outgoing | None = None
 
     def begin(tx: Tx) -> outbox.Outgoing | None:
@@ -146,7 +158,11 @@ async def _begin_sending(db: Database, lease_s: float) -> outbox.Outgoing | None
                 else "whether it was taken was unknown for a moment; it was not sent"
             )
             await _settle(
-                db, created, partial(outbox.release_if_taken, reply=created, reason=reason), lease_s
+                db,
+                created,
+                partial(outbox.release_if_taken, reply=created, reason=reason),
+                lease_s,
+                watch,
             )
         raise
     return reply
@@ -164,7 +180,9 @@ async def _send(
     try:
         await anyio.lowlevel.checkpoint_if_cancelled()
     except anyio.get_cancelled_exc_class():
-        await _settle(db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s)
+        await _settle(
+            db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s, watch
+        )
         raise
     try:
         with anyio.fail_after(lease_s):
@@ -175,17 +193,21 @@ async def _send(
             outbox.refused, reply=reply, reason=retry.text_of(error), retry=error.retry
         )
     except anyio.get_cancelled_exc_class():
-        await _settle(db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s)
+        await _settle(
+            db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s, watch
+        )
         raise
     except Exception as error:
         message = retry.described(error)
         logger.warning("%s: %s", reply, message, exc_info=error)
         settle = partial(outbox.lost, reply=reply, reason=message)
     except BaseExceptionGroup as mixed:  # trio, as in running_turn._work
-        await _settle(db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s)
+        await _settle(
+            db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s, watch
+        )
         await retry.reraise_cancellation(mixed, str(reply))
         return
-    await _settle(db, reply, settle, lease_s)
+    await _settle(db, reply, settle, lease_s, watch)
 
 
 def _checked_receipt(returned: object) -> str | None:
@@ -205,7 +227,11 @@ def _checked_receipt(returned: object) -> str | None:
 
 
 async def _settle(
-    db: Database, reply: outbox.Outgoing, body: Callable[[Tx], object], lease_s: float
+    db: Database,
+    reply: outbox.Outgoing,
+    body: Callable[[Tx], object],
+    lease_s: float,
+    watch: cancellation.Watch,
 ) -> None:
     try:
         await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, name=str(reply))
@@ -214,3 +240,4 @@ async def _settle(
         # up, or at the next start.
         # There is nothing to trace: the error says where it came from.
         logger.error("%s: its outcome could not be written: %s", reply, error)  # noqa: TRY400
+        watch.note_unsigned(f"{reply}: {error}")

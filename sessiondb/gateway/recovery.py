@@ -477,8 +477,8 @@ def _decide(
     )
     if row.ended_at_ms is not None:
         return "skip", "its session has ended"
-    if row.attempts >= attempts_max:
-        return "skip", f"{row.attempts} attempts, the most that are made"
+    if row.strikes >= attempts_max:
+        return "skip", f"{row.strikes} attempts, the most that are made"
     if policy.max_age_hours and age_h > policy.max_age_hours:
         return "skip", f"accepted {age_h:.1f} h ago, more than {policy.max_age_hours:g} h"
     if policy.idle_hours and idle_h > policy.idle_hours:

@@ -66,7 +66,7 @@ class LaneSettings(BaseModel):
     """A message whose turn fails is tried this often. Then it is a dead letter.
 
     The pauses are 1, 4, 16 and then 60 s. A message whose turn is cut off or interrupted is
-    tried three times at most."""
+    tried three times at most. A turn that an orderly stop interrupted does not count."""
 
 
 @dataclass(slots=True)
@@ -104,6 +104,8 @@ class Turn:
     """True: its work is over, and its end is being written.
 
     This process does not take it over meanwhile."""
+    unsigned: str = "its end was not written"
+    """Why its end is not in the database. Empty once it is."""
     _ended: bool = False  # its outcome is written, or was given up
     _ends: float = 0.0
     _scope: anyio.CancelScope | None = None
@@ -271,6 +273,13 @@ async def run_turn(
         logger.warning("%s: its task was cancelled, and its lane goes on: %s", turn, cancelled)
     finally:
         del running[turn.number]
+        note_unsigned(turn, watch)
+
+
+def note_unsigned(turn: Turn, watch: cancellation.Watch) -> None:
+    """Note a turn whose end could not be written before its lane stopped."""
+    if turn.unsigned:
+        watch.note_unsigned(f"{turn}: {turn.unsigned}")
 
 
 async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None:
@@ -313,6 +322,7 @@ async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None
         return
     if turn.stopped:
         logger.info("%s was stopped: it has ended, or was taken over", turn)
+        turn.unsigned = ""
         return
     if not returned and failure is None:
         failure = _STRAY
@@ -467,7 +477,7 @@ async def _fail(
 
 async def interrupt(turn: Turn) -> None:
     """Record that a turn is interrupted because its gateway is stopping."""
-    await _record(turn, lambda tx: turns.interrupt(tx, turn.number, STOPPING))
+    await _record(turn, lambda tx: turns.interrupt(tx, turn.number, STOPPING, orderly=True))
 
 
 async def _end_cancelled(turn: Turn, *, asked: bool) -> None:
@@ -491,11 +501,15 @@ async def _record(
         )
     except TurnLost as error:
         logger.warning("%s", error)
+        turn.unsigned = ""
     except SessionDBError as error:
+        turn.unsigned = str(error)
         if not error.retry and not isinstance(error, StoreClosed):
             return error
         # There is nothing to trace: the error says where it came from.
         message = "%s: its end could not be written (%s); its lease ends it"
         logger.error(message, turn, error)  # noqa: TRY400
+    else:
+        turn.unsigned = ""
     turn._ended = True
     return None

@@ -460,8 +460,9 @@ def fail(
     """
     turn = require_running(tx, turn_no)
     _finish(tx, turn, "failed", reason)
-    if retry and turn.attempt < attempts_max:
-        at_ms = tx.now_ms + retry_pause_ms(turn.attempt, INBOX_PAUSE_GROWTH)
+    strikes = tx.one("inbox.notified", inbox_no=turn.inbox_no).strikes
+    if retry and strikes < attempts_max:
+        at_ms = tx.now_ms + retry_pause_ms(strikes, INBOX_PAUSE_GROWTH)
         put = tx.run(
             "inbox.retry",
             inbox_no=turn.inbox_no,
@@ -496,8 +497,12 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
     )
 
 
-def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
-    """Take a turn away from a dead or silent holder: one compare-and-set. False if it had ended."""
+def interrupt(tx: Tx, turn_no: int, reason: str, *, orderly: bool = False) -> bool:
+    """Take a turn away from a dead or silent holder: one compare-and-set. False if it had ended.
+
+    With `orderly` its holder gives it back because its gateway is stopping. That says
+    nothing against the message, so it does not count as an attempt.
+    """
     turn = tx.one("turns.get", turn_no=turn_no)
     if turn.state != "running":
         return False
@@ -511,11 +516,15 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
             f". Inbox item {turn.inbox_no} is not claimed by it, as the turn's rules require; "
             "run `sessiondb verify DB`"
         )
-    elif turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
-        require_one(
-            tx.run("inbox.suspend", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
-            _claimed_by(turn),
+    elif orderly or message.strikes < INTERRUPTED_ATTEMPTS_MAX:
+        suspended = tx.run(
+            "inbox.suspend",
+            inbox_no=turn.inbox_no,
+            turn_no=turn_no,
+            stops=int(orderly),
+            reason=reason,
         )
+        require_one(suspended, _claimed_by(turn))
         events.emit(
             tx,
             "turn_interrupted",
@@ -530,7 +539,7 @@ def interrupt(tx: Tx, turn_no: int, reason: str) -> bool:
             tx,
             turn.inbox_no,
             turn.session_no,
-            f"{reason}; attempt {turn.attempt} of {INTERRUPTED_ATTEMPTS_MAX}",
+            f"{reason}; attempt {message.strikes} of {INTERRUPTED_ATTEMPTS_MAX}",
         )
     events.emit(
         tx,

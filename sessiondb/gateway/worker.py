@@ -31,29 +31,45 @@ from sessiondb.transcript.registry import Ref
 from sessiondb.transcript.session import Session
 
 from . import cancellation, damage, inbox, retry, turns
-from .running_turn import STOPPING, Handler, LaneSettings, Turn, interrupt, is_owned, run_turn
+from .running_turn import (
+    STOPPING,
+    Handler,
+    LaneSettings,
+    Turn,
+    interrupt,
+    is_owned,
+    note_unsigned,
+    run_turn,
+)
 
 logger = logging.getLogger("sessiondb")
 
 
 async def run_lane(
-    db: Database, lane: str, handler: Handler, settings: LaneSettings, running: dict[int, Turn]
+    db: Database,
+    lane: str,
+    handler: Handler,
+    settings: LaneSettings,
+    running: dict[int, Turn],
+    unsigned: list[str],
 ) -> None:
     """Run a lane until cancelled. See `SessionDB.run_lane`.
 
     `running` has the turns of all lanes of this process, by number. A lane takes over no
-    turn that this process still owns.
+    turn that this process still owns. What it cannot sign off when it is stopped is added to
+    `unsigned`.
     """
     name = f"lane {lane}"
     backoff = retry.Backoff(name)
+    watch = cancellation.Watch(unsigned)
     claimed: dict[int, Turn] = {}  # by this loop, and not begun yet
     try:
-        with cancellation.strays_raise(name) as watch:
+        with cancellation.strays_raise(name, watch):
             async with anyio.create_task_group() as group:
                 while True:
                     seen = db.backend.change_count
                     try:
-                        turn, sleep_s = await _next_turn(db, lane, settings, _owned(running))
+                        turn, sleep_s = await _next_turn(db, lane, settings, _owned(running), watch)
                         backoff.reset()
                     except SessionDBError as error:
                         turn, sleep_s = None, backoff.next_delay(error)
@@ -73,10 +89,11 @@ async def run_lane(
         for turn in claimed.values():
             await interrupt(turn)
             running.pop(turn.number, None)
+            note_unsigned(turn, watch)
 
 
 async def _next_turn(
-    db: Database, lane: str, settings: LaneSettings, owned: str
+    db: Database, lane: str, settings: LaneSettings, owned: str, watch: cancellation.Watch
 ) -> tuple[Turn | None, float]:
     """Do what is due in a lane, and claim its next message. Also return how long to sleep.
 
@@ -93,7 +110,9 @@ async def _next_turn(
         if work.stuck is not None:
             raise work.stuck
         turn = (
-            await _claim(db, lane, work.candidate, settings) if work.candidate is not None else None
+            await _claim(db, lane, work.candidate, settings, watch)
+            if work.candidate is not None
+            else None
         )
     except turns.CannotBegin as stuck:
         await damage.set_aside_message(db, stuck)
@@ -105,7 +124,7 @@ async def _next_turn(
 
 def _owned(running: dict[int, Turn]) -> str:
     """Return the turns that this process still owns, as a JSON array."""
-    return json.dumps([number for number, turn in running.items() if is_owned(turn)])
+    return json.dumps([number for number, turn in running.copy().items() if is_owned(turn)])
 
 
 # -- what is due ------------------------------------------------------------------------------
@@ -173,7 +192,11 @@ async def _take_over(db: Database, lane: str, owned: str) -> None:
 
 
 async def _claim(
-    db: Database, lane: str, candidate: turns.Candidate, settings: LaneSettings
+    db: Database,
+    lane: str,
+    candidate: turns.Candidate,
+    settings: LaneSettings,
+    watch: cancellation.Watch,
 ) -> Turn | None:
     try:
         draft, message = await prepare_decoded(candidate.payload)
@@ -210,10 +233,10 @@ async def _claim(
             started = await db.write("lane.claim", claim, size=draft.size)
     except anyio.get_cancelled_exc_class() as cancelled:
         if created is not None and outcome_of(cancelled) != "not_executed":
-            await _release(db, created, settings)
+            await _release(db, created, settings, watch)
         raise
     except OutcomeUnknown:
-        started = await _find_claim(db, created, settings) if created is not None else None
+        started = await _find_claim(db, created, settings, watch) if created is not None else None
         if started is None:
             raise
     if started is None:
@@ -222,13 +245,15 @@ async def _claim(
     return Turn(db, session, started, message, settings)
 
 
-async def _release(db: Database, created: turns.Started, settings: LaneSettings) -> None:
+async def _release(
+    db: Database, created: turns.Started, settings: LaneSettings, watch: cancellation.Watch
+) -> None:
     """Interrupt a turn that was claimed and never begun, if its claim was committed."""
     name = f"turn {created.turn_no} of session {created.session_id}"
 
     def release(tx: Tx) -> None:
         if turns.was_committed(tx, created):
-            turns.interrupt(tx, created.turn_no, STOPPING)
+            turns.interrupt(tx, created.turn_no, STOPPING, orderly=True)
 
     try:
         await retry.write_with_retry(db, "lane.release", release, for_s=settings.lease_s, name=name)
@@ -238,10 +263,11 @@ async def _release(db: Database, created: turns.Started, settings: LaneSettings)
             name,
             error,
         )
+        watch.note_unsigned(f"{name}: {error}")
 
 
 async def _find_claim(
-    db: Database, created: turns.Started, settings: LaneSettings
+    db: Database, created: turns.Started, settings: LaneSettings, watch: cancellation.Watch
 ) -> turns.Started | None:
     """After a claim whose outcome is unknown: return it if it was committed, None if not.
 
@@ -266,6 +292,6 @@ async def _find_claim(
             name=f"turn {created.turn_no} of session {created.session_id}",
         )
     except anyio.get_cancelled_exc_class():
-        await _release(db, created, settings)
+        await _release(db, created, settings, watch)
         raise
     return found[0] if found else None

@@ -53,6 +53,8 @@ class WriterStats:
     transaction_longest_op: str = ""
     steps: int = 0
     """Transactions of background work. They are counted above too."""
+    sign_off_error: str = ""
+    """Why the row of this process could not be marked as closed."""
     step_ms_longest: float = 0.0
     step_longest_op: str = ""
 

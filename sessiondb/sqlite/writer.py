@@ -223,6 +223,7 @@ class Writer:
         self._deliver(left)
         connection = self._connection
         if connection is None:
+            self.stats.sign_off_error = f"{self.path}: it failed, and could not be opened again"
             return
         if self._files.changed() is None:
             self._sign_off(connection)
@@ -242,6 +243,7 @@ class Writer:
         except (SessionDBError, apsw.Error) as error:
             # The row then looks like that of a process that died, which recover() handles:
             # nothing is lost.
+            self.stats.sign_off_error = f"could not sign off from {self.path}: {error}"
             log.warning("could not sign off from %s: %s", self.path, error)
 
     # -- one batch ---------------------------------------------------------------------

@@ -40,6 +40,7 @@ from examples.gateway.tools import use_tool, with_results
 from sessiondb.limits import SESSION_WAITING_MAX
 from tests.support.chat_endpoint import ChatEndpoint
 from tests.support.core import change, query
+from tests.support.engine import locked_by_another_process
 from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
 Start = Callable[..., GatewayProcess]
@@ -710,6 +711,18 @@ def test_sigterm_releases_everything_and_the_next_start_resumes(gateway_process:
     assert [decision["action"] for decision in gateway.status()["decisions"]] == ["resume"]
     assert gateway.wait_for(lambda: gateway.answer_to(event_id))
     assert [item["what"] for item in gateway.said()] == ["user", "assistant"]
+
+
+def test_a_stop_that_cannot_sign_off_says_so(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, lease=1)
+    with gateway.page() as page:
+        gateway.say("!stall")
+        page.next("thinking")
+        with locked_by_another_process(gateway.database):
+            said = gateway.stop()
+    assert "could not sign off" in said
+    assert "turn 1 of session" in said
+    assert "good order" not in said
 
 
 async def nothing_is_held(path: Path) -> None:

@@ -61,7 +61,8 @@ class HeldRow(NamedTuple):
     updated_at_ms: int = 100 * HOUR_MS
     ended_at_ms: int | None = None
     accepted_at_ms: int = 100 * HOUR_MS
-    attempts: int = 1
+    attempts: int = 9  # all of them. Those that count are the next
+    strikes: int = 1
     reason: str = "its process died"
     state_before: str | None = None
     damaged: int = 0
@@ -94,8 +95,8 @@ TABLE: list[tuple[HeldRow, dict[str, Any], dict[str, Any], str, str]] = [
     # the message, the policy, the circumstances, the action, and part of the reason
     (HeldRow(), {}, {}, "resume", "interrupted 0.0 h ago: its process died"),
     (HeldRow(ended_at_ms=1), {}, {}, "skip", "its session has ended"),
-    (HeldRow(attempts=3), {}, {}, "skip", "3 attempts, the most that are made"),
-    (HeldRow(attempts=2), {"attempts_max": 2}, {}, "skip", "2 attempts"),
+    (HeldRow(strikes=3), {}, {}, "skip", "3 attempts, the most that are made"),
+    (HeldRow(strikes=2), {"attempts_max": 2}, {}, "skip", "2 attempts"),
     (HeldRow(accepted_at_ms=NOW_MS - 24 * HOUR_MS), {}, {}, "resume", "24.0 h ago"),
     (
         HeldRow(accepted_at_ms=NOW_MS - 25 * HOUR_MS),

@@ -139,10 +139,10 @@ async def fail(
 
 
 async def interrupt(
-    db: sessiondb.SessionDB, turn_no: int, reason: str = "its process died"
+    db: sessiondb.SessionDB, turn_no: int, reason: str = "its process died", **options: bool
 ) -> bool:
     """Take a turn away."""
-    return await db.write("interrupt", lambda tx: turns.interrupt(tx, turn_no, reason))
+    return await db.write("interrupt", lambda tx: turns.interrupt(tx, turn_no, reason, **options))
 
 
 async def held_message(db: sessiondb.SessionDB, event_id: str, key: str = KEY) -> int:

@@ -4,6 +4,7 @@
 -- same event id. Messages of before have neither, and are known by their event id alone.
 -- `told_no` is the event that told the sender of a message that it ended without an answer.
 -- Messages that ended so before have 0: their events may be pruned.
+-- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
 --
 -- Rewritten is inbox (a row per message that was not pruned). `entry`, which has the bytes, is
 -- not touched. It takes about a second for 100 MB of messages.
@@ -25,6 +26,7 @@ CREATE TABLE inbox (
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,
   attempts          INTEGER NOT NULL DEFAULT 0,
+  stops             INTEGER NOT NULL DEFAULT 0,
   turn_no           INTEGER,
   entry_no          INTEGER,
   superseded_by     INTEGER,
@@ -39,16 +41,20 @@ CREATE TABLE inbox (
   CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL))
 ) STRICT;
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms,
-  available_at_ms, attempts, turn_no, entry_no, superseded_by, told_no, delayed, timeout_ms,
+  available_at_ms, attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed, timeout_ms,
   lane_before, reason, payload)
 SELECT i.inbox_no, i.channel, i.event_id, i.session_no, i.lane, i.state, i.accepted_at_ms,
-  i.available_at_ms, i.attempts, i.turn_no, i.entry_no,
+  i.available_at_ms, i.attempts, coalesce(o.stops, 0), i.turn_no, i.entry_no,
   -- An interrupted message that a newer one had finished was done without a completed turn.
   CASE WHEN i.state = 'done' AND t.state = 'interrupted'
     AND i.reason = 'a newer message of the session went on from here' THEN 0 END,
   CASE WHEN i.state = 'dead' OR i.state = 'done' AND ifnull(t.state, '') <> 'completed' THEN 0 END,
   i.delayed, i.timeout_ms, i.lane_before, i.reason, i.payload
-FROM inbox_before AS i LEFT JOIN turn AS t ON t.turn_no = i.turn_no;
+FROM inbox_before AS i LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+LEFT JOIN (
+  SELECT inbox_no, count(*) AS stops FROM turn
+  WHERE state = 'interrupted' AND reason = 'its gateway is stopping' GROUP BY inbox_no
+) AS o ON o.inbox_no = i.inbox_no;
 -- Numbers of pruned messages are not assigned again.
 DELETE FROM sqlite_sequence WHERE name = 'inbox';
 INSERT INTO sqlite_sequence (name, seq)

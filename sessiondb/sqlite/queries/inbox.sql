@@ -99,8 +99,8 @@ WHERE session_no = :session_no AND inbox_no > :inbox_no
 
 -- name: suspend, one row or none
 -- Suspend a message: claimed -> interrupted, because its turn was interrupted. The
--- resume plan decides.
-UPDATE inbox SET state = 'interrupted', reason = :reason
+-- resume plan decides. An orderly stop is no strike against the message.
+UPDATE inbox SET state = 'interrupted', stops = stops + :stops, reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: dead_letter, one row or none
@@ -131,7 +131,7 @@ WHERE inbox_no = :inbox_no AND state = 'interrupted';
 -- Return interrupted messages, newest first, a page at a time, with how the session's
 -- turn before ended and whether its import was damaged.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
-       i.attempts, i.reason,
+       i.attempts, i.attempts - i.stops AS strikes, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
         ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
@@ -147,7 +147,7 @@ ORDER BY i.inbox_no DESC LIMIT :limit;
 -- Return the same for messages that turns of some processes (a JSON array) work on, for
 -- a plan that takes these processes for dead. Reads running turns only.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
-       i.attempts, i.reason,
+       i.attempts, i.attempts - i.stops AS strikes, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
         ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
@@ -178,9 +178,10 @@ WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0
 ORDER BY i.inbox_no LIMIT :limit;
 
 -- name: notified
--- Return when a message was accepted, whether its sender has been told to wait, and
--- which turn has it.
-SELECT accepted_at_ms, delayed, state, turn_no FROM inbox WHERE inbox_no = :inbox_no;
+-- Return when a message was accepted, whether its sender has been told to wait, which
+-- turn has it, and how many of its attempts count.
+SELECT accepted_at_ms, delayed, state, turn_no, attempts - stops AS strikes FROM inbox
+WHERE inbox_no = :inbox_no;
 
 -- name: mark_delayed, one row or none
 -- Record that the sender has been told to wait, once.
@@ -188,7 +189,8 @@ UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 
 -- name: requeue, one row or none
 -- Requeue a dead letter, for an operator: dead -> queued, with no attempts counted.
-UPDATE inbox SET state = 'queued', attempts = 0, available_at_ms = :now_ms, told_no = NULL,
+UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = :now_ms,
+       told_no = NULL,
        reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
 
