@@ -195,5 +195,7 @@ class Limits(BaseModel):
     """Above this the writer pauses to reset the WAL."""
     wal_reset_ms_max: float = Field(default=500.0, gt=0)
     """The longest pause. Measured need: twice the longest snapshot."""
+    wal_fold_s: float = Field(default=1.0, ge=0)
+    """After this long without a commit the WAL is folded into the file."""
     wal_retry_ms: float = Field(default=1_000.0, ge=0)
-    """After a reset that readers blocked, the next attempt waits this long."""
+    """After a reset or a fold that readers blocked, the next attempt waits this long."""

@@ -93,7 +93,7 @@ async def test_no_connection_prepares_a_statement_for_a_new_parameter(
 ) -> None:
     async with sessiondb.open(tmp_db):
         connections = [
-            connect_writer(str(tmp_db), "full", 1.0, is_new=lambda _: False),
+            connect_writer(str(tmp_db), "full", 1.0, is_new=lambda _: False, create=lambda _: None),
             connect_reader(str(tmp_db)),
             connect_visitor(str(tmp_db)),
         ]

@@ -112,13 +112,14 @@ def drain(connection: apsw.Connection, script: str) -> list[Any]:
 
 # -- forks -----------------------------------------------------------------------------
 
-# The open databases, with the process that opened each: (pid, device, inode). A fork's
-# child inherits the list.
-_open_files: list[tuple[int, int, int]] = []
+# An open database, with the process that opened it: pid, device, inode. A fork's child
+# inherits the list.
+Note = tuple[int, int, int]
+_open_files: list[Note] = []
 
 
-def note_open(path: str) -> tuple[int, int, int] | None:
-    """Note that this process has a database open. Return the argument of `note_closed`.
+def note_open(path: str) -> Note | None:
+    """Note that this process has a database open. Return the argument of `forget`.
 
     None: the file has vanished.
     """
@@ -131,9 +132,10 @@ def note_open(path: str) -> tuple[int, int, int] | None:
     return note
 
 
-def note_closed(note: tuple[int, int, int]) -> None:
+def forget(note: Note | None) -> None:
     """Forget an open database, once per `note_open`, after every connection was closed."""
-    _open_files.remove(note)
+    if note is not None:
+        _open_files.remove(note)
 
 
 def is_open_here(path: str) -> bool:
@@ -325,11 +327,14 @@ def connect_writer(
     timeout_s: float,
     *,
     is_new: Callable[[apsw.Connection], bool],
+    create: Callable[[apsw.Connection], None],
 ) -> apsw.Connection:
     """Open the connection that writes. The file exists.
 
     `is_new` inspects the file, and refuses one that is not a sessiondb database. It runs
     before anything is changed: setting WAL on another program's database would change it.
+    `create` makes the schema. It does so before WAL is set, so that the file alone says
+    what it is, whatever becomes of its -wal.
     """
 
     def set_up(connection: apsw.Connection) -> None:
@@ -337,6 +342,7 @@ def connect_writer(
         if is_new(connection):
             _page_size(connection)
             _auto_vacuum(connection)
+            create(connection)
         _wal(connection, path)
         _synchronous(connection, durability)
         _foreign_keys(connection)

@@ -53,17 +53,17 @@ from . import guard as guarding
 from .backup import MaintenanceTask
 from .connection import (
     Durability,
+    Note,
     close_quietly,
     connect_reader,
     connect_visitor,
     explain_cannot_open,
+    forget,
     log,
-    note_closed,
-    note_open,
     refuse_unsafe_library,
     when_unlocked,
 )
-from .files import make_file, reread_wal, resolved
+from .files import make_file, resolved
 from .filesystem import refuse_second_place, refuse_unsafe_filesystem
 from .held_files import HeldFiles
 from .notifier import Notifier
@@ -71,6 +71,7 @@ from .permissions import concerns, refuse_planted
 from .readers import Readers, ReadRequest
 from .request_queue import Request
 from .schema import SCHEMA_VERSION, is_new
+from .stray_wal import look_and_note, refuse_lone_wal
 from .transaction import reraise, translate
 from .waiter import new_waiter
 from .writer import Writer
@@ -96,7 +97,7 @@ class _Parts:
         writer: Writer | None,
         readers: Readers,
         changes: Notifier,
-        guard: guarding.Guard | None,
+        note: Note | None,
         visit: tuple[apsw.Connection, HeldFiles] | None = None,
     ) -> None:
         self.path = path
@@ -104,14 +105,14 @@ class _Parts:
         self.writer = writer
         self.readers = readers
         self.changes = changes
-        self.guard = guard
+        self.guard: guarding.Guard | None = None
         # Of a database that was opened for reading: a connection that keeps its -wal and -shm
         # in place while its readers have none.
         self.visit = visit
         self.pid = os.getpid()
         self.closed = False
         # A database dropped without close() stays noted: the end of its connections is unknown.
-        self.note = note_open(path)
+        self.note = note
 
     def stop(self) -> None:
         """Ask every thread to finish. Does not wait. May be repeated."""
@@ -139,9 +140,9 @@ class _Parts:
         self._end_visit()
         if self.guard is not None:
             guarding.unwatch(self.guard)
-        note, self.note = (self.note, None) if done else (None, self.note)
-        if note is not None:
-            note_closed(note)
+        if done:
+            forget(self.note)
+            self.note = None
         return done
 
     def _end_visit(self) -> None:
@@ -500,9 +501,19 @@ class SqliteBackend:
 def _start(
     path: str, limits: Limits, durability: Durability, program: str, *, create: bool
 ) -> _Parts:
+    refuse_lone_wal(path)
     make_file(path, create=create)
-    if not any(parts.path == path and not parts.closed for parts in list(_open_parts)):
-        reread_wal(path)
+    note = look_and_note(path)
+    try:
+        return _start_threads(path, limits, durability, program, note)
+    except BaseException:
+        forget(note)
+        raise
+
+
+def _start_threads(
+    path: str, limits: Limits, durability: Durability, program: str, note: Note | None
+) -> _Parts:
     writer = Writer(path, limits, durability, program, lambda: changes.notify())
     changes = Notifier(lambda: connect_reader(path), writer.files)
     readers = Readers(path, limits, connect_reader, writer.files)
@@ -510,7 +521,7 @@ def _start(
         _start_one(started, writer)
         _start_one(started, readers)
         _start_one(started, changes)
-        parts = _Parts(path, limits, writer, readers, changes, None)
+        parts = _Parts(path, limits, writer, readers, changes, note)
         started.pop_all()
     return parts
 
@@ -528,7 +539,17 @@ def _start_one(started: ExitStack, part: Writer | Readers | Notifier) -> None:
 
 def _start_visit(path: str, limits: Limits) -> _Parts:
     """Open for reading: check the file on a connection of its own, then start the readers."""
+    refuse_lone_wal(path)
     make_file(path, create=False)
+    note = look_and_note(path)
+    try:
+        return _start_visiting(path, limits, note)
+    except BaseException:
+        forget(note)
+        raise
+
+
+def _start_visiting(path: str, limits: Limits, note: Note | None) -> _Parts:
     database = HeldFiles.database(path)
     connection = connect_visitor(path)
     try:
@@ -557,7 +578,7 @@ def _start_visit(path: str, limits: Limits) -> _Parts:
         started.callback(files.close, connection)
         _start_one(started, readers)
         _start_one(started, changes)
-        parts = _Parts(path, limits, None, readers, changes, None, (connection, files))
+        parts = _Parts(path, limits, None, readers, changes, note, (connection, files))
         started.pop_all()
     return parts
 

@@ -106,11 +106,17 @@ def make_partial(path: str, what: str) -> str:
         The temporary path.
 
     Raises:
-        InvalidInput: the name is taken, an earlier run left its temporary file, or the
-            file system has no hard links.
+        InvalidInput: the name is taken, or that of its -wal. Or an earlier run left its
+            temporary file, or the file system has no hard links.
     """
     if os.path.lexists(path):
         raise _taken(path, what)
+    wal = file_status(path + "-wal")
+    if wal is not None and wal.st_size > 0:
+        raise InvalidInput(
+            f"{path}-wal: there is a file already. It belongs to another database, and would be "
+            f"read as a part of this {what}. Move it away, or choose another name."
+        )
     partial = path + ".partial"
     if not make_file(partial, create=True):
         raise InvalidInput(

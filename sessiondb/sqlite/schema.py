@@ -91,11 +91,26 @@ def is_new(connection: apsw.Connection, path: str) -> bool:
             )
         return False
     if application == 0 and version == 0 and not tables:
+        _refuse_emptied(connection, path)
         return True
     raise NotASessionDB(
         f"{path}: this is {_describe(application, tables)}, not a sessiondb database. "
         "Choose another path."
     )
+
+
+def _refuse_emptied(connection: apsw.Connection, path: str) -> None:
+    """Refuse an empty file in WAL mode: the schema of ours is there before that mode is."""
+    if _mode(connection) == "wal":
+        raise NotASessionDB(
+            f"{path}: the file is empty and in WAL mode, so what was written to it is in "
+            f"{path}-wal, which is missing or belongs to another file. Put the right one back. "
+            "To begin with a new database, move this file away."
+        )
+
+
+def _mode(connection: apsw.Connection) -> str:
+    return str(connection.pragma("journal_mode"))
 
 
 def refuse_newer(connection: apsw.Connection, path: str) -> None:

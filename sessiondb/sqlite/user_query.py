@@ -45,6 +45,7 @@ from sessiondb.limits import MIB, QUERY_VALUE_BYTES_MAX
 from .connection import connect_visitor, drain, when_unlocked
 from .filesystem import refuse_second_place
 from .permissions import refuse_planted
+from .stray_wal import look_beside, refuse_lone_wal
 
 # Steps of SQLite's machine between two reads of the clock: well under a millisecond.
 STEPS_PER_LOOK = 10_000
@@ -119,6 +120,8 @@ def query(
     """Compile one statement, and yield its columns and its rows. See `sessiondb.database.query`."""
     refuse_planted(path, path)
     refuse_second_place(path)
+    refuse_lone_wal(path)
+    look_beside(path)
     connection = connect_visitor(path)
     try:
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, QUERY_VALUE_BYTES_MAX)

@@ -136,6 +136,7 @@ class Writer:
         try:
             self._open(HeldFiles.database(self.path))
             self._register()
+            self._fold_at_start()
         except BaseException as error:  # noqa: BLE001  # it is raised in start()
             close_quietly(self._connection)
             self._connection = None
@@ -163,13 +164,17 @@ class Writer:
             and self._files.changed() is None
         ):
             self.queue.running = "checkpoint"
-            self.checkpoints.run_once(self._connection)
+            self.checkpoints.run_due(self._connection)
             self.queue.running = ""
 
     def _open(self, database: HeldFiles) -> None:
         timeout_s = self.limits.busy_timeout_s
         connection = connect_writer(
-            self.path, self._durability, timeout_s, is_new=lambda opened: is_new(opened, self.path)
+            self.path,
+            self._durability,
+            timeout_s,
+            is_new=lambda opened: is_new(opened, self.path),
+            create=lambda opened: create_or_migrate(opened, self.path),
         )
         try:
             when_unlocked(
@@ -197,6 +202,15 @@ class Writer:
             now_ms=_now_ms,
             timeout_s=self.limits.busy_timeout_s,
         )
+
+    def _fold_at_start(self) -> None:
+        """Fold what is in the WAL, so that the file alone lacks nothing that came before.
+
+        A large WAL waits for a pause: opening takes no longer because of it.
+        """
+        assert self._connection is not None
+        if self.checkpoints.wal_bytes < self.limits.wal_bytes_max:
+            self.checkpoints.fold(self._connection)
 
     def _end(self) -> None:
         """Fail what is left, sign off, fold the WAL, close.

@@ -1,0 +1,255 @@
+"""A database that was moved, copied or restored without its -wal, or beside another one."""
+
+# ruff: noqa: ASYNC240  # tests look at files as they please
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anyio
+import apsw
+import pytest
+
+from sessiondb.errors import InvalidInput, NotASessionDB, OpenError
+from sessiondb.limits import Limits
+from sessiondb.sqlite import user_query
+from sessiondb.sqlite.connection import drain
+from tests.support.engine import PATIENCE_S, count, insert, names_in, opened, run_python, until
+
+pytestmark = pytest.mark.anyio
+
+# A process that writes rows, and dies without closing. `program` tells its rows from others.
+KILLED = """
+import os, sys, anyio
+from sessiondb.limits import Limits
+from sessiondb.sqlite import SqliteBackend
+from tests.support.engine import insert
+async def main(path, program, rows, backup):
+    backend = await SqliteBackend.open(path, limits=Limits(wal_fold_s=3600))
+    for number in range(int(rows)):
+        await backend.write(insert(f"{program} {number}"), op="append")
+        if backup and number == 2:
+            await backend.backup(backup)
+    os._exit(9)
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+COPY = "import shutil, sys; shutil.copy(*sys.argv[1:])"
+
+
+def killed(path: Path, program: str = "row", rows: int = 5, backup: object = "") -> None:
+    done = run_python(KILLED, path, program, rows, backup)
+    assert done.returncode == 9, done.stderr
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names_in(folder)}
+
+
+async def look(path: Path) -> None:
+    with user_query.query(
+        str(path), "SELECT 1", {}, timeout_s=PATIENCE_S, is_unwanted=lambda: False
+    ) as (_, rows):
+        list(rows)
+
+
+async def write(path: Path) -> None:
+    async with opened(path):
+        pass
+
+
+async def read(path: Path) -> None:
+    async with opened(path, readonly=True):
+        pass
+
+
+DOORS = pytest.mark.parametrize("door", [write, read, look], ids=lambda door: door.__name__)
+
+
+async def rows_of(path: Path, program: str = "row") -> int:
+    async with opened(path) as backend:
+        return await backend.read(
+            lambda tx: int(tx.first("test.count_like", pattern=f"{program} *").n), op="count"
+        )
+
+
+# -- a -wal without its database -------------------------------------------------------
+
+
+@DOORS
+@pytest.mark.parametrize("put_there", ["nothing", "an empty file"])
+async def test_a_wal_is_kept_when_its_database_was_moved_away(
+    tmp_db: Path, put_there: str, door: Any
+) -> None:
+    killed(tmp_db)
+    moved = tmp_db.rename(tmp_db.with_name("moved.db"))
+    if put_there == "an empty file":
+        tmp_db.touch()
+    before = content(tmp_db.parent)
+    with pytest.raises(OpenError, match=rf"{tmp_db.name}-wal has [\d,]+ bytes of commits"):
+        await door(tmp_db)
+    assert content(tmp_db.parent) == before
+    moved.replace(tmp_db)
+    assert await rows_of(tmp_db) == 5
+
+
+async def test_nothing_new_is_put_beside_a_wal_of_another_database(tmp_db: Path) -> None:
+    wal = tmp_db.with_name("copy.db-wal")
+    wal.write_bytes(b"the last commits of a database that was here")
+    async with opened(tmp_db) as backend:
+        with pytest.raises(InvalidInput, match=r"copy\.db-wal: there is a file already"):
+            await backend.backup(tmp_db.with_name("copy.db"))
+    assert names_in(tmp_db.parent) == ["copy.db-wal", tmp_db.name]
+
+
+# -- a database without its -wal -------------------------------------------------------
+
+
+@DOORS
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+async def test_a_wal_that_is_missing_is_named_if_it_had_commits(
+    tmp_db: Path, how: str, door: Any
+) -> None:
+    killed(tmp_db)
+    wal = beside(tmp_db, "-wal")
+    kept = wal.rename(tmp_db.with_name("kept"))
+    if how == "emptied":
+        wal.touch()
+    before = content(tmp_db.parent)
+    with pytest.raises(OpenError, match=rf"{tmp_db.name}-wal is missing.* pages of commits"):
+        await door(tmp_db)
+    assert content(tmp_db.parent) == before
+    kept.replace(wal)
+    assert await rows_of(tmp_db) == 5
+
+
+async def test_a_wal_that_is_missing_beside_a_live_gateway_is_named_to_others(
+    tmp_db: Path,
+) -> None:
+    async with opened(tmp_db, guard=False, limits=Limits(wal_fold_s=3600)) as backend:
+        await backend.write(insert("row 0"), op="append")
+        beside(tmp_db, "-wal").unlink()
+        done = run_python(KILLED, tmp_db, "other", 1, "")
+        assert "gateway.db-wal is missing" in done.stderr
+        assert not beside(tmp_db, "-wal").exists()
+
+
+async def test_without_its_shm_a_database_lacks_nothing(tmp_db: Path) -> None:
+    killed(tmp_db)
+    beside(tmp_db, "-shm").unlink()
+    assert await rows_of(tmp_db) == 5
+
+
+async def test_a_wal_that_was_folded_may_be_missing(tmp_db: Path) -> None:
+    killed(tmp_db)
+    other = apsw.Connection(str(tmp_db))
+    reader = apsw.Connection(str(tmp_db), flags=apsw.SQLITE_OPEN_READONLY)
+    for connection in (reader, other):
+        drain(connection, "SELECT * FROM instance")
+    other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    for suffix in ("", "-shm"):  # as after a kill: both connections are still open
+        shutil.copy(beside(tmp_db, suffix), beside(tmp_db.with_name("copy.db"), suffix))
+    reader.close()
+    other.close()
+    assert await rows_of(tmp_db.with_name("copy.db")) == 5
+
+
+async def test_an_idle_gateway_folds_its_wal_into_the_file(tmp_db: Path) -> None:
+    """A copy of the one file, which many take for a backup, then has what was written."""
+    async with opened(tmp_db, guard=False, limits=Limits(wal_fold_s=0.05)) as backend:
+        for burst in range(3):
+            for number in range(5):
+                await backend.write(insert(f"row {burst} {number}"), op="append")
+            copy, found = tmp_db.with_name("copy.db"), 0
+            with anyio.fail_after(PATIENCE_S):
+                while found < 5 * (burst + 1):
+                    # In another process: a copy by this one would drop the locks.
+                    done = run_python(
+                        "import shutil, sys; shutil.copy(*sys.argv[1:])", tmp_db, copy
+                    )
+                    assert done.returncode == 0, done.stderr
+                    found = await rows_of(copy)
+
+
+async def test_a_busy_gateway_is_not_interrupted_to_fold(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(wal_fold_s=3600)) as backend:
+        for number in range(20):
+            await backend.write(insert(f"row {number}"), op="append")
+        assert backend.stats()["writer"]["checkpoint"]["folded"] == 1, "the one at the start"
+
+
+async def test_a_fold_that_a_reader_prevents_is_tried_again(tmp_db: Path) -> None:
+    limits = Limits(wal_fold_s=0.01, wal_retry_ms=10)
+    async with opened(tmp_db, limits=limits) as backend:
+        await backend.write(insert("row 0"), op="append")
+        await until(lambda: backend.stats()["writer"]["checkpoint"]["folded"] == 2)
+        other = apsw.Connection(str(tmp_db), flags=apsw.SQLITE_OPEN_READONLY)
+        drain(other, "BEGIN; SELECT count(*) FROM instance")
+        await backend.write(insert("row 1"), op="append")
+        await until(lambda: backend.stats()["writer"]["checkpoint"]["folds_blocked"] >= 2)
+        drain(other, "COMMIT")
+        other.close()
+        await until(lambda: backend.stats()["writer"]["checkpoint"]["folded"] >= 3)
+
+
+async def test_a_copy_of_the_file_alone_is_never_called_empty(tmp_db: Path) -> None:
+    """From the first moment on: the schema is in the file before the first -wal."""
+    killed(tmp_db, rows=1)
+    for suffix in ("-wal", "-shm"):
+        beside(tmp_db, suffix).unlink()
+    async with opened(tmp_db, readonly=True):
+        pass
+
+
+@DOORS
+async def test_a_file_that_lost_even_its_schema_is_not_made_anew(tmp_db: Path, door: Any) -> None:
+    """Other programs, and earlier versions, create the tables in the -wal."""
+    other = apsw.Connection(str(tmp_db))
+    drain(other, "PRAGMA journal_mode = wal")
+    other.close()
+    before = content(tmp_db.parent)
+    if door is look:
+        await door(tmp_db)
+    else:
+        with pytest.raises(NotASessionDB, match=r"empty and in WAL mode.*gateway\.db-wal"):
+            await door(tmp_db)
+    assert content(tmp_db.parent) == before
+
+
+async def test_a_creation_that_is_killed_is_begun_again(tmp_db: Path) -> None:
+    """At each step of it: before the schema, before WAL is set, before the first row."""
+    for step in ("schema_text", "_wal", "register"):
+        code = f"""
+import os, sys, anyio
+from sessiondb.sqlite import SqliteBackend, connection, schema, writer
+for module in (connection, schema, writer):
+    if hasattr(module, {step!r}):
+        setattr(module, {step!r}, lambda *a, **o: os._exit(9))
+anyio.run(SqliteBackend.open, sys.argv[1])
+"""
+        path = tmp_db.with_name(f"{step}.db")
+        assert run_python(code, path).returncode == 9
+        killed(path)
+        assert await rows_of(path) == 5
+
+
+def test_opening_reads_no_helper_file_of_a_database_that_is_open_here(tmp_db: Path) -> None:
+    """Closing its descriptor would drop the locks of the first connection."""
+
+    async def main() -> None:
+        async with opened(tmp_db, guard="raise") as first:
+            await first.write(insert("row 0"), op="append")
+            async with opened(tmp_db, guard=False), opened(tmp_db, readonly=True):
+                pass
+            assert first.stats()["guard_violations"] == 0
+            assert await count(first, "row 0") == 1
+
+    anyio.run(main)
+    assert names_in(tmp_db.parent) == [tmp_db.name]
