@@ -10,7 +10,8 @@ rolls back. What it returns is for reading:
 
     {"inbox dead": {"state": "queued", "attempts": 0}, "+event message_dead/user": {...}}
 
-A row that changed has its label and its new values, a new one a `+`, a deleted one a `-`.
+A row that changed has its label and its new values. A new one has a `+` and its values,
+but those that are NULL or their column's default. A deleted one has a `-`.
 Numbers that point at rows are shown as the labels of those rows. So a test that compares
 the whole result fails for every row that it did not name.
 """
@@ -152,10 +153,11 @@ class World:
 
 
 class Table(NamedTuple):
-    """The columns of a table, and those of its key."""
+    """The columns of a table, those of its key, and the value of each that has a default."""
 
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    defaults: dict[str, int]
 
 
 @functools.cache
@@ -169,11 +171,13 @@ def tables() -> dict[str, Table]:
     found = {}
     for (name,) in names:
         columns = connection.execute(
-            "SELECT name, pk FROM pragma_table_info(?) ORDER BY cid", (name,)
+            "SELECT name, pk, dflt_value FROM pragma_table_info(?) ORDER BY cid", (name,)
         ).fetchall()
-        keys = sorted((pk, column) for column, pk in columns if pk)
+        keys = sorted((pk, column) for column, pk, _ in columns if pk)
         found[name] = Table(
-            tuple(column for column, _ in columns), tuple(column for _, column in keys)
+            tuple(column for column, _, _ in columns),
+            tuple(column for _, column in keys),
+            {column: int(default) for column, _, default in columns if default is not None},
         )
     return found
 
@@ -187,7 +191,7 @@ class Rows:
     @classmethod
     def read(cls, connection: apsw.Connection) -> Rows:
         found = {}
-        for table, (columns, key) in tables().items():
+        for table, (columns, key, _) in tables().items():
             places = [columns.index(name) for name in key]
             rows = connection.execute(f"SELECT * FROM {table}").fetchall()  # the schema's
             found[table] = {tuple(row[place] for place in places): row for row in rows}
@@ -243,7 +247,7 @@ class Rows:
             later = after.values[table]
             if rows == later:
                 continue
-            key = tables()[table].key
+            _, key, defaults = tables()[table]
             for number in sorted(rows.keys() | later.keys()):
                 if rows.get(number) == later.get(number):
                     continue
@@ -255,7 +259,7 @@ class Rows:
                     values = {
                         column: after.shown(column, value)
                         for column, value in new.items()
-                        if value is not None and column not in key
+                        if value is not None and column not in key and value != defaults.get(column)
                     }
                     _put(found, f"+{table} {after.label(table, new)}", values)
                 else:

@@ -124,9 +124,6 @@ def deleted(w: World) -> Changes:
             "encoding": "none",
             "begun_at_ms": NOW,
             "finished_at_ms": NOW,
-            "rows": 0,
-            "bytes": 0,
-            "bytes_stored": 0,
             "session_keys": '["agent:work:job:tired"]',
         },
     }

@@ -84,13 +84,10 @@ CHANGES = [
                 "session_no": "done-too",
                 "session_key": "agent:work:chat:done-too",
                 "digest": digest(user("new")),
-                "edited": 0,
                 "lane": "slow",
                 "state": "queued",
                 "accepted_at_ms": NOW,
                 "available_at_ms": NOW,
-                "attempts": 0,
-                "delayed": 0,
                 "payload": '{"role": "user", "content": "new"}',
             }
         },
@@ -191,6 +188,17 @@ CHANGES = [
         {
             "turn held#1": ANY,
             "inbox held": {"state": "interrupted", "reason": "it died"},
+            "+event turn_interrupted/user": ANY,
+            "+event turn_interrupted/operator": ANY,
+        },
+    ),
+    Change(
+        "inbox.suspend",
+        "given back by a gateway that stops",
+        lambda w, tx: turns.interrupt(tx, w.no("turn held#1"), "a stop", orderly=True),
+        {
+            "turn held#1": ANY,
+            "inbox held": {"state": "interrupted", "reason": "a stop", "stops": 1},
             "+event turn_interrupted/user": ANY,
             "+event turn_interrupted/operator": ANY,
         },
@@ -302,7 +310,13 @@ GUARDS = [
         state("claimed"),
         fences=("turn_no",),
     ),
-    Guard("inbox.suspend", "inbox", by_turn, state("claimed"), fences=("turn_no",)),
+    Guard(
+        "inbox.suspend",
+        "inbox",
+        lambda row: by_turn(row) | {"stops": 1},
+        state("claimed"),
+        fences=("turn_no",),
+    ),
     Guard(
         "inbox.dead_letter",
         "inbox",

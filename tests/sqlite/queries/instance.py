@@ -21,7 +21,7 @@ CHANGES = [
         "instance.insert",
         "one new row",
         lambda w, tx: tx.one("instance.insert", **PROCESS),
-        {"+instance new": PROCESS | {"unclean": 0}},
+        {"+instance new": PROCESS},
     ),
     Change(
         "instance.close",

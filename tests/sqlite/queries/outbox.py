@@ -49,8 +49,6 @@ NEW = {
     "session_no": "running",
     "turn_no": "running#1",
     "state": "pending",
-    "attempts": 0,
-    "attempts_before": 0,
     "created_at_ms": NOW,
     "available_at_ms": NOW,
 }
@@ -77,8 +75,6 @@ CHANGES = [
                 "session_no": "twin",
                 "target": "telegram:forwarded",
                 "state": "pending",
-                "attempts": 0,
-                "attempts_before": 0,
                 "created_at_ms": NOW,
                 "available_at_ms": NOW,
                 "payload": '"text"',

@@ -33,7 +33,6 @@ RESUMED = {
     "renewed_at_ms": NOW,
     "expires_at_ms": NOW + 30_000,
     "deadline_ms": NOW + 62_000,
-    "incomplete": 0,
 }
 
 
