@@ -244,10 +244,12 @@ def test_a_query_that_never_ends_is_ended(db: Path, sql: str) -> None:
     ],
 )
 def test_a_value_of_a_gigabyte_is_refused_before_it_is_made(db: Path, sql: str) -> None:
-    before = apsw.memory_high_water(True)
+    apsw.memory_high_water(True)
+    before = apsw.memory_used()
     with pytest.raises(InvalidInput), database.query(db, sql, timeout_s=20.0) as (_, rows):
         list(rows)
-    assert apsw.memory_high_water() - before < 3 * limits.QUERY_VALUE_BYTES_MAX
+    # The JSON of an array is copied as it grows. The value itself is never made.
+    assert apsw.memory_high_water() - before < 5 * limits.QUERY_VALUE_BYTES_MAX
 
 
 def test_the_largest_entry_that_can_be_stored_can_be_queried(
