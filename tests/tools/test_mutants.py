@@ -114,6 +114,16 @@ STATEMENTS = [
         ["SELECT coalesce(CASE WHEN 1 THEN NULL ELSE a END, :b);"],
     ),
     (
+        "hint dropped",
+        "SELECT a FROM t WHERE t.a IN ('x', 'y') AND t.a = 'x';",
+        ["SELECT a FROM t WHERE (1 OR (t.a IN ('x', 'y'))) AND t.a = 'x';"],
+    ),
+    (
+        "hint: 'y' left out",
+        "SELECT a FROM t WHERE a IN ('x', 'y') AND (a = 'x' OR b);",
+        ["SELECT a FROM t WHERE a IN ('x', '-') AND (a = 'x' OR b);"],
+    ),
+    (
         "'x' left out",
         "SELECT a FROM t WHERE a IN ('x', 'y');",
         ["SELECT a FROM t WHERE a IN ('-', 'y');"],

@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -32,6 +33,7 @@ from .statements import of_schema, of_statements
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "mutants"
+LEFT_OUT = re.compile(r"'.*' left out")
 OUTCOMES = ("noticed", "timed out", "noticed by its plan", "survived", "not reached", "equivalent")
 # Files without rules: numbers with their arithmetic, classes of errors and results, printing.
 NO_RULES = (
@@ -182,7 +184,7 @@ def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for each kind."""
     kinds: dict[str, Counter[str]] = {}
     for one in found:
-        kind = "text left out of a list" if one["kind"].endswith("left out") else one["kind"]
+        kind = LEFT_OUT.sub("text left out of a list", one["kind"])
         kinds.setdefault(kind, Counter())[one["outcome"]] += 1
     for kind, counts in sorted(kinds.items()):
         numbers = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])

@@ -42,6 +42,11 @@ class Mutant:
         again = f" #{self.number}" if self.number > 1 else ""
         return f"{self.path}: {self.where}: {self.kind}: {self.piece}{again}"
 
+    @property
+    def is_about_plans(self) -> bool:
+        """Whether only the plan can change: it is an index that is not unique, or a hint."""
+        return self.where.startswith("index ") or self.kind.startswith("hint")
+
     def apply(self, text: str) -> str:
         """Return the text of its file with the change."""
         for edit in sorted(self.edits, reverse=True):

@@ -77,6 +77,8 @@ class Sql:
         self.text = text
         self.tokens = tokens_of(text, start, end)
         self.closing = self._match()
+        self.hints: set[int] = set()
+        """Each IN that only names the rows of a partial index: what follows it is narrower."""
 
     def _match(self) -> dict[int, int]:
         """Return where each bracket and each CASE ends."""
@@ -157,7 +159,22 @@ class Sql:
             conjuncts = self._split(first, last, "AND")
             if len(conjuncts) > 1 or (run.clause in CONDITIONS and len(disjuncts) == 1):
                 for begin, end in conjuncts:
-                    yield self._wrapped("conjunct dropped", begin, end, "(1 OR (", "))")
+                    kind = "hint" if self._is_hint(begin, end, conjuncts) else "conjunct"
+                    yield self._wrapped(f"{kind} dropped", begin, end, "(1 OR (", "))")
+
+    def _is_hint(self, first: int, last: int, conjuncts: list[tuple[int, int]]) -> bool:
+        """Whether `x IN (...)` has `x = ...` or `x <> ...` beside it. Remember it then."""
+        words = [token.text for token in self.tokens[first:last]]
+        if "IN" not in words or "NOT" in words:
+            return False
+        column = words[: words.index("IN")]
+        for begin, _ in conjuncts:
+            begin += self.tokens[begin].text == "("
+            beside = [token.text for token in self.tokens[begin : begin + len(column) + 1]]
+            if beside in ([*column, "="], [*column, "<>"]):
+                self.hints.add(first + len(column))
+                return True
+        return False
 
     def _comparisons(self, run: Run) -> Iterator[Change]:
         """Yield the changes of boundaries."""
@@ -267,7 +284,8 @@ class Sql:
             return
         for token in texts:
             edits = (Edit(token.start, token.end, "'-'"),)  # no row has it, the list keeps its form
-            yield Change(f"{token.text} left out", inner[0].start, inner[-1].end, edits)
+            kind = f"{'hint: ' if index in self.hints else ''}{token.text} left out"
+            yield Change(kind, inner[0].start, inner[-1].end, edits)
 
     def _wrapped(self, kind: str, first: int, last: int, before: str, after: str) -> Change:
         """Put text around tokens `first` to `last`."""

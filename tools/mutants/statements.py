@@ -12,7 +12,7 @@ STATEMENT = re.compile(
     r"^-- name: (?P<name>\w+)[^\n]*\n(?:--[^\n]*\n)+(?P<sql>.*?);[ \t]*$", re.DOTALL | re.MULTILINE
 )
 OBJECT = re.compile(
-    r"^CREATE (?:UNIQUE )?(?P<kind>TABLE|INDEX|VIEW) (?P<name>\w+)(?: ON (?P<table>\w+))?"
+    r"^CREATE (?P<kind>TABLE|INDEX|UNIQUE INDEX|VIEW) (?P<name>\w+)(?: ON (?P<table>\w+))?"
     r"(?:--[^\n]*|'[^']*'|-(?!-)|[^;'-])*;",  # the first semicolon that is neither text nor comment
     re.MULTILINE,
 )
@@ -39,7 +39,7 @@ def of_schema(path: str, text: str) -> Iterator[Mutant]:
         where = f"{match['kind'].lower()} {match['name']}"
         if match["table"]:
             where += f" of {match['table']}"
-        rules = {"TABLE": _of_table, "INDEX": _of_index, "VIEW": Sql.changes}[match["kind"]]
+        rules = {"TABLE": _of_table, "VIEW": Sql.changes}.get(match["kind"], _of_index)
         found += [_mutant(path, text, where, change) for change in rules(sql)]
     yield from numbered(found)
 

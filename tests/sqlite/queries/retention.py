@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.statement_cases import Change, Guard, Page, Read
-from tests.support.world import World
+from tests.support.world import Recorder, World
 
 CHANGES: list[Change] = []
 GUARDS: list[Guard] = []
@@ -39,11 +39,20 @@ PAGES = [
 ]
 
 
-def session(name: str, keys: int, agent_id: str, restored: str | None = None) -> list[Read]:
+def session(
+    name: str,
+    keys: int,
+    agent_id: str,
+    restored: str | None = None,
+    *,
+    at: str = "finished_at_ms",
+    given: Callable[[World, Recorder], object] = lambda _world, _tx: None,
+) -> list[Read]:
     """Return reads of one session in either order."""
+    what = f"{name} {restored or ''}".strip()
 
     def rows(w: World) -> list[dict[str, Any]]:
-        restored_at_ms = w.row(f"archive {restored}")["finished_at_ms"] if restored else None
+        restored_at_ms = w.row(f"archive {restored}")[at] if restored else None
         row = {"session_id": name, "keys": keys, "agent_id": agent_id}
         return [row | {"restored_at_ms": restored_at_ms}]
 
@@ -56,9 +65,15 @@ def session(name: str, keys: int, agent_id: str, restored: str | None = None) ->
         return params
 
     return [
-        Read("retention.newest", name, beside(("before_ms", "before_no"), 1), rows),
-        Read("retention.oldest", name, beside(("after_ms", "after_no"), -1), rows),
+        Read("retention.newest", what, beside(("before_ms", "before_no"), 1), rows, given),
+        Read("retention.oldest", what, beside(("after_ms", "after_no"), -1), rows, given),
     ]
+
+
+def restore_again(w: World, tx: Recorder) -> None:
+    """Give up the second archive of a session, whose work is not finished yet."""
+    archive_no = w.row("archive old-too/4")["archive_no"]
+    tx.run("archive.move", archive_no=archive_no, from_state="archived", to_state="restored")
 
 
 READS = [
@@ -69,5 +84,6 @@ READS = [
     *session("twin-undone", 0, "main"),
     # Archived again since, its agent known from its own row only.
     *session("old-too", 0, "main", restored="old-too/2"),
+    *session("old-too", 0, "main", "old-too/4", at="begun_at_ms", given=restore_again),
     *session("parent", 0, "main"),
 ]
