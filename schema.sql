@@ -326,6 +326,8 @@ CREATE TABLE outbox (
   session_no        INTEGER NOT NULL REFERENCES session (session_no),
   turn_no           INTEGER,                    -- the turn that it answers, whose row may be pruned
   target            TEXT    NOT NULL,           -- the channel's address for this reply
+  channel           TEXT    NOT NULL,           -- of the target: all before its first colon.
+                                                -- Channels do not wait for each other
   state             TEXT    NOT NULL CONSTRAINT outbox_state_known
                     CHECK (state IN ('pending', 'sending', 'sent', 'unknown', 'failed')),
   attempts          INTEGER NOT NULL DEFAULT 0, -- only grows: fences an older attempt that
@@ -338,15 +340,19 @@ CREATE TABLE outbox (
   asked_at_ms       INTEGER,                    -- when an operator asked for it again. Its day of
                                                 -- retries counts from then
   finished_at_ms    INTEGER,
+  event_no          INTEGER,                    -- of a reply that forwards an event: the event ...
+  consumer          TEXT,                       -- ... and its reader, for whom it is forwarded once
   receipt           TEXT,                       -- the channel's id of the sent message
   reason            TEXT,
-  payload           TEXT    NOT NULL
+  payload           TEXT    NOT NULL,
+  CONSTRAINT outbox_event_and_reader_together CHECK ((event_no IS NULL) = (consumer IS NULL))
 ) STRICT;
 CREATE INDEX outbox_unsent ON outbox (state, outbox_no)
 WHERE state IN ('pending', 'sending', 'unknown', 'failed');
 CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no)
 WHERE state IN ('pending', 'sending');
-CREATE INDEX outbox_waiting ON outbox (available_at_ms) WHERE state = 'pending';
+CREATE INDEX outbox_waiting ON outbox (channel, available_at_ms) WHERE state = 'pending';
+CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
 
 -- What an operator, or the person who waits, should know. Written in the transaction of
 -- the change itself, read from a cursor.

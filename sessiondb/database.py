@@ -504,20 +504,34 @@ class SessionDB:
 
     # -- outbox --------------------------------------------------------------------------------
 
-    async def run_outbox(self, sender: Sender, *, lease_s: float = 30.0, at_once: int = 8) -> None:
+    async def run_outbox(
+        self,
+        sender: Sender,
+        *,
+        lease_s: float = 30.0,
+        at_once: int = 32,
+        at_once_per_channel: int | None = None,
+    ) -> None:
         """Send replies until cancelled.
 
         `sender(reply)` calls the channel and returns its receipt, or None. If it raises
         `RefusedBySender`, nothing was sent. After any other exception the reply is
         `unknown`, because nobody can tell. Likewise after a sender that takes longer than
-        `lease_s`. Replies of one session keep their order. Those of different sessions are
-        sent side by side, `at_once` at most, so a slow channel does not hold up the others.
+        `lease_s`. Replies of one session to one channel keep their order. Others are sent
+        side by side: `at_once` at most, and of those `at_once_per_channel` to one channel (by
+        default a quarter). So a channel that is slow or down does not hold up the others. The
+        channel is what stands before the first colon of a reply's target.
 
         Raises:
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         await dispatcher.run_outbox(
-            self, sender, lease_s=lease_s, at_once=at_once, unsigned=self._unsigned
+            self,
+            sender,
+            lease_s=lease_s,
+            at_once=at_once,
+            at_once_per_channel=at_once_per_channel,
+            unsigned=self._unsigned,
         )
 
     def replies(
@@ -558,11 +572,12 @@ class SessionDB:
         return consuming.follow_events(self, consumer, audience, from_start=from_start)
 
     async def forward_event(self, event: Event, consumer: str, target: str, message: Any) -> bool:
-        """Put an event into its session's outbox, and move `consumer` past it. Durable.
+        """Put an event into its session's outbox, once for each `consumer`. Durable.
 
-        It becomes a reply that no turn made, and is sent like any other (`run_outbox`). All
-        is one transaction, so it happens once however many processes follow under that
-        name. Return False if it had been done before.
+        It becomes a reply that no turn made, and is sent like any other (`run_outbox`). It
+        happens once, however many processes follow under that name, and in whatever order
+        they come to it. Return False if it had been done before. The position of `consumer`
+        moves when it asks for the next event.
 
         Raises:
             InvalidInput: the event is about no session, or the message is no JSON or too large.

@@ -106,8 +106,17 @@ def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
     Raises:
         InvalidInput: the name cannot be a consumer's.
     """
+    check_consumer(consumer)
+    tx.run("events.move_cursor", consumer=consumer, event_no=event_no)
+
+
+def check_consumer(consumer: str) -> None:
+    """Check the name of a reader.
+
+    Raises:
+        InvalidInput: it cannot be one.
+    """
     if not 0 < len(consumer) <= CONSUMER_CHARS_MAX:
         raise InvalidInput(
             f"the name of a consumer has 1 to {CONSUMER_CHARS_MAX} characters, not {len(consumer)}"
         )
-    tx.run("events.move_cursor", consumer=consumer, event_no=event_no)

@@ -187,22 +187,22 @@ MESSAGES_READY = (
     + "SELECT 's', i, i, 'main', 'queued', :now_ms, :now_ms - i, 0, '{}' FROM n"
 )
 INSERT_REPLIES = (
-    "INSERT INTO outbox (session_no, target, state, attempts, created_at_ms, available_at_ms, "
-    "payload) "
+    "INSERT INTO outbox (session_no, target, channel, state, attempts, created_at_ms, "
+    "available_at_ms, payload) "
 )
 REPLIES_IN_RETRY = (
     ROWS
     + INSERT_REPLIES
-    + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms + 1 + i % 60000, '{}' FROM n"
+    + "SELECT i, 't', 't', 'pending', 1, :now_ms, :now_ms + 1 + i % 60000, '{}' FROM n"
 )
 REPLIES_READY = (
-    ROWS + INSERT_REPLIES + "SELECT i, 't', 'pending', 1, :now_ms, :now_ms - i, '{}' FROM n"
+    ROWS + INSERT_REPLIES + "SELECT i, 't', 't', 'pending', 1, :now_ms, :now_ms - i, '{}' FROM n"
 )
 # Sent long ago, and one that waits.
 REPLIES_SENT = (
     ROWS
     + INSERT_REPLIES
-    + "SELECT i, 't', iif(i = 1, 'pending', 'sent'), 1, :now_ms, :now_ms - i, '{}' FROM n"
+    + "SELECT i, 't', 't', iif(i = 1, 'pending', 'sent'), 1, :now_ms, :now_ms - i, '{}' FROM n"
 )
 EVENTS = (
     ROWS
@@ -221,8 +221,12 @@ def look_of_lane(tx: Any) -> object:
     )
 
 
-def look_of_outbox(tx: Any) -> object:
-    return tx.one("outbox.due", now_ms=NOW_MS), outbox.next_no(tx, NOW_MS)
+def look_of_outbox(tx: Any, full: str = "[]") -> object:
+    return tx.one("outbox.due", now_ms=NOW_MS, full=full), outbox.next_no(tx, NOW_MS, full)
+
+
+def look_beside_a_full_channel(tx: Any) -> object:
+    return look_of_outbox(tx, full='["t"]')
 
 
 def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
@@ -255,6 +259,7 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
     "lane, ready": (look_of_lane, MESSAGES_READY),
     "outbox, in retry": (look_of_outbox, REPLIES_IN_RETRY),
     "outbox, ready": (look_of_outbox, REPLIES_READY),
+    "outbox, of a full channel": (look_beside_a_full_channel, REPLIES_READY),
     "outbox, sent": (look_of_outbox, REPLIES_SENT),
     "claim, replies sent": (lambda tx: turns.peek(tx, "main", NOW_MS), REPLIES_SENT),
     "events": (lambda tx: events.after(tx, event_no=1, audience="user"), EVENTS),

@@ -69,9 +69,6 @@ COMMANDS = "/status, /compact [what matters], /new or /reset, /stop"
 # These wait their turn in the inbox, so that they come after what was said before them.
 # The other commands act at once.
 RESETS = ("/new", "/reset")
-# Replies of different conversations go out side by side. Those of one keep their order
-# whatever this is.
-SENDERS = 4
 # The reader of events whose position says which notices have been passed on. All
 # processes share it.
 NOTICES = "notices"
@@ -146,7 +143,7 @@ class Gateway:
             tasks.start_soon(
                 partial(self.db.run_lane, lane, self.answer, settings=self.settings.lane)
             )
-        tasks.start_soon(partial(self.db.run_outbox, self.send, at_once=SENDERS))
+        tasks.start_soon(self.db.run_outbox, self.send)
         tasks.start_soon(self._again, self._tell_users)
         tasks.start_soon(self._again, self._tell_operators)
         if self.settings.retention is not None:

@@ -6,7 +6,9 @@ reply, and says why one may be `unknown`.
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -20,6 +22,9 @@ from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outco
 from . import cancellation, damage, outbox, retry
 
 logger = logging.getLogger("sessiondb")
+
+CHANNELS_SIDE_BY_SIDE = 4
+"""A channel gets this part of the calls at once. So three that hang leave room for the others."""
 
 Sender = Callable[[outbox.Outgoing], Awaitable[str | None]]
 
@@ -36,13 +41,20 @@ class RefusedBySender(Exception):
 
 
 async def run_outbox(
-    db: Database, sender: Sender, *, lease_s: float, at_once: int, unsigned: list[str]
+    db: Database,
+    sender: Sender,
+    *,
+    lease_s: float,
+    at_once: int,
+    at_once_per_channel: int | None,
+    unsigned: list[str],
 ) -> None:
     """Send replies until cancelled. See `SessionDB.run_outbox`.
 
     What it cannot sign off when it is stopped is added to `unsigned`.
     """
     room = anyio.Semaphore(at_once)
+    channels = _Channels(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE))
     name = "outbox"
     backoff = retry.Backoff(name)
     watch = cancellation.Watch(unsigned)
@@ -51,7 +63,7 @@ async def run_outbox(
     async def send(reply: outbox.Outgoing) -> None:
         del taken[reply.outbox_no]
         try:
-            await _send(db, reply, sender, lease_s, watch)
+            await _send(db, reply, sender, lease_s, channels, watch)
         except anyio.get_cancelled_exc_class() as cancelled:
             if watch.is_asked():
                 raise
@@ -66,8 +78,9 @@ async def run_outbox(
             async with anyio.create_task_group() as group:
                 while True:
                     await room.acquire()
-                    reply = await _next_reply(db, lease_s, backoff, watch)
+                    reply = await _next_reply(db, lease_s, backoff, channels, watch)
                     taken[reply.outbox_no] = reply
+                    channels.begin(reply)
                     group.start_soon(send, reply)
             cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
@@ -83,17 +96,62 @@ _NOT_SENT = "the gateway stopped before it was sent"
 _WHILE_SENDING = "the gateway stopped while it was being sent"
 
 
+class _Channels:
+    """How many calls of each channel are under way, and which of them take none now.
+
+    A channel that gave no clear answer is probed by one call at a time, until one answers.
+    So the calls that hang with it are few, and so are the replies that become `unknown`.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._calls: Counter[str] = Counter()
+        self._probed: set[str] = set()
+
+    def full(self) -> str:
+        """Return the channels that take no further call now, as a JSON array."""
+        return json.dumps(
+            [
+                channel
+                for channel, calls in self._calls.items()
+                if calls >= (1 if channel in self._probed else self._at_once)
+            ]
+        )
+
+    def begin(self, reply: outbox.Outgoing) -> None:
+        """Count a call that is about to begin."""
+        self._calls[reply.channel] += 1
+
+    def end(self, reply: outbox.Outgoing, *, answered: bool) -> None:
+        """Count a call that ended.
+
+        Before its outcome is written: that commit wakes the loop, which finds room then.
+        """
+        self._calls[reply.channel] -= 1
+        if not self._calls[reply.channel]:
+            del self._calls[reply.channel]
+        if answered:
+            self._probed.discard(reply.channel)
+        else:
+            self._probed.add(reply.channel)
+
+
 async def _next_reply(
-    db: Database, lease_s: float, backoff: retry.Backoff, watch: cancellation.Watch
+    db: Database,
+    lease_s: float,
+    backoff: retry.Backoff,
+    channels: _Channels,
+    watch: cancellation.Watch,
 ) -> outbox.Outgoing:
     """Wait for the next reply, and take it."""
     while True:
         seen = db.backend.change_count
         try:
-            overdue, waiting, sleep_s = await db.read("outbox.look", _due_work)
+            full = channels.full()
+            overdue, waiting, sleep_s = await db.read("outbox.look", partial(_due_work, full=full))
             if overdue:
                 await _give_up_overdue(db)
-            reply = await _begin_or_set_aside(db, lease_s, watch) if waiting else None
+            reply = await _begin_or_set_aside(db, lease_s, full, watch) if waiting else None
             backoff.reset()
         except SessionDBError as error:
             reply, sleep_s = None, backoff.next_delay(error)
@@ -111,10 +169,10 @@ async def _give_up_overdue(db: Database) -> None:
 
 
 async def _begin_or_set_aside(
-    db: Database, lease_s: float, watch: cancellation.Watch
+    db: Database, lease_s: float, full: str, watch: cancellation.Watch
 ) -> outbox.Outgoing | None:
     try:
-        return await _begin_sending(db, lease_s, watch)
+        return await _begin_sending(db, lease_s, full, watch)
     except outbox.CannotSend as stuck:
         reason = retry.text_of(stuck)
         logger.error("reply %s is set aside: %s", stuck.outbox_no, reason)  # noqa: TRY400
@@ -124,25 +182,28 @@ async def _begin_or_set_aside(
         return None
 
 
-def _due_work(tx: ReadTx) -> tuple[bool, bool, float]:
+def _due_work(tx: ReadTx, full: str) -> tuple[bool, bool, float]:
     """Return whether a sender is overdue, whether a reply may be sent, and how long to sleep.
 
     That is until a reply may be sent without any commit before it.
     """
     now_ms = clock.now_ms()
-    overdue, waiting = tx.all("outbox.overdue", now_ms=now_ms, limit=1), outbox.next_no(tx, now_ms)
-    at_ms = tx.one("outbox.due", now_ms=now_ms).at_ms
+    overdue, waiting = (
+        tx.all("outbox.overdue", now_ms=now_ms, limit=1),
+        outbox.next_no(tx, now_ms, full),
+    )
+    at_ms = tx.one("outbox.due", now_ms=now_ms, full=full).at_ms
     return bool(overdue), waiting is not None, retry.sleep_s(now_ms, [at_ms])
 
 
 async def _begin_sending(
-    db: Database, lease_s: float, watch: cancellation.Watch
+    db: Database, lease_s: float, full: str, watch: cancellation.Watch
 ) -> outbox.Outgoing | None:
     created: outbox.Outgoing | None = None
 
     def begin(tx: Tx) -> outbox.Outgoing | None:
         nonlocal created  # as in worker._claim
-        created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000))
+        created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000), full=full)
         return created
 
     # If it is cancelled once it has begun, it is still known which reply was taken: the
@@ -173,41 +234,51 @@ async def _send(
     reply: outbox.Outgoing,
     sender: Sender,
     lease_s: float,
+    channels: _Channels,
     watch: cancellation.Watch,
 ) -> None:
     """Call the channel. Record its answer. Anything but a clear answer is `unknown`."""
-    settle: Callable[[Tx], object]
+    answered = False
+    try:
+        settle, answered = await _call(db, reply, sender, lease_s, watch)
+    finally:
+        channels.end(reply, answered=answered)
+    await _settle(db, reply, settle, lease_s, watch)
+
+
+async def _call(
+    db: Database,
+    reply: outbox.Outgoing,
+    sender: Sender,
+    lease_s: float,
+    watch: cancellation.Watch,
+) -> tuple[Callable[[Tx], object], bool]:
+    """Call the channel. Return what is to be recorded, and whether it answered clearly."""
     try:
         await anyio.lowlevel.checkpoint_if_cancelled()
     except anyio.get_cancelled_exc_class():
-        await _settle(
-            db, reply, partial(outbox.release, reply=reply, reason=_NOT_SENT), lease_s, watch
-        )
+        not_sent = partial(outbox.release, reply=reply, reason=_NOT_SENT)
+        await _settle(db, reply, not_sent, lease_s, watch)
         raise
+    lost = partial(outbox.lost, reply=reply, reason=_WHILE_SENDING)
     try:
         with anyio.fail_after(lease_s):
             receipt = _checked_receipt(await cancellation.call(sender, reply, watch))
-        settle = partial(outbox.sent, reply=reply, receipt=receipt)
     except RefusedBySender as error:
-        settle = partial(
-            outbox.refused, reply=reply, reason=retry.text_of(error), retry=error.retry
-        )
+        why = retry.text_of(error)
+        return partial(outbox.refused, reply=reply, reason=why, retry=error.retry), True
     except anyio.get_cancelled_exc_class():
-        await _settle(
-            db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s, watch
-        )
+        await _settle(db, reply, lost, lease_s, watch)
         raise
     except Exception as error:
         message = retry.described(error)
         logger.warning("%s: %s", reply, message, exc_info=error)
-        settle = partial(outbox.lost, reply=reply, reason=message)
+        return partial(outbox.lost, reply=reply, reason=message), False
     except BaseExceptionGroup as mixed:  # trio, as in running_turn._work
-        await _settle(
-            db, reply, partial(outbox.lost, reply=reply, reason=_WHILE_SENDING), lease_s, watch
-        )
+        await _settle(db, reply, lost, lease_s, watch)
         await retry.reraise_cancellation(mixed, str(reply))
-        return
-    await _settle(db, reply, settle, lease_s, watch)
+        return lost, False
+    return partial(outbox.sent, reply=reply, receipt=receipt), True
 
 
 def _checked_receipt(returned: object) -> str | None:

@@ -9,8 +9,11 @@ A reply that forwards an event is written in a transaction of its own.
 
 "Sending" is committed before the channel is called. After a crash in between, the row says
 `sending` by a dead process. Nobody can know whether the person has read the reply, so it
-becomes `unknown`. Sending it again is an operator's decision. Replies of one session keep
-their order.
+becomes `unknown`. Sending it again is an operator's decision.
+
+Replies of one session to one channel keep their order. The channel is what stands before
+the first colon of the target (`discord` of `discord:4711`). Channels do not wait for each
+other.
 """
 
 from __future__ import annotations
@@ -59,6 +62,8 @@ class Outgoing:
     session_no: int
     session_id: str
     target: str
+    channel: str
+    """Of the target: all before its first colon."""
     attempt: int
     payload: str
     expires_at_ms: int
@@ -104,24 +109,29 @@ def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, s
         ) from error
 
 
-def next_no(tx: ReadTx, now_ms: int) -> int | None:
+def next_no(tx: ReadTx, now_ms: int, full: str = "[]") -> int | None:
     """Return the number of the reply to be sent now. None if there is none.
+
+    `full` is a JSON array of channels that take no reply now.
 
     A pause is a minute at most. A time further ahead is of a clock that has been set back
     since, and is not waited for. The older reply goes first then, because every later one
     seems to be due before it.
     """
     ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
-    found = [tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms) for low_ms, high_ms in ranges]
+    found = [
+        tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms, full=full)
+        for low_ms, high_ms in ranges
+    ]
     return min((row.outbox_no for row in found if row is not None), default=None)
 
 
 def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str) -> bool:
-    """Add a reply that forwards an event, and move a consumer past the event.
+    """Add a reply that forwards an event for a consumer, once.
 
-    Both are one transaction, so it happens once, however many processes follow. Return
-    False if the consumer has moved past the event already: then it was forwarded by
-    another process, or before a crash.
+    However many processes follow, in whatever order they come to it. Return False if it was
+    added before: by another process, or before a crash. The consumer's position is left
+    alone. It moves when the next event is asked for.
 
     Raises:
         InvalidInput: the event is about no session, or the name cannot be a consumer's.
@@ -131,29 +141,28 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
             f"event {event.event_no} ({event.kind}) is about no session, "
             "so there is nobody to send it to"
         )
-    handled = events.cursor(tx, consumer)
-    if handled is not None and handled >= event.event_no:
-        return False
-    session_no = tx.one("registry.by_id", session_id=event.session_id).session_no
-    tx.run(
-        "outbox.add",
-        session_no=session_no,
-        turn_no=None,
+    events.check_consumer(consumer)
+    added = tx.run(
+        "outbox.forward",
+        session_no=tx.one("registry.by_id", session_id=event.session_id).session_no,
         target=target,
         now_ms=tx.now_ms,
+        event_no=event.event_no,
+        consumer=consumer,
         payload=payload,
     )
-    events.move_cursor(tx, consumer=consumer, event_no=event.event_no)
-    return True
+    return added == 1
 
 
-def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
+def begin_sending(tx: Tx, *, lease_ms: int, full: str = "[]") -> Outgoing | None:
     """Take the next reply and commit to sending it. None if there is none.
+
+    `full` is a JSON array of channels that take no reply now.
 
     Raises:
         CannotSend: it cannot be read.
     """
-    outbox_no = next_no(tx, tx.now_ms)
+    outbox_no = next_no(tx, tx.now_ms, full)
     if outbox_no is None:
         return None
     try:
@@ -174,6 +183,7 @@ def begin_sending(tx: Tx, *, lease_ms: int) -> Outgoing | None:
         session_no=row.session_no,
         session_id=row.session_id,
         target=row.target,
+        channel=row.channel,
         attempt=attempt,
         payload=row.payload,
         expires_at_ms=expires_at_ms,
@@ -241,6 +251,7 @@ def release(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
         tx.run(
             "outbox.wait_behind",
             session_no=reply.session_no,
+            channel=reply.channel,
             outbox_no=reply.outbox_no,
             available_at_ms=tx.now_ms + pause_ms,
             limit=SESSION_WAITING_MAX,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -318,7 +319,7 @@ async def test_a_full_outbox_stops_the_claiming_until_it_has_room(
         assert (await db.verify()).ok
 
 
-async def test_a_slow_channel_does_not_hold_up_the_others(
+async def test_a_slow_reply_does_not_hold_up_those_of_other_sessions(
     tmp_db: Path,
 ) -> None:
     busy, most, released = 0, 0, anyio.Event()
@@ -335,12 +336,118 @@ async def test_a_slow_channel_does_not_hold_up_the_others(
         await write_replies(db, "slow", "behind the slow one")
         for number in range(2, 8):
             await write_replies(db, f"quick {number}", key=f"agent:main:web:{number}")
-        async with running(partial(db.run_outbox, sender, at_once=2)):
+        async with running(partial(db.run_outbox, sender, at_once=2, at_once_per_channel=2)):
             await eventually(lambda: _count(db, "sent", 6))
             assert (await states(db))[:2] == ["sending", "pending"]
             released.set()
             await eventually(lambda: _count(db, "sent", 8))
     assert most == 2
+
+
+async def replies_to(db: sessiondb.SessionDB, *targets: str, session: str = "1") -> None:
+    """Write a reply to each target, all of one session."""
+    key = f"agent:main:web:{session}"
+    await say(db, f"for {targets} of {session}", key)
+    started = await claimed(db)
+    await complete(db, started.turn_no, replies=[(target, target) for target in targets])
+
+
+async def test_channels_that_hang_hold_up_no_other(tmp_db: Path) -> None:
+    """However many conversations wait for them."""
+    calls: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        calls[reply.channel] += 1
+        most[reply.channel] = max(most[reply.channel], calls[reply.channel])
+        try:
+            if reply.channel in ("telegram", "signal"):
+                await anyio.sleep_forever()
+        finally:
+            calls[reply.channel] -= 1
+
+    async def at_their_limit() -> bool:
+        return calls["telegram"] == calls["signal"] == 2
+
+    async def all_sent_to(*channels: str) -> bool:
+        rows = await look(db, "outbox")
+        return {row.state for row in rows if row.target.partition(":")[0] in channels} == {"sent"}
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(12):
+            for channel in ("telegram", "signal"):
+                await replies_to(db, f"{channel}:{number}", session=f"{channel}{number}")
+        async with running(partial(db.run_outbox, sender, lease_s=1_000, at_once=8)):
+            await eventually(at_their_limit)
+            for number in range(12):
+                await replies_to(db, f"discord:bot1:{number}", session=f"discord{number}")
+            await replies_to(db, "web", session="web")
+            await eventually(partial(all_sent_to, "discord", "web"))
+            assert await at_their_limit()
+        assert (most["telegram"], most["signal"]) == (2, 2)
+        assert (await states(db)).count("pending") == 20
+
+
+async def test_replies_of_one_session_are_in_order_in_each_channel(tmp_db: Path) -> None:
+    """One channel is away. What the same conversation has for another goes out."""
+    sent: list[str] = []
+    is_back = False
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        if reply.channel == "away" and not is_back:
+            raise sessiondb.RefusedBySender("not connected")
+        sent.append(reply.target)
+
+    targets = ["away:1", "here:1", "away:2", "here:2", "away:3", "here:3"]
+    async with sessiondb.open(tmp_db) as db:
+        await replies_to(db, *targets)
+        async with running(partial(db.run_outbox, sender)):
+            await eventually(lambda: _count(db, "sent", 3))
+            assert sent == ["here:1", "here:2", "here:3"]
+            await db.write("hurry", lambda tx: tx.run("look.hurry_replies"))
+            is_back = True
+            await eventually(lambda: _count(db, "sent", 6))
+        assert sent[3:] == ["away:1", "away:2", "away:3"]
+
+
+async def test_a_channel_that_gave_no_answer_is_probed_by_one_call_at_a_time(
+    tmp_db: Path,
+) -> None:
+    """So that few replies become unknown while it hangs. When it answers, all go on."""
+    together: list[int] = []
+    calls = 0
+    hangs = True
+    release = anyio.Event()
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        nonlocal calls
+        calls += 1
+        together.append(calls)
+        try:
+            if hangs:
+                raise ConnectionResetError("in the middle")
+            if len(together) > probes + 1:
+                await release.wait()
+        finally:
+            calls -= 1
+
+    async def all_wait() -> bool:
+        return calls == 3
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(4):
+            await replies_to(db, f"web:{number}", session=str(number))
+        run = partial(db.run_outbox, sender, lease_s=1_000, at_once_per_channel=3)
+        async with running(run):
+            await eventually(lambda: _count(db, "unknown", 4))
+            probes = len(together)
+            hangs = False
+            for number in range(4, 9):
+                await replies_to(db, f"web:{number}", session=str(number))
+            await eventually(all_wait)
+            release.set()
+            await eventually(lambda: _count(db, "sent", 5))
+    assert max(together[probes:]) == 3
 
 
 async def _count(db: sessiondb.SessionDB, state: str, wanted: int) -> bool:

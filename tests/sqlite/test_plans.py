@@ -24,6 +24,8 @@ ALLOWED = {
     "inbox.open": "the partial index of open messages: the rows it returns; a person asked",
     "registry.heard": "a list of the newest rows of one session, bounded by the caller",
     "outbox.full": "what it counts is bounded by a limit, and found by an index",
+    "outbox.due": "the channels that have a waiting reply, each found by a search",
+    "outbox.next": "the channels that have a waiting reply, each found by a search",
     "recovery.held": "the partial indexes of what runs now: the rows it returns; a person asked",
     "inbox.interrupted_by": "the partial index of running turns; for a plan with dead processes",
     "recovery.overdue_compactions": "the partial index of running jobs, once per recovery",
@@ -102,6 +104,16 @@ def test_a_scan_is_noticed(connection: apsw.Connection) -> None:
 
 # What `NOT IN (SELECT value FROM json_each(:alive))` adds: the caller's list of a few numbers.
 GIVEN_LIST = ["LIST SUBQUERY 1", "SCAN json_each VIRTUAL TABLE INDEX 1:", "CREATE BLOOM FILTER"]
+# The channels that have a waiting reply: one search for each, however many wait.
+WAITING_CHANNELS = [
+    "CO-ROUTINE waiting",
+    "SETUP",
+    "SEARCH outbox USING COVERING INDEX outbox_waiting",
+    "RECURSIVE STEP",
+    "SCAN waiting",
+    "CORRELATED SCALAR SUBQUERY 2",
+    "SEARCH o USING COVERING INDEX outbox_waiting (channel>?)",
+]
 HOT = {
     # the path of an append
     "transcript.state": [
@@ -157,19 +169,34 @@ HOT = {
     ],
     "turns.next_expiry": ["SEARCH turn USING COVERING INDEX turn_running (lane=?)", *GIVEN_LIST],
     "outbox.next": [
-        "SEARCH o USING INDEX outbox_waiting (available_at_ms>? AND available_at_ms<?)",
-        "CORRELATED SCALAR SUBQUERY 1",
+        *WAITING_CHANNELS,
+        "SCAN w",
+        "LIST SUBQUERY 6",
+        *GIVEN_LIST[1:],
+        "SEARCH o USING INTEGER PRIMARY KEY (rowid=?)",
+        "CORRELATED SCALAR SUBQUERY 5",
+        (
+            "SEARCH o USING INDEX outbox_waiting"
+            " (channel=? AND available_at_ms>? AND available_at_ms<?)"
+        ),
+        "CORRELATED SCALAR SUBQUERY 4",
         "SEARCH e USING INDEX outbox_of_session (session_no=? AND outbox_no<?)",
+        "USE TEMP B-TREE FOR ORDER BY",
     ],
     "outbox.candidate": [
         "SEARCH o USING INTEGER PRIMARY KEY (rowid=?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
     ],
     "outbox.due": [
+        *WAITING_CHANNELS,
+        "SEARCH w",
+        "LIST SUBQUERY 5",
+        *GIVEN_LIST[1:],
+        "CORRELATED SCALAR SUBQUERY 4",
         (
-            "SEARCH outbox USING COVERING INDEX outbox_waiting"
-            " (available_at_ms>? AND available_at_ms<?)"
-        )
+            "SEARCH o USING COVERING INDEX outbox_waiting"
+            " (channel=? AND available_at_ms>? AND available_at_ms<?)"
+        ),
     ],
     "outbox.full": ["SCAN outbox USING INDEX outbox_of_session"],
     "events.after": [

@@ -50,6 +50,7 @@ LOOK = {
         RETURNING instance_no""",
     "look.rename_processes": "UPDATE instance SET program = :program WHERE unclean = 1",
     "look.hurry": "UPDATE inbox SET available_at_ms = 0 WHERE state = 'queued'",
+    "look.hurry_replies": "UPDATE outbox SET available_at_ms = 0 WHERE state = 'pending'",
     "look.requeue": "UPDATE inbox SET state = 'queued'",
     "look.move_turn": "UPDATE turn SET instance_no = :instance_no WHERE turn_no = :turn_no",
     "look.move_reply": "UPDATE outbox SET instance_no = :instance_no WHERE outbox_no = :outbox_no",

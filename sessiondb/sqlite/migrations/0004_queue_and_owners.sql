@@ -75,4 +75,80 @@ SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.attem
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state <> 'done';
 
+-- `channel` says which replies wait for each other, and (event_no, consumer) which events were
+-- forwarded. Rewritten is outbox (a row per reply that was not pruned).
+DROP VIEW outbox_open;
+DROP VIEW held;
+ALTER TABLE outbox RENAME TO outbox_before;
+CREATE TABLE outbox (
+  outbox_no         INTEGER PRIMARY KEY AUTOINCREMENT,
+  session_no        INTEGER NOT NULL REFERENCES session (session_no),
+  turn_no           INTEGER,
+  target            TEXT    NOT NULL,
+  channel           TEXT    NOT NULL,
+  state             TEXT    NOT NULL CONSTRAINT outbox_state_known
+                    CHECK (state IN ('pending', 'sending', 'sent', 'unknown', 'failed')),
+  attempts          INTEGER NOT NULL DEFAULT 0,
+  attempts_before   INTEGER NOT NULL DEFAULT 0,
+  instance_no       INTEGER REFERENCES instance (instance_no),
+  expires_at_ms     INTEGER,
+  created_at_ms     INTEGER NOT NULL,
+  available_at_ms   INTEGER NOT NULL,
+  asked_at_ms       INTEGER,
+  finished_at_ms    INTEGER,
+  event_no          INTEGER,
+  consumer          TEXT,
+  receipt           TEXT,
+  reason            TEXT,
+  payload           TEXT    NOT NULL,
+  CONSTRAINT outbox_event_and_reader_together CHECK ((event_no IS NULL) = (consumer IS NULL))
+) STRICT;
+INSERT INTO outbox (outbox_no, session_no, turn_no, target, channel, state, attempts,
+  attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms, asked_at_ms,
+  finished_at_ms, receipt, reason, payload)
+SELECT outbox_no, session_no, turn_no, target, substr(target, 1, instr(target || ':', ':') - 1),
+  state, attempts, attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms,
+  asked_at_ms, finished_at_ms, receipt, reason, payload
+FROM outbox_before;
+DELETE FROM sqlite_sequence WHERE name = 'outbox';
+INSERT INTO sqlite_sequence (name, seq)
+SELECT 'outbox', seq FROM sqlite_sequence WHERE name = 'outbox_before';
+DROP TABLE outbox_before;
+CREATE INDEX outbox_unsent ON outbox (state, outbox_no)
+WHERE state IN ('pending', 'sending', 'unknown', 'failed');
+CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no)
+WHERE state IN ('pending', 'sending');
+CREATE INDEX outbox_waiting ON outbox (channel, available_at_ms) WHERE state = 'pending';
+CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
+CREATE VIEW outbox_open AS
+SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts,
+       strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch') AS created_at,
+       o.reason, substr(o.payload, 1, 200) AS begins_with
+FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
+WHERE o.state <> 'sent';
+CREATE VIEW held AS
+SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation,
+       strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS since,
+       strftime('%Y-%m-%dT%H:%M:%fZ', t.expires_at_ms / 1000.0, 'unixepoch') AS until,
+       i.pid || '@' || i.host AS owner, i.program
+FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
+JOIN instance AS i ON i.instance_no = t.instance_no
+WHERE t.state = 'running'
+UNION ALL
+SELECT 'compaction', s.session_id, c.compaction_no, c.trigger,
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.begun_at_ms / 1000.0, 'unixepoch'),
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch'),
+       i.pid || '@' || i.host, i.program
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+JOIN instance AS i ON i.instance_no = c.instance_no
+WHERE c.state = 'running'
+UNION ALL
+SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target,
+       strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch'),
+       strftime('%Y-%m-%dT%H:%M:%fZ', o.expires_at_ms / 1000.0, 'unixepoch'),
+       i.pid || '@' || i.host, i.program
+FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
+JOIN instance AS i ON i.instance_no = o.instance_no
+WHERE o.state = 'sending';
+
 PRAGMA user_version = 4;

@@ -1,22 +1,47 @@
 -- name: add, one row
 -- Add a reply, in the transaction that completes its turn.
-INSERT INTO outbox (session_no, turn_no, target, state, created_at_ms, available_at_ms, payload)
-VALUES (:session_no, :turn_no, :target, 'pending', :now_ms, :now_ms, :payload);
+INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
+                    payload)
+VALUES (:session_no, :turn_no, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
+        'pending', :now_ms, :now_ms, :payload);
+
+-- name: forward, one row or none
+-- Add the reply that forwards an event for a consumer, once.
+INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
+                    event_no, consumer, payload)
+VALUES (:session_no, NULL, :target, substr(:target, 1, instr(:target || ':', ':') - 1), 'pending',
+        :now_ms, :now_ms, :event_no, :consumer, :payload)
+ON CONFLICT (event_no, consumer) WHERE event_no IS NOT NULL DO NOTHING;
 
 -- name: next
--- Return the reply that became available first within a time range and may be sent.
--- Replies of one session keep their order. Replies that wait for their retry are not
--- read.
-SELECT o.outbox_no FROM outbox AS o INDEXED BY outbox_waiting
-WHERE o.state = 'pending' AND o.available_at_ms BETWEEN :low_ms AND :high_ms
-  AND NOT EXISTS (SELECT 1 FROM outbox AS e
-                  WHERE e.session_no = o.session_no AND e.state IN ('pending', 'sending')
-                    AND e.outbox_no < o.outbox_no)
+-- Return the reply that became available first within a time range and may be sent, of
+-- the channels that are not in a JSON array. Replies of one session to one channel keep
+-- their order. Each channel that has a waiting reply is searched by itself, so those that
+-- wait for a channel in the array, or for their retry, are not read.
+WITH RECURSIVE waiting (channel) AS (
+  SELECT min(channel) FROM outbox WHERE state = 'pending'
+  UNION ALL
+  SELECT (SELECT min(o.channel) FROM outbox AS o
+          WHERE o.state = 'pending' AND o.channel > waiting.channel)
+  FROM waiting WHERE waiting.channel IS NOT NULL
+),
+first_of (outbox_no) AS (
+  SELECT (SELECT o.outbox_no FROM outbox AS o INDEXED BY outbox_waiting
+          WHERE o.state = 'pending' AND o.channel = w.channel
+            AND o.available_at_ms BETWEEN :low_ms AND :high_ms
+            AND NOT EXISTS (SELECT 1 FROM outbox AS e
+                            WHERE e.session_no = o.session_no AND e.channel = o.channel
+                              AND e.state IN ('pending', 'sending') AND e.outbox_no < o.outbox_no)
+          ORDER BY o.available_at_ms, o.outbox_no LIMIT 1)
+  FROM waiting AS w
+  WHERE w.channel IS NOT NULL AND w.channel NOT IN (SELECT value FROM json_each(:full))
+)
+SELECT o.outbox_no FROM first_of AS f CROSS JOIN outbox AS o ON o.outbox_no = f.outbox_no
 ORDER BY o.available_at_ms, o.outbox_no LIMIT 1;
 
 -- name: candidate
 -- Return what sending a reply needs.
-SELECT o.outbox_no, s.session_id, o.session_no, o.target, o.attempts, o.attempts_before,
+SELECT o.outbox_no, s.session_id, o.session_no, o.target, o.channel, o.attempts, o.attempts_before,
        coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.payload
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no WHERE o.outbox_no = :outbox_no;
 
@@ -27,11 +52,21 @@ SELECT 1 AS full FROM outbox INDEXED BY outbox_of_session
 WHERE state IN ('pending', 'sending') LIMIT 1 OFFSET :fewer;
 
 -- name: due
--- Return when the next reply that waits for its retry becomes available. A pause is at
--- most a minute. A time further ahead comes from a clock that has been set back since,
--- and is ignored.
-SELECT min(available_at_ms) AS at_ms FROM outbox
-WHERE state = 'pending' AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
+-- Return when the next reply that waits for its retry becomes available, of the channels
+-- that are not in a JSON array. A pause is at most a minute. A time further ahead comes
+-- from a clock that has been set back since, and is ignored.
+WITH RECURSIVE waiting (channel) AS (
+  SELECT min(channel) FROM outbox WHERE state = 'pending'
+  UNION ALL
+  SELECT (SELECT min(o.channel) FROM outbox AS o
+          WHERE o.state = 'pending' AND o.channel > waiting.channel)
+  FROM waiting WHERE waiting.channel IS NOT NULL
+)
+SELECT min((SELECT min(o.available_at_ms) FROM outbox AS o INDEXED BY outbox_waiting
+            WHERE o.state = 'pending' AND o.channel = w.channel
+              AND o.available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000)) AS at_ms
+FROM waiting AS w
+WHERE w.channel IS NOT NULL AND w.channel NOT IN (SELECT value FROM json_each(:full));
 
 -- name: begin_sending, one row or none
 -- Begin to send a reply: pending -> sending, once. From here on a crash makes it
@@ -68,13 +103,15 @@ WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no
   AND attempts = :attempt;
 
 -- name: wait_behind, any rows
--- Delay the next replies behind one that waits for its retry, for as long. They cannot
+-- Delay the next replies of a session to the same channel behind one that waits for its
+-- retry, for as long. They cannot
 -- be sent before it, so no search reads them in vain. Bounded, so that it is one short
 -- transaction.
 UPDATE outbox SET available_at_ms = :available_at_ms
 WHERE available_at_ms < :available_at_ms AND outbox_no IN (
   SELECT outbox_no FROM outbox
-  WHERE session_no = :session_no AND state IN ('pending', 'sending') AND state = 'pending'
+  WHERE session_no = :session_no AND channel = :channel
+    AND state IN ('pending', 'sending') AND state = 'pending'
     AND outbox_no > :outbox_no ORDER BY outbox_no LIMIT :limit
 );
 

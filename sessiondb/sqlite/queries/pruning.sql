@@ -1,9 +1,15 @@
 -- name: outbox
 -- Return the next replies by number: whether each is sent and older than a time, and
--- whether it is younger.
-SELECT outbox_no AS no, state = 'sent' AND created_at_ms < :before_ms AS prunable,
-       created_at_ms >= :before_ms AS young
-FROM outbox WHERE outbox_no > :after_no ORDER BY outbox_no LIMIT :limit;
+-- whether it is younger. One that forwarded an event stays while the event may be
+-- delivered to its reader again.
+SELECT o.outbox_no AS no,
+       o.state = 'sent' AND o.created_at_ms < :before_ms
+         AND NOT EXISTS (SELECT 1 FROM event AS e
+                         LEFT JOIN event_cursor AS c ON c.consumer = o.consumer
+                         WHERE e.event_no = o.event_no
+                           AND e.event_no > coalesce(c.event_no, 0)) AS prunable,
+       o.created_at_ms >= :before_ms AS young
+FROM outbox AS o WHERE o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;
 
 -- name: delete_outbox, any rows
 -- Delete sent replies.

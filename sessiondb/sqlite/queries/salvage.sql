@@ -108,12 +108,13 @@ ON CONFLICT DO NOTHING;
 
 -- name: put_outbox, one row or none
 -- Insert one row as it was read. The first row of a key stays.
-INSERT INTO outbox (outbox_no, session_no, turn_no, target, state, attempts, attempts_before,
-                    instance_no, expires_at_ms, created_at_ms, available_at_ms, asked_at_ms,
-                    finished_at_ms, receipt, reason, payload)
-VALUES (:outbox_no, :session_no, :turn_no, :target, :state, :attempts, :attempts_before,
-        :instance_no, :expires_at_ms, :created_at_ms, :available_at_ms, :asked_at_ms,
-        :finished_at_ms, :receipt, :reason, :payload)
+INSERT INTO outbox (outbox_no, session_no, turn_no, target, channel, state, attempts,
+                    attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms,
+                    asked_at_ms, finished_at_ms, event_no, consumer, receipt, reason, payload)
+VALUES (:outbox_no, :session_no, :turn_no, :target,
+        coalesce(:channel, substr(:target, 1, instr(:target || ':', ':') - 1)), :state, :attempts,
+        :attempts_before, :instance_no, :expires_at_ms, :created_at_ms, :available_at_ms,
+        :asked_at_ms, :finished_at_ms, :event_no, :consumer, :receipt, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_event, one row or none

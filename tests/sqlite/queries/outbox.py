@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from unittest.mock import ANY
 
@@ -21,6 +22,7 @@ def outgoing(w: World, target: str) -> Outgoing:
         row["session_no"],
         "",
         target,
+        row["channel"],
         row["attempts"],
         "",
         row["expires_at_ms"],
@@ -61,19 +63,22 @@ CHANGES = [
         {
             "turn running#1": ANY,
             "inbox running": ANY,
-            "+outbox web:new": NEW | {"target": "web:new", "payload": '"a"'},
-            "+outbox telegram:new": NEW | {"target": "telegram:new", "payload": '"b"'},
+            "+outbox web:new": NEW | {"target": "web:new", "channel": "web", "payload": '"a"'},
+            "+outbox telegram:new": NEW
+            | {"target": "telegram:new", "channel": "telegram", "payload": '"b"'},
         },
     ),
     Change(
-        "outbox.add",
-        "an event, and its consumer's position",
+        "outbox.forward",
+        "an event, for its consumer",
         forward,
         {
-            "event_cursor pager": {"event_no": 90},
             "+outbox telegram:forwarded": {
                 "session_no": "twin",
                 "target": "telegram:forwarded",
+                "channel": "telegram",
+                "event_no": 90,
+                "consumer": "pager",
                 "state": "pending",
                 "created_at_ms": NOW,
                 "available_at_ms": NOW,
@@ -149,6 +154,7 @@ CHANGES = [
         lambda w, tx: tx.run(
             "outbox.wait_behind",
             session_no=w.no("session reply-sending"),
+            channel="web",
             outbox_no=w.no("outbox web:done-old"),
             available_at_ms=NOW,
             limit=1,
@@ -162,6 +168,7 @@ CHANGES = [
             tx.run(
                 "outbox.wait_behind",
                 session_no=w.no("session reply-sending"),
+                channel="web",
                 outbox_no=w.no(f"outbox web:{name}"),
                 available_at_ms=at_ms,
                 limit=9,
@@ -337,6 +344,26 @@ def later_reply(w: World, tx: Recorder) -> None:
     )
 
 
+def later_reply_elsewhere(w: World, tx: Recorder) -> None:
+    """Add a reply of the same session to another channel."""
+    tx.run(
+        "outbox.add",
+        session_no=w.no("session reply-retried"),
+        turn_no=None,
+        target="mail:later",
+        now_ms=NOW,
+        payload="0",
+    )
+
+
+def between(low_ms: int, high_ms: int, *full: str) -> dict[str, Any]:
+    return {"low_ms": low_ms, "high_ms": high_ms, "full": json.dumps(full)}
+
+
+def after(now_ms: int, *full: str) -> dict[str, Any]:
+    return {"now_ms": now_ms, "full": json.dumps(full)}
+
+
 def due_while_sending(w: World, _tx: Recorder) -> None:
     w.connection.execute(
         "UPDATE outbox SET available_at_ms = ? WHERE target = 'web:sending'", (NOW + 100,)
@@ -352,8 +379,24 @@ def same_lease(w: World, _tx: Recorder) -> None:
 
 
 READS = [
-    Read("outbox.next", "behind a retry", {"low_ms": NOW, "high_ms": NOW}, [], later_reply),
-    Read("outbox.due", "not sending", {"now_ms": NOW}, [{"at_ms": NOW + 350}], due_while_sending),
+    Read("outbox.next", "behind a retry", between(NOW, NOW), [], later_reply),
+    Read(
+        "outbox.next",
+        "of one session to another channel",
+        between(NOW, NOW),
+        [{"outbox_no": ANY}],
+        later_reply_elsewhere,
+    ),
+    Read(
+        "outbox.next",
+        "not of a full channel",
+        between(0, NOW, "web", "mail"),
+        of_target("telegram:pending"),
+    ),
+    Read("outbox.next", "not of any", between(0, 2**62, "web", "telegram"), []),
+    Read("outbox.due", "not sending", after(NOW), [{"at_ms": NOW + 350}], due_while_sending),
+    Read("outbox.due", "not of a full channel", after(NOW, "web"), [{"at_ms": NOW + 650}]),
+    Read("outbox.due", "not of any", after(NOW, "web", "telegram"), [{"at_ms": None}]),
     Read(
         "outbox.begun",
         "one of two attempts that are alike",
@@ -385,7 +428,7 @@ READS = [
         Read(
             "outbox.next",
             f"between {low_ms} and {high_ms}",
-            {"low_ms": low_ms, "high_ms": high_ms},
+            between(low_ms, high_ms),
             of_target(*targets),
         )
         for low_ms, high_ms, targets in (
@@ -409,6 +452,7 @@ READS = [
                 "session_id": "reply-sending-too",
                 "session_no": "reply-sending-too",
                 "target": "telegram:behind",
+                "channel": "telegram",
                 "attempts": 0,
                 "attempts_before": 0,
             }
@@ -419,7 +463,7 @@ READS = [
         for fewer, full in ((0, True), (19, True), (20, False))
     ),
     *(
-        Read("outbox.due", f"after {now_ms}", {"now_ms": now_ms}, [{"at_ms": at_ms}])
+        Read("outbox.due", f"after {now_ms}", after(now_ms), [{"at_ms": at_ms}])
         for now_ms, at_ms in (
             (NOW, NOW + 350),
             (NOW + 349, NOW + 350),
