@@ -231,14 +231,17 @@ CREATE TABLE quarantine (
 ) STRICT, WITHOUT ROWID;
 
 -- Lanes: how many turns may run at once, in all processes together. A lower priority
--- number goes first.
+-- number goes first. Only a person's message may take the place of one that was
+-- interrupted, so a lane says whether people write in it.
 CREATE TABLE lane (
   lane          TEXT    NOT NULL PRIMARY KEY,
   concurrency   INTEGER NOT NULL CONSTRAINT lane_concurrency_positive CHECK (concurrency >= 1),
-  priority      INTEGER NOT NULL
+  priority      INTEGER NOT NULL,
+  people        INTEGER NOT NULL DEFAULT 0      -- 1: its messages are people's, unless `accept`
+                                                -- says otherwise
 ) STRICT, WITHOUT ROWID;
-INSERT INTO lane (lane, concurrency, priority)
-VALUES ('main', 4, 0), ('cron', 1, 10), ('resume', 1, 20);
+INSERT INTO lane (lane, concurrency, priority, people)
+VALUES ('main', 4, 0, 1), ('cron', 1, 10, 0), ('resume', 1, 20, 0);
 
 -- A turn: one run of the agent over one claimed message. Its number is its fencing
 -- token. Numbers only grow, and a write that names a turn is refused unless that turn
@@ -286,6 +289,7 @@ CREATE TABLE inbox (
   edit_of           INTEGER,                    -- of an edit that a turn reads on its own: the
                                                 -- message that it edits, whose row may be pruned
   lane              TEXT    NOT NULL REFERENCES lane (lane),
+  by_person         INTEGER NOT NULL DEFAULT 0, -- 1: a person sent it. 0: cron, a sub-agent, a hook
   state             TEXT    NOT NULL CONSTRAINT inbox_state_known
                     CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
   accepted_at_ms    INTEGER NOT NULL,
@@ -294,7 +298,8 @@ CREATE TABLE inbox (
   stops             INTEGER NOT NULL DEFAULT 0, -- of these, ended by an orderly stop: they do
                                                 -- not count against it
   turn_no           INTEGER,                    -- the last turn that claimed it
-  entry_no          INTEGER,                    -- its user entry, once it was claimed
+  entry_no          INTEGER,                    -- its user entry, once it was claimed. The last
+                                                -- one, if it was appended again
   superseded_by     INTEGER,                    -- the message whose turn answers this one, too.
                                                 -- 0: superseded before schema 4
   told_no           INTEGER,                    -- the event that told its sender of its end. NULL:

@@ -353,6 +353,7 @@ class SessionDB:
         message: dict[str, Any] | BaseModel | str,
         *,
         lane: str = "main",
+        by_person: bool | None = None,
         timeout_s: float | None = None,
     ) -> Accepted:
         """Accept a message from a channel. Durable on return.
@@ -360,7 +361,9 @@ class SessionDB:
         Acknowledge the message to the channel only after this returns. The same (channel,
         event_id) again gets the first receipt, with `duplicate=True`. `key` says which
         conversation the message belongs to. Its session is created when new. `message` is a
-        dict, a typed message, or JSON text, with a role.
+        dict, a typed message, or JSON text, with a role. `by_person` says whether a person
+        sent it. None: as the lane's messages are (`set_lane`). Only a person's message
+        supersedes an interrupted one, and only if its turn had that in its context.
 
         Raises:
             SessionBusy: too many messages of the session or the lane wait. NACK, and retry
@@ -376,7 +379,7 @@ class SessionDB:
                 begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
         """
-        incoming = await inbox.prepare_incoming(channel, event_id, key, message, lane)
+        incoming = await inbox.prepare_incoming(channel, event_id, key, message, lane, by_person)
         return await self.write(
             "inbox.accept",
             lambda tx: inbox.accept(tx, incoming),
@@ -449,17 +452,22 @@ class SessionDB:
 
     # -- turns ---------------------------------------------------------------------------------
 
-    async def set_lane(self, lane: str, *, concurrency: int, priority: int) -> None:
+    async def set_lane(
+        self, lane: str, *, concurrency: int, priority: int, people: bool | None = None
+    ) -> None:
         """Create a lane or change it. Durable. May be repeated. Running turns are not stopped.
 
         `concurrency` bounds the lane's turns in all processes together. Of two lanes the one
-        with the lower `priority` goes first.
+        with the lower `priority` goes first. `people` says whether messages of this lane are
+        people's, unless `accept` says otherwise. None: as before, and False in a new lane.
 
         Raises:
             InvalidInput: an empty or too long name, a concurrency below 1, or no number.
         """
         turns.check_lane(lane, concurrency, priority)
-        await self.write("lane.set", lambda tx: turns.set_lane(tx, lane, concurrency, priority))
+        await self.write(
+            "lane.set", lambda tx: turns.set_lane(tx, lane, concurrency, priority, people)
+        )
 
     async def run_lane(
         self, lane: str, handler: Handler, *, settings: LaneSettings | None = None

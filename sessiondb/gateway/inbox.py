@@ -15,8 +15,8 @@ dropping the message.
 
 Order: one message of a session at a time, first come first served. A message that waits for
 its retry holds up those behind it. A resume is the exception. Every newer message of its
-session goes first, and continues where the interrupted one stopped, because the transcript
-has that already.
+session goes first. If a person sent both, and the newer one's context had the interrupted
+one, the answer is for both: the interrupted one is superseded, with an event.
 """
 
 from __future__ import annotations
@@ -63,10 +63,16 @@ class Incoming:
     digest: str
     session_id: str  # for a session that does not exist yet
     edit_of: int | None = None
+    by_person: bool | None = None  # as the lane's messages are
 
 
 async def prepare_incoming(
-    channel: str, event_id: str, key: str, message: dict[str, Any] | BaseModel | str, lane: str
+    channel: str,
+    event_id: str,
+    key: str,
+    message: dict[str, Any] | BaseModel | str,
+    lane: str,
+    by_person: bool | None = None,
 ) -> Incoming:
     """Check and encode a message on its way in, off the event loop when it is large.
 
@@ -80,7 +86,16 @@ async def prepare_incoming(
     )
     _check_text("channel", channel)
     _check_text("event_id", event_id)
-    return Incoming(channel, event_id, parse_key(key), lane, text, said, registry.new_session_id())
+    return Incoming(
+        channel,
+        event_id,
+        parse_key(key),
+        lane,
+        text,
+        said,
+        registry.new_session_id(),
+        by_person=by_person,
+    )
 
 
 def _check_text(name: str, value: object) -> None:
@@ -140,7 +155,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         return Accepted(
             known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True
         )
-    turns.require_lane(tx, incoming.lane)
+    lane = turns.require_lane(tx, incoming.lane)
     if incoming.lane == turns.RESUME_LANE:
         raise InvalidInput(
             f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts "
@@ -161,6 +176,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         digest=incoming.digest,
         edit_of=incoming.edit_of,
         lane=incoming.lane,
+        by_person=bool(lane.people) if incoming.by_person is None else incoming.by_person,
         now_ms=tx.now_ms,
         payload=incoming.payload,
     )
@@ -209,6 +225,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
         incoming,
         event_id=f"{incoming.event_id} edit {version}",
         lane=known.lane_before or known.lane,
+        by_person=bool(known.by_person),
         edit_of=known.inbox_no,
     )
     queued = accept(tx, follower)

@@ -510,6 +510,9 @@ def apply(
     With `announce_breaker` the operator is notified when the breaker stops all resuming.
     """
     resumed = 0
+    if any(decision.action == "resume" for decision in decisions):
+        # The policy says how many run at once. The lane only has to have room for them.
+        tx.run("turns.make_room", lane=turns.RESUME_LANE, concurrency=policy.max_concurrent_resumes)
     for decision in decisions:
         if decision.action == "resume":
             resumed += tx.run(

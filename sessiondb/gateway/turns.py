@@ -45,7 +45,7 @@ from sessiondb.limits import (
     retry_pause_ms,
 )
 from sessiondb.models import Receipt
-from sessiondb.transcript import registry
+from sessiondb.transcript import context, registry
 from sessiondb.transcript.append import append as append_entries
 from sessiondb.transcript.entries import Draft
 
@@ -89,6 +89,7 @@ class Candidate:
     event_id: str
     attempts: int
     timeout_ms: int | None
+    entry_no: int | None
     ended_at_ms: int | None
     edit_of: int | None
     payload: str
@@ -141,9 +142,11 @@ def check_lane(lane: str, concurrency: object, priority: object) -> None:
         )
 
 
-def set_lane(tx: Tx, lane: str, concurrency: int, priority: int) -> None:
+def set_lane(
+    tx: Tx, lane: str, concurrency: int, priority: int, people: bool | None = None
+) -> None:
     """Create a lane or change it. May be repeated."""
-    tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority)
+    tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority, people=people)
 
 
 def require_lane(tx: ReadTx, lane: str) -> statements.TurnsLane:
@@ -210,8 +213,8 @@ def claim(
     """Claim a message: append it to its transcript and start the turn. None if it must not run now.
 
     Another process may have been faster. Or its session has ended meanwhile: then the
-    message is dead, with events. A message that an interrupted turn had appended before
-    is not appended again.
+    message is dead, with events. A message that a turn had appended before is not appended
+    again if it is still the last user message of the context.
 
     Raises:
         CannotBegin: nothing can be appended to its session.
@@ -225,9 +228,6 @@ def claim(
     if now.ended_at_ms is not None:
         dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
         return None
-    draft.idempotency_key = f"inbox:{candidate.inbox_no}"
-    with _damage_of(candidate):
-        receipt = append_entries(tx, candidate.session_no, [draft])[0]
     kind: Kind = "resume" if lane == RESUME_LANE else "message"
     deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
     expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
@@ -244,21 +244,19 @@ def claim(
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
     )
+    with _damage_of(candidate):
+        entry_no, entry_id = _place_message(tx, now, draft, turn.turn_no)
     claimed = tx.run(
-        "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=receipt.entry_no
+        "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=entry_no
     )
     require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
     notified = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
-    if kind == "message":
-        tx.run(
-            "inbox.supersede_resumes", session_no=candidate.session_no, inbox_no=candidate.inbox_no
-        )
     return Started(
         turn_no=turn.turn_no,
         session_no=candidate.session_no,
         session_id=candidate.session_id,
         inbox_no=candidate.inbox_no,
-        entry_id=receipt.entry_id,
+        entry_id=entry_id,
         attempt=now.attempts + 1,
         kind=kind,
         expires_at_ms=expires_at_ms,
@@ -287,6 +285,22 @@ def _damage_of(candidate: Candidate) -> Iterator[None]:
         if error.retry:
             raise
         raise CannotBegin(candidate.inbox_no, candidate.session_no, error) from error
+
+
+def _place_message(tx: Tx, now: Candidate, draft: Draft, turn_no: int) -> tuple[int, str]:
+    """Make a message the last user message of the context that its handler will read.
+
+    Return its entry's number and id. Since an earlier turn appended it, a reset, a switch of
+    branches, a compaction or later messages may have come between. Then it is appended again.
+    """
+    if now.entry_no is not None and context.is_last_user_message(tx, now.session_no, now.entry_no):
+        return now.entry_no, tx.one("transcript.by_no", entry_no=now.entry_no).entry_id
+    draft.idempotency_key = f"inbox:{now.inbox_no}"
+    receipt = append_entries(tx, now.session_no, [draft])[0]
+    if receipt.duplicate and not context.is_last_user_message(tx, now.session_no, receipt.entry_no):
+        draft.idempotency_key += f":{turn_no}"
+        receipt = append_entries(tx, now.session_no, [draft])[0]
+    return receipt.entry_no, receipt.entry_id
 
 
 def was_committed(tx: ReadTx, created: Started) -> bool:
@@ -429,6 +443,7 @@ def complete(
         _claimed_by(turn),
     )
     if incomplete:
+        # No answer, so what it would have answered beside its own message is still to be resumed.
         events.emit(
             tx,
             "turn_incomplete",
@@ -438,7 +453,50 @@ def complete(
             turn_no=turn_no,
             reason=reason,
         )
+    else:
+        _supersede(tx, turn, "Your earlier message is answered together with a later one of yours.")
     return receipts
+
+
+def _supersede(tx: Tx, turn: statements.TurnsGet, text: str) -> None:
+    """Finish interrupted messages that people sent before this turn's, and that it had in context.
+
+    Only if a person sent this turn's, too: a heartbeat answers nobody's question. `text` tells
+    their sender. A message whose entry the context did not have, or has no more, waits for its
+    resume.
+    """
+    own = tx.first("inbox.of_turn", inbox_no=turn.inbox_no)
+    if own is None or not own.is_persons:
+        return
+    for before in tx.all(
+        "inbox.interrupted_before", session_no=turn.session_no, inbox_no=turn.inbox_no
+    ):
+        entry = tx.one("transcript.by_no", entry_no=before.entry_no)
+        if context.preceded(tx, entry, own.entry_no, own.boundary_no) and context.contains(
+            tx, turn.session_no, entry
+        ):
+            _supersede_one(tx, turn, before.inbox_no, text)
+
+
+def _supersede_one(tx: Tx, turn: statements.TurnsGet, inbox_no: int, text: str) -> None:
+    told_no = events.emit(
+        tx,
+        "message_superseded",
+        "user",
+        text,
+        session_no=turn.session_no,
+        inbox_no=inbox_no,
+        superseded_by=turn.inbox_no,
+        turn_no=turn.turn_no,
+    )
+    superseded = tx.run(
+        "inbox.supersede",
+        inbox_no=inbox_no,
+        superseded_by=turn.inbox_no,
+        told_no=told_no,
+        reason=f"turn {turn.turn_no} of a newer message, {turn.inbox_no}, had it in its context",
+    )
+    require_one(superseded, f"inbox item {inbox_no} was interrupted")
 
 
 def fail(
@@ -495,6 +553,7 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
         tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
         _claimed_by(turn),
     )
+    _supersede(tx, turn, "The work on your earlier message was stopped, too.")
 
 
 def interrupt(tx: Tx, turn_no: int, reason: str, *, orderly: bool = False) -> bool:

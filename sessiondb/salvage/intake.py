@@ -17,7 +17,7 @@ from .workspace import FIRST_NUMBER, FRAGMENT_CHARS, NUMBERED, Workspace, batche
 # The readable parts of all lost entries' texts that are kept for their marks.
 FRAGMENTS_CHARS: Final = 16 * 1024 * 1024
 
-_INBOX_KEY: Final = re.compile(r"inbox:(\d{1,18})")
+_INBOX_KEY: Final = re.compile(r"inbox:(\d{1,18})(?::\d{1,18})?")
 
 
 def read_source(work: Workspace) -> None:

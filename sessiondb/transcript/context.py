@@ -31,11 +31,13 @@ from sessiondb.json_text import dumps, dumps_again, loads, stored_text
 
 from .append import no_session
 from .entries import Projection
-from .paths import Segment, context_start, require_entries, segments
+from .paths import Segment, context_start, on_path, require_entries, segments
 from .tokens import message_tokens
 
 if TYPE_CHECKING:
     from sessiondb import statements
+
+    from .paths import TreeEntry
 
 # Between slices the interpreter can switch threads. One long C call would hold the GIL, and with it
 # the event loop, until its end (measured: 84 ms).
@@ -133,6 +135,52 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
         model_entry=at.model_entry,
         thinking_entry=at.thinking_entry,
     )
+
+
+def contains(tx: ReadTx, session_no: int, entry: TreeEntry) -> bool:
+    """Tell whether an entry is part of a session's current context.
+
+    An entry that a summary replaced is not.
+    """
+    now = tx.one("context.pointers", session_no=session_no)
+    start_no = context_start(now.boundary_no, now.first_kept_no)
+    return (
+        now.head_no is not None
+        and (start_no is None or entry.entry_no >= start_no)
+        and on_path(tx, entry, now.head_no)
+    )
+
+
+def preceded(tx: ReadTx, entry: TreeEntry, later_no: int, boundary_no: int | None) -> bool:
+    """Tell whether an entry was in the context to which a later one was appended.
+
+    `boundary_no` is the boundary at which that context began.
+    """
+    kept_no = (
+        tx.one("transcript.by_no", entry_no=boundary_no).first_kept_no
+        if boundary_no is not None
+        else None
+    )
+    start_no = context_start(boundary_no, kept_no)
+    return (start_no is None or entry.entry_no >= start_no) and on_path(tx, entry, later_no)
+
+
+def is_last_user_message(tx: ReadTx, session_no: int, entry_no: int) -> bool:
+    """Tell whether an entry is in the current context, and no user message follows it there."""
+    entry = tx.first("transcript.by_no", entry_no=entry_no)
+    if entry is None or not contains(tx, session_no, entry):
+        return False
+    head_no = tx.one("context.pointers", session_no=session_no).head_no
+    for segment in reversed(segments(tx, head_no, stop_no=entry_no)):
+        last = tx.first(
+            "context.last_user_message",
+            branch_no=segment.branch_no,
+            low_no=segment.low_no,
+            high_no=segment.high_no,
+        )
+        if last is not None:
+            return last.entry_no == entry_no
+    return True  # it is no user message itself, or is excluded from the context
 
 
 def _path(tx: ReadTx, at: statements.ContextNow | statements.ContextThen) -> list[Segment]:

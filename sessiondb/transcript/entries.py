@@ -342,14 +342,14 @@ def draft_decoded(
     return draft, fields
 
 
-_RESERVED_KEY = re.compile(r"inbox:[0-9]+")
+_RESERVED_KEY = re.compile(r"inbox:[0-9]+(:[0-9]+)?")
 
 
 def key_trouble(key: str | None) -> str | None:
     """Return why a caller's append cannot have this idempotency key. None if it can.
 
-    A claim appends an accepted message under `inbox:<number>`. If another entry had that key, the
-    message would pass for appended.
+    A claim appends an accepted message under `inbox:<number>`, and again under
+    `inbox:<number>:<turn>`. If another entry had that key, the message would pass for appended.
     """
     if key is None:
         return None

@@ -8,8 +8,8 @@ both, the first one counts. Entries that programs append (replies, tool results,
 
 `reset_due` is arithmetic over four times, without a database and without a clock. `reset_if_due`
 calls it and resets in one transaction, so two processes that call it at once reset once. It is
-meant for the moment before a message is accepted. It resets no conversation in which a turn runs
-or messages wait: their answers would lose their questions.
+meant for the moment before a message is accepted. It resets no conversation in which a turn runs,
+or messages wait or were interrupted: their answers would lose their questions.
 
 The local day is that of `time_zone`, by default the machine's. Where a clock change skips the
 hour, the day turns when the hour would have come by the clock before the change. Where it repeats
@@ -145,7 +145,7 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
     state = append.load_state(tx, session_no)
     began = tx.one("registry.began", session_no=session_no)
     is_empty = state.head_no is None or state.head_no == began.boundary_no
-    if is_empty or tx.one("inbox.waiting_in_session", session_no=session_no, limit=1).waiting:
+    if is_empty or tx.first("inbox.open_in_session", session_no=session_no) is not None:
         return None
     first_no = session_no << SEQ_BITS
     heard = tx.first(

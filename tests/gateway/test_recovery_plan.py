@@ -408,9 +408,10 @@ async def test_a_newer_message_takes_the_place_of_a_queued_resume(tmp_db: Path) 
         await say(db, "new")
         assert await claim(db, "resume") is None, "the person who waits goes first"
         turn = await claimed(db)
-        assert await inbox_states(db) == {"old": "done", "new": "claimed"}
-        assert "a newer message" in (await look(db, "inbox"))[0].reason
+        assert await inbox_states(db) == {"old": "queued", "new": "claimed"}
         await complete(db, turn.turn_no, "to both")
+        assert await inbox_states(db) == {"old": "done", "new": "done"}
+        assert "a newer message" in (await look(db, "inbox"))[0].reason
         assert await claim(db, "resume") is None
         context = await (await db.session(KEY)).context()
     assert [message["content"] for message in context.messages if message["role"] == "user"] == [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import apsw
 import pytest
 
 import sessiondb
@@ -14,9 +15,10 @@ from sessiondb.backend import Tx
 from sessiondb.errors import StoreDamaged
 from sessiondb.gateway import turns
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, PRIORITY_WAIT_MS_MAX
-from sessiondb.sqlite import writer
+from sessiondb.sqlite import schema, writer
+from sessiondb.sqlite.connection import drain
 from sessiondb.transcript.entries import prepare
-from tests.support.core import user
+from tests.support.core import reply, user
 from tests.support.gateway import (
     KEY,
     Clock,
@@ -481,3 +483,223 @@ async def test_a_change_of_state_that_finds_no_row_is_damage(
         ]
         assert "is not claimed by it" in (await look(db, "events"))[0].text
         assert await inbox_states(db) == {"e1": "queued"}
+
+
+# -- what a turn's handler finds in its context ------------------------------------------------
+
+OTHER = "agent:main:web:2"
+
+
+async def _users(db: sessiondb.SessionDB, key: str) -> list[str]:
+    context = await (await db.session(key)).context()
+    return [message["content"] for message in context.messages if message["role"] == "user"]
+
+
+async def _reset(db: sessiondb.SessionDB, key: str) -> None:
+    await (await db.session(key)).reset("new")
+
+
+async def _switch_branch(db: sessiondb.SessionDB, key: str) -> None:
+    session = await db.session(key)
+    [first] = await session.entries(limit=1)
+    await session.branch(first.entry_id)
+
+
+async def _append_another(db: sessiondb.SessionDB, key: str) -> None:
+    await (await db.session(key)).append(user("another"))
+
+
+async def _compact(db: sessiondb.SessionDB, key: str) -> None:
+    session = await db.session(key)
+    await session.append(reply("long talk " * 4_000))
+    async with session.compact(keep_recent_tokens=1) as job:
+        await job.commit("they talked")
+
+
+async def _retried(db: sessiondb.SessionDB, turn: turns.Started) -> str:
+    await fail(db, turn.turn_no)
+    await db.write("hurry", lambda tx: tx.run("look.hurry"))
+    return "main"
+
+
+async def _resumed(db: sessiondb.SessionDB, turn: turns.Started) -> str:
+    await interrupt(db, turn.turn_no)
+    await db.resume(sessiondb.ResumePolicy(skip_states=frozenset(), max_concurrent_resumes=9))
+    return "resume"
+
+
+async def _requeued(db: sessiondb.SessionDB, turn: turns.Started) -> str:
+    await fail(db, turn.turn_no, retry=False)
+    await db.requeue(turn.inbox_no)
+    return "main"
+
+
+@pytest.mark.parametrize("again", [_retried, _resumed, _requeued])
+@pytest.mark.parametrize("move", [_reset, _switch_branch, _append_another, _compact])
+async def test_a_turns_message_is_the_last_user_message_of_its_context(
+    tmp_db: Path, move: Any, again: Any
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for key in (KEY, OTHER):
+            session = await db.session(key)
+            await session.append_many([user("old talk"), reply("old answer")])
+            await say(db, f"question in {key}", key)
+        first, second = await claimed(db), await claimed(db)
+        lanes = {await again(db, turn) for turn in (first, second)}
+        await move(db, KEY)
+        for lane in lanes:
+            for turn in (await claimed(db, lane), await claimed(db, lane)):
+                key = KEY if turn.inbox_no == first.inbox_no else OTHER
+                said = await _users(db, key)
+                assert said[-1] == f"question in {key}"
+                assert said.count(f"question in {key}") == (
+                    2 if (move, key) == (_append_another, KEY) else 1
+                )
+                await complete(db, turn.turn_no, "answer")
+                assert (await _users(db, key))[-1] == f"question in {key}"
+        assert len(await look(db, "user_entries")) == 5 + (move is _append_another), (
+            "only the message whose context had moved is there again"
+        )
+        assert set((await inbox_states(db)).values()) == {"done"}
+        assert (await db.verify()).ok
+
+
+async def test_what_a_message_is_appended_under_again_is_reserved(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(KEY)
+        with pytest.raises(sessiondb.InvalidInput, match="reserved"):
+            await session.append(user("hello"), idempotency_key="inbox:1:2")
+
+
+# -- what supersedes what ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("main", "cron"),
+        ("main", "subagent"),
+        ("cron", "main"),
+        ("cron", "cron"),
+        ("subagent", "cron"),
+        ("main", "hook"),
+    ],
+)
+async def test_only_a_persons_message_supersedes_a_persons(
+    tmp_db: Path, first: str, second: str, queued: bool
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("subagent", concurrency=2, priority=5)
+        for key in (KEY, OTHER):
+            await db.accept("web", f"first {key}", key, user("first"), lane=first)
+        for _ in range(1 if first == "cron" else 2):
+            await interrupt(db, (await claimed(db, first)).turn_no)
+        if first == "cron":
+            await interrupt(db, (await claimed(db, first)).turn_no)
+        policy = sessiondb.ResumePolicy(max_concurrent_resumes=9)
+        if queued:
+            await db.resume(policy)
+        by_person = False if second == "hook" else None
+        lane = "main" if second == "hook" else second
+        await db.accept("x", "second", KEY, user("second"), lane=lane, by_person=by_person)
+        await complete(db, (await claimed(db, lane)).turn_no, "to the second")
+        states = await inbox_states(db)
+        assert states[f"first {KEY}"] == ("queued" if queued else "interrupted")
+        await db.resume(policy)
+        for _ in range(2):
+            turn = await claimed(db, "resume")
+            assert (await _users(db, KEY if turn.inbox_no == 1 else OTHER))[-1] == "first"
+            await complete(db, turn.turn_no, "to the first")
+        assert set((await inbox_states(db)).values()) == {"done"}
+        assert "message_superseded" not in await kinds(db)
+
+
+@pytest.mark.parametrize("queued", [False, True])
+async def test_a_persons_message_supersedes_what_its_context_has_with_an_event(
+    tmp_db: Path, queued: bool
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            await say(db, f"first of {number}", f"agent:main:web:{number}")
+        for _ in range(2):
+            await interrupt(db, (await claimed(db)).turn_no)
+        if queued:
+            await db.resume(sessiondb.ResumePolicy(max_concurrent_resumes=9))
+        waits = "queued" if queued else "interrupted"
+        later = await say(db, "second of 1")
+        turn = await claimed(db)
+        assert (await inbox_states(db))["first of 1"] == waits, "nothing is answered yet"
+        await fail(db, turn.turn_no)
+        assert (await inbox_states(db))["first of 1"] == waits, "nor was it now"
+        await db.write("hurry", lambda tx: tx.run("look.hurry"))
+        await complete(db, (await claimed(db)).turn_no, "to both")
+        assert await inbox_states(db) == {
+            "first of 1": "done",
+            "first of 2": waits,
+            "second of 1": "done",
+        }
+        [told] = [row for row in await look(db, "events") if row.kind == "message_superseded"]
+        assert (told.audience, told.session_no) == ("user", 1)
+        assert json.loads(told.data)["inbox_no"] == 1
+        [row, *_] = await look(db, "inbox")
+        assert row.superseded_by == later.inbox_no
+
+
+@pytest.mark.parametrize("move", [_reset, _switch_branch, _compact])
+async def test_what_the_context_does_not_have_is_not_superseded(tmp_db: Path, move: Any) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(KEY)
+        await session.append_many([user("old talk"), reply("old answer")])
+        await say(db, "first")
+        await interrupt(db, (await claimed(db)).turn_no)
+        await move(db, KEY)
+        await say(db, "second")
+        await complete(db, (await claimed(db)).turn_no, "to the second")
+        assert await inbox_states(db) == {"first": "interrupted", "second": "done"}
+        await db.resume()
+        turn = await claimed(db, "resume")
+        assert (await _users(db, KEY))[-1] == "first"
+        await complete(db, turn.turn_no, "to the first")
+        assert set((await inbox_states(db)).values()) == {"done"}
+
+
+async def test_a_turn_without_an_answer_supersedes_nothing(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "first")
+        await interrupt(db, (await claimed(db)).turn_no)
+        await say(db, "second")
+        await complete(db, (await claimed(db)).turn_no, incomplete="the model said nothing")
+        assert await inbox_states(db) == {"first": "interrupted", "second": "done"}
+
+
+async def test_a_person_who_stops_a_turn_stops_what_it_continued(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "first")
+        await interrupt(db, (await claimed(db)).turn_no)
+        await say(db, "second")
+        await db.abort_turn((await claimed(db)).turn_no, "stop")
+        assert await inbox_states(db) == {"first": "done", "second": "done"}
+        assert "message_superseded" in await kinds(db, "user")
+
+
+def test_an_older_file_knows_the_messages_of_main_as_peoples() -> None:
+    connection = apsw.Connection(":memory:")
+    scripts = dict(schema.migrations())
+    for number in (1, 2, 3):
+        drain(connection, scripts[number])
+    drain(
+        connection,
+        """
+        INSERT INTO session (session_no, session_id, origin, version, created_at_ms, updated_at_ms)
+        VALUES (1, 'one', 'native', 3, 1, 2);
+        INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, lane_before, state,
+                           accepted_at_ms, available_at_ms, payload)
+        VALUES (3, 'web', 'e1', 1, 'main', NULL, 'queued', 5, 6, '{}'),
+               (4, 'web', 'e2', 1, 'resume', 'main', 'queued', 5, 6, '{}'),
+               (5, 'cron', 'e3', 1, 'resume', 'cron', 'queued', 5, 6, '{}'),
+               (6, 'cron', 'e4', 1, 'cron', NULL, 'interrupted', 5, 6, '{}');
+        """,
+    )
+    drain(connection, scripts[4])
+    assert drain(connection, "SELECT inbox_no FROM inbox WHERE by_person") == [(3,), (4,)]

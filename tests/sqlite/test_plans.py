@@ -213,7 +213,7 @@ HOT = {
         "SEARCH i USING INDEX inbox_interrupted (state=? AND inbox_no<?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
         "CORRELATED SCALAR SUBQUERY 1",
-        "SEARCH t USING INDEX turn_by_session (session_no=?)",
+        "SEARCH t USING INDEX turn_by_session (session_no=? AND rowid<?)",
         "CORRELATED SCALAR SUBQUERY 2",
         "SEARCH r USING COVERING INDEX import_file_by_session (session_no=?)",
         "SEARCH q USING PRIMARY KEY (import_file_no=?)",

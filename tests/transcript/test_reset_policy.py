@@ -13,6 +13,7 @@ import apsw
 import pytest
 
 import sessiondb
+from sessiondb.gateway import turns
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.reset_policy import (
     ResetPolicy,
@@ -324,9 +325,15 @@ async def test_a_conversation_in_which_messages_wait_is_left_alone(tmp_db: Path)
     async with sessiondb.open(tmp_db) as db:
         accepted = await db.accept("web", "1", KEY, {"role": "user", "content": "waits"})
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None
+        await interrupt(db, (await claimed(db)).turn_no)
+    age(tmp_db, 1)
+    async with sessiondb.open(tmp_db) as db:
+        assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None, "it may be resumed"
         await db.write(
             "test.dead_letter",
-            lambda tx: tx.run("inbox.dead_letter", inbox_no=accepted.inbox_no, reason="test"),
+            lambda tx: turns.dead_letter(
+                tx, accepted.inbox_no, tx.one("registry.by_key", session_key=KEY).session_no, "test"
+            ),
         )
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) == "idle"
 

@@ -39,6 +39,12 @@ SELECT entry_no, projection, CASE WHEN projection = 3 THEN CAST(payload AS BLOB)
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND projection > 0
 ORDER BY entry_no;
 
+-- name: last_user_message
+-- Return the last user message that one branch's range adds to a context.
+SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND role = 'user' AND projection IN (1, 3, 4)
+ORDER BY entry_no DESC LIMIT 1;
+
 -- name: boundary
 -- Return the entry at which the context begins.
 SELECT entry_no, type, payload FROM entry WHERE entry_no = :entry_no;

@@ -1,16 +1,16 @@
 -- name: by_event
 -- Return the receipt of a message that was accepted before, and what makes it that one.
 SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms, i.session_key, i.digest, i.edited,
-       i.lane, i.lane_before, i.turn_no
+       i.lane, i.lane_before, i.by_person, i.turn_no
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.channel = :channel AND i.event_id = :event_id;
 
 -- name: accept, one row
 -- Accept a message: it is accepted when this row is committed.
-INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, state,
-                   accepted_at_ms, available_at_ms, payload)
-VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, 'queued',
-        :now_ms, :now_ms, :payload)
+INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, by_person,
+                   state, accepted_at_ms, available_at_ms, payload)
+VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, :by_person,
+        'queued', :now_ms, :now_ms, :payload)
 RETURNING inbox_no;
 
 -- name: newest_text
@@ -38,6 +38,11 @@ SELECT count(*) AS waiting FROM (
     AND state <> 'interrupted' LIMIT :limit
 );
 
+-- name: open_in_session
+-- Return a row if a session has a message that waits, is being worked on, or was interrupted.
+SELECT inbox_no FROM inbox
+WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted') LIMIT 1;
+
 -- name: waiting_in_lane
 -- Count the messages that wait in a lane, up to a limit.
 SELECT count(*) AS waiting
@@ -61,7 +66,7 @@ ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 -- name: candidate
 -- Return what a claim of a message needs.
 SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms,
-       s.ended_at_ms, i.edit_of, i.payload
+       i.entry_no, s.ended_at_ms, i.edit_of, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: due
@@ -108,13 +113,28 @@ WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 UPDATE inbox SET state = 'dead', reason = :reason, told_no = :told_no
 WHERE inbox_no = :inbox_no AND state IN ('claimed', 'interrupted', 'queued');
 
--- name: supersede_resumes, any rows
--- Finish the interrupted messages of a session that a newer message continues. They are
--- in the transcript already.
-UPDATE inbox SET state = 'done', reason = 'a newer message of the session went on from here'
-WHERE session_no = :session_no AND inbox_no < :inbox_no
-  AND state IN ('queued', 'claimed', 'interrupted')
-  AND (state = 'interrupted' OR (state = 'queued' AND lane = 'resume'));
+-- name: of_turn
+-- Return who sent the message of a turn, its entry, and where the context began when the
+-- entry was appended.
+SELECT i.by_person AND e.role = 'user' AS is_persons, e.entry_no, e.boundary_no
+FROM inbox AS i JOIN entry AS e ON e.entry_no = i.entry_no WHERE i.inbox_no = :inbox_no;
+
+-- name: interrupted_before
+-- Return the messages of a session that people sent before another one, and that were
+-- interrupted: they wait for the resume plan, or for their resume.
+SELECT i.inbox_no, e.entry_no FROM inbox AS i
+JOIN entry AS e ON e.entry_no = i.entry_no
+WHERE i.session_no = :session_no AND i.inbox_no < :inbox_no
+  AND i.state IN ('queued', 'claimed', 'interrupted')
+  AND (i.state = 'interrupted' OR (i.state = 'queued' AND i.lane = 'resume'))
+  AND i.by_person = 1 AND e.role = 'user'
+ORDER BY i.inbox_no;
+
+-- name: supersede, one row or none
+-- Supersede an interrupted message: -> done, because the turn of a newer one answered it, too.
+UPDATE inbox SET state = 'done', superseded_by = :superseded_by, told_no = :told_no,
+       reason = :reason
+WHERE inbox_no = :inbox_no AND state IN ('queued', 'interrupted');
 
 -- name: waiting
 -- Return a row if a message is queued.
@@ -133,7 +153,7 @@ WHERE inbox_no = :inbox_no AND state = 'interrupted';
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
        i.attempts, i.attempts - i.stops AS strikes, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
-        ORDER BY t.turn_no DESC LIMIT 1)
+          AND t.turn_no < i.turn_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
        EXISTS (SELECT 1 FROM import_file AS r
                JOIN quarantine AS q ON q.import_file_no = r.import_file_no
@@ -149,7 +169,7 @@ ORDER BY i.inbox_no DESC LIMIT :limit;
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
        i.attempts, i.attempts - i.stops AS strikes, i.reason,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
-        ORDER BY t.turn_no DESC LIMIT 1)
+          AND t.turn_no < i.turn_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
        EXISTS (SELECT 1 FROM import_file AS r
                JOIN quarantine AS q ON q.import_file_no = r.import_file_no

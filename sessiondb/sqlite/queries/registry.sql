@@ -72,8 +72,8 @@ SELECT opened_at_ms, boundary_no FROM epoch
 WHERE session_no = :session_no AND reason IN ('start', 'reset', 'fork') ORDER BY epoch DESC LIMIT 1;
 
 -- name: heard
--- Return when a person last wrote in a session, among its newest entries. A message of
--- lane cron is no person.
+-- Return when a person last wrote in a session, among its newest entries. A message that
+-- a person did not send is none: of lane cron, of a sub-agent.
 SELECT newest.appended_at_ms FROM (
   SELECT entry_no, role, idempotency_key, appended_at_ms FROM entry
   WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no DESC LIMIT :limit
@@ -82,7 +82,7 @@ WHERE newest.role = 'user' AND NOT EXISTS (
   SELECT 1 FROM inbox AS i
   WHERE newest.idempotency_key GLOB 'inbox:[0-9]*'
     AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER)
-    AND coalesce(i.lane_before, i.lane) = 'cron')
+    AND i.by_person = 0)
 ORDER BY newest.entry_no DESC LIMIT 1;
 
 -- name: pin, one row

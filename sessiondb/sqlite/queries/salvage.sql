@@ -80,9 +80,10 @@ ON CONFLICT DO NOTHING;
 
 -- name: put_lane, one row
 -- Insert one row as it was read. The last row of a key wins.
-INSERT INTO lane (lane, concurrency, priority)
-VALUES (:lane, :concurrency, :priority)
-ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority;
+INSERT INTO lane (lane, concurrency, priority, people)
+VALUES (:lane, :concurrency, :priority, :people)
+ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority,
+       people = excluded.people;
 
 -- name: put_turn, one row or none
 -- Insert one row as it was read. The first row of a key stays.
@@ -97,11 +98,11 @@ ON CONFLICT DO NOTHING;
 -- name: put_inbox, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, session_key, digest, edited, edit_of,
-                   lane, state, accepted_at_ms, available_at_ms, attempts, stops, turn_no,
-                   entry_no, superseded_by, told_no, delayed, timeout_ms, lane_before, reason,
-                   payload)
+                   lane, by_person, state, accepted_at_ms, available_at_ms, attempts, stops,
+                   turn_no, entry_no, superseded_by, told_no, delayed, timeout_ms, lane_before,
+                   reason, payload)
 VALUES (:inbox_no, :channel, :event_id, :session_no, :session_key, :digest, :edited, :edit_of,
-        :lane, :state, :accepted_at_ms, :available_at_ms, :attempts, :stops, :turn_no,
+        :lane, :by_person, :state, :accepted_at_ms, :available_at_ms, :attempts, :stops, :turn_no,
         :entry_no, :superseded_by, :told_no, :delayed, :timeout_ms, :lane_before, :reason,
         :payload)
 ON CONFLICT DO NOTHING;

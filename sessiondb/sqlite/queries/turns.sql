@@ -1,13 +1,19 @@
 -- name: lane
 -- Return a lane's settings, and how many of its turns run now in all processes.
-SELECT l.lane, l.concurrency, l.priority,
+SELECT l.lane, l.concurrency, l.priority, l.people,
        (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running
 FROM lane AS l WHERE l.lane = :lane;
 
 -- name: set_lane, one row
 -- Create a lane, or change its settings.
-INSERT INTO lane (lane, concurrency, priority) VALUES (:lane, :concurrency, :priority)
-ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority;
+INSERT INTO lane (lane, concurrency, priority, people)
+VALUES (:lane, :concurrency, :priority, coalesce(:people, 0))
+ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority,
+       people = coalesce(:people, people);
+
+-- name: make_room, one row or none
+-- Let at least so many turns of a lane run at once.
+UPDATE lane SET concurrency = :concurrency WHERE lane = :lane AND concurrency < :concurrency;
 
 -- name: lanes_before
 -- Return the lanes that go before this one.

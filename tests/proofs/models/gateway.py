@@ -33,6 +33,8 @@ class Message:
     attempts: int = 0
     turn: int | None = None
     timeout_ms: int | None = None
+    by_person: bool = False
+    superseded_by: int | None = None
 
 
 @dataclass
@@ -80,6 +82,8 @@ class Gateway:
     replies: list[Reply] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
+    resumes_at_once: int = LANES["resume"][0]
+    """The most that a resume plan has asked for."""
 
     # -- inbox -------------------------------------------------------------------------------
 
@@ -93,6 +97,7 @@ class Gateway:
         if self.is_full(session):
             return None, False
         message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms)
+        message.by_person = lane == "main"
         self.messages.append(message)
         return message, False
 
@@ -134,6 +139,7 @@ class Gateway:
 
     def next(self, lane: str, now_ms: int) -> Message | None:
         concurrency, priority = LANES[lane]
+        concurrency = self.resumes_at_once if lane == "resume" else concurrency
         if len(self.running(lane=lane)) >= concurrency:
             return None
         before = [name for name, (_, other) in LANES.items() if other < priority]
@@ -173,20 +179,26 @@ class Gateway:
         )
         message.turn = turn.number
         self.turns.append(turn)
-        if message.event not in self.said.setdefault(message.session, []):
-            self.said[message.session].append(message.event)
-        if kind == "message":
-            for other in self.messages:
-                waits_for_resume = other.state == "interrupted" or (
-                    other.state == "queued" and other.lane == "resume"
-                )
-                if (
-                    other.session == message.session
-                    and other.number < message.number
-                    and waits_for_resume
-                ):
-                    other.state = "done"
+        said = self.said.setdefault(message.session, [])
+        if said[-1:] != [message.event]:
+            said.append(message.event)
         return turn
+
+    def supersede(self, turn: Turn) -> None:
+        """A person's turn has ended: it was for what was interrupted before it, too."""
+        for other in self.messages:
+            waits_for_resume = other.state == "interrupted" or (
+                other.state == "queued" and other.lane == "resume"
+            )
+            if (
+                other.session == turn.message.session
+                and other.number < turn.message.number
+                and waits_for_resume
+                and other.by_person
+                and turn.message.by_person
+            ):
+                other.state, other.superseded_by = "done", turn.message.number
+                self.events.append("message_superseded")
 
     # -- ends --------------------------------------------------------------------------------
 
@@ -197,6 +209,8 @@ class Gateway:
         )
         if incomplete:
             self.events.append("turn_incomplete")
+        else:
+            self.supersede(turn)
 
     def fail(self, turn: Turn, now_ms: int, *, retry: bool) -> None:
         turn.state = "failed"
@@ -225,6 +239,7 @@ class Gateway:
 
     def abort(self, turn: Turn) -> None:
         turn.state, turn.message.state = "aborted", "done"
+        self.supersede(turn)
 
     def renew(self, turn: Turn, now_ms: int, lease_ms: int) -> None:
         turn.expires_ms = min(now_ms + lease_ms, turn.deadline_ms)
@@ -335,7 +350,9 @@ class Gateway:
             before = [
                 turn
                 for turn in self.turns
-                if turn.message.session == message.session and turn.message is not message
+                if turn.message.session == message.session
+                and turn.message is not message
+                and turn.number < (message.turn or 0)
             ]
             too_old = now_ms - message.accepted_ms > max_age_ms
             failed_before = bool(before) and before[-1].state == "failed"
@@ -351,6 +368,8 @@ class Gateway:
             else:
                 action, room = "resume", room - 1
             decisions.append((message, action))
+        if any(action == "resume" for _, action in decisions):
+            self.resumes_at_once = max(self.resumes_at_once, at_once)
         for message, action in decisions:
             if action == "skip":
                 self.dead_letter(message)

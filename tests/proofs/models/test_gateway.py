@@ -17,6 +17,7 @@ transcript and every event must equal the model's. At the end `verify` finds not
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +39,7 @@ import sessiondb
 from sessiondb import process
 from sessiondb.gateway import inbox, outbox, recovery, turns
 from sessiondb.sqlite import writer
-from sessiondb.transcript import registry
+from sessiondb.transcript import context, registry
 from sessiondb.transcript.entries import prepare
 from tests.proofs.models.gateway import LANES, WAITING_MAX, Gateway, Message, Reply, Turn
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
@@ -474,11 +475,17 @@ class Machine(RuleBasedStateMachine):
             message.event: message.state for message in model.messages
         }
         found = [
-            (row.attempts, row.turn_no, row.lane, row.available_at_ms)
+            (row.attempts, row.turn_no, row.lane, row.available_at_ms, row.superseded_by)
             for row in await look(self.db, "inbox")
         ]
         assert found == [
-            (message.attempts, message.turn, message.lane, message.available_ms)
+            (
+                message.attempts,
+                message.turn,
+                message.lane,
+                message.available_ms,
+                message.superseded_by,
+            )
             for message in model.messages
         ]
         rows = await look(self.db, "turns")
@@ -488,11 +495,11 @@ class Machine(RuleBasedStateMachine):
             (turn.state, turn.message.number, turn.incomplete, turn.expires_ms)
             for turn in model.turns
         ]
-        named = {f"inbox:{message.number}": message.event for message in model.messages}
         text: dict[int, list[str]] = {}
         for row in await look(self.db, "user_entries"):
-            assert row.idempotency_key in named, "it was appended with another key"
-            text.setdefault(row.session_no, []).append(named[row.idempotency_key])
+            found = re.fullmatch(r"inbox:(\d+)(:\d+)?", row.idempotency_key)
+            assert found is not None, "it was appended with another key"
+            text.setdefault(row.session_no, []).append(model.messages[int(found[1]) - 1].event)
         assert text == model.said
         found = [
             (row.session_no, row.payload, row.state, row.attempts, row.available_at_ms)
@@ -532,15 +539,23 @@ def _fence_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _message_appended_again(patch: pytest.MonkeyPatch) -> None:
-    append = turns.append_entries
+    patch.setattr(context, "is_last_user_message", lambda tx, session_no, entry_no: False)
 
-    def again(tx: Any, session_no: int, drafts: Any) -> Any:
-        for draft in drafts:
-            if draft.idempotency_key is not None:
-                draft.idempotency_key += f":{tx.now_ms}"
-        return append(tx, session_no, drafts)
 
-    patch.setattr(turns, "append_entries", again)
+def _question_stays_buried(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(context, "is_last_user_message", lambda tx, session_no, entry_no: True)
+
+
+def _supersedes_without_an_answer(patch: pytest.MonkeyPatch) -> None:
+    complete = turns.complete
+
+    def as_answered(tx: Any, turn_no: int, *args: Any, **options: Any) -> Any:
+        turn = tx.one("turns.get", turn_no=turn_no)
+        ended = complete(tx, turn_no, *args, **options)
+        turns._supersede(tx, turn, "anyway")
+        return ended
+
+    patch.setattr(turns, "complete", as_answered)
 
 
 def _interrupted_message_is_lost(patch: pytest.MonkeyPatch) -> None:
@@ -630,6 +645,8 @@ ENOUGH_RULES = {
     [
         _fence_forgotten,
         _message_appended_again,
+        _question_stays_buried,
+        _supersedes_without_an_answer,
         _interrupted_message_is_lost,
         _take_over_too_early,
         _resumes_without_a_limit,

@@ -94,8 +94,8 @@ def test_a_start_does_not_read_processes_that_ended_long_ago(tmp_db: Path, state
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} processes that ended"
 
 
-def test_a_claim_does_not_read_messages_done_long_ago(tmp_db: Path) -> None:
-    steps = steps_of(tmp_db, "inbox.supersede_resumes", DONE_MESSAGES, session_no=3, inbox_no=OLD)
+def test_an_end_does_not_read_messages_done_long_ago(tmp_db: Path) -> None:
+    steps = steps_of(tmp_db, "inbox.interrupted_before", DONE_MESSAGES, session_no=3, inbox_no=OLD)
     assert 0 < steps < LOOKUP_STEPS_MAX, f"{steps:,} steps with {OLD:,} messages that are done"
 
 

@@ -50,10 +50,10 @@ def claim(tx: Recorder, lane: str = "main") -> turns.Started:
     return started
 
 
-def supersede_everywhere(w: World, tx: Recorder) -> None:
-    """Supersede what each message continues: older messages of its own session."""
-    for _, row in w.rows("inbox"):
-        tx.run("inbox.supersede_resumes", session_no=row["session_no"], inbox_no=row["inbox_no"])
+def answer_newer(w: World, tx: Recorder) -> None:
+    """Claim and answer a person's message behind an interrupted one."""
+    turn = claim(tx)
+    turns.complete(tx, turn.turn_no, [], [], incomplete=False, reason=None)
 
 
 def resume(w: World, tx: Recorder) -> None:
@@ -69,8 +69,6 @@ def wait_behind_in(session_id: str, after: str, at_ms: int) -> Any:
         available_at_ms=at_ms,
     )
 
-
-SUPERSEDED = {"state": "done", "reason": "a newer message of the session went on from here"}
 
 CHANGES = [
     Change(
@@ -112,7 +110,7 @@ CHANGES = [
     ),
     Change(
         "inbox.claim",
-        "the next message, and the one that it continues",
+        "the next message, and not the one that it continues",
         lambda w, tx: claim(tx),
         {
             "inbox cut-next": {
@@ -121,17 +119,28 @@ CHANGES = [
                 "turn_no": "cut-next#1",
                 "entry_no": "cut/2",
             },
-            "inbox cut": SUPERSEDED,
             "+turn cut-next#1": ANY,
             "+entry cut/2": ANY,
             "session cut": ANY,
         },
     ),
     Change(
-        "inbox.supersede_resumes",
-        "nothing of another session, and nothing newer",
-        supersede_everywhere,
-        {"inbox cut": SUPERSEDED, "inbox resumed": SUPERSEDED},
+        "inbox.supersede",
+        "an interrupted message that the context of an answer had",
+        answer_newer,
+        {
+            "inbox cut-next": {
+                "state": "done",
+                "attempts": 1,
+                "turn_no": "cut-next#1",
+                "entry_no": "cut/2",
+            },
+            "inbox cut": {"state": "done", "superseded_by": ANY, "told_no": ANY, "reason": ANY},
+            "+turn cut-next#1": ANY,
+            "+entry cut/2": ANY,
+            "+event message_superseded/user": ANY,
+            "session cut": ANY,
+        },
     ),
     Change(
         "inbox.finish",
@@ -309,6 +318,17 @@ GUARDS = [
         lambda row: by_turn(row) | {"available_at_ms": NOW, "more_time": 2},
         state("claimed"),
         fences=("turn_no",),
+    ),
+    Guard(
+        "inbox.supersede",
+        "inbox",
+        lambda row: {
+            "inbox_no": row["inbox_no"],
+            "superseded_by": 1,
+            "told_no": 1,
+            "reason": "why",
+        },
+        state("queued", "interrupted"),
     ),
     Guard(
         "inbox.suspend",
@@ -522,6 +542,43 @@ READS = [
             ("wide", NOW + 400 - 60 * SECOND, NOW + 400),
             ("wide", NOW + 399 - 60 * SECOND, None),
             ("main", NOW, None),
+        )
+    ),
+    *(
+        Read(
+            "inbox.interrupted_before",
+            f"people's in session {name}",
+            lambda w, name=name: {
+                "session_no": w.no(f"session {name}"),
+                "inbox_no": w.no(f"inbox {name}-next"),
+            },
+            [{"inbox_no": found} for found in before],
+        )
+        for name, before in (("cut", ["cut"]), ("resumed", ["resumed"]), ("running", []))
+    ),
+    Read(
+        "inbox.interrupted_before",
+        "no newer one",
+        lambda w: {"session_no": w.no("session cut"), "inbox_no": w.no("inbox cut")},
+        [],
+    ),
+    *(
+        Read("inbox.of_turn", name, of(name), [{"is_persons": persons, "entry_no": f"{name}/1"}])
+        for name, persons in (("running", 1), ("running-too", 0))
+    ),
+    *(
+        Read(
+            "inbox.open_in_session",
+            name,
+            lambda w, name=name: {"session_no": w.no(f"session {name}")},
+            rows,
+        )
+        for name, rows in (
+            ("held", [{"inbox_no": "held"}]),
+            ("cut-too", [{"inbox_no": "cut-too"}]),
+            ("untold", [{"inbox_no": "untold"}]),
+            ("dead-too", []),
+            ("done", []),
         )
     ),
     Read("inbox.waiting", "queued", of("told"), [{"inbox_no": "told"}]),

@@ -46,6 +46,20 @@ def run_resume(w: World, tx: Any) -> None:
 CHANGES = [
     Change(
         "turns.set_lane",
+        "whether people write in a lane",
+        lambda w, tx: turns.set_lane(tx, "slow", 2, 5, people=True),
+        {"lane slow": {"people": 1}},
+    ),
+    Change(
+        "turns.make_room",
+        "for more turns at once than one lane has",
+        lambda w, tx: [
+            tx.run("turns.make_room", lane=lane, concurrency=4) for lane in ("slow", "wide", "main")
+        ],
+        {"lane slow": {"concurrency": 4}},
+    ),
+    Change(
+        "turns.set_lane",
         "one lane of several",
         lambda w, tx: turns.set_lane(tx, "slow", 7, 6),
         {"lane slow": {"concurrency": 7, "priority": 6}},
