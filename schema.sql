@@ -33,6 +33,16 @@ CREATE TABLE instance (
 CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
 CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;
 
+-- One row: the name of this file's state, which tells whether a -wal belongs to it. The
+-- first commit of each WAL renews it (`sqlite/wal_link.py`), and so does a backup.
+CREATE TABLE wal_link (
+  link_no    INTEGER PRIMARY KEY CONSTRAINT wal_link_once CHECK (link_no = 1),
+  previous   TEXT    NOT NULL,                  -- what the WAL with this row continues
+  current    TEXT    NOT NULL                   -- 32 hexadecimal digits
+) STRICT;
+INSERT INTO wal_link (link_no, previous, current)
+VALUES (1, '00000000000000000000000000000000', lower(hex(randomblob(16))));
+
 -- A transcript and where it stands. The pointers (head, boundary, first kept, model,
 -- thinking) are all that one append needs, so it reads no row but this one and the
 -- head.

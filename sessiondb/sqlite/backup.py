@@ -24,8 +24,10 @@ import apsw
 
 from sessiondb.errors import NotExecuted, StoreBusy
 
+from . import wal_link
 from .connection import drain
 from .files import make_partial, place
+from .transaction import WriteTransaction
 
 # Pages of one step: 1 MiB, a few milliseconds on an ordinary disk.
 STEP_PAGES = 256
@@ -132,8 +134,17 @@ def _copy_of(connection: apsw.Connection, destination: str) -> Iterator[apsw.Bac
         try:
             with copy.backup("main", connection, "main") as steps:
                 yield steps
+            _name(copy)
         finally:
             copy.close(True)
         place(partial, destination, "backup")  # SQLite has synced the content
     finally:
-        Path(partial).unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            Path(partial + suffix).unlink(missing_ok=True)
+
+
+def _name(copy: apsw.Connection) -> None:
+    """Give a copy a name of its own, so that no -wal of the database is taken for the copy's."""
+    drain(copy, "BEGIN IMMEDIATE")
+    wal_link.renew(WriteTransaction(copy, 0, 0))
+    drain(copy, "COMMIT")

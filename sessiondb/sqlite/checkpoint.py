@@ -83,6 +83,7 @@ class Checkpointer:
     _not_before: float = 0.0
     _is_folded: bool = True
     _fold_from: float = 0.0
+    _pages_before: int = 0
     _blocked_in_a_row: int = 0
 
     def on_commit(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
@@ -109,6 +110,21 @@ class Checkpointer:
             self.run_once(connection)
         else:
             self.fold(connection)
+
+    def starts_over(self, connection: apsw.Connection) -> bool:
+        """Return whether the next commit may be the first of a new WAL: all of this one is folded.
+
+        Outside a transaction. The WAL's length is noted for `has_started_over`.
+        """
+        try:
+            self._pages_before, folded = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        except apsw.BusyError:
+            return True  # another process is changing the WAL's header just now
+        return folded == self._pages_before
+
+    def has_started_over(self) -> bool:
+        """Return whether the last commit was the first of a new WAL, foreseen or not."""
+        return self.wal_pages <= self._pages_before
 
     def run_once(self, connection: apsw.Connection) -> bool:
         """Pause and reset the WAL within the time budget. Return whether it was reset."""

@@ -33,6 +33,7 @@ from typing import Final, Self
 
 from sessiondb.errors import NewerSchema, NotASessionDB
 
+from .connection import is_open_here
 from .damaged_cells import Cells
 from .damaged_pages import Pages, page_size_of
 from .damaged_wal import Wal, read_wal
@@ -56,6 +57,7 @@ from .file_format import (
     shapes,
 )
 from .schema import APPLICATION_ID, SCHEMA_VERSION
+from .wal_link import is_foreign_wal
 
 _MISFIT: Final = "its columns are not those of its table"
 # Pages that are reported one by one. More are only counted.
@@ -120,6 +122,8 @@ class DamagedFile:
         self.spots: list[Spot] = []
         self.spots_more = 0
         self.shapes = shapes()
+        # Before the lock, which SQLite's descriptor would take along when it is closed.
+        self._wal_continues_another = not is_open_here(path) and is_foreign_wal(path)
         self._lock = ExclusiveFile(path)
         try:
             self._open(use_wal=use_wal)
@@ -205,8 +209,11 @@ class DamagedFile:
     def _is_foreign_wal(self) -> bool:
         """Tell whether the WAL came from another database.
 
-        Then its first process and its first session are not the file's.
+        Then its name does not occur in it (`wal_link.py`). Or its first process and its
+        first session are not the file's.
         """
+        if self._wal_continues_another:
+            return bool(self.wal.pages)
         pages = self.wal.pages
         if not pages:
             return False
@@ -257,8 +264,8 @@ class DamagedFile:
         assert self.wal.fd is not None
         os.close(self.wal.fd)
         note = (
-            "the -wal beside the file is another database's, so it was left out: "
-            "its first process and its first session are not this one's"
+            "the -wal beside the file is another database's, so it was left out: it does not "
+            "continue this file, or its first process and its first session are not this one's"
         )
         self.notes = [note]
         self.spots.clear()

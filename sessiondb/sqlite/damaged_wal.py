@@ -26,7 +26,7 @@ class Wal:
 _M32 = 0xFFFFFFFF
 
 
-def _checksum(order: str, data: bytes, seed: tuple[int, int]) -> tuple[int, int]:
+def checksum(order: str, data: bytes, seed: tuple[int, int]) -> tuple[int, int]:
     """Return the WAL's checksum: two sums that each feed the other."""
     a, b = seed
     numbers = struct.unpack(f"{order}{len(data) // 4}I", data)
@@ -68,7 +68,7 @@ def _read_frames(wal: Wal, size: int, page_size: int) -> None:
     assert wal.fd is not None
     header = os.pread(wal.fd, 32, 0)
     order = ">" if header[:4] == b"\x37\x7f\x06\x83" else "<"
-    seed = _checksum(order, header[:24], (0, 0))
+    seed = checksum(order, header[:24], (0, 0))
     sound = header[:3] == b"\x37\x7f\x06" and struct.unpack(">2I", header[24:]) == seed
     sound = sound and struct.unpack(">I", header[8:12]) == (page_size,)
     salts = header[16:24] if sound else os.pread(wal.fd, 8, 32 + 8)
@@ -88,7 +88,7 @@ def _read_frames(wal: Wal, size: int, page_size: int) -> None:
             continue
         stored = struct.unpack(">2I", frame[16:24])
         page, commit = struct.unpack(">2I", frame[:8])
-        intact = stored == _checksum(order, frame[:8] + frame[24:], seed) or (
+        intact = stored == checksum(order, frame[:8] + frame[24:], seed) or (
             number == 0 and not sound
         )
         seed = stored

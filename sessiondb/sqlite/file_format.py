@@ -31,6 +31,7 @@ DEPTH_MAX: Final = 32
 # The order of reading: a row comes after the rows that it refers to, where that is possible.
 TABLES: Final = (
     "instance",
+    "wal_link",
     "session",
     "binding",
     "branch",

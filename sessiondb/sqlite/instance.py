@@ -17,6 +17,7 @@ import apsw
 from sessiondb import process
 from sessiondb.errors import SessionDBError, StoreBusy
 
+from . import wal_link
 from .connection import jitter, log
 from .files import lock_holder_pid
 from .schema import refuse_newer
@@ -121,7 +122,9 @@ def _run_alone(
             jitter()
     try:
         refuse_newer(connection, path)
-        value = body(WriteTransaction(connection, now_ms(), instance_no))
+        tx = WriteTransaction(connection, now_ms(), instance_no)
+        wal_link.renew(tx)  # it may be the first commit of a WAL
+        value = body(tx)
         connection.execute("COMMIT")
     except apsw.Error as error:
         _roll_back(connection, path)

@@ -8,6 +8,7 @@ refused, with the name of the file and what to do. Nothing is ever deleted or re
 
 * A -wal without a database, or beside an empty file: the database was moved away, and the
   -wal has its last commits.
+* A -wal that continues another file, or another state of this one (`wal_link.py`).
 * A -wal that is missing although the -shm, which is the index of it, says that it had
   commits which were not in the database.
 
@@ -25,6 +26,7 @@ from sessiondb.errors import OpenError
 
 from .connection import Note, is_open_here, note_open
 from .files import file_status, reread_wal
+from .wal_link import refuse_foreign_wal
 
 # The -shm begins with two copies of its header (mxFrame at byte 16). Behind them is the
 # number of frames that are in the database already. https://sqlite.org/walformat.html
@@ -80,6 +82,7 @@ def _look(path: str) -> None:
         return
     reread_wal(path)
     _refuse_missing_wal(path)
+    refuse_foreign_wal(path)
 
 
 def _refuse_missing_wal(path: str) -> None:

@@ -51,6 +51,7 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import Limits
 
+from . import wal_link
 from .batch import Batch, WriterStats
 from .checkpoint import Checkpointer, truncate
 from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
@@ -93,6 +94,7 @@ class Writer:
         self._reopen_error = ""
         self._batch: Batch | None = None
         self._task_is_next = False
+        self._is_linked = False  # whether the transaction at hand names its WAL
         self._data_version = 0
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="sessiondb-writer", daemon=True)
@@ -285,6 +287,7 @@ class Writer:
         connection = self._connection or self._reopen()
         if connection is None or not self._has_its_files():
             return None
+        self._is_linked = self.checkpoints.starts_over(connection)
         try:
             connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
@@ -293,7 +296,31 @@ class Writer:
         except apsw.Error as error:
             self._drop_connection(error)
             return None
-        return connection if self._knows_the_schema(connection) else None
+        return connection if self._prepare(connection) else None
+
+    def _prepare(self, connection: apsw.Connection) -> bool:
+        """Check the schema, and name the WAL if this transaction begins one."""
+        if not self._knows_the_schema(connection):
+            return False
+        try:
+            if self._is_linked:
+                wal_link.renew(WriteTransaction(connection, 0, self.instance_no))
+        except SessionDBError as error:
+            self._rollback(connection)
+            self._drop_connection(apsw.IOError(str(error)))
+            return False
+        return True
+
+    def _link_alone(self, connection: apsw.Connection) -> None:
+        """Name a WAL that another process's checkpoint let begin before its name was in it."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            wal_link.renew(WriteTransaction(connection, 0, self.instance_no))
+            connection.execute("COMMIT")
+        except (SessionDBError, apsw.Error) as error:
+            # The commit before it is durable, whatever becomes of this one.
+            log.warning("%s: its WAL could not be named: %s", self.path, error)
+            self._rollback(connection)
 
     def _has_its_files(self) -> bool:
         """Check that the names still name the open files. If not, refuse what is queued."""
@@ -507,6 +534,8 @@ class Writer:
                 lambda op: OutcomeUnknown(str(changed_while_open(name, op, effect))), "unknown"
             )
             return
+        if not self._is_linked and self.checkpoints.has_started_over():
+            self._link_alone(connection)
         for request in batch.succeeded:
             request.outcome = "committed"
         self.stats.commits += 1
@@ -640,6 +669,8 @@ class Writer:
             if request.task is None:
                 assert request.fn is not None
                 request.task = request.fn(connection)
+            if self.checkpoints.starts_over(connection):
+                self._link_alone(connection)
             next(request.task)
             self.queue.running = ""
             return

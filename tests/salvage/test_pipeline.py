@@ -90,7 +90,8 @@ def test_a_sound_database_comes_out_row_for_row(sound: Truth, broken: Path, new:
         [],
         [],
     )
-    assert tables_that_differ(broken, new, file_format.TABLES) == []
+    same = [name for name in file_format.TABLES if name != "wal_link"]  # it has a name of its own
+    assert tables_that_differ(broken, new, same) == []
     with (
         closing(apsw.Connection(str(broken))) as before,
         closing(apsw.Connection(str(new))) as after,

@@ -14,11 +14,14 @@ import pytest
 
 from sessiondb.errors import InvalidInput, NotASessionDB, OpenError
 from sessiondb.limits import Limits
-from sessiondb.sqlite import user_query
+from sessiondb.sqlite import user_query, wal_link
+from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.connection import drain
 from tests.support.engine import PATIENCE_S, count, insert, names_in, opened, run_python, until
 
 pytestmark = pytest.mark.anyio
+
+SUFFIXES = ["", "-wal", "-shm"]
 
 # A process that writes rows, and dies without closing. `program` tells its rows from others.
 KILLED = """
@@ -253,3 +256,159 @@ def test_opening_reads_no_helper_file_of_a_database_that_is_open_here(tmp_db: Pa
 
     anyio.run(main)
     assert names_in(tmp_db.parent) == [tmp_db.name]
+
+
+# -- a -wal of another state -----------------------------------------------------------
+
+
+PUT = {
+    "cp over": lambda backup, path: shutil.copy(backup, path),
+    "mv over": lambda backup, path: backup.replace(path),
+}
+
+
+def foreign(path: Path) -> str:
+    return rf"{path.name}-wal does not belong to .*{path.name}"
+
+
+@DOORS
+@pytest.mark.parametrize("how", PUT)
+@pytest.mark.parametrize("rows", [5, 400])
+async def test_a_backup_beside_the_wal_of_what_it_replaces_is_refused(
+    tmp_db: Path, rows: int, how: str, door: Any
+) -> None:
+    backup = tmp_db.with_name("backup.db")
+    killed(tmp_db, rows=rows, backup=backup)
+    if how == "mv over":
+        tmp_db.rename(tmp_db.with_name("old.db"))
+    else:
+        shutil.copy(tmp_db, tmp_db.with_name("old.db"))
+    shutil.copy(backup, tmp_db.with_name("again.db"))
+    PUT[how](backup, tmp_db)
+    before = content(tmp_db.parent)
+    with pytest.raises(OpenError, match=foreign(tmp_db)):
+        await door(tmp_db)
+    assert content(tmp_db.parent) == before
+    # What the message says: both are whole, each with its own files.
+    for suffix in ("-wal", "-shm"):
+        beside(tmp_db, suffix).rename(beside(tmp_db.with_name("old.db"), suffix))
+    assert await rows_of(tmp_db) == 3
+    assert await rows_of(tmp_db.with_name("old.db")) == rows
+
+
+@pytest.mark.parametrize("kind", ["a copy of the closed file", "one by the shell", "another's"])
+async def test_any_other_state_beside_a_wal_is_refused_too(tmp_db: Path, kind: str) -> None:
+    copy = tmp_db.with_name("copy.db")
+    async with opened(tmp_db) as backend:
+        await backend.write(insert("row 0"), op="append")
+    if kind == "another's":
+        async with opened(copy):
+            pass
+    elif kind == "one by the shell":
+        other = apsw.Connection(str(tmp_db))
+        drain(other, f"VACUUM INTO '{copy}'")
+        other.close()
+    else:
+        shutil.copy(tmp_db, copy)
+    killed(tmp_db)
+    copy.replace(tmp_db)
+    with pytest.raises(OpenError, match=foreign(tmp_db)):
+        await write(tmp_db)
+
+
+async def test_a_wal_is_taken_for_its_own_whenever_the_gateway_dies(tmp_db: Path) -> None:
+    """Also after folds, resets, a backup, another writer, and in the middle of a checkpoint."""
+    code = """
+import contextlib, os, random, sys, anyio, apsw
+from sessiondb.limits import Limits
+from sessiondb.sqlite import SqliteBackend
+from tests.support.engine import insert
+async def main(path, seed):
+    dice = random.Random(seed)
+    limits = Limits(wal_bytes_max=65_536, wal_fold_s=dice.choice([0.0, 0.01, 3600]))
+    backend = await SqliteBackend.open(path, limits=limits)
+    other = apsw.Connection(path)
+    other.set_busy_timeout(30_000)
+    for number in range(dice.randrange(60)):
+        await backend.write(insert(f"{seed} {number} " + "x" * dice.choice([1, 5000])), op="append")
+        print("row", flush=True)
+        step = dice.randrange(8)
+        if step == 0:
+            with contextlib.suppress(apsw.BusyError):
+                other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        elif step == 1:
+            other.execute("UPDATE instance SET program = 'x' WHERE instance_no = 1").fetchall()
+        elif step == 2:
+            await backend.incremental_vacuum(10)
+        elif step == 3:
+            await anyio.sleep(0.01)
+    os._exit(9)
+anyio.run(main, sys.argv[1], sys.argv[2])
+"""
+    rows = 0
+    for seed in range(12):
+        done = run_python(code, tmp_db, seed)
+        assert done.returncode == 9, done.stderr
+        rows += done.stdout.count("row\n")
+        async with opened(tmp_db, readonly=True) as backend:
+            assert rows == await backend.read(
+                lambda tx: int(tx.first("test.count_like", pattern="[0-9]* *").n), op="count"
+            )
+
+
+async def test_a_wal_that_another_checkpoint_let_begin_is_named_at_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer foresees that its commit starts the WAL over. Otherwise it notices."""
+    async with opened(tmp_db, limits=Limits(wal_fold_s=3600)) as backend:
+        for number in range(5):
+            await backend.write(insert(f"row {number}"), op="append")
+        other = apsw.Connection(str(tmp_db))
+        drain(other, "SELECT * FROM instance")
+        before = drain(other, "SELECT current FROM wal_link")
+
+        foresee = Checkpointer.starts_over
+
+        def fold_behind(self: Checkpointer, connection: apsw.Connection) -> bool:
+            foreseen = foresee(self, connection)
+            other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            return foreseen
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpointer, "starts_over", fold_behind)
+            await backend.write(insert("row 5"), op="append")
+        assert drain(other, "SELECT previous FROM wal_link") == before
+        frames, _ = other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        assert frames < 6, "the WAL has started over"
+        other.close()
+
+
+async def test_a_checkpoint_that_was_cut_off_leaves_a_wal_that_is_its_own(tmp_db: Path) -> None:
+    """Whichever of its pages had reached the file."""
+    killed(tmp_db, rows=30)
+    whole = content(tmp_db.parent)
+    sizes = len(whole[tmp_db.name]) // 4096
+    folded = tmp_db.with_name("folded.db")
+    for suffix in SUFFIXES:
+        shutil.copy(beside(tmp_db, suffix), beside(folded, suffix))
+    other = apsw.Connection(str(folded))
+    drain(other, "SELECT * FROM instance")
+    other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    new = folded.read_bytes()
+    other.close()
+    for number in range(sizes):
+        for first, rest in ((whole[tmp_db.name], new), (new, whole[tmp_db.name])):
+            torn = tmp_db.with_name(f"torn{number}.db")
+            torn.write_bytes(first[: number * 4096] + rest[number * 4096 :])
+            beside(torn, "-wal").write_bytes(whole[f"{tmp_db.name}-wal"])
+            assert not wal_link.is_foreign_wal(str(torn)), number
+            assert await rows_of(torn) == 30
+
+
+async def test_a_flipped_bit_in_a_name_is_damage_and_not_another_file(tmp_db: Path) -> None:
+    killed(tmp_db)
+    database = bytearray(tmp_db.read_bytes())
+    at = database.index(str(wal_link._name_of(str(tmp_db))).encode())
+    database[at] ^= 1
+    tmp_db.write_bytes(database)
+    assert await rows_of(tmp_db) == 5

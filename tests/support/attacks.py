@@ -58,7 +58,7 @@ def content_of(path: Path) -> dict[str, list[Any]]:
     return {
         name: found
         for name, found in rows.items()
-        if name not in ("instance", "sqlite_sequence", "event_cursor", "lane")
+        if name not in ("instance", "wal_link", "sqlite_sequence", "event_cursor", "lane")
     }
 
 

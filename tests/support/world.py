@@ -312,6 +312,7 @@ LABELS: dict[str, Callable[[Rows, Row], object]] = {
     "outbox": lambda _, row: row["target"],
     "event": _event_label,
     "event_cursor": lambda _, row: row["consumer"],
+    "wal_link": lambda _, row: row["link_no"],
     "archive": lambda rows, row: f"{rows.name('session', row['session_no'])}/{row['archive_no']}",
     "archive_chunk": lambda rows, row: (
         f"{rows.name('archive', row['archive_no'])}/{row['chunk_no']}"

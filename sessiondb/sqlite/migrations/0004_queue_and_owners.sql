@@ -161,4 +161,13 @@ FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state = 'sending';
 
+-- The name of the file's state tells whether a -wal belongs to it.
+CREATE TABLE wal_link (
+  link_no    INTEGER PRIMARY KEY CONSTRAINT wal_link_once CHECK (link_no = 1),
+  previous   TEXT    NOT NULL,
+  current    TEXT    NOT NULL
+) STRICT;
+INSERT INTO wal_link (link_no, previous, current)
+VALUES (1, '00000000000000000000000000000000', lower(hex(randomblob(16))));
+
 PRAGMA user_version = 4;

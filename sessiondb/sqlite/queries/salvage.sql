@@ -10,6 +10,13 @@ VALUES (:instance_no, :host, :boot_id, :pid, :pid_started, :program, :opened_at_
         :unclean)
 ON CONFLICT DO NOTHING;
 
+-- name: put_wal_link, one row
+-- Give the new database a name of its own: no -wal of the damaged one continues it.
+INSERT INTO wal_link (link_no, previous, current)
+VALUES (:link_no, :previous, :current)
+ON CONFLICT (link_no) DO UPDATE
+SET previous = excluded.current, current = lower(hex(randomblob(16)));
+
 -- name: put_session, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,

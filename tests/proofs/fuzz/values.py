@@ -158,6 +158,7 @@ TABLES = (
     "archive",
     "archive_chunk",
     "instance",
+    "wal_link",
 )
 # Where a value says something to more than one reader, dice fall more often.
 FAVOURED = (

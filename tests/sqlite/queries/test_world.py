@@ -17,7 +17,9 @@ async def test_the_world_is_a_sound_database(tmp_path: Path) -> None:
 
 
 def test_every_table_has_several_rows(world: World) -> None:
-    assert [name for name, rows in world.before.values.items() if len(rows) < 2] == []
+    assert [name for name, rows in world.before.values.items() if len(rows) < 2] == [
+        "wal_link"  # it has one row by its nature
+    ]
 
 
 def test_a_changed_a_new_and_a_lost_row_are_seen(world: World) -> None:
