@@ -251,3 +251,29 @@ HOT = {
 @pytest.mark.parametrize("name", HOT)
 def test_the_plan_of_a_hot_statement_is_pinned(connection: apsw.Connection, name: str) -> None:
     assert plan(connection, name) == HOT[name]
+
+
+# A statement that repeats the condition of a partial index, so that SQLite searches in the few
+# rows of that index. Without it the statement would return the same, and walk a table.
+PARTIAL = {
+    "archive.protection": ["inbox_of_session", "outbox_of_session", "outbox_unsent"],
+    "inbox.waiting_in_session": ["inbox_of_session"],
+    "inbox.open_in_session": ["inbox_of_session"],
+    "inbox.wait_behind": ["inbox_of_session"],
+    "inbox.interrupted_before": ["inbox_of_session"],
+    "inbox.interrupted": ["inbox_interrupted"],
+    "inbox.dead": ["inbox_interrupted"],
+    "outbox.full": ["outbox_of_session"],
+    "outbox.wait_behind": ["outbox_of_session"],
+    "outbox.overdue": ["outbox_unsent"],
+    "outbox.of_instance": ["outbox_unsent"],
+    "outbox.list": ["outbox_unsent"],
+    "recovery.held": ["turn_one_running", "compaction_one_running", "outbox_unsent"],
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_partial_index_is_searched(connection: apsw.Connection, name: str) -> None:
+    steps = plan(connection, name)
+    for index in PARTIAL[name]:
+        assert any(f"INDEX {index}" in step for step in steps), index

@@ -70,6 +70,28 @@ def wait_behind_in(session_id: str, after: str, at_ms: int) -> Any:
     )
 
 
+def replace_text_of_a_dead_letter(w: World, tx: Recorder) -> None:
+    inbox_no = w.no("inbox untold")
+    tx.run("inbox.dead_letter", inbox_no=inbox_no, reason="why", told_no=1)
+    assert tx.run("inbox.replace_text", inbox_no=inbox_no, payload="{}", digest="d") == 0
+
+
+def requeue_after_stops(w: World, tx: Recorder) -> None:
+    """Requeue a message that stops had sent back before. None of them counts any more."""
+    inbox_no = w.no("inbox dead-resume")
+    w.connection.execute("UPDATE inbox SET stops = 3 WHERE inbox_no = ?", (inbox_no,))
+    inbox.requeue(tx, inbox_no)
+
+
+def edit_twice(w: World, _tx: Recorder) -> None:
+    """Make two edits of one message, which other sessions have."""
+    for name in ("running-next", "cron-next"):
+        w.connection.execute(
+            "UPDATE inbox SET edit_of = ? WHERE inbox_no = ?",
+            (w.no("inbox retried"), w.no(f"inbox {name}")),
+        )
+
+
 CHANGES = [
     Change(
         "inbox.accept",
@@ -101,6 +123,12 @@ CHANGES = [
                 "payload": '{"role": "user", "content": "edited"}',
             }
         },
+    ),
+    Change(
+        "inbox.replace_text",
+        "not of a dead letter, which no turn has read either",
+        replace_text_of_a_dead_letter,
+        {"inbox untold": {"state": "dead", "reason": "why", "told_no": ANY}},
     ),
     Change(
         "inbox.note_edit",
@@ -276,7 +304,7 @@ CHANGES = [
     Change(
         "inbox.requeue",
         "one dead letter of several",
-        lambda w, tx: inbox.requeue(tx, w.no("inbox dead-resume")),
+        requeue_after_stops,
         {
             "inbox dead-resume": {
                 "state": "queued",
@@ -476,6 +504,19 @@ READS = [
         ],
     ),
     Read("inbox.by_event", "of another", {"channel": "web", "event_id": "done-too"}, []),
+    Read(
+        "inbox.newest_text",
+        "its own",
+        lambda w: {"inbox_no": w.no("inbox retried")},
+        [{"inbox_no": "retried", "session_id": "retried", "state": "queued"}],
+    ),
+    Read(
+        "inbox.newest_text",
+        "that of its last edit",
+        lambda w: {"inbox_no": w.no("inbox retried")},
+        [{"inbox_no": "cron-next", "session_id": "cron-session", "state": "queued"}],
+        edit_twice,
+    ),
     *(
         Read("inbox.waiting_in_session", f"{name} up to {limit}", in_session(name, limit), [row])
         for name, limit, row in (
