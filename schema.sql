@@ -239,6 +239,8 @@ CREATE TABLE quarantine (
   content         BLOB    NOT NULL,
   PRIMARY KEY (import_file_no, byte_offset)
 ) STRICT, WITHOUT ROWID;
+-- A resume asks for each message whether its session's import was damaged.
+CREATE INDEX quarantine_damaged ON quarantine (import_file_no) WHERE severity = 'damaged';
 
 -- Lanes: how many turns may run at once, in all processes together. A lower priority
 -- number goes first. Only a person's message may take the place of one that was

@@ -502,8 +502,9 @@ class SessionDB:
             NotFound: there is no such turn.
         """
         await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
-        if turn_no in self._running_turns:
-            self._running_turns[turn_no].stop()
+        turn = self._running_turns.get(turn_no)  # another thread's loop may end it meanwhile
+        if turn is not None:
+            turn.stop()
 
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""

@@ -20,7 +20,7 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.backend import Row
-from sessiondb.gateway import outbox, turns
+from sessiondb.gateway import outbox, recovery, turns
 from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
@@ -213,6 +213,25 @@ INSERT_FILES = "INSERT INTO import_file (path, name, kind, inode, imported_at_ms
 FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
 
 
+# An interrupted message of a session whose import had blank lines, and no damaged one.
+BLANK_LINES = (
+    INSERT_FILES
+    + "VALUES ('p', 'n', 'live', '1:1', 1, 'done');"
+    + "UPDATE import_file SET session_no = 1;"
+    + ROWS
+    + "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, "
+    + "content) SELECT 1, i, i, 0, 'blank', 'blank', zeroblob(100) FROM n;"
+    + "INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms, "
+    + "available_at_ms, attempts, payload) "
+    + "VALUES ('s', 1, 1, 'main', 'interrupted', :now_ms, :now_ms, 1, '{}')"
+)
+
+
+def plan_of_resumes(tx: Any) -> object:
+    [decision] = recovery.plan(tx, recovery.ResumePolicy(), NOW_MS)
+    return decision
+
+
 def look_of_lane(tx: Any) -> object:
     return (
         tx.one("inbox.due", lane="main", now_ms=NOW_MS),
@@ -264,6 +283,7 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
     "claim, replies sent": (lambda tx: turns.peek(tx, "main", NOW_MS), REPLIES_SENT),
     "events": (lambda tx: events.after(tx, event_no=1, audience="user"), EVENTS),
     "last events": (lambda tx: events.before_last(tx, count=1, audience="user"), EVENTS),
+    "resumes, blank lines": (plan_of_resumes, BLANK_LINES),
     "files": (lambda tx: tx.all("import_file.by_inode", inodes='["1:7"]'), FILES),
 }
 

@@ -48,6 +48,7 @@ ASYNC_ONLY = {
     "SessionDB.run_lane",
     "SessionDB.run_outbox",
     "SessionDB.run_resumes",
+    "SessionDB.unsigned",
 }
 
 

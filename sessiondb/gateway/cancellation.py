@@ -16,8 +16,9 @@ import asyncio
 import logging
 import math
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -34,9 +35,19 @@ class Watch:
 
     def __init__(self, unsigned: list[str] | None = None) -> None:
         self._unsigned = unsigned
+        self.stopped_at: float | None = None
+        """When the loop began to stop (monotonic clock). None: it goes on."""
         self._task = _asyncio_task()
         # A cancellation of long ago may never have been taken back.
         self._before = self._task.cancelling() if self._task is not None else 0
+
+    @contextmanager
+    def noting_stop(self) -> Iterator[None]:
+        """Note when the loop leaves the block: its tasks still write how their work ended."""
+        try:
+            yield
+        finally:
+            self.stopped_at = time.monotonic()
 
     def is_asked(self) -> bool:
         """Tell whether it was. From any task of the loop: it sees the scopes around itself, too."""
@@ -53,11 +64,31 @@ class Watch:
             self._unsigned.append(what)
 
 
-def _asyncio_task() -> asyncio.Task[Any] | None:
+class Home:
+    """The event loop of the task that makes it, for calls from other threads."""
+
+    def __init__(self) -> None:
+        trio = _trio()
+        self._send: Callable[..., object] = (
+            trio.lowlevel.current_trio_token().run_sync_soon
+            if trio is not None
+            else asyncio.get_running_loop().call_soon_threadsafe
+        )
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the event loop, soon. It has been closed: then not at all."""
+        with suppress(RuntimeError):  # "loop is closed", and trio.RunFinishedError
+            self._send(function)
+
+
+def _trio() -> Any:
+    """Return the module if the running task is trio's."""
     trio = sys.modules.get("trio")  # never imported, and looked at first: see sqlite/waiter.py
-    if trio is not None and trio.lowlevel.in_trio_task():
-        return None
-    return asyncio.current_task()
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+def _asyncio_task() -> asyncio.Task[Any] | None:
+    return asyncio.current_task() if _trio() is None else None
 
 
 @contextmanager

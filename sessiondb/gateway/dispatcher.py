@@ -76,12 +76,13 @@ async def run_outbox(
     try:
         with cancellation.strays_raise(name, watch):
             async with anyio.create_task_group() as group:
-                while True:
-                    await room.acquire()
-                    reply = await _next_reply(db, lease_s, backoff, channels, watch)
-                    taken[reply.outbox_no] = reply
-                    channels.begin(reply)
-                    group.start_soon(send, reply)
+                with watch.noting_stop():
+                    while True:
+                        await room.acquire()
+                        reply = await _next_reply(db, lease_s, backoff, channels, watch)
+                        taken[reply.outbox_no] = reply
+                        channels.begin(reply)
+                        group.start_soon(send, reply)
             cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
@@ -224,6 +225,7 @@ async def _begin_sending(
                 partial(outbox.release_if_taken, reply=created, reason=reason),
                 lease_s,
                 watch,
+                patient=False,
             )
         raise
     return reply
@@ -303,9 +305,22 @@ async def _settle(
     body: Callable[[Tx], object],
     lease_s: float,
     watch: cancellation.Watch,
+    *,
+    patient: bool = True,
 ) -> None:
+    """Write a reply's outcome. A `patient` task retries until its loop stops, and a while longer.
+
+    The loop itself is not: while it waits, it does not stop.
+    """
     try:
-        await retry.write_with_retry(db, "outbox.settle", body, for_s=lease_s, name=str(reply))
+        await retry.write_with_retry(
+            db,
+            "outbox.settle",
+            body,
+            for_s=lease_s,
+            name=str(reply),
+            watch=watch if patient else None,
+        )
     except SessionDBError as error:
         # The row says `sending` by this process: it becomes unknown when its time is
         # up, or at the next start.

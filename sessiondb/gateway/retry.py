@@ -19,6 +19,8 @@ import anyio.lowlevel
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import ReadTooLong, SessionDBError, StoreDamaged, outcome_of
 
+from .cancellation import Watch
+
 logger = logging.getLogger("sessiondb")
 
 # The longest that a loop sleeps before it reads again, and the shortest.
@@ -69,15 +71,30 @@ class Backoff:
 
 
 async def write_with_retry(
-    db: Database, op: str, body: Callable[[Tx], object], *, for_s: float, name: str, size: int = 0
+    db: Database,
+    op: str,
+    body: Callable[[Tx], object],
+    *,
+    for_s: float,
+    name: str,
+    size: int = 0,
+    watch: Watch | None = None,
 ) -> None:
-    """Write what has happened already. Shielded, and retried for a while after errors that pass.
+    """Write what has happened already. Shielded, and retried after errors that pass.
+
+    It is given up after `for_s`. With `watch`, that time begins when its loop stops: while
+    the disk is full nobody else can write either, and what has happened stays true.
 
     The body may run again after it was committed. asyncio's task.cancel() passes
     through a shield, once per call. A write that it stopped is tried again. The
     cancellation is raised when that is done.
     """
-    give_up_at = time.monotonic() + for_s
+    begun = time.monotonic()
+
+    def is_over() -> bool:
+        since = begun if watch is None else watch.stopped_at
+        return since is not None and time.monotonic() >= max(begun, since) + for_s
+
     backoff = Backoff(name)
     cancelled: BaseException | None = None
     delay_s = 0.0
@@ -89,7 +106,7 @@ async def write_with_retry(
                 await db.write(op, body, size=size)
                 break
             except SessionDBError as error:
-                if not error.retry or time.monotonic() >= give_up_at:
+                if not error.retry or is_over():
                     if cancelled is None:
                         raise
                     logger.warning("%s: while it was being cancelled: %s", name, error)

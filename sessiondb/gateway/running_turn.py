@@ -94,6 +94,7 @@ class Turn:
     _started: turns.Started
     message: dict[str, Any]
     _settings: LaneSettings
+    watch: cancellation.Watch
     stopped: bool = False
     """True: it was aborted or taken over. Nothing can be written in its name any more."""
     _alive_until: float = 0.0
@@ -109,6 +110,7 @@ class Turn:
     _ended: bool = False  # its outcome is written, or was given up
     _ends: float = 0.0
     _scope: anyio.CancelScope | None = None
+    _home: cancellation.Home | None = None
     _deadline: anyio.CancelScope | None = None
     _time_up: float = 0.0  # by the event loop's clock
 
@@ -141,10 +143,10 @@ class Turn:
         return f"turn {self.number} of session {self.session.id}"
 
     def stop(self) -> None:
-        """Cancel the handler, because the turn has ended in the database."""
+        """Cancel the handler, because the turn has ended in the database. From any thread."""
         self.stopped = True
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._scope is not None and self._home is not None:
+            self._home.call_soon(self._scope.cancel)
 
     @property
     def number(self) -> int:
@@ -235,7 +237,6 @@ def is_owned(turn: Turn) -> bool:
 async def run_turn(
     turn: Turn,
     handler: Handler,
-    watch: cancellation.Watch,
     claimed: dict[int, Turn],
     running: dict[int, Turn],
 ) -> None:
@@ -244,6 +245,7 @@ async def run_turn(
     Until its end is written the turn belongs to this process, and its lease is renewed,
     also while the loop is being cancelled.
     """
+    watch = turn.watch
     del claimed[turn.number]
     keeping = anyio.CancelScope(shield=True)
 
@@ -255,7 +257,7 @@ async def run_turn(
         async with anyio.create_task_group() as group:
             group.start_soon(keep_lease)
             try:
-                await _work(turn, handler, watch)
+                await _work(turn, handler)
             except anyio.get_cancelled_exc_class():
                 # asyncio's task.cancel() passes through shields: it may have ended the
                 # encoding of an answer. If the end was written after all, this changes
@@ -273,22 +275,23 @@ async def run_turn(
         logger.warning("%s: its task was cancelled, and its lane goes on: %s", turn, cancelled)
     finally:
         del running[turn.number]
-        note_unsigned(turn, watch)
+        note_unsigned(turn)
 
 
-def note_unsigned(turn: Turn, watch: cancellation.Watch) -> None:
+def note_unsigned(turn: Turn) -> None:
     """Note a turn whose end could not be written before its lane stopped."""
     if turn.unsigned:
-        watch.note_unsigned(f"{turn}: {turn.unsigned}")
+        turn.watch.note_unsigned(f"{turn}: {turn.unsigned}")
 
 
-async def _work(turn: Turn, handler: Handler, watch: cancellation.Watch) -> None:
+async def _work(turn: Turn, handler: Handler) -> None:
+    watch = turn.watch
     returned: list[object] = []
     failure: str | None = None
     cut_off, attempts_max = False, turn._settings.attempts_max
     try:
         async with anyio.create_task_group() as group:
-            turn._scope = group.cancel_scope
+            turn._home, turn._scope = cancellation.Home(), group.cancel_scope
             if turn.stopped:
                 group.cancel_scope.cancel()
             if turn._started.kind == "message" and not turn._started.notified:
@@ -491,13 +494,21 @@ async def _end_cancelled(turn: Turn, *, asked: bool) -> None:
 async def _record(
     turn: Turn, body: Callable[[Tx], object], *, size: int = 0
 ) -> SessionDBError | None:
-    """Write a turn's end. Shielded, and retried while that may help, until its lease has run out.
+    """Write a turn's end. Shielded, and retried while that may help.
+
+    Until the turn is lost, or for as long as its lease once its lane stops.
 
     Return the error if the database refuses the end itself, so that a retry cannot help.
     """
     try:
         await retry.write_with_retry(
-            turn.db, "turn.end", body, size=size, for_s=turn._settings.lease_s, name=str(turn)
+            turn.db,
+            "turn.end",
+            body,
+            size=size,
+            for_s=turn._settings.lease_s,
+            name=str(turn),
+            watch=turn.watch,
         )
     except TurnLost as error:
         logger.warning("%s", error)

@@ -66,20 +66,13 @@ async def run_lane(
     try:
         with cancellation.strays_raise(name, watch):
             async with anyio.create_task_group() as group:
-                while True:
-                    seen = db.backend.change_count
-                    try:
-                        turn, sleep_s = await _next_turn(db, lane, settings, _owned(running), watch)
-                        backoff.reset()
-                    except SessionDBError as error:
-                        turn, sleep_s = None, backoff.next_delay(error)
-                    if turn is not None:
+                with watch.noting_stop():
+                    while True:
+                        turn = await _wait_for_turn(db, lane, settings, running, backoff, watch)
                         # Here, because its task begins only after the next read has been
                         # requested.
                         running[turn.number] = claimed[turn.number] = turn
-                        group.start_soon(run_turn, turn, handler, watch, claimed, running)
-                    else:
-                        await db.backend.wait_change(seen, sleep_s)
+                        group.start_soon(run_turn, turn, handler, claimed, running)
             cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
@@ -89,7 +82,27 @@ async def run_lane(
         for turn in claimed.values():
             await interrupt(turn)
             running.pop(turn.number, None)
-            note_unsigned(turn, watch)
+            note_unsigned(turn)
+
+
+async def _wait_for_turn(
+    db: Database,
+    lane: str,
+    settings: LaneSettings,
+    running: dict[int, Turn],
+    backoff: retry.Backoff,
+    watch: cancellation.Watch,
+) -> Turn:
+    while True:
+        seen = db.backend.change_count
+        try:
+            turn, sleep_s = await _next_turn(db, lane, settings, _owned(running), watch)
+            backoff.reset()
+        except SessionDBError as error:
+            turn, sleep_s = None, backoff.next_delay(error)
+        if turn is not None:
+            return turn
+        await db.backend.wait_change(seen, sleep_s)
 
 
 async def _next_turn(
@@ -242,7 +255,7 @@ async def _claim(
     if started is None:
         return None
     session = Session(db, Ref(started.session_no, started.session_id))
-    return Turn(db, session, started, message, settings)
+    return Turn(db, session, started, message, settings, watch)
 
 
 async def _release(

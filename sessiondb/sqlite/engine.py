@@ -354,7 +354,11 @@ class SqliteBackend:
         await self._parts.changes.wait(seen, timeout_s)
 
     def stats(self) -> dict[str, Any]:
-        """Return counters and gauges, keys with their units. Cheap, and never waits for SQL."""
+        """Return counters and gauges, keys with their units. Cheap, and never waits for SQL.
+
+        Refused after a fork: a lock that another thread held then is held for ever in the child.
+        """
+        self._refuse_after_fork()
         parts = self._parts
         return {
             "path": parts.path,

@@ -65,6 +65,15 @@ class Guard:
 
 _lock = threading.Lock()
 _watched: tuple[Guard, ...] = ()
+
+
+def _unlock_after_fork() -> None:
+    """Give a fork's child a lock of its own: the thread that held this one is not there."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_after_fork)
 _installed = False
 
 

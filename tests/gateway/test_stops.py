@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,11 @@ import anyio
 import pytest
 
 import sessiondb
-from sessiondb.errors import StoreBusy
+from sessiondb.errors import StoreBusy, StoreFull
 from sessiondb.gateway import outbox, retry
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX
-from tests.support.engine import locked_by_another_process
+from tests.support.engine import PATIENCE_S, locked_by_another_process
 from tests.support.gateway import (
     answer,
     claimed,
@@ -171,6 +172,86 @@ async def test_what_a_stop_could_not_sign_off_is_said(
             await db.close()
         assert len(db.unsigned()) == 3
         assert "could not sign off from" in db.unsigned()[2]
+
+
+async def test_an_answer_outlives_a_disk_that_is_full_for_longer_than_a_lease(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else could have taken the turn, or sent the reply again: nothing can be written."""
+    settings = LaneSettings(lease_s=0.05)
+    refused: Counter[str] = Counter()
+    is_full = False
+
+    async def handler(turn: Turn) -> Answer:
+        nonlocal is_full
+        is_full = turn.number == 1
+        return answer(turn)
+
+    async def sender(out: outbox.Outgoing) -> str:
+        nonlocal is_full
+        is_full = out.outbox_no == 1
+        return "receipt"
+
+    async def in_vain(op: str, since: float) -> bool:
+        return refused[op] > 2 and anyio.current_time() - since > 5 * settings.lease_s
+
+    async def all_sent() -> bool:
+        return [row.state for row in await look(db, "outbox")] == ["sent", "sent"]
+
+    async with sessiondb.open(tmp_db) as db:
+        real_write = db.write
+
+        async def write(op: str, *args: Any, **options: Any) -> Any:
+            if is_full:
+                refused[op] += 1
+                raise StoreFull("no space left")
+            return await real_write(op, *args, **options)
+
+        monkeypatch.setattr(db, "write", write)
+        for event_id in ("e1", "e2"):
+            await say(db, event_id)
+        loops = (
+            ("turn.end", partial(db.run_lane, "main", handler, settings=settings), nothing_open),
+            ("outbox.settle", partial(db.run_outbox, sender, lease_s=settings.lease_s), None),
+        )
+        for op, loop, done in loops:
+            async with running(loop):
+                await eventually(partial(in_vain, op, anyio.current_time()))
+                is_full = False
+                await eventually(partial(done, db) if done is not None else all_sent)
+        assert {row.state for row in await look(db, "turns")} == {"completed"}
+        assert await inbox_states(db) == {"e1": "done", "e2": "done"}
+        assert db.unsigned() == []
+
+
+async def test_a_stop_ends_though_the_disk_stays_full(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: Counter[str] = Counter()
+
+    async def handler(turn: Turn) -> Answer:
+        return answer(turn)
+
+    async def in_vain() -> bool:
+        return refused["turn.end"] > 2
+
+    async with sessiondb.open(tmp_db) as db:
+        real_write = db.write
+
+        async def write(op: str, *args: Any, **options: Any) -> Any:
+            if op.startswith("turn."):
+                refused[op] += 1
+                raise StoreFull("no space left")
+            return await real_write(op, *args, **options)
+
+        monkeypatch.setattr(db, "write", write)
+        await say(db, "e1")
+        with anyio.fail_after(PATIENCE_S):
+            async with running(
+                partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.05))
+            ):
+                await eventually(in_vain)
+        assert [told.endswith("no space left") for told in db.unsigned()] == [True]
 
 
 async def test_a_lane_that_goes_on_leaves_nothing_unsigned(

@@ -147,12 +147,14 @@ from anyio.from_thread import start_blocking_portal
 warnings.simplefilter("ignore", DeprecationWarning)
 from tests.support.engine import count, insert
 from sessiondb.errors import StoreClosed
-from sessiondb.sqlite import SqliteBackend
+from sessiondb.sqlite import SqliteBackend, guard
 
 async def child(backend):
     refused = 0
     write = lambda: backend.write(insert("child"), op="append")
-    for call in (write, lambda: count(backend, "before"), backend.close):
+    async def stats():
+        backend.stats()
+    for call in (write, lambda: count(backend, "before"), stats, backend.close):
         try:
             await call()
         except StoreClosed as error:
@@ -164,9 +166,18 @@ with start_blocking_portal() as portal:
     backend = portal.call(SqliteBackend.open, sys.argv[1])
     portal.call(lambda: backend.write(insert("before"), op="append"))
     portal.call(count, backend, "before")
+    # What a thread of the parent may hold at the moment of the fork.
+    held = [backend._parts.writer.queue._lock, backend._parts.readers.lock, guard._lock]
+    for lock in held:
+        lock.acquire()
     pid = os.fork()
+    if pid:
+        for lock in held:
+            lock.release()
     if pid == 0:
         import gc
+        with guard._lock:
+            pass
         refused = asyncio.run(child(backend))
         portal = None
         del backend
@@ -183,7 +194,7 @@ with start_blocking_portal() as portal:
     portal.call(backend.close)
 """
     answer = run_python(code, tmp_db)
-    assert (answer.returncode, answer.stdout) == (0, "13\n1\n"), answer.stderr
+    assert (answer.returncode, answer.stdout) == (0, "14\n1\n"), answer.stderr
     found = apsw.Connection(str(tmp_db))
     assert found.execute(
         "SELECT program FROM instance WHERE host = 'h' ORDER BY instance_no"

@@ -216,7 +216,7 @@ HOT = {
         "SEARCH t USING INDEX turn_by_session (session_no=? AND rowid<?)",
         "CORRELATED SCALAR SUBQUERY 2",
         "SEARCH r USING COVERING INDEX import_file_by_session (session_no=?)",
-        "SEARCH q USING PRIMARY KEY (import_file_no=?)",
+        "SEARCH q USING COVERING INDEX quarantine_damaged (import_file_no=?)",
     ],
     "turns.of_instance": ["SCAN turn USING INDEX turn_one_running", "USE TEMP B-TREE FOR ORDER BY"],
     "outbox.of_instance": ["SEARCH outbox USING INDEX outbox_unsent (state=?)"],

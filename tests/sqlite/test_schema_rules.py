@@ -166,6 +166,12 @@ CHECKS = [
         [{"state": "queued", "told_no": None}, {"superseded_by": 1}],
     ),
     one_of("outbox_state_known", "outbox web:sent", "state", "pending sending sent unknown failed"),
+    Rule(
+        "outbox_event_and_reader_together",
+        "outbox web:sent",
+        [{"event_no": 7}, {"consumer": "pager"}],
+        [{"event_no": 9, "consumer": "pager"}, {}],
+    ),
     one_of("event_audience_known", EVENT, "audience", "operator user"),
     Rule(
         "event_data_json",
@@ -211,6 +217,13 @@ UNIQUES = [
         [{"event_id": "told"}],
         [{"event_id": "told", "channel": "telegram"}, {}],
         "inbox.channel, inbox.event_id",
+    ),
+    Rule(
+        "outbox_event_once",
+        "outbox web:failed",
+        [{}, {"consumer": "mailer"}],
+        [{"event_no": 8}, {"consumer": "other"}, {"event_no": None, "consumer": None}],
+        "outbox.event_no, outbox.consumer",
     ),
     Rule(
         "entry_by_idempotency_key",

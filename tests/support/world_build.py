@@ -595,6 +595,11 @@ class Builder:
                 outbox.lost(self.tx(by), outgoing, "no clear answer")
             elif state == "failed":
                 outbox.refused(self.tx(by), outgoing, "no such address", retry=False)
+        # As if they had forwarded one event, each for another reader.
+        for target, consumer in (("web:failed", "pager"), ("telegram:failed", "mailer")):
+            self.connection.execute(
+                "UPDATE outbox SET event_no = 7, consumer = ? WHERE target = ?", (consumer, target)
+            )
         for name, channel in (("reply-retried", "web"), ("reply-retried-too", "telegram")):
             turn = self.started(f"m-{name}", name, channel=channel)
             self.answer(turn, f"{channel}:retried", f"{channel}:retried-behind")

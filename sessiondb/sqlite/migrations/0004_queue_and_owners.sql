@@ -170,4 +170,6 @@ CREATE TABLE wal_link (
 INSERT INTO wal_link (link_no, previous, current)
 VALUES (1, '00000000000000000000000000000000', lower(hex(randomblob(16))));
 
+CREATE INDEX quarantine_damaged ON quarantine (import_file_no) WHERE severity = 'damaged';
+
 PRAGMA user_version = 4;
