@@ -313,9 +313,10 @@ CREATE TABLE inbox (
   entry_no          INTEGER,                    -- its user entry, once it was claimed. The last
                                                 -- one, if it was appended again
   superseded_by     INTEGER,                    -- the message whose turn answers this one, too.
-                                                -- 0: superseded before schema 4
+                                                -- 0: not known any more
   told_no           INTEGER,                    -- the event that told its sender of its end. NULL:
-                                                -- it is open or answered. 0: ended before schema 4
+                                                -- it is open or answered. 0: not known any more,
+                                                -- from before schema 4, or salvaged
   delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user was told that the answer takes longer
   timeout_ms        INTEGER,                    -- of a resume: how long it may go on without
                                                 -- progress

@@ -1180,6 +1180,21 @@ class SalvageInboxPayload(NamedTuple):
     payload: str
 
 
+class SalvageEnds(NamedTuple):
+    """salvage.ends: Return messages with what tells how each ended, a page at a time: its turn, the event that told its sender, and the message that superseded it."""
+
+    inbox_no: int
+    session_no: int
+    state: str
+    told_no: int | None
+    superseded_by: int | None
+    turn_state: str | None
+    found_event_no: int | None
+    found_other_no: int | None
+    other_state: str | None
+    other_turn_state: str | None
+
+
 class SalvageOutbox(NamedTuple):
     """salvage.outbox: Return replies with everything that they must agree with, a page at a time."""
 
@@ -1819,7 +1834,7 @@ class VerifyImportFiles(NamedTuple):
 
 
 class VerifyInbox(NamedTuple):
-    """verify.inbox: Return messages with the turns that claimed them last, and their entries, a page at a time. Reads no payload of an entry. A role is compared here and not returned: it may be half an emoji, which is no text. Of two roles the last one counts."""
+    """verify.inbox: Return messages with the turns that claimed them last, their entries, and the events that told their senders of their ends, a page at a time. Reads no payload of an entry. A role is compared here and not returned: it may be half an emoji, which is no text. Of two roles the last one counts."""
 
     inbox_no: int
     session_no: int
@@ -1829,12 +1844,32 @@ class VerifyInbox(NamedTuple):
     attempts: int
     turn_no: int | None
     entry_no: int | None
+    superseded_by: int | None
+    told_no: int | None
+    told_kind: str | None
+    told_audience: str | None
+    told_session_no: int | None
+    told_inbox_no: int
+    entry_branch_no: int | None
     turn_state: str | None
     turn_inbox_no: int | None
     turn_session_no: int | None
     is_json: int
     is_users: int | None
     found_role: str | None
+
+
+class VerifySuccessor(NamedTuple):
+    """verify.successor: Return the message that superseded another one, with its last turn, and its entry: where the context began for it, and what that kept."""
+
+    session_no: int
+    state: str
+    turn_no: int | None
+    entry_no: int | None
+    turn_state: str | None
+    branch_no: int | None
+    boundary_no: int | None
+    first_kept_no: int | None
 
 
 class VerifyTurns(NamedTuple):
@@ -2135,6 +2170,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload | None: ...
     @overload
+    def first(self, statement: Literal["salvage.ends"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEnds | None: ...
+    @overload
     def first(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox | None: ...
     @overload
     def first(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEvents | None: ...
@@ -2260,6 +2297,8 @@ class Reads(Protocol):
     def first(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyImportFiles | None: ...
     @overload
     def first(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyInbox | None: ...
+    @overload
+    def first(self, statement: Literal["verify.successor"], /, *, inbox_no: SqlValue) -> VerifySuccessor | None: ...
     @overload
     def first(self, statement: Literal["verify.turns"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyTurns | None: ...
     @overload
@@ -2529,6 +2568,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload: ...
     @overload
+    def one(self, statement: Literal["salvage.ends"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEnds: ...
+    @overload
     def one(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox: ...
     @overload
     def one(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEvents: ...
@@ -2654,6 +2695,8 @@ class Reads(Protocol):
     def one(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyImportFiles: ...
     @overload
     def one(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyInbox: ...
+    @overload
+    def one(self, statement: Literal["verify.successor"], /, *, inbox_no: SqlValue) -> VerifySuccessor: ...
     @overload
     def one(self, statement: Literal["verify.turns"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyTurns: ...
     @overload
@@ -2919,6 +2962,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> list[SalvageInboxPayload]: ...
     @overload
+    def all(self, statement: Literal["salvage.ends"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageEnds]: ...
+    @overload
     def all(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageOutbox]: ...
     @overload
     def all(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageEvents]: ...
@@ -3045,6 +3090,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyInbox]: ...
     @overload
+    def all(self, statement: Literal["verify.successor"], /, *, inbox_no: SqlValue) -> list[VerifySuccessor]: ...
+    @overload
     def all(self, statement: Literal["verify.turns"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyTurns]: ...
     @overload
     def all(self, statement: Literal["verify.outbox"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyOutbox]: ...
@@ -3148,7 +3195,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.claim"], /, *, turn_no: SqlValue, entry_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["inbox.finish"], /, *, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["inbox.finish"], /, *, reason: SqlValue, told_no: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.retry"], /, *, available_at_ms: SqlValue, more_time: SqlValue, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
     @overload
@@ -3295,6 +3342,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["salvage.move_outbox"], /, *, session_no: SqlValue, number: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.set_inbox"], /, *, state: SqlValue, turn_no: SqlValue, entry_no: SqlValue, reason: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.set_end"], /, *, told_no: SqlValue, superseded_by: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.set_outbox"], /, *, state: SqlValue, turn_no: SqlValue, instance_no: SqlValue, finished_at_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue) -> int: ...
     @overload

@@ -438,10 +438,7 @@ def complete(
             payload=payload,
         )
     _finish(tx, turn, "completed", reason, incomplete=incomplete)
-    require_one(
-        tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
-        _claimed_by(turn),
-    )
+    _finish_message(tx, turn, reason, told_no=None)
     if incomplete:
         # No answer, so what it would have answered beside its own message is still to be resumed.
         events.emit(
@@ -549,10 +546,17 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
     """
     turn = require_running(tx, turn_no)
     _finish(tx, turn, "aborted", reason)
-    require_one(
-        tx.run("inbox.finish", inbox_no=turn.inbox_no, turn_no=turn_no, reason=reason),
-        _claimed_by(turn),
+    told_no = events.emit(
+        tx,
+        "turn_aborted",
+        "user",
+        "The work on your message was stopped. It will not be answered.",
+        session_no=turn.session_no,
+        turn_no=turn_no,
+        inbox_no=turn.inbox_no,
+        reason=reason,
     )
+    _finish_message(tx, turn, reason, told_no=told_no)
     _supersede(tx, turn, "The work on your earlier message was stopped, too.")
 
 
@@ -673,14 +677,7 @@ def _give_up(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> bool
     message = tx.first("inbox.notified", inbox_no=inbox_no)
     if message is None or message.state not in OPEN:
         return False
-    told_no = events.emit(
-        tx,
-        "message_dead",
-        "user",
-        "Your message could not be answered. Please send it again.",
-        session_no=session_no,
-        inbox_no=inbox_no,
-    )
+    told_no = notify_dead(tx, inbox_no, session_no)
     changed = tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason, told_no=told_no)
     require_one(changed, f"inbox item {inbox_no} was open")
     events.emit(
@@ -692,6 +689,18 @@ def _give_up(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> bool
         inbox_no=inbox_no,
     )
     return True
+
+
+def notify_dead(tx: Tx, inbox_no: int, session_no: int | None) -> int:
+    """Tell the sender of a message that it was given up. Return the event's number."""
+    return events.emit(
+        tx,
+        "message_dead",
+        "user",
+        "Your message could not be answered. Please send it again.",
+        session_no=session_no,
+        inbox_no=inbox_no,
+    )
 
 
 def _finish(
@@ -706,6 +715,15 @@ def _finish(
         reason=reason,
     )
     require_one(finished, f"turn {turn.turn_no} was running")
+
+
+def _finish_message(
+    tx: Tx, turn: statements.TurnsGet, reason: str | None, *, told_no: int | None
+) -> None:
+    finished = tx.run(
+        "inbox.finish", inbox_no=turn.inbox_no, turn_no=turn.turn_no, reason=reason, told_no=told_no
+    )
+    require_one(finished, _claimed_by(turn))
 
 
 def _claimed_by(turn: statements.TurnsGet) -> str:

@@ -21,7 +21,8 @@ SQLite cannot read is a finding, and the walk continues with the next session. T
 the whole file is a single statement, hence a single snapshot. If it takes longer than
 `read_age_s_max`, it ends with a warning, because it would keep the WAL from being reset.
 
-This module walks the tables that belong to no single session. The invariants of one
+This module walks the tables that belong to no single session. `verify_inbox.py` has the
+messages, and the rule that each of them ends answered, or somebody is told. The invariants of one
 session are in `verify_session.py` (its row, branches and entries), `verify_text.py`,
 `verify_epochs.py` and `verify_archives.py`.
 """
@@ -32,13 +33,13 @@ from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.errors import ReadTooLong
-from sessiondb.limits import SEQ_BITS, SEQ_MAX
+from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
 
-from . import verify_steps
+from . import verify_inbox, verify_steps
 from .verify_session import SessionWalk
-from .verify_steps import UNREADABLE, Severity, Steps, at, pages, single
+from .verify_steps import UNREADABLE, Severity, Steps, pages, single
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -86,6 +87,7 @@ ADVICE: Final[dict[str, str]] = {
     "archive": _RESTORE,
     "inbox": "See `sessiondb inbox DB` and the table `turn`. "
     "Have the sender of a stuck message send it again.",
+    "unanswered": "Somebody waits for an answer that does not come. Have its sender send it again.",
     "turn": "Its lease ends it: a running lane takes the session over, and so does the next start.",
     "outbox": "See `sessiondb outbox DB`, and settle the reply by hand.",
     "event": "Use another name for the consumer, or restore a backup.",
@@ -149,7 +151,7 @@ class Walk:
         yield from self._guarded("the bindings", self._bindings())
         yield from self._guarded("the receipts of imports", self._sources())
         yield from self._guarded("the owners of entries", self._orphans())
-        yield from self._guarded("the inbox", self._inbox())
+        yield from self._guarded("the inbox", verify_inbox.walk(self.add))
         yield from self._guarded("the turns", self._turns())
         yield from self._guarded("the outbox", self._outbox())
         yield from self._guarded("the consumers of events", single(self._cursors))
@@ -250,56 +252,6 @@ class Walk:
 
     # -- the gateway's tables: each row and its counterpart, in one snapshot -----------
 
-    def _inbox(self) -> Steps:
-        return pages(
-            lambda tx, after, limit: tx.all("verify.inbox", after_no=after, limit=limit),
-            lambda row: row.inbox_no,
-            self._inbox_item,
-            first=0,
-        )
-
-    def _inbox_item(self, _tx: ReadTx, row: statements.VerifyInbox) -> None:
-        name = f"inbox item {row.inbox_no} is {row.state}, but"
-        if not row.is_json and row.state not in ("done", "dead"):
-            self.add(
-                "inbox", row.session_id, f"{name} its text is not JSON, so no turn can work on it"
-            )
-        if row.state == "claimed" and row.turn_state != "running":
-            self.add(
-                "inbox",
-                row.session_id,
-                f"{name} its turn {row.turn_no} is {row.turn_state or 'not there'}",
-            )
-        if row.state != "claimed" and row.turn_state == "running":
-            self.add("inbox", row.session_id, f"{name} its turn {row.turn_no} is running")
-        if row.turn_state is not None and (
-            row.turn_inbox_no != row.inbox_no or row.turn_session_no != row.session_no
-        ):
-            self.add(
-                "inbox",
-                row.session_id,
-                f"{name} its turn {row.turn_no} worked on item {row.turn_inbox_no}",
-            )
-        if row.state in ("claimed", "interrupted") and (row.entry_no is None or row.attempts < 1):
-            self.add("inbox", row.session_id, f"{name} it counts no attempt, or has no entry")
-        if (
-            row.entry_no is not None
-            and row.found_role != "user"
-            and row.archived_at_ms is None
-            and row.is_users
-        ):
-            self.add(
-                "inbox",
-                row.session_id,
-                f"{name} its entry {at(row.entry_no)} is not in the transcript",
-            )
-        if row.entry_no is not None and row.entry_no >> SEQ_BITS != row.session_no:
-            self.add(
-                "inbox",
-                row.session_id,
-                f"{name} its entry {at(row.entry_no)} lies in another session",
-            )
-
     def _turns(self) -> Steps:
         return pages(
             lambda tx, after, limit: tx.all("verify.turns", after_no=after, limit=limit),
@@ -317,6 +269,13 @@ class Walk:
                 "turn",
                 row.session_id,
                 f"{name} its inbox item {row.inbox_no} is {row.inbox_state or 'not there'}",
+            )
+        if row.state == "completed" and row.inbox_state not in ("done", None):
+            self.add(
+                "inbox",
+                row.session_id,
+                f"{name} its inbox item {row.inbox_no} is {row.inbox_state}: it would be answered "
+                "twice",
             )
         if row.expires_at_ms > row.deadline_ms:
             self.add("turn", row.session_id, f"{name} its lease runs past its deadline")

@@ -53,6 +53,8 @@ def _put(tx: Tx, work: Workspace, row: Any) -> None:
     ):
         _leave_out(work, row, "its number was never assigned")
         return
+    if row.table == "inbox":
+        values = _with_end(values)
     try:
         added = tx.run(AnyStatement(f"salvage.put_{row.table}"), **values)
     except (ConstraintFailed, InvalidInput) as error:
@@ -70,6 +72,12 @@ def _put(tx: Tx, work: Workspace, row: Any) -> None:
         work.note_number("inbox", int(match[1]))
     if row.table == "inbox":
         work.note_number("turn", values["turn_no"])
+
+
+def _with_end(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a message whose end is recorded, if only as not known, so that it can be stored."""
+    ended = values["state"] == "dead" or values["superseded_by"] is not None
+    return values | {"told_no": 0} if ended and values["told_no"] is None else values
 
 
 def _leave_out(work: Workspace, row: Any, reason: str) -> None:

@@ -211,6 +211,8 @@ def settle_states(work: Workspace) -> None:
             work.note_loss(
                 f"turn {row.turn_no} was running. Its message is lost, so it is interrupted now"
             )
+    for row in work.pages("ends", "inbox_no"):
+        _settle_end(work, row)
     for row in work.pages("outbox", "outbox_no"):
         _settle_reply(work, row)
     for row in work.pages("events", "event_no"):
@@ -264,6 +266,27 @@ def _settle_message(work: Workspace, row: Row) -> None:
             f"message {row.inbox_no} was {row.state}. "
             f"With the rest of its turn and its entry, it is {state} now"
         )
+
+
+def _settle_end(work: Workspace, row: Row) -> None:
+    """Keep what is known of how a message ended. 0 says that it is not known any more."""
+    told_no, other_no = row.told_no, row.superseded_by
+    if row.state in turns.OPEN:
+        told_no = other_no = None
+    else:
+        answered = row.state == "done" and row.turn_state == "completed"
+        is_lost = row.found_event_no is None if told_no is not None else not answered
+        if is_lost:
+            told_no = 0
+        if row.found_other_no is not None and (
+            row.other_state != "done" or row.other_turn_state not in ("completed", "aborted")
+        ):
+            other_no = 0
+    if (told_no, other_no) == (row.told_no, row.superseded_by):
+        return
+    if row.state == "dead":
+        told_no = work.write(turns.notify_dead, row.inbox_no, row.session_no)
+    work.change("set_end", inbox_no=row.inbox_no, told_no=told_no, superseded_by=other_no)
 
 
 def _settle_reply(work: Workspace, row: Row) -> None:

@@ -616,8 +616,9 @@ def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.M
         tmp_db,
         "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms)"
         " VALUES ('s', 'native', 3, 1, 1)",
-        "INSERT INTO outbox (session_no, target, state, created_at_ms, available_at_ms, payload)"
-        " VALUES (1, 't', 'pending', 1, 1, '{}')",
+        "INSERT INTO outbox (session_no, channel, target, state, created_at_ms, available_at_ms,"
+        " payload)"
+        " VALUES (1, 'c', 't', 'pending', 1, 1, '{}')",
     )
     assert "1 to send (full: no message is claimed until some are sent" in ok("status", tmp_db)
     with sync.open(tmp_db, readonly=True) as opened:

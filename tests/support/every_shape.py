@@ -83,7 +83,8 @@ async def fill(path: Path) -> None:
 async def work(db: sessiondb.SessionDB) -> None:
     """Leave messages, turns and replies in every state.
 
-    These are inbox items 1 to 5, turns 1 to 5 and replies 1 to 3.
+    These are inbox items 1 to 5, turns 1 to 5 and replies 1 to 3. Items 6 to 8 are another
+    session's: one that a later one superseded, that one, and one that waits.
     """
     for name in ("answered", "failing", "dead", "cut", "waiting"):
         await say(db, name)
@@ -105,6 +106,11 @@ async def work(db: sessiondb.SessionDB) -> None:
     await interrupt(db, (await claimed(db)).turn_no)
     running = await claimed(db)
     assert (running.turn_no, running.inbox_no) == (5, 5)
+    await say(db, "overtaken", "agent:main:web:2")
+    await interrupt(db, (await claimed(db)).turn_no)
+    await say(db, "later", "agent:main:web:2")
+    await complete(db, (await claimed(db)).turn_no, "both")
+    await say(db, "last", "agent:main:web:2")
     async for event in db.events("operator", from_start=True):
         if event.event_no == 3:
             break

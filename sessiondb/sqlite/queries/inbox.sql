@@ -83,8 +83,9 @@ UPDATE inbox SET state = 'claimed', attempts = attempts + 1, turn_no = :turn_no,
 WHERE inbox_no = :inbox_no AND state = 'queued';
 
 -- name: finish, one row or none
--- Finish a message: claimed -> done, by the turn that claimed it.
-UPDATE inbox SET state = 'done', reason = :reason
+-- Finish a message: claimed -> done, by the turn that claimed it. Without an answer with
+-- the event that tells its sender.
+UPDATE inbox SET state = 'done', reason = :reason, told_no = :told_no
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: retry, one row or none

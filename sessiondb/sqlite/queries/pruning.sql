@@ -39,10 +39,15 @@ FROM turn AS t WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
 DELETE FROM turn WHERE turn_no IN (SELECT value FROM json_each(:numbers)) AND state <> 'running';
 
 -- name: event
--- Return the next events by number, likewise for all, handled or not.
-SELECT event_no AS no, at_ms < :before_ms AS prunable, at_ms >= :before_ms AS young
+-- Return the next events by number, likewise for all, handled or not, that no message
+-- has as the event of its end. So a sender can see it as long as the message is there.
+SELECT event_no AS no,
+       at_ms < :before_ms
+         AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.told_no = event_no) AS prunable,
+       at_ms >= :before_ms AS young
 FROM event WHERE event_no > :after_no ORDER BY event_no LIMIT :limit;
 
 -- name: delete_event, any rows
--- Delete events.
-DELETE FROM event WHERE event_no IN (SELECT value FROM json_each(:numbers));
+-- Delete events that no message has as the event of its end.
+DELETE FROM event WHERE event_no IN (SELECT value FROM json_each(:numbers))
+  AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.told_no = event_no);

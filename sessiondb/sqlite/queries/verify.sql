@@ -184,11 +184,15 @@ FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.import_file_no > :after_no ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: inbox
--- Return messages with the turns that claimed them last, and their entries, a page at a
--- time. Reads no payload of an entry. A role is compared here and not returned: it may
--- be half an emoji, which is no text. Of two roles the last one counts.
+-- Return messages with the turns that claimed them last, their entries, and the events
+-- that told their senders of their ends, a page at a time. Reads no payload of an entry.
+-- A role is compared here and not returned: it may be half an emoji, which is no text.
+-- Of two roles the last one counts.
 SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no,
-       i.entry_no, t.state AS turn_state,
+       i.entry_no, i.superseded_by, i.told_no, v.kind AS told_kind, v.audience AS told_audience,
+       v.session_no AS told_session_no,
+       CAST(coalesce(v.data ->> '$.inbox_no', 0) AS INTEGER) AS told_inbox_no,
+       e.branch_no AS entry_branch_no, t.state AS turn_state,
        t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no,
        json_valid(i.payload) AS is_json,
        CASE WHEN json_valid(i.payload) THEN
@@ -197,7 +201,18 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
 FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no
 LEFT JOIN turn AS t ON t.turn_no = i.turn_no
 LEFT JOIN entry AS e ON e.entry_no = i.entry_no
+LEFT JOIN event AS v ON v.event_no = i.told_no
 WHERE i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;
+
+-- name: successor
+-- Return the message that superseded another one, with its last turn, and its entry: where
+-- the context began for it, and what that kept.
+SELECT i.session_no, i.state, i.turn_no, i.entry_no, t.state AS turn_state, e.branch_no,
+       e.boundary_no, b.first_kept_no
+FROM inbox AS i LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no
+LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
+WHERE i.inbox_no = :inbox_no;
 
 -- name: turns
 -- Return turns with the messages that they work on, a page at a time.

@@ -29,12 +29,18 @@ class Message:
     lane: str
     accepted_ms: int
     available_ms: int
+    lane_accepted: str
     state: str = "queued"
     attempts: int = 0
     turn: int | None = None
     timeout_ms: int | None = None
     by_person: bool = False
     superseded_by: int | None = None
+    text: str = ""
+    edited: int = 0
+    edit_of: int | None = None
+    is_told: bool = False
+    """Its sender was told that it ended without an answer."""
 
 
 @dataclass
@@ -71,6 +77,10 @@ class Reply:
         return self.attempts - self.attempts_before
 
 
+class Conflict(Exception):
+    """The event is known, and is another message."""
+
+
 @dataclass
 class Gateway:
     """The whole gateway."""
@@ -87,19 +97,47 @@ class Gateway:
 
     # -- inbox -------------------------------------------------------------------------------
 
+    def known(self, event: str) -> Message | None:
+        return next((message for message in self.messages if message.event == event), None)
+
     def accept(
-        self, event: str, session: int, lane: str, now_ms: int
+        self, event: str, session: int, lane: str, now_ms: int, text: str
     ) -> tuple[Message | None, bool]:
         """Return the message and whether it was known. None if its session is full."""
-        known = next((message for message in self.messages if message.event == event), None)
+        known = self.known(event)
         if known is not None:
+            if known.session != session or (not known.edited and known.text != text):
+                raise Conflict
             return known, True
         if self.is_full(session):
             return None, False
-        message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms)
-        message.by_person = lane == "main"
+        message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms, lane)
+        message.by_person, message.text = lane == "main", text
         self.messages.append(message)
         return message, False
+
+    def edit(
+        self, known: Message, session: int, text: str, version: int, now_ms: int
+    ) -> tuple[Message | None, str]:
+        """Return the message with the newest text, and what became of the edit. None: full."""
+        if known.session != session:
+            raise Conflict
+        edits = [message for message in self.messages if message.edit_of == known.number]
+        newest = [known, *edits][-1]
+        if version <= known.edited:
+            return newest, "known"
+        if text == newest.text:
+            return newest, "unchanged"
+        if newest.state == "queued" and newest.turn is None:
+            known.edited, newest.text = version, text
+            return newest, "replaced"
+        event, lane = f"{known.event} edit {version}", known.lane_accepted
+        follower, _ = self.accept(event, session, lane, now_ms, text)
+        if follower is None:
+            return None, "full"
+        known.edited, follower.edit_of = version, known.number
+        follower.by_person = known.by_person
+        return follower, "queued"
 
     def is_full(self, session: int) -> bool:
         waiting = [
@@ -180,8 +218,8 @@ class Gateway:
         message.turn = turn.number
         self.turns.append(turn)
         said = self.said.setdefault(message.session, [])
-        if said[-1:] != [message.event]:
-            said.append(message.event)
+        if said[-1:] != [message.text]:
+            said.append(message.text)
         return turn
 
     def supersede(self, turn: Turn) -> None:
@@ -198,6 +236,7 @@ class Gateway:
                 and turn.message.by_person
             ):
                 other.state, other.superseded_by = "done", turn.message.number
+                other.is_told = True
                 self.events.append("message_superseded")
 
     # -- ends --------------------------------------------------------------------------------
@@ -238,7 +277,8 @@ class Gateway:
         self.events.append("turn_interrupted")
 
     def abort(self, turn: Turn) -> None:
-        turn.state, turn.message.state = "aborted", "done"
+        turn.state, turn.message.state, turn.message.is_told = "aborted", "done", True
+        self.events.append("turn_aborted")
         self.supersede(turn)
 
     def renew(self, turn: Turn, now_ms: int, lease_ms: int) -> None:
@@ -262,7 +302,7 @@ class Gateway:
         return len(lost)
 
     def dead_letter(self, message: Message) -> None:
-        message.state = "dead"
+        message.state, message.is_told = "dead", True
         self.events += ["message_dead", "message_dead"]
 
     # -- replies -----------------------------------------------------------------------------
@@ -384,6 +424,7 @@ class Gateway:
 
     def requeue(self, message: Message, now_ms: int) -> None:
         message.state, message.attempts, message.available_ms = "queued", 0, now_ms
+        message.is_told = False
 
     def drop(self, message: Message) -> None:
         message.state = "done"

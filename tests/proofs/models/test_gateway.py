@@ -16,11 +16,13 @@ transcript and every event must equal the model's. At the end `verify` finds not
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +40,30 @@ from hypothesis.stateful import (
 import sessiondb
 from sessiondb import process
 from sessiondb.gateway import inbox, outbox, recovery, turns
+from sessiondb.maintenance import verify_inbox
 from sessiondb.sqlite import writer
 from sessiondb.transcript import context, registry
 from sessiondb.transcript.entries import prepare
-from tests.proofs.models.gateway import LANES, WAITING_MAX, Gateway, Message, Reply, Turn
+from tests.proofs.models.gateway import (
+    LANES,
+    WAITING_MAX,
+    Conflict,
+    Gateway,
+    Message,
+    Reply,
+    Turn,
+)
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.support.core import user
-from tests.support.gateway import Clock, complete, fail, inbox_states, look
+from tests.support.gateway import (
+    Clock,
+    claim,
+    complete,
+    fail,
+    inbox_states,
+    look,
+    nothing_open,
+)
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
@@ -124,15 +143,59 @@ class Machine(RuleBasedStateMachine):
         message = self.model.messages[pick % len(self.model.messages)]
         self._accept(message.event, message.session, message.lane)
 
-    def _accept(self, event: str, session: int, lane: str) -> None:
-        arguments = ("web", event, f"agent:main:web:{session}", user(event))
-        if session in self.model.ended and not any(
-            message.event == event for message in self.model.messages
-        ):
+    @rule(pick=numbers, session=st.integers(1, SESSIONS), text=st.sampled_from(["", "other"]))
+    @precondition(lambda self: self.model.messages)
+    def accept_something_else(self, pick: int, session: int, text: str) -> None:
+        """A channel numbers its messages per conversation, or gives a number out again."""
+        message = self.model.messages[pick % len(self.model.messages)]
+        self._accept(message.event, session, message.lane, text or message.text)
+
+    @rule(pick=numbers, version=st.integers(1, 4), changes=st.booleans())
+    @precondition(lambda self: self.model.messages)
+    def edit(self, pick: int, version: int, changes: bool) -> None:
+        """A sender edits a message, in any state, and edits come in any order, and again."""
+        message = self.model.messages[pick % len(self.model.messages)]
+        self._edit(message, version, f"{message.event} v{version}" if changes else message.text)
+
+    def _edit(self, message: Message, version: int, text: str) -> None:
+        call = partial(
+            self.call,
+            self.db.edit,
+            "web",
+            message.event,
+            f"agent:main:web:{message.session}",
+            user(text),
+            version=version,
+        )
+        known = len(self.model.messages)
+        wanted, how = self.model.edit(message, message.session, text, version, self.clock())
+        if wanted is None:
+            with pytest.raises(sessiondb.SessionBusy):
+                call()
+        elif len(self.model.messages) > known and message.session in self.model.ended:
+            self.model.messages.pop()  # it would have waited as a message
+            message.edited = 0
+            with pytest.raises(sessiondb.SessionEnded):
+                call()
+        else:
+            edited = call()
+            assert (edited.inbox_no, edited.duplicate) == (wanted.number, how == "known")
+            assert how in ("known", edited.outcome)
+
+    def _accept(self, event: str, session: int, lane: str, text: str = "") -> None:
+        known = self.model.known(event)
+        text = text or (known.text if known is not None else event)
+        arguments = ("web", event, f"agent:main:web:{session}", user(text))
+        if session in self.model.ended and known is None:
             with pytest.raises(sessiondb.SessionEnded):
                 self.call(self.db.accept, *arguments, lane=lane)
             return
-        message, duplicate = self.model.accept(event, session, lane, self.clock())
+        try:
+            message, duplicate = self.model.accept(event, session, lane, self.clock(), text)
+        except Conflict:
+            with pytest.raises(sessiondb.IdentityConflict):
+                self.call(self.db.accept, *arguments, lane=lane)
+            return
         if message is None:
             with pytest.raises(sessiondb.SessionBusy) as busy:
                 self.call(self.db.accept, *arguments, lane=lane)
@@ -495,11 +558,16 @@ class Machine(RuleBasedStateMachine):
             (turn.state, turn.message.number, turn.incomplete, turn.expires_ms)
             for turn in model.turns
         ]
+        assert [bool(row.told_no) for row in await look(self.db, "inbox")] == [
+            message.is_told for message in model.messages
+        ]
         text: dict[int, list[str]] = {}
         for row in await look(self.db, "user_entries"):
             found = re.fullmatch(r"inbox:(\d+)(:\d+)?", row.idempotency_key)
             assert found is not None, "it was appended with another key"
-            text.setdefault(row.session_no, []).append(model.messages[int(found[1]) - 1].event)
+            content = json.loads(row.payload)["message"]["content"]
+            assert content == model.messages[int(found[1]) - 1].text
+            text.setdefault(row.session_no, []).append(content)
         assert text == model.said
         found = [
             (row.session_no, row.payload, row.state, row.attempts, row.available_at_ms)
@@ -510,10 +578,39 @@ class Machine(RuleBasedStateMachine):
             for reply in model.replies
         ]
         assert [row.kind for row in await look(self.db, "events")] == model.events
+        await self._nobody_waits_in_vain()
+
+    async def _nobody_waits_in_vain(self) -> None:
+        """Let `verify` judge each message: it is open, answered, or its sender was told."""
+        found: list[str] = []
+
+        def judge(tx: Any) -> None:
+            for step in verify_inbox.walk(lambda check, session_id, what: found.append(what)):
+                step(tx)
+
+        await self.db.read("verify", judge)
+        assert found == []
+
+    def let_all_end(self) -> None:
+        """Run every lane, as often as it takes. No message may be left that never ends."""
+        for _ in range(20 * len(self.model.messages) + 20):
+            self.clock.pass_ms(61_000)
+            for lane in LANES:
+                self.call(self.db.write, "test", partial(turns.take_over_expired, lane=lane))
+            self.call(self.db.resume, sessiondb.ResumePolicy(budget_per_start=10**6))
+            for lane in LANES:
+                started = self.call(claim, self.db, lane)
+                if started is not None:
+                    self.call(complete, self.db, started.turn_no, "at last")
+            if self.call(nothing_open, self.db):
+                return
+        left = self.call(inbox_states, self.db)
+        raise AssertionError(f"messages wait for ever: {left}")
 
     def teardown(self) -> None:
         try:
             if self.db is not None:
+                self.let_all_end()
                 report = self.call(self.db.verify)
                 assert report.findings == (), report.findings
         finally:

@@ -176,7 +176,8 @@ CHANGES = [
         lambda w, tx: turns.abort(tx, w.no("turn running#1"), "stop"),
         {
             "turn running#1": ANY,
-            "inbox running": {"state": "done", "reason": "stop"},
+            "inbox running": {"state": "done", "reason": "stop", "told_no": ANY},
+            "+event turn_aborted/user": ANY,
         },
     ),
     Change(
@@ -339,7 +340,13 @@ GUARDS = [
         lambda row: {"inbox_no": row["inbox_no"], "turn_no": 1, "entry_no": 1},
         state("queued"),
     ),
-    Guard("inbox.finish", "inbox", by_turn, state("claimed"), fences=("turn_no",)),
+    Guard(
+        "inbox.finish",
+        "inbox",
+        lambda row: by_turn(row) | {"told_no": None},
+        state("claimed"),
+        fences=("turn_no",),
+    ),
     Guard(
         "inbox.retry",
         "inbox",

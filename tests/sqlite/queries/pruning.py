@@ -29,8 +29,20 @@ def prune(w: World, _tx: Recorder) -> None:
         anyio.run(run)
 
 
+def tells_an_end(w: World, event: Any, *states: str) -> bool:
+    """Return whether a message, in one of these states, has the event as that of its end."""
+    return any(
+        row["told_no"] == event["event_no"] and row["state"] in (states or ("done", "dead"))
+        for _, row in w.rows("inbox")
+    )
+
+
 def pruned(w: World) -> Changes:
-    old = [label for label, row in w.rows("event") if row["at_ms"] < BEFORE]
+    old = [
+        label
+        for label, row in w.rows("event")
+        if row["at_ms"] < BEFORE and not tells_an_end(w, row, "dead")
+    ]
     old += [f"outbox {name}" for name in ("web:done-old", "telegram:done-old-too")]
     for name in ("done-old", "done-old-too", "aborted-old"):
         old += [f"inbox {name}", f"turn {name}#1"]
@@ -74,9 +86,9 @@ CHANGES = [
     ),
     Change(
         "pruning.delete_event",
-        "every named one",
+        "those that no message has as the event of its end",
         delete_all("pruning.delete_event", "event"),
-        finished("event", lambda _: True),
+        lambda w: {f"-{label}": {} for label, row in w.rows("event") if not tells_an_end(w, row)},
     ),
     Change(
         "pruning.delete_event",
@@ -123,7 +135,7 @@ PRUNABLE: dict[str, Callable[[World, Any], bool]] = {
     "outbox": lambda _, row: row["state"] == "sent",
     "inbox": lambda _, row: row["state"] == "done",
     "turn": lambda w, row: row["state"] != "running" and not has_message(w, row),
-    "event": lambda _, __: True,
+    "event": lambda w, row: not tells_an_end(w, row),
 }
 
 

@@ -1,0 +1,172 @@
+"""The inbox: each message beside its turn, its entry, the event of its end and its successor.
+
+The rule that all of it serves: every accepted message ends answered, or dead with an event
+that its sender can see, or superseded by a turn whose context contains it, with an event.
+
+* Answered: a turn of it completed.
+* Dead, dropped or stopped: `told_no` is an event for its sender, of the kind that belongs
+  to that end, and the event exists. Pruning keeps such events as long as their messages.
+* Superseded: the other message is a later one of the same session, and a turn answered or a
+  person stopped it. The context of that turn contained this message's entry. This is derived
+  from the two entries alone, which never change, whatever has become of the context since.
+
+What was pruned or archived is not missed. A message that ended before schema 4 has 0 where the
+event's number stands: its event is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from sessiondb.backend import ReadTx
+from sessiondb.limits import SEQ_BITS
+
+from .verify_steps import Steps, at, is_on_path, pages
+
+if TYPE_CHECKING:
+    from sessiondb import statements
+
+Add = Callable[[str, str | None, str], None]
+
+OPEN: Final = ("queued", "claimed", "interrupted")
+_ENDED: Final = ("completed", "aborted")
+
+
+def walk(add: Add) -> Steps:
+    """Yield the steps of a walk over the inbox. `add` takes a check, a session and a finding."""
+    return pages(
+        lambda tx, after, limit: tx.all("verify.inbox", after_no=after, limit=limit),
+        lambda row: row.inbox_no,
+        lambda tx, row: _Message(tx, row, add).check(),
+        first=0,
+    )
+
+
+class _Message:
+    """One message and its counterparts, of one snapshot."""
+
+    def __init__(self, tx: ReadTx, row: statements.VerifyInbox, add: Add) -> None:
+        self.tx = tx
+        self.row = row
+        self._add = add
+
+    def check(self) -> None:
+        """Report everything that does not hold for this message."""
+        self._check_turn()
+        self._check_entry()
+        self._check_end()
+        self._check_event()
+        if self.row.superseded_by:
+            self._check_successor(self.row.superseded_by)
+
+    def add(self, what: str, check: str = "inbox") -> None:
+        """Report that the message is in its state, but something is not so."""
+        name = f"inbox item {self.row.inbox_no} is {self.row.state}, but"
+        self._add(check, self.row.session_id, f"{name} {what}")
+
+    def _check_turn(self) -> None:
+        row = self.row
+        if row.state == "claimed" and row.turn_state != "running":
+            self.add(f"its turn {row.turn_no} is {row.turn_state or 'not there'}")
+        if row.state != "claimed" and row.turn_state == "running":
+            self.add(f"its turn {row.turn_no} is running")
+        if row.turn_state is not None and (
+            row.turn_inbox_no != row.inbox_no or row.turn_session_no != row.session_no
+        ):
+            self.add(f"its turn {row.turn_no} worked on item {row.turn_inbox_no}")
+
+    def _check_entry(self) -> None:
+        row = self.row
+        if not row.is_json and row.state in OPEN:
+            self.add("its text is not JSON, so no turn can work on it")
+        if row.state in ("claimed", "interrupted") and (row.entry_no is None or row.attempts < 1):
+            self.add("it counts no attempt, or has no entry")
+        if row.entry_no is None:
+            return
+        if row.found_role != "user" and row.archived_at_ms is None and row.is_users:
+            self.add(f"its entry {at(row.entry_no)} is not in the transcript")
+        if row.entry_no >> SEQ_BITS != row.session_no:
+            self.add(f"its entry {at(row.entry_no)} lies in another session")
+
+    def _check_end(self) -> None:
+        """Check that a message that ended was answered, or somebody was told."""
+        row = self.row
+        if row.state in OPEN:
+            if row.told_no is not None or row.superseded_by is not None:
+                self.add("its sender was told that it ended", "unanswered")
+            if row.archived_at_ms is not None:
+                self.add("its session is archived, so no turn can work on it", "unanswered")
+        elif row.state == "dead" and row.archived_at_ms is not None and row.told_no:
+            self.add("its session is archived, so nobody can requeue it", "unanswered")
+        if row.told_no is not None or row.state in OPEN:
+            return
+        if row.state == "dead":
+            self.add("no event told its sender", "unanswered")
+        elif row.turn_state != "completed":
+            self.add(
+                f"its turn {row.turn_no} is {row.turn_state or 'not there'}, "
+                "and no event told its sender",
+                "unanswered",
+            )
+
+    def _check_event(self) -> None:
+        """Check that the event of an end exists, is this message's, and reaches its sender."""
+        row = self.row
+        if not row.told_no:
+            return
+        if row.told_kind is None:
+            self.add(f"event {row.told_no}, which told its sender, is not there", "unanswered")
+        elif (
+            row.told_kind != self._kind_of_end()
+            or row.told_audience != "user"
+            or row.told_inbox_no != row.inbox_no
+            or row.told_session_no not in (None, row.session_no)
+        ):
+            self.add(
+                f"event {row.told_no}, which is to have told its sender, is {row.told_kind} for "
+                f"{row.told_audience} about item {row.told_inbox_no}",
+                "unanswered",
+            )
+
+    def _kind_of_end(self) -> str:
+        if self.row.superseded_by is not None:
+            return "message_superseded"
+        return "turn_aborted" if self.row.turn_state == "aborted" else "message_dead"
+
+    def _check_successor(self, other_no: int) -> None:
+        """Check that the message that superseded this one ended, with this one in its context."""
+        row, other = self.row, self.tx.first("verify.successor", inbox_no=other_no)
+        if row.state != "done":
+            self.add(f"item {other_no} superseded it", "unanswered")
+        if other is None:  # pruned
+            return
+        if other_no <= row.inbox_no or other.session_no != row.session_no:
+            self.add(
+                f"item {other_no}, which superseded it, is no later one of its session",
+                "unanswered",
+            )
+        elif other.state != "done" or other.turn_state not in _ENDED:
+            self.add(
+                f"item {other_no}, which superseded it, is {other.state}, and its turn "
+                f"{other.turn_no} is {other.turn_state or 'not there'}",
+                "unanswered",
+            )
+        elif row.archived_at_ms is None and not self._was_in_context(other):
+            self.add(
+                f"the turn of item {other_no}, which superseded it, did not have it in its context",
+                "unanswered",
+            )
+
+    def _was_in_context(self, other: statements.VerifySuccessor) -> bool:
+        """Tell whether the context that ended with another message's entry contained this one's."""
+        row = self.row
+        if row.entry_no is None or other.entry_no is None or row.entry_no >= other.entry_no:
+            return False
+        if not is_on_path(
+            self.tx, row.entry_no, row.entry_branch_no, other.branch_no, other.entry_no
+        ):
+            return False
+        if other.boundary_no is None or row.entry_no > other.boundary_no:
+            return True
+        return other.first_kept_no is not None and row.entry_no >= other.first_kept_no
