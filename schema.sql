@@ -16,9 +16,9 @@
 PRAGMA application_id = 0x53455344;   -- "SESD"
 PRAGMA user_version = 4;
 
--- One row per process that opened the file for writing. A process is alive if boot_id,
--- pid and the pid's start time match, so a recycled pid is not mistaken for it. For
--- another boot or host only the lease's end counts.
+-- One row each time that a process opened the file for writing. The process lives while it
+-- holds a lock on byte `instance_no` of the file beside the database whose name ends in
+-- "-alive". host, boot_id, pid and pid_started are for a person to read.
 CREATE TABLE instance (
   instance_no    INTEGER PRIMARY KEY,
   host           TEXT    NOT NULL,
@@ -28,7 +28,9 @@ CREATE TABLE instance (
   program        TEXT    NOT NULL,
   opened_at_ms   INTEGER NOT NULL,
   closed_at_ms   INTEGER,                       -- NULL: running, or died and not yet recovered
-  unclean        INTEGER NOT NULL DEFAULT 0     -- 1: it died without closing
+  unclean        INTEGER NOT NULL DEFAULT 0,    -- 1: it died without closing
+  database_file  TEXT,                          -- device and inode of this database, and ...
+  lock_file      TEXT                           -- ... of the file with the lock. NULL: no lock
 ) STRICT;
 CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
 CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;

@@ -5,8 +5,8 @@ transaction handle, `Tx`, and run *named* statements. They know no SQL text, no
 connection and no driver, so a second engine needs only its own `.sql` files and its own
 `Backend`.
 
-A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `stats` and `close`
-(opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
+A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `liveness`, `stats` and
+`close` (opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
 
 * `read(fn)` runs on a reader thread inside one short snapshot.
 * `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT`, which it may
@@ -24,10 +24,12 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypeVar
+
+from .process import Registered
 
 T = TypeVar("T")
 
@@ -166,6 +168,15 @@ class Backend(Protocol):
         """Return up to `pages` free pages to the file system, and how many those were.
 
         Others write in between.
+        """
+
+    def liveness(self, registrations: Sequence[Registered]) -> list[bool | None]:
+        """Tell of each instance whether its process lives. None: it cannot be known.
+
+        Exact for every process of this machine, whatever its PID namespace, its container or
+        its host name. None when the file with its lock was moved or deleted, and on a file
+        system without locks. Then the end of its leases decides. Asks the kernel, outside
+        any transaction: use a thread.
         """
 
     def stats(self) -> dict[str, Any]:

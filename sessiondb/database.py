@@ -509,7 +509,7 @@ class SessionDB:
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""
         rows = await self.read("held", lambda tx: tx.all("recovery.held"))
-        return await anyio.to_thread.run_sync(status.holdings, rows)
+        return await anyio.to_thread.run_sync(status.holdings, rows, self.backend)
 
     # -- outbox --------------------------------------------------------------------------------
 
@@ -710,7 +710,7 @@ class SessionDB:
     def _own_files(self) -> list[str]:
         """Return the files that no import may read and no export may touch."""
         path = str(self.backend.stats()["path"])
-        return [path + suffix for suffix in ("", "-wal", "-shm", "-journal")]
+        return [path + suffix for suffix in ("", "-wal", "-shm", "-journal", "-alive")]
 
     # -- the database --------------------------------------------------------------------------
 
@@ -797,7 +797,7 @@ class SessionDB:
             now_ms=at_ms,
         )
         snapshot = await self.read("status", read)
-        described = await anyio.to_thread.run_sync(status.with_liveness, snapshot)
+        described = await anyio.to_thread.run_sync(status.with_liveness, snapshot, self.backend)
         return dataclasses.replace(described, concerns=stats["concerns"])
 
 

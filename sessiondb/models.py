@@ -401,4 +401,4 @@ class Holding:
     pid: int
     program: str
     alive: bool | None
-    """None: unknown, because it is on another host."""
+    """None: unknown, because the file with its lock was moved or deleted."""

@@ -1,13 +1,11 @@
-"""The identity of this process, and whether another process is still alive.
+"""The identity of this process: what a person is shown of who holds what.
 
-A pid alone proves nothing: pids are recycled, containers number them afresh, and a reboot
-reuses them all. So an identity is host, boot, pid and the kernel's start time of that pid. On
-the same boot of the same host the answer is exact. About any other host nothing can be known
-from here, and the caller goes by expiry.
+Host, boot, pid and the kernel's start time of that pid tell a person which process it is.
+They decide nothing: pids are recycled, and containers number them afresh under host names
+of their own. Whether a process lives is known to the lock that it holds
+(`Backend.liveness`), and only there.
 
-Where there is no /proc (macOS) the boot and the start time are empty, and a pid that
-exists counts as alive. The answer errs towards "alive", so a lease is released late
-rather than taken from its owner.
+Where there is no /proc (macOS) the boot and the start time are empty.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 COMMAND_LINE = "sessiondb"
 """The program name of the command line. Gateways have names of their own."""
@@ -36,37 +35,80 @@ class Identity:
     pid_started: int
 
 
-def recorded(
-    host: str | None, boot_id: str | None, pid: int | None, pid_started: int | None
-) -> Identity | None:
-    """Return the process that a row names. None if the outer join found none."""
-    if host is None or boot_id is None or pid is None or pid_started is None:
+class Registered(Protocol):
+    """A row that names an instance, with what tells whether its process lives."""
+
+    @property
+    def instance_no(self) -> int: ...
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def database_file(self) -> str | None: ...
+    @property
+    def lock_file(self) -> str | None: ...
+
+
+class Joined(Protocol):
+    """A row that may have found no instance in its outer join."""
+
+    @property
+    def instance_no(self) -> int | None: ...
+    @property
+    def program(self) -> str | None: ...
+    @property
+    def host(self) -> str | None: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def boot_id(self) -> str | None: ...
+    @property
+    def database_file(self) -> str | None: ...
+    @property
+    def lock_file(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A holder in plain values, which outlive the row. A `Registered`, and for a person's eyes."""
+
+    instance_no: int
+    program: str
+    host: str
+    pid: int
+    boot_id: str
+    database_file: str | None
+    lock_file: str | None
+
+
+def owner(row: Joined) -> Owner | None:
+    """Return the holder that a row names. None if the outer join found none."""
+    if (
+        row.instance_no is None
+        or row.program is None
+        or row.host is None
+        or row.pid is None
+        or row.boot_id is None
+    ):
         return None
-    return Identity(host, boot_id, pid, pid_started)
+    return Owner(
+        row.instance_no,
+        row.program,
+        row.host,
+        row.pid,
+        row.boot_id,
+        row.database_file,
+        row.lock_file,
+    )
 
 
 def identity() -> Identity:
     """Return the identity of this process. Not cached: a forked child has another one."""
     pid = os.getpid()
-    return Identity(socket.gethostname(), _boot_id(), pid, _started(pid) or 0)
+    return Identity(socket.gethostname(), boot_id(), pid, _started(pid) or 0)
 
 
-def is_alive(host: str, boot_id: str, pid: int, pid_started: int) -> bool | None:
-    """Tell whether that process still runs. None when it is on another host."""
-    if host != socket.gethostname():
-        return None
-    if boot_id != _boot_id():
-        return False
-    if not _has_proc():
-        return _pid_exists(pid)
-    return _started(pid) == pid_started
-
-
-def _has_proc() -> bool:
-    return (_PROC / "self" / "stat").exists()
-
-
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return what this start of the machine is called. Empty when the system does not tell."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -74,23 +116,10 @@ def _boot_id() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Return the start time of `pid` in kernel ticks since boot. None if it does not run."""
+    """Return when `pid` began, in kernel ticks since boot. None if the system does not tell."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The command name may hold spaces and brackets, so count from its last bracket.
-    state, *rest = stat.rpartition(")")[2].split()
-    if state in "ZX":  # a zombie keeps its pid until its parent waits, but holds nothing any more
-        return None
-    return int(rest[_START_TIME - 1])
-
-
-def _pid_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return int(stat.rpartition(")")[2].split()[_START_TIME])

@@ -187,11 +187,13 @@ class CompactionRunning(NamedTuple):
     trigger: str
     begun_at_ms: int
     deadline_ms: int
-    host: str | None
-    boot_id: str | None
-    pid: int | None
-    pid_started: int | None
+    instance_no: int | None
     program: str | None
+    host: str | None
+    pid: int | None
+    boot_id: str | None
+    database_file: str | None
+    lock_file: str | None
 
 
 class CompactionRecent(NamedTuple):
@@ -758,7 +760,7 @@ class InboxOpen(NamedTuple):
 
 
 class InstanceInsert(NamedTuple):
-    """instance.insert: Register this process as one that may write. Every lease and job names it by the returned number."""
+    """instance.insert: Register this process as one that may write, and return its number. `hold` completes it in the same transaction."""
 
     instance_no: int
 
@@ -860,9 +862,19 @@ class RecoveryOpenInstances(NamedTuple):
     host: str
     boot_id: str
     pid: int
-    pid_started: int
     program: str
     opened_at_ms: int
+    database_file: str | None
+    lock_file: str | None
+
+
+class RecoveryIsOpen(NamedTuple):
+    """recovery.is_open: Return a registration that has not been closed."""
+
+    instance_no: int
+
+
+RecoveryIdle = RecoveryIsOpen  # recovery.idle
 
 
 class RecoveryRunningCompactions(NamedTuple):
@@ -894,10 +906,12 @@ class RecoveryHeld(NamedTuple):
     since_ms: int
     until_ms: int
     host: str
-    boot_id: str
     pid: int
-    pid_started: int
     program: str
+    instance_no: int
+    boot_id: str
+    database_file: str | None
+    lock_file: str | None
 
 
 class RegistryInsert(NamedTuple):
@@ -1330,9 +1344,10 @@ class StatusRunning(NamedTuple):
     instance_no: int | None
     program: str | None
     host: str | None
-    boot_id: str | None
     pid: int | None
-    pid_started: int | None
+    boot_id: str | None
+    database_file: str | None
+    lock_file: str | None
 
 
 class StatusStuck(NamedTuple):
@@ -1352,9 +1367,10 @@ class StatusProcesses(NamedTuple):
     program: str
     pid: int
     host: str
-    boot_id: str
-    pid_started: int
     opened_at_ms: int
+    boot_id: str
+    database_file: str | None
+    lock_file: str | None
 
 
 class StatusRelations(NamedTuple):
@@ -2102,6 +2118,10 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["recovery.open_instances"], /, *, after_no: SqlValue, limit: SqlValue) -> RecoveryOpenInstances | None: ...
     @overload
+    def first(self, statement: Literal["recovery.is_open"], /, *, instance_no: SqlValue) -> RecoveryIsOpen | None: ...
+    @overload
+    def first(self, statement: Literal["recovery.idle"], /, *, instances: SqlValue) -> RecoveryIdle | None: ...
+    @overload
     def first(self, statement: Literal["recovery.running_compactions"], /, *, instance_no: SqlValue, limit: SqlValue) -> RecoveryRunningCompactions | None: ...
     @overload
     def first(self, statement: Literal["recovery.overdue_compactions"], /, *, before_ms: SqlValue, limit: SqlValue) -> RecoveryOverdueCompactions | None: ...
@@ -2500,6 +2520,10 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["recovery.open_instances"], /, *, after_no: SqlValue, limit: SqlValue) -> RecoveryOpenInstances: ...
     @overload
+    def one(self, statement: Literal["recovery.is_open"], /, *, instance_no: SqlValue) -> RecoveryIsOpen: ...
+    @overload
+    def one(self, statement: Literal["recovery.idle"], /, *, instances: SqlValue) -> RecoveryIdle: ...
+    @overload
     def one(self, statement: Literal["recovery.running_compactions"], /, *, instance_no: SqlValue, limit: SqlValue) -> RecoveryRunningCompactions: ...
     @overload
     def one(self, statement: Literal["recovery.overdue_compactions"], /, *, before_ms: SqlValue, limit: SqlValue) -> RecoveryOverdueCompactions: ...
@@ -2894,6 +2918,10 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["recovery.open_instances"], /, *, after_no: SqlValue, limit: SqlValue) -> list[RecoveryOpenInstances]: ...
     @overload
+    def all(self, statement: Literal["recovery.is_open"], /, *, instance_no: SqlValue) -> list[RecoveryIsOpen]: ...
+    @overload
+    def all(self, statement: Literal["recovery.idle"], /, *, instances: SqlValue) -> list[RecoveryIdle]: ...
+    @overload
     def all(self, statement: Literal["recovery.running_compactions"], /, *, instance_no: SqlValue, limit: SqlValue) -> list[RecoveryRunningCompactions]: ...
     @overload
     def all(self, statement: Literal["recovery.overdue_compactions"], /, *, before_ms: SqlValue, limit: SqlValue) -> list[RecoveryOverdueCompactions]: ...
@@ -3217,6 +3245,8 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["instance.hold"], /, *, held_no: SqlValue, database_file: SqlValue, lock_file: SqlValue, instance_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["instance.close"], /, *, closed_at_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
@@ -3247,6 +3277,8 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["recovery.close_dead_instance"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["recovery.close_idle"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, forked_from_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
@@ -3259,7 +3291,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["registry.unpin"], /, *, session_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue, database_file: SqlValue, lock_file: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_wal_link"], /, *, link_no: SqlValue, previous: SqlValue, current: SqlValue) -> int: ...
     @overload

@@ -3,10 +3,12 @@
 `recover` is bounded and resumable. It reads the processes that never closed the database, a
 page at a time, and asks the kernel whether they live, outside of any transaction. For the dead
 ones it interrupts their turns, abandons their compactions, and makes the replies that they
-were sending `unknown`, in transactions of bounded size. A compaction past its deadline is
-ended whichever process runs it: its owner may be on another host, or have closed the file
-without ending it. `recover` reads no transcript and no finished row: 100,000 sessions cost
-nothing.
+were sending `unknown`, in transactions of bounded size. Then it closes their registrations,
+whichever host, container or boot they came from, so that the next call does not read them.
+A process of which nothing can be known keeps what it holds until its leases end. A
+compaction past its deadline is ended whichever process runs it: its owner may hang, or have
+closed the file without ending it. `recover` reads no transcript and no finished row: 100,000
+sessions cost nothing.
 
 `plan` then decides about each interrupted message, newest first, with a reason:
 
@@ -127,39 +129,55 @@ class Recovered:
 
 async def recover(db: Database) -> Recovered:
     """Release what dead processes held, and end overdue compactions. See `SessionDB.recover`."""
-    total = Recovered()
-    for row in await dead_processes(db):
-        total = total.plus(await _release_all(db, row.instance_no, process_name(row)))
-    return total.plus(await _expire_all(db))
+    dead, unknown = await _not_alive(db)
+    released = await _release_all(db, dead)
+    expired = await _expire_all(db)
+    await _forget_idle(db, unknown)
+    return released.plus(expired)
 
 
 async def dead_processes(db: Database) -> list[statements.RecoveryOpenInstances]:
     """Return the processes that never closed the database and, says the kernel, are dead."""
+    dead, _ = await _not_alive(db)
+    return dead
+
+
+async def _not_alive(
+    db: Database,
+) -> tuple[list[statements.RecoveryOpenInstances], list[statements.RecoveryOpenInstances]]:
+    """Return the registrations of the dead, and those about which nothing can be known."""
     dead: list[statements.RecoveryOpenInstances] = []
+    unknown: list[statements.RecoveryOpenInstances] = []
     after_no = 0
     while True:
         page = await db.read("recover.look", partial(open_instances, after_no=after_no))
-        dead += await anyio.to_thread.run_sync(_dead_of, page)
+        lives = await anyio.to_thread.run_sync(db.backend.liveness, page)
+        dead += [row for row, alive in zip(page, lives, strict=True) if alive is False]
+        unknown += [row for row, alive in zip(page, lives, strict=True) if alive is None]
         if len(page) < RECOVER_AT_ONCE:
-            return dead
+            return dead, unknown
         after_no = page[-1].instance_no
 
 
-def _dead_of(
-    rows: Sequence[statements.RecoveryOpenInstances],
-) -> list[statements.RecoveryOpenInstances]:
-    """Keep the processes that are certainly dead. Reads /proc: not for the event loop's thread."""
-    return [
-        row
-        for row in rows
-        if process.is_alive(row.host, row.boot_id, row.pid, row.pid_started) is False
-    ]
+async def _release_all(db: Database, dead: Sequence[statements.RecoveryOpenInstances]) -> Recovered:
+    total, so_far, at = Recovered(), Recovered(), 0
+    while at < len(dead):
+        step = partial(release_next, dead=dead[at : at + RECOVER_AT_ONCE], so_far=so_far)
+        try:
+            part, done, so_far = await db.write("recover", step)
+        except damage.OF_ONE_SESSION:
+            # It is something that one of them held. They are released one at a time.
+            row = dead[at]
+            part = await _release_one(db, row.instance_no, process_name(row), so_far)
+            done, so_far = 1, Recovered()
+        total, at = total.plus(part), at + done
+    return total
 
 
-async def _release_all(db: Database, instance_no: int, holder: str) -> Recovered:
+async def _release_one(db: Database, instance_no: int, holder: str, so_far: Recovered) -> Recovered:
     total, done = Recovered(), False
     while not done:
-        step = partial(release, instance_no=instance_no, holder=holder, so_far=total)
+        step = partial(release, instance_no=instance_no, holder=holder, so_far=so_far.plus(total))
         try:
             part, done = await db.write("recover", step)
         except damage.OF_ONE_SESSION as error:
@@ -209,6 +227,27 @@ def _held_by(
     )
 
 
+async def _forget_idle(db: Database, unknown: Sequence[statements.RecoveryOpenInstances]) -> None:
+    """Close the registrations of which nothing can be known, once they hold nothing.
+
+    Otherwise a lock file that is deleted at each start leaves one more each time. A process
+    that lives after all opens its registration again before it claims anything.
+    """
+    for start in range(0, len(unknown), RECOVER_AT_ONCE):
+        numbers = json.dumps([row.instance_no for row in unknown[start : start + RECOVER_AT_ONCE]])
+        if await db.read("recover.idle", partial(_idle, numbers=numbers)):
+            await db.write("recover.idle", partial(_close_idle, numbers=numbers))
+
+
+def _idle(tx: ReadTx, *, numbers: str) -> list[int]:
+    return [row.instance_no for row in tx.all("recovery.idle", instances=numbers)]
+
+
+def _close_idle(tx: Tx, *, numbers: str) -> None:
+    for instance_no in _idle(tx, numbers=numbers):
+        tx.run("recovery.close_idle", instance_no=instance_no, now_ms=tx.now_ms)
+
+
 async def _expire_all(db: Database) -> Recovered:
     total = Recovered()
     while await db.read("recover.overdue", lambda tx: overdue_compactions(tx, clock.now_ms())):
@@ -233,6 +272,26 @@ def _death_of(holder: str) -> str:
     return f"its process ({holder}) died"
 
 
+def release_next(
+    tx: Tx, *, dead: Sequence[statements.RecoveryOpenInstances], so_far: Recovered
+) -> tuple[Recovered, int, Recovered]:
+    """Release a bounded part of what these dead processes held.
+
+    Return that part, how many of them are done, and what was released so far of the next
+    one. `so_far` is the same of the first one, from the step before.
+    """
+    total = Recovered()
+    for number, row in enumerate(dead):
+        part, done = release(tx, row.instance_no, process_name(row), so_far)
+        total = total.plus(part)
+        if not done:
+            return total, number, so_far.plus(part)
+        so_far = Recovered()
+        if total.turns + total.compactions + total.replies >= RECOVER_AT_ONCE:
+            return total, number + 1, so_far
+    return total, len(dead), so_far
+
+
 def release(
     tx: Tx, instance_no: int, holder: str, so_far: Recovered | None = None
 ) -> tuple[Recovered, bool]:
@@ -242,6 +301,9 @@ def release(
     The event has the total of this recovery. A recovery that was itself killed half-way is
     not counted again: its part is in the events of each turn, compaction and reply.
     """
+    if tx.first("recovery.is_open", instance_no=instance_no) is None:
+        # It was closed in good order after it was read, or another process was faster.
+        return Recovered(), True
     reason = _death_of(holder)
     held, jobs, sending = _held_by(tx, instance_no)
     for turn in held:

@@ -9,14 +9,13 @@ overdue, and the next `recover` or the next compaction of its session ends it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sessiondb import process
-from sessiondb.backend import ReadTx
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
 from sessiondb.models import Holding
-from sessiondb.process import Identity
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -35,7 +34,7 @@ class Process:
     host: str
     opened_at_ms: int
     alive: bool | None
-    """None: it runs on another host, so its liveness is unknown."""
+    """None: unknown, because the file with its lock was moved or deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +142,11 @@ class DatabaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The facts of one snapshot, and the processes whose liveness is still unknown."""
+    """The facts of one snapshot, and the rows of the processes about which the kernel is asked."""
 
     status: DatabaseStatus
-    identities: dict[int, Identity]
-    owners: dict[str, int]
+    processes: list[statements.StatusProcesses]
+    running: list[statements.StatusRunning]
     held: list[statements.RecoveryHeld]
 
 
@@ -195,21 +194,11 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         processes_open=totals.processes_open,
         gateway=Work(*tx.one("status.work", now_ms=now_ms)),
     )
-    identities = {
-        row.instance_no: Identity(row.host, row.boot_id, row.pid, row.pid_started)
-        for row in open_rows
-    }
-    owners = {}
-    for job in jobs:
-        owner = process.recorded(job.host, job.boot_id, job.pid, job.pid_started)
-        if owner is not None and job.instance_no is not None:
-            identities[job.instance_no] = owner
-            owners[job.compaction_id] = job.instance_no
-    return Snapshot(status, identities, owners, tx.all("recovery.held")[:LISTED_MAX])
+    return Snapshot(status, open_rows, jobs, tx.all("recovery.held")[:LISTED_MAX])
 
 
-def holdings(rows: Sequence[statements.RecoveryHeld]) -> list[Holding]:
-    """Return the holdings, with the liveness of their processes. Reads /proc: use a thread."""
+def holdings(rows: Sequence[statements.RecoveryHeld], backend: Backend) -> list[Holding]:
+    """Return the holdings, with the liveness of their processes. Asks the kernel: use a thread."""
     return [
         Holding(
             row.what,
@@ -221,29 +210,28 @@ def holdings(rows: Sequence[statements.RecoveryHeld]) -> list[Holding]:
             row.host,
             row.pid,
             row.program,
-            process.is_alive(row.host, row.boot_id, row.pid, row.pid_started),
+            alive,
         )
-        for row in rows
+        for row, alive in zip(rows, backend.liveness(rows), strict=True)
     ]
 
 
-def with_liveness(snapshot: Snapshot) -> DatabaseStatus:
-    """Return the status, with the liveness of the processes. Reads /proc: use a thread."""
-    alive = {
-        number: process.is_alive(*astuple(identity))
-        for number, identity in snapshot.identities.items()
-    }
+def with_liveness(snapshot: Snapshot, backend: Backend) -> DatabaseStatus:
+    """Return the status, with the liveness of the processes. Asks the kernel: use a thread."""
     status = snapshot.status
+    owned = {row.compaction_id: owner for row in snapshot.running if (owner := process.owner(row))}
+    owners = dict(zip(owned, backend.liveness(list(owned.values())), strict=True))
+    lives = backend.liveness(snapshot.processes)
     return replace(
         status,
         running=tuple(
-            replace(job, owner_alive=alive.get(snapshot.owners.get(job.compaction_id, 0)))
-            for job in status.running
+            replace(job, owner_alive=owners.get(job.compaction_id)) for job in status.running
         ),
         processes=tuple(
-            replace(process, alive=alive[process.instance_no]) for process in status.processes
+            replace(listed, alive=alive)
+            for listed, alive in zip(status.processes, lives, strict=True)
         ),
-        held=tuple(holdings(snapshot.held)),
+        held=tuple(holdings(snapshot.held, backend)),
     )
 
 

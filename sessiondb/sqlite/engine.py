@@ -23,7 +23,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,8 +47,9 @@ from sessiondb.errors import (
     mark_outcome,
 )
 from sessiondb.limits import Limits
+from sessiondb.process import Registered
 
-from . import backup
+from . import alive_file, backup
 from . import guard as guarding
 from .backup import MaintenanceTask
 from .connection import (
@@ -234,7 +235,14 @@ class SqliteBackend:
                 return (
                     _start_visit(name, limits)
                     if readonly
-                    else _start(name, limits, durability, program or _program(), create=create)
+                    else _start(
+                        name,
+                        limits,
+                        durability,
+                        program or _program(),
+                        create=create,
+                        without_lock=allow_unsafe_filesystem,
+                    )
                 )
             except apsw.CantOpenError as error:
                 raise explain_cannot_open(name) from error
@@ -352,6 +360,11 @@ class SqliteBackend:
         self._refuse_after_fork()
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._parts.changes.wait(seen, timeout_s)
+
+    def liveness(self, registrations: Sequence[Registered]) -> list[bool | None]:
+        """Tell whether these instances' processes live. See `backend.Backend.liveness`."""
+        self._refuse_after_fork()
+        return alive_file.liveness(self._parts.path, registrations)
 
     def stats(self) -> dict[str, Any]:
         """Return counters and gauges, keys with their units. Cheap, and never waits for SQL.
@@ -503,22 +516,36 @@ class SqliteBackend:
 
 
 def _start(
-    path: str, limits: Limits, durability: Durability, program: str, *, create: bool
+    path: str,
+    limits: Limits,
+    durability: Durability,
+    program: str,
+    *,
+    create: bool,
+    without_lock: bool,
 ) -> _Parts:
     refuse_lone_wal(path)
     make_file(path, create=create)
     note = look_and_note(path)
     try:
-        return _start_threads(path, limits, durability, program, note)
+        return _start_threads(path, limits, durability, program, note, without_lock=without_lock)
     except BaseException:
         forget(note)
         raise
 
 
 def _start_threads(
-    path: str, limits: Limits, durability: Durability, program: str, note: Note | None
+    path: str,
+    limits: Limits,
+    durability: Durability,
+    program: str,
+    note: Note | None,
+    *,
+    without_lock: bool,
 ) -> _Parts:
-    writer = Writer(path, limits, durability, program, lambda: changes.notify())
+    writer = Writer(
+        path, limits, durability, program, lambda: changes.notify(), without_lock=without_lock
+    )
     changes = Notifier(lambda: connect_reader(path), writer.files)
     readers = Readers(path, limits, connect_reader, writer.files)
     with ExitStack() as started:

@@ -112,10 +112,14 @@ def refuse_second_place(path: str, mountinfo: str | None = None) -> None:
 
 
 def _mount_of(path: str, mountinfo: str | None) -> Mount | None:
-    if mountinfo is None:
-        if not _MOUNTINFO.exists():
-            return None
-        mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+    return mount_here(path) if mountinfo is None else mount_of(os.path.realpath(path), mountinfo)
+
+
+def mount_here(path: str) -> Mount | None:
+    """Return the mount that `path` lies on. None when the system does not tell."""
+    if not _MOUNTINFO.exists():
+        return None
+    mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
     return mount_of(os.path.realpath(path), mountinfo)
 
 

@@ -40,6 +40,10 @@ Mode = Literal["warn", "raise"]
 log = logging.getLogger("sessiondb.guard")
 
 _SUFFIXES = ("", "-wal", "-shm")
+# Its locks belong to its descriptor, so opening it does no harm. Without it nobody can tell
+# whether this process lives.
+_LOCK_FILE = "-alive"
+_TAKES_THE_NAME = frozenset({"os.remove", "os.rename"})
 
 # Audit event -> its arguments that are paths, each with the argument that is its folder
 # (`dir_fd`, or -1: none). shutil.rmtree() names files by their folder. Opening and
@@ -61,6 +65,7 @@ class Guard:
         self.mode = mode
         self.violations = 0
         self.files = [path + suffix for suffix in _SUFFIXES]
+        self.named = [*self.files, path + _LOCK_FILE]
 
 
 _lock = threading.Lock()
@@ -115,7 +120,8 @@ def _check(event: str, argument: object, folder: int) -> None:
     if path is None or (opened := _inode(path, folder)) is None:
         return
     for guard in _watched:
-        if any(_inode(file) == opened for file in guard.files):
+        files = guard.named if event in _TAKES_THE_NAME else guard.files
+        if any(_inode(file) == opened for file in files):
             _report(guard, event, path)
 
 

@@ -5,8 +5,9 @@ of existing ones is their owner's choice: a group may be meant to read them. So 
 reported (`concerns`: a warning in the log at open, in `verify` and in `status`) and never
 changed.
 
-Refused is a file that another user has put where SQLite expects its own. SQLite takes the
-content of a -wal or -journal beside a database for the database's own, whoever made it.
+Refused is a file that another user has put where SQLite or sessiondb expects its own.
+SQLite takes the content of a -wal or -journal beside a database for the database's own,
+whoever made it.
 
 Limits: this module learns from stat() alone, because nothing here may open a file of a
 live database. It ignores access lists, folders above the database's own, and users who
@@ -21,7 +22,8 @@ from pathlib import Path
 
 from sessiondb.errors import OpenError
 
-_BESIDE = ("-wal", "-shm", "-journal")
+# Suffix -> who keeps that file. The last one has no content: its locks tell who lives.
+_BESIDE = {"-wal": "SQLite", "-shm": "SQLite", "-journal": "SQLite", "-alive": "sessiondb"}
 _READ = stat.S_IRGRP | stat.S_IROTH
 _WRITE = stat.S_IWGRP | stat.S_IWOTH
 _ENTER = stat.S_IXGRP | stat.S_IXOTH
@@ -43,20 +45,20 @@ def refuse_planted(requested: str, path: str) -> None:
         )
     database = _lstat(path)
     trusted = {os.geteuid(), 0, *((database.st_uid,) if database is not None else ())}
-    for suffix in _BESIDE:
+    for suffix, keeper in _BESIDE.items():
         found = _lstat(path + suffix)
         if found is None:
             continue
         if not stat.S_ISREG(found.st_mode):
             raise OpenError(
-                f"{path + suffix}: SQLite keeps a file of its own under this name, and this is no "
-                "file. Find out who made it."
+                f"{path + suffix}: {keeper} keeps a file of its own under this name, and this is "
+                "no file. Find out who made it."
             )
         if found.st_uid not in trusted:
             raise OpenError(
                 f"{path + suffix}: this belongs to uid {found.st_uid}, and the database does not; "
-                "SQLite would take its content for the database's. Find out who put it there, and "
-                "move it away."
+                f"{keeper} would take it for its own, with what is in it. Find out who put it "
+                "there, and move it away."
             )
 
 

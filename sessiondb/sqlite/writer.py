@@ -52,11 +52,12 @@ from sessiondb.errors import (
 from sessiondb.limits import Limits
 
 from . import wal_link
+from .alive_file import SUFFIX, Hold
 from .batch import Batch, WriterStats
 from .checkpoint import Checkpointer, truncate
 from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
 from .held_files import HeldFiles, changed_while_open
-from .instance import register, sign_off, write_lock_holder, write_locked
+from .instance import hold_again, register, sign_off, write_lock_holder, write_locked
 from .request_queue import Pending, Request, RequestQueue
 from .schema import create_or_migrate, is_new, refuse_newer
 from .transaction import SPOILING, WriteTransaction, plain_result, reraise, translate
@@ -76,13 +77,16 @@ class Writer:
         durability: Durability,
         program: str,
         on_change: Callable[[], None] = lambda: None,
+        *,
+        without_lock: bool = False,
     ) -> None:
         self.path = path
         self._on_change = on_change
         self.limits = limits
         self.stats = WriterStats()
         self.checkpoints = Checkpointer(limits, path)
-        self.instance_no = 0
+        self._hold: Hold | None = None
+        self._without_lock = without_lock
         self.queue = RequestQueue(path, limits)
         self._durability = durability
         self._program = program
@@ -122,6 +126,11 @@ class Writer:
         """Return the files that the write connection has open."""
         return self._files
 
+    @property
+    def instance_no(self) -> int:
+        """This process's row in `instance`. 0 before it is registered."""
+        return 0 if self._hold is None else self._hold.instance_no
+
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
         return {
@@ -142,6 +151,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001  # it is raised in start()
             close_quietly(self._connection)
             self._connection = None
+            self._release()
             self._ready.set_exception(error)
             return
         self._ready.set_result(None)
@@ -197,12 +207,13 @@ class Writer:
     def _register(self) -> None:
         """Insert this process's row, before any request: leases and jobs will name it."""
         assert self._connection is not None
-        self.instance_no = register(
+        self._hold = register(
             self._connection,
             self.path,
             self._program,
             now_ms=_now_ms,
             timeout_s=self.limits.busy_timeout_s,
+            without_lock=self._without_lock,
         )
 
     def _fold_at_start(self) -> None:
@@ -213,6 +224,28 @@ class Writer:
         assert self._connection is not None
         if self.checkpoints.wal_bytes < self.limits.wal_bytes_max:
             self.checkpoints.fold(self._connection)
+
+    def _keep_alive(self, connection: apsw.Connection) -> None:
+        """Lock this process's byte anew when the lock file was moved, deleted or replaced.
+
+        Before each transaction, so before anything is claimed. What cannot be done is tried
+        again before the next one. Meanwhile others cannot tell whether this process lives,
+        and leave its work to its leases, as they do from the moment the file has gone.
+        """
+        assert self._hold is not None
+        if self._hold.is_named():
+            return
+        try:
+            self._hold = hold_again(connection, self.path, self._hold, now_ms=_now_ms)
+        except StoreBusy:
+            return
+        except (SessionDBError, apsw.Error) as error:
+            log.error("%s: its lock file was moved or deleted: %s", self.path, error)
+        else:
+            log.warning(
+                "%s: its lock file was moved or deleted while it was in use. It was made anew",
+                self.path + SUFFIX,
+            )
 
     def _end(self) -> None:
         """Fail what is left, sign off, fold the WAL, close.
@@ -237,6 +270,17 @@ class Writer:
                 StoreClosed(f"{self.path}: the database was closed before {request.op} was done.")
             )
         self._deliver(left)
+        try:
+            self._sign_off_and_close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Give up this process's byte: its registration is closed, or others will close it."""
+        if self._hold is not None:
+            self._hold.release()
+
+    def _sign_off_and_close(self) -> None:
         connection = self._connection
         if connection is None:
             self.stats.sign_off_error = f"{self.path}: it failed, and could not be opened again"
@@ -287,6 +331,7 @@ class Writer:
         connection = self._connection or self._reopen()
         if connection is None or not self._has_its_files():
             return None
+        self._keep_alive(connection)
         self._is_linked = self.checkpoints.starts_over(connection)
         try:
             connection.execute("BEGIN IMMEDIATE")

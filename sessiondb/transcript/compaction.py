@@ -208,7 +208,7 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
         session_id=state.session_id,
         compaction_id=running.compaction_id,
         # Plain values: the error may be pickled, and outlives this snapshot.
-        owner=process.recorded(running.host, running.boot_id, running.pid, running.pid_started),
+        owner=process.owner(running),
         retry_after_ms=running.deadline_ms - tx.now_ms,
     )
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol, Self
 
 import anyio
 
-from sessiondb import process
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import (
@@ -158,11 +157,10 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 # Asking the kernel is I/O, so it happens outside the transaction. That is safe
                 # because give_up is a compare-and-set.
                 owner = running.owner
-                if (
-                    owner is None
-                    or process.is_alive(owner.host, owner.boot_id, owner.pid, owner.pid_started)
-                    is not False
-                ):
+                if owner is None:
+                    raise
+                [alive] = await anyio.to_thread.run_sync(db.backend.liveness, [owner])
+                if alive is not False:
                     raise
                 logger.warning(
                     "session %s: compaction %s was abandoned by pid %s",

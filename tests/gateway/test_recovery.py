@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.support.gateway import (
     claimed,
     hand_over,
     inbox_states,
+    interrupt,
     kinds,
     look,
     say,
@@ -102,13 +104,74 @@ async def test_what_a_killed_process_held_is_released_with_events(
 
 
 @pytest.mark.anyio
-async def test_nothing_is_taken_from_a_process_on_another_host(tmp_db: Path) -> None:
+async def test_nothing_is_taken_from_a_process_of_which_nothing_is_known(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1")
         await claimed(db)
-        await hand_over(db, host="elsewhere")
+        await hand_over(db, boot_id=process.boot_id())
         assert await db.recover() == sessiondb.Recovered()
         assert [held.alive for held in await db.held()] == [None]
+        assert (await db.status()).processes_open == 2, "it is open for as long as it holds a turn"
+        await interrupt(db, 1, "its lease ran out")
+        assert await db.recover() == sessiondb.Recovered()
+        assert (await db.status()).processes_open == 1
+        assert await kinds(db, "operator") == ["turn_interrupted"], "nobody says that it died"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("host", ["h", "a container of its own"])
+async def test_a_host_name_keeps_nothing_from_its_successor(tmp_db: Path, host: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await claimed(db)
+        await hand_over(db, host=host)
+        assert await db.recover() == sessiondb.Recovered(instances=1, turns=1)
+
+
+@pytest.mark.anyio
+async def test_a_process_that_signed_off_after_it_was_read_has_not_died(tmp_db: Path) -> None:
+    """Its byte is free and its row was open when it was read. It is closed in good order now."""
+    async with sessiondb.open(tmp_db) as db:
+        async with sessiondb.open(tmp_db):
+            page = await db.read("look", lambda tx: recovery.open_instances(tx, after_no=0))
+        assert db.backend.liveness(page) == [True, False]
+        step = partial(recovery.release_next, dead=page[1:], so_far=sessiondb.Recovered())
+        assert await db.write("release", lambda tx: step(tx)) == (
+            sessiondb.Recovered(),
+            1,
+            sessiondb.Recovered(),
+        )
+        assert await kinds(db) == []
+
+
+@pytest.mark.anyio
+async def test_recovery_reads_a_dead_process_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their hosts: a container has a new name at each start."""
+    monkeypatch.setattr(recovery, "RECOVER_AT_ONCE", 4)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await claimed(db)
+        for number in range(10):
+            await hand_over(db, host=f"pod-{number}")
+        probed: list[int] = []
+        liveness = db.backend.liveness
+
+        def counted(rows: Sequence[Any]) -> list[bool | None]:
+            probed.append(len(rows))
+            return liveness(rows)
+
+        monkeypatch.setattr(db.backend, "liveness", counted)
+        requests = (await db.stats())["writer"]["requests"]
+        assert await db.recover() == sessiondb.Recovered(instances=10, turns=1)
+        assert sum(probed) == 11, "each of the dead, and this process"
+        assert (await db.stats())["writer"]["requests"] == requests + 3, "four in a transaction"
+        assert (await db.status()).processes_open == 1
+        probed.clear()
+        assert await db.recover() == sessiondb.Recovered()
+        await db.plan_resumes()
+        assert probed == [1, 1], "this process"
 
 
 @pytest.mark.anyio
@@ -160,7 +223,7 @@ async def running_compaction(db: sessiondb.SessionDB, number: int) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("owner", ["elsewhere", "closed", "here"])
+@pytest.mark.parametrize("owner", ["unknown", "closed", "here"])
 async def test_an_overdue_compaction_of_any_process_is_ended(
     tmp_db: Path, owner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,8 +234,8 @@ async def test_an_overdue_compaction_of_any_process_is_ended(
     async with sessiondb.open(tmp_db) as db:
         for number in range(3):
             await running_compaction(db, number)
-        if owner == "elsewhere":
-            await hand_over(db, host="elsewhere")
+        if owner == "unknown":
+            await hand_over(db, boot_id=process.boot_id())
         elif owner == "closed":
             await hand_over(db, closed_at_ms=1)
         clock.pass_ms(181_000)
@@ -220,14 +283,14 @@ async def test_the_kernel_is_asked_on_another_thread(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[int] = set()
-    is_alive = process.is_alive
-
-    def noted(*identity: Any) -> bool | None:
-        asked.add(threading.get_ident())
-        return is_alive(*identity)
-
-    monkeypatch.setattr(process, "is_alive", noted)
     async with sessiondb.open(tmp_db) as db:
+        liveness = db.backend.liveness
+
+        def noted(rows: Sequence[Any]) -> list[bool | None]:
+            asked.add(threading.get_ident())
+            return liveness(rows)
+
+        monkeypatch.setattr(db.backend, "liveness", noted)
         await say(db, "e1")
         await claimed(db)
         for call in (db.held, db.recover, db.plan_resumes, db.status):

@@ -188,7 +188,7 @@ def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -
     assert b"SECRET" not in (tmp_path / "home" / "g.db").read_bytes()
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-alive"])
 @pytest.mark.parametrize("name", ["evil.jsonl", "sessions.json"])
 def test_a_hard_link_to_the_live_database_is_not_opened(
     db: Path, tmp_path: Path, suffix: str, name: str

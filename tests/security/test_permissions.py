@@ -54,6 +54,7 @@ async def test_every_file_is_for_its_owner_alone_with_any_umask(tmp_path: Path, 
             "a/b/gateway.db",
             "a/b/gateway.db-wal",
             "a/b/gateway.db-shm",
+            "a/b/gateway.db-alive",
             "backups/one.db",
             "a",
             "x/y/agents",
@@ -91,7 +92,7 @@ async def test_open_status_and_verify_name_files_open_to_others(
     assert [
         concern.partition(": ")[2]
         for concern in concerns
-        if "-" not in concern.partition(": ")[0][-4:]
+        if ".db-" not in concern.partition(": ")[0]
     ] == [
         "everybody may write to this folder, and so replace the database. chmod go-w it",
         "everybody may read it; chmod 600 it unless that is meant",
@@ -123,7 +124,7 @@ def test_groups_and_others_differ_and_a_sticky_folder_is_fine(db: Path) -> None:
         assert [message in one for one in found] == [True] * bool(message)
 
 
-@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", "-alive"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_name_of_sqlites_that_is_no_file_is_refused(db: Path, suffix: str, kind: str) -> None:
     victim, planted = db.parent / "victim", Path(f"{db}{suffix}")
@@ -134,7 +135,7 @@ def test_a_name_of_sqlites_that_is_no_file_is_refused(db: Path, suffix: str, kin
         "folder": planted.mkdir,
     }[kind]()
     for attempt in (lambda: fill(db), lambda: sessiondb.sync.open(db, readonly=True).__enter__()):
-        with pytest.raises(OpenError, match="SQLite keeps a file of its own under this name"):
+        with pytest.raises(OpenError, match="keeps a file of its own under this name"):
             attempt()
     with pytest.raises(OpenError, match="of its own"), database.query(db, "select 1"):
         pass
@@ -154,7 +155,7 @@ def planted_wal(db: Path) -> Path:
 def test_a_wal_of_another_user_is_refused(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
     for readonly in (True, False):
-        with pytest.raises(OpenError, match="SQLite would take its content for"):
+        with pytest.raises(OpenError, match="SQLite would take it for its own, with what is in it"):
             sessiondb.sync.open(db, readonly=readonly).__enter__()
 
 

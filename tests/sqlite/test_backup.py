@@ -51,7 +51,7 @@ async def test_a_backup_is_complete_and_consistent_while_appends_go_on(tmp_db: P
         with pytest.raises(InvalidInput, match="A backup never overwrites"):
             await backend.backup(copy)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert sorted(names_in(tmp_db.parent)) == ["copy.db", "gateway.db"]
+    assert sorted(names_in(tmp_db.parent)) == ["copy.db", "gateway.db", "gateway.db-alive"]
     async with opened(copy) as restored:
         assert (
             await restored.read(lambda tx: tx._connection.pragma("integrity_check"), op="check")
@@ -276,7 +276,7 @@ async def test_closing_during_a_backup_ends_it_typed_and_cleans_up(tmp_db: Path)
         hold.release.set()
     await backend.close()
     assert ["backup was done" in str(error) for error in errors] == [True]
-    assert names_in(tmp_db.parent) == [tmp_db.name]
+    assert names_in(tmp_db.parent) == [tmp_db.name, f"{tmp_db.name}-alive"]
 
 
 async def test_free_pages_are_returned_in_steps(tmp_db: Path) -> None:

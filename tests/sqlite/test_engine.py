@@ -106,11 +106,12 @@ async def test_new_files_and_folders_belong_to_their_owner_alone(tmp_path: Path)
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
         os.umask(mask)
-    assert modes == {"gateway.db": 0o600, "gateway.db-wal": 0o600, "gateway.db-shm": 0o600}
+    assert modes == {f"gateway.db{suffix}": 0o600 for suffix in ("", "-wal", "-shm", "-alive")}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert sorted(file.name for file in path.parent.iterdir()) == [
-        "gateway.db"
-    ]  # close() folds the WAL away
+        "gateway.db",
+        "gateway.db-alive",
+    ]  # close() folds the WAL away, and leaves the lock file, which is empty
 
 
 def test_eight_processes_may_open_a_new_path_at_once(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ async def test_a_reader_of_a_closed_database_leaves_no_file_behind(tmp_db: Path)
     before = tmp_db.read_bytes()
     async with opened(tmp_db, readonly=True) as visitor:
         assert await count(visitor, "x") == 1
-    assert names_in(tmp_db.parent) == [tmp_db.name]
+    assert names_in(tmp_db.parent) == [tmp_db.name, f"{tmp_db.name}-alive"], "the gateway's"
     assert tmp_db.read_bytes() == before
 
 

@@ -89,7 +89,7 @@ anyio.run(main)
             file.name
             for file in tmp_db.parent.iterdir()
             if "-wal" not in file.name and "-shm" not in file.name
-        ) == [tmp_db.name]
+        ) == [tmp_db.name, f"{tmp_db.name}-alive"]
 
 
 def test_writes_that_are_queued_at_exit_are_still_done(tmp_db: Path) -> None:

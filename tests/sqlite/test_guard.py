@@ -66,6 +66,10 @@ def delete_wal(path: Path) -> None:
     os.remove(f"{path}-wal")
 
 
+def delete_the_lock_file(path: Path) -> None:
+    os.remove(f"{path}-alive")
+
+
 CULPRITS = [
     read_with_sqlite3,
     read_with_sqlite3_uri,
@@ -77,6 +81,7 @@ CULPRITS = [
     open_through_a_hard_link,
     move_away,
     delete_wal,
+    delete_the_lock_file,
 ]
 
 

@@ -265,4 +265,4 @@ async def test_the_write_path_looks_at_each_file_twice_a_transaction(
         with monkeypatch.context() as patch:
             patch.setattr("sessiondb.sqlite.files.os.stat", counting)
             await backend.write(insert("x"), op="append")
-        assert looks == SUFFIXES * 2
+        assert looks == [*SUFFIXES, "-alive", *SUFFIXES]

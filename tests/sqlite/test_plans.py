@@ -28,6 +28,7 @@ ALLOWED = {
     "outbox.next": "the channels that have a waiting reply, each found by a search",
     "recovery.held": "the partial indexes of what runs now: the rows it returns; a person asked",
     "inbox.interrupted_by": "the partial index of running turns; for a plan with dead processes",
+    "recovery.idle": "partial indexes of what runs now; for processes of which nothing is known",
     "recovery.overdue_compactions": "the partial index of running jobs, once per recovery",
     "recovery.running_compactions": "the partial index of running jobs, once per dead process",
     "recovery.unclean_starts": "counts the rows of two searches: processes that died lately",

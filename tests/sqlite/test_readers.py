@@ -375,7 +375,9 @@ async def test_every_view_answers_beside_a_gateway_at_work(tmp_db: Path) -> None
         await a_bit_of_everything(db)
     with gateway_at_work(tmp_db) as gateway:
         before = identities(tmp_db)
-        assert set(before) == {tmp_db.name, f"{tmp_db.name}-wal", f"{tmp_db.name}-shm"}
+        assert set(before) == {
+            f"{tmp_db.name}{suffix}" for suffix in ("", "-wal", "-shm", "-alive")
+        }
         for program in PROGRAMS:
             message = await anyio.run_process(program(tmp_db, VIEWS))
             assert message.stderr == b"", program.__name__
@@ -430,7 +432,7 @@ def test_a_shell_that_closes_last_after_a_kill_changes_nothing(tmp_db: Path) -> 
             assert int(prompt.ask("SELECT entries FROM session_overview")[0]) > 0
             gateway.kill()
         before = contents(tmp_db)
-        assert set(before) == {tmp_db.name, f"{tmp_db.name}-wal"}
+        assert set(before) == {f"{tmp_db.name}{suffix}" for suffix in ("", "-wal", "-alive")}
         seen = int(prompt.ask("SELECT entries FROM session_overview")[0])
         assert seen >= gateway.acknowledged
         prompt.quit()

@@ -109,7 +109,7 @@ async def test_nothing_new_is_put_beside_a_wal_of_another_database(tmp_db: Path)
     async with opened(tmp_db) as backend:
         with pytest.raises(InvalidInput, match=r"copy\.db-wal: there is a file already"):
             await backend.backup(tmp_db.with_name("copy.db"))
-    assert names_in(tmp_db.parent) == ["copy.db-wal", tmp_db.name]
+    assert names_in(tmp_db.parent) == ["copy.db-wal", tmp_db.name, f"{tmp_db.name}-alive"]
 
 
 # -- a database without its -wal -------------------------------------------------------
@@ -255,7 +255,7 @@ def test_opening_reads_no_helper_file_of_a_database_that_is_open_here(tmp_db: Pa
             assert await count(first, "row 0") == 1
 
     anyio.run(main)
-    assert names_in(tmp_db.parent) == [tmp_db.name]
+    assert names_in(tmp_db.parent) == [tmp_db.name, f"{tmp_db.name}-alive"]
 
 
 # -- a -wal of another state -----------------------------------------------------------

@@ -153,4 +153,4 @@ anyio.run(main)
             assert (child.returncode, err) == (0, "")
     async with opened(tmp_db) as backend:
         assert [await count(backend, name) for name in "abc"] == [100, 100, 100]
-    assert names_in(tmp_db.parent) == [tmp_db.name]
+    assert names_in(tmp_db.parent) == [tmp_db.name, f"{tmp_db.name}-alive"]

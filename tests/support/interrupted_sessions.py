@@ -10,9 +10,6 @@ seconds. All of it belonged to a process that is dead.
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -212,19 +209,11 @@ def _interrupt(
 
     And some users wait.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    died = subprocess.Popen([sys.executable, "-c", ""])
-    died.wait()
     (instance,) = connection.execute(
         """INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
-           VALUES (?, ?, ?, 1, 'storm', ?)
+           VALUES ('a container that has gone', 'the start before', 1, 1, 'storm', ?)
            RETURNING instance_no""",
-        (
-            socket.gethostname(),
-            boot.read_text().strip() if boot.exists() else "",
-            died.pid,
-            now_ms - 24 * HOUR_MS,
-        ),
+        (now_ms - 24 * HOUR_MS,),
     ).fetchone()
     kinds = (
         ["old"] * storm.old

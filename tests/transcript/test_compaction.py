@@ -378,8 +378,11 @@ async def test_a_second_job_is_refused_and_names_the_first_owner(
         await begin(session, trigger="manual")
     assert refused.value.compaction_id == compaction_id
     assert refused.value.retry_after_ms == 2 * MINUTE_MS
-    assert refused.value.owner == process.identity(), "plain values, no row of the database"
-    assert f"pid {refused.value.owner.pid}" in str(refused.value)
+    owner = refused.value.owner
+    assert isinstance(owner, process.Owner), "plain values, no row of the database"
+    assert (owner.host, owner.pid) == (process.identity().host, process.identity().pid)
+    assert db.backend.liveness([owner]) == [True]
+    assert f"pid {owner.pid}" in str(refused.value)
     again = pickle.loads(pickle.dumps(refused.value))  # our own bytes
     assert (str(again), again.fields) == (str(refused.value), refused.value.fields)
     assert [state for state, _, _ in await jobs(session)] == ["running"]

@@ -15,6 +15,12 @@
 ALTER TABLE lane ADD COLUMN people INTEGER NOT NULL DEFAULT 0;
 UPDATE lane SET people = 1 WHERE lane = 'main';
 
+-- Who is alive is told by a lock that the kernel releases, and no longer by host, boot and
+-- pid. A registration says in which file its lock is, and of which database. Rows of the
+-- third step have no lock: the leases decide about them.
+ALTER TABLE instance ADD COLUMN database_file TEXT;
+ALTER TABLE instance ADD COLUMN lock_file TEXT;
+
 DROP VIEW inbox_open;
 ALTER TABLE inbox RENAME TO inbox_before;
 CREATE TABLE inbox (

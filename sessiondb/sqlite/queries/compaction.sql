@@ -1,7 +1,7 @@
 -- name: running
 -- Return the live job of a session, with its owner.
-SELECT c.compaction_id, c.trigger, c.begun_at_ms, c.deadline_ms, i.host, i.boot_id, i.pid,
-       i.pid_started, i.program
+SELECT c.compaction_id, c.trigger, c.begun_at_ms, c.deadline_ms, i.instance_no, i.program, i.host,
+       i.pid, i.boot_id, i.database_file, i.lock_file
 FROM compaction AS c LEFT JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.session_no = :session_no AND c.state = 'running';
 

@@ -1,9 +1,17 @@
 -- name: insert, one row
--- Register this process as one that may write. Every lease and job names it by the
--- returned number.
+-- Register this process as one that may write, and return its number. `hold` completes it
+-- in the same transaction.
 INSERT INTO instance (host, boot_id, pid, pid_started, program, opened_at_ms)
 VALUES (:host, :boot_id, :pid, :pid_started, :program, :opened_at_ms)
 RETURNING instance_no;
+
+-- name: hold, one row
+-- Record in which file a process has its lock, and under which number. Every lease and job
+-- names it by that. A registration that was closed meanwhile, because its lock file had
+-- gone, is open again.
+UPDATE instance SET instance_no = :held_no, database_file = :database_file, lock_file = :lock_file,
+       closed_at_ms = NULL, unclean = 0
+WHERE instance_no = :instance_no;
 
 -- name: close, one row or none
 -- Record that this process closed the database. May be repeated: the first time counts.

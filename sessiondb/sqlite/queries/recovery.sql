@@ -1,11 +1,33 @@
 -- name: open_instances
 -- Return the processes that never closed the database, oldest first, a page at a time.
-SELECT instance_no, host, boot_id, pid, pid_started, program, opened_at_ms FROM instance
+SELECT instance_no, host, boot_id, pid, program, opened_at_ms, database_file, lock_file
+FROM instance
 WHERE closed_at_ms IS NULL AND instance_no > :after_no ORDER BY instance_no LIMIT :limit;
+
+-- name: is_open
+-- Return a registration that has not been closed.
+SELECT instance_no FROM instance WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
 
 -- name: close_dead_instance, one row or none
 -- Close the registration of a dead process, after everything it held has been released.
 UPDATE instance SET closed_at_ms = :now_ms, unclean = 1
+WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
+
+-- name: idle
+-- Return the open registrations of a JSON array that hold nothing.
+SELECT instance_no FROM instance
+WHERE instance_no IN (SELECT value FROM json_each(:instances)) AND closed_at_ms IS NULL
+  AND NOT EXISTS (SELECT 1 FROM turn AS t
+                  WHERE t.state = 'running' AND t.instance_no = instance.instance_no)
+  AND NOT EXISTS (SELECT 1 FROM compaction AS c
+                  WHERE c.state = 'running' AND c.instance_no = instance.instance_no)
+  AND NOT EXISTS (SELECT 1 FROM outbox AS o
+                  WHERE o.state IN ('pending', 'sending', 'unknown', 'failed')
+                    AND o.state = 'sending' AND o.instance_no = instance.instance_no);
+
+-- name: close_idle, one row or none
+-- Close a registration that holds nothing, of a process of which nothing can be known.
+UPDATE instance SET closed_at_ms = :now_ms
 WHERE instance_no = :instance_no AND closed_at_ms IS NULL;
 
 -- name: running_compactions
@@ -44,19 +66,21 @@ SELECT coalesce(max(starts), 0) AS starts FROM (
 -- Return the turns, compactions and replies under way, with their owners, since when
 -- and until when.
 SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation, t.started_at_ms AS since_ms,
-       t.expires_at_ms AS until_ms, i.host, i.boot_id, i.pid, i.pid_started, i.program
+       t.expires_at_ms AS until_ms, i.host, i.pid, i.program,
+       i.instance_no, i.boot_id, i.database_file, i.lock_file
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
 JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
 UNION ALL
 SELECT 'compaction', s.session_id, c.compaction_no, c.trigger, c.begun_at_ms, c.deadline_ms, i.host,
-       i.boot_id, i.pid, i.pid_started, i.program
+       i.pid, i.program, i.instance_no, i.boot_id, i.database_file, i.lock_file
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running'
 UNION ALL
 SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target, o.created_at_ms, o.expires_at_ms,
-       i.host, i.boot_id, i.pid, i.pid_started, i.program
+       i.host, i.pid, i.program,
+       i.instance_no, i.boot_id, i.database_file, i.lock_file
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'sending'

@@ -5,9 +5,9 @@
 -- name: put_instance, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms,
-                      closed_at_ms, unclean)
+                      closed_at_ms, unclean, database_file, lock_file)
 VALUES (:instance_no, :host, :boot_id, :pid, :pid_started, :program, :opened_at_ms, :closed_at_ms,
-        :unclean)
+        :unclean, :database_file, :lock_file)
 ON CONFLICT DO NOTHING;
 
 -- name: put_wal_link, one row
@@ -502,11 +502,11 @@ DELETE FROM archive WHERE archive_no = :archive_no;
 UPDATE session SET archived_at_ms = NULL WHERE session_no = :session_no;
 
 -- name: make_instance, one row or none
--- Insert a stand-in for a process whose row is lost. It counts as dead, so what it held
--- is released.
+-- Insert a stand-in for a process whose row is lost. It had another file open, so it counts
+-- as dead, and what it held is released.
 INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms,
-                      closed_at_ms, unclean)
-VALUES (:instance_no, :host, 'lost', 0, 0, 'lost', :now_ms, NULL, 0)
+                      closed_at_ms, unclean, database_file, lock_file)
+VALUES (:instance_no, :host, '', 0, 0, 'lost', :now_ms, NULL, 0, 'lost', NULL)
 ON CONFLICT DO NOTHING;
 
 -- name: make_session, one row

@@ -48,7 +48,7 @@ SELECT state, count(*) AS jobs FROM compaction GROUP BY state ORDER BY state;
 -- name: running
 -- Return the running jobs, oldest first, with their owners.
 SELECT c.compaction_id, s.session_id, c.trigger, c.begun_at_ms, c.deadline_ms, i.instance_no,
-       i.program, i.host, i.boot_id, i.pid, i.pid_started
+       i.program, i.host, i.pid, i.boot_id, i.database_file, i.lock_file
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running' ORDER BY c.begun_at_ms LIMIT :limit;
@@ -60,7 +60,8 @@ SELECT session_id, what, compaction_id, since, until FROM stuck LIMIT :limit;
 -- name: processes
 -- Return the processes that opened the file for writing and never closed it, newest
 -- first: running, or dead.
-SELECT instance_no, program, pid, host, boot_id, pid_started, opened_at_ms FROM instance
+SELECT instance_no, program, pid, host, opened_at_ms, boot_id, database_file, lock_file
+FROM instance
 WHERE closed_at_ms IS NULL ORDER BY instance_no DESC LIMIT :limit;
 
 -- name: relations

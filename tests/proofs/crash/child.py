@@ -464,7 +464,7 @@ def set_clock(offset_s: float) -> None:
 def set_boot(boot_id: str) -> None:
     """Have this process run after another start of the machine. Nothing for no name."""
     if boot_id:
-        process._boot_id = lambda: boot_id  # type: ignore[assignment]
+        process.boot_id = lambda: boot_id  # type: ignore[assignment]
 
 
 def live(order: Order) -> int:

@@ -27,6 +27,7 @@ from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import COOL_DOWN_AFTER_REJECTIONS, INBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS_MAX
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import transaction
+from sessiondb.sqlite.alive_file import SUFFIX, name_of
 from tests.proofs.crash.harness import Templates, Zygote, zygote
 from tests.support.core import change, query, reply, texts, user
 from tests.support.engine import PATIENCE_S
@@ -382,40 +383,40 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
 @pytest.mark.parametrize(
     ("now", "given_back"),
     [
-        ("its number belongs to another process now", True),
-        (
-            (
-                "the machine was started again, and its number and start time belong to another "
-                "process"
-            ),
-            True,
-        ),
-        ("it lives", False),
-        ("it is on another host", False),
+        ("its number and start time belong to another process", True),
+        ("its host has another name, as a container has at each start", True),
+        ("the machine was started again, and its lock file is gone", True),
+        ("its file was copied, and opened elsewhere", True),
+        ("its lock file is gone", False),
     ],
 )
-def test_the_dead_are_known_by_pid_start_time_boot_and_host(
+def test_the_dead_are_known_by_their_lock_alone(
     now: str, given_back: bool, templates: Templates, tmp_path: Path
 ) -> None:
-    """A dead process's row gets the pid of this test's process."""
+    """A dead process's row is made to look like that of this test's process, which lives."""
     world = templates.world("recover", tmp_path / "world")
     me = process.identity()
-    host, boot_id, started = {
-        "its number belongs to another process now": (me.host, me.boot_id, me.pid_started - 1),
-        "the machine was started again, and its number and start time belong to another process": (
-            me.host,
-            "boot before",
-            me.pid_started,
-        ),
-        "it lives": (me.host, me.boot_id, me.pid_started),
-        "it is on another host": ("elsewhere", me.boot_id, me.pid_started),
-    }[now]
     change(
         world.path,
         (
-            f"UPDATE instance SET host = '{host}', boot_id = '{boot_id}', pid = {os.getpid()}, "
-            f"pid_started = {started}"
+            f"UPDATE instance SET host = '{me.host}', boot_id = '{me.boot_id}', "
+            f"pid = {os.getpid()}, pid_started = {me.pid_started}, "
+            f"database_file = '{name_of(str(world.path))}'"
         ),
+        {
+            "its number and start time belong to another process": "SELECT 1",
+            "its host has another name, as a container has at each start": (
+                "UPDATE instance SET host = 'a container', boot_id = 'before'"
+            ),
+            "the machine was started again, and its lock file is gone": (
+                "UPDATE instance SET boot_id = 'before', lock_file = '1:1'"
+            ),
+            "its file was copied, and opened elsewhere": (
+                "UPDATE instance SET database_file = '1:1', lock_file = '1:2'"
+            ),
+            "its lock file is gone": "UPDATE instance SET lock_file = '1:1'",
+        }[now],
+        f"UPDATE instance SET lock_file = '{made(world.path)}' WHERE lock_file NOT LIKE '1:%'",
     )
 
     async def recover() -> tuple[int, int]:
@@ -429,11 +430,15 @@ def test_the_dead_are_known_by_pid_start_time_boot_and_host(
     )
 
 
-def give_its_number_away(path: Path) -> None:
-    """Give processes that are not closed this process's pid and start time.
+def made(path: Path) -> str:
+    """Return what identifies a database's lock file. Make it if it is not there."""
+    lock_file = Path(f"{path}{SUFFIX}")
+    lock_file.touch(0o600)
+    return name_of(str(lock_file))
 
-    Only the machine's start can tell them apart.
-    """
+
+def give_its_number_away(path: Path) -> None:
+    """Give processes that are not closed this process's pid and start time."""
     me = process.identity()
     change(
         path,
@@ -445,9 +450,10 @@ def give_its_number_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize("boot", ["first", "second"])
-def test_a_reboot_frees_claims_although_their_pid_is_alive(
+def test_claims_of_the_dead_are_freed_although_their_pid_is_alive(
     boot: str, templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
+    """On the same start of the machine as after the next one."""
     world = templates.world("gateway", tmp_path / "world")
     world.scenario = "recover"
     assert world.hear(
@@ -457,13 +463,9 @@ def test_a_reboot_frees_claims_although_their_pid_is_alive(
     death = world.hear(zygote.live(world.order(options={"boot": boot})))
     assert death.code == 0
     [report] = [line for line in death.lines if line["saw"] == "recovered"]
-    if boot == "first":  # as far as can be told it lives
-        assert (report["turns"], report["compactions"], report["replies"]) == (0, 0, 0)
-        assert len(query(world.path, "SELECT what FROM held")) == 5
-        return
     assert (report["turns"], report["compactions"], report["replies"]) == (3, 1, 1)
     # The machine starts once more in the middle of what it had begun to do about it.
-    options = {"boot": "second", "accept": False}
+    options = {"boot": boot, "accept": False}
     assert world.hear(
         zygote.live(
             world.order("before COMMIT of turn.end", 2, scenario="gateway", options=options)
@@ -479,7 +481,7 @@ def test_a_reboot_frees_claims_although_their_pid_is_alive(
     world.check_end()  # the summary of the first start's compaction comes last, and counts
     assert set(query(world.path, "SELECT DISTINCT boot_id FROM instance")) >= {
         "first",
-        "second",
+        boot,
         "third",
     }
 
@@ -510,17 +512,20 @@ def test_a_conversation_and_its_compaction_survive_a_reboot(
     assert states[0][0] != "running"
 
 
-def test_claims_of_another_host_end_with_their_leases(
+def test_claims_of_the_unknown_end_with_their_leases(
     templates: Templates, zygote: Zygote, tmp_path: Path
 ) -> None:
-    """Nothing can be known about it from here.
+    """Nothing can be known about a process whose lock file has gone.
 
     So its leases run out first, and then are taken over once.
     """
     world = templates.world("recover", tmp_path / "world")
     change(
         world.path,
-        "UPDATE instance SET host = 'elsewhere'",
+        (
+            "UPDATE instance SET lock_file = '1:1', "
+            f"database_file = '{name_of(str(world.path))}', boot_id = '{process.boot_id()}'"
+        ),
         (
             "UPDATE turn SET expires_at_ms = renewed_at_ms, deadline_ms = renewed_at_ms WHERE "
             "state = 'running'"

@@ -24,6 +24,37 @@ CHANGES = [
         {"+instance new": PROCESS},
     ),
     Change(
+        "instance.hold",
+        "one process of several, whose registration was closed",
+        lambda w, tx: tx.run(
+            "instance.hold",
+            instance_no=w.no("instance killed"),
+            held_no=w.no("instance killed"),
+            database_file="1:2",
+            lock_file="1:3",
+        ),
+        {
+            "instance killed": {
+                "closed_at_ms": None,
+                "unclean": 0,
+                "database_file": "1:2",
+                "lock_file": "1:3",
+            }
+        },
+    ),
+    Change(
+        "instance.hold",
+        "another number than the one that was free",
+        lambda w, tx: tx.run(
+            "instance.hold",
+            instance_no=tx.one("instance.insert", **PROCESS).instance_no,
+            held_no=4711,
+            database_file="1:2",
+            lock_file=None,
+        ),
+        {"+instance new": PROCESS | {"database_file": "1:2"}},
+    ),
+    Change(
         "instance.close",
         "one process of several",
         lambda w, tx: tx.run(

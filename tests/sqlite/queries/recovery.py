@@ -53,7 +53,13 @@ GUARDS = [
         "instance",
         lambda row: {"instance_no": row["instance_no"], "now_ms": NOW},
         lambda row: row["closed_at_ms"] is None,
-    )
+    ),
+    Guard(
+        "recovery.close_idle",
+        "instance",
+        lambda row: {"instance_no": row["instance_no"], "now_ms": NOW},
+        lambda row: row["closed_at_ms"] is None,
+    ),
 ]
 PAGES = [
     Page(
@@ -108,7 +114,54 @@ def jobs(limit: int, program: str, *names: str) -> Read:
     )
 
 
+IDLE, CLOSED = 4711, 4712
+
+
+def idle(
+    what: str, *numbers: int, listed: tuple[int, ...] = (IDLE, CLOSED), held: str = ""
+) -> Read:
+    """Ask which of two processes hold nothing, once one has got something of a living one."""
+
+    def given(w: World, tx: Recorder) -> None:
+        for number, closed_at_ms in ((IDLE, None), (CLOSED, NOW)):
+            w.connection.execute(
+                "INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program,"
+                " opened_at_ms, closed_at_ms) VALUES (?, 'h', 'b', 0, 0, 'idle', 0, ?)",
+                (number, closed_at_ms),
+            )
+        if held:
+            w.connection.execute(held, (IDLE, w.no("instance gateway")))
+
+    return Read(
+        "recovery.idle",
+        what,
+        {"instances": json.dumps(listed)},
+        [{"instance_no": f"no {number}"} for number in numbers],
+        given,
+    )
+
+
 READS = [
+    Read(
+        "recovery.is_open",
+        "an open one",
+        lambda w: {"instance_no": w.no("instance dying")},
+        lambda w: [{"instance_no": "dying"}],
+    ),
+    Read(
+        "recovery.is_open", "one that died", lambda w: {"instance_no": w.no("instance killed")}, []
+    ),
+    idle("of two, one of which is closed", IDLE),
+    idle("that are not in the list", listed=(CLOSED,)),
+    *(
+        idle(
+            f"with rows of {table}, state {is_state}",
+            *found,
+            held=f"UPDATE {table} SET instance_no = ? WHERE instance_no = ? AND state {is_state}",
+        )
+        for table, state in (("turn", "running"), ("compaction", "running"), ("outbox", "sending"))
+        for is_state, found in ((f"= '{state}'", ()), (f"<> '{state}'", (IDLE,)))
+    ),
     jobs(9, "dying", "held"),
     jobs(9, "remote", "overdue"),
     jobs(0, "remote"),
