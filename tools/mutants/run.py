@@ -45,17 +45,24 @@ class Outcome:
 def chosen(mutant: Mutant, tests: Iterable[Test], budget_s: float, tests_max: int) -> list[Test]:
     """Return the tests that meet a mutant, of those that reach it.
 
-    First come those with the statement in their name, then the fastest, then those about plans.
+    First come those with the statement in their name, then those of the file that is named
+    after the changed one, then the fastest, and those about plans last.
     """
+    stem = "test_" + mutant.path.rpartition("/")[2].partition(".")[0]
+
+    def place(test: Test) -> tuple[bool, bool, float, str]:
+        mirrored = test.name.partition("::")[0].rpartition("/")[2].startswith(stem)
+        return mutant.where not in test.name, not mirrored, test.seconds, test.name
+
     reaching = [test for test in tests if test.reaches(mutant)]
     if mutant.path == "schema.sql":
         reaching = [test for test in reaching if not test.name.startswith(BY_TEXT)]
-    reaching.sort(key=lambda test: (mutant.where not in test.name, test.seconds, test.name))
+    reaching.sort(key=place)
     found: list[Test] = []
     spent = 0.0
     for test in reaching:
-        if test.is_about_plans:
-            continue
+        if test.is_about_plans or mutant.is_about_plans:
+            continue  # the first come last, and no other notices a change of the plan only
         spent += test.seconds
         if len(found) >= tests_max or (found and spent > budget_s):
             break
@@ -180,7 +187,7 @@ class Runner:
             path = str(self.tree.folder / mutant.path)
             return {"python": path, "before": before, "after": after}
         if mutant.path == "schema.sql":
-            return {}  # it is read when a database is made
+            return {"schema": True}  # it is read when a database is made
         wanted = mutant.where.partition(".")[2]
         found = next(match for match in STATEMENT.finditer(after) if match["name"] == wanted)
         return {"statements": {mutant.where: found["sql"].strip()}}

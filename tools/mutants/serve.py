@@ -21,6 +21,7 @@ import signal
 import tempfile
 import time
 from collections import defaultdict
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -156,6 +157,13 @@ class Unchangeable(Exception):
     """A living process cannot take this change over."""
 
 
+MADE_ONCE = ("tests.support.world_build", "template")
+"""What tests of statements share, and takes longer than they do: it is made before the forks.
+
+The rules as they are make it, and the changed one is tried on it. A changed schema makes it anew.
+"""
+
+
 class Alive:
     """What a child changes in itself: the statements and functions of this process.
 
@@ -165,6 +173,7 @@ class Alive:
 
     def __init__(self) -> None:
         import_everything()
+        self.shared = shared()
         self.statements: defaultdict[str, list[Any]] = defaultdict(list)
         self.functions: defaultdict[str, list[FunctionType]] = defaultdict(list)
         for one in gc.get_objects():
@@ -181,6 +190,8 @@ class Alive:
         for name, text in request.get("statements", {}).items():
             for one in self.statements[name]:
                 object.__setattr__(one, "sql", text)
+        if request.get("schema") and self.shared is not None:
+            self.shared.cache_clear()
         if "python" in request:
             self.change_functions(request["python"], request["before"], request["after"])
 
@@ -199,6 +210,16 @@ class Alive:
                 one.__code__ = changed[one.__code__]
             except ValueError as error:  # it closes over other variables now
                 raise Unchangeable(str(error)) from error
+
+
+def shared() -> Any:
+    """Return the function that makes what tests share, after its first call, or None."""
+    module, name = MADE_ONCE
+    if not Path(*module.split(".")).with_suffix(".py").exists():
+        return None  # a checkout of a test
+    function = getattr(importlib.import_module(module), name)
+    function()
+    return function
 
 
 def import_everything() -> None:

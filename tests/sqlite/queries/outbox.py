@@ -378,6 +378,13 @@ def same_lease(w: World, _tx: Recorder) -> None:
     )
 
 
+def available_at_once(w: World, _tx: Recorder) -> None:
+    w.connection.execute(
+        "UPDATE outbox SET available_at_ms = ? WHERE outbox_no IN (?, ?)",
+        (NOW - DAY, w.no("outbox web:pending"), w.no("outbox telegram:pending")),
+    )
+
+
 READS = [
     Read("outbox.next", "behind a retry", between(NOW, NOW), [], later_reply),
     Read(
@@ -394,6 +401,14 @@ READS = [
         of_target("telegram:pending"),
     ),
     Read("outbox.next", "not of any", between(0, 2**62, "web", "telegram"), []),
+    Read("outbox.next", "to the ms", between(NOW + 350, NOW + 350), of_target("web:retried")),
+    Read(
+        "outbox.next",
+        "the older of two channels' that became available at once",
+        between(0, NOW),
+        of_target("web:pending"),
+        available_at_once,
+    ),
     Read("outbox.due", "not sending", after(NOW), [{"at_ms": NOW + 350}], due_while_sending),
     Read("outbox.due", "not of a full channel", after(NOW, "web"), [{"at_ms": NOW + 650}]),
     Read("outbox.due", "not of any", after(NOW, "web", "telegram"), [{"at_ms": None}]),
