@@ -17,8 +17,8 @@ from sessiondb import events
 from sessiondb.gateway import turns
 from sessiondb.maintenance import retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
-from sessiondb.sqlite import transaction, writer
-from sessiondb.sqlite.transaction import Prepared
+from sessiondb.sqlite import writer
+from sessiondb.transcript import context
 from tests.support.gateway import (
     Clock,
     claimed,
@@ -27,6 +27,7 @@ from tests.support.gateway import (
     held_message,
     interrupt,
     look,
+    put_statement,
     say,
 )
 
@@ -115,14 +116,6 @@ async def test_a_superseded_message_of_an_archived_session_is_sound(
 # -- old rules put back -----------------------------------------------------------------------
 
 
-def statement(patch: pytest.MonkeyPatch, name: str, sql: str) -> None:
-    """Put another text in the place of a named statement."""
-    known = transaction.statements()
-    replaced = Prepared(name, sql, known[name].changes)
-    replaced.parameters = known[name].parameters  # its caller gives the same
-    patch.setitem(known, name, replaced)
-
-
 def a_dead_letter_is_silent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(turns, "notify_dead", lambda tx, inbox_no, session_no: 0 * inbox_no + 999)
 
@@ -152,7 +145,7 @@ def a_stop_is_silent(patch: pytest.MonkeyPatch) -> None:
 
 def an_interrupted_message_is_done(patch: pytest.MonkeyPatch) -> None:
     """The rule of before: what a newer message overtakes is done, and nobody is told."""
-    statement(
+    put_statement(
         patch,
         "inbox.suspend",
         "UPDATE inbox SET state = 'done', reason = :reason WHERE inbox_no = :inbox_no "
@@ -161,7 +154,7 @@ def an_interrupted_message_is_done(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_failed_message_is_done(patch: pytest.MonkeyPatch) -> None:
-    statement(
+    put_statement(
         patch,
         "inbox.retry",
         "UPDATE inbox SET state = 'done', reason = :reason WHERE inbox_no = :inbox_no "
@@ -211,3 +204,22 @@ async def test_an_old_rule_put_back_is_found(
         await some_work(db)
         found: Any = await unanswered(db)
         assert any(says in message for message in found), found
+
+
+async def test_a_question_that_the_answer_did_not_see_is_found(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of before: a newer message ends an interrupted one, whatever lies between."""
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(2):
+            key = f"agent:main:web:{number}"
+            await held_message(db, f"before {number}", key)
+            await (await db.session(key)).reset()
+            if number == 1:
+                monkeypatch.setattr(context, "preceded", lambda *_: True)
+                monkeypatch.setattr(context, "contains", lambda *_: True)
+            await say(db, f"after {number}", key)
+            await complete(db, (await claimed(db)).turn_no, "an answer to the second one")
+            found = await unanswered(db)
+            assert bool(found) == (number == 1), found
+    assert "did not have it in its context" in found[0]

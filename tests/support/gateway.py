@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import pytest
 
 import sessiondb
 from sessiondb.backend import Tx
@@ -57,6 +58,14 @@ LOOK = {
         UPDATE compaction SET instance_no = :instance_no WHERE state = 'running'""",
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in LOOK.items()})
+
+
+def put_statement(patch: pytest.MonkeyPatch, name: str, sql: str) -> None:
+    """Put another text in the place of a named statement. Its callers stay as they are."""
+    known = transaction.statements()
+    replaced = Prepared(name, sql, known[name].changes)
+    replaced.parameters = known[name].parameters
+    patch.setitem(known, name, replaced)
 
 
 async def look(db: sessiondb.SessionDB, table: str) -> list[Any]:

@@ -244,7 +244,7 @@ def compare_messages(storm: Storm) -> list[str]:
             storm.path,
             (
                 "SELECT idempotency_key FROM entry WHERE entry_no >> 32 = ? AND idempotency_key "
-                "GLOB 'inbox:*' ORDER BY entry_no"
+                "GLOB 'inbox:*' AND idempotency_key NOT GLOB 'inbox:*:*' ORDER BY entry_no"
             ),
             session_no,
         )

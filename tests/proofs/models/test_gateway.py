@@ -16,6 +16,7 @@ transcript and every event must equal the model's. At the end `verify` finds not
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -63,6 +64,7 @@ from tests.support.gateway import (
     inbox_states,
     look,
     nothing_open,
+    put_statement,
 )
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
@@ -727,6 +729,53 @@ def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(inbox, "_refuse_when_full", lambda tx, ref, incoming: 0)
 
 
+def _heartbeat_supersedes(patch: pytest.MonkeyPatch) -> None:
+    put_statement(
+        patch,
+        "inbox.of_turn",
+        "SELECT 1 AS is_persons, e.entry_no, e.boundary_no FROM inbox AS i "
+        "JOIN entry AS e ON e.entry_no = i.entry_no WHERE i.inbox_no = :inbox_no",
+    )
+
+
+def _superseded_in_silence(patch: pytest.MonkeyPatch) -> None:
+    def silent(tx: Any, turn: Any, inbox_no: int, text: str) -> None:
+        tx.run(
+            "inbox.supersede",
+            inbox_no=inbox_no,
+            superseded_by=turn.inbox_no,
+            told_no=0,
+            reason=text,
+        )
+
+    patch.setattr(turns, "_supersede_one", silent)
+
+
+def _dead_in_silence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(turns, "notify_dead", lambda tx, inbox_no, session_no: 0)
+
+
+def _other_conversation_is_a_duplicate(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inbox, "_refuse_other_conversation", lambda known, incoming: None)
+
+
+def _other_text_is_a_duplicate(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inbox, "_refuse_other_text", lambda known, incoming: None)
+
+
+def _late_edit_wins(patch: pytest.MonkeyPatch) -> None:
+    edit, versions = inbox.edit, itertools.count(1_000)
+    patch.setattr(inbox, "edit", lambda tx, incoming, _: edit(tx, incoming, next(versions)))
+
+
+def _edit_changes_what_was_read(patch: pytest.MonkeyPatch) -> None:
+    put_statement(
+        patch,
+        "inbox.replace_text",
+        "UPDATE inbox SET payload = :payload, digest = :digest WHERE inbox_no = :inbox_no",
+    )
+
+
 # Among all rules it would take hundreds of examples until the few that show the defect come in a
 # row. So these machines have no other.
 ENOUGH_RULES = {
@@ -751,6 +800,13 @@ ENOUGH_RULES = {
         _late_sender_has_the_last_word,
         _unknown_is_sent_again,
         _session_is_never_full,
+        _heartbeat_supersedes,
+        _superseded_in_silence,
+        _dead_in_silence,
+        _other_conversation_is_a_duplicate,
+        _other_text_is_a_duplicate,
+        _late_edit_wins,
+        _edit_changes_what_was_read,
     ],
     ids=lambda fn: fn.__name__.strip("_"),
 )

@@ -9,6 +9,7 @@ is shown to be whole. Then, per session:
 * every acknowledged message is in the transcript, or is waiting in the inbox, exactly
   once, in the order in which people sent it.
 * the text is the text that was sent.
+* `verify` finds that each message is open or answered, or that its sender was told.
 * nothing is there that nobody sent.
 
 Conversations whose archive was deleted, as the policy said, are listed, so that the
@@ -146,12 +147,16 @@ def compare(path: Path, ledger: Ledger) -> Findings:
 
 
 def _said(path: Path, session_no: int) -> list[str]:
-    """Return what people said in a session: in its transcript, then waiting."""
+    """Return what people said in a session: in its transcript, then waiting.
+
+    A message that was buried when its turn began anew was appended again, under its turn's
+    key. That is not said twice.
+    """
     message = query(
         path,
         """SELECT json_extract(payload, '$.message.content') FROM entry
            WHERE entry_no BETWEEN ?1 << 32 AND (?1 << 32) + 0xffffffff AND role = 'user'
-             ORDER BY entry_no""",
+             AND ifnull(idempotency_key, '') NOT GLOB 'inbox:*:*' ORDER BY entry_no""",
         session_no,
     )
     waiting = query(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.proofs.soak.__main__ import main, run
-from tests.proofs.soak.audit import Ledger, compare, text_of
+from tests.proofs.soak.audit import Ledger, audit, compare, text_of
 from tests.proofs.soak.finish import check_channel, check_rows
 from tests.proofs.soak.gateway import BLOCKS_S
 from tests.proofs.soak.judge import (
@@ -386,6 +386,46 @@ def test_the_end_of_a_soak_notices_what_is_left(
 
 
 # -- the audit itself ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broken", "statement", "says"),
+    [
+        ("nothing", None, None),
+        (
+            "an end without an answer",
+            "UPDATE turn SET state = 'failed' WHERE turn_no = 2",
+            "item 2 is done, but its turn 2 is failed, and no event told its sender",
+        ),
+        (
+            "an end that only the operator sees",
+            """INSERT INTO event (event_no, kind, audience, session_no, at_ms, text, data)
+            VALUES (999, 'message_dead', 'operator', 1, 1, '', '{"inbox_no": 3}');
+            UPDATE inbox SET state = 'dead', told_no = 999 WHERE inbox_no = 3""",
+            "event 999, which is to have told its sender, is message_dead for operator",
+        ),
+        (
+            "a question that another turn is said to answer",
+            """INSERT INTO event (event_no, kind, audience, session_no, at_ms, text, data)
+            SELECT 999, 'message_superseded', 'user', session_no, 1, '', '{"inbox_no": 1}'
+            FROM inbox WHERE inbox_no = 1;
+            UPDATE inbox SET superseded_by = 2, told_no = 999 WHERE inbox_no = 1""",
+            "item 2, which superseded it, is no later one of its session",
+        ),
+    ],
+)
+def test_the_audit_finds_a_sender_who_waits_in_vain(
+    settled: Path, tmp_path: Path, broken: str, statement: str | None, says: str | None
+) -> None:
+    copy = tmp_path / "copy.db"
+    shutil.copy(settled / "soak.db", copy)
+    if statement is not None:
+        change(copy, statement)
+    problems = audit(copy, Ledger(60)).problems
+    if says is None:
+        assert problems == [], broken
+    else:
+        assert any(says in problem for problem in problems), (broken, problems)
 
 
 IDS = ["t0:1", "t0:2", "t0:3"]
