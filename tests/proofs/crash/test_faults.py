@@ -802,7 +802,7 @@ async def test_the_watcher_of_other_processes_outlives_a_lock(
 @pytest.mark.parametrize(
     ("op", "error"),
     [
-        ("lane", StoreFailed("the disk failed; retry")),
+        ("lane.look", StoreFailed("the disk failed; retry")),
         ("lane.look", StoreDamaged("a page could not be read; check the disk and retry")),
     ],
     ids=["its first read fails", "a page cannot be read"],
