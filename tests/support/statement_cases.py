@@ -28,6 +28,18 @@ def _params(given: Params, world: World) -> dict[str, Any]:
     return dict(given(world) if callable(given) else given)
 
 
+def run(statement: str, **params: Any) -> Callable[[World, Recorder], object]:
+    """Return a rule that is the statement by itself. The label of a row stands for its number."""
+
+    def value(world: World, given: Any) -> Any:
+        is_label = isinstance(given, str) and given in world.before.by_label
+        return world.no(given) if is_label else given
+
+    return lambda world, tx: tx.run(
+        AnyStatement(statement), **{name: value(world, given) for name, given in params.items()}
+    )
+
+
 @dataclass(frozen=True)
 class Change:
     """A rule that runs a statement, and every row that is another one afterwards."""
@@ -98,9 +110,9 @@ class Page:
     params: Params
     cursor: Callable[[Any], Mapping[str, Any]]
     """The parameters of the page behind a row."""
-    column: str
+    column: str | tuple[str, ...]
     rows: Sequence[Any] | Callable[[World], Sequence[Any]]
-    """This column's value in each row."""
+    """This column's value in each row, or a tuple of these columns' values."""
     key: str | None = None
 
     def __str__(self) -> str:
@@ -118,11 +130,16 @@ class Page:
             while len(found) < ROWS_MAX:
                 rows = tx.all(AnyStatement(self.statement), **params, limit=limit)
                 assert len(rows) <= limit
-                found += [world.before.shown(self.column, _value(row, self.column)) for row in rows]
+                found += [self._shown(world, row) for row in rows]
                 if len(rows) < limit:
                     break
                 params |= self.cursor(rows[-1])
         return found
+
+    def _shown(self, world: World, row: Any) -> Any:
+        names = (self.column,) if isinstance(self.column, str) else self.column
+        values = tuple(shown(world.before, row, names).values())
+        return values[0] if isinstance(self.column, str) else values
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,30 @@ POINTERS = {
 }
 
 
+NEW = 9_000
+# What a copy of a row needs to be another row.
+FRESH: dict[str, dict[str, Any]] = {
+    "instance": {"instance_no": NEW},
+    "wal_link": {"link_no": 1},  # there is no other row
+    "session": {"session_no": NEW, "session_id": "new"},
+    "binding": {"session_key": "agent:main:new"},
+    "branch": {"branch_no": NEW},
+    "entry": {"entry_no": NEW << 32, "entry_id": "new", "idempotency_key": None},
+    "epoch": {"epoch": NEW},
+    "compaction": {"compaction_no": NEW, "compaction_id": "new"},
+    "import_file": {"import_file_no": NEW, "path": "/new"},
+    "quarantine": {"byte_offset": NEW},
+    "lane": {"lane": "new"},
+    "turn": {"turn_no": NEW},
+    "inbox": {"inbox_no": NEW, "event_id": "new"},
+    "outbox": {"outbox_no": NEW},
+    "event": {"event_no": NEW},
+    "event_cursor": {"consumer": "new"},
+    "archive": {"archive_no": NEW},
+    "archive_chunk": {"chunk_no": NEW},
+}
+
+
 class Recorder(WriteTransaction):
     """A `Tx` that remembers which statements it ran."""
 

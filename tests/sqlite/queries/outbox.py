@@ -9,7 +9,7 @@ from unittest.mock import ANY
 from sessiondb.gateway import outbox, turns
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.models import Event
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, run
 from tests.support.world import Recorder, World
 from tests.support.world_build import DAY, NOW, SECOND
 
@@ -96,6 +96,23 @@ CHANGES = [
                 "attempts": 1,
                 "instance_no": "gateway",
                 "expires_at_ms": NOW + 11_000,
+            }
+        },
+    ),
+    Change(
+        "outbox.set_aside",
+        "one pending reply of several, without its channel having been called",
+        run(
+            "outbox.set_aside",
+            outbox_no="outbox web:pending",
+            now_ms=NOW,
+            reason="it cannot be read",
+        ),
+        {
+            "outbox web:pending": {
+                "state": "failed",
+                "finished_at_ms": NOW,
+                "reason": "it cannot be read",
             }
         },
     ),
@@ -242,6 +259,12 @@ def attempt(row: Any) -> dict[str, Any]:
 
 
 GUARDS = [
+    Guard(
+        "outbox.set_aside",
+        "outbox",
+        lambda row: {"outbox_no": row["outbox_no"], "now_ms": NOW, "reason": "why"},
+        state("pending"),
+    ),
     Guard(
         "outbox.begin_sending",
         "outbox",

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import ANY
 
 from sessiondb.gateway import recovery
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, run
 from tests.support.world import Recorder, World
 from tests.support.world_build import DAY, HOUR, NOW, SECOND
 
@@ -45,6 +45,12 @@ CHANGES = [
             "+event reply_unknown/operator": ANY,
             "+event recovery_done/operator": ANY,
         },
+    ),
+    Change(
+        "recovery.close_idle",
+        "one process of several, and that is no unclean end",
+        run("recovery.close_idle", instance_no="instance remote", now_ms=NOW),
+        {"instance remote": {"closed_at_ms": NOW}},
     ),
 ]
 GUARDS = [

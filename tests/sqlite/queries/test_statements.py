@@ -6,20 +6,42 @@ The cases of `queries/inbox.sql` are in `inbox.py` beside this file, and so on.
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sessiondb.backend import load_statements
 from tests.support.statement_cases import ROWS_MAX, Change, Guard, Page, Read
 from tests.support.world import World
 
-MODULES = [
-    importlib.import_module(f"{__package__}.{found.name}")
-    for found in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if not found.name.startswith(("test_", "conftest"))
-]
+STATEMENTS = load_statements("sessiondb.sqlite.queries")
+FILES = sorted({name.partition(".")[0] for name in STATEMENTS})
+# A file without its module of cases fails here.
+MODULES = [importlib.import_module(f"{__package__}.{name}") for name in FILES]
+
+# These statements return a bounded part, and nobody asks for the part behind it.
+NO_PAGE_BEHIND = {
+    "compaction.recent": "the newest jobs, for the cool-down",
+    "events.of_session": "the newest events",
+    "inbox.late": "what was returned is marked, and not returned again",
+    "inbox.waiting_in_lane": "a count up to the limit",
+    "inbox.waiting_in_session": "a count up to the limit",
+    "outbox.of_instance": "what was returned is released, and not returned again",
+    "outbox.overdue": "what was returned is given up, and not returned again",
+    "recovery.overdue_compactions": "what was returned is ended, and not returned again",
+    "recovery.running_compactions": "what was returned is given up, and not returned again",
+    "registry.heard": "how far it looks back",
+    "salvage.aside": "the statement needs entries that were set aside: tests/salvage has them",
+    "status.branches": "the first, for a person",
+    "status.processes": "the newest, for a person",
+    "status.running": "the oldest, for a person",
+    "status.stuck": "some, for a person",
+    "turns.expired": "what was returned is interrupted, and not returned again",
+    "turns.of_instance": "what was returned is interrupted, and not returned again",
+    "verify.cursors": "some findings",
+    "verify.foreign_keys": "some findings",
+    "verify.lost_bindings": "its rows are damage, which a case makes",
+}
 
 
 def table(name: str) -> list[Any]:
@@ -48,3 +70,25 @@ def test_pages_together_are_all_rows_in_order(world: World, case: Page) -> None:
 @pytest.mark.parametrize("case", table("READS"), ids=str)
 def test_a_read_returns_these_rows(world: World, case: Read) -> None:
     assert case.found(world) == case.expected(world)
+
+
+def names(*tables: str) -> set[str]:
+    return {case.statement for name in tables for case in table(name)}
+
+
+def test_every_statement_that_changes_rows_has_a_case() -> None:
+    changing = {name for name, found in STATEMENTS.items() if found.changes is not None}
+    assert changing - names("CHANGES") == set()
+
+
+def test_every_statement_that_returns_a_page_has_a_case() -> None:
+    paged = {
+        name
+        for name, found in STATEMENTS.items()
+        if ":limit" in found.sql and found.changes is None
+    }
+    assert paged == names("PAGES") | NO_PAGE_BEHIND.keys()
+
+
+def test_every_case_names_a_statement() -> None:
+    assert names("CHANGES", "GUARDS", "PAGES", "READS") <= STATEMENTS.keys()

@@ -74,41 +74,44 @@ CHANGES = [
         say("twin-undone", "c".ljust(200), "c"),
         {},
     ),
-    Change(
-        "transcript.insert_branch",
-        "a branch, its epoch and its leaf record",
-        branch,
-        {
-            "session twin": {
-                "updated_at_ms": NOW,
-                "last_seq": 20,
-                "epoch": 3,
-                "head_no": "twin/20",
-                "branch_no": "twin/20",
-                "boundary_no": None,
-                "first_kept_no": None,
-                "context_tokens": 52,
-                "tokens_fresh": 0,
+    *(
+        Change(
+            f"transcript.{statement}",
+            "a branch, its epoch and its leaf record",
+            branch,
+            {
+                "session twin": {
+                    "updated_at_ms": NOW,
+                    "last_seq": 20,
+                    "epoch": 3,
+                    "head_no": "twin/20",
+                    "branch_no": "twin/20",
+                    "boundary_no": None,
+                    "first_kept_no": None,
+                    "context_tokens": 52,
+                    "tokens_fresh": 0,
+                },
+                "epoch twin/2": {"closed_head_no": "twin/18", "closed_at_ms": NOW},
+                "+epoch twin/3": {"reason": "branch", "opened_at_ms": NOW},
+                "+entry twin/19": {
+                    "parent_no": "twin/3",
+                    "position": 0,
+                    "type": "leaf",
+                    "projection": 0,
+                    "appended_at_ms": NOW,
+                    "entry_id": ANY,
+                    "payload": ANY,
+                },
+                "+entry twin/20": ANY,
+                "+branch twin/20": {
+                    "session_no": "twin",
+                    "parent_branch_no": "twin/1",
+                    "fork_no": "twin/3",
+                    "first_no": "twin/20",
+                },
             },
-            "epoch twin/2": {"closed_head_no": "twin/18", "closed_at_ms": NOW},
-            "+epoch twin/3": {"reason": "branch", "opened_at_ms": NOW},
-            "+entry twin/19": {
-                "parent_no": "twin/3",
-                "position": 0,
-                "type": "leaf",
-                "projection": 0,
-                "appended_at_ms": NOW,
-                "entry_id": ANY,
-                "payload": ANY,
-            },
-            "+entry twin/20": ANY,
-            "+branch twin/20": {
-                "session_no": "twin",
-                "parent_branch_no": "twin/1",
-                "fork_no": "twin/3",
-                "first_no": "twin/20",
-            },
-        },
+        )
+        for statement in ("insert_branch", "insert_control_record", "open_epoch")
     ),
     Change(
         "transcript.close_epoch",

@@ -1,0 +1,580 @@
+"""Cases of queries/import_file.sql."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.statement_cases import Change, Guard, Page, Read, run
+from tests.support.world import Recorder, World
+from tests.support.world_build import NOW
+
+ODD, CLEAN, GROWING = "main/odd.jsonl", "work/clean.jsonl", "work/growing.jsonl"
+
+
+NEW_FILE = {
+    "path": "/imports/new",
+    "name": "new",
+    "kind": "live",
+    "agent_id": "work",
+    "inode": "7:7",
+    "note": "n",
+}
+
+CHANGES = [
+    Change(
+        "import_file.insert",
+        "one new receipt",
+        lambda w, tx: tx.one("import_file.insert", **NEW_FILE, now_ms=NOW, sha256="s"),
+        {
+            "+import_file new": NEW_FILE
+            | {"sha256": "s", "imported_at_ms": NOW, "state": "reading"},
+        },
+    ),
+    Change(
+        "import_file.advance",
+        "every column of one receipt",
+        run(
+            "import_file.advance",
+            import_file_no=f"import_file {GROWING}",
+            session_no="session twin",
+            bytes=1,
+            lines=2,
+            entries=5,
+            quarantined=4,
+            sha256="s",
+            final_newline=0,
+            inode="7:7",
+            now_ms=NOW,
+            state="done",
+            note="n",
+        ),
+        {
+            f"import_file {GROWING}": {
+                "session_no": "twin",
+                "bytes": 1,
+                "lines": 2,
+                "entries": 5,
+                "quarantined": 4,
+                "sha256": "s",
+                "final_newline": 0,
+                "inode": "7:7",
+                "imported_at_ms": NOW,
+                "state": "done",
+                "note": "n",
+            }
+        },
+    ),
+    Change(
+        "import_file.mark_changed",
+        "one file of two",
+        run("import_file.mark_changed", path=f"/imports/{CLEAN}", note="n"),
+        {f"import_file {CLEAN}": {"state": "changed", "note": "n"}},
+    ),
+    Change(
+        "import_file.mark_done",
+        "one changed file of two",
+        run("import_file.mark_done", path=f"/imports/{ODD}", note="n"),
+        {f"import_file {ODD}": {"state": "done", "note": "n"}},
+    ),
+    Change(
+        "import_file.move",
+        "one file of two",
+        run(
+            "import_file.move",
+            import_file_no=f"import_file {ODD}",
+            path="/p",
+            name="n",
+            kind="bak",
+            agent_id="a",
+        ),
+        {f"import_file {ODD}": {"path": "/p", "name": "n", "kind": "bak", "agent_id": "a"}},
+    ),
+    Change(
+        "import_file.link",
+        "a further name of one file",
+        run("import_file.link", **NEW_FILE, first_path=f"/imports/{CLEAN}", now_ms=NOW),
+        lambda w: {
+            "+import_file new": {
+                **NEW_FILE,
+                "session_no": "import-work",
+                "bytes": w.row(f"import_file {CLEAN}")["bytes"],
+                "lines": 3,
+                "entries": 2,
+                "sha256": w.row(f"import_file {CLEAN}")["sha256"],
+                "imported_at_ms": NOW,
+                "state": "done",
+            }
+        },
+    ),
+    Change(
+        "import_file.link",
+        "not of a file that is being read",
+        run("import_file.link", **NEW_FILE, first_path=f"/imports/{GROWING}", now_ms=NOW),
+        {},
+    ),
+    Change(
+        "import_file.link",
+        "known, and the same",
+        run(
+            "import_file.link",
+            **NEW_FILE | {"path": f"/imports/{CLEAN}.link"},
+            first_path=f"/imports/{CLEAN}",
+            now_ms=NOW,
+        ),
+        {},
+    ),
+    Change(
+        "import_file.link",
+        "known, of another file by now",
+        run(
+            "import_file.link",
+            **NEW_FILE | {"path": f"/imports/{CLEAN}.link"},
+            first_path="/imports/work/rest.jsonl.reset.1",
+            now_ms=NOW,
+        ),
+        lambda w: {
+            f"import_file {CLEAN}.link": {
+                "session_no": "rest",
+                "bytes": w.row("import_file work/rest.jsonl.reset.1")["bytes"],
+                "sha256": w.row("import_file work/rest.jsonl.reset.1")["sha256"],
+                "inode": "7:7",
+                "imported_at_ms": NOW,
+                "note": "n",
+            }
+        },
+    ),
+    Change(
+        "import_file.keep",
+        "one piece",
+        run(
+            "import_file.keep",
+            import_file_no=f"import_file {CLEAN}",
+            line=1,
+            byte_offset=2,
+            after_seq=3,
+            reason="r",
+            severity="blank",
+            content=b"c",
+        ),
+        {
+            f"+quarantine {CLEAN}@2": {
+                "line": 1,
+                "after_seq": 3,
+                "reason": "r",
+                "severity": "blank",
+                "content": b"c",
+            }
+        },
+    ),
+    Change(
+        "import_file.drop_tail",
+        "from an offset on, of one file",
+        lambda w, tx: run(
+            "import_file.drop_tail",
+            import_file_no=f"import_file {ODD}",
+            byte_offset=sorted(
+                row["byte_offset"] for label, row in w.rows("quarantine") if ODD in label
+            )[1],
+        )(w, tx),
+        lambda w: {
+            f"-{label}": {}
+            for label in sorted(label for label, _ in w.rows("quarantine") if ODD in label)[1:]
+        },
+    ),
+    Change(
+        "import_file.date_session",
+        "one session",
+        run(
+            "import_file.date_session",
+            session_no="session twin",
+            created_at_ms=1,
+            updated_at_ms=2,
+        ),
+        {"session twin": {"created_at_ms": 1, "updated_at_ms": 2}},
+    ),
+    Change(
+        "import_file.date_session",
+        "without the date of its beginning",
+        run(
+            "import_file.date_session",
+            session_no="session twin",
+            created_at_ms=None,
+            updated_at_ms=2,
+        ),
+        {"session twin": {"updated_at_ms": 2}},
+    ),
+    Change(
+        "import_file.save_index",
+        "a new one",
+        run(
+            "import_file.save_index",
+            path="/new",
+            name="new",
+            agent_id="a",
+            bytes=1,
+            lines=2,
+            entries=3,
+            sha256="s",
+            inode="7:7",
+            now_ms=NOW,
+            note="n",
+            content=b"c",
+        ),
+        {
+            "+import_file new": {
+                "path": "/new",
+                "name": "new",
+                "kind": "index",
+                "agent_id": "a",
+                "bytes": 1,
+                "lines": 2,
+                "entries": 3,
+                "sha256": "s",
+                "inode": "7:7",
+                "imported_at_ms": NOW,
+                "state": "done",
+                "note": "n",
+                "content": b"c",
+            }
+        },
+    ),
+    Change(
+        "import_file.save_index",
+        "one of two again",
+        run(
+            "import_file.save_index",
+            path="/imports/work/sessions.json",
+            name="not used",
+            agent_id="not used",
+            bytes=1,
+            lines=2,
+            entries=3,
+            sha256="s",
+            inode="7:7",
+            now_ms=NOW,
+            note="n",
+            content=b"c",
+        ),
+        {
+            "import_file work/sessions.json": {
+                "bytes": 1,
+                "lines": 2,
+                "entries": 3,
+                "sha256": "s",
+                "inode": "7:7",
+                "imported_at_ms": NOW,
+                "note": "n",
+                "content": b"c",
+            }
+        },
+    ),
+]
+GUARDS = [
+    Guard(
+        "import_file.mark_done",
+        "import_file",
+        lambda row: {"path": row["path"], "note": "n"},
+        lambda row: row["state"] == "changed",
+    )
+]
+
+
+def of_file(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {"import_file_no": w.no(f"import_file {name}"), **more}
+
+
+def span(w: World) -> dict[str, int]:
+    low_no = w.no("session live") << 32
+    return {"low_no": low_no | 4, "high_no": low_no | 15}
+
+
+def forward(row: Any) -> dict[str, int]:
+    return {"low_no": row.entry_no + 1}
+
+
+def without_file(w: World) -> list[str]:
+    imported = {row["session_no"] for _, row in w.rows("import_file")}
+    rows = [row for _, row in w.rows("session") if row["session_no"] not in imported]
+    return [
+        row["session_id"]
+        for row in rows
+        if not row["session_id"].startswith(("deleted", "dropped"))
+    ]
+
+
+def offsets(w: World) -> list[int]:
+    return sorted(row["byte_offset"] for label, row in w.rows("quarantine") if ODD in label)
+
+
+def keys_of_work(w: World) -> list[str]:
+    return sorted(row["session_key"] for _, row in w.rows("binding") if row["agent_id"] == "work")
+
+
+PAGES = [
+    Page(
+        "import_file.files",
+        {"after_no": 0, "session_no": None},
+        lambda row: {"after_no": row.import_file_no},
+        "name",
+        [
+            *("main/clean.jsonl", "main/odd.jsonl", "main/blank.jsonl", "work/clean.jsonl"),
+            *("work/odd.jsonl", "work/growing.jsonl", "work/rest.jsonl.reset.1"),
+            *("main/clean.jsonl.link", "work/clean.jsonl.link"),
+        ],
+    ),
+    Page(
+        "import_file.sessions_without_file",
+        {"after_no": 0, "session_no": None},
+        lambda row: {"after_no": row.session_no},
+        "session_id",
+        without_file,
+    ),
+    Page(
+        "import_file.bindings_of_agent",
+        {"agent_id": "work", "after_key": ""},
+        lambda row: {"after_key": row.session_key},
+        "session_key",
+        keys_of_work,
+    ),
+    Page(
+        "import_file.entry_sizes",
+        span,
+        forward,
+        "entry_no",
+        [f"live/{seq}" for seq in range(4, 16)],
+    ),
+    Page(
+        "import_file.shared_sizes",
+        lambda w: span(w) | {"branch_no": w.no("branch live/1")},
+        forward,
+        "entry_no",
+        [f"live/{seq}" for seq in (*range(4, 14), 15)],
+    ),
+    Page(
+        "import_file.kept_sizes",
+        of_file(ODD, after_offset=-1),
+        lambda row: {"after_offset": row.byte_offset},
+        "byte_offset",
+        offsets,
+    ),
+]
+
+
+def known(name: str, **columns: Any) -> list[Read]:
+    """Return reads of one receipt, among several paths and by its own."""
+    row = {"import_file_no": name, **columns}
+    return [
+        Read(
+            "import_file.known",
+            name,
+            {"paths": json.dumps([f"/imports/{name}", "/nowhere"])},
+            [row],
+        ),
+        Read(
+            "import_file.by_path",
+            name,
+            {"path": f"/imports/{name}"},
+            [{name: value for name, value in row.items() if not name.startswith("tail")}],
+        ),
+    ]
+
+
+def tail(name: str) -> Read:
+    def rows(w: World) -> list[dict[str, Any]]:
+        row = max(
+            (row for label, row in w.rows("quarantine") if name in label),
+            key=lambda row: row["byte_offset"],
+        )
+        return [{"tail_at": row["byte_offset"], "tail_reason": row["reason"]}]
+
+    return Read(
+        "import_file.known", f"tail of {name}", {"paths": json.dumps([f"/imports/{name}"])}, rows
+    )
+
+
+def forget_archives(w: World, tx: Recorder) -> None:
+    """Give a session that was deleted without an archive a file of its own."""
+    w.connection.execute(
+        "UPDATE import_file SET session_no = ? WHERE name = 'work/rest.jsonl.reset.1'",
+        (w.no("session deleted"),),
+    )
+
+
+READS = [
+    *known(ODD, session_no="import-odd", lines=6, entries=2, quarantined=3, session_last_seq=3),
+    *known(
+        "work/clean.jsonl.link",
+        session_no="import-work",
+        entries=2,
+        session_last_seq=2,
+        state="done",
+    ),
+    *known("main/sessions.json", session_no=None, session_id=None, session_last_seq=0),
+    tail(ODD),
+    tail("work/odd.jsonl"),
+    Read(
+        "import_file.known",
+        "a file without a tail, beside one with a tail",
+        {"paths": json.dumps(["/imports/main/blank.jsonl"])},
+        [{"import_file_no": "main/blank.jsonl", "tail_at": None, "tail_reason": None}],
+    ),
+    Read(
+        "import_file.known",
+        "the first name of a session",
+        {"paths": json.dumps(["/imports/work/clean.jsonl.link"])},
+        lambda w: [{"first_import_file_no": w.no(f"import_file {CLEAN}")}],
+    ),
+    Read(
+        "import_file.by_inode",
+        "of two names, and of no index",
+        {"inodes": json.dumps([f"1:{CLEAN}", "9:work", "8:8"])},
+        [
+            {"import_file_no": CLEAN, "path": f"/imports/{CLEAN}"},
+            {"import_file_no": f"{CLEAN}.link", "path": f"/imports/{CLEAN}.link"},
+        ],
+    ),
+    Read(
+        "import_file.index_content",
+        "one index of two",
+        {"path": "/imports/work/sessions.json"},
+        lambda w: [{"content": w.row("import_file work/sessions.json")["content"], "note": None}],
+    ),
+    Read("import_file.index_content", "no transcript", {"path": f"/imports/{CLEAN}"}, []),
+    Read(
+        "import_file.in_folder",
+        "one folder of two",
+        {"folder": "/imports/main"},
+        [
+            {"path": f"/imports/main/{name}", "session_id": session_id}
+            for name, session_id in (
+                ("blank.jsonl", "import-blank"),
+                ("clean.jsonl", "import-clean"),
+                ("clean.jsonl.link", "import-clean"),
+                ("odd.jsonl", "import-odd"),
+            )
+        ],
+    ),
+    Read(
+        "import_file.files",
+        "of one session",
+        lambda w: {"after_no": 0, "limit": 9, "session_no": w.no("session import-work")},
+        [
+            {"name": CLEAN, "session_id": "import-work"},
+            {"name": f"{CLEAN}.link", "session_id": "import-work"},
+        ],
+    ),
+    Read(
+        "import_file.files",
+        "of all, without one that was deleted",
+        lambda w: {
+            "after_no": w.no(f"import_file {GROWING}"),
+            "limit": 1,
+            "session_no": None,
+        },
+        [{"name": "main/clean.jsonl.link"}],
+        forget_archives,
+    ),
+    Read(
+        "import_file.files",
+        "of one that was deleted",
+        lambda w: {"after_no": 0, "limit": 9, "session_no": w.no("session deleted")},
+        [{"name": "work/rest.jsonl.reset.1"}],
+        forget_archives,
+    ),
+    Read(
+        "import_file.indexes",
+        "both",
+        {},
+        [
+            {"name": "main/sessions.json", "agent_id": "main"},
+            {"name": "work/sessions.json", "agent_id": "work"},
+        ],
+    ),
+    *(
+        Read(
+            "import_file.sessions_without_file",
+            name,
+            lambda w, name=name: {"after_no": 0, "limit": 9, "session_no": w.no(f"session {name}")},
+            [{"session_id": name, "forked_from_no": parent}] if parent != "imported" else [],
+        )
+        for name, parent in (
+            ("twin-fork", "twin"),
+            ("import-odd", "imported"),
+            ("deleted", None),
+        )
+    ),
+    Read("import_file.agents", "each once", {}, [{"agent_id": "main"}, {"agent_id": "work"}]),
+    Read(
+        "import_file.payloads",
+        "both ends of a range",
+        lambda w: {"low_no": w.no("entry twin/3"), "high_no": w.no("entry twin/4")},
+        lambda w: [
+            {"entry_no": entry, "content": w.row(f"entry {entry}")["payload"].encode()}
+            for entry in ("twin/3", "twin/4")
+        ],
+    ),
+    Read(
+        "import_file.entry_sizes",
+        "in bytes",
+        lambda w: span(w) | {"limit": 1},
+        lambda w: [{"bytes": len(w.row("entry live/4")["payload"].encode())}],
+    ),
+    Read(
+        "import_file.kept",
+        "behind one offset up to another",
+        lambda w: of_file(ODD, after_offset=offsets(w)[0], last_offset=offsets(w)[2])(w),
+        lambda w: [
+            {name: row[name] for name in ("byte_offset", "after_seq", "content", "reason")}
+            for label, row in sorted(w.rows("quarantine"))
+            if ODD in label and row["byte_offset"] > offsets(w)[0]
+        ],
+    ),
+    Read(
+        "import_file.kept",
+        "up to an offset",
+        lambda w: of_file(ODD, after_offset=-1, last_offset=offsets(w)[1])(w),
+        lambda w: [{"byte_offset": offset} for offset in offsets(w)[:2]],
+    ),
+    Read(
+        "import_file.foreign_parents",
+        "of a fork",
+        lambda w: {
+            "low_no": w.no("entry twin-fork/0"),
+            "high_no": w.no("entry twin-fork/1"),
+            "session_no": w.no("session twin-fork"),
+        },
+        [{"parent_no": "twin/18"}],
+    ),
+    Read(
+        "import_file.shared_entries",
+        "of one branch, with their parents",
+        lambda w: {
+            "low_no": w.no("entry twin/10"),
+            "high_no": w.no("entry twin/15"),
+            "branch_no": w.no("branch twin/1"),
+        },
+        lambda w: [
+            {
+                "entry_no": f"twin/{seq}",
+                "parent_id": w.row(f"entry twin/{parent}")["entry_id"],
+                "first_kept_id": w.row("entry twin/9")["entry_id"] if seq == 10 else None,
+            }
+            for seq, parent in ((10, 9), (11, 10), (12, 11), (13, 12), (15, 13))
+        ],
+    ),
+    Read(
+        "import_file.details",
+        "of one key",
+        {"session_key": "agent:main:imported:import-odd"},
+        [{"details": '{"sessionId": "x"}'}],
+    ),
+    Read(
+        "import_file.undone",
+        "of its session",
+        lambda w: {"session_no": w.no("session twin-undone")},
+        [{"epoch": 2}],
+    ),
+    Read("import_file.undone", "of no other", lambda w: {"session_no": w.no("session twin")}, []),
+]

@@ -1,0 +1,135 @@
+"""Cases of queries/status.sql."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import World, tables
+from tests.support.world_build import NOW
+
+CHANGES: list[Change] = []
+GUARDS: list[Guard] = []
+PAGES: list[Page] = []
+
+
+def count(w: World, table: str, holds: Callable[[Any], bool] = lambda _: True) -> int:
+    return sum(1 for _, row in w.rows(table) if holds(row))
+
+
+def state(name: str) -> Callable[[Any], bool]:
+    return lambda row: row["state"] == name
+
+
+def work(w: World) -> list[dict[str, int]]:
+    running = state("running")
+    return [
+        {
+            "messages_waiting": count(w, "inbox", state("queued")),
+            "messages_interrupted": count(w, "inbox", state("interrupted")),
+            "messages_dead": count(w, "inbox", state("dead")),
+            "turns_running": count(w, "turn", running),
+            "turns_overdue": count(
+                w, "turn", lambda row: running(row) and row["expires_at_ms"] <= NOW
+            ),
+            **{
+                f"replies_{name}": count(w, "outbox", state(name))
+                for name in ("pending", "sending", "unknown", "failed")
+            },
+            "events": max(row["event_no"] for _, row in w.rows("event")),
+        }
+    ]
+
+
+def totals(w: World) -> list[dict[str, int]]:
+    return [
+        {
+            "sessions": count(w, "session"),
+            "sessions_ended": count(w, "session", lambda row: row["ended_at_ms"] is not None),
+            "keys": count(w, "binding"),
+            "entries": sum(row["last_seq"] for _, row in w.rows("session")),
+            "import_files": count(w, "import_file"),
+            "lines_damaged": count(w, "quarantine", lambda row: row["severity"] == "damaged"),
+            "lines_blank": count(w, "quarantine", lambda row: row["severity"] == "blank"),
+            "processes_open": count(w, "instance", lambda row: row["closed_at_ms"] is None),
+        }
+    ]
+
+
+def jobs(w: World) -> list[dict[str, Any]]:
+    states = sorted({row["state"] for _, row in w.rows("compaction")})
+    return [{"state": name, "jobs": count(w, "compaction", state(name))} for name in states]
+
+
+def relations(w: World) -> list[dict[str, str]]:
+    rows = w.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
+    views = sorted(name for (name,) in rows)
+    return [{"name": name, "type": "view"} for name in views] + [
+        {"name": name, "type": "table"} for name in sorted(tables())
+    ]
+
+
+READS = [
+    Read("status.work", "every count", {"now_ms": NOW}, work),
+    Read(
+        "status.work",
+        "at the end of a lease",
+        lambda w: {"now_ms": w.row("turn silent#1")["expires_at_ms"]},
+        [{"turns_overdue": 2}],
+    ),
+    Read("status.totals", "every count", {}, totals),
+    Read("status.compactions", "by state", {}, jobs),
+    *(
+        Read(
+            "status.running",
+            f"{limit} with their processes, the oldest first",
+            {"limit": limit},
+            [
+                {"compaction_id": name, "session_id": f"job-{name}", "program": program}
+                for name, program in (
+                    ("busy", "gateway"),
+                    ("busy-too", "other"),
+                    ("held", "dying"),
+                    ("held-too", "dying-too"),
+                    ("overdue", "remote"),
+                    ("overdue-too", "finished"),
+                )
+            ][:limit],
+        )
+        for limit in (9, 2)
+    ),
+    Read(
+        "status.processes",
+        "open ones, newest first",
+        {"limit": 9},
+        [{"program": name} for name in ("remote", "other", "gateway", "dying-too", "dying")],
+    ),
+    Read("status.processes", "the newest", {"limit": 1}, [{"program": "remote"}]),
+    Read(
+        "status.stuck",
+        "by the clock of the file's reader",
+        {"limit": 1},
+        [{"what": "compaction overdue"}],
+        lambda w, tx: w.connection.execute(
+            "UPDATE compaction SET deadline_ms = 1000 WHERE compaction_id = 'overdue'"
+        ),
+    ),
+    Read("status.relations", "views first", {}, relations),
+    *(
+        Read(
+            "status.branches",
+            f"{limit} of one session",
+            lambda w, limit=limit: {"session_no": w.no("session live"), "limit": limit},
+            [
+                {"branch_no": name, "fork_no": fork_no, "first_no": name}
+                for name, fork_no in (
+                    ("live/1", None),
+                    ("live/14", "live/13"),
+                    ("live/17", "live/11"),
+                )
+            ][:limit],
+        )
+        for limit in (9, 2)
+    ),
+]

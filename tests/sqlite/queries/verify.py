@@ -1,0 +1,399 @@
+"""Cases of queries/verify.sql."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import ENTRIES, Recorder, World
+
+CHANGES: list[Change] = []
+GUARDS: list[Guard] = []
+
+
+def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {"session_no": w.no(f"session {name}"), **more}
+
+
+def span(name: str, low: int = 0, high: int = 2**31, **more: Any) -> Callable[[World], Any]:
+    def params(w: World) -> dict[str, Any]:
+        no = w.no(f"session {name}")
+        return {"low_no": no << 32 | low, "high_no": no << 32 | high, **more}
+
+    return params
+
+
+def walk(table: str, *columns: str) -> Page:
+    """Return a walk of a whole table by its number."""
+    key = f"{table}_no"
+    names = {"turn": "turns", "import_file": "import_files"}
+    return Page(
+        f"verify.{names.get(table, table)}",
+        {"after_no": 0},
+        lambda row: {"after_no": getattr(row, key)},
+        (key, *columns),
+        lambda w: [
+            tuple(w.before.shown(name, row[name]) for name in (key, *columns))
+            for _, row in w.rows(table)
+        ],
+    )
+
+
+PAGES = [
+    walk("inbox", "session_no", "turn_no", "entry_no", "state"),
+    walk("turn", "state", "inbox_no"),
+    walk("outbox", "session_no", "turn_no", "instance_no", "state"),
+    walk("import_file", "path", "lines", "quarantined"),
+    Page(
+        "verify.branches",
+        of_session("twin", after_no=0),
+        lambda row: {"after_no": row.branch_no},
+        ("branch_no", "first_no", "first_parent_no", "found_fork_no", "found_parent_branch_no"),
+        lambda w: [
+            (
+                branch,
+                branch,
+                w.row(f"entry {parent}")["entry_no"] if parent else None,
+                w.row(f"entry {parent}")["entry_no"] if parent else None,
+                w.no("branch twin/1") if parent else None,
+            )
+            for branch, parent in (
+                ("twin/1", None),
+                ("twin/14", "twin/13"),
+                ("twin/17", "twin/11"),
+            )
+        ],
+    ),
+    Page(
+        "verify.entries",
+        span("twin", 10, 18),
+        lambda row: {"low_no": row.entry_no + 1},
+        ("entry_no", "branch_no", "parent_no"),
+        lambda w: [
+            tuple(
+                w.before.shown(name, w.row(f"entry twin/{seq}")[name])
+                for name in ("entry_no", "branch_no", "parent_no")
+            )
+            for seq in range(10, 19)
+        ],
+    ),
+    Page(
+        "verify.epochs",
+        of_session("twin", low_epoch=0, high_epoch=2),
+        lambda row: {"low_epoch": row.epoch + 1},
+        ("reason", "boundary_no", "closed_head_no", "boundary_type"),
+        [
+            ("start", None, "twin/9", None),
+            ("compaction", "twin/10", "twin/15", "compaction"),
+            ("branch", "twin/10", None, "compaction"),
+        ],
+    ),
+    Page(
+        "verify.compactions",
+        of_session("job-tired", after_no=0),
+        lambda row: {"after_no": row.compaction_no},
+        "compaction_id",
+        ["tired-failed", *(f"tired-rejected-{count}" for count in range(3))],
+    ),
+]
+
+
+def lose(w: World, _tx: Recorder) -> None:
+    """Bind three keys to sessions that do not exist."""
+    w.connection.execute("PRAGMA defer_foreign_keys = on")
+    w.connection.execute(
+        "UPDATE binding SET session_no = 777 WHERE session_key GLOB 'agent:main:fork:*'"
+    )
+
+
+def lost(after_key: str, *keys: str) -> Read:
+    return Read(
+        "verify.lost_bindings",
+        f"behind {after_key!r}",
+        {"after_key": after_key, "limit": 9},
+        [{"session_key": key} for key in keys],
+        lose,
+    )
+
+
+def move_cursor(w: World, _tx: Recorder) -> None:
+    w.connection.execute("UPDATE event_cursor SET event_no = 100000 WHERE consumer = 'web'")
+
+
+def entry(label: str, **columns: Any) -> Read:
+    """Return a read of one entry with its parent, its branch and the entry before it."""
+
+    def params(w: World) -> dict[str, int]:
+        return {"low_no": w.no(f"entry {label}"), "high_no": w.no(f"entry {label}"), "limit": 1}
+
+    def rows(w: World) -> list[dict[str, Any]]:
+        def number(value: Any) -> Any:
+            text = str(value)
+            return w.no(f"entry {text}") if f"entry {text}" in w.before.by_label else value
+
+        # A column that every statement has is shown as a label.
+        return [
+            {name: value if name in ENTRIES else number(value) for name, value in columns.items()}
+        ]
+
+    return Read("verify.entries", label, params, rows)
+
+
+READS = [
+    lost("", "agent:main:fork:live", "agent:main:fork:twin"),
+    lost("agent:main:fork:live", "agent:main:fork:twin"),
+    Read("verify.lost_bindings", "none", {"after_key": "", "limit": 9}, []),
+    Read("verify.cursors", "none", {"limit": 9}, []),
+    Read("verify.cursors", "one of two", {"limit": 9}, [{"consumer": "web"}], move_cursor),
+    Read("verify.foreign_keys", "none", {"limit": 9}, []),
+    Read(
+        "verify.foreign_keys",
+        "two of many",
+        {"limit": 9},
+        [{"table_name": "binding", "parent_name": "session"}] * 2,
+        lose,
+    ),
+    Read(
+        "verify.foreign_keys",
+        "at most one",
+        {"limit": 1},
+        [{"table_name": "binding"}],
+        lose,
+    ),
+    Read(
+        "verify.last_session",
+        "the newest",
+        {},
+        lambda w: [
+            {
+                "session_no": max(w.rows("session"), key=lambda x: x[1]["session_no"])[1][
+                    "session_id"
+                ]
+            }
+        ],
+    ),
+    Read(
+        "verify.next_session",
+        "behind one",
+        lambda w: {"after_no": w.no("session live")},
+        [{"session_no": "live-fork"}],
+    ),
+    Read(
+        "verify.last_owner",
+        "of the highest entry",
+        {},
+        lambda w: [{"owner_no": max(row["entry_no"] for _, row in w.rows("entry")) >> 32}],
+    ),
+    Read(
+        "verify.next_owner",
+        "behind one",
+        lambda w: {"after_entry_no": w.no("entry live/18")},
+        lambda w: [{"owner_no": w.no("session live-fork")}],
+    ),
+    Read(
+        "verify.exists",
+        "an archived one",
+        of_session("old"),
+        lambda w: [{"archived_at_ms": w.row("session old")["archived_at_ms"]}],
+    ),
+    Read(
+        "verify.archive",
+        "that is not restored, with its rows",
+        of_session("old"),
+        lambda w: [
+            {
+                "archive_no": "old/3",
+                "state": "archived",
+                "found_rows": w.row("archive old/3")["rows"],
+            }
+        ],
+    ),
+    Read("verify.archive", "of no other", of_session("live"), []),
+    Read("verify.archive_of_parent", "a fork's", of_session("child"), [{"archive_no": "parent/6"}]),
+    Read("verify.archive_of_parent", "none", of_session("twin-fork"), []),
+    Read(
+        "verify.session",
+        "one of two that are alike",
+        lambda w: {**span("twin")(w), **of_session("twin")(w)},
+        lambda w: [
+            {
+                "session_no": "twin",
+                "header_type": "session",
+                "last_no": w.no("entry twin/18"),
+                "found_head_no": w.no("entry twin/18"),
+                "head_branch_no": w.no("branch twin/17"),
+                "head_tokens_total": w.row("entry twin/18")["tokens_total"],
+                "head_boundary_no": w.no("entry twin/10"),
+                "after_head_no": None,
+                "found_boundary_no": w.no("entry twin/10"),
+                "boundary_type": "compaction",
+                "boundary_branch_no": w.no("branch twin/1"),
+                "boundary_tokens": w.row("entry twin/10")["tokens"],
+                "boundary_tokens_total": w.row("entry twin/10")["tokens_total"],
+                "found_kept_no": w.no("entry twin/9"),
+                "before_kept_tokens_total": w.row("entry twin/8")["tokens_total"],
+                "last_epoch": 2,
+                "open_epoch": 2,
+                "open_closed_at_ms": None,
+                "open_boundary_no": w.no("entry twin/10"),
+                "open_first_kept_no": w.no("entry twin/9"),
+                "running": 0,
+            }
+        ],
+    ),
+    Read(
+        "verify.session",
+        "with a running job",
+        lambda w: {**span("job-busy")(w), **of_session("job-busy")(w)},
+        [{"session_no": "job-busy", "running": 1, "boundary_type": None}],
+    ),
+    entry(
+        "twin/15",
+        found_parent_no="twin/13",
+        previous_no="twin/13",
+        parent_position=13,
+    ),
+    entry("twin/14", previous_no=None, parent_position=13),
+    entry("twin/17", found_parent_no="twin/11", previous_no=None, first_no="twin/17"),
+    entry("twin/18", found_parent_no="twin/17", previous_no="twin/17", first_no="twin/17"),
+    entry("twin-fork/1", found_parent_no="twin/18", previous_no=None),
+    Read(
+        "verify.payloads",
+        "both ends of a range",
+        span("twin", 3, 4),
+        lambda w: [
+            {"entry_no": f"twin/{seq}", "payload": w.row(f"entry twin/{seq}")["payload"].encode()}
+            for seq in (3, 4)
+        ],
+    ),
+    Read(
+        "verify.place",
+        "one entry",
+        lambda w: {"entry_no": w.no("entry twin/17")},
+        [{"entry_no": "twin/17", "branch_no": "twin/17"}],
+    ),
+    Read(
+        "verify.control_record",
+        "of its session",
+        lambda w: of_session("twin", entry_id=w.row("entry twin/16")["entry_id"])(w),
+        [{"entry_no": "twin/16"}],
+    ),
+    Read(
+        "verify.control_record",
+        "no entry of the tree",
+        lambda w: of_session("twin", entry_id=w.row("entry twin/15")["entry_id"])(w),
+        [],
+    ),
+    Read(
+        "verify.control_record",
+        "of no other session",
+        lambda w: of_session("live", entry_id=w.row("entry twin/16")["entry_id"])(w),
+        [],
+    ),
+    *(
+        Read(
+            "verify.reopened_at",
+            what,
+            lambda w, name=name, boundary=boundary, head=head: of_session(
+                name,
+                boundary_no=w.no(f"entry {boundary}") if boundary else None,
+                head_no=w.no(f"entry {head}"),
+            )(w),
+            [{"epoch": epoch}] if epoch is not None else [],
+        )
+        for what, name, boundary, head, epoch in (
+            ("an undo", "twin-undone", None, "twin-undone/5", 2),
+            ("an undo at another head", "twin-undone", None, "twin-undone/4", None),
+            ("a fork", "twin-fork", "twin/10", "twin/18", 0),
+            ("a fork to another boundary", "twin-fork", None, "twin/18", None),
+            ("neither", "twin", "twin/10", "twin/15", None),
+        )
+    ),
+    *(
+        Read(
+            "verify.last_usage",
+            f"of {branch} up to {high}",
+            lambda w, branch=branch, high=high: {
+                **span("twin", 1, high)(w),
+                "branch_no": w.no(f"branch {branch}"),
+            },
+            [{"entry_no": found}] if found else [],
+        )
+        for branch, high, found in (
+            ("twin/1", 18, "twin/15"),
+            ("twin/1", 8, "twin/4"),
+            ("twin/1", 3, None),
+            ("twin/17", 18, "twin/18"),
+        )
+    ),
+    Read(
+        "verify.compactions",
+        "with what it committed",
+        of_session("twin", after_no=0, limit=9),
+        lambda w: [
+            {
+                "compaction_id": "twin-first",
+                "session_epoch": 2,
+                "found_entry_no": w.no("entry twin/10"),
+                "entry_type": "compaction",
+                "cut_branch_no": w.no("branch twin/1"),
+                "epoch_reason": "compaction",
+                "epoch_boundary_no": w.no("entry twin/10"),
+            }
+        ],
+    ),
+    Read(
+        "verify.inbox",
+        "with its turn and its entry",
+        lambda w: {"after_no": w.no("inbox held-too") - 1, "limit": 1},
+        lambda w: [
+            {
+                "inbox_no": "held-too",
+                "session_id": "held-too",
+                "turn_state": "running",
+                "turn_inbox_no": w.no("inbox held-too"),
+                "is_json": 1,
+                "is_users": 1,
+                "found_role": "user",
+            }
+        ],
+    ),
+    Read(
+        "verify.inbox",
+        "that waits",
+        lambda w: {"after_no": w.no("inbox told") - 1, "limit": 1},
+        [{"inbox_no": "told", "session_id": "told", "turn_state": None, "found_role": None}],
+    ),
+    Read(
+        "verify.turns",
+        "that runs",
+        lambda w: {"after_no": w.no("turn held-too#1") - 1, "limit": 1},
+        [
+            {
+                "turn_no": "held-too#1",
+                "session_id": "held-too",
+                "inbox_state": "claimed",
+                "running": 1,
+            }
+        ],
+    ),
+    Read(
+        "verify.turns",
+        "that ended",
+        lambda w: {"after_no": w.no("turn done#1") - 1, "limit": 1},
+        [{"turn_no": "done#1", "inbox_state": "done", "running": 0}],
+    ),
+    Read(
+        "verify.outbox",
+        "with its turn",
+        lambda w: {"after_no": w.no("outbox telegram:sent") - 1, "limit": 1},
+        [{"outbox_no": "telegram:sent", "session_id": "sent-too", "turn_state": "completed"}],
+    ),
+    Read(
+        "verify.import_files",
+        "with its quarantined lines",
+        lambda w: {"after_no": w.no("import_file main/odd.jsonl") - 1, "limit": 1},
+        [{"session_id": "import-odd", "found_quarantined": 3, "last_line": 6}],
+    ),
+]
