@@ -202,9 +202,11 @@ def answer(turn: Turn) -> Answer:
     return Answer(entries=[reply(message)], replies=[("web:1", {"text": message})])
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], *, within_s: float = PATIENCE_S
+) -> None:
     """Wait for a state that the loops bring about, and that stays."""
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(within_s):
         while not await condition():  # noqa: ASYNC110  # it is read from the database
             await anyio.sleep(0.005)
 
