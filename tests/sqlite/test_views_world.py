@@ -1,0 +1,264 @@
+"""Every view over the populated world, compared with what the tables say, row by row.
+
+A view that joins the wrong rows shows each row many times, and one that filters too little
+shows rows of others: the world has two of everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sessiondb.clock import iso_from_ms
+from sessiondb.transcript import context
+from tests.support.world import Row, World, make_world
+
+FAR_MS = 2**45  # later than any test runs
+PAST_MS = 1
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world()
+
+
+def seen(w: World, view: str, *columns: str) -> list[tuple[Any, ...]]:
+    rows = w.connection.execute(f"SELECT {', '.join(columns)} FROM {view}").fetchall()
+    return sorted(rows, key=repr)
+
+
+def told(
+    w: World,
+    table: str,
+    tell: Callable[[Row], tuple[Any, ...]],
+    holds: Callable[[Row], bool] = lambda _: True,
+) -> list[tuple[Any, ...]]:
+    return sorted((tell(row) for _, row in w.rows(table) if holds(row)), key=repr)
+
+
+def session_id(w: World, row: Row) -> str | None:
+    number = row["session_no"]
+    return None if number is None else w.before.name("session", number)
+
+
+def owner(w: World, row: Row) -> tuple[str | None, str | None]:
+    """Return the process of a row, as the views name it, and its program."""
+    if row["instance_no"] is None:
+        return None, None
+    found = w.before.row("instance", (row["instance_no"],))
+    assert found is not None
+    return f"{found['pid']}@{found['host']}", found["program"]
+
+
+def at(value: int | None) -> str | None:
+    return None if value is None else iso_from_ms(value)
+
+
+def entry_id(w: World, number: int | None) -> Any:
+    row = None if number is None else w.before.row("entry", (number,))
+    return row and row["entry_id"]
+
+
+def test_held_shows_who_holds_what(world: World) -> None:
+    w = world
+    expected = [
+        *told(
+            w,
+            "turn",
+            lambda row: ("turn", session_id(w, row), row["turn_no"], *owner(w, row)),
+            lambda row: row["state"] == "running",
+        ),
+        *told(
+            w,
+            "compaction",
+            lambda row: ("compaction", session_id(w, row), row["compaction_no"], *owner(w, row)),
+            lambda row: row["state"] == "running",
+        ),
+        *told(
+            w,
+            "outbox",
+            lambda row: ("reply", session_id(w, row), row["outbox_no"], *owner(w, row)),
+            lambda row: row["state"] == "sending",
+        ),
+    ]
+    found = seen(w, "held", "what", "session_id", "number", "owner", "program")
+    assert found == sorted(expected, key=repr)
+
+
+def test_a_session_is_shown_with_its_own_keys_jobs_and_parent(world: World) -> None:
+    def tell(row: Row) -> tuple[Any, ...]:
+        no = row["session_no"]
+        keys = [key["session_key"] for _, key in world.rows("binding") if key["session_no"] == no]
+        jobs = [
+            job
+            for _, job in world.rows("compaction")
+            if job["session_no"] == no and job["state"] == "committed"
+        ]
+        state = "live" if row["ended_at_ms"] is None else "ended"
+        parent = row["forked_from_no"]
+        return (
+            row["session_id"],
+            ", ".join(sorted(keys)) or None,
+            "archived" if row["archived_at_ms"] is not None else state,
+            len(jobs),
+            "counted" if row["tokens_fresh"] else "estimated",
+            None if parent is None else world.before.name("session", parent),
+        )
+
+    columns = ("session_id", "session_keys", "state", "compactions", "tokens_are", "forked_from")
+    assert seen(world, "session_overview", *columns) == told(world, "session", tell)
+
+
+def test_every_entry_is_shown_with_its_own_parent(world: World) -> None:
+    expected = told(
+        world,
+        "entry",
+        lambda row: (
+            world.before.name("session", row["entry_no"] >> 32),
+            row["entry_no"] & 0xFFFFFFFF,
+            row["entry_id"],
+            entry_id(world, row["parent_no"]),
+        ),
+    )
+    assert seen(world, "transcript", "session_id", "seq", "entry_id", "parent_id") == expected
+
+
+def test_each_sessions_live_context_is_its_own(world: World) -> None:
+    lengths = {}
+    with world.undone() as tx:
+        for _, row in world.rows("session"):
+            if row["archived_at_ms"] is None:
+                read = context.read_context(tx, row["session_no"])
+                lengths[row["session_id"]] = len(read.included)
+    found = dict(
+        world.connection.execute(
+            "SELECT session_id, count(*) FROM live_context GROUP BY session_id"
+        ).fetchall()
+    )
+    # Of an archive that is being deleted, the view shows the rows that are left.
+    found = {name: length for name, length in found.items() if name in lengths}
+    assert found == {name: length for name, length in lengths.items() if length}
+    assert len(found) > 20
+
+
+def test_logs_of_jobs_and_epochs_name_what_is_theirs(world: World) -> None:
+    w = world
+    columns = ("compaction_id", "session_id", "state", "owner", "begun_at", "finished_at")
+    assert seen(w, "compaction_log", *columns) == told(
+        w,
+        "compaction",
+        lambda row: (
+            row["compaction_id"],
+            session_id(w, row),
+            row["state"],
+            owner(w, row)[0],
+            at(row["begun_at_ms"]),
+            at(row["finished_at_ms"]),
+        ),
+    )
+    columns = ("session_id", "epoch", "boundary_id", "first_kept_id", "closed_head_id")
+    assert seen(w, "epoch_log", *columns) == told(
+        w,
+        "epoch",
+        lambda row: (
+            session_id(w, row),
+            row["epoch"],
+            entry_id(w, row["boundary_no"]),
+            entry_id(w, row["first_kept_no"]),
+            entry_id(w, row["closed_head_no"]),
+        ),
+    )
+
+
+def test_the_gateways_views_name_the_sessions_of_their_rows(world: World) -> None:
+    w = world
+    for view, table, number, hidden in (
+        ("inbox_open", "inbox", "inbox_no", "done"),
+        ("outbox_open", "outbox", "outbox_no", "sent"),
+    ):
+        assert seen(w, view, number, "session_id", "state") == told(
+            w,
+            table,
+            lambda row, number=number: (row[number], session_id(w, row), row["state"]),
+            lambda row, hidden=hidden: row["state"] != hidden,
+        )
+    assert seen(w, "turn_log", "turn_no", "session_id", "owner", "finished_at") == told(
+        w,
+        "turn",
+        lambda row: (
+            row["turn_no"],
+            session_id(w, row),
+            owner(w, row)[0],
+            at(row["finished_at_ms"]),
+        ),
+    )
+    assert seen(w, "event_log", "event_no", "session_id", "at") == told(
+        w, "event", lambda row: (row["event_no"], session_id(w, row), at(row["at_ms"]))
+    )
+
+
+def test_views_of_files_and_archives_name_what_is_theirs(world: World) -> None:
+    w = world
+    assert seen(w, "import_log", "path", "session_id", "state") == told(
+        w, "import_file", lambda row: (row["path"], session_id(w, row), row["state"])
+    )
+    paths = {row["import_file_no"]: row["path"] for _, row in w.rows("import_file")}
+    assert seen(w, "quarantined", "path", "line", "bytes") == told(
+        w,
+        "quarantine",
+        lambda row: (paths[row["import_file_no"]], row["line"], len(row["content"])),
+        lambda row: row["severity"] == "damaged",
+    )
+    assert seen(w, "archive_log", "session_id", "state", "rows", "finished_at") == told(
+        w,
+        "archive",
+        lambda row: (session_id(w, row), row["state"], row["rows"], at(row["finished_at_ms"])),
+    )
+
+
+# -- what needs an operator. Its view compares with the machine's clock
+
+
+def stuck(w: World, *changes: str) -> list[tuple[Any, ...]]:
+    """Return what the view shows when two jobs are overdue and one session is in cool-down."""
+    rejected_lately = (
+        f"UPDATE compaction SET finished_at_ms = {FAR_MS} + compaction_no"
+        " WHERE compaction_id LIKE 'tired-rejected%'"
+    )
+    with w.undone():
+        for sql in (
+            f"UPDATE compaction SET deadline_ms = {FAR_MS}",
+            f"UPDATE compaction SET deadline_ms = {PAST_MS} WHERE compaction_id LIKE 'overdue%'",
+            f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE finished_at_ms IS NOT NULL",
+            rejected_lately,
+            *changes,
+        ):
+            w.connection.execute(sql).fetchall()
+        return seen(w, "stuck", "session_id", "what", "compaction_id", "since")
+
+
+OVERDUE = [
+    ("job-overdue", "compaction overdue", "overdue", iso_from_ms(PAST_MS)),
+    ("job-overdue-too", "compaction overdue", "overdue-too", iso_from_ms(PAST_MS)),
+]
+
+
+def test_stuck_shows_jobs_past_their_deadline_and_a_cool_down(world: World) -> None:
+    last = world.row("compaction tired-rejected-2")["compaction_no"]
+    cool_down = ("job-tired", "compaction cool-down", "tired-rejected-2", at(FAR_MS + last))
+    assert stuck(world) == sorted([*OVERDUE, cool_down], key=repr)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE compaction_id LIKE 'tired%'",
+        "UPDATE compaction SET state = 'failed' WHERE compaction_id = 'tired-rejected-0'",
+        "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
+        "DELETE FROM compaction WHERE compaction_id IN ('tired-failed', 'tired-rejected-0')",
+    ],
+)
+def test_there_is_no_cool_down_without_three_fresh_rejections(world: World, change: str) -> None:
+    assert stuck(world, change) == OVERDUE
