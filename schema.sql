@@ -285,6 +285,7 @@ CREATE TABLE turn (
 CREATE UNIQUE INDEX turn_one_running ON turn (session_no) WHERE state = 'running';
 CREATE INDEX turn_running ON turn (lane, expires_at_ms) WHERE state = 'running';
 CREATE INDEX turn_by_session ON turn (session_no);
+CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
 
 -- The inbox: a message that was accepted is a row here, whatever happens next.
 --   queued -> claimed -> done | dead

@@ -65,11 +65,17 @@ COMPACTION_RENEWAL_FACTOR = 10
 # pi's and OpenClaw's default.
 KEEP_RECENT_TOKENS = 20_000
 
-# Messages of one session, and in one lane, that may wait. A person sends a handful
+# Messages of one session in one lane, and in one lane, that may wait. A person sends a handful
 # before they are answered. A lane of 10,000 at a few seconds a turn is hours behind,
 # and its senders had better know.
 SESSION_WAITING_MAX = 100
 LANE_WAITING_MAX = 10_000
+# `Accepted.ahead` counts the messages of a session that a new one waits for, up to this.
+AHEAD_MAX = 1_000
+# A sender that is refused is told how long the queue needs for one message: what its last
+# turns took. At least this, because a turn may take no time.
+PACE_TURNS = 20
+RETRY_AFTER_MS_MIN = 100
 # Replies that may wait to be sent. At a few KB each that is some 50 MB, and a channel
 # that takes one a second is three hours behind. Above this, workers stop claiming
 # messages, and `accept` raises SessionBusy once lanes are full. Turns that run by then

@@ -13,10 +13,11 @@ one. `edit` is the verb for a message whose sender changed its text. When a sess
 lane is full, the adapter gets an error with a time to retry. It can NACK instead of
 dropping the message.
 
-Order: one message of a session at a time, first come first served. A message that waits for
-its retry holds up those behind it. A resume is the exception. Every newer message of its
-session goes first. If a person sent both, and the newer one's context had the interrupted
-one, the answer is for both: the interrupted one is superseded, with an event.
+Order: one message of a session at a time. A message waits only for older messages of its
+session in lanes at or before its own, so nobody waits for a lane that goes behind theirs. One
+that waits for its retry holds up those that wait for it. A resume is the exception. Newer
+messages of its session go first, too. If a person sent both, and the newer one's context had
+the interrupted one, the answer is for both: the interrupted one is superseded, with an event.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ from sessiondb.errors import (
     SessionEnded,
 )
 from sessiondb.json_text import dumps
-from sessiondb.limits import LANE_WAITING_MAX, SESSION_KEY_CHARS_MAX, SESSION_WAITING_MAX
+from sessiondb.limits import (
+    AHEAD_MAX,
+    LANE_WAITING_MAX,
+    PACE_TURNS,
+    RETRY_AFTER_MS_MIN,
+    RETRY_PAUSE_MS,
+    SESSION_KEY_CHARS_MAX,
+    SESSION_WAITING_MAX,
+)
 from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, Edited, OpenMessage
 from sessiondb.transcript import registry
@@ -282,36 +291,62 @@ def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
 def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     """Return how many messages of the session are ahead.
 
-    Raise SessionBusy if the session or the lane is full.
+    Raise SessionBusy if the session has too many messages of the lane, or the lane is full.
     """
-    ahead: int = tx.one(
-        "inbox.waiting_in_session", session_no=ref.session_no, limit=SESSION_WAITING_MAX
+    lane = incoming.lane
+    waiting = tx.one(
+        "inbox.waiting_in_session", session_no=ref.session_no, lane=lane, limit=SESSION_WAITING_MAX
     ).waiting
-    busy = tx.first("turns.running_of_session", session_no=ref.session_no)
-    if ahead >= SESSION_WAITING_MAX:
+    if waiting >= SESSION_WAITING_MAX:
+        busy = tx.first("turns.running_of_session", session_no=ref.session_no)
         holder = (
             f"{busy.operation} (turn {busy.turn_no}, pid {busy.pid} on {busy.host})"
             if busy is not None
             else "no turn"
         )
-        retry_after_ms = max(1_000, busy.expires_at_ms - tx.now_ms) if busy is not None else 1_000
+        retry_after_ms = _until_a_place(tx, ref.session_no, lane, busy)
         raise SessionBusy(
-            f"session {ref.session_id}: {ahead} messages are waiting, which is the limit; "
-            f"it is busy with {holder}. Not accepted; retry in {retry_after_ms} ms.",
+            f"session {ref.session_id}: {waiting} messages of lane {lane} are waiting, which is "
+            f"the limit; it is busy with {holder}. Not accepted; retry in {retry_after_ms} ms.",
             session_id=ref.session_id,
             holder=holder,
             retry_after_ms=retry_after_ms,
         )
-    waiting = tx.one("inbox.waiting_in_lane", lane=incoming.lane, limit=LANE_WAITING_MAX).waiting
+    waiting = tx.one("inbox.waiting_in_lane", lane=lane, limit=LANE_WAITING_MAX).waiting
     if waiting >= LANE_WAITING_MAX:
+        concurrency = turns.require_lane(tx, lane).concurrency
+        retry_after_ms = max(RETRY_AFTER_MS_MIN, _turn_ms(tx, None, lane) // concurrency)
         raise SessionBusy(
-            f"lane {incoming.lane}: {waiting:,} messages are waiting, which is the limit. "
-            "Not accepted; retry in 5,000 ms.",
+            f"lane {lane}: {waiting:,} messages are waiting, which is the limit. "
+            f"Not accepted; retry in {retry_after_ms:,} ms.",
             session_id=ref.session_id,
-            holder=f"lane {incoming.lane}",
-            retry_after_ms=5_000,
+            holder=f"lane {lane}",
+            retry_after_ms=retry_after_ms,
         )
-    return ahead
+    return tx.one("inbox.ahead", session_no=ref.session_no, lane=lane, limit=AHEAD_MAX).messages
+
+
+def _until_a_place(
+    tx: Tx, session_no: int, lane: str, busy: statements.TurnsRunningOfSession | None
+) -> int:
+    """Return how long it takes until one more message of a session is done, by its own pace.
+
+    That is what its last turns took, less what the running one has taken. A lease says only
+    how long a silent process is believed.
+    """
+    turn_ms = _turn_ms(tx, session_no, lane)
+    took_ms = tx.now_ms - busy.started_at_ms if busy is not None else 0
+    left_ms = turn_ms - took_ms if 0 <= took_ms < turn_ms else turn_ms
+    return max(RETRY_AFTER_MS_MIN, left_ms)
+
+
+def _turn_ms(tx: Tx, session_no: int | None, lane: str) -> int:
+    """Return how long a turn of a session takes, or else of its lane, by the last that ended."""
+    paces = (
+        tx.one("turns.pace_of_session", session_no=session_no, turns=PACE_TURNS),
+        tx.one("turns.pace_of_lane", lane=lane, turns=PACE_TURNS),
+    )
+    return next((pace.took_ms // pace.turns for pace in paces if pace.turns), RETRY_PAUSE_MS)
 
 
 def notify_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
@@ -354,11 +389,21 @@ def dead_letters(
 
 
 def requeue(tx: Tx, inbox_no: int) -> None:
-    """Put a dead letter back into its lane, its attempts forgotten.
+    """Put a dead letter back into the lane that accepted it, its attempts forgotten.
 
     Raises:
         NotFound: there is no such dead letter.
+        SessionEnded: its session has ended, so it cannot run.
     """
+    dead = tx.first("inbox.notified", inbox_no=inbox_no)
+    found = tx.one("inbox.candidate", inbox_no=inbox_no) if dead and dead.state == "dead" else None
+    if found is not None and found.ended_at_ms is not None:
+        raise SessionEnded(
+            f"inbox item {inbox_no} cannot be requeued: session {found.session_id} has ended, and "
+            "no turn can run in it. Have its sender send it again, and drop this one with "
+            f"`sessiondb dead DB --drop {inbox_no}`",
+            session_id=found.session_id,
+        )
     if not tx.run("inbox.requeue", inbox_no=inbox_no, now_ms=tx.now_ms):
         raise NotFound(
             f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`",

@@ -532,6 +532,7 @@ def fail(
                 "inbox.wait_behind",
                 session_no=turn.session_no,
                 inbox_no=turn.inbox_no,
+                lane=turn.lane,
                 available_at_ms=at_ms,
             )
     else:
@@ -627,19 +628,20 @@ def refuse(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> bool:
     return True
 
 
-def take_over_expired(tx: Tx, lane: str, *, alive: str = "[]") -> int:
-    """Interrupt turns of a lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most. Return how many.
+def take_over_expired(tx: Tx, *, alive: str = "[]") -> int:
+    """Interrupt turns of any lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most.
 
-    `alive` is a JSON array of turns that the caller knows to be alive by another clock than
-    that of the leases.
+    Return how many. Any loop does so, because nobody may run the lane of a turn any more, and its
+    session would stay blocked. `alive` is a JSON array of turns that the caller knows to be alive
+    by another clock than that of the leases.
     """
-    rows = expired(tx, lane, tx.now_ms, alive)
+    rows = expired(tx, tx.now_ms, alive)
     return sum(interrupt(tx, row.turn_no, LEASE_OVER) for row in rows)
 
 
-def expired(tx: ReadTx, lane: str, now_ms: int, alive: str = "[]") -> list[statements.TurnsExpired]:
-    """Read the turns of a lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most."""
-    return tx.all("turns.expired", lane=lane, now_ms=now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE)
+def expired(tx: ReadTx, now_ms: int, alive: str = "[]") -> list[statements.TurnsExpired]:
+    """Read the turns of any lane whose lease ran out, `TAKE_OVER_AT_ONCE` at most."""
+    return tx.all("turns.expired", now_ms=now_ms, alive=alive, limit=TAKE_OVER_AT_ONCE)
 
 
 def take_over(tx: Tx, turn_no: int) -> bool:

@@ -158,7 +158,7 @@ class _DueWork:
 
 def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _DueWork:
     now_ms = clock.now_ms()
-    expiry_ms = tx.one("turns.next_expiry", lane=lane, alive=owned).at_ms
+    expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
     notices_ms = [
         row.accepted_at_ms + round(settings.delayed_after_s * 1000)
         for row in tx.all("inbox.late", lane=lane, accepted_before_ms=2**62, limit=1)
@@ -183,18 +183,18 @@ async def _do_upkeep(
 ) -> None:
     """Take over turns whose lease ran out, and notify senders of delays. Write only if needed."""
     if work.has_expired:
-        await _take_over(db, lane, owned)
+        await _take_over(db, owned)
     if work.has_late:
         after_ms = round(settings.delayed_after_s * 1000)
         await db.write("lane.delayed", lambda tx: inbox.notify_delayed(tx, lane, after_ms=after_ms))
 
 
-async def _take_over(db: Database, lane: str, owned: str) -> None:
+async def _take_over(db: Database, owned: str) -> None:
     try:
-        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, lane, alive=owned))
+        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, alive=owned))
     except StoreDamaged:
         expired = await db.read(
-            "lane.expired", partial(turns.expired, lane=lane, now_ms=clock.now_ms(), alive=owned)
+            "lane.expired", partial(turns.expired, now_ms=clock.now_ms(), alive=owned)
         )
         for row in expired:
             end = partial(turns.take_over, turn_no=row.turn_no)

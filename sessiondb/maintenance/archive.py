@@ -106,6 +106,7 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
         (row.turn_running, "a turn of it is running"),
         (row.compaction_running, "a compaction of it is running"),
         (row.inbox_open, "it has messages that wait or that a turn works on"),
+        (row.inbox_dead, "it has dead letters (requeue or drop them first)"),
         (row.outbox_open, "replies of it are still to be sent"),
         (row.outbox_unknown, "it is unknown whether a reply of it was sent (settle that first)"),
         (row.importing, "an import of it has not finished"),

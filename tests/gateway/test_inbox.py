@@ -13,6 +13,7 @@ import sessiondb
 from sessiondb import paging
 from sessiondb.gateway import inbox, outbox, turns
 from sessiondb.gateway.running_turn import Answer, Turn
+from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import writer
 from tests.support.core import query, user
 from tests.support.engine import other_process
@@ -101,11 +102,107 @@ async def test_a_full_session_names_its_holder_and_a_time_to_retry(
         )
         assert f"turn {turn.turn_no}" in caught.value.holder
         assert "message from web" in str(caught.value)
-        assert 0 < caught.value.retry_after_ms <= 20_000
+        assert 0 < caught.value.retry_after_ms <= 1_000, "nothing has ended yet: a second"
         assert (await say(db, "e4b", "agent:main:web:2")).ahead == 0, "other conversations go on"
         assert (await say(db, "e1")).duplicate, "a duplicate is answered even now"
         await complete(db, turn.turn_no, "done")
         assert (await say(db, "e4")).state == "queued"
+
+
+async def test_limits_count_a_session_and_a_lane(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred heartbeats that nobody runs refuse no person."""
+    monkeypatch.setattr(inbox, "SESSION_WAITING_MAX", 2)
+    async with sessiondb.open(tmp_db) as db:
+        for key in (KEY, "agent:main:web:2"):
+            for number in range(2):
+                await say(db, f"beat {number} of {key}", key, lane="cron")
+            with pytest.raises(sessiondb.SessionBusy, match="2 messages of lane cron are waiting"):
+                await say(db, f"one more of {key}", key, lane="cron")
+            assert (await say(db, f"a person of {key}", key)).ahead == 0
+
+
+async def test_a_refused_sender_is_told_the_pace_of_the_queue(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    monkeypatch.setattr(inbox, "SESSION_WAITING_MAX", 3)
+    monkeypatch.setattr(inbox, "LANE_WAITING_MAX", 9)
+    slow, quick = "agent:main:web:slow", "agent:main:web:quick"
+    async with sessiondb.open(tmp_db) as db:
+
+        async def answer_one(key: str, took_ms: int) -> None:
+            await say(db, f"{key} {clock()}", key)
+            turn = await claimed(db, lease_ms=30_000)
+            clock.pass_ms(took_ms)
+            await complete(db, turn.turn_no, "x")
+
+        for _ in range(2):
+            await answer_one(slow, 8_000)
+            await answer_one(quick, 400)
+        for key in (slow, quick):
+            await say(db, f"runs of {key}", key)
+            await claimed(db, lease_ms=30_000)
+            for number in range(2):
+                await say(db, f"{number} waits in {key}", key)
+        told = {}
+        for after_ms in (0, 300, 10_000):
+            clock.pass_ms(after_ms)
+            for key in (slow, quick):
+                with pytest.raises(sessiondb.SessionBusy) as caught:
+                    await say(db, "refused", key)
+                told[key, after_ms] = caught.value.retry_after_ms
+        assert told == {
+            (slow, 0): 8_000,
+            (quick, 0): 400,
+            (slow, 300): 7_700,
+            (quick, 300): 100,
+            (slow, 10_000): 8_000,
+            (quick, 10_000): 400,
+        }, "what a turn takes, less what this one has taken; not the end of a lease"
+        for number in range(5):
+            await say(db, f"fills the lane {number}", f"agent:main:web:{number}")
+        with pytest.raises(sessiondb.SessionBusy, match="lane main") as caught:
+            await say(db, "refused", "agent:main:web:new")
+        assert caught.value.retry_after_ms == (2 * 8_000 + 2 * 400) // 4 // 4, "four at once"
+
+
+async def test_a_dead_letter_that_is_requeued_runs_as_it_was_accepted(tmp_db: Path) -> None:
+    """Also one that died as a resume: nobody may run that lane, and its time is short."""
+    async with sessiondb.open(tmp_db) as db:
+        for event, key in (("e1", KEY), ("e2", "agent:main:web:2")):
+            await say(db, event, key)
+            await interrupt(db, (await claimed(db)).turn_no)
+            await db.resume()
+            await db.write("hurry", lambda tx: tx.run("look.hurry"))
+            await fail(db, (await claimed(db, "resume")).turn_no, retry=False)
+        assert await inbox_states(db) == {"e1": "dead", "e2": "dead"}
+        await db.requeue(1)
+        [first, second] = await look(db, "inbox")
+        assert (first.state, first.lane, first.timeout_ms) == ("queued", "main", None)
+        assert (second.state, second.lane) == ("dead", "resume")
+        turn = await claimed(db)
+        assert (turn.inbox_no, turn.kind, turn.attempt) == (1, "message", 1)
+        await (await db.session("agent:main:web:2")).end()
+        with pytest.raises(sessiondb.SessionEnded, match="cannot be requeued"):
+            await db.requeue(2)
+        assert (await inbox_states(db))["e2"] == "dead"
+
+
+async def test_a_session_with_dead_letters_is_not_archived(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for event, key in (("e1", KEY), ("e2", "agent:main:web:2")):
+            await say(db, event, key)
+            await fail(db, (await claimed(db)).turn_no, retry=False)
+        policy = RetentionPolicy(max_sessions=0, idle_days=0)
+        report = await db.gc(policy)
+        assert report.count("done") == 0
+        await db.drop(1)
+        assert (await db.gc(policy)).count("done") == 1, "the one whose letter was dropped"
+        await db.requeue(2)
+        assert (await claimed(db)).inbox_no == 2
 
 
 async def test_a_full_lane_is_busy_and_stores_nothing(

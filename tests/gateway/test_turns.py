@@ -34,6 +34,7 @@ from tests.support.gateway import (
 )
 
 pytestmark = pytest.mark.anyio
+OTHER = "agent:main:web:2"
 
 
 @pytest.fixture
@@ -154,22 +155,71 @@ async def test_a_lane_below_a_busy_one_waits_a_bounded_time(tmp_db: Path, clock:
         assert await claim(db) is not None
 
 
-async def test_a_message_behind_a_cron_message_waits_a_bounded_time(
+async def test_a_message_waits_for_older_ones_in_lanes_at_or_before_its_own(
+    tmp_db: Path,
+) -> None:
+    """Nobody runs lane cron, or it has a long backlog: people of these sessions go on."""
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("main", concurrency=9, priority=0)
+        await db.set_lane("beside", concurrency=9, priority=10)
+        await db.set_lane("cron", concurrency=9, priority=10)
+        for number in (1, 2):
+            key = f"agent:main:web:{number}"
+            for beat in range(3):
+                await say(db, f"beat {beat} of {number}", key, lane="cron")
+            accepted = await say(db, f"person of {number}", key)
+            assert accepted.ahead == 0, "none of these goes before it"
+            assert (await say(db, f"again of {number}", key)).ahead == 1
+            assert (await say(db, f"beside {number}", key, lane="beside")).ahead == 5
+        firsts = [await claimed(db) for _ in range(2)]
+        assert [turn.inbox_no for turn in firsts] == [4, 10], "no heartbeat holds them up"
+        assert await claim(db, "cron") is None, "one turn of a session at a time"
+        for turn in firsts:
+            await complete(db, turn.turn_no, "at once")
+        assert [(await claimed(db)).inbox_no for _ in range(2)] == [5, 11]
+        assert await claim(db, "cron") is await claim(db, "beside") is None
+
+
+async def test_a_retry_holds_up_only_what_waits_for_it(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for key in (KEY, OTHER):
+            await say(db, f"beat {key}", key, lane="cron")
+        await say(db, "next beat", KEY, lane="cron")
+        for key in (KEY, OTHER):
+            await say(db, f"person {key}", key)
+        clock.pass_ms(PRIORITY_WAIT_MS_MAX)
+        for _ in range(2):
+            await fail(db, (await claimed(db, "cron")).turn_no)
+        assert await claim(db, "cron") is None, "the next beat waits for the retry"
+        assert [(await claimed(db)).inbox_no for _ in range(2)] == [4, 5], "people do not"
+
+
+async def test_a_resume_has_the_place_of_the_lane_that_accepted_it(tmp_db: Path) -> None:
+    """A heartbeat that nobody runs does not hold up a person's interrupted question."""
+    async with sessiondb.open(tmp_db) as db:
+        for key in (KEY, OTHER):
+            await say(db, f"person {key}", key)
+            await say(db, f"beat {key}", key, lane="cron")
+        for _ in range(2):
+            await interrupt(db, (await claimed(db)).turn_no)
+        await db.resume(sessiondb.ResumePolicy(max_concurrent_resumes=2))
+        await db.write("hurry", lambda tx: tx.run("look.hurry"))
+        assert {(await claimed(db, "resume")).inbox_no for _ in range(2)} == {1, 3}
+
+
+async def test_any_lane_takes_over_a_turn_of_a_lane_that_nobody_runs(
     tmp_db: Path, clock: Clock
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
-        await say(db, "cron", KEY, lane="cron")
-        behind = await say(db, "a person's", KEY)
-        for number in range(9):
-            await say(db, f"busy {number}", f"agent:main:web:{10 + number}")
-        for _ in range(4):
-            assert (await claimed(db)).session_id != behind.session_id, "first come, first served"
-        assert await claim(db, "cron") is None
-        clock.pass_ms(PRIORITY_WAIT_MS_MAX)
-        cron = await claimed(db, "cron")
-        await complete(db, cron.turn_no, "tick")
-        await db.set_lane("main", concurrency=5, priority=0)
-        assert (await claimed(db)).inbox_no == behind.inbox_no
+        await db.set_lane("cron", concurrency=2, priority=10)
+        for key in (KEY, OTHER):
+            await say(db, f"nightly {key}", key, lane="cron")
+            await claimed(db, "cron", lease_ms=1_000)
+            await say(db, f"person {key}", key)
+        assert await claim(db) is None
+        clock.pass_ms(1_000)
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx)) == 2
+        assert [(await claimed(db)).inbox_no for _ in range(2)] == [2, 4]
 
 
 async def test_a_lane_that_nobody_runs_delays_others_a_bounded_time(
@@ -268,8 +318,8 @@ async def test_a_turn_that_was_taken_over_can_write_nothing(tmp_db: Path, clock:
         await say(db, "e1")
         old = await claimed(db, lease_ms=5_000)
         clock.pass_ms(5_000)
-        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 1
-        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 0, (
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx)) == 1
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx)) == 0, (
             "compare-and-set: once"
         )
         assert not await interrupt(db, old.turn_no)
@@ -318,7 +368,7 @@ async def test_a_lease_is_renewed_at_most_until_the_deadline(tmp_db: Path, clock
             begun_ms + 27_000,
             True,
         )
-        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 1, (
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx)) == 1, (
             "renewing does not keep it for ever"
         )
 
@@ -331,7 +381,7 @@ async def test_an_expired_lease_that_nobody_took_is_still_renewable(
         turn = await claimed(db, lease_ms=1_000)
         clock.pass_ms(1_500)
         await complete(db, turn.turn_no, "in time after all")
-        assert await db.write("take", lambda tx: turns.take_over_expired(tx, "main")) == 0
+        assert await db.write("take", lambda tx: turns.take_over_expired(tx)) == 0
         assert await inbox_states(db) == {"e1": "done"}
 
 
@@ -355,7 +405,7 @@ async def test_racing_take_overs_and_completions_leave_one_end(tmp_db: Path, clo
         async with anyio.create_task_group() as group:
             for turn in started[:5]:
                 group.start_soon(finish, turn.turn_no)
-            group.start_soon(db.write, "take", lambda tx: turns.take_over_expired(tx, "main"))
+            group.start_soon(db.write, "take", lambda tx: turns.take_over_expired(tx))
             for turn in started[5:]:
                 group.start_soon(finish, turn.turn_no)
         rows = await look(db, "turns")
@@ -486,8 +536,6 @@ async def test_a_change_of_state_that_finds_no_row_is_damage(
 
 
 # -- what a turn's handler finds in its context ------------------------------------------------
-
-OTHER = "agent:main:web:2"
 
 
 async def _users(db: sessiondb.SessionDB, key: str) -> list[str]:

@@ -20,6 +20,8 @@ UPDATE lane SET people = 1 WHERE lane = 'main';
 -- third step have no lock: the leases decide about them.
 ALTER TABLE instance ADD COLUMN database_file TEXT;
 ALTER TABLE instance ADD COLUMN lock_file TEXT;
+-- Any loop takes over any turn whose lease ran out, whatever its lane.
+CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
 
 DROP VIEW inbox_open;
 ALTER TABLE inbox RENAME TO inbox_before;

@@ -11,6 +11,9 @@ SELECT s.session_id, s.pinned_at_ms IS NOT NULL AS pinned,
        EXISTS (SELECT 1 FROM inbox AS i
                WHERE i.session_no = s.session_no
                  AND i.state IN ('queued', 'claimed', 'interrupted')) AS inbox_open,
+       EXISTS (SELECT 1 FROM inbox AS d
+               WHERE d.state IN ('interrupted', 'dead') AND d.state = 'dead'
+                 AND d.session_no = s.session_no) AS inbox_dead,
        EXISTS (SELECT 1 FROM outbox AS o
                WHERE o.session_no = s.session_no
                  AND o.state IN ('pending', 'sending')) AS outbox_open,

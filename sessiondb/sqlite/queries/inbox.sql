@@ -31,11 +31,24 @@ WHERE inbox_no = :inbox_no AND state = 'queued' AND entry_no IS NULL;
 UPDATE inbox SET edited = :version WHERE inbox_no = :inbox_no;
 
 -- name: waiting_in_session
--- Count the messages of a session that wait or are being worked on, up to a limit.
+-- Count the messages of a session and of one lane that wait or are being worked on, up to
+-- a limit. A resume counts in the lane that accepted it.
 SELECT count(*) AS waiting FROM (
   SELECT 1 FROM inbox
   WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted')
-    AND state <> 'interrupted' LIMIT :limit
+    AND state <> 'interrupted' AND coalesce(lane_before, lane) = :lane LIMIT :limit
+);
+
+-- name: ahead
+-- Count the messages of a session that a new one of a lane waits for, up to a limit: the
+-- one that a turn works on, and those that wait in lanes at or before its own.
+SELECT count(*) AS messages FROM (
+  SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
+  WHERE o.session_no = :session_no AND o.state IN ('queued', 'claimed', 'interrupted')
+    AND (o.state = 'claimed'
+         OR (o.state = 'queued' AND o.lane <> 'resume'
+             AND before.priority <= (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)))
+  LIMIT :limit
 );
 
 -- name: open_in_session
@@ -50,16 +63,18 @@ FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
 
 -- name: next
 -- Return the message of a lane that became available first within a time range and may
--- run: its session is idle, and no message of that session precedes it. A resume lets
--- every other message of its session go first. Messages that wait for their retry are
--- not read.
+-- run: its session is idle, and no message of that session precedes it. Only older
+-- messages in lanes at or before its own do. A resume has the place of the lane that
+-- accepted it, and lets newer messages of those lanes go first, too. Messages that wait
+-- for their retry are not read.
 SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
+JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
 WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
-  AND NOT EXISTS (SELECT 1 FROM inbox AS o
+  AND NOT EXISTS (SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
                   WHERE o.session_no = i.session_no
                     AND o.state IN ('queued', 'claimed', 'interrupted') AND o.state <> 'interrupted'
-                    AND o.lane <> 'resume'
+                    AND o.lane <> 'resume' AND before.priority <= own.priority
                     AND (o.inbox_no < i.inbox_no OR i.lane = 'resume'))
 ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 
@@ -95,13 +110,16 @@ UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms,
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: wait_behind, any rows
--- Delay the messages that are queued behind one that waits for its retry, for as long.
--- They cannot run before it, so no search reads them in vain. At most as many rows as
--- may wait in a session.
+-- Delay the messages that wait for one that waits for its retry, for as long: newer ones
+-- of its session, in lanes at or after its own. They cannot run before it, so no search
+-- reads them in vain. At most as many rows as may wait in a session.
 UPDATE inbox SET available_at_ms = :available_at_ms
 WHERE session_no = :session_no AND inbox_no > :inbox_no
   AND state IN ('queued', 'claimed', 'interrupted') AND state = 'queued'
-  AND lane <> 'resume' AND available_at_ms < :available_at_ms;
+  AND lane <> 'resume' AND available_at_ms < :available_at_ms
+  AND lane IN (SELECT after.lane FROM lane AS after
+               WHERE after.priority >= (SELECT own.priority FROM lane AS own
+                                        WHERE own.lane = :lane));
 
 -- name: suspend, one row or none
 -- Suspend a message: claimed -> interrupted, because its turn was interrupted. The
@@ -209,8 +227,10 @@ WHERE inbox_no = :inbox_no;
 UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 
 -- name: requeue, one row or none
--- Requeue a dead letter, for an operator: dead -> queued, with no attempts counted.
+-- Requeue a dead letter, for an operator: dead -> queued, in the lane that accepted it,
+-- with no attempts counted. A resume is a message again, with all of its lane's time.
 UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = :now_ms,
+       lane = coalesce(lane_before, lane), lane_before = NULL, timeout_ms = NULL,
        told_no = NULL,
        reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';

@@ -54,10 +54,9 @@ UPDATE turn SET state = :state, finished_at_ms = :now_ms, incomplete = :incomple
 WHERE turn_no = :turn_no AND state = 'running';
 
 -- name: expired
--- Return the running turns whose lease has expired, without those that the caller knows
--- to be alive.
-SELECT turn_no, inbox_no FROM turn
-WHERE state = 'running' AND lane = :lane AND expires_at_ms <= :now_ms
+-- Return the running turns of any lane whose lease has expired, without those that the
+-- caller knows to be alive.
+SELECT turn_no, inbox_no FROM turn WHERE state = 'running' AND expires_at_ms <= :now_ms
   AND turn_no NOT IN (SELECT value FROM json_each(:alive)) ORDER BY expires_at_ms LIMIT :limit;
 
 -- name: of_instance
@@ -66,7 +65,23 @@ SELECT turn_no, inbox_no FROM turn INDEXED BY turn_one_running
 WHERE state = 'running' AND instance_no = :instance_no ORDER BY turn_no LIMIT :limit;
 
 -- name: next_expiry
--- Return when the next lease of a lane expires, without those of turns that the caller
+-- Return when the next lease of any lane expires, without those of turns that the caller
 -- knows to be alive.
-SELECT min(expires_at_ms) AS at_ms FROM turn WHERE state = 'running' AND lane = :lane
+SELECT min(expires_at_ms) AS at_ms FROM turn WHERE state = 'running'
   AND turn_no NOT IN (SELECT value FROM json_each(:alive));
+
+-- name: pace_of_session
+-- Return how long the last turns of a session took together, and how many these are.
+SELECT count(*) AS turns, coalesce(sum(max(0, ended.finished_at_ms - ended.started_at_ms)), 0)
+         AS took_ms FROM (
+  SELECT started_at_ms, finished_at_ms FROM turn
+  WHERE session_no = :session_no AND finished_at_ms IS NOT NULL ORDER BY turn_no DESC LIMIT :turns
+) AS ended;
+
+-- name: pace_of_lane
+-- Return the same of the turns of a lane, among the last of all lanes.
+SELECT count(*) AS turns, coalesce(sum(max(0, ended.finished_at_ms - ended.started_at_ms)), 0)
+         AS took_ms FROM (
+  SELECT lane, started_at_ms, finished_at_ms FROM turn ORDER BY turn_no DESC LIMIT :turns
+) AS ended
+WHERE ended.lane = :lane AND ended.finished_at_ms IS NOT NULL;

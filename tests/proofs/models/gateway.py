@@ -109,7 +109,7 @@ class Gateway:
             if known.session != session or (not known.edited and known.text != text):
                 raise Conflict
             return known, True
-        if self.is_full(session):
+        if self.is_full(session, lane):
             return None, False
         message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms, lane)
         message.by_person, message.text = lane == "main", text
@@ -139,11 +139,13 @@ class Gateway:
         follower.by_person = known.by_person
         return follower, "queued"
 
-    def is_full(self, session: int) -> bool:
+    def is_full(self, session: int, lane: str) -> bool:
         waiting = [
             message
             for message in self.messages
-            if message.session == session and message.state in ("queued", "claimed")
+            if message.session == session
+            and message.lane_accepted == lane
+            and message.state in ("queued", "claimed")
         ]
         return len(waiting) >= WAITING_MAX
 
@@ -170,6 +172,7 @@ class Gateway:
             and other.session == message.session
             and other.state in ("queued", "claimed")
             and other.lane != "resume"
+            and LANES[other.lane][1] <= LANES[message.lane_accepted][1]
         ]
         if message.lane == "resume":
             return not others
@@ -262,7 +265,13 @@ class Gateway:
                 if other.session == turn.message.session and other.number > turn.message.number
             ]
             for other in behind:
-                if turn.kind == "message" and other.state == "queued" and other.lane != "resume":
+                after = LANES[other.lane][1] >= LANES[turn.lane][1]
+                if (
+                    turn.kind == "message"
+                    and other.state == "queued"
+                    and other.lane != "resume"
+                    and after
+                ):
                     other.available_ms = max(other.available_ms, turn.message.available_ms)
         else:
             self.dead_letter(turn.message)
@@ -284,9 +293,9 @@ class Gateway:
     def renew(self, turn: Turn, now_ms: int, lease_ms: int) -> None:
         turn.expires_ms = min(now_ms + lease_ms, turn.deadline_ms)
 
-    def take_over(self, lane: str, now_ms: int) -> int:
+    def take_over(self, now_ms: int) -> int:
         expired = sorted(
-            (turn for turn in self.running(lane=lane) if turn.expires_ms <= now_ms),
+            (turn for turn in self.running() if turn.expires_ms <= now_ms),
             key=lambda turn: turn.expires_ms,
         )
         for turn in expired:
@@ -425,6 +434,7 @@ class Gateway:
     def requeue(self, message: Message, now_ms: int) -> None:
         message.state, message.attempts, message.available_ms = "queued", 0, now_ms
         message.is_told = False
+        message.lane, message.timeout_ms = message.lane_accepted, None
 
     def drop(self, message: Message) -> None:
         message.state = "done"

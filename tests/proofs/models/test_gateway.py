@@ -448,11 +448,11 @@ class Machine(RuleBasedStateMachine):
         self.clock.pass_ms(ms)
 
     @precondition(lambda self: self.model.running())
-    @rule(lane=lanes, ms=st.sampled_from([0, 0, 4_900, 5_000, 22_000]))
-    def take_over(self, lane: str, ms: int) -> None:
+    @rule(ms=st.sampled_from([0, 0, 4_900, 5_000, 22_000]))
+    def take_over(self, ms: int) -> None:
         self.clock.pass_ms(ms)
-        wanted = self.model.take_over(lane, self.clock())
-        assert self.write(lambda tx: turns.take_over_expired(tx, lane)) == wanted
+        wanted = self.model.take_over(self.clock())
+        assert self.write(lambda tx: turns.take_over_expired(tx)) == wanted
 
     @rule()
     @precondition(lambda self: self.model.running())
@@ -516,6 +516,9 @@ class Machine(RuleBasedStateMachine):
         if drop:
             self.model.drop(message)
             self.call(self.db.drop, message.number)
+        elif message.session in self.model.ended:
+            with pytest.raises(sessiondb.SessionEnded):
+                self.call(self.db.requeue, message.number)
         else:
             self.model.requeue(message, self.clock())
             self.call(self.db.requeue, message.number)
@@ -597,8 +600,7 @@ class Machine(RuleBasedStateMachine):
         """Run every lane, as often as it takes. No message may be left that never ends."""
         for _ in range(20 * len(self.model.messages) + 20):
             self.clock.pass_ms(61_000)
-            for lane in LANES:
-                self.call(self.db.write, "test", partial(turns.take_over_expired, lane=lane))
+            self.call(self.db.write, "test", turns.take_over_expired)
             self.call(self.db.resume, sessiondb.ResumePolicy(budget_per_start=10**6))
             for lane in LANES:
                 started = self.call(claim, self.db, lane)
@@ -671,7 +673,7 @@ def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:
             return getattr(self._tx, name)
 
     take_over = turns.take_over_expired
-    patch.setattr(turns, "take_over_expired", lambda tx, lane: take_over(Later(tx), lane))
+    patch.setattr(turns, "take_over_expired", lambda tx: take_over(Later(tx)))
 
 
 def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:

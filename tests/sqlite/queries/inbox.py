@@ -61,11 +61,12 @@ def resume(w: World, tx: Recorder) -> None:
     recovery.apply(tx, [decision], ResumePolicy(deadline_s=7))
 
 
-def wait_behind_in(session_id: str, after: str, at_ms: int) -> Any:
+def wait_behind_in(session_id: str, after: str, at_ms: int, lane: str = "main") -> Any:
     return lambda w, tx: tx.run(
         "inbox.wait_behind",
         session_no=w.no(f"session {session_id}"),
         inbox_no=w.no(f"inbox {after}"),
+        lane=lane,
         available_at_ms=at_ms,
     )
 
@@ -198,7 +199,7 @@ CHANGES = [
     Change(
         "inbox.wait_behind",
         "no message that is further ahead, and none of another session",
-        wait_behind_in("retried", "retried", NOW + 5 * SECOND),
+        wait_behind_in("retried", "retried", NOW + 5 * SECOND, "wide"),
         {
             "inbox retried-behind": {"available_at_ms": NOW + 5 * SECOND},
             "inbox retried-last": {"available_at_ms": NOW + 5 * SECOND},
@@ -207,7 +208,13 @@ CHANGES = [
     Change(
         "inbox.wait_behind",
         "only those behind",
-        wait_behind_in("retried", "retried-behind", NOW + 5 * SECOND),
+        wait_behind_in("retried", "retried-behind", NOW + 5 * SECOND, "wide"),
+        {"inbox retried-last": {"available_at_ms": NOW + 5 * SECOND}},
+    ),
+    Change(
+        "inbox.wait_behind",
+        "nothing in a lane before its own",
+        wait_behind_in("retried", "retried", NOW + 5 * SECOND, "cron"),
         {"inbox retried-last": {"available_at_ms": NOW + 5 * SECOND}},
     ),
     Change(
@@ -309,6 +316,9 @@ CHANGES = [
         {
             "inbox dead-resume": {
                 "state": "queued",
+                "lane": "main",
+                "lane_before": None,
+                "timeout_ms": None,
                 "attempts": 0,
                 "available_at_ms": NOW,
                 "told_no": None,
@@ -475,8 +485,8 @@ def of(name: str) -> Any:
     return lambda w: {"inbox_no": w.no(f"inbox {name}")}
 
 
-def in_session(name: str, limit: int) -> Any:
-    return lambda w: {"session_no": w.no(f"session {name}"), "limit": limit}
+def in_session(name: str, limit: int, lane: str) -> Any:
+    return lambda w: {"session_no": w.no(f"session {name}"), "lane": lane, "limit": limit}
 
 
 def imports_of_running(w: World, _tx: Recorder) -> None:
@@ -525,13 +535,38 @@ READS = [
         edit_twice,
     ),
     *(
-        Read("inbox.waiting_in_session", f"{name} up to {limit}", in_session(name, limit), [row])
-        for name, limit, row in (
-            ("running", 9, {"waiting": 3}),
-            ("running", 2, {"waiting": 2}),
-            ("cut", 9, {"waiting": 1}),
-            ("dead-too", 9, {"waiting": 0}),
-            ("dead", 9, {"waiting": 1}),
+        Read(
+            "inbox.waiting_in_session",
+            f"{name} in {lane} up to {limit}",
+            in_session(name, limit, lane),
+            [{"waiting": waiting}],
+        )
+        for name, lane, limit, waiting in (
+            ("running", "main", 9, 2),
+            ("running", "main", 1, 1),
+            ("running", "cron", 9, 1),
+            ("cut", "main", 9, 1),
+            ("resumed", "main", 9, 2),
+            ("resumed", "resume", 9, 0),
+            ("dead-too", "main", 9, 0),
+            ("dead", "main", 9, 1),
+        )
+    ),
+    *(
+        Read(
+            "inbox.ahead",
+            f"of one of {lane} in {name} up to {limit}",
+            in_session(name, limit, lane),
+            [{"messages": messages}],
+        )
+        for name, lane, limit, messages in (
+            ("running", "main", 9, 2),
+            ("running", "main", 1, 1),
+            ("running", "wide", 9, 1),
+            ("running", "cron", 9, 3),
+            ("running-too", "main", 9, 1),
+            ("resumed", "cron", 9, 1),
+            ("cut", "wide", 9, 0),
         )
     ),
     *(

@@ -25,6 +25,7 @@ NO_PAGE_BEHIND = {
     "events.of_session": "the newest events",
     "inbox.late": "what was returned is marked, and not returned again",
     "inbox.waiting_in_lane": "a count up to the limit",
+    "inbox.ahead": "a count up to the limit",
     "inbox.waiting_in_session": "a count up to the limit",
     "outbox.of_instance": "what was returned is released, and not returned again",
     "outbox.overdue": "what was returned is given up, and not returned again",

@@ -130,8 +130,8 @@ CHANGES = [
     ),
     Change(
         "turns.finish",
-        "the expired turns of one lane",
-        lambda w, tx: turns.take_over_expired(tx, "main", alive=json.dumps([w.no("turn held#1")])),
+        "the expired turns of all lanes",
+        lambda w, tx: turns.take_over_expired(tx, alive=json.dumps([w.no("turn held#1")])),
         {
             "turn silent#1": {
                 "state": "interrupted",
@@ -141,6 +141,14 @@ CHANGES = [
             "inbox silent": {"state": "interrupted", "reason": "its lease ran out"},
             "+event turn_interrupted/user": ANY,
             "+event turn_interrupted/operator": ANY,
+            "turn resuming#2": {
+                "state": "interrupted",
+                "finished_at_ms": NOW,
+                "reason": "its lease ran out",
+            },
+            "inbox resuming": {"state": "interrupted", "reason": "its lease ran out"},
+            "+event turn_interrupted/user 2": ANY,
+            "+event turn_interrupted/operator 2": ANY,
         },
     ),
 ]
@@ -187,14 +195,17 @@ def numbers(w: World, names: tuple[str, ...]) -> str:
     return json.dumps([w.no(f"turn {name}") for name in names])
 
 
-def expired(lane: str, now_ms: int, alive: tuple[str, ...], limit: int, *rows: str) -> Read:
+def expired(now_ms: int, alive: tuple[str, ...], limit: int, *rows: str) -> Read:
     return Read(
         "turns.expired",
-        f"{limit} of {lane} at {now_ms} without {alive}",
-        lambda w: {"lane": lane, "now_ms": now_ms, "alive": numbers(w, alive), "limit": limit},
+        f"{limit} at {now_ms} without {alive}",
+        lambda w: {"now_ms": now_ms, "alive": numbers(w, alive), "limit": limit},
         [{"turn_no": name} for name in rows],
     )
 
+
+RENEWED = ("running#1", "running-too#1", "held-too#1")
+"""The turns that run, in the order in which their leases end."""
 
 READS = [
     lane("main", 4, 0, 3),
@@ -246,19 +257,18 @@ READS = [
         lambda w: {"session_no": w.no("session held-too")},
         [{"turn_no": "held-too#1", "pid": 14}],
     ),
-    expired("main", NOW, (), 9, "held#1", "silent#1"),
-    expired("main", NOW, (), 1, "held#1"),
-    expired("main", NOW, ("held#1",), 9, "silent#1"),
-    expired("main", NOW + 2 * HOUR, ("held#1",), 9, "silent#1", "running#1"),
-    expired("cron", NOW, (), 9),
+    expired(NOW, (), 9, "held#1", "silent#1", "resuming#2"),
+    expired(NOW, (), 1, "held#1"),
+    expired(NOW, ("held#1",), 9, "silent#1", "resuming#2"),
     *(
         Read(
             "turns.expired",
             what,
             lambda w, early=early: {
-                "lane": "cron",
                 "now_ms": w.row("turn running-too#1")["expires_at_ms"] - early,
-                "alive": "[]",
+                "alive": numbers(
+                    w, ("held#1", "silent#1", "resuming#2", "running#1", "held-too#1")
+                ),
                 "limit": 9,
             },
             [{"turn_no": name} for name in names],
@@ -268,7 +278,7 @@ READS = [
             ("before its end", 1, []),
         )
     ),
-    expired("cron", NOW + 2 * HOUR, (), 9, "running-too#1"),
+    expired(NOW + 2 * HOUR, ("held#1", "silent#1", "resuming#2"), 9, *RENEWED),
     *(
         Read(
             "turns.of_instance",
@@ -289,18 +299,39 @@ READS = [
     *(
         Read(
             "turns.next_expiry",
-            f"{lane} without {alive}",
-            lambda w, lane=lane, alive=alive: {"lane": lane, "alive": numbers(w, alive)},
+            f"without {alive}",
+            lambda w, alive=alive: {"alive": numbers(w, alive)},
             lambda w, next_name=next_name: [
                 {"at_ms": w.row(f"turn {next_name}")["expires_at_ms"] if next_name else None}
             ],
         )
-        for lane, alive, next_name in (
-            ("main", (), "held#1"),
-            ("main", ("held#1",), "silent#1"),
-            ("main", ("held#1", "silent#1"), "running#1"),
-            ("slow", (), "held-too#1"),
-            ("slow", ("held-too#1",), None),
+        for alive, next_name in (
+            ((), "held#1"),
+            (("held#1",), "silent#1"),
+            (("held#1", "silent#1"), "resuming#2"),
+            (("held#1", "silent#1", "resuming#2"), "running#1"),
+            (("held#1", "silent#1", "resuming#2", *RENEWED), None),
         )
+    ),
+    *(
+        Read(
+            "turns.pace_of_session",
+            f"{count} of {name}",
+            lambda w, name=name, count=count: {
+                "session_no": w.no(f"session {name}"),
+                "turns": count,
+            },
+            [{"turns": turns}],
+        )
+        for name, count, turns in (("cut-failed", 9, 3), ("cut-failed", 2, 2), ("running", 9, 0))
+    ),
+    *(
+        Read(
+            "turns.pace_of_lane",
+            f"{lane} of {count}",
+            {"lane": lane, "turns": count},
+            [{"turns": turns}],
+        )
+        for lane, count, turns in (("wide", 999, 4), ("wide", 1, 1), ("slow", 999, 0))
     ),
 ]
