@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ from sessiondb.limits import (
     COOL_DOWN_MS,
     MANUAL_SUMMARY_TOKENS_FLOOR,
 )
+from sessiondb.transcript import compaction
+from sessiondb.transcript.compaction import Job
 from tests.support.compaction import Clock, asked, begin, jobs, say, seen, talk
 from tests.support.core import change, query, reply, result
+from tests.support.world import World, make_world
+from tests.support.world_build import NOW
 
 pytestmark = pytest.mark.anyio
 
@@ -608,3 +613,47 @@ async def test_no_past_epoch_ever_changes(db: sessiondb.SessionDB) -> None:
     await check()
     assert len(known) == (await session.info()).epoch == 10
     assert (await db.verify()).findings == ()
+
+
+def job_of(world: World, cut: str | None) -> Job:
+    """Return a job over the first epoch of a session that has an excluded message."""
+    no = world.no("session live")
+    cut_no = world.no(f"entry {cut}") if cut is not None else None
+    return Job("id", no, "live", "manual", 0, cut_no, world.no("entry live/9"), 1, NOW)
+
+
+def test_what_its_author_excluded_is_neither_summarised_nor_kept() -> None:
+    """`read_span` and `read_kept` are twins: what holds for one holds for the other."""
+    world = make_world()
+    tx = world.tx()
+    whole = [3, 4, 5, 6, 8, 9]  # of these, 7 is excluded
+    for read, job, seqs in (
+        (compaction.read_kept, job_of(world, None), whole),
+        (compaction.read_span, job_of(world, "live/9"), whole),
+        (compaction.read_span, job_of(world, "live/8"), whole[:-1]),
+    ):
+        found = read(tx, job)
+        texts = [world.row(f"entry live/{seq}")["payload"] for seq in seqs]
+        assert len(found) == len(texts)
+        assert all(part.decode() in text for part, text in zip(found, texts, strict=True))
+
+
+def test_a_third_rejection_cools_down_whatever_came_before_it() -> None:
+    """An older job that failed does not count, and neither do another session's."""
+    world = make_world()
+    ended = world.row("compaction tired-too-rejected-2")["finished_at_ms"]
+    for at_ms, session_id, cools in (
+        (ended + 1, "job-tired-too", True),
+        (ended + COOL_DOWN_MS - 1, "job-tired-too", True),
+        (ended + COOL_DOWN_MS, "job-tired-too", False),
+        (ended + 1, "twin", False),
+    ):
+        world.now_ms = at_ms
+        with world.undone() as tx, pytest.raises(CompactionCoolDown) if cools else nullcontext():
+            compaction.begin(
+                tx,
+                world.no(f"session {session_id}"),
+                trigger="threshold",
+                keep_recent_tokens=1,
+                timeout_ms=1_000,
+            )
