@@ -96,7 +96,7 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
     after = json.loads(ok("status", db, "--json"))
     assert after["compactions"] == {"committed": 1, "failed": 1}
     assert (after["running"], after["processes"], after["entries"]) == ([], [], 30)
-    assert (after["schema_version"], after["sessions"], after["keys"]) == (3, 3, 2)
+    assert (after["schema_version"], after["sessions"], after["keys"]) == (4, 3, 2)
     assert after["file_bytes"] == db.stat().st_size
 
 
