@@ -45,6 +45,9 @@ from .files import snapshot_holders
 RESET_SLEEP_S = 0.002
 # After this many blocked attempts in a row the pause is not halved further.
 HALVINGS_MAX = 3
+# A WAL of so many pages or more is longer than an ordinary commit, and noticeably shorter
+# after it has started over.
+SHORT_PAGES = 100
 # Every eighth attempt gets the full time again. The reader that blocked the first attempt
 # may have ended, and the readers that are left may need more than 1/8 of the time. Without
 # this rule a WAL that was once blocked for a few seconds grew for ever. The mean pause is
@@ -114,13 +117,17 @@ class Checkpointer:
     def starts_over(self, connection: apsw.Connection) -> bool:
         """Return whether the next commit may be the first of a new WAL: all of this one is folded.
 
-        Outside a transaction. The WAL's length is noted for `has_started_over`.
+        Outside a transaction. The WAL's length is noted for `has_started_over`, which
+        notices a checkpoint of another process that comes between the two. A short WAL
+        counts as one that may start over, because the commit might be longer.
         """
         try:
             self._pages_before, folded = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        except apsw.BusyError:
-            return True  # another process is changing the WAL's header just now
-        return folded == self._pages_before
+        except apsw.Error:
+            # Another process is changing the WAL's header just now. Or the disk fails, and
+            # the transaction reports it.
+            return True
+        return folded == self._pages_before or self._pages_before < SHORT_PAGES
 
     def has_started_over(self) -> bool:
         """Return whether the last commit was the first of a new WAL, foreseen or not."""

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from sessiondb.errors import NewerSchema, NotASessionDB
+from sessiondb.errors import NewerSchema, NotASessionDB, OpenError, StoreFailed
 
 from .connection import is_open_here
 from .damaged_cells import Cells
@@ -113,6 +113,14 @@ class _Tree:
     root: int
 
 
+def _continues_another(path: str) -> bool:
+    """Tell whether the WAL's names say that it is another database's."""
+    try:
+        return not is_open_here(path) and is_foreign_wal(path)
+    except (OpenError, StoreFailed):
+        return False  # the names cannot be read. First process and first session may tell
+
+
 class DamagedFile:
     """A database file, whatever its state. Use it as a context manager."""
 
@@ -123,7 +131,7 @@ class DamagedFile:
         self.spots_more = 0
         self.shapes = shapes()
         # Before the lock, which SQLite's descriptor would take along when it is closed.
-        self._wal_continues_another = not is_open_here(path) and is_foreign_wal(path)
+        self._wal_continues_another = _continues_another(path)
         self._lock = ExclusiveFile(path)
         try:
             self._open(use_wal=use_wal)

@@ -113,7 +113,12 @@ class HeldFiles:
         return shm_id == known_shm or (shm_id is None and found.st_mtime_ns == self._modified_ns)
 
     def close(self, connection: apsw.Connection | None) -> None:
-        """Close a connection. If a file has changed, leave whatever has its name alone.
+        """Close a connection, and spare what has the names of its files."""
+        self.spare_others(connection)
+        close_quietly(connection)
+
+    def spare_others(self, connection: apsw.Connection | None) -> None:
+        """If a file has changed, have a connection close without a checkpoint.
 
         The last connection that closes folds its -wal into the database and deletes it.
         Another process may have done so since with a -wal of its own, and older pages
@@ -126,7 +131,6 @@ class HeldFiles:
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             except apsw.Error as error:
                 log.warning("closing a connection failed: %s", error)
-        close_quietly(connection)
 
 
 def changed_while_open(name: str, op: str, effect: str) -> StoreFailed:

@@ -32,11 +32,11 @@ from urllib.parse import quote
 
 import apsw
 
-from sessiondb.errors import OpenError, SessionDBError
+from sessiondb.errors import NotASessionDB, OpenError, StoreDamaged
 
-from .connection import close_quietly
+from .connection import close_quietly, explain_cannot_open
 from .damaged_wal import checksum
-from .transaction import Snapshot, WriteTransaction
+from .transaction import Snapshot, WriteTransaction, reraise
 
 # Of a file from before there were names.
 NO_NAME = "0" * 32
@@ -69,9 +69,9 @@ def refuse_foreign_wal(path: str) -> None:
     """
     if is_foreign_wal(path):
         raise OpenError(
-            f"{path}-wal does not belong to {path}: it continues another database, or another "
-            "state of this one. SQLite would mix the two. Nothing was changed. If you have put "
-            f"a backup in place, move {path}-wal and {path}-shm to where the old database is: "
+            f"{path}-wal: this WAL does not belong to {path}. It continues another database, or "
+            "another state of this one. SQLite would mix the two. Nothing was changed. If you have "
+            f"put a backup in place, move {path}-wal and {path}-shm to where the old database is: "
             "they may be the only copy of its last commits. Otherwise put the database back "
             "that belongs to them."
         )
@@ -104,6 +104,9 @@ def _name_of(path: str) -> str | None:
 
     The connection takes no lock and opens no -wal (`immutable`). So it may see a file that
     was left in the middle of a checkpoint, and anything that does not look right is None.
+
+    Raises:
+        OpenError, StoreFailed: the file cannot be opened or read.
     """
     connection = None
     try:
@@ -114,7 +117,11 @@ def _name_of(path: str) -> str | None:
         if int(connection.pragma("user_version")) < SINCE_SCHEMA:
             return NO_NAME
         row = Snapshot(connection).first("wal_link.current")
-    except (SessionDBError, apsw.Error):
+    except apsw.CantOpenError as error:
+        raise explain_cannot_open(path) from error
+    except apsw.IOError as error:
+        reraise(error, f"opening {path}")
+    except (StoreDamaged, NotASessionDB, apsw.Error):
         return None  # damaged, or another program's: opening it says so
     finally:
         close_quietly(connection)

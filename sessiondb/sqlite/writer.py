@@ -99,6 +99,7 @@ class Writer:
         self._batch: Batch | None = None
         self._task_is_next = False
         self._is_linked = False  # whether the transaction at hand names its WAL
+        self._link_is_due = False  # whether the WAL has begun without its name
         self._data_version = 0
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="sessiondb-writer", daemon=True)
@@ -288,7 +289,8 @@ class Writer:
         if self._files.changed() is None:
             self._sign_off(connection)
             truncate(connection)
-        self._files.close(connection)
+        self._files.spare_others(connection)
+        close_quietly(connection)
         self._connection = None
 
     def _sign_off(self, connection: apsw.Connection) -> None:
@@ -332,12 +334,13 @@ class Writer:
         if connection is None or not self._has_its_files():
             return None
         self._keep_alive(connection)
-        self._is_linked = self.checkpoints.starts_over(connection)
+        self._is_linked = self._link_is_due or self.checkpoints.starts_over(connection)
         try:
             connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
             if not self._outwait(connection, pending):
                 return None
+            self._is_linked = True  # the others may have folded it meanwhile
         except apsw.Error as error:
             self._drop_connection(error)
             return None
@@ -364,8 +367,9 @@ class Writer:
             connection.execute("COMMIT")
         except (SessionDBError, apsw.Error) as error:
             # The commit before it is durable, whatever becomes of this one.
-            log.warning("%s: its WAL could not be named: %s", self.path, error)
+            log.info("%s: its WAL is named by the next commit: %s", self.path, error)
             self._rollback(connection)
+            self._link_is_due = True
 
     def _has_its_files(self) -> bool:
         """Check that the names still name the open files. If not, refuse what is queued."""
@@ -579,7 +583,9 @@ class Writer:
                 lambda op: OutcomeUnknown(str(changed_while_open(name, op, effect))), "unknown"
             )
             return
-        if not self._is_linked and self.checkpoints.has_started_over():
+        if self._is_linked:
+            self._link_is_due = False
+        elif self.checkpoints.has_started_over():
             self._link_alone(connection)
         for request in batch.succeeded:
             request.outcome = "committed"
@@ -610,7 +616,8 @@ class Writer:
             return
         log.error("%s: %s. The connection is opened again", self.path, error)
         self._drop_running_tasks(error)
-        self._files.close(self._connection)
+        self._files.spare_others(self._connection)
+        close_quietly(self._connection)
         self._connection = None
         self._reopen_error = str(error)
         self._schedule_reopening()

@@ -268,7 +268,7 @@ PUT = {
 
 
 def foreign(path: Path) -> str:
-    return rf"{path.name}-wal does not belong to .*{path.name}"
+    return rf"{path.name}-wal: this WAL does not belong to .*{path.name}"
 
 
 @DOORS

@@ -47,7 +47,7 @@ NAMED: dict[str, list[tuple[str, int]]] = {
         ("file made", 1),
         ("torn main", 30),
         ("schema statement", 40),
-        ("torn wal", 70),
+        ("torn wal", 2),
         ("statement instance.insert", 1),
         ("after last checkpoint", 1),
     ],

@@ -748,10 +748,16 @@ def lay_out(files: Mapping[str, bytes], folder: Path) -> None:
 def commits(log: Log, database: str) -> Iterator[int]:
     """Yield the position after each commit.
 
-    There the last frame of a transaction is in the database's WAL, kept or not.
+    There the last frame of a transaction is in the database's WAL, kept or not. Before the
+    database is in WAL mode, which is while it is created, the rollback journal is removed.
     """
     page: tuple[int, int] | None = None
+    journal = Path(database).name + "-journal"
     for position, event in enumerate(log.events):
+        if isinstance(event, Name) and any(
+            file is None and Path(name).name == journal for name, file in event.changes
+        ):
+            yield position + 1
         if isinstance(event, Write) and log.paths.get(event.file) == database + "-wal":
             if (event.file, event.at) == page:
                 yield position + 1

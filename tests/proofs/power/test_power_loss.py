@@ -32,7 +32,7 @@ from sessiondb.backend import Tx
 from sessiondb.limits import Limits
 from sessiondb.maintenance import archive
 from sessiondb.maintenance.retention import RetentionPolicy
-from sessiondb.sqlite import connection, engine, files, transaction, writer
+from sessiondb.sqlite import connection, files, stray_wal, transaction, writer
 from sessiondb.transcript import session as session_module
 from sessiondb.transfer import exporter
 from tests.proofs.crash.breakage import miscounting
@@ -460,7 +460,7 @@ def test_found_a_build_that_deletes_before_it_archives(
 def test_found_a_build_that_trusts_a_commit_that_was_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "reread_wal", lambda path: None)
+    monkeypatch.setattr(stray_wal, "reread_wal", lambda path: None)
     assert sum(verdict.bad for verdict in failed_and_killed(disk)) > 0
 
 
