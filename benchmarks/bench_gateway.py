@@ -286,6 +286,34 @@ def test_a_start_costs_the_same_whatever_the_number_of_entries(
     )
 
 
+def test_recovering_costs_the_same_however_many_processes_have_died(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Recover and plan, as `run_resumes` does every few seconds, beside 10,000 dead processes.
+
+    Each was a container under a host name of its own. The first recovery has closed their
+    registrations, and is not measured.
+    """
+    died = size(10_000, 100)
+    paths = {dead: tmp_path / f"died-{dead}.db" for dead in (1, died)}
+    for dead, path in paths.items():
+        bench.run(_build_died(path, dead))
+
+    async def tick(dead: int) -> float:
+        async with sessiondb.open(paths[dead]) as db:
+            began = perf_counter()
+            recovered = await db.recover()
+            await db.plan_resumes()
+            took_ms = (perf_counter() - began) * 1000
+        assert recovered == sessiondb.Recovered()
+        return took_ms
+
+    pairs = bench.rounds(lambda: tick(1), lambda: tick(died), 15)
+    bench.say(
+        f"recover and plan: {died:,} dead processes to one", pairs, unit="ms", target="<= 1.5"
+    )
+
+
 # -- what is measured ------------------------------------------------------------------
 
 
@@ -305,6 +333,26 @@ def _accepting(db: SessionDB) -> Callable[[], Coroutine[Any, Any, Any]]:
         return db.accept("bench", str(number), _key(number), USER_MESSAGE)
 
     return accept
+
+
+async def _build_died(path: Path, dead: int) -> None:
+    """Make a database with the registrations of dead processes, and recover."""
+    async with sessiondb.open(path) as db:
+
+        def die(tx: Tx) -> None:
+            for number in range(dead):
+                tx.one(
+                    "instance.insert",
+                    host=f"pod-{number}",
+                    boot_id="the start before",
+                    pid=1,
+                    pid_started=number,
+                    program="gateway",
+                    opened_at_ms=1,
+                )
+
+        await db.write("die", die)
+        assert (await db.recover()).instances == dead
 
 
 async def _nothing() -> None:

@@ -604,8 +604,8 @@ class SessionDB:
         """Release what dead processes held: turns, compactions, replies under way.
 
         Bounded steps, each durable. May be repeated. A compaction whose deadline has passed
-        is ended too, whichever process runs it: its owner may be on another host, or have
-        failed to say so.
+        is ended too, whichever process runs it: its owner may hang, or have failed to
+        say so.
         """
         return await recovery.recover(self)
 

@@ -3,8 +3,8 @@
 A command that only shows something opens the file read-only. A decision of an operator
 (`dead --requeue`, `outbox --sent`, `resume --run`, a named consumer of `events`) is one
 short write transaction. A gateway may run meanwhile, and notices the decision at once.
-`held` asks the kernel whether a holder is alive, so it knows that of this machine's
-processes only.
+`held` asks the kernel whether a holder is alive, by the lock that it holds, so a gateway in
+a container is as much alive as any other.
 """
 
 from __future__ import annotations
