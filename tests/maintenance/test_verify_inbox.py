@@ -21,6 +21,7 @@ from sessiondb.sqlite import writer
 from sessiondb.transcript import context
 from tests.support.gateway import (
     Clock,
+    change_statement,
     claimed,
     complete,
     fail,
@@ -223,3 +224,20 @@ async def test_a_question_that_the_answer_did_not_see_is_found(
             found = await unanswered(db)
             assert bool(found) == (number == 1), found
     assert "did not have it in its context" in found[0]
+
+
+async def test_a_dead_letter_in_an_archive_is_found(
+    tmp_db: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of before: a dead letter does not keep its session from being archived."""
+    policy = RetentionPolicy(max_age_days=30)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "dead")
+        await fail(db, (await claimed(db)).turn_no, retry=False)
+        clock.pass_ms(40 * DAY_MS)
+        await retention.gc(db.backend, policy, now_ms=clock.at_ms)
+        assert await unanswered(db) == []
+        change_statement(monkeypatch, "archive.protection", "AND d.state = 'dead'", "AND 0")
+        await retention.gc(db.backend, policy, now_ms=clock.at_ms)
+        [found] = await unanswered(db)
+    assert "its session is archived, so nobody can requeue it" in found

@@ -68,6 +68,13 @@ def put_statement(patch: pytest.MonkeyPatch, name: str, sql: str) -> None:
     patch.setitem(known, name, replaced)
 
 
+def change_statement(patch: pytest.MonkeyPatch, name: str, old: str, new: str) -> None:
+    """Change a part of a named statement."""
+    sql = transaction.statements()[name].sql
+    assert sql.count(old) == 1, f"{name} has no {old!r}, or several"
+    put_statement(patch, name, sql.replace(old, new))
+
+
 async def look(db: sessiondb.SessionDB, table: str) -> list[Any]:
     """Read a whole small table."""
     return await db.read("look", lambda tx: tx.all(f"look.{table}"))

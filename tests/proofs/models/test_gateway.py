@@ -58,6 +58,7 @@ from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.support.core import user
 from tests.support.gateway import (
     Clock,
+    change_statement,
     claim,
     complete,
     fail,
@@ -778,6 +779,25 @@ def _edit_changes_what_was_read(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _every_older_message_goes_first(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.next", "AND before.priority <= own.priority", "")
+
+
+def _limits_count_all_lanes(patch: pytest.MonkeyPatch) -> None:
+    lane = "AND coalesce(lane_before, lane) = :lane"
+    change_statement(patch, "inbox.waiting_in_session", lane, "")
+
+
+def _only_its_own_lane_takes_over(patch: pytest.MonkeyPatch) -> None:
+    running = "state = 'running'"
+    change_statement(patch, "turns.expired", running, f"{running} AND lane = 'main'")
+
+
+def _requeued_resume_stays_one(patch: pytest.MonkeyPatch) -> None:
+    back = "lane = coalesce(lane_before, lane), lane_before = NULL, timeout_ms = NULL,"
+    change_statement(patch, "inbox.requeue", back, "")
+
+
 # Among all rules it would take hundreds of examples until the few that show the defect come in a
 # row. So these machines have no other.
 ENOUGH_RULES = {
@@ -809,6 +829,10 @@ ENOUGH_RULES = {
         _other_text_is_a_duplicate,
         _late_edit_wins,
         _edit_changes_what_was_read,
+        _every_older_message_goes_first,
+        _limits_count_all_lanes,
+        _only_its_own_lane_takes_over,
+        _requeued_resume_stays_one,
     ],
     ids=lambda fn: fn.__name__.strip("_"),
 )
