@@ -234,6 +234,15 @@ def _interrupt(
             else now_ms - HOUR_MS + session_no * 1000
         )
         text = HANG if kind == "hanging" else GO_ON
+        if kind == "failed":
+            connection.execute(
+                """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
+                                     instance_no, started_at_ms, renewed_at_ms,
+                                     expires_at_ms, deadline_ms, finished_at_ms, reason)
+                   VALUES (?, 'main', 'message', 'failed', ?, 3, 'storm', ?, ?5, ?5, ?5, ?5, ?5,
+                   'the model was down')""",
+                (session_no, session_no + 500, instance, at_ms, at_ms),
+            )
         connection.execute(
             """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
                                  instance_no, started_at_ms, renewed_at_ms,
@@ -297,17 +306,8 @@ def _interrupt(
                 "INSERT INTO quarantine VALUES (?, 1, 0, -1, 'torn', 'damaged', ?)",
                 (session_no, b'{"type":\n'),
             )
-        if kind == "failed":
-            connection.execute(
-                """INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation,
-                                     instance_no, started_at_ms, renewed_at_ms,
-                                     expires_at_ms, deadline_ms, finished_at_ms, reason)
-                   VALUES (?, 'main', 'message', 'failed', ?, 3, 'storm', ?, ?5, ?5, ?5, ?5, ?5,
-                   'the model was down')""",
-                (session_no, session_no + 500, instance, at_ms, at_ms),
-            )
     # The templates' own interrupted message is of no interest any more.
-    connection.execute("UPDATE inbox SET state = 'done' WHERE session_no = ?", (busy,))
+    connection.execute("UPDATE inbox SET state = 'done', told_no = 0 WHERE session_no = ?", (busy,))
     for number in range(storm.waiting):
         session_no = storm.sessions - number
         connection.execute(
