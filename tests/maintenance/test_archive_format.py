@@ -22,7 +22,7 @@ import pytest
 
 from sessiondb import sync
 from sessiondb.errors import StoreDamaged
-from sessiondb.limits import ARCHIVE_BINDINGS_MAX, ARCHIVE_PAGE_BYTES_MAX
+from sessiondb.limits import ARCHIVE_BINDINGS_MAX, ARCHIVE_PAGE_BYTES_MAX, ARCHIVE_ROW_BYTES_MAX
 from sessiondb.maintenance import archive_format
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite.schema import schema_text
@@ -248,7 +248,8 @@ ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
     "half an emoji": ("entry", changed("entry_id", "\ud83d")),
     "an entry of another session": ("entry", changed("entry_no", 3 << 32 | 3)),
     "a negative entry": ("entry", changed("entry_no", -1)),
-    "an unknown projection": ("entry", changed("projection", 9)),
+    "an unknown projection": ("entry", changed("projection", 5)),
+    "a negative projection": ("entry", changed("projection", -1)),
     "entries out of order": ("entry", swap),
     "an entry twice": ("entry", twice),
     "another session's branch": ("branch", changed("session_no", 3, 1)),
@@ -273,6 +274,29 @@ def test_a_row_that_cannot_be_put_back_is_noticed_in_time(
     lines = lines_of(path, what)
     spoil(lines)
     is_noticed(path, plant(path, as_text(lines), what), tmp_path / "new.db")
+
+
+@pytest.mark.parametrize("projection", [0, 4])
+def test_a_row_at_the_edge_of_its_rules_is_restored(path: Path, projection: int) -> None:
+    lines = lines_of(path)
+    changed("projection", projection)(lines)
+    session_id = plant(path, as_text(lines))
+    with sync.open(path) as db:
+        assert db.verify().findings == ()
+        assert db.restore(session_id).entries == 5
+
+
+@pytest.mark.parametrize(
+    ("what", "rows", "expected"),
+    [
+        ("entry", 1, ARCHIVE_ROW_BYTES_MAX),
+        ("entry", 2, ARCHIVE_PAGE_BYTES_MAX),
+        ("session", 2, ARCHIVE_ROW_BYTES_MAX),
+        ("binding", 2, ARCHIVE_ROW_BYTES_MAX),
+    ],
+)
+def test_only_a_chunk_of_one_row_may_be_long(what: str, rows: int, expected: int) -> None:
+    assert archive_format.bytes_max(what, rows) == expected
 
 
 def test_a_missing_entry_is_found_and_the_rest_can_be_restored(path: Path, tmp_path: Path) -> None:

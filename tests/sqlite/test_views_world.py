@@ -6,6 +6,7 @@ shows rows of others: the world has two of everything.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +124,43 @@ def test_every_entry_is_shown_with_its_own_parent(world: World) -> None:
         ),
     )
     assert seen(world, "transcript", "session_id", "seq", "entry_id", "parent_id") == expected
+
+
+PARTS = [
+    {"type": "text", "text": "a"},
+    {"type": "toolCall", "name": "ls", "arguments": {"p": 1}},
+    {"type": "toolCall", "name": "pwd"},
+    {"type": "image"},
+    {"no": "type"},
+    "no object",
+]
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ({"message": {"content": "plain"}}, "plain"),
+        ({"message": {"content": PARTS}}, 'a\n[call ls {"p":1}]\n[call pwd ]\n[image]\n[?]'),
+        ({"summary": "s", "content": "c", "name": "n"}, "s"),
+        ({"message": {"command": "ls"}, "content": "c", "name": "n"}, "ls"),
+        ({"content": "c", "name": "n"}, "c"),
+        ({"name": "n"}, "n"),
+        ({"other": 1}, None),
+    ],
+)
+def test_the_text_of_an_entry_is_what_was_said(
+    world: World, payload: dict[str, Any], text: str | None
+) -> None:
+    number = world.no("entry live/1")
+    with world.undone():
+        world.connection.execute(
+            "UPDATE entry SET payload = ? WHERE entry_no = ?",
+            (json.dumps(payload, separators=(",", ":")), number),
+        )
+        found = world.connection.execute(
+            "SELECT text FROM transcript WHERE entry_no = ?", (number,)
+        ).fetchall()
+    assert found == [(text,)]
 
 
 def test_each_sessions_live_context_is_its_own(world: World) -> None:

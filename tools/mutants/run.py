@@ -49,20 +49,25 @@ def chosen(mutant: Mutant, tests: Iterable[Test], budget_s: float, tests_max: in
     after the changed one, then the fastest, and those about plans last.
     """
     stem = "test_" + mutant.path.rpartition("/")[2].partition(".")[0]
+    if mutant.where.startswith("view "):
+        stem = "test_views"
+
+    def is_mirrored(test: Test) -> bool:
+        return test.name.partition("::")[0].rpartition("/")[2].startswith(stem)
 
     def place(test: Test) -> tuple[bool, bool, float, str]:
-        mirrored = test.name.partition("::")[0].rpartition("/")[2].startswith(stem)
-        return mutant.where not in test.name, not mirrored, test.seconds, test.name
+        return mutant.where not in test.name, not is_mirrored(test), test.seconds, test.name
 
     reaching = [test for test in tests if test.reaches(mutant)]
     if mutant.path == "schema.sql":
         reaching = [test for test in reaching if not test.name.startswith(BY_TEXT)]
-    reaching.sort(key=place)
+    if mutant.is_about_plans:  # other tests see the same rows
+        reaching = [test for test in reaching if test.is_about_plans or is_mirrored(test)]
     found: list[Test] = []
     spent = 0.0
-    for test in reaching:
-        if test.is_about_plans or mutant.is_about_plans:
-            continue  # the first come last, and no other notices a change of the plan only
+    for test in sorted(reaching, key=place):
+        if test.is_about_plans:
+            continue
         spent += test.seconds
         if len(found) >= tests_max or (found and spent > budget_s):
             break
