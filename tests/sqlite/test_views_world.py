@@ -267,7 +267,7 @@ def stuck(w: World, *changes: str) -> list[tuple[Any, ...]]:
     )
     with w.undone():
         for sql in (
-            f"UPDATE compaction SET deadline_ms = {FAR_MS}",
+            f"UPDATE compaction SET deadline_ms = iif(state = 'running', {FAR_MS}, {PAST_MS})",
             f"UPDATE compaction SET deadline_ms = {PAST_MS} WHERE compaction_id LIKE 'overdue%'",
             f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE finished_at_ms IS NOT NULL",
             rejected_lately,
@@ -294,6 +294,7 @@ def test_stuck_shows_jobs_past_their_deadline_and_a_cool_down(world: World) -> N
     [
         f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE compaction_id LIKE 'tired%'",
         "UPDATE compaction SET state = 'failed' WHERE compaction_id = 'tired-rejected-0'",
+        "UPDATE compaction SET base_epoch = -1 WHERE compaction_id = 'tired-rejected-0'",
         "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
         "DELETE FROM compaction WHERE compaction_id IN ('tired-failed', 'tired-rejected-0')",
     ],
