@@ -505,6 +505,22 @@ def imports_of_running(w: World, _tx: Recorder) -> None:
 
 
 AHEAD = NOW + 60 * SECOND
+
+
+def set_columns(label: str, **columns: Any) -> Any:
+    """Change columns of a row, by plain SQL. A session is named by its label."""
+
+    def change(w: World, _tx: Recorder) -> None:
+        table, _, _ = label.partition(" ")
+        for column, value in columns.items():
+            number = w.no(value) if column == "session_no" else value
+            w.connection.execute(
+                f"UPDATE {table} SET {column} = ? WHERE {table}_no = ?", (number, w.no(label))
+            )
+
+    return change
+
+
 READS = [
     Read(
         "inbox.by_event",
@@ -638,6 +654,34 @@ READS = [
             [{"inbox_no": found} for found in before],
         )
         for name, before in (("cut", ["cut"]), ("resumed", ["resumed"]), ("running", []))
+    ),
+    *(
+        Read(
+            "inbox.interrupted_before",
+            what,
+            lambda w: {"session_no": w.no("session cut"), "inbox_no": w.no("inbox cut-next")},
+            [{"inbox_no": found} for found in before],
+            set_columns(label, **columns),
+        )
+        for what, label, columns, before in (
+            ("not a program's", "inbox cut", {"by_person": 0}, []),
+            ("not what is no message", "entry cut/1", {"role": "custom"}, []),
+            ("not one under way", "inbox cut", {"state": "claimed", "lane": "resume"}, []),
+            ("not one that is retried", "inbox cut", {"state": "queued"}, []),
+            (
+                "in their order",
+                "inbox running",
+                {"state": "interrupted", "session_no": "session cut"},
+                ["running", "cut"],
+            ),
+        )
+    ),
+    Read(
+        "inbox.of_turn",
+        "that is no message",
+        of("running"),
+        [{"is_persons": 0, "entry_no": "running/1"}],
+        set_columns("entry running/1", role="custom"),
     ),
     Read(
         "inbox.interrupted_before",
