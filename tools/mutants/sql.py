@@ -11,7 +11,7 @@ a dozen lines. A parser library would print the statement anew and lose the text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .mutant import Edit
@@ -291,16 +291,3 @@ class Sql:
         """Put text around tokens `first` to `last`."""
         start, end = self.tokens[first].start, self.tokens[last - 1].end
         return Change(kind, start, end, (Edit(start, start, before), Edit(end, end, after)))
-
-
-def without_hint(tokens: Iterable[Token]) -> tuple[Edit, ...]:
-    """Return the edits that leave out INDEXED BY.
-
-    With the hint a dropped conjunct of the index would fail to compile, which any run notices.
-    """
-    listed = list(tokens)
-    return tuple(
-        Edit(listed[i].start, listed[i + 2].end, "")
-        for i in range(len(listed) - 2)
-        if (listed[i].text, listed[i + 1].text) == ("INDEXED", "BY")
-    )

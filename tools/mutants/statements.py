@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .mutant import Edit, Mutant, line_of, numbered, one_line
-from .sql import Change, Sql, without_hint
+from .sql import Change, Sql, Token
 
 STATEMENT = re.compile(
     r"^-- name: (?P<name>\w+)[^\n]*\n(?:--[^\n]*\n)+(?P<sql>.*?);[ \t]*$", re.DOTALL | re.MULTILINE
@@ -94,3 +94,16 @@ def _of_index(sql: Sql) -> Iterator[Change]:
 def _without(kind: str, sql: Sql, index: int) -> Change:
     token, following = sql.tokens[index], sql.tokens[index + 1]
     return Change(kind, token.start, following.end, (Edit(token.start, token.end, ""),))
+
+
+def without_hint(tokens: Iterable[Token]) -> tuple[Edit, ...]:
+    """Return the edits that leave out INDEXED BY.
+
+    With the hint a dropped conjunct of the index would fail to compile, which any run notices.
+    """
+    listed = list(tokens)
+    return tuple(
+        Edit(listed[i].start, listed[i + 2].end, "")
+        for i in range(len(listed) - 2)
+        if (listed[i].text, listed[i + 1].text) == ("INDEXED", "BY")
+    )
