@@ -121,11 +121,11 @@ _open_files: list[Note] = []
 def note_open(path: str) -> Note | None:
     """Note that this process has a database open. Return the argument of `forget`.
 
-    None: the file has vanished.
+    None: the system does not show the file. SQLite, which opens it next, reports why.
     """
     try:
         found = os.stat(path)  # noqa: PTH116  # no Path objects for one stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     note = (os.getpid(), found.st_dev, found.st_ino)
     _open_files.append(note)

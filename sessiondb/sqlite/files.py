@@ -18,9 +18,10 @@ from sessiondb.errors import InvalidInput, OpenError
 # SQLite locks byte 120 of the -shm file while it writes to the WAL (WAL_WRITE_LOCK, part of
 # its file format).
 _WRITE_LOCK_BYTE = 120
-# A snapshot that rests on the WAL holds one of these bytes (WAL_READ_LOCK 1 to 4) for as
-# long as it lives.
-_SNAPSHOT_BYTES = (124, 127)
+# A snapshot holds one of these bytes (WAL_READ_LOCK 0 to 4) for as long as it lives. It holds the
+# first if all of the WAL was in the database when it began: then nothing more may be copied
+# there, and so the WAL cannot be reset either.
+_SNAPSHOT_BYTES = (123, 127)
 
 
 def resolved(path: str) -> str:
@@ -218,7 +219,7 @@ def lock_holder_pid(path: str) -> int | None:
 
 
 def snapshot_holders(path: str) -> list[str]:
-    """Return the processes whose snapshots rest on the WAL and keep it from being reset.
+    """Return the processes whose snapshots keep the WAL from being reset.
 
     Empty when the system does not tell.
     """

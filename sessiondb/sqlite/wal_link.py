@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -36,6 +37,7 @@ from sessiondb.errors import NotASessionDB, OpenError, StoreDamaged
 
 from .connection import close_quietly, explain_cannot_open
 from .damaged_wal import checksum
+from .files import file_status
 from .transaction import Snapshot, WriteTransaction, reraise
 
 # Of a file from before there were names.
@@ -78,7 +80,10 @@ def refuse_foreign_wal(path: str) -> None:
 
 
 def is_foreign_wal(path: str) -> bool:
-    """Tell whether the -wal beside a database belongs to another file."""
+    """Tell whether the -wal beside a database belongs to another file. Opens no pipe or device."""
+    status = file_status(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return False  # what opens it next says so
     for _ in range(READS_MAX):
         name = _name_of(path)
         if name is None:

@@ -36,7 +36,16 @@ FILES = max(4, TIMES // 5)
 PATIENCE_S = 60
 LINE = '{"role":"user","content":"hello"}\n'
 # The next steps that the messages name.
-WAYS_OUT = ("salvage", "Upgrade", "Check", "Choose", "Run as", "Open it", "a file of its own")
+WAYS_OUT = (
+    "salvage",
+    "put the database back",
+    "Upgrade",
+    "Check",
+    "Choose",
+    "Run as",
+    "Open it",
+    "a file of its own",
+)
 
 OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY = range(6)
 

@@ -22,6 +22,7 @@ PARTIAL = {
     "import_file_by_inode": "inode IS NOT NULL",
     "quarantine_damaged": "severity = 'damaged'",
     "turn_one_running": "state = 'running'",
+    "turn_by_expiry": "state = 'running'",
     "turn_running": "state = 'running'",
     "inbox_waiting": "state = 'queued'",
     "inbox_of_session": "state IN ('queued', 'claimed', 'interrupted')",

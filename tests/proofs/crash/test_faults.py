@@ -506,7 +506,7 @@ def test_a_process_without_free_descriptors_keeps_working(tmp_path: Path) -> Non
     }
     assert any(error.startswith("backup") for error in found["errors"])
     assert found["reads"][1] == 6
-    assert found["left"] == ["copy.db", "gateway.db"]
+    assert found["left"] == ["copy.db", "gateway.db", "gateway.db-alive"]
 
 
 # -- teeth: each of these builds is broken, and a run says so --------------------------
