@@ -381,7 +381,10 @@ with start_blocking_portal() as portal:
         except sessiondb.OpenError as error:
             print("refused:", error, flush=True)
             os.write(to_parent[1], b"x")
-            os._exit(0)
+        except sessiondb.StoreFailed as error:
+            print("not acknowledged:", error, flush=True)
+        os._exit(0)
+    os.close(to_parent[1])  # a child that ends otherwise is noticed
     os.read(to_parent[0], 1)
     portal.call(db.close)  # it believes that nobody else has the file open, and removes the WAL
     os.write(to_child[1], b"x")
@@ -395,10 +398,12 @@ def test_a_fork_may_not_open_what_its_parent_has_open(build: str, tmp_db: Path) 
         out, err = parent.communicate(timeout=60)
     assert (parent.returncode, err) == (0, "")
     found = query(tmp_db, "SELECT payload ->> '$.message.content' FROM entry WHERE role = 'user'")
+    assert found == []
     if build == "broken":
-        assert (out, found) == ("acknowledged\n", []), (
-            "what SQLite's inherited table of locks leads to"
-        )
+        # SQLite's inherited table of locks let the parent delete the -wal that the child has. The
+        # next wall: nothing is acknowledged into a file without a name.
+        assert out.startswith("not acknowledged: ")
+        assert "-wal was moved, deleted or replaced while it was open" in out
     else:
         assert out.startswith("refused: ")
         assert "started afresh" in out
