@@ -105,7 +105,9 @@ async def test_a_key_that_a_file_holds_twice_stays_with_the_first(tmp_db: Path) 
         session, notes = await load_lines(db, "s", lines)
         assert notes == ["entry b: idempotency key 'k' was used before"]
         assert [entry.idempotency_key for entry in await session.entries()] == ["k", None]
-        assert (await session.append(user("c"), idempotency_key="k")).duplicate
+        assert (await session.append(user("a"), idempotency_key="k")).duplicate
+        with pytest.raises(sessiondb.IdentityConflict):
+            await session.append(user("b"), idempotency_key="k")
 
 
 @pytest.mark.anyio
