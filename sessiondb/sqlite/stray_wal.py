@@ -24,7 +24,7 @@ import threading
 
 from sessiondb.errors import OpenError
 
-from .connection import Note, is_open_here, note_open
+from . import connection
 from .files import file_status, reread_wal
 from .wal_link import refuse_foreign_wal
 
@@ -70,16 +70,17 @@ def look_beside(path: str) -> None:
         _look(path)
 
 
-def look_and_note(path: str) -> Note | None:
+def look_and_note(path: str) -> connection.Note | None:
     """Look as `look_beside` does. Note that this process is opening the database."""
     with _looking:
         _look(path)
-        return note_open(path)
+        return connection.note_open(path)
 
 
 def _look(path: str) -> None:
-    if is_open_here(path):
+    if connection.is_open_here(path):
         return
+    connection.refuse_inherited(path)  # before a descriptor of the parent's files is opened
     reread_wal(path)
     _refuse_missing_wal(path)
     refuse_foreign_wal(path)

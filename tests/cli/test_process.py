@@ -163,10 +163,10 @@ def test_commands_that_read_leave_a_live_gateways_files_alone(db: Path) -> None:
             path.name: (path.stat().st_ino, path.stat().st_size) for path in db.parent.iterdir()
         } == before
         assert session.append({"role": "user", "content": "still here"}).seq == 1002
-    assert sorted(path.name for path in db.parent.iterdir()) == [db.name]
+    assert sorted(path.name for path in db.parent.iterdir()) == [db.name, f"{db.name}-alive"]
     run("sessions", db)
     run("query", db, "select 1")
-    assert sorted(path.name for path in db.parent.iterdir()) == [db.name]
+    assert sorted(path.name for path in db.parent.iterdir()) == [db.name, f"{db.name}-alive"]
 
 
 def test_a_query_with_a_stalled_reader_does_not_hold_the_wal(db: Path) -> None:

@@ -77,6 +77,8 @@ class Ledger:
     acknowledged: dict[str, list[str]] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict)
     """Every message that was ever sent, acknowledged or not, with its word for the model."""
+    lanes: dict[str, str] = field(default_factory=dict)
+    """The lane of each message that was sent into another than `main`."""
 
     def text(self, event_id: str) -> str:
         return text_of(event_id, self.chars, self.sent[event_id])
@@ -186,9 +188,12 @@ def _compare_session(
         event_id for event_id, text in report.items() if ledger.text(event_id) != text
     ]
     remembered = set(acknowledged)
-    in_order = [event_id for event_id in acknowledged if event_id in times]
-    if list(dict.fromkeys(event_id for event_id in ids if event_id in remembered)) != in_order:
-        found.out_of_order.append(f"{ids} instead of {acknowledged}")
+    # Each lane has its own order: a person does not wait for a heartbeat that came before.
+    for lane in {ledger.lanes.get(event_id) for event_id in acknowledged}:
+        sent = [at for at in acknowledged if at in times and ledger.lanes.get(at) == lane]
+        there = [at for at in ids if at in remembered and ledger.lanes.get(at) == lane]
+        if list(dict.fromkeys(there)) != sent:
+            found.out_of_order.append(f"{ids} instead of {acknowledged}")
 
 
 def audit(path: Path, ledger: Ledger) -> Findings:

@@ -97,6 +97,8 @@ class People:
             "lane": "cron" if self.chance.random() < 0.05 else "main",
         }
         turn = self._turns[event_id] = asyncio.get_running_loop().create_future()
+        if message["lane"] != "main":
+            self.ledger.lanes[event_id] = str(message["lane"])
         await self._until_acknowledged(event_id, message)
         await asyncio.wait([turn], timeout=self.chance.uniform(*IMPATIENT_S))
         return turn
