@@ -395,7 +395,7 @@ async def _settle(db: SessionDB) -> None:
     def settle(tx: Tx) -> int:
         rows = tx.all("inbox.open", after_no=0, limit=200)
         for row in rows:
-            tx.run("inbox.dead_letter", inbox_no=row.inbox_no, reason="settled")
+            tx.run("inbox.dead_letter", inbox_no=row.inbox_no, reason="settled", told_no=0)
             tx.run("inbox.drop", inbox_no=row.inbox_no)
         return len(rows)
 
