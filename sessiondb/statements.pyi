@@ -1201,21 +1201,6 @@ class SalvageInboxPayload(NamedTuple):
     payload: str
 
 
-class SalvageEnds(NamedTuple):
-    """salvage.ends: Return messages with what tells how each ended, a page at a time: its turn, the event that told its sender, and the message that superseded it."""
-
-    inbox_no: int
-    session_no: int
-    state: str
-    told_no: int | None
-    superseded_by: int | None
-    turn_state: str | None
-    found_event_no: int | None
-    found_other_no: int | None
-    other_state: str | None
-    other_turn_state: str | None
-
-
 class SalvageOutbox(NamedTuple):
     """salvage.outbox: Return replies with everything that they must agree with, a page at a time."""
 
@@ -2209,8 +2194,6 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload | None: ...
     @overload
-    def first(self, statement: Literal["salvage.ends"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEnds | None: ...
-    @overload
     def first(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox | None: ...
     @overload
     def first(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEvents | None: ...
@@ -2617,8 +2600,6 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload: ...
     @overload
-    def one(self, statement: Literal["salvage.ends"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEnds: ...
-    @overload
     def one(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox: ...
     @overload
     def one(self, statement: Literal["salvage.events"], /, *, after: SqlValue, limit: SqlValue) -> SalvageEvents: ...
@@ -3020,8 +3001,6 @@ class Reads(Protocol):
     def all(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageInbox]: ...
     @overload
     def all(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> list[SalvageInboxPayload]: ...
-    @overload
-    def all(self, statement: Literal["salvage.ends"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageEnds]: ...
     @overload
     def all(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageOutbox]: ...
     @overload

@@ -56,9 +56,11 @@ class _Message:
         self._check_turn()
         self._check_entry()
         self._check_end()
-        self._check_event()
-        if self.row.superseded_by:
-            self._check_successor(self.row.superseded_by)
+        if self.row.superseded_by and self.row.state != "done":
+            self.add(f"item {self.row.superseded_by} superseded it", "unanswered")
+        for fault in (fault_of_event(self.row), fault_of_successor(self.tx, self.row)):
+            if fault is not None:
+                self.add(fault, "unanswered")
 
     def add(self, what: str, check: str = "inbox") -> None:
         """Report that the message is in its state, but something is not so."""
@@ -110,63 +112,58 @@ class _Message:
                 "unanswered",
             )
 
-    def _check_event(self) -> None:
-        """Check that the event of an end exists, is this message's, and reaches its sender."""
-        row = self.row
-        if not row.told_no:
-            return
-        if row.told_kind is None:
-            self.add(f"event {row.told_no}, which told its sender, is not there", "unanswered")
-        elif (
-            row.told_kind != self._kind_of_end()
-            or row.told_audience != "user"
-            or row.told_inbox_no != row.inbox_no
-            or row.told_session_no not in (None, row.session_no)
-        ):
-            self.add(
-                f"event {row.told_no}, which is to have told its sender, is {row.told_kind} for "
-                f"{row.told_audience} about item {row.told_inbox_no}",
-                "unanswered",
-            )
 
-    def _kind_of_end(self) -> str:
-        if self.row.superseded_by is not None:
-            return "message_superseded"
-        return "turn_aborted" if self.row.turn_state == "aborted" else "message_dead"
+def fault_of_event(row: statements.VerifyInbox) -> str | None:
+    """Return why the event of an end is not there, not this message's, or not for its sender."""
+    if not row.told_no:
+        return None
+    if row.told_kind is None:
+        return f"event {row.told_no}, which told its sender, is not there"
+    if (
+        row.told_kind == _kind_of_end(row)
+        and row.told_audience == "user"
+        and row.told_inbox_no == row.inbox_no
+        and row.told_session_no in (None, row.session_no)
+    ):
+        return None
+    return (
+        f"event {row.told_no}, which is to have told its sender, is {row.told_kind} for "
+        f"{row.told_audience} about item {row.told_inbox_no}"
+    )
 
-    def _check_successor(self, other_no: int) -> None:
-        """Check that the message that superseded this one ended, with this one in its context."""
-        row, other = self.row, self.tx.first("verify.successor", inbox_no=other_no)
-        if row.state != "done":
-            self.add(f"item {other_no} superseded it", "unanswered")
-        if other is None:  # pruned
-            return
-        if other_no <= row.inbox_no or other.session_no != row.session_no:
-            self.add(
-                f"item {other_no}, which superseded it, is no later one of its session",
-                "unanswered",
-            )
-        elif other.state != "done" or other.turn_state not in _ENDED:
-            self.add(
-                f"item {other_no}, which superseded it, is {other.state}, and its turn "
-                f"{other.turn_no} is {other.turn_state or 'not there'}",
-                "unanswered",
-            )
-        elif row.archived_at_ms is None and not self._was_in_context(other):
-            self.add(
-                f"the turn of item {other_no}, which superseded it, did not have it in its context",
-                "unanswered",
-            )
 
-    def _was_in_context(self, other: statements.VerifySuccessor) -> bool:
-        """Tell whether the context that ended with another message's entry contained this one's."""
-        row = self.row
-        if row.entry_no is None or other.entry_no is None or row.entry_no >= other.entry_no:
-            return False
-        if not is_on_path(
-            self.tx, row.entry_no, row.entry_branch_no, other.branch_no, other.entry_no
-        ):
-            return False
-        if other.boundary_no is None or row.entry_no > other.boundary_no:
-            return True
-        return other.first_kept_no is not None and row.entry_no >= other.first_kept_no
+def _kind_of_end(row: statements.VerifyInbox) -> str:
+    if row.superseded_by is not None:
+        return "message_superseded"
+    return "turn_aborted" if row.turn_state == "aborted" else "message_dead"
+
+
+def fault_of_successor(tx: ReadTx, row: statements.VerifyInbox) -> str | None:
+    """Return why the message that superseded this one has not ended with it in its context."""
+    other_no = row.superseded_by
+    other = tx.first("verify.successor", inbox_no=other_no) if other_no else None
+    if not other_no or other is None:  # not superseded, not known any more, or pruned
+        return None
+    if other_no <= row.inbox_no or other.session_no != row.session_no:
+        return f"item {other_no}, which superseded it, is no later one of its session"
+    if other.state != "done" or other.turn_state not in _ENDED:
+        return (
+            f"item {other_no}, which superseded it, is {other.state}, and its turn "
+            f"{other.turn_no} is {other.turn_state or 'not there'}"
+        )
+    if row.archived_at_ms is None and not _was_in_context(tx, row, other):
+        return f"the turn of item {other_no}, which superseded it, did not have it in its context"
+    return None
+
+
+def _was_in_context(
+    tx: ReadTx, row: statements.VerifyInbox, other: statements.VerifySuccessor
+) -> bool:
+    """Tell whether the context that ended with another message's entry contained this one's."""
+    if row.entry_no is None or other.entry_no is None or row.entry_no >= other.entry_no:
+        return False
+    if not is_on_path(tx, row.entry_no, row.entry_branch_no, other.branch_no, other.entry_no):
+        return False
+    if other.boundary_no is None or row.entry_no > other.boundary_no:
+        return True
+    return other.first_kept_no is not None and row.entry_no >= other.first_kept_no

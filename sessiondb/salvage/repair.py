@@ -9,9 +9,10 @@ from typing import Final
 from sessiondb.backend import Row
 from sessiondb.gateway import turns
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
+from sessiondb.maintenance import verify_inbox
 
 from . import archives
-from .workspace import NUMBERED, Workspace, decode_object
+from .workspace import BATCH_ROWS, FIRST_NUMBER, NUMBERED, Workspace, decode_object
 
 SESSION_NO_MAX: Final = (1 << 31) - 1
 
@@ -211,8 +212,7 @@ def settle_states(work: Workspace) -> None:
             work.note_loss(
                 f"turn {row.turn_no} was running. Its message is lost, so it is interrupted now"
             )
-    for row in work.pages("ends", "inbox_no"):
-        _settle_end(work, row)
+    _settle_ends(work)
     for row in work.pages("outbox", "outbox_no"):
         _settle_reply(work, row)
     for row in work.pages("events", "event_no"):
@@ -268,20 +268,30 @@ def _settle_message(work: Workspace, row: Row) -> None:
         )
 
 
+def _settle_ends(work: Workspace) -> None:
+    after_no = FIRST_NUMBER - 1
+    while rows := work.all("verify.inbox", after_no=after_no, limit=BATCH_ROWS):
+        for row in rows:
+            _settle_end(work, row)
+        after_no = rows[-1].inbox_no
+
+
 def _settle_end(work: Workspace, row: Row) -> None:
-    """Keep what is known of how a message ended. 0 says that it is not known any more."""
+    """Keep what `verify` accepts of how a message ended. 0 says that it is not known any more.
+
+    The rest of its story may be lost: the entries, the turn, or the session that it was in.
+    """
     told_no, other_no = row.told_no, row.superseded_by
     if row.state in turns.OPEN:
         told_no = other_no = None
     else:
-        answered = row.state == "done" and row.turn_state == "completed"
-        is_lost = row.found_event_no is None if told_no is not None else not answered
-        if is_lost:
+        is_answered = row.state == "done" and row.turn_state == "completed"
+        if verify_inbox.fault_of_event(row) or (told_no is None and not is_answered):
             told_no = 0
-        if row.found_other_no is not None and (
-            row.other_state != "done" or row.other_turn_state not in ("completed", "aborted")
-        ):
+        if work.target.read(lambda tx: verify_inbox.fault_of_successor(tx, row)):
             other_no = 0
+        if row.state == "dead":
+            other_no = None
     if (told_no, other_no) == (row.told_no, row.superseded_by):
         return
     if row.state == "dead":

@@ -397,18 +397,6 @@ UPDATE inbox SET state = :state, turn_no = :turn_no, entry_no = :entry_no,
        reason = coalesce(:reason, reason)
 WHERE inbox_no = :inbox_no;
 
--- name: ends
--- Return messages with what tells how each ended, a page at a time: its turn, the event
--- that told its sender, and the message that superseded it.
-SELECT i.inbox_no, i.session_no, i.state, i.told_no, i.superseded_by, t.state AS turn_state,
-       v.event_no AS found_event_no, o.inbox_no AS found_other_no, o.state AS other_state,
-       w.state AS other_turn_state
-FROM inbox AS i LEFT JOIN turn AS t ON t.turn_no = i.turn_no
-LEFT JOIN event AS v ON v.event_no = i.told_no
-LEFT JOIN inbox AS o ON o.inbox_no = i.superseded_by
-LEFT JOIN turn AS w ON w.turn_no = o.turn_no
-WHERE i.inbox_no > :after ORDER BY i.inbox_no LIMIT :limit;
-
 -- name: set_end, one row
 -- Record how a message ended, as far as the rest of the salvaged rows tells.
 UPDATE inbox SET told_no = :told_no, superseded_by = :superseded_by WHERE inbox_no = :inbox_no;

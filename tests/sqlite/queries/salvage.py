@@ -586,7 +586,6 @@ PAGES = [
     walk("compactions", "compaction", {"instance_no": "instance_no"}),
     walk("turns", "turn", {"lane": "lane", "instance_no": "instance_no"}),
     walk("inbox", "inbox", {"turn_no": "turn_no", "entry_no": "entry_no"}),
-    walk("ends", "inbox", {"state": "state", "told_no": "told_no"}),
     walk("outbox", "outbox", {"turn_no": "turn_no", "instance_no": "instance_no"}),
     walk("events", "event", {"session_no": "session_no"}),
     walk("import_files", "import_file", {"session_no": "session_no"}),
