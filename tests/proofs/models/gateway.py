@@ -87,8 +87,8 @@ class Gateway:
 
     messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    said: dict[int, list[str]] = field(default_factory=dict)
-    """Per session, the messages in its transcript, in order."""
+    said: dict[int, list[int]] = field(default_factory=dict)
+    """Per session, the numbers of the messages in its transcript, in order."""
     replies: list[Reply] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
@@ -221,8 +221,8 @@ class Gateway:
         message.turn = turn.number
         self.turns.append(turn)
         said = self.said.setdefault(message.session, [])
-        if said[-1:] != [message.text]:
-            said.append(message.text)
+        if said[-1:] != [message.number]:
+            said.append(message.number)
         return turn
 
     def supersede(self, turn: Turn) -> None:
@@ -387,7 +387,7 @@ class Gateway:
 
     def resume(
         self, now_ms: int, *, at_once: int, max_age_ms: int, deadline_ms: int
-    ) -> list[tuple[str, str]]:
+    ) -> list[tuple[int, str]]:
         room = at_once - len(self.running(lane="resume"))
         room -= sum(
             message.state == "queued" and message.lane == "resume" for message in self.messages
@@ -429,7 +429,7 @@ class Gateway:
                     now_ms,
                     deadline_ms,
                 )
-        return [(message.event, action) for message, action in decisions]
+        return [(message.number, action) for message, action in decisions]
 
     def requeue(self, message: Message, now_ms: int) -> None:
         message.state, message.attempts, message.available_ms = "queued", 0, now_ms
