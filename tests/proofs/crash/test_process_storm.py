@@ -324,7 +324,11 @@ def test_processes_that_come_and_go_find_all_their_writes(
     with sessiondb.sync.open(storm.path):
         pass
     assert names_in(storm.path.parent) == sorted(
-        [storm.path.name, *(f"{name}.jsonl" for name in storm.ledgers)]
+        [
+            storm.path.name,
+            f"{storm.path.name}-alive",
+            *(f"{name}.jsonl" for name in storm.ledgers),
+        ]
     )
     assert compare(storm) == []
 
