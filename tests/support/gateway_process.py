@@ -228,7 +228,7 @@ def check_promises(
             """SELECT json_extract(e.payload, '$.message.content') FROM entry AS e
                JOIN binding AS b ON b.session_no = e.entry_no >> 32
                WHERE b.session_key = ? AND e.role = 'user'
-                 AND e.idempotency_key NOT GLOB 'inbox:*:*' ORDER BY e.entry_no""",
+                 AND ifnull(e.idempotency_key, '') NOT GLOB 'inbox:*:*' ORDER BY e.entry_no""",
             key.format(talk),
         )
         assert report == texts, (
