@@ -107,6 +107,10 @@ class Checkpointer:
             return None if self._is_folded else max(0.0, self._fold_from - self.clock())
         return max(0.0, self._not_before - self.clock())
 
+    def postpone(self) -> None:
+        """Let nothing be due for `wal_retry_ms`: nothing can be done now."""
+        self._not_before = self._fold_from = self.clock() + self.limits.wal_retry_ms / 1000
+
     def run_due(self, connection: apsw.Connection) -> None:
         """Reset a WAL that has reached its limit, or fold that of an idle database."""
         if self.wal_bytes >= self.limits.wal_bytes_max:

@@ -171,11 +171,11 @@ class Writer:
         return self.queue.wait(self.checkpoints.due_in_s)
 
     def _checkpoint_if_due(self) -> None:
-        if (
-            self._connection is not None
-            and self.checkpoints.due_in_s == 0.0
-            and self._files.changed() is None
-        ):
+        if self.checkpoints.due_in_s != 0.0:
+            return
+        if self._connection is None or self._files.changed() is not None:
+            self.checkpoints.postpone()  # or the thread would ask again without a pause
+        else:
             self.queue.running = "checkpoint"
             self.checkpoints.run_due(self._connection)
             self.queue.running = ""
