@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from sessiondb.json_text import decode_object
+from sessiondb.json_text import loads, stored_text
 
 _STAMPS: Final = ("id", "parentId", "timestamp", "idempotencyKey")
 
@@ -23,12 +23,15 @@ def digest(message: dict[str, Any]) -> str:
 
 
 def says_the_same(one: str, other: str) -> bool:
-    """Tell whether the JSON texts of two entries say the same."""
-    return one == other or _decoded(one) == _decoded(other)
+    """Tell whether the JSON texts of two entries say the same.
 
-
-def _decoded(text: str) -> dict[str, Any]:
-    return _said(decode_object(text)[0])
+    Raises:
+        StoreDamaged: one of them is not an entry any more.
+    """
+    if one == other:
+        return True
+    with stored_text():
+        return _said(loads(one)) == _said(loads(other))
 
 
 def _said(item: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sessiondb.limits import (
 )
 from sessiondb.transcript import entries
 from sessiondb.transcript.entries import draft_entry
-from tests.support.core import reply, texts, user, whole_path
+from tests.support.core import change, reply, texts, user, whole_path
 
 SIDE = {"type": "custom", "customType": "note", "data": {}, "appendMode": "side"}
 
@@ -86,6 +87,30 @@ async def test_the_same_entry_in_another_layout_is_a_repetition(tmp_db: Path) ->
         for item in layouts:
             again = await session.append(item, idempotency_key="k")
             assert (again.entry_id, again.duplicate) == (first.entry_id, True)
+
+
+@pytest.mark.anyio
+async def test_the_deepest_message_can_be_repeated(tmp_db: Path) -> None:
+    deepest = {**user("a"), "content": json.loads("[" * 499 + "]" * 499)}
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        with pytest.raises(sessiondb.InvalidInput, match="nested"):
+            await session.append({**deepest, "content": [deepest["content"]]})
+        first = await session.append(deepest, idempotency_key="k")
+        again = await session.append(deepest, idempotency_key="k")
+        assert (again.entry_id, again.duplicate) == (first.entry_id, True)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("text", ["null", "{", "[1]", ""])
+async def test_a_repetition_of_a_damaged_entry_says_so(tmp_db: Path, text: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await (await db.create_session("s")).append(user("a"), idempotency_key="k")
+    change(tmp_db, f"UPDATE entry SET payload = '{text}'")
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session_by_id("s")
+        with pytest.raises(sessiondb.StoreDamaged):
+            await session.append(user("a"), idempotency_key="k")
 
 
 @pytest.mark.anyio
