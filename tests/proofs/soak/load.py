@@ -457,7 +457,8 @@ class Soak:
 
     async def audit(self, copy: Path, acknowledged: dict[str, list[str]]) -> Findings:
         """Compare a copy with what is remembered, in a process of its own."""
-        ledger = Ledger(self.plan.text_chars, acknowledged, self.people.ledger.sent)
+        whole = self.people.ledger
+        ledger = Ledger(whole.chars, acknowledged, whole.sent, whole.lanes)
         known, report = copy.with_suffix(".ledger"), copy.with_suffix(".findings")
         known.write_text(json.dumps(asdict(ledger)), "utf-8")
         code, out, errors = await self.commands.spawn(
