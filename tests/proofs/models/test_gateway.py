@@ -805,6 +805,7 @@ ENOUGH_RULES = {
     _late_sender_has_the_last_word: ("answer_and_send", "begin_sending", "settle"),
     _resumes_without_a_limit: ("work", "crash", "resume"),
     _stale_candidate_is_claimed: ("accept", "choose", "claim", "claim_what_was_chosen", "go_on"),
+    _requeued_resume_stays_one: ("work", "crash", "resume", "go_on", "decide"),
 }
 
 
