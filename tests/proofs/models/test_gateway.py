@@ -794,18 +794,12 @@ def _only_its_own_lane_takes_over(patch: pytest.MonkeyPatch) -> None:
     change_statement(patch, "turns.expired", running, f"{running} AND lane = 'main'")
 
 
-def _requeued_resume_stays_one(patch: pytest.MonkeyPatch) -> None:
-    back = "lane = coalesce(lane_before, lane), lane_before = NULL, timeout_ms = NULL,"
-    change_statement(patch, "inbox.requeue", back, "")
-
-
 # Among all rules it would take hundreds of examples until the few that show the defect come in a
 # row. So these machines have no other.
 ENOUGH_RULES = {
     _late_sender_has_the_last_word: ("answer_and_send", "begin_sending", "settle"),
     _resumes_without_a_limit: ("work", "crash", "resume"),
     _stale_candidate_is_claimed: ("accept", "choose", "claim", "claim_what_was_chosen", "go_on"),
-    _requeued_resume_stays_one: ("work", "crash", "resume", "go_on", "decide"),
 }
 
 
@@ -834,7 +828,6 @@ ENOUGH_RULES = {
         _every_older_message_goes_first,
         _limits_count_all_lanes,
         _only_its_own_lane_takes_over,
-        _requeued_resume_stays_one,
     ],
     ids=lambda fn: fn.__name__.strip("_"),
 )
