@@ -17,6 +17,7 @@ import apsw
 import pytest
 
 from sessiondb.errors import NewerSchema, StoreFailed, outcome_of
+from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend, schema
 from sessiondb.sqlite.connection import drain
 from tests.support.engine import count, held_writer, insert, opened, other_process, until
@@ -266,3 +267,20 @@ async def test_the_write_path_looks_at_each_file_twice_a_transaction(
             patch.setattr("sessiondb.sqlite.files.os.stat", counting)
             await backend.write(insert("x"), op="append")
         assert looks == [*SUFFIXES, "-alive", *SUFFIXES]
+
+
+async def test_a_fold_that_cannot_run_is_due_later_and_not_at_once(tmp_db: Path) -> None:
+    async with opened(tmp_db, limits=Limits(wal_fold_s=3_600, wal_retry_ms=60_000)) as backend:
+        await backend.write(insert("before"), op="append")
+        writer, moved = backend._parts.writer, tmp_db.with_name("elsewhere")
+        assert writer is not None
+        beside(tmp_db, "-wal").rename(moved)
+        writer.checkpoints._fold_from = 0.0
+        assert writer.checkpoints.due_in_s == 0.0
+        writer._checkpoint_if_due()  # its thread would ask again without a pause
+        due_in_s = writer.checkpoints.due_in_s
+        assert due_in_s is not None
+        assert due_in_s > 0.0
+        moved.rename(beside(tmp_db, "-wal"))
+        assert writer.checkpoints.due_in_s != 0.0
+        assert await count(backend, "before") == 1
