@@ -166,6 +166,8 @@ class Machine(RuleBasedStateMachine):
         self.portal = self.portal_manager.__enter__()
         self.db: sessiondb.SessionDB | None = None
         self.pairs: list[Pair] = []
+        self.orphans: set[str] = set()
+        """Jobs that ran when their handle was closed. Their instance lives no more."""
 
     # -- the two worlds ----------------------------------------------------------------------
 
@@ -403,8 +405,22 @@ class Machine(RuleBasedStateMachine):
             async with pair.handle.compact(trigger="threshold", keep_recent_tokens=keep) as job:
                 return await job.commit(summary)
 
+        def begin() -> Job:
+            return pair.model.begin("threshold", keep, self.now_ms, TIMEOUT_MS)
+
         def model() -> Job:
-            job = pair.model.begin("threshold", keep, self.now_ms, TIMEOUT_MS)
+            try:
+                job = begin()
+            except Refused as refused:
+                running = [
+                    job
+                    for job in pair.model.jobs
+                    if job.state == "running" and job.compaction_id in self.orphans
+                ]
+                if refused.args != ("CompactionRunning",) or not running:
+                    raise
+                pair.model.give_up(running[0], "abandoned", self.now_ms)
+                job = begin()
             pair.model.commit(job, summary, self.now_ms)
             return job
 
@@ -484,6 +500,9 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         assert self.db is not None
+        self.orphans.update(
+            job.compaction_id for _, job in self.jobs(lambda job: job.state == "running")
+        )
         self.call(self.db.close)
         self.open()
         for pair in self.pairs:
