@@ -186,7 +186,7 @@ UNIQUES = [
     Rule(
         "import_file_path_unique",
         "import_file main/odd.jsonl",
-        [{"path": "/imports/work/odd.jsonl"}],
+        [{"path": "/imports/west/odd.jsonl"}],
         [{}],
         "import_file.path",
     ),

@@ -175,9 +175,9 @@ class Builder:
     def session(self, session_id: str, key: str | None = None) -> int:
         tx = self.tx()
         if key is None:
-            return registry.create(tx, session_id, agent_id="main", cwd="/work").session_no
+            return registry.create(tx, session_id, agent_id="main", cwd="/project").session_no
         return registry.open_by_key(
-            tx, parse_key(key), session_id=session_id, cwd="/work"
+            tx, parse_key(key), session_id=session_id, cwd="/project"
         ).session_no
 
     def say(self, session_no: int, *items: Mapping[str, Any] | str) -> list[Any]:
@@ -209,7 +209,7 @@ class Builder:
     def transcripts(self) -> None:
         """Make sessions with every pointer: compacted, branched, reset, undone and forked ones."""
         for number, (session_id, key) in enumerate(
-            (("live", "agent:main:web:live"), ("twin", "agent:work:web:twin"))
+            (("live", "agent:main:web:live"), ("twin", "agent:west:web:twin"))
         ):
             no = self.session(session_id, key)
             self.say(
@@ -273,12 +273,12 @@ class Builder:
                 name=f"{session_id}-recorded",
                 no=reset,
             )
-            ended = self.session(f"{session_id}-ended", f"agent:work:web:{session_id}-ended")
+            ended = self.session(f"{session_id}-ended", f"agent:west:web:{session_id}-ended")
             registry.end(self.tx(), ended)
         for session_id in ("live-undone", "twin-undone"):
             registry.pin(self.tx(), self.number(session_id))
         registry.bind(self.tx(), parse_key("agent:main:telegram:live"), self.number("live"))
-        for key in ("agent:work:telegram:twin", "agent:main:web:twin"):
+        for key in ("agent:west:telegram:twin", "agent:main:web:twin"):
             registry.bind(self.tx(), parse_key(key), self.number("twin"))
 
     def number(self, session_id: str) -> int:
@@ -299,7 +299,7 @@ class Builder:
             self.say(no, "a " * 150, reply("b " * 150), "c", reply("d"))
             self.begin(no, name, by=by, timeout_ms=timeout_ms)
         for name in ("tired", "tired-too"):
-            no = self.session(f"job-{name}", f"agent:work:job:{name}")
+            no = self.session(f"job-{name}", f"agent:west:job:{name}")
             self.say(no, "a " * 150, reply("b " * 150), "c", reply("d"))
             failed = self.begin(no, f"{name}-failed", trigger="manual")
             compaction.give_up(self.tx(), failed, "failed", "no luck")
@@ -324,13 +324,13 @@ class Builder:
         self.file("main/odd.jsonl", odd.encode())
         blank = clean.replace("import-clean", "import-blank") + "\n"
         self.file("main/blank.jsonl", blank.encode())
-        self.file("work/clean.jsonl", clean.replace("import-clean", "import-work").encode())
-        self.file("work/odd.jsonl", odd.replace("import-odd", "import-torn").encode())
+        self.file("west/clean.jsonl", clean.replace("import-clean", "import-work").encode())
+        self.file("west/odd.jsonl", odd.replace("import-odd", "import-torn").encode())
         self.file(
-            "work/growing.jsonl", clean.replace("import-clean", "growing").encode(), last=False
+            "west/growing.jsonl", clean.replace("import-clean", "growing").encode(), last=False
         )
-        self.file("work/rest.jsonl.reset.1", clean.replace("import-clean", "rest").encode())
-        for agent in ("main", "work"):
+        self.file("west/rest.jsonl.reset.1", clean.replace("import-clean", "rest").encode())
+        for agent in ("main", "west"):
             content = json.dumps(
                 {f"agent:{agent}:index": {"sessionId": f"import-{agent}"}}
             ).encode()
@@ -349,7 +349,7 @@ class Builder:
                 content=content,
             )
         tx = self.tx()
-        for name in ("main/clean.jsonl", "work/clean.jsonl"):
+        for name in ("main/clean.jsonl", "west/clean.jsonl"):
             tx.run(
                 "import_file.link",
                 path=f"/imports/{name}.link",
@@ -361,7 +361,7 @@ class Builder:
                 now_ms=tx.now_ms,
                 note="a hard link",
             )
-        for name in ("main/odd.jsonl", "work/odd.jsonl"):
+        for name in ("main/odd.jsonl", "west/odd.jsonl"):
             self.tx().run("import_file.mark_changed", path=f"/imports/{name}", note="it changed")
         for name in ("import-odd", "import-torn"):
             key = parse_key(f"agent:main:imported:{name}")
@@ -463,7 +463,7 @@ class Builder:
         self, event_id: str, session_id: str, *, lane: str = "main", channel: str = "web"
     ) -> int:
         """Accept a message for the session of that name. The key is made from the name."""
-        agent = "work" if channel == "telegram" else "main"
+        agent = "west" if channel == "telegram" else "main"
         message = user(event_id)
         incoming = inbox.Incoming(
             channel,

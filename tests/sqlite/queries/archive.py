@@ -113,7 +113,7 @@ def deleted(w: World) -> Changes:
     number = max(row["archive_no"] for _, row in w.rows("archive")) + 1
     return {
         "session job-tired": {"ended_at_ms": NOW, "archived_at_ms": NOW},
-        "-binding agent:work:job:tired": {},
+        "-binding agent:west:job:tired": {},
         **{f"-{label}": {} for label in rows_of(w, "job-tired")},
         **{f"-compaction tired-rejected-{count}": {} for count in range(3)},
         "-compaction tired-failed": {},
@@ -124,7 +124,7 @@ def deleted(w: World) -> Changes:
             "encoding": "none",
             "begun_at_ms": NOW,
             "finished_at_ms": NOW,
-            "session_keys": '["agent:work:job:tired"]',
+            "session_keys": '["agent:west:job:tired"]',
         },
     }
 
@@ -177,7 +177,7 @@ def again(w: World, tx: Recorder) -> None:
     tx.run("archive.put_branch", **branch | {"first_no": 1})
     tx.run("archive.put_epoch", **epoch | {"reason": "undo"})
     tx.run("archive.put_entry", **entry | {"payload": "{}"})
-    binding = w.row("binding agent:work:web:twin")
+    binding = w.row("binding agent:west:web:twin")
     tx.run("archive.rebind", **binding | {"session_no": w.no("session live")})
 
 
@@ -512,8 +512,8 @@ READS = [
             {"session_key": key, "session_no": "twin"}
             for key in (
                 "agent:main:web:twin",
-                "agent:work:telegram:twin",
-                "agent:work:web:twin",
+                "agent:west:telegram:twin",
+                "agent:west:web:twin",
             )
         ],
     ),

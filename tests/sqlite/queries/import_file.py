@@ -10,14 +10,14 @@ from tests.support.statement_cases import Change, Guard, Page, Read, run
 from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
 
-ODD, CLEAN, GROWING = "main/odd.jsonl", "work/clean.jsonl", "work/growing.jsonl"
+ODD, CLEAN, GROWING = "main/odd.jsonl", "west/clean.jsonl", "west/growing.jsonl"
 
 
 NEW_FILE = {
     "path": "/imports/new",
     "name": "new",
     "kind": "live",
-    "agent_id": "work",
+    "agent_id": "west",
     "inode": "7:7",
     "note": "n",
 }
@@ -131,14 +131,14 @@ CHANGES = [
         run(
             "import_file.link",
             **NEW_FILE | {"path": f"/imports/{CLEAN}.link"},
-            first_path="/imports/work/rest.jsonl.reset.1",
+            first_path="/imports/west/rest.jsonl.reset.1",
             now_ms=NOW,
         ),
         lambda w: {
             f"import_file {CLEAN}.link": {
                 "session_no": "rest",
-                "bytes": w.row("import_file work/rest.jsonl.reset.1")["bytes"],
-                "sha256": w.row("import_file work/rest.jsonl.reset.1")["sha256"],
+                "bytes": w.row("import_file west/rest.jsonl.reset.1")["bytes"],
+                "sha256": w.row("import_file west/rest.jsonl.reset.1")["sha256"],
                 "inode": "7:7",
                 "imported_at_ms": NOW,
                 "note": "n",
@@ -245,7 +245,7 @@ CHANGES = [
         "one of two again",
         run(
             "import_file.save_index",
-            path="/imports/work/sessions.json",
+            path="/imports/west/sessions.json",
             name="not used",
             agent_id="not used",
             bytes=1,
@@ -258,7 +258,7 @@ CHANGES = [
             content=b"c",
         ),
         {
-            "import_file work/sessions.json": {
+            "import_file west/sessions.json": {
                 "bytes": 1,
                 "lines": 2,
                 "entries": 3,
@@ -309,7 +309,7 @@ def offsets(w: World) -> list[int]:
 
 
 def keys_of_work(w: World) -> list[str]:
-    return sorted(row["session_key"] for _, row in w.rows("binding") if row["agent_id"] == "work")
+    return sorted(row["session_key"] for _, row in w.rows("binding") if row["agent_id"] == "west")
 
 
 PAGES = [
@@ -319,9 +319,9 @@ PAGES = [
         lambda row: {"after_no": row.import_file_no},
         "name",
         [
-            *("main/clean.jsonl", "main/odd.jsonl", "main/blank.jsonl", "work/clean.jsonl"),
-            *("work/odd.jsonl", "work/growing.jsonl", "work/rest.jsonl.reset.1"),
-            *("main/clean.jsonl.link", "work/clean.jsonl.link"),
+            *("main/clean.jsonl", "main/odd.jsonl", "main/blank.jsonl", "west/clean.jsonl"),
+            *("west/odd.jsonl", "west/growing.jsonl", "west/rest.jsonl.reset.1"),
+            *("main/clean.jsonl.link", "west/clean.jsonl.link"),
         ],
     ),
     Page(
@@ -333,7 +333,7 @@ PAGES = [
     ),
     Page(
         "import_file.bindings_of_agent",
-        {"agent_id": "work", "after_key": ""},
+        {"agent_id": "west", "after_key": ""},
         lambda row: {"after_key": row.session_key},
         "session_key",
         keys_of_work,
@@ -397,7 +397,7 @@ def tail(name: str) -> Read:
 def forget_archives(w: World, tx: Recorder) -> None:
     """Give a session that was deleted without an archive a file of its own."""
     w.connection.execute(
-        "UPDATE import_file SET session_no = ? WHERE name = 'work/rest.jsonl.reset.1'",
+        "UPDATE import_file SET session_no = ? WHERE name = 'west/rest.jsonl.reset.1'",
         (w.no("session deleted"),),
     )
 
@@ -405,7 +405,7 @@ def forget_archives(w: World, tx: Recorder) -> None:
 READS = [
     *known(ODD, session_no="import-odd", lines=6, entries=2, quarantined=3, session_last_seq=3),
     *known(
-        "work/clean.jsonl.link",
+        "west/clean.jsonl.link",
         session_no="import-work",
         entries=2,
         session_last_seq=2,
@@ -413,7 +413,7 @@ READS = [
     ),
     *known("main/sessions.json", session_no=None, session_id=None, session_last_seq=0),
     tail(ODD),
-    tail("work/odd.jsonl"),
+    tail("west/odd.jsonl"),
     Read(
         "import_file.known",
         "a file without a tail, beside one with a tail",
@@ -423,7 +423,7 @@ READS = [
     Read(
         "import_file.known",
         "the first name of a session",
-        {"paths": json.dumps(["/imports/work/clean.jsonl.link"])},
+        {"paths": json.dumps(["/imports/west/clean.jsonl.link"])},
         lambda w: [{"first_import_file_no": w.no(f"import_file {CLEAN}")}],
     ),
     Read(
@@ -438,8 +438,8 @@ READS = [
     Read(
         "import_file.index_content",
         "one index of two",
-        {"path": "/imports/work/sessions.json"},
-        lambda w: [{"content": w.row("import_file work/sessions.json")["content"], "note": None}],
+        {"path": "/imports/west/sessions.json"},
+        lambda w: [{"content": w.row("import_file west/sessions.json")["content"], "note": None}],
     ),
     Read("import_file.index_content", "no transcript", {"path": f"/imports/{CLEAN}"}, []),
     Read(
@@ -480,7 +480,7 @@ READS = [
         "import_file.files",
         "of one that was deleted",
         lambda w: {"after_no": 0, "limit": 9, "session_no": w.no("session deleted")},
-        [{"name": "work/rest.jsonl.reset.1"}],
+        [{"name": "west/rest.jsonl.reset.1"}],
         forget_archives,
     ),
     Read(
@@ -489,7 +489,7 @@ READS = [
         {},
         [
             {"name": "main/sessions.json", "agent_id": "main"},
-            {"name": "work/sessions.json", "agent_id": "work"},
+            {"name": "west/sessions.json", "agent_id": "west"},
         ],
     ),
     *(
@@ -505,7 +505,7 @@ READS = [
             ("deleted", None),
         )
     ),
-    Read("import_file.agents", "each once", {}, [{"agent_id": "main"}, {"agent_id": "work"}]),
+    Read("import_file.agents", "each once", {}, [{"agent_id": "main"}, {"agent_id": "west"}]),
     Read(
         "import_file.payloads",
         "both ends of a range",

@@ -33,7 +33,7 @@ def incoming(channel: str, event_id: str, key: str, text: str, lane: str) -> inb
 
 
 def accept(w: World, tx: Recorder) -> None:
-    inbox.accept(tx, incoming("telegram", "new", "agent:work:chat:done-too", "new", "slow"))
+    inbox.accept(tx, incoming("telegram", "new", "agent:west:chat:done-too", "new", "slow"))
 
 
 def edit(event_id: str, session_id: str) -> Any:
@@ -103,7 +103,7 @@ CHANGES = [
                 "channel": "telegram",
                 "event_id": "new",
                 "session_no": "done-too",
-                "session_key": "agent:work:chat:done-too",
+                "session_key": "agent:west:chat:done-too",
                 "digest": digest(user("new")),
                 "lane": "slow",
                 "state": "queued",
@@ -530,7 +530,7 @@ READS = [
             {
                 "inbox_no": "done-too",
                 "session_id": "done-too",
-                "session_key": "agent:work:chat:done-too",
+                "session_key": "agent:west:chat:done-too",
                 "state": "done",
                 "edited": 0,
             }

@@ -38,11 +38,11 @@ CHANGES = [
     Change(
         "registry.insert",
         "a session, its epoch and its header",
-        lambda w, tx: registry.create(tx, "new", agent_id="work"),
+        lambda w, tx: registry.create(tx, "new", agent_id="west"),
         {
             "+session new": {
                 "session_id": "new",
-                "agent_id": "work",
+                "agent_id": "west",
                 "origin": "native",
                 "version": 3,
                 "created_at_ms": NOW,
@@ -108,13 +108,13 @@ CHANGES = [
             "registry.bind",
             session_key="agent:main:imported:import-odd",
             session_no=w.no("session import-odd"),
-            agent_id="work",
+            agent_id="west",
             now_ms=NOW,
             details='{"a": 1}',
         ),
         {
             "binding agent:main:imported:import-odd": {
-                "agent_id": "work",
+                "agent_id": "west",
                 "bound_at_ms": NOW,
                 "details": '{"a": 1}',
             }
@@ -178,7 +178,7 @@ def listed(key: str, agent_id: str | None, with_ended: int, holds: Callable[[Any
 PAGES = [
     listed("all", None, 1, lambda row: True),
     listed("live", None, 0, lambda row: row["ended_at_ms"] is None),
-    listed("of an agent", "work", 1, lambda row: row["agent_id"] == "work"),
+    listed("of an agent", "west", 1, lambda row: row["agent_id"] == "west"),
 ]
 
 
@@ -269,7 +269,7 @@ READS = [
     Read(
         "registry.by_key",
         "a bound one",
-        {"session_key": "agent:work:web:twin-ended"},
+        {"session_key": "agent:west:web:twin-ended"},
         [{"session_no": "twin-ended", "session_id": "twin-ended"}],
     ),
     Read("registry.by_key", "an unknown one", {"session_key": "agent:main:web:new"}, []),
@@ -280,7 +280,7 @@ READS = [
         forked_from=None,
     ),
     *info("live-fork", compactions=0, keys='["agent:main:fork:live"]', forked_from="live"),
-    *info("job-tired", compactions=0, keys='["agent:work:job:tired"]', forked_from=None),
+    *info("job-tired", compactions=0, keys='["agent:west:job:tired"]', forked_from=None),
     *info("live-undone", compactions=1, keys="[]", forked_from=None),
     began("live", "live/0", None),
     began("live-reset", "live-reset/1", "live-reset/4"),

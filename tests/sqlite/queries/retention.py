@@ -80,7 +80,7 @@ READS = [
     *session("live", 2, "main"),
     *session("twin", 3, "main"),  # by its keys, not by its own row
     *session("twin-fork", 1, "main"),
-    *session("twin-ended", 1, "work"),
+    *session("twin-ended", 1, "west"),
     *session("twin-undone", 0, "main"),
     # Archived again since, its agent known from its own row only.
     *session("old-too", 0, "main", restored="old-too/2"),

@@ -337,8 +337,8 @@ CHANGES = [
     change(
         "drop_binding",
         "one key of several",
-        gone("binding agent:work:web:twin"),
-        session_key="agent:work:web:twin",
+        gone("binding agent:west:web:twin"),
+        session_key="agent:west:web:twin",
     ),
     change(
         "set_compaction",
