@@ -33,7 +33,7 @@ from measure import (
 import sessiondb
 from sessiondb import SessionDB
 from sessiondb.backend import Tx
-from sessiondb.gateway import turns
+from sessiondb.gateway import claims, turns
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.entries import prepare
@@ -405,12 +405,12 @@ async def _settle(db: SessionDB) -> None:
 
 async def _claim(db: SessionDB) -> int:
     """Claim the next message as `run_lane` does. Return the turn."""
-    candidate = await db.read("bench.peek", lambda tx: turns.peek(tx, "main", 2**62))
+    candidate = await db.read("bench.peek", lambda tx: claims.peek(tx, "main", 2**62))
     assert candidate is not None
     draft = await prepare(candidate.payload)
     started = await db.write(
         "bench.claim",
-        lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=600_000),
+        lambda tx: claims.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=600_000),
     )
     assert started is not None
     return started.turn_no

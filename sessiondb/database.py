@@ -32,7 +32,7 @@ from .backend import Backend, ReadTx, Tx
 from .clock import now_ms
 from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
-from .gateway import dispatcher, inbox, outbox, recovery, turns, worker
+from .gateway import dispatcher, inbox, lanes, outbox, recovery, turns, worker
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings, Turn
@@ -415,7 +415,7 @@ class SessionDB:
             SessionBusy, StoreBusy, InvalidKey, SessionEnded, NotExecuted: as of `accept`.
         """
         checked = inbox.check_version(version)
-        incoming = await inbox.prepare_incoming(channel, event_id, key, message, turns.MAIN_LANE)
+        incoming = await inbox.prepare_incoming(channel, event_id, key, message, lanes.MAIN_LANE)
         return await self.write(
             "inbox.edit",
             lambda tx: inbox.edit(tx, incoming, checked),
@@ -464,9 +464,9 @@ class SessionDB:
         Raises:
             InvalidInput: an empty or too long name, a concurrency below 1, or no number.
         """
-        turns.check_lane(lane, concurrency, priority)
+        lanes.check_lane(lane, concurrency, priority)
         await self.write(
-            "lane.set", lambda tx: turns.set_lane(tx, lane, concurrency, priority, people)
+            "lane.set", lambda tx: lanes.set_lane(tx, lane, concurrency, priority, people)
         )
 
     async def run_lane(

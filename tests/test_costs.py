@@ -20,7 +20,7 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.backend import Row
-from sessiondb.gateway import outbox, recovery, turns
+from sessiondb.gateway import claims, outbox, recovery
 from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
@@ -235,8 +235,8 @@ def plan_of_resumes(tx: Any) -> object:
 def look_of_lane(tx: Any) -> object:
     return (
         tx.one("inbox.due", lane="main", now_ms=NOW_MS),
-        turns.peek(tx, "main", NOW_MS),
-        turns.peek(tx, "resume", NOW_MS),
+        claims.peek(tx, "main", NOW_MS),
+        claims.peek(tx, "resume", NOW_MS),
     )
 
 
@@ -280,7 +280,7 @@ ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
     "outbox, ready": (look_of_outbox, REPLIES_READY),
     "outbox, of a full channel": (look_beside_a_full_channel, REPLIES_READY),
     "outbox, sent": (look_of_outbox, REPLIES_SENT),
-    "claim, replies sent": (lambda tx: turns.peek(tx, "main", NOW_MS), REPLIES_SENT),
+    "claim, replies sent": (lambda tx: claims.peek(tx, "main", NOW_MS), REPLIES_SENT),
     "events": (lambda tx: events.after(tx, event_no=1, audience="user"), EVENTS),
     "last events": (lambda tx: events.before_last(tx, count=1, audience="user"), EVENTS),
     "resumes, blank lines": (plan_of_resumes, BLANK_LINES),

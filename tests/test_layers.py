@@ -261,7 +261,7 @@ EXAMPLE_MODULES = {"sessiondb"} | {
         ),
         (
             "sessiondb.maintenance.verify",
-            "from sessiondb.gateway.turns import claim",
+            "from sessiondb.gateway.turns import complete",
             "do not know one another",
         ),
         (

@@ -19,7 +19,7 @@ from anyio.from_thread import BlockingPortal
 
 import sessiondb
 from sessiondb import database, sync
-from sessiondb.gateway import turns
+from sessiondb.gateway import dead_letters
 from sessiondb.sync import _iterate
 
 KEY = "agent:main:discord:channel:1"
@@ -538,7 +538,7 @@ def test_a_script_uses_the_calls_of_a_gateway(tmp_db: Path) -> None:
             db.accept("cron", "2", KEY, {"role": "user", "content": "again"}, lane="slow").ahead
             == 1
         )
-        db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "nobody is here"))
+        db.write("refuse", lambda tx: dead_letters.refuse(tx, first.inbox_no, 1, "nobody is here"))
         [letter] = db.dead_letters()
         assert (letter.inbox_no, letter.reason) == (first.inbox_no, "nobody is here")
         events = db.events("script", from_start=True)
@@ -548,7 +548,7 @@ def test_a_script_uses_the_calls_of_a_gateway(tmp_db: Path) -> None:
             "an event is handled when the next is asked for"
         )
         db.requeue(first.inbox_no)
-        db.write("refuse", lambda tx: turns.refuse(tx, first.inbox_no, 1, "still nobody"))
+        db.write("refuse", lambda tx: dead_letters.refuse(tx, first.inbox_no, 1, "still nobody"))
         db.drop(first.inbox_no)
         assert (
             list(db.dead_letters())

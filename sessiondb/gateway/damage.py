@@ -15,7 +15,7 @@ from typing import TypeVar
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import ConstraintFailed, StoreDamaged
 
-from . import outbox, retry, turns
+from . import claims, dead_letters, outbox, retry
 
 T = TypeVar("T")
 
@@ -25,12 +25,12 @@ OF_ONE_SESSION = (StoreDamaged, ConstraintFailed)
 """What damage of a session looks like. An event about a session that is gone breaks a rule."""
 
 
-async def set_aside_message(db: Database, stuck: turns.CannotBegin) -> None:
+async def set_aside_message(db: Database, stuck: claims.CannotBegin) -> None:
     """Give up a message with which no turn can begin."""
     reason = retry.text_of(stuck)
     name = f"inbox item {stuck.inbox_no}"
     logger.error("%s is set aside: %s", name, reason)
-    refuse = partial(turns.refuse, inbox_no=stuck.inbox_no, reason=reason)
+    refuse = partial(dead_letters.refuse, inbox_no=stuck.inbox_no, reason=reason)
     alone = partial(refuse, session_no=None)
     if stuck.session_no is None:
         await db.write("set_aside", alone)
@@ -42,7 +42,7 @@ async def end_turn(
     db: Database, turn_no: int, inbox_no: int, end: Callable[[Tx], bool], reason: str
 ) -> bool:
     """End a running turn, whether or not its session can be read. Return what `end` returns."""
-    alone = partial(turns.set_aside, turn_no=turn_no, inbox_no=inbox_no, reason=reason)
+    alone = partial(dead_letters.set_aside, turn_no=turn_no, inbox_no=inbox_no, reason=reason)
     return await _either(db, end, alone, f"turn {turn_no}")
 
 

@@ -54,7 +54,7 @@ from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded, is_large, off_loop
 from sessiondb.transcript.keys import SessionKey, parse_key
 
-from . import turns
+from . import lanes
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -164,8 +164,8 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         return Accepted(
             known.inbox_no, known.session_id, known.state, known.accepted_at_ms, 0, duplicate=True
         )
-    lane = turns.require_lane(tx, incoming.lane)
-    if incoming.lane == turns.RESUME_LANE:
+    lane = lanes.require_lane(tx, incoming.lane)
+    if incoming.lane == lanes.RESUME_LANE:
         raise InvalidInput(
             f"lane {incoming.lane!r} is for interrupted messages, which the resume plan puts "
             "there: a message that is accepted there would wait behind every other, and be cut "
@@ -314,7 +314,7 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
         )
     waiting = tx.one("inbox.waiting_in_lane", lane=lane, limit=LANE_WAITING_MAX).waiting
     if waiting >= LANE_WAITING_MAX:
-        concurrency = turns.require_lane(tx, lane).concurrency
+        concurrency = lanes.require_lane(tx, lane).concurrency
         retry_after_ms = max(RETRY_AFTER_MS_MIN, _turn_ms(tx, None, lane) // concurrency)
         raise SessionBusy(
             f"lane {lane}: {waiting:,} messages are waiting, which is the limit. "

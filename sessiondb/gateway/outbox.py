@@ -38,7 +38,7 @@ from sessiondb.limits import (
 )
 from sessiondb.models import Event, Reply
 
-from .turns import require_one
+from . import changes
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -176,7 +176,7 @@ def begin_sending(tx: Tx, *, lease_ms: int, full: str = "[]") -> Outgoing | None
         instance_no=tx.instance_no,
         expires_at_ms=expires_at_ms,
     )
-    require_one(taken, f"reply {outbox_no} was pending")
+    changes.require_one(taken, f"reply {outbox_no} was pending")
     attempt = row.attempts + 1
     return Outgoing(
         outbox_no=outbox_no,

@@ -50,7 +50,7 @@ from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
 
-from . import cancellation, damage, outbox, retry, turns
+from . import cancellation, damage, dead_letters, lanes, outbox, retry, turns
 
 logger = logging.getLogger("sessiondb")
 
@@ -574,7 +574,7 @@ def apply(
     resumed = 0
     if any(decision.action == "resume" for decision in decisions):
         # The policy says how many run at once. The lane only has to have room for them.
-        tx.run("turns.make_room", lane=turns.RESUME_LANE, concurrency=policy.max_concurrent_resumes)
+        tx.run("turns.make_room", lane=lanes.RESUME_LANE, concurrency=policy.max_concurrent_resumes)
     for decision in decisions:
         if decision.action == "resume":
             resumed += tx.run(
@@ -585,7 +585,7 @@ def apply(
             )
         elif decision.action == "skip":
             session = tx.one("registry.by_id", session_id=decision.session_id)
-            turns.dead_letter(
+            dead_letters.dead_letter(
                 tx, decision.inbox_no, session.session_no, f"not resumed: {decision.reason}"
             )
     stopped = [decision.reason for decision in decisions if decision.action == "breaker"]

@@ -3,8 +3,8 @@
 The task calls the handler, renews the lease while the handler works, and cuts it off at
 the turn's deadline. Then it records the outcome: an answer, an exception, the deadline,
 a cancellation, or the loss of the lease. Nothing but a cancellation of the lane's loop
-leaves the task. `worker.py` starts it. `turns.py` says what each of these writes is in
-the database.
+leaves the task. `worker.py` starts it. `turns.py` and `leases.py` say what each of these
+writes is in the database.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sessiondb.transcript.entries import (
 from sessiondb.transcript.registry import check_reset_reason
 from sessiondb.transcript.session import Session
 
-from . import cancellation, retry, turns
+from . import cancellation, claims, leases, retry, turns
 from .outbox import encoded_reply
 
 logger = logging.getLogger("sessiondb")
@@ -91,7 +91,7 @@ class Turn:
 
     db: Database
     session: Session
-    _started: turns.Started
+    _started: claims.Started
     message: dict[str, Any]
     _settings: LaneSettings
     watch: cancellation.Watch
@@ -172,7 +172,7 @@ class Turn:
         return self._started.edit_of
 
     @property
-    def kind(self) -> turns.Kind:
+    def kind(self) -> claims.Kind:
         """`message`, or `resume`: it continues what another turn of this message had begun."""
         return self._started.kind
 
@@ -221,7 +221,7 @@ class Turn:
         lease_ms = round(self._settings.lease_s * 1000)
         await self.db.write(
             "turn.renew",
-            lambda tx: turns.renew(tx, self.number, lease_ms=lease_ms, operation=operation),
+            lambda tx: leases.renew(tx, self.number, lease_ms=lease_ms, operation=operation),
         )
         self._extend()
 

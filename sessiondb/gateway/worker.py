@@ -5,7 +5,7 @@
 claimed. The loop itself ends only when it is cancelled. It then interrupts the turns that it
 holds, so that another process, or the next start, takes them over at once.
 
-`turns.py` says what a claim, a lease and an end are in the database.
+`claims.py`, `leases.py` and `turns.py` say what a claim, a lease and an end are in the database.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sessiondb.transcript.entries import prepare_decoded
 from sessiondb.transcript.registry import Ref
 from sessiondb.transcript.session import Session
 
-from . import cancellation, damage, inbox, retry, turns
+from . import cancellation, claims, damage, dead_letters, inbox, leases, retry, turns
 from .running_turn import (
     STOPPING,
     Handler,
@@ -127,7 +127,7 @@ async def _next_turn(
             if work.candidate is not None
             else None
         )
-    except turns.CannotBegin as stuck:
+    except claims.CannotBegin as stuck:
         await damage.set_aside_message(db, stuck)
         return None, 0.0
     if turn is None and damaged is not None:
@@ -149,8 +149,8 @@ class _DueWork:
 
     has_expired: bool
     has_late: bool
-    candidate: turns.Candidate | None
-    stuck: turns.CannotBegin | None
+    candidate: claims.Candidate | None
+    stuck: claims.CannotBegin | None
     """The next message, if no turn can begin with it."""
     sleep_s: float
     """Until something is due without any commit: a retry, a lease that runs out, a notice."""
@@ -165,8 +165,8 @@ def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _
     ]
     candidate = stuck = None
     try:
-        candidate = turns.peek(tx, lane, now_ms)
-    except turns.CannotBegin as error:
+        candidate = claims.peek(tx, lane, now_ms)
+    except claims.CannotBegin as error:
         stuck = error
     due_ms = [expiry_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms, *notices_ms]
     return _DueWork(
@@ -191,14 +191,14 @@ async def _do_upkeep(
 
 async def _take_over(db: Database, owned: str) -> None:
     try:
-        await db.write("lane.take_over", lambda tx: turns.take_over_expired(tx, alive=owned))
+        await db.write("lane.take_over", lambda tx: leases.take_over_expired(tx, alive=owned))
     except StoreDamaged:
         expired = await db.read(
-            "lane.expired", partial(turns.expired, now_ms=clock.now_ms(), alive=owned)
+            "lane.expired", partial(leases.expired, now_ms=clock.now_ms(), alive=owned)
         )
         for row in expired:
-            end = partial(turns.take_over, turn_no=row.turn_no)
-            await damage.end_turn(db, row.turn_no, row.inbox_no, end, turns.LEASE_OVER)
+            end = partial(leases.take_over, turn_no=row.turn_no)
+            await damage.end_turn(db, row.turn_no, row.inbox_no, end, leases.LEASE_OVER)
 
 
 # -- claiming ---------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ async def _take_over(db: Database, owned: str) -> None:
 async def _claim(
     db: Database,
     lane: str,
-    candidate: turns.Candidate,
+    candidate: claims.Candidate,
     settings: LaneSettings,
     watch: cancellation.Watch,
 ) -> Turn | None:
@@ -218,17 +218,17 @@ async def _claim(
         reason = f"not a message: {error}"
         await db.write(
             "lane.refuse",
-            lambda tx: turns.refuse(tx, candidate.inbox_no, candidate.session_no, reason),
+            lambda tx: dead_letters.refuse(tx, candidate.inbox_no, candidate.session_no, reason),
         )
         return None
 
-    created: turns.Started | None = None
+    created: claims.Started | None = None
 
-    def claim(tx: Tx) -> turns.Started | None:
+    def claim(tx: Tx) -> claims.Started | None:
         # Kept here, too: the caller may be cancelled while this commits, and must then
         # release the turn.
         nonlocal created
-        created = turns.claim(
+        created = claims.claim(
             tx,
             lane,
             candidate,
@@ -259,13 +259,13 @@ async def _claim(
 
 
 async def _release(
-    db: Database, created: turns.Started, settings: LaneSettings, watch: cancellation.Watch
+    db: Database, created: claims.Started, settings: LaneSettings, watch: cancellation.Watch
 ) -> None:
     """Interrupt a turn that was claimed and never begun, if its claim was committed."""
     name = f"turn {created.turn_no} of session {created.session_id}"
 
     def release(tx: Tx) -> None:
-        if turns.was_committed(tx, created):
+        if claims.was_committed(tx, created):
             turns.interrupt(tx, created.turn_no, STOPPING, orderly=True)
 
     try:
@@ -280,18 +280,18 @@ async def _release(
 
 
 async def _find_claim(
-    db: Database, created: turns.Started, settings: LaneSettings, watch: cancellation.Watch
-) -> turns.Started | None:
+    db: Database, created: claims.Started, settings: LaneSettings, watch: cancellation.Watch
+) -> claims.Started | None:
     """After a claim whose outcome is unknown: return it if it was committed, None if not.
 
     The question is a write: its success says that the disk took what it saw.
     """
-    found: list[turns.Started] = []
+    found: list[claims.Started] = []
 
     def find(tx: Tx) -> None:
         found.clear()
-        if turns.was_committed(tx, created):
-            turns.renew(
+        if claims.was_committed(tx, created):
+            leases.renew(
                 tx, created.turn_no, lease_ms=round(settings.lease_s * 1000), operation=None
             )
             found.append(created)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sessiondb.backend import Row
-from sessiondb.gateway import turns
+from sessiondb.gateway import dead_letters
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.maintenance import verify_inbox
 
@@ -260,7 +260,9 @@ def _settle_message(work: Workspace, row: Row) -> None:
     if unusable:
         # No turn can run on it. A dead message is shown to a person, who can still read it.
         state = "dead"
-        work.write(turns.dead_letter, row.inbox_no, row.session_no, "salvaged: its text is damaged")
+        work.write(
+            dead_letters.dead_letter, row.inbox_no, row.session_no, "salvaged: its text is damaged"
+        )
     if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.note_loss(
             f"message {row.inbox_no} was {row.state}. "
@@ -282,7 +284,7 @@ def _settle_end(work: Workspace, row: Row) -> None:
     The rest of its story may be lost: the entries, the turn, or the session that it was in.
     """
     told_no, other_no = row.told_no, row.superseded_by
-    if row.state in turns.OPEN:
+    if row.state in dead_letters.OPEN:
         told_no = other_no = None
     else:
         is_answered = row.state == "done" and row.turn_state == "completed"
@@ -295,7 +297,7 @@ def _settle_end(work: Workspace, row: Row) -> None:
     if (told_no, other_no) == (row.told_no, row.superseded_by):
         return
     if row.state == "dead":
-        told_no = work.write(turns.notify_dead, row.inbox_no, row.session_no)
+        told_no = work.write(dead_letters.notify_dead, row.inbox_no, row.session_no)
     work.change("set_end", inbox_no=row.inbox_no, told_no=told_no, superseded_by=other_no)
 
 

@@ -19,7 +19,7 @@ from sessiondb import events, sync
 from sessiondb.backend import ReadTx
 from sessiondb.cli.terminal import cells
 from sessiondb.errors import StoreBusy
-from sessiondb.gateway import turns
+from sessiondb.gateway import claims, dead_letters, turns
 from sessiondb.maintenance import status
 from sessiondb.models import Event
 from sessiondb.transcript.entries import draft_entry
@@ -85,7 +85,8 @@ def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
     with sync.open(db) as opened:
         session_no = opened.session(KEY).ref.session_no
         opened.write(
-            "test.dead_letter", lambda tx: turns.dead_letter(tx, inbox_no, session_no, reason)
+            "test.dead_letter",
+            lambda tx: dead_letters.dead_letter(tx, inbox_no, session_no, reason),
         )
 
 
@@ -107,15 +108,15 @@ def hold(db: Path, text: str, *, failing: bool = False) -> None:
                 )
 
 
-def _claim(opened: sync.SessionDB) -> turns.Started:
+def _claim(opened: sync.SessionDB) -> claims.Started:
     candidate = opened.read(
-        "test.peek", lambda tx: turns.peek(tx, "main", time.time_ns() // 1_000_000)
+        "test.peek", lambda tx: claims.peek(tx, "main", time.time_ns() // 1_000_000)
     )
     assert candidate is not None
     draft = draft_entry(candidate.payload, now_ms=0)
     started = opened.write(
         "test.claim",
-        lambda tx: turns.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000),
+        lambda tx: claims.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000),
     )
     assert started is not None
     return started

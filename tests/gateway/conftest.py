@@ -6,6 +6,8 @@ import pytest
 
 from sessiondb import limits
 from sessiondb.gateway import retry
+from sessiondb.sqlite import writer
+from tests.support.gateway import Clock
 
 
 @pytest.fixture
@@ -14,3 +16,11 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.CRITICAL, "sessiondb")
     monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
     monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Put a clock that a test moves in the place of the writer's."""
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    return clock

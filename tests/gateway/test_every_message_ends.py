@@ -18,7 +18,7 @@ import pytest
 
 import sessiondb
 from sessiondb import events
-from sessiondb.gateway import cancellation, damage, dispatcher, outbox, running_turn, turns
+from sessiondb.gateway import cancellation, claims, damage, dispatcher, outbox, running_turn, turns
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from tests.gateway.test_damage import head_is_lost
 from tests.gateway.test_stray import of_a_group, of_a_scope
@@ -188,7 +188,7 @@ def a_wrong_receipt_is_stored(patch: pytest.MonkeyPatch) -> None:
 
 
 def damage_stops_its_lane(patch: pytest.MonkeyPatch) -> None:
-    async def stop(db: Any, stuck: turns.CannotBegin) -> None:
+    async def stop(db: Any, stuck: claims.CannotBegin) -> None:
         raise stuck
 
     patch.setattr(damage, "set_aside_message", stop)
@@ -249,7 +249,7 @@ async def test_an_old_rule_put_back_is_noticed(
 
 
 # A check that failed, a loop that ended, or a wait in vain. Anything else is a mistake here.
-NOTICED = (AssertionError, TimeoutError, sessiondb.SessionDBError, turns.CannotBegin)
+NOTICED = (AssertionError, TimeoutError, sessiondb.SessionDBError, claims.CannotBegin)
 
 
 def flat(error: BaseException) -> list[BaseException]:

@@ -11,7 +11,7 @@ import pytest
 
 import sessiondb
 from sessiondb import paging
-from sessiondb.gateway import inbox, outbox, turns
+from sessiondb.gateway import claims, inbox, outbox
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import writer
@@ -269,7 +269,7 @@ async def test_an_ended_session_takes_no_message_and_drops_its_queue(
         await session.end()
         with pytest.raises(sessiondb.SessionEnded, match="unbind the key"):
             await say(db, "e2")
-        candidate = await db.read("peek", lambda tx: turns.peek(tx, "main", 2**60))
+        candidate = await db.read("peek", lambda tx: claims.peek(tx, "main", 2**60))
         assert candidate is not None, "it waits; the claim finds out"
     async with sessiondb.open(tmp_db) as db:
         assert await claim(db) is None
@@ -477,7 +477,7 @@ async def edit(
     return await db.edit("web", event_id, key, user(text), version=version)
 
 
-async def read_by(db: sessiondb.SessionDB, started: turns.Started) -> list[Any]:
+async def read_by(db: sessiondb.SessionDB, started: claims.Started) -> list[Any]:
     """Return what a turn's handler reads: the contents of its context."""
     context = await (await db.session_by_id(started.session_id)).context()
     return [message["content"] for message in context.messages if message["role"] == "user"]

@@ -13,7 +13,7 @@ import pytest
 
 import sessiondb
 from sessiondb import limits
-from sessiondb.gateway import outbox, turns
+from sessiondb.gateway import claims, outbox
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
@@ -286,7 +286,7 @@ async def test_the_loop_records_the_answer_of_the_channel(
 async def test_a_full_outbox_stops_the_claiming_until_it_has_room(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "OUTBOX_WAITING_MAX", 3)
+    monkeypatch.setattr(claims, "OUTBOX_WAITING_MAX", 3)
     connected = False
 
     async def handler(turn: Turn) -> Answer:

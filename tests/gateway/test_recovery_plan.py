@@ -12,7 +12,7 @@ import pytest
 import sessiondb
 from sessiondb import process
 from sessiondb.backend import Tx
-from sessiondb.gateway import recovery, turns
+from sessiondb.gateway import claims, recovery, turns
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, RESUME_BUDGET_S
 from sessiondb.sqlite import writer
@@ -574,7 +574,7 @@ async def test_a_plan_counts_the_turns_of_dead_processes(
         ]
 
 
-async def fail_or_keep(db: sessiondb.SessionDB, turn: turns.Started) -> None:
+async def fail_or_keep(db: sessiondb.SessionDB, turn: claims.Started) -> None:
     """Let an attempt fail, but not the last one."""
     if turn.attempt < INTERRUPTED_ATTEMPTS_MAX:
         await fail(db, turn.turn_no)

@@ -23,7 +23,7 @@ import pytest
 
 import sessiondb
 from sessiondb.errors import OutcomeUnknown, StoreBusy
-from sessiondb.gateway import dispatcher, retry, turns, worker
+from sessiondb.gateway import claims, dispatcher, retry, worker
 from sessiondb.gateway.running_turn import Answer, Turn
 from tests.support.cancellation import WHERE, Gate, by_scope, by_task, cancelled_at
 from tests.support.core import reply
@@ -285,7 +285,7 @@ async def test_another_claims_turn_of_the_same_number_is_not_ours(
         started = await claimed(db)
         later = dataclasses.replace(started, deadline_ms=started.deadline_ms + 1)
         assert await db.read(
-            "ask", lambda tx: [turns.was_committed(tx, started), turns.was_committed(tx, later)]
+            "ask", lambda tx: [claims.was_committed(tx, started), claims.was_committed(tx, later)]
         ) == [True, False]
 
 

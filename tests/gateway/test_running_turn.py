@@ -14,7 +14,7 @@ import pytest
 
 import sessiondb
 from sessiondb.errors import StoreBusy
-from sessiondb.gateway import inbox, outbox, running_turn, turns, worker
+from sessiondb.gateway import inbox, leases, outbox, running_turn, turns, worker
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.transcript import entries
 from tests.support.core import reply
@@ -333,14 +333,14 @@ async def test_a_lease_is_renewed_while_the_work_goes_on(tmp_db: Path) -> None:
         return answer(turn)
 
     async with sessiondb.open(tmp_db) as db:
-        original = turns.renew
+        original = leases.renew
 
         def counted(*args: Any, **options: Any) -> int:
             renewals.append(original(*args, **options))
             return renewals[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(turns, "renew", counted)
+            patch.setattr(leases, "renew", counted)
             await say(db, "e1")
             async with running(
                 partial(db.run_lane, "main", handler, settings=LaneSettings(lease_s=0.2))

@@ -14,7 +14,7 @@ import pytest
 
 import sessiondb
 from sessiondb import events
-from sessiondb.gateway import turns
+from sessiondb.gateway import dead_letters, turns
 from sessiondb.maintenance import retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
 from sessiondb.sqlite import writer
@@ -118,21 +118,23 @@ async def test_a_superseded_message_of_an_archived_session_is_sound(
 
 
 def a_dead_letter_is_silent(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(turns, "notify_dead", lambda tx, inbox_no, session_no: 0 * inbox_no + 999)
+    patch.setattr(dead_letters, "notify_dead", lambda tx, inbox_no, session_no: 0 * inbox_no + 999)
 
 
 def only_the_operator_is_told(patch: pytest.MonkeyPatch) -> None:
     emit = events.emit
     patch.setattr(
-        turns.events,
+        events,
         "emit",
         lambda tx, kind, audience, text, **data: emit(tx, kind, "operator", text, **data),
     )
 
 
 def another_sender_is_told(patch: pytest.MonkeyPatch) -> None:
-    notify = turns.notify_dead
-    patch.setattr(turns, "notify_dead", lambda tx, inbox_no, session_no: notify(tx, 1, session_no))
+    notify = dead_letters.notify_dead
+    patch.setattr(
+        dead_letters, "notify_dead", lambda tx, inbox_no, session_no: notify(tx, 1, session_no)
+    )
 
 
 def a_stop_is_silent(patch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import sessiondb
 from sessiondb.backend import ReadTx
-from sessiondb.gateway import turns
+from sessiondb.gateway import dead_letters
 from tests import ROOT
 from tests.support import pages
 from tests.support.transfer import transcript, write
@@ -246,7 +246,9 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
     waiting = await db.session("agent:main:web:direct:dead")
     await db.write(
         "test.dead_letter",
-        lambda tx: turns.dead_letter(tx, dead.inbox_no, waiting.ref.session_no, "made to die"),
+        lambda tx: dead_letters.dead_letter(
+            tx, dead.inbox_no, waiting.ref.session_no, "made to die"
+        ),
     )
     await db.accept(
         "web",

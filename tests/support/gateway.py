@@ -12,7 +12,7 @@ import pytest
 
 import sessiondb
 from sessiondb.backend import Tx
-from sessiondb.gateway import turns
+from sessiondb.gateway import claims, turns
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import transaction, writer
 from sessiondb.sqlite.transaction import Prepared
@@ -108,21 +108,21 @@ async def claim(
     *,
     lease_ms: int = LEASE_MS,
     timeout_ms: int = TIMEOUT_MS,
-) -> turns.Started | None:
+) -> claims.Started | None:
     """Claim the next message of a lane, if there is one that may run."""
-    candidate = await db.read("peek", lambda tx: turns.peek(tx, lane, writer._now_ms()))
+    candidate = await db.read("peek", lambda tx: claims.peek(tx, lane, writer._now_ms()))
     if candidate is None:
         return None
     draft = await prepare(candidate.payload)
     return await db.write(
         "claim",
-        lambda tx: turns.claim(
+        lambda tx: claims.claim(
             tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=timeout_ms
         ),
     )
 
 
-async def claimed(db: sessiondb.SessionDB, lane: str = "main", **options: int) -> turns.Started:
+async def claimed(db: sessiondb.SessionDB, lane: str = "main", **options: int) -> claims.Started:
     """Claim the next message of a lane. There is one."""
     started = await claim(db, lane, **options)
     assert started is not None
@@ -166,6 +166,37 @@ async def held_message(db: sessiondb.SessionDB, event_id: str, key: str = KEY) -
     accepted = await say(db, event_id, key)
     await interrupt(db, (await claimed(db)).turn_no)
     return accepted.inbox_no
+
+
+async def said(db: sessiondb.SessionDB, key: str) -> list[str]:
+    """Return what users said in the context of a session, oldest first."""
+    context = await (await db.session(key)).context()
+    return [message["content"] for message in context.messages if message["role"] == "user"]
+
+
+async def reset_context(db: sessiondb.SessionDB, key: str) -> None:
+    """Begin a new context."""
+    await (await db.session(key)).reset("new")
+
+
+async def switch_branch(db: sessiondb.SessionDB, key: str) -> None:
+    """Go on from the first entry of a session."""
+    session = await db.session(key)
+    [first] = await session.entries(limit=1)
+    await session.branch(first.entry_id)
+
+
+async def append_another(db: sessiondb.SessionDB, key: str) -> None:
+    """Bury what a context has under a later message."""
+    await (await db.session(key)).append(user("another"))
+
+
+async def compact(db: sessiondb.SessionDB, key: str) -> None:
+    """Compact a long talk."""
+    session = await db.session(key)
+    await session.append(reply("long talk " * 4_000))
+    async with session.compact(keep_recent_tokens=1) as job:
+        await job.commit("they talked")
 
 
 async def hand_over(db: sessiondb.SessionDB, **fields: Any) -> None:

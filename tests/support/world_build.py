@@ -22,7 +22,7 @@ import apsw
 from sessiondb import events, process
 from sessiondb.backend import Step
 from sessiondb.clock import iso_from_ms
-from sessiondb.gateway import inbox, outbox, turns
+from sessiondb.gateway import claims, inbox, lanes, leases, outbox, turns
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.maintenance import archive
 from sessiondb.sqlite.schema import schema_text
@@ -457,7 +457,7 @@ class Builder:
 
     def lanes(self) -> None:
         for lane, concurrency, priority in (("slow", 2, 5), ("slower", 1, 5), ("wide", 9, -1)):
-            turns.set_lane(self.tx(), lane, concurrency, priority)
+            lanes.set_lane(self.tx(), lane, concurrency, priority)
 
     def accept(
         self, event_id: str, session_id: str, *, lane: str = "main", channel: str = "web"
@@ -476,11 +476,11 @@ class Builder:
         )
         return inbox.accept(self.tx(), incoming).inbox_no
 
-    def claim(self, lane: str = "main", *, by: str = "gateway") -> turns.Started:
-        candidate = turns.peek(self.tx(by), lane, self.clock)
+    def claim(self, lane: str = "main", *, by: str = "gateway") -> claims.Started:
+        candidate = claims.peek(self.tx(by), lane, self.clock)
         assert candidate is not None
         draft = self.draft(json.loads(candidate.payload))
-        started = turns.claim(
+        started = claims.claim(
             self.tx(by), lane, candidate, draft, lease_ms=LEASE, timeout_ms=TIMEOUT
         )
         assert started is not None
@@ -494,14 +494,14 @@ class Builder:
         lane: str = "main",
         channel: str = "web",
         by: str = "gateway",
-    ) -> turns.Started:
+    ) -> claims.Started:
         """Accept a message and claim it. Nothing else may wait in the lane."""
         number = self.accept(event_id, session_id, lane=lane, channel=channel)
         turn = self.claim(lane, by=by)
         assert turn.inbox_no == number, f"another message was claimed before {event_id}"
         return turn
 
-    def answer(self, turn: turns.Started, *targets: str) -> None:
+    def answer(self, turn: claims.Started, *targets: str) -> None:
         turns.complete(
             self.tx(),
             turn.turn_no,
@@ -639,7 +639,7 @@ class Builder:
             found = tx.one("inbox.by_event", channel="web", event_id=turn_label)
             turn_no = tx.one("inbox.notified", inbox_no=found.inbox_no).turn_no
             assert turn_no is not None
-            turns.renew(tx, turn_no, lease_ms=HOUR, operation=f"{turn_label} on")
+            leases.renew(tx, turn_no, lease_ms=HOUR, operation=f"{turn_label} on")
         self.clock = NOW - 60 * SECOND
         claimed = []
         for name in ("retried", "retried-too"):

@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 import sessiondb
-from sessiondb.gateway import turns
+from sessiondb.gateway import dead_letters
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.reset_policy import (
     ResetPolicy,
@@ -331,7 +331,7 @@ async def test_a_conversation_in_which_messages_wait_is_left_alone(tmp_db: Path)
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None, "it may be resumed"
         await db.write(
             "test.dead_letter",
-            lambda tx: turns.dead_letter(
+            lambda tx: dead_letters.dead_letter(
                 tx, accepted.inbox_no, tx.one("registry.by_key", session_key=KEY).session_no, "test"
             ),
         )

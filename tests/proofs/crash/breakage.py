@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sessiondb.backend import ReadTx, Row, Tx
-from sessiondb.gateway import recovery, turns
+from sessiondb.gateway import changes, recovery, turns
 from sessiondb.gateway.recovery import Recovered
 from sessiondb.sqlite import schema, transaction
 from sessiondb.sqlite.connection import drain
@@ -63,9 +63,8 @@ def completes_without_looking_at_its_fence() -> None:
         )
 
     turns.require_running = require_running  # type: ignore[assignment]
-    turns.require_one = lambda _changed, _what: (
-        None
-    )  # the second fence: the message is not claimed by this turn any more
+    # The second fence: the message is not claimed by this turn any more.
+    changes.require_one = lambda _changed, _what: None
     turns._finish = finish  # type: ignore[assignment]
 
 

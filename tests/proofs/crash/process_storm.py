@@ -47,7 +47,7 @@ import anyio.lowlevel
 import sessiondb
 from sessiondb.backend import ReadTx
 from sessiondb.errors import CompactionRefused, SessionEnded, StoreBusy, TurnLost
-from sessiondb.gateway import turns
+from sessiondb.gateway import changes, claims
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import KIB, SEQ_BITS, SEQ_MAX, Limits
@@ -957,7 +957,7 @@ def _claim_without_compare() -> None:
     say so. That index is gone, too. So is what a turn's end asks: whether its message
     is still claimed by it.
     """
-    claim, peek, candidates = turns.claim, turns.peek, threading.local()
+    claim, peek, candidates = claims.claim, claims.peek, threading.local()
     sql = transaction.statements()["inbox.claim"].sql.replace(" AND state = 'queued'", "")
     transaction.statements()["inbox.claim"] = Prepared("inbox.claim", sql)
 
@@ -969,8 +969,8 @@ def _claim_without_compare() -> None:
     def trusting_peek(tx: Any, lane: str, now_ms: int) -> Any:
         return candidates.chosen if isinstance(tx, WriteTransaction) else peek(tx, lane, now_ms)
 
-    turns.claim, turns.peek = trusting_claim, trusting_peek  # type: ignore[assignment]
-    turns.require_one = lambda _changed, _what: None
+    claims.claim, claims.peek = trusting_claim, trusting_peek  # type: ignore[assignment]
+    changes.require_one = lambda _changed, _what: None
 
 
 def _busy_is_success() -> None:

@@ -21,7 +21,7 @@ import pytest
 
 import sessiondb
 from sessiondb import CompactionCoolDown, process
-from sessiondb.gateway import outbox
+from sessiondb.gateway import leases, outbox
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import COOL_DOWN_AFTER_REJECTIONS, INBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS_MAX
@@ -255,9 +255,7 @@ async def test_a_lease_renewed_after_a_jump_back_is_as_short_as_any(
         wall.jump(-DAY_S)
         await db.write(
             "renew",
-            lambda tx: sessiondb.gateway.turns.renew(
-                tx, started.turn_no, lease_ms=LEASE_MS, operation=None
-            ),
+            lambda tx: leases.renew(tx, started.turn_no, lease_ms=LEASE_MS, operation=None),
         )
         [turn] = await look(db, "turns")
         assert turn.expires_at_ms - wall.now_ms() <= LEASE_MS

@@ -40,7 +40,7 @@ from hypothesis.stateful import (
 
 import sessiondb
 from sessiondb import process
-from sessiondb.gateway import inbox, outbox, recovery, turns
+from sessiondb.gateway import claims, dead_letters, inbox, leases, outbox, recovery, turns
 from sessiondb.maintenance import verify_inbox
 from sessiondb.sqlite import writer
 from sessiondb.transcript import context, registry
@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
 
     def _choose(self, lane: str) -> None:
         wanted = self.model.next(lane, self.clock())
-        candidate = self.call(self.db.read, "peek", lambda tx: turns.peek(tx, lane, self.clock()))
+        candidate = self.call(self.db.read, "peek", lambda tx: claims.peek(tx, lane, self.clock()))
         assert (candidate and candidate.inbox_no) == (wanted and wanted.number)
         if candidate is not None:
             self.chosen.append((lane, candidate, candidate.inbox_no))
@@ -242,7 +242,7 @@ class Machine(RuleBasedStateMachine):
         wanted = self.model.claim(lane, number, self.clock(), LEASE_MS, TIMEOUT_MS)
         draft = self.call(prepare, candidate.payload)
         started = self.write(
-            lambda tx: turns.claim(
+            lambda tx: claims.claim(
                 tx, lane, candidate, draft, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS
             )
         )
@@ -301,7 +301,7 @@ class Machine(RuleBasedStateMachine):
         elif how == "renew":
             self.model.renew(turn, self.clock(), LEASE_MS)
             until = self.write(
-                lambda tx: turns.renew(tx, turn.number, lease_ms=LEASE_MS, operation=None)
+                lambda tx: leases.renew(tx, turn.number, lease_ms=LEASE_MS, operation=None)
             )
             assert until == turn.expires_ms
         else:
@@ -319,7 +319,7 @@ class Machine(RuleBasedStateMachine):
             ),
             "fail": lambda: self.call(fail, self.db, number),
             "renew": lambda: self.write(
-                lambda tx: turns.renew(tx, number, lease_ms=LEASE_MS, operation=None)
+                lambda tx: leases.renew(tx, number, lease_ms=LEASE_MS, operation=None)
             ),
             "append": lambda: self.write(lambda tx: turns.append(tx, number, [])),
         }
@@ -453,7 +453,7 @@ class Machine(RuleBasedStateMachine):
     def take_over(self, ms: int) -> None:
         self.clock.pass_ms(ms)
         wanted = self.model.take_over(self.clock())
-        assert self.write(lambda tx: turns.take_over_expired(tx)) == wanted
+        assert self.write(lambda tx: leases.take_over_expired(tx)) == wanted
 
     @rule()
     @precondition(lambda self: self.model.running())
@@ -602,7 +602,7 @@ class Machine(RuleBasedStateMachine):
         """Run every lane, as often as it takes. No message may be left that never ends."""
         for _ in range(20 * len(self.model.messages) + 20):
             self.clock.pass_ms(61_000)
-            self.call(self.db.write, "test", turns.take_over_expired)
+            self.call(self.db.write, "test", leases.take_over_expired)
             self.call(self.db.resume, sessiondb.ResumePolicy(budget_per_start=10**6))
             for lane in LANES:
                 started = self.call(claim, self.db, lane)
@@ -674,8 +674,8 @@ def _take_over_too_early(patch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._tx, name)
 
-    take_over = turns.take_over_expired
-    patch.setattr(turns, "take_over_expired", lambda tx: take_over(Later(tx)))
+    take_over = leases.take_over_expired
+    patch.setattr(leases, "take_over_expired", lambda tx: take_over(Later(tx)))
 
 
 def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
@@ -688,14 +688,14 @@ def _resumes_without_a_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
-    peek = turns.peek
+    peek = claims.peek
 
     def same(tx: Any, lane: str, now_ms: int) -> Any:
         """The transaction of a claim reads nothing again: it takes the candidate as it is."""
         found = peek(tx, lane, now_ms)
         return found if found is None or not hasattr(tx, "run") else _Any(found)
 
-    patch.setattr(turns, "peek", same)
+    patch.setattr(claims, "peek", same)
 
 
 class _Any:
@@ -707,7 +707,7 @@ class _Any:
 
         __hash__ = int.__hash__
 
-    def __init__(self, found: turns.Candidate) -> None:
+    def __init__(self, found: claims.Candidate) -> None:
         self._found = found
         self.inbox_no = self._Number(found.inbox_no)
 
@@ -756,7 +756,7 @@ def _superseded_in_silence(patch: pytest.MonkeyPatch) -> None:
 
 
 def _dead_in_silence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(turns, "notify_dead", lambda tx, inbox_no, session_no: 0)
+    patch.setattr(dead_letters, "notify_dead", lambda tx, inbox_no, session_no: 0)
 
 
 def _other_conversation_is_a_duplicate(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from unittest.mock import ANY
 
-from sessiondb.gateway import inbox, recovery, turns
+from sessiondb.gateway import claims, inbox, recovery, turns
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded
@@ -41,11 +41,11 @@ def edit(event_id: str, session_id: str) -> Any:
     return lambda w, tx: inbox.edit(tx, incoming("web", event_id, key, "edited", "not used"), 7)
 
 
-def claim(tx: Recorder, lane: str = "main") -> turns.Started:
-    candidate = turns.peek(tx, lane, NOW)
+def claim(tx: Recorder, lane: str = "main") -> claims.Started:
+    candidate = claims.peek(tx, lane, NOW)
     assert candidate is not None
     draft, _ = draft_decoded(candidate.payload, now_ms=NOW)
-    started = turns.claim(tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=60_000)
+    started = claims.claim(tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=60_000)
     assert started is not None
     return started
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from unittest.mock import ANY
 
-from sessiondb.gateway import turns
+from sessiondb.gateway import lanes, leases, turns
 from tests.support.statement_cases import Change, Guard, Page, Read
 from tests.support.world import World
 from tests.support.world_build import HOUR, NOW
@@ -15,7 +15,7 @@ from .inbox import claim
 
 
 def renew(name: str, *, lease_ms: int = 9_000, operation: str | None = None) -> Any:
-    return lambda w, tx: turns.renew(
+    return lambda w, tx: leases.renew(
         tx, w.no(f"turn {name}"), lease_ms=lease_ms, operation=operation
     )
 
@@ -47,7 +47,7 @@ CHANGES = [
     Change(
         "turns.set_lane",
         "whether people write in a lane",
-        lambda w, tx: turns.set_lane(tx, "slow", 2, 5, people=True),
+        lambda w, tx: lanes.set_lane(tx, "slow", 2, 5, people=True),
         {"lane slow": {"people": 1}},
     ),
     Change(
@@ -61,13 +61,13 @@ CHANGES = [
     Change(
         "turns.set_lane",
         "one lane of several",
-        lambda w, tx: turns.set_lane(tx, "slow", 7, 6),
+        lambda w, tx: lanes.set_lane(tx, "slow", 7, 6),
         {"lane slow": {"concurrency": 7, "priority": 6}},
     ),
     Change(
         "turns.set_lane",
         "a new lane",
-        lambda w, tx: turns.set_lane(tx, "new", 7, 6),
+        lambda w, tx: lanes.set_lane(tx, "new", 7, 6),
         {"+lane new": {"concurrency": 7, "priority": 6}},
     ),
     Change(
@@ -131,7 +131,7 @@ CHANGES = [
     Change(
         "turns.finish",
         "the expired turns of all lanes",
-        lambda w, tx: turns.take_over_expired(tx, alive=json.dumps([w.no("turn held#1")])),
+        lambda w, tx: leases.take_over_expired(tx, alive=json.dumps([w.no("turn held#1")])),
         {
             "turn silent#1": {
                 "state": "interrupted",

@@ -1,0 +1,253 @@
+"""Claims: a message that waits becomes a turn that runs.
+
+    peek (no write lock) --> decode its JSON --> claim: append it, start its turn
+
+Claiming a message, appending it to the transcript and starting the turn is one transaction.
+There is no moment at which a message is neither waiting nor being worked on.
+
+Invariants, enforced by the database and so across processes:
+
+* One running turn per session (a partial unique index).
+* A lane runs at most its concurrency, counted from rows under the write lock.
+* The message of a turn is the last user message of the context that its handler reads.
+
+What keeps one message from being claimed, and no other, is CannotBegin. Its lane goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from sessiondb.backend import ReadTx, Tx
+from sessiondb.errors import SessionDBError, StoreDamaged
+from sessiondb.limits import (
+    LEASE_GRACE_MS,
+    OUTBOX_WAITING_MAX,
+    PRIORITY_WAIT_MS_MAX,
+    RETRY_PAUSE_MS_MAX,
+)
+from sessiondb.transcript import context
+from sessiondb.transcript.append import append as append_entries
+from sessiondb.transcript.entries import Draft
+
+from . import changes, dead_letters
+from .lanes import RESUME_LANE, require_lane
+
+Kind = Literal["message", "resume"]
+
+
+class CannotBegin(Exception):
+    """No turn can begin with a message, whatever the rest of the database is like.
+
+    Most often its session is damaged. Its message is set aside, and its lane goes on.
+    """
+
+    def __init__(self, inbox_no: int, session_no: int | None, error: SessionDBError) -> None:
+        super().__init__(f"no turn can begin with it: {type(error).__name__}: {error}")
+        self.inbox_no = inbox_no
+        self.session_no = session_no
+        """None: its session's row cannot be read either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that could be claimed.
+
+    It is read before the claim, so that its JSON is decoded outside of the transaction.
+    """
+
+    inbox_no: int
+    session_no: int
+    session_id: str
+    channel: str
+    event_id: str
+    attempts: int
+    timeout_ms: int | None
+    entry_no: int | None
+    ended_at_ms: int | None
+    edit_of: int | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A claimed message and the turn that works on it."""
+
+    turn_no: int
+    session_no: int
+    session_id: str
+    inbox_no: int
+    entry_id: str
+    attempt: int
+    kind: Kind
+    expires_at_ms: int
+    deadline_ms: int
+    timeout_ms: int
+    """The work is cut off after this.
+
+    The lease can be renewed for a moment longer, to write how it ended."""
+    progress_ms: int | None
+    """Of a resume: the work is cut off after this long without progress, too."""
+    accepted_at_ms: int
+    edit_of: int | None
+    """The message whose text this one replaces, although a turn had read that already."""
+    notified: bool
+    """True: the sender has been notified that the answer takes longer."""
+
+
+def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
+    """Read the next message of a lane that may run, if the lane has room and the outbox too.
+
+    While a lane of higher priority has a message that could run, only a message that has
+    waited for `PRIORITY_WAIT_MS_MAX` may.
+
+    Raises:
+        CannotBegin: the message or its session's row cannot be read.
+    """
+    room = require_lane(tx, lane)
+    if (
+        room.running >= room.concurrency
+        or tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None
+    ):
+        return None
+    held_back = any(
+        _next_no(tx, row.lane, now_ms) is not None
+        for row in tx.all("turns.lanes_before", lane=lane)
+    )
+    inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
+    if inbox_no is None:
+        return None
+    try:
+        return Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict())
+    except StoreDamaged as error:
+        raise CannotBegin(inbox_no, None, error) from error
+
+
+def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
+    """Return the number of a lane's next message among those that have waited for `waited_ms`.
+
+    None if there is none. A pause is a minute at most. A time further ahead is of a clock
+    that has been set back since, and is not waited for. The older message goes first then,
+    because every later one seems to have been due before it.
+    """
+    ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
+    found = [
+        tx.first("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms)
+        for low_ms, high_ms in ranges
+    ]
+    return min((row.inbox_no for row in found if row is not None), default=None)
+
+
+def claim(
+    tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int
+) -> Started | None:
+    """Claim a message: append it to its transcript and start the turn. None if it must not run now.
+
+    Another process may have been faster. Or its session has ended meanwhile: then the
+    message is dead, with events. A message that a turn had appended before is not appended
+    again if it is still the last user message of the context.
+
+    Raises:
+        CannotBegin: nothing can be appended to its session.
+    """
+    # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never
+    # runs more than its concurrency, and a session's messages keep their order,
+    # whatever other processes did since.
+    now = peek(tx, lane, tx.now_ms)
+    if now is None or now.inbox_no != candidate.inbox_no:
+        return None
+    if now.ended_at_ms is not None:
+        dead_letters.dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
+        return None
+    kind: Kind = "resume" if lane == RESUME_LANE else "message"
+    deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
+    expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
+    turn = tx.one(
+        "turns.start",
+        session_no=candidate.session_no,
+        lane=lane,
+        kind=kind,
+        inbox_no=candidate.inbox_no,
+        attempt=now.attempts + 1,
+        operation=f"{kind} from {candidate.channel}",
+        instance_no=tx.instance_no,
+        now_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+        deadline_ms=deadline_ms,
+    )
+    with _damage_of(candidate):
+        entry_no, entry_id = _place_message(tx, now, draft, turn.turn_no)
+    claimed = tx.run(
+        "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=entry_no
+    )
+    changes.require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
+    notified = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
+    return Started(
+        turn_no=turn.turn_no,
+        session_no=candidate.session_no,
+        session_id=candidate.session_id,
+        inbox_no=candidate.inbox_no,
+        entry_id=entry_id,
+        attempt=now.attempts + 1,
+        kind=kind,
+        expires_at_ms=expires_at_ms,
+        deadline_ms=deadline_ms,
+        timeout_ms=timeout_ms,
+        progress_ms=now.timeout_ms if kind == "resume" else None,
+        accepted_at_ms=notified.accepted_at_ms,
+        edit_of=now.edit_of,
+        notified=bool(notified.delayed),
+    )
+
+
+@contextmanager
+def _damage_of(candidate: Candidate) -> Iterator[None]:
+    """Tell the damage of one session from that of the whole file.
+
+    Only the append reads the session's own rows. What repetition does not mend there
+    concerns this message alone.
+
+    Raises:
+        CannotBegin: an error came out of the block that repetition does not mend.
+    """
+    try:
+        yield
+    except SessionDBError as error:
+        if error.retry:
+            raise
+        raise CannotBegin(candidate.inbox_no, candidate.session_no, error) from error
+
+
+def _place_message(tx: Tx, now: Candidate, draft: Draft, turn_no: int) -> tuple[int, str]:
+    """Make a message the last user message of the context that its handler will read.
+
+    Return its entry's number and id. Since an earlier turn appended it, a reset, a switch of
+    branches, a compaction or later messages may have come between. Then it is appended again.
+    """
+    if now.entry_no is not None and context.is_last_user_message(tx, now.session_no, now.entry_no):
+        return now.entry_no, tx.one("transcript.by_no", entry_no=now.entry_no).entry_id
+    draft.idempotency_key = f"inbox:{now.inbox_no}"
+    receipt = append_entries(tx, now.session_no, [draft])[0]
+    if receipt.duplicate and not context.is_last_user_message(tx, now.session_no, receipt.entry_no):
+        draft.idempotency_key += f":{turn_no}"
+        receipt = append_entries(tx, now.session_no, [draft])[0]
+    return receipt.entry_no, receipt.entry_id
+
+
+def was_committed(tx: ReadTx, created: Started) -> bool:
+    """Tell whether a claim whose outcome is unknown was committed, and its turn is still running.
+
+    The turn's number alone does not say so: if the claim was not committed, another
+    turn may have the number by now.
+    """
+    row = tx.first("turns.get", turn_no=created.turn_no)
+    if row is None or row.state != "running":
+        return False
+    return (row.inbox_no, row.attempt, row.deadline_ms) == (
+        created.inbox_no,
+        created.attempt,
+        created.deadline_ms,
+    )
