@@ -14,14 +14,29 @@ of that name:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sessiondb.backend import AnyStatement
 from tests.support.world import Changes, Recorder, Row, Rows, World
 
 Params = Mapping[str, Any] | Callable[[World], Mapping[str, Any]]
+Given = Callable[[World, Recorder], object]
 ROWS_MAX = 500
+
+
+def nothing(_world: World, _tx: Recorder) -> None:
+    """Leave the world as it is."""
+
+
+def without(table: str) -> Given:
+    """Return the loss of a table's rows. What points at them stays, as in a damaged file."""
+
+    def lose(world: World, _tx: Recorder) -> None:
+        world.connection.execute("PRAGMA defer_foreign_keys = on")
+        world.connection.execute(f"DELETE FROM {table}")  # a table's name, from a case
+
+    return lose
 
 
 def _params(given: Params, world: World) -> dict[str, Any]:
@@ -114,6 +129,8 @@ class Page:
     rows: Sequence[Any] | Callable[[World], Sequence[Any]]
     """This column's value in each row, or a tuple of these columns' values."""
     key: str | None = None
+    given: Given = nothing
+    """Rows that this walk alone needs, or that it must do without."""
 
     def __str__(self) -> str:
         return f"{self.statement} {self.key or ''}".strip()
@@ -127,6 +144,7 @@ class Page:
         found: list[Any] = []
         params = _params(self.params, world)
         with world.undone() as tx:
+            self.given(world, tx)
             while len(found) < ROWS_MAX:
                 rows = tx.all(AnyStatement(self.statement), **params, limit=limit)
                 assert len(rows) <= limit
@@ -150,7 +168,7 @@ class Read:
     what: str
     params: Params
     rows: Sequence[Row] | Callable[[World], Sequence[Row]]
-    given: Callable[[World, Recorder], object] = lambda _world, _tx: None
+    given: Given = nothing
     """Rows that this statement alone needs."""
 
     def __str__(self) -> str:
@@ -177,3 +195,35 @@ def shown(rows: Rows, row: Any, names: Any) -> Row:
 
 def _value(row: Any, column: str) -> Any:
     return getattr(row, column)
+
+
+def lost(page: Page, table: str, column: str) -> Page:
+    """Return a walk that goes on when the rows that its own point at are lost.
+
+    `column` is found in these rows, and is NULL now.
+    """
+    key = page.column[0] if isinstance(page.column, tuple) else page.column
+
+    def rows(world: World) -> list[Any]:
+        found = page.expected(world)
+        return [(row[0] if isinstance(row, tuple) else row, None) for row in found]
+
+    return replace(
+        page, column=(key, column), rows=rows, key=f"without any {table}", given=without(table)
+    )
+
+
+def set_columns(label: str, **columns: Any) -> Given:
+    """Return the change of columns of a row, by plain SQL. The label of a row is its number."""
+
+    def change(world: World, _tx: Recorder) -> None:
+        world.connection.execute("PRAGMA defer_foreign_keys = on")
+        table, _, _ = label.partition(" ")
+        for column, value in columns.items():
+            is_label = isinstance(value, str) and value in world.before.by_label
+            world.connection.execute(
+                f"UPDATE {table} SET {column} = ? WHERE {table}_no = ?",  # names, from a case
+                (world.no(value) if is_label else value, world.no(label)),
+            )
+
+    return change

@@ -449,6 +449,7 @@ NOTHING = {
     "turn_running": 0,
     "compaction_running": 0,
     "inbox_open": 0,
+    "inbox_dead": 0,
     "outbox_open": 0,
     "outbox_unknown": 0,
     "importing": 0,
@@ -473,7 +474,7 @@ def numbered(label: str) -> Callable[[World], dict[str, Any]]:
 READS = [
     protected("twin-ended"),
     protected("done"),
-    protected("dead-too"),
+    protected("dead-too", inbox_dead=1),
     protected("sent"),
     protected("sent-too"),
     protected("failed"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sessiondb.json_text import dumps
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, without
 from tests.support.world import World
 
 CHANGES: list[Change] = []
@@ -79,7 +79,31 @@ def span(branch: str, low: int, high: int, *rows: tuple[str, int, str]) -> Read:
     )
 
 
+def last_of_user(low: int, high: int, found: int | None) -> Read:
+    """Return a search on the first branch of `live`. Entry 7 is excluded, and 17 is elsewhere."""
+
+    def params(w: World) -> dict[str, int]:
+        low_no = w.no("session live") << 32
+        span_ = {"low_no": low_no | low, "high_no": low_no | high}
+        return span_ | {"branch_no": w.no("branch live/1")}
+
+    rows = [] if found is None else [{"entry_no": f"live/{found}"}]
+    return Read("context.last_user_message", f"from {low} to {high}", params, rows)
+
+
 READS = [
+    last_of_user(1, 18, 11),
+    last_of_user(11, 18, 11),
+    last_of_user(9, 11, 11),
+    last_of_user(3, 7, 3),
+    last_of_user(4, 7, None),
+    Read(
+        "context.then",
+        "whose entries are lost",
+        of_session("twin", epoch=1),
+        [{"epoch": 1, "head_no": "twin/15", "head_id": None, "branch_no": None}],
+        without("entry"),
+    ),
     Read(
         "context.pointers",
         "of one session",

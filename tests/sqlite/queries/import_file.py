@@ -6,7 +6,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read, run
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    nothing,
+    run,
+    set_columns,
+)
 from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
 
@@ -21,6 +30,39 @@ NEW_FILE = {
     "inode": "7:7",
     "note": "n",
 }
+
+REST = "import_file west/rest.jsonl.reset.1"
+
+
+def linked_again(
+    what: str,
+    columns: dict[str, Any] | Callable[[World], dict[str, Any]],
+    changed: Callable[[World], dict[str, Any]],
+) -> Change:
+    """Return the case that a known name is one of another file by now, with these columns."""
+
+    def of_rest(w: World) -> dict[str, Any]:
+        return columns(w) if callable(columns) else columns
+
+    def rule(w: World, tx: Recorder) -> None:
+        set_columns(REST, **of_rest(w))(w, tx)
+        run(
+            "import_file.link",
+            **NEW_FILE | {"path": f"/imports/{CLEAN}.link"},
+            first_path="/imports/west/rest.jsonl.reset.1",
+            now_ms=NOW,
+        )(w, tx)
+
+    def rows(w: World) -> dict[str, Any]:
+        shown = {
+            name: str(value).removeprefix("session ") if name == "session_no" else value
+            for name, value in of_rest(w).items()
+        }
+        again = {"inode": "7:7", "imported_at_ms": NOW, "note": "n"}
+        return {REST: shown, f"import_file {CLEAN}.link": changed(w) | again}
+
+    return Change("import_file.link", what, rule, rows)
+
 
 CHANGES = [
     Change(
@@ -125,25 +167,27 @@ CHANGES = [
         ),
         {},
     ),
-    Change(
-        "import_file.link",
+    linked_again(
         "known, of another file by now",
-        run(
-            "import_file.link",
-            **NEW_FILE | {"path": f"/imports/{CLEAN}.link"},
-            first_path="/imports/west/rest.jsonl.reset.1",
-            now_ms=NOW,
-        ),
+        {"lines": 7, "entries": 8, "final_newline": 0},
         lambda w: {
-            f"import_file {CLEAN}.link": {
-                "session_no": "rest",
-                "bytes": w.row("import_file west/rest.jsonl.reset.1")["bytes"],
-                "sha256": w.row("import_file west/rest.jsonl.reset.1")["sha256"],
-                "inode": "7:7",
-                "imported_at_ms": NOW,
-                "note": "n",
-            }
+            "session_no": "rest",
+            "bytes": w.row(REST)["bytes"],
+            "sha256": w.row(REST)["sha256"],
+            "lines": 7,
+            "entries": 8,
+            "final_newline": 0,
         },
+    ),
+    linked_again(
+        "known, of the same session with other content",
+        {"session_no": "session import-work"},
+        lambda w: {"bytes": w.row(REST)["bytes"], "sha256": w.row(REST)["sha256"]},
+    ),
+    linked_again(
+        "known, of the same content in another session",
+        lambda w: {"sha256": w.row(f"import_file {CLEAN}")["sha256"]},
+        lambda w: {"session_no": "rest", "bytes": w.row(REST)["bytes"]},
     ),
     Change(
         "import_file.keep",
@@ -381,7 +425,7 @@ def known(name: str, **columns: Any) -> list[Read]:
     ]
 
 
-def tail(name: str) -> Read:
+def tail(name: str, what: str = "tail", given: Given = nothing) -> Read:
     def rows(w: World) -> list[dict[str, Any]]:
         row = max(
             (row for label, row in w.rows("quarantine") if name in label),
@@ -390,8 +434,41 @@ def tail(name: str) -> Read:
         return [{"tail_at": row["byte_offset"], "tail_reason": row["reason"]}]
 
     return Read(
-        "import_file.known", f"tail of {name}", {"paths": json.dumps([f"/imports/{name}"])}, rows
+        "import_file.known",
+        f"{what} of {name}",
+        {"paths": json.dumps([f"/imports/{name}"])},
+        rows,
+        given,
     )
+
+
+def beside_a_tail(w: World, _tx: Recorder) -> None:
+    """Give files pieces that are like the tail of a third one, but for one condition each."""
+    row = max(
+        (row for label, row in w.rows("quarantine") if ODD in label),
+        key=lambda row: row["byte_offset"],
+    )
+    odd, other = w.no(f"import_file {ODD}"), w.no(f"import_file {CLEAN}")
+    for file, line, after_seq, byte_offset, reason in (
+        (odd, row["line"] - 1, row["after_seq"], 1, "a"),
+        (odd, row["line"], row["after_seq"] - 1, 2, "a"),
+        (odd, row["line"], row["after_seq"], row["byte_offset"] + 1, "z"),
+        (other, row["line"], row["after_seq"], 1, "a"),
+    ):
+        w.connection.execute(
+            "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, 'damaged', x'00')",
+            (file, line, byte_offset, after_seq, reason),
+        )
+
+
+def without_entries(w: World, tx: Recorder) -> None:
+    """Let a file have no entry so far, and its last line a piece before the first one."""
+    tail = offsets(w)[-1]
+    w.connection.execute(
+        "UPDATE import_file SET session_no = NULL WHERE import_file_no = ?",
+        (w.no(f"import_file {ODD}"),),
+    )
+    w.connection.execute("UPDATE quarantine SET after_seq = -1 WHERE byte_offset = ?", (tail,))
 
 
 def forget_archives(w: World, tx: Recorder) -> None:
@@ -414,6 +491,92 @@ READS = [
     *known("main/sessions.json", session_no=None, session_id=None, session_last_seq=0),
     tail(ODD),
     tail("west/odd.jsonl"),
+    tail(ODD, "tail, and no other piece", beside_a_tail),
+    tail(ODD, "tail before the first entry", without_entries),
+    *(
+        Read(
+            f"import_file.{statement}",
+            "the first name of a session, and of a file without one",
+            params,
+            lambda w, name=name, first=first: [
+                {"import_file_no": name, "first_import_file_no": w.no(f"import_file {first}")}
+            ],
+        )
+        for name, first in ((f"{CLEAN}.link", CLEAN), ("west/sessions.json", "west/sessions.json"))
+        for statement, params in (
+            ("known", {"paths": json.dumps([f"/imports/{name}"])}),
+            ("by_path", {"path": f"/imports/{name}"}),
+        )
+    ),
+    Read(
+        "import_file.files",
+        "the first name of a session, and of a file without one",
+        lambda w: {"after_no": w.no(f"import_file {GROWING}") - 1, "limit": 4, "session_no": None},
+        lambda w: [
+            {
+                "name": name,
+                "session_id": session_id,
+                "first_import_file_no": w.no(f"import_file {first}"),
+            }
+            for name, session_id, first in (
+                (GROWING, None, GROWING),
+                ("west/rest.jsonl.reset.1", "rest", "west/rest.jsonl.reset.1"),
+                ("main/clean.jsonl.link", "import-clean", "main/clean.jsonl"),
+                (f"{CLEAN}.link", "import-work", CLEAN),
+            )
+        ],
+        set_columns(f"import_file {GROWING}", session_no=None),
+    ),
+    Read(
+        "import_file.files",
+        "of one that has an archive",
+        lambda w: {"after_no": w.no(f"import_file {GROWING}"), "limit": 1, "session_no": None},
+        [{"name": "west/rest.jsonl.reset.1", "session_id": "old"}],
+        set_columns(REST, session_no="session old"),
+    ),
+    Read(
+        "import_file.in_folder",
+        "the other folder, and no file beside it",
+        {"folder": "/imports/west"},
+        [
+            {"path": f"/imports/west/{name}"}
+            for name in ("clean.jsonl", "clean.jsonl.link", "odd.jsonl", "rest.jsonl.reset.1")
+        ],
+        set_columns(f"import_file {GROWING}", path="/imports/west0"),
+    ),
+    Read(
+        "import_file.foreign_parents",
+        "from its first entry on",
+        lambda w: {
+            "low_no": w.no("entry twin-fork/1"),
+            "high_no": w.no("entry twin-fork/1"),
+            "session_no": w.no("session twin-fork"),
+        },
+        [{"parent_no": "twin/18"}],
+    ),
+    Read(
+        "import_file.foreign_parents",
+        "of a session that stands alone",
+        lambda w: {
+            "low_no": w.no("entry twin/1"),
+            "high_no": w.no("entry twin/18"),
+            "session_no": w.no("session twin"),
+        },
+        [],
+    ),
+    Read(
+        "import_file.shared_entries",
+        "the first of a branch, that has no parent",
+        lambda w: {
+            "low_no": w.no("entry twin/1"),
+            "high_no": w.no("entry twin/2"),
+            "branch_no": w.no("branch twin/1"),
+        },
+        lambda w: [
+            {"entry_no": "twin/1", "parent_id": None},
+            {"entry_no": "twin/2", "parent_id": w.row("entry twin/1")["entry_id"]},
+        ],
+    ),
     Read(
         "import_file.known",
         "a file without a tail, beside one with a tail",
@@ -429,7 +592,7 @@ READS = [
     Read(
         "import_file.by_inode",
         "of two names, and of no index",
-        {"inodes": json.dumps([f"1:{CLEAN}", "9:work", "8:8"])},
+        {"inodes": json.dumps([f"1:{CLEAN}", "9:west", "8:8"])},
         [
             {"import_file_no": CLEAN, "path": f"/imports/{CLEAN}"},
             {"import_file_no": f"{CLEAN}.link", "path": f"/imports/{CLEAN}.link"},

@@ -12,7 +12,7 @@ from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded
 from sessiondb.transcript.keys import parse_key
 from tests.support.core import user
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Recorder, World
 from tests.support.world_build import NOW, SECOND
 
@@ -507,20 +507,6 @@ def imports_of_running(w: World, _tx: Recorder) -> None:
 AHEAD = NOW + 60 * SECOND
 
 
-def set_columns(label: str, **columns: Any) -> Any:
-    """Change columns of a row, by plain SQL. A session is named by its label."""
-
-    def change(w: World, _tx: Recorder) -> None:
-        table, _, _ = label.partition(" ")
-        for column, value in columns.items():
-            number = w.no(value) if column == "session_no" else value
-            w.connection.execute(
-                f"UPDATE {table} SET {column} = ? WHERE {table}_no = ?", (number, w.no(label))
-            )
-
-    return change
-
-
 READS = [
     Read(
         "inbox.by_event",
@@ -583,6 +569,8 @@ READS = [
             ("running-too", "main", 9, 1),
             ("resumed", "cron", 9, 1),
             ("cut", "wide", 9, 0),
+            ("cut", "main", 9, 1),
+            ("resumed", "resume", 9, 1),
         )
     ),
     *(
@@ -721,6 +709,27 @@ READS = [
             {"session_id": "cut-too", "state_before": None, "damaged": 0, "holder_no": None},
             {"session_id": "cut", "state_before": None, "damaged": 0, "holder_no": None},
         ],
+    ),
+    Read(
+        "inbox.interrupted",
+        "not with a turn that came later",
+        {"before_no": 2**62, "limit": 9},
+        [
+            {"session_id": name, "state_before": "failed" if name == "cut-failed" else None}
+            for name in ("import-blank", "import-odd", "cut-failed", "cut-too", "cut")
+        ],
+        set_columns("turn m-sent#1", session_no="session cut-too"),
+    ),
+    Read(
+        "inbox.interrupted",
+        "not with an earlier turn for the same message",
+        {"before_no": 2**62, "limit": 3},
+        [
+            {"session_id": "import-blank", "state_before": None},
+            {"session_id": "import-odd", "state_before": None},
+            {"session_id": "cut-failed", "state_before": "aborted"},
+        ],
+        set_columns("turn failed-before#1", inbox_no="inbox cut-failed"),
     ),
     Read(
         "inbox.interrupted_by",

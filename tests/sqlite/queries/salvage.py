@@ -12,7 +12,7 @@ from unittest.mock import ANY
 
 from sessiondb.backend import AnyStatement
 from tests.support import statement_cases
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, lost, set_columns
 from tests.support.world import FRESH, Changes, Recorder, World
 from tests.support.world_build import NOW
 
@@ -579,8 +579,18 @@ def numbers(w: World) -> dict[str, int]:
     return {"low_no": low_no | 3, "high_no": low_no | 9}
 
 
-PAGES = [
-    walk("sessions", "session", {"session_id": "session_id"}, cursor="after_no"),
+def aside(w: World, tx: Recorder) -> None:
+    """Set the entries of two like sessions aside. The sessions have one entry id in common."""
+    w.connection.execute(
+        "UPDATE entry SET entry_id = 'common' WHERE entry_no IN (?, ?)",
+        (w.no("entry live/13"), w.no("entry twin/13")),
+    )
+    for name in ("live", "twin"):
+        low_no = w.no(f"session {name}") << 32
+        tx.run("salvage.set_aside_entries", low_no=low_no, high_no=low_no | 0xFFFFFFFF)
+
+
+WALKS = [
     walk("bindings", "binding", {"session_no": "session_no"}),
     walk("branches", "branch", {"session_no": "session_no"}),
     walk("compactions", "compaction", {"instance_no": "instance_no"}),
@@ -590,6 +600,31 @@ PAGES = [
     walk("events", "event", {"session_no": "session_no"}),
     walk("import_files", "import_file", {"session_no": "session_no"}),
     walk("archives", "archive", {"session_no": "session_no"}),
+]
+WALK = {page.statement.partition(".")[2]: page for page in WALKS}
+PAGES = [
+    walk("sessions", "session", {"session_id": "session_id"}, cursor="after_no"),
+    *WALKS,
+    # What a row points at is lost. The row is found all the same: salvage puts it right.
+    *(lost(page, "session", "found_session_no") for page in WALKS),
+    lost(WALK["compactions"], "instance", "found_instance_no"),
+    lost(WALK["turns"], "lane", "found_lane"),
+    lost(WALK["turns"], "instance", "found_instance_no"),
+    lost(WALK["turns"], "inbox", "found_inbox_no"),
+    lost(WALK["inbox"], "lane", "found_lane"),
+    lost(WALK["inbox"], "turn", "found_turn_no"),
+    lost(WALK["inbox"], "entry", "found_entry_no"),
+    lost(WALK["outbox"], "turn", "turn_state"),
+    lost(WALK["outbox"], "instance", "found_instance_no"),
+    lost(WALK["import_files"], "quarantine", "last_line"),
+    Page(
+        "salvage.aside",
+        lambda w: {"low_no": -w.no("entry twin/18"), "high_no": -w.no("entry twin/10")},
+        lambda row: {"high_no": -row.entry_no - 1},
+        "entry_no",
+        [f"twin/{seq}" for seq in range(10, 19)],
+        given=aside,
+    ),
     Page(
         "salvage.numbers",
         numbers,
@@ -626,7 +661,46 @@ def next_owner(statement: str, key: str, after: str, name: str | None) -> Read:
 
 
 ODD_FILE = "import_file main/odd.jsonl"
+
+
+def aside_child(low: int, high: int, parent: int, found: int | None) -> Read:
+    """Return a search for what follows an entry of `twin`, among those from `low` to `high`."""
+    return Read(
+        "salvage.aside_child",
+        f"of {parent} from {low} to {high}",
+        lambda w: {
+            "low_no": -w.no(f"entry twin/{high}"),
+            "high_no": -w.no(f"entry twin/{low}"),
+            "parent_no": w.no(f"entry twin/{parent}"),
+        },
+        lambda w: [] if found is None else [{"payload": w.row(f"entry twin/{found}")["payload"]}],
+        aside,
+    )
+
+
+def aside_by_id(name: str, entry_id: str, found: str | None) -> Read:
+    def params(w: World) -> dict[str, Any]:
+        return {"aside_no": -w.no("entry " + name) >> 32, "entry_id": entry_id}
+
+    return Read(
+        "salvage.aside_by_id",
+        f"{entry_id} of {name}",
+        params,
+        [] if found is None else [{"entry_no": f"-{found}"}],
+        aside,
+    )
+
+
 READS = [
+    # Entries 14 and 15 follow entry 13, and 12, 16 and 17 follow 11.
+    aside_child(12, 18, 13, 14),
+    aside_child(15, 18, 13, 15),
+    aside_child(12, 15, 11, 12),
+    aside_child(17, 17, 11, 17),
+    aside_child(13, 15, 11, None),
+    aside_by_id("twin/1", "common", "twin/13"),
+    aside_by_id("live/1", "common", "live/13"),
+    aside_by_id("live/1", "another", None),
     joined(
         "turns",
         "turn held-too#1",
@@ -635,6 +709,13 @@ READS = [
         session_no="held-too",
     ),
     joined("inbox", "inbox held-too", turn_state="running", found_role="user", is_users=1),
+    Read(
+        "salvage.inbox",
+        "of two roles the last one counts",
+        lambda w: {"after": w.no("inbox held-too") - 1, "limit": 1},
+        [{"inbox_no": "held-too", "is_users": 1}],
+        set_columns("inbox held-too", payload='{"role": "assistant", "role": "user"}'),
+    ),
     joined("outbox", "outbox web:sent", turn_state="completed", session_no="sent"),
     joined("import_files", "import_file main/odd.jsonl", found_quarantined=3, last_line=6),
     joined("import_files", "import_file main/clean.jsonl", found_quarantined=0, last_line=None),

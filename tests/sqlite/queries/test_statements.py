@@ -32,7 +32,6 @@ NO_PAGE_BEHIND = {
     "recovery.overdue_compactions": "what was returned is ended, and not returned again",
     "recovery.running_compactions": "what was returned is given up, and not returned again",
     "registry.heard": "how far it looks back",
-    "salvage.aside": "the statement needs entries that were set aside: tests/salvage has them",
     "status.branches": "the first, for a person",
     "status.processes": "the newest, for a person",
     "status.running": "the oldest, for a person",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, lost, set_columns, without
 from tests.support.world import ENTRIES, Recorder, World
 
 CHANGES: list[Change] = []
@@ -40,62 +40,85 @@ def walk(table: str, *columns: str) -> Page:
     )
 
 
+INBOX = walk("inbox", "session_no", "turn_no", "entry_no", "state")
+TURNS = walk("turn", "state", "inbox_no")
+OUTBOX = walk("outbox", "session_no", "turn_no", "instance_no", "state")
+IMPORT_FILES = walk("import_file", "path", "lines", "quarantined")
+BRANCHES = Page(
+    "verify.branches",
+    of_session("twin", after_no=0),
+    lambda row: {"after_no": row.branch_no},
+    ("branch_no", "first_no", "first_parent_no", "found_fork_no", "found_parent_branch_no"),
+    lambda w: [
+        (
+            branch,
+            branch,
+            w.row(f"entry {parent}")["entry_no"] if parent else None,
+            w.row(f"entry {parent}")["entry_no"] if parent else None,
+            w.no("branch twin/1") if parent else None,
+        )
+        for branch, parent in (
+            ("twin/1", None),
+            ("twin/14", "twin/13"),
+            ("twin/17", "twin/11"),
+        )
+    ],
+)
+ENTRIES_OF = Page(
+    "verify.entries",
+    span("twin", 10, 18),
+    lambda row: {"low_no": row.entry_no + 1},
+    ("entry_no", "branch_no", "parent_no"),
+    lambda w: [
+        tuple(
+            w.before.shown(name, w.row(f"entry twin/{seq}")[name])
+            for name in ("entry_no", "branch_no", "parent_no")
+        )
+        for seq in range(10, 19)
+    ],
+)
+EPOCHS = Page(
+    "verify.epochs",
+    of_session("twin", low_epoch=0, high_epoch=2),
+    lambda row: {"low_epoch": row.epoch + 1},
+    ("reason", "boundary_no", "closed_head_no", "boundary_type"),
+    [
+        ("start", None, "twin/9", None),
+        ("compaction", "twin/10", "twin/15", "compaction"),
+        ("branch", "twin/10", None, "compaction"),
+    ],
+)
+COMPACTIONS = Page(
+    "verify.compactions",
+    of_session("job-tired", after_no=0),
+    lambda row: {"after_no": row.compaction_no},
+    "compaction_id",
+    ["tired-failed", *(f"tired-rejected-{count}" for count in range(3))],
+)
 PAGES = [
-    walk("inbox", "session_no", "turn_no", "entry_no", "state"),
-    walk("turn", "state", "inbox_no"),
-    walk("outbox", "session_no", "turn_no", "instance_no", "state"),
-    walk("import_file", "path", "lines", "quarantined"),
-    Page(
-        "verify.branches",
-        of_session("twin", after_no=0),
-        lambda row: {"after_no": row.branch_no},
-        ("branch_no", "first_no", "first_parent_no", "found_fork_no", "found_parent_branch_no"),
-        lambda w: [
-            (
-                branch,
-                branch,
-                w.row(f"entry {parent}")["entry_no"] if parent else None,
-                w.row(f"entry {parent}")["entry_no"] if parent else None,
-                w.no("branch twin/1") if parent else None,
-            )
-            for branch, parent in (
-                ("twin/1", None),
-                ("twin/14", "twin/13"),
-                ("twin/17", "twin/11"),
-            )
-        ],
-    ),
-    Page(
-        "verify.entries",
-        span("twin", 10, 18),
-        lambda row: {"low_no": row.entry_no + 1},
-        ("entry_no", "branch_no", "parent_no"),
-        lambda w: [
-            tuple(
-                w.before.shown(name, w.row(f"entry twin/{seq}")[name])
-                for name in ("entry_no", "branch_no", "parent_no")
-            )
-            for seq in range(10, 19)
-        ],
-    ),
-    Page(
-        "verify.epochs",
-        of_session("twin", low_epoch=0, high_epoch=2),
-        lambda row: {"low_epoch": row.epoch + 1},
-        ("reason", "boundary_no", "closed_head_no", "boundary_type"),
-        [
-            ("start", None, "twin/9", None),
-            ("compaction", "twin/10", "twin/15", "compaction"),
-            ("branch", "twin/10", None, "compaction"),
-        ],
-    ),
-    Page(
-        "verify.compactions",
-        of_session("job-tired", after_no=0),
-        lambda row: {"after_no": row.compaction_no},
-        "compaction_id",
-        ["tired-failed", *(f"tired-rejected-{count}" for count in range(3))],
-    ),
+    INBOX,
+    TURNS,
+    OUTBOX,
+    IMPORT_FILES,
+    BRANCHES,
+    ENTRIES_OF,
+    EPOCHS,
+    COMPACTIONS,
+    # What a row points at is lost. The row is found all the same, or nobody would hear of it.
+    *(lost(page, "session", "session_id") for page in (INBOX, TURNS, OUTBOX, IMPORT_FILES)),
+    lost(INBOX, "turn", "turn_state"),
+    lost(INBOX, "entry", "found_role"),
+    lost(INBOX, "event", "told_kind"),
+    lost(TURNS, "inbox", "inbox_state"),
+    lost(OUTBOX, "turn", "turn_state"),
+    lost(IMPORT_FILES, "quarantine", "last_line"),
+    lost(BRANCHES, "entry", "found_fork_no"),
+    lost(ENTRIES_OF, "branch", "found_branch_no"),
+    lost(EPOCHS, "entry", "found_head_no"),
+    lost(EPOCHS, "entry", "found_boundary_no"),
+    lost(COMPACTIONS, "entry", "found_entry_no"),
+    lost(COMPACTIONS, "entry", "cut_branch_no"),
+    lost(COMPACTIONS, "epoch", "epoch_reason"),
 ]
 
 
@@ -248,6 +271,65 @@ READS = [
         lambda w: {**span("job-busy")(w), **of_session("job-busy")(w)},
         [{"session_no": "job-busy", "running": 1, "boundary_type": None}],
     ),
+    Read(
+        "verify.session",
+        "both ends of its numbers",
+        lambda w: {**span("twin", 0, 18)(w), **of_session("twin")(w)},
+        lambda w: [{"last_no": w.no("entry twin/18"), "after_head_no": w.no("entry twin/18")}],
+        set_columns("session twin", head_no="entry twin/17"),
+    ),
+    Read(
+        "verify.session",
+        "that has a header only",
+        lambda w: {**span("twin-ended")(w), **of_session("twin-ended")(w)},
+        lambda w: [{"last_no": w.no("entry twin-ended/0"), "last_epoch": 0}],
+    ),
+    *(
+        Read(
+            "verify.session",
+            f"whose head is entry {head}, before others of its branch",
+            lambda w: {**span("twin")(w), **of_session("twin")(w)},
+            lambda w, after=after: [{"after_head_no": w.no(f"entry twin/{after}")}],
+            set_columns("session twin", head_no=f"entry twin/{head}", branch_no="branch twin/1"),
+        )
+        for head, after in ((10, 11), (13, 15))
+    ),
+    *(
+        Read(
+            "verify.session",
+            f"without any {table}",
+            lambda w: {**span("twin")(w), **of_session("twin")(w)},
+            [{"session_no": "twin", **dict.fromkeys(columns)}],
+            without(table),
+        )
+        for table, columns in (
+            ("entry", ("header_type", "last_no", "found_head_no", "boundary_type")),
+            ("epoch", ("last_epoch", "open_epoch")),
+        )
+    ),
+    Read(
+        "verify.successor",
+        "of a context that kept entries",
+        lambda w: {"inbox_no": w.no("inbox held-too")},
+        lambda w: [
+            {
+                "session_no": "held-too",
+                "state": "claimed",
+                "turn_no": "held-too#1",
+                "entry_no": "held-too/1",
+                "turn_state": "running",
+                "boundary_no": "twin/10",
+                "first_kept_no": "twin/9",
+            }
+        ],
+        set_columns("entry held-too/1", boundary_no="entry twin/10"),
+    ),
+    Read(
+        "verify.successor",
+        "that waits",
+        lambda w: {"inbox_no": w.no("inbox told")},
+        [{"session_no": "told", "turn_no": None, "turn_state": None, "branch_no": None}],
+    ),
     entry(
         "twin/15",
         found_parent_no="twin/13",
@@ -364,6 +446,33 @@ READS = [
         "that waits",
         lambda w: {"after_no": w.no("inbox told") - 1, "limit": 1},
         [{"inbox_no": "told", "session_id": "told", "turn_state": None, "found_role": None}],
+    ),
+    Read(
+        "verify.inbox",
+        "of two roles the last one counts",
+        lambda w: {"after_no": w.no("inbox held-too") - 1, "limit": 1},
+        [{"inbox_no": "held-too", "is_users": 1}],
+        set_columns("inbox held-too", payload='{"role": "assistant", "role": "user"}'),
+    ),
+    Read(
+        "verify.inbox",
+        "whose sender was told of its end",
+        lambda w: {"after_no": w.no("inbox dead-too") - 1, "limit": 1},
+        lambda w: [
+            {
+                "inbox_no": "dead-too",
+                "told_kind": "message_dead",
+                "told_audience": "user",
+                "told_session_no": w.no("session dead-too"),
+                "told_inbox_no": w.no("inbox dead-too"),
+            }
+        ],
+    ),
+    Read(
+        "verify.turns",
+        "that runs, behind another of its session",
+        lambda w: {"after_no": w.no("turn resuming#2") - 1, "limit": 1},
+        [{"turn_no": "resuming#2", "running": 1}],
     ),
     Read(
         "verify.turns",
