@@ -79,8 +79,8 @@ async def test_an_append_whose_time_is_up_tells_the_truth(
     tmp_db: Path, gate: Gate, where: str
 ) -> None:
     async with opened(tmp_db) as db:
-        session = await db.create_session()
         for timeout_s in DEADLINES_S:
+            session = await db.create_session()  # `nothing_is_left` appends to it
             outcome = await held_past_its_deadline(gate, where, session, timeout_s)
             arrived = [entry.role for entry in await session.entries()]
             if isinstance(outcome, NotExecuted):
