@@ -16,7 +16,7 @@ What it promises
 What survives a crash: every delivered result, and perhaps the batch that was in COMMIT.
 Never a part of a batch.
 
-After an I/O error the connection is closed and opened again, with growing pauses. Until
+After an I/O error the connection is closed and opened again (`write_connection.py`). Until
 then writes fail with a typed error and reads continue. If the error came from COMMIT, the
 outcome of the batch is unknown: the frame that commits it may be in the WAL, and a
 recovery after a crash may find it.
@@ -51,20 +51,15 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import Limits
 
-from . import wal_link
-from .alive_file import SUFFIX, Hold
 from .batch import Batch, WriterStats
-from .checkpoint import Checkpointer, truncate
-from .connection import Durability, close_quietly, connect_writer, jitter, log, when_unlocked
+from .connection import Durability, jitter, log
 from .held_files import HeldFiles, changed_while_open
-from .instance import hold_again, register, sign_off, write_lock_holder, write_locked
+from .instance import write_lock_holder, write_locked
 from .request_queue import Pending, Request, RequestQueue
-from .schema import create_or_migrate, is_new, refuse_newer
+from .schema import refuse_newer
 from .transaction import SPOILING, WriteTransaction, plain_result, reraise, translate
 from .waiter import notify_all
-
-# Pauses between attempts to open a failed connection again.
-REOPEN_PAUSE_S = (0.05, 5.0)
+from .write_connection import WriteConnection
 
 
 class Writer:
@@ -84,23 +79,20 @@ class Writer:
         self._on_change = on_change
         self.limits = limits
         self.stats = WriterStats()
-        self.checkpoints = Checkpointer(limits, path)
-        self._hold: Hold | None = None
-        self._without_lock = without_lock
         self.queue = RequestQueue(path, limits)
-        self._durability = durability
-        self._program = program
-        self._connection: apsw.Connection | None = None
-        self._files = HeldFiles(path, ())
-        self._wal_is_saved = False
-        self._reopen_at = 0.0
-        self._reopen_pause_s = 0.0  # the first attempt after a good commit is immediate
-        self._reopen_error = ""
+        self._connection = WriteConnection(
+            path,
+            limits,
+            durability,
+            program,
+            self.stats,
+            now_ms=lambda: _now_ms(),
+            on_loss=self._drop_running_tasks,
+            without_lock=without_lock,
+        )
+        self.checkpoints = self._connection.checkpoints
         self._batch: Batch | None = None
         self._task_is_next = False
-        self._is_linked = False  # whether the transaction at hand names its WAL
-        self._link_is_due = False  # whether the WAL has begun without its name
-        self._data_version = 0
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="sessiondb-writer", daemon=True)
 
@@ -125,19 +117,19 @@ class Writer:
 
     def files(self) -> HeldFiles:
         """Return the files that the write connection has open."""
-        return self._files
+        return self._connection.files
 
     @property
     def instance_no(self) -> int:
         """This process's row in `instance`. 0 before it is registered."""
-        return 0 if self._hold is None else self._hold.instance_no
+        return self._connection.instance_no
 
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
         return {
             **asdict(self.stats),
             **self.queue.snapshot(),
-            "connected": self._connection is not None,
+            "connected": self._connection.live is not None,
             "wal_bytes": self.checkpoints.wal_bytes,
             "checkpoint": asdict(self.checkpoints.stats),
         }
@@ -146,13 +138,9 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            self._open(HeldFiles.database(self.path))
-            self._register()
-            self._fold_at_start()
+            self._connection.start()
         except BaseException as error:  # noqa: BLE001  # it is raised in start()
-            close_quietly(self._connection)
-            self._connection = None
-            self._release()
+            self._connection.give_up()
             self._ready.set_exception(error)
             return
         self._ready.set_result(None)
@@ -173,80 +161,13 @@ class Writer:
     def _checkpoint_if_due(self) -> None:
         if self.checkpoints.due_in_s != 0.0:
             return
-        if self._connection is None or self._files.changed() is not None:
+        connection = self._connection.live
+        if connection is None or self._connection.files.changed() is not None:
             self.checkpoints.postpone()  # or the thread would ask again without a pause
         else:
             self.queue.running = "checkpoint"
-            self.checkpoints.run_due(self._connection)
+            self.checkpoints.run_due(connection)
             self.queue.running = ""
-
-    def _open(self, database: HeldFiles) -> None:
-        timeout_s = self.limits.busy_timeout_s
-        connection = connect_writer(
-            self.path,
-            self._durability,
-            timeout_s,
-            is_new=lambda opened: is_new(opened, self.path),
-            create=lambda opened: create_or_migrate(opened, self.path),
-        )
-        try:
-            when_unlocked(
-                lambda: create_or_migrate(connection, self.path),
-                timeout_s=timeout_s,
-                what="setting up",
-                path=self.path,
-            )
-            # The hook also switches SQLite's automatic checkpoints off: they are such a hook.
-            connection.set_wal_hook(self.checkpoints.on_commit)
-            self._data_version = int(connection.pragma("data_version"))
-            self._files = database.with_wal()
-        except BaseException:
-            database.close(connection)
-            raise
-        self._connection = connection
-
-    def _register(self) -> None:
-        """Insert this process's row, before any request: leases and jobs will name it."""
-        assert self._connection is not None
-        self._hold = register(
-            self._connection,
-            self.path,
-            self._program,
-            now_ms=_now_ms,
-            timeout_s=self.limits.busy_timeout_s,
-            without_lock=self._without_lock,
-        )
-
-    def _fold_at_start(self) -> None:
-        """Fold what is in the WAL, so that the file alone lacks nothing that came before.
-
-        A large WAL waits for a pause: opening takes no longer because of it.
-        """
-        assert self._connection is not None
-        if self.checkpoints.wal_bytes < self.limits.wal_bytes_max:
-            self.checkpoints.fold(self._connection)
-
-    def _keep_alive(self, connection: apsw.Connection) -> None:
-        """Lock this process's byte anew when the lock file was moved, deleted or replaced.
-
-        Before each transaction, so before anything is claimed. What cannot be done is tried
-        again before the next one. Meanwhile others cannot tell whether this process lives,
-        and leave its work to its leases, as they do from the moment the file has gone.
-        """
-        assert self._hold is not None
-        if self._hold.is_named():
-            return
-        try:
-            self._hold = hold_again(connection, self.path, self._hold, now_ms=_now_ms)
-        except StoreBusy:
-            return
-        except (SessionDBError, apsw.Error) as error:
-            log.error("%s: its lock file was moved or deleted: %s", self.path, error)
-        else:
-            log.warning(
-                "%s: its lock file was moved or deleted while it was in use. It was made anew",
-                self.path + SUFFIX,
-            )
 
     def _end(self) -> None:
         """Fail what is left, sign off, fold the WAL, close.
@@ -271,42 +192,7 @@ class Writer:
                 StoreClosed(f"{self.path}: the database was closed before {request.op} was done.")
             )
         self._deliver(left)
-        try:
-            self._sign_off_and_close()
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        """Give up this process's byte: its registration is closed, or others will close it."""
-        if self._hold is not None:
-            self._hold.release()
-
-    def _sign_off_and_close(self) -> None:
-        connection = self._connection
-        if connection is None:
-            self.stats.sign_off_error = f"{self.path}: it failed, and could not be opened again"
-            return
-        if self._files.changed() is None:
-            self._sign_off(connection)
-            truncate(connection)
-        self._files.spare_others(connection)
-        close_quietly(connection)
-        self._connection = None
-
-    def _sign_off(self, connection: apsw.Connection) -> None:
-        try:
-            sign_off(
-                connection,
-                self.path,
-                self.instance_no,
-                now_ms=_now_ms,
-                timeout_s=self.limits.busy_timeout_s,
-            )
-        except (SessionDBError, apsw.Error) as error:
-            # The row then looks like that of a process that died, which recover() handles:
-            # nothing is lost.
-            self.stats.sign_off_error = f"could not sign off from {self.path}: {error}"
-            log.warning("could not sign off from %s: %s", self.path, error)
+        self._connection.end()
 
     # -- one batch ---------------------------------------------------------------------
 
@@ -314,6 +200,10 @@ class Writer:
         connection = self._begin(pending)
         if connection is None:
             return
+        # Critical section "transaction". Lock: the database's write lock, from _begin to
+        # _commit. Invariants: until its end the schema is one that this release knows. A body
+        # runs once, and its changes are in the transaction wholly or not at all. No caller is
+        # woken inside.
         self._batch = batch = Batch(
             time.monotonic(), _now_ms(), in_background=pending is self.queue.steps
         )
@@ -330,19 +220,19 @@ class Writer:
         """Begin a transaction for what is queued. None when nothing is, or it cannot begin."""
         if not pending:
             return None
-        connection = self._connection or self._reopen()
+        connection = self._connection.live or self._reopen()
         if connection is None or not self._has_its_files():
             return None
-        self._keep_alive(connection)
-        self._is_linked = self._link_is_due or self.checkpoints.starts_over(connection)
+        self._connection.keep_alive(connection)
+        self._connection.foresee_wal(connection)
         try:
             connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
             if not self._outwait(connection, pending):
                 return None
-            self._is_linked = True  # the others may have folded it meanwhile
+            self._connection.has_waited()
         except apsw.Error as error:
-            self._drop_connection(error)
+            self._connection.drop(error)
             return None
         return connection if self._prepare(connection) else None
 
@@ -351,53 +241,19 @@ class Writer:
         if not self._knows_the_schema(connection):
             return False
         try:
-            if self._is_linked:
-                wal_link.renew(WriteTransaction(connection, 0, self.instance_no))
+            self._connection.name_wal(connection)
         except SessionDBError as error:
-            self._rollback(connection)
-            self._drop_connection(apsw.IOError(str(error)))
+            self._connection.roll_back(connection)
+            self._connection.drop(apsw.IOError(str(error)))
             return False
         return True
 
-    def _link_alone(self, connection: apsw.Connection) -> None:
-        """Name a WAL that another process's checkpoint let begin before its name was in it."""
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            wal_link.renew(WriteTransaction(connection, 0, self.instance_no))
-            connection.execute("COMMIT")
-        except (SessionDBError, apsw.Error) as error:
-            # The commit before it is durable, whatever becomes of this one.
-            log.info("%s: its WAL is named by the next commit: %s", self.path, error)
-            self._rollback(connection)
-            self._link_is_due = True
-
     def _has_its_files(self) -> bool:
         """Check that the names still name the open files. If not, refuse what is queued."""
-        name = self._files.changed()
-        if name is None:
-            return True
-        effect = "Nothing was changed."
-        if self._save_nameless_wal():
-            effect += " What the -wal held is in the database now."
-        self._fail_queued(lambda op: changed_while_open(name, op, effect))
-        return False
-
-    def _save_nameless_wal(self) -> bool:
-        """Fold a -wal that was deleted into the database, as long as this process has it open.
-
-        It holds commits that were acknowledged, and is gone when this process ends.
-        Return whether all of it is in the database.
-        """
-        if not self._wal_is_saved and self._connection is not None:
-            if not self._files.may_save_wal():
-                return False
-            self._wal_is_saved = self.checkpoints.fold(self._connection)
-            log.error(
-                "%s-wal was deleted while it was open. What it held is %s the database",
-                self.path,
-                "now in" if self._wal_is_saved else "NOT in",
-            )
-        return self._wal_is_saved
+        refusal = self._connection.refusal()
+        if refusal is not None:
+            self._fail_queued(refusal)
+        return refusal is None
 
     def _knows_the_schema(self, connection: apsw.Connection) -> bool:
         """Check that no newer release has migrated the file. If one has, refuse what is queued."""
@@ -405,12 +261,12 @@ class Writer:
             refuse_newer(connection, self.path)
         except NewerSchema as error:
             newer, fields = str(error), error.fields
-            self._rollback(connection)
+            self._connection.roll_back(connection)
             self._fail_queued(lambda op: NewerSchema(f"{op}: {newer}", **fields))
             return False
         except apsw.Error as error:
-            self._rollback(connection)
-            self._drop_connection(error)
+            self._connection.roll_back(connection)
+            self._connection.drop(error)
             return False
         return True
 
@@ -432,7 +288,7 @@ class Writer:
                 if time.monotonic() >= refuse_from:
                     self._refuse_overdue()
             except apsw.Error as error:
-                self._drop_connection(error)
+                self._connection.drop(error)
                 return False
             else:
                 return True
@@ -446,7 +302,7 @@ class Writer:
             return
         self.stats.busy_timeouts += len(overdue)
         for request in overdue:
-            holder = write_lock_holder(self._connection, self.path)
+            holder = write_lock_holder(self._connection.live, self.path)
             request.fail(write_locked(request.op, self.path, holder, timeout_s))
         self._deliver(overdue)
 
@@ -528,7 +384,7 @@ class Writer:
         # The whole transaction is rolled back: the body was alone in it, or SQLite has rolled
         # everything back by itself (full disk, I/O error). The neighbours ran once and must
         # not run again, so each gets an error.
-        self._rollback(connection)
+        self._connection.roll_back(connection)
         batch.is_over = True
         batch.fail(
             lambda op: NotExecuted(
@@ -539,22 +395,13 @@ class Writer:
             "not_executed",
         )
         if failure is not None:
-            self._drop_connection(failure)
-
-    def _rollback(self, connection: apsw.Connection) -> None:
-        self.stats.rollbacks += 1
-        if not connection.in_transaction:
-            return
-        try:
-            connection.execute("ROLLBACK")
-        except apsw.Error as error:
-            self._drop_connection(error)
+            self._connection.drop(failure)
 
     def _commit(self, connection: apsw.Connection, batch: Batch) -> None:
         """Make the batch durable. Only then do its requests count as committed."""
         if not batch.succeeded:
-            if self._connection is connection and connection.in_transaction:
-                self._rollback(connection)
+            if self._connection.live is connection and connection.in_transaction:
+                self._connection.roll_back(connection)
             return
         try:
             connection.execute("COMMIT")
@@ -562,7 +409,7 @@ class Writer:
             # A deferred foreign key: SQLite refuses to commit, before it writes anything.
             message = f"COMMIT was refused: {error}. Nothing was changed."
             batch.fail(lambda op: ConstraintFailed(f"{op}: {message}"), "not_executed")
-            self._rollback(connection)
+            self._connection.roll_back(connection)
             return
         except apsw.Error as error:
             cause = "the disk is full" if isinstance(error, apsw.FullError) else "an I/O error"
@@ -572,25 +419,24 @@ class Writer:
             )
             self.stats.outcomes_unknown += len(batch.succeeded)
             batch.fail(lambda op: OutcomeUnknown(f"{op}: {message}"), "unknown")
-            self._rollback(connection)
-            self._drop_connection(error)
+            self._connection.roll_back(connection)
+            self._connection.drop(error)
             return
-        name = self._files.changed()
-        if name is not None and not self._save_nameless_wal():
+        # Critical section "acknowledgement". Lock: none, because a name has none. Invariant:
+        # nothing is acknowledged that lies in a file without a name. So this look comes after
+        # COMMIT and before any caller is woken, and each commit has a look of its own.
+        name = self._connection.lost_in()
+        if name is not None:
             effect = "It was committed meanwhile, perhaps into a file that has no name any more."
             self.stats.outcomes_unknown += len(batch.succeeded)
             batch.fail(
                 lambda op: OutcomeUnknown(str(changed_while_open(name, op, effect))), "unknown"
             )
             return
-        if self._is_linked:
-            self._link_is_due = False
-        elif self.checkpoints.has_started_over():
-            self._link_alone(connection)
+        self._connection.note_commit(connection)
         for request in batch.succeeded:
             request.outcome = "committed"
         self.stats.commits += 1
-        self._reopen_pause_s = 0.0
 
     def _measure(self, batch: Batch) -> None:
         took_s = time.monotonic() - batch.began
@@ -608,56 +454,12 @@ class Writer:
         self.queue.finish(requests)
         self.stats.requests_undelivered += notify_all(request.waiter for request in requests)
 
-    # -- when the connection fails -----------------------------------------------------
-
-    def _drop_connection(self, error: apsw.Error) -> None:
-        """Close a failed connection. It is opened again before the next transaction."""
-        if self._connection is None:
-            return
-        log.error("%s: %s. The connection is opened again", self.path, error)
-        self._drop_running_tasks(error)
-        self._files.spare_others(self._connection)
-        close_quietly(self._connection)
-        self._connection = None
-        self._reopen_error = str(error)
-        self._schedule_reopening()
-
-    def _schedule_reopening(self) -> None:
-        """Set the next attempt: at once, then with pauses that double until a commit."""
-        self._reopen_at = time.monotonic() + self._reopen_pause_s
-        self._reopen_pause_s = min(
-            REOPEN_PAUSE_S[1], max(REOPEN_PAUSE_S[0], self._reopen_pause_s * 2)
-        )
-
     def _reopen(self) -> apsw.Connection | None:
-        """Open the failed connection again, or fail what is queued until the next attempt.
-
-        Another file that has come to the name meanwhile is not opened: the volume may be
-        gone, and an empty folder may be in its place.
-        """
-        name = self._files.changed_since_closed()
-        if name is not None:
-            self._fail_queued(lambda op: changed_while_open(name, op, "Nothing was changed."))
-            return None
-        if time.monotonic() >= self._reopen_at:
-            try:
-                self._open(self._files.without_wal())
-            except (SessionDBError, apsw.Error) as error:
-                self._reopen_error = str(error)
-                self._schedule_reopening()
-                log.error("%s cannot be opened again: %s", self.path, error)
-            else:
-                self.stats.reopened += 1
-                return self._connection
-        retry_after_ms = max(1, round((self._reopen_at - time.monotonic()) * 1000))
-        self._fail_queued(
-            lambda op: StoreBusy(
-                f"{op}: {self.path} failed and cannot be opened again yet ({self._reopen_error}). "
-                f"Nothing was changed. Retry in {retry_after_ms} ms, and check the disk.",
-                retry_after_ms=retry_after_ms,
-            )
-        )
-        return None
+        """Open the failed connection again, or fail what is queued until the next attempt."""
+        refusal = self._connection.reopen()
+        if refusal is not None:
+            self._fail_queued(refusal)
+        return self._connection.live
 
     def _fail_queued(self, make: Callable[[str], SessionDBError]) -> None:
         """Fail everything that is queued, each with an error of its own."""
@@ -674,7 +476,7 @@ class Writer:
         if not queue.step_is_due:
             return
         began = time.monotonic()
-        beside_processes = self._others_committed()
+        beside_processes = self._connection.others_committed()
         # Steps and tasks take turns. Otherwise the kind that always has more work would
         # keep the other from ever being done.
         self._task_is_next = bool(queue.tasks) and (self._task_is_next or not queue.steps)
@@ -684,18 +486,6 @@ class Writer:
             self._write_batch(queue.steps)
         self._task_is_next = not self._task_is_next
         queue.throttle.note_step(time.monotonic() - began, beside_processes=beside_processes)
-
-    def _others_committed(self) -> bool:
-        """Return whether another process has committed since the last call."""
-        if self._connection is None:
-            return False
-        try:
-            now = int(self._connection.pragma("data_version"))
-        except apsw.Error as error:
-            log.info("the data version of %s cannot be read: %s", self.path, error)
-            return False
-        moved, self._data_version = now != self._data_version, now
-        return moved
 
     def _step_maintenance(self) -> None:
         """Take one step of the oldest maintenance task, if there is one."""
@@ -708,21 +498,20 @@ class Writer:
             request.close_task()
             self.queue.remove_task(request)
             return
-        connection = self._connection or self._reopen()
+        connection = self._connection.live or self._reopen()
         failure: apsw.Error | None = None
         try:
             if connection is None:
                 raise StoreBusy(
                     f"{request.op}: {self.path} failed and cannot be opened again yet "
-                    f"({self._reopen_error}). Nothing was done. Retry in 1,000 ms, and check "
+                    f"({self._connection.error}). Nothing was done. Retry in 1,000 ms, and check "
                     "the disk.",
                     retry_after_ms=1_000,
                 )
             if request.task is None:
                 assert request.fn is not None
                 request.task = request.fn(connection)
-            if self.checkpoints.starts_over(connection):
-                self._link_alone(connection)
+            self._connection.name_before_step(connection)
             next(request.task)
             self.queue.running = ""
             return
@@ -737,7 +526,7 @@ class Writer:
         self.queue.remove_task(request)
         self._deliver([request])
         if failure is not None:
-            self._drop_connection(failure)
+            self._connection.drop(failure)
 
     def _drop_running_tasks(self, error: apsw.Error) -> None:
         """Fail the maintenance tasks of a failed connection: another cannot continue them."""

@@ -209,7 +209,7 @@ async def test_a_backup_leaves_a_file_that_took_its_name_alone(tmp_db: Path) -> 
     copy = tmp_db.with_name("copy.db")
     async with opened(tmp_db) as backend:
         await append_large(backend, 50)
-        task = backup.backup(backend._parts.writer._connection, str(copy))
+        task = backup.backup(backend._parts.writer._connection.live, str(copy))
         next(task)
         copy.write_text("mine")
         with pytest.raises(InvalidInput, match="A backup never overwrites"):

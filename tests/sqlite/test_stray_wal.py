@@ -231,8 +231,8 @@ async def test_a_creation_that_is_killed_is_begun_again(tmp_db: Path) -> None:
     for step in ("schema_text", "_wal", "register"):
         code = f"""
 import os, sys, anyio
-from sessiondb.sqlite import SqliteBackend, connection, schema, writer
-for module in (connection, schema, writer):
+from sessiondb.sqlite import SqliteBackend, connection, schema, write_connection
+for module in (connection, schema, write_connection):
     if hasattr(module, {step!r}):
         setattr(module, {step!r}, lambda *a, **o: os._exit(9))
 anyio.run(SqliteBackend.open, sys.argv[1])

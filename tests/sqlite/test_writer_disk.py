@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +12,19 @@ import pytest
 from sessiondb.errors import (
     NotExecuted,
     OutcomeUnknown,
-    StoreBusy,
     StoreFailed,
     StoreFull,
     outcome_of,
 )
 from sessiondb.limits import Limits
-from sessiondb.sqlite import SqliteBackend
 from sessiondb.sqlite.checkpoint import Checkpointer
+from tests.support.disk import Faults
 from tests.support.engine import count, held_writer, insert, opened, until
 
 pytestmark = pytest.mark.anyio
 
 # A batch takes what is queued, however long the test holds it: that bound is not the subject.
 PATIENT = Limits(batch_ms_max=60_000)
-
-
-class Faults:
-    """What the disk does wrong at the moment."""
-
-    def __init__(self) -> None:
-        self.sync: type[apsw.Error] | None = None
-        self.write: type[apsw.Error] | None = None
-        self.read: type[apsw.Error] | None = None
-        self.open: type[apsw.Error] | None = None
-
-    def heal(self) -> None:
-        self.__init__()  # type: ignore[misc]
-
-
-class FaultyVFS(apsw.VFS):
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        super().__init__("faulty", "unix", makedefault=True)
-
-    def xOpen(self, name: Any, flags: list[int]) -> Any:  # noqa: N802  # apsw's name
-        if self.faults.open:
-            raise self.faults.open("no more files today")
-        return FaultyFile(self.faults, name, flags)
-
-
-class FaultyFile(apsw.VFSFile):
-    def __init__(self, faults: Faults, name: Any, flags: list[int]) -> None:
-        self.faults = faults
-        super().__init__("unix", name, flags)
-
-    def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802
-        if self.faults.write:
-            raise self.faults.write("write")
-        super().xWrite(data, offset)
-
-    def xSync(self, flags: int) -> None:  # noqa: N802
-        if self.faults.sync:
-            raise self.faults.sync("sync")
-        super().xSync(flags)
-
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
-        if self.faults.read:
-            raise self.faults.read("read")
-        return super().xRead(amount, offset)
-
-
-@pytest.fixture
-def faults() -> Iterator[Faults]:
-    found = Faults()
-    vfs = FaultyVFS(found)
-    yield found
-    found.heal()
-    vfs.unregister()
 
 
 async def test_a_failed_sync_at_commit_means_outcome_unknown(tmp_db: Path, faults: Faults) -> None:
@@ -204,37 +148,6 @@ async def test_a_body_that_swallows_a_disk_error_does_not_commit(
         assert backend.stats()["writer"]["reopened"] == 1
 
 
-async def test_while_the_file_cannot_be_reopened_reads_continue(
-    tmp_db: Path, faults: Faults
-) -> None:
-    async with opened(tmp_db) as backend:
-        await backend.write(insert("before"), op="append")
-        assert await count(backend, "before") == 1  # one reader is connected
-        faults.sync = apsw.IOError
-        with pytest.raises(OutcomeUnknown):
-            await backend.write(insert("during"), op="append")
-        faults.open = apsw.CantOpenError
-        with pytest.raises(
-            StoreBusy, match=r"failed and cannot be opened again yet .*check the disk"
-        ) as busy:
-            await backend.write(insert("refused"), op="append")
-        assert outcome_of(busy.value) == "not_executed"
-        assert not backend.stats()["writer"]["connected"]
-        faults.heal()
-
-        async def insist() -> None:
-            while True:
-                try:
-                    await backend.write(insert("after"), op="append")
-                    return
-                except StoreBusy as error:
-                    await anyio.sleep(error.retry_after_ms / 1000)
-
-        with anyio.fail_after(30):
-            await insist()
-        assert [await count(backend, name) for name in ("before", "refused", "after")] == [1, 0, 1]
-
-
 async def test_a_checkpoint_that_fails_is_reported_and_harms_no_write(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,16 +163,3 @@ async def test_a_checkpoint_that_fails_is_reported_and_harms_no_write(
             assert "not of the WAL" in backend.stats()["writer"]["checkpoint"]["last_error"]
         await backend.write(insert("next"), op="append")
         await until(lambda: backend.stats()["writer"]["checkpoint"]["ok"] >= 1)
-
-
-async def test_a_closed_disk_does_not_keep_the_database_from_closing(
-    tmp_db: Path, faults: Faults
-) -> None:
-    backend = await SqliteBackend.open(tmp_db)
-    await backend.write(insert("x"), op="append")
-    faults.write = apsw.FullError
-    with anyio.fail_after(30):
-        await backend.close()
-    faults.heal()
-    async with opened(tmp_db) as again:
-        assert await count(again, "x") == 1

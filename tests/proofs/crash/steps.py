@@ -40,10 +40,11 @@ from typing import Any
 
 import apsw
 
-from sessiondb.sqlite import backup, engine, schema, writer
+from sessiondb.sqlite import backup, engine, schema, write_connection
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.engine import SqliteBackend
 from sessiondb.sqlite.transaction import Snapshot, WriteTransaction
+from sessiondb.sqlite.write_connection import WriteConnection
 from sessiondb.sqlite.writer import Writer
 
 
@@ -166,14 +167,14 @@ def _writer(steps: Steps) -> None:
 
 def _opening(steps: Steps) -> None:
     around(engine, "make_file", _nothing, lambda: steps.arrive("file made"))
-    around(writer, "connect_writer", _nothing, lambda: steps.arrive("connected"))
+    around(write_connection, "connect_writer", _nothing, lambda: steps.arrive("connected"))
     around(
-        Writer,
+        WriteConnection,
         "_register",
         lambda: steps.arrive("before registering"),
         lambda: steps.arrive("registered"),
     )
-    create = writer.create_or_migrate
+    create = write_connection.create_or_migrate
 
     def create_or_migrate(connection: apsw.Connection, path: str) -> None:
         def trace(_cursor: object, _sql: str, _bindings: object) -> bool:
@@ -188,7 +189,7 @@ def _opening(steps: Steps) -> None:
             connection.exec_trace = None
         steps.arrive("after schema")
 
-    writer.create_or_migrate = create_or_migrate  # type: ignore[attr-defined]
+    write_connection.create_or_migrate = create_or_migrate  # type: ignore[attr-defined]
     assert schema.create_or_migrate is create
 
 
@@ -201,13 +202,13 @@ def _maintenance(steps: Steps) -> None:
         lambda: arrive("after checkpoint"),
     )
     around(
-        writer,
+        write_connection,
         "truncate",
         lambda: arrive("before last checkpoint"),
         lambda: arrive("after last checkpoint"),
     )
     around(
-        writer,
+        write_connection,
         "close_quietly",
         lambda: arrive("before the last close"),
         lambda: arrive("after the last close"),

@@ -55,7 +55,7 @@ from sessiondb.sqlite import (
     readers,
     throttle,
     transaction,
-    writer,
+    write_connection,
 )
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.sqlite.writer import Batch, Writer
@@ -214,7 +214,7 @@ def field(
     for name, sql in STATEMENTS.items():
         monkeypatch.setitem(transaction.statements(), name, Prepared(name, sql))
     caplog.set_level(logging.CRITICAL, logger="sessiondb")  # it has much to say about such a disk
-    monkeypatch.setattr(writer, "REOPEN_PAUSE_S", (0.001, 0.02))
+    monkeypatch.setattr(write_connection, "REOPEN_PAUSE_S", (0.001, 0.02))
     monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
     monkeypatch.setattr(throttle, "PAUSE_S_MAX", 0.02)  # retention waits for the callers' loops
     return module_field
@@ -367,7 +367,7 @@ def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
             # Refused at most once more, with the time that is left of the pause. Then
             # it is stored.
             if pause_ms := await append("freed"):
-                assert pause_ms <= 1000 * writer.REOPEN_PAUSE_S[1]
+                assert pause_ms <= 1000 * write_connection.REOPEN_PAUSE_S[1]
                 await anyio.sleep(pause_ms / 1000)
                 assert await append("freed") == 0
             assert report["acknowledged"] == acknowledged + 1
@@ -521,12 +521,12 @@ def test_teeth_a_build_that_swallows_the_error_of_commit(
 ) -> None:
     def commit(self: Writer, connection: apsw.Connection, batch: Batch) -> None:
         if not batch.succeeded:
-            self._rollback(connection)
+            self._connection.roll_back(connection)
             return
         try:
             connection.execute("COMMIT")
         except apsw.Error:
-            self._rollback(connection)
+            self._connection.roll_back(connection)
         for request in batch.succeeded:
             request.outcome = "committed"
         self.stats.commits += 1
@@ -629,9 +629,9 @@ def test_teeth_a_build_that_leaves_a_failed_connection_open(
         else:
             kept.append(connection)
 
-    real = writer.close_quietly
+    real = write_connection.close_quietly
     monkeypatch.setattr(
-        writer,
+        write_connection,
         "close_quietly",
         lambda connection: keep(connection) if not kept else real(connection),
     )

@@ -29,7 +29,7 @@ from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import KIB, Limits
 from sessiondb.maintenance import archive_format
 from sessiondb.maintenance.retention import RetentionPolicy
-from sessiondb.sqlite import writer
+from sessiondb.sqlite import write_connection
 from tests.conftest import SAMPLE
 from tests.proofs.power.harness import Copy, Ledger, Workload
 from tests.support.core import reply, user
@@ -698,7 +698,7 @@ async def failing(path: Path, ledger: Ledger) -> None:
         try:
             # Nothing is gained by waiting before a failed connection is opened again:
             # this disk's luck is drawn anew each time.
-            with mock.patch.object(writer, "REOPEN_PAUSE_S", (0.0, 0.001)):
+            with mock.patch.object(write_connection, "REOPEN_PAUSE_S", (0.0, 0.001)):
                 await _all(ledger, session)
         finally:
             ledger.recorder.fails = lambda kind: False
