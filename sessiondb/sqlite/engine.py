@@ -1,14 +1,10 @@
 """The SQLite engine as the rules see it: `SqliteBackend`, a `sessiondb.backend.Backend`.
 
-It joins the parts: one writer thread (`writer.py`), a few readers (`readers.py`), and
-waiting on the event loop (`waiter.py`). The event loop's own share of a write is to make
-a request, put it in the queue and be woken: no SQL, no lock that is ever held across SQL,
-no file access. Opening and closing block for a while, and so run on a helper thread.
-
-A database that is not closed is still shut down in good order. If the program drops it,
-it is closed when it is collected (with a ResourceWarning). At the interpreter's exit an
-`atexit` function waits for queued writes. The threads are daemons, so nothing can keep
-the interpreter from exiting. A crash needs no closing at all.
+It joins the parts (`parts.py`): one writer thread (`writer.py`), a few readers
+(`readers.py`), and waiting on the event loop (`waiter.py`). The event loop's own share of
+a write is to make a request, put it in the queue and be woken: no SQL, no lock that is
+ever held across SQL, no file access. Opening (`opening.py`) and closing block for a while,
+and so run on a helper thread.
 
 A fork's child inherits the object, but neither the threads nor the locks. Every use of it
 there is refused. Its connections are left alone, because closing them would act on the
@@ -17,15 +13,10 @@ parent's files.
 
 from __future__ import annotations
 
-import atexit
 import os
-import sys
 import threading
-import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self, TypeVar
@@ -36,10 +27,7 @@ import apsw
 
 from sessiondb.backend import ReadTx, Step, Tx
 from sessiondb.errors import (
-    NewerSchema,
-    NotASessionDB,
     NotExecuted,
-    OpenError,
     ReadTooLong,
     StoreClosed,
     StoreReadOnly,
@@ -52,143 +40,29 @@ from sessiondb.process import Registered
 from . import alive_file, backup
 from . import guard as guarding
 from .backup import MaintenanceTask
-from .connection import (
-    Durability,
-    Note,
-    close_quietly,
-    connect_reader,
-    connect_visitor,
-    explain_cannot_open,
-    forget,
-    log,
-    refuse_unsafe_library,
-    when_unlocked,
-)
-from .files import make_file, resolved
-from .filesystem import refuse_second_place, refuse_unsafe_filesystem
-from .held_files import HeldFiles
-from .notifier import Notifier
-from .permissions import concerns, refuse_planted
-from .readers import Readers, ReadRequest
+from .connection import Durability, close_quietly, connect_reader, log
+from .opening import Settings, program_name, resolve, start
+from .parts import Parts, end_with
+from .permissions import concerns
+from .readers import ReadRequest
 from .request_queue import Request
-from .schema import SCHEMA_VERSION, is_new
-from .stray_wal import look_and_note, refuse_lone_wal
-from .transaction import reraise, translate
+from .schema import SCHEMA_VERSION
+from .transaction import translate
 from .waiter import new_waiter
 from .writer import Writer
 
 T = TypeVar("T")
 
-# At exit the queued writes get this long. A disk that takes longer will not recover meanwhile.
-EXIT_S_MAX = 10.0
 # A backup or a vacuum may take this long, its time in the queue included.
 MAINTENANCE_S_MAX = 24 * 3600.0
-
-
-class _Parts:
-    """What an open database consists of.
-
-    Apart from the backend object, so that it can outlive it by one clean-up.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        limits: Limits,
-        writer: Writer | None,
-        readers: Readers,
-        changes: Notifier,
-        note: Note | None,
-        visit: tuple[apsw.Connection, HeldFiles] | None = None,
-    ) -> None:
-        self.path = path
-        self.limits = limits
-        self.writer = writer
-        self.readers = readers
-        self.changes = changes
-        self.guard: guarding.Guard | None = None
-        # Of a database that was opened for reading: a connection that keeps its -wal and -shm
-        # in place while its readers have none.
-        self.visit = visit
-        self.pid = os.getpid()
-        self.closed = False
-        # A database dropped without close() stays noted: the end of its connections is unknown.
-        self.note = note
-
-    def stop(self) -> None:
-        """Ask every thread to finish. Does not wait. May be repeated."""
-        self.closed = True
-        self.changes.stop()
-        self.readers.stop()
-        if self.writer is not None:
-            self.writer.stop()
-        self._end_visit()
-
-    def close(self, timeout_s: float | None = None) -> bool:
-        """Finish queued work and close. Return whether all threads ended in time.
-
-        May be repeated.
-        """
-        self.closed = True
-        # Readers first: once the last snapshot has ended, the writer can fold the whole WAL.
-        self.changes.stop()
-        self.readers.stop()
-        done = self.readers.join(timeout_s)
-        done = self.changes.join(timeout_s) and done
-        if self.writer is not None:
-            self.writer.stop()
-            done = self.writer.join(timeout_s) and done
-        self._end_visit()
-        if self.guard is not None:
-            guarding.unwatch(self.guard)
-        if done:
-            forget(self.note)
-            self.note = None
-        return done
-
-    def _end_visit(self) -> None:
-        visit, self.visit = self.visit, None
-        if visit is not None:
-            connection, files = visit
-            files.close(connection)
-
-
-_open_parts: weakref.WeakSet[_Parts] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    for parts in list(_open_parts):
-        if parts.pid == os.getpid() and not parts.closed and not parts.close(EXIT_S_MAX):
-            log.error(
-                "%s: still writing %g s after the program ended. Acknowledged writes are safe",
-                parts.path,
-                EXIT_S_MAX,
-            )
-
-
-def _dropped(parts: _Parts) -> None:
-    """Stop the threads of a backend that was collected without close(). Does not wait."""
-    if parts.pid == os.getpid() and not parts.closed:
-        parts.stop()
-        if parts.guard is not None:
-            guarding.unwatch(parts.guard)
-        warnings.warn(
-            f"the database {parts.path} was not closed. Use `async with` or call close()",
-            ResourceWarning,
-            stacklevel=2,
-        )
 
 
 class SqliteBackend:
     """One open SQLite database. Made by `open`."""
 
-    def __init__(self, parts: _Parts) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        _open_parts.add(parts)
-        self._finalizer = weakref.finalize(self, _dropped, parts)
-        # At exit _close_all does this instead, and waits.
-        self._finalizer.atexit = False
+        end_with(self, parts)
 
     # -- opening and closing -----------------------------------------------------------
 
@@ -217,70 +91,19 @@ class SqliteBackend:
             StoreFailed, StoreFull, StoreDamaged: the disk failed, the disk is full, or the
                 file is damaged.
         """
-        limits = limits or Limits()
-        if durability not in ("full", "normal"):
-            raise OpenError(
-                f"durability is {durability!r}. Choose 'full' (survives a power cut) or 'normal' "
-                "(may lose the last commits)."
-            )
-
-        def start() -> _Parts:
-            name = _resolve(path)
-            refuse_planted(os.fspath(path), name)
-            refuse_unsafe_library()
-            refuse_second_place(name)
-            if not allow_unsafe_filesystem:
-                refuse_unsafe_filesystem(name)
-            try:
-                return (
-                    _start_visit(name, limits)
-                    if readonly
-                    else _start(
-                        name,
-                        limits,
-                        durability,
-                        program or _program(),
-                        create=create,
-                        without_lock=allow_unsafe_filesystem,
-                    )
-                )
-            except apsw.CantOpenError as error:
-                raise explain_cannot_open(name) from error
-            except apsw.ReadOnlyError as error:
-                if readonly:
-                    raise explain_cannot_open(name) from error
-                raise OpenError(
-                    f"{name}: this user may not write to it. Run as its owner, or open it with "
-                    "readonly=True."
-                ) from error
-            except apsw.Error as error:
-                reraise(error, f"opening {name}")
-
-        started: list[_Parts] = []
-        abandoned = threading.Event()
-
-        def run() -> None:
-            started.append(start())
-            if abandoned.is_set():
-                started[0].stop()
-
-        try:
-            await anyio.to_thread.run_sync(run)
-        except BaseException:
-            # Cancelled: no caller will get the backend. The helper thread may still be opening
-            # it. Each side does its part before it checks the other's, so whichever comes
-            # second stops the threads.
-            abandoned.set()
-            for parts in started:
-                parts.stop()
-            raise
-        parts = started[0]
+        settings = Settings(
+            limits=limits or Limits(),
+            durability=durability,
+            program=program or program_name(),
+            readonly=readonly,
+            create=create,
+            allow_unsafe_filesystem=allow_unsafe_filesystem,
+        )
+        parts = await start(path, settings)
         try:
             if not readonly:
-                for concern in concerns(parts.path):
-                    log.warning("%s", concern)
-            if guard is not False and not readonly:
-                parts.guard = guarding.watch(parts.path, "warn" if guard is True else guard)
+                _warn_of_concerns(parts.path)
+                parts.watch(guard)
             return cls(parts)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -398,7 +221,7 @@ class SqliteBackend:
             InvalidInput: the destination exists, or its file system has no hard links.
             StoreBusy: `MAINTENANCE_TASKS_MAX` backups and vacuums are running or waiting.
         """
-        target = _resolve(destination)
+        target = resolve(destination)
         try:
             return await self._maintain(
                 "backup", lambda connection: backup.backup(connection, target)
@@ -515,117 +338,9 @@ class SqliteBackend:
             )
 
 
-def _start(
-    path: str,
-    limits: Limits,
-    durability: Durability,
-    program: str,
-    *,
-    create: bool,
-    without_lock: bool,
-) -> _Parts:
-    refuse_lone_wal(path)
-    make_file(path, create=create)
-    note = look_and_note(path)
-    try:
-        return _start_threads(path, limits, durability, program, note, without_lock=without_lock)
-    except BaseException:
-        forget(note)
-        raise
-
-
-def _start_threads(
-    path: str,
-    limits: Limits,
-    durability: Durability,
-    program: str,
-    note: Note | None,
-    *,
-    without_lock: bool,
-) -> _Parts:
-    writer = Writer(
-        path, limits, durability, program, lambda: changes.notify(), without_lock=without_lock
-    )
-    changes = Notifier(lambda: connect_reader(path), writer.files)
-    readers = Readers(path, limits, connect_reader, writer.files)
-    with ExitStack() as started:
-        _start_one(started, writer)
-        _start_one(started, readers)
-        _start_one(started, changes)
-        parts = _Parts(path, limits, writer, readers, changes, note)
-        started.pop_all()
-    return parts
-
-
-def _start_one(started: ExitStack, part: Writer | Readers | Notifier) -> None:
-    """Start a part's threads, and have them end if a later part cannot be started.
-
-    Threads that were left would hold the file open. A system out of memory or at a limit
-    starts no further thread.
-    """
-    part.start()
-    started.callback(part.join)
-    started.callback(part.stop)
-
-
-def _start_visit(path: str, limits: Limits) -> _Parts:
-    """Open for reading: check the file on a connection of its own, then start the readers."""
-    refuse_lone_wal(path)
-    make_file(path, create=False)
-    note = look_and_note(path)
-    try:
-        return _start_visiting(path, limits, note)
-    except BaseException:
-        forget(note)
-        raise
-
-
-def _start_visiting(path: str, limits: Limits, note: Note | None) -> _Parts:
-    database = HeldFiles.database(path)
-    connection = connect_visitor(path)
-    try:
-        if when_unlocked(
-            lambda: is_new(connection, path),
-            timeout_s=limits.busy_timeout_s,
-            what="opening",
-            path=path,
-        ):
-            raise NotASessionDB(
-                f"{path}: the file is empty. Open it for writing first. That creates the database."
-            )
-        version = connection.pragma("user_version")
-        if version != SCHEMA_VERSION:
-            raise NewerSchema(
-                f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). "
-                "Open it for writing once."
-            )
-        files = database.with_wal()
-    except BaseException:
-        database.close(connection)
-        raise
-    readers = Readers(path, limits, connect_visitor, lambda: files)
-    changes = Notifier(lambda: connect_visitor(path), lambda: files)
-    with ExitStack() as started:
-        started.callback(files.close, connection)
-        _start_one(started, readers)
-        _start_one(started, changes)
-        parts = _Parts(path, limits, None, readers, changes, note, (connection, files))
-        started.pop_all()
-    return parts
-
-
-def _resolve(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    if not text or text == ":memory:" or text.startswith("file:"):
-        raise OpenError(
-            f"{text!r} is not the path of a file. Sessiondb keeps its data in a file that other "
-            "processes can read."
-        )
-    return resolved(text)
-
-
-def _program() -> str:
-    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+def _warn_of_concerns(path: str) -> None:
+    for concern in concerns(path):
+        log.warning("%s", concern)
 
 
 def _file_bytes(path: str) -> int:

@@ -18,7 +18,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb import database
 from sessiondb.errors import OpenError
-from sessiondb.sqlite import engine, permissions
+from sessiondb.sqlite import opening, permissions
 from tests.support.attacks import fill, run
 from tests.support.transfer import transcript, write
 
@@ -163,7 +163,7 @@ def test_without_that_refusal_the_planted_message_comes_in(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(permissions, "_lstat", owned_by(4711, planted_wal(db)))
-    monkeypatch.setattr(engine, "refuse_planted", lambda args, path: None)
+    monkeypatch.setattr(opening, "refuse_planted", lambda args, path: None)
     with sessiondb.sync.open(db, readonly=True) as opened:
         assert [info.name for info in opened.sessions()] == ["planted by somebody"] * 2
 

@@ -40,7 +40,7 @@ from typing import Any
 
 import apsw
 
-from sessiondb.sqlite import backup, engine, schema, write_connection
+from sessiondb.sqlite import backup, opening, schema, write_connection
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.engine import SqliteBackend
 from sessiondb.sqlite.transaction import Snapshot, WriteTransaction
@@ -166,7 +166,7 @@ def _writer(steps: Steps) -> None:
 
 
 def _opening(steps: Steps) -> None:
-    around(engine, "make_file", _nothing, lambda: steps.arrive("file made"))
+    around(opening, "make_file", _nothing, lambda: steps.arrive("file made"))
     around(write_connection, "connect_writer", _nothing, lambda: steps.arrive("connected"))
     around(
         WriteConnection,

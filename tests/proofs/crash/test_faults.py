@@ -50,8 +50,8 @@ from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import (
     SqliteBackend,
     backup,
-    engine,
     notifier,
+    opening,
     readers,
     throttle,
     transaction,
@@ -774,7 +774,7 @@ async def test_a_vacuum_on_a_failing_disk_drops_its_connection(
 async def test_the_watcher_of_other_processes_outlives_a_lock(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refusals = engine.connect_reader, iter(range(2))
+    real, refusals = opening.connect_reader, iter(range(2))
 
     def connect(path: str) -> apsw.Connection:
         if (
@@ -786,7 +786,7 @@ async def test_the_watcher_of_other_processes_outlives_a_lock(
             )
         return real(path)
 
-    monkeypatch.setattr(engine, "connect_reader", connect)
+    monkeypatch.setattr(opening, "connect_reader", connect)
     monkeypatch.setattr(notifier, "FOREIGN_POLL_S", 0.001)
     async with opened(tmp_db) as backend:
         seen = backend.change_count

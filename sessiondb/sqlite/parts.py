@@ -1,0 +1,135 @@
+"""What an open database consists of, and how it ends: closed, dropped, or left at the exit.
+
+A database that is not closed is still shut down in good order. If the program drops it,
+it is closed when it is collected (with a ResourceWarning). At the interpreter's exit an
+`atexit` function waits for queued writes. The threads are daemons, so nothing can keep
+the interpreter from exiting. A crash needs no closing at all.
+
+A fork's child inherits the parts, but neither the threads nor the locks, and leaves them
+alone: closing them would act on the parent's files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import warnings
+import weakref
+
+import apsw
+
+from . import guard as guarding
+from .connection import Note, forget, log
+from .held_files import HeldFiles
+from .notifier import Notifier
+from .readers import Readers
+from .writer import Writer
+
+# At exit the queued writes get this long. A disk that takes longer will not recover meanwhile.
+EXIT_S_MAX = 10.0
+
+
+class Parts:
+    """What an open database consists of.
+
+    Apart from the backend object, so that it can outlive it by one clean-up.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        writer: Writer | None,
+        readers: Readers,
+        changes: Notifier,
+        note: Note | None,
+        visit: tuple[apsw.Connection, HeldFiles] | None = None,
+    ) -> None:
+        self.path = path
+        self.writer = writer
+        self.readers = readers
+        self.changes = changes
+        self.guard: guarding.Guard | None = None
+        # Of a database that was opened for reading: a connection that keeps its -wal and -shm
+        # in place while its readers have none.
+        self.visit = visit
+        self.pid = os.getpid()
+        self.closed = False
+        # A database dropped without close() stays noted: the end of its connections is unknown.
+        self.note = note
+
+    def watch(self, guard: bool | guarding.Mode) -> None:
+        """Have a guard look for other code that touches the files. See `SqliteBackend.open`."""
+        if guard is not False:
+            self.guard = guarding.watch(self.path, "warn" if guard is True else guard)
+
+    def stop(self) -> None:
+        """Ask every thread to finish. Does not wait. May be repeated."""
+        self.closed = True
+        self.changes.stop()
+        self.readers.stop()
+        if self.writer is not None:
+            self.writer.stop()
+        self._end_visit()
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finish queued work and close. Return whether all threads ended in time.
+
+        May be repeated.
+        """
+        self.closed = True
+        # Readers first: once the last snapshot has ended, the writer can fold the whole WAL.
+        self.changes.stop()
+        self.readers.stop()
+        done = self.readers.join(timeout_s)
+        done = self.changes.join(timeout_s) and done
+        if self.writer is not None:
+            self.writer.stop()
+            done = self.writer.join(timeout_s) and done
+        self._end_visit()
+        if self.guard is not None:
+            guarding.unwatch(self.guard)
+        if done:
+            forget(self.note)
+            self.note = None
+        return done
+
+    def _end_visit(self) -> None:
+        visit, self.visit = self.visit, None
+        if visit is not None:
+            connection, files = visit
+            files.close(connection)
+
+
+_open: weakref.WeakSet[Parts] = weakref.WeakSet()
+
+
+def end_with(owner: object, parts: Parts) -> None:
+    """Have parts stopped when their owner is collected, and closed when the program ends."""
+    _open.add(parts)
+    finalizer = weakref.finalize(owner, _dropped, parts)
+    # At exit _close_all does this instead, and waits.
+    finalizer.atexit = False
+
+
+@atexit.register
+def _close_all() -> None:
+    for parts in list(_open):
+        if parts.pid == os.getpid() and not parts.closed and not parts.close(EXIT_S_MAX):
+            log.error(
+                "%s: still writing %g s after the program ended. Acknowledged writes are safe",
+                parts.path,
+                EXIT_S_MAX,
+            )
+
+
+def _dropped(parts: Parts) -> None:
+    """Stop the threads of a backend that was collected without close(). Does not wait."""
+    if parts.pid == os.getpid() and not parts.closed:
+        parts.stop()
+        if parts.guard is not None:
+            guarding.unwatch(parts.guard)
+        warnings.warn(
+            f"the database {parts.path} was not closed. Use `async with` or call close()",
+            ResourceWarning,
+            stacklevel=2,
+        )
