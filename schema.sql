@@ -353,7 +353,8 @@ CREATE TABLE outbox (
                     CHECK (state IN ('pending', 'sending', 'sent', 'unknown', 'failed')),
   attempts          INTEGER NOT NULL DEFAULT 0, -- only grows: fences an older attempt that
                                                 -- answers late
-  attempts_before   INTEGER NOT NULL DEFAULT 0, -- of these, before an operator asked for it again
+  attempts_before   INTEGER NOT NULL DEFAULT 0, -- of these, not counted: before an operator asked
+                                                -- for it again, or while its channel waited
   instance_no       INTEGER REFERENCES instance (instance_no),   -- the process that sends it ...
   expires_at_ms     INTEGER,                    -- ... and until when it is believed to
   created_at_ms     INTEGER NOT NULL,
@@ -374,6 +375,18 @@ CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no)
 WHERE state IN ('pending', 'sending');
 CREATE INDEX outbox_waiting ON outbox (channel, available_at_ms) WHERE state = 'pending';
 CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
+
+-- A channel that said when to try again (429 with `retry_after`). None of its replies is
+-- sent before. The row stays until the channel takes a reply.
+CREATE TABLE channel_pause (
+  channel           TEXT    NOT NULL PRIMARY KEY,
+  refused_since_ms  INTEGER NOT NULL,           -- since then it has said so every time ...
+  pauses            INTEGER NOT NULL,           -- ... which is so many times
+  begun_at_ms       INTEGER NOT NULL,           -- when it said so last. The pause is in force ...
+  until_ms          INTEGER NOT NULL,           -- ... from then until this
+  reason            TEXT    NOT NULL,
+  CONSTRAINT channel_pause_ends_later CHECK (until_ms >= begun_at_ms)
+) STRICT, WITHOUT ROWID;
 
 -- What an operator, or the person who waits, should know. Written in the transaction of
 -- the change itself, read from a cursor.
@@ -535,7 +548,8 @@ LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
 LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
 LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no;
 
--- What needs an operator: jobs past their deadline, and sessions in cool-down.
+-- What needs an operator: jobs past their deadline, sessions in cool-down, and channels
+-- that said when to try again.
 CREATE VIEW stuck AS
 SELECT s.session_id, 'compaction overdue' AS what, c.compaction_id,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS since,
@@ -555,7 +569,15 @@ WHERE r.compaction_no IN
        ORDER BY l.compaction_no DESC LIMIT 3)
 GROUP BY s.session_no
 HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.epoch
-   AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000;
+   AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000
+UNION ALL
+SELECT NULL, 'channel ' || p.channel || ' waits', NULL,
+       strftime('%Y-%m-%dT%H:%M:%fZ', p.refused_since_ms / 1000.0, 'unixepoch'),
+       strftime('%Y-%m-%dT%H:%M:%fZ', p.until_ms / 1000.0, 'unixepoch'),
+       'it said so, and none of its replies is sent until then: ' || p.reason
+FROM channel_pause AS p
+WHERE p.begun_at_ms < (CAST(strftime('%s', 'now') AS INTEGER) + 1) * 1000
+  AND p.until_ms > CAST(strftime('%s', 'now') AS INTEGER) * 1000;
 
 -- One receipt per imported file.
 CREATE VIEW import_log AS

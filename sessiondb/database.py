@@ -524,7 +524,8 @@ class SessionDB:
         """Send replies until cancelled.
 
         `sender(reply)` calls the channel and returns its receipt, or None. If it raises
-        `RefusedBySender`, nothing was sent. After any other exception the reply is
+        `RefusedBySender`, nothing was sent, and with `retry_after_s` no reply of its channel is
+        tried before. After any other exception the reply is
         `unknown`, because nobody can tell. Likewise after a sender that takes longer than
         `lease_s`. Replies of one session to one channel keep their order. Others are sent
         side by side: `at_once` at most, and of those `at_once_per_channel` to one channel (by

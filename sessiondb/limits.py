@@ -103,6 +103,14 @@ RESUME_TIME_GROWTH = 2
 REPLY_RETRY_MS_MAX = 24 * 60 * 60 * 1000
 REPLY_ATTEMPTS_MIN = 8
 REPLY_PAUSE_GROWTH = 2
+# A channel that says when to try again is not called before. At most so long: a gateway
+# whose channel said a week is back a day after the channel is. At least so long, doubled at
+# each pause in a row up to a minute, because some channels say 0 (all of a day: 1,500 calls).
+# A channel that was not called for so long after its pause begins a new row of them.
+CHANNEL_PAUSE_MS_MAX = 24 * 60 * 60 * 1000
+CHANNEL_PAUSE_MS_MIN = 100
+CHANNEL_PAUSE_GROWTH = 2
+CHANNEL_QUIET_MS = 10 * 60 * 1000
 RETRY_PAUSE_MS = 1_000
 RETRY_PAUSE_MS_MAX = 60_000
 # Resumes older than this do not count against the budget of resumes any more. The

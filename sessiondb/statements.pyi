@@ -181,6 +181,33 @@ class ArchiveBranch(NamedTuple):
     branch_no: int
 
 
+class ChannelsPauseOf(NamedTuple):
+    """channels.pause_of: Return the last pause of a channel that has taken no reply since, in force or not."""
+
+    refused_since_ms: int
+    pauses: int
+    begun_at_ms: int
+    until_ms: int
+
+
+class ChannelsInForce(NamedTuple):
+    """channels.in_force: Return the pauses in force. A pause that began later than now is of a clock that has been set back since."""
+
+    channel: str
+    refused_since_ms: int
+    begun_at_ms: int
+    until_ms: int
+    reason: str
+
+
+class ChannelsOutwaited(NamedTuple):
+    """channels.outwaited: Return the replies of a channel that have waited since a time or longer, oldest first."""
+
+    outbox_no: int
+    session_no: int
+    target: str
+
+
 class CompactionRunning(NamedTuple):
     """compaction.running: Return the live job of a session, with its owner."""
 
@@ -1345,9 +1372,9 @@ class StatusRunning(NamedTuple):
 class StatusStuck(NamedTuple):
     """status.stuck: Return what an operator should look at."""
 
-    session_id: str
+    session_id: str | None
     what: str
-    compaction_id: str
+    compaction_id: str | None
     since: str
     until: str | None
 
@@ -1966,6 +1993,12 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> ArchiveBranch | None: ...
     @overload
+    def first(self, statement: Literal["channels.pause_of"], /, *, channel: SqlValue) -> ChannelsPauseOf | None: ...
+    @overload
+    def first(self, statement: Literal["channels.in_force"], /, *, now_ms: SqlValue) -> ChannelsInForce | None: ...
+    @overload
+    def first(self, statement: Literal["channels.outwaited"], /, *, channel: SqlValue, asked_before_ms: SqlValue, limit: SqlValue) -> ChannelsOutwaited | None: ...
+    @overload
     def first(self, statement: Literal["compaction.running"], /, *, session_no: SqlValue) -> CompactionRunning | None: ...
     @overload
     def first(self, statement: Literal["compaction.recent"], /, *, session_no: SqlValue, limit: SqlValue) -> CompactionRecent | None: ...
@@ -2372,6 +2405,12 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> ArchiveBranch: ...
     @overload
+    def one(self, statement: Literal["channels.pause_of"], /, *, channel: SqlValue) -> ChannelsPauseOf: ...
+    @overload
+    def one(self, statement: Literal["channels.in_force"], /, *, now_ms: SqlValue) -> ChannelsInForce: ...
+    @overload
+    def one(self, statement: Literal["channels.outwaited"], /, *, channel: SqlValue, asked_before_ms: SqlValue, limit: SqlValue) -> ChannelsOutwaited: ...
+    @overload
     def one(self, statement: Literal["compaction.running"], /, *, session_no: SqlValue) -> CompactionRunning: ...
     @overload
     def one(self, statement: Literal["compaction.recent"], /, *, session_no: SqlValue, limit: SqlValue) -> CompactionRecent: ...
@@ -2773,6 +2812,12 @@ class Reads(Protocol):
     def all(self, statement: Literal["archive.chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue) -> list[ArchiveChunk]: ...
     @overload
     def all(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> list[ArchiveBranch]: ...
+    @overload
+    def all(self, statement: Literal["channels.pause_of"], /, *, channel: SqlValue) -> list[ChannelsPauseOf]: ...
+    @overload
+    def all(self, statement: Literal["channels.in_force"], /, *, now_ms: SqlValue) -> list[ChannelsInForce]: ...
+    @overload
+    def all(self, statement: Literal["channels.outwaited"], /, *, channel: SqlValue, asked_before_ms: SqlValue, limit: SqlValue) -> list[ChannelsOutwaited]: ...
     @overload
     def all(self, statement: Literal["compaction.running"], /, *, session_no: SqlValue) -> list[CompactionRunning]: ...
     @overload
@@ -3195,6 +3240,14 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["archive.put_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["channels.put_pause"], /, *, channel: SqlValue, refused_since_ms: SqlValue, pauses: SqlValue, now_ms: SqlValue, until_ms: SqlValue, reason: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["channels.end_pause"], /, *, channel: SqlValue, begun_at_ms: SqlValue, until_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["channels.forget"], /, *, channel: SqlValue, now_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["channels.forget_old"], /, *, before_ms: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["compaction.begin"], /, *, compaction_id: SqlValue, session_no: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, instance_no: SqlValue, now_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["compaction.record"], /, *, compaction_id: SqlValue, session_no: SqlValue, base_epoch: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, now_ms: SqlValue, epoch: SqlValue, entry_no: SqlValue) -> int: ...
@@ -3273,7 +3326,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["outbox.settle"], /, *, state: SqlValue, now_ms: SqlValue, receipt: SqlValue, reason: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["outbox.retry"], /, *, available_at_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
+    def run(self, statement: Literal["outbox.retry"], /, *, reason: SqlValue, available_at_ms: SqlValue, uncounted: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["outbox.wait_behind"], /, *, available_at_ms: SqlValue, session_no: SqlValue, channel: SqlValue, outbox_no: SqlValue, limit: SqlValue) -> int: ...
     @overload
@@ -3332,6 +3385,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.put_channel_pause"], /, *, channel: SqlValue, refused_since_ms: SqlValue, pauses: SqlValue, begun_at_ms: SqlValue, until_ms: SqlValue, reason: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_event"], /, *, event_no: SqlValue, kind: SqlValue, audience: SqlValue, session_no: SqlValue, at_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
     @overload

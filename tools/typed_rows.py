@@ -39,7 +39,8 @@ EXPRESSIONS = {
     "retention.oldest.keys": "int",
     "status.totals.keys": "int",
     "what": "str",
-    "status.stuck.compaction_id": "str",
+    "status.stuck.compaction_id": "str | None",
+    "status.stuck.session_id": "str | None",
     "status.stuck.since": "str",
     "status.relations.name": "str",  # of sqlite_schema
     "status.relations.type": "str",

@@ -74,9 +74,14 @@ class SimulatedChannel:
 
     def __init__(self, log: Path | None, delay_s: float) -> None:
         self.log, self.delay_s = log, delay_s
+        self._limited_until: dict[str, float] = {}
 
     async def send(self, line: dict[str, Any]) -> None:
-        """Send. Or refuse (`!refuse`), or hang up after it was sent (`!vanish`)."""
+        """Send. Or refuse (`!refuse`), or hang up after it was sent (`!vanish`).
+
+        The first `!limit` is refused, and so is all of its channel for a second: 429.
+        """
+        self._check_rate(line["target"].partition(":")[0], is_over="!limit" in line["text"])
         if "!refuse" in line["text"]:
             raise RefusedBySender("the simulated channel does not take this message", retry=False)
         await asyncio.sleep(self.delay_s)
@@ -84,6 +89,14 @@ class SimulatedChannel:
             await anyio.to_thread.run_sync(append_line, self.log, line)
         if "!vanish" in line["text"]:
             raise ConnectionError("the simulated channel hung up before it answered")
+
+    def _check_rate(self, channel: str, *, is_over: bool) -> None:
+        now = time.monotonic()
+        if is_over:
+            self._limited_until.setdefault(channel, now + 1)
+        left_s = self._limited_until.get(channel, now) - now
+        if left_s > 0:
+            raise RefusedBySender("the simulated channel is over its rate", retry_after_s=left_s)
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:

@@ -292,7 +292,8 @@ def _work_lines(work: Work) -> list[tuple[str, str]]:
 
 def _stuck(row: Stuck) -> str:
     until = f" until {row.until}" if row.until else ""
-    return f"{row.what} of {row.session_id[:13]}, since {row.since}{until}"
+    whose = f" of {row.session_id[:13]}" if row.session_id is not None else ""
+    return f"{row.what}{whose}, since {row.since}{until}"
 
 
 def _process(process: Process) -> str:

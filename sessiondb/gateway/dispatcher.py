@@ -6,11 +6,14 @@ reply, and says why one may be `unknown`.
 
 from __future__ import annotations
 
-import json
 import logging
+import math
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -18,8 +21,12 @@ import anyio.lowlevel
 from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
+from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
 
-from . import cancellation, damage, outbox, retry
+from . import cancellation, channels, damage, outbox, retry
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 logger = logging.getLogger("sessiondb")
 
@@ -32,12 +39,17 @@ Sender = Callable[[outbox.Outgoing], Awaitable[str | None]]
 class RefusedBySender(Exception):
     """Raised by a sender: the channel did not send the reply, for certain.
 
-    `retry` says whether to try again.
+    `retry` says whether to try again. `retry_after_s` is how long the channel said to wait (429
+    with `retry_after`). No reply of this channel is tried before, and this attempt does not
+    count. None: the channel did not say so, and the reply alone waits.
     """
 
-    def __init__(self, message: str, *, retry: bool = True) -> None:
+    def __init__(
+        self, message: str, *, retry: bool = True, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.retry = retry
+        self.retry_after_s = retry_after_s
 
 
 async def run_outbox(
@@ -54,7 +66,7 @@ async def run_outbox(
     What it cannot sign off when it is stopped is added to `unsigned`.
     """
     room = anyio.Semaphore(at_once)
-    channels = _Channels(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE))
+    calls = _Calls(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE))
     name = "outbox"
     backoff = retry.Backoff(name)
     watch = cancellation.Watch(unsigned)
@@ -63,7 +75,7 @@ async def run_outbox(
     async def send(reply: outbox.Outgoing) -> None:
         del taken[reply.outbox_no]
         try:
-            await _send(db, reply, sender, lease_s, channels, watch)
+            await _send(db, reply, sender, lease_s, calls, watch)
         except anyio.get_cancelled_exc_class() as cancelled:
             if watch.is_asked():
                 raise
@@ -79,9 +91,9 @@ async def run_outbox(
                 with watch.noting_stop():
                     while True:
                         await room.acquire()
-                        reply = await _next_reply(db, lease_s, backoff, channels, watch)
+                        reply = await _next_reply(db, lease_s, backoff, calls, watch)
                         taken[reply.outbox_no] = reply
-                        channels.begin(reply)
+                        calls.begin(reply)
                         group.start_soon(send, reply)
             cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
@@ -97,27 +109,42 @@ _NOT_SENT = "the gateway stopped before it was sent"
 _WHILE_SENDING = "the gateway stopped while it was being sent"
 
 
-class _Channels:
+class _Calls:
     """How many calls of each channel are under way, and which of them take none now.
 
-    A channel that gave no clear answer is probed by one call at a time, until one answers.
-    So the calls that hang with it are few, and so are the replies that become `unknown`.
+    A channel that gave no clear answer, or said when to try again, is probed by one call at
+    a time, until one answers. So the calls that hang with it are few, and so are the replies
+    that become `unknown`, and the calls into a ban that goes on.
     """
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._calls: Counter[str] = Counter()
         self._probed: set[str] = set()
+        self._ends: dict[statements.ChannelsInForce, float] = {}
 
-    def full(self) -> str:
-        """Return the channels that take no further call now, as a JSON array."""
-        return json.dumps(
-            [
-                channel
-                for channel, calls in self._calls.items()
-                if calls >= (1 if channel in self._probed else self._at_once)
-            ]
-        )
+    def full(self) -> list[str]:
+        """Return the channels that take no further call now."""
+        return [
+            channel
+            for channel, calls in self._calls.items()
+            if calls >= (1 if channel in self._probed else self._at_once)
+        ]
+
+    def note_pauses(
+        self, pauses: Sequence[statements.ChannelsInForce], now_ms: int
+    ) -> list[statements.ChannelsInForce]:
+        """Note which channels wait. Return the pauses that have lasted as long as they should.
+
+        By a clock that nobody sets, from when this loop saw the pause first. By the clock of
+        the rows they would go on, because that was set back meanwhile.
+        """
+        now = time.monotonic()
+        self._ends = {
+            row: self._ends.get(row, now + (row.until_ms - now_ms) / 1000) for row in pauses
+        }
+        self._probed.update(row.channel for row in pauses)
+        return [row for row, at in self._ends.items() if at <= now]
 
     def begin(self, reply: outbox.Outgoing) -> None:
         """Count a call that is about to begin."""
@@ -141,24 +168,36 @@ async def _next_reply(
     db: Database,
     lease_s: float,
     backoff: retry.Backoff,
-    channels: _Channels,
+    calls: _Calls,
     watch: cancellation.Watch,
 ) -> outbox.Outgoing:
     """Wait for the next reply, and take it."""
     while True:
         seen = db.backend.change_count
         try:
-            full = channels.full()
-            overdue, waiting, sleep_s = await db.read("outbox.look", partial(_due_work, full=full))
-            if overdue:
-                await _give_up_overdue(db)
-            reply = await _begin_or_set_aside(db, lease_s, full, watch) if waiting else None
+            full = calls.full()
+            work = await db.read("outbox.look", partial(_due_work, full=full))
+            await _do_upkeep(db, work, calls.note_pauses(work.pauses, work.now_ms))
+            reply = await _begin_or_set_aside(db, lease_s, full, watch) if work.waiting else None
+            sleep_s = work.sleep_s
             backoff.reset()
         except SessionDBError as error:
             reply, sleep_s = None, backoff.next_delay(error)
         if reply is not None:
             return reply
         await db.backend.wait_change(seen, sleep_s)
+
+
+async def _do_upkeep(
+    db: Database, work: _DueWork, over: Sequence[statements.ChannelsInForce]
+) -> None:
+    """Write what is due beside the next reply. Write only if needed."""
+    if work.overdue:
+        await _give_up_overdue(db)
+    if over:
+        await db.write("outbox.end_pauses", partial(channels.end_pauses, over=over))
+    if work.outwaited:
+        await db.write("outbox.outwaited", channels.give_up_outwaited)
 
 
 async def _give_up_overdue(db: Database) -> None:
@@ -170,7 +209,7 @@ async def _give_up_overdue(db: Database) -> None:
 
 
 async def _begin_or_set_aside(
-    db: Database, lease_s: float, full: str, watch: cancellation.Watch
+    db: Database, lease_s: float, full: list[str], watch: cancellation.Watch
 ) -> outbox.Outgoing | None:
     try:
         return await _begin_sending(db, lease_s, full, watch)
@@ -183,22 +222,39 @@ async def _begin_or_set_aside(
         return None
 
 
-def _due_work(tx: ReadTx, full: str) -> tuple[bool, bool, float]:
-    """Return whether a sender is overdue, whether a reply may be sent, and how long to sleep.
+@dataclass(frozen=True, slots=True)
+class _DueWork:
+    """All that the loop acts upon, read in one snapshot."""
 
-    That is until a reply may be sent without any commit before it.
-    """
+    now_ms: int
+    overdue: bool
+    """A sender is."""
+    outwaited: bool
+    """Replies have waited for their channel for a day."""
+    waiting: bool
+    """A reply may be sent."""
+    pauses: list[statements.ChannelsInForce]
+    sleep_s: float
+    """Until a reply may be sent without any commit before it."""
+
+
+def _due_work(tx: ReadTx, full: list[str]) -> _DueWork:
     now_ms = clock.now_ms()
-    overdue, waiting = (
-        tx.all("outbox.overdue", now_ms=now_ms, limit=1),
-        outbox.next_no(tx, now_ms, full),
+    pauses = channels.in_force(tx, now_ms)
+    closed = channels.closed(tx, now_ms, full)
+    due_ms = [tx.one("outbox.due", now_ms=now_ms, full=closed).at_ms]
+    return _DueWork(
+        now_ms=now_ms,
+        overdue=bool(tx.all("outbox.overdue", now_ms=now_ms, limit=1)),
+        outwaited=bool(channels.outwaited(tx, now_ms, limit=1)),
+        waiting=outbox.next_no(tx, now_ms, closed) is not None,
+        pauses=pauses,
+        sleep_s=retry.sleep_s(now_ms, [*due_ms, *(row.until_ms for row in pauses)]),
     )
-    at_ms = tx.one("outbox.due", now_ms=now_ms, full=full).at_ms
-    return bool(overdue), waiting is not None, retry.sleep_s(now_ms, [at_ms])
 
 
 async def _begin_sending(
-    db: Database, lease_s: float, full: str, watch: cancellation.Watch
+    db: Database, lease_s: float, full: list[str], watch: cancellation.Watch
 ) -> outbox.Outgoing | None:
     created: outbox.Outgoing | None = None
 
@@ -231,21 +287,35 @@ async def _begin_sending(
     return reply
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a call of a channel came to."""
+
+    settle: Callable[[Tx], object]
+    answered: bool
+    """The channel answered clearly, and did not say when to try again."""
+    waits: bool = False
+    """It said when to try again."""
+
+
 async def _send(
     db: Database,
     reply: outbox.Outgoing,
     sender: Sender,
     lease_s: float,
-    channels: _Channels,
+    calls: _Calls,
     watch: cancellation.Watch,
 ) -> None:
     """Call the channel. Record its answer. Anything but a clear answer is `unknown`."""
-    answered = False
+    outcome = None
     try:
-        settle, answered = await _call(db, reply, sender, lease_s, watch)
+        outcome = await _call(db, reply, sender, lease_s, watch)
+        if outcome.waits:  # before the call counts as ended: none may begin in between
+            await _settle(db, reply, outcome.settle, lease_s, watch)
     finally:
-        channels.end(reply, answered=answered)
-    await _settle(db, reply, settle, lease_s, watch)
+        calls.end(reply, answered=outcome is not None and outcome.answered)
+    if not outcome.waits:
+        await _settle(db, reply, outcome.settle, lease_s, watch)
 
 
 async def _call(
@@ -254,8 +324,8 @@ async def _call(
     sender: Sender,
     lease_s: float,
     watch: cancellation.Watch,
-) -> tuple[Callable[[Tx], object], bool]:
-    """Call the channel. Return what is to be recorded, and whether it answered clearly."""
+) -> _Outcome:
+    """Call the channel. Return what is to be recorded."""
     try:
         await anyio.lowlevel.checkpoint_if_cancelled()
     except anyio.get_cancelled_exc_class():
@@ -267,20 +337,55 @@ async def _call(
         with anyio.fail_after(lease_s):
             receipt = _checked_receipt(await cancellation.call(sender, reply, watch))
     except RefusedBySender as error:
-        why = retry.text_of(error)
-        return partial(outbox.refused, reply=reply, reason=why, retry=error.retry), True
+        return _refused(reply, error)
     except anyio.get_cancelled_exc_class():
         await _settle(db, reply, lost, lease_s, watch)
         raise
     except Exception as error:
         message = retry.described(error)
         logger.warning("%s: %s", reply, message, exc_info=error)
-        return partial(outbox.lost, reply=reply, reason=message), False
+        return _Outcome(partial(outbox.lost, reply=reply, reason=message), answered=False)
     except BaseExceptionGroup as mixed:  # trio, as in running_turn._work
         await _settle(db, reply, lost, lease_s, watch)
         await retry.reraise_cancellation(mixed, str(reply))
-        return lost, False
-    return partial(outbox.sent, reply=reply, receipt=receipt), True
+        return _Outcome(lost, answered=False)
+    return _Outcome(partial(outbox.sent, reply=reply, receipt=receipt), answered=True)
+
+
+def _refused(reply: outbox.Outgoing, error: RefusedBySender) -> _Outcome:
+    """Return what a refusal comes to.
+
+    A `retry_after_s` that is no time is a mistake of the sender. It is said and not used: that
+    the channel did not send the reply is certain all the same.
+    """
+    why = retry.text_of(error)
+    said: object = error.retry_after_s
+    refuse = partial(outbox.refused, reply=reply, retry=error.retry)
+    if said is None:
+        return _Outcome(partial(refuse, reason=why), answered=True)
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < math.inf:
+        wrong = f"retry_after_s is {_shown(said)}, and must be a number of seconds, 0 or more"
+        logger.error("%s: %s; it was not used", reply, wrong)
+        return _Outcome(partial(refuse, reason=f"{why} ({wrong}; not used)"), answered=True)
+    longest_s = CHANNEL_PAUSE_MS_MAX // 1000
+    if said > longest_s:
+        why += f" (it said {_shown(said)} s, and is asked again after {longest_s:,} s)"
+    retry_after_ms = math.ceil(min(said, longest_s) * 1000)
+    return _Outcome(
+        partial(refuse, reason=why, retry_after_ms=retry_after_ms), answered=False, waits=True
+    )
+
+
+def _shown(value: object) -> str:
+    """Return a value as a short text. Objects are somebody else's, and show their type only."""
+    if isinstance(value, int) and abs(value) > _SHOWN_MAX:
+        return f"an int beyond {_SHOWN_MAX:,}"
+    if isinstance(value, int | float | str):
+        return f"{value!r:.80}"
+    return type(value).__name__
+
+
+_SHOWN_MAX = 10**15
 
 
 def _checked_receipt(returned: object) -> str | None:

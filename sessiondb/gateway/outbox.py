@@ -13,11 +13,12 @@ becomes `unknown`. Sending it again is an operator's decision.
 
 Replies of one session to one channel keep their order. The channel is what stands before
 the first colon of the target (`discord` of `discord:4711`). Channels do not wait for each
-other.
+other. `channels.py` has the pauses of those that say when to try again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +39,7 @@ from sessiondb.limits import (
 )
 from sessiondb.models import Event, Reply
 
-from . import changes
+from . import changes, channels
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -69,7 +70,7 @@ class Outgoing:
     expires_at_ms: int
     """After this it is `unknown`, unless its outcome is recorded."""
     tries: int
-    """Attempts since `asked_at_ms`, this one included."""
+    """Attempts since `asked_at_ms` that count, this one included."""
     asked_at_ms: int
     """When it was created, or when an operator asked for it again."""
 
@@ -109,10 +110,10 @@ def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, s
         ) from error
 
 
-def next_no(tx: ReadTx, now_ms: int, full: str = "[]") -> int | None:
+def next_no(tx: ReadTx, now_ms: int, closed: str = "[]") -> int | None:
     """Return the number of the reply to be sent now. None if there is none.
 
-    `full` is a JSON array of channels that take no reply now.
+    `closed` is a JSON array of channels that take no reply now.
 
     A pause is a minute at most. A time further ahead is of a clock that has been set back
     since, and is not waited for. The older reply goes first then, because every later one
@@ -120,7 +121,7 @@ def next_no(tx: ReadTx, now_ms: int, full: str = "[]") -> int | None:
     """
     ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
     found = [
-        tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms, full=full)
+        tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms, full=closed)
         for low_ms, high_ms in ranges
     ]
     return min((row.outbox_no for row in found if row is not None), default=None)
@@ -154,15 +155,16 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
     return added == 1
 
 
-def begin_sending(tx: Tx, *, lease_ms: int, full: str = "[]") -> Outgoing | None:
+def begin_sending(tx: Tx, *, lease_ms: int, full: Sequence[str] = ()) -> Outgoing | None:
     """Take the next reply and commit to sending it. None if there is none.
 
-    `full` is a JSON array of channels that take no reply now.
+    `full` are channels of which the caller takes no reply now. Another process may have
+    learned meanwhile that a channel waits, so that is read here again.
 
     Raises:
         CannotSend: it cannot be read.
     """
-    outbox_no = next_no(tx, tx.now_ms, full)
+    outbox_no = next_no(tx, tx.now_ms, channels.closed(tx, tx.now_ms, full))
     if outbox_no is None:
         return None
     try:
@@ -211,16 +213,25 @@ def set_aside(tx: Tx, outbox_no: int, reason: str) -> bool:
 
 def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
     """Record that the channel took a reply. False if it was settled otherwise meanwhile."""
+    channels.took_a_reply(tx, reply.channel)
     return _settle(tx, reply, "sent", receipt=receipt, reason=None)
 
 
-def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
+def refused(
+    tx: Tx, reply: Outgoing, reason: str, *, retry: bool, retry_after_ms: int | None = None
+) -> bool:
     """Record that the channel did not send a reply: retry it after a pause, or fail it for good.
 
     A channel that is away is no reason to give up. The reply is tried for a day, and a few
-    times however old it is.
+    times however old it is. With `retry_after_ms` the channel waits, and this attempt does not
+    count. Then the day begins when the channel began to refuse, if that is later.
     """
-    if retry and (
+    if retry_after_ms is not None:
+        refused_since_ms = channels.pause(tx, reply.channel, retry_after_ms, reason)
+        waits_since_ms = max(refused_since_ms, reply.asked_at_ms)
+        if retry and tx.now_ms - waits_since_ms < REPLY_RETRY_MS_MAX:
+            return release(tx, reply, reason, counts=False)
+    elif retry and (
         reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX
     ):
         return release(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
@@ -237,14 +248,20 @@ def refused(tx: Tx, reply: Outgoing, reason: str, *, retry: bool) -> bool:
     return True
 
 
-def release(tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0) -> bool:
-    """Make a reply pending again that was certainly not sent. False if it was settled meanwhile."""
+def release(
+    tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0, counts: bool = True
+) -> bool:
+    """Make a reply pending again that was certainly not sent. False if it was settled meanwhile.
+
+    Without a pause it keeps its place. `counts` says whether the attempt does.
+    """
     released = tx.run(
         "outbox.retry",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
         attempt=reply.attempt,
-        available_at_ms=tx.now_ms + pause_ms,
+        available_at_ms=tx.now_ms + pause_ms if pause_ms else None,
+        uncounted=int(not counts),
         reason=reason,
     )
     if released and pause_ms:

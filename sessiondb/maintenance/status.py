@@ -56,9 +56,10 @@ class RunningCompaction:
 class Stuck:
     """A row of the view `stuck`: a matter for an operator."""
 
-    session_id: str
+    session_id: str | None
+    """None: it is a channel that waits. `what` names it."""
     what: str
-    compaction_id: str
+    compaction_id: str | None
     since: str
     until: str | None
 

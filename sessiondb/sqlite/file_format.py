@@ -44,6 +44,7 @@ TABLES: Final = (
     "turn",
     "inbox",
     "outbox",
+    "channel_pause",
     "event",
     "event_cursor",
     "archive",

@@ -256,6 +256,15 @@ def test_a_reply_that_may_have_been_sent_is_not_sent_again(
     assert [line["attempt"] for line in gateway.delivered()] == [1, 1]
 
 
+def test_a_channel_over_its_rate_is_called_again_when_it_said(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02)
+    gateway.say("!limit", channel="discord", conversation="alice")
+    gateway.say("hello", channel="slack", conversation="bob")
+    gateway.wait_for(lambda: len(gateway.delivered()) == 2)
+    by_target = {line["target"]: line["attempt"] for line in gateway.delivered()}
+    assert by_target == {"discord:alice": 2, "slack:bob": 1}
+
+
 def test_stop_ends_a_turn_and_the_next_message_is_answered(gateway: GatewayProcess) -> None:
     assert gateway.command("/stop") == "Nothing is running."
     with gateway.page() as page:

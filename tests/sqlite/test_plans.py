@@ -30,6 +30,8 @@ ALLOWED = {
     "outbox.full": "what it counts is bounded by a limit, and found by an index",
     "outbox.due": "the channels that have a waiting reply, each found by a search",
     "outbox.next": "the channels that have a waiting reply, each found by a search",
+    "channels.in_force": "channels that refused with a time, and took no reply since: few",
+    "channels.forget_old": "the same; once for each pause",
     "recovery.held": "the partial indexes of what runs now: the rows it returns; a person asked",
     "inbox.interrupted_by": "the partial index of running turns; for a plan with dead processes",
     "recovery.idle": "partial indexes of what runs now; for processes of which nothing is known",

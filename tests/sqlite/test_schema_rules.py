@@ -151,6 +151,12 @@ CHECKS = [
         [{"event_no": 7}, {"consumer": "pager"}],
         [{"event_no": 9, "consumer": "pager"}, {}],
     ),
+    Rule(
+        "channel_pause_ends_later",
+        "channel_pause irc",
+        [{"until_ms": 1, "begun_at_ms": 2}],
+        [{"until_ms": 2, "begun_at_ms": 2}],
+    ),
     one_of("event_audience_known", EVENT, "audience", "operator user"),
     Rule(
         "event_data_json",

@@ -271,6 +271,7 @@ def stuck(w: World, *changes: str) -> list[tuple[Any, ...]]:
             f"UPDATE compaction SET deadline_ms = {PAST_MS} WHERE compaction_id LIKE 'overdue%'",
             f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE finished_at_ms IS NOT NULL",
             rejected_lately,
+            f"UPDATE channel_pause SET begun_at_ms = {PAST_MS}, until_ms = {PAST_MS}",
             *changes,
         ):
             w.connection.execute(sql).fetchall()
@@ -287,6 +288,25 @@ def test_stuck_shows_jobs_past_their_deadline_and_a_cool_down(world: World) -> N
     last = world.row("compaction tired-rejected-2")["compaction_no"]
     cool_down = ("job-tired", "compaction cool-down", "tired-rejected-2", at(FAR_MS + last))
     assert stuck(world) == sorted([*OVERDUE, cool_down], key=repr)
+
+
+def test_stuck_shows_channels_that_wait(world: World) -> None:
+    """Not one whose pause is over, and not one that begins later: a clock was set back."""
+    waits = (
+        "UPDATE channel_pause SET refused_since_ms = {}, begun_at_ms = {}, until_ms = {}"
+        " WHERE channel = '{}'"
+    ).format
+    found = stuck(
+        world,
+        waits(PAST_MS, PAST_MS, FAR_MS, "signal"),
+        waits(PAST_MS, PAST_MS, FAR_MS, "matrix"),
+        waits(PAST_MS, FAR_MS, FAR_MS + 1, "fax"),
+        "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
+    )
+    assert [row for row in found if row not in OVERDUE] == [
+        (None, f"channel {channel} waits", None, iso_from_ms(PAST_MS))
+        for channel in ("matrix", "signal")
+    ]
 
 
 @pytest.mark.parametrize(

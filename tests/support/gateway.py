@@ -36,6 +36,7 @@ LOOK = {
         SELECT outbox_no, session_no, target, state, attempts, receipt, reason, payload,
                available_at_ms
         FROM outbox ORDER BY outbox_no""",
+    "look.pauses": "SELECT channel, pauses, until_ms FROM channel_pause ORDER BY channel",
     "look.reply": "SELECT attempts FROM outbox WHERE outbox_no = :outbox_no",
     "look.events": """
         SELECT event_no, kind, audience, session_no, text, data FROM event ORDER BY event_no""",

@@ -31,7 +31,7 @@ TABLES = (
     "inbox",
     "outbox",
 )
-ALL_TABLES = (*TABLES, "lane", "event", "event_cursor", "archive", "archive_chunk")
+ALL_TABLES = (*TABLES, "lane", "event", "event_cursor", "channel_pause", "archive", "archive_chunk")
 # A policy that keeps nothing.
 EVERYTHING = RetentionPolicy(max_sessions=0, idle_days=0)
 

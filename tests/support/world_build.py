@@ -107,6 +107,7 @@ class Builder:
         self.work()
         self.sending()
         self.waiting()
+        self.pauses()
         self.consumers()
         assert self.clock < NOW, "the world was built in the past"
 
@@ -666,6 +667,25 @@ class Builder:
         self.accept("retried-ahead", "retried", lane="wide")
         for turn, channel in zip(ahead, ("web", "telegram"), strict=True):
             self.answer(turn, f"{channel}:ahead")
+
+    def pauses(self) -> None:
+        """Make channels that said when to try again: some wait, for others that is over."""
+        for channel, begun_ms, until_ms in (
+            ("signal", NOW - 100, NOW + HOUR),
+            ("matrix", NOW, NOW + 1),
+            ("irc", NOW - SECOND, NOW),
+            ("sms", NOW - DAY, NOW - HOUR),
+            ("fax", NOW + 1, NOW + HOUR),  # by a clock that has been set back since
+        ):
+            self.tx().run(
+                "channels.put_pause",
+                channel=channel,
+                refused_since_ms=begun_ms - HOUR,
+                pauses=3,
+                now_ms=begun_ms,
+                until_ms=until_ms,
+                reason=f"429 of {channel}",
+            )
 
     def consumers(self) -> None:
         self.clock = NOW - 2 * SECOND

@@ -178,6 +178,46 @@ CREATE TABLE wal_link (
 INSERT INTO wal_link (link_no, previous, current)
 VALUES (1, '00000000000000000000000000000000', lower(hex(randomblob(16))));
 
+-- A channel that says when to try again is not called before.
+CREATE TABLE channel_pause (
+  channel           TEXT    NOT NULL PRIMARY KEY,
+  refused_since_ms  INTEGER NOT NULL,
+  pauses            INTEGER NOT NULL,
+  begun_at_ms       INTEGER NOT NULL,
+  until_ms          INTEGER NOT NULL,
+  reason            TEXT    NOT NULL,
+  CONSTRAINT channel_pause_ends_later CHECK (until_ms >= begun_at_ms)
+) STRICT, WITHOUT ROWID;
+DROP VIEW stuck;
+CREATE VIEW stuck AS
+SELECT s.session_id, 'compaction overdue' AS what, c.compaction_id,
+       strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS since,
+       NULL AS until,
+  'ends by itself when the next compaction of the session begins; a late commit is still reconciled'
+         AS what_happens
+FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
+WHERE c.state = 'running' AND c.deadline_ms < CAST(strftime('%s', 'now') AS INTEGER) * 1000
+UNION ALL
+SELECT s.session_id, 'compaction cool-down', max(r.compaction_id),
+       strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0, 'unixepoch'),
+       strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0 + 600, 'unixepoch'),
+       'the last three summaries made the context no smaller; compaction is refused until then'
+FROM session AS s JOIN compaction AS r ON r.session_no = s.session_no
+WHERE r.compaction_no IN
+      (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
+       ORDER BY l.compaction_no DESC LIMIT 3)
+GROUP BY s.session_no
+HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.epoch
+   AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000
+UNION ALL
+SELECT NULL, 'channel ' || p.channel || ' waits', NULL,
+       strftime('%Y-%m-%dT%H:%M:%fZ', p.refused_since_ms / 1000.0, 'unixepoch'),
+       strftime('%Y-%m-%dT%H:%M:%fZ', p.until_ms / 1000.0, 'unixepoch'),
+       'it said so, and none of its replies is sent until then: ' || p.reason
+FROM channel_pause AS p
+WHERE p.begun_at_ms < (CAST(strftime('%s', 'now') AS INTEGER) + 1) * 1000
+  AND p.until_ms > CAST(strftime('%s', 'now') AS INTEGER) * 1000;
+
 CREATE INDEX quarantine_damaged ON quarantine (import_file_no) WHERE severity = 'damaged';
 
 PRAGMA user_version = 4;

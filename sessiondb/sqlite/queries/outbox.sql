@@ -96,9 +96,10 @@ WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no
 
 -- name: retry, one row or none
 -- Retry a reply: -> pending, by the attempt that was sending it, because the channel
--- refused it.
-UPDATE outbox SET state = 'pending', available_at_ms = :available_at_ms, finished_at_ms = NULL,
-       reason = :reason
+-- refused it. Without a time it keeps its place. `uncounted` attempts do not count.
+UPDATE outbox SET state = 'pending', finished_at_ms = NULL, reason = :reason,
+       available_at_ms = coalesce(:available_at_ms, available_at_ms),
+       attempts_before = attempts_before + :uncounted
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt;
 

@@ -125,6 +125,12 @@ VALUES (:outbox_no, :session_no, :turn_no, :target,
         :asked_at_ms, :finished_at_ms, :event_no, :consumer, :receipt, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
+-- name: put_channel_pause, one row or none
+-- Insert one row as it was read. The first row of a key stays.
+INSERT INTO channel_pause (channel, refused_since_ms, pauses, begun_at_ms, until_ms, reason)
+VALUES (:channel, :refused_since_ms, :pauses, :begun_at_ms, :until_ms, :reason)
+ON CONFLICT DO NOTHING;
+
 -- name: put_event, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO event (event_no, kind, audience, session_no, at_ms, text, data)

@@ -153,6 +153,7 @@ TABLES = (
     "turn",
     "inbox",
     "outbox",
+    "channel_pause",
     "event",
     "event_cursor",
     "archive",

@@ -154,6 +154,7 @@ CHANGES = [
             instance_no=w.no("instance other"),
             attempt=1,
             available_at_ms=NOW,
+            uncounted=0,
             reason="refused",
         ),
         {
@@ -163,6 +164,19 @@ CHANGES = [
                 "finished_at_ms": None,
                 "reason": "refused",
             }
+        },
+    ),
+    Change(
+        "outbox.retry",
+        "in its place, not counted, when its channel waits",
+        lambda w, tx: outbox.refused(
+            tx, outgoing(w, "web:sending"), "429", retry=True, retry_after_ms=40 * SECOND
+        ),
+        {
+            "outbox web:sending": {"state": "pending", "attempts_before": 1, "reason": "429"},
+            "+channel_pause web": ANY,
+            "-channel_pause sms": {},
+            "+event reply_delayed/operator": ANY,
         },
     ),
     Change(
@@ -281,7 +295,7 @@ GUARDS = [
     Guard(
         "outbox.retry",
         "outbox",
-        lambda row: attempt(row) | {"available_at_ms": NOW},
+        lambda row: attempt(row) | {"available_at_ms": NOW, "uncounted": 1},
         state("sending", "unknown"),
         fences=("instance_no", "attempt"),
     ),
