@@ -3,82 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sessiondb import events, sync
-from sessiondb.backend import ReadTx
+from sessiondb import sync
 from sessiondb.cli.terminal import cells
-from sessiondb.errors import StoreBusy
 from sessiondb.gateway import claims, dead_letters, turns
 from sessiondb.maintenance import status
-from sessiondb.models import Event
 from sessiondb.transcript.entries import draft_entry
-from tests import ROOT
-from tests.support.command_line import TIMEOUT_S, fails, ok, on_terminal, run
+from tests.support.command_line import fails, ok, on_terminal, run
 from tests.support.core import change
+from tests.support.gateway_commands import KEY, GatewayStart, accept, found, kill, lines, says
 
-KEY = "agent:main:web:direct:1"
 EVIL = "\x1b[2Jred\u202e"
-
-# A gateway that obeys its messages: `hang` holds its turn, `stick` its reply. Any other
-# message is answered, and the answer is sent.
-GATEWAY = """
-import sys, anyio, sessiondb
-from sessiondb.gateway.running_turn import Answer
-
-async def main():
-    async with sessiondb.open(sys.argv[1], program="test gateway") as db:
-        async def handler(turn):
-            text = turn.message["content"]
-            if text == "hang":
-                await turn.renew("thinking about " + turn.session.id)
-                print("hanging", flush=True)
-                await anyio.sleep_forever()
-            entry = {"role": "assistant", "content": "re " + text}
-            return Answer(entries=[entry], replies=[("web:1", {"text": text})])
-
-        async def sender(reply):
-            if "stick" in reply.payload:
-                print("sticking", flush=True)
-                await anyio.sleep_forever()
-            print("sent", flush=True)
-            return "ok"
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(db.run_lane, "main", handler)
-            group.start_soon(db.run_outbox, sender)
-
-anyio.run(main)
-"""
-
-
-def found(*args: object) -> Any:
-    return json.loads(ok(*args, "--json"))
-
-
-def lines(*args: object) -> list[dict[str, Any]]:
-    """Return the objects of a command that prints one per line."""
-    return [json.loads(line) for line in ok(*args, "--json").splitlines()]
-
-
-def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[int]:
-    with sync.open(db) as opened:
-        return [
-            opened.accept(
-                "web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane
-            ).inbox_no
-            for text in message
-        ]
 
 
 def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
@@ -120,47 +60,6 @@ def _claim(opened: sync.SessionDB) -> claims.Started:
     )
     assert started is not None
     return started
-
-
-def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
-    with sync.open(db) as opened:
-        for text in texts:
-            opened.write(
-                "test.emit", lambda tx, text=text: events.emit(tx, "recovery_done", audience, text)
-            )
-
-
-@pytest.fixture
-def gateway(tmp_db: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start gateways on `tmp_db`. Those that still run are killed after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start() -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            [sys.executable, "-c", GATEWAY, str(tmp_db)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=TIMEOUT_S)
-
-
-def says(process: subprocess.Popen[str], *words: str) -> None:
-    """Wait until a gateway has printed each of these words, in any order."""
-    assert process.stdout is not None
-    assert sorted(process.stdout.readline().strip() for _ in words) == sorted(words)
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait(TIMEOUT_S)
 
 
 # -- waiting and dead messages ---------------------------------------------------------------------
@@ -220,7 +119,7 @@ def test_a_number_of_no_dead_letter_is_code_3_with_a_hint(tmp_db: Path) -> None:
 
 
 def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
-    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+    tmp_db: Path, gateway: GatewayStart
 ) -> None:
     def in_state(state: str) -> list[int]:
         return [reply["outbox_no"] for reply in found("outbox", tmp_db, "--state", state)]
@@ -248,190 +147,10 @@ def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
     assert in_state("sent") == [first, second]
 
 
-# -- events ----------------------------------------------------------------------------------------
-
-
-def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
-    emit(tmp_db, "first", f"evil {EVIL}", "third")
-    emit(tmp_db, "please wait", audience="user")
-    assert [event["text"] for event in lines("events", tmp_db)] == [
-        "first",
-        f"evil {EVIL}",
-        "third",
-        "please wait",
-    ]
-    assert [event["text"] for event in lines("events", tmp_db, "-n", "2")] == [
-        "third",
-        "please wait",
-    ]
-    assert [
-        event["text"] for event in lines("events", tmp_db, "-n", "2", "--audience", "operator")
-    ] == [f"evil {EVIL}", "third"]
-    assert [event["text"] for event in lines("events", tmp_db, "--audience", "user")] == [
-        "please wait"
-    ]
-    assert ok("events", tmp_db, "-n", "0") == ""
-    shown = ok("events", tmp_db)
-    assert "\x1b" not in shown
-    assert "\u202e" not in shown
-    assert len(shown.splitlines()) == 4
-
-
-def test_a_position_is_stored_for_a_named_consumer_only(tmp_db: Path) -> None:
-    emit(tmp_db, "one", "two", "three")
-    for _ in range(2):
-        assert len(lines("events", tmp_db)) == 3
-    assert found("query", tmp_db, "select * from event_cursor") == []
-    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "2")] == [
-        "two",
-        "three",
-    ]
-    assert lines("events", tmp_db, "--consumer", "ops") == []
-    emit(tmp_db, "four")
-    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "ops", "-n", "0")] == [
-        "four"
-    ], "-n is for a new one only"
-    assert [event["text"] for event in lines("events", tmp_db, "--consumer", "pager")] == [
-        "one",
-        "two",
-        "three",
-        "four",
-    ]
-    assert fails(2, "events", tmp_db, "--consumer", " ")
-
-
-def test_a_position_moves_past_events_of_the_other_audience(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    emit(tmp_db, "for a person", audience="user")
-    emit(tmp_db, *(f"for operators {number}" for number in range(5)))
-    assert [
-        event["text"]
-        for event in lines("events", tmp_db, "--audience", "user", "--consumer", "pages")
-    ] == ["for a person"]
-    assert found("query", tmp_db, "select event_no from event_cursor") == [{"event_no": 6}]
-
-    looked: list[int] = []
-    after = events.after
-
-    def noted(
-        tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int
-    ) -> list[Event]:
-        looked.append(event_no)
-        return after(tx, event_no=event_no, audience=audience, limit=limit)
-
-    rounds = 0
-
-    def sleep(_: float) -> None:
-        nonlocal rounds
-        rounds += 1
-        if rounds == 3:
-            raise KeyboardInterrupt
-        emit(tmp_db, "another for operators")
-
-    monkeypatch.setattr(events, "after", noted)
-    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
-    monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 2)
-    assert (
-        run(
-            "events", tmp_db, "-f", "-n", "1", "--audience", "user", "--consumer", "follower"
-        ).exit_code
-        == 130
-    )
-    assert looked == [0, 6, 6, 7], "each look begins where the one before it ended"
-    assert found(
-        "query", tmp_db, "select event_no from event_cursor where consumer = 'follower'"
-    ) == [{"event_no": 8}]
-
-
-@pytest.mark.parametrize("op", ["events", "events.cursor"], ids=["its read", "its position"])
-def test_events_f_goes_on_after_a_busy_database(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, op: str
-) -> None:
-    accept(tmp_db, "hang")
-    emit(tmp_db, "first")
-    busy = iter([StoreBusy("another process holds the lock; retry", retry_after_ms=1)] * 2)
-    real_read, real_write, rounds = sync.SessionDB.read, sync.SessionDB.write, 0
-
-    def refused(name: str) -> None:
-        # Its start is not meant: what is busy then ends the command, as any other.
-        if name == op and rounds and (error := next(busy, None)) is not None:
-            raise error
-
-    def read(self: sync.SessionDB, name: str, *args: Any) -> Any:
-        refused(name)
-        return real_read(self, name, *args)
-
-    def write(self: sync.SessionDB, name: str, *args: Any) -> Any:
-        refused(name)
-        return real_write(self, name, *args)
-
-    def sleep(_seconds: float) -> None:
-        nonlocal rounds
-        rounds += 1
-        if rounds == 1:
-            emit(tmp_db, "second")
-        if rounds == 5:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sync.SessionDB, "read", read)
-    monkeypatch.setattr(sync.SessionDB, "write", write)
-    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
-    done = run("events", tmp_db, "-f", "-n", "1", "--consumer", "follower")
-    assert done.exit_code == 130
-    assert [done.stdout.count(word) for word in ("first", "second")] == [1, 1]
-    assert done.stderr.count("another process holds the lock; retry. This command goes on.") == 2
-    assert found("query", tmp_db, "select event_no from event_cursor") == found(
-        "query", tmp_db, "select max(event_no) as event_no from event"
-    )
-
-
-def test_events_f_follows_a_gateway_in_another_process(
-    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
-) -> None:
-    accept(tmp_db, "hang")
-    running = gateway()
-    says(running, "hanging")
-    emit(tmp_db, "before")
-    command = [
-        sys.executable,
-        "-m",
-        "sessiondb",
-        "events",
-        str(tmp_db),
-        "-f",
-        "--json",
-        "-n",
-        "1",
-        "--audience",
-        "operator",
-    ]
-    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert following.stdout is not None
-    try:
-        assert json.loads(following.stdout.readline())["text"] == "before"
-        emit(tmp_db, "from a third process")
-        assert json.loads(following.stdout.readline())["text"] == "from a third process"
-        with sync.open(tmp_db) as opened:
-            [holding] = opened.held()
-            opened.write(
-                "test.interrupt", lambda tx: turns.interrupt(tx, holding.number, "by the test")
-            )
-        interrupted = json.loads(following.stdout.readline())
-        assert interrupted["kind"] == "turn_interrupted"
-        assert "by the test" in interrupted["text"]
-    finally:
-        following.send_signal(signal.SIGINT)
-        following.communicate(timeout=TIMEOUT_S)
-    assert following.returncode == 130
-
-
 # -- who holds what, and what becomes of it --------------------------------------------------------
 
 
-def test_held_tells_a_live_gateway_from_a_dead_one(
-    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_held_tells_a_live_gateway_from_a_dead_one(tmp_db: Path, gateway: GatewayStart) -> None:
     accept(tmp_db, "hang")
     accept(tmp_db, "stick", key="agent:main:web:direct:2")
     running = gateway()
@@ -486,7 +205,7 @@ def test_held_tells_a_live_gateway_from_a_dead_one(
 
 
 def test_a_plan_has_a_reason_per_decision_and_changes_nothing(
-    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
+    tmp_db: Path, gateway: GatewayStart
 ) -> None:
     for number in range(3):
         accept(tmp_db, "hang", key=f"agent:main:web:direct:{number}")
@@ -627,9 +346,7 @@ def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_on_a_terminal_the_tables_fit_its_width(
-    tmp_db: Path, gateway: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_on_a_terminal_the_tables_fit_its_width(tmp_db: Path, gateway: GatewayStart) -> None:
     name = "a-very-long-name-of-a-conversation-" * 4
     first, _ = accept(tmp_db, "x" * 200, EVIL * 5, key=f"agent:main:web:direct:{name}", lane="cron")
     dead_letter(tmp_db, first, "a long reason " * 20 + EVIL)
