@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import anyio
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
@@ -274,3 +275,24 @@ class Page:
                 notice.get(name) == value for name, value in fields.items()
             ):
                 return notice
+
+
+Start = Callable[..., GatewayProcess]
+
+LONG = (
+    "something long enough to fill the context with, so that it has to be compacted before "
+    "it can go on "
+)
+
+
+def fill(gateway: GatewayProcess, conversation: str | None = None, *, times: int = 4) -> None:
+    """Fill a conversation, so that it has to be compacted."""
+    for number in range(times):
+        gateway.ask(f"{LONG} {number}", conversation)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for a state that stays."""
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  # what it looks at has no event
+            await anyio.sleep(0.01)
