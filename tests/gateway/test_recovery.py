@@ -28,6 +28,7 @@ from tests.support.gateway import (
     look,
     say,
 )
+from tests.support.world import make_world
 
 CHILD = """
 import os, signal, sys, anyio, sessiondb
@@ -298,3 +299,44 @@ async def test_the_kernel_is_asked_on_another_thread(
             await call()
             assert asked, f"{call} asks"
             assert threading.get_ident() not in asked
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+async def test_the_pages_of_a_recovery_make_no_difference(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two died, holding several of each kind. Others live, or nothing is known of them."""
+    world = make_world()
+    monkeypatch.setattr(recovery.clock, "now_ms", lambda: world.now_ms)
+
+    def judged(rows: Sequence[Any]) -> list[bool | None]:
+        known = {"dying": False, "dying-too": False, "remote": None}
+        return [known.get(row.program, True) for row in rows]
+
+    async def recovered() -> list[Any]:
+        direct = world.direct()
+        monkeypatch.setattr(direct, "liveness", judged, raising=False)
+        with world.undone():
+            for table, state in (("turn", "running"), ("compaction", "running")):
+                world.connection.execute(
+                    f"UPDATE {table} SET instance_no = ? WHERE state = ? AND instance_no = ?",
+                    (world.no("instance dying"), state, world.no("instance other")),
+                )
+            world.connection.execute(
+                "UPDATE outbox SET state = 'sending', instance_no = ?, expires_at_ms = ?,"
+                " finished_at_ms = NULL WHERE state = 'unknown'",
+                (world.no("instance dying"), world.now_ms),
+            )
+            first = await recovery.recover(direct), world.changed()
+            # Another process dies later. What was released stays as it is.
+            known_before = world.changed()
+            assert await recovery.recover(direct) == sessiondb.Recovered()
+            assert world.changed() == known_before
+            monkeypatch.setattr(direct, "liveness", lambda rows: [False] * len(rows))
+            return [*first, await recovery.recover(direct), world.changed()]
+
+    whole = await recovered()
+    assert whole[0] == sessiondb.Recovered(instances=2, turns=5, compactions=5, replies=5)
+    monkeypatch.setattr(recovery, "RECOVER_AT_ONCE", at_once)
+    assert await recovered() == whole

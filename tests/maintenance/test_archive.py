@@ -68,6 +68,32 @@ async def test_archive_and_restore_leave_every_row_as_it_was(
 
 
 @pytest.mark.anyio
+async def test_archive_and_restore_may_be_repeated(tmp_db: Path) -> None:
+    """Each time the whole session of then comes back, and a neighbour's archive stays."""
+    async with sessiondb.open(tmp_db) as db:
+        session, other = [await eventful_session(db, key, length=3) for key in (KEY, KEY + "2")]
+        await archive_session(db, other)
+        for round_ in range(3):
+            await session.append_many([user(f"round {round_}"), reply("yes")])
+            entries, context = await session.arrivals(limit=1_000), await session.context()
+            before = dump(tmp_db)
+            row = await archive_session(db, session)
+            assert (row.state, row.session_no) == ("archived", session.ref.session_no)
+            assert await archive_session(db, session) == "its archive is archived already"
+            assert (await db.verify()).findings == ()
+            assert (await db.restore(session.id)).keys_bound == (KEY, KEY + ":other")
+            with pytest.raises(InvalidInput):
+                await db.restore(session.id)
+            assert (await db.verify()).findings == ()
+            assert await session.arrivals(limit=1_000) == entries
+            assert await session.context() == context
+            assert dump(tmp_db) == before
+        await db.restore(other.id)
+    assert query(tmp_db, "SELECT state FROM archive") == ["restored"] * 4
+    assert query(tmp_db, "SELECT count(*) FROM archive_chunk") == [0]
+
+
+@pytest.mark.anyio
 async def test_calls_on_an_archived_session_name_the_restore_command(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await eventful_session(db, length=3)

@@ -26,6 +26,7 @@ from tests.support.maintenance import (
     dump,
     now_ms,
     retained,
+    set_age,
 )
 
 
@@ -65,6 +66,55 @@ async def test_a_busy_vacuum_does_not_undo_what_was_archived(
         assert report.count("done") == 1
         assert report.bytes_free > report.bytes_before / 2
         assert (await db.gc(RetentionPolicy())).bytes_free == 0
+
+
+@pytest.mark.anyio
+async def test_free_pages_do_not_let_a_second_run_archive_more(tmp_db: Path) -> None:
+    """A limit in bytes is about what sessions hold. Free pages hold nothing."""
+
+    class Locked(Dying):
+        async def incremental_vacuum(self, pages: int) -> int:
+            raise StoreBusy("another process is writing", retry_after_ms=1)
+
+    async def fill(db: sessiondb.SessionDB, name: str, days: float) -> None:
+        session = await aged(db, name, days)
+        await session.append_many([user("the same words again and again " * 300)] * 20)
+        await set_age(db, session, now_ms() - round(days * DAY_MS))
+
+    async def went(backend: Any) -> set[str]:
+        """Run retention. Its plan names more sessions than are needed: archives are small."""
+        planned = await retention.gc(backend, policy, dry_run=True)
+        report = await retention.gc(backend, policy)
+        assert report.ok
+        assert [one.session_id for one in report.decisions] == [
+            one.session_id for one in planned.decisions
+        ]
+        found = {one.session_id for one in report.decisions if one.outcome == "done"}
+        notes = {one.note for one in report.decisions if one.session_id not in found}
+        assert notes == ({"enough space has been freed"} if found else set())
+        return found
+
+    async with sessiondb.open(tmp_db) as db:
+        for days in range(2, 12):
+            await fill(db, f"d{days:02}", days)
+        limit = (await db.status()).file_bytes * 3 // 4
+        policy = RetentionPolicy(max_bytes=limit)
+        locked = Locked(db.backend, -1)
+        first = await went(locked)
+        assert first
+        status = await db.status()
+        assert status.file_bytes > limit > status.file_bytes - status.free_bytes
+        assert await went(locked) == set()
+        # New sessions use the pages. Then it is too much again, and the oldest go.
+        for days in range(12, 18):
+            await fill(db, f"d{days}", days)
+        second = await went(locked)
+        assert second
+        assert second & first == set()
+        assert await went(locked) == set()
+        assert await went(db.backend) == set()
+        assert (await db.status()).free_bytes == 0
+        assert (await db.verify()).findings == ()
 
 
 @pytest.mark.anyio
