@@ -219,11 +219,13 @@ def set_columns(label: str, **columns: Any) -> Given:
     def change(world: World, _tx: Recorder) -> None:
         world.connection.execute("PRAGMA defer_foreign_keys = on")
         table, _, _ = label.partition(" ")
-        for column, value in columns.items():
-            is_label = isinstance(value, str) and value in world.before.by_label
-            world.connection.execute(
-                f"UPDATE {table} SET {column} = ? WHERE {table}_no = ?",  # names, from a case
-                (world.no(value) if is_label else value, world.no(label)),
-            )
+        values = [
+            world.no(value) if isinstance(value, str) and value in world.before.by_label else value
+            for value in columns.values()
+        ]
+        assigned = ", ".join(f"{column} = ?" for column in columns)  # names, from a case
+        world.connection.execute(
+            f"UPDATE {table} SET {assigned} WHERE {table}_no = ?", (*values, world.no(label))
+        )
 
     return change

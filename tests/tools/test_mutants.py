@@ -272,6 +272,19 @@ def test_the_fastest_tests_that_reach_a_mutant_come_first() -> None:
     assert found == ["fast", "slow", "tests/sqlite/test_plans.py::test_x"]
 
 
+def test_a_hint_is_met_by_its_statements_own_cases_too() -> None:
+    """One that names too few states leaves rows out. Other tests see what these see."""
+    mutant = Mutant("queries/inbox.sql", "inbox.open", "hint: 'queued' left out", "a", (), (1, 1))
+    names = (
+        "tests/sqlite/queries/test_statements.py::test_read[inbox.open: one]",
+        "tests/gateway/test_turns.py::test_x",
+        "tests/sqlite/test_plans.py::test_x",
+    )
+    tests = [Reach(name, 1.0, statements={"inbox.open"}) for name in names]
+    found = [test.name for test in chosen(mutant, tests, budget_s=5.0, tests_max=9)]
+    assert found == [names[0], names[2]]
+
+
 TOY = {
     "sessiondb/__init__.py": "LIMIT = 3\n",
     "sessiondb/rules.py": """

@@ -46,23 +46,30 @@ def chosen(mutant: Mutant, tests: Iterable[Test], budget_s: float, tests_max: in
     """Return the tests that meet a mutant, of those that reach it.
 
     First come those with the statement in their name, then those of the file that is named
-    after the changed one, then the fastest, and those about plans last.
+    after the changed one, then the fastest, and those about plans last. Where only the plan
+    can change, it is the first and the last of these. A hint that names too few states is
+    no hint any more, and leaves rows out.
     """
     stem = "test_" + mutant.path.rpartition("/")[2].partition(".")[0]
     if mutant.where.startswith("view "):
         stem = "test_views"
 
+    def is_named(test: Test) -> bool:
+        return mutant.where in test.name
+
     def is_mirrored(test: Test) -> bool:
         return test.name.partition("::")[0].rpartition("/")[2].startswith(stem)
 
     def place(test: Test) -> tuple[bool, bool, float, str]:
-        return mutant.where not in test.name, not is_mirrored(test), test.seconds, test.name
+        return not is_named(test), not is_mirrored(test), test.seconds, test.name
 
     reaching = [test for test in tests if test.reaches(mutant)]
     if mutant.path == "schema.sql":
         reaching = [test for test in reaching if not test.name.startswith(BY_TEXT)]
     if mutant.is_about_plans:  # other tests see the same rows
-        reaching = [test for test in reaching if test.is_about_plans or is_mirrored(test)]
+        reaching = [
+            test for test in reaching if test.is_about_plans or is_named(test) or is_mirrored(test)
+        ]
     found: list[Test] = []
     spent = 0.0
     for test in sorted(reaching, key=place):

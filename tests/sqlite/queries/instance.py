@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.statement_cases import Change, Guard, Page, Read
-from tests.support.world import World
+from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
 
 PROCESS = {
@@ -14,6 +14,20 @@ PROCESS = {
     "program": "new",
     "opened_at_ms": NOW,
 }
+
+
+def hold_and_close(_w: World, tx: Recorder) -> None:
+    """Register under a number that no row had, and close the registration of that number."""
+    row = tx.one("instance.insert", **PROCESS)
+    tx.run(
+        "instance.hold",
+        instance_no=row.instance_no,
+        held_no=4711,
+        database_file="1:2",
+        lock_file=None,
+    )
+    tx.run("instance.close", instance_no=4711, closed_at_ms=NOW)
+
 
 # `register` and `sign_off` need a connection of their own, so the statements run by themselves.
 CHANGES = [
@@ -45,14 +59,8 @@ CHANGES = [
     Change(
         "instance.hold",
         "another number than the one that was free",
-        lambda w, tx: tx.run(
-            "instance.hold",
-            instance_no=tx.one("instance.insert", **PROCESS).instance_no,
-            held_no=4711,
-            database_file="1:2",
-            lock_file=None,
-        ),
-        {"+instance new": PROCESS | {"database_file": "1:2"}},
+        hold_and_close,
+        {"+instance new": PROCESS | {"database_file": "1:2", "closed_at_ms": NOW}},
     ),
     Change(
         "instance.close",

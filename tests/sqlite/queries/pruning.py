@@ -11,7 +11,7 @@ import anyio
 
 from sessiondb.backend import AnyStatement
 from sessiondb.maintenance import pruning
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Changes, Recorder, World
 from tests.support.world_build import DAY, NOW
 
@@ -178,7 +178,35 @@ def at_the_edge(
     ]
 
 
+def forwarded(event_no: int, cursor: int | None) -> Callable[[World, Recorder], object]:
+    """Let a sent reply be what forwarded an event, to a reader that has come so far."""
+
+    def given(w: World, tx: Recorder) -> None:
+        set_columns("outbox web:sent", event_no=event_no, consumer="a reader")(w, tx)
+        for consumer, at in (("a reader", cursor), ("a slow one", event_no - 1)):
+            if at is not None:
+                w.connection.execute("INSERT INTO event_cursor VALUES (?, ?)", (consumer, at))
+
+    return given
+
+
 READS = [
+    *(
+        Read(
+            "pruning.outbox",
+            f"that forwarded an event, {what}",
+            lambda w: {"after_no": w.no("outbox web:sent") - 1, "before_ms": NOW, "limit": 1},
+            [{"prunable": prunable_, "young": 0}],
+            forwarded(event_no, cursor),
+        )
+        for what, event_no, cursor, prunable_ in (
+            ("which may come again", 5, 4, 0),
+            ("to its reader's cursor", 5, 5, 1),
+            ("behind its reader's cursor", 5, 6, 1),
+            ("to a reader that has no cursor yet", 5, None, 0),
+            ("which was pruned", 100_000, None, 1),
+        )
+    ),
     *at_the_edge("outbox", "web:done-old"),
     *at_the_edge("inbox", "done-old"),
     *at_the_edge("event", "compaction_started/operator/1"),
