@@ -264,6 +264,7 @@ def test_the_plan_of_a_hot_statement_is_pinned(connection: apsw.Connection, name
 
 # Indexes that a statement must use. Without one it would return the same, and walk a table.
 # Many repeat the condition of a partial index, so that SQLite searches in its few rows.
+# One that is named several times is used in so many parts.
 INDEXES = {
     "archive.branches": ["branch_by_session"],
     "archive.of_session": ["archive_one_open"],
@@ -285,6 +286,7 @@ INDEXES = {
     "turns.lane": ["turn_running"],
     "inbox.waiting_in_session": ["inbox_of_session"],
     "inbox.open_in_session": ["inbox_of_session"],
+    "inbox.ahead": ["inbox_of_session"],
     "inbox.wait_behind": ["inbox_of_session"],
     "inbox.interrupted_before": ["inbox_of_session"],
     "inbox.interrupted": ["inbox_interrupted"],
@@ -294,6 +296,8 @@ INDEXES = {
     "outbox.overdue": ["outbox_unsent"],
     "outbox.of_instance": ["outbox_unsent"],
     "outbox.list": ["outbox_unsent"],
+    "recovery.idle": ["outbox_unsent"],
+    "status.work": ["inbox_interrupted"] * 2 + ["outbox_unsent"] * 4,
     "recovery.held": ["turn_by_expiry", "compaction_one_running", "outbox_unsent"],
 }
 
@@ -309,7 +313,8 @@ UNNAMED = {
 def test_a_statement_uses_its_indexes(connection: apsw.Connection, name: str) -> None:
     steps = plan(connection, name)
     for index in INDEXES[name]:
-        assert any(re.search(rf"\bINDEX {index}\b", step) for step in steps), index
+        used = sum(bool(re.search(rf"\bINDEX {index}\b", step)) for step in steps)
+        assert used >= INDEXES[name].count(index), index
 
 
 def test_every_index_has_a_statement_that_must_use_it() -> None:
