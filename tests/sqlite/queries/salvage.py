@@ -12,7 +12,17 @@ from unittest.mock import ANY
 
 from sessiondb.backend import AnyStatement
 from tests.support import statement_cases
-from tests.support.statement_cases import Change, Guard, Page, Read, lost, set_columns
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    lost,
+    nothing,
+    set_columns,
+    without,
+)
 from tests.support.world import FRESH, Changes, Recorder, World
 from tests.support.world_build import NOW
 
@@ -110,8 +120,50 @@ def forget_aside(w: World, tx: Recorder) -> None:
 
 
 def cap(w: World, tx: Recorder) -> None:
+    """Put one cursor ahead of every event. Another is behind the last, and stays."""
+    last_no = max(row["event_no"] for _, row in w.rows("event"))
     w.connection.execute("UPDATE event_cursor SET event_no = 100000 WHERE consumer = 'web'")
+    w.connection.execute("INSERT INTO event_cursor VALUES ('slow', ?)", (last_no - 1,))
     tx.run("salvage.cap_cursors")
+
+
+def cap_without_events(w: World, tx: Recorder) -> None:
+    w.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'event'")
+    tx.run("salvage.cap_cursors")
+
+
+def put_reply(channel: str | None, stored: str) -> Change:
+    """Return the case of a reply's channel. One that was written without has its target's."""
+
+    def rule(w: World, tx: Recorder) -> None:
+        row = copy_of(w, "outbox") | {"target": "telegram:1", "channel": channel}
+        put(w, tx, "outbox", row)
+        key = {"outbox_no": row["outbox_no"]}
+        where = "WHERE outbox_no = :outbox_no"
+        found = w.connection.execute(f"SELECT channel FROM outbox {where}", key).fetchall()
+        assert found == [(stored,)]
+        w.connection.execute(f"DELETE FROM outbox {where}", key)
+
+    return Change("salvage.put_outbox", f"to channel {channel}", rule, {})
+
+
+JOB = {
+    "compaction_id": "new",
+    "trigger": "t",
+    "tokens_before": 1,
+    "begun_at_ms": 2,
+    "deadline_ms": 3,
+    "deadline_max_ms": 4,
+    "finished_at_ms": 5,
+    "reason": "r",
+}
+
+
+def name_second_job(w: World, tx: Recorder) -> None:
+    """Give the job behind an entry its name, where a job before it is of the same session."""
+    set_columns("compaction live-first", session_no="session twin")(w, tx)
+    of = {"session_no": "session twin", "entry_no": "entry twin/10"}
+    run("name_job", **of, **JOB, instance_no="instance other")(w, tx)
 
 
 CHANGES = [
@@ -139,9 +191,20 @@ CHANGES = [
         "one of two",
         cap,
         lambda w: {
-            "event_cursor web": {"event_no": max(row["event_no"] for _, row in w.rows("event"))}
+            "event_cursor web": {"event_no": max(row["event_no"] for _, row in w.rows("event"))},
+            "+event_cursor slow": {
+                "event_no": max(row["event_no"] for _, row in w.rows("event")) - 1
+            },
         },
     ),
+    Change(
+        "salvage.cap_cursors",
+        "of a file that had no event",
+        cap_without_events,
+        lambda w: {label: {"event_no": 0} for label, _ in w.rows("event_cursor")},
+    ),
+    put_reply(None, "telegram"),
+    put_reply("another", "another"),
     change(
         "lose_parent",
         "one fork of two",
@@ -203,30 +266,20 @@ CHANGES = [
     change(
         "name_job",
         "the job behind an entry",
-        {
-            "compaction twin-first": {
-                "compaction_id": "new",
-                "trigger": "t",
-                "tokens_before": 1,
-                "instance_no": "other",
-                "begun_at_ms": 2,
-                "deadline_ms": 3,
-                "deadline_max_ms": 4,
-                "finished_at_ms": 5,
-                "reason": "r",
-            }
-        },
+        {"compaction twin-first": {**JOB, "instance_no": "other"}},
         session_no="session twin",
         entry_no="entry twin/10",
-        compaction_id="new",
-        trigger="t",
-        tokens_before=1,
         instance_no="instance other",
-        begun_at_ms=2,
-        deadline_ms=3,
-        deadline_max_ms=4,
-        finished_at_ms=5,
-        reason="r",
+        **JOB,
+    ),
+    Change(
+        "salvage.name_job",
+        "the job behind an entry, and no job before it",
+        name_second_job,
+        {
+            "compaction live-first": {"session_no": "twin"},
+            "compaction twin-first": {**JOB, "instance_no": "other"},
+        },
     ),
     change(
         "forget_job",
@@ -651,13 +704,23 @@ def joined(statement: str, label: str, **columns: Any) -> Read:
     )
 
 
-def next_owner(statement: str, key: str, after: str, name: str | None) -> Read:
-    return Read(
-        f"salvage.{statement}",
-        f"behind {after}",
-        lambda w: {"after": w.no(after)},
-        [] if name is None else [{key: name}],
-    )
+def next_owner(statement: str, key: str, after: str, name: str) -> list[Read]:
+    """Return a search for the next owner of rows, and the same when every owner is lost."""
+    table = key.removesuffix("_no")
+
+    def read(what: str, found: Callable[[World], int | None], given: Given) -> Read:
+        return Read(
+            f"salvage.{statement}",
+            f"behind {after}{what}",
+            lambda w: {"after": w.no(after)},
+            lambda w: [{key: name, f"found_{key}": found(w)}],
+            given,
+        )
+
+    return [
+        read("", lambda w: int(w.no(f"{table} {name}")), nothing),
+        read(", which is lost", lambda _: None, without(table)),
+    ]
 
 
 ODD_FILE = "import_file main/odd.jsonl"
@@ -691,7 +754,73 @@ def aside_by_id(name: str, entry_id: str, found: str | None) -> Read:
     )
 
 
+def counted(name: str, *found: dict[str, int]) -> Read:
+    """Return the case of a receipt that counts one entry more than its session has."""
+    return Read(
+        "salvage.counted_header",
+        f"one file of two: {name}",
+        of_session(name),
+        found,
+        set_columns("import_file west/clean.jsonl", entries=3),
+    )
+
+
+def branch_again(w: World, _tx: Recorder) -> None:
+    """Let a fork leave its parent a second time, at an earlier entry."""
+    w.connection.execute(
+        "INSERT INTO branch VALUES (?, ?, ?, ?, ?)",
+        (
+            9_000,
+            w.no("session twin-fork"),
+            w.no("branch twin/1"),
+            w.no("entry twin/3"),
+            w.no("session twin-fork") << 32 | 2,
+        ),
+    )
+
+
+def undo_again(w: World, _tx: Recorder) -> None:
+    """Let a compaction be undone a second time, at the last entry."""
+    w.connection.execute(
+        "UPDATE epoch SET closed_head_no = ?, closed_at_ms = 1 WHERE session_no = ? AND epoch = 2",
+        (w.no("entry twin-undone/6"), w.no("session twin-undone")),
+    )
+    w.connection.execute(
+        "INSERT INTO epoch (session_no, epoch, reason, opened_at_ms) VALUES (?, 3, 'undo', 1)",
+        (w.no("session twin-undone"),),
+    )
+
+
 READS = [
+    counted("import-work", {"found": 1}),
+    counted("import-clean"),
+    Read(
+        "salvage.fork_point",
+        "of a fork that left its parent twice",
+        lambda w: of_session("twin-fork", low_no=w.no("session twin-fork") << 32)(w),
+        [{"fork_no": "twin/18"}],
+        branch_again,
+    ),
+    Read(
+        "salvage.undone_at",
+        "two, in their order",
+        of_session("twin-undone"),
+        [{"closed_head_no": f"twin-undone/{seq}"} for seq in (5, 6)],
+        undo_again,
+    ),
+    Read(
+        "salvage.jobs_aside",
+        "of one session, in their order",
+        of_session("job-tired"),
+        [
+            {"compaction_id": name}
+            for name in ("tired-failed", *(f"tired-rejected-{count}" for count in range(3)))
+        ],
+        lambda w, tx: [
+            run("set_aside_compactions", session_no=f"session {name}")(w, tx)
+            for name in ("job-tired", "job-tired-too")
+        ],
+    ),
     # Entries 14 and 15 follow entry 13, and 12, 16 and 17 follow 11.
     aside_child(12, 18, 13, 14),
     aside_child(15, 18, 13, 15),
@@ -778,8 +907,8 @@ READS = [
         lambda w: {"archive_no": w.no("archive old-too/4"), "after": 1},
         lambda w: [{"chunk_no": 2, "content": w.row("archive_chunk old-too/4/2")["content"]}],
     ),
-    next_owner("next_chunk_owner", "archive_no", "archive old/3", "old-too/4"),
-    next_owner("next_epoch_owner", "session_no", "session live", "live-fork"),
-    next_owner("next_quarantined", "import_file_no", ODD_FILE, "main/blank.jsonl"),
+    *next_owner("next_chunk_owner", "archive_no", "archive old/3", "old-too/4"),
+    *next_owner("next_epoch_owner", "session_no", "session live", "live-fork"),
+    *next_owner("next_quarantined", "import_file_no", ODD_FILE, "main/blank.jsonl"),
     Read("salvage.counted_header", "no file counts its header", of_session("import-work"), []),
 ]
