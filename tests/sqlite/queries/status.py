@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, without
 from tests.support.world import World, tables
 from tests.support.world_build import NOW
 
@@ -78,7 +78,15 @@ READS = [
         lambda w: {"now_ms": w.row("turn silent#1")["expires_at_ms"]},
         [{"turns_overdue": 2}],
     ),
+    Read("status.work", "without any event", {"now_ms": NOW}, [{"events": 0}], without("event")),
     Read("status.totals", "every count", {}, totals),
+    Read(
+        "status.totals",
+        "without any session",
+        {},
+        [{"sessions": 0, "sessions_ended": 0, "entries": 0}],
+        without("session"),
+    ),
     Read("status.compactions", "by state", {}, jobs),
     *(
         Read(
