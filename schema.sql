@@ -308,7 +308,9 @@ CREATE TABLE inbox (
   state             TEXT    NOT NULL CONSTRAINT inbox_state_known
                     CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
   accepted_at_ms    INTEGER NOT NULL,
-  available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
+  available_at_ms   INTEGER NOT NULL,           -- a retry waits until then. 0: it waits for no time
+  queued_at_ms      INTEGER NOT NULL DEFAULT 0, -- when it was queued last, or its pause ends. Lanes
+                                                -- before its own go first for a minute from then
   attempts          INTEGER NOT NULL DEFAULT 0,
   stops             INTEGER NOT NULL DEFAULT 0, -- of these, ended by an orderly stop: they do
                                                 -- not count against it
@@ -358,7 +360,7 @@ CREATE TABLE outbox (
   instance_no       INTEGER REFERENCES instance (instance_no),   -- the process that sends it ...
   expires_at_ms     INTEGER,                    -- ... and until when it is believed to
   created_at_ms     INTEGER NOT NULL,
-  available_at_ms   INTEGER NOT NULL,           -- a retry waits until then
+  available_at_ms   INTEGER NOT NULL,           -- a retry waits until then. 0: it waits for no time
   asked_at_ms       INTEGER,                    -- when an operator asked for it again. Its day of
                                                 -- retries counts from then
   finished_at_ms    INTEGER,

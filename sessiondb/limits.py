@@ -180,6 +180,15 @@ def retry_pause_ms(attempt: int, growth: int) -> int:
     return min(grown, RETRY_PAUSE_MS_MAX)
 
 
+def pauses_over(now_ms: int) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of times that nobody waits for: no pause, and pauses that are over.
+
+    A pause is a minute at most. One that seems to end later is of a clock that has been set
+    back since. So it ends when that is, or at the latest a minute after the clock was set.
+    """
+    return ((0, 0), (1, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
+
+
 class Limits(BaseModel):
     """What one open database may use. All values are bounds, none is a reservation."""
 

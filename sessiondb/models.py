@@ -352,6 +352,7 @@ class OpenMessage:
     state: str
     accepted_at_ms: int
     available_at_ms: int
+    """When the pause of its retry ends. 0: it waits for no time."""
     attempts: int
     turn_no: int | None
     reason: str | None

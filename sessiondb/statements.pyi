@@ -661,7 +661,11 @@ InboxOpenInSession = InboxAccept  # inbox.open_in_session
 InboxWaitingInLane = InboxWaitingInSession  # inbox.waiting_in_lane
 
 
-InboxNext = InboxAccept  # inbox.next
+class InboxNext(NamedTuple):
+    """inbox.next: Return the first message of a lane whose pause ends within a time range, and that may run: its session is idle, and no message of that session precedes it. Only older messages in lanes at or before its own do. A resume has the place of the lane that accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those without a pause, in the order of their arrival. Messages that wait for their retry are not read."""
+
+    inbox_no: int
+    queued_at_ms: int
 
 
 class InboxCandidate(NamedTuple):
@@ -745,7 +749,7 @@ class InboxRunningResumes(NamedTuple):
 
 
 class InboxLate(NamedTuple):
-    """inbox.late: Return the messages whose sender has not been told yet that they wait."""
+    """inbox.late: Return the messages of a lane that were not accepted within a time range, and whose sender has not been told yet that they wait."""
 
     inbox_no: int
     session_no: int
@@ -810,7 +814,7 @@ class InstanceByPid(NamedTuple):
 
 
 class OutboxNext(NamedTuple):
-    """outbox.next: Return the reply that became available first within a time range and may be sent, of the channels that are not in a JSON array. Replies of one session to one channel keep their order. Each channel that has a waiting reply is searched by itself, so those that wait for a channel in the array, or for their retry, are not read."""
+    """outbox.next: Return the first reply whose pause ends within a time range and that may be sent, of the channels that are not in a JSON array. From 0 to 0 are those without a pause, in the order in which they were written. Replies of one session to one channel keep their order. Each channel that has a waiting reply is searched by itself, so those that wait for a channel in the array, or for their retry, are not read."""
 
     outbox_no: int
 
@@ -2115,7 +2119,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["inbox.running_resumes"], /, *, dead: SqlValue) -> InboxRunningResumes | None: ...
     @overload
-    def first(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, accepted_before_ms: SqlValue, limit: SqlValue) -> InboxLate | None: ...
+    def first(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue, limit: SqlValue) -> InboxLate | None: ...
     @overload
     def first(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> InboxNotified | None: ...
     @overload
@@ -2527,7 +2531,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.running_resumes"], /, *, dead: SqlValue) -> InboxRunningResumes: ...
     @overload
-    def one(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, accepted_before_ms: SqlValue, limit: SqlValue) -> InboxLate: ...
+    def one(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue, limit: SqlValue) -> InboxLate: ...
     @overload
     def one(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> InboxNotified: ...
     @overload
@@ -2935,7 +2939,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["inbox.running_resumes"], /, *, dead: SqlValue) -> list[InboxRunningResumes]: ...
     @overload
-    def all(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, accepted_before_ms: SqlValue, limit: SqlValue) -> list[InboxLate]: ...
+    def all(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue, limit: SqlValue) -> list[InboxLate]: ...
     @overload
     def all(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> list[InboxNotified]: ...
     @overload
@@ -3332,7 +3336,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["outbox.lose_track"], /, *, now_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue, attempt: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["outbox.decide"], /, *, state: SqlValue, now_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["outbox.decide"], /, *, state: SqlValue, reason: SqlValue, now_ms: SqlValue, outbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["pruning.delete_outbox"], /, *, numbers: SqlValue) -> int: ...
     @overload
@@ -3382,7 +3386,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import SessionDBError, StoreDamaged
@@ -27,7 +27,7 @@ from sessiondb.limits import (
     LEASE_GRACE_MS,
     OUTBOX_WAITING_MAX,
     PRIORITY_WAIT_MS_MAX,
-    RETRY_PAUSE_MS_MAX,
+    pauses_over,
 )
 from sessiondb.transcript import context
 from sessiondb.transcript.append import append as append_entries
@@ -35,6 +35,9 @@ from sessiondb.transcript.entries import Draft
 
 from . import changes, dead_letters
 from .lanes import RESUME_LANE, require_lane
+
+if TYPE_CHECKING:
+    from sessiondb import statements
 
 Kind = Literal["message", "resume"]
 
@@ -101,8 +104,8 @@ class Started:
 def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
     """Read the next message of a lane that may run, if the lane has room and the outbox too.
 
-    While a lane of higher priority has a message that could run, only a message that has
-    waited for `PRIORITY_WAIT_MS_MAX` may.
+    While a lane of higher priority has a message that could run, it may only when it has
+    waited for `PRIORITY_WAIT_MS_MAX`.
 
     Raises:
         CannotBegin: the message or its session's row cannot be read.
@@ -113,32 +116,40 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
         or tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None
     ):
         return None
-    held_back = any(
-        _next_no(tx, row.lane, now_ms) is not None
-        for row in tx.all("turns.lanes_before", lane=lane)
-    )
-    inbox_no = _next_no(tx, lane, now_ms, waited_ms=PRIORITY_WAIT_MS_MAX if held_back else 0)
-    if inbox_no is None:
+    found = _next(tx, lane, now_ms)
+    if found is None or _is_held_back(tx, lane, found, now_ms):
         return None
     try:
-        return Candidate(**tx.one("inbox.candidate", inbox_no=inbox_no)._asdict())
+        return Candidate(**tx.one("inbox.candidate", inbox_no=found.inbox_no)._asdict())
     except StoreDamaged as error:
-        raise CannotBegin(inbox_no, None, error) from error
+        raise CannotBegin(found.inbox_no, None, error) from error
 
 
-def _next_no(tx: ReadTx, lane: str, now_ms: int, *, waited_ms: int = 0) -> int | None:
-    """Return the number of a lane's next message among those that have waited for `waited_ms`.
+def _next(tx: ReadTx, lane: str, now_ms: int) -> statements.InboxNext | None:
+    """Return the next message of a lane: of those that may run, the oldest goes first.
 
-    None if there is none. A pause is a minute at most. A time further ahead is of a clock
-    that has been set back since, and is not waited for. The older message goes first then,
-    because every later one seems to have been due before it.
+    Only a retry waits for a time. Of those whose pause is over, the one that waited first is
+    compared with the rest.
     """
-    ranges = ((0, now_ms - waited_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
     found = [
         tx.first("inbox.next", lane=lane, low_ms=low_ms, high_ms=high_ms)
-        for low_ms, high_ms in ranges
+        for low_ms, high_ms in pauses_over(now_ms)
     ]
-    return min((row.inbox_no for row in found if row is not None), default=None)
+    return min(
+        (row for row in found if row is not None), key=lambda row: row.inbox_no, default=None
+    )
+
+
+def _is_held_back(tx: ReadTx, lane: str, found: statements.InboxNext, now_ms: int) -> bool:
+    """Tell whether lanes before a message's own hold it back: for a minute at most.
+
+    If it seems to have been queued more than a minute from now, the clock was set back since.
+    Then it has waited enough.
+    """
+    since_ms, until_ms = now_ms - PRIORITY_WAIT_MS_MAX, now_ms + PRIORITY_WAIT_MS_MAX
+    return since_ms < found.queued_at_ms <= until_ms and any(
+        _next(tx, row.lane, now_ms) is not None for row in tx.all("turns.lanes_before", lane=lane)
+    )
 
 
 def claim(

@@ -352,9 +352,16 @@ def _turn_ms(tx: Tx, session_no: int | None, lane: str) -> int:
 def notify_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
     """Emit an event, once each, for messages that have waited longer than `after_ms`.
 
-    Return how many.
+    Return how many. One that seems to have been accepted later than in `after_ms` has waited
+    since before the clock was set back.
     """
-    late = tx.all("inbox.late", lane=lane, accepted_before_ms=tx.now_ms - after_ms, limit=limit)
+    late = tx.all(
+        "inbox.late",
+        lane=lane,
+        low_ms=tx.now_ms - after_ms + 1,
+        high_ms=tx.now_ms + after_ms,
+        limit=limit,
+    )
     for row in late:
         if tx.run("inbox.mark_delayed", inbox_no=row.inbox_no):
             events.emit(
@@ -364,9 +371,18 @@ def notify_delayed(tx: Tx, lane: str, *, after_ms: int, limit: int = 50) -> int:
                 "Your message has arrived and is waiting its turn.",
                 session_no=row.session_no,
                 inbox_no=row.inbox_no,
-                waited_ms=tx.now_ms - row.accepted_at_ms,
+                waited_ms=max(0, tx.now_ms - row.accepted_at_ms),
             )
     return len(late)
+
+
+def next_notice_ms(tx: ReadTx, lane: str, now_ms: int, *, after_ms: int) -> int | None:
+    """Return when the next sender has to be told that their message waits. None: nobody."""
+    first = tx.first("inbox.late", lane=lane, low_ms=1, high_ms=0, limit=1)  # in no range
+    if first is None:
+        return None
+    at_ms: int = first.accepted_at_ms + after_ms
+    return at_ms if at_ms <= now_ms + 2 * after_ms else now_ms
 
 
 def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> list[OpenMessage]:

@@ -32,9 +32,9 @@ from sessiondb.limits import (
     REPLY_ATTEMPTS_MIN,
     REPLY_PAUSE_GROWTH,
     REPLY_RETRY_MS_MAX,
-    RETRY_PAUSE_MS_MAX,
     SESSION_KEY_CHARS_MAX,
     SESSION_WAITING_MAX,
+    pauses_over,
     retry_pause_ms,
 )
 from sessiondb.models import Event, Reply
@@ -115,14 +115,12 @@ def next_no(tx: ReadTx, now_ms: int, closed: str = "[]") -> int | None:
 
     `closed` is a JSON array of channels that take no reply now.
 
-    A pause is a minute at most. A time further ahead is of a clock that has been set back
-    since, and is not waited for. The older reply goes first then, because every later one
-    seems to be due before it.
+    Only a retry waits for a time. The oldest reply that may be sent goes first. Of those whose
+    pause is over, the one that waited first is compared with the rest.
     """
-    ranges = ((0, now_ms), (now_ms + RETRY_PAUSE_MS_MAX + 1, 2**62))
     found = [
         tx.first("outbox.next", low_ms=low_ms, high_ms=high_ms, full=closed)
-        for low_ms, high_ms in ranges
+        for low_ms, high_ms in pauses_over(now_ms)
     ]
     return min((row.outbox_no for row in found if row is not None), default=None)
 
@@ -260,7 +258,7 @@ def release(
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
         attempt=reply.attempt,
-        available_at_ms=tx.now_ms + pause_ms if pause_ms else None,
+        available_at_ms=tx.now_ms + pause_ms if pause_ms else 0,
         uncounted=int(not counts),
         reason=reason,
     )

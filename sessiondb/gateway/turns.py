@@ -102,7 +102,7 @@ def notify_delayed(tx: Tx, turn_no: int) -> None:
     """
     turn = require_running(tx, turn_no)
     if tx.run("inbox.mark_delayed", inbox_no=turn.inbox_no):  # zero: notified while it waited
-        waited_ms = tx.now_ms - tx.one("inbox.notified", inbox_no=turn.inbox_no).accepted_at_ms
+        accepted_at_ms = tx.one("inbox.notified", inbox_no=turn.inbox_no).accepted_at_ms
         events.emit(
             tx,
             "message_delayed",
@@ -111,7 +111,7 @@ def notify_delayed(tx: Tx, turn_no: int) -> None:
             session_no=turn.session_no,
             inbox_no=turn.inbox_no,
             turn_no=turn_no,
-            waited_ms=waited_ms,
+            waited_ms=max(0, tx.now_ms - accepted_at_ms),
         )
 
 

@@ -159,19 +159,17 @@ class _DueWork:
 def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _DueWork:
     now_ms = clock.now_ms()
     expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
-    notices_ms = [
-        row.accepted_at_ms + round(settings.delayed_after_s * 1000)
-        for row in tx.all("inbox.late", lane=lane, accepted_before_ms=2**62, limit=1)
-    ]
+    after_ms = round(settings.delayed_after_s * 1000)
+    notice_ms = inbox.next_notice_ms(tx, lane, now_ms, after_ms=after_ms)
     candidate = stuck = None
     try:
         candidate = claims.peek(tx, lane, now_ms)
     except claims.CannotBegin as error:
         stuck = error
-    due_ms = [expiry_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms, *notices_ms]
+    due_ms = [expiry_ms, notice_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms]
     return _DueWork(
         has_expired=expiry_ms is not None and expiry_ms <= now_ms,
-        has_late=any(notice_ms <= now_ms for notice_ms in notices_ms),
+        has_late=notice_ms is not None and notice_ms <= now_ms,
         candidate=candidate,
         stuck=stuck,
         sleep_s=retry.sleep_s(now_ms, due_ms),

@@ -24,6 +24,7 @@ from tests.support.gateway import (
     compact,
     complete,
     fail,
+    held_message,
     inbox_states,
     interrupt,
     look,
@@ -211,21 +212,94 @@ async def test_a_resume_waits_from_when_it_was_queued(tmp_db: Path, clock: Clock
         assert (await claimed(db, "resume")).kind == "resume"
 
 
-async def test_messages_are_served_as_they_become_due_by_any_clock(
+async def test_messages_are_served_in_the_order_of_their_arrival_by_any_clock(
     tmp_db: Path, clock: Clock
 ) -> None:
+    """A retry that is due again is the older message. No message waits for a clock."""
     async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("main", concurrency=9, priority=0)
         await say(db, "retried")
         await say(db, "before the clock was set back", "agent:main:web:2")
         await fail(db, (await claimed(db)).turn_no)
         clock.pass_ms(1_000)
-        assert (await claimed(db)).inbox_no == 2, "it has waited for longer"
-        await say(db, "also before", "agent:main:web:3")
-        clock.pass_ms(-86_400_000)
-        await say(db, "after", "agent:main:web:4")
-        assert [(await claimed(db)).inbox_no for _ in range(3)] == [1, 3, 4], (
-            "first come, first served"
-        )
+        assert (await claimed(db)).inbox_no == 1, "it came first, and its pause is over"
+        for set_back_ms in (1, 20_000, 60_000, 60_001, 86_400_000):
+            clock.pass_ms(-set_back_ms)
+            await say(db, f"after {set_back_ms}", f"agent:main:web:after:{set_back_ms}")
+        assert [(await claimed(db)).inbox_no for _ in range(6)] == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("set_back_ms", [1, 1_000, 30_000, 60_000, 86_400_000])
+async def test_nothing_that_was_queued_waits_for_a_clock_that_was_set_back(
+    tmp_db: Path, clock: Clock, set_back_ms: int
+) -> None:
+    """Not an accepted message, not one that waited behind it, no resume, and no dead letter."""
+    async with sessiondb.open(tmp_db) as db:
+        dead = []
+        for number in (1, 2):
+            key = f"agent:main:web:{number}"
+            await held_message(db, f"resumed {number}", key)
+            dead.append((await say(db, f"dead {number}", f"{key}:dead")).inbox_no)
+            await fail(db, (await claimed(db)).turn_no, retry=False)
+        for number, inbox_no in zip((1, 2), dead, strict=True):
+            key = f"agent:main:web:{number}"
+            await db.requeue(inbox_no)
+            await say(db, f"first {number}", f"{key}:new")
+            await say(db, f"behind {number}", f"{key}:new")
+            await say(db, f"cron {number}", f"agent:main:cron:{number}", lane="cron")
+        await db.resume(sessiondb.ResumePolicy(max_concurrent_resumes=2))
+        clock.pass_ms(-set_back_ms)
+        ran: dict[str, list[str]] = {"main": [], "cron": [], "resume": []}
+        for lane, names in ran.items():
+            while (started := await claim(db, lane)) is not None:
+                await complete(db, started.turn_no, "answered")
+                names += [
+                    r.event_id for r in await look(db, "inbox") if r.turn_no == started.turn_no
+                ]
+        assert ran == {
+            "main": ["dead 1", "dead 2", "first 1", "behind 1", "first 2", "behind 2"],
+            "cron": ["cron 1", "cron 2"],
+            "resume": ["resumed 1", "resumed 2"],
+        }
+
+
+@pytest.mark.parametrize("set_back_ms", [500, 30_000, 59_000, 3_600_000])
+async def test_a_retry_waits_a_minute_at_most_when_the_clock_is_set_back(
+    tmp_db: Path, clock: Clock, set_back_ms: int
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            await say(db, f"retried {number}", f"agent:main:web:{number}")
+        for _ in range(2):
+            await fail(db, (await claimed(db)).turn_no)
+        clock.pass_ms(-set_back_ms)
+        waited_ms = 0
+        while len(await look(db, "turns")) < 4:
+            if await claim(db) is None:
+                clock.pass_ms(500)
+                waited_ms += 500
+        assert waited_ms == (1_000 + set_back_ms if set_back_ms <= 59_000 else 0)
+
+
+async def test_a_lane_is_held_back_for_two_minutes_at_most_when_the_clock_is_set_back(
+    tmp_db: Path, clock: Clock
+) -> None:
+    """A minute before somebody set the clock back, and another one after that."""
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            await say(db, f"cron {number}", f"agent:main:cron:{number}", lane="cron")
+        await say(db, "always ready")
+        clock.pass_ms(59_000)
+        assert await claim(db, "cron") is None
+        clock.pass_ms(-59_000)
+        assert await claim(db, "cron") is None
+        clock.pass_ms(60_000)
+        assert (await claimed(db, "cron")).inbox_no == 1
+    async with sessiondb.open(tmp_db.with_name("ahead.db")) as db:
+        await say(db, "cron", lane="cron")
+        await say(db, "always ready", "agent:main:web:2")
+        clock.pass_ms(-60_001)
+        assert (await claimed(db, "cron")).inbox_no == 1, "it has waited since before that"
 
 
 async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(
@@ -236,8 +310,9 @@ async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(
             await say(db, event)
         other = await say(db, "other", "agent:main:web:2")
         await fail(db, (await claimed(db)).turn_no)
-        waits = {row.event_id: row.available_at_ms - clock() for row in await look(db, "inbox")}
-        assert waits == {"e1": 1_000, "e2": 1_000, "e3": 1_000, "other": 0}
+        at_ms = clock() + 1_000
+        waits = {row.event_id: row.available_at_ms for row in await look(db, "inbox")}
+        assert waits == {"e1": at_ms, "e2": at_ms, "e3": at_ms, "other": 0}
         assert (await claimed(db)).inbox_no == other.inbox_no
         clock.pass_ms(1_000)
         again = await claimed(db)

@@ -11,6 +11,7 @@ import pytest
 
 import sessiondb
 from sessiondb import paging
+from sessiondb.backend import ReadTx
 from sessiondb.gateway import claims, inbox, outbox
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.maintenance.retention import RetentionPolicy
@@ -407,6 +408,38 @@ async def test_a_message_that_waits_long_has_one_notice(
         [event] = await look(db, "events")
     assert (event.kind, event.audience) == ("message_delayed", "user")
     assert json.loads(event.data) == {"inbox_no": 2, "waited_ms": 10_000}
+
+
+@pytest.mark.parametrize(("set_back_ms", "after_ms"), [(5_000, 15_000), (11_000, 0), (10**8, 0)])
+async def test_a_clock_that_was_set_back_delays_a_notice_for_as_long_again_at_most(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, set_back_ms: int, after_ms: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+
+    async def told() -> int:
+        return await db.write("t", lambda tx: inbox.notify_delayed(tx, "main", after_ms=10_000))
+
+    async def next_ms() -> int | None:
+        def due(tx: ReadTx) -> int | None:
+            return inbox.next_notice_ms(tx, "main", clock(), after_ms=10_000)
+
+        return await db.read("t", due)
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            await say(db, f"e{number}", f"agent:main:web:{number}")
+        clock.pass_ms(-set_back_ms)
+        if after_ms:
+            clock.pass_ms(after_ms - 1)
+            assert await told() == 0
+            assert await next_ms() == clock() + 1
+            clock.pass_ms(1)
+        assert await next_ms() == clock()
+        assert await told() == 2
+        assert await next_ms() is None
+        waited = [json.loads(event.data)["waited_ms"] for event in await look(db, "events")]
+    assert waited == [max(0, after_ms - set_back_ms)] * 2
 
 
 # -- identity ---------------------------------------------------------------------------------

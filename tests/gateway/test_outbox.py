@@ -35,12 +35,15 @@ pytestmark = pytest.mark.anyio
 
 
 async def write_replies(
-    db: sessiondb.SessionDB, *payloads: str, key: str = "agent:main:web:1"
+    db: sessiondb.SessionDB,
+    *payloads: str,
+    key: str = "agent:main:web:1",
+    target: str = "web:1",
 ) -> None:
     """Complete a turn with these replies."""
     await say(db, f"for {payloads}", key)
     await complete(
-        db, (await claimed(db)).turn_no, "x", replies=[("web:1", payload) for payload in payloads]
+        db, (await claimed(db)).turn_no, "x", replies=[(target, payload) for payload in payloads]
     )
 
 
@@ -215,6 +218,31 @@ async def test_a_reply_of_a_killed_sender_is_unknown_and_not_resent(
 
 async def _all_settled(db: sessiondb.SessionDB) -> bool:
     return set(await states(db)) <= {"sent", "unknown", "failed"}
+
+
+@pytest.mark.parametrize("set_back_ms", [1, 30_000, 60_000, 86_400_000])
+async def test_no_reply_waits_for_a_clock_that_was_set_back(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, set_back_ms: int
+) -> None:
+    """Not a new one, not one that was taken and not sent, and not one that is to be sent again."""
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            key = f"agent:main:web:{number}"
+            for target in ("web", "mail"):
+                texts = [f"{target} {number} {place}" for place in (1, 2)]
+                await write_replies(db, *texts, key=key, target=f"{target}:{number}")
+        taken, again = await begin(db), await begin(db)
+        await db.write("release", partial(outbox.release, reply=taken, reason="not sent"))
+        await db.write("lost", partial(outbox.lost, reply=again, reason="no answer"))
+        await db.settle_reply(again.outbox_no, "pending")
+        clock.pass_ms(-set_back_ms)
+        sent = []
+        while (reply := await db.write("b", partial(outbox.begin_sending, lease_ms=1))) is not None:
+            await db.write("sent", partial(outbox.sent, reply=reply, receipt=None))
+            sent.append(reply.outbox_no)
+    assert sent == [1, 2, 3, 4, 5, 6, 7, 8], "all at once, in the order in which they were written"
 
 
 async def test_a_late_result_settles_an_unknown_reply(

@@ -81,7 +81,14 @@ DEFAULTS = {
     "import_file": {"bytes": 0, "lines": 0, "entries": 0, "quarantined": 0, "final_newline": 1},
     "lane": {"people": 0},
     "turn": {"incomplete": 0},
-    "inbox": {"edited": 0, "by_person": 0, "attempts": 0, "stops": 0, "delayed": 0},
+    "inbox": {
+        "edited": 0,
+        "by_person": 0,
+        "queued_at_ms": 0,
+        "attempts": 0,
+        "stops": 0,
+        "delayed": 0,
+    },
     "outbox": {"attempts": 0, "attempts_before": 0},
     "archive": {"rows": 0, "bytes": 0, "bytes_stored": 0},
 }

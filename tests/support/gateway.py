@@ -26,7 +26,7 @@ LEASE_MS, TIMEOUT_MS = 30_000, 600_000
 LOOK = {
     "look.inbox": """
         SELECT inbox_no, event_id, lane, state, attempts, turn_no, entry_no, available_at_ms,
-               delayed, timeout_ms, superseded_by, told_no, reason
+               queued_at_ms, delayed, timeout_ms, superseded_by, told_no, reason
         FROM inbox ORDER BY inbox_no""",
     "look.turns": """
         SELECT turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
@@ -50,7 +50,8 @@ LOOK = {
         VALUES (:host, :boot_id, 1, 1, 'gone', :now_ms, :closed_at_ms, :unclean)
         RETURNING instance_no""",
     "look.rename_processes": "UPDATE instance SET program = :program WHERE unclean = 1",
-    "look.hurry": "UPDATE inbox SET available_at_ms = 0 WHERE state = 'queued'",
+    "look.hurry": """
+        UPDATE inbox SET available_at_ms = 0, queued_at_ms = 0 WHERE state = 'queued'""",
     "look.hurry_replies": "UPDATE outbox SET available_at_ms = 0 WHERE state = 'pending'",
     "look.requeue": "UPDATE inbox SET state = 'queued'",
     "look.move_turn": "UPDATE turn SET instance_no = :instance_no WHERE turn_no = :turn_no",

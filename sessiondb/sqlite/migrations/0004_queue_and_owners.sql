@@ -7,6 +7,8 @@
 -- Messages that ended so before have 0: their events may be pruned. `by_person` says whether a
 -- person sent a message, because only a person's may take the place of one that was
 -- interrupted. `lane.people` is its default. Before, lane main was people's.
+-- `available_at_ms` is 0 unless a message, or a reply, waits for its retry: nothing else waits
+-- for a time. `queued_at_ms` says from when on lanes before its own may hold a message back.
 -- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
 --
 -- Rewritten is inbox (a row per message that was not pruned). `entry`, which has the bytes, is
@@ -40,6 +42,7 @@ CREATE TABLE inbox (
                     CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,
+  queued_at_ms      INTEGER NOT NULL DEFAULT 0,
   attempts          INTEGER NOT NULL DEFAULT 0,
   stops             INTEGER NOT NULL DEFAULT 0,
   turn_no           INTEGER,
@@ -56,10 +59,11 @@ CREATE TABLE inbox (
   CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL))
 ) STRICT;
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, by_person, state, accepted_at_ms,
-  available_at_ms, attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed, timeout_ms,
-  lane_before, reason, payload)
+  available_at_ms, queued_at_ms, attempts, stops, turn_no, entry_no, superseded_by, told_no,
+  delayed, timeout_ms, lane_before, reason, payload)
 SELECT i.inbox_no, i.channel, i.event_id, i.session_no, i.lane,
-  coalesce(i.lane_before, i.lane) = 'main', i.state, i.accepted_at_ms, i.available_at_ms,
+  coalesce(i.lane_before, i.lane) = 'main', i.state, i.accepted_at_ms,
+  iif(i.state = 'queued' AND i.attempts > 0, i.available_at_ms, 0), i.available_at_ms,
   i.attempts, coalesce(o.stops, 0), i.turn_no, i.entry_no,
   -- An interrupted message that a newer one had finished was done without a completed turn.
   CASE WHEN i.state = 'done' AND t.state = 'interrupted'
@@ -125,8 +129,9 @@ INSERT INTO outbox (outbox_no, session_no, turn_no, target, channel, state, atte
   attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms, asked_at_ms,
   finished_at_ms, receipt, reason, payload)
 SELECT outbox_no, session_no, turn_no, target, substr(target, 1, instr(target || ':', ':') - 1),
-  state, attempts, attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms,
-  asked_at_ms, finished_at_ms, receipt, reason, payload
+  state, attempts, attempts_before, instance_no, expires_at_ms, created_at_ms,
+  iif(state = 'pending' AND attempts > attempts_before, available_at_ms, 0), asked_at_ms,
+  finished_at_ms, receipt, reason, payload
 FROM outbox_before;
 DELETE FROM sqlite_sequence WHERE name = 'outbox';
 INSERT INTO sqlite_sequence (name, seq)

@@ -8,9 +8,9 @@ WHERE i.channel = :channel AND i.event_id = :event_id;
 -- name: accept, one row
 -- Accept a message: it is accepted when this row is committed.
 INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, by_person,
-                   state, accepted_at_ms, available_at_ms, payload)
+                   state, accepted_at_ms, available_at_ms, queued_at_ms, payload)
 VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, :by_person,
-        'queued', :now_ms, :now_ms, :payload)
+        'queued', :now_ms, 0, :now_ms, :payload)
 RETURNING inbox_no;
 
 -- name: newest_text
@@ -62,12 +62,13 @@ SELECT count(*) AS waiting
 FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
 
 -- name: next
--- Return the message of a lane that became available first within a time range and may
+-- Return the first message of a lane whose pause ends within a time range, and that may
 -- run: its session is idle, and no message of that session precedes it. Only older
 -- messages in lanes at or before its own do. A resume has the place of the lane that
--- accepted it, and lets newer messages of those lanes go first, too. Messages that wait
--- for their retry are not read.
-SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
+-- accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those
+-- without a pause, in the order of their arrival. Messages that wait for their retry are
+-- not read.
+SELECT i.inbox_no, i.queued_at_ms FROM inbox AS i INDEXED BY inbox_waiting
 JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
 WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
@@ -106,7 +107,8 @@ WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 -- name: retry, one row or none
 -- Retry a message: claimed -> queued, not before a time. A resume may get more time.
 UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms,
-       timeout_ms = timeout_ms * :more_time, reason = :reason
+       queued_at_ms = :available_at_ms, timeout_ms = timeout_ms * :more_time,
+       reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: wait_behind, any rows
@@ -163,7 +165,7 @@ SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no AND state = 'queued';
 -- Resume a message: interrupted -> queued, in the lane of resumes. Its sender was told
 -- of the interruption, and is not told again that it waits.
 UPDATE inbox SET state = 'queued', lane_before = coalesce(lane_before, lane), lane = 'resume',
-       available_at_ms = :now_ms, timeout_ms = :timeout_ms, delayed = 1
+       available_at_ms = 0, queued_at_ms = :now_ms, timeout_ms = :timeout_ms, delayed = 1
 WHERE inbox_no = :inbox_no AND state = 'interrupted';
 
 -- name: interrupted
@@ -209,11 +211,12 @@ SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
           AND instance_no NOT IN (SELECT value FROM json_each(:dead))) AS resumes;
 
 -- name: late
--- Return the messages whose sender has not been told yet that they wait.
+-- Return the messages of a lane that were not accepted within a time range, and whose
+-- sender has not been told yet that they wait.
 SELECT i.inbox_no, i.session_no, s.session_id, i.accepted_at_ms FROM inbox AS i
 JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state = 'queued' AND i.lane = :lane AND i.delayed = 0
-  AND i.accepted_at_ms <= :accepted_before_ms
+  AND i.accepted_at_ms NOT BETWEEN :low_ms AND :high_ms
 ORDER BY i.inbox_no LIMIT :limit;
 
 -- name: notified
@@ -229,10 +232,9 @@ UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 -- name: requeue, one row or none
 -- Requeue a dead letter, for an operator: dead -> queued, in the lane that accepted it,
 -- with no attempts counted. A resume is a message again, with all of its lane's time.
-UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = :now_ms,
-       lane = coalesce(lane_before, lane), lane_before = NULL, timeout_ms = NULL,
-       told_no = NULL,
-       reason = 'requeued by an operator'
+UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = 0,
+       queued_at_ms = :now_ms, lane = coalesce(lane_before, lane), lane_before = NULL,
+       timeout_ms = NULL, told_no = NULL, reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
 
 -- name: drop, one row or none

@@ -3,20 +3,21 @@
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
                     payload)
 VALUES (:session_no, :turn_no, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
-        'pending', :now_ms, :now_ms, :payload);
+        'pending', :now_ms, 0, :payload);
 
 -- name: forward, one row or none
 -- Add the reply that forwards an event for a consumer, once.
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
                     event_no, consumer, payload)
 VALUES (:session_no, NULL, :target, substr(:target, 1, instr(:target || ':', ':') - 1), 'pending',
-        :now_ms, :now_ms, :event_no, :consumer, :payload)
+        :now_ms, 0, :event_no, :consumer, :payload)
 ON CONFLICT (event_no, consumer) WHERE event_no IS NOT NULL DO NOTHING;
 
 -- name: next
--- Return the reply that became available first within a time range and may be sent, of
--- the channels that are not in a JSON array. Replies of one session to one channel keep
--- their order. Each channel that has a waiting reply is searched by itself, so those that
+-- Return the first reply whose pause ends within a time range and that may be sent, of
+-- the channels that are not in a JSON array. From 0 to 0 are those without a pause, in the
+-- order in which they were written. Replies of one session to one channel keep their
+-- order. Each channel that has a waiting reply is searched by itself, so those that
 -- wait for a channel in the array, or for their retry, are not read.
 WITH RECURSIVE waiting (channel) AS (
   SELECT min(channel) FROM outbox WHERE state = 'pending'
@@ -96,10 +97,9 @@ WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no
 
 -- name: retry, one row or none
 -- Retry a reply: -> pending, by the attempt that was sending it, because the channel
--- refused it. Without a time it keeps its place. `uncounted` attempts do not count.
+-- refused it. Without a pause, 0, it keeps its place. `uncounted` attempts do not count.
 UPDATE outbox SET state = 'pending', finished_at_ms = NULL, reason = :reason,
-       available_at_ms = coalesce(:available_at_ms, available_at_ms),
-       attempts_before = attempts_before + :uncounted
+       available_at_ms = :available_at_ms, attempts_before = attempts_before + :uncounted
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt;
 
@@ -138,7 +138,7 @@ WHERE outbox_no = :outbox_no AND state = 'sending' AND attempts = :attempt;
 -- Decide about a reply, for an operator: unknown or failed -> sent or pending. A
 -- pending one is tried as if it were new. Its attempts keep counting, because their
 -- number is the fence against an older attempt that answers late.
-UPDATE outbox SET state = :state, available_at_ms = :now_ms, reason = :reason,
+UPDATE outbox SET state = :state, available_at_ms = 0, reason = :reason,
        finished_at_ms = CASE WHEN :state = 'sent' THEN :now_ms END,
        asked_at_ms = CASE WHEN :state = 'sent' THEN asked_at_ms ELSE :now_ms END,
        attempts_before = CASE WHEN :state = 'sent' THEN attempts_before ELSE attempts END

@@ -7,10 +7,11 @@ everything. Numbers are assigned in the order of acceptance and of claims, as in
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX = 5, 3
 PAUSES_MS = (1_000, 4_000, 16_000, 60_000)
-PRIORITY_WAIT_MS = 60_000
+PAUSE_MS_MAX = PRIORITY_WAIT_MS = 60_000
 GRACE_MS = 2_000
 SENDS_MIN, SENDS_FOR_MS = 8, 24 * 3_600_000
 WAITING_MAX = 5
@@ -28,8 +29,10 @@ class Message:
     session: int
     lane: str
     accepted_ms: int
-    available_ms: int
+    queued_ms: int
     lane_accepted: str
+    available_ms: int = 0
+    """When its pause ends. 0: it waits for no time."""
     state: str = "queued"
     attempts: int = 0
     turn: int | None = None
@@ -65,8 +68,8 @@ class Reply:
     number: int
     session: int
     payload: str
-    available_ms: int
     asked_ms: int
+    available_ms: int = 0
     state: str = "pending"
     attempts: int = 0
     attempts_before: int = 0
@@ -75,6 +78,24 @@ class Reply:
     @property
     def tries(self) -> int:
         return self.attempts - self.attempts_before
+
+
+def is_over(available_ms: int, now_ms: int) -> bool:
+    """Tell whether nobody waits for a time: a later one is of a clock that was set back."""
+    return available_ms <= now_ms or available_ms > now_ms + PAUSE_MS_MAX
+
+
+T = TypeVar("T", Message, Reply)
+
+
+def oldest(ready: list[T], now_ms: int) -> T | None:
+    """Return the oldest, with one only of those whose pause is over: that ended first."""
+    kinds: dict[int, list[T]] = {}
+    for one in ready:
+        kind = 0 if one.available_ms == 0 else 1 if one.available_ms <= now_ms else 2
+        kinds.setdefault(kind, []).append(one)
+    firsts = [min(kind, key=lambda one: (one.available_ms, one.number)) for kind in kinds.values()]
+    return min(firsts, key=lambda one: one.number, default=None)
 
 
 class Conflict(Exception):
@@ -161,7 +182,7 @@ class Gateway:
     def may_run(self, message: Message, now_ms: int) -> bool:
         if (
             message.state != "queued"
-            or message.available_ms > now_ms
+            or not is_over(message.available_ms, now_ms)
             or self.running(session=message.session)
         ):
             return False
@@ -184,17 +205,11 @@ class Gateway:
         if len(self.running(lane=lane)) >= concurrency:
             return None
         before = [name for name, (_, other) in LANES.items() if other < priority]
-        held_back = any(
-            message.lane in before and self.may_run(message, now_ms) for message in self.messages
-        )
-        available_by_ms = now_ms - PRIORITY_WAIT_MS if held_back else now_ms
-        mine = [
-            message
-            for message in self.messages
-            if message.lane == lane and self.may_run(message, now_ms)
-        ]
-        mine = [message for message in mine if message.available_ms <= available_by_ms]
-        return min(mine, key=lambda message: (message.available_ms, message.number), default=None)
+        ready = [message for message in self.messages if self.may_run(message, now_ms)]
+        found = oldest([message for message in ready if message.lane == lane], now_ms)
+        if found is None or not any(message.lane in before for message in ready):
+            return found
+        return found if abs(now_ms - found.queued_ms + 0.5) > PRIORITY_WAIT_MS else None
 
     def claim(
         self, lane: str, candidate: int | None, now_ms: int, lease_ms: int, timeout_ms: int
@@ -246,9 +261,7 @@ class Gateway:
 
     def complete(self, turn: Turn, reply: str, now_ms: int, *, incomplete: bool) -> None:
         turn.state, turn.message.state, turn.incomplete = "completed", "done", incomplete
-        self.replies.append(
-            Reply(len(self.replies) + 1, turn.message.session, reply, now_ms, now_ms)
-        )
+        self.replies.append(Reply(len(self.replies) + 1, turn.message.session, reply, now_ms))
         if incomplete:
             self.events.append("turn_incomplete")
         else:
@@ -259,6 +272,7 @@ class Gateway:
         if retry and turn.attempt < ATTEMPTS_MAX:
             turn.message.state = "queued"
             turn.message.available_ms = now_ms + PAUSES_MS[turn.attempt - 1]
+            turn.message.queued_ms = turn.message.available_ms
             behind = [
                 other
                 for other in self.messages
@@ -323,9 +337,11 @@ class Gateway:
             for session in {reply.session for reply in open_ones}
         ]
         due = [
-            reply for reply in firsts if reply.state == "pending" and reply.available_ms <= now_ms
+            reply
+            for reply in firsts
+            if reply.state == "pending" and is_over(reply.available_ms, now_ms)
         ]
-        return min(due, key=lambda reply: (reply.available_ms, reply.number), default=None)
+        return oldest(due, now_ms)
 
     def begin_sending(self, now_ms: int, lease_ms: int) -> Reply | None:
         reply = self.next_reply(now_ms)
@@ -378,7 +394,7 @@ class Gateway:
     def decide(self, reply: Reply, state: str, now_ms: int) -> bool:
         if reply.state not in ("unknown", "failed"):
             return False
-        reply.state, reply.available_ms = state, now_ms
+        reply.state, reply.available_ms = state, 0
         if state == "pending":
             reply.asked_ms, reply.attempts_before = now_ms, reply.attempts
         return True
@@ -423,16 +439,13 @@ class Gateway:
             if action == "skip":
                 self.dead_letter(message)
             elif action == "resume":
-                message.state, message.lane, message.available_ms, message.timeout_ms = (
-                    "queued",
-                    "resume",
-                    now_ms,
-                    deadline_ms,
-                )
+                message.state, message.lane, message.timeout_ms = "queued", "resume", deadline_ms
+                message.available_ms, message.queued_ms = 0, now_ms
         return [(message.number, action) for message, action in decisions]
 
     def requeue(self, message: Message, now_ms: int) -> None:
-        message.state, message.attempts, message.available_ms = "queued", 0, now_ms
+        message.state, message.attempts, message.available_ms = "queued", 0, 0
+        message.queued_ms = now_ms
         message.is_told = False
         message.lane, message.timeout_ms = message.lane_accepted, None
 

@@ -444,8 +444,9 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(sessiondb.NotFound):
                 self.call(self.db.settle_reply, reply.number, state)
 
-    @rule(ms=st.sampled_from([500, 1_000, 2_000, 4_900, 20_000, 3_600_000]))
+    @rule(ms=st.sampled_from([500, 1_000, 2_000, 4_900, 20_000, 3_600_000, -2_000, -40_000]))
     def time_passes(self, ms: int) -> None:
+        """Let it pass, or have somebody set the clock back."""
         self.clock.pass_ms(ms)
 
     @precondition(lambda self: self.model.running())
@@ -544,7 +545,14 @@ class Machine(RuleBasedStateMachine):
             message.event: message.state for message in model.messages
         }
         found = [
-            (row.attempts, row.turn_no, row.lane, row.available_at_ms, row.superseded_by)
+            (
+                row.attempts,
+                row.turn_no,
+                row.lane,
+                row.available_at_ms,
+                row.queued_at_ms,
+                row.superseded_by,
+            )
             for row in await look(self.db, "inbox")
         ]
         assert found == [
@@ -553,6 +561,7 @@ class Machine(RuleBasedStateMachine):
                 message.turn,
                 message.lane,
                 message.available_ms,
+                message.queued_ms,
                 message.superseded_by,
             )
             for message in model.messages
@@ -784,6 +793,14 @@ def _every_older_message_goes_first(patch: pytest.MonkeyPatch) -> None:
     change_statement(patch, "inbox.next", "AND before.priority <= own.priority", "")
 
 
+def _accepted_messages_wait_for_the_clock(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.accept", "'queued', :now_ms, 0,", "'queued', :now_ms, :now_ms,")
+
+
+def _replies_wait_for_the_clock(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "outbox.add", "'pending', :now_ms, 0,", "'pending', :now_ms, :now_ms,")
+
+
 def _limits_count_all_lanes(patch: pytest.MonkeyPatch) -> None:
     lane = "AND coalesce(lane_before, lane) = :lane"
     change_statement(patch, "inbox.waiting_in_session", lane, "")
@@ -826,6 +843,8 @@ ENOUGH_RULES = {
         _late_edit_wins,
         _edit_changes_what_was_read,
         _every_older_message_goes_first,
+        _accepted_messages_wait_for_the_clock,
+        _replies_wait_for_the_clock,
         _limits_count_all_lanes,
         _only_its_own_lane_takes_over,
     ],

@@ -14,7 +14,7 @@ from sessiondb.transcript.keys import parse_key
 from tests.support.core import user
 from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Recorder, World
-from tests.support.world_build import NOW, SECOND
+from tests.support.world_build import DAY, NOW, SECOND
 
 OPEN = ("queued", "claimed", "interrupted")
 
@@ -108,7 +108,8 @@ CHANGES = [
                 "lane": "slow",
                 "state": "queued",
                 "accepted_at_ms": NOW,
-                "available_at_ms": NOW,
+                "available_at_ms": 0,
+                "queued_at_ms": NOW,
                 "payload": '{"role": "user", "content": "new"}',
             }
         },
@@ -190,6 +191,7 @@ CHANGES = [
             "inbox running": {
                 "state": "queued",
                 "available_at_ms": NOW + SECOND,
+                "queued_at_ms": NOW + SECOND,
                 "reason": "again",
             },
             "inbox running-next": {"available_at_ms": NOW + SECOND},
@@ -203,13 +205,17 @@ CHANGES = [
         {
             "inbox retried-behind": {"available_at_ms": NOW + 5 * SECOND},
             "inbox retried-last": {"available_at_ms": NOW + 5 * SECOND},
+            "inbox retried-ahead": {"available_at_ms": NOW + 5 * SECOND},
         },
     ),
     Change(
         "inbox.wait_behind",
         "only those behind",
         wait_behind_in("retried", "retried-behind", NOW + 5 * SECOND, "wide"),
-        {"inbox retried-last": {"available_at_ms": NOW + 5 * SECOND}},
+        {
+            "inbox retried-last": {"available_at_ms": NOW + 5 * SECOND},
+            "inbox retried-ahead": {"available_at_ms": NOW + 5 * SECOND},
+        },
     ),
     Change(
         "inbox.wait_behind",
@@ -268,7 +274,7 @@ CHANGES = [
                 "state": "queued",
                 "lane_before": "main",
                 "lane": "resume",
-                "available_at_ms": NOW,
+                "queued_at_ms": NOW,
                 "timeout_ms": 7_000,
                 "delayed": 1,
             }
@@ -285,7 +291,7 @@ CHANGES = [
             "turn resuming#2": ANY,
             "inbox resuming": {
                 "state": "queued",
-                "available_at_ms": NOW,
+                "queued_at_ms": NOW,
                 "timeout_ms": 5_000,
                 "reason": "it died again",
             },
@@ -301,12 +307,12 @@ CHANGES = [
             f"inbox {name}": {"delayed": 1}
             for name in (
                 *("running-next", "cut-next", "resumed-next", "resuming-next", "dead-next"),
-                *("untold", "untold-too"),
+                *("untold", "untold-too", "ahead"),
             )
         }
         | {
             f"+event message_delayed/user{number}": ANY
-            for number in ("", *(f" {count}" for count in range(2, 8)))
+            for number in ("", *(f" {count}" for count in range(2, 9)))
         },
     ),
     Change(
@@ -320,7 +326,7 @@ CHANGES = [
                 "lane_before": None,
                 "timeout_ms": None,
                 "attempts": 0,
-                "available_at_ms": NOW,
+                "queued_at_ms": NOW,
                 "told_no": None,
                 "reason": "requeued by an operator",
             }
@@ -481,6 +487,17 @@ def next_in(lane: str, name: str | None, low_ms: int = 0, high_ms: int = NOW) ->
     return Read("inbox.next", f"{lane} between {low_ms} and {high_ms}", params, rows)
 
 
+def retried_now(name: str, *, runs: bool) -> Read:
+    """Give a message of lane main a pause that ends now. Only it is in the range."""
+    return Read(
+        "inbox.next",
+        f"{name}, whose pause ends now",
+        {"lane": "main", "low_ms": NOW, "high_ms": NOW},
+        [{"inbox_no": name, "queued_at_ms": NOW - 5}] if runs else [],
+        set_columns(f"inbox {name}", available_at_ms=NOW, queued_at_ms=NOW - 5),
+    )
+
+
 def of(name: str) -> Any:
     return lambda w: {"inbox_no": w.no(f"inbox {name}")}
 
@@ -584,21 +601,28 @@ READS = [
     ),
     # Behind a running turn, and behind an older message, nothing runs.
     next_in("main", "cut-next"),
-    next_in("main", "resumed-next", NOW - 296 * SECOND, NOW - 296 * SECOND),
-    next_in("main", None, NOW - 299 * SECOND, NOW - 299 * SECOND),
-    next_in("main", None, NOW - 295 * SECOND, NOW - 295 * SECOND),  # behind a resume that runs
-    next_in("main", "dead-next", NOW - 294 * SECOND, NOW - 294 * SECOND),
-    next_in("cron", "cron-next"),
-    next_in("cron", None, 0, NOW - 294 * SECOND),
-    next_in("cron", None, NOW, NOW + SECOND),
+    next_in("main", "cut-next", 0, 0),
+    next_in("main", None, 1, NOW),
+    retried_now("resumed-next", runs=True),
+    retried_now("running-next", runs=False),
+    retried_now("resuming-next", runs=False),  # behind a resume that runs
+    retried_now("dead-next", runs=True),
+    next_in("cron", "cron-next", 0, 0),
+    next_in("cron", None, 1, NOW + SECOND),
     next_in("wide", None),
     next_in("wide", "retried", 0, NOW + SECOND),
     next_in("wide", "retried-too", NOW + 401, NOW + SECOND),
     # A resume lets every other message of its session go first.
     next_in("resume", None),
-    # Messages of a clock that has been set back since: the one of an idle session.
-    next_in("main", "ahead", AHEAD, 2**62),
-    next_in("wide", None, AHEAD, 2**62),
+    # Pauses of a clock that has been set back since.
+    next_in("main", None, AHEAD, 2**62),
+    Read(
+        "inbox.next",
+        "a pause that seems to end in days",
+        {"lane": "wide", "low_ms": AHEAD, "high_ms": 2**62},
+        [{"inbox_no": "retried-too"}],
+        set_columns("inbox retried-too", available_at_ms=NOW + 2 * DAY),
+    ),
     Read(
         "inbox.candidate",
         "one message",
@@ -768,17 +792,21 @@ READS = [
     *(
         Read(
             "inbox.late",
-            f"{limit} of {lane} before {ms}",
-            {"lane": lane, "accepted_before_ms": ms, "limit": limit},
+            f"{limit} of {lane} not from {low_ms} to {high_ms}",
+            {"lane": lane, "low_ms": low_ms, "high_ms": high_ms, "limit": limit},
             [{"inbox_no": name, "session_id": session_id} for name, session_id in rows],
         )
-        for lane, ms, limit, rows in (
-            ("main", NOW - 299 * SECOND, 9, [("running-next", "running")]),
-            ("main", NOW - 297 * SECOND, 9, [("running-next", "running"), ("cut-next", "cut")]),
-            ("main", NOW, 1, [("running-next", "running")]),
-            ("main", 0, 9, []),
-            ("slow", NOW, 9, [("slow-next", "slow-session")]),
-            ("resume", NOW, 9, []),
+        for lane, low_ms, high_ms, limit, rows in (
+            ("main", NOW - 298 * SECOND, 2**62, 9, [("running-next", "running")]),
+            (
+                *("main", NOW - 297 * SECOND + 1, 2**62, 9),
+                [("running-next", "running"), ("cut-next", "cut")],
+            ),
+            ("main", 1, 0, 1, [("running-next", "running")]),
+            ("main", 0, 2**62, 9, []),
+            ("main", 0, NOW + DAY, 9, [("ahead", "ahead")]),
+            ("slow", 1, 0, 9, [("slow-next", "slow-session")]),
+            ("resume", 1, 0, 9, []),
         )
     ),
     Read(

@@ -52,7 +52,7 @@ NEW = {
     "turn_no": "running#1",
     "state": "pending",
     "created_at_ms": NOW,
-    "available_at_ms": NOW,
+    "available_at_ms": 0,
 }
 
 CHANGES = [
@@ -81,7 +81,7 @@ CHANGES = [
                 "consumer": "pager",
                 "state": "pending",
                 "created_at_ms": NOW,
-                "available_at_ms": NOW,
+                "available_at_ms": 0,
                 "payload": '"text"',
             },
         },
@@ -235,7 +235,6 @@ CHANGES = [
         {
             "outbox telegram:unknown": {
                 "state": "sent",
-                "available_at_ms": NOW,
                 "finished_at_ms": NOW,
                 "reason": "decided by an operator",
             }
@@ -248,7 +247,6 @@ CHANGES = [
         {
             "outbox web:failed": {
                 "state": "pending",
-                "available_at_ms": NOW,
                 "finished_at_ms": None,
                 "asked_at_ms": NOW,
                 "attempts_before": 1,
@@ -415,11 +413,15 @@ def same_lease(w: World, _tx: Recorder) -> None:
     )
 
 
-def available_at_once(w: World, _tx: Recorder) -> None:
-    w.connection.execute(
-        "UPDATE outbox SET available_at_ms = ? WHERE outbox_no IN (?, ?)",
-        (NOW - DAY, w.no("outbox web:pending"), w.no("outbox telegram:pending")),
-    )
+def retried_at(at_ms: int, *targets: str) -> Any:
+    """Give replies a pause that ends at a time."""
+    return lambda w, _tx: [
+        w.connection.execute(
+            "UPDATE outbox SET available_at_ms = ? WHERE outbox_no = ?",
+            (at_ms, w.no(f"outbox {target}")),
+        )
+        for target in targets
+    ]
 
 
 READS = [
@@ -427,7 +429,7 @@ READS = [
     Read(
         "outbox.next",
         "of one session to another channel",
-        between(NOW, NOW),
+        between(0, 0, "web", "telegram"),
         [{"outbox_no": ANY}],
         later_reply_elsewhere,
     ),
@@ -442,9 +444,9 @@ READS = [
     Read(
         "outbox.next",
         "the older of two channels' that became available at once",
-        between(0, NOW),
+        between(1, NOW),
         of_target("web:pending"),
-        available_at_once,
+        retried_at(NOW - DAY, "web:pending", "telegram:pending"),
     ),
     Read("outbox.due", "not sending", after(NOW), [{"at_ms": NOW + 350}], due_while_sending),
     Read("outbox.due", "not of a full channel", after(NOW, "web"), [{"at_ms": NOW + 650}]),
@@ -485,14 +487,21 @@ READS = [
         )
         for low_ms, high_ms, targets in (
             (0, NOW, ["web:pending"]),
-            (0, 0, []),
-            (NOW - SECOND, NOW, []),
-            (0, NOW + 350, ["web:pending"]),
+            (0, 0, ["web:pending"]),
+            (1, NOW, []),
+            (1, NOW + 350, ["web:retried"]),
             (NOW, NOW + 349, []),
             (NOW, NOW + 350, ["web:retried"]),
             (NOW + 351, NOW + SECOND, ["telegram:retried"]),
-            (NOW + 61 * SECOND, 2**62, ["web:ahead"]),
+            (NOW + 61 * SECOND, 2**62, []),
         )
+    ),
+    Read(
+        "outbox.next",
+        "a pause that seems to end in days",
+        between(NOW + 61 * SECOND, 2**62),
+        of_target("telegram:retried"),
+        retried_at(NOW + 2 * DAY, "telegram:retried"),
     ),
     Read(
         "outbox.candidate",
