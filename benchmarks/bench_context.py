@@ -13,8 +13,8 @@ from floor import Raw, insert_one, read_last
 from measure import HISTORY, Bench, history_key, latencies, percentile, size
 
 from sessiondb import Session, SessionDB
-from sessiondb.transcript import compaction
 from sessiondb.transcript.context import read_context
+from tests.support.compaction import begin_in
 
 LAST = 200
 SHORTEST = HISTORY[1]  # of those longer than what is read
@@ -128,7 +128,7 @@ async def _keep_last(db: SessionDB, entries: int) -> Session:
             "timeout_ms": 60_000,
         }
         job = await db.write(
-            "bench.begin", lambda tx: compaction.begin(tx, session.ref.session_no, **options)
+            "bench.begin", lambda tx: begin_in(tx, session.ref.session_no, **options)
         )
         await db.commit_compaction(job.compaction_id, "A short summary of what was said so far.")
     assert len((await session.context()).messages) == LAST

@@ -267,15 +267,60 @@ class CompactionByEntry(NamedTuple):
     epoch: int | None
 
 
+class CompactionReply(NamedTuple):
+    """compaction.reply: Return a reply, or what else set the model, and what had set it before. Its message only if it may be an answer: sent to the model, and without a call of a tool."""
+
+    entry_no: int
+    model_no: int | None
+    calls: int
+    content: bytes | None
+
+
+class CompactionAfterAnswer(NamedTuple):
+    """compaction.after_answer: Return the messages of one branch's range, oldest first: the calls of each, whether the turns of a message of the inbox have ended, and whether it was given up. One whose row was pruned has ended."""
+
+    entry_no: int
+    type: str
+    role: str | None
+    calls: int
+    has_ended: int
+    given_up: int
+
+
 class CompactionCutPage(NamedTuple):
-    """compaction.cut_page: Return the small columns of one branch's range, newest first: what a cut search weighs. Reads no payload."""
+    """compaction.cut_page: Return the small columns of one branch's range, newest first: what a cut search weighs, and which messages of the inbox were given up. Reads no payload."""
 
     entry_no: int
     type: str
     role: str | None
     projection: int
     tokens: int
-    open_calls: int
+    calls: int
+    given_up: int
+
+
+class CompactionMessage(NamedTuple):
+    """compaction.message: Return the message of an entry, as it was appended."""
+
+    entry_no: int
+    content: bytes
+
+
+class CompactionToolPage(NamedTuple):
+    """compaction.tool_page: Return the replies of one branch's range that call tools, and the results, oldest first. What its author excludes from the context calls nothing."""
+
+    entry_no: int
+    role: str | None
+    content: bytes
+
+
+class CompactionFirstMessage(NamedTuple):
+    """compaction.first_message: Return the oldest message of one branch's range."""
+
+    entry_no: int
+
+
+CompactionResultSince = CompactionFirstMessage  # compaction.result_since
 
 
 class CompactionList(NamedTuple):
@@ -2013,7 +2058,19 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["compaction.by_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> CompactionByEntry | None: ...
     @overload
+    def first(self, statement: Literal["compaction.reply"], /, *, entry_no: SqlValue) -> CompactionReply | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.after_answer"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionAfterAnswer | None: ...
+    @overload
     def first(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionCutPage | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> CompactionMessage | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionToolPage | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.first_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionFirstMessage | None: ...
+    @overload
+    def first(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionResultSince | None: ...
     @overload
     def first(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> CompactionList | None: ...
     @overload
@@ -2425,7 +2482,19 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["compaction.by_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> CompactionByEntry: ...
     @overload
+    def one(self, statement: Literal["compaction.reply"], /, *, entry_no: SqlValue) -> CompactionReply: ...
+    @overload
+    def one(self, statement: Literal["compaction.after_answer"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionAfterAnswer: ...
+    @overload
     def one(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionCutPage: ...
+    @overload
+    def one(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> CompactionMessage: ...
+    @overload
+    def one(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionToolPage: ...
+    @overload
+    def one(self, statement: Literal["compaction.first_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionFirstMessage: ...
+    @overload
+    def one(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionResultSince: ...
     @overload
     def one(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> CompactionList: ...
     @overload
@@ -2833,7 +2902,19 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["compaction.by_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> list[CompactionByEntry]: ...
     @overload
+    def all(self, statement: Literal["compaction.reply"], /, *, entry_no: SqlValue) -> list[CompactionReply]: ...
+    @overload
+    def all(self, statement: Literal["compaction.after_answer"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionAfterAnswer]: ...
+    @overload
     def all(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionCutPage]: ...
+    @overload
+    def all(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> list[CompactionMessage]: ...
+    @overload
+    def all(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionToolPage]: ...
+    @overload
+    def all(self, statement: Literal["compaction.first_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[CompactionFirstMessage]: ...
+    @overload
+    def all(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[CompactionResultSince]: ...
     @overload
     def all(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> list[CompactionList]: ...
     @overload

@@ -563,7 +563,7 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
 
     @property
     def keeps_all(self) -> bool:
-        """True: started by hand, with unanswered messages only.
+        """True: started by hand, and all of it still waits for an answer.
 
         `messages` are the whole context, and all of it stays.
         """

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.backend import Row
+from sessiondb.errors import NothingToCompact
 from sessiondb.gateway import claims, outbox, recovery
 from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
 from sessiondb.sqlite import transaction
@@ -27,6 +28,7 @@ from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.transcript import compaction
 from sessiondb.transcript.entries import LARGE_ITEM_CHARS, draft_entry
+from tests.support.compaction import begin_in
 
 PAGE_BYTES = 4096
 QUESTION = {"role": "user", "content": "a question of ordinary length " * 10}
@@ -75,7 +77,7 @@ async def test_beginning_a_compaction_reads_little_more_than_it_keeps(
 
         def begin(tx: Any) -> int:
             counting = CountingTx(tx)
-            compaction.begin(
+            begin_in(
                 counting,
                 session.ref.session_no,
                 trigger="threshold",
@@ -85,6 +87,60 @@ async def test_beginning_a_compaction_reads_little_more_than_it_keeps(
             return counting.rows["compaction.cut_page"]
 
         assert await db.write("begin", begin) == CUT_SCAN_ROWS_FIRST
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answered", [0, 2], ids=["nobody answered", "some answers before"])
+async def test_beginning_a_compaction_costs_the_same_however_many_messages_wait(
+    tmp_db: Path, answered: int
+) -> None:
+    """A group that the agent only listens to: neither the choice nor the write reads it."""
+    read: list[int] = []
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        for waiting in (300, 3_000):
+            session = await db.create_session()
+            await session.append_many([QUESTION, ANSWER] * answered)
+            for _ in range(waiting // 300):
+                await session.append_many([QUESTION] * 300)
+            session_no = session.ref.session_no
+
+            def begin(tx: Any, session_no: int = session_no) -> int:
+                counting = CountingTx(tx)
+                with nullcontext() if answered else pytest.raises(NothingToCompact):
+                    begin_in(
+                        counting,
+                        session_no,
+                        trigger="threshold",
+                        keep_recent_tokens=500,
+                        timeout_ms=60_000,
+                    )
+                return sum(counting.rows.values())
+
+            read.append(await db.write("begin", begin))
+    assert read[0] == read[1] <= 2 * CUT_SCAN_ROWS_FIRST
+
+
+@pytest.mark.anyio
+async def test_the_write_that_begins_a_compaction_reads_no_message(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session("agent:main:costs:1")
+        await session.append_many([QUESTION, ANSWER] * 300)
+        session_no = session.ref.session_no
+        choice = await db.read(
+            "choose",
+            lambda tx: compaction.choose(
+                tx, session_no, trigger="threshold", keep_recent_tokens=500
+            ),
+        )
+        await session.append_many([QUESTION, ANSWER])  # the choice still holds
+
+        def begin(tx: Any) -> dict[str, int]:
+            counting = CountingTx(tx)
+            job = compaction.begin(counting, choice, timeout_ms=60_000)
+            assert job is not None
+            return counting.rows
+
+        assert await db.write("begin", begin) == {"compaction.recent": 0}
 
 
 @pytest.mark.anyio

@@ -13,7 +13,7 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.backend import Tx
-from sessiondb.transcript import compaction
+from tests.support.compaction import begin_in
 from tests.support.core import reply, user
 from tests.support.engine import other_process
 from tests.support.gateway import KEY, claimed, interrupt, kinds, look, say
@@ -234,7 +234,7 @@ async def begin(
 ) -> str:
     job = await db.write(
         "begin",
-        lambda tx: compaction.begin(
+        lambda tx: begin_in(
             tx,
             session.ref.session_no,
             trigger=trigger,

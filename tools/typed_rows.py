@@ -32,6 +32,7 @@ OUTER = re.compile(r"\bLEFT JOIN\s+\w+\s+AS\s+(\w+)")
 # Expressions count, compare or add: they are integers, but for these. By the column's name, or
 # by `file.statement.column`.
 EXPRESSIONS = {
+    "compaction.reply.content": "bytes | None",
     "content": "bytes",  # texts that are handed on, or may not be UTF-8
     "payload": "bytes",
     "keys": "str",  # a JSON array

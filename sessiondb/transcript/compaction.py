@@ -38,6 +38,7 @@ from sessiondb.errors import (
     CompactionRunning,
     InvalidInput,
     NotFound,
+    NothingToCompact,
     NothingToUndo,
     SessionEnded,
 )
@@ -61,7 +62,7 @@ from .append import (
     save_state,
 )
 from .context import read_messages
-from .cut import choose_cut
+from .cut import Cut, choose_cut
 from .entries import Draft, new_id
 from .paths import context_start, require_entries, segments
 from .tokens import text_tokens
@@ -77,6 +78,8 @@ GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]
 # The one message to the person who asked for a manual compaction, by how it ended.
 _MESSAGES = {
     "committed": "The conversation has been compacted.",
+    "kept": "The conversation was summarised, but it is no shorter: everything in it still waits "
+    "for an answer.",
     "superseded": "The conversation moved on while it was being compacted, "
     "so nothing was changed. You can go on.",
     "rejected": "Compacting would not have made the conversation any shorter, "
@@ -134,13 +137,44 @@ class Summary:
         return cls(text=text, text_json=text_json, tokens=text_tokens(text), extra_json=extra)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A cut that was chosen in a read, and what it was chosen for."""
+
+    session_no: int
+    trigger: str
+    keep_recent_tokens: int
+    epoch: int
+    head_no: int | None
+    cut: Cut | None
+    """None: there is nothing to summarise."""
+
+
 # -- begin -----------------------------------------------------------------------------
 
 
-def begin(
-    tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, timeout_ms: int
-) -> Job:
-    """Start a job: choose the cut and write its row.
+def choose(tx: ReadTx, session_no: int, *, trigger: str, keep_recent_tokens: int) -> Choice:
+    """Choose the cut of a job, in a read: it looks into messages. `begin` checks it.
+
+    Raises:
+        SessionArchived: its entries are in an archive.
+    """
+    state = load_state(tx, session_no)
+    require_entries(state.session_id, state.archived_at_ms)
+    return Choice(
+        session_no=session_no,
+        trigger=trigger,
+        keep_recent_tokens=keep_recent_tokens,
+        epoch=state.epoch,
+        head_no=state.head_no,
+        cut=choose_cut(tx, state, keep_recent_tokens, manual=trigger == MANUAL),
+    )
+
+
+def begin(tx: Tx, choice: Choice, *, timeout_ms: int) -> Job | None:
+    """Start a job with a chosen cut: write its row. None: choose again, the context has changed.
+
+    Costs a few lookups, however long the context is.
 
     Raises:
         SessionEnded: the session has ended. Fork it to continue.
@@ -148,6 +182,7 @@ def begin(
         CompactionCoolDown: the last ones made no progress.
         NothingToCompact: no entry lies before what must be kept.
     """
+    session_no, trigger, cut = choice.session_no, choice.trigger, choice.cut
     state = load_state(tx, session_no)
     require_entries(state.session_id, state.archived_at_ms)
     if state.ended_at_ms is not None:
@@ -157,7 +192,15 @@ def begin(
         )
     _refuse_second_job(tx, state)
     _refuse_in_cool_down(tx, state)
-    cut = choose_cut(tx, state, keep_recent_tokens, manual=trigger == MANUAL)
+    if not _still_holds(tx, choice, state):
+        return None
+    if cut is None:
+        raise NothingToCompact(
+            f"session {state.session_id}: its context (about {state.context_tokens:,} tokens) "
+            f"holds nothing to summarise before the {choice.keep_recent_tokens:,} tokens that "
+            "are to be kept",
+            session_id=state.session_id,
+        )
     job = Job(
         compaction_id=new_id(),
         session_no=session_no,
@@ -190,6 +233,27 @@ def begin(
         f"of about {job.tokens_before:,} tokens began ({trigger})",
     )
     return job
+
+
+def _still_holds(tx: Tx, choice: Choice, state: State) -> bool:
+    """Tell whether a cut that was chosen in a read may be made now.
+
+    In one epoch a path only grows, and what was added lies after the cut. But a result may be
+    that of a call before it.
+    """
+    if choice.epoch != state.epoch:
+        return False
+    if choice.head_no == state.head_no or choice.cut is None or choice.cut.cut_no is None:
+        return True
+    return not any(
+        tx.first(
+            "compaction.result_since",
+            branch_no=segment.branch_no,
+            low_no=segment.low_no + (segment.low_no == choice.head_no),
+            high_no=segment.high_no,
+        )
+        for segment in segments(tx, state.head_no, stop_no=choice.head_no)
+    )
 
 
 def _refuse_second_job(tx: Tx, state: State) -> None:
@@ -436,7 +500,8 @@ def _commit(
         _notify_user(tx, job, "compaction_late", _MESSAGES["late"])
     else:
         _notify_operators(tx, job, "compaction_committed", sizes, epoch=state.epoch)
-        _notify_user(tx, job, "compaction_committed", _MESSAGES["committed"])
+        shorter = state.context_tokens < job.tokens_before or job.cut_no is not None
+        _notify_user(tx, job, "compaction_committed", _MESSAGES["committed" if shorter else "kept"])
     return _result(tx, _require(tx, job.compaction_id))
 
 

@@ -28,7 +28,7 @@ from sessiondb.errors import (
 from sessiondb.models import CompactionResult
 
 from . import compaction
-from .compaction import GivenUp, Job, Summary
+from .compaction import Choice, GivenUp, Job, Summary
 from .context import decode_messages
 from .entries import is_large, off_loop
 from .registry import Ref
@@ -101,7 +101,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
 
     @property
     def keeps_all(self) -> bool:
-        """True: a manual compaction of nothing but unanswered messages.
+        """True: a manual compaction of nothing but what still waits for an answer.
 
         `messages` are the whole context, and all of it stays.
         """
@@ -136,23 +136,28 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     async def _begin(self) -> Job:
         db = self.session.db
 
-        def begin(tx: Tx) -> Job:
-            self._job = None
-            job = compaction.begin(
+        def choose(tx: ReadTx) -> Choice:
+            return compaction.choose(
                 tx,
                 self.session.ref.session_no,
                 trigger=self._trigger,
                 keep_recent_tokens=self._keep_recent_tokens,
-                timeout_ms=round(self._timeout_s * 1000),
             )
+
+        def begin(tx: Tx, choice: Choice) -> Job | None:
+            self._job = None
+            job = compaction.begin(tx, choice, timeout_ms=round(self._timeout_s * 1000))
             # Set here and not only by the caller: a caller that is cancelled while this commits
             # must give the job up. If COMMIT fails, giving up a missing job changes nothing.
             self._job = job
             return job
 
         while True:
+            choice = await db.read("compaction.choose", choose)
             try:
-                return await db.write("compaction.begin", begin)
+                job = await db.write("compaction.begin", partial(begin, choice=choice))
+                if job is not None:
+                    return job
             except CompactionRunning as running:
                 # Asking the kernel is I/O, so it happens outside the transaction. That is safe
                 # because give_up is a compare-and-set.

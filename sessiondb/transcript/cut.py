@@ -1,25 +1,39 @@
 """Choose the cut of a compaction: the entry up to which its summary covers the context.
 
-Source of the rule: pi `core/compaction/compaction.ts` and OpenClaw's extension of it. The
-stricter parts (tool calls, unprocessed messages) are sessiondb's own.
+The cut is chosen in a read, because it looks into messages, and is checked by the write that
+begins the job (`compaction.begin`). In words:
+
+* An *answer* is a reply that calls no tool and neither failed nor was aborted.
+* After the last answer everything stays, from the first message that still waits for one. A
+  message of the inbox whose turns have ended does not wait any more, however they ended, and
+  neither does what its turns left behind. Any other message waits.
+* A call and its result stay together. A result belongs to the last call before it with its id.
+* Of the rest as much stays as the caller asked for (pi `core/compaction/compaction.ts`, and
+  OpenClaw's extension of it). A context never begins with a tool result, nor with a message
+  that was given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sessiondb.backend import ReadTx
-from sessiondb.errors import NothingToCompact
+from sessiondb.json_text import loads, stored_text
 from sessiondb.limits import CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
 
 from .append import State
-from .entries import CUT_ROLES, CUT_TYPES
-from .paths import Segment, context_start, walk_back
+from .entries import CUT_ROLES, CUT_TYPES, Projection
+from .paths import Segment, context_start, segments, walk_back
 
 if TYPE_CHECKING:
     from sessiondb import statements
+
+    _Newer = statements.CompactionAfterAnswer | statements.CompactionCutPage
+
+_FAILED = ("error", "aborted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,96 +46,258 @@ class Cut:
     """The next entry that is a message. None: there is none yet."""
 
 
-def choose_cut(tx: ReadTx, state: State, keep_recent_tokens: int, *, manual: bool) -> Cut:
-    """Choose where the summary ends.
+def choose_cut(tx: ReadTx, state: State, keep_recent_tokens: int, *, manual: bool) -> Cut | None:
+    """Choose where the summary ends. None: the cut would not move forward.
 
-    Walks back from the head until `keep_recent_tokens` are kept, then to a place where a context
-    may begin: never between a tool call and its result, never past an unanswered user message.
-    Reads the small columns of the kept entries, and nothing of the history before them.
+    Reads what is to be kept, and nothing of the history before it. Of what waits it reads the
+    calls and results.
 
-    A manual compaction happens even when everything would fit. It then keeps only unanswered
-    messages. If the context holds nothing else, it keeps all of them.
-
-    Raises:
-        NothingToCompact: the cut would not move forward.
+    A manual compaction happens even when everything would fit. It then keeps only what waits. If
+    the context holds nothing else, it keeps all of it.
     """
-    cut, oldest_no = _search(tx, state, keep_recent_tokens)
+    context = _Context(tx, state)
+    cut = context.search(keep_recent_tokens)
     if cut is None and manual:
-        cut, oldest_no = _search(tx, state, 0)
-        if cut is None and oldest_no is not None:
+        cut = context.search(0)
+        oldest_no = context.oldest_no() if cut is None else None
+        if oldest_no is not None:
             cut = Cut(None, oldest_no)
-    if cut is None:
-        raise NothingToCompact(
-            f"session {state.session_id}: its context (about {state.context_tokens:,} tokens) "
-            f"holds nothing to summarise before the {keep_recent_tokens:,} tokens that are to be "
-            "kept",
-            session_id=state.session_id,
-        )
     return cut
 
 
-def _search(tx: ReadTx, state: State, keep_tokens: int) -> tuple[Cut | None, int | None]:
-    """Return the cut (None: it would not move forward) and the oldest entry of the context.
+class _Context:
+    """What a search knows of a context before it walks: where what stays begins."""
 
-    A place between two entries is a candidate when a context may begin there and every unanswered
-    message lies after it. The first candidate that keeps enough is chosen. Where the entry that
-    reaches the budget is a tool result, the last candidate after it is chosen instead (pi's rule:
-    a long result does not overrun the budget).
-    """
-    start_no = context_start(state.boundary_no, state.first_kept_no)
-    kept_tokens, answered, waiting = 0, False, False
-    candidate: Cut | None = None
-    chosen: Cut | None = None
-    newer: statements.CompactionCutPage | None = None
-    oldest_no: int | None = None
-    for row in _context_rows(tx, state.head_no, start_no):
-        if row.role == "assistant" and not answered:
-            answered = True
-            if not waiting and state.open_calls == 0:
-                candidate = Cut(state.head_no, None)
-        waiting = waiting or row.role == "user"
-        if newer is not None and answered and _may_begin(newer) and row.open_calls == 0:
-            candidate = Cut(row.entry_no, newer.entry_no)
-        if chosen is None and candidate is not None and kept_tokens >= keep_tokens:
-            chosen = candidate
-        if row.projection:
-            oldest_no = row.entry_no
+    def __init__(self, tx: ReadTx, state: State) -> None:
+        self.tx, self.state = tx, state
+        self.start_no = context_start(state.boundary_no, state.first_kept_no)
+        self.waiting = self._first_waiting()
+        """The first entry that must stay. None: nothing must."""
+
+    # -- what waits ------------------------------------------------------------------------
+
+    def _first_waiting(self) -> statements.CompactionAfterAnswer | None:
+        """Find the first message after the last answer that still waits for one."""
+        ended = False
+        for row in self._after(self._last_answer()):
+            if row.role == "user":
+                if not row.has_ended:
+                    return row
+                ended = True
+            elif row.role == "assistant" and row.calls == 0:
+                continue  # it failed or was aborted: nothing waits for more of it
+            elif row.role != "toolResult" and not ended:
+                # A call of a turn at work, or a note of a program: its answer may be on the way.
+                return row
+        return None
+
+    def _last_answer(self) -> int | None:
+        """Find the newest reply that is an answer. Each entry names the last reply before it."""
+        reply_no = self.state.model_no
+        while reply_no is not None and (self.start_no is None or reply_no >= self.start_no):
+            reply = self.tx.one("compaction.reply", entry_no=reply_no)
+            if reply.content is not None and _is_usable(reply.content):
+                return reply_no
+            reply_no = reply.model_no
+        return None
+
+    def _after(self, answer_no: int | None) -> Iterator[statements.CompactionAfterAnswer]:
+        limit = CUT_SCAN_ROWS_FIRST
+        stop_no = answer_no if answer_no is not None else self.start_no
+        for segment in segments(self.tx, self.state.head_no, stop_no=stop_no):
+            low_no = segment.low_no + (segment.low_no == answer_no)
+            while True:
+                rows = self.tx.all(
+                    "compaction.after_answer",
+                    branch_no=segment.branch_no,
+                    low_no=low_no,
+                    high_no=segment.high_no,
+                    limit=limit,
+                )
+                yield from rows
+                if len(rows) < limit:
+                    break
+                low_no, limit = rows[-1].entry_no + 1, min(2 * limit, CUT_SCAN_ROWS)
+
+    def oldest_no(self) -> int | None:
+        """Return the first entry of the context that is a message."""
+        for segment in segments(self.tx, self.state.head_no, stop_no=self.start_no):
+            row = self.tx.first(
+                "compaction.first_message",
+                branch_no=segment.branch_no,
+                low_no=segment.low_no,
+                high_no=segment.high_no,
+            )
+            if row is not None:
+                return row.entry_no
+        return None
+
+    # -- the search ------------------------------------------------------------------------
+
+    def search(self, keep_tokens: int) -> Cut | None:
+        """Walk back from what must stay until enough is kept. None: nothing would be covered.
+
+        A place between two entries is a candidate when a context may begin there. The first
+        candidate that keeps enough is chosen. Where the entry that reaches the budget may not
+        begin a context, the last candidate after it is chosen instead (pi's rule: a long result
+        does not overrun the budget).
+        """
+        last_no, kept_tokens = self._last_coverable()
+        if last_no is None:
+            return None
+        calls = _Calls(self.tx, self.start_no)
+        calls.add_later(self._tools_after(last_no))
+        newer: _Newer | None = self.waiting
+        candidate = None if newer is not None else Cut(self.state.head_no, None)
+        chosen: Cut | None = None
+        for row in self._rows_before(last_no):
+            if newer is not None and _may_begin(newer) and not calls.lie_before(row.entry_no):
+                candidate = Cut(row.entry_no, newer.entry_no)
+            if chosen is None and kept_tokens >= keep_tokens:
+                chosen = candidate
+            if not row.projection:
+                continue  # a boundary or a setting reaches no model: no context begins with it
             if chosen is not None and chosen.cut_no is not None and row.entry_no <= chosen.cut_no:
-                return chosen, oldest_no  # there is something before the cut
+                return chosen
+            calls.add(row)
             kept_tokens += row.tokens
-        if (
-            chosen is None
-            and candidate is not None
-            and kept_tokens >= keep_tokens
-            and not _may_begin(row)
-        ):
-            chosen = candidate
-        if row.projection:
-            newer = row  # a boundary or a setting reaches no model: no context begins with it
-    return None, oldest_no
+            if chosen is None and kept_tokens >= keep_tokens and not _may_begin(row):
+                chosen = candidate
+            newer = row
+        return None
+
+    def _last_coverable(self) -> tuple[int | None, int]:
+        """Return the last entry that may be covered (None: there is none) and the tokens after it.
+
+        Those are known without reading what waits, because every entry has their sum.
+        """
+        if self.waiting is None:
+            return self.state.head_no, 0
+        last_no = self.tx.one("transcript.by_no", entry_no=self.waiting.entry_no).parent_no
+        if last_no is None or (self.start_no is not None and last_no < self.start_no):
+            return None, 0
+        last = self.tx.one("transcript.by_no", entry_no=last_no)
+        return last_no, self.state.tokens_total - last.tokens_total
+
+    def _tools_after(self, last_no: int) -> Iterator[statements.CompactionToolPage]:
+        """Read the calls and results after an entry, oldest first: of others only their role."""
+        for segment in segments(self.tx, self.state.head_no, stop_no=last_no):
+            low_no = segment.low_no + (segment.low_no == last_no)
+            while True:
+                rows = self.tx.all(
+                    "compaction.tool_page",
+                    branch_no=segment.branch_no,
+                    low_no=low_no,
+                    high_no=segment.high_no,
+                    limit=CUT_SCAN_ROWS_FIRST,
+                )
+                yield from rows
+                if len(rows) < CUT_SCAN_ROWS_FIRST:
+                    break
+                low_no = rows[-1].entry_no + 1
+
+    def _rows_before(self, last_no: int) -> Iterator[statements.CompactionCutPage]:
+        limit = CUT_SCAN_ROWS_FIRST  # what is kept is usually short: each page is twice as long
+
+        def page(segment: Segment, high_no: int) -> list[statements.CompactionCutPage]:
+            nonlocal limit
+            rows = self.tx.all(
+                "compaction.cut_page",
+                branch_no=segment.branch_no,
+                low_no=segment.low_no,
+                high_no=high_no,
+                limit=limit,
+            )
+            limit = min(2 * limit, CUT_SCAN_ROWS)
+            return rows
+
+        return walk_back(self.tx, last_no, self.start_no, page)
 
 
-def _may_begin(row: statements.CompactionCutPage) -> bool:
-    return row.role in CUT_ROLES or row.type in CUT_TYPES
+class _Calls:
+    """Which results lost their call if the context began at a place, by the calls' ids.
+
+    Follows the search back: `add` is told each entry, newest first.
+    """
+
+    def __init__(self, tx: ReadTx, start_no: int | None) -> None:
+        self._tx, self._start_no = tx, start_no
+        self._lacking: set[Any] = set()
+        """Ids of the results so far whose call has not been met."""
+        self._oldest: dict[Any, int] = {}
+        """By id, the oldest call among the replies that were searched for one."""
+        self._reply_no: int | None = None
+        self._searching = False
+
+    @stored_text()
+    def add_later(self, rows: Iterable[statements.CompactionToolPage]) -> None:
+        """Add the calls and results of what must stay, before any other. They come oldest first."""
+        called: set[Any] = set()
+        for row in rows:
+            if row.role == "assistant":
+                called.update(_call_ids(row.content))
+            elif (call_id := _answered_id(row.content)) not in called:
+                self._lacking.add(call_id)
+
+    @stored_text()
+    def add(self, row: statements.CompactionCutPage) -> None:
+        """Add the next entry. One that its author excludes from the context is no part of it."""
+        if row.projection == Projection.EXCLUDED:
+            return
+        if row.role == "toolResult":
+            self._lacking.add(_answered_id(self._content(row.entry_no)))
+        elif row.calls and self._lacking:
+            self._lacking.difference_update(_call_ids(self._content(row.entry_no)))
+
+    @stored_text()
+    def lie_before(self, entry_no: int) -> bool:
+        """Tell whether a call up to an entry has a result among those that were added.
+
+        A result whose call is not in the context is forgotten: nothing separates the two.
+        """
+        self._lacking = {call_id for call_id in self._lacking if self._is_before(call_id, entry_no)}
+        return bool(self._lacking)
+
+    def _is_before(self, call_id: Any, entry_no: int) -> bool:
+        if not self._searching:
+            self._searching = True
+            self._reply_no = self._tx.one("transcript.by_no", entry_no=entry_no).model_no
+        while self._oldest.get(call_id, entry_no + 1) > entry_no:
+            reply_no = self._reply_no
+            if reply_no is None or (self._start_no is not None and reply_no < self._start_no):
+                return False
+            reply = self._tx.one("compaction.reply", entry_no=reply_no)
+            if reply.calls:
+                self._oldest.update(dict.fromkeys(_call_ids(self._content(reply_no)), reply_no))
+            self._reply_no = reply.model_no
+        return True
+
+    def _content(self, entry_no: int) -> bytes:
+        return self._tx.one("compaction.message", entry_no=entry_no).content
 
 
-def _context_rows(
-    tx: ReadTx, head_no: int | None, start_no: int | None
-) -> Iterator[statements.CompactionCutPage]:
-    # The kept part is usually short, and reading ahead happens inside the write transaction. So
-    # each page is twice as long as the one before.
-    limit = CUT_SCAN_ROWS_FIRST
+def _call_ids(message: bytes) -> list[Any]:
+    blocks = loads(message)["content"]
+    return [
+        _hashable(block.get("id"))
+        for block in blocks
+        if isinstance(block, dict) and block.get("type") == "toolCall"
+    ]
 
-    def page(segment: Segment, high_no: int) -> list[statements.CompactionCutPage]:
-        nonlocal limit
-        rows = tx.all(
-            "compaction.cut_page",
-            branch_no=segment.branch_no,
-            low_no=segment.low_no,
-            high_no=high_no,
-            limit=limit,
-        )
-        limit = min(2 * limit, CUT_SCAN_ROWS)
-        return rows
 
-    return walk_back(tx, head_no, start_no, page)
+def _answered_id(message: bytes) -> Any:
+    return _hashable(loads(message).get("toolCallId"))
+
+
+def _hashable(call_id: Any) -> Any:
+    """Return an id that can be a key: of one that is no plain value, its JSON text."""
+    return json.dumps(call_id) if isinstance(call_id, dict | list) else call_id
+
+
+def _may_begin(row: _Newer) -> bool:
+    return (row.role in CUT_ROLES or row.type in CUT_TYPES) and not row.given_up
+
+
+@stored_text()
+def _is_usable(reply: bytes) -> bool:
+    return loads(reply).get("stopReason") not in _FAILED

@@ -32,12 +32,13 @@ import sessiondb.sync
 from sessiondb.gateway import recovery
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
-from sessiondb.transcript import compaction, registry
+from sessiondb.transcript import registry
 from sessiondb.transcript.compaction import GivenUp
 from sessiondb.transcript.context import read_context
 from sessiondb.transcript.tokens import message_tokens
 from tests.support import interrupted_sessions
 from tests.support.chat_endpoint import ChatEndpoint
+from tests.support.compaction import begin_in
 from tests.support.core import change, query, texts
 from tests.support.reference_gateway import ROOT, GatewayProcess
 
@@ -517,7 +518,7 @@ def test_openclaw_45505_every_order_of_signals_ends_the_same(tmp_path: Path) -> 
                         )
                     job = await db.write(
                         "begin",
-                        lambda tx: compaction.begin(
+                        lambda tx: begin_in(
                             tx,
                             session.ref.session_no,
                             trigger="manual",

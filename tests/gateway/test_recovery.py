@@ -15,7 +15,7 @@ import sessiondb
 from sessiondb import process
 from sessiondb.gateway import recovery
 from sessiondb.sqlite import writer
-from sessiondb.transcript import compaction
+from tests.support.compaction import begin_in
 from tests.support.core import reply, user
 from tests.support.engine import other_process
 from tests.support.gateway import (
@@ -219,7 +219,7 @@ async def test_recovery_goes_in_bounded_steps_and_can_be_cut_short(
 async def running_compaction(db: sessiondb.SessionDB, number: int) -> None:
     session = await db.session(f"agent:main:web:{number}")
     await session.append_many([user("a " * 500), reply("b"), user("a " * 500), reply("b")])
-    begin = partial(compaction.begin, trigger="threshold", keep_recent_tokens=1, timeout_ms=180_000)
+    begin = partial(begin_in, trigger="threshold", keep_recent_tokens=1, timeout_ms=180_000)
     await db.write("begin", lambda tx: begin(tx, session.ref.session_no))
 
 

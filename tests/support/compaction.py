@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sessiondb
+from sessiondb.backend import Tx
+from sessiondb.transcript import compaction
 from tests.support.core import reply, texts, user
 
 
@@ -49,3 +51,15 @@ async def begin(session: sessiondb.Session, keep: int = 50, *, trigger: str = "t
 
 async def jobs(session: sessiondb.Session) -> list[tuple[str, bool, str | None]]:
     return [(job.state, job.late, job.reason) async for job in session.db.compactions(session)]
+
+
+def begin_in(
+    tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, timeout_ms: int
+) -> compaction.Job:
+    """Choose a cut and begin its job in one transaction. (A `CompactionJob` needs two.)"""
+    choice = compaction.choose(
+        tx, session_no, trigger=trigger, keep_recent_tokens=keep_recent_tokens
+    )
+    job = compaction.begin(tx, choice, timeout_ms=timeout_ms)
+    assert job is not None, "nothing changes within a transaction"
+    return job

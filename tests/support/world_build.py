@@ -35,6 +35,7 @@ from sessiondb.transcript.keys import parse_key
 from sessiondb.transfer import source
 from sessiondb.transfer.folder_scan import SourceFile
 from sessiondb.transfer.jsonl_reader import Place, read_batches
+from tests.support.compaction import begin_in
 from tests.support.core import reply, result, user
 from tests.support.transfer import header, message
 
@@ -196,7 +197,7 @@ class Builder:
     def begin(self, session_no: int, name: str, *, by: str = "gateway", **options: Any) -> str:
         """Begin a compaction under a name of its own."""
         chosen = {"trigger": "threshold", "keep_recent_tokens": 1, "timeout_ms": HOUR} | options
-        job = compaction.begin(self.tx(by), session_no, **chosen)
+        job = begin_in(self.tx(by), session_no, **chosen)
         self.sql(
             "UPDATE compaction SET compaction_id = :name WHERE compaction_id = :id",
             name=name,

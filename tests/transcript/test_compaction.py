@@ -34,7 +34,7 @@ from sessiondb.limits import (
 )
 from sessiondb.transcript import compaction
 from sessiondb.transcript.compaction import Job
-from tests.support.compaction import Clock, asked, begin, jobs, say, seen, talk
+from tests.support.compaction import Clock, asked, begin, begin_in, jobs, say, seen, talk
 from tests.support.core import change, query, reply, result
 from tests.support.world import World, make_world
 from tests.support.world_build import NOW
@@ -650,7 +650,7 @@ def test_a_third_rejection_cools_down_whatever_came_before_it() -> None:
     ):
         world.now_ms = at_ms
         with world.undone() as tx, pytest.raises(CompactionCoolDown) if cools else nullcontext():
-            compaction.begin(
+            begin_in(
                 tx,
                 world.no(f"session {session_id}"),
                 trigger="threshold",

@@ -15,15 +15,17 @@ import sessiondb.sync
 from sessiondb.errors import (
     NothingToCompact,
 )
+from sessiondb.transcript import compaction
 from tests.proofs.models.transcript import message
 from tests.support.compaction import asked, begin, say, seen, talk
 
 pytestmark = pytest.mark.anyio
 
 
-# One letter is a message of 10 tokens: q question, a reply, c reply that calls a tool, r its
-# result, n note of a program, h excluded from the context (no tokens), s a setting. The context
-# begins at the bar afterwards. Without one there is nothing to compact.
+# One letter is a message of 10 tokens: q question, a reply, e reply that failed, x reply that was
+# aborted. c is a reply that calls a tool, r its result, R the result of the call before the last
+# one. n is a note of a program, h is excluded from the context (no tokens), s is a setting. The
+# context begins at the bar afterwards. Without one there is nothing to compact.
 CUTS = [
     ("qaqa", 0, "qaqa|"),
     ("qaqa", 1, "qaq|a"),
@@ -41,16 +43,40 @@ CUTS = [
     ("qcra", 11, "qcr|a"),
     ("qcra", 20, "qcr|a"),
     ("qcrcra", 20, "qcrcr|a"),
-    ("qacr", 10, "qacr|"),
     # Everything between a call and its result stays with them.
     ("qcnra", 25, "qcnr|a"),
     ("qcqra", 30, "qcqr|a"),
     ("qcqra", 40, "q|cqra"),
-    ("qcqr", 0, "q|cqr"),
-    # A call that waits for its result is not summarised.
-    ("qaqc", 0, "qaq|c"),
-    ("qaqc", 1, "qaq|c"),
+    # Results are told apart by their ids: in parallel, crossed, late, and repeated.
+    ("qccRra", 40, "qccRr|a"),
+    ("qccRra", 50, "q|ccRra"),
+    ("qcqcRqra", 30, "qcqcRqr|a"),
+    ("qcqcRqra", 70, "q|cqcRqra"),
+    ("qcaqcRra", 60, "qcaqcRr|a"),
+    ("qcraqcra", 40, "qcra|qcra"),
+    ("qcarqa", 40, "qcar|qa"),
+    ("qcrarqa", 30, "qcrar|qa"),
+    ("qcaqcrRaqa", 70, "qcaqcrR|aqa"),
+    # A result without a call in the context separates nothing.
+    ("rqaqa", 20, "rqa|qa"),
+    # A call that nobody answered any more does not stay for good.
+    ("qcaqa", 20, "qca|qa"),
+    # The working turn stays: a call is no answer, whether or not its result is there.
+    ("qaqc", 0, "qa|qc"),
+    ("qaqc", 1, "qa|qc"),
+    ("qaqcr", 0, "qa|qcr"),
+    ("qcqr", 0, "qcqr"),
+    ("qacr", 10, "qa|cr"),
     ("c", 0, "c"),
+    # Neither is a reply that failed or was aborted.
+    ("qaqe", 0, "qa|qe"),
+    ("qaqx", 0, "qa|qx"),
+    ("qaqeqx", 0, "qa|qeqx"),
+    ("qaqcre", 0, "qa|qcre"),
+    ("qe", 0, "qe"),
+    ("qaqea", 0, "qaqea|"),
+    ("qae", 0, "qae|"),
+    ("qae", 10, "qa|e"),
     # No cut passes an unanswered question, however small the budget.
     ("qaq", 0, "qa|q"),
     ("qaq", 10, "qa|q"),
@@ -73,12 +99,22 @@ CUTS = [
 KINDS = {
     "q": "user",
     "a": "assistant",
+    "e": "error",
+    "x": "aborted",
     "c": "call",
     "r": "result",
+    "R": "result",
     "n": "note",
     "h": "hidden",
     "s": "setting",
 }
+
+
+def call_of(letters: str, number: int) -> int | None:
+    """Return the number of the call that a result answers."""
+    calls = [at for at in range(number) if letters[at] == "c"]
+    back = 2 if letters[number] == "R" else 1
+    return calls[-back] if len(calls) >= back else None
 
 
 def written(letters: str) -> list[dict[str, Any]]:
@@ -86,9 +122,8 @@ def written(letters: str) -> list[dict[str, Any]]:
     found = []
     for number, letter in enumerate(letters):
         text = str(number).ljust(36 if letter == "c" else 40)
-        last_call = max((at for at in range(number) if letters[at] == "c"), default=None)
-        call_id = f"call-{number if letter == 'c' else last_call}"
-        found.append(message(KINDS[letter], text, call_id=call_id))
+        call = number if letter == "c" else call_of(letters, number)
+        found.append(message(KINDS[letter], text, call_id=f"call-{call}"))
     return found
 
 
@@ -130,7 +165,8 @@ async def test_a_cut_falls_where_a_context_may_begin(
         ("q", "|q"),
         ("qq", "|qq"),
         ("c", "|c"),
-        ("qaqc", "qaq|c"),
+        ("qaqc", "qa|qc"),
+        ("qaqe", "qa|qe"),
     ],
 )
 async def test_a_manual_compaction_takes_everything_it_can(
@@ -180,6 +216,14 @@ turns = st.sampled_from(
         "q",
         "sqa",
         "a",
+        "qccRra",
+        "qcqcRqra",
+        "qccrqRa",
+        "qcaR",
+        "qcrar",
+        "qe",
+        "qcrx",
+        "rqa",
     ]
 )
 
@@ -209,6 +253,7 @@ def test_every_message_is_summarised_or_present(
         letters, missing, has_summary = "", 0, False
         for item, keep, meanwhile in plan:
             letters = _said(session, letters, item)
+            before = numbers(_messages(session))
             try:
                 with session.compact(trigger=trigger, keep_recent_tokens=keep) as job:
                     span = [found for found in job.messages if found["role"] != "compactionSummary"]
@@ -221,7 +266,7 @@ def test_every_message_is_summarised_or_present(
             compacted += 1
             assert had_summary == has_summary
             has_summary = True
-            present = numbers(session.context().messages[1:])
+            present = numbers(_messages(session))
             shown = [number for number, letter in enumerate(letters) if letter not in "hs"]
             # Of all messages, in this and earlier spans: none is missing, none is twice, in order.
             assert (
@@ -230,7 +275,7 @@ def test_every_message_is_summarised_or_present(
                 else (shown == numbers(span) + present)
             )
             missing += len(span)
-            _no_orphans(letters, present)
+            _nothing_is_separated(letters, before, present)
             _unanswered_stay(letters, present)
 
     check()
@@ -247,17 +292,21 @@ def _last(shown: list[int], missing: int) -> int | None:
     return shown[missing - 1] if missing else None
 
 
-def _no_orphans(letters: str, present: list[int]) -> None:
-    for number in present:
-        if letters[number] == "r":
-            assert letters.rindex("c", 0, number) in present, (
-                f"{letters}: result {number} is without its call"
+def _messages(session: sessiondb.sync.Session) -> list[dict[str, Any]]:
+    return [item for item in session.context().messages if item["role"] != "compactionSummary"]
+
+
+def _nothing_is_separated(letters: str, before: list[int], present: list[int]) -> None:
+    for number in before:
+        call = call_of(letters, number) if letters[number] in "rR" else None
+        if call in before:
+            assert (call in present) == (number in present), (
+                f"{letters}: result {number} and call {call} are separated"
             )
 
 
 def _unanswered_stay(letters: str, present: list[int]) -> None:
-    last_reply = max(letters.rfind("a"), letters.rfind("c"))
-    for number in range(last_reply + 1, len(letters)):
+    for number in range(letters.rfind("a") + 1, len(letters)):
         if letters[number] == "q":
             assert number in present, f"{letters}: question {number} is unanswered and gone"
 
@@ -271,3 +320,54 @@ async def test_a_cut_may_fall_inside_the_kept_tail(db: sessiondb.SessionDB) -> N
         assert asked(job) == ["S1", "q1", "a1", "q2", "a2"]
         await job.commit("S2")
     assert await seen(session) == ["<S2>", "q3", "a3", "q4", "a4"]
+
+
+# What may happen between the read that chooses a cut and the write that begins the job. The
+# letters before the bar were there, those after it arrive.
+@pytest.mark.parametrize(
+    ("letters", "holds"),
+    [
+        ("qaqa|", True),
+        ("qaqa|qaqe", True),
+        ("qaqa|qcr", False),  # to know whose result it is, somebody has to look into it
+        ("qcaqaqa|r", False),
+    ],
+)
+async def test_a_cut_is_checked_when_its_job_begins(
+    db: sessiondb.SessionDB, letters: str, holds: bool
+) -> None:
+    before, _, after = letters.partition("|")
+    sessions = [await db.create_session() for _ in range(2)]
+    for session in sessions:
+        await session.append_many(written(before))
+    session, other = sessions
+    session_no = session.ref.session_no
+
+    def choose(tx: Any) -> compaction.Choice:
+        return compaction.choose(tx, session_no, trigger="threshold", keep_recent_tokens=20)
+
+    choice = await db.read("choose", choose)
+    await other.append_many(written(before + "qcr")[len(before) :])
+    await other.reset()
+    if after:
+        await session.append_many(written(before + after)[len(before) :])
+    job = await db.write("begin", lambda tx: compaction.begin(tx, choice, timeout_ms=60_000))
+    assert (job is not None) == holds
+    if job is None:
+        async with session.compact(trigger="threshold", keep_recent_tokens=20) as again:
+            before_it = numbers(again.messages)
+            await again.commit("S")
+        present = [item for item in (await session.context()).messages if "summary" not in item]
+        _nothing_is_separated(before + after, before_it + numbers(present), numbers(present))
+
+
+async def test_a_cut_of_another_epoch_is_chosen_again(db: sessiondb.SessionDB) -> None:
+    session = await db.create_session()
+    await session.append_many(written("qaqa"))
+    session_no = session.ref.session_no
+    choice = await db.read(
+        "choose",
+        lambda tx: compaction.choose(tx, session_no, trigger="threshold", keep_recent_tokens=0),
+    )
+    await session.reset()
+    assert await db.write("begin", lambda tx: compaction.begin(tx, choice, timeout_ms=1)) is None

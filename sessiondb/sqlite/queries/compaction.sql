@@ -57,12 +57,73 @@ WHERE compaction_id = :compaction_id AND state NOT IN ('committed', 'superseded'
 -- Return the job that wrote a summary entry.
 SELECT compaction_id, epoch FROM compaction WHERE session_no = :session_no AND entry_no = :entry_no;
 
+-- name: reply
+-- Return a reply, or what else set the model, and what had set it before. Its message
+-- only if it may be an answer: sent to the model, and without a call of a tool.
+SELECT e.entry_no, p.model_no,
+       CASE WHEN e.role = 'assistant' THEN e.open_calls ELSE 0 END AS calls,
+       CASE WHEN e.role = 'assistant' AND e.open_calls = 0 AND e.projection IN (1, 4)
+            THEN substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) END AS content
+FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no WHERE e.entry_no = :entry_no;
+
+-- name: after_answer
+-- Return the messages of one branch's range, oldest first: the calls of each, whether the
+-- turns of a message of the inbox have ended, and whether it was given up. One whose row
+-- was pruned has ended.
+SELECT e.entry_no, e.type, e.role, e.open_calls AS calls,
+       coalesce(e.role = 'user' AND e.idempotency_key GLOB 'inbox:[0-9]*'
+         AND coalesce(i.state, 'done') IN ('done', 'dead'), 0) AS has_ended,
+       coalesce(e.role = 'user' AND (i.state = 'dead' OR (i.state = 'done'
+         AND i.superseded_by IS NULL AND (i.told_no IS NOT NULL OR t.incomplete = 1))), 0)
+         AS given_up
+FROM entry AS e
+LEFT JOIN inbox AS i ON e.idempotency_key GLOB 'inbox:[0-9]*'
+  AND i.inbox_no = CAST(substr(e.idempotency_key, 7) AS INTEGER)
+  AND i.session_no = e.entry_no >> 32
+LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+WHERE e.entry_no BETWEEN :low_no AND :high_no AND e.branch_no = :branch_no
+  AND e.projection IN (1, 3, 4)
+ORDER BY e.entry_no LIMIT :limit;
+
 -- name: cut_page
 -- Return the small columns of one branch's range, newest first: what a cut search
--- weighs. Reads no payload.
-SELECT entry_no, type, role, projection, tokens, open_calls FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-ORDER BY entry_no DESC LIMIT :limit;
+-- weighs, and which messages of the inbox were given up. Reads no payload.
+SELECT e.entry_no, e.type, e.role, e.projection, e.tokens,
+       CASE WHEN e.role = 'assistant' THEN e.open_calls ELSE 0 END AS calls,
+       coalesce(e.role = 'user' AND (i.state = 'dead' OR (i.state = 'done'
+         AND i.superseded_by IS NULL AND (i.told_no IS NOT NULL OR t.incomplete = 1))), 0)
+         AS given_up
+FROM entry AS e
+LEFT JOIN inbox AS i ON e.idempotency_key GLOB 'inbox:[0-9]*'
+  AND i.inbox_no = CAST(substr(e.idempotency_key, 7) AS INTEGER)
+  AND i.session_no = e.entry_no >> 32
+LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+WHERE e.entry_no BETWEEN :low_no AND :high_no AND e.branch_no = :branch_no
+ORDER BY e.entry_no DESC LIMIT :limit;
+
+-- name: message
+-- Return the message of an entry, as it was appended.
+SELECT entry_no, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
+FROM entry WHERE entry_no = :entry_no;
+
+-- name: tool_page
+-- Return the replies of one branch's range that call tools, and the results, oldest
+-- first. What its author excludes from the context calls nothing.
+SELECT entry_no, role, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
+FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND projection IN (1, 4) AND (role = 'toolResult' OR (role = 'assistant' AND open_calls > 0))
+ORDER BY entry_no LIMIT :limit;
+
+-- name: first_message
+-- Return the oldest message of one branch's range.
+SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND projection > 0
+ORDER BY entry_no LIMIT 1;
+
+-- name: result_since
+-- Return a row if a result arrived in one branch's range.
+SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND role = 'toolResult' LIMIT 1;
 
 -- name: list
 -- Return jobs, newest first, a page at a time.

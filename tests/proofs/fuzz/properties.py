@@ -45,6 +45,7 @@ from sessiondb.transcript.entries import draft_entry
 from sessiondb.transfer import jsonl_reader, roundtrip, source
 from sessiondb.transfer.folder_scan import SourceFile
 from sessiondb.transfer.jsonl_writer import imported_bytes
+from tests.support.compaction import begin_in
 
 T = TypeVar("T")
 
@@ -460,7 +461,7 @@ class Bench:
                     "keep_recent_tokens": chance.choice((0, 1, 100)),
                     "timeout_ms": 1_000,
                 }
-                job = self.backend.change(lambda tx: compaction.begin(tx, number, **options))
+                job = self.backend.change(lambda tx: begin_in(tx, number, **options))
                 self.backend.look(
                     lambda tx: (
                         compaction.read_kept(tx, job)

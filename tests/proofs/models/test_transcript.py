@@ -42,10 +42,11 @@ from hypothesis.stateful import (
 import sessiondb
 from sessiondb import errors
 from sessiondb.sqlite import transaction, writer
-from sessiondb.transcript import append, compaction, context, registry
+from sessiondb.transcript import append, compaction, context, cut, registry
 from tests.proofs.crash.breakage import miscounting
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.proofs.models.transcript import Item, Job, Refused, Session, message, shown
+from tests.support.compaction import begin_in
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_500, 50) if LONG else (25, 30)
@@ -61,7 +62,11 @@ kinds = st.sampled_from(
         "user",
         "assistant",
         "assistant",
+        "error",
+        "aborted",
         "call",
+        "call",
+        "result",
         "result",
         "bash",
         "hidden",
@@ -218,16 +223,19 @@ class Machine(RuleBasedStateMachine):
 
     # -- append ------------------------------------------------------------------------------
 
-    def _item(self, model: Session, kind: str, length: int) -> tuple[str, str | None]:
+    def _item(
+        self, model: Session, kind: str, length: int, back: int = 0
+    ) -> tuple[str, str | None]:
         """Return a text and, for a call or a result, the call's id.
 
-        A result answers the last call, if there was one.
+        A result answers the last call, or one further back, if there was one.
         """
         text = self.text(length)
         if kind == "call":
             return text, f"call-{text[:3]}"
         calls = [item.call_id for item in model.arrived if item.kind == "call"]
-        return text, (calls[-1] if calls else "call-of-nobody") if kind == "result" else None
+        answered = calls[-1 - back] if back < len(calls) else "call-of-nobody"
+        return text, answered if kind == "result" else None
 
     @rule(
         pick=numbers,
@@ -236,13 +244,21 @@ class Machine(RuleBasedStateMachine):
         usage=st.sampled_from([None, None, None, 77]),
         key=st.sampled_from([None, None, "k1", "k2"]),
         repeat=st.booleans(),
+        back=st.sampled_from([0, 0, 1, 2]),
     )
     def append(
-        self, pick: int, kind: str, length: int, usage: int | None, key: str | None, repeat: bool
+        self,
+        pick: int,
+        kind: str,
+        length: int,
+        usage: int | None,
+        key: str | None,
+        repeat: bool,
+        back: int,
     ) -> None:
         """Append an item, with a key that may be known, for the same item or another one."""
         pair = self.pair(pick)
-        text, call_id = self._item(pair.model, kind, length)
+        text, call_id = self._item(pair.model, kind, length, back)
         usage = usage if kind in ("assistant", "call") else None
         known = pair.model.by_key.get(key) if key is not None else None
         if repeat and known is not None:
@@ -300,7 +316,7 @@ class Machine(RuleBasedStateMachine):
 
         async def begin() -> tuple[compaction.Job, list[bytes]]:
             job = await backend.write(
-                lambda tx: compaction.begin(
+                lambda tx: begin_in(
                     tx, session_no, trigger=trigger, keep_recent_tokens=keep, timeout_ms=TIMEOUT_MS
                 ),
                 op="begin",
@@ -549,17 +565,25 @@ def test_the_database_does_what_the_model_does(anyio_backend: str) -> None:
 def _cut_moved_by_one(patch: pytest.MonkeyPatch) -> None:
     choose = compaction.choose_cut
 
-    def moved(*args: Any, **options: Any) -> compaction.Cut:
+    def moved(*args: Any, **options: Any) -> compaction.Cut | None:
         cut = choose(*args, **options)
         return (
             cut
-            if cut.cut_no is None
+            if cut is None or cut.cut_no is None
             else compaction.Cut(
                 cut.cut_no, cut.first_kept_no + 1 if cut.first_kept_no is not None else None
             )
         )
 
     patch.setattr(compaction, "choose_cut", moved)
+
+
+def _calls_and_results_are_not_matched(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cut._Calls, "lie_before", lambda calls, entry_no: False)
+
+
+def _a_failed_reply_is_an_answer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cut, "_is_usable", lambda reply: True)
 
 
 def _late_commit_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -630,6 +654,8 @@ def _undo_forgets_the_boundary_before(patch: pytest.MonkeyPatch) -> None:
 # row. So these machines have no other.
 ENOUGH_RULES = {
     _cut_moved_by_one: ("append", "converse", "compact"),
+    _calls_and_results_are_not_matched: ("append", "converse", "compact"),
+    _a_failed_reply_is_an_answer: ("append", "converse", "compact"),
     _late_commit_ignored: ("converse", "begin", "give_up", "commit_late"),
     _overtaken_is_not_noticed: ("converse", "overtake"),
     _epoch_not_bumped: ("converse", "begin", "commit"),
@@ -651,6 +677,8 @@ NOTICED_BY = {
     "break_rule",
     [
         _cut_moved_by_one,
+        _calls_and_results_are_not_matched,
+        _a_failed_reply_is_an_answer,
         _late_commit_ignored,
         _overtaken_is_not_noticed,
         _entries_counted_twice,

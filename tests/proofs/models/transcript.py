@@ -24,7 +24,8 @@ MANUAL_FLOOR = 512
 
 Shown = tuple[str, str]
 
-ASSISTANT = ("assistant", "call")
+FAILED = ("error", "aborted")
+ASSISTANT = ("assistant", "call", *FAILED)
 NOT_MESSAGES = ("setting", "compaction", "reset")
 
 
@@ -38,7 +39,6 @@ class Item:
     tokens: int = 0
     usage: int | None = None
     call_id: str | None = None
-    open_calls: int = 0
     thinking: str = "off"
     boundary: Item | None = None
     """The boundary in force for it. A boundary is in force for itself."""
@@ -54,6 +54,8 @@ class Item:
     def shown(self) -> Shown:
         role = {
             "call": "assistant",
+            "error": "assistant",
+            "aborted": "assistant",
             "result": "toolResult",
             "bash": "bashExecution",
             "hidden": "bashExecution",
@@ -147,20 +149,42 @@ def may_begin(item: Item) -> bool:
     return item.is_message and item.kind != "result"
 
 
-def place_to_cut(messages: Sequence[Item], keep_tokens: int, open_calls: int) -> int | None:
+def stays_from(messages: Sequence[Item]) -> int:
+    """Return the index of the first message that waits for an answer. If none does, their number.
+
+    A reply that calls a tool is no answer, and neither is one that failed or was aborted.
+    """
+    answers = [index for index, item in enumerate(messages) if item.kind == "assistant"]
+    after = range(answers[-1] + 1 if answers else 0, len(messages))
+    waits = ("user", "call", "note", "bash")
+    return next((index for index in after if messages[index].kind in waits), len(messages))
+
+
+def separates(messages: Sequence[Item], count: int) -> bool:
+    """Tell whether a result after the first `count` messages has its call among them.
+
+    A result belongs to the last call before it with its id.
+    """
+    for index in range(count, len(messages)):
+        if messages[index].kind == "result":
+            calls = [
+                at
+                for at in range(index)
+                if messages[at].kind == "call" and messages[at].call_id == messages[index].call_id
+            ]
+            if calls and calls[-1] < count:
+                return True
+    return False
+
+
+def place_to_cut(messages: Sequence[Item], keep_tokens: int) -> int | None:
     """Return how many messages a summary covers if about `keep_tokens` are kept. None if none."""
-    replies = [index for index, item in enumerate(messages) if item.kind in ASSISTANT]
-    if not replies:
-        return None
-    last = replies[-1]
-    # Nothing after the last reply may be covered: it may be a message without an answer.
+    stays = stays_from(messages)
     places = [
         n
-        for n in range(1, last + 2)
-        if n < len(messages) and may_begin(messages[n]) and messages[n - 1].open_calls == 0
+        for n in range(1, stays + 1)
+        if n == len(messages) or (may_begin(messages[n]) and not separates(messages, n))
     ]
-    if open_calls == 0 and not any(item.kind == "user" for item in messages[last:]):
-        places.append(len(messages))
     enough = [
         n
         for n in range(len(messages) + 1)
@@ -168,7 +192,7 @@ def place_to_cut(messages: Sequence[Item], keep_tokens: int, open_calls: int) ->
     ]
     if not enough or enough[-1] == 0:
         return None
-    budget = min(enough[-1], last + 1)
+    budget = min(enough[-1], stays)
     return min((n for n in places if n >= budget), default=None) or max(
         (n for n in places if n < budget), default=None
     )
@@ -236,11 +260,7 @@ class Session:
         item.call_id, item.usage = call_id, usage
         item.boundary = self.boundary
         if kind == "call":
-            item.tokens, item.open_calls = tokens_of(text, len("ls") + len("{}")), 1
-        elif kind == "assistant":
-            item.tokens, item.open_calls = tokens_of(text), 0
-        elif kind == "result":
-            item.tokens, item.open_calls = tokens_of(text), max(0, item.open_calls - 1)
+            item.tokens = tokens_of(text, len("ls") + len("{}"))
         elif kind == "setting":
             item.thinking = text
         elif kind != "hidden":
@@ -259,7 +279,6 @@ class Session:
             kind,
             text,
             head,
-            open_calls=head.open_calls if head else 0,
             thinking=head.thinking if head else "off",
         )
         self.head = item
@@ -370,10 +389,10 @@ class Session:
         return [item for item in before + after if item.is_message]
 
     def _choose(self, trigger: str, keep_tokens: int) -> Job:
-        messages, open_calls = self.messages(), self.head.open_calls if self.head is not None else 0
-        count = place_to_cut(messages, keep_tokens, open_calls)
+        messages = self.messages()
+        count = place_to_cut(messages, keep_tokens)
         if count is None and trigger == "manual":
-            count = place_to_cut(messages, 0, open_calls)
+            count = place_to_cut(messages, 0)
             if count is None and messages:
                 count = 0
         if count is None:
@@ -467,6 +486,8 @@ def message(
         if kind == "call":
             blocks.append({"type": "toolCall", "id": call_id, "name": "ls", "arguments": {}})
         found: dict[str, Any] = {"role": "assistant", "content": blocks}
+        if kind in FAILED:
+            found["stopReason"] = kind
         return {**found, "usage": {"totalTokens": usage}} if usage is not None else found
     if kind == "result":
         return {

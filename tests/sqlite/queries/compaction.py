@@ -7,9 +7,11 @@ from typing import Any
 from unittest.mock import ANY, patch
 
 from sessiondb.clock import iso_from_ms
+from sessiondb.gateway import turns
 from sessiondb.transcript import append, compaction
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.entries import draft_decoded
+from tests.support.compaction import begin_in
 from tests.support.statement_cases import Change, Guard, Page, Read
 from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
@@ -17,7 +19,7 @@ from tests.support.world_build import NOW
 
 def begin(w: World, tx: Recorder) -> None:
     with patch.object(compaction, "new_id", lambda: "new"):
-        compaction.begin(
+        begin_in(
             tx, w.no("session twin"), trigger="threshold", keep_recent_tokens=1, timeout_ms=9_000
         )
 
@@ -260,6 +262,68 @@ def cut_page(w: World) -> dict[str, int]:
     }
 
 
+def span_of(*places: str, **more: Any) -> Callable[[World], dict[str, Any]]:
+    """Return the range of a branch from its first named entry to its last."""
+
+    def params(w: World) -> dict[str, Any]:
+        numbers = [w.no(f"entry {place}") for place in places]
+        branches = {row["entry_no"]: row["branch_no"] for _, row in w.rows("entry")}
+        return {
+            "low_no": numbers[0],
+            "high_no": numbers[-1],
+            "branch_no": branches[numbers[-1]],
+            **more,
+        }
+
+    return params
+
+
+def onwards(row: Any) -> dict[str, int]:
+    return {"low_no": row.entry_no + 1}
+
+
+def message_of(event: str) -> Callable[[World], dict[str, Any]]:
+    """Return the range that is the entry of a message of the inbox."""
+
+    def params(w: World) -> dict[str, Any]:
+        entry_no = w.row(f"inbox {event}")["entry_no"]
+        rows = [row for _, row in w.rows("entry") if row["entry_no"] == entry_no]
+        return {
+            "low_no": entry_no,
+            "high_no": entry_no,
+            "branch_no": rows[0]["branch_no"],
+            "limit": 9,
+        }
+
+    return params
+
+
+def ends(event: str, ended: bool, given_up: bool, **given: Any) -> list[Read]:
+    """Return reads of the entry of a message of the inbox: has it ended, and was it given up?"""
+    what = f"{event}{' once it is incomplete' if given else ''}"
+    return [
+        Read(
+            "compaction.after_answer",
+            what,
+            message_of(event),
+            [{"role": "user", "calls": 0, "has_ended": int(ended), "given_up": int(given_up)}],
+            **given,
+        ),
+        Read(
+            "compaction.cut_page",
+            what,
+            message_of(event),
+            [{"role": "user", "calls": 0, "given_up": int(given_up)}],
+            **given,
+        ),
+    ]
+
+
+def without_an_answer(w: World, tx: Recorder) -> None:
+    turn_no = w.row("inbox running")["turn_no"]
+    turns.complete(tx, turn_no, [], [], incomplete=True, reason="nothing usable")
+
+
 def ids_of(w: World) -> list[str]:
     rows = [row for _, row in w.rows("compaction")]
     return [row["compaction_id"] for row in sorted(rows, key=lambda row: -row["compaction_no"])]
@@ -281,6 +345,30 @@ PAGES = [
         "entry_no",
         [f"live/{seq}" for seq in (15, *range(13, 3, -1))],
     ),
+    Page(
+        "compaction.after_answer",
+        span_of("twin/3", "twin/15"),
+        onwards,
+        ("entry_no", "role", "calls"),
+        [
+            ("twin/3", "user", 0),
+            ("twin/4", "assistant", 2),
+            ("twin/5", "toolResult", 1),
+            ("twin/6", "toolResult", 0),
+            ("twin/8", "user", 0),
+            ("twin/9", "assistant", 0),
+            ("twin/11", "user", 0),
+            ("twin/13", None, 0),
+            ("twin/15", "assistant", 0),
+        ],
+    ),
+    Page(
+        "compaction.tool_page",
+        span_of("twin/3", "twin/15"),
+        onwards,
+        "entry_no",
+        ["twin/4", "twin/5", "twin/6"],
+    ),
 ]
 
 
@@ -298,6 +386,11 @@ def in_list(name: str, **columns: Any) -> list[Read]:
         Read("compaction.list", name, params, [row]),
         Read("compaction.list_of_session", name, own, [row]),
     ]
+
+
+def body(w: World, place: str) -> bytes:
+    row = w.row(f"entry {place}")
+    return row["payload"].encode()[row["body_at"] : row["body_at"] + row["body_bytes"]]
 
 
 READS = [
@@ -371,6 +464,53 @@ READS = [
         lambda w: {"session_no": w.no("session twin"), "entry_no": w.no("entry twin/9")},
         [],
     ),
+    *ends("done-old", True, False),
+    *ends("aborted-old", True, True),
+    *ends("dead-old", True, True),
+    *ends("running", False, False),
+    *ends("running", True, True, given=without_an_answer),
+    *ends("resumed", False, False),
+    *ends("cut", False, False),
+    Read(
+        "compaction.reply",
+        "that may be an answer",
+        lambda w: {"entry_no": w.no("entry live/9")},
+        lambda w: [
+            {
+                "entry_no": "live/9",
+                "model_no": "live/4",
+                "calls": 0,
+                "content": body(w, "live/9"),
+            }
+        ],
+    ),
+    Read(
+        "compaction.reply",
+        "that calls tools",
+        lambda w: {"entry_no": w.no("entry live/4")},
+        [{"entry_no": "live/4", "model_no": "live/2", "calls": 2, "content": None}],
+    ),
+    Read(
+        "compaction.reply",
+        "a model change",
+        lambda w: {"entry_no": w.no("entry live/2")},
+        [{"entry_no": "live/2", "model_no": None, "calls": 0, "content": None}],
+    ),
+    Read(
+        "compaction.message",
+        "as it was appended",
+        lambda w: {"entry_no": w.no("entry twin/5")},
+        lambda w: [{"entry_no": "twin/5", "content": body(w, "twin/5")}],
+    ),
+    Read(
+        "compaction.first_message",
+        "of a branch's range, behind settings",
+        span_of("twin/1", "twin/15"),
+        [{"entry_no": "twin/3"}],
+    ),
+    Read("compaction.first_message", "there is none", span_of("twin/1", "twin/2"), []),
+    Read("compaction.result_since", "one", span_of("twin/6", "twin/15"), [{"entry_no": "twin/6"}]),
+    Read("compaction.result_since", "none", span_of("twin/7", "twin/15"), []),
     *in_list("held", session_id="job-held", state="running", epoch=None, late=0),
     *in_list("overdue", owner="15@another host"),
     *in_list("twin-recorded", session_id="twin-reset", state="committed", epoch=2, owner=None),
