@@ -189,6 +189,7 @@ def test_each_rule_of_the_schema_is_dropped(kind: str, expected: list[str]) -> N
         ("raise KeyError('text' + a)", {"pass"}),
         ("x = max(a, b)", {"x = min(a, b)"}),
         ("log.warning('%s', 1)", set()),
+        ("logger.error('%s', a + 1)", set()),
         ("assert a < b, 1", set()),
         ("x: Literal[3] = y", set()),
         ('"""Say 3."""', set()),
@@ -203,9 +204,31 @@ def test_a_rule_in_python_is_changed(code: str, expected: set[str]) -> None:
 
 
 def test_what_ran_at_the_import_cannot_be_changed_alive() -> None:
-    text = "LIMIT = 3\n\ndef rule(n=4):\n    return 5\n"
-    found = {one.piece: one.alive for one in of_python("a.py", text) if one.kind == "constant"}
-    assert [alive for _, alive in sorted(found.items())] == [False, False, True]
+    text = "SIZES = [3]\n\ndef rule(n=4):\n    return 5\n"
+    found = {one.piece: one for one in of_python("a.py", text) if one.kind == "constant"}
+    assert [one.alive for _, one in sorted(found.items())] == [False, False, True]
+
+
+def test_what_ran_at_the_import_meets_tests_that_run_its_use() -> None:
+    text = "SIZES = [3]\n\ndef rule(n=4):\n    return 5\n\nclass Rule:\n    size = 6\n"
+    found = [one for one in of_python("a.py", text) if one.kind == "constant"]
+    tests = [
+        Reach("of the rule", 0.1, lines={"a.py": {4}}),
+        Reach("of the module", 0.1, lines={"a.py": {1}}),
+        Reach("of another", 0.1, lines={"b.py": {1, 2, 3, 4}}),
+    ]
+    assert {one.piece[0]: [test.name for test in tests if test.reaches(one)] for one in found} == {
+        "3": ["of the rule", "of the module"],
+        "4": ["of the rule"],
+        "5": ["of the rule"],
+        "6": ["of the rule", "of the module"],
+    }
+
+
+def test_a_number_that_a_module_names_is_no_rule() -> None:
+    text = "A = 3\nB: Final = -2 * 1.5\nC = max(4, A)\nD = 'x' * 5\n"
+    found = [one for one in of_python("a.py", text) if one.kind == "constant"]
+    assert {one.piece[0] for one in found} == {"4", "5"}
 
 
 def test_lines_keep_their_numbers() -> None:
@@ -290,7 +313,7 @@ TOY = {
     "sessiondb/rules.py": """
         from . import LIMIT
 
-        FLOOR = 1
+        FLOOR = abs(1)
 
         def within(n):
             return n < LIMIT

@@ -33,6 +33,8 @@ class Mutant:
     """First and last line of the piece."""
     alive: bool = True
     """A running process can take the change over. A module's or class's own body has run before."""
+    run_by: tuple[int, int] | None = None
+    """First and last line of what the change shows in, if its own lines run at the import only."""
     number: int = 1
     """Among mutants that are otherwise named alike."""
 

@@ -1,7 +1,11 @@
 """Mutants of the rules in Python.
 
 Left alone are annotations, docstrings, assertions, what is only for mypy, log lines, and the
-texts of messages: none of them is a rule.
+texts of messages: none of them is a rule. Nor are the numbers that a module names, as those of
+`limits.py` (how many at a time, how long). The rules that use one are met where they use it.
+
+A default is evaluated, and a class's or module's body runs, at the import. No test does that, so
+these mutants meet the tests that run the function, or anything of the module.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
 }
 EXTREMES = {"min": "max", "max": "min"}
 SMALL = frozenset(["arithmetic", "constant", "extreme swapped"])
-LOGS = frozenset(["log", "logging", "warnings"])
+LOGS = frozenset(["log", "logger", "logging", "warnings"])
 NEGATABLE = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -55,7 +59,8 @@ class _Reader:
     def read(self) -> list[Mutant]:
         """Return the mutants in the order of the file."""
         for node in ast.parse(self.text).body:
-            self._visit(node, (), False)
+            if not _is_named_number(node):
+                self._visit(node, (), (1, len(self.lines)))
         return self.found
 
     def _at(self, line: int, column: int) -> int:
@@ -70,31 +75,35 @@ class _Reader:
             node.end_lineno, node.end_col_offset
         )
 
-    def _visit(self, node: ast.AST, scope: tuple[str, ...], alive: bool) -> None:
-        """Collect the mutants of a node, then of those in it. `alive`: in a function's body."""
+    def _visit(self, node: ast.AST, scope: tuple[str, ...], run_by: tuple[int, int] | None) -> None:
+        """Collect the mutants of a node, then of those in it. `run_by`: see Mutant."""
         if _is_no_rule(node):
             return
-        self._mutate(node, scope, alive)
+        self._mutate(node, scope, run_by)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             # Its defaults are evaluated where it is defined.
             for default in [*node.args.defaults, *node.args.kw_defaults]:
                 if default is not None:
-                    self._visit(default, (*scope, node.name), alive)
+                    body = node.body[0].lineno, node.end_lineno or node.lineno
+                    self._visit(default, (*scope, node.name), run_by and body)
             for child in node.body:
-                self._visit(child, (*scope, node.name), True)
+                self._visit(child, (*scope, node.name), None)
             return
         if isinstance(node, ast.ClassDef):
             scope = (*scope, node.name)
-        alive = alive or isinstance(node, ast.Lambda)
+        if isinstance(node, ast.Lambda):
+            run_by = None
         skipped = {"annotation", "returns", "decorator_list", "args"}
         for field, value in ast.iter_fields(node):
             if field in skipped and not isinstance(node, ast.Call):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    self._visit(child, scope, alive)
+                    self._visit(child, scope, run_by)
 
-    def _mutate(self, node: ast.AST, scope: tuple[str, ...], alive: bool) -> None:
+    def _mutate(
+        self, node: ast.AST, scope: tuple[str, ...], run_by: tuple[int, int] | None
+    ) -> None:
         for kind, whole, start, end, new in self._changes(node):
             span = self._span(whole)
             # As many lines as before, so that the lines below keep their numbers.
@@ -105,7 +114,9 @@ class _Reader:
             lines = whole.lineno, whole.end_lineno or whole.lineno
             where = ".".join(scope) or "(module)"
             edits = (Edit(start, end, new),)
-            self.found.append(Mutant(self.path, where, kind, piece, edits, lines, alive))
+            self.found.append(
+                Mutant(self.path, where, kind, piece, edits, lines, run_by is None, run_by)
+            )
 
     def _changes(self, node: ast.AST) -> Iterator[tuple[str, ast.expr | ast.stmt, int, int, str]]:
         """Yield the kind, the piece, and where which text replaces which."""
@@ -179,6 +190,15 @@ def _is_no_rule(node: ast.AST) -> bool:
         case ast.ClassDef(bases=bases):
             return any(isinstance(base, ast.Name) and base.id == "Protocol" for base in bases)
     return False
+
+
+def _is_named_number(node: ast.stmt) -> bool:
+    """Whether a module only gives a number, or an expression of numbers, a name."""
+    return isinstance(node, ast.Assign | ast.AnnAssign) and all(
+        isinstance(part, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop)
+        or (isinstance(part, ast.Constant) and type(part.value) in {int, float})
+        for part in ast.walk(node.value or ast.Constant(None))
+    )
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -61,7 +61,7 @@ class Test:
             return mutant.where.split()[-1] in self.relations
         if mutant.path.endswith(".sql"):
             return mutant.where in self.statements
-        first, last = mutant.lines
+        first, last = mutant.run_by or mutant.lines
         return any(line in self.lines.get(mutant.path, ()) for line in range(first, last + 1))
 
 
