@@ -9,7 +9,8 @@ how long the model and the summariser think.
     {"do": "accept", "id": ..., "talk": ..., "text": ...}
         -> {"saw": "accepted", ...} once `accept` has returned
     {"do": "settle"}
-        -> {"saw": "settled"} once nothing is waiting or under way
+        -> {"saw": "settled"} once nothing is waiting or under way, but in lane `attic`, which
+           no gateway of the tests runs
     (end of input)
         -> it stops as a gateway does on SIGTERM
 
@@ -26,6 +27,7 @@ import os
 import random
 import sys
 import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,6 +36,7 @@ import anyio
 
 import sessiondb
 from sessiondb import CompactionRefused, Session
+from sessiondb.gateway import cancellation
 from sessiondb.gateway.dispatcher import RefusedBySender
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
@@ -46,7 +49,8 @@ KEEP_TOKENS = 100
 
 STATEMENTS = {
     "child.inbox_open": """SELECT inbox_no FROM inbox
-                           WHERE state IN ('queued', 'claimed', 'interrupted') LIMIT 1""",
+                           WHERE state IN ('queued', 'claimed', 'interrupted')
+                             AND lane <> 'attic' LIMIT 1""",
     "child.outbox_open": """SELECT outbox_no FROM outbox
                             WHERE state IN ('pending', 'sending') LIMIT 1""",
 }
@@ -74,6 +78,34 @@ class Settings:
 def say(saw: str, **fields: Any) -> None:
     """Tell the test, at once."""
     os.write(1, (json.dumps({"saw": saw, **fields}) + "\n").encode())
+
+
+async def commands() -> AsyncIterator[bytes]:
+    """Iterate over the lines of standard input, under asyncio and trio.
+
+    Not by a thread's readline: that could not be cancelled, and would keep a failing gateway
+    alive and silent.
+    """
+    trio = cancellation._trio()
+    if trio is not None:
+        rest = b""
+        async for part in trio.lowlevel.FdStream(os.dup(0)):
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                yield line
+        return
+    reader = asyncio.StreamReader(limit=2**24)  # a message is a line
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    async for line in reader:
+        yield line
+
+
+async def unending(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop of the gateway, which ends only when it is cancelled."""
+    await loop()
+    raise AssertionError(f"a loop of the gateway returned: {loop}")
 
 
 class Child:
@@ -104,25 +136,20 @@ class Child:
         lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0, delayed_after_s=1.0)
         async with anyio.create_task_group() as group:
             self.group = group
-            for lane in ("main", "resume"):
-                group.start_soon(partial(self.db.run_lane, lane, self.think, settings=lanes))
-            group.start_soon(
-                partial(self.db.run_outbox, self.deliver, lease_s=self.settings.lease_s)
-            )
-            group.start_soon(self.keep_resuming)
+            for loop in (
+                partial(self.db.run_lane, "main", self.think, settings=lanes),
+                partial(self.db.run_lane, "resume", self.think, settings=lanes),
+                partial(self.db.run_outbox, self.deliver, lease_s=self.settings.lease_s),
+                self.keep_resuming,
+            ):
+                group.start_soon(unending, loop)
             say("ready")
             await self.obey()
             group.cancel_scope.cancel()
 
     async def obey(self) -> None:
         assert self.group is not None
-        # Not a thread's readline: it could not be cancelled, and would keep a failing
-        # gateway alive and silent.
-        reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-        )
-        async for line in reader:
+        async for line in commands():
             command = json.loads(line)
             if command["do"] == "accept":
                 self.group.start_soon(self.accept, command)
@@ -171,14 +198,17 @@ class Child:
                 decision.action in ("resume", "skip")
                 for decision in await self.db.plan_resumes(policy)
             ):
-                for decision in await self.db.resume(policy):
-                    say(
-                        "decided",
-                        inbox_no=decision.inbox_no,
-                        action=decision.action,
-                        reason=decision.reason,
-                    )
+                await self.resume(policy)
             await self.db.backend.wait_change(seen, 1.0)
+
+    async def resume(self, policy: ResumePolicy) -> None:
+        for decision in await self.db.resume(policy):
+            say(
+                "decided",
+                inbox_no=decision.inbox_no,
+                action=decision.action,
+                reason=decision.reason,
+            )
 
     # -- the model, the summariser, the channel ----------------------------------------
 

@@ -13,7 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from .finish import finish
-from .judge import judge_lag, judge_processes, judge_space, judge_transactions, judge_wal
+from .judge import (
+    judge_lag,
+    judge_processes,
+    judge_space,
+    judge_transactions,
+    judge_troubles,
+    judge_wal,
+)
 from .load import Soak
 from .plan import BREAKABLE, Plan
 from .processes import GatewayFailed
@@ -49,6 +56,7 @@ def judge(soak: Soak) -> None:
         *judge_processes(soak.plan, soak.series, began_s, ended_s),
         *judge_space(soak.plan, soak.series, began_s, ended_s),
         *judge_lag(soak.plan, soak.lags.get("load", {}), soak.lags.get("control", {}), ended_s),
+        *judge_troubles(soak.plan, soak.met, ended_s),
         *judge_transactions(soak.plan, soak.held, soak.lags.get("control", {}), ended_s),
     ):
         soak.broken.append(broken)

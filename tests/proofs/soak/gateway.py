@@ -8,7 +8,7 @@ well, slowly, badly, late or not at all. Every second it reports on its event lo
 its writer.
 
 A message may tell the model what to do: !flaky (raise at the first attempt), !slow
-(take seconds), !empty (no answer).
+(take seconds), !empty (no answer). Of some calls a share gives trouble (`troubles.py`).
 
 `broken` names what is wrong with this gateway on purpose, for the tests of the harness:
 
@@ -22,10 +22,10 @@ A message may tell the model what to do: !flaky (raise at the first attempt), !s
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -33,20 +33,42 @@ import traceback
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from zlib import crc32
 
 import anyio
 
 import sessiondb
 from sessiondb import CompactionRefused, Limits, NotFound, Session, StoreBusy
 from sessiondb.errors import CompactionTimeout, NotExecuted, SessionEnded
+from sessiondb.gateway.dispatcher import RefusedBySender
 from sessiondb.gateway.outbox import Outgoing
+from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.maintenance.retention import RetentionPolicy, gc
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.writer import Writer
-from tests.support.gateway_child import KEEP_TOKENS, Child, Settings, assistant, say
+from tests.support.gateway_child import (
+    KEEP_TOKENS,
+    Child,
+    Settings,
+    assistant,
+    commands,
+    say,
+    unending,
+)
 
 from .lag import measure
+from .trouble_makers import NO_ANSWERS, NO_RECEIPTS, disturb, stray
+from .troubles import (
+    ATTIC_LANE,
+    DEAD_CHANNEL,
+    PARKED_LANE,
+    STRAY_HANDLER,
+    STRAY_SENDER,
+    UNPARKED,
+    WRONG_ANSWER,
+    WRONG_RECEIPT,
+)
 
 DAY_S = 86_400.0
 # The bound of one write transaction (design, section 10). A longer one is reported with
@@ -65,6 +87,7 @@ class SoakSettings(Settings):
     """As for the child, and more. Seconds."""
 
     name: str = "gateway"
+    loop: str = "asyncio"
     slow_s: tuple[float, float] = (2.0, 6.0)
     compact_at_tokens: int = 1_500
     retention_s: float = 20.0
@@ -75,6 +98,18 @@ class SoakSettings(Settings):
     care_s: float = 2.0
     wal_bytes_max: int = 4 * 1024 * 1024
     broken: list[str] = field(default_factory=list)
+    parked_priority: int = 30
+    dead_channel: bool = False
+    shares: dict[str, float] = field(default_factory=dict)
+    """Of which calls a part gives trouble, and how large it is."""
+
+
+# A quarter of the conversations is led through a channel that is down now and then.
+PIGEONS, WIRE = "pigeons", "wire"
+
+
+def channel_of(session_id: str) -> str:
+    return PIGEONS if crc32(session_id.encode()) % 4 == 0 else WIRE
 
 
 class Slow:
@@ -138,18 +173,21 @@ class SoakGateway(Child):
             self.group.start_soon(work)
         self.group.start_soon(measure, self.lags_us)
         lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0, delayed_after_s=2.0)
-        self.group.start_soon(partial(self.db.run_lane, "cron", self.think, settings=lanes))
-        reader = asyncio.StreamReader(limit=2**24)  # a message is a line
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        cron = partial(self.db.run_lane, "cron", self.think, settings=lanes)
+        self.group.start_soon(unending, cron)
+        await self.db.set_lane(
+            PARKED_LANE, concurrency=2, priority=self.settings.parked_priority, people=False
         )
-        async for line in reader:
+        await self.db.set_lane(ATTIC_LANE, concurrency=1, priority=40, people=False)
+        async for line in commands():
             command = json.loads(line)
             work = {
                 "accept": self.accept,
                 "decide": self.decide,
                 "backup": self.take_backup,
                 "drop": self.drop_archives,
+                "run": self.run_for_a_while,
+                "channel": self.set_channel,
             }.get(command["do"])
             if work is not None:
                 self.group.start_soon(work, command)
@@ -229,9 +267,19 @@ class SoakGateway(Child):
                 ),
             )
 
+    async def run_for_a_while(self, command: dict[str, Any]) -> None:
+        """Run a lane that nobody runs otherwise."""
+        lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0)
+        say("met", trouble=UNPARKED)
+        with anyio.move_on_after(command["s"]):
+            await self.db.run_lane(command["lane"], self.think, settings=lanes)
+
+    async def set_channel(self, command: dict[str, Any]) -> None:
+        self.settings.dead_channel = command["dead"]
+
     # -- the model, the summariser, the channel ----------------------------------------
 
-    async def think(self, turn: Turn) -> Answer:
+    async def think(self, turn: Turn) -> Any:
         text = turn.message["content"]
         self.leave_something_behind()
         await self.take_its_time()
@@ -252,9 +300,21 @@ class SoakGateway(Child):
             assert self.group is not None
             self.compacting.add(turn.session.id)
             self.group.start_soon(self.compact, turn.session)
+        if self.comes(STRAY_HANDLER):
+            await stray(self.random)
+        if self.comes(WRONG_ANSWER):
+            return self.random.choice(NO_ANSWERS)()
         return Answer(
-            [assistant(f"an answer to {text}")], [(turn.session.id, {"re": turn.inbox_no})]
+            [assistant(f"an answer to {text}")],
+            [(f"{channel_of(turn.session.id)}:{turn.session.id}", {"re": turn.inbox_no})],
         )
+
+    def comes(self, trouble: str) -> bool:
+        """Tell whether a trouble comes now, and say so."""
+        comes = self.random.random() < self.settings.shares.get(trouble, 0.0)
+        if comes:
+            say("met", trouble=trouble)
+        return comes
 
     async def compact(self, session: Session) -> None:
         kind = self.random.choices(list(SUMMARIES), list(SUMMARIES.values()))[0]
@@ -293,7 +353,11 @@ class SoakGateway(Child):
         else:
             say("not compacted", reason="timed out")
 
-    async def deliver(self, reply: Outgoing) -> str:
+    async def deliver(self, reply: Outgoing) -> Any:
+        if reply.channel == PIGEONS and self.settings.dead_channel:
+            await self.fly_in_vain()
+        if self.random.random() < 0.5 and self.comes(STRAY_SENDER):
+            await stray(self.random)
         receipt = await super().deliver(reply)
         if "reply" in self.settings.broken and reply.outbox_no % 10 == 0:
             os.write(
@@ -305,7 +369,27 @@ class SoakGateway(Child):
                     + "\n"
                 ).encode(),
             )
-        return receipt
+        if self.comes(STRAY_SENDER):
+            await stray(self.random)
+        return self.random.choice(NO_RECEIPTS)() if self.comes(WRONG_RECEIPT) else receipt
+
+    async def fly_in_vain(self) -> None:
+        """Give no answer, a refusal or an error, as a channel does that is down."""
+        say("met", trouble=DEAD_CHANNEL)
+        how = self.random.choice(["hangs", "refuses", "fails"])
+        if how == "hangs":
+            await self.pause(self.settings.slow_s)
+        if how == "refuses":
+            raise RefusedBySender("the pigeons do not fly")
+        raise ConnectionError("no pigeon came back")
+
+    async def resume(self, policy: ResumePolicy) -> None:
+        """Resume interrupted messages, after somebody has come between."""
+        seed, shares = self.random.getrandbits(32), self.settings.shares
+        looked, done = await self.db.write("disturb", lambda tx: disturb(tx, seed, shares))
+        if shares:
+            say("disturbed", looked=looked, done=done)
+        await super().resume(policy)
 
     # -- what goes on beside -----------------------------------------------------------
 
@@ -407,7 +491,7 @@ async def main(path: str, settings: SoakSettings) -> None:
     slow.watch()
     if "checkpoints" in settings.broken:
         Checkpointer.run_once = never_reset  # type: ignore[method-assign]
-    say("started", pid=os.getpid())
+    say("started", pid=os.getpid(), host=socket.gethostname())
     async with sessiondb.open(
         path, program=f"soak {settings.name}", limits=Limits(wal_bytes_max=settings.wal_bytes_max)
     ) as db:
@@ -420,7 +504,8 @@ if __name__ == "__main__":
         stream=sys.stderr, level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s"
     )
     try:
-        anyio.run(main, sys.argv[1], SoakSettings(**json.loads(sys.argv[2])))
+        settings = SoakSettings(**json.loads(sys.argv[2]))
+        anyio.run(main, sys.argv[1], settings, backend=settings.loop)
     except Exception as error:
         say("failed", error=repr(error))
         os.write(2, "".join(traceback.format_exception(error)).encode())

@@ -16,6 +16,7 @@ from statistics import median
 
 from .lag import LAG_STEP_S
 from .plan import MIB, Plan
+from .troubles import ENOUGH, Met, expected
 from .watch import Sample, Series
 
 # Tables that keep a row of everything that ever was, by design: the tombstones of
@@ -129,7 +130,8 @@ def judge_space(plan: Plan, series: Series, began_s: float, ended_s: float) -> l
                 "free pages", ended_s, f"never under {min(free) / MIB:.1f} MiB in the last quarter"
             )
         )
-    for table in RETAINED:
+    # Before the first rows are old enough, retention takes nothing away.
+    for table in RETAINED if second[1] - second[0] >= plan.prune_age_s else ():
         before, after = series.of(f"rows {table}", *second), series.of(f"rows {table}", *last)
         if before and after and median(after) > RETAINED_FACTOR * max(before) + RETAINED_SLACK:
             found.append(
@@ -207,6 +209,15 @@ def judge_transactions(
                 f"{allowed_ms:.0f} allowed"
             ),
         )
+    ]
+
+
+def judge_troubles(plan: Plan, met: Met, ended_s: float) -> list[Broken]:
+    """Tell which trouble was never met by a course that was long enough for it."""
+    return [
+        Broken("never met", ended_s, f"{name}: {often:.0f} times, says the plan")
+        for name, often in expected(plan, met).items()
+        if often >= ENOUGH and not met.times[name] and name not in met.not_here
     ]
 
 

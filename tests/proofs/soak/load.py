@@ -20,11 +20,30 @@ from typing import Any
 from tests.support.engine import CHECKOUT
 
 from .audit import Findings, Ledger
+from .clock import SharedClock
 from .files import GrowingFolder
 from .judge import Broken, Reader
 from .people import People
 from .plan import Plan, Span
-from .processes import ENVIRONMENT, Commands, Line, Member
+from .processes import Commands, Line, Member, environment, no_containers
+from .troubles import (
+    ATTIC_LANE,
+    BACKLOG,
+    CLOCK_BACK,
+    CLOCK_FORWARD,
+    CONTAINER,
+    DEAD_CHANNEL,
+    INTERRUPTIONS,
+    ORDERLY_STOP,
+    PARKED,
+    PARKED_LANE,
+    SENDS,
+    STARTS,
+    TRIO,
+    TURNS,
+    UNPARKED,
+    Met,
+)
 from .watch import Looker, Series, hold_snapshot, process, wal_bytes
 
 HEAVY_QUERY = "SELECT role, count(*), sum(length(text)), max(seq) FROM transcript GROUP BY role"
@@ -65,13 +84,18 @@ class Soak:
     held: tuple[str, float] = ("", 0.0)  # the longest transaction without its COMMIT
     gc_s: list[float] = field(default_factory=list)
     audited: dict[str, int] = field(default_factory=dict)
+    met: Met = field(default_factory=Met)
     load_began_s: float = 0.0
     load_ended_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.plan.seed + 1)
         self.began = time.monotonic()
+        self.clock = SharedClock(self.plan.clock)
+        if no_containers():
+            self.met.not_here[CONTAINER] = no_containers()
         self.over = asyncio.Event()
+        self.ending = asyncio.Lock()  # held by who ends the mortal gateway, until it runs again
         self.elder = Member("elder", self.plan, self.on_line)
         self.mortal = Member("mortal", self.plan, self.on_line)
         self.people = People(self.plan, lambda: [self.elder, self.mortal])
@@ -119,6 +143,14 @@ class Soak:
             self.people.hear(line)
             if saw == "turn":
                 self.counted[f"turns: {line['kind']}, attempt {line['attempt']}"] += 1
+                self.met.calls[TURNS] += 1
+        elif saw == "delivered":
+            self.met.calls[SENDS] += 1
+        elif saw == "disturbed":
+            self.met.calls[INTERRUPTIONS] += line["looked"]
+            self.met.times.update(line["done"])
+        elif saw == "met":
+            self.met.times[line["trouble"]] += 1
         elif saw == "event out of order":
             self.fail(
                 "events", f"{member.name} was given event {line['event_no']} after {line['after']}"
@@ -174,8 +206,9 @@ class Soak:
         Then let people end, and stop what runs beside them.
         """
         plan = self.plan
+        self.clock.write()
         await self.elder.start()
-        await self.mortal.start()
+        await self._start_mortal()
         self.looker = Looker(plan.database)
         watching, comparing = (
             asyncio.create_task(self._watch()),
@@ -185,6 +218,13 @@ class Soak:
         self.load_began_s = self.now_s
         work = (
             self._kill,
+            self._stop,
+            self._send_heartbeats,
+            self._park,
+            self._run_parked,
+            self._down_channel,
+            self._set_clock_forward,
+            self._set_clock_back,
             self._look_on,
             self._read_long,
             self._import,
@@ -284,7 +324,7 @@ class Soak:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             cwd=CHECKOUT,
-            env=ENVIRONMENT,
+            env=environment(self.plan),
         )
         assert process.stdout is not None
         try:
@@ -305,7 +345,7 @@ class Soak:
             found = process(member.pid) if member.pid is not None else None
             for what, value in (found or {}).items():
                 self.series.add(f"{member.name} {what}", self.now_s, value)
-        for what, value in (await asyncio.to_thread(self.looker.space)).items():
+        for what, value in (await asyncio.to_thread(self.looker.space, self.clock.now_s())).items():
             self.series.add(what, self.now_s, value)
         if rows:
             for table, count in (await asyncio.to_thread(self.looker.rows)).items():
@@ -320,18 +360,97 @@ class Soak:
         """
 
         async def kill() -> None:
-            await self.mortal.kill()
-            self.counted["kills"] += 1
-            self.people.unheard()
-            await self.mortal.start()
-            if self.chance.random() < 0.15:
-                await asyncio.sleep(self.chance.uniform(0.0, 0.5))
-                await self.mortal.kill()
-                self.counted["kills"] += 1
-                self.people.unheard()
-                await self.mortal.start()
+            async with self.ending:
+                await self._kill_mortal()
+                if self.chance.random() < 0.15:
+                    await asyncio.sleep(self.chance.uniform(0.0, 0.5))
+                    await self._kill_mortal()
 
         await self._every(self.plan.kill_s, kill)
+
+    async def _kill_mortal(self) -> None:
+        await self.mortal.kill()
+        self.counted["kills"] += 1
+        self.people.unheard()
+        await self._start_mortal()
+
+    async def _start_mortal(self) -> None:
+        """Start it as its number says: on the host or in a container, under asyncio or trio.
+
+        A container has a new name at each start.
+        """
+        number = self.mortal.lives
+        contained, trio = number % 2 == 1 and not no_containers(), number % 4 in (1, 2)
+        await self.mortal.start(
+            container=f"pod-{number}" if contained else "", loop="trio" if trio else "asyncio"
+        )
+        self.met.calls[STARTS] += 1
+        self.met.times[CONTAINER] += contained
+        self.met.times[TRIO] += trio
+
+    async def _stop(self) -> None:
+        """Stop a gateway in good order, whatever it is doing, and start it again."""
+
+        async def stop() -> None:
+            async with self.ending:
+                await self.mortal.stop()
+                self.met.times[ORDERLY_STOP] += 1
+                self.people.unheard()
+                await self._start_mortal()
+
+        await self._every(self.plan.spans[ORDERLY_STOP], stop)
+
+    # -- lanes, channels and clocks that give trouble ------------------------------------
+
+    async def _send_heartbeats(self) -> None:
+        async def send() -> None:
+            times = await self.people.program_says("cron", self.plan.heartbeats)
+            self.met.times[BACKLOG] += times > 0
+
+        await self._every(self.plan.spans[BACKLOG], send)
+
+    async def _park(self) -> None:
+        """Have programs send into a lane that nobody runs now, and into one that nobody will."""
+
+        async def park() -> None:
+            self.met.times[PARKED] += await self.people.program_says(PARKED_LANE)
+            if len(self.people.left) < 2:
+                await self.people.program_says(ATTIC_LANE)
+
+        await self._every(self.plan.spans[PARKED], park)
+
+    async def _run_parked(self) -> None:
+        async def run() -> None:
+            span_s = self.chance.uniform(*self.plan.unparked_s)
+            member = self.chance.choice([self.elder, self.mortal])
+            member.send("run", lane=PARKED_LANE, s=span_s)
+
+        await self._every(self.plan.spans[UNPARKED], run)
+
+    async def _down_channel(self) -> None:
+        """Have one channel down for a while, in all gateways."""
+
+        async def down() -> None:
+            for dead in (True, False):
+                for member in (self.elder, self.mortal):
+                    member.dead_channel = dead
+                    member.send("channel", dead=dead)
+                if dead:
+                    await asyncio.sleep(self.chance.uniform(*self.plan.dead_channel_s))
+
+        await self._every(self.plan.spans[DEAD_CHANNEL], down)
+
+    async def _set_clock_forward(self) -> None:
+        await self._every(self.plan.spans[CLOCK_FORWARD], lambda: self._set_clock(1))
+
+    async def _set_clock_back(self) -> None:
+        await self._every(self.plan.spans[CLOCK_BACK], lambda: self._set_clock(-1))
+
+    async def _set_clock(self, direction: int) -> None:
+        seconds = direction * self.chance.uniform(*self.plan.clock_step_s)
+        by_s = self.clock.step(seconds, within_s=self.plan.clock_within_s)
+        if by_s:
+            self.met.times[CLOCK_FORWARD if by_s > 0 else CLOCK_BACK] += 1
 
     async def _look_on(self) -> None:
         """Run commands that look, one after the other."""
@@ -427,7 +546,9 @@ class Soak:
         async def back_up() -> None:
             self.backups += 1
             copy = self.plan.folder / f"backup-{self.backups}.db"
-            acknowledged, began_ms = self.people.remembered(), time.time_ns() // 1_000_000
+            acknowledged = self.people.remembered()
+            # What is stamped so, on any clock that there may be meanwhile, is older.
+            began_s = self.clock.now_s() - 2 * self.plan.clock_within_s
             waiting = self.elder.hear("backed up")
             if not self.elder.send("backup", to=str(copy)):
                 return
@@ -451,7 +572,7 @@ class Soak:
                 file.unlink()
             self.counted["backups audited"] += 1
             # Only what was archived before the backup began, and so is known to be whole in it.
-            self.elder.send("drop", archived_before_ms=began_ms)
+            self.elder.send("drop", archived_before_ms=round(began_s * 1000))
 
         await self._every((self.plan.backup_s, self.plan.backup_s), back_up)
 

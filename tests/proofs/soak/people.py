@@ -17,6 +17,7 @@ from typing import Any
 from .audit import Ledger, text_of
 from .plan import Plan
 from .processes import Line, Member
+from .troubles import ATTIC_LANE
 
 AGENTS = ("main", "coder", "writer")
 # How often a message carries a word for the model.
@@ -40,6 +41,9 @@ class People:
         self.ledger = Ledger(plan.text_chars)
         self.talks: list[tuple[str, str]] = []  # name, agent
         self.said: dict[str, int] = {}
+        self.programs_said: Counter[str] = Counter()
+        self.left: list[str] = []
+        """What was sent into a lane that nobody will ever run."""
         self.in_use: set[str] = set()
         self.over = asyncio.Event()
         self.accept_ms: list[float] = []
@@ -102,6 +106,24 @@ class People:
         await self._until_acknowledged(event_id, message)
         await asyncio.wait([turn], timeout=self.chance.uniform(*IMPATIENT_S))
         return turn
+
+    async def program_says(self, lane: str, times: int = 1) -> int:
+        """Have a program send messages into a lane of one conversation. Return how many."""
+        in_use = [talk for talk in self.talks if talk[0] in self.in_use]
+        if not in_use:
+            return 0
+        talk, agent = self.chance.choice(in_use)
+        for _ in range(times):
+            self.programs_said[talk] += 1
+            event_id = f"{talk}:{lane}{self.programs_said[talk]}"
+            self.ledger.sent[event_id] = ""
+            self.ledger.lanes[event_id] = lane
+            text = text_of(event_id, self.plan.text_chars)
+            message = {"id": event_id, "talk": talk, "agent": agent, "text": text, "lane": lane}
+            await self._until_acknowledged(event_id, message)
+            if lane == ATTIC_LANE:
+                self.left.append(event_id)
+        return times
 
     async def _until_acknowledged(self, event_id: str, message: dict[str, Any]) -> None:
         while True:

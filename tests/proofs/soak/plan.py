@@ -5,8 +5,27 @@ Both run the same code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from .troubles import (
+    BACKLOG,
+    BRANCH,
+    CLOCK_BACK,
+    CLOCK_FORWARD,
+    CONTAINER,
+    DEAD_CHANNEL,
+    ORDERLY_STOP,
+    PARKED,
+    REQUEUE,
+    RESET,
+    STRAY_HANDLER,
+    STRAY_SENDER,
+    TRIO,
+    UNPARKED,
+    WRONG_ANSWER,
+    WRONG_RECEIPT,
+)
 
 MIB = 1024 * 1024
 
@@ -23,6 +42,29 @@ BREAKABLE = (
 )
 
 Span = tuple[float, float]
+
+# Of each kind of call the part that gives trouble.
+SHARES = {
+    STRAY_HANDLER: 0.01,
+    WRONG_ANSWER: 0.01,
+    STRAY_SENDER: 0.005,
+    WRONG_RECEIPT: 0.01,
+    RESET: 0.25,
+    BRANCH: 0.25,
+    REQUEUE: 0.25,
+    CONTAINER: 0.5,
+    TRIO: 0.5,
+}
+# Seconds between two troubles that come from outside.
+SPANS: dict[str, Span] = {
+    ORDERLY_STOP: (30.0, 90.0),
+    BACKLOG: (40.0, 100.0),
+    PARKED: (3.0, 9.0),
+    UNPARKED: (20.0, 60.0),
+    DEAD_CHANNEL: (20.0, 60.0),
+    CLOCK_FORWARD: (15.0, 45.0),
+    CLOCK_BACK: (15.0, 45.0),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +86,7 @@ class Plan:
     slow_s: Span = (2.0, 6.0)  # what a message with !slow takes
     summary_s: Span = (0.2, 1.5)
     compact_at_tokens: int = 1_500
-    kill_s: Span = (20.0, 60.0)
+    kill_s: Span = (10.0, 50.0)
     retention_s: float = 20.0  # in each gateway
     max_age_s: float = 60.0  # a conversation that was left is archived after this
     idle_age_s: float = 30.0
@@ -86,11 +128,23 @@ class Plan:
     # process for so long may have held up the writer, and whoever had the interpreter,
     # too: twice that.
     transaction_ms_max: float = 500.0
+    heartbeats: int = 60  # of a backlog
+    parked_priority: int = 30  # behind all lanes that people wait in. 5: before cron
+    unparked_s: Span = (3.0, 8.0)  # for so long somebody runs the lane that nobody ran
+    dead_channel_s: Span = (5.0, 20.0)
+    clock_step_s: Span = (0.5, 8.0)
+    clock_within_s: float = 20.0  # of the machine's
     broken: tuple[str, ...] = ()
+    shares: dict[str, float] = field(default_factory=lambda: dict(SHARES))
+    spans: dict[str, Span] = field(default_factory=lambda: dict(SPANS))
 
     @property
     def database(self) -> Path:
         return self.folder / "soak.db"
+
+    @property
+    def clock(self) -> Path:
+        return self.folder / "clock"
 
     @property
     def channel(self) -> Path:
@@ -135,6 +189,20 @@ def short(folder: Path, **changes: object) -> Plan:
         # In two seconds a single hiccup of the machine is the 99th percentile.
         lag_ms_max=1_200.0,
         transaction_ms_max=1_200.0,
+        shares={name: min(0.4, 4 * share) for name, share in SHARES.items()},
+        spans={
+            ORDERLY_STOP: (1.5, 2.5),
+            BACKLOG: (0.8, 1.2),
+            PARKED: (0.3, 0.6),
+            UNPARKED: (0.6, 1.0),
+            DEAD_CHANNEL: (0.5, 0.8),
+            CLOCK_FORWARD: (0.4, 0.8),
+            CLOCK_BACK: (0.4, 0.8),
+        },
+        heartbeats=15,
+        unparked_s=(0.5, 1.0),
+        dead_channel_s=(0.3, 0.6),
+        clock_step_s=(0.5, 3.0),
         messages_min=40,
         backups_min=1,
         imports_min=1,

@@ -7,20 +7,46 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.support.engine import CHECKOUT
 
+from .clock import EVERYWHERE
 from .gateway import SoakSettings
 from .plan import Plan
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "0"}
+# A PID namespace, a mount namespace with a /proc of its own, and a host name of its own.
+CONTAINER_COMMAND = ("unshare", "-rpfmu", "--kill-child", "--mount-proc")
+NAMED = ("sh", "-c", 'hostname "$1"; shift; exec "$@"', "sh")
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Return that of every process of a soak: this checkout, and the soak's wall clock."""
+    path = os.pathsep.join((str(EVERYWHERE), str(CHECKOUT)))
+    own = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "SOAK_CLOCK": str(plan.clock)}
+    return {**os.environ, **own}
+
+
+@cache
+def no_containers() -> str:
+    """Return why there are no containers on this machine. Empty: there are."""
+    try:
+        tried = subprocess.run(
+            [*CONTAINER_COMMAND, *NAMED, "pod-0", "true"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        return "skipped: there is no `unshare` here"
+    return "skipped: namespaces are not allowed here" if tried.returncode else ""
+
+
 # A command that takes longer hangs. Nothing takes a tenth of that.
 COMMAND_S_MAX = 600.0
 
@@ -38,22 +64,28 @@ class Member:
         self.name, self.plan, self.on_line = name, plan, on_line
         self.log = plan.folder / f"{name}.log"
         self.lives = 0
+        self.pid: int | None = None
+        self.dead_channel = False
         self.is_ready = False
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._heard: dict[str, asyncio.Future[Line]] = {}
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+    async def start(
+        self, *, settles: bool = False, container: str = "", loop: str = "asyncio"
+    ) -> None:
+        """Start it, and wait until its loops run. One that `settles` makes no trouble.
 
-    async def start(self) -> None:
-        """Start it, and wait until its loops run."""
+        With `container` it has namespaces of its own, and this host name.
+        """
         plan, self.lives = self.plan, self.lives + 1
         settings = SoakSettings(
             channel=str(plan.channel),
             seed=plan.seed * 1_000 + self.lives,
             name=self.name,
+            loop=loop,
+            parked_priority=plan.parked_priority,
+            dead_channel=self.dead_channel,
             model_s=plan.model_s,
             slow_s=plan.slow_s,
             summary_s=plan.summary_s,
@@ -67,6 +99,7 @@ class Member:
             pulse_s=plan.sample_s,
             wal_bytes_max=plan.wal_bytes_max,
             broken=list(plan.broken),
+            shares={} if settles else plan.shares,
             policy={
                 "breaker_unclean_starts": 1_000_000,
                 "budget_per_start": 1_000_000,
@@ -75,6 +108,7 @@ class Member:
         )
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *((*CONTAINER_COMMAND, *NAMED, container) if container else ()),
                 sys.executable,
                 "-m",
                 "tests.proofs.soak.gateway",
@@ -84,12 +118,14 @@ class Member:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd=CHECKOUT,
-                env=ENVIRONMENT,
+                env=environment(plan),
                 limit=2**20,
             )
         ready = self.hear("ready")
         self._reading = asyncio.create_task(self._read(self._process))
+        self._is_killed = False
         await ready
+        self.pid = child_of(self._process.pid) if container else self._process.pid
         self.is_ready = True
 
     def hear(self, saw: str) -> asyncio.Future[Line]:
@@ -115,7 +151,8 @@ class Member:
                 )
                 waiting.exception()  # whoever waits sees it. Nobody may be waiting
         self._heard.clear()
-        if code not in (0, -signal.SIGKILL):
+        self.pid = None
+        if code != 0 and not self._is_killed:
             raise GatewayFailed(f"{self.name} ended with {code}:\n{self.wrote()}")
 
     def send(self, do: str, **fields: Any) -> bool:
@@ -128,9 +165,11 @@ class Member:
     async def kill(self) -> None:
         """Kill -9, and read what it left in the pipe."""
         assert self._process is not None
-        self.is_ready = False
+        self.is_ready, self._is_killed = False, True
+        # `unshare` waits for the process in its namespace, so it ends after that one.
+        pid = self.pid or child_of(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         await self.ended()
 
     async def stop(self) -> None:
@@ -168,6 +207,15 @@ class Member:
         return self.log.read_text("utf-8", errors="replace")[-700:] if self.log.exists() else ""
 
 
+def child_of(pid: int) -> int:
+    """Return the child of a process, or the process itself if it has none."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return pid
+    return int(children[0]) if children else pid
+
+
 class Commands:
     """Processes of the command line.
 
@@ -190,7 +238,7 @@ class Commands:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=CHECKOUT,
-            env=ENVIRONMENT,
+            env=environment(self.plan),
         )
 
     async def run(
@@ -231,7 +279,7 @@ class Commands:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=CHECKOUT,
-            env=ENVIRONMENT,
+            env=environment(self.plan),
         )
         try:
             out, errors = await self._finish(process, kill_after_s, arguments)

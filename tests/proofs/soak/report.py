@@ -7,6 +7,7 @@ from typing import Any
 from .judge import RETAINED, TOMBSTONES, as_felt, growth, only_grows, percentile
 from .load import Soak
 from .plan import MIB
+from .troubles import expected
 
 WIDTH = 80
 
@@ -24,6 +25,7 @@ def table(soak: Soak) -> str:
     )
     lines += _section("tables: rows at the end of each quarter", _tables(soak))
     lines += _section("commands (name and exit code)", sorted(_counts(soak.commands.codes)))
+    lines += _section("troubles", _troubles(soak))
     lines += _section("what happened", sorted(_counts(soak.counted)))
     lines.append("=" * WIDTH)
     if soak.broken:
@@ -190,6 +192,15 @@ def _tables(soak: Soak) -> list[tuple[str, str]]:
     return rows
 
 
+def _troubles(soak: Soak) -> list[tuple[str, str]]:
+    met = soak.met
+    rows = []
+    for name, often in expected(soak.plan, met).items():
+        shown = f"met {met.times[name]:,} times" if met.times[name] else "NEVER MET"
+        rows.append((name, met.not_here.get(name, f"{shown}; planned: {often:.0f}")))
+    return rows
+
+
 def record(soak: Soak) -> dict[str, Any]:
     """Return everything, for a JSON file."""
     return {
@@ -202,6 +213,7 @@ def record(soak: Soak) -> dict[str, Any]:
         ],
         "counted": dict(soak.counted),
         "people": dict(soak.people.counted),
+        "troubles": dict(soak.met.times),
         "commands": dict(soak.commands.codes),
         "slow": {
             op: {"times": count, "longest_ms": soak.slow_ms[op]} for op, count in soak.slow.items()

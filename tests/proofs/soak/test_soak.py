@@ -11,6 +11,11 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import pytest
 
 from tests.proofs.soak.__main__ import main, run
 from tests.proofs.soak.audit import Ledger, audit, compare, text_of
+from tests.proofs.soak.clock import SharedClock
 from tests.proofs.soak.finish import check_channel, check_rows
 from tests.proofs.soak.gateway import BLOCKS_S
 from tests.proofs.soak.judge import (
@@ -29,6 +35,7 @@ from tests.proofs.soak.judge import (
     judge_processes,
     judge_space,
     judge_transactions,
+    judge_troubles,
     judge_wal,
     only_grows,
     percentile,
@@ -36,7 +43,9 @@ from tests.proofs.soak.judge import (
 from tests.proofs.soak.lag import LAG_STEP_S
 from tests.proofs.soak.load import Soak
 from tests.proofs.soak.plan import BREAKABLE, MIB, Plan, short
+from tests.proofs.soak.processes import environment
 from tests.proofs.soak.report import WIDTH, record, table
+from tests.proofs.soak.troubles import BACKLOG, CONTAINER, OF, STARTS, TRIO, Met
 from tests.proofs.soak.watch import Series
 from tests.support.core import change
 from tests.support.gateway_process import Gateway, Settings
@@ -47,6 +56,9 @@ pytestmark = pytest.mark.slow
 # Bounds of times. A few seconds on a busy machine may break them, so only a long soak is
 # judged by them, and here the bounds themselves.
 TIMED = {"lag", "transaction"}
+
+
+NO_SHARES = dict.fromkeys(OF, 0.0)
 
 
 def bounds_broken(soak: Soak) -> set[str]:
@@ -71,6 +83,9 @@ def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     assert soak.counted["sessions audited at the end"] + soak.counted[
         "sessions deleted, audited before"
     ] == len(soak.people.ledger.acknowledged)
+    # The second of the mortal gateway's lives is in a container, if there are any, under trio.
+    assert soak.met.times[TRIO] >= 1
+    assert CONTAINER in soak.met.not_here or soak.met.times[CONTAINER] >= 1
     assert "ok: every bound held" in drawn
     assert json.loads(json.dumps(record(soak), default=str))["series"].keys() >= {
         "wal_bytes",
@@ -231,6 +246,7 @@ def test_what_a_gateway_holds_may_vary_and_not_grow(
 def test_a_table_a_queue_or_a_file_that_only_grows_is_told(
     plan: Plan, values: dict[str, list[float]], broken: list[str]
 ) -> None:
+    plan = replace(plan, prune_age_s=25.0)
     created = series(**values)
     created.values = {
         name if name.startswith("rows") else name.replace(" ", "_"): found
@@ -313,6 +329,46 @@ def test_a_transaction_is_judged_beside_an_idle_process(
 ) -> None:
     found = judge_transactions(plan, ("append", took_ms), idle, 100.0)
     assert [one.bound for one in found] == (["transaction"] if broken else [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "times", "not_here", "broken"),
+    [
+        (3_600.0, 1, "", []),
+        (3_600.0, 0, "", ["never met"]),
+        (3_600.0, 0, "skipped: namespaces are not allowed here", []),
+        (60.0, 0, "", []),  # too short to tell
+    ],
+)
+@pytest.mark.parametrize("trouble", [CONTAINER, BACKLOG])
+def test_a_trouble_that_a_long_course_never_met_is_told(
+    plan: Plan, seconds: float, times: int, not_here: str, broken: list[str], trouble: str
+) -> None:
+    plan = replace(
+        plan, seconds=seconds, shares={**NO_SHARES, CONTAINER: 0.5}, spans={BACKLOG: (60, 60)}
+    )
+    met = Met(Counter({CONTAINER: 9, BACKLOG: 9, trouble: times}))
+    met.calls[STARTS] = round(seconds / 100)
+    if not_here:
+        met.not_here[trouble] = not_here
+    assert [found.bound for found in judge_troubles(plan, met, seconds)] == broken
+
+
+def test_all_processes_of_a_soak_have_one_clock(tmp_path: Path) -> None:
+    clock = SharedClock(tmp_path / "clock")
+    assert [clock.step(seconds, within_s=20.0) for seconds in (-5.0, 100.0)] == [-5.0, 25.0]
+    before_s = time.time()
+    script = "import time; print(time.time(), time.time_ns())"
+    there = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(Plan(tmp_path)),
+        capture_output=True,
+        check=True,
+    )
+    found = [float(time_s) for time_s in there.stdout.split()]
+    for now_s in (found[0], found[1] / 1e9):
+        assert now_s <= clock.now_s()
+        assert now_s > before_s + 19.0
 
 
 def test_a_table_that_grew_in_every_quarter_is_marked() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +57,7 @@ SPACE = (
 )
 WAITING = (
     "SELECT count(*), min(accepted_at_ms) FROM inbox WHERE state IN ('queued', 'claimed', "
-    "'interrupted')"
+    "'interrupted') AND lane <> 'attic'"
 )
 UNSENT = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
 
@@ -85,12 +84,12 @@ class Looker:
         with self.lock:
             return self.connection.execute(sql, values).fetchall()
 
-    def space(self) -> dict[str, float]:
+    def space(self, now_s: float) -> dict[str, float]:
         """Return pages, free pages, what waits and for how long."""
         [(pages, free)] = self.ask(SPACE)
         [(waiting, oldest_ms)] = self.ask(WAITING)
         [(unsent,)] = self.ask(UNSENT)
-        oldest_s = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000)
+        oldest_s = 0.0 if oldest_ms is None else max(0.0, now_s - oldest_ms / 1000)
         return {
             "bytes": pages * 4096.0,
             "free_bytes": free * 4096.0,
