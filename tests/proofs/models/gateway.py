@@ -59,6 +59,8 @@ class Turn:
     deadline_ms: int
     state: str = "running"
     incomplete: bool = False
+    progress_ms: int | None = None
+    """For so long a resume may be without progress."""
 
 
 @dataclass
@@ -234,6 +236,7 @@ class Gateway:
             deadline_ms,
         )
         message.turn = turn.number
+        turn.progress_ms = message.timeout_ms if kind == "resume" else None
         self.turns.append(turn)
         said = self.said.setdefault(message.session, [])
         if said[-1:] != [message.number]:

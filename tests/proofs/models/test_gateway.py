@@ -255,6 +255,7 @@ class Machine(RuleBasedStateMachine):
                 started.attempt,
                 started.expires_at_ms,
                 started.deadline_ms,
+                started.progress_ms,
             )
             assert found == (
                 wanted.number,
@@ -263,6 +264,7 @@ class Machine(RuleBasedStateMachine):
                 wanted.attempt,
                 wanted.expires_ms,
                 wanted.deadline_ms,
+                wanted.progress_ms,
             )
 
     @rule(picks=st.lists(st.integers(1, SESSIONS), min_size=1, max_size=4))
@@ -292,7 +294,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.running())
     def go_on(self, pick: int, how: str) -> None:
         """A turn ends or is renewed. Then the lanes continue."""
-        turn = self.some_turn(pick)
+        self._end(self.some_turn(pick), how)
+
+    def _end(self, turn: Turn, how: str) -> None:
         if how in ("complete", "incomplete"):
             self._complete(turn, incomplete=how == "incomplete")
         elif how == "abort":
@@ -347,6 +351,22 @@ class Machine(RuleBasedStateMachine):
             self._accept(f"e{len(self.model.messages)}", session, "main")
             self._claim("main")
         self._claim("resume")
+
+    @rule(
+        session=st.integers(1, SESSIONS),
+        lane=st.sampled_from(["main", "cron"]),
+        how=st.sampled_from(["complete", "incomplete", "fail", "abort"]),
+    )
+    def be_interrupted_and_go_on(self, session: int, lane: str, how: str) -> None:
+        """A person's message is interrupted. Then another one of its session has its turn."""
+        self._accept(f"e{len(self.model.messages)}", session, "main")
+        self._claim("main")
+        if self.model.running(session=session):
+            self._crash()
+            self._accept(f"e{len(self.model.messages)}", session, lane)
+            self._claim(lane)
+            for turn in self.model.running(session=session):
+                self._end(turn, how)
 
     def _complete(self, turn: Turn, *, incomplete: bool = False) -> None:
         message = f"re {turn.message.event}"
@@ -806,16 +826,44 @@ def _limits_count_all_lanes(patch: pytest.MonkeyPatch) -> None:
     change_statement(patch, "inbox.waiting_in_session", lane, "")
 
 
+def _a_resume_has_a_minute_in_all(patch: pytest.MonkeyPatch) -> None:
+    claim = claims.claim
+
+    def as_before(tx: Any, lane: str, candidate: Any, *args: Any, **times: int) -> Any:
+        if lane == "resume":
+            times["timeout_ms"] = candidate.timeout_ms
+        return claim(tx, lane, candidate, *args, **times)
+
+    patch.setattr(claims, "claim", as_before)
+
+
+def _a_resume_has_no_minute(patch: pytest.MonkeyPatch) -> None:
+    claim = claims.claim
+
+    def without(*args: Any, **times: int) -> Any:
+        started = claim(*args, **times)
+        return started and replace(started, progress_ms=None)
+
+    patch.setattr(claims, "claim", without)
+
+
 def _only_its_own_lane_takes_over(patch: pytest.MonkeyPatch) -> None:
     running = "state = 'running'"
     change_statement(patch, "turns.expired", running, f"{running} AND lane = 'main'")
 
 
-# Among all rules it would take hundreds of examples until the few that show the defect come in a
+# Among all rules it may take hundreds of examples until the few that show the defect come in a
 # row. So these machines have no other.
 ENOUGH_RULES = {
     _late_sender_has_the_last_word: ("answer_and_send", "begin_sending", "settle"),
     _resumes_without_a_limit: ("work", "crash", "resume"),
+    _heartbeat_supersedes: ("be_interrupted_and_go_on",),
+    _supersedes_without_an_answer: ("be_interrupted_and_go_on",),
+    _superseded_in_silence: ("be_interrupted_and_go_on",),
+    _every_older_message_goes_first: ("accept", "claim"),
+    _limits_count_all_lanes: ("accept", "claim"),
+    _a_resume_has_a_minute_in_all: ("die_when_all_is_quiet",),
+    _a_resume_has_no_minute: ("die_when_all_is_quiet",),
     _stale_candidate_is_claimed: ("accept", "choose", "claim", "claim_what_was_chosen", "go_on"),
 }
 
@@ -846,6 +894,8 @@ ENOUGH_RULES = {
         _accepted_messages_wait_for_the_clock,
         _replies_wait_for_the_clock,
         _limits_count_all_lanes,
+        _a_resume_has_a_minute_in_all,
+        _a_resume_has_no_minute,
         _only_its_own_lane_takes_over,
     ],
     ids=lambda fn: fn.__name__.strip("_"),
