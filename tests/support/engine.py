@@ -115,11 +115,15 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.001)
 
 
+# Since 3.12 Python warns about each fork of a process that has threads. Tests fork on purpose.
+QUIET_FORKS = ("-W", "ignore:This process:DeprecationWarning")
+
+
 @contextmanager
 def other_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Run Python code in another process, which prints a line where the test is to continue."""
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, *QUIET_FORKS, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -138,7 +142,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run Python code in another process to its end."""
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, *QUIET_FORKS, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=CHECKOUT,

@@ -197,14 +197,13 @@ def test_the_next_process_syncs_the_folders_of_a_killed_one(
         assert verdict.bad == 0, verdict
 
 
-def failed_and_killed(disk: Path) -> list[Verdict]:
+def failed_and_killed(disk: Path, courses: int) -> Iterator[Verdict]:
     """Let a commit's sync fail, kill the process, continue, cut the power.
 
     The process dies at that instant. The next one works on a healthy disk.
     """
     workload = next(workload for workload in WORKLOADS if workload.name == "failing")
-    verdicts = []
-    for number in range(2 * AGAIN):
+    for number in range(courses):
         folder, seed = disk / str(number), SEED + number
         taken = record(workload, folder / "live", seed)
         committed = commits(taken.log, str(taken.ledger.root / taken.database))
@@ -217,14 +216,13 @@ def failed_and_killed(disk: Path) -> list[Verdict]:
         # In turns: one that resets its WAL every few commits, and one that goes on in it.
         limits = (SMALL, Limits())[number % 2]
         second = after_a_kill(taken, partial(insisting, limits=limits), at, seed)
-        verdicts.append(tried(judge(second, AGAIN_CUTS, seed, folder, since=at, verify_every=5)))
-    return verdicts
+        yield tried(judge(second, AGAIN_CUTS, seed, folder, since=at, verify_every=5))
 
 
 def test_a_commit_whose_sync_failed_is_not_built_upon(
     disk: Path,
 ) -> None:
-    for verdict in failed_and_killed(disk):
+    for verdict in failed_and_killed(disk, 2 * AGAIN):
         assert verdict.bad == 0, verdict
 
 
@@ -461,7 +459,8 @@ def test_found_a_build_that_trusts_a_commit_that_was_not_synced(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stray_wal, "reread_wal", lambda path: None)
-    assert sum(verdict.bad for verdict in failed_and_killed(disk)) > 0
+    # Where a course is cut depends on how its threads met. Most courses find it, not each.
+    assert any(verdict.bad for verdict in failed_and_killed(disk, 40))
 
 
 def test_found_folders_that_are_made_and_not_synced(
