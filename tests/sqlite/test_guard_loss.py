@@ -92,18 +92,27 @@ def other() -> Iterator[Ask]:
         yield ask
 
 
+class NothingWritten(Exception):
+    """Ends a body: nothing here is about its row."""
+
+
 @asynccontextmanager
 async def unguarded_writer(backend: SqliteBackend) -> AsyncIterator[Hold]:
-    """Keep the writer inside a body whose COMMIT may find that its -wal is gone.
+    """Keep the writer inside a body that is rolled back at the end.
 
-    A SQLite that closes takes itself for the last one, and deletes the -wal. Depending on
-    the moment, the look after COMMIT finds it missing.
+    A COMMIT would take SQLite's ten seconds: without its locks it tries again and again to
+    find a -wal that the other process has deleted.
     """
+
+    def refuse(_tx: object) -> None:
+        raise NothingWritten
+
     try:
         async with held_writer(backend) as hold:
+            hold.then = refuse
             yield hold
-    except* OutcomeUnknown:
-        pass  # noticed
+    except* NothingWritten:
+        pass
 
 
 def shm(path: Path) -> Path:
