@@ -9,7 +9,7 @@ from unittest.mock import ANY
 from sessiondb.gateway import outbox, turns
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.models import Event
-from tests.support.statement_cases import Change, Guard, Page, Read, run
+from tests.support.statement_cases import Change, Guard, Page, Read, run, set_columns
 from tests.support.world import Recorder, World
 from tests.support.world_build import DAY, NOW, SECOND
 
@@ -447,6 +447,37 @@ READS = [
         between(1, NOW),
         of_target("web:pending"),
         retried_at(NOW - DAY, "web:pending", "telegram:pending"),
+    ),
+    Read(
+        "outbox.next",
+        "of the second of three channels",
+        between(0, NOW, "matrix", "web"),
+        of_target("telegram:pending"),
+        set_columns("outbox web:pending", channel="matrix"),
+    ),
+    Read(
+        "outbox.next",
+        "the older of two of one channel that became available at once",
+        between(0, NOW, "telegram"),
+        of_target("web:pending"),
+        lambda w, tx: [
+            set_columns(f"outbox web:{name}", available_at_ms=NOW - DAY)(w, tx)
+            for name in ("pending", "ahead")
+        ],
+    ),
+    Read(
+        "outbox.due",
+        "of the second of three channels",
+        after(NOW, "matrix", "web"),
+        [{"at_ms": NOW + 650}],
+        set_columns("outbox web:pending", channel="matrix"),
+    ),
+    Read(
+        "outbox.due",
+        "the first of two of one channel",
+        after(NOW, "telegram"),
+        [{"at_ms": NOW + 350}],
+        set_columns("outbox web:pending", available_at_ms=NOW + 500),
     ),
     Read("outbox.due", "not sending", after(NOW), [{"at_ms": NOW + 350}], due_while_sending),
     Read("outbox.due", "not of a full channel", after(NOW, "web"), [{"at_ms": NOW + 650}]),

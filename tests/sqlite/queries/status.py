@@ -108,6 +108,13 @@ READS = [
         for limit in (9, 2)
     ),
     Read(
+        "status.running",
+        "whose process is lost",
+        {"limit": 1},
+        [{"compaction_id": "busy", "program": None}],
+        without("instance"),
+    ),
+    Read(
         "status.processes",
         "open ones, newest first",
         {"limit": 9},

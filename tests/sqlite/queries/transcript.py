@@ -361,6 +361,7 @@ READS = [
             ("live/1", 3, 9, "live/3"),
             ("live/1", 14, 18, "live/15"),
             ("live/17", 3, 18, "live/17"),
+            ("live/17", 3, 17, "live/17"),
             ("live/17", 3, 16, None),
         )
     ),
@@ -391,5 +392,15 @@ READS = [
             ("live-reset", 0, 1, "reset"),
             ("live-undone", 0, 2, "undo"),
         )
+    ),
+    Read(
+        "transcript.first_epoch_not_compaction",
+        "the first of two",
+        of_session("live", epoch=0),
+        [{"epoch": 2, "reason": "branch"}],
+        lambda w, _tx: w.connection.execute(
+            "INSERT INTO epoch (session_no, epoch, reason, opened_at_ms) VALUES (?, 3, 'reset', 1)",
+            (w.no("session live"),),
+        ),
     ),
 ]

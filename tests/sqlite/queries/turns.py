@@ -8,7 +8,7 @@ from unittest.mock import ANY
 
 from sessiondb.gateway import lanes, leases, turns
 from tests.support.statement_cases import Change, Guard, Page, Read
-from tests.support.world import World
+from tests.support.world import Recorder, World
 from tests.support.world_build import HOUR, NOW
 
 from .inbox import claim
@@ -63,6 +63,12 @@ CHANGES = [
         "one lane of several",
         lambda w, tx: lanes.set_lane(tx, "slow", 7, 6),
         {"lane slow": {"concurrency": 7, "priority": 6}},
+    ),
+    Change(
+        "turns.set_lane",
+        "a new lane, of people",
+        lambda w, tx: lanes.set_lane(tx, "new", 7, 6, people=True),
+        {"+lane new": {"concurrency": 7, "priority": 6, "people": 1}},
     ),
     Change(
         "turns.set_lane",
@@ -207,6 +213,24 @@ def expired(now_ms: int, alive: tuple[str, ...], limit: int, *rows: str) -> Read
 RENEWED = ("running#1", "running-too#1", "held-too#1")
 """The turns that run, in the order in which their leases end."""
 
+# What each turn of a session took, in their order. A clock was set back during the second.
+TOOK = {"aborted-before": 1_000, "failed-before": -500, "cut-failed": 30}
+NO_TURN = {"turns": 0, "took_ms": 0}
+
+
+def took(w: World, turn: str, ms: int) -> None:
+    """Let a turn that ended have taken so long."""
+    w.connection.execute(
+        "UPDATE turn SET finished_at_ms = started_at_ms + ? WHERE turn_no = ?", (ms, w.no(turn))
+    )
+
+
+def pace_of_wide(w: World, _tx: Recorder) -> None:
+    labels = [label for label, row in w.rows("turn") if row["lane"] == "wide"]
+    for label, ms in zip(labels, (7, -5, 7, 7), strict=True):
+        took(w, label, ms)
+
+
 READS = [
     lane("main", 4, 0, 3),
     lane("cron", 1, 10, 1),
@@ -334,4 +358,28 @@ READS = [
         )
         for lane, count, turns in (("wide", 999, 4), ("wide", 1, 1), ("slow", 999, 0))
     ),
+    *(
+        Read(
+            "turns.pace_of_session",
+            f"the time of the last {count}",
+            lambda w, count=count: {"session_no": w.no("session cut-failed"), "turns": count},
+            [{"turns": count, "took_ms": took_ms}],
+            lambda w, _tx: [took(w, f"turn {name}#1", ms) for name, ms in TOOK.items()],
+        )
+        for count, took_ms in ((3, 1_030), (2, 30), (1, 30))
+    ),
+    Read(
+        "turns.pace_of_session",
+        "no time of none",
+        lambda w: {"session_no": w.no("session running"), "turns": 9},
+        [{"turns": 0, "took_ms": 0}],
+    ),
+    Read(
+        "turns.pace_of_lane",
+        "the time of its turns, one of which a clock that was set back ended",
+        {"lane": "wide", "turns": 999},
+        [{"turns": 4, "took_ms": 21}],
+        pace_of_wide,
+    ),
+    Read("turns.pace_of_lane", "no time of none", {"lane": "slow", "turns": 999}, [NO_TURN]),
 ]

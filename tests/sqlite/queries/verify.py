@@ -140,6 +140,14 @@ def lost(after_key: str, *keys: str) -> Read:
     )
 
 
+def last_event(w: World) -> int:
+    return max(row["event_no"] for _, row in w.rows("event"))
+
+
+def at_the_last_event(w: World, _tx: Recorder) -> None:
+    w.connection.execute("UPDATE event_cursor SET event_no = ?", (last_event(w),))
+
+
 def move_cursor(w: World, _tx: Recorder) -> None:
     w.connection.execute("UPDATE event_cursor SET event_no = 100000 WHERE consumer = 'web'")
 
@@ -168,7 +176,21 @@ READS = [
     lost("agent:main:fork:live", "agent:main:fork:twin"),
     Read("verify.lost_bindings", "none", {"after_key": "", "limit": 9}, []),
     Read("verify.cursors", "none", {"limit": 9}, []),
-    Read("verify.cursors", "one of two", {"limit": 9}, [{"consumer": "web"}], move_cursor),
+    Read(
+        "verify.cursors",
+        "one of two",
+        {"limit": 9},
+        lambda w: [{"consumer": "web", "event_no": 100_000, "last_no": last_event(w)}],
+        move_cursor,
+    ),
+    Read("verify.cursors", "at the last event", {"limit": 9}, [], at_the_last_event),
+    Read(
+        "verify.cursors",
+        "of a file that had no event",
+        {"limit": 1},
+        [{"last_no": 0}],
+        lambda w, _tx: w.connection.execute("DELETE FROM sqlite_sequence WHERE name = 'event'"),
+    ),
     Read("verify.foreign_keys", "none", {"limit": 9}, []),
     Read(
         "verify.foreign_keys",
@@ -234,6 +256,15 @@ READS = [
     ),
     Read("verify.archive", "of no other", of_session("live"), []),
     Read("verify.archive_of_parent", "a fork's", of_session("child"), [{"archive_no": "parent/6"}]),
+    Read(
+        "verify.archive_of_parent",
+        "that is not restored",
+        of_session("child"),
+        [{"archive_no": "old/3"}],
+        set_columns("session child", forked_from_no="session old"),
+    ),
+    Read("verify.last_session", "of none", {}, [{"session_no": "no 0"}], without("session")),
+    Read("verify.last_owner", "of none", {}, [{"owner_no": 0}], without("entry")),
     Read("verify.archive_of_parent", "none", of_session("twin-fork"), []),
     Read(
         "verify.session",
@@ -380,13 +411,14 @@ READS = [
             lambda w, name=name, boundary=boundary, head=head: of_session(
                 name,
                 boundary_no=w.no(f"entry {boundary}") if boundary else None,
-                head_no=w.no(f"entry {head}"),
+                head_no=w.no(f"entry {head}") if head else None,
             )(w),
             [{"epoch": epoch}] if epoch is not None else [],
         )
         for what, name, boundary, head, epoch in (
             ("an undo", "twin-undone", None, "twin-undone/5", 2),
             ("an undo at another head", "twin-undone", None, "twin-undone/4", None),
+            ("an undo before any entry", "twin-undone", None, None, None),
             ("a fork", "twin-fork", "twin/10", "twin/18", 0),
             ("a fork to another boundary", "twin-fork", None, "twin/18", None),
             ("neither", "twin", "twin/10", "twin/15", None),
@@ -395,18 +427,19 @@ READS = [
     *(
         Read(
             "verify.last_usage",
-            f"of {branch} up to {high}",
-            lambda w, branch=branch, high=high: {
-                **span("twin", 1, high)(w),
+            f"of {branch} from {low} to {high}",
+            lambda w, branch=branch, low=low, high=high: {
+                **span("twin", low, high)(w),
                 "branch_no": w.no(f"branch {branch}"),
             },
             [{"entry_no": found}] if found else [],
         )
-        for branch, high, found in (
-            ("twin/1", 18, "twin/15"),
-            ("twin/1", 8, "twin/4"),
-            ("twin/1", 3, None),
-            ("twin/17", 18, "twin/18"),
+        for branch, low, high, found in (
+            ("twin/1", 1, 18, "twin/15"),
+            ("twin/1", 15, 15, "twin/15"),
+            ("twin/1", 1, 8, "twin/4"),
+            ("twin/1", 1, 3, None),
+            ("twin/17", 1, 18, "twin/18"),
         )
     ),
     Read(
