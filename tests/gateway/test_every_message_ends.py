@@ -22,7 +22,7 @@ from sessiondb.gateway import cancellation, claims, damage, dispatcher, outbox, 
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from tests.gateway.test_damage import head_is_lost
 from tests.gateway.test_stray import of_a_group, of_a_scope
-from tests.support.core import reply
+from tests.support.core import one_loop, reply
 from tests.support.gateway import (
     answer,
     eventually,
@@ -195,13 +195,13 @@ def damage_stops_its_lane(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_slow_channel_holds_up_the_others(patch: pytest.MonkeyPatch) -> None:
-    full = dispatcher._Channels.full
+    full = dispatcher._Calls.full
 
-    def of_all(self: Any) -> str:
+    def of_all(self: Any) -> list[str]:
         busy = sum(self._calls.values()) >= self._at_once
-        return json.dumps(["a slow one", "a stray", "a dict", "web"]) if busy else full(self)
+        return ["a slow one", "a stray", "a dict", "web"] if busy else full(self)
 
-    patch.setattr(dispatcher._Channels, "full", of_all)
+    patch.setattr(dispatcher._Calls, "full", of_all)
 
 
 def a_cursor_fences_what_is_forwarded(patch: pytest.MonkeyPatch) -> None:
@@ -225,6 +225,7 @@ def an_orderly_stop_is_a_strike(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+@one_loop
 @pytest.mark.parametrize(
     "old_rule",
     [
