@@ -12,7 +12,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb.maintenance import archive, retention
 from tests import ROOT
-from tests.support.core import query, user
+from tests.support.core import one_loop, query, user
 from tests.support.maintenance import (
     EVERYTHING,
     KEY,
@@ -25,6 +25,7 @@ from tests.support.maintenance import (
 
 
 @pytest.mark.anyio
+@one_loop
 async def test_killed_after_any_write_the_next_run_ends_the_archive(
     tmp_path: Path,
 ) -> None:
@@ -72,6 +73,7 @@ async def test_killed_after_any_write_the_next_run_ends_the_archive(
 
 
 @pytest.mark.anyio
+@one_loop
 async def test_killed_after_any_write_the_next_run_ends_the_restore(
     tmp_path: Path,
 ) -> None:

@@ -12,9 +12,9 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb.gateway.running_turn import Answer
-from sessiondb.maintenance import archive, retention
+from sessiondb.maintenance import archive, retention, retention_plan
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
-from tests.support.core import change, reply, user
+from tests.support.core import change, one_loop, reply, user
 from tests.support.maintenance import (
     Dying,
     aged,
@@ -74,6 +74,7 @@ async def test_of_too_many_keys_of_an_agent_the_oldest_go(tmp_db: Path) -> None:
 
 
 @pytest.mark.anyio
+@one_loop
 async def test_a_too_large_database_shrinks_to_its_high_water_mark(
     tmp_db: Path,
 ) -> None:
@@ -138,10 +139,11 @@ async def test_a_decision_names_the_limit_that_the_session_is_over(tmp_db: Path)
 
 @pytest.mark.anyio
 async def test_a_plan_reads_pages_of_sessions_and_no_entry_that_stays(
-    tmp_db: Path,
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(retention_plan, "PAGE_ROWS", 2)
     async with sessiondb.open(tmp_db) as db:
-        for number in range(450):
+        for number in range(4):
             await db.create_session(f"s{number}")
         await aged(db, "old", 90)
         rows: dict[str, list[int]] = {}
@@ -177,7 +179,7 @@ async def test_a_plan_reads_pages_of_sessions_and_no_entry_that_stays(
             Counting(db.backend, -1), RetentionPolicy(max_age_days=30), dry_run=True
         )
         assert report.count("planned") == 1
-        assert rows["retention.newest"] == [200, 200, 51]
+        assert rows["retention.newest"] == [2, 2, 1]
         assert rows["import_file.entry_sizes"] == [3]
         assert rows["archive.protection"] == [1]
 

@@ -61,11 +61,10 @@ class Writer:
             await self.session.append(user("nothing to undo " * 20))
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=20)
 @given(kinds=st.lists(st.integers(0, 8), min_size=20, max_size=50))
 def test_changes_between_two_steps_are_no_finding(
-    tmp_path_factory: pytest.TempPathFactory, backend: str, kinds: list[int]
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[int]
 ) -> None:
     async def main() -> None:
         path = tmp_path_factory.mktemp("verify") / "gateway.db"
@@ -85,7 +84,7 @@ def test_changes_between_two_steps_are_no_finding(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify_steps, "PAGE_ROWS", 3)
-        anyio.run(main, backend=backend)
+        anyio.run(main)
 
 
 @pytest.mark.anyio

@@ -17,6 +17,7 @@ from sessiondb.limits import Limits
 from sessiondb.sqlite import user_query, wal_link
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.connection import drain
+from tests.support.core import one_loop
 from tests.support.engine import PATIENCE_S, count, insert, names_in, opened, run_python, until
 
 pytestmark = pytest.mark.anyio
@@ -316,6 +317,7 @@ async def test_any_other_state_beside_a_wal_is_refused_too(tmp_db: Path, kind: s
         await write(tmp_db)
 
 
+@one_loop
 async def test_a_wal_is_taken_for_its_own_whenever_the_gateway_dies(tmp_db: Path) -> None:
     """Also after folds, resets, a backup, another writer, and in the middle of a checkpoint."""
     code = """
@@ -383,6 +385,7 @@ async def test_a_wal_that_another_checkpoint_let_begin_is_named_at_once(
         other.close()
 
 
+@one_loop
 async def test_a_checkpoint_that_was_cut_off_leaves_a_wal_that_is_its_own(tmp_db: Path) -> None:
     """Whichever of its pages had reached the file."""
     killed(tmp_db, rows=30)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
 import sessiondb
 from sessiondb.backend import Tx
@@ -17,6 +18,9 @@ from sessiondb.limits import PAGE_ENTRIES_MAX
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.entries import Draft, parse_line
 from sessiondb.transcript.replay import replay
+
+one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+"""For tests of many seconds that are not about a loop: under trio the same lines run again."""
 
 
 def user(text: str) -> dict[str, Any]:

@@ -98,11 +98,10 @@ moves = st.lists(
 )
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=25)
 @given(moves=moves)
 def test_every_epoch_stays_readable_for_ever(
-    tmp_path_factory: pytest.TempPathFactory, backend: str, moves: list[str]
+    tmp_path_factory: pytest.TempPathFactory, moves: list[str]
 ) -> None:
     """A past epoch's context is read as it was when the epoch ended, whatever happened since."""
 
@@ -157,7 +156,7 @@ def test_every_epoch_stays_readable_for_ever(
                 assert (await (await owner.fork(epoch=epoch)).context()).as_json() == expected
             assert (await db.verify()).findings == ()
 
-    anyio.run(main, backend=backend)
+    anyio.run(main)
 
 
 @pytest.mark.anyio

@@ -460,11 +460,10 @@ def test_any_entry_has_its_message_marked_exactly(
     assert body == json.dumps(message, ensure_ascii=ascii_only)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=15)
 @given(items=st.lists(st.tuples(messages, st.booleans()), min_size=1, max_size=20))
 def test_any_messages_come_back_as_the_context(
-    tmp_path_factory: pytest.TempPathFactory, backend: str, items: list[tuple[dict[str, Any], bool]]
+    tmp_path_factory: pytest.TempPathFactory, items: list[tuple[dict[str, Any], bool]]
 ) -> None:
     async def main() -> None:
         async with sessiondb.open(
@@ -479,7 +478,7 @@ def test_any_messages_come_back_as_the_context(
             assert context.as_json().decode() == "[" + ",".join(exact) + "]"
             assert (await db.verify()).findings == ()
 
-    anyio.run(main, backend=backend)
+    anyio.run(main)
 
 
 @pytest.mark.anyio

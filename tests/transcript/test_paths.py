@@ -87,11 +87,10 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=30)
 @given(steps=steps)
 def test_every_reader_and_page_size_finds_the_same_path(
-    tmp_path_factory: pytest.TempPathFactory, backend: str, steps: list[tuple[str, int]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
 ) -> None:
     async def main() -> None:
         async with sessiondb.open(
@@ -139,7 +138,7 @@ def test_every_reader_and_page_size_finds_the_same_path(
             await check_pages(session, [1, 2, 3, 7, 100])
             assert (await db.verify()).findings == ()
 
-    anyio.run(main, backend=backend)
+    anyio.run(main)
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import sessiondb
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB
 from sessiondb.transfer import jsonl_reader
+from tests.support.core import one_loop
 from tests.support.transfer import (
     header,
     message,
@@ -201,6 +202,7 @@ async def test_the_version_is_the_headers_or_noted(
     assert ("read as version" in receipt.note) == noted
 
 
+@one_loop
 async def test_a_line_above_the_limit_is_kept_in_pieces(
     tmp_path: Path,
 ) -> None:

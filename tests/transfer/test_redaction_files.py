@@ -19,6 +19,7 @@ from sessiondb.cli.program import program
 from sessiondb.transfer import import_packs, importer, jsonl_reader
 from sessiondb.transfer.redaction import Redactor, mark_in
 from sessiondb.transfer.redaction_rules import rule_from
+from tests.support.core import one_loop
 from tests.support.redaction import (
     JWT,
     SECRETS,
@@ -322,6 +323,7 @@ async def test_an_import_stopped_after_any_batch_resumes_redacted(
 
 
 @pytest.mark.anyio
+@one_loop
 async def test_real_transcripts_import_as_well_with_a_redactor(
     tmp_path: Path, sample: Path
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sessiondb
+from tests.support.core import one_loop
 from tests.support.transfer import (
     by_name,
     export_of,
@@ -84,6 +85,7 @@ def _without_ids(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     ]
 
 
+@one_loop
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
 async def test_every_cut_of_a_transcript_gives_the_same_in_the_end(
     tmp_path: Path, end: bytes
@@ -293,6 +295,7 @@ async def test_a_key_that_no_caller_may_use_stays_in_the_text_only(
         ]
 
 
+@one_loop
 async def test_the_notes_of_a_file_that_is_odd_throughout_stay_short(tmp_path: Path) -> None:
     lines = [message(f"m{at}", f"gone{at}") for at in range(2_000)]
     receipt, _ = await round_trip(tmp_path, "\n".join([header(), *lines, ""]).encode())
