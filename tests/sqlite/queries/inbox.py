@@ -12,7 +12,15 @@ from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded
 from sessiondb.transcript.keys import parse_key
 from tests.support.core import user
-from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    nothing,
+    set_columns,
+)
 from tests.support.world import Recorder, World
 from tests.support.world_build import DAY, NOW, SECOND
 
@@ -196,6 +204,27 @@ CHANGES = [
             },
             "inbox running-next": {"available_at_ms": NOW + SECOND},
             "inbox running-later": {"available_at_ms": NOW + SECOND},
+        },
+    ),
+    Change(
+        "inbox.retry",
+        "a resume, with more time",
+        lambda w, tx: tx.run(
+            "inbox.retry",
+            inbox_no=w.no("inbox resuming"),
+            turn_no=w.no("turn resuming#2"),
+            available_at_ms=NOW,
+            more_time=2,
+            reason="again",
+        ),
+        {
+            "inbox resuming": {
+                "state": "queued",
+                "available_at_ms": NOW,
+                "queued_at_ms": NOW,
+                "timeout_ms": 180_000,
+                "reason": "again",
+            }
         },
     ),
     Change(
@@ -481,10 +510,24 @@ PAGES = [
 ]
 
 
-def next_in(lane: str, name: str | None, low_ms: int = 0, high_ms: int = NOW) -> Read:
+def next_in(
+    lane: str,
+    name: str | None,
+    low_ms: int = 0,
+    high_ms: int = NOW,
+    *,
+    given: Given = nothing,
+    what: str = "",
+) -> Read:
     params = {"lane": lane, "low_ms": low_ms, "high_ms": high_ms}
     rows = [] if name is None else [{"inbox_no": name}]
-    return Read("inbox.next", f"{lane} between {low_ms} and {high_ms}", params, rows)
+    return Read("inbox.next", f"{lane} between {low_ms} and {high_ms}{what}", params, rows, given)
+
+
+def resume_in_a_late_lane(w: World, tx: Recorder) -> None:
+    """Leave one resume alone in its session, and put the lane that accepted it behind all."""
+    set_columns("inbox resumed-next", session_no="session live")(w, tx)
+    w.connection.execute("UPDATE lane SET priority = 30 WHERE lane = 'main'")
 
 
 def retried_now(name: str, *, runs: bool) -> Read:
@@ -612,6 +655,19 @@ READS = [
     next_in("wide", None),
     next_in("wide", "retried", 0, NOW + SECOND),
     next_in("wide", "retried-too", NOW + 401, NOW + SECOND),
+    next_in(
+        "main",
+        "cut-next",
+        given=set_columns("inbox running-later", session_no="session cut"),
+        what=", behind an older one of a later lane",
+    ),
+    next_in(
+        "resume",
+        "resumed",
+        given=set_columns("inbox resumed-next", lane="cron"),
+        what=", before a newer one of a later lane than accepted it",
+    ),
+    next_in("resume", "resumed", given=resume_in_a_late_lane, what=", which does not wait for it"),
     # A resume lets every other message of its session go first.
     next_in("resume", None),
     # Pauses of a clock that has been set back since.
@@ -754,6 +810,16 @@ READS = [
             {"session_id": "cut-failed", "state_before": "aborted"},
         ],
         set_columns("turn failed-before#1", inbox_no="inbox cut-failed"),
+    ),
+    Read(
+        "inbox.interrupted_by",
+        "of one process that ended a turn whose message another one has",
+        lambda w: {
+            "before_no": 2**62,
+            "limit": 9,
+            "instances": json.dumps([w.no("instance gateway")]),
+        },
+        [{"inbox_no": "running"}],
     ),
     Read(
         "inbox.interrupted_by",
