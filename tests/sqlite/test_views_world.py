@@ -14,7 +14,8 @@ import pytest
 
 from sessiondb.clock import iso_from_ms
 from sessiondb.transcript import context
-from tests.support.world import Row, World, make_world
+from tests.support.statement_cases import Given, set_columns
+from tests.support.world import Recorder, Row, World, make_world
 
 FAR_MS = 2**45  # later than any test runs
 PAST_MS = 1
@@ -179,6 +180,37 @@ def test_each_sessions_live_context_is_its_own(world: World) -> None:
     found = {name: length for name, length in found.items() if name in lengths}
     assert found == {name: length for name, length in lengths.items() if length}
     assert len(found) > 20
+
+
+def keep_where_the_branch_left(w: World, tx: Recorder) -> None:
+    """Let a compaction keep entries from exactly the one at which its branch left its parent."""
+    summary = w.row("entry twin/10")
+    copied = {name: summary[name] for name in ("type", "role", "projection", "payload")}
+    set_columns("entry twin/18", **copied, first_kept_no="entry twin/11")(w, tx)
+    set_columns("session twin", boundary_no="entry twin/18", first_kept_no="entry twin/11")(w, tx)
+
+
+def mix_branches(w: World, tx: Recorder) -> None:
+    """Let a message of another branch lie between two of the path."""
+    set_columns("session twin", head_no="entry twin/15", branch_no="branch twin/1")(w, tx)
+    set_columns("entry twin/11", branch_no="branch twin/14")(w, tx)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(keep_where_the_branch_left, [18, 11, 17]), (mix_branches, [10, 9, 13, 15])],
+)
+def test_a_live_context_is_what_the_model_would_be_sent(
+    world: World, given: Given, expected: list[int]
+) -> None:
+    with world.undone() as tx:
+        given(world, tx)
+        read = context.read_context(tx, world.no("session twin"))
+        shown = world.connection.execute(
+            "SELECT entry_id FROM live_context WHERE session_id = 'twin' ORDER BY place"
+        ).fetchall()
+    assert shown == [(world.row(f"entry twin/{seq}")["entry_id"],) for seq in expected]
+    assert len(read.included) == len(expected)
 
 
 def test_logs_of_jobs_and_epochs_name_what_is_theirs(world: World) -> None:
