@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
@@ -65,6 +66,8 @@ def answer_newer(w: World, tx: Recorder) -> None:
 
 
 def resume(w: World, tx: Recorder) -> None:
+    """Resume a message that had a pause once: it has none now."""
+    set_columns("inbox cut-too", available_at_ms=5)(w, tx)
     decision = Decision(w.no("inbox cut-too"), "cut-too", "resume", "", 0, 1)
     recovery.apply(tx, [decision], ResumePolicy(deadline_s=7))
 
@@ -88,7 +91,7 @@ def replace_text_of_a_dead_letter(w: World, tx: Recorder) -> None:
 def requeue_after_stops(w: World, tx: Recorder) -> None:
     """Requeue a message that stops had sent back before. None of them counts any more."""
     inbox_no = w.no("inbox dead-resume")
-    w.connection.execute("UPDATE inbox SET stops = 3 WHERE inbox_no = ?", (inbox_no,))
+    set_columns("inbox dead-resume", stops=3, available_at_ms=5)(w, tx)
     inbox.requeue(tx, inbox_no)
 
 
@@ -567,7 +570,30 @@ def imports_of_running(w: World, _tx: Recorder) -> None:
 AHEAD = NOW + 60 * SECOND
 
 
+def accepted(name: str) -> Callable[[World], int]:
+    return lambda w: int(w.row(f"inbox {name}")["accepted_at_ms"])
+
+
+def late_of(low: Any, high: Any, *names: str) -> Read:
+    """Return the read of messages of lane main that were accepted outside of a range."""
+
+    def at(w: World, end: Any) -> int:
+        return int(end(w) if callable(end) else end)
+
+    return Read(
+        "inbox.late",
+        f"accepted at an end of a range: {len(names)}",
+        lambda w: {"lane": "main", "low_ms": at(w, low), "high_ms": at(w, high), "limit": 9},
+        [{"inbox_no": name} for name in names],
+    )
+
+
 READS = [
+    late_of(accepted("running-next"), 2**62),
+    late_of(
+        *(0, accepted("cut-next")),
+        *("resumed-next", "resuming-next", "dead-next", "untold", "untold-too", "ahead"),
+    ),
     Read(
         "inbox.by_event",
         "of its channel",
