@@ -215,6 +215,25 @@ CHANGES = [
         },
     ),
     Change(
+        "outbox.wait_behind",
+        "no reply to another channel",
+        lambda w, tx: [
+            set_columns("outbox web:behind", channel="another")(w, tx),
+            tx.run(
+                "outbox.wait_behind",
+                session_no=w.no("session reply-sending"),
+                channel="web",
+                outbox_no=w.no("outbox web:sending"),
+                available_at_ms=NOW,
+                limit=9,
+            ),
+        ],
+        {
+            "outbox web:behind": {"channel": "another"},
+            "outbox web:behind-too": {"available_at_ms": NOW},
+        },
+    ),
+    Change(
         "outbox.lose_track",
         "the replies whose lease ran out, of any process",
         lambda w, tx: outbox.give_up_overdue(tx),
@@ -243,7 +262,10 @@ CHANGES = [
     Change(
         "outbox.decide",
         "one failed reply of several, to be sent again",
-        lambda w, tx: outbox.decide(tx, w.no("outbox web:failed"), "pending"),
+        lambda w, tx: [
+            set_columns("outbox web:failed", available_at_ms=5)(w, tx),
+            outbox.decide(tx, w.no("outbox web:failed"), "pending"),
+        ],
         {
             "outbox web:failed": {
                 "state": "pending",

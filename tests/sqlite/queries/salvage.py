@@ -132,19 +132,20 @@ def cap_without_events(w: World, tx: Recorder) -> None:
     tx.run("salvage.cap_cursors")
 
 
-def put_reply(channel: str | None, stored: str) -> Change:
-    """Return the case of a reply's channel. One that was written without has its target's."""
+def put_old(table: str, given: dict[str, Any], column: str, stored: Any) -> Change:
+    """Return the case of a column that older files do not have: another one tells it."""
 
     def rule(w: World, tx: Recorder) -> None:
-        row = copy_of(w, "outbox") | {"target": "telegram:1", "channel": channel}
-        put(w, tx, "outbox", row)
-        key = {"outbox_no": row["outbox_no"]}
-        where = "WHERE outbox_no = :outbox_no"
-        found = w.connection.execute(f"SELECT channel FROM outbox {where}", key).fetchall()
-        assert found == [(stored,)]
-        w.connection.execute(f"DELETE FROM outbox {where}", key)
+        row = copy_of(w, table) | given
+        put(w, tx, table, row)
+        key = {f"{table}_no": row[f"{table}_no"]}
+        where = f"WHERE {table}_no = :{table}_no"
+        assert w.connection.execute(f"SELECT {column} FROM {table} {where}", key).fetchall() == [
+            (stored,)
+        ]
+        w.connection.execute(f"DELETE FROM {table} {where}", key)
 
-    return Change("salvage.put_outbox", f"to channel {channel}", rule, {})
+    return Change(f"salvage.put_{table}", f"with {column} {given[column]}", rule, {})
 
 
 JOB = {
@@ -203,8 +204,10 @@ CHANGES = [
         cap_without_events,
         lambda w: {label: {"event_no": 0} for label, _ in w.rows("event_cursor")},
     ),
-    put_reply(None, "telegram"),
-    put_reply("another", "another"),
+    put_old("outbox", {"target": "telegram:1", "channel": None}, "channel", "telegram"),
+    put_old("outbox", {"target": "telegram:1", "channel": "another"}, "channel", "another"),
+    put_old("inbox", {"available_at_ms": 7, "queued_at_ms": None}, "queued_at_ms", 7),
+    put_old("inbox", {"available_at_ms": 7, "queued_at_ms": 5}, "queued_at_ms", 5),
     change(
         "lose_parent",
         "one fork of two",
