@@ -27,6 +27,15 @@ def end(**other: int) -> Any:
     )
 
 
+def alike(w: World) -> None:
+    """Let two channels wait from and until the same times."""
+    row = w.row("channel_pause signal")
+    w.connection.execute(
+        "UPDATE channel_pause SET begun_at_ms = ?, until_ms = ? WHERE channel = 'matrix'",
+        (row["begun_at_ms"], row["until_ms"]),
+    )
+
+
 WAITS = {"begun_at_ms": NOW, "reason": "429"}
 OLD_IS_FORGOTTEN: dict[str, Any] = {"-channel_pause sms": {}}
 TOLD = {"+event reply_delayed/operator": ANY}
@@ -94,6 +103,17 @@ CHANGES = [
         end(),
         lambda w: {
             "channel_pause signal": {"until_ms": w.row("channel_pause signal")["begun_at_ms"]}
+        },
+    ),
+    Change(
+        "channels.end_pause",
+        "one of two that are alike",
+        lambda w, tx: [alike(w), end()(w, tx)],
+        lambda w: {
+            "channel_pause signal": {"until_ms": w.row("channel_pause signal")["begun_at_ms"]},
+            "channel_pause matrix": {
+                name: w.row("channel_pause signal")[name] for name in ("begun_at_ms", "until_ms")
+            },
         },
     ),
     Change("channels.end_pause", "not one that was prolonged since", end(until_ms=NOW), {}),

@@ -913,5 +913,8 @@ READS = [
     *next_owner("next_chunk_owner", "archive_no", "archive old/3", "old-too/4"),
     *next_owner("next_epoch_owner", "session_no", "session live", "live-fork"),
     *next_owner("next_quarantined", "import_file_no", ODD_FILE, "main/blank.jsonl"),
+    *next_owner(
+        "next_quarantined", "import_file_no", "import_file main/blank.jsonl", "west/odd.jsonl"
+    ),
     Read("salvage.counted_header", "no file counts its header", of_session("import-work"), []),
 ]

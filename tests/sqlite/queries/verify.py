@@ -404,6 +404,16 @@ READS = [
         lambda w: of_session("live", entry_id=w.row("entry twin/16")["entry_id"])(w),
         [],
     ),
+    Read(
+        "verify.reopened_at",
+        "not at the head of another session's epoch",
+        of_session("twin-undone", boundary_no=None, head_no=None),
+        [],
+        lambda w, _tx: w.connection.execute(
+            "UPDATE epoch SET closed_head_no = NULL WHERE session_no = ? AND epoch = 1",
+            (w.no("session live-undone"),),
+        ),
+    ),
     *(
         Read(
             "verify.reopened_at",
