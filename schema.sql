@@ -189,6 +189,9 @@ CREATE TABLE compaction (
   entry_no         INTEGER,                     -- its summary entry
   reason           TEXT,                        -- why it ended as it did
   summary          TEXT,                        -- kept here only when it did not become an entry
+  threshold_tokens INTEGER,                     -- its caller compacts a context that is larger
+  in_vain          INTEGER NOT NULL DEFAULT 0,  -- 1: it made the context hardly smaller, or not
+                                                -- enough for its caller
   CONSTRAINT compaction_committed_is_complete
   CHECK ((state = 'committed') = (epoch IS NOT NULL AND entry_no IS NOT NULL)),
   CONSTRAINT compaction_finished_when_not_running
@@ -564,13 +567,14 @@ UNION ALL
 SELECT s.session_id, 'compaction cool-down', max(r.compaction_id),
        strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0 + 600, 'unixepoch'),
-       'the last three summaries made the context no smaller; compaction is refused until then'
+       'the last three made the context hardly smaller; compaction is refused until then'
 FROM session AS s JOIN compaction AS r ON r.session_no = s.session_no
 WHERE r.compaction_no IN
       (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
        ORDER BY l.compaction_no DESC LIMIT 3)
 GROUP BY s.session_no
-HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.epoch
+HAVING count(*) = 3 AND min(r.in_vain) = 1
+   AND min(r.base_epoch) + sum(r.state = 'committed') = s.epoch
    AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000
 UNION ALL
 SELECT NULL, 'channel ' || p.channel || ' waits', NULL,

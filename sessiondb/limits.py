@@ -54,9 +54,12 @@ CUT_SCAN_ROWS = 256
 # compacts a short conversation by hand may have a summary of up to this many tokens. An
 # automatic trigger never may (that would loop).
 MANUAL_SUMMARY_TOKENS_FLOOR = 512
-# Three rejected compactions in a row at one epoch begin a cool-down (openclaw#119824:
-# one on every message).
-COOL_DOWN_AFTER_REJECTIONS = 3
+# A compaction that saves less than a tenth of the context is in vain. The next one would be
+# due after a message or two.
+SAVED_SHARE_MIN = 0.1
+# Three compactions in vain in a row begin a cool-down (openclaw#119824: a paid summary on
+# every message).
+COOL_DOWN_AFTER = 3
 COOL_DOWN_MS = 10 * 60 * 1000
 # OpenClaw's default is 180 s. A holder may renew to at most ten times the time it asked
 # for.

@@ -230,6 +230,7 @@ class CompactionRecent(NamedTuple):
     compaction_id: str
     state: str
     base_epoch: int
+    in_vain: int
     finished_at_ms: int | None
 
 
@@ -251,6 +252,7 @@ class CompactionById(NamedTuple):
     late: int
     epoch: int | None
     reason: str | None
+    threshold_tokens: int | None
     entry_id: str | None
 
 
@@ -3333,7 +3335,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["channels.forget_old"], /, *, before_ms: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["compaction.begin"], /, *, compaction_id: SqlValue, session_no: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, instance_no: SqlValue, now_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue) -> int: ...
+    def run(self, statement: Literal["compaction.begin"], /, *, compaction_id: SqlValue, session_no: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, instance_no: SqlValue, now_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, threshold_tokens: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["compaction.record"], /, *, compaction_id: SqlValue, session_no: SqlValue, base_epoch: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, now_ms: SqlValue, epoch: SqlValue, entry_no: SqlValue) -> int: ...
     @overload
@@ -3341,7 +3343,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["compaction.renew"], /, *, deadline_ms: SqlValue, compaction_id: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["compaction.settle"], /, *, state: SqlValue, now_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, tokens_after: SqlValue, reason: SqlValue, summary: SqlValue, compaction_id: SqlValue) -> int: ...
+    def run(self, statement: Literal["compaction.settle"], /, *, state: SqlValue, now_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, tokens_after: SqlValue, reason: SqlValue, summary: SqlValue, in_vain: SqlValue, compaction_id: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
     @overload
@@ -3457,7 +3459,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_compaction"], /, *, compaction_no: SqlValue, compaction_id: SqlValue, session_no: SqlValue, state: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, reason: SqlValue, summary: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_compaction"], /, *, compaction_no: SqlValue, compaction_id: SqlValue, session_no: SqlValue, state: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, reason: SqlValue, summary: SqlValue, threshold_tokens: SqlValue, in_vain: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
     @overload

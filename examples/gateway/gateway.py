@@ -323,6 +323,7 @@ class Gateway:
         job = session.compact(
             trigger=trigger,
             keep_recent_tokens=settings.keep_tokens,
+            threshold_tokens=settings.threshold_tokens,
             timeout_s=settings.compaction_timeout_s,
         )
         summary: asyncio.Future[str] | None = None

@@ -45,10 +45,11 @@ from sessiondb.errors import (
 from sessiondb.json_text import dumps
 from sessiondb.limits import (
     COMPACTION_RENEWAL_FACTOR,
-    COOL_DOWN_AFTER_REJECTIONS,
+    COOL_DOWN_AFTER,
     COOL_DOWN_MS,
     ENTRY_BYTES_MAX,
     MANUAL_SUMMARY_TOKENS_FLOOR,
+    SAVED_SHARE_MIN,
 )
 from sessiondb.models import CompactionInfo, CompactionOutcome, CompactionResult
 
@@ -171,8 +172,12 @@ def choose(tx: ReadTx, session_no: int, *, trigger: str, keep_recent_tokens: int
     )
 
 
-def begin(tx: Tx, choice: Choice, *, timeout_ms: int) -> Job | None:
+def begin(
+    tx: Tx, choice: Choice, *, timeout_ms: int, threshold_tokens: int | None = None
+) -> Job | None:
     """Start a job with a chosen cut: write its row. None: choose again, the context has changed.
+
+    With `threshold_tokens` a job that leaves a larger context counts for the cool-down.
 
     Costs a few lookups, however long the context is.
 
@@ -225,6 +230,7 @@ def begin(tx: Tx, choice: Choice, *, timeout_ms: int) -> Job | None:
         now_ms=tx.now_ms,
         deadline_ms=job.deadline_ms,
         deadline_max_ms=tx.now_ms + timeout_ms * COMPACTION_RENEWAL_FACTOR,
+        threshold_tokens=threshold_tokens,
     )
     _notify_operators(
         tx,
@@ -278,16 +284,15 @@ def _refuse_second_job(tx: Tx, state: State) -> None:
 
 
 def _refuse_in_cool_down(tx: Tx, state: State) -> None:
-    """Refuse while the last jobs of this epoch were all rejected.
+    """Refuse while the last jobs were all in vain, and only they moved the context.
 
     The cool-down is derived from their rows, so it cannot get stuck.
     """
-    recent = tx.all(
-        "compaction.recent", session_no=state.session_no, limit=COOL_DOWN_AFTER_REJECTIONS
-    )
-    if len(recent) < COOL_DOWN_AFTER_REJECTIONS or any(
-        row.state != "rejected" or row.base_epoch != state.epoch for row in recent
-    ):
+    recent = tx.all("compaction.recent", session_no=state.session_no, limit=COOL_DOWN_AFTER)
+    if len(recent) < COOL_DOWN_AFTER or not all(row.in_vain for row in recent):
+        return
+    committed = sum(row.state == "committed" for row in recent)
+    if min(row.base_epoch for row in recent) + committed != state.epoch:
         return
     # Every job that is not running has its end (`compaction_finished_when_not_running`).
     ends_ms = [row.finished_at_ms for row in recent if row.finished_at_ms is not None]
@@ -295,8 +300,8 @@ def _refuse_in_cool_down(tx: Tx, state: State) -> None:
     # An end further ahead than COOL_DOWN_MS means that the clock has been set back: no refusal.
     if tx.now_ms < until_ms <= tx.now_ms + COOL_DOWN_MS:
         raise CompactionCoolDown(
-            f"session {state.session_id}: the last {len(recent)} compactions made its context no "
-            f"smaller; the next may begin in {(until_ms - tx.now_ms) / 1000:.0f} s",
+            f"session {state.session_id}: the last {len(recent)} compactions made its context "
+            f"hardly smaller; the next may begin in {(until_ms - tx.now_ms) / 1000:.0f} s",
             session_id=state.session_id,
             until_ms=until_ms,
             retry_after_ms=until_ms - tx.now_ms,
@@ -450,6 +455,19 @@ def _no_reduction(
     return f"the summary has about {summary.tokens:,} tokens and would replace {max(replaced, 0):,}"
 
 
+def _in_vain(job: statements.CompactionById, tokens_then: int, tokens_after: int) -> bool:
+    """Tell whether a committed compaction should have been left out.
+
+    It made the context hardly smaller, or leaves one that its caller will compact again at once.
+    What a person asks for is never in vain.
+    """
+    if job.trigger == MANUAL:
+        return False
+    if job.threshold_tokens is not None and tokens_after > job.threshold_tokens:
+        return True
+    return tokens_then - tokens_after < SAVED_SHARE_MIN * tokens_then
+
+
 def _commit(
     tx: Tx,
     job: statements.CompactionById,
@@ -475,6 +493,7 @@ def _commit(
         entry_id=entry_id,
         tokens=summary.tokens,
     )
+    tokens_then = estimate_context(tx, state)  # messages may have arrived since the job began
     receipt = attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
     save_state(tx, state)
     late = job.state != "running" or state.epoch != job.base_epoch + 1
@@ -489,6 +508,7 @@ def _commit(
         tokens_after=state.context_tokens,
         reason=job.reason if late else None,
         summary=None,
+        in_vain=int(_in_vain(job, tokens_then, state.context_tokens)),
     )
     assert settled == 1, f"compaction {job.compaction_id} was settled twice"
     sizes = (
@@ -524,6 +544,7 @@ def _settle(
         tokens_after=None,
         reason=reason,
         summary=summary.text,
+        in_vain=int(outcome == "rejected"),
     )
     _notify_operators(tx, job, f"compaction_{outcome}", f"changed nothing: {reason}")
     if job.state == "running":  # one that was given up has notified the user already

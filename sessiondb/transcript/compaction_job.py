@@ -51,15 +51,24 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     """A compaction in progress, by its owner's handle."""
 
     def __init__(
-        self, session: SessionHandle, *, trigger: str, keep_recent_tokens: int, timeout_s: float
+        self,
+        session: SessionHandle,
+        *,
+        trigger: str,
+        keep_recent_tokens: int,
+        threshold_tokens: int | None,
+        timeout_s: float,
     ) -> None:
         if keep_recent_tokens < 0 or not 0 < timeout_s < math.inf:
             raise InvalidInput(
                 "keep_recent_tokens cannot be negative, and timeout_s must be positive and finite"
             )
+        if threshold_tokens is not None and threshold_tokens < 0:
+            raise InvalidInput("threshold_tokens cannot be negative")
         self.session = session
         self._trigger = trigger
         self._keep_recent_tokens = keep_recent_tokens
+        self._threshold_tokens = threshold_tokens
         self._timeout_s = timeout_s
         self._job: Job | None = None
         self._span: list[bytes] = []
@@ -146,7 +155,12 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
 
         def begin(tx: Tx, choice: Choice) -> Job | None:
             self._job = None
-            job = compaction.begin(tx, choice, timeout_ms=round(self._timeout_s * 1000))
+            job = compaction.begin(
+                tx,
+                choice,
+                timeout_ms=round(self._timeout_s * 1000),
+                threshold_tokens=self._threshold_tokens,
+            )
             # Set here and not only by the caller: a caller that is cancelled while this commits
             # must give the job up. If COMMIT fails, giving up a missing job changes nothing.
             self._job = job

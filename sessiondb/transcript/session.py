@@ -311,6 +311,7 @@ class Session:
         *,
         trigger: str = "manual",
         keep_recent_tokens: int = KEEP_RECENT_TOKENS,
+        threshold_tokens: int | None = None,
         timeout_s: float = COMPACTION_TIMEOUT_S,
     ) -> CompactionJob:
         """Return a compaction job, to be used as an async context manager.
@@ -318,14 +319,21 @@ class Session:
         Inside the block nothing is locked. Summarise `job.messages`, then `job.commit(summary)`.
         Leaving the block without a commit gives the job up, whatever the reason.
 
+        `threshold_tokens`, if you compact contexts that are larger, tells the library when a
+        compaction was in vain: the next one would be due at once. After three in vain it refuses.
+
         Raises (on entering):
             SessionEnded: the session has ended.
             CompactionRunning: another job of this session is alive. A dead owner's is taken over.
-            CompactionCoolDown: the last ones made no progress.
+            CompactionCoolDown: the last three made the context hardly smaller.
             NothingToCompact: nothing lies before the entries that are to be kept.
         """
         return CompactionJob(
-            self, trigger=trigger, keep_recent_tokens=keep_recent_tokens, timeout_s=timeout_s
+            self,
+            trigger=trigger,
+            keep_recent_tokens=keep_recent_tokens,
+            threshold_tokens=threshold_tokens,
+            timeout_s=timeout_s,
         )
 
     async def undo_compaction(self) -> int:

@@ -345,7 +345,7 @@ def test_stuck_shows_channels_that_wait(world: World) -> None:
     "change",
     [
         f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE compaction_id LIKE 'tired%'",
-        "UPDATE compaction SET state = 'failed' WHERE compaction_id = 'tired-rejected-0'",
+        "UPDATE compaction SET in_vain = 0 WHERE compaction_id = 'tired-rejected-0'",
         "UPDATE compaction SET base_epoch = -1 WHERE compaction_id = 'tired-rejected-0'",
         "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
         "DELETE FROM compaction WHERE compaction_id IN ('tired-failed', 'tired-rejected-0')",

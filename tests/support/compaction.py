@@ -54,12 +54,18 @@ async def jobs(session: sessiondb.Session) -> list[tuple[str, bool, str | None]]
 
 
 def begin_in(
-    tx: Tx, session_no: int, *, trigger: str, keep_recent_tokens: int, timeout_ms: int
+    tx: Tx,
+    session_no: int,
+    *,
+    trigger: str,
+    keep_recent_tokens: int,
+    timeout_ms: int,
+    threshold_tokens: int | None = None,
 ) -> compaction.Job:
     """Choose a cut and begin its job in one transaction. (A `CompactionJob` needs two.)"""
     choice = compaction.choose(
         tx, session_no, trigger=trigger, keep_recent_tokens=keep_recent_tokens
     )
-    job = compaction.begin(tx, choice, timeout_ms=timeout_ms)
+    job = compaction.begin(tx, choice, timeout_ms=timeout_ms, threshold_tokens=threshold_tokens)
     assert job is not None, "nothing changes within a transaction"
     return job

@@ -28,7 +28,7 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import (
     COMPACTION_RENEWAL_FACTOR,
-    COOL_DOWN_AFTER_REJECTIONS,
+    COOL_DOWN_AFTER,
     COOL_DOWN_MS,
     MANUAL_SUMMARY_TOKENS_FLOOR,
 )
@@ -282,7 +282,7 @@ async def test_repeated_rejection_starts_a_cool_down_that_expires(
     db: sessiondb.SessionDB, clock: Clock
 ) -> None:
     session = await talk(db)
-    for _ in range(COOL_DOWN_AFTER_REJECTIONS):
+    for _ in range(COOL_DOWN_AFTER):
         assert (await db.commit_compaction(await begin(session), "")).outcome == "rejected"
     clock.now_ms += COOL_DOWN_MS // 2
     with pytest.raises(CompactionCoolDown, match=session.id) as refused:
@@ -290,9 +290,7 @@ async def test_repeated_rejection_starts_a_cool_down_that_expires(
     assert refused.value.retry
     assert refused.value.until_ms == clock.now_ms + COOL_DOWN_MS // 2
     assert refused.value.retry_after_ms == COOL_DOWN_MS // 2
-    assert [state for state, _, _ in await jobs(session)] == [
-        "rejected"
-    ] * COOL_DOWN_AFTER_REJECTIONS
+    assert [state for state, _, _ in await jobs(session)] == ["rejected"] * COOL_DOWN_AFTER
     await say(session, "q4")  # it never concerns an append
     clock.now_ms = refused.value.until_ms - 1
     with pytest.raises(CompactionCoolDown):
@@ -306,7 +304,7 @@ async def test_a_cool_down_survives_a_restart_and_is_shown_as_stuck(
 ) -> None:
     async with sessiondb.open(tmp_db, guard=False) as db:
         session = await talk(db)
-        for _ in range(COOL_DOWN_AFTER_REJECTIONS):
+        for _ in range(COOL_DOWN_AFTER):
             await db.commit_compaction(await begin(session), "")
     async with sessiondb.open(tmp_db, guard=False) as db:
         session = await db.session_by_id(session.id)
@@ -329,7 +327,7 @@ async def test_a_cool_down_lasts_from_the_last_rejection(
     session = await talk(db)
     slow = await begin(session)
     await db.fail_compaction(slow, "slow")
-    for _ in range(COOL_DOWN_AFTER_REJECTIONS - 1):
+    for _ in range(COOL_DOWN_AFTER - 1):
         await db.commit_compaction(await begin(session), "")
     clock.now_ms += MINUTE_MS
     await db.commit_compaction(slow, "")
@@ -340,7 +338,7 @@ async def test_a_cool_down_lasts_from_the_last_rejection(
 
 async def test_a_cool_down_concerns_one_session_and_epoch(db: sessiondb.SessionDB) -> None:
     session, other = await talk(db), await talk(db)
-    for _ in range(COOL_DOWN_AFTER_REJECTIONS):
+    for _ in range(COOL_DOWN_AFTER):
         await db.commit_compaction(await begin(session), "")
     with pytest.raises(CompactionCoolDown):
         await begin(session)
@@ -352,7 +350,7 @@ async def test_a_cool_down_concerns_one_session_and_epoch(db: sessiondb.SessionD
 @pytest.mark.parametrize("between", ["committed", "failed"])
 async def test_only_rejections_in_a_row_count(db: sessiondb.SessionDB, between: str) -> None:
     session = await talk(db, 8)
-    for number in range(COOL_DOWN_AFTER_REJECTIONS + 1):
+    for number in range(COOL_DOWN_AFTER + 1):
         if number == 1:
             middle = await begin(session, 300)
             await (
@@ -363,6 +361,64 @@ async def test_only_rejections_in_a_row_count(db: sessiondb.SessionDB, between: 
         else:
             await db.commit_compaction(await begin(session, 100), "")
     await begin(session)
+
+
+# A context of 1,000 tokens in vain: what is kept, the summary, and the caller's threshold.
+IN_VAIN = [
+    (850, 120, None),  # it saves 30 of 1,000 tokens
+    (960, 1, None),  # it saves 90 of 1,050, a bit less than a tenth
+    (300, 300, 500),  # it saves 400, and the next one is due at once
+]
+
+
+@pytest.mark.parametrize(("kept", "summary", "threshold"), IN_VAIN)
+async def test_a_summary_for_every_message_ends_after_three(
+    db: sessiondb.SessionDB, clock: Clock, kept: int, summary: int, threshold: int | None
+) -> None:
+    """A summariser that always writes about as much, and an agent that compacts by itself."""
+    session, other = await talk(db, 20), await talk(db, 20)
+    options = {"trigger": "threshold", "keep_recent_tokens": kept, "threshold_tokens": threshold}
+    paid = refused = 0
+    for number in range(12):
+        await say(session, f"more {number}", "and more")
+        try:
+            async with session.compact(**options) as job:
+                paid += 1
+                assert (await job.commit("S" * 4 * summary)).outcome == "committed"
+        except CompactionCoolDown:
+            refused += 1
+    assert (paid, refused) == (COOL_DOWN_AFTER, 12 - COOL_DOWN_AFTER)
+    assert [(line.session_id, line.what) for line in (await db.status()).stuck] == [
+        (session.id, "compaction cool-down")
+    ]
+    await begin(other, 100)
+    clock.now_ms += COOL_DOWN_MS
+    async with session.compact(**options):
+        pass
+
+
+async def test_a_compaction_that_saves_a_tenth_or_that_a_person_asked_for_is_not_in_vain(
+    db: sessiondb.SessionDB,
+) -> None:
+    for trigger, keep, text in (("threshold", 100, "S"), ("manual", 100, "S" * 400)):
+        session = await talk(db, 8)
+        for number in range(COOL_DOWN_AFTER + 2):
+            await say(session, f"more {number}", "and more")
+            async with session.compact(
+                trigger=trigger, keep_recent_tokens=keep, threshold_tokens=1_000
+            ) as job:
+                assert (await job.commit(text)).outcome == "committed"
+
+
+async def test_what_arrives_meanwhile_makes_no_compaction_vain(db: sessiondb.SessionDB) -> None:
+    session = await talk(db, 8)
+    for _ in range(COOL_DOWN_AFTER + 1):
+        async with session.compact(trigger="threshold", keep_recent_tokens=100) as job:
+            for number in range(8):
+                await say(session, f"meanwhile {number}", "and more")
+            result = await job.commit("S")
+        assert result.tokens_after is not None
+        assert result.tokens_after > result.tokens_before * 0.9
 
 
 async def test_a_commit_of_an_unknown_job_is_not_found(db: sessiondb.SessionDB) -> None:

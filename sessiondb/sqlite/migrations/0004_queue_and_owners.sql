@@ -193,6 +193,10 @@ CREATE TABLE channel_pause (
   reason            TEXT    NOT NULL,
   CONSTRAINT channel_pause_ends_later CHECK (until_ms >= begun_at_ms)
 ) STRICT, WITHOUT ROWID;
+-- A compaction that saves next to nothing counts for the cool-down as a rejected one does.
+ALTER TABLE compaction ADD COLUMN threshold_tokens INTEGER;
+ALTER TABLE compaction ADD COLUMN in_vain INTEGER NOT NULL DEFAULT 0;
+UPDATE compaction SET in_vain = 1 WHERE state = 'rejected';
 DROP VIEW stuck;
 CREATE VIEW stuck AS
 SELECT s.session_id, 'compaction overdue' AS what, c.compaction_id,
@@ -206,13 +210,14 @@ UNION ALL
 SELECT s.session_id, 'compaction cool-down', max(r.compaction_id),
        strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0 + 600, 'unixepoch'),
-       'the last three summaries made the context no smaller; compaction is refused until then'
+       'the last three made the context hardly smaller; compaction is refused until then'
 FROM session AS s JOIN compaction AS r ON r.session_no = s.session_no
 WHERE r.compaction_no IN
       (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
        ORDER BY l.compaction_no DESC LIMIT 3)
 GROUP BY s.session_no
-HAVING count(*) = 3 AND min(r.state = 'rejected') = 1 AND min(r.base_epoch) = s.epoch
+HAVING count(*) = 3 AND min(r.in_vain) = 1
+   AND min(r.base_epoch) + sum(r.state = 'committed') = s.epoch
    AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000
 UNION ALL
 SELECT NULL, 'channel ' || p.channel || ' waits', NULL,

@@ -7,16 +7,17 @@ WHERE c.session_no = :session_no AND c.state = 'running';
 
 -- name: recent
 -- Return a session's last jobs, newest first.
-SELECT compaction_id, state, base_epoch, finished_at_ms FROM compaction
+SELECT compaction_id, state, base_epoch, in_vain, finished_at_ms FROM compaction
 WHERE session_no = :session_no ORDER BY compaction_no DESC LIMIT :limit;
 
 -- name: begin, one row
 -- Insert a job. The partial unique index refuses a second running job of its session.
 INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, cut_no,
                         first_kept_no, tokens_before, instance_no, begun_at_ms, deadline_ms,
-                        deadline_max_ms)
+                        deadline_max_ms, threshold_tokens)
 VALUES (:compaction_id, :session_no, 'running', :trigger, :base_epoch, :cut_no, :first_kept_no,
-        :tokens_before, :instance_no, :now_ms, :deadline_ms, :deadline_max_ms);
+        :tokens_before, :instance_no, :now_ms, :deadline_ms, :deadline_max_ms,
+        :threshold_tokens);
 
 -- name: record, one row
 -- Insert a compaction that another program made, found in an imported or appended
@@ -31,7 +32,7 @@ VALUES (:compaction_id, :session_no, 'committed', 'import', :base_epoch, :first_
 -- Return a job, whatever its state.
 SELECT c.compaction_id, c.session_no, s.session_id, c.state, c.trigger, c.base_epoch, c.cut_no,
        c.first_kept_no, c.tokens_before, c.tokens_after, c.deadline_ms, c.deadline_max_ms, c.late,
-       c.epoch, c.reason, e.entry_id
+       c.epoch, c.reason, c.threshold_tokens, e.entry_id
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN entry AS e ON e.entry_no = c.entry_no
 WHERE c.compaction_id = :compaction_id;
@@ -50,7 +51,8 @@ RETURNING deadline_ms;
 -- name: settle, one row or none
 -- Record how a commit ended, once. This is the only completion path.
 UPDATE compaction SET state = :state, finished_at_ms = :now_ms, late = :late, epoch = :epoch,
-       entry_no = :entry_no, tokens_after = :tokens_after, reason = :reason, summary = :summary
+       entry_no = :entry_no, tokens_after = :tokens_after, reason = :reason, summary = :summary,
+       in_vain = :in_vain
 WHERE compaction_id = :compaction_id AND state NOT IN ('committed', 'superseded', 'rejected');
 
 -- name: by_entry

@@ -64,10 +64,11 @@ ON CONFLICT DO NOTHING;
 INSERT INTO compaction (compaction_no, compaction_id, session_no, state, trigger, base_epoch,
                         cut_no, first_kept_no, tokens_before, tokens_after, instance_no,
                         begun_at_ms, deadline_ms, deadline_max_ms, finished_at_ms, late, epoch,
-                        entry_no, reason, summary)
+                        entry_no, reason, summary, threshold_tokens, in_vain)
 VALUES (:compaction_no, :compaction_id, :session_no, :state, :trigger, :base_epoch, :cut_no,
         :first_kept_no, :tokens_before, :tokens_after, :instance_no, :begun_at_ms, :deadline_ms,
-        :deadline_max_ms, :finished_at_ms, :late, :epoch, :entry_no, :reason, :summary)
+        :deadline_max_ms, :finished_at_ms, :late, :epoch, :entry_no, :reason, :summary,
+        :threshold_tokens, :in_vain)
 ON CONFLICT DO NOTHING;
 
 -- name: put_import_file, one row or none

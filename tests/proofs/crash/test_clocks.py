@@ -24,7 +24,7 @@ from sessiondb import CompactionCoolDown, process
 from sessiondb.gateway import leases, outbox
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
-from sessiondb.limits import COOL_DOWN_AFTER_REJECTIONS, INBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS_MAX
+from sessiondb.limits import COOL_DOWN_AFTER, INBOX_ATTEMPTS_MAX, RETRY_PAUSE_MS_MAX
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.alive_file import SUFFIX, name_of
@@ -148,7 +148,7 @@ async def test_a_clock_set_back_does_not_prolong_a_cool_down(tmp_db: Path, wall:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY)
         await session.append_many([user("question " * 50), reply("answer " * 50)])
-        for _ in range(COOL_DOWN_AFTER_REJECTIONS):
+        for _ in range(COOL_DOWN_AFTER):
             async with session.compact(trigger="threshold", keep_recent_tokens=1) as job:
                 assert (await job.commit("")).outcome == "rejected"
         with pytest.raises(CompactionCoolDown):

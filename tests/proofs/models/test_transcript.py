@@ -75,6 +75,7 @@ kinds = st.sampled_from(
     ]
 )
 triggers = st.sampled_from(["manual", "threshold"])
+thresholds = st.sampled_from([None, None, 30])
 keeps = st.sampled_from([0, 1, 5, 10, 10, 20, 20, 40, 10_000])
 # A short one, a blank one, and one that is longer than most texts that it replaces.
 summaries = st.sampled_from(["S", "S", "S", "", " \n", "L"])
@@ -305,11 +306,13 @@ class Machine(RuleBasedStateMachine):
 
     # -- compaction --------------------------------------------------------------------------
 
-    @rule(pick=numbers, trigger=triggers, keep=keeps)
-    def begin(self, pick: int, trigger: str, keep: int) -> None:
-        self._begin(self.pair(pick), trigger, keep)
+    @rule(pick=numbers, trigger=triggers, keep=keeps, threshold=thresholds)
+    def begin(self, pick: int, trigger: str, keep: int, threshold: int | None) -> None:
+        self._begin(self.pair(pick), trigger, keep, threshold)
 
-    def _begin(self, pair: Pair, trigger: str, keep: int) -> Job | None:
+    def _begin(
+        self, pair: Pair, trigger: str, keep: int, threshold: int | None = None
+    ) -> Job | None:
         session_no = pair.handle.ref.session_no
         assert self.db is not None
         backend = self.db.backend
@@ -317,14 +320,19 @@ class Machine(RuleBasedStateMachine):
         async def begin() -> tuple[compaction.Job, list[bytes]]:
             job = await backend.write(
                 lambda tx: begin_in(
-                    tx, session_no, trigger=trigger, keep_recent_tokens=keep, timeout_ms=TIMEOUT_MS
+                    tx,
+                    session_no,
+                    trigger=trigger,
+                    keep_recent_tokens=keep,
+                    timeout_ms=TIMEOUT_MS,
+                    threshold_tokens=threshold,
                 ),
                 op="begin",
             )
             return job, await backend.read(lambda tx: compaction.read_span(tx, job), op="span")
 
         done = self.both(
-            lambda: pair.model.begin(trigger, keep, self.now_ms, TIMEOUT_MS),
+            lambda: pair.model.begin(trigger, keep, self.now_ms, TIMEOUT_MS, threshold),
             lambda: self.call(begin),
         )
         if done is None:
@@ -586,6 +594,10 @@ def _a_failed_reply_is_an_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cut, "_is_usable", lambda reply: True)
 
 
+def _a_committed_job_is_never_in_vain(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(compaction, "_in_vain", lambda job, tokens_then, tokens_after: False)
+
+
 def _late_commit_ignored(patch: pytest.MonkeyPatch) -> None:
     overtaken = compaction._overtaken_by
     patch.setattr(
@@ -656,6 +668,7 @@ ENOUGH_RULES = {
     _cut_moved_by_one: ("append", "converse", "compact"),
     _calls_and_results_are_not_matched: ("append", "converse", "compact"),
     _a_failed_reply_is_an_answer: ("append", "converse", "compact"),
+    _a_committed_job_is_never_in_vain: ("append", "begin", "commit"),
     _late_commit_ignored: ("converse", "begin", "give_up", "commit_late"),
     _overtaken_is_not_noticed: ("converse", "overtake"),
     _epoch_not_bumped: ("converse", "begin", "commit"),
@@ -679,6 +692,7 @@ NOTICED_BY = {
         _cut_moved_by_one,
         _calls_and_results_are_not_matched,
         _a_failed_reply_is_an_answer,
+        _a_committed_job_is_never_in_vain,
         _late_commit_ignored,
         _overtaken_is_not_noticed,
         _entries_counted_twice,

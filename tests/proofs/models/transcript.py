@@ -89,6 +89,8 @@ class Job:
     epoch: int | None = None
     item: Item | None = None
     late: bool = False
+    threshold: int | None = None
+    in_vain: bool = False
 
 
 class Refused(Exception):
@@ -293,13 +295,13 @@ class Session:
         self.epochs.append(Epoch(reason, boundary, kept))
         self.boundary, self.kept = boundary, kept
 
-    def _estimate(self) -> None:
+    def _estimated(self) -> int:
         before, after = span_of(self.head, self.boundary, self.kept)
         summary = self.boundary.tokens if self.boundary is not None else 0
-        self.tokens, self.fresh = (
-            summary + sum(item.tokens for item in before + after if item.is_message),
-            False,
-        )
+        return summary + sum(item.tokens for item in before + after if item.is_message)
+
+    def _estimate(self) -> None:
+        self.tokens, self.fresh = self._estimated(), False
 
     def _live(self) -> None:
         if self.ended:
@@ -363,25 +365,39 @@ class Session:
 
     # -- compaction --------------------------------------------------------------------------
 
-    def begin(self, trigger: str, keep_tokens: int, now_ms: int, timeout_ms: int) -> Job:
+    def begin(
+        self,
+        trigger: str,
+        keep_tokens: int,
+        now_ms: int,
+        timeout_ms: int,
+        threshold: int | None = None,
+    ) -> Job:
         self._live()
         running = next((job for job in self.jobs if job.state == "running"), None)
         if running is not None and now_ms < running.deadline_ms:
             raise Refused("CompactionRunning")
         last = [job for job in self.jobs if job is not running][-COOL_DOWN_AFTER:]
-        rejected = [job for job in last if job.state == "rejected" and job.base_epoch == self.epoch]
         if (
             running is None
-            and len(rejected) == COOL_DOWN_AFTER
-            and now_ms < max(job.finished_ms for job in rejected) + COOL_DOWN_MS
+            and self._only_in_vain(last)
+            and now_ms < max(job.finished_ms for job in last) + COOL_DOWN_MS
         ):
             raise Refused("CompactionCoolDown")
         job = self._choose(trigger, keep_tokens)
+        job.threshold = threshold
         if running is not None:
             running.state, running.finished_ms = "expired", now_ms
         job.deadline_ms = now_ms + timeout_ms
         self.jobs.append(job)
         return job
+
+    def _only_in_vain(self, last: Sequence[Job]) -> bool:
+        """Three in a row were in vain, and nothing but they began an epoch meanwhile."""
+        if len(last) < COOL_DOWN_AFTER or not all(job.in_vain for job in last):
+            return False
+        began = {job.epoch for job in last if job.epoch is not None}
+        return began == set(range(min(job.base_epoch for job in last) + 1, self.epoch + 1))
 
     def messages(self) -> list[Item]:
         """The messages of the context, with hidden ones and those that a reset left out."""
@@ -441,18 +457,24 @@ class Session:
             return job.state
         was_running, job.finished_ms = job.state == "running", now_ms
         if not summary.strip():
-            job.state = "rejected"
+            job.state, job.in_vain = "rejected", True
         elif self.ended or self._overtaken(job):
             job.state = "superseded"
         elif not self._reduces(job, summary):
-            job.state = "rejected"
+            job.state, job.in_vain = "rejected", True
         else:
             job.late = not was_running or self.epoch != job.base_epoch
             path = [item for item in path_to(self.head) if item.is_message]
             kept = job.kept
             if kept is None and job.covered is not None:
                 kept = next(iter(path[len(job.covered) :]), None)
+            tokens_then = self._estimated()
             job.item = self._begin_at("compaction", summary, kept)
+            saved = tokens_then - self.tokens
+            job.in_vain = job.trigger != "manual" and (
+                saved < tokens_then / 10
+                or (job.threshold is not None and self.tokens > job.threshold)
+            )
             job.epoch, job.state = self.epoch, "committed"
         return job.state
 

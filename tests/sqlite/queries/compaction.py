@@ -52,6 +52,7 @@ def settling(name: str, **columns: Any) -> dict[str, Any]:
         "tokens_after": None,
         "reason": "why",
         "summary": None,
+        "in_vain": 0,
     }
     return settled | columns
 
@@ -166,6 +167,7 @@ CHANGES = [
         {
             "compaction busy": {
                 "state": "rejected",
+                "in_vain": 1,
                 "finished_at_ms": NOW,
                 "reason": "the summary is empty",
                 "summary": " ",
