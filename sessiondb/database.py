@@ -24,10 +24,9 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 import anyio
-import anyio.to_thread
 from pydantic import BaseModel
 
-from . import events
+from . import events, threads
 from .backend import Backend, ReadTx, Tx
 from .clock import now_ms
 from .errors import InvalidInput, before_the_write
@@ -509,7 +508,7 @@ class SessionDB:
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""
         rows = await self.read("held", lambda tx: tx.all("recovery.held"))
-        return await anyio.to_thread.run_sync(status.holdings, rows, self.backend)
+        return await threads.run(status.holdings, rows, self.backend)
 
     # -- outbox --------------------------------------------------------------------------------
 
@@ -798,7 +797,7 @@ class SessionDB:
             now_ms=at_ms,
         )
         snapshot = await self.read("status", read)
-        described = await anyio.to_thread.run_sync(status.with_liveness, snapshot, self.backend)
+        described = await threads.run(status.with_liveness, snapshot, self.backend)
         return dataclasses.replace(described, concerns=stats["concerns"])
 
 

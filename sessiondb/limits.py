@@ -160,6 +160,10 @@ STEP_MS = 5.0
 # gigabyte waits for minutes. A caller that asks for more asks in a loop.
 MAINTENANCE_TASKS_MAX = 16
 
+# Threads of one event loop that encode, read files or wait for a backup. As many as anyio's
+# own limit, which is the application's. The backups that wait leave room for the others.
+THREADS_MAX = 40
+
 
 # `sessiondb query`. A value: twice the largest entry, so that hex() of one still fits.
 # Memory of SQLite: for a sort or a subquery of a person's own. Output: bytes that wait in

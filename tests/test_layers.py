@@ -43,6 +43,7 @@ FLOORS: list[set[str]] = [
         "models",
         "process",
         "statements",
+        "threads",
     },
     {"batching", "events", "messages", "paging"},
     {"transcript"},

@@ -41,10 +41,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import anyio
-import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessiondb import clock, events, process
+from sessiondb import clock, events, process, threads
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
@@ -151,7 +150,7 @@ async def _not_alive(
     after_no = 0
     while True:
         page = await db.read("recover.look", partial(open_instances, after_no=after_no))
-        lives = await anyio.to_thread.run_sync(db.backend.liveness, page)
+        lives = await threads.run(db.backend.liveness, page)
         dead += [row for row, alive in zip(page, lives, strict=True) if alive is False]
         unknown += [row for row, alive in zip(page, lives, strict=True) if alive is None]
         if len(page) < RECOVER_AT_ONCE:

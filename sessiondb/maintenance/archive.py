@@ -38,10 +38,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import anyio
-import anyio.to_thread
-
-from sessiondb import events
+from sessiondb import events, threads
 from sessiondb.backend import AnyStatement, Backend, ReadTx, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound, StoreDamaged
@@ -160,7 +157,7 @@ async def begin(
             found.append(archive_format.encode(BINDING, bindings, encoding))
         return found
 
-    chunks = await anyio.to_thread.run_sync(encode) if keep_archive else []
+    chunks = await threads.run(encode) if keep_archive else []
     keys = json.dumps([row.session_key for row in bindings], ensure_ascii=False)
 
     def body(tx: Tx) -> tuple[int | None, str | None]:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.to_thread
 
+from sessiondb import threads
 from sessiondb.backend import AnyStatement, Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
 from sessiondb.errors import ConstraintFailed, InvalidInput, StoreBusy, StoreDamaged
@@ -116,7 +116,7 @@ async def read_chunk(
     )
     if chunk is None:
         return None
-    columns, rows = await anyio.to_thread.run_sync(
+    columns, rows = await threads.run(
         archive_format.decode,
         chunk,
         row.encoding,
@@ -153,7 +153,7 @@ async def write_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
         while page := await backend.read(
             _reading(backend, table, row.session_no, after), op="archive.read"
         ):
-            chunk = await anyio.to_thread.run_sync(
+            chunk = await threads.run(
                 archive_format.encode, table, page, row.encoding, _pause_s(backend)
             )
             await backend.step(
@@ -189,7 +189,7 @@ async def _resume_at(backend: Backend, row: statements.ArchiveGet) -> tuple[str,
     chunk_no, chunk = await backend.read(last, op="archive.where")
     if chunk is None or chunk.what not in PAGED:
         return PAGED[0], _first(PAGED[0], row.session_no), chunk_no
-    _, rows = await anyio.to_thread.run_sync(
+    _, rows = await threads.run(
         archive_format.decode, chunk, row.encoding, row.session_no, row.session_id
     )
     return chunk.what, rows[-1][KEY[chunk.what]], chunk_no
@@ -214,7 +214,7 @@ async def compare(backend: Backend, row: statements.ArchiveGet) -> None:
         page = await backend.read(
             _reading(backend, what, row.session_no, after[what]), op="archive.compare"
         )
-        if not await anyio.to_thread.run_sync(_same, columns, rows, page, _pause_s(backend)):
+        if not await threads.run(_same, columns, rows, page, _pause_s(backend)):
             raise _differs(row, f"rows of {what} after {after[what]}")
         after[what] = rows[-1][KEY[what]]
         if backend.is_busy:

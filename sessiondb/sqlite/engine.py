@@ -22,9 +22,9 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import anyio.lowlevel
-import anyio.to_thread
 import apsw
 
+from sessiondb import threads
 from sessiondb.backend import ReadTx, Step, Tx
 from sessiondb.errors import (
     NotExecuted,
@@ -107,7 +107,7 @@ class SqliteBackend:
             return cls(parts)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(parts.close)
+                await threads.run(parts.close)
             raise
 
     async def close(self) -> None:
@@ -117,7 +117,7 @@ class SqliteBackend:
         """
         self._refuse_after_fork()
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._parts.close)
+            await threads.run(self._parts.close)
 
     # -- the seam ----------------------------------------------------------------------
 
@@ -260,11 +260,11 @@ class SqliteBackend:
         # `outcome` would never be set.
         threading.Thread(target=run, name="sessiondb-backup", daemon=True).start()
         try:
-            return await anyio.to_thread.run_sync(outcome.result, abandon_on_cancel=True)
+            return await threads.run(outcome.result, abandon_on_cancel=True)
         except anyio.get_cancelled_exc_class():
             abandoned.set()
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(outcome.exception)
+                await threads.run(outcome.exception)
             raise
 
     async def incremental_vacuum(self, pages: int) -> int:

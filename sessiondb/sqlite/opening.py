@@ -19,9 +19,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio.to_thread
 import apsw
 
+from sessiondb import threads
 from sessiondb.errors import NewerSchema, NotASessionDB, OpenError
 from sessiondb.limits import Limits
 
@@ -78,7 +78,7 @@ async def start(path: str | os.PathLike[str], settings: Settings) -> Parts:
             started[0].stop()
 
     try:
-        await anyio.to_thread.run_sync(run)
+        await threads.run(run)
     except BaseException:
         # Critical section "abandoned opening". Lock: none. Invariant: if no caller gets the
         # parts, somebody stops them. The helper thread may still be opening. Each side does

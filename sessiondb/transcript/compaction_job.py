@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import anyio
 
+from sessiondb import threads
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import (
@@ -178,7 +179,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 owner = running.owner
                 if owner is None:
                     raise
-                [alive] = await anyio.to_thread.run_sync(db.backend.liveness, [owner])
+                [alive] = await threads.run(db.backend.liveness, [owner])
                 if alive is not False:
                     raise
                 logger.warning(

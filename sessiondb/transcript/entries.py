@@ -23,9 +23,9 @@ from enum import IntEnum
 from functools import partial
 from typing import Any, Final, TypedDict, TypeVar
 
-import anyio.to_thread
 from pydantic import BaseModel
 
+from sessiondb import threads
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, before_the_write
 from sessiondb.json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
@@ -488,7 +488,7 @@ async def prepare_decoded(
 async def off_loop(encode: Callable[[], T]) -> T:
     """Encode what is to be written on a worker thread. Cancelled, the write was not executed."""
     with before_the_write():
-        return await anyio.to_thread.run_sync(encode)
+        return await threads.run(encode)
 
 
 def _check_key(key: object) -> None:

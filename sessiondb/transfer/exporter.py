@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.to_thread
 
+from sessiondb import threads
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput
@@ -94,9 +94,7 @@ async def export(
         InvalidInput: the destination cannot be created, or is not a folder.
     """
     try:
-        folder, single = await anyio.to_thread.run_sync(
-            _destination, os.fspath(dest), session_no is not None
-        )
+        folder, single = await threads.run(_destination, os.fspath(dest), session_no is not None)
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         why = getattr(error, "strerror", None) or error
         raise InvalidInput(
@@ -308,7 +306,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
         owner = {row.agent_id} if row.agent_id is not None else set()
         first_of_agent = bool(owner - seen)
         # One index may hold the keys of several agents, in whatever folder it is.
-        keys = await anyio.to_thread.run_sync(keys_in, content, row.agent_id)
+        keys = await threads.run(keys_in, content, row.agent_id)
         bindings: dict[str, statements.ImportFileBindingsOfAgent] = {}
         for agent_id in sorted(owner | {key.agent_id for key in keys}):
             bindings |= await _bindings(backend, agent_id)
@@ -317,7 +315,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
         renewed = partial(
             renew_index, content, row.agent_id, bindings, names, folder, with_new=first_of_agent
         )
-        found.append((safe_name(row.name), await anyio.to_thread.run_sync(renewed)))
+        found.append((safe_name(row.name), await threads.run(renewed)))
         seen |= owner
     for (agent_id,) in await backend.read(
         lambda tx: tx.tuples("import_file.agents"), op="export.index"
@@ -398,17 +396,17 @@ class _Files:
         notes = (note,) if note is not None else ()
         output: _Output | None = None
         try:
-            output = await anyio.to_thread.run_sync(_Output.begin, self, path)
+            output = await threads.run(_Output.begin, self, path)
             waiting: list[bytes] = []
             size = 0
             async for part in content:
                 waiting.append(part)
                 size += len(part)
                 if size >= MIB:
-                    await anyio.to_thread.run_sync(output.add, waiting)
+                    await threads.run(output.add, waiting)
                     waiting, size = [], 0
-            await anyio.to_thread.run_sync(output.add, waiting)
-            status = await anyio.to_thread.run_sync(output.place)
+            await threads.run(output.add, waiting)
+            status = await threads.run(output.place)
         except UnreadableFile as error:
             return ExportedFile(path, name, session_id, "failed", notes=(*notes, str(error)))
         except FileExistsError:
@@ -435,7 +433,7 @@ class _Files:
         finally:
             if output is not None:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(output.discard)
+                    await threads.run(output.discard)
         redacted = counted(output.redacted)
         return ExportedFile(
             path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes, redacted

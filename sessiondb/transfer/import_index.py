@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
-
+from sessiondb import threads
 from sessiondb.backend import Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
@@ -48,7 +47,7 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
             state.notes.append(REDACTED_BEFORE)
             return
         assert before.content is not None, "an index is kept whole"
-        await anyio.to_thread.run_sync(index.take, before.content)
+        await threads.run(index.take, before.content)
     state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
     agent_id = index.file.agent_id or agent_in(index.entries)
     planned = await _plan_keys(run, index, before, agent_id)
@@ -89,7 +88,7 @@ async def _plan_keys(
         if state.entries_new and state.session_id is not None
     }
     content = before.content if before is not None else None
-    return await anyio.to_thread.run_sync(plan_keys, index, content, targets, agent_id, new_ids)
+    return await threads.run(plan_keys, index, content, targets, agent_id, new_ids)
 
 
 async def _bind(run: ImportRun, page: list[Binding]) -> tuple[int, list[str]]:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import anyio.to_thread
-
+from sessiondb import threads
 from sessiondb.backend import Backend, ReadTx
 
 from .folder_scan import SourceFile
@@ -56,7 +55,7 @@ async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[File
     records = {
         row.path: row for row in await _rows(backend, _known_page, sorted(elsewhere))
     } | known
-    return await anyio.to_thread.run_sync(_plan_files, files, known, by_inode, records)
+    return await threads.run(_plan_files, files, known, by_inode, records)
 
 
 def _known_page(paths: str) -> Callable[[ReadTx], list[statements.ImportFileKnown]]:

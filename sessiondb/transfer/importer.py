@@ -26,8 +26,8 @@ from dataclasses import replace
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
+from sessiondb import threads
 from sessiondb.backend import Backend, Tx
 from sessiondb.errors import InvalidInput, SessionDBError
 from sessiondb.models import FileReceipt, FileStatus, ImportReport
@@ -65,13 +65,13 @@ async def import_path(
         StoreFull, OutcomeUnknown, ...: the database failed. Import again to continue.
     """
     try:
-        scanned = await anyio.to_thread.run_sync(scan, os.fspath(path), protect)
+        scanned = await threads.run(scan, os.fspath(path), protect)
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         why = getattr(error, "strerror", None) or error
         raise InvalidInput(
             f"{os.fspath(path)}: cannot be imported: {why}. Check the path.", path=os.fspath(path)
         ) from error
-    indexes = await anyio.to_thread.run_sync(read_indexes, scanned.indexes, redactor)
+    indexes = await threads.run(read_indexes, scanned.indexes, redactor)
     files = with_index_ids(scanned.transcripts, indexes)
     everything = [*files, *scanned.indexes]
     total = (len(everything), sum(file.bytes for file in everything))
@@ -126,7 +126,7 @@ class _Transcripts:
         to_read = [plan for plan in plans if plan.first_path is None]
         # Closed at the end, because it holds a file open.
         with contextlib.closing(read_packs(to_read, self.run.redactor)) as packs:
-            pack = await anyio.to_thread.run_sync(next, packs, None)
+            pack = await threads.run(next, packs, None)
             while pack is not None:
                 pack = await self._commit_and_read_on(pack, packs)
         for plan in plans:
@@ -139,7 +139,7 @@ class _Transcripts:
         failure: SessionDBError | None = None
 
         async def read_on() -> None:
-            following.append(await anyio.to_thread.run_sync(next, packs, None))
+            following.append(await threads.run(next, packs, None))
 
         async with anyio.create_task_group() as group:
             group.start_soon(read_on)

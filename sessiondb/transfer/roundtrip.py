@@ -21,8 +21,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import anyio.to_thread
-
+from sessiondb import threads
 from sessiondb.backend import Backend
 from sessiondb.limits import MIB
 from sessiondb.transcript.context import read_context
@@ -60,17 +59,17 @@ async def compare_with_file(
         final_newline=bool(row.final_newline),
     ):
         if len(part) > MIB:
-            await anyio.to_thread.run_sync(digest.update, part)
+            await threads.run(digest.update, part)
         else:
             digest.update(part)
     try:
-        content = await anyio.to_thread.run_sync(_read, path, row.bytes)
+        content = await threads.run(_read, path, row.bytes)
     except (PrefixChanged, UnreadableFile, OSError) as error:
         return [f"not verified: {error}"]
     if (mark := mark_in(row.note)) is not None:
         if redactor is None:
             return ["not verified: it was imported with --redact; verify with the same options"]
-        content = await anyio.to_thread.run_sync(_redacted, content, mark.from_byte, redactor)
+        content = await threads.run(_redacted, content, mark.from_byte, redactor)
     differences = []
     if digest.digest() != hashlib.sha256(content).digest():
         differences.append("its export differs from the file")
@@ -80,10 +79,10 @@ async def compare_with_file(
     if row.session_last_seq != row.entries or undone is not None:
         return differences  # the session has entries of its own, so its context is not the file's
     stored = await backend.read(lambda tx: read_context(tx, session_no), op="import.verify")
-    read = await anyio.to_thread.run_sync(_context_of, content)
+    read = await threads.run(_context_of, content)
     if read is not None:
         try:
-            parts = await anyio.to_thread.run_sync(_decoded, stored.parts)
+            parts = await threads.run(_decoded, stored.parts)
         except ValueError as error:
             return [
                 *differences,
