@@ -58,10 +58,11 @@ from tests.support.gateway_child import (
 )
 
 from .lag import measure
-from .trouble_makers import NO_ANSWERS, NO_RECEIPTS, disturb, stray
+from .trouble_makers import NO_ANSWERS, NO_RECEIPTS, disturb, fill_pool, stray
 from .troubles import (
     ATTIC_LANE,
     DEAD_CHANNEL,
+    FULL_POOL,
     PARKED_LANE,
     STRAY_HANDLER,
     STRAY_SENDER,
@@ -188,6 +189,7 @@ class SoakGateway(Child):
                 "drop": self.drop_archives,
                 "run": self.run_for_a_while,
                 "channel": self.set_channel,
+                "fill": self.fill_pool,
             }.get(command["do"])
             if work is not None:
                 self.group.start_soon(work, command)
@@ -273,6 +275,24 @@ class SoakGateway(Child):
         say("met", trouble=UNPARKED)
         with anyio.move_on_after(command["s"]):
             await self.db.run_lane(command["lane"], self.think, settings=lanes)
+
+    async def fill_pool(self, command: dict[str, Any]) -> None:
+        """Have the application block all of its threads for a while."""
+
+        async def use() -> None:
+            await self.db.recover()
+            await self.db.held()
+            await self.db.status()
+            session = await self.db.session("agent:main:soak:pool")
+            await session.pin()  # or retention may end it right now
+            await session.append({"role": "user", "content": "x" * 100_000})
+            await session.context()
+            await session.reset()
+
+        if await fill_pool(command["s"], use):
+            say("met", trouble=FULL_POOL)
+        else:
+            say("waits for the pool")
 
     async def set_channel(self, command: dict[str, Any]) -> None:
         self.settings.dead_channel = command["dead"]

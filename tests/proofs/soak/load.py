@@ -33,6 +33,7 @@ from .troubles import (
     CLOCK_FORWARD,
     CONTAINER,
     DEAD_CHANNEL,
+    FULL_POOL,
     INTERRUPTIONS,
     ORDERLY_STOP,
     PARKED,
@@ -146,6 +147,8 @@ class Soak:
                 self.met.calls[TURNS] += 1
         elif saw == "delivered":
             self.met.calls[SENDS] += 1
+        elif saw == "waits for the pool":
+            self.fail("threads of others", f"{member.name} waits for the application's threads")
         elif saw == "disturbed":
             self.met.calls[INTERRUPTIONS] += line["looked"]
             self.met.times.update(line["done"])
@@ -223,6 +226,7 @@ class Soak:
             self._park,
             self._run_parked,
             self._down_channel,
+            self._fill_pool,
             self._set_clock_forward,
             self._set_clock_back,
             self._look_on,
@@ -439,6 +443,19 @@ class Soak:
                     await asyncio.sleep(self.chance.uniform(*self.plan.dead_channel_s))
 
         await self._every(self.plan.spans[DEAD_CHANNEL], down)
+
+    async def _fill_pool(self) -> None:
+        """Take the threads of one gateway's application. Of the elder from the beginning.
+
+        So what it holds does not grow later, when its pool has been full for the first time.
+        """
+
+        async def fill() -> None:
+            member = self.chance.choice([self.elder, self.mortal])
+            member.send("fill", s=self.chance.uniform(*self.plan.pool_s))
+
+        self.elder.send("fill", s=0.0)
+        await self._every(self.plan.spans[FULL_POOL], fill)
 
     async def _set_clock_forward(self) -> None:
         await self._every(self.plan.spans[CLOCK_FORWARD], lambda: self._set_clock(1))

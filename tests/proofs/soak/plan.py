@@ -15,6 +15,7 @@ from .troubles import (
     CLOCK_FORWARD,
     CONTAINER,
     DEAD_CHANNEL,
+    FULL_POOL,
     ORDERLY_STOP,
     PARKED,
     REQUEUE,
@@ -62,6 +63,7 @@ SPANS: dict[str, Span] = {
     PARKED: (3.0, 9.0),
     UNPARKED: (20.0, 60.0),
     DEAD_CHANNEL: (20.0, 60.0),
+    FULL_POOL: (10.0, 30.0),
     CLOCK_FORWARD: (15.0, 45.0),
     CLOCK_BACK: (15.0, 45.0),
 }
@@ -132,6 +134,7 @@ class Plan:
     parked_priority: int = 30  # behind all lanes that people wait in. 5: before cron
     unparked_s: Span = (3.0, 8.0)  # for so long somebody runs the lane that nobody ran
     dead_channel_s: Span = (5.0, 20.0)
+    pool_s: Span = (1.0, 5.0)
     clock_step_s: Span = (0.5, 8.0)
     clock_within_s: float = 20.0  # of the machine's
     broken: tuple[str, ...] = ()
@@ -196,12 +199,14 @@ def short(folder: Path, **changes: object) -> Plan:
             PARKED: (0.3, 0.6),
             UNPARKED: (0.6, 1.0),
             DEAD_CHANNEL: (0.5, 0.8),
+            FULL_POOL: (0.5, 1.0),
             CLOCK_FORWARD: (0.4, 0.8),
             CLOCK_BACK: (0.4, 0.8),
         },
         heartbeats=15,
         unparked_s=(0.5, 1.0),
         dead_channel_s=(0.3, 0.6),
+        pool_s=(0.1, 0.3),
         clock_step_s=(0.5, 3.0),
         messages_min=40,
         backups_min=1,

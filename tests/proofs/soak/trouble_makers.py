@@ -5,9 +5,15 @@ Each trouble that comes is said on the pipe (`met`), after it is certain that it
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 
 from sessiondb.backend import Tx
 from sessiondb.clock import iso_from_ms
@@ -32,6 +38,11 @@ STATEMENTS = {
 }
 transaction.statements().update({name: Prepared(name, sql) for name, sql in STATEMENTS.items()})
 
+# As asyncio makes it: a few more than processors, and 32 at most.
+DEFAULT_EXECUTOR_THREADS = 32
+# Nothing that does not wait for the pool takes so long, however busy the machine is.
+POOL_S_MAX = 60.0
+
 NO_ANSWERS: tuple[Callable[[], Any], ...] = (lambda: "an answer", lambda: None, object, dict)
 NO_RECEIPTS: tuple[Callable[[], Any], ...] = (lambda: 17, lambda: b"a receipt", object, dict)
 
@@ -42,6 +53,31 @@ async def stray(chance: random.Random) -> None:
     if cancellation._trio() is None:
         ways += [of_a_task, of_oneself]
     await chance.choice(ways)()
+
+
+async def fill_pool(seconds: float, use: Callable[[], Awaitable[None]]) -> bool:
+    """Occupy all threads that are the application's, and use the library meanwhile.
+
+    False if that waits for one of them. Under asyncio both pools are taken: anyio's, and that
+    of `asyncio.to_thread`.
+    """
+    release = threading.Event()
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    async with anyio.create_task_group() as group:
+        for _ in range(int(limiter.total_tokens)):
+            group.start_soon(anyio.to_thread.run_sync, release.wait)
+        if cancellation._trio() is None:
+            for _ in range(DEFAULT_EXECUTOR_THREADS):
+                group.start_soon(asyncio.to_thread, release.wait)
+        try:
+            while limiter.available_tokens:
+                await anyio.lowlevel.checkpoint()
+            with anyio.move_on_after(POOL_S_MAX) as scope:
+                await use()
+            await anyio.sleep(seconds)
+        finally:
+            release.set()
+    return not scope.cancelled_caught
 
 
 def disturb(tx: Tx, seed: int, shares: dict[str, float]) -> tuple[int, list[str]]:
