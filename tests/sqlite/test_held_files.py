@@ -13,12 +13,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import anyio
 import apsw
 import pytest
 
 from sessiondb.errors import NewerSchema, StoreFailed, outcome_of
 from sessiondb.limits import Limits
 from sessiondb.sqlite import SqliteBackend, schema
+from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.connection import drain
 from tests.support.engine import count, held_writer, insert, opened, other_process, until
 
@@ -235,6 +237,64 @@ async def test_a_release_that_has_the_file_open_stops_when_a_newer_one_migrates_
         [(rows,)] = drain(other, "SELECT count(*) FROM instance WHERE program = 'refused'")
         other.close()
     assert rows == 0
+
+
+@pytest.mark.parametrize("when", ["before BEGIN", "while it waits", "before the WAL is named"])
+async def test_no_commit_follows_a_migration_whenever_it_comes(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Not even one that only names the WAL."""
+    newer = schema.SCHEMA_VERSION + 1
+    foresee, notice = Checkpointer.starts_over, Checkpointer.has_started_over
+    seen: list[object] = []
+
+    def migrate() -> None:
+        drain(other, f"PRAGMA user_version = {newer}")
+        drain(other, "UPDATE instance SET program = 'migrated' WHERE program = 'one'")
+        seen.extend(drain(other, "PRAGMA data_version"))  # moves when another one commits
+
+    def before_begin(self: Checkpointer, connection: apsw.Connection) -> bool:
+        foreseen = foresee(self, connection)
+        if when == "before BEGIN" and not seen:
+            migrate()
+        return foreseen
+
+    def after_commit(self: Checkpointer, connection: apsw.Connection) -> bool:
+        started_over = notice(self, connection)
+        if when == "before the WAL is named" and not seen:
+            migrate()
+            return True
+        return started_over
+
+    async with opened(tmp_db, limits=Limits(wal_fold_s=3_600)) as backend:
+        for name in ("one", "two"):
+            await backend.write(insert(name), op="append")
+        other = apsw.Connection(str(tmp_db))
+        drain(other, "SELECT * FROM instance")
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpointer, "starts_over", before_begin)
+            patch.setattr(Checkpointer, "has_started_over", after_commit)
+            if when == "while it waits":
+                drain(other, "BEGIN IMMEDIATE")
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(refused_by_a_newer_schema, backend, newer)
+                    await until(lambda: backend.stats()["writer"]["busy_waits"] > 0)
+                    migrate()
+                    drain(other, "COMMIT")
+            elif when == "before BEGIN":
+                await refused_by_a_newer_schema(backend, newer)
+            else:
+                await backend.write(insert("three"), op="append")
+        for _ in range(2):
+            await refused_by_a_newer_schema(backend, newer)
+        assert drain(other, "PRAGMA data_version") == seen
+    other.close()
+
+
+async def refused_by_a_newer_schema(backend: SqliteBackend, newer: int) -> None:
+    with pytest.raises(NewerSchema, match=f"append: .*migrated it to schema {newer}") as refused:
+        await backend.write(insert("refused"), op="append")
+    assert outcome_of(refused.value) == "not_executed"
 
 
 async def test_a_waiting_follower_is_woken_when_its_file_is_replaced(tmp_db: Path) -> None:

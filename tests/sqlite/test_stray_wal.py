@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 from sessiondb.errors import InvalidInput, NotASessionDB, OpenError
-from sessiondb.limits import Limits
+from sessiondb.limits import MIB, Limits
 from sessiondb.sqlite import user_query, wal_link
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.connection import drain
@@ -27,7 +27,7 @@ SUFFIXES = ["", "-wal", "-shm"]
 # A process that writes rows, and dies without closing. `program` tells its rows from others.
 KILLED = """
 import os, sys, anyio
-from sessiondb.limits import Limits
+from sessiondb.limits import MIB, Limits
 from sessiondb.sqlite import SqliteBackend
 from tests.support.engine import insert
 async def main(path, program, rows, backup):
@@ -322,7 +322,7 @@ async def test_a_wal_is_taken_for_its_own_whenever_the_gateway_dies(tmp_db: Path
     """Also after folds, resets, a backup, another writer, and in the middle of a checkpoint."""
     code = """
 import contextlib, os, random, sys, anyio, apsw
-from sessiondb.limits import Limits
+from sessiondb.limits import MIB, Limits
 from sessiondb.sqlite import SqliteBackend
 from tests.support.engine import insert
 async def main(path, seed):
@@ -358,30 +358,79 @@ anyio.run(main, sys.argv[1], sys.argv[2])
             )
 
 
+def folding_behind(patch: pytest.MonkeyPatch, other: apsw.Connection) -> None:
+    """Fold the WAL from elsewhere, just after the writer has looked whether it is folded."""
+    foresee = Checkpointer.starts_over
+
+    def fold_behind(self: Checkpointer, connection: apsw.Connection) -> bool:
+        foreseen = foresee(self, connection)
+        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return foreseen
+
+    patch.setattr(Checkpointer, "starts_over", fold_behind)
+
+
+def pages(other: apsw.Connection) -> int:
+    return other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000])
+@pytest.mark.parametrize("rows", [5, 60])
 async def test_a_wal_that_another_checkpoint_let_begin_is_named_at_once(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, rows: int, size: int
 ) -> None:
-    """The writer foresees that its commit starts the WAL over. Otherwise it notices."""
+    """The writer foresees that its commit starts the WAL over. Otherwise it notices.
+
+    It does so however long the WAL was, and however long the commit is.
+    """
     async with opened(tmp_db, limits=Limits(wal_fold_s=3600)) as backend:
-        for number in range(5):
+        for number in range(rows):
             await backend.write(insert(f"row {number}"), op="append")
         other = apsw.Connection(str(tmp_db))
         drain(other, "SELECT * FROM instance")
-        before = drain(other, "SELECT current FROM wal_link")
-
-        foresee = Checkpointer.starts_over
-
-        def fold_behind(self: Checkpointer, connection: apsw.Connection) -> bool:
-            foreseen = foresee(self, connection)
-            other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            return foreseen
-
+        [(before,)] = drain(other, "SELECT current FROM wal_link")
+        long = pages(other)
         with monkeypatch.context() as patch:
-            patch.setattr(Checkpointer, "starts_over", fold_behind)
-            await backend.write(insert("row 5"), op="append")
-        assert drain(other, "SELECT previous FROM wal_link") == before
-        frames, _ = other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        assert frames < 6, "the WAL has started over"
+            folding_behind(patch, other)
+            await backend.write(lambda tx: tx.run("test.insert_large", size=size), op="append")
+        assert drain(other, "SELECT previous FROM wal_link") == [(before,)]
+        assert pages(other) < long + size // 4096, "the WAL has started over"
+        [(named,)] = drain(other, "SELECT current FROM wal_link")
+        await backend.write(insert("row"), op="append")
+        assert drain(other, "SELECT current FROM wal_link") == [(named,)], "once is enough"
+        other.close()
+
+
+async def test_a_vacuum_that_begins_a_wal_behind_a_checkpoint_leaves_it_a_name(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_db, limits=Limits(wal_fold_s=3600)) as backend:
+        await backend.write(lambda tx: tx.run("test.insert_large", size=MIB), op="append")
+        await backend.write(lambda tx: tx.run("test.delete_large"), op="delete")
+        other = apsw.Connection(str(tmp_db))
+        drain(other, "SELECT * FROM instance")
+        [(before,)] = drain(other, "SELECT current FROM wal_link")
+        long = pages(other)
+        with monkeypatch.context() as patch:
+            folding_behind(patch, other)
+            assert await backend.incremental_vacuum(10) == 10
+        assert pages(other) < long, "the WAL has started over"
+        assert drain(other, "SELECT current FROM wal_link") != [(before,)]
+        other.close()
+
+
+async def test_a_wal_is_named_once_and_not_by_each_commit(tmp_db: Path) -> None:
+    """Another page in each commit of a short WAL would be written and synced for nothing."""
+    async with opened(tmp_db, limits=Limits(wal_fold_s=3600)) as backend:
+        await backend.write(insert("row 0"), op="append")
+        other = apsw.Connection(str(tmp_db))
+        [(named,)] = drain(other, "SELECT current FROM wal_link")
+        for number in range(3):
+            await backend.write(insert(f"row {number}"), op="append")
+            assert drain(other, "SELECT current FROM wal_link") == [(named,)]
+        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        await backend.write(insert("row 4"), op="append")
+        assert drain(other, "SELECT previous FROM wal_link") == [(named,)]
         other.close()
 
 
