@@ -147,7 +147,11 @@ HOT = {
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
     "compaction.recent": ["SEARCH compaction USING INDEX compaction_by_session (session_no=?)"],
-    "compaction.cut_page": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "compaction.cut_page": [
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+        "SEARCH t USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    ],
     # what a gateway's loops read after every commit
     "inbox.next": [
         "SEARCH i USING INDEX inbox_waiting (lane=? AND available_at_ms>? AND available_at_ms<?)",

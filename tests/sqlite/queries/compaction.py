@@ -12,7 +12,16 @@ from sessiondb.transcript import append, compaction
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.entries import draft_decoded
 from tests.support.compaction import begin_in
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    nothing,
+    set_columns,
+    without,
+)
 from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
 
@@ -300,23 +309,31 @@ def message_of(event: str) -> Callable[[World], dict[str, Any]]:
     return params
 
 
-def ends(event: str, ended: bool, given_up: bool, **given: Any) -> list[Read]:
+def ends(
+    event: str,
+    ended: bool,
+    given_up: bool,
+    *,
+    once: str = "",
+    given: Given = nothing,
+    role: str = "user",
+) -> list[Read]:
     """Return reads of the entry of a message of the inbox: has it ended, and was it given up?"""
-    what = f"{event}{' once it is incomplete' if given else ''}"
+    what = f"{event} {once}".strip()
     return [
         Read(
             "compaction.after_answer",
             what,
             message_of(event),
-            [{"role": "user", "calls": 0, "has_ended": int(ended), "given_up": int(given_up)}],
-            **given,
+            [{"role": role, "calls": 0, "has_ended": int(ended), "given_up": int(given_up)}],
+            given,
         ),
         Read(
             "compaction.cut_page",
             what,
             message_of(event),
-            [{"role": "user", "calls": 0, "given_up": int(given_up)}],
-            **given,
+            [{"role": role, "calls": 0, "given_up": int(given_up)}],
+            given,
         ),
     ]
 
@@ -324,6 +341,12 @@ def ends(event: str, ended: bool, given_up: bool, **given: Any) -> list[Read]:
 def without_an_answer(w: World, tx: Recorder) -> None:
     turn_no = w.row("inbox running")["turn_no"]
     turns.complete(tx, turn_no, [], [], incomplete=True, reason="nothing usable")
+
+
+def key_of_another_kind(w: World, tx: Recorder) -> None:
+    """Give an entry a key that ends in the number of its message, and is not of the inbox."""
+    number = w.no("inbox dead-old")
+    set_columns("entry dead-old/1", idempotency_key=f"other:{number}")(w, tx)
 
 
 def ids_of(w: World) -> list[str]:
@@ -470,7 +493,103 @@ READS = [
     *ends("aborted-old", True, True),
     *ends("dead-old", True, True),
     *ends("running", False, False),
-    *ends("running", True, True, given=without_an_answer),
+    *ends("running", True, True, once="once it is incomplete", given=without_an_answer),
+    *ends("dead-old", True, False, once="whose row was pruned", given=without("inbox")),
+    *ends(
+        *("dead-old", True, False),
+        once="whose number another session's message has",
+        given=set_columns("inbox dead-old", session_no="session live"),
+    ),
+    *ends(
+        *("dead-old", False, False),
+        once="under a key of its own",
+        given=key_of_another_kind,
+    ),
+    *ends(
+        *("dead-old", False, False),
+        once="that no user said",
+        given=set_columns("entry dead-old/1", role="custom"),
+        role="custom",
+    ),
+    *ends(
+        *("aborted-old", True, False),
+        once="that a newer one continues",
+        given=set_columns("inbox aborted-old", superseded_by="inbox told"),
+    ),
+    *ends(
+        "cut", False, False, once="whose sender was told", given=set_columns("inbox cut", told_no=1)
+    ),
+    Read(
+        "compaction.after_answer",
+        "of one branch",
+        span_of("twin/9", "twin/17", limit=9),
+        [{"entry_no": "twin/17", "role": "user", "has_ended": 0, "given_up": 0}],
+    ),
+    *(
+        Read(
+            "compaction.cut_page",
+            f"the calls of {place}",
+            span_of(place, place, limit=1),
+            [{"role": role, "calls": calls}],
+        )
+        for place, role, calls in (("twin/4", "assistant", 2), ("twin/5", "toolResult", 0))
+    ),
+    Read(
+        "compaction.tool_page",
+        "of one branch, both ends",
+        span_of("twin/4", "twin/5", limit=9),
+        [{"entry_no": "twin/4", "role": "assistant"}, {"entry_no": "twin/5", "role": "toolResult"}],
+    ),
+    Read("compaction.tool_page", "not of another", span_of("twin/4", "twin/17", limit=9), []),
+    Read(
+        "compaction.tool_page",
+        "not what is excluded, and no user's",
+        span_of("twin/3", "twin/6", limit=9),
+        [{"entry_no": "twin/6"}],
+        lambda w, tx: [
+            set_columns("entry twin/4", projection=2)(w, tx),
+            set_columns("entry twin/5", role="user", open_calls=1)(w, tx),
+        ],
+    ),
+    Read(
+        "compaction.reply",
+        "that its author excludes",
+        lambda w: {"entry_no": w.no("entry live/9")},
+        [{"entry_no": "live/9", "content": None}],
+        set_columns("entry live/9", projection=2),
+    ),
+    Read(
+        "compaction.reply",
+        "a user's message",
+        lambda w: {"entry_no": w.no("entry live/8")},
+        [{"entry_no": "live/8", "calls": 0, "content": None}],
+    ),
+    Read(
+        "compaction.reply",
+        "a result before another",
+        lambda w: {"entry_no": w.no("entry live/5")},
+        [{"entry_no": "live/5", "calls": 0, "content": None}],
+    ),
+    Read(
+        "compaction.reply",
+        "the first entry",
+        lambda w: {"entry_no": w.no("entry live/1")},
+        [{"entry_no": "live/1", "model_no": None}],
+    ),
+    Read("compaction.first_message", "one", span_of("twin/8", "twin/8"), [{"entry_no": "twin/8"}]),
+    Read(
+        "compaction.first_message",
+        "of one branch",
+        span_of("twin/8", "twin/17"),
+        [{"entry_no": "twin/17"}],
+    ),
+    Read(
+        "compaction.result_since",
+        "one alone",
+        span_of("twin/6", "twin/6"),
+        [{"entry_no": "twin/6"}],
+    ),
+    Read("compaction.result_since", "not of another branch", span_of("twin/4", "twin/17"), []),
     *ends("resumed", False, False),
     *ends("cut", False, False),
     Read(
