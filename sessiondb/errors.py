@@ -2,7 +2,7 @@
 
     SessionDBError
     |-- StoreBusy                  full or locked: not executed. Retry after `retry_after_ms`
-    |   `-- SessionBusy            ... because too many messages of the session or its lane wait
+    |   `-- SessionBusy            ... because too much waits in its session, lane or channel
     |-- TurnLost                   the turn ended or was taken over. It can write no more
     |-- StrayCancellation          a cancellation that nobody asked for ended a loop: start it again
     |-- NotExecuted                the deadline passed before the transaction began
@@ -182,8 +182,8 @@ class IdentityConflict(InvalidInput):
 
 
 class SessionBusy(StoreBusy):
-    """Too many messages of this session, or in its lane, are waiting. This one was not accepted.
-    NACK it.
+    """Too many messages of this session, or in its lane, are waiting, or too many replies to its
+    channel. This one was not accepted. NACK it.
     """
 
 

@@ -79,12 +79,14 @@ AHEAD_MAX = 1_000
 # turns took. At least this, because a turn may take no time.
 PACE_TURNS = 20
 RETRY_AFTER_MS_MIN = 100
-# Replies that may wait to be sent. At a few KB each that is some 50 MB, and a channel
-# that takes one a second is three hours behind. Above this, workers stop claiming
-# messages, and `accept` raises SessionBusy once lanes are full. Turns that run by then
-# still add their replies: at most the number of turns that all lanes together run at
-# once, times the replies of a turn.
+# Replies that may wait for one channel. At a few KB each that is some 50 MB, and a channel
+# that takes one a second is three hours behind. Above this `accept` refuses the messages of
+# this channel with SessionBusy, and of no other. Those that a lane had accepted before are
+# answered, and cron jobs and events may have replies for the channel, too. So it takes up to
+# twice as many. Replies beyond that are stored as `failed`. (A turn adds all or none of its
+# replies to a channel: a thousand more at most.)
 OUTBOX_WAITING_MAX = 10_000
+OUTBOX_CHANNEL_MAX = 2 * OUTBOX_WAITING_MAX
 # A message whose turn failed is tried this often, after pauses of 1, 4, 16 and 60 s. A
 # one-minute outage of the model delays the answer. A longer one dead-letters the
 # message and notifies people.

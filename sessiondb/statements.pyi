@@ -181,6 +181,18 @@ class ArchiveBranch(NamedTuple):
     branch_no: int
 
 
+class ChannelsFull(NamedTuple):
+    """channels.full: Return a row if more than `fewer` replies of a channel wait. No further row is read."""
+
+    full: int
+
+
+class ChannelsNextTry(NamedTuple):
+    """channels.next_try: Return when the first waiting reply of a channel is to be tried."""
+
+    at_ms: int | None
+
+
 class ChannelsPauseOf(NamedTuple):
     """channels.pause_of: Return the last pause of a channel that has taken no reply since, in force or not."""
 
@@ -860,10 +872,13 @@ class InstanceByPid(NamedTuple):
     opened_at_ms: int
 
 
-class OutboxNext(NamedTuple):
-    """outbox.next: Return the first reply whose pause ends within a time range and that may be sent, of the channels that are not in a JSON array. From 0 to 0 are those without a pause, in the order in which they were written. Replies of one session to one channel keep their order. Each channel that has a waiting reply is searched by itself, so those that wait for a channel in the array, or for their retry, are not read."""
+class OutboxAdd(NamedTuple):
+    """outbox.add: Add a reply, in the transaction that completes its turn. With a reason why not, it is failed."""
 
     outbox_no: int
+
+
+OutboxNext = OutboxAdd  # outbox.next
 
 
 class OutboxCandidate(NamedTuple):
@@ -880,19 +895,13 @@ class OutboxCandidate(NamedTuple):
     payload: str
 
 
-class OutboxFull(NamedTuple):
-    """outbox.full: Return a row if more than `fewer` replies wait or are being sent. The partial index holds exactly these."""
-
-    full: int
-
-
 class OutboxDue(NamedTuple):
     """outbox.due: Return when the next reply that waits for its retry becomes available, of the channels that are not in a JSON array. A pause is at most a minute. A time further ahead comes from a clock that has been set back since, and is ignored."""
 
     at_ms: int | None
 
 
-OutboxBegun = OutboxNext  # outbox.begun
+OutboxBegun = OutboxAdd  # outbox.begun
 
 
 class OutboxOverdue(NamedTuple):
@@ -1394,6 +1403,15 @@ class StatusWork(NamedTuple):
     replies_unknown: int
     replies_failed: int
     events: int
+
+
+class StatusChannels(NamedTuple):
+    """status.channels: Return the channels for which replies wait, most first, and until when each said to wait."""
+
+    channel: str
+    replies_waiting: int
+    until_ms: int | None
+    reason: str | None
 
 
 class StatusCompactions(NamedTuple):
@@ -2044,6 +2062,10 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> ArchiveBranch | None: ...
     @overload
+    def first(self, statement: Literal["channels.full"], /, *, channel: SqlValue, fewer: SqlValue) -> ChannelsFull | None: ...
+    @overload
+    def first(self, statement: Literal["channels.next_try"], /, *, channel: SqlValue) -> ChannelsNextTry | None: ...
+    @overload
     def first(self, statement: Literal["channels.pause_of"], /, *, channel: SqlValue) -> ChannelsPauseOf | None: ...
     @overload
     def first(self, statement: Literal["channels.in_force"], /, *, now_ms: SqlValue) -> ChannelsInForce | None: ...
@@ -2190,11 +2212,11 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> InstanceByPid | None: ...
     @overload
+    def first(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, reason: SqlValue, now_ms: SqlValue, payload: SqlValue) -> OutboxAdd | None: ...
+    @overload
     def first(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue, full: SqlValue) -> OutboxNext | None: ...
     @overload
     def first(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> OutboxCandidate | None: ...
-    @overload
-    def first(self, statement: Literal["outbox.full"], /, *, fewer: SqlValue) -> OutboxFull | None: ...
     @overload
     def first(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue, full: SqlValue) -> OutboxDue | None: ...
     @overload
@@ -2311,6 +2333,8 @@ class Reads(Protocol):
     def first(self, statement: Literal["status.totals"], /) -> StatusTotals | None: ...
     @overload
     def first(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork | None: ...
+    @overload
+    def first(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> StatusChannels | None: ...
     @overload
     def first(self, statement: Literal["status.compactions"], /) -> StatusCompactions | None: ...
     @overload
@@ -2468,6 +2492,10 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> ArchiveBranch: ...
     @overload
+    def one(self, statement: Literal["channels.full"], /, *, channel: SqlValue, fewer: SqlValue) -> ChannelsFull: ...
+    @overload
+    def one(self, statement: Literal["channels.next_try"], /, *, channel: SqlValue) -> ChannelsNextTry: ...
+    @overload
     def one(self, statement: Literal["channels.pause_of"], /, *, channel: SqlValue) -> ChannelsPauseOf: ...
     @overload
     def one(self, statement: Literal["channels.in_force"], /, *, now_ms: SqlValue) -> ChannelsInForce: ...
@@ -2614,11 +2642,11 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> InstanceByPid: ...
     @overload
+    def one(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, reason: SqlValue, now_ms: SqlValue, payload: SqlValue) -> OutboxAdd: ...
+    @overload
     def one(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue, full: SqlValue) -> OutboxNext: ...
     @overload
     def one(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> OutboxCandidate: ...
-    @overload
-    def one(self, statement: Literal["outbox.full"], /, *, fewer: SqlValue) -> OutboxFull: ...
     @overload
     def one(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue, full: SqlValue) -> OutboxDue: ...
     @overload
@@ -2735,6 +2763,8 @@ class Reads(Protocol):
     def one(self, statement: Literal["status.totals"], /) -> StatusTotals: ...
     @overload
     def one(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork: ...
+    @overload
+    def one(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> StatusChannels: ...
     @overload
     def one(self, statement: Literal["status.compactions"], /) -> StatusCompactions: ...
     @overload
@@ -2888,6 +2918,10 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["archive.branch"], /, *, branch_no: SqlValue) -> list[ArchiveBranch]: ...
     @overload
+    def all(self, statement: Literal["channels.full"], /, *, channel: SqlValue, fewer: SqlValue) -> list[ChannelsFull]: ...
+    @overload
+    def all(self, statement: Literal["channels.next_try"], /, *, channel: SqlValue) -> list[ChannelsNextTry]: ...
+    @overload
     def all(self, statement: Literal["channels.pause_of"], /, *, channel: SqlValue) -> list[ChannelsPauseOf]: ...
     @overload
     def all(self, statement: Literal["channels.in_force"], /, *, now_ms: SqlValue) -> list[ChannelsInForce]: ...
@@ -3034,11 +3068,11 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> list[InstanceByPid]: ...
     @overload
+    def all(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, reason: SqlValue, now_ms: SqlValue, payload: SqlValue) -> list[OutboxAdd]: ...
+    @overload
     def all(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue, full: SqlValue) -> list[OutboxNext]: ...
     @overload
     def all(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> list[OutboxCandidate]: ...
-    @overload
-    def all(self, statement: Literal["outbox.full"], /, *, fewer: SqlValue) -> list[OutboxFull]: ...
     @overload
     def all(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue, full: SqlValue) -> list[OutboxDue]: ...
     @overload
@@ -3155,6 +3189,8 @@ class Reads(Protocol):
     def all(self, statement: Literal["status.totals"], /) -> list[StatusTotals]: ...
     @overload
     def all(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> list[StatusWork]: ...
+    @overload
+    def all(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> list[StatusChannels]: ...
     @overload
     def all(self, statement: Literal["status.compactions"], /) -> list[StatusCompactions]: ...
     @overload
@@ -3403,9 +3439,9 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["instance.close"], /, *, closed_at_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["outbox.add"], /, *, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, reason: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["outbox.forward"], /, *, session_no: SqlValue, target: SqlValue, now_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["outbox.forward"], /, *, session_no: SqlValue, target: SqlValue, reason: SqlValue, now_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["outbox.begin_sending"], /, *, instance_no: SqlValue, expires_at_ms: SqlValue, outbox_no: SqlValue) -> int: ...
     @overload

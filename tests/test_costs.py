@@ -353,8 +353,16 @@ def test_the_queries_of_loops_cost_the_same_with_more_rows(
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
 
 
-def test_a_full_outbox_is_recognised_by_reading_its_limit_only() -> None:
+@pytest.mark.parametrize("waiting", [REPLIES_IN_RETRY, REPLIES_READY], ids=["retry", "ready"])
+def test_a_full_channel_is_recognised_by_reading_its_limit_only(waiting: str) -> None:
     def full(tx: Any) -> object:
-        return tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX // 100)
+        return tx.first("channels.full", channel="t", fewer=OUTBOX_WAITING_MAX // 100)
 
-    assert steps_of(full, 3_000, REPLIES_IN_RETRY) == steps_of(full, 300, REPLIES_IN_RETRY)
+    assert steps_of(full, 3_000, waiting) == steps_of(full, 300, waiting)
+
+
+def test_a_channel_that_is_not_full_does_not_pay_for_one_that_is() -> None:
+    def full(tx: Any) -> object:
+        return tx.first("channels.full", channel="other", fewer=OUTBOX_WAITING_MAX - 1)
+
+    assert steps_of(full, 3_000, REPLIES_READY) == steps_of(full, 300, REPLIES_READY)

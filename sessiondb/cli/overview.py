@@ -7,6 +7,7 @@ import sys
 import click
 
 from sessiondb.maintenance.status import (
+    Channel,
     DatabaseStatus,
     Process,
     RunningCompaction,
@@ -256,6 +257,7 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         ("compactions", jobs),
         *(line for job in found.running for line in _job_lines(job)),
         *_work_lines(found.gateway),
+        *(line for channel in found.channels for line in _channel_lines(channel)),
         *(("access", concern) for concern in found.concerns),
         *(("stuck", _stuck(row)) for row in found.stuck),
         (
@@ -280,14 +282,23 @@ def _work_lines(work: Work) -> list[tuple[str, str]]:
     waiting = f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted"
     overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
     unsent = f"{work.replies_pending + work.replies_sending:,} to send"
-    if work.outbox_full:
-        unsent += " (full: no message is claimed until some are sent, see `outbox`)"
     unsettled = f"{work.replies_unknown:,} unknown, {work.replies_failed:,} failed"
     return [
         ("messages", f"{waiting}, {work.messages_dead:,} dead"),
         ("turns", f"{work.turns_running:,} running{overdue}"),
         ("replies", f"{unsent}, {unsettled}"),
     ]
+
+
+def _channel_lines(found: Channel) -> list[tuple[str, str]]:
+    """Return what is unusual about a channel."""
+    lines = []
+    if found.full:
+        waiting = f"{counted(found.replies_waiting, 'reply', 'replies')} to send"
+        lines.append(f"{waiting} (full: its messages are refused until some are sent)")
+    if found.waits_until_ms is not None:
+        lines.append(f"waits until {at(found.waits_until_ms)}, because it said so: {found.reason}")
+    return [("", f"channel {found.channel}: {line}") for line in lines]
 
 
 def _stuck(row: Stuck) -> str:

@@ -1,4 +1,6 @@
-"""Channels: one that says when to try again (429 with `retry_after`) is not called before.
+"""Channels: what waits for one of them is no concern of the others.
+
+One that says when to try again (429 with `retry_after`) is not called before.
 
     takes replies --> refuses with a time --> waits --> is called once: takes it, or waits again
 
@@ -10,6 +12,11 @@ A pause ends at its time. It ends sooner if a clock that nobody can set says tha
 as long as it should (`dispatcher.py`), or if the clock is before its begin, because then it was
 set back. A channel that has refused for a day without a break gives up what has waited for a
 day. Nobody knows when it would end.
+
+A channel for which too many replies wait takes no further message: its senders are told when
+it is accepted, so that every accepted message is still answered. Nothing else stops. Replies
+that other messages have for it (a cron job's, a forwarded event's) are taken up to twice as
+many. Beyond that they are rows, too, but failed ones.
 """
 
 from __future__ import annotations
@@ -26,7 +33,10 @@ from sessiondb.limits import (
     CHANNEL_PAUSE_MS_MAX,
     CHANNEL_PAUSE_MS_MIN,
     CHANNEL_QUIET_MS,
+    OUTBOX_CHANNEL_MAX,
+    OUTBOX_WAITING_MAX,
     REPLY_RETRY_MS_MAX,
+    RETRY_PAUSE_MS,
     RETRY_PAUSE_MS_MAX,
 )
 
@@ -109,16 +119,20 @@ def end_pauses(tx: Tx, over: Sequence[statements.ChannelsInForce]) -> None:
 
 
 def outwaited(
-    tx: ReadTx, now_ms: int, *, limit: int = GIVEN_UP_AT_ONCE
+    tx: ReadTx,
+    now_ms: int,
+    pauses: Sequence[statements.ChannelsInForce],
+    *,
+    limit: int = GIVEN_UP_AT_ONCE,
 ) -> list[tuple[str, statements.ChannelsOutwaited]]:
     """Read replies that have waited for a day for a channel that has refused for a day.
 
-    Each with the reason of its channel.
+    Each with the reason of its channel. `pauses` are those to examine.
     """
     before_ms = now_ms - REPLY_RETRY_MS_MAX
     return [
         (refusing.reason, row)
-        for refusing in in_force(tx, now_ms)
+        for refusing in pauses
         if refusing.refused_since_ms <= before_ms
         for row in tx.all(
             "channels.outwaited",
@@ -134,7 +148,7 @@ def give_up_outwaited(tx: Tx) -> int:
 
     None of them is tried once more, because each call into a ban may prolong it.
     """
-    found = outwaited(tx, tx.now_ms)
+    found = outwaited(tx, tx.now_ms, in_force(tx, tx.now_ms))
     for reason, row in found:
         why = f"its channel has said for a day to try again later: {reason}"
         tx.run("outbox.set_aside", outbox_no=row.outbox_no, now_ms=tx.now_ms, reason=why)
@@ -147,3 +161,32 @@ def give_up_outwaited(tx: Tx) -> int:
             outbox_no=row.outbox_no,
         )
     return len(found)
+
+
+# -- too many replies ---------------------------------------------------------------------------
+
+
+def channel_of(address: str) -> str:
+    """Return the channel of a target, or of an adapter: all before its first colon."""
+    return address.partition(":")[0]
+
+
+def full_for_ms(tx: ReadTx, channel: str, now_ms: int) -> int | None:
+    """Return when to offer a channel's message again, because its outbox is full. None: it is not.
+
+    That is when the channel said, or when its first reply is tried next.
+    """
+    if tx.first("channels.full", channel=channel, fewer=OUTBOX_WAITING_MAX - 1) is None:
+        return None
+    waits = next((row.until_ms for row in in_force(tx, now_ms) if row.channel == channel), None)
+    if waits is not None:
+        return max(RETRY_PAUSE_MS, waits - now_ms)
+    at_ms = tx.one("channels.next_try", channel=channel).at_ms or now_ms
+    return min(max(RETRY_PAUSE_MS, at_ms - now_ms), RETRY_PAUSE_MS_MAX)
+
+
+def no_room(tx: ReadTx, channel: str) -> str | None:
+    """Return why a channel takes no reply at all, also of a turn that ends. None: it does."""
+    if tx.first("channels.full", channel=channel, fewer=OUTBOX_CHANNEL_MAX - 1) is None:
+        return None
+    return f"{OUTBOX_CHANNEL_MAX:,} replies wait for channel {channel}, which is the limit"

@@ -25,7 +25,6 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import SessionDBError, StoreDamaged
 from sessiondb.limits import (
     LEASE_GRACE_MS,
-    OUTBOX_WAITING_MAX,
     PRIORITY_WAIT_MS_MAX,
     pauses_over,
 )
@@ -102,7 +101,7 @@ class Started:
 
 
 def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
-    """Read the next message of a lane that may run, if the lane has room and the outbox too.
+    """Read the next message of a lane that may run, if the lane has room.
 
     While a lane of higher priority has a message that could run, it may only when it has
     waited for `PRIORITY_WAIT_MS_MAX`.
@@ -111,10 +110,7 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
         CannotBegin: the message or its session's row cannot be read.
     """
     room = require_lane(tx, lane)
-    if (
-        room.running >= room.concurrency
-        or tx.first("outbox.full", fewer=OUTBOX_WAITING_MAX - 1) is not None
-    ):
+    if room.running >= room.concurrency:
         return None
     found = _next(tx, lane, now_ms)
     if found is None or _is_held_back(tx, lane, found, now_ms):

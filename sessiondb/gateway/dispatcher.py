@@ -122,6 +122,8 @@ class _Calls:
         self._calls: Counter[str] = Counter()
         self._probed: set[str] = set()
         self._ends: dict[statements.ChannelsInForce, float] = {}
+        self.examined: frozenset[statements.ChannelsInForce] = frozenset()
+        """Pauses during which nothing is left that has waited for a day when they began."""
 
     def full(self) -> list[str]:
         """Return the channels that take no further call now."""
@@ -176,8 +178,12 @@ async def _next_reply(
         seen = db.backend.change_count
         try:
             full = calls.full()
-            work = await db.read("outbox.look", partial(_due_work, full=full))
+            work = await db.read(
+                "outbox.look", partial(_due_work, full=full, examined=calls.examined)
+            )
             await _do_upkeep(db, work, calls.note_pauses(work.pauses, work.now_ms))
+            if not work.outwaited:
+                calls.examined = frozenset(work.pauses)
             reply = await _begin_or_set_aside(db, lease_s, full, watch) if work.waiting else None
             sleep_s = work.sleep_s
             backoff.reset()
@@ -238,15 +244,18 @@ class _DueWork:
     """Until a reply may be sent without any commit before it."""
 
 
-def _due_work(tx: ReadTx, full: list[str]) -> _DueWork:
+def _due_work(
+    tx: ReadTx, full: list[str], examined: frozenset[statements.ChannelsInForce]
+) -> _DueWork:
     now_ms = clock.now_ms()
     pauses = channels.in_force(tx, now_ms)
+    new = [row for row in pauses if row not in examined]  # once a pause: it reads all that waits
     closed = channels.closed(tx, now_ms, full)
     due_ms = [tx.one("outbox.due", now_ms=now_ms, full=closed).at_ms]
     return _DueWork(
         now_ms=now_ms,
         overdue=bool(tx.all("outbox.overdue", now_ms=now_ms, limit=1)),
-        outwaited=bool(channels.outwaited(tx, now_ms, limit=1)),
+        outwaited=bool(channels.outwaited(tx, now_ms, new, limit=1)),
         waiting=outbox.next_no(tx, now_ms, closed) is not None,
         pauses=pauses,
         sleep_s=retry.sleep_s(now_ms, [*due_ms, *(row.until_ms for row in pauses)]),

@@ -41,6 +41,7 @@ from sessiondb.json_text import dumps
 from sessiondb.limits import (
     AHEAD_MAX,
     LANE_WAITING_MAX,
+    OUTBOX_WAITING_MAX,
     PACE_TURNS,
     RETRY_AFTER_MS_MIN,
     RETRY_PAUSE_MS,
@@ -54,7 +55,7 @@ from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded, is_large, off_loop
 from sessiondb.transcript.keys import SessionKey, parse_key
 
-from . import lanes
+from . import channels, lanes
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -152,7 +153,8 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
 
     Raises:
         IdentityConflict: the event is known, from another conversation or with another text.
-        SessionBusy: too many messages of this session, or in this lane, are waiting.
+        SessionBusy: too many messages of this session, or in this lane, are waiting, or too
+            many replies of this channel.
         SessionEnded: the key is bound to a session that has ended, and takes no message.
         NotFound: no such lane.
         InvalidInput: the lane is for resumes.
@@ -291,8 +293,10 @@ def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
 def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     """Return how many messages of the session are ahead.
 
-    Raise SessionBusy if the session has too many messages of the lane, or the lane is full.
+    Raise SessionBusy if the session has too many messages of the lane, the lane is full, or
+    too many replies wait for the message's channel.
     """
+    _refuse_when_outbox_full(tx, ref, incoming)
     lane = incoming.lane
     waiting = tx.one(
         "inbox.waiting_in_session", session_no=ref.session_no, lane=lane, limit=SESSION_WAITING_MAX
@@ -324,6 +328,19 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
             retry_after_ms=retry_after_ms,
         )
     return tx.one("inbox.ahead", session_no=ref.session_no, lane=lane, limit=AHEAD_MAX).messages
+
+
+def _refuse_when_outbox_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> None:
+    channel = channels.channel_of(incoming.channel)
+    retry_after_ms = channels.full_for_ms(tx, channel, tx.now_ms)
+    if retry_after_ms is not None:
+        raise SessionBusy(
+            f"channel {channel}: {OUTBOX_WAITING_MAX:,} replies wait to be sent, which is the "
+            f"limit. Not accepted; retry in {retry_after_ms:,} ms. See `sessiondb outbox DB`.",
+            session_id=ref.session_id,
+            holder=f"channel {channel}",
+            retry_after_ms=retry_after_ms,
+        )
 
 
 def _until_a_place(

@@ -110,6 +110,38 @@ def encoded_event(event: Event, target: str, message: Any) -> tuple[tuple[str, s
         ) from error
 
 
+def add(tx: Tx, session_no: int, turn_no: int, replies: Sequence[tuple[str, str]]) -> None:
+    """Add the replies (target, JSON) of a turn that ends.
+
+    Those to a channel that has no room are failed, each with an event. The answer is in the
+    transcript, and an operator may send them again.
+    """
+    no_room = {
+        channel: channels.no_room(tx, channel)
+        for channel in {channels.channel_of(target) for target, _ in replies}
+    }
+    for target, payload in replies:
+        reason = no_room[channels.channel_of(target)]
+        added = tx.one(
+            "outbox.add",
+            session_no=session_no,
+            turn_no=turn_no,
+            target=target,
+            now_ms=tx.now_ms,
+            reason=reason,
+            payload=payload,
+        )
+        if reason is not None:
+            events.emit(
+                tx,
+                "reply_failed",
+                "operator",
+                f"Reply {added.outbox_no} to {target} failed: {reason}",
+                session_no=session_no,
+                outbox_no=added.outbox_no,
+            )
+
+
 def next_no(tx: ReadTx, now_ms: int, closed: str = "[]") -> int | None:
     """Return the number of the reply to be sent now. None if there is none.
 
@@ -132,6 +164,9 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
     added before: by another process, or before a crash. The consumer's position is left
     alone. It moves when the next event is asked for.
 
+    If its channel has no room the reply is failed. There is no event then, because a reader
+    of such events would forward that, too, and so on for ever.
+
     Raises:
         InvalidInput: the event is about no session, or the name cannot be a consumer's.
     """
@@ -148,6 +183,7 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
         now_ms=tx.now_ms,
         event_no=event.event_no,
         consumer=consumer,
+        reason=channels.no_room(tx, channels.channel_of(target)),
         payload=payload,
     )
     return added == 1

@@ -39,7 +39,7 @@ from sessiondb.transcript import context, registry
 from sessiondb.transcript.append import append as append_entries
 from sessiondb.transcript.entries import Draft
 
-from . import changes, dead_letters
+from . import changes, dead_letters, outbox
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -137,15 +137,7 @@ def complete(
     """
     turn = require_running(tx, turn_no)
     receipts = append_entries(tx, turn.session_no, drafts) if drafts else []
-    for target, payload in replies:
-        tx.run(
-            "outbox.add",
-            session_no=turn.session_no,
-            turn_no=turn_no,
-            target=target,
-            now_ms=tx.now_ms,
-            payload=payload,
-        )
+    outbox.add(tx, turn.session_no, turn_no, replies)
     _finish(tx, turn, "completed", reason, incomplete=incomplete)
     _finish_message(tx, turn, reason, told_no=None)
     if incomplete:

@@ -83,10 +83,22 @@ class Work:
     events: int
     """The number of the newest event."""
 
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel for which replies wait."""
+
+    channel: str
+    replies_waiting: int
+    waits_until_ms: int | None
+    """It said so, and none of its replies is sent before. None: it did not."""
+    reason: str | None
+    """Why it said so."""
+
     @property
-    def outbox_full(self) -> bool:
-        """True when so many replies wait that no message is claimed until some are sent."""
-        return self.replies_pending + self.replies_sending >= OUTBOX_WAITING_MAX
+    def full(self) -> bool:
+        """True when so many replies wait that no message of this channel is accepted."""
+        return self.replies_waiting >= OUTBOX_WAITING_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,8 @@ class DatabaseStatus:
     processes_open: int
     """Registrations that were never closed. `processes` lists the newest."""
     gateway: Work
+    channels: tuple[Channel, ...]
+    """Those for which replies wait, most replies first."""
     held: tuple[Holding, ...] = ()
     """Turns, compactions and replies in progress with their holders, longest first.
 
@@ -128,11 +142,14 @@ class DatabaseStatus:
         """True when an operator must look.
 
         Something is overdue, in cool-down, owned by a dead process, or waits for a decision.
-        Also true when the outbox is full: a channel accepts nothing.
+        Also true when the outbox of a channel is full: its messages are refused.
         """
         work = self.gateway
         for_a_person = bool(
-            work.messages_dead or work.replies_unknown or work.replies_failed or work.outbox_full
+            work.messages_dead
+            or work.replies_unknown
+            or work.replies_failed
+            or any(channel.full for channel in self.channels)
         )
         return (
             bool(self.stuck)
@@ -194,6 +211,9 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         ),
         processes_open=totals.processes_open,
         gateway=Work(*tx.one("status.work", now_ms=now_ms)),
+        channels=tuple(
+            Channel(*row) for row in tx.all("status.channels", now_ms=now_ms, limit=LISTED_MAX)
+        ),
     )
     return Snapshot(status, open_rows, jobs, tx.all("recovery.held")[:LISTED_MAX])
 

@@ -327,22 +327,52 @@ def test_status_counts_what_waits_and_what_a_person_must_decide(tmp_db: Path) ->
     assert "1 waiting, 0 interrupted, 1 dead" in ok("status", tmp_db)
 
 
-def test_status_says_that_the_outbox_is_full(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_says_which_channel_is_full_and_which_waits(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with sync.open(tmp_db):
         pass
-    monkeypatch.setattr(status, "OUTBOX_WAITING_MAX", 1)
-    assert "0 to send, 0 unknown" in ok("status", tmp_db)
+    monkeypatch.setattr(status, "OUTBOX_WAITING_MAX", 2)
+    reply = (
+        "INSERT INTO outbox (session_no, channel, target, state, created_at_ms, available_at_ms,"
+        " payload) VALUES (1, '{}', 't', '{}', 1, 1, '{{}}')"
+    ).format
     change(
         tmp_db,
         "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms)"
         " VALUES ('s', 'native', 3, 1, 1)",
-        "INSERT INTO outbox (session_no, channel, target, state, created_at_ms, available_at_ms,"
-        " payload)"
-        " VALUES (1, 'c', 't', 'pending', 1, 1, '{}')",
+        reply("telegram", "pending"),
+        reply("telegram", "sending"),
+        reply("discord", "pending"),
     )
-    assert "1 to send (full: no message is claimed until some are sent" in ok("status", tmp_db)
     with sync.open(tmp_db, readonly=True) as opened:
-        assert opened.status().needs_attention
+        assert not opened.status().needs_attention
+    assert "channel telegram" not in ok("status", tmp_db)
+    change(
+        tmp_db,
+        reply("telegram", "pending"),
+        "INSERT INTO channel_pause VALUES ('discord', 1, 1, 1, 4102444800000, '429: slow down')",
+        "INSERT INTO channel_pause VALUES ('telegram', 1, 1, 1, 2, 'it is over')",
+    )
+    said = ok("status", tmp_db)
+    assert "4 to send" in said
+    assert (
+        "channel telegram: 2 replies to send (full: its messages are refused until some are sent)"
+        in said
+    )
+    assert (
+        "channel discord: waits until 2100-01-01 00:00:00, because it said so: 429: slow down"
+        in said
+    )
+    assert "over" not in said.replace("overdue", "")
+    assert "channel discord waits, since 1970-01-01" in said
+    with sync.open(tmp_db, readonly=True) as opened:
+        found = opened.status()
+        assert found.needs_attention
+        assert [(row.channel, row.replies_waiting, row.full) for row in found.channels] == [
+            ("telegram", 2, True),
+            ("discord", 1, False),
+        ]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections import Counter
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 import sessiondb
 from sessiondb import clock as wall
-from sessiondb.gateway import channels, outbox, retry
+from sessiondb.gateway import channels, inbox, outbox, retry
 from sessiondb.limits import (
     CHANNEL_PAUSE_MS_MAX,
     CHANNEL_PAUSE_MS_MIN,
@@ -24,6 +25,7 @@ from sessiondb.limits import (
     RETRY_PAUSE_MS_MAX,
 )
 from sessiondb.sqlite import writer
+from tests.support.core import user
 from tests.support.engine import other_process
 from tests.support.gateway import (
     Clock,
@@ -80,6 +82,12 @@ async def refuse(
 
 async def targets(db: sessiondb.SessionDB, state: str) -> list[str]:
     return [row.target for row in await look(db, "outbox") if row.state == state]
+
+
+async def outwaited(db: sessiondb.SessionDB, clock: Clock) -> list[Any]:
+    return await db.read(
+        "look", lambda tx: channels.outwaited(tx, clock(), channels.in_force(tx, clock()))
+    )
 
 
 async def waits_ms(db: sessiondb.SessionDB, clock: Clock, channel: str = "telegram") -> int:
@@ -314,7 +322,7 @@ async def test_an_endless_ban_ends_with_failed_replies_and_events(
         assert (await db.verify()).ok
         # An operator who asks for one again gives it another day.
         await db.settle_reply(2, "pending")
-        assert await db.read("look", lambda tx: channels.outwaited(tx, clock())) == []
+        assert await outwaited(db, clock) == []
 
 
 async def _failed(db: sessiondb.SessionDB, number: int) -> bool:
@@ -329,7 +337,7 @@ async def test_an_old_reply_is_not_given_up_at_the_first_ban(tmp_db: Path, clock
         clock.pass_ms(3 * REPLY_RETRY_MS_MAX)
         await refuse(db, await taken(db), 1_000)
         assert await targets(db, "pending") == ["telegram:a", "telegram:b"]
-        assert await db.read("look", lambda tx: channels.outwaited(tx, clock())) == []
+        assert await outwaited(db, clock) == []
         clock.pass_ms(1_000)
         assert (await taken(db)).target == "telegram:a"
 
@@ -467,3 +475,142 @@ async def test_status_and_stuck_show_which_channel_waits(tmp_db: Path) -> None:
         assert stuck.until is not None
         [event] = await look(db, "events")
         assert stuck.until in event.text
+        until_ms = json.loads(event.data)["until_ms"]
+        assert {
+            (row.channel, row.replies_waiting, row.waits_until_ms, row.reason)
+            for row in (await db.status()).channels
+        } == {("telegram", 1, until_ms, "429"), ("signal", 1, None, None)}
+
+
+# -- too many replies
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three replies fill a channel, and six are all that it takes."""
+    for module in (channels, inbox):
+        monkeypatch.setattr(module, "OUTBOX_WAITING_MAX", 3)
+    monkeypatch.setattr(channels, "OUTBOX_CHANNEL_MAX", 6)
+
+
+async def ask(db: sessiondb.SessionDB, channel: str, number: int) -> sessiondb.Accepted:
+    """Accept a message that a person sent through a bot of a channel."""
+    key = f"agent:main:{channel}:direct:{number}"
+    return await db.accept(f"{channel}:bot1", str(number), key, {"role": "user", "content": "?"})
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_channel_that_is_down_and_full_stops_no_other(tmp_db: Path) -> None:
+    """Its senders are told. What it had accepted is answered. The others notice nothing."""
+    is_back = False
+
+    async def handler(turn: sessiondb.Turn) -> sessiondb.Answer:
+        return sessiondb.Answer(replies=[(f"{turn.message['content']}:bot1:1", "yes")])
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        if reply.channel == "telegram" and not is_back:
+            raise sessiondb.RefusedBySender("not connected")
+
+    async def all_answered(number: int) -> bool:
+        status = (await db.status()).gateway
+        return (status.messages_waiting, status.turns_running) == (0, 0) and len(
+            await look(db, "outbox")
+        ) == number
+
+    async def sent(channel: str, number: int) -> bool:
+        return sum(target.startswith(channel) for target in await targets(db, "sent")) == number
+
+    async def say_to(db: sessiondb.SessionDB, channel: str, number: int) -> sessiondb.Accepted:
+        return await db.accept(
+            f"{channel}:bot1",
+            str(number),
+            f"agent:main:{channel}:direct:{number}",
+            {"role": "user", "content": channel},
+        )
+
+    async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
+        # Five are accepted before any is answered.
+        for number in range(5):
+            await say_to(db, "telegram", number)
+        async with running(
+            partial(db.run_lane, "main", handler),
+            partial(db.run_outbox, sender, at_once_per_channel=1),
+            partial(other.run_lane, "main", handler),
+            partial(other.run_outbox, sender, at_once_per_channel=1),
+        ):
+            await eventually(partial(all_answered, 5))
+            for gateway in (db, other):
+                with pytest.raises(sessiondb.SessionBusy, match="channel telegram: 3 rep") as busy:
+                    await say_to(gateway, "telegram", 5)
+                assert 1_000 <= busy.value.retry_after_ms <= RETRY_PAUSE_MS_MAX
+                assert busy.value.holder == "channel telegram"
+            assert (await say_to(db, "telegram", 4)).duplicate, "its receipt is known"
+            for number in range(8):
+                await say_to(other, "discord", number)
+                await eventually(partial(sent, "discord", number + 1))
+            [channel] = (await db.status()).channels
+            assert channel.channel == "telegram"
+            assert 3 <= channel.replies_waiting <= 5, "one of each gateway may be under way"
+            is_back = True
+            await db.write("hurry", lambda tx: tx.run("look.hurry_replies"))
+            await eventually(partial(sent, "telegram", 5))
+            assert not (await say_to(db, "telegram", 5)).duplicate
+            await eventually(partial(sent, "telegram", 6))
+        assert (await db.verify()).ok
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_full_channel_is_refused_until_it_has_room(tmp_db: Path, clock: Clock) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(2):
+            await replies_to(db, "web:a", "telegram:a", session=str(number))
+        await ask(db, "telegram", 1)
+        await complete(db, (await claimed(db)).turn_no, replies=[("telegram:b", 0)])
+        with pytest.raises(sessiondb.SessionBusy) as busy:
+            await ask(db, "telegram", 2)
+        assert busy.value.retry_after_ms == 1_000, "its replies can be sent at once"
+        with pytest.raises(sessiondb.SessionBusy):
+            await db.edit(
+                "telegram:bot1", "1", "agent:main:telegram:direct:1", user("!"), version=1
+            )
+        await ask(db, "web", 3)
+        reply = await taken_of(db, "telegram")
+        await refuse(db, reply, 40_000)
+        with pytest.raises(sessiondb.SessionBusy) as busy:
+            await ask(db, "telegram", 2)
+        assert busy.value.retry_after_ms == 40_000, "it said so"
+        clock.pass_ms(40_000)
+        assert await db.write("sent", partial(_sent_again, reply=await taken_of(db, "telegram")))
+        assert not (await ask(db, "telegram", 2)).duplicate
+
+
+async def taken_of(db: sessiondb.SessionDB, channel: str) -> outbox.Outgoing:
+    """Take the next reply of a channel."""
+    others = ["web", "telegram"]
+    others.remove(channel)
+    reply = await db.write("begin", partial(outbox.begin_sending, lease_ms=30_000, full=others))
+    assert reply is not None
+    return reply
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_reply_that_has_no_room_is_failed_with_an_event(tmp_db: Path) -> None:
+    """A cron job's messages come through another channel than its replies go to."""
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(8):
+            to_signal = ["signal:a"] if number < 5 else []
+            await replies_to(db, "telegram:a", *to_signal, session=str(number))
+        assert Counter(await targets(db, "pending")) == {"telegram:a": 6, "signal:a": 5}
+        assert await targets(db, "failed") == ["telegram:a", "telegram:a"]
+        told = [row for row in await look(db, "events") if row.kind == "reply_failed"]
+        assert [json.loads(row.data)["outbox_no"] for row in told] == [12, 13]
+        assert "6 replies wait for channel telegram, which is the limit" in told[0].text
+        async with aclosing(db.events("pager", from_start=True)) as notices:
+            event = await anext(notices)
+        assert await db.forward_event(event, "pager", "telegram:pager", "look")
+        assert await db.forward_event(event, "mailer", "mail:pager", "look")
+        assert (await targets(db, "failed"))[-1] == "telegram:pager"
+        assert len(await kinds(db)) == 2, "a notice about a notice would have no end"
+        await db.settle_reply(12, "pending")
+        assert (await targets(db, "pending")).count("telegram:a") == 7, "an operator asked for it"
+        assert (await db.verify()).ok

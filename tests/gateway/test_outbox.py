@@ -13,18 +13,15 @@ import pytest
 
 import sessiondb
 from sessiondb import limits
-from sessiondb.gateway import claims, outbox
-from sessiondb.gateway.running_turn import Answer, Turn
+from sessiondb.gateway import outbox
 from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
 from sessiondb.sqlite import writer
-from tests.support.core import reply as assistant
 from tests.support.engine import other_process
 from tests.support.gateway import (
     Clock,
     claimed,
     complete,
     eventually,
-    inbox_states,
     kinds,
     look,
     running,
@@ -309,42 +306,6 @@ async def test_the_loop_records_the_answer_of_the_channel(
         reasons = [row.reason for row in await look(db, "outbox")]
         assert reasons[2:] == ["blocked", "ConnectionResetError: in the middle", "TimeoutError: "]
         assert sorted(await kinds(db)) == ["reply_failed", "reply_unknown", "reply_unknown"]
-
-
-async def test_a_full_outbox_stops_the_claiming_until_it_has_room(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "OUTBOX_WAITING_MAX", 3)
-    connected = False
-
-    async def handler(turn: Turn) -> Answer:
-        return Answer(entries=[assistant("yes")], replies=[("web:1", turn.message["content"])])
-
-    async def sender(reply: outbox.Outgoing) -> None:
-        if not connected:
-            raise sessiondb.RefusedBySender("not connected")
-
-    async def sent(number: int) -> bool:
-        return (await states(db)).count("sent") == number
-
-    async with sessiondb.open(tmp_db) as db:
-        for number in range(10):
-            await say(db, f"e{number}", f"agent:main:web:{number}")
-        await db.set_lane("main", concurrency=1, priority=0)
-        async with running(partial(db.run_lane, "main", handler)):
-            await eventually(lambda: _count(db, "pending", 3))
-            async with running(partial(db.run_outbox, sender)):
-                # For a claim that must not be. The rest does not depend on how long this is.
-                await anyio.sleep(0.1)
-                waiting = [
-                    state for state in (await inbox_states(db)).values() if state == "queued"
-                ]
-                assert len(waiting) == 7, "no claim while nothing can be sent"
-                monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
-                connected = True
-                await eventually(partial(sent, 10))
-        assert set((await inbox_states(db)).values()) == {"done"}
-        assert (await db.verify()).ok
 
 
 async def test_a_slow_reply_does_not_hold_up_those_of_other_sessions(

@@ -27,7 +27,6 @@ ALLOWED = {
     "instance.by_pid": "one row per process that ever wrote; only when a lock is held for seconds",
     "inbox.open": "the partial index of open messages: the rows it returns; a person asked",
     "registry.heard": "a list of the newest rows of one session, bounded by the caller",
-    "outbox.full": "what it counts is bounded by a limit, and found by an index",
     "outbox.due": "the channels that have a waiting reply, each found by a search",
     "outbox.next": "the channels that have a waiting reply, each found by a search",
     "channels.in_force": "channels that refused with a time, and took no reply since: few",
@@ -41,6 +40,7 @@ ALLOWED = {
     "salvage.cap_cursors": "consumers of events: a handful of rows; once for each salvage",
     "import_file.agents": "bindings, once per export",
     "import_file.indexes": "receipts of index files, once per export",
+    "status.channels": "counts the partial index of waiting replies; a person asked",
     "status.compactions": "counts every job, by its nature; a person asked",
     "status.processes": "one row per process that ever wrote, newest first; a person asked",
     "status.relations": "the names of tables and views",
@@ -211,7 +211,7 @@ HOT = {
             " (channel=? AND available_at_ms>? AND available_at_ms<?)"
         ),
     ],
-    "outbox.full": ["SCAN outbox USING INDEX outbox_of_session"],
+    "channels.full": ["SEARCH outbox USING COVERING INDEX outbox_waiting (channel=?)"],
     "events.after": [
         "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
@@ -295,7 +295,7 @@ INDEXES = {
     "inbox.interrupted_before": ["inbox_of_session"],
     "inbox.interrupted": ["inbox_interrupted"],
     "inbox.dead": ["inbox_interrupted"],
-    "outbox.full": ["outbox_of_session"],
+    "channels.full": ["outbox_waiting"],
     "outbox.wait_behind": ["outbox_of_session"],
     "outbox.overdue": ["outbox_unsent"],
     "outbox.of_instance": ["outbox_unsent"],

@@ -1,3 +1,13 @@
+-- name: full
+-- Return a row if more than `fewer` replies of a channel wait. No further row is read.
+SELECT 1 AS full FROM outbox INDEXED BY outbox_waiting
+WHERE state = 'pending' AND channel = :channel LIMIT 1 OFFSET :fewer;
+
+-- name: next_try
+-- Return when the first waiting reply of a channel is to be tried.
+SELECT min(available_at_ms) AS at_ms FROM outbox INDEXED BY outbox_waiting
+WHERE state = 'pending' AND channel = :channel;
+
 -- name: pause_of
 -- Return the last pause of a channel that has taken no reply since, in force or not.
 SELECT refused_since_ms, pauses, begun_at_ms, until_ms FROM channel_pause WHERE channel = :channel;
@@ -34,6 +44,6 @@ DELETE FROM channel_pause WHERE until_ms < :before_ms;
 -- name: outwaited
 -- Return the replies of a channel that have waited since a time or longer, oldest first.
 SELECT outbox_no, session_no, target FROM outbox INDEXED BY outbox_waiting
-WHERE state = 'pending' AND channel = :channel AND available_at_ms <= :asked_before_ms
+WHERE state = 'pending' AND channel = :channel
   AND coalesce(asked_at_ms, created_at_ms) <= :asked_before_ms
 ORDER BY outbox_no LIMIT :limit;

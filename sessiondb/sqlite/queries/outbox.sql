@@ -1,16 +1,20 @@
 -- name: add, one row
--- Add a reply, in the transaction that completes its turn.
+-- Add a reply, in the transaction that completes its turn. With a reason why not, it is failed.
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
-                    payload)
+                    finished_at_ms, reason, payload)
 VALUES (:session_no, :turn_no, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
-        'pending', :now_ms, 0, :payload);
+        CASE WHEN :reason IS NULL THEN 'pending' ELSE 'failed' END, :now_ms, 0,
+        CASE WHEN :reason IS NOT NULL THEN :now_ms END, :reason, :payload)
+RETURNING outbox_no;
 
 -- name: forward, one row or none
--- Add the reply that forwards an event for a consumer, once.
+-- Add the reply that forwards an event for a consumer, once. With a reason why not, it is
+-- failed.
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
-                    event_no, consumer, payload)
-VALUES (:session_no, NULL, :target, substr(:target, 1, instr(:target || ':', ':') - 1), 'pending',
-        :now_ms, 0, :event_no, :consumer, :payload)
+                    finished_at_ms, event_no, consumer, reason, payload)
+VALUES (:session_no, NULL, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
+        CASE WHEN :reason IS NULL THEN 'pending' ELSE 'failed' END, :now_ms, 0,
+        CASE WHEN :reason IS NOT NULL THEN :now_ms END, :event_no, :consumer, :reason, :payload)
 ON CONFLICT (event_no, consumer) WHERE event_no IS NOT NULL DO NOTHING;
 
 -- name: next
@@ -45,12 +49,6 @@ ORDER BY o.available_at_ms, o.outbox_no LIMIT 1;
 SELECT o.outbox_no, s.session_id, o.session_no, o.target, o.channel, o.attempts, o.attempts_before,
        coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.payload
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no WHERE o.outbox_no = :outbox_no;
-
--- name: full
--- Return a row if more than `fewer` replies wait or are being sent. The partial index
--- holds exactly these.
-SELECT 1 AS full FROM outbox INDEXED BY outbox_of_session
-WHERE state IN ('pending', 'sending') LIMIT 1 OFFSET :fewer;
 
 -- name: due
 -- Return when the next reply that waits for its retry becomes available, of the channels

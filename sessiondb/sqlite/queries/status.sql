@@ -41,6 +41,15 @@ SELECT (SELECT count(*) FROM inbox WHERE state = 'queued') AS messages_waiting,
           AND state = 'failed') AS replies_failed,
        (SELECT coalesce(max(event_no), 0) FROM event) AS events;
 
+-- name: channels
+-- Return the channels for which replies wait, most first, and until when each said to wait.
+SELECT o.channel, count(*) AS replies_waiting, p.until_ms, p.reason
+FROM outbox AS o INDEXED BY outbox_waiting
+LEFT JOIN channel_pause AS p
+  ON p.channel = o.channel AND p.begun_at_ms <= :now_ms AND p.until_ms > :now_ms
+WHERE o.state = 'pending'
+GROUP BY o.channel ORDER BY replies_waiting DESC, o.channel LIMIT :limit;
+
 -- name: compactions
 -- Count the jobs in each state.
 SELECT state, count(*) AS jobs FROM compaction GROUP BY state ORDER BY state;

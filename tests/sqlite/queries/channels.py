@@ -158,7 +158,7 @@ def waiting_since(channel: str, asked_before_ms: int, limit: int = 9) -> dict[st
 
 
 def asked_again(w: World, _tx: Recorder) -> None:
-    """An operator asked for one of two again, and the other waits for its retry."""
+    """An operator asked for one of two again."""
     w.connection.execute(
         "UPDATE outbox SET asked_at_ms = ? WHERE outbox_no = ?", (NOW, w.no("outbox web:pending"))
     )
@@ -169,6 +169,27 @@ def pending_at(w: World) -> int:
 
 
 READS = [
+    *(
+        Read(
+            "channels.full",
+            f"{channel}, {fewer} fewer",
+            {"channel": channel, "fewer": fewer},
+            [{"full": 1}] if full else [],
+        )
+        for channel, fewer, full in (
+            ("web", 0, True),
+            ("web", 6, True),
+            ("web", 7, False),
+            ("signal", 0, False),
+        )
+    ),
+    Read(
+        "channels.next_try",
+        "the first",
+        {"channel": "web"},
+        lambda w: [{"at_ms": w.row("outbox web:behind")["available_at_ms"]}],
+    ),
+    Read("channels.next_try", "none waits", {"channel": "signal"}, [{"at_ms": None}]),
     Read(
         "channels.in_force",
         "not one that is over, nor one that begins later",
@@ -196,12 +217,15 @@ READS = [
         "of one channel, oldest first",
         lambda w: waiting_since("web", pending_at(w)),
         [
-            {
-                "outbox_no": f"web:{name}",
-                "session_no": "reply-sending" if "behind" in name else "done-old",
-                "target": f"web:{name}",
-            }
-            for name in ("behind", "behind-too", "pending", "pending-too")
+            {"outbox_no": f"web:{name}", "session_no": session, "target": f"web:{name}"}
+            for name, session in (
+                ("behind", "reply-sending"),
+                ("behind-too", "reply-sending"),
+                ("retried", "reply-retried"),
+                ("retried-behind", "reply-retried"),
+                ("pending", "done-old"),
+                ("pending-too", "done-old"),
+            )
         ],
     ),
     Read(
@@ -214,7 +238,10 @@ READS = [
         "channels.outwaited",
         "not one that is asked for again",
         lambda w: waiting_since("web", pending_at(w)),
-        [{"target": f"web:{name}"} for name in ("behind", "behind-too", "pending-too")],
+        [
+            {"target": f"web:{name}"}
+            for name in ("behind", "behind-too", "retried", "retried-behind", "pending-too")
+        ],
         asked_again,
     ),
     Read("channels.outwaited", "younger", waiting_since("web", NOW - 2 * DAY), []),

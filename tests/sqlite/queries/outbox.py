@@ -69,6 +69,57 @@ CHANGES = [
         },
     ),
     Change(
+        "outbox.add",
+        "a reply that has no room, as failed",
+        run(
+            "outbox.add",
+            session_no="session running",
+            turn_no="turn running#1",
+            target="web:new",
+            now_ms=NOW,
+            reason="full",
+            payload="0",
+        ),
+        {
+            "+outbox web:new": NEW
+            | {
+                "target": "web:new",
+                "channel": "web",
+                "state": "failed",
+                "finished_at_ms": NOW,
+                "reason": "full",
+                "payload": "0",
+            }
+        },
+    ),
+    Change(
+        "outbox.forward",
+        "an event that has no room, as failed",
+        run(
+            "outbox.forward",
+            session_no="session running",
+            target="web:new",
+            now_ms=NOW,
+            event_no=90,
+            consumer="pager",
+            reason="full",
+            payload="0",
+        ),
+        {
+            "+outbox web:new": {
+                **{name: value for name, value in NEW.items() if name != "turn_no"},
+                "target": "web:new",
+                "channel": "web",
+                "state": "failed",
+                "finished_at_ms": NOW,
+                "event_no": 90,
+                "consumer": "pager",
+                "reason": "full",
+                "payload": "0",
+            }
+        },
+    ),
+    Change(
         "outbox.forward",
         "an event, for its consumer",
         forward,
@@ -397,6 +448,7 @@ def later_reply(w: World, tx: Recorder) -> None:
         turn_no=None,
         target="web:later",
         now_ms=NOW,
+        reason=None,
         payload="0",
     )
 
@@ -409,6 +461,7 @@ def later_reply_elsewhere(w: World, tx: Recorder) -> None:
         turn_no=None,
         target="mail:later",
         now_ms=NOW,
+        reason=None,
         payload="0",
     )
 
@@ -571,10 +624,6 @@ READS = [
                 "attempts_before": 0,
             }
         ],
-    ),
-    *(
-        Read("outbox.full", f"{fewer} fewer", {"fewer": fewer}, [{"full": 1}] if full else [])
-        for fewer, full in ((0, True), (19, True), (20, False))
     ),
     *(
         Read("outbox.due", f"after {now_ms}", after(now_ms), [{"at_ms": at_ms}])

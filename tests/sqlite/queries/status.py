@@ -121,6 +121,33 @@ READS = [
         [{"program": name} for name in ("remote", "other", "gateway", "dying-too", "dying")],
     ),
     Read("status.processes", "the newest", {"limit": 1}, [{"program": "remote"}]),
+    *(
+        Read(
+            "status.channels",
+            f"{limit} with a pause in force or not",
+            {"now_ms": NOW, "limit": limit},
+            [
+                {"channel": "telegram", "replies_waiting": 7, "until_ms": NOW + 1, "reason": "429"},
+                {"channel": "web", "replies_waiting": 7, "until_ms": None, "reason": None},
+            ][:limit],
+            lambda w, tx, over=over: [
+                tx.run(
+                    "channels.put_pause",
+                    channel=channel,
+                    refused_since_ms=1,
+                    pauses=1,
+                    now_ms=now_ms,
+                    until_ms=until_ms,
+                    reason="429",
+                )
+                for channel, now_ms, until_ms in (
+                    ("telegram", NOW, NOW + 1),
+                    ("web", *over),
+                )
+            ],
+        )
+        for limit, over in ((9, (1, NOW)), (1, (1, NOW)), (9, (NOW + 1, NOW + 2)))
+    ),
     Read(
         "status.stuck",
         "by the clock of the file's reader",
