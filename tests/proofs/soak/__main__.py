@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .finish import finish
 from .judge import (
+    judge_alive,
     judge_lag,
     judge_processes,
     judge_space,
@@ -56,6 +57,7 @@ def judge(soak: Soak) -> None:
         *judge_processes(soak.plan, soak.series, began_s, ended_s),
         *judge_space(soak.plan, soak.series, began_s, ended_s),
         *judge_lag(soak.plan, soak.lags.get("load", {}), soak.lags.get("control", {}), ended_s),
+        *judge_alive(soak.counted["processes found dead"], soak.ended_unsigned(), ended_s),
         *judge_troubles(soak.plan, soak.met, ended_s),
         *judge_transactions(soak.plan, soak.held, soak.lags.get("control", {}), ended_s),
     ):

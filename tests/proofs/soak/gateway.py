@@ -516,7 +516,7 @@ async def main(path: str, settings: SoakSettings) -> None:
         path, program=f"soak {settings.name}", limits=Limits(wal_bytes_max=settings.wal_bytes_max)
     ) as db:
         await SoakGateway(db, settings, slow).run()
-    say("stopped")
+    say("stopped", unsigned=len(db.unsigned()))
 
 
 if __name__ == "__main__":

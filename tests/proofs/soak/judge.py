@@ -212,6 +212,13 @@ def judge_transactions(
     ]
 
 
+def judge_alive(found_dead: int, ended: int, ended_s: float) -> list[Broken]:
+    """No process is taken for dead that lives, in whatever namespace or on whatever clock."""
+    if found_dead <= ended:
+        return []
+    return [Broken("alive", ended_s, f"{found_dead} processes found dead, and {ended} had ended")]
+
+
 def judge_troubles(plan: Plan, met: Met, ended_s: float) -> list[Broken]:
     """Tell which trouble was never met by a course that was long enough for it."""
     return [

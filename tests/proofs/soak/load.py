@@ -125,6 +125,15 @@ class Soak:
             )  # an hour is long: whoever waits for it may stop it
         self.counted[f"broken: {bound}"] += 1
 
+    def ended_unsigned(self) -> int:
+        """Return how many processes ended, at most, that could not close their registration."""
+        commands = sum(
+            count
+            for name, count in self.commands.codes.items()
+            if name.endswith((" killed", " 5"))  # 5: the database was busy
+        )
+        return self.counted["kills"] + self.counted["stops that were not signed off"] + commands
+
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[None]:
         """Say that somebody may hold a snapshot for as long as the block lasts."""
@@ -172,7 +181,11 @@ class Soak:
             self.counted[f"{saw}: {line.get('outcome') or line.get('reason')}{late}"] += 1
         elif saw == "busy":
             self.counted[f"busy: {line['op']}"] += 1
-        elif saw in ("not decided", "decided by hand", "backed up", "recovered"):
+        elif saw == "recovered":
+            self.counted["processes found dead"] += line["instances"]
+        elif saw == "stopped":
+            self.counted["stops that were not signed off"] += line["unsigned"] > 0
+        elif saw in ("not decided", "decided by hand", "backed up"):
             self.counted[saw] += 1
 
     def _gc_failed(self, note: str) -> None:
@@ -689,6 +702,7 @@ class Soak:
             ended = follower.returncode
             if ended is None:
                 follower.kill()
+                self.commands.codes["events -f killed"] += 1
             last, said = await listening
             if ended is not None:
                 self.fail("events", f"the follower ended by itself, with {ended}: {said}")

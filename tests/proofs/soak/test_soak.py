@@ -31,6 +31,7 @@ from tests.proofs.soak.judge import (
     Reader,
     as_felt,
     growth,
+    judge_alive,
     judge_lag,
     judge_processes,
     judge_space,
@@ -352,6 +353,18 @@ def test_a_trouble_that_a_long_course_never_met_is_told(
     if not_here:
         met.not_here[trouble] = not_here
     assert [found.bound for found in judge_troubles(plan, met, seconds)] == broken
+
+
+@pytest.mark.parametrize(("found_dead", "broken"), [(4, []), (5, []), (6, ["alive"])])
+def test_no_more_processes_are_found_dead_than_have_ended(
+    plan: Plan, found_dead: int, broken: list[str]
+) -> None:
+    soak = Soak(plan)
+    soak.counted["kills"] = 2
+    soak.counted["stops that were not signed off"] = 1
+    soak.commands.codes.update({"gc killed": 1, "gc 5": 1, "gc 0": 9})
+    found = judge_alive(found_dead, soak.ended_unsigned(), 1.0)
+    assert [one.bound for one in found] == broken
 
 
 def test_all_processes_of_a_soak_have_one_clock(tmp_path: Path) -> None:
