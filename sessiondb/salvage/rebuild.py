@@ -235,8 +235,8 @@ class Rebuild:
             # Without a header before it, this entry would be taken for the header.
             replay(tx, state, self._new_header(), self.oddities)
         tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
-        receipt = replay(tx, state, draft, self.oddities)
-        assert receipt.entry_no == number, f"entry {number} got number {receipt.entry_no}"
+        placed_no = replay(tx, state, draft, self.oddities)
+        assert placed_no == number, f"entry {number} got number {placed_no}"
         while self.undone and state.head_no == self.undone[0]:
             self.undone.pop(0)
             self._replay_undo(tx)

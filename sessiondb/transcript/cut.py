@@ -161,8 +161,6 @@ class _Context:
                 return chosen
             calls.add(row)
             kept_tokens += row.tokens
-            if chosen is None and kept_tokens >= keep_tokens and not _may_begin(row):
-                chosen = candidate
             newer = row
         return None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.models import Receipt
 
 from .append import (
     State,
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
     from .paths import TreeEntry
 
 
-def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
+def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
     """Store one entry as its text says and move `state` past it. The caller saves the state.
+
+    Return its number.
 
     Each oddity of the entry is added to `notes` as one sentence.
     """
@@ -45,8 +46,8 @@ def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
     if draft.type in OFF_TREE_TYPES:
         return _replay_header(tx, state, draft)
     if draft.follows_head or draft.parent_id == state.head_id:
-        return place_at_head(tx, state, draft)
-    return place_after(tx, state, draft, _parent(tx, state, draft, notes))
+        return place_at_head(tx, state, draft).entry_no
+    return place_after(tx, state, draft, _parent(tx, state, draft, notes)).entry_no
 
 
 def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEntry | None:
@@ -63,17 +64,17 @@ def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEnt
     return in_tree(tx, parent)
 
 
-def _replay_header(tx: Tx, state: State, draft: Draft) -> Receipt:
+def _replay_header(tx: Tx, state: State, draft: Draft) -> int:
     """Store a header: as entry 0 when it comes first. A damaged file may begin with two."""
     entry_no = entry_number(state.session_no, 0)
     is_first = state.last_seq == 0 and state.head_no is None
     if not is_first or tx.first("transcript.by_no", entry_no=entry_no) is not None:
         entry_no = next_number(state)
     insert_control_record(tx, draft, entry_no)
-    return _receipt(tx, state, draft, entry_no)
+    return entry_no
 
 
-def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receipt:
+def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
     """Store a leaf record and move the head to its target. Only a null names the root.
 
     A leaf record whose target is no entry is ignored, as by OpenClaw's session reader. A header
@@ -90,12 +91,6 @@ def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> Receip
             moves_head = False
     entry_no = next_number(state)
     insert_control_record(tx, draft, entry_no, target.entry_no if target is not None else None)
-    receipt = _receipt(tx, state, draft, entry_no)
     if moves_head:
         switch_head(tx, state, target)
-    return receipt
-
-
-def _receipt(tx: Tx, state: State, draft: Draft, entry_no: int) -> Receipt:
-    """Return the receipt of a control record, which has no position and no tokens."""
-    return Receipt(entry_no, draft.entry_id, 0, state.epoch, 0, tx.now_ms, False)
+    return entry_no
