@@ -14,6 +14,7 @@ from sessiondb import paging
 from sessiondb.backend import ReadTx
 from sessiondb.gateway import claims, inbox, outbox
 from sessiondb.gateway.running_turn import Answer, Turn
+from sessiondb.limits import SESSION_KEY_CHARS_MAX
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import writer
 from tests.support.core import query, user
@@ -256,9 +257,14 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
             await say(db, "e1", lane="resume")
         with pytest.raises(sessiondb.InvalidKey):
             await say(db, "e1", "discord:1")
-        with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
-            await say(db, "", text="x")
+        for bad in ("", "x" * (SESSION_KEY_CHARS_MAX + 1), 4711):
+            with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
+                await say(db, bad, text="x")  # type: ignore[arg-type]
+            with pytest.raises(sessiondb.InvalidInput, match="channel is a text of 1 to"):
+                await db.accept(bad, "e1", KEY, user("x"))  # type: ignore[arg-type]
         assert await look(db, "inbox") == []
+        await db.accept("c" * SESSION_KEY_CHARS_MAX, "e" * SESSION_KEY_CHARS_MAX, KEY, user("x"))
+        assert len(await look(db, "inbox")) == 1
 
 
 async def test_an_ended_session_takes_no_message_and_drops_its_queue(
@@ -575,8 +581,9 @@ async def test_edits_in_any_order_leave_the_newest_text(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1", text="one")
         await edit(db, "three", 3)
-        late = await edit(db, "two", 2)
-        assert (late.inbox_no, late.outcome, late.duplicate) == (1, "replaced", True)
+        for version in (2, 3):
+            late = await edit(db, "two", version)
+            assert (late.inbox_no, late.outcome, late.duplicate) == (1, "replaced", True)
         turn = await claimed(db)
         assert await read_by(db, turn) == ["three"]
         assert (await edit(db, "four", 4)).inbox_no == 2

@@ -13,12 +13,19 @@ import pytest
 
 import sessiondb
 from sessiondb import limits
+from sessiondb.errors import StoreDamaged
 from sessiondb.gateway import outbox
-from sessiondb.limits import LEASE_GRACE_MS, REPLY_ATTEMPTS_MIN, REPLY_RETRY_MS_MAX
+from sessiondb.limits import (
+    LEASE_GRACE_MS,
+    REPLY_ATTEMPTS_MIN,
+    REPLY_RETRY_MS_MAX,
+    SESSION_KEY_CHARS_MAX,
+)
 from sessiondb.sqlite import writer
 from tests.support.engine import other_process
 from tests.support.gateway import (
     Clock,
+    change_statement,
     claimed,
     complete,
     eventually,
@@ -482,3 +489,119 @@ async def test_a_reply_taken_but_not_sent_is_pending_again(
             group.start_soon(db.run_outbox, sender)
         assert handed == []
         assert await states(db) == ["pending"]
+
+
+@pytest.mark.parametrize(("at_once", "wanted"), [(3, 1), (4, 1), (8, 2), (11, 2)])
+async def test_a_channel_gets_a_part_of_the_calls_and_one_at_least(
+    tmp_db: Path, at_once: int, wanted: int
+) -> None:
+    """The room of a call that ends is given out again, once."""
+    calls: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    places = anyio.Semaphore(0)
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        calls[reply.channel] += 1
+        most[reply.channel] = max(most[reply.channel], calls[reply.channel])
+        if reply.channel == "web":
+            await places.acquire()
+        calls[reply.channel] -= 1
+
+    async def at_its_limit() -> bool:
+        return calls["web"] == wanted
+
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(6):
+            await replies_to(db, f"web:{number}", session=str(number))
+        async with running(partial(db.run_outbox, sender, lease_s=1_000, at_once=at_once)):
+            for ended in range(6):
+                await replies_to(db, f"mail:{ended}", session=f"mail{ended}")
+                await eventually(lambda ended=ended: _count(db, "sent", 2 * ended + 1))
+                if ended + wanted <= 6:
+                    await eventually(at_its_limit)
+                places.release()
+                await eventually(lambda ended=ended: _count(db, "sent", 2 * ended + 2))
+    assert most["web"] == wanted
+
+
+async def test_a_channel_that_hangs_again_takes_one_call(tmp_db: Path) -> None:
+    """An error in the middle of a call says as little about its outcome as a time that is over."""
+    calls: list[str] = []
+
+    async def sender(reply: outbox.Outgoing) -> None:
+        calls.append(reply.target)
+        if len(calls) == 1:
+            raise ConnectionResetError("in the middle")
+        await anyio.sleep_forever()
+
+    async def again() -> bool:
+        return len(calls) == 2
+
+    async with sessiondb.open(tmp_db) as db:
+        await replies_to(db, "web:0", session="0")
+        run = partial(db.run_outbox, sender, lease_s=1_000, at_once=9, at_once_per_channel=3)
+        async with running(run):
+            await eventually(lambda: _count(db, "unknown", 1))
+            for number in range(1, 4):
+                await replies_to(db, f"web:{number}", session=str(number))
+            await replies_to(db, "mail:1", session="mail")
+            await eventually(lambda: _has_begun(calls, "mail:1"))
+            await eventually(lambda: _count(db, "pending", 2))
+            assert calls[:2] == ["web:0", "web:1"]
+            assert sorted(calls) == ["mail:1", "web:0", "web:1"]
+
+
+async def _has_begun(calls: list[str], target: str) -> bool:
+    return target in calls
+
+
+async def test_a_reply_is_released_and_settled_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits behind it waits as long, and what does not is left alone."""
+    clock = Clock()
+    monkeypatch.setattr(writer, "_now_ms", clock)
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1", "a2")
+        await write_replies(db, "b1", key="agent:main:web:2")
+        reply = await begin(db)
+
+        async def release() -> bool:
+            return await db.write(
+                "release", partial(outbox.release, reply=reply, reason="away", pause_ms=4_000)
+            )
+
+        assert [await release(), await release()] == [True, False]
+        waits = [max(0, row.available_at_ms - clock()) for row in await look(db, "outbox")]
+        assert waits == [4_000, 4_000, 0]
+        other = await begin(db)
+        assert json.loads(other.payload) == "b1"
+        settled = [
+            await db.write("sent", partial(outbox.sent, reply=other, receipt=receipt))
+            for receipt in ("r", "again")
+        ]
+        assert settled == [True, False]
+        assert [row.receipt for row in await look(db, "outbox")] == [None, None, "r"]
+
+
+async def test_a_reply_that_is_taken_by_no_change_is_damage(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        with monkeypatch.context() as patch:
+            change_statement(
+                patch, "outbox.begin_sending", "WHERE outbox_no =", "WHERE 0 AND outbox_no ="
+            )
+            with pytest.raises(StoreDamaged, match="reply 1 was pending"):
+                await begin(db)
+        assert await states(db) == ["pending"]
+
+
+async def test_a_replys_target_has_bounds() -> None:
+    longest = "x" * SESSION_KEY_CHARS_MAX
+    assert outbox.encoded_reply(longest, "hi") == ((longest, '"hi"'), 4)
+    with pytest.raises(sessiondb.InvalidInput, match="at most"):
+        outbox.encoded_reply(f"{longest}x", "hi")
+    with pytest.raises(sessiondb.InvalidInput, match="a reply's target is a str, not int"):
+        outbox.encoded_reply(4711, "hi")  # type: ignore[arg-type]

@@ -310,3 +310,25 @@ def test_a_repeated_error_is_logged_once_with_growing_delays(
     assert len(caplog.messages) == 3
     with pytest.raises(sessiondb.InvalidInput):
         backoff.next_delay(sessiondb.InvalidInput("no"))
+
+
+@pytest.mark.parametrize(
+    ("due_ms", "seconds"),
+    [
+        ([], 5.0),
+        ([None, None], 5.0),
+        ([4_000, None, 3_000], 3.0),
+        ([4_999], 4.999),
+        ([5_001, 90_000], 5.0),
+        ([11], 0.011),
+        ([9, 3_000], 0.01),
+        ([-60_000], 0.01),
+    ],
+)
+def test_a_loop_sleeps_until_the_first_time_within_its_bounds(
+    due_ms: list[int | None], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "SLEEP_S_MAX", 5.0)
+    now_ms = 1_800_000_000_000
+    due = [at_ms if at_ms is None else now_ms + at_ms for at_ms in due_ms]
+    assert retry.sleep_s(now_ms, due) == seconds

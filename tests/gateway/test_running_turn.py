@@ -502,3 +502,23 @@ async def test_a_slow_answer_is_announced_once_and_a_resume_never(
         assert not any(
             "being worked on" in event.text for event in (await look(db, "events"))[before:]
         )
+
+
+async def test_what_a_turn_appends_has_a_receipt_and_what_it_resets_an_epoch(tmp_db: Path) -> None:
+    found: list[Any] = []
+
+    async def handler(turn: Turn) -> Answer:
+        found.append(await turn.append(reply("thinking")))
+        found.append(await turn.reset("new", keep_from=found[0].entry_id))
+        return answer(turn)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        async with running(partial(db.run_lane, "main", handler)):
+            await eventually(partial(nothing_open, db))
+        session = await db.session(KEY)
+        first = (await session.entries(limit=2))[1]
+        receipt, epoch = found
+        assert (receipt.entry_id, receipt.entry_no) == (first.entry_id, first.entry_no)
+        assert not receipt.duplicate
+        assert epoch == (await session.info()).epoch == 1

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import pytest
@@ -462,3 +462,20 @@ def test_a_session_with_too_many_keys_is_kept_with_a_reason(path: Path) -> None:
         assert any("10,001 keys point at it" in created.note for created in report.decisions), (
             report
         )
+
+
+def test_a_chunk_is_lines_of_plain_text_whatever_the_language() -> None:
+    """An archive is read with other tools, too, and a text in it takes its own bytes."""
+    row = NamedRow("ñ日本🙂", '{"a":1}', None)
+    chunk = archive_format.encode("entry", [row, row], "zlib", 0)
+    line = '["ñ日本🙂","{\\"a\\":1}",null]\n'
+    text = f'["name","payload","nothing"]\n{line}{line}'.encode()
+    assert zlib.decompress(chunk.content) == text
+    assert (chunk.rows, chunk.size) == (2, len(text))
+    assert chunk.sha256 == hashlib.sha256(text).hexdigest()
+
+
+class NamedRow(NamedTuple):
+    name: str
+    payload: str
+    nothing: None

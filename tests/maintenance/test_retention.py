@@ -219,3 +219,40 @@ async def test_appends_and_turns_proceed_between_the_steps(
         assert steps > 20
         assert (await db.verify()).findings == ()
     assert query(tmp_db, "SELECT count(*) FROM entry WHERE payload LIKE '%between%'") == [steps]
+
+
+class _Vacuum:
+    """A backend whose steps of freeing pages are given."""
+
+    def __init__(self, steps: list[int | StoreBusy]) -> None:
+        self.steps = steps
+
+    async def incremental_vacuum(self, pages: int) -> int:
+        step = self.steps.pop(0)
+        if isinstance(step, StoreBusy):
+            raise step
+        return min(step, pages)
+
+
+FULL = retention.VACUUM_PAGES
+BUSY = StoreBusy("another process reads an older state", retry_after_ms=1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("steps", "freed"),
+    [
+        ([0], 0),
+        ([3], 3),
+        ([FULL, FULL, 0], 2 * FULL),
+        ([FULL, FULL, 7], 2 * FULL + 7),
+        ([BUSY], 0),
+        ([FULL, BUSY], FULL),
+    ],
+)
+async def test_pages_are_freed_in_steps_until_one_is_not_full(
+    steps: list[int | StoreBusy], freed: int
+) -> None:
+    backend: Any = _Vacuum([*steps])
+    assert await retention.free_pages(backend) == freed
+    assert backend.steps == []

@@ -322,3 +322,18 @@ async def test_the_largest_entry_fits_and_a_larger_append_is_refused(
         with pytest.raises(InvalidInput, match="bytes in one append; at most 2,000"):
             await session.append_many([user("x" * 1_000), user("x" * 1_000)])
         assert (await session.info()).entries == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("parent", ["plain", "été", "日本🙂"])
+async def test_a_message_is_found_behind_any_parents_id(tmp_db: Path, parent: str) -> None:
+    """Where a message begins in its entry is counted in bytes, and its parent's id is before it."""
+    async with sessiondb.open(tmp_db) as db:
+        for _ in range(2):
+            session = await db.create_session()
+            first = {"type": "message", "id": parent, "message": user("one")}
+            await session.append_many([first, user("two")])
+            await session.append_many([json.dumps(user("three ñ"), ensure_ascii=False)])
+            assert texts(await session.context()) == ["one", "two", "three ñ"]
+            last = (await session.tail(2))[0]
+            assert json.loads(last.payload)["parentId"] == parent

@@ -7,6 +7,7 @@ is either in the summary's span or in the context, never in both and never in ne
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from sessiondb.errors import (
     CompactionCoolDown,
     CompactionRefused,
     CompactionRunning,
+    InvalidInput,
     NotFound,
     NothingToCompact,
     NothingToUndo,
@@ -506,6 +508,13 @@ async def test_a_deadline_can_be_renewed_up_to_its_bound(
         clock.now_ms += MINUTE_MS
         await job.renew(1_000_000)
         assert await deadline_ms() == begun_ms + COMPACTION_RENEWAL_FACTOR * MINUTE_MS
+        await job.renew(0.5)
+        assert await deadline_ms() == clock.now_ms + 500
+        for impossible in (0, -1, math.inf, math.nan):
+            with pytest.raises(InvalidInput, match="positive and finite"):
+                await job.renew(impossible)
+        assert await deadline_ms() == clock.now_ms + 500
+        await job.renew(1_000_000)
         with pytest.raises(CompactionRunning):
             await begin(session)
         clock.now_ms = begun_ms + COMPACTION_RENEWAL_FACTOR * MINUTE_MS

@@ -8,6 +8,7 @@ caller's outcome is the database's.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -46,13 +47,23 @@ from tests.support.engine import PATIENCE_S, other_process
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("options", [{"keep_recent_tokens": -1}, {"timeout_s": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep_recent_tokens": -1},
+        {"timeout_s": 0},
+        {"timeout_s": -1},
+        {"timeout_s": math.inf},
+        {"timeout_s": math.nan},
+    ],
+)
 async def test_impossible_options_are_refused(
     db: sessiondb.SessionDB, options: dict[str, Any]
 ) -> None:
     session = await talk(db)
     with pytest.raises(InvalidInput):
         session.compact(**options)
+    session.compact(keep_recent_tokens=0, timeout_s=0.5)
 
 
 BEGIN = """

@@ -248,6 +248,8 @@ async def test_an_excluded_message_is_not_sent_and_pi_still_sees_it(tmp_db: Path
             "b",
         ]
         assert context.tokens == 2
+        await session.reset("new")
+        assert (await session.context(epoch=0)).tokens == 2, "as it was, counted anew"
 
 
 @pytest.mark.anyio

@@ -239,3 +239,20 @@ async def test_not_found_names_the_command_that_lists_what_exists(tmp_db: Path) 
             with pytest.raises(NotFound) as caught:
                 await call()
             assert hint in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_a_reset_keeps_from_an_entry_of_the_current_path_only(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        one, two = [await session.append({"role": "user", "content": text}) for text in "ab"]
+        await session.branch(one.entry_id)
+        leaf = (await session.arrivals())[-1]
+        assert leaf.type == "leaf"
+        for elsewhere in (two.entry_id, leaf.entry_id, "nowhere"):
+            with pytest.raises(NotFound, match="on its current path to keep from"):
+                await session.reset("new", keep_from=elsewhere)
+        await session.branch(None)
+        with pytest.raises(NotFound, match="on its current path to keep from"):
+            await session.reset("new", keep_from=one.entry_id)
+        assert (await session.info()).epoch == 2, "two branches, and no reset"

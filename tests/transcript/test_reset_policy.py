@@ -191,6 +191,8 @@ def test_idle_without_minutes_is_refused() -> None:
         ("agent:main:telegram:group:-100:thread:7", "thread", "telegram"),
         ("agent:main:telegram:bot2:direct:5", "direct", "telegram"),
         ("agent:main:cron:backup", "direct", None),
+        ("agent:main:cron:backup:nightly", "direct", None),
+        ("agent:main:cron:backup:of:direct", "direct", None),
     ],
 )
 def test_a_key_says_its_type_of_conversation_and_its_channel(
