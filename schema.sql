@@ -129,8 +129,8 @@ CREATE TABLE entry (
                                                 -- provider's checkpoint if a compaction keeps it
   tokens           INTEGER NOT NULL DEFAULT 0,  -- estimate of what it adds to a context
   tokens_total     INTEGER NOT NULL DEFAULT 0,  -- the same, summed along the path, itself included
-  usage_tokens     INTEGER,                     -- the provider's count of the whole context,
-                                                -- if it reported one
+  usage_tokens     INTEGER,                     -- the provider's count of the whole context.
+                                                -- NULL: none, or of another context
   open_calls       INTEGER NOT NULL DEFAULT 0,  -- tool calls that have no result after this entry
   boundary_no      INTEGER,                     -- the boundary in force when it was appended
   first_kept_no    INTEGER,                     -- of a compaction or reset entry

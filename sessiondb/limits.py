@@ -50,6 +50,10 @@ PAGE_ENTRIES_MAX = 1_000
 CUT_SCAN_ROWS_FIRST = 32
 CUT_SCAN_ROWS = 256
 
+# After a switch of branches, an undo or a fork, a provider's count is looked for among so
+# many replies, two lookups each. Without one the context's tokens are an estimate.
+USAGE_REPLIES_MAX = 100
+
 # A summary that is no shorter than the text it replaces is rejected. A person who
 # compacts a short conversation by hand may have a summary of up to this many tokens. An
 # automatic trigger never may (that would loop).

@@ -183,6 +183,7 @@ class Turn:
             TurnLost: the turn was taken over. Nothing was written.
         """
         draft = await prepare(item)
+        draft.asked_epoch = self.session.asked_epoch
         receipts = await self.db.write(
             "turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size
         )
@@ -385,6 +386,8 @@ async def _complete(turn: Turn, returned: object) -> None:
     except Exception as error:  # noqa: BLE001  # a handler's own objects may raise anything
         await _refuse_answer(turn, error)
         return
+    for draft in drafts:
+        draft.asked_epoch = turn.session.asked_epoch
 
     def complete(tx: Tx) -> list[Receipt]:
         return turns.complete(

@@ -217,7 +217,11 @@ class SessionWalk:
                 return
             low_no = max(branch.first_no, lowest_no, high_no - USAGE_SCAN_ENTRIES + 1)
             counted = tx.first(
-                "verify.last_usage", branch_no=branch_no, low_no=low_no, high_no=high_no
+                "verify.last_usage",
+                branch_no=branch_no,
+                low_no=low_no,
+                high_no=high_no,
+                boundary_no=row.boundary_no,
             )
             if low_no > branch.first_no:
                 place = (branch_no, low_no - 1)

@@ -252,7 +252,7 @@ class Rebuild:
             return
         before = tx.one("transcript.epoch", session_no=self.session_no, epoch=job.epoch - 1)
         append.advance_epoch(tx, state, "undo", before.boundary_no, before.first_kept_no)
-        state.context_tokens, state.tokens_fresh = append.estimate_context(tx, state), 0
+        state.context_tokens, state.tokens_fresh = append.count_context(tx, state)
 
     def _draft(self, tx: Any, row: Any) -> Draft | None:
         """Parse an entry's text. Return None if it is damaged."""

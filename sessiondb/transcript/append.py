@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import IdentityConflict, NotFound, SessionEnded
 from sessiondb.json_text import dumps
-from sessiondb.limits import SEQ_MAX
+from sessiondb.limits import SEQ_MAX, USAGE_REPLIES_MAX
 from sessiondb.models import Receipt
 
 from .content import says_the_same
@@ -277,6 +277,7 @@ def attach(
     if begins_context:
         # The epoch that ends here ends before this entry: close it at the parent, then insert.
         advance_epoch(tx, state, draft.type, entry_no, first_kept_no)
+    usage_tokens = _usage_here(tx, state, draft)
     payload, body_at = _payload(draft, state.head_id)
     writer: _EntryWriter = tx
     writer.run(
@@ -290,7 +291,7 @@ def attach(
         projection=int(draft.projection),
         tokens=draft.tokens,
         tokens_total=state.tokens_total,
-        usage_tokens=draft.usage_tokens,
+        usage_tokens=usage_tokens,
         open_calls=state.open_calls,
         boundary_no=state.boundary_no,
         first_kept_no=first_kept_no,
@@ -306,8 +307,8 @@ def attach(
     state.head_no, state.head_id = entry_no, draft.entry_id
     if begins_context:
         state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
-    elif draft.usage_tokens is not None:
-        state.context_tokens, state.tokens_fresh = draft.usage_tokens, 1
+    elif usage_tokens is not None:
+        state.context_tokens, state.tokens_fresh = usage_tokens, 1
     elif draft.projection.counts:
         state.context_tokens += draft.tokens
     return Receipt(
@@ -384,6 +385,41 @@ def advance_epoch(
         boundary_no=boundary_no,
         first_kept_no=first_kept_no,
     )
+
+
+def _usage_here(tx: ReadTx, state: State, draft: Draft) -> int | None:
+    """Return the provider's count that a reply carries, if it is one of the present context.
+
+    Not if the reply was asked for in another epoch. Where nobody says in which, a reply that
+    follows the boundary, with nothing in between that a model is sent, was asked for before it.
+    """
+    if draft.usage_tokens is None:
+        return None
+    if draft.asked_epoch is not None:
+        return draft.usage_tokens if draft.asked_epoch == state.epoch else None
+    if state.boundary_no is None:
+        return draft.usage_tokens
+    # `state` counts the reply itself already.
+    before = state.tokens_total - (draft.tokens if draft.projection.counts else 0)
+    boundary = tx.one("transcript.by_no", entry_no=state.boundary_no)
+    return draft.usage_tokens if before > boundary.tokens_total else None
+
+
+def count_context(tx: ReadTx, state: State) -> tuple[int, int]:
+    """Count the tokens of the context anew. Return them, and 1 if they rest on a provider's count.
+
+    The count of the last reply that was appended to this context, plus estimates for what
+    follows it. It is looked for among the last replies: the caller holds the write lock.
+    """
+    reply_no = state.model_no
+    for _ in range(USAGE_REPLIES_MAX):
+        if reply_no is None or reply_no <= (state.boundary_no or 0):
+            break
+        reply = tx.one("transcript.usage", entry_no=reply_no)
+        if reply.usage_tokens is not None and reply.boundary_no == state.boundary_no:
+            return reply.usage_tokens + state.tokens_total - reply.tokens_total, 1
+        reply_no = reply.model_no
+    return estimate_context(tx, state), 0
 
 
 def estimate_context(tx: ReadTx, state: State) -> int:
@@ -515,7 +551,7 @@ def switch_head(tx: Tx, state: State, target: TreeEntry | None) -> None:
     boundary_no = target.boundary_no if target is not None else None
     advance_epoch(tx, state, "branch", boundary_no, _kept_by(tx, boundary_no))
     _inherit(tx, state, target)
-    state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
+    state.context_tokens, state.tokens_fresh = count_context(tx, state)
 
 
 def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:

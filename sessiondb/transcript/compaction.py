@@ -57,6 +57,7 @@ from .append import (
     State,
     advance_epoch,
     attach,
+    count_context,
     estimate_context,
     load_state,
     require_live,
@@ -633,7 +634,7 @@ def undo(tx: Tx, session_no: int) -> int:
     assert job.epoch is not None, "a job with an entry is committed, and has begun an epoch"
     before = tx.one("transcript.epoch", session_no=session_no, epoch=job.epoch - 1)
     advance_epoch(tx, state, "undo", before.boundary_no, before.first_kept_no)
-    state.context_tokens, state.tokens_fresh = estimate_context(tx, state), 0
+    state.context_tokens, state.tokens_fresh = count_context(tx, state)
     save_state(tx, state)
     return state.epoch
 

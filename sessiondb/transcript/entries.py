@@ -132,6 +132,8 @@ class Draft:
     projection: Projection = Projection.NONE
     tokens: int = 0
     usage_tokens: int | None = None
+    asked_epoch: int | None = None
+    """Of a reply: the epoch of the context that its model was sent. None: not known."""
     calls: int = 0
     """Tool calls that an assistant message makes."""
     body_at: int = 0

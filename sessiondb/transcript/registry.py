@@ -20,7 +20,7 @@ from sessiondb.models import SessionInfo
 from .append import (
     State,
     attach,
-    estimate_context,
+    count_context,
     find_entry,
     insert_control_record,
     load_state,
@@ -221,6 +221,7 @@ def insert(
         boundary_no=start.boundary_no if start else None,
         first_kept_no=start.first_kept_no if start else None,
         context_tokens=start.context_tokens if start else 0,
+        tokens_fresh=start.tokens_fresh if start else 0,
         forked_from_no=forked_from_no,
     )
     tx.run(
@@ -395,6 +396,7 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
         if entry is None or entry.branch_no is None:
             raise no_entry(source.session_id, entry_id, " to fork at")
         start.head_no, start.tokens_total = entry.entry_no, entry.tokens_total
+        start.model_no = entry.model_no
         start.boundary_no = entry.boundary_no
         boundary = (
             tx.first("transcript.by_no", entry_no=entry.boundary_no)
@@ -418,7 +420,8 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
         start.head_no = past.closed_head_no
         start.boundary_no, start.first_kept_no = past.boundary_no, past.first_kept_no
         start.tokens_total = head.tokens_total if head is not None else 0
-    start.context_tokens = estimate_context(tx, start)
+        start.model_no = head.model_no if head is not None else None
+    start.context_tokens, start.tokens_fresh = count_context(tx, start)
     return start
 
 

@@ -1,6 +1,6 @@
 """The handle of one session, as a caller holds it.
 
-A `Session` holds no state, so it never disagrees with the database.
+A `Session` holds nothing of its session, so it never disagrees with the database.
 """
 
 from __future__ import annotations
@@ -29,12 +29,18 @@ _EPOCHS_PAGE = 200
 
 
 class Session:
-    """One transcript, by its handle. It holds no state, so it agrees with the database."""
+    """One transcript, by its handle.
+
+    It holds nothing of the session, so it agrees with the database. It knows which context it
+    read last: a reply that is appended by it was asked for with that one.
+    """
 
     def __init__(self, db: Database, ref: registry.Ref) -> None:
         self.db = db
         self.ref = ref
         """The session's number, which names it in the tables, and its id."""
+        self.asked_epoch: int | None = None
+        """The epoch of the present context that was last read by this handle."""
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -95,6 +101,8 @@ class Session:
     async def _append(self, drafts: list[Draft], timeout_s: float | None) -> list[Receipt]:
         size = sum(draft.size for draft in drafts)
         check_append(len(drafts), size)
+        for draft in drafts:
+            draft.asked_epoch = self.asked_epoch
         return await self.db.write(
             "append",
             lambda tx: append.append(tx, self.ref.session_no, drafts),
@@ -104,6 +112,10 @@ class Session:
 
     async def context(self, *, epoch: int | None = None, decode: bool = True) -> Context:
         """Read the context of the model: the present one, or with `epoch` that epoch's last.
+
+        A reply that this handle, or its turn, appends from now on counts as asked for with the
+        present context. The provider's count of tokens is good only for the context it was asked
+        with.
 
         Messages are decoded on a reader thread. `decode=False` leaves that out, for callers of
         `as_json()`.
@@ -119,7 +131,10 @@ class Session:
                 context.messages  # noqa: B018  decodes on the reader thread; the value is cached
             return context
 
-        return await self.db.read("context", read)
+        context = await self.db.read("context", read)
+        if epoch is None:
+            self.asked_epoch = context.epoch
+        return context
 
     async def entries(
         self,

@@ -1,9 +1,9 @@
 -- name: insert, one row
 -- Insert a session. The unique session_id settles a race between two creators.
 INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no,
-                     boundary_no, first_kept_no, context_tokens, forked_from_no)
+                     boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no)
 VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no,
-        :first_kept_no, :context_tokens, :forked_from_no)
+        :first_kept_no, :context_tokens, :tokens_fresh, :forked_from_no)
 RETURNING session_no;
 
 -- name: end, one row or none

@@ -72,6 +72,12 @@ SELECT entry_no, branch_no, parent_no, position, type, role, tokens, tokens_tota
        boundary_no, first_kept_no, model_no, thinking_no, entry_id
 FROM entry WHERE entry_no = :entry_no;
 
+-- name: usage
+-- Return a reply, or what else set the model, with the provider's count that it carries,
+-- and what had set the model before.
+SELECT e.usage_tokens, e.tokens_total, e.boundary_no, p.model_no
+FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no WHERE e.entry_no = :entry_no;
+
 -- name: span_forward
 -- Return the entries of one branch between two numbers, oldest first: one page of
 -- history.

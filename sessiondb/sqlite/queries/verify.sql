@@ -143,9 +143,10 @@ WHERE e.session_no = :session_no AND e.boundary_no IS :boundary_no
 
 -- name: last_usage
 -- Return the newest entry of a short range of one branch that carries a provider's
--- count.
+-- count of a context which began at a boundary.
 SELECT entry_no, usage_tokens, tokens_total FROM entry
 WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND usage_tokens IS NOT NULL
+  AND boundary_no IS :boundary_no
 ORDER BY entry_no DESC LIMIT 1;
 
 -- name: epochs

@@ -87,6 +87,10 @@ class Pair:
 
     model: Session
     handle: sessiondb.Session
+    agent: sessiondb.Session
+    """The handle of an agent, which asks its model now and appends the reply later."""
+    asked: int | None = None
+    """The epoch of the context that the agent read last."""
 
 
 @dataclass
@@ -203,6 +207,11 @@ class Machine(RuleBasedStateMachine):
             return None
         return wanted, real()
 
+    def _agent(self, session_id: str) -> sessiondb.Session:
+        assert self.db is not None
+        handle: sessiondb.Session = self.call(self.db.session_by_id, session_id)
+        return handle
+
     def text(self, length: int) -> str:
         """Return a text that no other entry has, so that contexts which look equal are equal."""
         self.texts += 1
@@ -219,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         self.open()
         assert self.db is not None
         handle = self.call(self.db.session, "agent:main:test:channel:1")
-        self.pairs.append(Pair(Session(handle.id), handle))
+        self.pairs.append(Pair(Session(handle.id), handle, self._agent(handle.id)))
         self._converse(self.pairs[0], 2, 20)
 
     # -- append ------------------------------------------------------------------------------
@@ -265,9 +274,11 @@ class Machine(RuleBasedStateMachine):
         if repeat and known is not None:
             kind, text, call_id, usage = known.kind, known.text, known.call_id, known.usage
         done = self.both(
-            lambda: pair.model.append(kind, text, key=key, call_id=call_id, usage=usage),
+            lambda: pair.model.append(
+                kind, text, key=key, call_id=call_id, usage=usage, asked=pair.asked
+            ),
             lambda: self.call(
-                pair.handle.append,
+                pair.agent.append,
                 message(kind, text, call_id=call_id, usage=usage),
                 idempotency_key=key,
             ),
@@ -279,6 +290,12 @@ class Machine(RuleBasedStateMachine):
         if duplicate:
             assert receipt.entry_id == item.entry_id
         item.entry_id = receipt.entry_id
+
+    @rule(pick=numbers)
+    def ask(self, pick: int) -> None:
+        """Read the context, as an agent does before it asks its model."""
+        pair = self.pair(pick)
+        pair.asked = self.call(pair.agent.context).epoch
 
     @rule(pick=numbers, rounds=st.integers(1, 3), length=lengths)
     def converse(self, pick: int, rounds: int, length: int) -> None:
@@ -511,7 +528,8 @@ class Machine(RuleBasedStateMachine):
         handle = self.call(
             pair.handle.fork, entry_id=item.entry_id if item is not None else None, epoch=epoch
         )
-        self.pairs.append(Pair(pair.model.fork(handle.id, at=item, epoch=epoch), handle))
+        forked = pair.model.fork(handle.id, at=item, epoch=epoch)
+        self.pairs.append(Pair(forked, handle, self._agent(handle.id)))
 
     @rule(pick=numbers, sure=st.integers(0, 3))
     @precondition(lambda self: len(self.pairs) > 1)
@@ -531,6 +549,8 @@ class Machine(RuleBasedStateMachine):
         self.open()
         for pair in self.pairs:
             pair.handle = self.call(self.db.session_by_id, pair.model.session_id)
+            pair.agent = self.call(self.db.session_by_id, pair.model.session_id)
+            pair.asked = None
 
     # -- the comparison ----------------------------------------------------------------------
 
@@ -645,11 +665,22 @@ def _key_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def _summary_counted_twice(patch: pytest.MonkeyPatch) -> None:
     estimate = append.estimate_context
-    for module in (append, compaction, registry):
+    for module in (append, compaction):
         patch.setattr(
             module,
             "estimate_context",
             lambda tx, state: estimate(tx, state) + (state.boundary_no is not None),
+        )
+
+
+def _any_count_is_of_this_context(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(append, "_usage_here", lambda tx, state, draft: draft.usage_tokens)
+
+
+def _counts_are_forgotten_on_the_way(patch: pytest.MonkeyPatch) -> None:
+    for module in (append, compaction, registry):
+        patch.setattr(
+            module, "count_context", lambda tx, state: (append.estimate_context(tx, state), 0)
         )
 
 
@@ -674,6 +705,8 @@ ENOUGH_RULES = {
     _epoch_not_bumped: ("converse", "begin", "commit"),
     _kept_tail_lost: ("converse", "begin", "commit"),
     _key_forgotten: ("append",),
+    _any_count_is_of_this_context: ("append", "ask", "reset", "compact"),
+    _counts_are_forgotten_on_the_way: ("append", "branch", "fork"),
     _undo_forgets_the_boundary_before: ("append", "converse", "compact", "time_passes", "undo"),
 }
 
@@ -700,6 +733,8 @@ NOTICED_BY = {
         _kept_tail_lost,
         _key_forgotten,
         _summary_counted_twice,
+        _any_count_is_of_this_context,
+        _counts_are_forgotten_on_the_way,
         _undo_forgets_the_boundary_before,
     ],
     ids=lambda fn: fn.__name__.strip("_"),

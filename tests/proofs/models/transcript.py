@@ -38,6 +38,9 @@ class Item:
     parent: Item | None
     tokens: int = 0
     usage: int | None = None
+    """The provider's count that a reply carries."""
+    counted: bool = False
+    """Its count is one of the context to which it was appended."""
     call_id: str | None = None
     thinking: str = "off"
     boundary: Item | None = None
@@ -250,7 +253,9 @@ class Session:
         key: str | None = None,
         call_id: str | None = None,
         usage: int | None = None,
+        asked: int | None = None,
     ) -> tuple[Item, bool]:
+        """Append an item. `asked` is the epoch that a reply's model was sent, if it is known."""
         known = self.by_key.get(key) if key is not None else None
         if known is not None:
             if (known.kind, known.text, known.call_id, known.usage) != (kind, text, call_id, usage):
@@ -267,13 +272,21 @@ class Session:
             item.thinking = text
         elif kind != "hidden":
             item.tokens = tokens_of(text)
-        if usage is not None:
+        item.counted = usage is not None and self._is_asked_here(item, asked)
+        if item.counted and usage is not None:
             self.tokens, self.fresh = usage, True
         else:
             self.tokens += item.tokens
         if key is not None:
             self.by_key[key] = item
         return item, False
+
+    def _is_asked_here(self, reply: Item, asked: int | None) -> bool:
+        if asked is not None:
+            return asked == self.epoch
+        _, after = span_of(self.head, self.boundary, self.kept)
+        sent = [item for item in after if item.tokens and item is not reply]
+        return self.boundary is None or any(item.is_message for item in sent)
 
     def _follow(self, kind: str, text: str) -> Item:
         head = self.head
@@ -300,8 +313,14 @@ class Session:
         summary = self.boundary.tokens if self.boundary is not None else 0
         return summary + sum(item.tokens for item in before + after if item.is_message)
 
-    def _estimate(self) -> None:
+    def _count(self) -> None:
+        """Count anew: the last reply's count if one was made in this context, plus estimates."""
         self.tokens, self.fresh = self._estimated(), False
+        _, after = span_of(self.head, self.boundary, self.kept)
+        for index, item in enumerate(after):
+            if item.counted and item.usage is not None and item.boundary is self.boundary:
+                later = [one.tokens for one in after[index + 1 :] if one.is_message]
+                self.tokens, self.fresh = item.usage + sum(later), True
 
     def _live(self) -> None:
         if self.ended:
@@ -315,7 +334,7 @@ class Session:
         self._next_epoch("branch", boundary, boundary.kept if boundary is not None else None)
         self.head = target
         self.records += 1
-        self._estimate()
+        self._count()
 
     def reset(self, keep_from: Item | None) -> Item:
         self._live()
@@ -331,7 +350,7 @@ class Session:
         item.tokens = tokens_of(text)
         self._next_epoch(kind, item, kept)
         self.epochs[-2].closed_head = closed_head
-        self._estimate()
+        self._count()
         return item
 
     def undo(self) -> None:
@@ -343,7 +362,7 @@ class Session:
             raise Refused("NothingToUndo")
         before = self.epochs[job.epoch - 1]
         self._next_epoch("undo", before.boundary, before.kept)
-        self._estimate()
+        self._count()
 
     def fork(self, session_id: str, *, at: Item | None = None, epoch: int | None = None) -> Session:
         head, boundary, kept = self.head, self.boundary, self.kept
@@ -360,7 +379,7 @@ class Session:
             kept=kept,
             epochs=[Epoch("fork", boundary, kept)],
         )
-        new._estimate()
+        new._count()
         return new
 
     # -- compaction --------------------------------------------------------------------------

@@ -67,7 +67,8 @@ CHANGES = [
                 "head_no": "twin/15",
                 "boundary_no": "twin/10",
                 "first_kept_no": "twin/9",
-                "context_tokens": 94,
+                "context_tokens": 701,
+                "tokens_fresh": 1,
                 "forked_from_no": "twin",
             },
             "+epoch new/0": {

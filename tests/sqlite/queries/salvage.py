@@ -329,6 +329,7 @@ CHANGES = [
                 "boundary_no": "twin/1",
                 "first_kept_no": "twin/2",
                 "context_tokens": 0,
+                "tokens_fresh": 0,
             }
         },
         session_no="session twin-fork",

@@ -256,6 +256,18 @@ def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
 
 READS = [
     Read(
+        "transcript.usage",
+        "of a reply",
+        lambda w: {"entry_no": w.no("entry twin/15")},
+        [{"usage_tokens": 701, "boundary_no": "twin/10", "model_no": "twin/9"}],
+    ),
+    Read(
+        "transcript.usage",
+        "of what else set the model, the first to do so",
+        lambda w: {"entry_no": w.no("entry twin/2")},
+        [{"usage_tokens": None, "boundary_no": None, "model_no": None}],
+    ),
+    Read(
         "transcript.state",
         "with what the head passes on",
         of_session("live-undone"),

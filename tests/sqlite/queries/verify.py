@@ -437,19 +437,21 @@ READS = [
     *(
         Read(
             "verify.last_usage",
-            f"of {branch} from {low} to {high}",
-            lambda w, branch=branch, low=low, high=high: {
+            f"of {branch} from {low} to {high} since {boundary}",
+            lambda w, branch=branch, low=low, high=high, boundary=boundary: {
                 **span("twin", low, high)(w),
                 "branch_no": w.no(f"branch {branch}"),
+                "boundary_no": w.no(f"entry {boundary}") if boundary else None,
             },
             [{"entry_no": found}] if found else [],
         )
-        for branch, low, high, found in (
-            ("twin/1", 1, 18, "twin/15"),
-            ("twin/1", 15, 15, "twin/15"),
-            ("twin/1", 1, 8, "twin/4"),
-            ("twin/1", 1, 3, None),
-            ("twin/17", 1, 18, "twin/18"),
+        for branch, low, high, boundary, found in (
+            ("twin/1", 1, 18, "twin/10", "twin/15"),
+            ("twin/1", 1, 18, None, "twin/9"),
+            ("twin/1", 15, 15, "twin/10", "twin/15"),
+            ("twin/1", 1, 8, None, "twin/4"),
+            ("twin/1", 1, 3, None, None),
+            ("twin/17", 1, 18, "twin/10", "twin/18"),
         )
     ),
     Read(
