@@ -76,8 +76,12 @@ CREATE TABLE session (
                                                 -- the boundary. 0: estimate
   forked_from_no   INTEGER REFERENCES session (session_no),
   pinned_at_ms     INTEGER,                     -- set: retention keeps it
-  archived_at_ms   INTEGER                      -- set: its entries are in `archive`, and this
+  archived_at_ms   INTEGER,                     -- set: its entries are in `archive`, and this
                                                 -- row stays as its tombstone
+  forked_at_no     INTEGER,                     -- of a fork: the head that it began with ...
+  forked_epoch     INTEGER,                     -- ... and the epoch of its origin. What was undone
+                                                -- there later is not undone here
+  heard_at_ms      INTEGER                      -- when a person last wrote. NULL: never
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;

@@ -50,6 +50,9 @@ class ArchiveSession(NamedTuple):
     forked_from_no: int | None
     pinned_at_ms: int | None
     archived_at_ms: int | None
+    forked_at_no: int | None
+    forked_epoch: int | None
+    heard_at_ms: int | None
 
 
 class ArchiveBindings(NamedTuple):
@@ -740,6 +743,7 @@ class InboxCandidate(NamedTuple):
     entry_no: int | None
     ended_at_ms: int | None
     edit_of: int | None
+    by_person: int
     payload: str
 
 
@@ -1063,12 +1067,6 @@ class RegistryBegan(NamedTuple):
 
     opened_at_ms: int
     boundary_no: int | None
-
-
-class RegistryHeard(NamedTuple):
-    """registry.heard: Return when a person last wrote in a session, among its newest entries. A message that a person did not send is none: of lane cron, of a sub-agent."""
-
-    appended_at_ms: int
 
 
 class RetentionNewest(NamedTuple):
@@ -1493,6 +1491,8 @@ class TranscriptState(NamedTuple):
     tokens_fresh: int
     name: str | None
     archived_at_ms: int | None
+    forked_at_no: int | None
+    heard_at_ms: int | None
     head_id: str | None
     position: int
     tokens_total: int
@@ -1617,6 +1617,19 @@ class TranscriptEpoch(NamedTuple):
     first_kept_no: int | None
     closed_head_no: int | None
     closed_at_ms: int | None
+
+
+class TranscriptUndone(NamedTuple):
+    """transcript.undone: Return a row if the context that began at a boundary in an epoch was undone since, up to another epoch."""
+
+    epoch: int
+
+
+class TranscriptOrigin(NamedTuple):
+    """transcript.origin: Return the session that a fork was made of, and that session's epoch then."""
+
+    forked_from_no: int | None
+    forked_epoch: int | None
 
 
 TranscriptEpochs = TranscriptEpoch  # transcript.epochs
@@ -1892,7 +1905,7 @@ class VerifyControlRecord(NamedTuple):
 
 
 class VerifyReopenedAt(NamedTuple):
-    """verify.reopened_at: Return a row if a session's context was ever moved, at this head, to a boundary that is not the head's own. An undo does that, and a fork."""
+    """verify.reopened_at: Return a row if a session's context was ever moved, at this head, to a boundary that is not the head's own. An undo does that, a fork, and a switch to what follows a compaction that was undone."""
 
     epoch: int
 
@@ -2261,7 +2274,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["recovery.held"], /) -> RecoveryHeld | None: ...
     @overload
-    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue) -> RegistryInsert | None: ...
+    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> RegistryInsert | None: ...
     @overload
     def first(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById | None: ...
     @overload
@@ -2274,8 +2287,6 @@ class Reads(Protocol):
     def first(self, statement: Literal["registry.info"], /, *, session_no: SqlValue) -> RegistryInfo | None: ...
     @overload
     def first(self, statement: Literal["registry.began"], /, *, session_no: SqlValue) -> RegistryBegan | None: ...
-    @overload
-    def first(self, statement: Literal["registry.heard"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> RegistryHeard | None: ...
     @overload
     def first(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> RetentionNewest | None: ...
     @overload
@@ -2382,6 +2393,10 @@ class Reads(Protocol):
     def first(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan | None: ...
     @overload
     def first(self, statement: Literal["transcript.epoch"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptEpoch | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.undone"], /, *, session_no: SqlValue, epoch: SqlValue, last_epoch: SqlValue, boundary_no: SqlValue) -> TranscriptUndone | None: ...
+    @overload
+    def first(self, statement: Literal["transcript.origin"], /, *, session_no: SqlValue) -> TranscriptOrigin | None: ...
     @overload
     def first(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: SqlValue) -> TranscriptEpochs | None: ...
     @overload
@@ -2693,7 +2708,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["recovery.held"], /) -> RecoveryHeld: ...
     @overload
-    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue) -> RegistryInsert: ...
+    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> RegistryInsert: ...
     @overload
     def one(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById: ...
     @overload
@@ -2706,8 +2721,6 @@ class Reads(Protocol):
     def one(self, statement: Literal["registry.info"], /, *, session_no: SqlValue) -> RegistryInfo: ...
     @overload
     def one(self, statement: Literal["registry.began"], /, *, session_no: SqlValue) -> RegistryBegan: ...
-    @overload
-    def one(self, statement: Literal["registry.heard"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> RegistryHeard: ...
     @overload
     def one(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> RetentionNewest: ...
     @overload
@@ -2814,6 +2827,10 @@ class Reads(Protocol):
     def one(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan: ...
     @overload
     def one(self, statement: Literal["transcript.epoch"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptEpoch: ...
+    @overload
+    def one(self, statement: Literal["transcript.undone"], /, *, session_no: SqlValue, epoch: SqlValue, last_epoch: SqlValue, boundary_no: SqlValue) -> TranscriptUndone: ...
+    @overload
+    def one(self, statement: Literal["transcript.origin"], /, *, session_no: SqlValue) -> TranscriptOrigin: ...
     @overload
     def one(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: SqlValue) -> TranscriptEpochs: ...
     @overload
@@ -3121,7 +3138,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["recovery.held"], /) -> list[RecoveryHeld]: ...
     @overload
-    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue) -> list[RegistryInsert]: ...
+    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> list[RegistryInsert]: ...
     @overload
     def all(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> list[RegistryById]: ...
     @overload
@@ -3134,8 +3151,6 @@ class Reads(Protocol):
     def all(self, statement: Literal["registry.info"], /, *, session_no: SqlValue) -> list[RegistryInfo]: ...
     @overload
     def all(self, statement: Literal["registry.began"], /, *, session_no: SqlValue) -> list[RegistryBegan]: ...
-    @overload
-    def all(self, statement: Literal["registry.heard"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[RegistryHeard]: ...
     @overload
     def all(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> list[RetentionNewest]: ...
     @overload
@@ -3242,6 +3257,10 @@ class Reads(Protocol):
     def all(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[TranscriptFirstInSpan]: ...
     @overload
     def all(self, statement: Literal["transcript.epoch"], /, *, session_no: SqlValue, epoch: SqlValue) -> list[TranscriptEpoch]: ...
+    @overload
+    def all(self, statement: Literal["transcript.undone"], /, *, session_no: SqlValue, epoch: SqlValue, last_epoch: SqlValue, boundary_no: SqlValue) -> list[TranscriptUndone]: ...
+    @overload
+    def all(self, statement: Literal["transcript.origin"], /, *, session_no: SqlValue) -> list[TranscriptOrigin]: ...
     @overload
     def all(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: SqlValue) -> list[TranscriptEpochs]: ...
     @overload
@@ -3484,7 +3503,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["recovery.close_idle"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload
@@ -3500,7 +3519,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_wal_link"], /, *, link_no: SqlValue, previous: SqlValue, current: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_binding"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
     @overload
@@ -3604,7 +3623,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.make_lane"], /, *, lane: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, session_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["transcript.insert_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
     @overload

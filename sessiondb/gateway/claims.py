@@ -71,6 +71,7 @@ class Candidate:
     entry_no: int | None
     ended_at_ms: int | None
     edit_of: int | None
+    by_person: int
     payload: str
 
 
@@ -237,6 +238,7 @@ def _place_message(tx: Tx, now: Candidate, draft: Draft, turn_no: int) -> tuple[
     if now.entry_no is not None and context.is_last_user_message(tx, now.session_no, now.entry_no):
         return now.entry_no, tx.one("transcript.by_no", entry_no=now.entry_no).entry_id
     draft.idempotency_key = f"inbox:{now.inbox_no}"
+    draft.by_program = not now.by_person
     receipt = append_entries(tx, now.session_no, [draft])[0]
     if receipt.duplicate and not context.is_last_user_message(tx, now.session_no, receipt.entry_no):
         draft.idempotency_key += f":{turn_no}"

@@ -87,6 +87,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         last_seq:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER?
         first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER
         forked_from_no:INTEGER? pinned_at_ms:INTEGER? archived_at_ms:INTEGER?
+        forked_at_no:INTEGER? forked_epoch:INTEGER? heard_at_ms:INTEGER?
     """),
     BINDING: _columns("""
         session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?
@@ -108,6 +109,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 
 _RENAMED: Final = {"entries": "last_seq"}
 """Columns that have another name in older archives, by that name."""
+_ADDED: Final = {SESSION: 3}
+"""How many of a table's last columns older archives do not have. They may be NULL."""
 
 _IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
 _TYPES: Final[dict[str, set[type]]] = {
@@ -239,13 +242,14 @@ def _decode(
     if found != chunk.rows or not text.endswith(b"\n"):
         raise Wrong(f"has {max(0, found)} rows instead of {chunk.rows}")
     columns, rows = list(COLUMNS[chunk.what]), []
+    missing: list[None] = []
     for number, line in enumerate(in_slices(_lines(text), pause_s)):
         try:
             values = _values(line)
             if number == 0:
-                if _renamed(values) != columns:
-                    raise Wrong(f"does not begin with the columns of {chunk.what}")
+                missing = _missing(chunk.what, values)
                 continue
+            values += missing
             check_row(chunk.what, values, session_no, session_id)
         except Wrong as error:
             raise Wrong(f"is not what was written: its line {number + 1} {error}") from error
@@ -289,9 +293,18 @@ def _values(line: bytearray) -> list[Any]:
     return values
 
 
-def _renamed(columns: list[Any]) -> list[Any]:
-    """Return the column names of a chunk's first line, those of older archives as of today."""
-    return [_RENAMED.get(name, name) if isinstance(name, str) else name for name in columns]
+def _missing(what: str, names: list[Any]) -> list[None]:
+    """Return the values of the columns that a chunk does not have, by its first line.
+
+    Raises:
+        Wrong: the line is not the names of the table's columns, today's or those of before.
+    """
+    columns = list(COLUMNS[what])
+    missing = len(columns) - len(names)
+    known = [_RENAMED.get(name, name) if isinstance(name, str) else name for name in names]
+    if known != columns[: len(names)] or missing > _ADDED.get(what, 0):
+        raise Wrong(f"does not begin with the columns of {what}")
+    return [None] * missing
 
 
 def rows_of(chunk: statements.ArchiveChunk) -> Iterator[list[Any]]:
@@ -305,7 +318,7 @@ def rows_of(chunk: statements.ArchiveChunk) -> Iterator[list[Any]]:
         InvalidInput: the chunk is compressed with a module that is not installed here.
     """
     columns = list(COLUMNS.get(chunk.what, ()))
-    has_columns = False
+    missing: list[None] | None = None
     text = _unpacked_until_damage(bytes(chunk.content), bytes_max(chunk.what, chunk.rows))
     text += b"\n"
     for line in _lines(text):
@@ -313,11 +326,13 @@ def rows_of(chunk: statements.ArchiveChunk) -> Iterator[list[Any]]:
             values = _values(line)
         except Wrong:
             continue
-        if not has_columns and _renamed(values) != columns:
-            return
-        if has_columns and len(values) == len(columns):
-            yield values
-        has_columns = True
+        if missing is None:
+            try:
+                missing = _missing(chunk.what, values)
+            except (Wrong, KeyError):
+                return
+        elif len(values) + len(missing) == len(columns):
+            yield values + missing
 
 
 # -- decompressing ---------------------------------------------------------------------

@@ -61,6 +61,8 @@ class State:
     tokens_fresh: int
     name: str | None
     archived_at_ms: int | None
+    forked_at_no: int | None
+    heard_at_ms: int | None
     head_id: str | None = None
     position: int = 0
     tokens_total: int = 0
@@ -131,6 +133,7 @@ def save_state(tx: Tx, state: State) -> None:
         context_tokens=state.context_tokens,
         tokens_fresh=state.tokens_fresh,
         name=state.name,
+        heard_at_ms=state.heard_at_ms,
     )
 
 
@@ -237,7 +240,7 @@ def _place_aside(tx: Tx, state: State, tip: State, draft: Draft) -> Receipt:
     """
     tip.branch_no = None
     receipt = attach(tx, tip, draft)
-    state.last_seq, state.name = tip.last_seq, tip.name
+    state.last_seq, state.name, state.heard_at_ms = tip.last_seq, tip.name, tip.heard_at_ms
     return receipt
 
 
@@ -274,6 +277,8 @@ def attach(
         state.model_no = entry_no
     elif draft.type == "session_info":
         state.name = draft.name
+    elif draft.role == "user" and not draft.by_program:
+        state.heard_at_ms = tx.now_ms
     if begins_context:
         # The epoch that ends here ends before this entry: close it at the parent, then insert.
         advance_epoch(tx, state, draft.type, entry_no, first_kept_no)
@@ -544,13 +549,15 @@ def in_tree(tx: ReadTx, found: TreeEntry) -> TreeEntry | None:
 def switch_head(tx: Tx, state: State, target: TreeEntry | None) -> None:
     """Move the head to an entry, or to the root (None).
 
-    The context begins where it began for that entry.
+    The context begins where it began for that entry, unless that compaction was undone.
     """
     if (target.entry_no if target is not None else None) == state.head_no:
         return
-    boundary_no = target.boundary_no if target is not None else None
-    advance_epoch(tx, state, "branch", boundary_no, _kept_by(tx, boundary_no))
+    boundary_no = boundary_in_force(tx, state, target) if target is not None else None
+    kept_no = kept_by(tx, boundary_no)
+    advance_epoch(tx, state, "branch", boundary_no, kept_no)
     _inherit(tx, state, target)
+    state.boundary_no, state.first_kept_no = boundary_no, kept_no
     state.context_tokens, state.tokens_fresh = count_context(tx, state)
 
 
@@ -565,10 +572,47 @@ def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:
     state.model_no = target.model_no if target is not None else None
     state.thinking_no = target.thinking_no if target is not None else None
     state.boundary_no = target.boundary_no if target is not None else None
-    state.first_kept_no = _kept_by(tx, state.boundary_no)
+    state.first_kept_no = kept_by(tx, state.boundary_no)
 
 
-def _kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
+def boundary_in_force(tx: ReadTx, state: State, entry: TreeEntry) -> int | None:
+    """Return the boundary at which a context that ends at an entry begins. None is the root.
+
+    The entry's own, unless that compaction was undone. Then the one before it.
+    """
+    boundary_no = entry.boundary_no
+    while boundary_no is not None:
+        owner_no = session_of(boundary_no)
+        job = tx.first("compaction.by_entry", session_no=owner_no, entry_no=boundary_no)
+        if (
+            job is None
+            or job.epoch is None
+            or not tx.first(
+                "transcript.undone",
+                session_no=owner_no,
+                boundary_no=boundary_no,
+                epoch=job.epoch,
+                last_epoch=_last_epoch_of(tx, state, owner_no),
+            )
+        ):
+            break
+        before = tx.one("transcript.epoch", session_no=owner_no, epoch=job.epoch - 1)
+        boundary_no = before.boundary_no
+    return boundary_no
+
+
+def _last_epoch_of(tx: ReadTx, state: State, owner_no: int) -> int:
+    """Return the last epoch of a session that a session has a part in: of an origin, the fork's."""
+    session_no: int | None = state.session_no
+    epoch = state.epoch
+    while session_no is not None and session_no != owner_no:
+        origin = tx.one("transcript.origin", session_no=session_no)
+        session_no, epoch = origin.forked_from_no, origin.forked_epoch or 0
+    return epoch
+
+
+def kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
+    """Return the first entry before a boundary that its context keeps."""
     if boundary_no is None:
         return None
     return tx.one("transcript.by_no", entry_no=boundary_no).first_kept_no
@@ -589,13 +633,14 @@ def find_by_key(
 
 
 def find_entry(tx: ReadTx, state: State, entry_id: str) -> statements.TranscriptById | None:
-    """Find an entry by id in a session or, for a fork, on the path that it was forked from."""
+    """Find an entry by id in a session or, for a fork, on the path to where it was forked."""
     found = tx.first("transcript.by_id", session_no=state.session_no, entry_id=entry_id)
-    if found is not None or state.head_no is None:
+    forked_at_no = state.forked_at_no
+    if found is not None or forked_at_no is None:
         return found
-    for session_no in _sessions_on_path(tx, state.head_no):
+    for session_no in _sessions_on_path(tx, forked_at_no):
         found = tx.first("transcript.by_id", session_no=session_no, entry_id=entry_id)
-        if found is not None and found.branch_no is not None and on_path(tx, found, state.head_no):
+        if found is not None and found.branch_no is not None and on_path(tx, found, forked_at_no):
             return found
     return None
 

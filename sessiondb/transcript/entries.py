@@ -134,6 +134,8 @@ class Draft:
     usage_tokens: int | None = None
     asked_epoch: int | None = None
     """Of a reply: the epoch of the context that its model was sent. None: not known."""
+    by_program: bool = False
+    """Of a user message: no person wrote it."""
     calls: int = 0
     """Tool calls that an assistant message makes."""
     body_at: int = 0

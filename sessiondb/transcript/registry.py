@@ -20,9 +20,11 @@ from sessiondb.models import SessionInfo
 from .append import (
     State,
     attach,
+    boundary_in_force,
     count_context,
     find_entry,
     insert_control_record,
+    kept_by,
     load_state,
     move_head,
     no_entry,
@@ -223,6 +225,8 @@ def insert(
         context_tokens=start.context_tokens if start else 0,
         tokens_fresh=start.tokens_fresh if start else 0,
         forked_from_no=forked_from_no,
+        forked_at_no=start.head_no if start else None,
+        forked_epoch=start.epoch if start else None,
     )
     tx.run(
         "transcript.open_epoch",
@@ -397,13 +401,8 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
             raise no_entry(source.session_id, entry_id, " to fork at")
         start.head_no, start.tokens_total = entry.entry_no, entry.tokens_total
         start.model_no = entry.model_no
-        start.boundary_no = entry.boundary_no
-        boundary = (
-            tx.first("transcript.by_no", entry_no=entry.boundary_no)
-            if entry.boundary_no is not None
-            else None
-        )
-        start.first_kept_no = boundary.first_kept_no if boundary is not None else None
+        start.boundary_no = boundary_in_force(tx, source, entry)
+        start.first_kept_no = kept_by(tx, start.boundary_no)
     elif epoch is not None and epoch != source.epoch:
         past = tx.first("transcript.epoch", session_no=source.session_no, epoch=epoch)
         if past is None:
@@ -417,7 +416,7 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
             if past.closed_head_no is not None
             else None
         )
-        start.head_no = past.closed_head_no
+        start.head_no, start.epoch = past.closed_head_no, epoch
         start.boundary_no, start.first_kept_no = past.boundary_no, past.first_kept_no
         start.tokens_total = head.tokens_total if head is not None else 0
         start.model_no = head.model_no if head is not None else None

@@ -26,7 +26,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.limits import SEQ_BITS, SEQ_MAX
 
 from . import append, registry
 from .keys import SessionKey
@@ -34,10 +33,6 @@ from .keys import SessionKey
 Mode = Literal["none", "daily", "idle"]
 Conversation = Literal["direct", "group", "thread"]
 StaleReason = Literal["daily", "idle"]
-
-# The search for a person's last message reads so many rows. Without one among them, the
-# conversation counts as silent since it began.
-_LOOK_BACK_ROWS = 1_000
 
 
 class ResetPolicy(BaseModel):
@@ -147,11 +142,7 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
     is_empty = state.head_no is None or state.head_no == began.boundary_no
     if is_empty or tx.first("inbox.open_in_session", session_no=session_no) is not None:
         return None
-    first_no = session_no << SEQ_BITS
-    heard = tx.first(
-        "registry.heard", low_no=first_no, high_no=first_no + SEQ_MAX, limit=_LOOK_BACK_ROWS
-    )
-    heard_at_ms = heard.appended_at_ms if heard is not None else began.opened_at_ms
+    heard_at_ms = state.heard_at_ms if state.heard_at_ms is not None else began.opened_at_ms
     return reset_due(policy, began_at_ms=began.opened_at_ms, heard_at_ms=heard_at_ms, now_ms=now_ms)
 
 

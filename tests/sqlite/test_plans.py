@@ -26,7 +26,6 @@ ALLOWED = {
     "inbox.waiting_in_session": "what it counts is bounded by a limit, and found by an index",
     "instance.by_pid": "one row per process that ever wrote; only when a lock is held for seconds",
     "inbox.open": "the partial index of open messages: the rows it returns; a person asked",
-    "registry.heard": "a list of the newest rows of one session, bounded by the caller",
     "outbox.due": "the channels that have a waiting reply, each found by a search",
     "outbox.next": "the channels that have a waiting reply, each found by a search",
     "channels.in_force": "channels that refused with a time, and took no reply since: few",

@@ -77,7 +77,7 @@ DEFAULTS = {
     "instance": {"unclean": 0},
     "session": {"last_seq": 0, "epoch": 0, "context_tokens": 0, "tokens_fresh": 0},
     "entry": {"tokens": 0, "tokens_total": 0, "open_calls": 0, "body_at": 0, "body_bytes": 0},
-    "compaction": {"late": 0},
+    "compaction": {"late": 0, "in_vain": 0},
     "import_file": {"bytes": 0, "lines": 0, "entries": 0, "quarantined": 0, "final_newline": 1},
     "lane": {"people": 0},
     "turn": {"incomplete": 0},

@@ -44,6 +44,7 @@ ENTRIES = {
     "first_kept_no",
     "parent_no",
     "fork_no",
+    "forked_at_no",
     "first_no",
     "closed_head_no",
     "cut_no",

@@ -223,6 +223,7 @@ def age(path: Path, hours: float) -> None:
         ("epoch", "opened_at_ms"),
         ("entry", "appended_at_ms"),
         ("session", "updated_at_ms"),
+        ("session", "heard_at_ms"),
     ):
         connection.execute(
             f"UPDATE {table} SET {column} = {column} - {round(hours * HOUR_MS)}"
@@ -338,6 +339,38 @@ async def test_a_conversation_in_which_messages_wait_is_left_alone(tmp_db: Path)
             ),
         )
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) == "idle"
+
+
+@pytest.mark.anyio
+async def test_a_person_is_heard_however_much_a_turn_writes_since(tmp_db: Path) -> None:
+    """Of two conversations, one was spoken to lately. Both have written more than anyone reads."""
+    other = "agent:main:web:other"
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        for key in (KEY, other):
+            await (await db.session(key)).append({"role": "user", "content": "old"})
+    age(tmp_db, 1)
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        await (await db.session(KEY)).append({"role": "user", "content": "and now?"})
+        for key in (KEY, other):
+            session = await db.session(key)
+            for _ in range(3):
+                await session.append_many(
+                    [{"role": "toolResult", "toolCallId": "c", "content": "r"}] * 1_000
+                )
+        assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None
+        assert await db.reset_if_due(other, HALF_AN_HOUR) == "idle"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lane", ["main", "cron"])
+async def test_only_a_person_is_heard_in_the_inbox(tmp_db: Path, lane: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await (await db.session(KEY)).append({"role": "user", "content": "old"})
+    age(tmp_db, 1)
+    async with sessiondb.open(tmp_db) as db:
+        await db.accept("web", "1", KEY, {"role": "user", "content": "hm"}, lane=lane)
+        await complete(db, (await claimed(db, lane)).turn_no, "yes")
+        assert await db.reset_if_due(KEY, HALF_AN_HOUR) == (None if lane == "main" else "idle")
 
 
 @pytest.mark.anyio

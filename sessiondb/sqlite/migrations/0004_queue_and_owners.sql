@@ -193,6 +193,31 @@ CREATE TABLE channel_pause (
   reason            TEXT    NOT NULL,
   CONSTRAINT channel_pause_ends_later CHECK (until_ms >= begun_at_ms)
 ) STRICT, WITHOUT ROWID;
+-- A fork can go back and forth to where it began. When a person last wrote was searched among
+-- the newest entries. Where nobody recorded the epoch of a fork's origin, the clock says it.
+ALTER TABLE session ADD COLUMN forked_at_no INTEGER;
+ALTER TABLE session ADD COLUMN forked_epoch INTEGER;
+ALTER TABLE session ADD COLUMN heard_at_ms INTEGER;
+UPDATE session SET
+  forked_at_no = coalesce(
+    (SELECT iif(e.closed_at_ms IS NULL, session.head_no, e.closed_head_no) FROM epoch AS e
+     WHERE e.session_no = session.session_no AND e.epoch = 0
+       AND iif(e.closed_at_ms IS NULL, session.head_no, e.closed_head_no)
+           < session.session_no << 32),
+    (SELECT b.fork_no FROM branch AS b WHERE b.session_no = session.session_no
+       AND b.fork_no < session.session_no << 32 ORDER BY b.branch_no LIMIT 1)),
+  forked_epoch = (SELECT max(o.epoch) FROM epoch AS o
+                  WHERE o.session_no = session.forked_from_no
+                    AND o.opened_at_ms <= session.created_at_ms)
+WHERE forked_from_no IS NOT NULL;
+UPDATE session SET heard_at_ms = (
+  SELECT e.appended_at_ms FROM entry AS e
+  WHERE e.entry_no BETWEEN session.session_no << 32 AND (session.session_no << 32) + 4294967295
+    AND e.role = 'user' AND NOT EXISTS (
+      SELECT 1 FROM inbox AS i WHERE e.idempotency_key GLOB 'inbox:[0-9]*'
+        AND i.inbox_no = CAST(substr(e.idempotency_key, 7) AS INTEGER) AND i.by_person = 0)
+  ORDER BY e.entry_no DESC LIMIT 1);
+
 -- A compaction that saves next to nothing counts for the cool-down as a rejected one does.
 ALTER TABLE compaction ADD COLUMN threshold_tokens INTEGER;
 ALTER TABLE compaction ADD COLUMN in_vain INTEGER NOT NULL DEFAULT 0;

@@ -82,7 +82,7 @@ ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 -- name: candidate
 -- Return what a claim of a message needs.
 SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms,
-       i.entry_no, s.ended_at_ms, i.edit_of, i.payload
+       i.entry_no, s.ended_at_ms, i.edit_of, i.by_person, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: due

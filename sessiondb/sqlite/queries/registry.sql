@@ -1,9 +1,11 @@
 -- name: insert, one row
 -- Insert a session. The unique session_id settles a race between two creators.
 INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no,
-                     boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no)
+                     boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
+                     forked_at_no, forked_epoch)
 VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no,
-        :first_kept_no, :context_tokens, :tokens_fresh, :forked_from_no)
+        :first_kept_no, :context_tokens, :tokens_fresh, :forked_from_no, :forked_at_no,
+        :forked_epoch)
 RETURNING session_no;
 
 -- name: end, one row or none
@@ -70,20 +72,6 @@ WHERE s.session_no = :session_no;
 -- its fork, and the reset's entry.
 SELECT opened_at_ms, boundary_no FROM epoch
 WHERE session_no = :session_no AND reason IN ('start', 'reset', 'fork') ORDER BY epoch DESC LIMIT 1;
-
--- name: heard
--- Return when a person last wrote in a session, among its newest entries. A message that
--- a person did not send is none: of lane cron, of a sub-agent.
-SELECT newest.appended_at_ms FROM (
-  SELECT entry_no, role, idempotency_key, appended_at_ms FROM entry
-  WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no DESC LIMIT :limit
-) AS newest
-WHERE newest.role = 'user' AND NOT EXISTS (
-  SELECT 1 FROM inbox AS i
-  WHERE newest.idempotency_key GLOB 'inbox:[0-9]*'
-    AND i.inbox_no = CAST(substr(newest.idempotency_key, 7) AS INTEGER)
-    AND i.by_person = 0)
-ORDER BY newest.entry_no DESC LIMIT 1;
 
 -- name: pin, one row
 -- Pin a session: retention leaves it alone. The first time counts.

@@ -22,10 +22,11 @@ SET previous = excluded.current, current = lower(hex(randomblob(16)));
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
                      updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no, branch_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
-                     pinned_at_ms, archived_at_ms)
+                     pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms)
 VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, :updated_at_ms,
         :ended_at_ms, :name, :last_seq, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no,
-        :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms)
+        :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms,
+        :forked_at_no, :forked_epoch, :heard_at_ms)
 ON CONFLICT DO NOTHING;
 
 -- name: put_binding, one row or none
@@ -200,7 +201,8 @@ SELECT session_no FROM session WHERE session_id = :session_id;
 
 -- name: lose_parent, one row
 -- Make a fork whose origin is lost stand alone.
-UPDATE session SET forked_from_no = NULL WHERE session_no = :session_no;
+UPDATE session SET forked_from_no = NULL, forked_at_no = NULL, forked_epoch = NULL
+WHERE session_no = :session_no;
 
 -- name: set_origin, one row
 -- Record the origin of a fork whose row is lost: its branches name it.
@@ -243,7 +245,8 @@ WHERE u.session_no = :session_no AND u.reason = 'undo' ORDER BY u.epoch;
 -- Put a session back to the state before its first entry.
 UPDATE session SET last_seq = 0, epoch = 0, head_no = :head_no, branch_no = NULL,
        boundary_no = :boundary_no, first_kept_no = :first_kept_no, context_tokens = 0,
-       tokens_fresh = 0, name = NULL, archived_at_ms = NULL,
+       tokens_fresh = 0, name = NULL, archived_at_ms = NULL, heard_at_ms = NULL,
+       forked_at_no = :head_no,
        forked_from_no = CASE WHEN :head_no IS NULL THEN NULL ELSE forked_from_no END
 WHERE session_no = :session_no;
 

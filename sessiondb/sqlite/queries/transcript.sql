@@ -3,7 +3,7 @@
 -- transcript.State, in its order.
 SELECT s.session_no, s.session_id, s.version, s.ended_at_ms, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name,
-       s.archived_at_ms,
+       s.archived_at_ms, s.forked_at_no, s.heard_at_ms,
        h.entry_id AS head_id, coalesce(h.position, 0) AS position,
        coalesce(h.tokens_total, 0) AS tokens_total,
        coalesce(h.open_calls, 0) AS open_calls, h.model_no, h.thinking_no
@@ -19,7 +19,7 @@ SELECT session_id, archived_at_ms FROM session WHERE session_no = :session_no;
 UPDATE session SET updated_at_ms = :now_ms, last_seq = :last_seq, epoch = :epoch,
        head_no = :head_no, branch_no = :branch_no, boundary_no = :boundary_no,
        first_kept_no = :first_kept_no, context_tokens = :context_tokens,
-       tokens_fresh = :tokens_fresh, name = :name
+       tokens_fresh = :tokens_fresh, name = :name, heard_at_ms = :heard_at_ms
 WHERE session_no = :session_no;
 
 -- name: insert_entry, one row
@@ -120,6 +120,18 @@ WHERE session_no = :session_no AND epoch = :epoch AND closed_at_ms IS NULL;
 SELECT epoch, reason, opened_at_ms, boundary_no, first_kept_no, closed_head_no, closed_at_ms
 FROM epoch
 WHERE session_no = :session_no AND epoch = :epoch;
+
+-- name: undone
+-- Return a row if the context that began at a boundary in an epoch was undone since, up to
+-- another epoch.
+SELECT u.epoch FROM epoch AS u
+JOIN epoch AS p ON p.session_no = u.session_no AND p.epoch = u.epoch - 1
+WHERE u.session_no = :session_no AND u.epoch > :epoch AND u.epoch <= :last_epoch
+  AND u.reason = 'undo' AND p.boundary_no = :boundary_no LIMIT 1;
+
+-- name: origin
+-- Return the session that a fork was made of, and that session's epoch then.
+SELECT forked_from_no, forked_epoch FROM session WHERE session_no = :session_no;
 
 -- name: epochs
 -- Return a session's epochs from one on, a page at a time.

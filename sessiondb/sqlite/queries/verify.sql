@@ -135,11 +135,14 @@ WHERE entry_no >> 32 = :session_no AND entry_id = :entry_id AND branch_no IS NUL
 
 -- name: reopened_at
 -- Return a row if a session's context was ever moved, at this head, to a boundary that
--- is not the head's own. An undo does that, and a fork.
+-- is not the head's own. An undo does that, a fork, and a switch to what follows a
+-- compaction that was undone.
 SELECT e.epoch FROM epoch AS e
 LEFT JOIN epoch AS p ON p.session_no = e.session_no AND p.epoch = e.epoch - 1
 WHERE e.session_no = :session_no AND e.boundary_no IS :boundary_no
-  AND ((e.reason = 'undo' AND p.closed_head_no IS :head_no) OR e.reason = 'fork') LIMIT 1;
+  AND ((e.reason = 'undo' AND p.closed_head_no IS :head_no)
+       OR e.reason IN ('fork', 'branch'))
+LIMIT 1;
 
 -- name: last_usage
 -- Return the newest entry of a short range of one branch that carries a provider's

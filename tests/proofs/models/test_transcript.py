@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -673,6 +673,21 @@ def _summary_counted_twice(patch: pytest.MonkeyPatch) -> None:
         )
 
 
+def _an_undo_is_forgotten_on_the_way(patch: pytest.MonkeyPatch) -> None:
+    for module in (append, registry):
+        patch.setattr(module, "boundary_in_force", lambda tx, state, entry: entry.boundary_no)
+
+
+def _a_fork_cannot_go_back(patch: pytest.MonkeyPatch) -> None:
+    find = append.find_entry
+
+    def on_the_present_path(tx: Any, state: append.State, entry_id: str) -> Any:
+        return find(tx, replace(state, forked_at_no=state.head_no), entry_id)
+
+    for module in (append, registry):
+        patch.setattr(module, "find_entry", on_the_present_path)
+
+
 def _any_count_is_of_this_context(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(append, "_usage_here", lambda tx, state, draft: draft.usage_tokens)
 
@@ -705,6 +720,8 @@ ENOUGH_RULES = {
     _epoch_not_bumped: ("converse", "begin", "commit"),
     _kept_tail_lost: ("converse", "begin", "commit"),
     _key_forgotten: ("append",),
+    _an_undo_is_forgotten_on_the_way: ("converse", "compact", "undo", "branch", "fork"),
+    _a_fork_cannot_go_back: ("converse", "branch", "fork"),
     _any_count_is_of_this_context: ("append", "ask", "reset", "compact"),
     _counts_are_forgotten_on_the_way: ("append", "branch", "fork"),
     _undo_forgets_the_boundary_before: ("append", "converse", "compact", "time_passes", "undo"),
@@ -733,6 +750,8 @@ NOTICED_BY = {
         _kept_tail_lost,
         _key_forgotten,
         _summary_counted_twice,
+        _an_undo_is_forgotten_on_the_way,
+        _a_fork_cannot_go_back,
         _any_count_is_of_this_context,
         _counts_are_forgotten_on_the_way,
         _undo_forgets_the_boundary_before,

@@ -47,6 +47,8 @@ class Item:
     """The boundary in force for it. A boundary is in force for itself."""
     kept: Item | None = None
     """Of a boundary: the first item before it that stays."""
+    before: Item | None = None
+    """Of a boundary: the one that was in force before it."""
     entry_id: str = ""
 
     @property
@@ -220,6 +222,9 @@ class Session:
     by_key: dict[str, Item] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=lambda: [Epoch("start", None, None)])
     jobs: list[Job] = field(default_factory=list)
+    forked_at: Item | None = None
+    undone: dict[Item, int] = field(default_factory=dict)
+    """Compactions that were undone, and in which epoch. 0: before the session was forked."""
 
     @property
     def epoch(self) -> int:
@@ -240,8 +245,17 @@ class Session:
         return context_of(past.closed_head, past.boundary, past.kept)
 
     def reachable(self) -> list[Item]:
-        """Items that `branch` and `fork` can name: its own, and its ancestors' on its path."""
-        return self.arrived + [item for item in path_to(self.head) if item not in self.arrived]
+        """Items that `branch` and `fork` can name: its own, and those up to where it was forked."""
+        return self.arrived + [item for item in path_to(self.forked_at) if item not in self.arrived]
+
+    def in_force(self, boundary: Item | None) -> Item | None:
+        """Return the boundary of an item's context: its own or, if that was undone, the one before.
+
+        An undo stays, wherever the head goes.
+        """
+        while boundary is not None and boundary in self.undone:
+            boundary = boundary.before
+        return boundary
 
     # -- append ------------------------------------------------------------------------------
 
@@ -330,7 +344,7 @@ class Session:
         self._live()
         if target is self.head:
             return
-        boundary = target.boundary if target is not None else None
+        boundary = self.in_force(target.boundary) if target is not None else None
         self._next_epoch("branch", boundary, boundary.kept if boundary is not None else None)
         self.head = target
         self.records += 1
@@ -346,7 +360,7 @@ class Session:
         """Append a boundary: the epoch before it ends before it."""
         closed_head = self.head
         item = self._follow(kind, text)
-        item.kept, item.boundary = kept, item
+        item.kept, item.boundary, item.before = kept, item, self.boundary
         item.tokens = tokens_of(text)
         self._next_epoch(kind, item, kept)
         self.epochs[-2].closed_head = closed_head
@@ -360,14 +374,16 @@ class Session:
         )
         if job is None or job.epoch is None:
             raise Refused("NothingToUndo")
+        assert job.item is not None
         before = self.epochs[job.epoch - 1]
         self._next_epoch("undo", before.boundary, before.kept)
+        self.undone[job.item] = self.epoch
         self._count()
 
     def fork(self, session_id: str, *, at: Item | None = None, epoch: int | None = None) -> Session:
         head, boundary, kept = self.head, self.boundary, self.kept
         if at is not None:
-            head, boundary = at, at.boundary
+            head, boundary = at, self.in_force(at.boundary)
             kept = boundary.kept if boundary is not None else None
         elif epoch is not None and epoch != self.epoch:
             past = self.epochs[epoch]
@@ -378,6 +394,12 @@ class Session:
             boundary=boundary,
             kept=kept,
             epochs=[Epoch("fork", boundary, kept)],
+            forked_at=head,
+            undone={
+                item: 0
+                for item, at_epoch in self.undone.items()
+                if epoch is None or at_epoch <= epoch
+            },
         )
         new._count()
         return new

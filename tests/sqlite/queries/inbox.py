@@ -720,6 +720,7 @@ READS = [
                 "timeout_ms": None,
                 "ended_at_ms": None,
                 "edit_of": None,
+                "by_person": 0,
             }
         ],
     ),

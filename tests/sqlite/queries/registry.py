@@ -70,6 +70,8 @@ CHANGES = [
                 "context_tokens": 701,
                 "tokens_fresh": 1,
                 "forked_from_no": "twin",
+                "forked_at_no": "twin/15",
+                "forked_epoch": 1,
             },
             "+epoch new/0": {
                 "reason": "fork",
@@ -214,37 +216,6 @@ def began(name: str, epoch: str, boundary_no: str | None) -> Read:
     )
 
 
-def heard(
-    name: str,
-    limit: int,
-    entry: str | None,
-    high: int = 2**31,
-    *,
-    low: int = 0,
-    what: str = "",
-    given: Callable[[World, Recorder], object] = lambda _world, _tx: None,
-) -> Read:
-    def params(w: World) -> dict[str, int]:
-        low_no = w.no(f"session {name}") << 32
-        return {"low_no": low_no | low, "high_no": low_no | high, "limit": limit}
-
-    def rows(w: World) -> list[dict[str, int]]:
-        if entry is None:
-            return []
-        return [{"appended_at_ms": w.row(f"entry {entry}")["appended_at_ms"]}]
-
-    what = what or f"{limit} from {low} to {high}"
-    return Read("registry.heard", f"{name} {what}", params, rows, given)
-
-
-def key_like_a_cron_message(w: World, _tx: Recorder) -> None:
-    """Give an entry a channel's own key, which ends in the number of a message of lane cron."""
-    w.connection.execute(
-        "UPDATE entry SET idempotency_key = 'other:' || ? WHERE entry_no = ?",
-        (w.no("inbox running-too"), w.no("entry live/17")),
-    )
-
-
 READS = [
     Read("registry.by_id", "exactly", {"session_id": "live"}, [{"session_no": "live"}]),
     Read("registry.by_id", "no prefix", {"session_id": "liv"}, []),
@@ -286,11 +257,4 @@ READS = [
     began("live", "live/0", None),
     began("live-reset", "live-reset/1", "live-reset/4"),
     began("live-fork", "live-fork/0", "live/10"),
-    heard("live", 9, "live/17"),
-    heard("live", 1, None),
-    heard("live", 9, "live/11", 16),
-    heard("live", 9, "live/17", 17, low=17),
-    heard("live", 9, "live/17", what="with a key of its own", given=key_like_a_cron_message),
-    heard("resuming", 9, "resuming/1"),  # it came into lane main
-    heard("running-too", 9, None),  # of lane cron
 ]

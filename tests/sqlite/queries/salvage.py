@@ -211,7 +211,13 @@ CHANGES = [
     change(
         "lose_parent",
         "one fork of two",
-        {"session twin-fork": {"forked_from_no": None}},
+        {
+            "session twin-fork": {
+                "forked_from_no": None,
+                "forked_at_no": None,
+                "forked_epoch": None,
+            }
+        },
         session_no="session twin-fork",
     ),
     change(
@@ -330,6 +336,8 @@ CHANGES = [
                 "first_kept_no": "twin/2",
                 "context_tokens": 0,
                 "tokens_fresh": 0,
+                "forked_at_no": "twin/3",
+                "heard_at_ms": None,
             }
         },
         session_no="session twin-fork",
@@ -349,6 +357,8 @@ CHANGES = [
                 "name": None,
                 "archived_at_ms": None,
                 "forked_from_no": None,
+                "forked_at_no": None,
+                "heard_at_ms": None,
             }
         },
         session_no="session child",
@@ -370,6 +380,7 @@ CHANGES = [
                 "context_tokens": 0,
                 "tokens_fresh": 0,
                 "name": None,
+                "heard_at_ms": None,
             }
         },
         session_no="session twin",

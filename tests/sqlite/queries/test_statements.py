@@ -33,7 +33,6 @@ NO_PAGE_BEHIND = {
     "outbox.overdue": "what was returned is given up, and not returned again",
     "recovery.overdue_compactions": "what was returned is ended, and not returned again",
     "recovery.running_compactions": "what was returned is given up, and not returned again",
-    "registry.heard": "how far it looks back",
     "status.branches": "the first, for a person",
     "status.processes": "the newest, for a person",
     "status.running": "the oldest, for a person",

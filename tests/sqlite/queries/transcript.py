@@ -48,6 +48,7 @@ CHANGES = [
                 "last_seq": 7,
                 "head_no": "twin-undone/7",
                 "context_tokens": 253,
+                "heard_at_ms": NOW,
             },
             "+entry twin-undone/7": {
                 "branch_no": "twin-undone/1",
@@ -90,6 +91,7 @@ CHANGES = [
                     "first_kept_no": None,
                     "context_tokens": 52,
                     "tokens_fresh": 0,
+                    "heard_at_ms": NOW,
                 },
                 "epoch twin/2": {"closed_head_no": "twin/18", "closed_at_ms": NOW},
                 "+epoch twin/3": {"reason": "branch", "opened_at_ms": NOW},
@@ -149,6 +151,7 @@ CHANGES = [
             context_tokens=103,
             tokens_fresh=0,
             name="n",
+            heard_at_ms=104,
         ),
         {
             "session twin": {
@@ -162,6 +165,7 @@ CHANGES = [
                 "context_tokens": 103,
                 "tokens_fresh": 0,
                 "name": "n",
+                "heard_at_ms": 104,
             }
         },
     ),
@@ -255,6 +259,30 @@ def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
 
 
 READS = [
+    *(
+        Read(
+            "transcript.undone",
+            what,
+            lambda w, boundary=boundary, last=last: {
+                "session_no": w.no("session twin-undone"),
+                "boundary_no": w.no(f"entry {boundary}"),
+                "epoch": 1,
+                "last_epoch": last,
+            },
+            [{"epoch": found}] if found else [],
+        )
+        for what, boundary, last, found in (
+            ("it was", "twin-undone/5", 2, 2),
+            ("not so far", "twin-undone/5", 1, None),
+            ("another one was", "live-undone/5", 2, None),
+        )
+    ),
+    Read(
+        "transcript.origin",
+        "of a fork",
+        lambda w: {"session_no": w.no("session twin-fork")},
+        [{"forked_from_no": "twin", "forked_epoch": 2}],
+    ),
     Read(
         "transcript.usage",
         "of a reply",

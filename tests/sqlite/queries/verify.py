@@ -431,7 +431,8 @@ READS = [
             ("an undo before any entry", "twin-undone", None, None, None),
             ("a fork", "twin-fork", "twin/10", "twin/18", 0),
             ("a fork to another boundary", "twin-fork", None, "twin/18", None),
-            ("neither", "twin", "twin/10", "twin/15", None),
+            ("a switch of branches", "twin", "twin/10", "twin/15", 2),
+            ("neither", "twin", "twin/9", "twin/15", None),
         )
     ),
     *(
