@@ -14,6 +14,8 @@ PAUSES_MS = (1_000, 4_000, 16_000, 60_000)
 PAUSE_MS_MAX = PRIORITY_WAIT_MS = 60_000
 GRACE_MS = 2_000
 SENDS_MIN, SENDS_FOR_MS = 8, 24 * 3_600_000
+BAN_MS, QUIET_MS = 40_000, 600_000
+"""How long a channel says to wait. If nobody calls it for so long after that, it begins anew."""
 WAITING_MAX = 5
 """Messages of a session that may wait. The test lowers the real limit to it, to reach it."""
 LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
@@ -81,6 +83,28 @@ class Reply:
     def tries(self) -> int:
         return self.attempts - self.attempts_before
 
+    @property
+    def channel(self) -> str:
+        return channel_of(self.session)
+
+
+def channel_of(session: int) -> str:
+    """Return the channel that the replies of a session go to. There are two."""
+    return "telegram" if session % 2 else "web"
+
+
+@dataclass
+class Pause:
+    """A channel said when to try again."""
+
+    since_ms: int
+    pauses: int
+    begun_ms: int
+    until_ms: int
+
+    def is_in_force(self, now_ms: int) -> bool:
+        return self.begun_ms <= now_ms < self.until_ms
+
 
 def is_over(available_ms: int, now_ms: int) -> bool:
     """Tell whether nobody waits for a time: a later one is of a clock that was set back."""
@@ -113,6 +137,8 @@ class Gateway:
     said: dict[int, list[int]] = field(default_factory=dict)
     """Per session, the numbers of the messages in its transcript, in order."""
     replies: list[Reply] = field(default_factory=list)
+    pauses: dict[str, Pause] = field(default_factory=dict)
+    """Of each channel that has said when to try again, and taken no reply since."""
     events: list[str] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     resumes_at_once: int = LANES["resume"][0]
@@ -342,9 +368,33 @@ class Gateway:
         due = [
             reply
             for reply in firsts
-            if reply.state == "pending" and is_over(reply.available_ms, now_ms)
+            if reply.state == "pending"
+            and is_over(reply.available_ms, now_ms)
+            and not self.is_paused(reply.channel, now_ms)
         ]
         return oldest(due, now_ms)
+
+    def is_paused(self, channel: str, now_ms: int) -> bool:
+        return channel in self.pauses and self.pauses[channel].is_in_force(now_ms)
+
+    def pause(self, channel: str, wait_ms: int, now_ms: int) -> int:
+        """Let a channel wait. Return since when it has refused."""
+        before = self.pauses.get(channel)
+        waits = before is not None and before.is_in_force(now_ms)
+        since_ms, pauses = now_ms, 1
+        if before is not None and before.begun_ms <= now_ms <= before.until_ms + QUIET_MS:
+            since_ms, pauses = before.since_ms, before.pauses + (not waits)
+        until_ms = now_ms + max(wait_ms, min(100 * 2 ** (pauses - 1), 60_000))
+        if before is None or not waits or before.until_ms < until_ms:
+            self.pauses = {
+                name: pause
+                for name, pause in self.pauses.items()
+                if pause.until_ms >= now_ms - QUIET_MS
+            }
+            self.pauses[channel] = Pause(since_ms, pauses, now_ms, until_ms)
+        if not waits:
+            self.events.append("reply_delayed")
+        return since_ms
 
     def begin_sending(self, now_ms: int, lease_ms: int) -> Reply | None:
         reply = self.next_reply(now_ms)
@@ -358,6 +408,11 @@ class Gateway:
 
     def settle(self, reply: Reply, attempt: int, how: str, now_ms: int) -> bool:
         """Record the outcome of an attempt. False if it was settled otherwise meanwhile."""
+        refused_since_ms = 0
+        if how == "refused with a time":
+            refused_since_ms = self.pause(reply.channel, BAN_MS, now_ms)
+        elif how == "sent" and not self.is_paused(reply.channel, now_ms):
+            self.pauses.pop(reply.channel, None)
         if reply.attempts != attempt or reply.state not in (
             ("sending",) if how == "lost" else ("sending", "unknown")
         ):
@@ -367,6 +422,11 @@ class Gateway:
         elif how == "lost":
             reply.state = "unknown"
             self.events.append("reply_unknown")
+        elif how == "refused with a time" and (
+            now_ms - max(refused_since_ms, reply.asked_ms) < SENDS_FOR_MS
+        ):
+            reply.state, reply.available_ms = "pending", 0
+            reply.attempts_before += 1
         elif how == "refused" and (
             reply.tries < SENDS_MIN or now_ms - reply.asked_ms < SENDS_FOR_MS
         ):

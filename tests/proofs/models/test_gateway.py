@@ -40,12 +40,13 @@ from hypothesis.stateful import (
 
 import sessiondb
 from sessiondb import process
-from sessiondb.gateway import claims, dead_letters, inbox, leases, outbox, recovery, turns
+from sessiondb.gateway import channels, claims, dead_letters, inbox, leases, outbox, recovery, turns
 from sessiondb.maintenance import verify_inbox
 from sessiondb.sqlite import writer
 from sessiondb.transcript import context, registry
 from sessiondb.transcript.entries import prepare
 from tests.proofs.models.gateway import (
+    BAN_MS,
     LANES,
     WAITING_MAX,
     Conflict,
@@ -53,6 +54,7 @@ from tests.proofs.models.gateway import (
     Message,
     Reply,
     Turn,
+    channel_of,
 )
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.support.core import user
@@ -72,6 +74,9 @@ LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
 SESSIONS = 3
 LEASE_MS, TIMEOUT_MS = 5_000, 20_000
+
+# What a sender reports.
+OUTCOMES = ["sent", "refused", "refused with a time", "refused for good", "lost"]
 
 numbers = st.integers(min_value=0, max_value=1_000_000)
 lanes = st.sampled_from(["main", "main", "main", "cron", "resume", "resume"])
@@ -376,7 +381,7 @@ class Machine(RuleBasedStateMachine):
             self.db,
             turn.number,
             message,
-            replies=[("web", message)],
+            replies=[(f"{channel_of(turn.message.session)}:1", message)],
             incomplete="no answer" if incomplete else None,
         )
 
@@ -398,7 +403,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         session=st.integers(1, SESSIONS),
-        how=st.sampled_from(["sent", "refused", "refused for good", "lost", "too late"]),
+        how=st.sampled_from([*OUTCOMES, "too late"]),
     )
     @precondition(lambda self: not self.model.ended)
     def answer_and_send(self, session: int, how: str) -> None:
@@ -421,9 +426,7 @@ class Machine(RuleBasedStateMachine):
             how = "sent"
         self._settle(known, how)
 
-    @rule(
-        pick=numbers, how=st.sampled_from(["sent", "sent", "refused", "refused for good", "lost"])
-    )
+    @rule(pick=numbers, how=st.sampled_from(["sent", *OUTCOMES]))
     @precondition(lambda self: self.sending)
     def settle(self, pick: int, how: str) -> None:
         """A sender reports its outcome.
@@ -438,6 +441,9 @@ class Machine(RuleBasedStateMachine):
         ends: dict[str, Callable[[Any], bool]] = {
             "sent": lambda tx: outbox.sent(tx, begun, "a receipt"),
             "refused": lambda tx: outbox.refused(tx, begun, "busy", retry=True),
+            "refused with a time": lambda tx: outbox.refused(
+                tx, begun, "429", retry=True, retry_after_ms=BAN_MS
+            ),
             "refused for good": lambda tx: outbox.refused(tx, begun, "never", retry=False),
             "lost": lambda tx: outbox.lost(tx, begun, "no answer"),
         }
@@ -613,6 +619,9 @@ class Machine(RuleBasedStateMachine):
             (reply.session, reply.payload, reply.state, reply.attempts, reply.available_ms)
             for reply in model.replies
         ]
+        assert [tuple(row) for row in await look(self.db, "pauses")] == sorted(
+            (channel, pause.pauses, pause.until_ms) for channel, pause in model.pauses.items()
+        )
         assert [row.kind for row in await look(self.db, "events")] == model.events
         await self._nobody_waits_in_vain()
 
@@ -818,7 +827,33 @@ def _accepted_messages_wait_for_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 
 def _replies_wait_for_the_clock(patch: pytest.MonkeyPatch) -> None:
-    change_statement(patch, "outbox.add", "'pending', :now_ms, 0,", "'pending', :now_ms, :now_ms,")
+    change_statement(patch, "outbox.add", "END, :now_ms, 0,", "END, :now_ms, :now_ms,")
+
+
+def _a_ban_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Each reply waits for its own pause, and calls into the ban."""
+    refused = outbox.refused
+
+    def by_itself(*args: Any, retry_after_ms: int | None = None, **how: Any) -> bool:
+        return refused(*args, **how)
+
+    patch.setattr(outbox, "refused", by_itself)
+
+
+def _a_ban_is_everybodys(patch: pytest.MonkeyPatch) -> None:
+    def closed(tx: Any, now_ms: int, full: Any = ()) -> str:
+        return json.dumps(["web", "telegram"] if channels.in_force(tx, now_ms) else [*full])
+
+    patch.setattr(channels, "closed", closed)
+
+
+def _a_call_that_began_before_it_ends_a_ban(patch: pytest.MonkeyPatch) -> None:
+    change_statement(
+        patch,
+        "channels.forget",
+        "AND (begun_at_ms > :now_ms OR until_ms <= :now_ms)",
+        "AND :now_ms = :now_ms",
+    )
 
 
 def _limits_count_all_lanes(patch: pytest.MonkeyPatch) -> None:
@@ -856,6 +891,9 @@ def _only_its_own_lane_takes_over(patch: pytest.MonkeyPatch) -> None:
 # row. So these machines have no other.
 ENOUGH_RULES = {
     _late_sender_has_the_last_word: ("answer_and_send", "begin_sending", "settle"),
+    _a_ban_is_ignored: ("answer_and_send", "begin_sending", "settle"),
+    _a_ban_is_everybodys: ("answer_and_send", "begin_sending", "settle"),
+    _a_call_that_began_before_it_ends_a_ban: ("answer_and_send", "begin_sending", "settle", "work"),
     _resumes_without_a_limit: ("work", "crash", "resume"),
     _heartbeat_supersedes: ("be_interrupted_and_go_on",),
     _supersedes_without_an_answer: ("be_interrupted_and_go_on",),
@@ -893,6 +931,9 @@ ENOUGH_RULES = {
         _every_older_message_goes_first,
         _accepted_messages_wait_for_the_clock,
         _replies_wait_for_the_clock,
+        _a_ban_is_ignored,
+        _a_ban_is_everybodys,
+        _a_call_that_began_before_it_ends_a_ban,
         _limits_count_all_lanes,
         _a_resume_has_a_minute_in_all,
         _a_resume_has_no_minute,
