@@ -557,37 +557,211 @@ LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
 LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
 LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no;
 
--- What needs an operator: jobs past their deadline, sessions in cool-down, and channels
--- that said when to try again.
+-- What does not go on by itself: since when, whose, why, and the command that goes on. A
+-- gateway that does its work leaves no row here. "sessiondb stuck" adds what dead processes
+-- left before their leases end. Waiting counts when it is longer than every pause of a loop.
 CREATE VIEW stuck AS
-SELECT s.session_id, 'compaction overdue' AS what, c.compaction_id,
-       strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch') AS since,
-       NULL AS until,
-  'ends by itself when the next compaction of the session begins; a late commit is still reconciled'
-         AS what_happens
-FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
-WHERE c.state = 'running' AND c.deadline_ms < CAST(strftime('%s', 'now') AS INTEGER) * 1000
-UNION ALL
-SELECT s.session_id, 'compaction cool-down', max(r.compaction_id),
-       strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0, 'unixepoch'),
-       strftime('%Y-%m-%dT%H:%M:%fZ', max(r.finished_at_ms) / 1000.0 + 600, 'unixepoch'),
-       'the last three made the context hardly smaller; compaction is refused until then'
-FROM session AS s JOIN compaction AS r ON r.session_no = s.session_no
-WHERE r.compaction_no IN
-      (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
-       ORDER BY l.compaction_no DESC LIMIT 3)
-GROUP BY s.session_no
-HAVING count(*) = 3 AND min(r.in_vain) = 1
-   AND min(r.base_epoch) + sum(r.state = 'committed') = s.epoch
-   AND max(r.finished_at_ms) + 600000 > CAST(strftime('%s', 'now') AS INTEGER) * 1000
-UNION ALL
-SELECT NULL, 'channel ' || p.channel || ' waits', NULL,
-       strftime('%Y-%m-%dT%H:%M:%fZ', p.refused_since_ms / 1000.0, 'unixepoch'),
-       strftime('%Y-%m-%dT%H:%M:%fZ', p.until_ms / 1000.0, 'unixepoch'),
-       'it said so, and none of its replies is sent until then: ' || p.reason
-FROM channel_pause AS p
-WHERE p.begun_at_ms < (CAST(strftime('%s', 'now') AS INTEGER) + 1) * 1000
-  AND p.until_ms > CAST(strftime('%s', 'now') AS INTEGER) * 1000;
+WITH RECURSIVE clock (now_ms) AS (SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000),
+channel_waiting (channel) AS (
+  SELECT min(channel) FROM outbox WHERE state = 'pending'
+  UNION ALL
+  SELECT (SELECT min(o.channel) FROM outbox AS o
+          WHERE o.state = 'pending' AND o.channel > w.channel)
+  FROM channel_waiting AS w WHERE w.channel IS NOT NULL
+), turn_lately (lane, at_ms) AS (
+  SELECT r.lane, max(r.at_ms) FROM
+    (SELECT lane, max(started_at_ms, coalesce(finished_at_ms, 0)) AS at_ms FROM turn
+     ORDER BY turn_no DESC LIMIT 1000) AS r
+  GROUP BY r.lane
+), lane_idle (lane, inbox_no) AS (
+  -- A lane has room, and has begun or ended no turn of late: the message that could run.
+  SELECT l.lane,
+         (SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
+          JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
+          WHERE i.state = 'queued' AND i.lane = l.lane AND i.available_at_ms <= c.now_ms - 90000
+            AND i.queued_at_ms <= c.now_ms - 90000
+            AND NOT EXISTS (SELECT 1 FROM turn AS t
+                            WHERE t.session_no = i.session_no AND t.state = 'running')
+            AND coalesce((SELECT t.finished_at_ms FROM turn AS t WHERE t.session_no = i.session_no
+                          ORDER BY t.turn_no DESC LIMIT 1), 0) <= c.now_ms - 90000
+            AND NOT EXISTS (SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
+                            WHERE o.session_no = i.session_no
+                              AND o.state IN ('queued', 'claimed', 'interrupted')
+                              AND o.state <> 'interrupted' AND o.lane <> 'resume'
+                              AND before.priority <= own.priority
+                              AND (o.inbox_no < i.inbox_no OR i.lane = 'resume'))
+          ORDER BY max(i.queued_at_ms, i.available_at_ms), i.inbox_no LIMIT 1)
+  FROM clock AS c CROSS JOIN lane AS l
+  WHERE (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane)
+          < l.concurrency
+    AND NOT EXISTS (SELECT 1 FROM turn_lately AS y
+                    WHERE y.lane = l.lane AND y.at_ms > c.now_ms - 90000)
+), channel_idle (channel, problem, outbox_no, since_ms) AS (
+  -- Replies of a channel are due, and none is being sent: the one that could be.
+  SELECT w.channel, 'nothing is sent', o.outbox_no,
+         max(o.available_at_ms, coalesce(o.asked_at_ms, o.created_at_ms))
+  FROM clock AS c CROSS JOIN channel_waiting AS w
+  JOIN outbox AS o ON o.outbox_no =
+       (SELECT p.outbox_no FROM outbox AS p INDEXED BY outbox_waiting
+        WHERE p.state = 'pending' AND p.channel = w.channel
+          AND p.available_at_ms <= c.now_ms - 90000
+          AND coalesce(p.asked_at_ms, p.created_at_ms) <= c.now_ms - 90000
+          AND NOT EXISTS (SELECT 1 FROM outbox AS e
+                          WHERE e.session_no = p.session_no AND e.channel = p.channel
+                            AND e.state IN ('pending', 'sending') AND e.outbox_no < p.outbox_no)
+        ORDER BY p.outbox_no LIMIT 1)
+  WHERE NOT EXISTS (SELECT 1 FROM outbox AS e
+                    WHERE e.state IN ('pending', 'sending', 'unknown', 'failed')
+                      AND e.state = 'sending' AND e.channel = w.channel)
+    AND NOT EXISTS (SELECT 1 FROM outbox AS e
+                    WHERE e.outbox_no BETWEEN o.outbox_no - 1000 AND o.outbox_no + 1000
+                      AND e.channel = w.channel AND e.finished_at_ms > c.now_ms - 90000)
+    AND NOT EXISTS (SELECT 1 FROM channel_pause AS p
+                    WHERE p.channel = w.channel AND p.begun_at_ms < c.now_ms + 1000
+                      AND p.until_ms > c.now_ms - 90000)
+  UNION ALL
+  -- A channel has refused for ten minutes, and taken nothing meanwhile: its first reply.
+  SELECT w.channel, 'refuses everything', o.outbox_no, coalesce(o.asked_at_ms, o.created_at_ms)
+  FROM clock AS c CROSS JOIN channel_waiting AS w
+  JOIN outbox AS o ON o.outbox_no =
+       (SELECT min(p.outbox_no) FROM outbox AS p INDEXED BY outbox_waiting
+        WHERE p.state = 'pending' AND p.channel = w.channel AND p.attempts > p.attempts_before
+          AND p.available_at_ms > c.now_ms - 90000
+          AND coalesce(p.asked_at_ms, p.created_at_ms) <= c.now_ms - 600000)
+  WHERE NOT EXISTS (SELECT 1 FROM outbox AS e
+                    WHERE e.outbox_no BETWEEN o.outbox_no - 1000 AND o.outbox_no + 1000
+                      AND e.channel = w.channel AND e.finished_at_ms > c.now_ms - 600000)
+), unread (consumer, event_no, since_ms, known_ms) AS (
+  -- A reader asks for events of one audience, which is not stored. What both audiences miss,
+  -- or so many of one as no reader leaves behind, is missed by every reader.
+  SELECT r.consumer, min(coalesce(u.event_no, o.event_no), coalesce(o.event_no, u.event_no)),
+         min(coalesce(u.at_ms, o.at_ms), coalesce(o.at_ms, u.at_ms)),
+         coalesce(max(u.at_ms, o.at_ms), m.at_ms)
+  FROM event_cursor AS r
+  LEFT JOIN event AS u ON u.event_no = (SELECT min(e.event_no) FROM event AS e
+                                        WHERE e.audience = 'user' AND e.event_no > r.event_no)
+  LEFT JOIN event AS o ON o.event_no = (SELECT min(e.event_no) FROM event AS e
+                                        WHERE e.audience = 'operator' AND e.event_no > r.event_no)
+  LEFT JOIN event AS m ON m.event_no = (SELECT e.event_no FROM event AS e
+                                        WHERE e.event_no > r.event_no
+                                        ORDER BY e.event_no LIMIT 1 OFFSET 400)
+  WHERE u.event_no IS NOT NULL OR o.event_no IS NOT NULL
+), found (what, name, problem, session_no, place, since_ms, until_ms, instance_no, why, next_step)
+AS (
+  SELECT 'turn', t.turn_no, 'past its lease', t.session_no, 'lane ' || t.lane, t.expires_at_ms,
+         NULL, t.instance_no,
+         iif(t.expires_at_ms >= t.deadline_ms, 'its time is up', 'its process renews it no more')
+           || ', and no loop of a gateway took it over',
+         'sessiondb resume DB --run'
+  FROM clock AS c JOIN turn AS t ON t.state = 'running' AND t.expires_at_ms <= c.now_ms
+  UNION ALL
+  SELECT 'reply', o.outbox_no, 'past its lease', o.session_no, 'to ' || o.target, o.expires_at_ms,
+         NULL, o.instance_no,
+         'its sender gave no answer in time, and no loop of a gateway gave it up',
+         'sessiondb resume DB --run'
+  FROM clock AS c JOIN outbox AS o ON o.state IN ('pending', 'sending', 'unknown', 'failed')
+   AND o.state = 'sending' AND o.expires_at_ms <= c.now_ms
+  UNION ALL
+  SELECT 'compaction', k.compaction_id, 'past its deadline', k.session_no,
+         'trigger ' || k.trigger, k.deadline_ms, NULL, k.instance_no,
+         'its process did not end it. A late commit is still reconciled',
+         'sessiondb resume DB --run'
+  FROM clock AS c JOIN compaction AS k ON k.state = 'running' AND k.deadline_ms < c.now_ms - 2000
+  UNION ALL
+  SELECT 'lane', f.lane, 'not run', i.session_no, 'inbox item ' || i.inbox_no,
+         max(i.queued_at_ms, i.available_at_ms), NULL, NULL,
+         (SELECT count(*) FROM inbox AS q WHERE q.state = 'queued' AND q.lane = f.lane)
+           || ' waiting, and there is room. No process runs the lane, or the one that does hangs',
+         'start a process with db.run_lane() for lane ' || f.lane
+  FROM lane_idle AS f JOIN inbox AS i ON i.inbox_no = f.inbox_no
+  UNION ALL
+  SELECT 'channel', f.channel, f.problem, o.session_no,
+         'reply ' || o.outbox_no || ' to ' || o.target, f.since_ms, NULL, NULL,
+         (SELECT count(*) FROM outbox AS q WHERE q.state = 'pending' AND q.channel = f.channel)
+           || ' pending. '
+           || iif(f.problem = 'nothing is sent',
+                  'No process sends the outbox, or the one that does hangs',
+                  o.attempts || ' attempts, the last: ' || coalesce(o.reason, 'no reason is kept')),
+         iif(f.problem = 'nothing is sent', 'start a process with db.run_outbox()',
+             'mend the channel: its replies are tried again at least once a minute')
+  FROM channel_idle AS f JOIN outbox AS o ON o.outbox_no = f.outbox_no
+  UNION ALL
+  SELECT 'channel', p.channel, 'waits', NULL, NULL, p.refused_since_ms, p.until_ms, NULL,
+         'it said so, and none of its replies is sent until then: ' || p.reason,
+         'sessiondb outbox DB --state pending'
+  FROM clock AS c JOIN channel_pause AS p ON p.begun_at_ms < c.now_ms + 1000
+   AND p.until_ms > c.now_ms AND p.until_ms > p.refused_since_ms + 60000
+  UNION ALL
+  SELECT 'message', i.inbox_no, 'interrupted, and not resumed', i.session_no,
+         'lane ' || coalesce(i.lane_before, i.lane), coalesce(t.finished_at_ms, i.accepted_at_ms),
+         NULL, NULL,
+         coalesce(i.reason, 'the reason is not recorded')
+           || '. No resume is queued or runs: --plan instead of --run tells what would be done',
+         'sessiondb resume DB --run'
+  FROM clock AS c JOIN inbox AS i ON i.state IN ('interrupted', 'dead') AND i.state = 'interrupted'
+  LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+  WHERE coalesce(t.finished_at_ms, i.accepted_at_ms) <= c.now_ms - 60000
+    AND NOT EXISTS (SELECT 1 FROM inbox AS r WHERE r.state = 'queued' AND r.lane = 'resume')
+    AND NOT EXISTS (SELECT 1 FROM turn AS r WHERE r.state = 'running' AND r.lane = 'resume')
+    AND NOT EXISTS (SELECT 1 FROM turn_lately AS y
+                    WHERE y.lane = 'resume' AND y.at_ms > c.now_ms - 60000)
+  UNION ALL
+  SELECT 'consumer', u.consumer, 'behind', NULL, 'event ' || u.event_no, u.since_ms, NULL, NULL,
+         'it handled no event from this one on: nobody reads under this name, or its reader hangs. '
+           || 'If nobody is to, --forget forgets it',
+         'sessiondb events DB --consumer ' || char(39)
+           || replace(u.consumer, char(39), char(39, 92, 39, 39)) || char(39)
+  FROM clock AS c JOIN unread AS u ON u.known_ms <= c.now_ms - 600000
+  UNION ALL
+  SELECT 'import', f.path, 'not finished', f.session_no, 'byte ' || f.bytes, f.imported_at_ms,
+         NULL, NULL, 'its process died or was stopped. The next import goes on from there',
+         'sessiondb import DB ' || char(39)
+           || replace(f.path, char(39), char(39, 92, 39, 39)) || char(39)
+  FROM clock AS c JOIN import_file AS f ON f.state = 'reading'
+   AND f.imported_at_ms <= c.now_ms - 600000
+  UNION ALL
+  SELECT 'archive', a.archive_no, a.state, a.session_no, NULL, a.begun_at_ms, NULL, NULL,
+         iif(a.state = 'restoring', 'a restore is under way, or its process died or was stopped',
+             'its process died or was stopped') || '. The next call goes on from there',
+         iif(a.state = 'restoring', 'sessiondb restore DB ' || s.session_id, 'sessiondb gc DB')
+  FROM clock AS c JOIN archive AS a ON a.finished_at_ms IS NULL
+   AND a.begun_at_ms <= c.now_ms - 3600000
+  JOIN session AS s ON s.session_no = a.session_no
+  UNION ALL
+  SELECT 'compaction', max(r.compaction_id), 'in cool-down', s.session_no, NULL,
+         max(r.finished_at_ms), max(r.finished_at_ms) + 600000, NULL,
+         'the last three made the context hardly smaller. It ends by itself',
+         'sessiondb compactions DB --session ' || s.session_id
+  FROM clock AS c CROSS JOIN session AS s JOIN compaction AS r ON r.session_no = s.session_no
+  WHERE r.compaction_no IN
+        (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
+         ORDER BY l.compaction_no DESC LIMIT 3)
+  GROUP BY s.session_no
+  HAVING count(*) = 3 AND min(r.in_vain) = 1
+     AND min(r.base_epoch) + sum(r.state = 'committed') = s.epoch
+     AND max(r.finished_at_ms) + 600000 > max(c.now_ms)
+  UNION ALL
+  SELECT 'reply', o.outbox_no, o.state, o.session_no, 'to ' || o.target, o.finished_at_ms, NULL,
+         NULL, coalesce(o.reason, 'the reason is not recorded')
+           || '. If it has arrived: --sent instead of --resend',
+         'sessiondb outbox DB --resend ' || o.outbox_no
+  FROM outbox AS o
+  WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state IN ('unknown', 'failed')
+  UNION ALL
+  SELECT 'message', i.inbox_no, 'dead', i.session_no, 'lane ' || coalesce(i.lane_before, i.lane),
+         coalesce(e.at_ms, i.accepted_at_ms), NULL, NULL,
+         coalesce(i.reason, 'the reason is not recorded')
+           || '. If it is not wanted any more: --drop instead of --requeue',
+         'sessiondb dead DB --requeue ' || i.inbox_no
+  FROM inbox AS i LEFT JOIN event AS e ON e.event_no = i.told_no
+  WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead'
+)
+SELECT f.what, CAST(f.name AS TEXT) AS name, f.problem, s.session_id, f.place,
+       strftime('%Y-%m-%dT%H:%M:%fZ', f.since_ms / 1000.0, 'unixepoch') AS since,
+       strftime('%Y-%m-%dT%H:%M:%fZ', f.until_ms / 1000.0, 'unixepoch') AS until,
+       i.pid || '@' || i.host AS owner, f.instance_no, f.why, f.next_step
+FROM found AS f LEFT JOIN session AS s ON s.session_no = f.session_no
+LEFT JOIN instance AS i ON i.instance_no = f.instance_no;
 
 -- One receipt per imported file.
 CREATE VIEW import_log AS

@@ -609,6 +609,15 @@ class SessionDB:
         """
         return await recovery.recover(self)
 
+    async def release_expired(self) -> Recovered:
+        """Take over the turns of any process whose lease ran out, and give up such replies.
+
+        As any loop of a gateway does, for a database on which none runs. A process that
+        still works on one of them is refused its next write. Bounded steps, each durable.
+        May be repeated.
+        """
+        return await recovery.release_expired(self)
+
     async def plan_resumes(self, policy: ResumePolicy | None = None) -> list[Decision]:
         """Decide which interrupted messages to resume, newest first, each with its reason.
 
@@ -784,8 +793,8 @@ class SessionDB:
     async def status(self) -> DatabaseStatus:
         """Describe the database's condition.
 
-        That is: counts, running and stuck compactions, who holds what, processes, space. All
-        of it is one snapshot, so its turns agree with its list of holders. The kernel is
+        That is: counts, running compactions, what is stuck, who holds what, processes, space.
+        All of it is one snapshot, so its turns agree with its list of holders. The kernel is
         asked afterwards which processes live.
         """
         stats, at_ms = self.backend.stats(), now_ms()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from .backend import ReadTx, Tx
-from .errors import InvalidInput
+from .errors import InvalidInput, NotFound
 from .json_text import dumps
 from .limits import CONSUMER_CHARS_MAX
 from .models import Event
@@ -108,6 +108,20 @@ def move_cursor(tx: Tx, *, consumer: str, event_no: int) -> None:
     """
     check_consumer(consumer)
     tx.run("events.move_cursor", consumer=consumer, event_no=event_no)
+
+
+def forget(tx: Tx, consumer: str) -> None:
+    """Forget the position of a consumer under whose name nobody reads any more.
+
+    Raises:
+        NotFound: there is no such consumer.
+    """
+    if not tx.run("events.forget", consumer=consumer):
+        raise NotFound(
+            f"there is no consumer {consumer!r}, so nothing was forgotten; `sessiondb stuck DB` "
+            "names those that are behind",
+            consumer=consumer,
+        )
 
 
 def check_consumer(consumer: str) -> None:

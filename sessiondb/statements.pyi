@@ -1437,13 +1437,24 @@ class StatusRunning(NamedTuple):
 
 
 class StatusStuck(NamedTuple):
-    """status.stuck: Return what an operator should look at."""
+    """status.stuck: Return what does not go on by itself, with the process that has it."""
 
-    session_id: str | None
     what: str
-    compaction_id: str | None
+    name: str
+    problem: str
+    session_id: str | None
+    place: str | None
     since: str
     until: str | None
+    why: str
+    next_step: str
+    instance_no: int | None
+    program: str | None
+    host: str | None
+    pid: int | None
+    boot_id: str | None
+    database_file: str | None
+    lock_file: str | None
 
 
 class StatusProcesses(NamedTuple):
@@ -3418,6 +3429,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["events.move_cursor"], /, *, consumer: SqlValue, event_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["events.forget"], /, *, consumer: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> int: ...
     @overload

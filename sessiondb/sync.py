@@ -430,6 +430,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     events = _iterator(database.SessionDB.events)
     forward_event = _call(database.SessionDB.forward_event)
     recover = _call(database.SessionDB.recover)
+    release_expired = _call(database.SessionDB.release_expired)
     plan_resumes = _call(database.SessionDB.plan_resumes)
     resume = _call(database.SessionDB.resume)
     reset_if_due = _call(database.SessionDB.reset_if_due)

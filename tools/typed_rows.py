@@ -40,9 +40,14 @@ EXPRESSIONS = {
     "retention.oldest.keys": "int",
     "status.totals.keys": "int",
     "what": "str",
-    "status.stuck.compaction_id": "str | None",
+    "status.stuck.name": "str",
+    "status.stuck.problem": "str",
     "status.stuck.session_id": "str | None",
+    "status.stuck.place": "str | None",
     "status.stuck.since": "str",
+    "status.stuck.until": "str | None",
+    "status.stuck.why": "str",
+    "status.stuck.next_step": "str",
     "status.relations.name": "str",  # of sqlite_schema
     "status.relations.type": "str",
     "verify.foreign_keys.parent_name": "str",
@@ -120,8 +125,9 @@ def signature(
     outer = "|".join(OUTER.findall(statement.sql)) or "no outer join"
     found = []
     for name, _, _, table, origin in info.description_full or ():
-        if (table, origin) not in stored:
-            kind = EXPRESSIONS.get(f"{statement.name}.{name}") or EXPRESSIONS.get(name, "int")
+        given = EXPRESSIONS.get(f"{statement.name}.{name}")
+        if given is not None or (table, origin) not in stored:
+            kind = given or EXPRESSIONS.get(name, "int")
         else:
             kind = stored[table, origin]
             # A row of an outer join, or of a subquery, need not be there.

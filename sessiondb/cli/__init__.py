@@ -3,7 +3,7 @@
     program.py    the group, options that every command has, errors and exit codes
     lazy.py       a group that imports a command when it is used
     terminal.py   escaping, tables that fit, times, JSON
-    gateway.py    events, held, inbox, dead, outbox, resume
+    gateway.py    events, held, inbox, dead, outbox, resume, stuck
     retention.py  gc, restore, pin, unpin
     overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
@@ -36,6 +36,7 @@ COMMANDS = {
             "inbox": "List accepted messages that are not done.",
             "outbox": "List replies that are not sent, or settle some by hand.",
             "resume": "Show what a start would resume, and why.",
+            "stuck": "Show what does not go on by itself, and the command that goes on.",
         },
         "sessiondb.cli.overview": {
             "compactions": "List compactions and their outcomes.",

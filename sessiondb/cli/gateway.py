@@ -17,16 +17,19 @@ from typing import Any, Literal
 
 import click
 
+from sessiondb import clock, sync
 from sessiondb import events as event_rules
-from sessiondb import sync
 from sessiondb.backend import ReadTx
 from sessiondb.gateway import inbox as inbox_rules
 from sessiondb.gateway.recovery import Decision, ResumePolicy
+from sessiondb.maintenance.status import LISTED_MAX, Stuck
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
 from sessiondb.openclaw_settings import resume_policy
 
 from .program import (
     FOLLOW_S,
+    OK,
+    PROBLEMS,
     FiniteRange,
     database_argument,
     debug_option,
@@ -40,12 +43,15 @@ from .program import (
 from .terminal import (
     Column,
     at,
+    duration,
     escape,
     print_json,
     print_json_array,
     print_line,
     print_table,
+    terminal_width,
     to_json,
+    wrap,
 )
 
 PAGE = 200
@@ -83,6 +89,11 @@ OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed
     metavar="NAME",
     help="Continue where NAME stopped, and store its position.",
 )
+@click.option(
+    "--forget",
+    is_flag=True,
+    help="With --consumer, forget its position instead: nobody reads under NAME any more.",
+)
 @json_option("Print one JSON object per line.")
 @debug_option
 def events(
@@ -91,6 +102,7 @@ def events(
     follow: bool,
     audience: event_rules.Audience | None,
     consumer: str | None,
+    forget: bool,
     as_json: bool,
 ) -> None:
     """Print events, oldest first, and follow new ones with -f.
@@ -103,6 +115,9 @@ def events(
     """
     if consumer is not None and not consumer.strip():
         refuse("--consumer needs a name.")
+    if forget:
+        _forget(db, consumer, as_json=as_json)
+        return
     with look_into(db) if consumer is None else write_into(db, create=False) as opened:
         seen = stored = _begin(opened, consumer, audience, last)
         while True:
@@ -125,6 +140,17 @@ def events(
                 return
             if not page:
                 time.sleep(FOLLOW_S)
+
+
+def _forget(db: str, consumer: str | None, *, as_json: bool) -> None:
+    if consumer is None:
+        refuse("--forget needs --consumer NAME.")
+    with write_into(db, create=False) as opened:
+        opened.write("events.forget", partial(event_rules.forget, consumer=consumer))
+    if as_json:
+        print_json({"forgotten": consumer})
+    else:
+        click.echo(f"consumer {escape(consumer)} is forgotten; under this name a reader begins now")
 
 
 def _page(
@@ -220,6 +246,59 @@ def _held_row(holding: Holding) -> list[object]:
     ]
 
 
+# -- stuck -----------------------------------------------------------------------------------------
+
+
+@click.command()
+@database_argument
+@json_option("Print a JSON array.")
+@debug_option
+def stuck(db: str, as_json: bool) -> int:
+    """Show what does not go on by itself, and the command that goes on.
+
+    Exit with 1 when there is anything. Lists turns, compactions and replies whose process died
+    or whose time is up, lanes and channels that nobody serves, interrupted messages, readers
+    of events that are behind, unfinished imports and archives, and what waits for a person's
+    decision. A gateway that does its work shows nothing here.
+    """
+    with look_into(db) as opened:
+        found = opened.status().stuck
+    if as_json:
+        print_json_array(to_json(one) for one in found)
+        return PROBLEMS if found else OK
+    width = terminal_width()
+    for one in found:
+        for line in wrap(escape(one.headline + _since(one)), width):
+            click.echo(line)
+        for text in filter(None, (_whose(one), one.why)):
+            for line in wrap(escape(text), width - 4 if width else None):
+                click.echo(f"    {line}")
+        click.echo(f"    > {escape(one.next_step)}")  # whole, so that it can be copied
+    if len(found) == LISTED_MAX:
+        click.echo(f"these are the first {LISTED_MAX}: there may be more behind them")
+    elif not found:
+        click.echo("nothing is stuck", err=True)
+    return PROBLEMS if found else OK
+
+
+def _since(one: Stuck) -> str:
+    since_ms = clock.ms_from_iso(one.since)
+    if since_ms is None:
+        return ""
+    until = f", until {at(clock.ms_from_iso(one.until))}" if one.until is not None else ""
+    return f", since {at(since_ms)}{until} ({duration(clock.now_ms() - since_ms)})"
+
+
+def _whose(one: Stuck) -> str:
+    alive = {True: "lives", False: "DEAD", None: "not known to live"}[one.owner_alive]
+    parts = [
+        f"session {one.session_id}" if one.session_id is not None else "",
+        one.place or "",
+        f"{one.owner}: {alive}" if one.owner is not None else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 # -- resume ----------------------------------------------------------------------------------------
 
 _DEFAULTS = ResumePolicy()
@@ -231,7 +310,7 @@ _DEFAULTS = ResumePolicy()
 @click.option(
     "--run",
     is_flag=True,
-    help="Recover what dead processes held, and queue the resumes.",
+    help="Recover what dead processes held, end what is past its lease, queue the resumes.",
 )
 @click.option(
     "--openclaw",
@@ -324,6 +403,7 @@ def resume(
     with look_into(db) if plan else write_into(db, create=False) as opened:
         if run:
             opened.recover()
+            opened.release_expired()
         decisions = opened.resume(chosen) if run else opened.plan_resumes(chosen)
     if as_json:
         print_json_array(to_json(decision) for decision in decisions)

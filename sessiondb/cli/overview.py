@@ -11,7 +11,6 @@ from sessiondb.maintenance.status import (
     DatabaseStatus,
     Process,
     RunningCompaction,
-    Stuck,
     Work,
     condition,
 )
@@ -44,6 +43,8 @@ from .terminal import (
     to_json,
     wrap,
 )
+
+STUCK_SHOWN = 5
 
 
 @click.command()
@@ -230,7 +231,7 @@ def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
 @json_option()
 @debug_option
 def status(db: str, as_json: bool) -> None:
-    """Show counts, running and stuck compactions, processes, and space."""
+    """Show counts, running compactions, what is stuck, processes, and space."""
     with look_into(db) as opened:
         found = opened.status()
     if as_json:
@@ -259,7 +260,7 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         *_work_lines(found.gateway),
         *(line for channel in found.channels for line in _channel_lines(channel)),
         *(("access", concern) for concern in found.concerns),
-        *(("stuck", _stuck(row)) for row in found.stuck),
+        *_stuck_lines(found),
         (
             "processes",
             f"{found.processes_open:,} with the file open for writing, or ended without closing it",
@@ -301,10 +302,15 @@ def _channel_lines(found: Channel) -> list[tuple[str, str]]:
     return [("", f"channel {found.channel}: {line}") for line in lines]
 
 
-def _stuck(row: Stuck) -> str:
-    until = f" until {row.until}" if row.until else ""
-    whose = f" of {row.session_id[:13]}" if row.session_id is not None else ""
-    return f"{row.what}{whose}, since {row.since}{until}"
+def _stuck_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
+    """Return the first of what is stuck. `sessiondb stuck` has all of it, and what to do."""
+    shown = [
+        ("stuck" if number == 0 else "", f"{row.headline}, since {row.since}")
+        for number, row in enumerate(found.stuck[:STUCK_SHOWN])
+    ]
+    more = len(found.stuck) - len(shown)
+    about = f"{more:,} more; " if more else ""
+    return [*shown, ("", f"{about}see `sessiondb stuck`")] if shown else []
 
 
 def _process(process: Process) -> str:

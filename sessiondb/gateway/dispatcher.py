@@ -199,19 +199,24 @@ async def _do_upkeep(
 ) -> None:
     """Write what is due beside the next reply. Write only if needed."""
     if work.overdue:
-        await _give_up_overdue(db)
+        await give_up_overdue(db)
     if over:
         await db.write("outbox.end_pauses", partial(channels.end_pauses, over=over))
     if work.outwaited:
         await db.write("outbox.outwaited", channels.give_up_outwaited)
 
 
-async def _give_up_overdue(db: Database) -> None:
+async def give_up_overdue(db: Database) -> int:
+    """Make replies `unknown` whose lease ran out. Return how many. A bounded part of them."""
     try:
-        await db.write("outbox.overdue", outbox.give_up_overdue)
+        return await db.write("outbox.overdue", outbox.give_up_overdue)
     except damage.OF_ONE_SESSION:
+        given_up = 0
         for row in await db.read("outbox.overdue", lambda tx: outbox.overdue(tx, clock.now_ms())):
-            await damage.lose_reply(db, row.outbox_no, row.session_no, row.attempts, outbox.LATE)
+            given_up += await damage.lose_reply(
+                db, row.outbox_no, row.session_no, row.attempts, outbox.LATE
+            )
+        return given_up
 
 
 async def _begin_or_set_aside(

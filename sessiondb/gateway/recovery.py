@@ -49,7 +49,17 @@ from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
 from sessiondb.transcript import compaction
 
-from . import cancellation, damage, dead_letters, lanes, outbox, retry, turns
+from . import (
+    cancellation,
+    damage,
+    dead_letters,
+    dispatcher,
+    lanes,
+    outbox,
+    retry,
+    turns,
+    worker,
+)
 
 logger = logging.getLogger("sessiondb")
 
@@ -133,6 +143,16 @@ async def recover(db: Database) -> Recovered:
     expired = await _expire_all(db)
     await _forget_idle(db, unknown)
     return released.plus(expired)
+
+
+async def release_expired(db: Database) -> Recovered:
+    """Take over every turn and give up every reply whose lease ran out. See `SessionDB`."""
+    total = Recovered()
+    while taken := await worker.take_over(db, "[]"):
+        total = total.plus(Recovered(turns=taken))
+    while given_up := await dispatcher.give_up_overdue(db):
+        total = total.plus(Recovered(replies=given_up))
+    return total
 
 
 async def dead_processes(db: Database) -> list[statements.RecoveryOpenInstances]:

@@ -181,22 +181,27 @@ async def _do_upkeep(
 ) -> None:
     """Take over turns whose lease ran out, and notify senders of delays. Write only if needed."""
     if work.has_expired:
-        await _take_over(db, owned)
+        await take_over(db, owned)
     if work.has_late:
         after_ms = round(settings.delayed_after_s * 1000)
         await db.write("lane.delayed", lambda tx: inbox.notify_delayed(tx, lane, after_ms=after_ms))
 
 
-async def _take_over(db: Database, owned: str) -> None:
+async def take_over(db: Database, owned: str) -> int:
+    """Interrupt turns of any lane whose lease ran out. Return how many. A bounded part of them."""
     try:
-        await db.write("lane.take_over", lambda tx: leases.take_over_expired(tx, alive=owned))
+        return await db.write(
+            "lane.take_over", lambda tx: leases.take_over_expired(tx, alive=owned)
+        )
     except StoreDamaged:
         expired = await db.read(
             "lane.expired", partial(leases.expired, now_ms=clock.now_ms(), alive=owned)
         )
+        taken = 0
         for row in expired:
             end = partial(leases.take_over, turn_no=row.turn_no)
-            await damage.end_turn(db, row.turn_no, row.inbox_no, end, leases.LEASE_OVER)
+            taken += await damage.end_turn(db, row.turn_no, row.inbox_no, end, leases.LEASE_OVER)
+        return taken
 
 
 # -- claiming ---------------------------------------------------------------------------------

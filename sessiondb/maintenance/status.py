@@ -8,12 +8,14 @@ overdue, and the next `recover` or the next compaction of its session ends it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sessiondb import process
 from sessiondb.backend import Backend, ReadTx
+from sessiondb.clock import iso_from_ms
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
 from sessiondb.models import Holding
 
@@ -54,14 +56,29 @@ class RunningCompaction:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A row of the view `stuck`: a matter for an operator."""
+    """Something that does not go on by itself: a row of the view `stuck`, or of a dead process."""
 
-    session_id: str | None
-    """None: it is a channel that waits. `what` names it."""
     what: str
-    compaction_id: str | None
+    """turn, reply, message, compaction, lane, channel, consumer, import, archive or process."""
+    name: str
+    """Its number, or what it is called: a compaction's id, a lane, a channel, a path."""
+    problem: str
+    session_id: str | None
+    place: str | None
+    """The lane of a turn or message, a reply's target, or which of several is the first."""
     since: str
     until: str | None
+    """It ends by itself then."""
+    owner: str | None
+    owner_alive: bool | None
+    why: str
+    next_step: str
+    """The command that goes on. For what no command can start, what to start."""
+
+    @property
+    def headline(self) -> str:
+        """Return what is stuck, and how."""
+        return f"{self.what} {self.name}: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +137,7 @@ class DatabaseStatus:
     """The number of jobs in each state."""
     running: tuple[RunningCompaction, ...]
     stuck: tuple[Stuck, ...]
+    """What does not go on by itself, `LISTED_MAX` at most."""
     import_files: int
     lines_damaged: int
     lines_blank: int
@@ -144,18 +162,7 @@ class DatabaseStatus:
         Something is overdue, in cool-down, owned by a dead process, or waits for a decision.
         Also true when the outbox of a channel is full: its messages are refused.
         """
-        work = self.gateway
-        for_a_person = bool(
-            work.messages_dead
-            or work.replies_unknown
-            or work.replies_failed
-            or any(channel.full for channel in self.channels)
-        )
-        return (
-            bool(self.stuck)
-            or for_a_person
-            or any(job.owner_alive is False for job in self.running)
-        )
+        return bool(self.stuck) or any(channel.full for channel in self.channels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +173,7 @@ class Snapshot:
     processes: list[statements.StatusProcesses]
     running: list[statements.StatusRunning]
     held: list[statements.RecoveryHeld]
+    stuck: list[statements.StatusStuck]
 
 
 def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
@@ -190,8 +198,8 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
                 compaction_id=row.compaction_id,
                 session_id=row.session_id,
                 trigger=row.trigger,
-                owner=f"{row.program}, pid {row.pid} on {row.host}"
-                if row.pid is not None
+                owner=_owner_name(owner.program, owner.pid, owner.host)
+                if (owner := process.owner(row))
                 else None,
                 owner_alive=None,
                 begun_at_ms=row.begun_at_ms,
@@ -201,7 +209,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
             )
             for row in jobs
         ),
-        stuck=tuple(Stuck(*row) for row in tx.all("status.stuck", limit=LISTED_MAX)),
+        stuck=(),
         import_files=totals.import_files,
         lines_damaged=totals.lines_damaged,
         lines_blank=totals.lines_blank,
@@ -215,7 +223,13 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
             Channel(*row) for row in tx.all("status.channels", now_ms=now_ms, limit=LISTED_MAX)
         ),
     )
-    return Snapshot(status, open_rows, jobs, tx.all("recovery.held")[:LISTED_MAX])
+    return Snapshot(
+        status,
+        open_rows,
+        jobs,
+        tx.all("recovery.held")[:LISTED_MAX],
+        tx.all("status.stuck", limit=LISTED_MAX),
+    )
 
 
 def holdings(rows: Sequence[statements.RecoveryHeld], backend: Backend) -> list[Holding]:
@@ -242,18 +256,110 @@ def with_liveness(snapshot: Snapshot, backend: Backend) -> DatabaseStatus:
     status = snapshot.status
     owned = {row.compaction_id: owner for row in snapshot.running if (owner := process.owner(row))}
     owners = dict(zip(owned, backend.liveness(list(owned.values())), strict=True))
+    running = tuple(
+        replace(job, owner_alive=owners.get(job.compaction_id)) for job in status.running
+    )
     lives = backend.liveness(snapshot.processes)
+    processes = tuple(
+        replace(listed, alive=alive) for listed, alive in zip(status.processes, lives, strict=True)
+    )
+    held = tuple(holdings(snapshot.held, backend))
     return replace(
         status,
-        running=tuple(
-            replace(job, owner_alive=owners.get(job.compaction_id)) for job in status.running
-        ),
-        processes=tuple(
-            replace(listed, alive=alive)
-            for listed, alive in zip(status.processes, lives, strict=True)
-        ),
-        held=tuple(holdings(snapshot.held, backend)),
+        running=running,
+        processes=processes,
+        held=held,
+        stuck=tuple(_stuck(snapshot, running, held, processes, backend)[:LISTED_MAX]),
     )
+
+
+def _stuck(
+    snapshot: Snapshot,
+    running: Sequence[RunningCompaction],
+    held: Sequence[Holding],
+    processes: Sequence[Process],
+    backend: Backend,
+) -> list[Stuck]:
+    """Return what dead processes left, and then the rows of the view, with their processes.
+
+    The view goes by times. What a dead process holds is known to be stuck before its lease
+    has ended.
+    """
+    path = shlex.quote(snapshot.status.path)
+    owners = [process.owner(row) for row in snapshot.stuck]
+    lives = iter(backend.liveness([owner for owner in owners if owner is not None]))
+    rows = [
+        Stuck(
+            row.what,
+            row.name,
+            row.problem,
+            row.session_id,
+            row.place,
+            row.since,
+            row.until,
+            _owner_name(owner.program, owner.pid, owner.host) if owner is not None else None,
+            next(lives) if owner is not None else None,
+            row.why,
+            row.next_step.replace(" DB", f" {path}", 1),
+        )
+        for row, owner in zip(snapshot.stuck, owners, strict=True)
+    ]
+    known = {(row.what, row.name) for row in rows if row.owner is not None}
+    left = [
+        Stuck(
+            holding.what,
+            str(holding.number),
+            "left by a dead process",
+            holding.session_id,
+            holding.operation,
+            iso_from_ms(holding.since_ms),
+            None,
+            _owner_name(holding.program, holding.pid, holding.host),
+            False,
+            "its process died, and no loop of a gateway has released it",
+            f"sessiondb resume {path} --run",
+        )
+        for holding in held
+        if holding.alive is False and holding.what != "compaction"
+    ] + [
+        Stuck(
+            "compaction",
+            job.compaction_id,
+            "left by a dead process",
+            job.session_id,
+            f"trigger {job.trigger}",
+            iso_from_ms(job.begun_at_ms),
+            None,
+            job.owner,
+            False,
+            "its process died, and no loop of a gateway has released it",
+            f"sessiondb resume {path} --run",
+        )
+        for job in running
+        if job.owner_alive is False
+    ]
+    dead = [
+        Stuck(
+            "process",
+            str(one.instance_no),
+            "died",
+            None,
+            None,
+            iso_from_ms(one.opened_at_ms),
+            None,
+            _owner_name(one.program, one.pid, one.host),
+            False,
+            "it opened the database then, never closed it, and no start has recovered it",
+            f"sessiondb resume {path} --run",
+        )
+        for one in processes
+        if one.alive is False
+    ]
+    return [*(one for one in left if (one.what, one.name) not in known), *dead, *rows]
+
+
+def _owner_name(program: str, pid: int, host: str) -> str:
+    return f"{program}, pid {pid} on {host}"
 
 
 def condition(process: Process) -> Literal["running", "died", "unknown"]:

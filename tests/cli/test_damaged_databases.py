@@ -78,6 +78,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         "verify": ["verify", str(path), "--json"],
         "query": ["query", str(path), "SELECT count(*), max(payload) FROM entry"],
         "inbox": ["inbox", str(path)],
+        "stuck": ["stuck", str(path)],
         "events": ["events", str(path)],
         "import": ["import", str(path), str(line)],
         "append": ["append", str(path), "agent:main:more:1"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sessiondb import sync
+from sessiondb import clock, sync
 from sessiondb.cli.terminal import cells
 from sessiondb.gateway import claims, dead_letters, turns
 from sessiondb.maintenance import status
@@ -335,7 +335,7 @@ def test_status_says_which_channel_is_full_and_which_waits(
     monkeypatch.setattr(status, "OUTBOX_WAITING_MAX", 2)
     reply = (
         "INSERT INTO outbox (session_no, channel, target, state, created_at_ms, available_at_ms,"
-        " payload) VALUES (1, '{}', 't', '{}', 1, 1, '{{}}')"
+        f" payload) VALUES (1, '{{}}', 't', '{{}}', {clock.now_ms()}, 0, '{{{{}}}}')"
     ).format
     change(
         tmp_db,
@@ -365,7 +365,7 @@ def test_status_says_which_channel_is_full_and_which_waits(
         in said
     )
     assert "over" not in said.replace("overdue", "")
-    assert "channel discord waits, since 1970-01-01" in said
+    assert "channel discord: waits, since 1970-01-01" in said
     with sync.open(tmp_db, readonly=True) as opened:
         found = opened.status()
         assert found.needs_attention

@@ -110,8 +110,8 @@ def test_status_names_a_compaction_that_is_overdue(db: Path) -> None:
             ).fetchall()
             late.close()
             found = json.loads(ok("status", db, "--json"))
-            assert [line["compaction_id"] for line in found["stuck"]] == [job.id]
+            assert [line["name"] for line in found["stuck"]] == [job.id]
             assert found["running"][0]["overdue"] is True
             text = ok("status", db)
-    assert "compaction overdue" in text
+    assert f"compaction {job.id}: past its deadline" in text
     assert "overdue since 1970-01-01 00:00:00" in text

@@ -471,7 +471,7 @@ async def test_status_and_stuck_show_which_channel_waits(tmp_db: Path) -> None:
         assert not (await db.status()).needs_attention
         await refuse(db, await taken(db), HOUR_MS)
         [stuck] = (await db.status()).stuck
-        assert (stuck.session_id, stuck.what) == (None, "channel telegram waits")
+        assert (stuck.session_id, stuck.headline) == (None, "channel telegram: waits")
         assert stuck.until is not None
         [event] = await look(db, "events")
         assert stuck.until in event.text

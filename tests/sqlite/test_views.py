@@ -147,8 +147,8 @@ async def test_stuck_shows_a_cool_down_and_an_overdue_job_only(tmp_db: Path) -> 
     async with sessiondb.open(tmp_db) as db:
         created = await a_bit_of_everything(db)
         assert [
-            (row["session_id"], row["what"]) for row in shell(tmp_db, "SELECT * FROM stuck")
-        ] == [(created["cooling"].id, "compaction cool-down")]
+            (row["session_id"], row["problem"]) for row in shell(tmp_db, "SELECT * FROM stuck")
+        ] == [(created["cooling"].id, "in cool-down")]
         with pytest.raises(sessiondb.CompactionCoolDown):
             async with created["cooling"].compact(trigger="threshold", keep_recent_tokens=150):
                 pass
@@ -160,9 +160,9 @@ async def test_stuck_shows_a_cool_down_and_an_overdue_job_only(tmp_db: Path) -> 
         f" WHERE session_id = '{created['overdue'].id}'"
     )
     write_with_shell(tmp_db, overdue)
-    assert {row["what"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {
-        "compaction cool-down",
-        "compaction overdue",
+    assert {row["problem"] for row in shell(tmp_db, "SELECT * FROM stuck")} == {
+        "in cool-down",
+        "past its deadline",
     }
 
 

@@ -307,23 +307,31 @@ def stuck(w: World, *changes: str) -> list[tuple[Any, ...]]:
             *changes,
         ):
             w.connection.execute(sql).fetchall()
-        return seen(w, "stuck", "session_id", "what", "compaction_id", "since")
+        shown = seen(w, "stuck", "session_id", "what", "problem", "name", "since")
+        return [(row[0], *row[2:]) for row in shown if (row[1], row[2]) in KINDS]
+
+
+KINDS = {
+    ("compaction", "past its deadline"),
+    ("compaction", "in cool-down"),
+    ("channel", "waits"),
+}
 
 
 OVERDUE = [
-    ("job-overdue", "compaction overdue", "overdue", iso_from_ms(PAST_MS)),
-    ("job-overdue-too", "compaction overdue", "overdue-too", iso_from_ms(PAST_MS)),
+    ("job-overdue", "past its deadline", "overdue", iso_from_ms(PAST_MS)),
+    ("job-overdue-too", "past its deadline", "overdue-too", iso_from_ms(PAST_MS)),
 ]
 
 
 def test_stuck_shows_jobs_past_their_deadline_and_a_cool_down(world: World) -> None:
     last = world.row("compaction tired-rejected-2")["compaction_no"]
-    cool_down = ("job-tired", "compaction cool-down", "tired-rejected-2", at(FAR_MS + last))
+    cool_down = ("job-tired", "in cool-down", "tired-rejected-2", at(FAR_MS + last))
     assert stuck(world) == sorted([*OVERDUE, cool_down], key=repr)
 
 
 def test_stuck_shows_channels_that_wait(world: World) -> None:
-    """Not one whose pause is over, and not one that begins later: a clock was set back."""
+    """Not one whose pause is over, is short, or begins later: a clock was set back."""
     waits = (
         "UPDATE channel_pause SET refused_since_ms = {}, begun_at_ms = {}, until_ms = {}"
         " WHERE channel = '{}'"
@@ -333,11 +341,11 @@ def test_stuck_shows_channels_that_wait(world: World) -> None:
         waits(PAST_MS, PAST_MS, FAR_MS, "signal"),
         waits(PAST_MS, PAST_MS, FAR_MS, "matrix"),
         waits(PAST_MS, FAR_MS, FAR_MS + 1, "fax"),
+        waits(FAR_MS - 60_000, PAST_MS, FAR_MS, "sms"),
         "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
     )
     assert [row for row in found if row not in OVERDUE] == [
-        (None, f"channel {channel} waits", None, iso_from_ms(PAST_MS))
-        for channel in ("matrix", "signal")
+        (None, "waits", channel, iso_from_ms(PAST_MS)) for channel in ("matrix", "signal")
     ]
 
 

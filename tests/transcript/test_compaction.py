@@ -312,8 +312,8 @@ async def test_a_cool_down_survives_a_restart_and_is_shown_as_stuck(
         session = await db.session_by_id(session.id)
         with pytest.raises(CompactionCoolDown):
             await begin(session)
-        assert [(line.session_id, line.what) for line in (await db.status()).stuck] == [
-            (session.id, "compaction cool-down")
+        assert [(line.session_id, line.problem) for line in (await db.status()).stuck] == [
+            (session.id, "in cool-down")
         ]
     # The view's clock has whole seconds: it may show a cool-down for up to one more.
     change(tmp_db, f"UPDATE compaction SET finished_at_ms = finished_at_ms - {COOL_DOWN_MS} - 1000")

@@ -48,3 +48,7 @@ SELECT event_no FROM event_cursor WHERE consumer = :consumer;
 -- Move a consumer's cursor, forward only.
 INSERT INTO event_cursor (consumer, event_no) VALUES (:consumer, :event_no)
 ON CONFLICT (consumer) DO UPDATE SET event_no = max(event_no, excluded.event_no);
+
+-- name: forget, one row or none
+-- Forget a consumer's cursor: nobody reads under its name any more.
+DELETE FROM event_cursor WHERE consumer = :consumer;

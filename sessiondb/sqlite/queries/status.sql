@@ -63,8 +63,10 @@ LEFT JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running' ORDER BY c.begun_at_ms LIMIT :limit;
 
 -- name: stuck
--- Return what an operator should look at.
-SELECT session_id, what, compaction_id, since, until FROM stuck LIMIT :limit;
+-- Return what does not go on by itself, with the process that has it.
+SELECT k.what, k.name, k.problem, k.session_id, k.place, k.since, k.until, k.why, k.next_step,
+       i.instance_no, i.program, i.host, i.pid, i.boot_id, i.database_file, i.lock_file
+FROM stuck AS k LEFT JOIN instance AS i ON i.instance_no = k.instance_no LIMIT :limit;
 
 -- name: processes
 -- Return the processes that opened the file for writing and never closed it, newest

@@ -43,6 +43,12 @@ CHANGES = [
         move("web", 1),
         {"event_cursor web": {"event_no": 6}},
     ),
+    Change(
+        "events.forget",
+        "one consumer of several",
+        lambda w, tx: events.forget(tx, "web"),
+        {"-event_cursor web": {}},
+    ),
     Change("events.move_cursor", "never back", move("web", -1), {}),
     Change(
         "events.move_cursor",

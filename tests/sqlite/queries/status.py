@@ -150,11 +150,19 @@ READS = [
     ),
     Read(
         "status.stuck",
-        "by the clock of the file's reader",
+        "with the process that has it, by the clock of the file's reader",
         {"limit": 1},
-        [{"what": "compaction overdue"}],
+        lambda w: [
+            {
+                "what": "turn",
+                "name": str(w.no("turn silent#1")),
+                "problem": "past its lease",
+                "program": "other",
+            }
+        ],
         lambda w, tx: w.connection.execute(
-            "UPDATE compaction SET deadline_ms = 1000 WHERE compaction_id = 'overdue'"
+            "UPDATE turn SET expires_at_ms = iif(turn_no = ?, 1000, 1 << 50)",
+            (w.no("turn silent#1"),),
         ),
     ),
     Read("status.relations", "views first", {}, relations),
