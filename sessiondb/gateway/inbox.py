@@ -1,9 +1,13 @@
 """The inbox: an accepted message is a row, whatever happens next.
 
-    accept --> queued --> claimed --> done
-                 ^           |------> interrupted   its turn was. The resume plan decides
-                 |           |          |-----> queued (lane resume) | dead
-                 `-- retry --'------> dead          attempts used up. An operator decides
+    queued --> claimed                        a turn began with it
+    claimed --> done                          its turn was completed, or a person stopped it
+    claimed --> queued                        its turn failed. It is tried again, after a pause
+    claimed --> interrupted                   its turn was. The resume plan decides
+    interrupted --> queued                    by the plan, in lane resume
+    queued | interrupted --> done             superseded: the turn of a newer one answered it
+    queued | claimed | interrupted --> dead   it is given up. An operator decides
+    dead --> queued | done                    by an operator
 
 An adapter calls `accept` before it acknowledges a message to its channel. The same
 (channel, event_id) again gets the first receipt, so a channel may deliver as often as

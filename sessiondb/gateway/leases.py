@@ -1,7 +1,6 @@
 """Leases: a turn's holder promises to renew in time, and loses the turn when it does not.
 
-    running --renew--> running        until the deadline, and never past it
-       `----over-----> interrupted    by a loop of any lane, or by the holder itself
+    running --> interrupted    its lease ran out: by a loop of any lane, or by the holder itself
 
 Invariants, enforced by the database and so across processes:
 

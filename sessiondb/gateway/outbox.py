@@ -2,10 +2,13 @@
 
 A reply that forwards an event is written in a transaction of its own.
 
-    pending --> sending --> sent
-       ^           |------> failed     the channel refused it for good, or for a day
-       |-- retry --|------> unknown    the sender died, or could not tell: shown, never
-                                       blindly repeated
+    pending --> sending                  before the channel is called
+    sending --> sent | failed | pending  the channel took it, or refused it for good, or for now
+    sending --> unknown                  the sender died, or could not tell: shown, never
+                                         blindly repeated
+    pending --> failed                   it cannot be read, or its channel said for a day to wait
+    unknown --> sent | failed | pending  its sender answered late, or an operator decided
+    failed --> sent | pending            an operator decided
 
 "Sending" is committed before the channel is called. After a crash in between, the row says
 `sending` by a dead process. Nobody can know whether the person has read the reply, so it

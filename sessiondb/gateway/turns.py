@@ -1,9 +1,9 @@
 """Turns: one run of the agent over one claimed message, with a fencing token, until its end.
 
-    claim --> running --> completed     entries, replies and the end, in one transaction
-                 |------> failed        the message is retried after a pause, or dead
-                 |------> aborted       a person stopped it
-                 `------> interrupted   its process died or fell silent. The resume plan decides
+    running --> completed     entries, replies and the end, in one transaction
+    running --> failed        the message is retried after a pause, or dead
+    running --> aborted       a person stopped it
+    running --> interrupted   its process died or fell silent. The resume plan decides
 
 `claims.py` starts a turn, and `leases.py` says how long it may be silent.
 

@@ -1,10 +1,10 @@
 """Compaction: a job that holds nothing while it thinks.
 
-    begin --> running --> committed      (the summary entry and epoch + 1, one transaction)
-                 |------> rejected       (empty, or no shorter than what it replaces)
-                 |------> superseded     (the context moved on. The job's row keeps the summary)
-                 `------> failed | cancelled | expired | abandoned
-                               `--> committed (late) | superseded | rejected
+    running --> committed       the summary entry and epoch + 1, in one transaction
+    running --> rejected        empty, or no shorter than what it replaces
+    running --> superseded      the context moved on. The job's row keeps the summary
+    running --> failed | cancelled | expired | abandoned
+    failed | cancelled | expired | abandoned --> committed | superseded | rejected   late
 
 `begin` and `commit` are two short write transactions. Between them there is a row with a
 deadline, and no lock. Appends, resets, forks and even other compactions proceed. Whatever
