@@ -18,6 +18,7 @@ A message may tell the model what to do: !flaky (raise at the first attempt), !s
     reply                            every tenth reply is sent twice
     loop                             every tenth turn blocks the event loop
     transaction                      every tenth turn writes with a body that takes its time
+    silence                          of a message that is given up only operators hear
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ from zlib import crc32
 import anyio
 
 import sessiondb
-from sessiondb import CompactionRefused, Limits, NotFound, Session, StoreBusy
+from sessiondb import CompactionRefused, Limits, NotFound, Session, StoreBusy, events
+from sessiondb.backend import Tx
 from sessiondb.errors import CompactionTimeout, NotExecuted, SessionEnded
+from sessiondb.gateway import dead_letters
 from sessiondb.gateway.dispatcher import RefusedBySender
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
@@ -506,11 +509,18 @@ def never_reset(checkpointer: Checkpointer, connection: object) -> bool:
     return False
 
 
+def tell_operators(tx: Tx, inbox_no: int, session_no: int | None) -> int:
+    """Stand in for `dead_letters.notify_dead` where senders are not told."""
+    return events.emit(tx, "message_dead", "operator", "", session_no=session_no, inbox_no=inbox_no)
+
+
 async def main(path: str, settings: SoakSettings) -> None:
     slow = Slow()
     slow.watch()
     if "checkpoints" in settings.broken:
         Checkpointer.run_once = never_reset  # type: ignore[method-assign]
+    if "silence" in settings.broken:
+        dead_letters.notify_dead = tell_operators
     say("started", pid=os.getpid(), host=socket.gethostname())
     async with sessiondb.open(
         path, program=f"soak {settings.name}", limits=Limits(wal_bytes_max=settings.wal_bytes_max)

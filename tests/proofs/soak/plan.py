@@ -40,6 +40,7 @@ BREAKABLE = (
     "reply",
     "loop",
     "transaction",
+    "silence",
 )
 
 Span = tuple[float, float]
