@@ -99,10 +99,10 @@ fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input fo
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
 	  $(BIN)/python -m pytest -q -s tests/security tests/transfer/test_redaction.py tests/transfer/test_redaction_rules.py $(ARGS)
 
-soak: $(VENV)/.dev ## an hour of everything at once, with bounds on what may grow (SOAK_MINUTES=60; ARGS="--help")
-	@echo "soak: $(or $(SOAK_MINUTES),60) minutes"
+soak: $(VENV)/.dev ## everything at once for 20 minutes, with bounds on what may grow (SOAK_MINUTES=, SEED=; ARGS="--help")
+	@echo "soak: $(or $(SOAK_MINUTES),20) minutes"
 	@SOAK_TEETH=1 $(BIN)/python -m pytest -q tests/proofs/soak/test_soak.py
-	@$(BIN)/python -m tests.proofs.soak --minutes $(or $(SOAK_MINUTES),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(BIN)/python -m tests.proofs.soak --minutes $(or $(SOAK_MINUTES),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 audit: $(VENV)/.run ## ask an advisory service about everything that sessiondb needs to run (needs a network)
 	@echo "audit: pip-audit, in an environment of its own"

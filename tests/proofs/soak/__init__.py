@@ -1,6 +1,6 @@
-"""The soak: an hour of everything on one database, judged by bounds.
+"""The soak: everything on one database for 20 minutes or an hour, judged by bounds.
 
-    python -m tests.proofs.soak --minutes 60          `make soak`
+    python -m tests.proofs.soak --minutes 20          `make soak`
 
 What runs, all at once:
 

@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     """Run, print the table, write the series. 1 if a bound was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.soak", description=__doc__)
     parser.add_argument(
-        "--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES", "60"))
+        "--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES", "20"))
     )
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SOAK_SEED", "20261120")))
     parser.add_argument("--people", type=int, default=24)

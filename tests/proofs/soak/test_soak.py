@@ -2,7 +2,7 @@
 
 Leaks, lost messages, doubled replies, a WAL without bound.
 
-`make soak` runs the same program for an hour (`SOAK_MINUTES`).
+`make soak` runs the same program for 20 minutes (`SOAK_MINUTES`).
 """
 
 from __future__ import annotations
