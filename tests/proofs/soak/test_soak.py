@@ -19,8 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
+import sessiondb
 from tests.proofs.soak.__main__ import main, run
 from tests.proofs.soak.audit import Ledger, audit, compare, text_of
 from tests.proofs.soak.clock import SharedClock
@@ -46,9 +49,22 @@ from tests.proofs.soak.load import Soak
 from tests.proofs.soak.plan import BREAKABLE, MIB, SPANS, Plan, short
 from tests.proofs.soak.processes import environment
 from tests.proofs.soak.report import WIDTH, record, table
-from tests.proofs.soak.troubles import BACKLOG, CONTAINER, OF, STARTS, TRIO, WRONG_ANSWER, Met
+from tests.proofs.soak.trouble_makers import disturb, fill_pool
+from tests.proofs.soak.troubles import (
+    BACKLOG,
+    BRANCH,
+    CONTAINER,
+    OF,
+    REQUEUE,
+    RESET,
+    STARTS,
+    TRIO,
+    WRONG_ANSWER,
+    Met,
+)
 from tests.proofs.soak.watch import Series
 from tests.support.core import change
+from tests.support.gateway import KEY, claimed, complete, held_message, said
 from tests.support.gateway_process import Gateway, Settings
 
 pytestmark = pytest.mark.slow
@@ -359,6 +375,37 @@ def test_a_trouble_that_a_long_course_never_met_is_told(
     if not_here:
         met.not_here[trouble] = not_here
     assert [found.bound for found in judge_troubles(plan, met, seconds)] == broken
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("name", "lane"), [(RESET, "resume"), (BRANCH, "resume"), (REQUEUE, "main")]
+)
+async def test_what_comes_between_a_message_and_its_resume_is_what_it_is_called(
+    tmp_db: Path, name: str, lane: str
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await held_message(db, "e1")
+        found = await db.write("disturb", lambda tx: disturb(tx, 1, {name: 1.0}))
+        assert found == (1, [name])
+        assert await said(db, KEY) == ([] if name in (RESET, BRANCH) else ["e1"])
+        await db.resume()
+        started = await claimed(db, lane)
+        assert await said(db, KEY) == ["e1"]
+        await complete(db, started.turn_no, "yes")
+        assert (await db.verify()).ok
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waits_for_the_applications_threads_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def waits() -> None:
+        await anyio.to_thread.run_sync(str, abandon_on_cancel=True)
+
+    assert await fill_pool(0.0, anyio.lowlevel.checkpoint)
+    monkeypatch.setattr("tests.proofs.soak.trouble_makers.POOL_S_MAX", 0.05)
+    assert not await fill_pool(0.0, waits)
 
 
 @pytest.mark.parametrize(("found_dead", "broken"), [(4, []), (5, []), (6, ["alive"])])
