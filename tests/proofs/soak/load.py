@@ -458,16 +458,11 @@ class Soak:
         await self._every(self.plan.spans[DEAD_CHANNEL], down)
 
     async def _fill_pool(self) -> None:
-        """Take the threads of one gateway's application. Of the elder from the beginning.
-
-        So what it holds does not grow later, when its pool has been full for the first time.
-        """
+        """Take the threads of the mortal gateway's application. The elder's are counted."""
 
         async def fill() -> None:
-            member = self.chance.choice([self.elder, self.mortal])
-            member.send("fill", s=self.chance.uniform(*self.plan.pool_s))
+            self.mortal.send("fill", s=self.chance.uniform(*self.plan.pool_s))
 
-        self.elder.send("fill", s=0.0)
         await self._every(self.plan.spans[FULL_POOL], fill)
 
     async def _set_clock_forward(self) -> None:
