@@ -46,14 +46,17 @@ if TYPE_CHECKING:
 GIVEN_UP_AT_ONCE = 50
 
 
-def closed(tx: ReadTx, now_ms: int, full: Sequence[str] = ()) -> str:
-    """Return the channels that take no reply now, as a JSON array: those that wait, and `full`."""
-    return json.dumps([*full, *(row.channel for row in in_force(tx, now_ms))])
-
-
 def in_force(tx: ReadTx, now_ms: int) -> list[statements.ChannelsInForce]:
     """Read the pauses that are in force."""
     return tx.all("channels.in_force", now_ms=now_ms)
+
+
+def closed(pauses: Sequence[statements.ChannelsInForce], full: Sequence[str] = ()) -> str:
+    """Return the channels that take no reply, as a JSON array: those that wait, and `full`.
+
+    `pauses` are those in force.
+    """
+    return json.dumps([*full, *(row.channel for row in pauses)])
 
 
 def pause(tx: Tx, channel: str, retry_after_ms: int, reason: str) -> int:

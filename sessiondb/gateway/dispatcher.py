@@ -255,7 +255,7 @@ def _due_work(
     now_ms = clock.now_ms()
     pauses = channels.in_force(tx, now_ms)
     new = [row for row in pauses if row not in examined]  # once a pause: it reads all that waits
-    closed = channels.closed(tx, now_ms, full)
+    closed = channels.closed(pauses, full)
     due_ms = [tx.one("outbox.due", now_ms=now_ms, full=closed).at_ms]
     return _DueWork(
         now_ms=now_ms,

@@ -201,7 +201,8 @@ def begin_sending(tx: Tx, *, lease_ms: int, full: Sequence[str] = ()) -> Outgoin
     Raises:
         CannotSend: it cannot be read.
     """
-    outbox_no = next_no(tx, tx.now_ms, channels.closed(tx, tx.now_ms, full))
+    closed = channels.closed(channels.in_force(tx, tx.now_ms), full)
+    outbox_no = next_no(tx, tx.now_ms, closed)
     if outbox_no is None:
         return None
     try:

@@ -9,6 +9,12 @@ write. A comparison is one stat() a file: three for a read, six for a write tran
 No file that is held can change in good order. SQLite deletes the -wal and the -shm only
 when the last connection closes.
 
+Fewer looks were tried. A descriptor knows how many names its file has, and so notices a
+deletion, but not a move. The folder's time of change would say at one stat() that nothing
+has changed, but the root folder of a FAT disk has none, and elsewhere two changes in one
+tick look alike. The look before a write cannot rest on the one after the last write: a
+caller may move a file in between, and is told that nothing was changed.
+
 Limits: a file that is overwritten in place keeps its inode, so nothing is noticed.
 """
 
