@@ -189,6 +189,15 @@ READS = [
         {"channel": "web"},
         lambda w: [{"at_ms": w.row("outbox web:behind")["available_at_ms"]}],
     ),
+    Read(
+        "channels.next_try",
+        "of those that wait",
+        {"channel": "web"},
+        [{"at_ms": 5}],
+        lambda w, _tx: w.connection.execute(
+            "UPDATE outbox SET available_at_ms = 5 WHERE state = 'pending'"
+        ),
+    ),
     Read("channels.next_try", "none waits", {"channel": "signal"}, [{"at_ms": None}]),
     Read(
         "channels.in_force",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read, without
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns, without
 from tests.support.world import World, tables
 from tests.support.world_build import NOW
 
@@ -121,6 +121,13 @@ READS = [
         [{"program": name} for name in ("remote", "other", "gateway", "dying-too", "dying")],
     ),
     Read("status.processes", "the newest", {"limit": 1}, [{"program": "remote"}]),
+    Read(
+        "status.channels",
+        "most first",
+        {"now_ms": NOW, "limit": 9},
+        [{"channel": "web", "replies_waiting": 8}, {"channel": "telegram", "replies_waiting": 6}],
+        set_columns("outbox telegram:pending-too", channel="web"),
+    ),
     *(
         Read(
             "status.channels",
