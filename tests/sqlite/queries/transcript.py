@@ -258,6 +258,27 @@ def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
     return lambda w: {"session_no": w.no(f"session {name}"), **more}
 
 
+def undo_of(name: str, boundary: str, epoch: int) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {
+        "session_no": w.no(f"session {name}"),
+        "boundary_no": w.no(f"entry {boundary}"),
+        "epoch": epoch,
+        "last_epoch": 9,
+    }
+
+
+def undo_a_reset(w: World, _tx: Recorder) -> None:
+    """Let a reset follow a compaction, and let an undo follow the reset."""
+    session_no = w.no("session twin-undone")
+    w.connection.execute(
+        "UPDATE epoch SET reason = 'reset' WHERE session_no = ? AND epoch = 2", (session_no,)
+    )
+    w.connection.execute(
+        "INSERT INTO epoch (session_no, epoch, reason, opened_at_ms) VALUES (?, 3, 'undo', 1)",
+        (session_no,),
+    )
+
+
 READS = [
     *(
         Read(
@@ -282,6 +303,21 @@ READS = [
         "of a fork",
         lambda w: {"session_no": w.no("session twin-fork")},
         [{"forked_from_no": "twin", "forked_epoch": 2}],
+    ),
+    Read("transcript.undone", "not after it", undo_of("twin-undone", "twin-undone/5", 2), []),
+    Read("transcript.undone", "a branch is no undo", undo_of("twin", "twin/10", 1), []),
+    Read(
+        "transcript.undone",
+        "not another context since",
+        undo_of("twin-undone", "twin-undone/5", 1),
+        [],
+        undo_a_reset,
+    ),
+    Read(
+        "transcript.usage",
+        "of the first entry",
+        lambda w: {"entry_no": w.no("entry twin/1")},
+        [{"usage_tokens": None, "model_no": None}],
     ),
     Read(
         "transcript.usage",
